@@ -1,0 +1,1 @@
+"""Bytes at rest: objects, models, tables, and the ledger of running jobs."""

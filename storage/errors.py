@@ -1,0 +1,169 @@
+"""Every error that Scoreline raises on purpose.
+
+::
+
+    ScorelineError
+    ├── InvalidSettings            the environment is wrong
+    ├── InvalidRequest             what the user asked for cannot be done as asked
+    │   ├── InvalidURI
+    │   ├── BucketNotAllowed
+    │   ├── ModelNotFound
+    │   ├── InputNotFound
+    │   ├── JobNotFound
+    │   └── JobConflict
+    ├── InputError                 the input cannot be scored
+    │   ├── InputChanged
+    │   ├── MissingColumns
+    │   └── UnreadableInput
+    ├── ModelError                 the model cannot be trusted or loaded
+    │   ├── ModelCorrupt
+    │   └── ModelUnloadable
+    ├── ScoringError               an estimator failed on every row or broke its own schema
+    ├── JobFailed
+    ├── StoreError                 the object store
+    │   ├── ObjectNotFound
+    │   ├── PreconditionFailed
+    │   ├── AccessDenied
+    │   ├── InvalidKey
+    │   └── StoreUnavailable       transient
+    ├── LedgerError
+    │   └── LedgerUnavailable      transient
+    └── QueueUnavailable           transient
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ScorelineError(Exception):
+    """Scoreline could not do what was asked.
+
+    Every leaf takes one message, so that each survives pickling and JSON.
+    """
+
+    transient: bool = False
+    """Whether trying again later, unchanged, may help."""
+
+
+class InvalidSettings(ScorelineError):
+    """The environment holds settings that cannot be used; the message names all of them."""
+
+    @classmethod
+    def of(cls, faults: Sequence[str]) -> InvalidSettings:
+        """One error for all `faults`, in their order."""
+        return cls("invalid settings: " + "; ".join(faults))
+
+
+class InvalidRequest(ScorelineError):
+    """What was asked for cannot be done as asked."""
+
+
+class InvalidURI(InvalidRequest):
+    """A URI has the wrong form."""
+
+
+class BucketNotAllowed(InvalidRequest):
+    """A URI names a bucket outside ALLOWED_BUCKETS."""
+
+
+class ModelNotFound(InvalidRequest):
+    """No model, version or alias has that name."""
+
+
+class InputNotFound(InvalidRequest):
+    """The input names no object."""
+
+
+class JobNotFound(InvalidRequest):
+    """No job has that id."""
+
+
+class JobConflict(InvalidRequest):
+    """The job id is taken by a job with another spec."""
+
+
+class InputError(ScorelineError):
+    """The input cannot be scored."""
+
+
+class InputChanged(InputError):
+    """An input object is not the one that was planned any more."""
+
+
+class MissingColumns(InputError):
+    """An input object lacks columns that the model needs."""
+
+
+class UnreadableInput(InputError):
+    """An input object is not what its name says."""
+
+
+class ModelError(ScorelineError):
+    """A model cannot be trusted or loaded."""
+
+
+class ModelCorrupt(ModelError):
+    """Stored bytes of a model differ from what its manifest says."""
+
+
+class ModelUnloadable(ModelError):
+    """A model's bytes are right, yet it cannot be loaded here."""
+
+
+class ScoringError(ScorelineError):
+    """An estimator failed, or broke the output schema that the plan fixed."""
+
+
+class JobFailed(ScorelineError):
+    """A job ended without all its results."""
+
+
+class StoreError(ScorelineError):
+    """The object store refused."""
+
+
+class ObjectNotFound(StoreError):
+    """No object has that key."""
+
+
+class PreconditionFailed(StoreError):
+    """The object exists already, or is not the one expected any more."""
+
+
+class AccessDenied(StoreError):
+    """The object store refused the credentials."""
+
+
+class InvalidKey(StoreError):
+    """A key that the object store cannot hold."""
+
+
+class StoreUnavailable(StoreError):
+    """The object store cannot be reached, or answers that it is busy."""
+
+    transient = True
+
+
+class LedgerError(ScorelineError):
+    """The ledger and the job's plan disagree."""
+
+
+class LedgerUnavailable(LedgerError):
+    """Redis, where the ledger lives, cannot be reached."""
+
+    transient = True
+
+
+class QueueUnavailable(ScorelineError):
+    """The broker cannot be reached."""
+
+    transient = True
+
+
+def describe(error: BaseException) -> str:
+    """One line that says what went wrong: a domain error's own message, or type and message of any other."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ScorelineError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,107 @@
+"""The layout of the bucket: every key that Scoreline writes is spelled here, and every name is checked here."""
+
+from __future__ import annotations
+
+import re
+
+from storage.errors import InvalidRequest
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")
+
+JOBS_ACTIVE = "jobs/active/"
+MODELS = "models/"
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return `name` where it is safe as one step of a key, else raise `InvalidRequest`."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{kind} {name!r} is not a valid name: use up to 100 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def is_version(text: str) -> bool:
+    """Whether `text` has the form of a model version, ``YYYYMMDDThhmmssZ-<5 hex>``.
+
+    >>> is_version("20261101T120000Z-0a1b2"), is_version("champion")
+    (True, False)
+    """
+    return bool(_VERSION.fullmatch(text))
+
+
+def model_folder(name: str) -> str:
+    """Folder of all versions and aliases of a model."""
+    return f"{MODELS}{check_name('model', name)}/"
+
+
+def version_folder(name: str, version: str) -> str:
+    """Folder of one model version."""
+    return f"{model_folder(name)}{check_name('version', version)}/"
+
+
+def manifest(name: str, version: str) -> str:
+    """Manifest of a model version: the version exists once this exists."""
+    return f"{version_folder(name, version)}manifest.json"
+
+
+def artifact(name: str, version: str, file: str) -> str:
+    """Return the key of one file of a model version."""
+    return f"{version_folder(name, version)}{check_name('artifact', file)}"
+
+
+def aliases_folder(name: str) -> str:
+    """Folder of a model's aliases."""
+    return f"{model_folder(name)}aliases/"
+
+
+def alias(name: str, alias: str) -> str:
+    """Return the key of an alias of a model."""
+    return f"{aliases_folder(name)}{check_name('alias', alias)}.json"
+
+
+def job(job_id: str) -> str:
+    """Spec and pinned model of a job."""
+    return f"jobs/{check_name('job id', job_id)}/job.json"
+
+
+def plan(job_id: str) -> str:
+    """Plan of a job."""
+    return f"jobs/{check_name('job id', job_id)}/plan.json.gz"
+
+
+def outcome(job_id: str) -> str:
+    """Terminal state of a job."""
+    return f"jobs/{check_name('job id', job_id)}/outcome.json"
+
+
+def active(job_id: str) -> str:
+    """Marker that is there from submit to outcome."""
+    return f"{JOBS_ACTIVE}{check_name('job id', job_id)}"
+
+
+def output_folder(prefix: str, job_id: str) -> str:
+    """Folder of one job's results below the output `prefix`."""
+    return f"{prefix}job_id={check_name('job id', job_id)}/"
+
+
+def result_part(folder: str, part: int) -> str:
+    """Results of one part: five digits, more where a job has 100,000 parts and more."""
+    return f"{folder}part-{part:05d}.parquet"
+
+
+def rejected_part(folder: str, part: int) -> str:
+    """Rows of one part that could not be scored."""
+    return f"{folder}_rejected/part-{part:05d}.parquet"
+
+
+def results_manifest(folder: str) -> str:
+    """One entry a part."""
+    return f"{folder}_manifest.json"
+
+
+def success(folder: str) -> str:
+    """Last object of a complete job."""
+    return f"{folder}_SUCCESS"

@@ -1,0 +1,179 @@
+"""Objects as files below a directory: the store of development, with R2's contract.
+
+An object is a plain file that any tool can open. Its ETag is made of inode, modification time and size, which a
+rename keeps; user metadata lies beside, under ``.meta/<key>/<etag>.json``, written before the file appears. A
+file that somebody copied in is therefore an object without metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from storage.errors import InvalidKey, ObjectNotFound, PreconditionFailed, StoreUnavailable
+from storage.objects.base import ObjectInfo, StoredObject
+
+_META = ".meta"
+_TMP = ".tmp"
+_MAX_KEY_BYTES = 1024  # R2's limit, so that what works here works there
+
+
+class DirectoryStore:
+    """A bucket as a directory.
+
+    Parameters
+    ----------
+    root : Path
+        Holds one directory a bucket; made when first written to.
+    bucket : str
+        Name of the bucket.
+    """
+
+    def __init__(self, root: Path, bucket: str) -> None:
+        self.bucket = bucket
+        self._root = root.resolve() / bucket
+
+    def get(
+        self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None
+    ) -> StoredObject:
+        """Read an object or a range of it (see `ObjectStore.get`)."""
+        try:
+            with self._path(key).open("rb") as file:
+                info = self._info(key, os.fstat(file.fileno()))
+                if if_match is not None and info.etag != if_match:
+                    raise PreconditionFailed(f"{self.uri(key)} changed since it was last seen")
+                start, stop = byte_range or (0, info.size)
+                file.seek(start)
+                return StoredObject(info=info, data=file.read(max(0, stop - start)))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise ObjectNotFound(f"no object {self.uri(key)}") from None
+        except OSError as error:
+            raise StoreUnavailable(f"cannot read {self.uri(key)}: {error.strerror}") from error
+
+    def head(self, key: str) -> ObjectInfo:
+        """Return what is known of an object (see `ObjectStore.head`)."""
+        path = self._path(key)
+        try:
+            stat = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ObjectNotFound(f"no object {self.uri(key)}") from None
+        if path.is_dir():
+            raise ObjectNotFound(f"no object {self.uri(key)}")
+        return self._info(key, stat)
+
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        create_only: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
+        """Write an object by renaming a finished file into place (see `ObjectStore.put`)."""
+        path = self._path(key)
+        try:
+            (self._root / _TMP).mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self._root / _TMP)
+            temporary = Path(name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                etag = _etag(temporary.stat())
+                with self._locked():
+                    self._check(key, path, create_only, if_match)
+                    self._write_metadata(key, etag, metadata)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise InvalidKey(
+                f"cannot write {self.uri(key)}: a directory store cannot hold both a key and keys below it"
+            ) from error
+        except OSError as error:
+            raise StoreUnavailable(f"cannot write {self.uri(key)}: {error.strerror}") from error
+        return ObjectInfo(key=key, size=len(data), etag=etag, metadata=dict(metadata or {}))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield objects in the order of their keys (see `ObjectStore.list`)."""
+        folder = self._root / prefix.rpartition("/")[0]
+        found = []
+        for directory, names, files in os.walk(folder):
+            if Path(directory) == self._root:
+                names[:] = [name for name in names if name not in (_META, _TMP)]
+                files = [name for name in files if name != ".lock"]
+            for name in files:
+                path = Path(directory, name)
+                key = path.relative_to(self._root).as_posix()
+                if key.startswith(prefix):
+                    with contextlib.suppress(FileNotFoundError):
+                        stat = path.stat()
+                        found.append(ObjectInfo(key=key, size=stat.st_size, etag=_etag(stat)))
+        yield from sorted(found, key=lambda info: info.key.encode())
+
+    def delete(self, key: str) -> None:
+        """Remove an object and its metadata (see `ObjectStore.delete`)."""
+        path = self._path(key)
+        if not self._root.exists():
+            return
+        with self._locked():
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+            shutil.rmtree(self._root / _META / key, ignore_errors=True)
+
+    def uri(self, key: str) -> str:
+        """Return the key with its bucket, as a job's input is written."""
+        return f"s3://{self.bucket}/{key}"
+
+    def __repr__(self) -> str:
+        return f"DirectoryStore({str(self._root)!r})"
+
+    def _path(self, key: str) -> Path:
+        steps = key.split("/")
+        if (
+            not key
+            or len(key.encode()) > _MAX_KEY_BYTES
+            or "\0" in key
+            or any(step in ("", ".", "..") for step in steps)
+            or steps[0] in (_META, _TMP, ".lock")
+        ):
+            raise InvalidKey(f"{key!r} is not a key that a directory store can hold")
+        return self._root.joinpath(*steps)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self._root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _check(self, key: str, path: Path, create_only: bool, if_match: str | None) -> None:
+        if create_only and path.exists():
+            raise PreconditionFailed(f"{self.uri(key)} exists already")
+        if if_match is not None and (not path.is_file() or _etag(path.stat()) != if_match):
+            raise PreconditionFailed(f"{self.uri(key)} changed since it was last seen")
+
+    def _write_metadata(self, key: str, etag: str, metadata: Mapping[str, str] | None) -> None:
+        folder = self._root / _META / key
+        shutil.rmtree(folder, ignore_errors=True)
+        if metadata:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{etag}.json").write_text(json.dumps(dict(metadata)))
+
+    def _info(self, key: str, stat: os.stat_result) -> ObjectInfo:
+        etag = _etag(stat)
+        try:
+            metadata = json.loads((self._root / _META / key / f"{etag}.json").read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            metadata = {}
+        return ObjectInfo(key=key, size=stat.st_size, etag=etag, metadata=metadata)
+
+
+def _etag(stat: os.stat_result) -> str:
+    return f"{stat.st_ino:x}-{stat.st_mtime_ns:x}-{stat.st_size:x}"

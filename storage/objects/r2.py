@@ -1,0 +1,234 @@
+"""Objects in Cloudflare R2, or in anything that speaks the S3 protocol. The only module that imports boto3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ResponseStreamingError
+
+from storage.errors import (
+    AccessDenied,
+    InvalidKey,
+    ObjectNotFound,
+    PreconditionFailed,
+    StoreError,
+    StoreUnavailable,
+)
+from storage.objects.base import ObjectInfo, StoredObject
+from storage.settings import R2Settings
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
+
+_MAX_KEY_BYTES = 1024  # R2's limit
+_NOT_FOUND = {"NoSuchKey", "404", "NotFound"}
+_DENIED = {
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "Unauthorized",
+    "Forbidden",
+    "401",
+    "403",
+}
+_BODY_FAULTS = (HTTPClientError, ResponseStreamingError)
+
+
+class R2Store:
+    """A bucket in R2.
+
+    Thread-safe. Not fork-safe: make one in each process.
+
+    Parameters
+    ----------
+    settings : R2Settings
+        Address and credentials.
+    bucket : str
+        Name of the bucket.
+    max_attempts : int
+        Requests made before a transient failure is raised. A worker waits; a person at a terminal does not.
+    connect_timeout_s, read_timeout_s : float
+        Seconds to wait for a connection, and between two reads of a body.
+    connections : int
+        Size of the connection pool: as many as threads share this store.
+    """
+
+    def __init__(
+        self,
+        settings: R2Settings,
+        bucket: str,
+        *,
+        max_attempts: int = 5,
+        connect_timeout_s: float = 5,
+        read_timeout_s: float = 30,
+        connections: int = 16,
+    ) -> None:
+        self.bucket = bucket
+        self._endpoint = settings.endpoint_url
+        self._max_attempts = max_attempts
+        self._client: S3Client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=settings.endpoint_url,
+            aws_access_key_id=settings.access_key_id,
+            aws_secret_access_key=settings.secret_access_key,
+            region_name=settings.region,
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": max_attempts},
+                connect_timeout=connect_timeout_s,
+                read_timeout=read_timeout_s,
+                tcp_keepalive=True,
+                max_pool_connections=connections,
+                s3={"addressing_style": "path"},
+                # boto3's default sends aws-chunked trailers over https, which R2 refuses.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    def get(
+        self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None
+    ) -> StoredObject:
+        """Read an object or a range of it; a body cut short is resumed where it broke (see `ObjectStore.get`)."""
+        start, stop = byte_range or (0, None)
+        if stop is not None and stop <= start:
+            return StoredObject(info=self.head(key), data=b"")
+        received = bytearray()
+        attempt = 1
+        while True:
+            ranged = byte_range is not None or bool(received)
+            info, fault = self._read_body(key, received, start, stop, if_match, ranged)
+            if fault is None:
+                return StoredObject(info=info, data=bytes(received))
+            if attempt >= self._max_attempts:
+                raise self._translate(fault, "read", key)
+            if_match = info.etag  # the rest has to come from the same object
+            attempt += 1
+
+    def _read_body(
+        self,
+        key: str,
+        received: bytearray,
+        start: int,
+        stop: int | None,
+        if_match: str | None,
+        ranged: bool,
+    ) -> tuple[ObjectInfo, Exception | None]:
+        arguments: dict[str, Any] = {"Bucket": self.bucket, "Key": _checked(key)}
+        if ranged:
+            last = "" if stop is None else stop - 1
+            arguments["Range"] = f"bytes={start + len(received)}-{last}"
+        if if_match is not None:
+            arguments["IfMatch"] = f'"{if_match}"'
+        try:
+            answer = self._client.get_object(**arguments)
+        except (ClientError, BotoCoreError) as error:
+            raise self._translate(error, "read", key) from error
+        size = int(answer["ContentRange"].rpartition("/")[2]) if ranged else answer["ContentLength"]
+        info = _info(key, size, answer["ETag"], answer.get("Metadata"))
+        expected = (min(size, stop) if stop is not None else size) - start
+        body = answer["Body"]
+        try:
+            while block := body.read(1 << 20):
+                received += block
+        except _BODY_FAULTS as error:
+            return info, error
+        finally:
+            body.close()
+        if len(received) < expected:
+            return info, StoreUnavailable(f"{self.uri(key)} ended after {len(received)} of {expected} bytes")
+        return info, None
+
+    def head(self, key: str) -> ObjectInfo:
+        """Return what R2 knows of an object (see `ObjectStore.head`)."""
+        try:
+            answer = self._client.head_object(Bucket=self.bucket, Key=_checked(key))
+        except (ClientError, BotoCoreError) as error:
+            raise self._translate(error, "read", key) from error
+        return _info(key, answer["ContentLength"], answer["ETag"], answer.get("Metadata"))
+
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        create_only: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
+        """Write an object with one PutObject (see `ObjectStore.put`)."""
+        arguments: dict[str, Any] = {"Bucket": self.bucket, "Key": _checked(key), "Body": data}
+        if metadata:
+            arguments["Metadata"] = dict(metadata)
+        if create_only:
+            arguments["IfNoneMatch"] = "*"
+        if if_match is not None:
+            arguments["IfMatch"] = f'"{if_match}"'
+        try:
+            answer = self._client.put_object(**arguments)
+        except (ClientError, BotoCoreError) as error:
+            failure = self._translate(error, "write", key)
+            if if_match is not None and isinstance(failure, ObjectNotFound):
+                failure = PreconditionFailed(f"{self.uri(key)} is gone")
+            raise failure from error
+        return _info(key, len(data), answer["ETag"], metadata)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield objects in the order of their keys, a thousand a request (see `ObjectStore.list`)."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        try:
+            for page in pages:
+                for item in page.get("Contents", []):
+                    if not item["Key"].endswith("/"):  # consoles write these as folders
+                        yield _info(item["Key"], item["Size"], item["ETag"], None)
+        except (ClientError, BotoCoreError) as error:
+            raise self._translate(error, "list", prefix) from error
+
+    def delete(self, key: str) -> None:
+        """Remove an object (see `ObjectStore.delete`)."""
+        try:
+            self._client.delete_object(Bucket=self.bucket, Key=_checked(key))
+        except (ClientError, BotoCoreError) as error:
+            raise self._translate(error, "delete", key) from error
+
+    def uri(self, key: str) -> str:
+        """Return the key with its bucket, as a job's input is written."""
+        return f"s3://{self.bucket}/{key}"
+
+    def __repr__(self) -> str:
+        return f"R2Store({self._endpoint!r}, {self.bucket!r})"
+
+    def _translate(self, error: Exception, verb: str, key: str) -> StoreError:
+        """Turn every failure of boto3 into the domain's own; the only place that does."""
+        what = f"{verb} {self.uri(key)} at {self._endpoint}"
+        if isinstance(error, StoreError):
+            return error
+        if not isinstance(error, ClientError):
+            return StoreUnavailable(f"cannot {what}: {' '.join(str(error).split())}")
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if code == "NoSuchBucket":
+            return ObjectNotFound(f"no bucket {self.bucket!r} at {self._endpoint}")
+        if code in _NOT_FOUND:
+            return ObjectNotFound(f"no object {self.uri(key)}")
+        if status in (409, 412) or code in ("PreconditionFailed", "ConditionalRequestConflict"):
+            return PreconditionFailed(f"{self.uri(key)} exists already or changed since it was last seen")
+        if code in _DENIED or status in (401, 403):
+            return AccessDenied(f"cannot {what}: the credentials were refused ({code or status})")
+        if status == 429 or status >= 500:
+            return StoreUnavailable(f"cannot {what}: it answered {code or status}")
+        if status == 416:
+            return PreconditionFailed(f"{self.uri(key)} is shorter than when it was last seen")
+        return StoreError(f"cannot {what}: {code or status}")
+
+
+def _checked(key: str) -> str:
+    if not key or len(key.encode()) > _MAX_KEY_BYTES:
+        raise InvalidKey(f"{key[:80]!r} is not a key: R2 takes 1 to {_MAX_KEY_BYTES} bytes")
+    return key
+
+
+def _info(key: str, size: int, etag: str, metadata: Mapping[str, str] | None) -> ObjectInfo:
+    return ObjectInfo(key=key, size=size, etag=etag.strip('"'), metadata=dict(metadata or {}))

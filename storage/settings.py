@@ -1,0 +1,168 @@
+"""Where models and results live, read from the environment once.
+
+The truth table of ``StorageSettings.from_env`` is in ARCHITECTURE.md and, row by row, in
+``tests/unit/test_settings.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from storage.errors import InvalidSettings
+
+log = logging.getLogger(__name__)
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+DEFAULT_STORE_DIR = ".scoreline/store"
+DEFAULT_BUCKET = "scoreline"
+
+
+class Environment:
+    """Reads typed variables and collects every fault, so that all are reported at once.
+
+    An empty variable counts as unset: that is how deployment tools blank one.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.faults: list[str] = []
+
+    def text(self, *names: str, default: str = "") -> str:
+        """Return the first of `names` that is set."""
+        return next((value for name in names if (value := self._environ.get(name, "").strip())), default)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Return a strict boolean: true/false/1/0/yes/no/on/off in any case."""
+        value = self.text(name).lower()
+        if not value:
+            return default
+        if value not in _TRUE | _FALSE:
+            self.faults.append(f"{name}={value!r} is not a boolean (use true or false)")
+            return default
+        return value in _TRUE
+
+    def number(self, name: str, default: int, minimum: int = 0) -> int:
+        """Return an integer of at least `minimum`."""
+        value = self.text(name)
+        if not value:
+            return default
+        if not re.fullmatch(r"[0-9]+", value) or int(value) < minimum:
+            self.faults.append(f"{name}={value!r} is not a whole number of at least {minimum}")
+            return default
+        return int(value)
+
+    def choice[T: str](self, name: str, options: tuple[T, ...], default: T) -> T:
+        """Return one of `options`."""
+        value = self.text(name).lower()
+        for option in options:
+            if value == option:
+                return option
+        if value:
+            self.faults.append(f"{name}={value!r} is not one of {', '.join(options)}")
+        return default
+
+    def check(self, name: str, value: str, accepts: Callable[[str], bool], expected: str) -> None:
+        """Note a fault where `value` is set and `accepts` refuses it."""
+        if value and not accepts(value):
+            self.faults.append(f"{name}={value!r} is not {expected}")
+
+    def finish(self) -> None:
+        """Raise `InvalidSettings` where any fault was noted."""
+        if self.faults:
+            raise InvalidSettings.of(self.faults)
+
+
+@dataclass(frozen=True, kw_only=True)
+class R2Settings:
+    """How to reach one account's object storage."""
+
+    endpoint_url: str
+    """``https://<account>.r2.cloudflarestorage.com``, or any server that speaks the S3 protocol."""
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    region: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageSettings:
+    """Where models and results live."""
+
+    environment: Literal["production", "development"]
+    use_r2: bool
+    """Whether objects live in R2; otherwise in `store_dir`."""
+    cloud_only: bool
+    """Whether no byte of a model may touch the disk."""
+    bucket_name: str
+    """The bucket of models, jobs and, unless a job says otherwise, results."""
+    allowed_buckets: frozenset[str]
+    """Buckets that inputs and outputs may name."""
+    store_dir: Path
+    r2: R2Settings | None
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> StorageSettings:
+        """Read the settings.
+
+        Raises
+        ------
+        InvalidSettings
+            Naming every fault at once.
+        """
+        env = Environment(environ)
+        environment = env.choice("ENVIRONMENT", ("production", "development"), "production")
+        on_heroku = bool(env.text("DYNO"))
+        force_r2 = env.flag("FORCE_R2", False)
+        asked_cloud_only = env.flag("ML_CLOUD_ONLY", True)
+        use_r2 = environment == "production" or on_heroku or force_r2
+        cloud_only = use_r2 and (on_heroku or asked_cloud_only)
+        if on_heroku and not asked_cloud_only:
+            log.warning("ML_CLOUD_ONLY=false is overridden: a dyno's disk is lost at each restart")
+
+        bucket = env.text("R2_BUCKET", default="" if use_r2 else DEFAULT_BUCKET)
+        env.check("R2_BUCKET", bucket, lambda name: bool(_BUCKET.fullmatch(name)), "a bucket name")
+        allowed = {name.strip() for name in env.text("ALLOWED_BUCKETS").split(",") if name.strip()}
+        for name in sorted(allowed):
+            env.check("ALLOWED_BUCKETS", name, lambda n: bool(_BUCKET.fullmatch(n)), "a bucket name")
+        r2 = _r2(env) if use_r2 else None
+        if use_r2 and not bucket:
+            env.faults.append("R2_BUCKET is not set")
+        env.finish()
+        return cls(
+            environment=environment,
+            use_r2=use_r2,
+            cloud_only=cloud_only,
+            bucket_name=bucket,
+            allowed_buckets=frozenset(allowed | {bucket}),
+            store_dir=Path(env.text("STORE_DIR", default=DEFAULT_STORE_DIR)),
+            r2=r2,
+        )
+
+
+def _r2(env: Environment) -> R2Settings:
+    endpoint = env.text("R2_ENDPOINT_URL")
+    account = env.text("R2_ACCOUNT_ID")
+    jurisdiction = env.choice("R2_JURISDICTION", ("default", "eu", "fedramp", "us"), "default")
+    env.check("R2_ACCOUNT_ID", account, lambda a: bool(re.fullmatch(r"[0-9A-Za-z]+", a)), "an account id")
+    env.check(
+        "R2_ENDPOINT_URL", endpoint, lambda u: u.startswith(("http://", "https://")), "an http(s) address"
+    )
+    if not endpoint and account:
+        host = account if jurisdiction == "default" else f"{account}.{jurisdiction}"
+        endpoint = f"https://{host}.r2.cloudflarestorage.com"
+    if not endpoint:
+        env.faults.append("neither R2_ACCOUNT_ID nor R2_ENDPOINT_URL is set")
+    key = env.text("R2_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID")
+    secret = env.text("R2_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY")
+    if not key:
+        env.faults.append("R2_ACCESS_KEY_ID is not set")
+    if not secret:
+        env.faults.append("R2_SECRET_ACCESS_KEY is not set")
+    return R2Settings(endpoint_url=endpoint.rstrip("/"), access_key_id=key, secret_access_key=secret)
