@@ -1,0 +1,1 @@
+"""The ledger of running jobs: what is done, under way, and next. Rebuildable, kept in Redis."""

@@ -1,0 +1,1 @@
+"""Model versions: published once, resolved by name, loaded whole or not at all."""

@@ -1,0 +1,1 @@
+"""Tables at rest: Parquet read by ranges and written in one piece."""
