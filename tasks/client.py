@@ -1,0 +1,208 @@
+"""Submit jobs and follow them: works with `requirements.txt` alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+
+from storage import keys
+from storage.errors import JobConflict, JobNotFound, ObjectNotFound, PreconditionFailed
+from storage.ledger.redis_ledger import RedisLedger
+from storage.models.registry import ModelRegistry
+from storage.objects.buckets import Buckets
+from tasks.plan import Plan
+from tasks.queue import Queue
+from tasks.settings import QueueSettings
+from tasks.spec import Job, JobSpec, Outcome, Status, parse_uri
+
+_POLL_S = 0.25
+
+
+class Client:
+    """What an application uses.
+
+    Parameters
+    ----------
+    buckets : Buckets
+        Where models, jobs and results are.
+    queue : Queue
+        Where messages go.
+    ledger : RedisLedger
+        Where progress is read.
+    """
+
+    def __init__(self, buckets: Buckets, queue: Queue, ledger: RedisLedger) -> None:
+        self.buckets = buckets
+        self.queue = queue
+        self.ledger = ledger
+        self._totals: dict[str, int] = {}
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Client:
+        """Read the settings; raises `InvalidSettings`."""
+        environ = os.environ if environ is None else environ
+        settings = QueueSettings.from_env(environ)
+        return cls(
+            Buckets.from_env(environ, patient=False),
+            Queue(settings.broker_url),
+            RedisLedger(settings.redis_url, connect_timeout_s=4, timeout_s=5),
+        )
+
+    @cached_property
+    def registry(self) -> ModelRegistry:
+        """Models by name."""
+        return ModelRegistry(self.buckets.main)
+
+    def submit(
+        self,
+        model: str,
+        input: str,
+        *,
+        output: str | None = None,
+        method: str | None = None,
+        keep: str = "all",
+        features: Sequence[str] | None = None,
+        job_id: str | None = None,
+        max_rejected: str = "1%",
+    ) -> Status:
+        """Pin the model, record the job, and enqueue it.
+
+        Submitting again with the same `job_id` and the same arguments is the same job, sent once more.
+
+        Parameters
+        ----------
+        model : str
+            ``name``, ``name@alias`` or ``name@version``.
+        input : str
+            ``s3://bucket/key``, ``s3://bucket/prefix/`` or a glob.
+        output : str, optional
+            Prefix of the results; ``s3://<R2_BUCKET>/results/<model>/`` by default.
+        method, keep, features, max_rejected
+            As in `JobSpec`.
+        job_id : str, optional
+            Made from the time by default.
+
+        Raises
+        ------
+        ModelNotFound, InvalidURI, BucketNotAllowed, JobConflict
+            Nothing was recorded.
+        QueueUnavailable, LedgerUnavailable, StoreUnavailable
+            Transient: try again with the same `job_id`.
+        """
+        now = datetime.now(UTC)
+        name = model.partition("@")[0]
+        spec = JobSpec(
+            job_id=job_id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+            model=model,
+            input=input,
+            output=output or f"s3://{self.buckets.main.bucket}/results/{name}/",
+            method=method,
+            keep=keep,
+            features=tuple(features) if features else None,
+            max_rejected=max_rejected,
+        ).check()
+        for uri in (spec.input, spec.output):
+            _ = self.buckets[parse_uri(uri)[0]]
+        self.queue.ping()
+        self.ledger.ping()
+        job = Job(spec=spec, model=self.registry.resolve(model), submitted=now.isoformat(timespec="milliseconds"))
+        job = self._record(job)
+        self.queue.send("scoreline.plan", job_id=spec.job_id)
+        return self.status(spec.job_id)
+
+    def status(self, job_id: str) -> Status:
+        """Return how far a job is; raises `JobNotFound`."""
+        job = self._job(job_id)
+        where = f"{job.spec.output}job_id={job_id}/"
+        outcome = self._outcome(job_id)
+        if outcome is not None:
+            return Status(
+                job_id=job_id, state=outcome.state, model=job.model.ref, output=where, parts=outcome.parts,
+                parts_done=outcome.parts - len(outcome.failures), rows=outcome.rows, rejected=outcome.rejected,
+                total_rows=self._total(job_id), seconds=outcome.seconds, error=outcome.error,
+            )  # fmt: skip
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(job.submitted)).total_seconds()
+        progress = self.ledger.progress(job_id)
+        if progress is None:
+            return Status(job_id=job_id, state="submitted", model=job.model.ref, output=where, seconds=seconds)
+        return Status(
+            job_id=job_id, state="running", model=job.model.ref, output=where, parts=progress.parts,
+            parts_done=progress.parts_done, rows=progress.rows, rejected=progress.rejected,
+            total_rows=self._total(job_id), seconds=seconds,
+        )  # fmt: skip
+
+    def watch(self, job_id: str, timeout_s: float | None = None) -> Iterator[Status]:
+        """Yield the status until the job has ended, or `TimeoutError`."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            now = self.status(job_id)
+            yield now
+            if now.ended:
+                return
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"job {job_id} has not ended after {timeout_s} s")
+            time.sleep(_POLL_S)
+
+    def jobs(self) -> Iterator[Status]:
+        """Yield the status of every job, oldest first."""
+        for info in self.buckets.main.list("jobs/"):
+            match info.key.split("/"):
+                case ["jobs", job_id, "job.json"]:
+                    yield self.status(job_id)
+
+    def _record(self, job: Job) -> Job:
+        """Write a job, or find it written before with the same spec."""
+        key = keys.job(job.spec.job_id)
+        try:
+            self.buckets.main.put(key, job.to_json(), create_only=True)
+        except PreconditionFailed:
+            existing = self._job(job.spec.job_id)
+            if existing.spec != job.spec:
+                raise JobConflict(
+                    f"job id {job.spec.job_id!r} is taken by a job with another spec: choose another id"
+                ) from None
+            job = existing
+        if self._outcome(job.spec.job_id) is None:
+            self.buckets.main.put(keys.active(job.spec.job_id), b"")
+        return job
+
+    def _job(self, job_id: str) -> Job:
+        try:
+            return Job.from_json(self.buckets.main.get(keys.job(job_id)).data)
+        except ObjectNotFound as error:
+            if "no bucket" in str(error):
+                raise
+            raise JobNotFound(f"no job {job_id!r} in bucket {self.buckets.main.bucket!r}") from None
+
+    def _outcome(self, job_id: str) -> Outcome | None:
+        try:
+            return Outcome.from_json(self.buckets.main.get(keys.outcome(job_id)).data)
+        except ObjectNotFound:
+            return None
+
+    def _total(self, job_id: str) -> int:
+        if job_id not in self._totals:
+            try:
+                self._totals[job_id] = Plan.from_bytes(self.buckets.main.get(keys.plan(job_id)).data).rows
+            except ObjectNotFound:
+                return 0
+        return self._totals[job_id]
+
+
+def submit(model: str, input: str, **options: str) -> Status:
+    """Submit a job with the settings of this process (see `Client.submit`)."""
+    return Client.from_env().submit(model, input, **options)  # type: ignore[arg-type]
+
+
+def status(job_id: str) -> Status:
+    """Return how far a job is (see `Client.status`)."""
+    return Client.from_env().status(job_id)
+
+
+def watch(job_id: str) -> Iterator[Status]:
+    """Yield the status until the job has ended (see `Client.watch`)."""
+    return Client.from_env().watch(job_id)

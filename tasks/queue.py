@@ -1,0 +1,53 @@
+"""Messages into the queue, for whoever is not a worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from storage.errors import QueueUnavailable
+from storage.ledger.redis_ledger import address
+
+QUEUE = "scoreline"
+CONNECT_TIMEOUT_S = 4
+
+
+class Queue:
+    """The queue that workers read.
+
+    Parameters
+    ----------
+    broker_url : str
+        As Celery takes it.
+    """
+
+    def __init__(self, broker_url: str) -> None:
+        self._address = address(broker_url)
+        self._app = Celery("scoreline-client", broker=broker_url, set_as_current=False)
+        self._app.conf.update(
+            task_default_queue=QUEUE,
+            task_ignore_result=True,
+            task_serializer="json",
+            accept_content=["json"],
+            broker_connection_timeout=CONNECT_TIMEOUT_S,
+            broker_transport_options={"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": 10},
+        )
+        if broker_url.startswith("rediss://"):
+            self._app.conf.broker_use_ssl = {"ssl_cert_reqs": None}
+
+    def ping(self) -> None:
+        """Raise `QueueUnavailable` where the broker does not answer."""
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_TIMEOUT_S)
+        except (OperationalError, OSError) as error:
+            raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
+
+    def send(self, name: str, **kwargs: Any) -> None:
+        """Put a message into the queue."""
+        try:
+            self._app.send_task(name, kwargs=kwargs, retry=False)
+        except (OperationalError, OSError) as error:
+            raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
