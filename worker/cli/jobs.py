@@ -1,0 +1,114 @@
+"""``scoreline submit | status | watch | jobs``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from tasks.client import Client
+from tasks.spec import METHODS, Status
+
+EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3}
+
+
+@click.command()
+@click.argument("model")
+@click.argument("input")
+@click.option("--output", metavar="URI", help="Prefix of the results, s3://bucket/prefix/. [results/<model>/]")
+@click.option("--method", type=click.Choice(METHODS), help="Only this method. [all that the model has]")
+@click.option("--keep", default="all", show_default=True, metavar="all|none|A,B", help="Input columns to carry over.")
+@click.option("--features", metavar="A,B", help="Columns to score, for a model fitted without column names.")
+@click.option("--job-id", metavar="ID", help="The same id twice is one job. [made from the time]")
+@click.option("--max-rejected", default="1%", show_default=True, metavar="N|P%", help="Rows that may be rejected.")
+@click.option("--watch", "follow", is_flag=True, help="Show progress until the job has ended.")
+def submit(
+    model: str, input: str, output: str | None, method: str | None, keep: str, features: str | None,
+    job_id: str | None, max_rejected: str, follow: bool,
+) -> None:  # fmt: skip
+    """Score INPUT with MODEL.
+
+    MODEL is name, name@alias or name@version. INPUT is s3://bucket/key, s3://bucket/prefix/ or a quoted glob.
+    """
+    client = Client.from_env()
+    job = client.submit(
+        model, input, output=output, method=method, keep=keep, job_id=job_id, max_rejected=max_rejected,
+        features=[name.strip() for name in features.split(",")] if features else None,
+    )  # fmt: skip
+    click.echo(job.job_id)
+    if follow:
+        sys.exit(follow_job(client, job.job_id))
+
+
+@click.command()
+@click.argument("job")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(job: str, as_json: bool) -> None:
+    """Show how far JOB is."""
+    now = Client.from_env().status(job)
+    if as_json:
+        click.echo(json.dumps(now.to_dict(), indent=1))
+    else:
+        _show(now)
+
+
+@click.command()
+@click.argument("job")
+def watch(job: str) -> None:
+    """Show progress of JOB until it has ended; the exit code is its outcome."""
+    sys.exit(follow_job(Client.from_env(), job))
+
+
+@click.command()
+def jobs() -> None:
+    """List all jobs, oldest first."""
+    table = Table("job", "state", "model", "rows", "rejected", "output", box=None)
+    for job in Client.from_env().jobs():
+        table.add_row(job.job_id, job.state, job.model, f"{job.rows:,}", f"{job.rejected:,}", job.output)
+    Console().print(table)
+
+
+def follow_job(client: Client, job_id: str) -> int:
+    """Draw progress to the end; returns the exit code."""
+    last = _draw(client.watch(job_id))
+    _show(last)
+    return EXIT_CODES[last.state]
+
+
+class _Rate(ProgressColumn):
+    """Rows a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} rows/s")
+
+
+def _draw(updates: Iterator[Status]) -> Status:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows"),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("submitted", total=0)
+        for now in updates:
+            progress.update(bar, description=now.state, total=now.total_rows, completed=now.rows + now.rejected)
+    return now
+
+
+def _show(job: Status) -> None:
+    click.echo(f"{job.job_id}: {job.state} after {job.seconds:.1f} s")
+    click.echo(f"  model    {job.model}")
+    click.echo(f"  parts    {job.parts_done} of {job.parts}")
+    click.echo(f"  rows     {job.rows:,} scored, {job.rejected:,} rejected, of {job.total_rows:,}")
+    click.echo(f"  results  {job.output}")
+    if job.error:
+        click.echo(f"  error    {job.error}")

@@ -1,0 +1,49 @@
+"""``scoreline``: the commands, and how their errors look."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from storage.errors import InvalidRequest, InvalidSettings, ScorelineError, describe
+from worker.cli import dev, jobs, models
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="scoreline")
+def cli() -> None:
+    """Score batches of rows with scikit-learn models that live in object storage.
+
+    \b
+    Try it with nothing installed but this:   scoreline demo
+    Score your own data:                      scoreline models publish churn --model model.joblib --alias champion
+                                              scoreline submit churn@champion s3://bucket/in/ --watch
+
+    Exit codes: 0 succeeded, 1 failed, 2 usage, 3 partial (some rows were rejected).
+    """
+
+
+cli.add_command(models.models)
+cli.add_command(jobs.submit)
+cli.add_command(jobs.status)
+cli.add_command(jobs.watch)
+cli.add_command(jobs.jobs)
+cli.add_command(dev.dev)
+cli.add_command(dev.demo)
+
+
+def main() -> None:
+    """Run a command; an expected error is one line and an exit code, never a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        sys.exit(cli.main(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except ScorelineError as error:
+        click.echo(f"error: {describe(error)}", err=True)
+        sys.exit(2 if isinstance(error, (InvalidRequest, InvalidSettings)) else 1)

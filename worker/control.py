@@ -1,0 +1,19 @@
+"""Control commands: ``celery -A worker inspect models``. They run in the parent, so they only look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.worker.control import inspect_command
+
+from worker import lifecycle
+
+
+def register() -> None:
+    """Make the commands known; importing this module has done so already."""
+
+
+@inspect_command()
+def models(state: Any) -> dict[str, Any]:
+    """Models that each process of the pool holds."""
+    return {str(pid): held for pid, held in lifecycle.models().items()}

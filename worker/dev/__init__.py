@@ -1,0 +1,1 @@
+"""Embedded services for development, demonstrations and tests. Needs `dev-requirements.txt`."""

@@ -1,0 +1,80 @@
+"""The main job on real data: a bundle trained on one half of a data set scores a million rows of the other."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import LabelEncoder, StandardScaler
+
+from storage.models.manager import ModelStorageManager
+from storage.models.manifest import Manifest
+from storage.objects.base import ObjectStore
+
+SEED = 7
+FILES = 8
+GROUPS_PER_FILE = 2
+NAME = "breast-cancer"
+INPUT = "demo/input/"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the results say."""
+
+    rows: int
+    ids: int
+    """Distinct ids: equals `rows` where each was scored once."""
+    accuracy: float
+    head: pd.DataFrame
+
+
+def train_and_publish(models: ModelStorageManager) -> tuple[Manifest, pd.DataFrame]:
+    """Fit scaler, forest and label encoder on one half; returns the version and the held-out half with labels."""
+    data = load_breast_cancer(as_frame=True)
+    features = data.data
+    labels = data.target.map(dict(enumerate(data.target_names)))
+    x_train, x_test, y_train, y_test = train_test_split(
+        features, labels, test_size=0.5, random_state=SEED, stratify=labels
+    )
+    encoder = LabelEncoder().fit(labels)
+    scaler = StandardScaler().fit(x_train)
+    forest = RandomForestClassifier(100, random_state=SEED, n_jobs=1)
+    forest.fit(scaler.transform(x_train), encoder.transform(y_train))
+    manifest = models.publish(
+        NAME, forest, preprocessor=scaler, label_encoder=encoder, alias="champion",
+        metadata={"data": "breast cancer Wisconsin", "trained_on_rows": len(x_train)},
+    )  # fmt: skip
+    return manifest, x_test.assign(diagnosis=y_test)
+
+
+def upload(store: ObjectStore, held_out: pd.DataFrame, rows: int) -> None:
+    """Resample the held-out half to `rows` rows with ids, in several Parquet files."""
+    picks = np.random.default_rng(SEED).integers(0, len(held_out), rows)
+    bounds = np.linspace(0, rows, FILES + 1).astype(int)
+    for number, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        table = pa.Table.from_pandas(held_out.iloc[picks[start:stop]], preserve_index=False)
+        table = table.add_column(0, "id", pa.array(np.arange(start, stop)))
+        sink = io.BytesIO()
+        pq.write_table(table, sink, row_group_size=max(1, -(-(stop - start) // GROUPS_PER_FILE)))
+        store.put(f"{INPUT}cells-{number}.parquet", sink.getvalue())
+
+
+def summarise(store: ObjectStore, folder: str) -> Summary:
+    """Read the results back."""
+    keys = [info.key for info in store.list(f"{folder}part-")]
+    frames = [pq.read_table(io.BytesIO(store.get(key).data)).to_pandas() for key in keys]
+    results = pd.concat(frames, ignore_index=True)
+    return Summary(
+        rows=len(results),
+        ids=results["id"].nunique(),
+        accuracy=float((results["prediction"] == results["diagnosis"]).mean()),
+        head=results.head(5),
+    )

