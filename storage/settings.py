@@ -151,9 +151,7 @@ def _r2(env: Environment) -> R2Settings:
     account = env.text("R2_ACCOUNT_ID")
     jurisdiction = env.choice("R2_JURISDICTION", ("default", "eu", "fedramp", "us"), "default")
     env.check("R2_ACCOUNT_ID", account, lambda a: bool(re.fullmatch(r"[0-9A-Za-z]+", a)), "an account id")
-    env.check(
-        "R2_ENDPOINT_URL", endpoint, lambda u: u.startswith(("http://", "https://")), "an http(s) address"
-    )
+    env.check("R2_ENDPOINT_URL", endpoint, lambda u: u.startswith(("http://", "https://")), "an http(s) address")
     if not endpoint and account:
         host = account if jurisdiction == "default" else f"{account}.{jurisdiction}"
         endpoint = f"https://{host}.r2.cloudflarestorage.com"

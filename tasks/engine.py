@@ -168,7 +168,7 @@ def score_part(engine: Engine, job_id: str, part: int) -> None:
             engine.ledger.release(job_id, part)
             raise
         rows, failure = 0, describe(error)
-    except Exception as error:  # noqa: BLE001  # an estimator may raise anything; the job must end with the reason
+    except Exception as error:  # an estimator may raise anything; the job must end with the reason
         log.exception("part.failed", extra={"job_id": job_id, "part": part})
         rows, failure = 0, describe(error)
     fail_or_complete(engine, job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=failure)
@@ -200,7 +200,9 @@ def finalize(engine: Engine, job_id: str) -> None:
     progress = engine.ledger.progress(job_id)
     failures = {str(part): reason for part, reason in progress.failures.items()} if progress else {}
     with ThreadPoolExecutor(_RECEIPT_THREADS, thread_name_prefix="receipt") as pool:
-        entries = list(pool.map(lambda n: _entry(store, folder, plan, plan_sha256, n, failures), range(len(plan.parts))))
+        entries = list(
+            pool.map(lambda n: _entry(store, folder, plan, plan_sha256, n, failures), range(len(plan.parts)))
+        )
     written = [entry for entry in entries if entry is not None]
     rows = sum(entry["rows"] for entry in written)
     rejected = sum(entry["rejected"] for entry in written)

@@ -77,9 +77,7 @@ class Plan:
             Part(slices=tuple(Slice(**piece | {"groups": tuple(piece["groups"])}) for piece in part["slices"]))
             for part in raw["parts"]
         )
-        return cls(
-            parts=tuple(parts), features=tuple(raw["features"]), keep=tuple(raw["keep"]), schema=raw["schema"]
-        )
+        return cls(parts=tuple(parts), features=tuple(raw["features"]), keep=tuple(raw["keep"]), schema=raw["schema"])
 
 
 def cut(files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int = PART_BYTES) -> tuple[Part, ...]:
@@ -120,9 +118,7 @@ def _groups(files: Iterable[InputFile]) -> Iterable[tuple[Slice, int]]:
             if rows:
                 groups = (number, number + 1)
                 yield (
-                    Slice(
-                        key=file.key, size=file.size, etag=file.etag, groups=groups, first_row=first_row, rows=rows
-                    ),
+                    Slice(key=file.key, size=file.size, etag=file.etag, groups=groups, first_row=first_row, rows=rows),
                     size,
                 )
             first_row += rows

@@ -118,8 +118,7 @@ def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:
         if "predict_proba" in chosen and offered.classes is not None:
             probabilities = np.asarray(model.predict_proba(x))
             columns |= {
-                f"{prefix}proba_{label}": column
-                for label, column in zip(offered.classes, probabilities.T, strict=True)
+                f"{prefix}proba_{label}": column for label, column in zip(offered.classes, probabilities.T, strict=True)
             }
     return columns
 

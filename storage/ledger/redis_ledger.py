@@ -45,8 +45,7 @@ class RedisLedger:
         )
         folder = Path(__file__).parent
         self._begin, self._start, self._complete = (
-            self._redis.register_script((folder / f"{name}.lua").read_text())
-            for name in ("begin", "start", "complete")
+            self._redis.register_script((folder / f"{name}.lua").read_text()) for name in ("begin", "start", "complete")
         )
 
     def ping(self) -> None:
@@ -72,9 +71,7 @@ class RedisLedger:
     def start(self, job_id: str, plan_sha256: str, part: int, lease_s: float) -> Started:
         """Note that somebody scores `part` for up to `lease_s` seconds."""
         with self._translated():
-            done, attempt, left = self._start(
-                keys=_keys(job_id)[:4], args=[plan_sha256, part, time.time() + lease_s]
-            )
+            done, attempt, left = self._start(keys=_keys(job_id)[:4], args=[plan_sha256, part, time.time() + lease_s])
         return Started(done=bool(done), attempt=int(attempt), all_done=int(left) == 0)
 
     def release(self, job_id: str, part: int) -> None:
@@ -89,9 +86,7 @@ class RedisLedger:
     ) -> Completed:
         """Count a part, once; a second call changes nothing and is given no next part."""
         with self._translated():
-            next_part, left = self._complete(
-                keys=_keys(job_id), args=[plan_sha256, part, rows, rejected, failure]
-            )
+            next_part, left = self._complete(keys=_keys(job_id), args=[plan_sha256, part, rows, rejected, failure])
         return Completed(next_part=None if next_part < 0 else int(next_part), all_done=int(left) == 0)
 
     def close(self, job_id: str) -> None:

@@ -51,8 +51,7 @@ def load_bundle(store: ObjectStore, manifest: Manifest, manifest_sha256: str) ->
     """
     started = time.perf_counter()
     loaded = {
-        (artifact.role, artifact.name): _load_artifact(store, manifest, artifact)
-        for artifact in manifest.artifacts
+        (artifact.role, artifact.name): _load_artifact(store, manifest, artifact) for artifact in manifest.artifacts
     }
     return Bundle(
         models={name: one_thread(obj) for (role, name), obj in loaded.items() if role == "model"},

@@ -114,9 +114,7 @@ class ModelRegistry:
                 manifest_sha256=pinned.manifest_sha256,
                 seq=current[0].seq + 1 if current else 1,
             )
-            data = json.dumps(
-                {"version": new.version, "manifest_sha256": new.manifest_sha256, "seq": new.seq}
-            ).encode()
+            data = json.dumps({"version": new.version, "manifest_sha256": new.manifest_sha256, "seq": new.seq}).encode()
             try:
                 if current is None:
                     self._store.put(key, data, create_only=True)
@@ -150,6 +148,4 @@ class ModelRegistry:
             known = ", ".join(self.names()) or "none is published yet"
             return ModelNotFound(f"no model {name!r} in bucket {self._store.bucket!r} (models: {known})")
         aliases = ", ".join(alias.name for alias in self.aliases(name)) or "none"
-        return ModelNotFound(
-            f"model {name!r} has {what} (versions: {', '.join(versions[-3:])}; aliases: {aliases})"
-        )
+        return ModelNotFound(f"model {name!r} has {what} (versions: {', '.join(versions[-3:])}; aliases: {aliases})")

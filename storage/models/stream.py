@@ -99,7 +99,5 @@ class VerifiedReader(io.RawIOBase):
         except PreconditionFailed as error:
             raise ModelCorrupt(f"{uri} was replaced or cut while it was read") from error
         if stored.info.size != self._artifact.size:
-            raise ModelCorrupt(
-                f"{uri} has {stored.info.size} bytes, its manifest says {self._artifact.size}: refused"
-            )
+            raise ModelCorrupt(f"{uri} has {stored.info.size} bytes, its manifest says {self._artifact.size}: refused")
         return stored.data, stored.info.etag

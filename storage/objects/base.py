@@ -37,9 +37,7 @@ class ObjectStore(Protocol):
 
     bucket: str
 
-    def get(
-        self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None
-    ) -> StoredObject:
+    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
         """Read an object, or the bytes ``start <= i < stop`` of it.
 
         Raises

@@ -39,9 +39,7 @@ class DirectoryStore:
         self.bucket = bucket
         self._root = root.resolve() / bucket
 
-    def get(
-        self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None
-    ) -> StoredObject:
+    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`)."""
         try:
             with self._path(key).open("rb") as file:

@@ -88,9 +88,7 @@ class R2Store:
             ),
         )
 
-    def get(
-        self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None
-    ) -> StoredObject:
+    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
         """Read an object or a range of it; a body cut short is resumed where it broke (see `ObjectStore.get`)."""
         start, stop = byte_range or (0, None)
         if stop is not None and stop <= start:

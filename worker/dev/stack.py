@@ -108,7 +108,7 @@ class Stack:
         try:
             guard = subprocess.Popen(
                 [sys.executable, str(Path(__file__).with_name("guard.py")), str(reading), *command],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT if log else None,
+                stdin=subprocess.DEVNULL if log else None, stdout=output, stderr=subprocess.STDOUT if log else None,
                 env=environ, pass_fds=[reading], start_new_session=True,
             )  # fmt: skip
         finally:
@@ -144,7 +144,11 @@ class Stack:
         self.run(command, self.folder / "s3.log", {})
 
     def _wait(
-        self, what: str, ready: Callable[[], bool], guard: subprocess.Popen[bytes] | None = None, log: Path | None = None
+        self,
+        what: str,
+        ready: Callable[[], bool],
+        guard: subprocess.Popen[bytes] | None = None,
+        log: Path | None = None,
     ) -> None:
         deadline = time.monotonic() + _START_S
         while not ready():

@@ -1,0 +1,34 @@
+# Everything happens inside the checkout: .venv, .cache, .scoreline.
+export TMPDIR := $(CURDIR)/.cache/tmp
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint format bench clean
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+setup: ## Make .venv with Python 3.12 and every requirement
+	@mkdir -p $(TMPDIR)
+	@scripts/setup
+
+demo: setup ## Score a million rows of real data on embedded services
+	@$(BIN)/scoreline demo
+
+test: setup ## Run every test, on embedded services and real worker processes
+	@$(BIN)/python -m pytest
+
+lint: setup ## Style, types and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: setup ## Put the source into its form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup ## Run every benchmark
+	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean: ## Remove everything that was made here
+	rm -rf .venv .cache .scoreline

@@ -1,0 +1,99 @@
+"""Real services for every test: a Valkey server, an S3 server, and worker processes, each started once a run."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.preprocessing import LabelEncoder, StandardScaler
+
+from storage.models.manager import ModelStorageManager
+from storage.objects.base import ObjectStore
+from tasks.client import Client
+from worker.dev.stack import Stack
+
+SCORELINE = str(Path(sys.executable).with_name("scoreline"))
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_mine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ENVIRONMENT", "DYNO", "FORCE_R2", "ML_CLOUD_ONLY", "R2_BUCKET", "REDIS_URL", "R2_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def worker(stack: Stack) -> Stack:
+    stack.start_worker(2)
+    return stack
+
+
+@pytest.fixture
+def client(stack: Stack) -> Client:
+    return Client.from_env(stack.environ)
+
+
+@pytest.fixture
+def store(client: Client) -> ObjectStore:
+    return client.buckets.main
+
+
+@pytest.fixture
+def models(stack: Stack) -> ModelStorageManager:
+    return ModelStorageManager.from_env(stack.environ)
+
+
+@pytest.fixture
+def put_table(store: ObjectStore) -> Callable[..., str]:
+    """Write a DataFrame as Parquet; returns its URI."""
+
+    def put(key: str, frame: pd.DataFrame, row_group_size: int = 1_000_000) -> str:
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink, row_group_size=row_group_size)
+        store.put(key, sink.getvalue())
+        return store.uri(key)
+
+    return put
+
+
+@pytest.fixture
+def cli(stack: Stack) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``scoreline`` as a user does."""
+
+    def run(*arguments: str, timeout: float = 60, **environ: str) -> subprocess.CompletedProcess[str]:
+        settings = {"PATH": "/usr/bin:/bin"} | stack.environ | environ
+        return subprocess.run(
+            [SCORELINE, *arguments], env=settings, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cells() -> pd.DataFrame:
+    """Breast cancer Wisconsin: 569 rows, 30 features."""
+    return load_breast_cancer(as_frame=True).data
+
+
+@pytest.fixture(scope="session")
+def trained(cells: pd.DataFrame) -> tuple[StandardScaler, RandomForestClassifier, LabelEncoder]:
+    """A fitted scaler, forest and label encoder."""
+    data = load_breast_cancer(as_frame=True)
+    labels = data.target.map(dict(enumerate(data.target_names)))
+    scaler, encoder = StandardScaler().fit(cells), LabelEncoder().fit(labels)
+    forest = RandomForestClassifier(10, random_state=0).fit(scaler.transform(cells), encoder.transform(labels))
+    return scaler, forest, encoder

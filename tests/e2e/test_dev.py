@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+SCORELINE = str(Path(sys.executable).with_name("scoreline"))
+
+
+def services(mark: str) -> list[psutil.Process]:
+    """Every process that carries `mark` in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SCORELINE_TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def wait_until_none(mark: str) -> list[psutil.Process]:
+    deadline = time.monotonic() + 25
+    while (left := services(mark)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+def test_dev_runs_a_command_with_the_addresses_and_exits_with_its_status(tmp_path: Path) -> None:
+    environ = os.environ | {"SCORELINE_TEST_MARK": str(tmp_path)}
+    done = subprocess.run(
+        [SCORELINE, "dev", "--workers", "1", "--", "sh", "-c", "scoreline models list && echo $R2_BUCKET && exit 7"],
+        env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 7, done.stderr
+    assert "scoreline" in done.stdout
+    assert wait_until_none(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_dev_however_it_ends(tmp_path: Path, number: signal.Signals) -> None:
+    environ = os.environ | {"SCORELINE_TEST_MARK": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    dev = subprocess.Popen([SCORELINE, "dev", "--workers", "1"], env=environ, cwd=tmp_path, stdout=subprocess.PIPE)
+    assert dev.stdout is not None
+    with dev.stdout:
+        assert dev.stdout.readline().startswith(b"export ")
+        assert len(services(str(tmp_path))) >= 5  # dev, Valkey, the S3 server, worker and its child
+        dev.send_signal(number)
+        dev.wait(40)
+    assert wait_until_none(str(tmp_path)) == []

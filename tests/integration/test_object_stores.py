@@ -1,0 +1,164 @@
+"""One contract, every store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from storage.errors import AccessDenied, InvalidKey, ObjectNotFound, PreconditionFailed, StoreUnavailable
+from storage.objects.base import ObjectStore
+from storage.objects.directory import DirectoryStore
+from storage.objects.r2 import R2Store
+from storage.settings import R2Settings
+from worker.dev.stack import Stack
+
+
+@pytest.fixture(params=["r2", "directory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "directory":
+        return DirectoryStore(tmp_path, "data")
+    stack: Stack = request.getfixturevalue("stack")
+    settings = R2Settings(endpoint_url=stack.environ["R2_ENDPOINT_URL"], access_key_id="k", secret_access_key="s")
+    return R2Store(settings, "scoreline", max_attempts=2)
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> str:
+    return f"contract/{tmp_path.name}/a b/é.bin"
+
+
+def test_what_is_put_is_got(store: ObjectStore, key: str) -> None:
+    put = store.put(key, b"0123456789", metadata={"rows": "3"})
+    got = store.get(key)
+    assert got.data == b"0123456789"
+    assert (got.info.size, got.info.etag, dict(got.info.metadata)) == (10, put.etag, {"rows": "3"})
+    assert store.head(key) == got.info
+
+
+def test_a_range_is_half_open_and_the_size_is_that_of_the_whole(store: ObjectStore, key: str) -> None:
+    store.put(key, b"0123456789")
+    got = store.get(key, byte_range=(2, 5))
+    assert (got.data, got.info.size) == (b"234", 10)
+    assert store.get(key, byte_range=(8, 99)).data == b"89"
+    assert store.get(key, byte_range=(4, 4)).data == b""
+
+
+def test_a_range_of_a_replaced_object_is_refused(store: ObjectStore, key: str) -> None:
+    old = store.put(key, b"old old")
+    time.sleep(0.01)
+    store.put(key, b"new new")
+    with pytest.raises(PreconditionFailed):
+        store.get(key, byte_range=(0, 3), if_match=old.etag)
+
+
+def test_create_only_keeps_the_first(store: ObjectStore, key: str) -> None:
+    store.put(key, b"first", create_only=True)
+    with pytest.raises(PreconditionFailed):
+        store.put(key, b"second", create_only=True)
+    assert store.get(key).data == b"first"
+
+
+def test_of_many_creators_at_once_one_wins(store: ObjectStore, key: str) -> None:
+    won: list[int] = []
+
+    def create(number: int) -> None:
+        try:
+            store.put(key, str(number).encode(), create_only=True)
+            won.append(number)
+        except PreconditionFailed:
+            pass
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [str(number).encode() for number in won] == [store.get(key).data]
+
+
+def test_compare_and_swap_replaces_only_what_was_seen(store: ObjectStore, key: str) -> None:
+    first = store.put(key, b"1")
+    second = store.put(key, b"22", if_match=first.etag)
+    with pytest.raises(PreconditionFailed):
+        store.put(key, b"333", if_match=first.etag)
+    assert store.get(key).info.etag == second.etag
+
+
+def test_compare_and_swap_of_nothing_is_refused(store: ObjectStore, key: str) -> None:
+    with pytest.raises(PreconditionFailed):
+        store.put(key, b"1", if_match="e")
+
+
+def test_new_content_without_metadata_has_none(store: ObjectStore, key: str) -> None:
+    store.put(key, b"1", metadata={"a": "b"})
+    store.put(key, b"2")
+    assert dict(store.head(key).metadata) == {}
+
+
+def test_a_listing_is_of_the_prefix_in_order(store: ObjectStore, key: str) -> None:
+    folder = key.rpartition("/")[0]
+    for name in ("b", "a/z", "a0"):
+        store.put(f"{folder}/{name}", b"12")
+    assert [(info.key, info.size) for info in store.list(f"{folder}/")] == [
+        (f"{folder}/{name}", 2) for name in ("a/z", "a0", "b")
+    ]
+    assert [info.key for info in store.list(f"{folder}/a0")] == [f"{folder}/a0"]
+    assert list(store.list(f"{folder}/none")) == []
+
+
+def test_a_deleted_object_is_gone_and_deleting_it_again_is_no_error(store: ObjectStore, key: str) -> None:
+    store.put(key, b"1")
+    store.delete(key)
+    store.delete(key)
+    for read in (store.get, store.head):
+        with pytest.raises(ObjectNotFound):
+            read(key)
+
+
+def test_a_key_too_long_for_r2_is_refused_everywhere(store: ObjectStore) -> None:
+    with pytest.raises(InvalidKey):
+        store.put("k" * 1025, b"")
+
+
+@pytest.mark.parametrize("key", ["../up", "a/../../up", "/etc/passwd", "a//b", ".meta/x", ""])
+def test_no_key_leads_out_of_a_directory_store(tmp_path: Path, key: str) -> None:
+    with pytest.raises(InvalidKey):
+        DirectoryStore(tmp_path, "data").put(key, b"")
+
+
+def test_an_unreachable_server_is_named_within_ten_seconds() -> None:
+    settings = R2Settings(endpoint_url="http://127.0.0.1:9", access_key_id="k", secret_access_key="s")
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:9"):
+        R2Store(settings, "b", max_attempts=2, connect_timeout_s=3).get("k")
+    assert time.monotonic() - started < 10
+
+
+def test_wrong_credentials_are_said_to_be_refused(stack: Stack) -> None:
+    # The embedded server takes any key, so the refusal is a canned answer of a server that takes none.
+    import http.server
+
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b"<Error><Code>InvalidAccessKeyId</Code><Message>no</Message></Error>"
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Refuses) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        settings = R2Settings(
+            endpoint_url=f"http://127.0.0.1:{server.server_port}", access_key_id="k", secret_access_key="s"
+        )
+        with pytest.raises(AccessDenied, match="InvalidAccessKeyId"):
+            R2Store(settings, "b").get("k")
+        server.shutdown()
+        thread.join()

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import random
+
+from tasks.plan import InputFile, Plan, cut
+
+
+def file(key: str, *rows: int) -> InputFile:
+    return InputFile(key=key, size=1, etag="e", group_rows=rows, group_bytes=tuple(8 * n for n in rows))
+
+
+def test_a_large_file_is_cut_at_row_groups() -> None:
+    parts = cut([file("a", 60, 60, 60)], part_rows=100)
+    assert [(p.slices[0].groups, p.slices[0].first_row, p.rows) for p in parts] == [
+        ((0, 1), 0, 60), ((1, 2), 60, 60), ((2, 3), 120, 60),
+    ]  # fmt: skip
+
+
+def test_small_files_share_a_part_in_input_order() -> None:
+    (part,) = cut([file("a", 10), file("b", 10, 10)], part_rows=100)
+    assert [(s.key, s.groups, s.rows) for s in part.slices] == [("a", (0, 1), 10), ("b", (0, 2), 20)]
+
+
+def test_files_and_row_groups_without_rows_are_in_no_part() -> None:
+    parts = cut([file("a"), file("b", 0, 5, 0)], part_rows=100)
+    assert [(s.key, s.groups, s.first_row) for p in parts for s in p.slices] == [("b", (1, 2), 0)]
+
+
+def test_bytes_bound_a_part_too() -> None:
+    assert len(cut([file("a", 10, 10)], part_rows=100, part_bytes=100)) == 2
+
+
+def test_every_row_is_in_exactly_one_part_whatever_the_files() -> None:
+    chance = random.Random(1)
+    for _ in range(200):
+        files = [
+            file(str(n), *(chance.choice([0, 1, 7, 50, 200]) for _ in range(chance.randrange(6)))) for n in range(5)
+        ]
+        rows = [
+            (piece.key, row)
+            for part in cut(files, part_rows=100)
+            for piece in part.slices
+            for row in range(piece.first_row, piece.first_row + piece.rows)
+        ]
+        assert rows == [(item.key, row) for item in files for row in range(sum(item.group_rows))]
+
+
+def test_a_plan_survives_its_encoding() -> None:
+    plan = Plan(parts=cut([file("a", 1, 2)]), features=("x",), keep=("id",), schema="")
+    assert Plan.from_bytes(plan.to_bytes()) == plan
+    assert plan.to_bytes() == plan.to_bytes()

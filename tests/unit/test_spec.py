@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from storage.errors import InvalidRequest
+from storage.models.manifest import PinnedModel
+from tasks.spec import Job, JobSpec
+
+SPEC = JobSpec(job_id="j1", model="m@champion", input="s3://data/in/", output="s3://data/out/")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("job_id", "../up"), ("job_id", ""), ("model", "a@b@c"), ("model", "a/b"), ("input", "/etc/passwd"),
+        ("input", "s3://data/../x"), ("output", "s3://data/out"), ("method", "fit"), ("max_rejected", "some"),
+    ],
+)  # fmt: skip
+def test_what_is_malformed_is_refused(field: str, value: str) -> None:
+    with pytest.raises(InvalidRequest):
+        replace(SPEC, **{field: value}).check()
+
+
+def test_the_budget_is_a_count_or_a_percentage() -> None:
+    assert replace(SPEC, max_rejected="7").budget(1000) == 7
+    assert replace(SPEC, max_rejected="2.5%").budget(1000) == 25
+
+
+def test_a_job_survives_its_encoding() -> None:
+    job = Job(spec=SPEC, model=PinnedModel(name="m", version="v", manifest_sha256="d"), submitted="2026-01-01")
+    assert Job.from_json(job.to_json()) == job
