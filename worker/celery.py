@@ -42,7 +42,7 @@ app.conf.update(
     },
     worker_soft_shutdown_timeout=20,  # a dyno is killed 30 s after its SIGTERM
     broker_connection_retry_on_startup=True,
-    broker_pool_limit=1,
+    broker_pool_limit=2,  # a cap: a child uses one; `inspect` holds two at once, and would wait for ever with one
     task_ignore_result=True,
     accept_content=["json"],
     task_serializer="json",
