@@ -117,7 +117,9 @@ class StorageSettings:
             Naming every fault at once.
         """
         env = Environment(environ)
-        environment = env.choice("ENVIRONMENT", ("production", "development"), "production")
+        environment: Literal["production", "development"] = env.choice(
+            "ENVIRONMENT", ("production", "development"), "production"
+        )
         on_heroku = bool(env.text("DYNO"))
         force_r2 = env.flag("FORCE_R2", False)
         asked_cloud_only = env.flag("ML_CLOUD_ONLY", True)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Any
 
 from storage import keys
 from storage.errors import JobConflict, JobNotFound, ObjectNotFound, PreconditionFailed
@@ -193,9 +194,9 @@ class Client:
         return self._totals[job_id]
 
 
-def submit(model: str, input: str, **options: str) -> Status:
+def submit(model: str, input: str, **options: Any) -> Status:
     """Submit a job with the settings of this process (see `Client.submit`)."""
-    return Client.from_env().submit(model, input, **options)  # type: ignore[arg-type]
+    return Client.from_env().submit(model, input, **options)
 
 
 def status(job_id: str) -> Status:

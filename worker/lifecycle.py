@@ -45,11 +45,15 @@ def engine(app: Celery) -> Engine:
         env.finish()
         buckets = Buckets.from_env(os.environ)
         _Process.cache = ModelCache(buckets.main, cache_bytes)
+
+        def send(name: str, **kwargs: Any) -> None:
+            app.send_task(name, kwargs=kwargs)
+
         _Process.engine = Engine(
             buckets=buckets,
             ledger=RedisLedger(QueueSettings.from_env(os.environ).redis_url),
             models=_Process.cache,
-            send=lambda name, **kwargs: app.send_task(name, kwargs=kwargs),
+            send=send,
         )
     return _Process.engine
 

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import redis
@@ -101,8 +101,8 @@ class RedisLedger:
         """How far a job is; None where Redis knows nothing of it."""
         state_key, *_, failed_key = _keys(job_id)
         with self._translated():
-            state: dict[str, str] = self._redis.hgetall(state_key)
-            failed: dict[str, str] = self._redis.hgetall(failed_key) if "plan" in state else {}
+            state = cast(dict[str, str], self._redis.hgetall(state_key))
+            failed = cast(dict[str, str], self._redis.hgetall(failed_key))
         if "plan" not in state:
             return None
         return Progress(

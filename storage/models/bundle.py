@@ -125,7 +125,7 @@ def describe_features(first: Any) -> tuple[tuple[str, ...] | None, int | None]:
 
 
 def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
-    """What a model can say, with its classes as users read them.
+    """Describe what a model can say, with its classes as users read them.
 
     Raises
     ------

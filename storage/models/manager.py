@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -99,11 +99,11 @@ class ModelStorageManager:
             An object cannot score, or a name is not valid.
         """
         models = dict(model) if isinstance(model, Mapping) else {"model": model}
-        parts: list[tuple[Role, str, Any]] = [
-            *(("model", keys.check_name("model", key), obj) for key, obj in models.items()),
-            *([("preprocessor", "preprocessor", preprocessor)] if preprocessor is not None else []),
-            *([("label_encoder", "label_encoder", label_encoder)] if label_encoder is not None else []),
-        ]
+        parts: list[tuple[Role, str, Any]] = [("model", keys.check_name("model", key), models[key]) for key in models]
+        if preprocessor is not None:
+            parts.append(("preprocessor", "preprocessor", preprocessor))
+        if label_encoder is not None:
+            parts.append(("label_encoder", "label_encoder", label_encoder))
         if not models or {"preprocessor", "label_encoder"} & models.keys():
             raise InvalidRequest("a bundle needs a model, named neither 'preprocessor' nor 'label_encoder'")
         if preprocessor is not None and not callable(getattr(preprocessor, "transform", None)):
@@ -190,7 +190,7 @@ class ModelStorageManager:
             raise ModelCorrupt(f"{uri} differs from its recorded digest: refused before unpickling")
         return unpickle(io.BytesIO(stored.data), uri)
 
-    def _write(self, manifest: Manifest, blobs: list[bytes]) -> None:
+    def _write(self, manifest: Manifest, blobs: Sequence[bytes]) -> None:
         for artifact, blob in zip(manifest.artifacts, blobs, strict=True):
             self._create(keys.artifact(manifest.name, manifest.version, artifact.file), blob)
         self._create(keys.manifest(manifest.name, manifest.version), manifest.to_json())

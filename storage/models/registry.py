@@ -42,7 +42,7 @@ class ModelRegistry:
         return sorted({name for name, _ in self._published()})
 
     def versions(self, name: str) -> list[str]:
-        """Published versions of a model, oldest first."""
+        """Return the published versions of a model, oldest first."""
         return sorted(version for _, version in self._published(keys.model_folder(name)))
 
     def resolve(self, ref: str) -> PinnedModel:

@@ -83,7 +83,7 @@ def write(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     """
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(dict(metadata)), sink, compression=COMPRESSION)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def _open(store: ObjectStore, key: str, size: int, etag: str) -> pq.ParquetFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +60,7 @@ def upload(store: ObjectStore, held_out: pd.DataFrame, rows: int) -> None:
     """Resample the held-out half to `rows` rows with ids, in several Parquet files."""
     picks = np.random.default_rng(SEED).integers(0, len(held_out), rows)
     bounds = np.linspace(0, rows, FILES + 1).astype(int)
-    for number, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
         table = pa.Table.from_pandas(held_out.iloc[picks[start:stop]], preserve_index=False)
         table = table.add_column(0, "id", pa.array(np.arange(start, stop)))
         sink = io.BytesIO()
