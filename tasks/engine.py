@@ -113,11 +113,15 @@ def plan_job(engine: Engine, job_id: str) -> None:
         except PreconditionFailed:
             log.info("plan.exists", extra={"job_id": job_id})
     _, plan, plan_sha256 = engine.documents(job_id)
-    first = engine.ledger.begin(job_id, plan_sha256, len(plan.parts), engine.window)
-    for part in first:
-        engine.send("scoreline.score_part", job_id=job_id, part=part)
+    _dispatch_open(engine, job_id, plan, plan_sha256)
     if not plan.parts:
         engine.send("scoreline.finalize", job_id=job_id)
+
+
+def _dispatch_open(engine: Engine, job_id: str, plan: Plan, plan_sha256: str) -> None:
+    """Dispatch what is in the window and neither done nor under way; opens the ledger where it is not."""
+    for part in engine.ledger.begin(job_id, plan_sha256, len(plan.parts), engine.window):
+        engine.send("scoreline.score_part", job_id=job_id, part=part)
 
 
 def make_plan(engine: Engine, job: Job) -> Plan:
@@ -148,13 +152,22 @@ def make_plan(engine: Engine, job: Job) -> Plan:
     return Plan(parts=parts, features=tuple(features), keep=keep, schema=schema)
 
 
-def score_part(engine: Engine, job_id: str, part: int) -> None:
-    """Score a part, commit it, and dispatch what comes next; harmless when run again, at any moment."""
+def score_part(engine: Engine, job_id: str, part: int, *, again: bool = False) -> None:
+    """Score a part, commit it, and dispatch what comes next; harmless when run again, at any moment.
+
+    Parameters
+    ----------
+    again : bool
+        The message was delivered before. Whoever had it may have died after counting the part and before dispatching
+        the next, so that what is open is dispatched once more.
+    """
     job, plan, plan_sha256 = engine.documents(job_id)
     started = engine.ledger.start(job_id, plan_sha256, part, LEASE_S)
     if started.done:
         if started.all_done:
             engine.send("scoreline.finalize", job_id=job_id)
+        elif again:
+            _dispatch_open(engine, job_id, plan, plan_sha256)
         return
     rows, rejected, failure = plan.parts[part].rows, 0, ""
     try:

@@ -16,6 +16,7 @@ from worker import control, lifecycle
 
 TIME_LIMIT_S = 600
 MAX_RETRIES = 6
+RETRY_DELAY_S = 2
 
 _settings = QueueSettings.from_env(os.environ)
 
@@ -27,7 +28,7 @@ app.conf.update(
     task_acks_on_failure=True,
     task_acks_on_timeout=True,
     task_reject_on_worker_lost=False,  # true loops for ever on a part that kills its process
-    task_retry_on_worker_lost={"max_retries": 3, "default_retry_delay": 5},
+    task_retry_on_worker_lost=True,  # bounded by each task's max_retries
     worker_cancel_long_running_tasks_on_connection_loss=True,
     task_time_limit=TIME_LIMIT_S,
     task_soft_time_limit=TIME_LIMIT_S - 60,
@@ -71,7 +72,7 @@ def submit(model: str, input: str, **options: Any) -> None:
     Client.from_env(os.environ).submit(model, input, **options)
 
 
-@app.task(name="scoreline.plan", bind=True)
+@app.task(name="scoreline.plan", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def plan(self: Task[Any, Any], job_id: str) -> None:
     """Cut a job into parts and dispatch the first."""
     try:
@@ -80,12 +81,13 @@ def plan(self: Task[Any, Any], job_id: str) -> None:
         _retry_or_raise(self, error)
 
 
-@app.task(name="scoreline.score_part", bind=True)
+@app.task(name="scoreline.score_part", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def score_part(self: Task[Any, Any], job_id: str, part: int) -> None:
     """Score one part; a transient error is retried, and in the end fails the part with that reason."""
     engine = lifecycle.engine(app)
     try:
-        jobs.score_part(engine, job_id, part)
+        again = bool(self.request.retries or (self.request.delivery_info or {}).get("redelivered"))
+        jobs.score_part(engine, job_id, part, again=again)
     except ScorelineError as error:
         if error.transient and self.request.retries >= MAX_RETRIES:
             jobs.give_up(engine, job_id, part, error)
@@ -95,7 +97,7 @@ def score_part(self: Task[Any, Any], job_id: str, part: int) -> None:
         lifecycle.report()
 
 
-@app.task(name="scoreline.finalize", bind=True)
+@app.task(name="scoreline.finalize", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def finalize(self: Task[Any, Any], job_id: str) -> None:
     """Check and close a job whose parts are all done."""
     try:
