@@ -27,6 +27,7 @@
     │   ├── InvalidKey
     │   └── StoreUnavailable       transient
     ├── LedgerError
+    │   ├── LedgerLost             Redis was emptied
     │   └── LedgerUnavailable      transient
     └── QueueUnavailable           transient
 """
@@ -147,6 +148,10 @@ class StoreUnavailable(StoreError):
 
 class LedgerError(ScorelineError):
     """The ledger and the job's plan disagree."""
+
+
+class LedgerLost(LedgerError):
+    """Redis knows nothing of a job that was begun: it was emptied."""
 
 
 class LedgerUnavailable(LedgerError):

@@ -106,7 +106,11 @@ def plan_job(engine: Engine, job_id: str) -> None:
         except ScorelineError as error:
             if error.transient:
                 raise
-            _end(engine, job, Outcome(state="failed", error=describe(error), failures={}))
+            fail_job(engine, job_id, error)
+            return
+        except Exception as error:  # an estimator may raise anything; the job must end with the reason
+            log.exception("plan.failed", extra={"job_id": job_id})
+            fail_job(engine, job_id, error)
             return
         try:
             engine.buckets.main.put(key, data, create_only=True)
@@ -176,6 +180,9 @@ def score_part(engine: Engine, job_id: str, part: int, *, again: bool = False) -
                 f"the worker process died {MAX_ATTEMPTS} times while scoring part {part}: out of memory?"
             )
         rows, rejected = _commit(engine, job, plan, plan_sha256, part)
+    except SystemExit:  # the worker is told to stop: the message goes back to the queue, and this was no attempt
+        engine.ledger.release(job_id, part)
+        raise
     except ScorelineError as error:
         if error.transient:
             engine.ledger.release(job_id, part)
@@ -202,6 +209,11 @@ def give_up(engine: Engine, job_id: str, part: int, error: BaseException) -> Non
     """Fail a part whose transient error did not pass."""
     _, _, plan_sha256 = engine.documents(job_id)
     fail_or_complete(engine, job_id, plan_sha256, part, failure=f"gave up: {describe(error)}")
+
+
+def fail_job(engine: Engine, job_id: str, error: BaseException) -> None:
+    """End a job that cannot go on, with the reason."""
+    _end(engine, engine.job(job_id), Outcome(state="failed", error=describe(error), failures={}))
 
 
 def finalize(engine: Engine, job_id: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery, Task
 
-from storage.errors import ScorelineError
+from storage.errors import LedgerLost, ScorelineError
 from tasks import engine as jobs
 from tasks.client import Client
 from tasks.queue import QUEUE
@@ -60,10 +60,11 @@ lifecycle.connect()
 control.register()
 
 
-def _retry_or_raise(task: Task[Any, Any], error: ScorelineError) -> Any:
-    if error.transient:
+def _retry_or_fail(task: Task[Any, Any], job_id: str, error: ScorelineError) -> None:
+    """Try a transient error again for a while; in the end, and at any other error, the job fails with the reason."""
+    if error.transient and task.request.retries < MAX_RETRIES:
         raise task.retry(exc=error, countdown=min(60, 2**task.request.retries), max_retries=MAX_RETRIES)
-    raise error
+    jobs.fail_job(lifecycle.engine(app), job_id, error)
 
 
 @app.task(name="scoreline.submit")
@@ -78,7 +79,7 @@ def plan(self: Task[Any, Any], job_id: str) -> None:
     try:
         jobs.plan_job(lifecycle.engine(app), job_id)
     except ScorelineError as error:
-        _retry_or_raise(self, error)
+        _retry_or_fail(self, job_id, error)
 
 
 @app.task(name="scoreline.score_part", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
@@ -88,11 +89,13 @@ def score_part(self: Task[Any, Any], job_id: str, part: int) -> None:
     try:
         again = bool(self.request.retries or (self.request.delivery_info or {}).get("redelivered"))
         jobs.score_part(engine, job_id, part, again=again)
+    except LedgerLost:  # Redis was emptied: planning again opens a new ledger, and finds what is written already
+        engine.send("scoreline.plan", job_id=job_id)
     except ScorelineError as error:
         if error.transient and self.request.retries >= MAX_RETRIES:
             jobs.give_up(engine, job_id, part, error)
         else:
-            _retry_or_raise(self, error)
+            _retry_or_fail(self, job_id, error)
     finally:
         lifecycle.report()
 
@@ -103,4 +106,4 @@ def finalize(self: Task[Any, Any], job_id: str) -> None:
     try:
         jobs.finalize(lifecycle.engine(app), job_id)
     except ScorelineError as error:
-        _retry_or_raise(self, error)
+        _retry_or_fail(self, job_id, error)

@@ -1,7 +1,11 @@
 -- Counts a part once. KEYS: state, done, leases, attempts, failed.
 -- ARGV: plan digest, part, rows, rejected, reason of the failure or ''.
 -- Returns {next part to dispatch or -1, parts left}; only the first call for a part is given a next one.
-if redis.call('HGET', KEYS[1], 'plan') ~= ARGV[1] then
+local digest = redis.call('HGET', KEYS[1], 'plan')
+if not digest then
+  return redis.error_reply('LOST')
+end
+if digest ~= ARGV[1] then
   return redis.error_reply('ANOTHERPLAN')
 end
 local parts = tonumber(redis.call('HGET', KEYS[1], 'parts'))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from storage.errors import LedgerError, LedgerUnavailable
+from storage.errors import LedgerError, LedgerLost, LedgerUnavailable
 from storage.ledger.base import Completed, Progress, Started
 
 LIFE_AFTER_OUTCOME_S = 24 * 3600
@@ -124,7 +124,9 @@ class RedisLedger:
             yield
         except ResponseError as error:
             if "ANOTHERPLAN" in str(error):
-                raise LedgerError("the ledger in Redis is not of this job's plan, or was lost") from error
+                raise LedgerError("the ledger in Redis is of another plan than this job's") from error
+            if "LOST" in str(error):
+                raise LedgerLost("Redis knows nothing of this job any more: it was emptied") from error
             raise LedgerUnavailable(f"Redis at {self._address} refused: {error}") from error
         except RedisError as error:
             raise LedgerUnavailable(f"cannot reach Redis at {self._address}: {error}") from error

@@ -1,6 +1,10 @@
 -- Notes that a part is under way. KEYS: state, done, leases, attempts. ARGV: plan digest, part, lease end (s).
 -- Returns {done before, attempt, parts left}.
-if redis.call('HGET', KEYS[1], 'plan') ~= ARGV[1] then
+local digest = redis.call('HGET', KEYS[1], 'plan')
+if not digest then
+  return redis.error_reply('LOST')
+end
+if digest ~= ARGV[1] then
   return redis.error_reply('ANOTHERPLAN')
 end
 local left = redis.call('HGET', KEYS[1], 'parts') - redis.call('HGET', KEYS[1], 'done')

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from storage.errors import LedgerError, LedgerUnavailable
+from storage.errors import LedgerError, LedgerLost, LedgerUnavailable
 from storage.ledger.redis_ledger import RedisLedger
 from worker.dev.stack import Stack
 
@@ -71,3 +71,10 @@ def test_an_unreachable_redis_is_named_within_ten_seconds() -> None:
     with pytest.raises(LedgerUnavailable, match=r"127\.0\.0\.1:9"):
         RedisLedger("redis://:hush@127.0.0.1:9/0").ping()
     assert time.monotonic() - started < 10
+
+
+def test_an_emptied_redis_is_told_from_another_plan(ledger: RedisLedger, job: str) -> None:
+    with pytest.raises(LedgerLost):
+        ledger.start(job, "p", 0, 60)
+    with pytest.raises(LedgerLost):
+        ledger.complete(job, "p", 0, rows=1, rejected=0)
