@@ -11,14 +11,15 @@ from functools import cached_property
 from typing import Any
 
 from storage import keys
-from storage.errors import JobConflict, JobNotFound, ObjectNotFound, PreconditionFailed
+from storage.errors import JobConflict, ObjectNotFound, PreconditionFailed
 from storage.ledger.redis_ledger import RedisLedger
 from storage.models.registry import ModelRegistry
 from storage.objects.buckets import Buckets
 from tasks.plan import Plan
 from tasks.queue import Queue
+from tasks.records import read_job, read_outcome
 from tasks.settings import QueueSettings
-from tasks.spec import Job, JobSpec, Outcome, Status, parse_uri
+from tasks.spec import Job, JobSpec, Status, parse_uri
 
 _POLL_S = 0.25
 
@@ -117,9 +118,9 @@ class Client:
 
     def status(self, job_id: str) -> Status:
         """Return how far a job is; raises `JobNotFound`."""
-        job = self._job(job_id)
+        job = read_job(self.buckets.main, job_id)
         where = f"{job.spec.output}job_id={job_id}/"
-        outcome = self._outcome(job_id)
+        outcome = read_outcome(self.buckets.main, job_id)
         if outcome is not None:
             return Status(
                 job_id=job_id, state=outcome.state, model=job.model.ref, output=where, parts=outcome.parts,
@@ -161,29 +162,15 @@ class Client:
         try:
             self.buckets.main.put(key, job.to_json(), create_only=True)
         except PreconditionFailed:
-            existing = self._job(job.spec.job_id)
+            existing = read_job(self.buckets.main, job.spec.job_id)
             if existing.spec != job.spec:
                 raise JobConflict(
                     f"job id {job.spec.job_id!r} is taken by a job with another spec: choose another id"
                 ) from None
             job = existing
-        if self._outcome(job.spec.job_id) is None:
+        if read_outcome(self.buckets.main, job.spec.job_id) is None:
             self.buckets.main.put(keys.active(job.spec.job_id), b"")
         return job
-
-    def _job(self, job_id: str) -> Job:
-        try:
-            return Job.from_json(self.buckets.main.get(keys.job(job_id)).data)
-        except ObjectNotFound as error:
-            if "no bucket" in str(error):
-                raise
-            raise JobNotFound(f"no job {job_id!r} in bucket {self.buckets.main.bucket!r}") from None
-
-    def _outcome(self, job_id: str) -> Outcome | None:
-        try:
-            return Outcome.from_json(self.buckets.main.get(keys.outcome(job_id)).data)
-        except ObjectNotFound:
-            return None
 
     def _total(self, job_id: str) -> int:
         if job_id not in self._totals:

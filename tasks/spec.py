@@ -10,10 +10,9 @@ from typing import Any, Literal
 
 from storage.errors import InvalidRequest, InvalidURI
 from storage.keys import check_name
-from storage.models.manifest import PinnedModel, parse_ref
+from storage.models.manifest import METHODS, PinnedModel, parse_ref
 
 State = Literal["submitted", "running", "succeeded", "partial", "failed"]
-METHODS = ("predict", "predict_proba")
 
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]+)/(?P<key>[^\0]*)")
 _BUDGET = re.compile(r"\d+|\d+(\.\d+)?%")

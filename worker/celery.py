@@ -8,11 +8,17 @@ from typing import Any
 from celery import Celery, Task
 
 from storage.errors import LedgerLost, ScorelineError
-from tasks import engine as jobs
+from tasks import finalize as finalizing
+from tasks import part as parts
+from tasks import planner
 from tasks.client import Client
+from tasks.engine import fail_job
 from tasks.queue import QUEUE
 from tasks.settings import QueueSettings
-from worker import control, lifecycle
+from worker import (
+    control,  # noqa: F401  # registers the control commands
+    lifecycle,
+)
 
 TIME_LIMIT_S = 600
 MAX_RETRIES = 6
@@ -57,14 +63,13 @@ if _settings.broker_url.startswith("rediss://"):
     app.conf.broker_use_ssl = {"ssl_cert_reqs": None}  # Heroku's certificates are self-signed
 
 lifecycle.connect()
-control.register()
 
 
 def _retry_or_fail(task: Task[Any, Any], job_id: str, error: ScorelineError) -> None:
     """Try a transient error again for a while; in the end, and at any other error, the job fails with the reason."""
     if error.transient and task.request.retries < MAX_RETRIES:
         raise task.retry(exc=error, countdown=min(60, 2**task.request.retries), max_retries=MAX_RETRIES)
-    jobs.fail_job(lifecycle.engine(app), job_id, error)
+    fail_job(lifecycle.engine(app), job_id, error)
 
 
 @app.task(name="scoreline.submit")
@@ -77,7 +82,7 @@ def submit(model: str, input: str, **options: Any) -> None:
 def plan(self: Task[Any, Any], job_id: str) -> None:
     """Cut a job into parts and dispatch the first."""
     try:
-        jobs.plan_job(lifecycle.engine(app), job_id)
+        planner.plan_job(lifecycle.engine(app), job_id)
     except ScorelineError as error:
         _retry_or_fail(self, job_id, error)
 
@@ -88,12 +93,12 @@ def score_part(self: Task[Any, Any], job_id: str, part: int) -> None:
     engine = lifecycle.engine(app)
     try:
         again = bool(self.request.retries or (self.request.delivery_info or {}).get("redelivered"))
-        jobs.score_part(engine, job_id, part, again=again)
+        parts.score_part(engine, job_id, part, again=again)
     except LedgerLost:  # Redis was emptied: planning again opens a new ledger, and finds what is written already
         engine.send("scoreline.plan", job_id=job_id)
     except ScorelineError as error:
         if error.transient and self.request.retries >= MAX_RETRIES:
-            jobs.give_up(engine, job_id, part, error)
+            parts.give_up(engine, job_id, part, error)
         else:
             _retry_or_fail(self, job_id, error)
     finally:
@@ -104,6 +109,6 @@ def score_part(self: Task[Any, Any], job_id: str, part: int) -> None:
 def finalize(self: Task[Any, Any], job_id: str) -> None:
     """Check and close a job whose parts are all done."""
     try:
-        jobs.finalize(lifecycle.engine(app), job_id)
+        finalizing.finalize(lifecycle.engine(app), job_id)
     except ScorelineError as error:
         _retry_or_fail(self, job_id, error)

@@ -9,10 +9,6 @@ from celery.worker.control import inspect_command
 from worker import lifecycle
 
 
-def register() -> None:
-    """Make the commands known; importing this module has done so already."""
-
-
 @inspect_command()
 def models(state: Any) -> dict[str, Any]:
     """Models that each process of the pool holds."""

@@ -16,11 +16,10 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 from storage import keys
 from storage.errors import InvalidRequest, ModelCorrupt, ModelUnloadable, ScorelineError
-from storage.models.manifest import Artifact, Manifest, Outputs
+from storage.models.manifest import METHODS, Artifact, Manifest, Outputs
 from storage.models.stream import VerifiedReader
 from storage.objects.base import ObjectStore
 
-METHODS = ("predict", "predict_proba")
 _BUFFER_BYTES = 1 << 20
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from storage import keys
-from storage.errors import InvalidRequest, ModelCorrupt, PreconditionFailed
+from storage.errors import InvalidRequest, ModelCorrupt
 from storage.models.bundle import (
     Bundle,
     describe_features,
@@ -22,7 +22,7 @@ from storage.models.bundle import (
 )
 from storage.models.manifest import Artifact, Manifest, PinnedModel, Role, digest
 from storage.models.registry import Alias, ModelRegistry
-from storage.objects.base import ObjectStore
+from storage.objects.base import ObjectStore, create_once
 from storage.objects.buckets import Buckets
 from storage.settings import StorageSettings
 
@@ -192,13 +192,5 @@ class ModelStorageManager:
 
     def _write(self, manifest: Manifest, blobs: Sequence[bytes]) -> None:
         for artifact, blob in zip(manifest.artifacts, blobs, strict=True):
-            self._create(keys.artifact(manifest.name, manifest.version, artifact.file), blob)
-        self._create(keys.manifest(manifest.name, manifest.version), manifest.to_json())
-
-    def _create(self, key: str, data: bytes) -> None:
-        """Write an object that nobody may change; the same bytes written twice are one object."""
-        try:
-            self._store.put(key, data, create_only=True)
-        except PreconditionFailed:
-            if self._store.get(key).data != data:
-                raise
+            create_once(self._store, keys.artifact(manifest.name, manifest.version, artifact.file), blob)
+        create_once(self._store, keys.manifest(manifest.name, manifest.version), manifest.to_json())

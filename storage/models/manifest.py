@@ -17,6 +17,9 @@ CHUNK_BYTES = 4 << 20
 """Bytes verified at a time: large enough that requests to object storage are few, small enough that several
 chunks in memory do not matter beside a model."""
 
+METHODS = ("predict", "predict_proba")
+"""Methods of an estimator that score."""
+
 Role = Literal["model", "preprocessor", "label_encoder"]
 
 _REF = re.compile(r"(?P<name>[^@]+)(?:@(?P<which>[^@]+))?")

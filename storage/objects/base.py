@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from storage.errors import PreconditionFailed
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectInfo:
@@ -83,3 +85,18 @@ class ObjectStore(Protocol):
     def uri(self, key: str) -> str:
         """Return how a person writes the key, bucket included."""
         ...
+
+
+def create_once(store: ObjectStore, key: str, data: bytes) -> None:
+    """Write an object that nobody may change; the same bytes written twice are one object.
+
+    Raises
+    ------
+    PreconditionFailed
+        The key holds other bytes.
+    """
+    try:
+        store.put(key, data, create_only=True)
+    except PreconditionFailed:
+        if store.get(key).data != data:
+            raise

@@ -12,8 +12,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
+from storage.models.manifest import METHODS
 from tasks.client import Client
-from tasks.spec import METHODS, Status
+from tasks.spec import Status
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3}
 
