@@ -38,7 +38,7 @@ def main() -> None:
             last = list(client.watch(job.job_id))[-1]
             started = time.perf_counter()
             for start in range(0, ROWS, 65_536):
-                scaled = bundle.preprocessor.transform(x[start : start + 65_536])
+                scaled = bundle.prepare(x[start : start + 65_536])
                 bundle.models["model"].predict(scaled)
                 bundle.models["model"].predict_proba(scaled)
             if run:  # the first warms up

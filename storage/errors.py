@@ -8,6 +8,7 @@
     │   ├── InvalidURI
     │   ├── BucketNotAllowed
     │   ├── ModelNotFound
+    │   ├── ModelInUse
     │   ├── InputNotFound
     │   ├── JobNotFound
     │   └── JobConflict
@@ -17,6 +18,7 @@
     │   └── UnreadableInput
     ├── ModelError                 the model cannot be trusted or loaded
     │   ├── ModelCorrupt
+    │   ├── ModelUntrusted
     │   └── ModelUnloadable
     ├── ScoringError               an estimator failed on every row or broke its own schema
     ├── JobFailed
@@ -72,6 +74,10 @@ class ModelNotFound(InvalidRequest):
     """No model, version or alias has that name."""
 
 
+class ModelInUse(InvalidRequest):
+    """An alias or a job under way needs the version."""
+
+
 class InputNotFound(InvalidRequest):
     """The input names no object."""
 
@@ -106,6 +112,10 @@ class ModelError(ScorelineError):
 
 class ModelCorrupt(ModelError):
     """Stored bytes of a model differ from what its manifest says."""
+
+
+class ModelUntrusted(ModelError):
+    """A model is not signed by a key that is trusted here."""
 
 
 class ModelUnloadable(ModelError):

@@ -47,6 +47,16 @@ def manifest(name: str, version: str) -> str:
     return f"{version_folder(name, version)}manifest.json"
 
 
+def signature(name: str, version: str) -> str:
+    """Signatures of a model version's manifest."""
+    return f"{version_folder(name, version)}manifest.sig"
+
+
+def pins_entry(name: str, version: str) -> str:
+    """Return the key that makes a version an entry of a `pins` board."""
+    return f"{version_folder(name, version)}data.txt"
+
+
 def artifact(name: str, version: str, file: str) -> str:
     """Return the key of one file of a model version."""
     return f"{version_folder(name, version)}{check_name('artifact', file)}"

@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from storage import keys
-from storage.errors import JobConflict, ObjectNotFound, PreconditionFailed
+from storage.errors import JobConflict, JobNotFound, ModelInUse, ObjectNotFound, PreconditionFailed
 from storage.ledger.redis_ledger import RedisLedger
+from storage.models.manifest import PinnedModel
 from storage.models.registry import ModelRegistry
 from storage.objects.buckets import Buckets
 from tasks.plan import Plan
@@ -171,6 +172,20 @@ class Client:
         if read_outcome(self.buckets.main, job.spec.job_id) is None:
             self.buckets.main.put(keys.active(job.spec.job_id), b"")
         return job
+
+    def delete_model(self, pinned: PinnedModel) -> None:
+        """Remove a model version for good; raises `ModelInUse` where an alias or a job under way needs it."""
+        self.registry.delete(pinned, self._refuse_used)
+
+    def _refuse_used(self, pinned: PinnedModel) -> None:
+        for info in self.buckets.main.list(keys.JOBS_ACTIVE):
+            job_id = info.key.removeprefix(keys.JOBS_ACTIVE)
+            try:
+                job = read_job(self.buckets.main, job_id)
+            except JobNotFound:
+                continue
+            if job.model.ref == pinned.ref:
+                raise ModelInUse(f"{pinned.ref} is what job {job_id} scores with: wait for its end, or cancel it")
 
     def _total(self, job_id: str) -> int:
         if job_id not in self._totals:

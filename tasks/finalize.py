@@ -44,7 +44,7 @@ def finalize(engine: Engine, job_id: str) -> None:
     seconds = (datetime.now(UTC) - datetime.fromisoformat(job.submitted)).total_seconds()
     if state != "failed":
         manifest = {"job_id": job_id, "model": job.model.ref, "manifest_sha256": job.model.manifest_sha256,
-                    "rows": rows, "rejected": rejected, "parts": written}  # fmt: skip
+                    "rows": rows, "rejected": rejected, "warnings": list(plan.warnings), "parts": written}  # fmt: skip
         body = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False).encode()
         create_once(store, keys.results_manifest(folder), body)
         summary = {"job_id": job_id, "model": job.model.ref, "rows": rows, "rejected": rejected,

@@ -59,6 +59,8 @@ class Plan:
     keep: tuple[str, ...]
     schema: str
     """Output schema as Arrow IPC in base64; empty for an input without rows."""
+    warnings: tuple[str, ...] = ()
+    """What the planner overlooked because the settings allow it; kept in the job's manifest."""
 
     @property
     def rows(self) -> int:
@@ -77,7 +79,13 @@ class Plan:
             Part(slices=tuple(Slice(**piece | {"groups": tuple(piece["groups"])}) for piece in part["slices"]))
             for part in raw["parts"]
         )
-        return cls(parts=tuple(parts), features=tuple(raw["features"]), keep=tuple(raw["keep"]), schema=raw["schema"])
+        return cls(
+            parts=tuple(parts),
+            features=tuple(raw["features"]),
+            keep=tuple(raw["keep"]),
+            schema=raw["schema"],
+            warnings=tuple(raw["warnings"]),
+        )
 
 
 def cut(files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int = PART_BYTES) -> tuple[Part, ...]:

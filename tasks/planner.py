@@ -69,14 +69,16 @@ def make_plan(engine: Engine, job: Job) -> Plan:
     files = [file for file, _ in read]
     parts = cut(files)
     schema = ""
+    warnings: tuple[str, ...] = ()
     if parts:
         sample = next(read_slice(store, parts[0].slices[0], (*features, *keep), SAMPLE_ROWS))
         bundle = engine.models.get(job.model)
+        warnings = bundle.warnings
         scored = score_batch(bundle, sample, features=features, keep=keep, method=job.spec.method)
         if not scored.table.num_rows:
             raise ScoringError(f"none of the first {sample.num_rows} rows can be scored: {scored.rejected[0]}")
         schema = base64.b64encode(scored.table.schema.remove_metadata().serialize().to_pybytes()).decode()
-    return Plan(parts=parts, features=tuple(features), keep=keep, schema=schema)
+    return Plan(parts=parts, features=tuple(features), keep=keep, schema=schema, warnings=warnings)
 
 
 def _kept(keep: str, schema: pa.Schema, features: tuple[str, ...]) -> tuple[str, ...]:

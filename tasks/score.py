@@ -98,8 +98,7 @@ def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:
     dict of str to ndarray, shape (n_rows,)
         ``prediction`` and ``proba_<class>``, in front of each ``<model>_`` where the bundle has several.
     """
-    if bundle.preprocessor is not None:
-        x = bundle.preprocessor.transform(x)
+    x = bundle.prepare(x)
     columns: dict[str, Any] = {}
     for name, model in bundle.models.items():
         prefix = "" if len(bundle.models) == 1 else f"{name}_"

@@ -1,15 +1,27 @@
-"""Control commands: ``celery -A worker inspect models``. They run in the parent, so they only look."""
+"""Control commands, which run in the parent.
+
+::
+
+    celery -A worker inspect models
+    celery -A worker control evict_models
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from celery.worker.control import inspect_command
+from celery.worker.control import control_command, inspect_command
 
 from worker import lifecycle
 
 
 @inspect_command()
 def models(state: Any) -> dict[str, Any]:
-    """Models that each process of the pool holds."""
+    """Models that each process of the pool holds: name, version, bytes, hits, load seconds."""
     return {str(pid): held for pid, held in lifecycle.models().items()}
+
+
+@control_command()
+def evict_models(state: Any) -> dict[str, str]:
+    """Let every process of the pool forget its models; the next part loads again."""
+    return {"ok": f"evicting the models of {lifecycle.evict_models()} processes"}

@@ -2,69 +2,158 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
+import threading
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from billiard.process import current_process
 from celery import Celery
-from celery.signals import worker_init
+from celery.signals import celeryd_after_setup, worker_init
 
+from storage.errors import InvalidRequest, ScorelineError, describe
 from storage.ledger.redis_ledger import RedisLedger
+from storage.models.bundle import Bundle
+from storage.models.manager import ModelStorageManager
+from storage.models.manifest import parse_ref
+from storage.models.settings import ModelSettings
 from storage.objects.buckets import Buckets
-from storage.settings import Environment
+from storage.settings import Environment, StorageSettings
 from tasks.engine import Engine
 from tasks.settings import QueueSettings
 from worker.board import Board
-from worker.cache import ModelCache
+from worker.cache import DEFAULT_MAX_MB, ModelCache
+
+log = logging.getLogger(__name__)
 
 _SLOTS = 256
+_ORDERS_POLL_S = 0.5
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What a worker keeps in memory."""
+
+    cache_bytes: int
+    """Of models, for each process."""
+    preload: tuple[str, ...]
+    """Models to load before the fork, as ``name``, ``name@alias`` or ``name@version``."""
+
+    @classmethod
+    def from_env(cls) -> WorkerSettings:
+        """Read the settings; raises `InvalidSettings` naming every fault at once."""
+        env = Environment(os.environ)
+        cache_bytes = env.number("MODEL_CACHE_MB", DEFAULT_MAX_MB, minimum=1) << 20
+        preload = tuple(ref.strip() for ref in env.text("PRELOAD_MODELS").split(",") if ref.strip())
+        for ref in preload:
+            try:
+                parse_ref(ref)
+            except InvalidRequest as error:
+                env.faults.append(f"PRELOAD_MODELS: {error}")
+        env.finish()
+        return cls(cache_bytes=cache_bytes, preload=preload)
+
+
+@dataclass
 class _Process:
-    """What this process holds; made after the fork, since clients must not be shared across one."""
+    """What this process holds. Clients are made after the fork, since they must not be shared across one."""
 
     engine: Engine | None = None
     cache: ModelCache | None = None
     board: Board | None = None
+    preloaded: list[Bundle] = field(default_factory=list)
+
+
+_process = _Process()
 
 
 def connect() -> None:
     """Make the parts that the children inherit when the worker starts."""
     worker_init.connect(_make_board, weak=False)
+    celeryd_after_setup.connect(_preload, weak=False)
 
 
 def _make_board(**_: Any) -> None:
-    _Process.board = Board(_SLOTS)
+    _process.board = Board(_SLOTS)
+
+
+def _preload(**_: Any) -> None:
+    """Load models before the pool forks, so that its processes share their memory.
+
+    Nothing is predicted here: OpenMP's threads do not survive a fork, and a child would wait for them for ever. A model
+    that cannot be loaded is logged; jobs that need it will say why.
+    """
+    settings = WorkerSettings.from_env()
+    if not settings.preload:
+        return
+    models = _open_models()
+    for ref in settings.preload:
+        try:
+            bundle = models.load(ref)
+        except ScorelineError as error:
+            log.error("models.preload_failed: %s: %s", ref, describe(error))
+            continue
+        _process.preloaded.append(bundle)
+        log.info("models.preloaded: %s in %.2f s", bundle.manifest.ref, bundle.load_seconds)
+    del models
+    gc.collect()
+    gc.freeze()  # the collector of a child would write to every object, and so copy every page
+
+
+def _open_models() -> ModelStorageManager:
+    settings = ModelSettings.from_env(os.environ)
+    return ModelStorageManager.from_settings(StorageSettings.from_env(os.environ), settings)
 
 
 def engine(app: Celery) -> Engine:
     """Return the engine of this process; the first call makes it."""
-    if _Process.engine is None:
-        env = Environment(os.environ)
-        cache_bytes = env.number("MODEL_CACHE_MB", 1024, minimum=1) << 20
-        env.finish()
-        buckets = Buckets.from_env(os.environ)
-        _Process.cache = ModelCache(buckets.main, cache_bytes)
+    if _process.engine is None:
+        _process.cache = ModelCache(_open_models(), WorkerSettings.from_env().cache_bytes, _process.preloaded)
 
         def send(name: str, **kwargs: Any) -> None:
             app.send_task(name, kwargs=kwargs)
 
-        _Process.engine = Engine(
-            buckets=buckets,
+        _process.engine = Engine(
+            buckets=Buckets.from_env(os.environ),
             ledger=RedisLedger(QueueSettings.from_env(os.environ).redis_url),
-            models=_Process.cache,
+            models=_process.cache,
             send=send,
         )
-    return _Process.engine
+        if _process.board is not None:
+            threading.Thread(target=_obey, args=(_process.board, _process.cache), daemon=True, name="orders").start()
+    return _process.engine
 
 
 def report() -> None:
     """Tell the parent which models are here."""
-    if _Process.board is not None and _Process.cache is not None:
+    if _process.board is not None and _process.cache is not None:
         slot = getattr(current_process(), "index", None) or 0
-        _Process.board.write(slot, os.getpid(), _Process.cache.snapshot())
+        _process.board.write(slot, os.getpid(), _process.cache.snapshot())
 
 
 def models() -> dict[int, Any]:
     """Return the models of every child by pid; for the parent."""
-    return {} if _Process.board is None else _Process.board.read()
+    return {} if _process.board is None else _process.board.read()
+
+
+def evict_models() -> int:
+    """Order every child to let go of its models, and let go of those preloaded; returns how many children hold any."""
+    holders = sum(bool(held) for held in models().values())
+    _process.preloaded.clear()
+    if _process.board is not None:
+        _process.board.order_eviction()
+    return holders
+
+
+def _obey(board: Board, cache: ModelCache) -> None:
+    """Carry out evictions in a child, idle or not."""
+    known = board.evictions_ordered()
+    while True:
+        time.sleep(_ORDERS_POLL_S)
+        if (ordered := board.evictions_ordered()) != known:
+            known = ordered
+            cache.evict_all()
+            report()

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import io
-import platform
+import logging
+import os
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import joblib
-import numpy
 import sklearn
 from sklearn.exceptions import InconsistentVersionWarning
 
 from storage import keys
-from storage.errors import InvalidRequest, ModelCorrupt, ModelUnloadable, ScorelineError
-from storage.models.manifest import METHODS, Artifact, Manifest, Outputs
-from storage.models.stream import VerifiedReader
+from storage.errors import ModelCorrupt, ModelUnloadable, ScorelineError
+from storage.models.copies import LocalCopies
+from storage.models.manifest import Artifact, Manifest, Role
+from storage.models.stream import FileSource, Source, StoredSource, VerifiedReader
 from storage.objects.base import ObjectStore
+
+log = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 1 << 20
 
@@ -27,75 +31,164 @@ _BUFFER_BYTES = 1 << 20
 class Bundle:
     """One or several models, and whatever stands around them.
 
-    Scoring runs ``preprocessor.transform``, then each model's method, then ``label_encoder.inverse_transform``.
+    Scoring runs each preprocessor's ``transform`` in order, then each model's method, then
+    ``label_encoder.inverse_transform``.
     """
 
     models: Mapping[str, Any]
-    preprocessor: Any = None
+    preprocessors: tuple[Any, ...] = ()
     label_encoder: Any = None
     manifest: Manifest
     manifest_sha256: str
     load_seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    """What was overlooked at the loading because the settings allow it."""
+
+    def prepare(self, x: Any) -> Any:
+        """Run the preprocessors: features of shape (n_rows, n_features) in, what the models take out."""
+        for preprocessor in self.preprocessors:
+            x = preprocessor.transform(x)
+        return x
 
 
-def load_bundle(store: ObjectStore, manifest: Manifest, manifest_sha256: str) -> Bundle:
-    """Stream every artifact of a version into memory, verified; whole or not at all.
+@dataclass(frozen=True, kw_only=True)
+class ModelLoader:
+    """Loads versions from a store, through local copies where there are any.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        The bucket of the models.
+    copies : LocalCopies, optional
+        Verified like the store itself, and healed from it.
+    allow_version_skew : bool
+        Whether a model saved by another scikit-learn is loaded, with a warning.
+    """
+
+    store: ObjectStore
+    copies: LocalCopies | None = None
+    allow_version_skew: bool = False
+
+    def load(self, manifest: Manifest, manifest_sha256: str) -> Bundle:
+        """Stream every artifact of a version into memory, verified; whole or not at all.
+
+        Raises
+        ------
+        ModelCorrupt
+            Stored bytes differ from the manifest; nothing of them reached the unpickler.
+        ModelUnloadable
+            The bytes are right, but a module is missing, or scikit-learn is another version.
+        """
+        started = time.perf_counter()
+        skew = check_version(manifest.ref, manifest.libraries, self.allow_version_skew)
+        steps: dict[Role, dict[str, Any]] = {"model": {}, "preprocessor": {}, "label_encoder": {}}
+        for artifact in manifest.artifacts:
+            steps[artifact.role][artifact.name] = one_thread(self._load_artifact(manifest, artifact))
+        return Bundle(
+            models=steps["model"],
+            preprocessors=tuple(steps["preprocessor"].values()),
+            label_encoder=next(iter(steps["label_encoder"].values()), None),
+            manifest=manifest,
+            manifest_sha256=manifest_sha256,
+            load_seconds=time.perf_counter() - started,
+            warnings=(skew,) if skew else (),
+        )
+
+    def check(self, manifest: Manifest, artifact: Artifact) -> int:
+        """Read an artifact from the store and compare it with the manifest; returns its bytes (errors as `load`)."""
+        with VerifiedReader(self._stored(manifest, artifact), artifact) as raw:
+            return raw.drain()
+
+    def _load_artifact(self, manifest: Manifest, artifact: Artifact) -> Any:
+        what = f"{artifact.role} of {manifest.ref}"
+        if self.copies is None:
+            return self._read(self._stored(manifest, artifact), artifact, what)
+        descriptor = self.copies.open(artifact)
+        if descriptor is not None:
+            try:
+                source = FileSource(str(self.copies.path(artifact)), descriptor)
+                return self._read(source, artifact, what)
+            except ModelCorrupt as error:
+                log.warning("models.copy_corrupt: %s; loading from the store again", error)
+                self.copies.drop(artifact)
+            finally:
+                os.close(descriptor)
+        with self.copies.writer(artifact) as copy:
+            return self._read(self._stored(manifest, artifact), artifact, what, copy)
+
+    def _stored(self, manifest: Manifest, artifact: Artifact) -> Source:
+        key = keys.artifact(manifest.name, manifest.version, artifact.file)
+        return StoredSource(self.store, key, artifact.size)
+
+    def _read(self, source: Source, artifact: Artifact, what: str, tee: Callable[[bytes], None] | None = None) -> Any:
+        with VerifiedReader(source, artifact, tee) as raw:
+            buffered = io.BufferedReader(raw, _BUFFER_BYTES)
+            loaded, _ = unpickle(buffered, what, allow_version_skew=self.allow_version_skew)
+            if buffered.read(1):
+                raise ModelCorrupt(f"{source.uri} has bytes after the end of its pickle")
+            return loaded
+
+
+def check_version(ref: str, saved_with: Mapping[str, str], allow_skew: bool) -> str | None:
+    """Compare scikit-learn's version before anything is unpickled; returns the warning where skew is allowed.
 
     Raises
     ------
-    ModelCorrupt
-        Stored bytes differ from the manifest; nothing of them reached the unpickler.
     ModelUnloadable
-        The bytes are right, but a module is missing, or scikit-learn is another version.
+        Naming both versions and the ways out.
     """
-    started = time.perf_counter()
-    loaded = {
-        (artifact.role, artifact.name): _load_artifact(store, manifest, artifact) for artifact in manifest.artifacts
-    }
-    return Bundle(
-        models={name: one_thread(obj) for (role, name), obj in loaded.items() if role == "model"},
-        preprocessor=one_thread(loaded.get(("preprocessor", "preprocessor"))),
-        label_encoder=loaded.get(("label_encoder", "label_encoder")),
-        manifest=manifest,
-        manifest_sha256=manifest_sha256,
-        load_seconds=time.perf_counter() - started,
-    )
+    saved_by = saved_with.get("scikit-learn")
+    if saved_by in (None, sklearn.__version__):
+        return None
+    skew = f"{ref} was saved by scikit-learn {saved_by}, here is {sklearn.__version__}"
+    if not allow_skew:
+        raise ModelUnloadable(
+            f"{skew}: install scikit-learn=={saved_by}, publish the model again, "
+            "or set ML_ALLOW_VERSION_SKEW=true to go on at your own risk"
+        )
+    log.warning("models.version_skew: %s", skew)
+    return skew
 
 
-def _load_artifact(store: ObjectStore, manifest: Manifest, artifact: Artifact) -> Any:
-    key = keys.artifact(manifest.name, manifest.version, artifact.file)
-    with VerifiedReader(store, key, artifact) as raw:
-        buffered = io.BufferedReader(raw, _BUFFER_BYTES)
-        loaded = unpickle(buffered, f"{artifact.role} of {manifest.ref}", manifest.libraries)
-        if buffered.read(1):
-            raise ModelCorrupt(f"{store.uri(key)} has bytes after the end of its pickle")
-        return loaded
-
-
-def unpickle(file: io.BufferedIOBase, what: str, libraries: Mapping[str, str] | None = None) -> Any:
+def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = False) -> tuple[Any, str | None]:
     """Load a joblib stream whose bytes were verified.
+
+    Returns
+    -------
+    obj, saved_by : Any, str or None
+        What was stored, and the version of scikit-learn that saved it where that is another than this one.
 
     Raises
     ------
     ModelUnloadable
         With the missing module, or both versions of scikit-learn, named.
     """
-    saved_by = (libraries or {}).get("scikit-learn")
-    if saved_by not in (None, sklearn.__version__):
-        raise ModelUnloadable(
-            f"{what} was saved by scikit-learn {saved_by}, here is {sklearn.__version__}: "
-            f"install scikit-learn=={saved_by} or publish the model again"
-        )
     try:
-        return joblib.load(file)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always" if allow_version_skew else "error", InconsistentVersionWarning)
+            loaded = joblib.load(file)
     except ScorelineError:
         raise
     except ModuleNotFoundError as error:
         raise ModelUnloadable(f"{what} needs the module {error.name!r}, which is not installed") from error
     except InconsistentVersionWarning as error:
-        raise ModelUnloadable(f"{what}: {error}") from error
+        raise ModelUnloadable(
+            f"{what} was saved by scikit-learn {error.original_sklearn_version}, here is {sklearn.__version__}: "
+            f"install scikit-learn=={error.original_sklearn_version}, or set ML_ALLOW_VERSION_SKEW=true to go on "
+            "at your own risk"
+        ) from error
+    except AttributeError as error:
+        hint = ": define it in a module that workers can import" if "__main__" in str(error) else ""
+        raise ModelUnloadable(f"{what} cannot be loaded: {error}{hint}") from error
     except Exception as error:  # a pickle may raise anything
         raise ModelUnloadable(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error
+    saved_by = None
+    for warning in caught:
+        if isinstance(warning.message, InconsistentVersionWarning):
+            saved_by = str(warning.message.original_sklearn_version)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return loaded, saved_by
 
 
 def one_thread(estimator: Any) -> Any:
@@ -112,53 +205,3 @@ def dump(obj: Any) -> bytes:
     buffer = io.BytesIO()
     joblib.dump(obj, buffer)
     return buffer.getvalue()
-
-
-def describe_features(first: Any) -> tuple[tuple[str, ...] | None, int | None]:
-    """Names and number of the columns that the first step of a bundle was fitted on, where it says."""
-    names = getattr(first, "feature_names_in_", None)
-    return (
-        None if names is None else tuple(str(name) for name in names),
-        None if (count := getattr(first, "n_features_in_", None)) is None else int(count),
-    )
-
-
-def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
-    """Describe what a model can say, with its classes as users read them.
-
-    Raises
-    ------
-    InvalidRequest
-        It has no method to score with, or classes that the label encoder does not know.
-    """
-    methods = tuple(name for name in METHODS if callable(getattr(model, name, None)))
-    if not methods:
-        raise InvalidRequest(f"{type(model).__name__} has none of {', '.join(METHODS)}: it cannot score")
-    classes = getattr(model, "classes_", None)
-    if classes is not None and label_encoder is not None:
-        try:
-            classes = label_encoder.inverse_transform(classes)
-        except ValueError as error:
-            raise InvalidRequest(f"the label encoder does not know the model's classes: {error}") from error
-    return Outputs(
-        kind=str(getattr(model, "_estimator_type", None) or _estimator_type(model)),
-        methods=methods,
-        classes=None if classes is None else tuple(numpy.asarray(classes).tolist()),
-    )
-
-
-def _estimator_type(model: Any) -> str:
-    try:
-        return str(sklearn.utils.get_tags(model).estimator_type or "estimator")
-    except (AttributeError, TypeError):
-        return "estimator"
-
-
-def libraries() -> dict[str, str]:
-    """Versions of what a model depends on."""
-    return {
-        "python": platform.python_version(),
-        "scikit-learn": sklearn.__version__,
-        "numpy": numpy.__version__,
-        "joblib": joblib.__version__,
-    }

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from storage import keys
-from storage.errors import InvalidRequest, ModelCorrupt
-from storage.models.bundle import (
-    Bundle,
-    describe_features,
-    describe_outputs,
-    dump,
-    libraries,
-    load_bundle,
-    unpickle,
-)
-from storage.models.manifest import Artifact, Manifest, PinnedModel, Role, digest
-from storage.models.registry import Alias, ModelRegistry
-from storage.objects.base import ObjectStore, create_once
+from storage.errors import BucketNotAllowed, ModelCorrupt
+from storage.models.aliases import Alias
+from storage.models.bundle import Bundle, ModelLoader, dump, unpickle
+from storage.models.copies import LocalCopies
+from storage.models.manifest import Manifest, PinnedModel, digest
+from storage.models.proof import LooseArtifact
+from storage.models.publisher import Publisher
+from storage.models.registry import ModelRegistry
+from storage.models.settings import ModelSettings
+from storage.objects.base import ObjectStore
 from storage.objects.buckets import Buckets
 from storage.settings import StorageSettings
 
@@ -38,6 +33,10 @@ class ModelStorageManager:
         Whether no byte of a model may touch the disk.
     use_r2 : bool
         Whether the store is R2 rather than a directory.
+    settings : ModelSettings, optional
+        Keys, local copies, version skew.
+    buckets : Buckets, optional
+        Other buckets that loose objects may be adopted from.
 
     Examples
     --------
@@ -48,12 +47,27 @@ class ModelStorageManager:
         bundle = models.load("churn@champion")
     """
 
-    def __init__(self, store: ObjectStore, *, cloud_only: bool, use_r2: bool) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        cloud_only: bool,
+        use_r2: bool,
+        settings: ModelSettings | None = None,
+        buckets: Buckets | None = None,
+    ) -> None:
+        settings = settings or ModelSettings()
         self.cloud_only = cloud_only
         self.use_r2 = use_r2
         self.bucket_name = store.bucket
-        self.registry = ModelRegistry(store)
+        self.verify_keys = settings.verify_keys
         self._store = store
+        self._buckets = buckets
+        copies = LocalCopies(settings.cache_dir, settings.cache_dir_bytes) if use_r2 and not cloud_only else None
+        skew = settings.allow_version_skew
+        self.registry = ModelRegistry(store, verify_keys=settings.verify_keys, copies=copies)
+        self._loader = ModelLoader(store=store, copies=copies, allow_version_skew=skew)
+        self._publisher = Publisher(store, signing_key=settings.signing_key, allow_version_skew=skew)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> ModelStorageManager:
@@ -64,8 +78,14 @@ class ModelStorageManager:
         InvalidSettings
             Naming every fault at once.
         """
-        settings = StorageSettings.from_env(os.environ if environ is None else environ)
-        return cls(Buckets(settings).main, cloud_only=settings.cloud_only, use_r2=settings.use_r2)
+        environ = os.environ if environ is None else environ
+        return cls.from_settings(StorageSettings.from_env(environ), ModelSettings.from_env(environ))
+
+    @classmethod
+    def from_settings(cls, storage: StorageSettings, models: ModelSettings) -> ModelStorageManager:
+        """Open the bucket of the models as the settings say."""
+        buckets = Buckets(storage)
+        return cls(buckets.main, cloud_only=storage.cloud_only, use_r2=storage.use_r2, settings=models, buckets=buckets)
 
     def publish(
         self,
@@ -78,14 +98,16 @@ class ModelStorageManager:
     ) -> Manifest:
         """Store a new version of a bundle; it exists once all of it is there.
 
+        Before that a fresh process loads it, so that what a worker could not load is not published.
+
         Parameters
         ----------
         name : str
             Name of the bundle.
         model : estimator or mapping of str to estimator
-            One fitted model, or several by name.
-        preprocessor : transformer, optional
-            Fitted; its ``transform`` stands before every model.
+            One fitted model, or several by name, which score the same rows.
+        preprocessor : transformer or sequence of transformer, optional
+            Fitted; their ``transform`` stands before every model, in this order.
         label_encoder : LabelEncoder, optional
             Fitted; its ``inverse_transform`` stands behind every classifier.
         alias : str, optional
@@ -97,39 +119,51 @@ class ModelStorageManager:
         ------
         InvalidRequest
             An object cannot score, or a name is not valid.
+        ModelUnloadable
+            A fresh process cannot load it.
         """
         models = dict(model) if isinstance(model, Mapping) else {"model": model}
-        parts: list[tuple[Role, str, Any]] = [("model", keys.check_name("model", key), models[key]) for key in models]
-        if preprocessor is not None:
-            parts.append(("preprocessor", "preprocessor", preprocessor))
+        steps = [] if preprocessor is None else preprocessor
+        steps = list(steps) if isinstance(steps, (list, tuple)) else [steps]
+        loose = [LooseArtifact(role="model", name=key, data=dump(obj)) for key, obj in models.items()]
+        for number, step in enumerate(steps, 1):
+            loose.append(LooseArtifact(role="preprocessor", name=preprocessor_name(number), data=dump(step)))
         if label_encoder is not None:
-            parts.append(("label_encoder", "label_encoder", label_encoder))
-        if not models or {"preprocessor", "label_encoder"} & models.keys():
-            raise InvalidRequest("a bundle needs a model, named neither 'preprocessor' nor 'label_encoder'")
-        if preprocessor is not None and not callable(getattr(preprocessor, "transform", None)):
-            raise InvalidRequest(f"preprocessor {type(preprocessor).__name__} has no transform()")
-        outputs = {key: describe_outputs(obj, label_encoder) for key, obj in models.items()}
-        first = preprocessor if preprocessor is not None else next(iter(models.values()))
-        feature_names, n_features = describe_features(first)
-        data = [(role, key, dump(obj)) for role, key, obj in parts]
-        artifacts = tuple(Artifact.of(role, key, blob) for role, key, blob in data)
-        now = datetime.now(UTC)
-        content = hashlib.sha256("".join(artifact.sha256 for artifact in artifacts).encode()).hexdigest()
-        manifest = Manifest(
-            name=keys.check_name("model", name),
-            version=f"{now:%Y%m%dT%H%M%SZ}-{content[:5]}",
-            created=now.isoformat(timespec="seconds"),
-            artifacts=artifacts,
-            feature_names=feature_names,
-            n_features=n_features,
-            outputs=outputs,
-            libraries=libraries(),
-            metadata=dict(metadata or {}),
-        )
-        self._write(manifest, [blob for _, _, blob in data])
+            loose.append(LooseArtifact(role="label_encoder", name="label_encoder", data=dump(label_encoder)))
+        return self.publish_files(name, loose, alias=alias, metadata=metadata)
+
+    def publish_files(
+        self,
+        name: str,
+        loose: Sequence[LooseArtifact],
+        alias: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Manifest:
+        """Store joblib or pickle files as a new version (see `publish`); they are unpickled in another process."""
+        if alias is not None:
+            keys.alias(keys.check_name("model", name), alias)  # a name that is not valid is told before the upload
+        manifest = self._publisher.publish(name, loose, metadata or {})
         if alias is not None:
             self.alias(name, alias, manifest.version)
         return manifest
+
+    def fetch(self, key_or_uri: str) -> tuple[str, bytes]:
+        """Read a loose object that is to be adopted, by key or ``s3://`` address; returns its address and its bytes.
+
+        Where `save` recorded a digest beside it, the bytes have to agree.
+        """
+        store, key = self._store, key_or_uri
+        if key_or_uri.startswith("s3://"):
+            bucket, _, key = key_or_uri.removeprefix("s3://").partition("/")
+            if bucket != store.bucket:
+                if self._buckets is None:
+                    raise BucketNotAllowed(f"bucket {bucket!r} is not the bucket of the models")
+                store = self._buckets[bucket]
+        stored = store.get(key)
+        recorded = stored.info.metadata.get("sha256")
+        if recorded not in (None, digest(stored.data)):
+            raise ModelCorrupt(f"{store.uri(key)} differs from its recorded digest")
+        return store.uri(key), stored.data
 
     def load(self, ref: str) -> Bundle:
         """Load ``name``, ``name@alias`` or ``name@version`` from the store into memory.
@@ -143,7 +177,30 @@ class ModelStorageManager:
 
     def load_pinned(self, pinned: PinnedModel) -> Bundle:
         """Load the version that a job pinned (errors as `load`)."""
-        return load_bundle(self._store, self.registry.manifest(pinned), pinned.manifest_sha256)
+        return self.load_manifest(self.registry.manifest(pinned), pinned.manifest_sha256)
+
+    def load_manifest(self, manifest: Manifest, manifest_sha256: str) -> Bundle:
+        """Load what a manifest from the registry, which has checked it, lists (errors as `load`)."""
+        return self._loader.load(manifest, manifest_sha256)
+
+    def verify(self, ref: str) -> tuple[Manifest, str | None]:
+        """Read every byte of a version and compare it with its manifest; nothing is unpickled.
+
+        Returns
+        -------
+        manifest, signer : Manifest, str or None
+            The id of the trusted key that signed, where verify keys are set.
+
+        Raises
+        ------
+        ModelNotFound, ModelCorrupt, ModelUntrusted
+            Naming the first thing that is wrong.
+        """
+        pinned = self.registry.resolve(ref)
+        manifest = self.registry.manifest(pinned)
+        for artifact in manifest.artifacts:
+            self._loader.check(manifest, artifact)
+        return manifest, self.registry.signer(pinned)
 
     def list(self) -> dict[str, list[str]]:
         """Return the versions of every model, oldest first, by name."""
@@ -188,9 +245,9 @@ class ModelStorageManager:
             raise ModelCorrupt(f"{uri} has no recorded digest: save it with save(), or give sha256=")
         if digest(stored.data) != expected:
             raise ModelCorrupt(f"{uri} differs from its recorded digest: refused before unpickling")
-        return unpickle(io.BytesIO(stored.data), uri)
+        return unpickle(io.BytesIO(stored.data), uri)[0]
 
-    def _write(self, manifest: Manifest, blobs: Sequence[bytes]) -> None:
-        for artifact, blob in zip(manifest.artifacts, blobs, strict=True):
-            create_once(self._store, keys.artifact(manifest.name, manifest.version, artifact.file), blob)
-        create_once(self._store, keys.manifest(manifest.name, manifest.version), manifest.to_json())
+
+def preprocessor_name(number: int) -> str:
+    """Name of the `number`-th preprocessor of a bundle, from 1."""
+    return "preprocessor" if number == 1 else f"preprocessor_{number}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -66,6 +66,16 @@ class Outputs:
     classes: tuple[Any, ...] | None
     """Labels as users read them, in the order of the probability columns."""
 
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> Outputs:
+        """Decode what JSON made of it."""
+        classes = raw["classes"]
+        return cls(
+            kind=raw["kind"],
+            methods=tuple(raw["methods"]),
+            classes=None if classes is None else tuple(classes),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -82,6 +92,8 @@ class Manifest:
     """By name of the model."""
     libraries: Mapping[str, str]
     """Versions that the version was made with: python, scikit-learn, numpy, joblib."""
+    memory_bytes: int
+    """Of a process, for the loaded bundle: measured when it was published, in a process of its own."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -94,6 +106,11 @@ class Manifest:
     def size(self) -> int:
         """Bytes of all artifacts."""
         return sum(artifact.size for artifact in self.artifacts)
+
+    @property
+    def content_sha256(self) -> str:
+        """SHA-256 of what the version is made of: artifacts in their roles, and metadata."""
+        return content_sha256(self.artifacts, self.metadata)
 
     def to_json(self) -> bytes:
         """Encode; the same manifest gives the same bytes."""
@@ -119,7 +136,7 @@ class Manifest:
                         Artifact(**item | {"chunks": tuple(item["chunks"])}) for item in raw["artifacts"]
                     ),
                     "feature_names": tuple(raw["feature_names"]) if raw["feature_names"] else None,
-                    "outputs": {name: _outputs(item) for name, item in raw["outputs"].items()},
+                    "outputs": {name: Outputs.from_raw(item) for name, item in raw["outputs"].items()},
                 }
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -141,6 +158,12 @@ class PinnedModel:
     def ref(self) -> str:
         """``name@version``."""
         return f"{self.name}@{self.version}"
+
+
+def content_sha256(artifacts: Iterable[Artifact], metadata: Mapping[str, Any]) -> str:
+    """SHA-256 of what a version is made of; two versions of the same content differ in their time alone."""
+    content = [[[item.role, item.name, item.sha256] for item in artifacts], dict(metadata)]
+    return digest(json.dumps(content, sort_keys=True).encode())
 
 
 def digest(data: bytes) -> str:
@@ -168,12 +191,3 @@ def parse_ref(ref: str) -> tuple[str, str | None]:
     if which is not None and not is_version(which):
         check_name("alias", which)
     return check_name("model", match["name"]), which
-
-
-def _outputs(item: Mapping[str, Any]) -> Outputs:
-    classes = item["classes"]
-    return Outputs(
-        kind=item["kind"],
-        methods=tuple(item["methods"]),
-        classes=None if classes is None else tuple(classes),
-    )

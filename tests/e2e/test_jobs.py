@@ -104,7 +104,7 @@ def test_a_model_is_loaded_once_a_process_and_not_once_a_part(
     log = (worker.folder / "s3.log").read_text()
     path = re.escape(f"/models/once/{manifest.version}/")
     for file in ("model", "preprocessor", "label_encoder"):
-        gets = len(re.findall(rf'GET [^"]*{path}{file}\.joblib', log))
+        gets = len(re.findall(rf'GET [^"]*{path}{file}\.joblib', log)) - 1  # the publisher reads back once
         assert 1 <= gets <= 2 < parts
 
 

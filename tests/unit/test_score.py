@@ -9,7 +9,8 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from storage.errors import InputError, ScoringError
-from storage.models.bundle import Bundle, describe_outputs
+from storage.models.bundle import Bundle
+from storage.models.describe import describe_outputs
 from tasks.score import score_batch, to_features
 
 

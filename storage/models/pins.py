@@ -1,0 +1,34 @@
+"""A version's folder as an entry of a `pins` board, so that `pins.board_s3` and `pins.board_folder` can read it."""
+
+from __future__ import annotations
+
+import json
+
+from storage.models.manifest import Manifest
+
+_API_VERSION = 1
+
+
+def data_txt(manifest: Manifest) -> bytes:
+    """Encode ``data.txt``: JSON, which is YAML too.
+
+    A version of one file is of the type ``joblib``, which ``pin_read`` loads; one of several is of the type ``file``,
+    which ``pin_download`` fetches.
+    """
+    files = [artifact.file for artifact in manifest.artifacts]
+    sizes = [artifact.size for artifact in manifest.artifacts]
+    alone = len(files) == 1
+    entry = {
+        "file": files[0] if alone else files,
+        "file_size": sizes[0] if alone else sizes,
+        "pin_hash": manifest.content_sha256[:16],
+        "type": "joblib" if alone else "file",
+        "title": f"{manifest.name}: {', '.join(manifest.outputs)}",
+        "description": None,
+        "tags": None,
+        "urls": None,
+        "created": manifest.version.partition("-")[0],
+        "api_version": _API_VERSION,
+        "user": dict(manifest.metadata),
+    }
+    return json.dumps(entry, indent=1, ensure_ascii=False).encode()

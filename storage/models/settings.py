@@ -1,0 +1,55 @@
+"""How models are kept, signed and trusted, read from the environment once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from storage.errors import InvalidRequest
+from storage.models.signatures import check_key
+from storage.settings import Environment
+
+DEFAULT_CACHE_DIR = ".scoreline/models"
+DEFAULT_CACHE_DIR_MB = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """What a process may do with models."""
+
+    cache_dir: Path = Path(DEFAULT_CACHE_DIR)
+    """Holds verified local copies; used with ``ML_CLOUD_ONLY=false`` alone."""
+    cache_dir_bytes: int = DEFAULT_CACHE_DIR_MB << 20
+    signing_key: str = field(default="", repr=False)
+    """Signs what is published; empty where nothing is signed."""
+    verify_keys: tuple[str, ...] = ()
+    """Of these one has to have signed a version that is loaded; none: signatures are not asked for."""
+    allow_version_skew: bool = False
+    """Whether a model saved by another scikit-learn is loaded, with a warning."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> ModelSettings:
+        """Read the settings; raises `InvalidSettings` naming every fault at once."""
+        env = Environment(environ)
+        signing_key = env.text("MODEL_SIGNING_KEY")
+        verify_keys = tuple(re.split(r"[\s,]+", text)) if (text := env.text("MODEL_VERIFY_KEYS").strip(", ")) else ()
+        for name, kind, values in (
+            ("MODEL_SIGNING_KEY", "signing", (signing_key,) if signing_key else ()),
+            ("MODEL_VERIFY_KEYS", "verify", verify_keys),
+        ):
+            for value in values:
+                try:
+                    check_key(kind, value)
+                except InvalidRequest as error:
+                    env.faults.append(f"{name}: {error}")
+        settings = cls(
+            cache_dir=Path(env.text("MODEL_CACHE_DIR", default=DEFAULT_CACHE_DIR)),
+            cache_dir_bytes=env.number("MODEL_CACHE_DIR_MB", DEFAULT_CACHE_DIR_MB, minimum=1) << 20,
+            signing_key=signing_key,
+            verify_keys=verify_keys,
+            allow_version_skew=env.flag("ML_ALLOW_VERSION_SKEW", False),
+        )
+        env.finish()
+        return settings

@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
+
+from storage import keys
+from storage.errors import InvalidRequest, ModelCorrupt, ModelInUse, ModelNotFound, ModelUnloadable, ModelUntrusted
+from storage.models import aliases, signatures
+from storage.models.bundle import dump
+from storage.models.manager import ModelStorageManager
+from storage.models.settings import ModelSettings
+from storage.objects.base import ObjectStore
+from storage.objects.directory import DirectoryStore
+from tasks.client import Client
+from worker.dev.stack import Stack
+
+LINE = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
+
+
+def no_one(_: Any) -> None:
+    """Nothing uses the version."""
+
+
+def test_several_models_and_preprocessors_load_in_their_order(models: ModelStorageManager) -> None:
+    x = np.array([[1.0], [2.0], [4.0]])
+    first, second = StandardScaler().fit(x), MinMaxScaler().fit(StandardScaler().fit_transform(x))
+    made = {"b": LogisticRegression().fit(x, [0, 1, 1]), "a": LINE}
+    manifest = models.publish("several", made, preprocessor=[first, second])
+    bundle = models.load("several")
+    assert list(bundle.models) == ["b", "a"]
+    assert np.array_equal(bundle.prepare(x), second.transform(first.transform(x)))
+    assert [artifact.file for artifact in manifest.artifacts] == [
+        "b.joblib", "a.joblib", "preprocessor.joblib", "preprocessor_2.joblib"]  # fmt: skip
+
+
+def test_a_bundle_that_a_fresh_process_cannot_load_is_not_stored(
+    models: ModelStorageManager, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("only_at_the_publisher")
+    exec("def double(x):\n    return 2 * x\ndouble.__module__ = 'only_at_the_publisher'", module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with pytest.raises(ModelUnloadable, match="needs the module 'only_at_the_publisher', which is not installed"):
+        models.publish("homeless", LINE, preprocessor=FunctionTransformer(module.double))
+    assert list(store.list(keys.model_folder("homeless"))) == []
+
+
+def test_a_pickle_that_ends_its_process_is_not_stored(models: ModelStorageManager, store: ObjectStore) -> None:
+    class Fatal:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os._exit, (3,)
+
+    with pytest.raises(ModelUnloadable, match=r"exit code 3"):
+        models.publish("fatal", Fatal())
+    assert list(store.list(keys.model_folder("fatal"))) == []
+
+
+def test_models_of_other_columns_are_not_one_bundle(models: ModelStorageManager) -> None:
+    with pytest.raises(InvalidRequest, match="'a' and 'b' were fitted on other columns"):
+        models.publish("mixed", {
+            "a": LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0, 1]),
+            "b": LinearRegression().fit(pd.DataFrame({"y": [0.0, 1.0]}), [0, 1]),
+        })  # fmt: skip
+
+
+def test_what_a_bundle_takes_in_memory_is_measured(models: ModelStorageManager) -> None:
+    payload = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
+    payload.words = {f"word number {number}": number for number in range(200_000)}
+    manifest = models.publish("wordy", payload)
+    held = sum(sys.getsizeof(word) + 28 for word in payload.words) + sys.getsizeof(payload.words)
+    assert manifest.size < 0.3 * held  # the file says little
+    assert 0.8 * held < manifest.memory_bytes < 1.4 * held
+
+
+def test_two_publishers_at_once_lose_nothing(models: ModelStorageManager, stack: Stack) -> None:
+    def publish(number: int) -> str:
+        mine = ModelStorageManager.from_env(stack.environ)
+        return mine.publish("race", LINE, alias="champion", metadata={"publisher": number % 3}).version
+
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(publish, range(4)))
+    assert sorted(set(made)) == models.registry.versions("race")
+    assert {models.show(f"race@{version}").metadata["publisher"] for version in made} == {0, 1, 2}
+    history = models.registry.find_alias("race", "champion")
+    assert history is not None
+    assert sorted(change.version for change in history.history) == sorted(made)
+    assert [change.seq for change in history.history] == [1, 2, 3, 4]
+
+
+def test_many_setters_of_an_alias_lose_no_change(models: ModelStorageManager) -> None:
+    version = models.publish("crowd", LINE).version
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: models.alias("crowd", "champion", version), range(24)))
+    alias = models.registry.find_alias("crowd", "champion")
+    assert alias is not None
+    assert [change.seq for change in alias.history] == list(range(1, 25))
+
+
+def test_rollbacks_go_back_step_by_step(models: ModelStorageManager) -> None:
+    versions = [models.publish("back", LINE, alias="champion", metadata={"n": n}).version for n in range(3)]
+    registry = models.registry
+    assert registry.rollback("back", "champion").version == versions[1]
+    assert registry.rollback("back", "champion").version == versions[0]
+    with pytest.raises(InvalidRequest, match="no way back"):
+        registry.rollback("back", "champion")
+    assert registry.alias("back", "champion", versions[2]).seq == 6
+    assert registry.rollback("back", "champion").version == versions[0]
+    with pytest.raises(ModelNotFound, match="no alias"):
+        registry.rollback("back", "challenger")
+
+
+def test_a_long_history_is_cut_and_rolls_back_still() -> None:
+    history: tuple[aliases.Change, ...] = ()
+    for seq in range(1, 500):
+        back = seq % 5 == 0
+        target = aliases._stack(history)[-2].version if back else f"v{seq}"
+        change = aliases.Change(seq=seq, version=target, manifest_sha256="", at="", rollback=back)
+        history = aliases._bounded((*history, change))
+        assert len(history) <= 200
+    alias = aliases.Alias(name="a", history=history)
+    assert (alias.version, alias.previous and alias.previous.version) == ("v499", "v498")
+
+
+def test_a_version_in_use_is_not_deleted(
+    models: ModelStorageManager, client: Client, store: ObjectStore, worker: Stack, put_table: Any
+) -> None:
+    first = models.publish("used", LINE, alias="champion")
+    second = models.publish("used", LINE, metadata={"n": 2})
+    with pytest.raises(ModelInUse, match="champion"):
+        client.delete_model(models.registry.resolve(first.ref))
+    job = client.submit(second.ref, put_table("in/used.parquet", pd.DataFrame({"x": [1.0]})), features=["x"])
+    list(client.watch(job.job_id))
+    store.put(keys.active(job.job_id), b"")  # as while it is under way
+    with pytest.raises(ModelInUse, match=job.job_id):
+        client.delete_model(models.registry.resolve(second.ref))
+    store.delete(keys.active(job.job_id))
+    client.delete_model(models.registry.resolve(second.ref))
+    assert models.registry.versions("used") == [first.version]
+    assert list(store.list(keys.version_folder("used", second.version))) == []
+
+
+def test_an_alias_set_while_its_version_is_deleted_keeps_it(models: ModelStorageManager) -> None:
+    first = models.publish("meanwhile", LINE)
+    pinned = models.registry.resolve(first.ref)
+    asked = []
+
+    def set_after_the_first_look(_: Any) -> None:
+        asked.append(1)
+        if len(asked) == 1:
+            models.alias("meanwhile", "champion", first.version)
+
+    with pytest.raises(ModelInUse, match="champion"):
+        models.registry.delete(pinned, set_after_the_first_look)
+    assert models.load("meanwhile@champion").manifest == first
+
+
+def test_a_version_is_an_entry_of_a_pins_board(tmp_path: Path) -> None:
+    pins = pytest.importorskip("pins")
+    models = ModelStorageManager(DirectoryStore(tmp_path, "dev"), cloud_only=False, use_r2=False)
+    manifest = models.publish("pinned", LINE, alias="champion", metadata={"auc": 0.9})
+    several = models.publish("pair", {"a": LINE, "b": LINE}, preprocessor=StandardScaler().fit([[0.0], [1.0]]))
+    board = pins.board_folder(str(tmp_path / "dev" / "models"), allow_pickle_read=True)
+    assert set(board.pin_list()) == {"pinned", "pair"}
+    found = board.pin_meta("pinned", version=manifest.version)
+    assert (found.user["auc"], found.type) == (0.9, "joblib")
+    read = board.pin_read("pinned", version=manifest.version)
+    assert np.array_equal(read.predict([[3.0]]), LINE.predict([[3.0]]))
+    files = board.pin_download("pair", version=several.version)
+    assert {Path(file).name for file in files} == {"a.joblib", "b.joblib", "preprocessor.joblib"}
+
+
+@pytest.fixture
+def trusting(stack: Stack) -> dict[str, str]:
+    signing, verifying = signatures.generate()
+    return stack.environ | {"MODEL_SIGNING_KEY": signing, "MODEL_VERIFY_KEYS": verifying}
+
+
+def test_with_keys_only_what_is_signed_is_loaded(models: ModelStorageManager, trusting: dict[str, str]) -> None:
+    unsigned = models.publish("unsigned", LINE)
+    mine = ModelStorageManager.from_env(trusting)
+    assert mine.load(mine.publish("signed", LINE).ref).models
+    with pytest.raises(ModelUntrusted, match="is not signed, and MODEL_VERIFY_KEYS is set: refused before"):
+        mine.load(unsigned.ref)
+    assert models.load("signed").models  # without keys, signatures are not asked for
+
+
+def test_another_key_or_an_altered_manifest_is_refused(
+    stack: Stack, trusting: dict[str, str], store: ObjectStore
+) -> None:
+    mine = ModelStorageManager.from_env(trusting)
+    other, _ = signatures.generate()
+    theirs = ModelStorageManager.from_env(stack.environ | {"MODEL_SIGNING_KEY": other})
+    with pytest.raises(ModelUntrusted, match="which is none of MODEL_VERIFY_KEYS"):
+        mine.load(theirs.publish("theirs", LINE).ref)
+    manifest = mine.publish("altered-by-hand", LINE)
+    key = keys.manifest(manifest.name, manifest.version)
+    raw = json.loads(store.get(key).data)
+    raw["metadata"] = {"auc": 1.0}
+    store.put(key, json.dumps(raw).encode())
+    with pytest.raises(ModelUntrusted, match="does not fit its manifest"):
+        mine.load(manifest.ref)
+
+
+def test_a_signed_version_copied_elsewhere_is_refused(trusting: dict[str, str], store: ObjectStore) -> None:
+    mine = ModelStorageManager.from_env(trusting)
+    old, new = mine.publish("moved", LINE), mine.publish("moved", LINE, alias="champion", metadata={"n": 2})
+    for info in list(store.list(keys.version_folder("moved", old.version))):
+        data = store.get(info.key).data
+        store.put(info.key.replace("models/moved/", "models/renamed/"), data)
+        store.put(info.key.replace(old.version, new.version), data)
+    with pytest.raises(ModelCorrupt, match="was it copied"):
+        mine.load(f"renamed@{old.version}")
+    with pytest.raises(ModelCorrupt, match="was it copied"):
+        mine.load(new.ref)
+    with pytest.raises(ModelCorrupt, match="it was altered"):
+        mine.load("moved@champion")
+
+
+def test_keys_are_changed_without_a_gap(stack: Stack, trusting: dict[str, str]) -> None:
+    mine = ModelStorageManager.from_env(trusting)
+    manifest = mine.publish("rotated", LINE)
+    signing, verifying = signatures.generate()
+    both = f"{trusting['MODEL_VERIFY_KEYS']}, {verifying}"
+    assert ModelStorageManager.from_env(stack.environ | {"MODEL_VERIFY_KEYS": both}).load(manifest.ref)
+    alone = ModelStorageManager.from_env(stack.environ | {"MODEL_VERIFY_KEYS": verifying})
+    with pytest.raises(ModelUntrusted):
+        alone.load(manifest.ref)
+    mine.registry.sign(manifest.ref, signing)
+    assert alone.load(manifest.ref)
+    assert mine.load(manifest.ref)
+
+
+def test_version_skew_is_an_error_or_a_warning(
+    stack: Stack, models: ModelStorageManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = models.publish("skewed", LINE)
+    monkeypatch.setattr("sklearn.__version__", "9.9")
+    with pytest.raises(ModelUnloadable, match=r"ML_ALLOW_VERSION_SKEW=true"):
+        models.load(manifest.ref)
+    lenient = ModelStorageManager.from_env(stack.environ | {"ML_ALLOW_VERSION_SKEW": "true"})
+    (said,) = lenient.load(manifest.ref).warnings
+    assert re.fullmatch(rf"{manifest.ref} was saved by scikit-learn [\d.]+, here is 9\.9", said)
+
+
+def test_what_another_scikit_learn_saved_is_published_under_its_name(stack: Stack) -> None:
+    old = RandomForestClassifier(2, random_state=0).fit([[0.0], [1.0]], [0, 1])
+
+    class OfTheDay(RandomForestClassifier):
+        def __getstate__(self) -> dict[str, Any]:
+            return {**super().__getstate__(), "_sklearn_version": "1.0.2"}
+
+    old.__class__ = OfTheDay
+    OfTheDay.__module__ = "sklearn.ensemble"
+    data = dump_as(old, OfTheDay)
+    from storage.models.proof import LooseArtifact
+
+    loose = [LooseArtifact(role="model", name="model", data=data)]
+    with pytest.raises(ModelUnloadable, match=r"saved by scikit-learn 1\.0\.2.*ML_ALLOW_VERSION_SKEW"):
+        ModelStorageManager.from_env(stack.environ).publish_files("antique", loose)
+    lenient = ModelStorageManager.from_env(stack.environ | {"ML_ALLOW_VERSION_SKEW": "true"})
+    assert lenient.publish_files("antique", loose).libraries["scikit-learn"] == "1.0.2"
+
+
+def dump_as(obj: Any, kind: type) -> bytes:
+    """Dump an object so that it comes back as its base class, with the version it claims."""
+    import sklearn
+
+    with pytest.MonkeyPatch.context() as patch:
+        obj.__class__ = kind.__bases__[0]
+        patch.setattr("sklearn.base.__version__", "1.0.2")
+        assert sklearn.base.__version__ == "1.0.2"
+        return dump(obj)
+
+
+def test_publishing_from_files_and_from_a_bucket_as_a_user_does(
+    cli: Any, stack: Stack, store: ObjectStore, tmp_path: Path, models: ModelStorageManager
+) -> None:
+    for name, obj in {"m": LINE, "other": LogisticRegression().fit([[0.0], [1.0]], [0, 1])}.items():
+        joblib.dump(obj, tmp_path / f"{name}.joblib", compress=3)
+    done = cli("models", "publish", "files", "--model", str(tmp_path / "m.joblib"),
+               "--model", f"second={tmp_path / 'other.joblib'}", "--metadata", "auc=0.9", "--alias", "champion")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert set(models.load("files@champion").models) == {"model", "second"}
+    store.put("legacy/rf.joblib", (tmp_path / "m.joblib").read_bytes())
+    store.put("legacy/scaler.joblib", dump(StandardScaler().fit([[0.0], [1.0]])))
+    done = cli("models", "publish", "adopted", "--from-bucket", "model=legacy/rf.joblib",
+               "--from-bucket", f"preprocessor={store.uri('legacy/scaler.joblib')}")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    bundle = models.load("adopted")
+    assert len(bundle.preprocessors) == 1
+    assert bundle.manifest.metadata["adopted_from"]["model"] == store.uri("legacy/rf.joblib")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("publish", "x", "--model", "nowhere.joblib"), 2, "nowhere.joblib: No such file"),
+        (("publish", "x"), 2, "a bundle needs a model"),
+        (("publish", "x", "--from-bucket", "model=no/such.joblib"), 1, "no object s3://scoreline/no/such.joblib"),
+        (("publish", "x", "--from-bucket", "model=s3://elsewhere/a"), 2, "not in ALLOWED_BUCKETS"),
+        (("publish", "x", "--from-bucket", "model"), 2, "'model' is not of the form NAME=VALUE"),
+        (("alias", "no-model", "champion", "--rollback"), 2, "no model 'no-model'"),
+        (("verify",), 2, "name what to verify"),
+        (("sign", "x"), 2, "MODEL_SIGNING_KEY is not set"),
+        (("delete", "x", "--yes"), 2, "no model 'x'"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_a_line(cli: Any, arguments: tuple[str, ...], code: int, message: str) -> None:
+    done = cli("models", *arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert message in done.stderr
+
+
+def test_a_key_in_the_wrong_place_is_told_without_showing_it() -> None:
+    signing, _ = signatures.generate()
+    with pytest.raises(Exception, match="MODEL_VERIFY_KEYS: a signing key where a verify key belongs") as caught:
+        ModelSettings.from_env({"MODEL_VERIFY_KEYS": signing})
+    assert signing[20:] not in str(caught.value)
+
+
+def test_verify_names_what_is_wrong(cli: Any, models: ModelStorageManager, store: ObjectStore) -> None:
+    good, bad = models.publish("checked", LINE), models.publish("checked", LINE, metadata={"n": 2})
+    key = keys.artifact("checked", bad.version, "model.joblib")
+    store.put(key, store.get(key).data[:-1] + b"\0")
+    done = cli("models", "verify", good.ref, bad.ref)
+    assert done.returncode == 1
+    assert f"ok     {good.ref}" in done.stdout
+    assert f"WRONG  {bad.ref}" in done.stdout
+    store.delete(keys.manifest("checked", bad.version))
