@@ -290,8 +290,19 @@ def test_publishing_from_files_and_from_a_bucket_as_a_user_does(
 ) -> None:
     for name, obj in {"m": LINE, "other": LogisticRegression().fit([[0.0], [1.0]], [0, 1])}.items():
         joblib.dump(obj, tmp_path / f"{name}.joblib", compress=3)
-    done = cli("models", "publish", "files", "--model", str(tmp_path / "m.joblib"),
-               "--model", f"second={tmp_path / 'other.joblib'}", "--metadata", "auc=0.9", "--alias", "champion")  # fmt: skip
+    done = cli(
+        "models",
+        "publish",
+        "files",
+        "--model",
+        str(tmp_path / "m.joblib"),
+        "--model",
+        f"second={tmp_path / 'other.joblib'}",
+        "--metadata",
+        "auc=0.9",
+        "--alias",
+        "champion",
+    )
     assert done.returncode == 0, done.stderr
     assert set(models.load("files@champion").models) == {"model", "second"}
     store.put("legacy/rf.joblib", (tmp_path / "m.joblib").read_bytes())

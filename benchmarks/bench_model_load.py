@@ -1,0 +1,103 @@
+"""Cold load of a forest of more than 300 MB from the S3 server, verified: time and memory against the parts it is made of.
+
+Every load runs in a fresh process, the contenders alternating. Limits: raw parallel GETs of the same object without
+verifying or unpickling, and `joblib.load` from memory. Peer: the naive way, `get_object().read()` into `joblib.load`.
+Target: at most 1.3 times the larger limit; peak memory at most 48 MiB above the loaded model's own.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import joblib
+from measure import PeakMemory, in_fresh_process, private_bytes, table
+
+from storage import keys
+from storage.models.manager import ModelStorageManager
+from storage.models.manifest import CHUNK_BYTES
+from storage.models.proof import release_memory
+from storage.models.stream import READ_AHEAD
+from storage.objects.buckets import Buckets
+
+RUNS = 5
+TREES = 130
+
+
+def train() -> object:
+    """Fit a forest whose trees are grown to the end on noise: large, as real ones of many rows are."""
+    import numpy as np
+    from sklearn.ensemble import RandomForestRegressor
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30_000, 20))
+    return RandomForestRegressor(TREES, random_state=0, n_jobs=2).fit(x, rng.normal(size=30_000))
+
+
+def measured(mode: str, ref: str) -> dict[str, float]:
+    """Do one thing in this process and tell seconds, peak and kept memory in MiB."""
+    import sklearn.ensemble  # noqa: F401  # the import is not the load
+
+    models = ModelStorageManager.from_env()
+    manifest = models.show(ref)
+    store = Buckets.from_env(__import__("os").environ).main
+    (artifact,) = manifest.artifacts
+    key = keys.artifact(manifest.name, manifest.version, artifact.file)
+    source = io.BytesIO(store.get(key).data) if mode == "joblib" else None
+    release_memory()
+    with PeakMemory() as memory:
+        started = time.perf_counter()
+        if mode == "scoreline":
+            kept: object = models.load(ref)
+        elif mode == "raw":
+            with ThreadPoolExecutor(READ_AHEAD) as pool:
+                starts = range(0, artifact.size, CHUNK_BYTES)
+                kept = sum(
+                    pool.map(lambda start: len(store.get(key, byte_range=(start, start + CHUNK_BYTES)).data), starts)
+                )
+        elif mode == "joblib":
+            kept = joblib.load(source)
+        else:
+            kept = joblib.load(io.BytesIO(store._client.get_object(Bucket=store.bucket, Key=key)["Body"].read()))
+        seconds = time.perf_counter() - started
+    release_memory()
+    own = private_bytes() - memory.before
+    del kept
+    return {"seconds": seconds, "peak": (memory.peak - memory.before) / 2**20, "own": own / 2**20}
+
+
+def main() -> None:
+    """Measure and print."""
+    from worker.dev.stack import Stack
+
+    modes = ("raw", "joblib", "scoreline", "naive")
+    with Stack(Path(".scoreline")) as stack:
+        manifest = ModelStorageManager.from_env(stack.environ).publish("big", train())
+        found: dict[str, list[dict[str, float]]] = {mode: [] for mode in modes}
+        for _ in range(RUNS):
+            for mode in modes:
+                found[mode].append(in_fresh_process(__file__, mode, stack.environ, manifest.ref))
+    print(f"model: {manifest.size / 1e6:.0f} MB in the bucket, measured {manifest.memory_bytes / 1e6:.0f} MB in memory\n")
+    seconds = {mode: [run["seconds"] for run in runs] for mode, runs in found.items()}
+    limits = [max(pair) for pair in zip(seconds["raw"], seconds["joblib"], strict=True)]
+    table({
+        "raw parallel GET (s)": seconds["raw"],
+        "joblib.load from memory (s)": seconds["joblib"],
+        "scoreline, cold (s)": seconds["scoreline"],
+        "naive (s)": seconds["naive"],
+        "scoreline / larger limit (target 1.3)": [s / m for s, m in zip(seconds["scoreline"], limits, strict=True)],
+        "naive / larger limit": [s / m for s, m in zip(seconds["naive"], limits, strict=True)],
+        "scoreline, peak above the model (MiB; target 48)": [run["peak"] - run["own"] for run in found["scoreline"]],
+        "naive, peak above the model (MiB)": [run["peak"] - run["own"] for run in found["naive"]],
+    })  # fmt: skip
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(measured(sys.argv[1], sys.argv[2])))
+    else:
+        main()

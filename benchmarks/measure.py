@@ -1,0 +1,60 @@
+"""What the benchmarks share: processes that measure themselves, and the table of medians."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psutil
+
+
+def in_fresh_process(script: str, mode: str, environ: Mapping[str, str], *arguments: str) -> dict[str, Any]:
+    """Run ``python script mode arguments...`` and return the JSON of its last line."""
+    done = subprocess.run(
+        [sys.executable, script, mode, *arguments], env=os.environ | dict(environ), stdout=subprocess.PIPE, text=True,
+        check=True,
+    )  # fmt: skip
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+class PeakMemory:
+    """Highest private memory (USS) of this process while the block runs, in bytes; sampled every 2 ms."""
+
+    def __enter__(self) -> PeakMemory:
+        self._stop = threading.Event()
+        self.before = self.peak = private_bytes()
+        self._thread = threading.Thread(target=self._sample)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        process = psutil.Process()
+        while not self._stop.is_set():
+            self.peak = max(self.peak, process.memory_info().rss - process.memory_info().shared)
+            time.sleep(0.002)
+
+
+def private_bytes(pid: int | None = None) -> int:
+    """Anonymous resident memory of a process."""
+    info = psutil.Process(pid).memory_info()
+    return int(info.rss - info.shared)
+
+
+def table(rows: Mapping[str, Sequence[float]], form: str = "{:.2f}") -> None:
+    """Print medians and spreads."""
+    print("| | median | min | max |\n|---|---|---|---|")
+    for name, values in rows.items():
+        shown = [form.format(value) for value in (statistics.median(values), min(values), max(values))]
+        print(f"| {name} | {' | '.join(shown)} |")

@@ -1,0 +1,90 @@
+"""Estimators of every origin, published by their maker and scored by worker processes as in the maker's process."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from storage import keys
+from storage.models.manager import ModelStorageManager
+from storage.objects.base import ObjectStore
+from tasks.client import Client
+from tasks.spec import parse_uri
+from worker.dev.stack import Stack
+
+
+@pytest.fixture
+def scored(
+    worker: Stack, client: Client, models: ModelStorageManager, store: ObjectStore, put_table: Callable[..., str]
+) -> Callable[..., pd.DataFrame]:
+    """Publish, score in workers, and read the results."""
+
+    def run(name: str, model: Any, frame: pd.DataFrame, **options: Any) -> pd.DataFrame:
+        models.publish(name, model)
+        job = client.submit(name, put_table(f"in/{name}.parquet", frame), **options)
+        done = list(client.watch(job.job_id))[-1]
+        assert done.state == "succeeded", done.error
+        data = store.get(keys.result_part(parse_uri(done.output)[1], 0)).data
+        return pq.read_table(io.BytesIO(data)).to_pandas()
+
+    return run
+
+
+@pytest.fixture
+def labels(cells: pd.DataFrame) -> Any:
+    return (cells["mean radius"] > 14).to_numpy().astype(int)
+
+
+def test_xgboost(scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    model = xgboost.XGBClassifier(n_estimators=10, n_jobs=1).fit(cells, labels)
+    results = scored("xgb", model, cells)
+    assert np.array_equal(results["prediction"], model.predict(cells))
+    assert np.array_equal(results["proba_1"], model.predict_proba(cells)[:, 1])
+
+
+def test_lightgbm(scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any) -> None:
+    lightgbm = pytest.importorskip("lightgbm")
+    frame = cells.set_axis([name.replace(" ", "_") for name in cells.columns], axis=1)
+    model = lightgbm.LGBMClassifier(n_estimators=10, n_jobs=1, verbose=-1).fit(frame, labels)
+    results = scored("lgbm", model, frame)
+    assert np.array_equal(results["prediction"], model.predict(frame))
+    assert np.array_equal(results["proba_1"], model.predict_proba(frame)[:, 1])
+
+
+def test_a_text_pipeline(scored: Callable[..., pd.DataFrame]) -> None:
+    texts = [f"{word} number {number}" for number in range(50) for word in ("good", "bad", "plain")]
+    kinds = ["good", "bad", "plain"] * 50
+    text = FunctionTransformer(np.ravel, feature_names_out=None)
+    model = make_pipeline(text, TfidfVectorizer(), SGDClassifier(loss="log_loss", random_state=0)).fit(texts, kinds)
+    results = scored("text", model, pd.DataFrame({"text": texts}), features=["text"])
+    assert list(results["prediction"]) == list(model.predict(texts))
+    assert np.array_equal(results["proba_good"], model.predict_proba(texts)[:, list(model.classes_).index("good")])
+
+
+def test_an_importable_function(scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any) -> None:
+    model = make_pipeline(FunctionTransformer(np.log1p), StandardScaler(), LogisticRegression()).fit(cells, labels)
+    results = scored("function", model, cells)
+    assert np.array_equal(results["prediction"], model.predict(cells))
+
+
+def test_several_models_score_the_same_rows(
+    scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any
+) -> None:
+    made = {"up": LogisticRegression(max_iter=5000).fit(cells, labels),
+            "down": LogisticRegression(max_iter=5000).fit(cells, 1 - labels)}  # fmt: skip
+    results = scored("several-e2e", made, cells)
+    assert {"up_prediction", "up_proba_0", "up_proba_1", "down_prediction", "down_proba_0"} <= set(results.columns)
+    for name, model in made.items():
+        assert np.array_equal(results[f"{name}_prediction"], model.predict(cells))
+        assert np.array_equal(results[f"{name}_proba_1"], model.predict_proba(cells)[:, 1])

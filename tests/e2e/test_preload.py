@@ -1,0 +1,74 @@
+"""A worker that loads its models before it forks, and lets go of them when it is told to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from storage.models.manager import ModelStorageManager
+from tasks.client import Client
+from worker.dev.stack import ROOT, Stack
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Stack]:
+    with Stack(tmp_path) as stack:
+        yield stack
+
+
+def celery(stack: Stack, *arguments: str) -> Any:
+    command = [sys.executable, "-m", "celery", "-A", "worker", *arguments, "--json"]
+    done = subprocess.run(command, env=stack.environ | {"PATH": "/usr/bin:/bin"}, cwd=ROOT, capture_output=True,
+                          text=True, check=True, timeout=30)  # fmt: skip
+    answer = json.loads(done.stdout)
+    (said,) = (answer[0] if isinstance(answer, list) else answer).values()
+    return said
+
+
+def held(stack: Stack, done: Any) -> dict[str, Any]:
+    deadline = time.monotonic() + 30
+    while not done(found := celery(stack, "inspect", "models")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return dict(found)
+
+
+def test_preloaded_models_are_shared_and_evicted(own: Stack, trained: Any, cells: pd.DataFrame) -> None:
+    models, client = ModelStorageManager.from_env(own.environ), Client.from_env(own.environ)
+    manifest = models.publish("early", trained[1], trained[0], trained[2], alias="champion")
+    for number in range(12):
+        client.buckets.main.put(f"in/{number}.parquet", pd.concat([cells] * 200).to_parquet(index=False))
+    log = own.folder / "s3.log"
+
+    def gets() -> int:
+        return log.read_text().count(f"GET /scoreline/models/early/{manifest.version}/model.joblib")
+
+    def score() -> None:
+        job = client.submit("early@champion", client.buckets.main.uri("in/"))
+        assert list(client.watch(job.job_id))[-1].state == "succeeded"
+
+    before = gets()
+    own.start_worker(2, {"PRELOAD_MODELS": "early@champion, nowhere@champion"})
+    assert (
+        "models.preload_failed: nowhere@champion: no model 'nowhere'"
+        in next(own.folder.glob("worker*.log")).read_text()
+    )
+    assert gets() == before + 1
+    score()
+    found = held(own, lambda found: len(found) == 2)
+    assert all(model["preloaded"] and model["hits"] > 0 for models in found.values() for model in models)
+    assert len(found) == 2
+    assert gets() == before + 1  # neither process loaded it again
+    assert celery(own, "control", "evict_models") == {"ok": "evicting the models of 2 processes"}
+    assert held(own, lambda found: not any(found.values())) == {pid: [] for pid in found}
+    score()
+    found = held(own, lambda found: any(found.values()))
+    assert not any(model["preloaded"] for models in found.values() for model in models)
+    assert before + 2 <= gets() <= before + 3

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from storage.errors import ModelUnloadable
+from storage.models.manifest import PinnedModel
+from worker.board import Board
+from worker.cache import ModelCache
+
+
+class Models:
+    """Stands in for the manager: each model takes as many bytes as its name says."""
+
+    def __init__(self) -> None:
+        self.loads: list[str] = []
+        self.gates: dict[str, threading.Event] = {}
+        self.registry = SimpleNamespace(manifest=self.manifest)
+
+    def manifest(self, pinned: PinnedModel) -> Any:
+        return SimpleNamespace(
+            name=pinned.name, version=pinned.version, ref=pinned.ref, memory_bytes=int(pinned.name.split("-")[1])
+        )
+
+    def load_manifest(self, manifest: Any, manifest_sha256: str) -> Any:
+        self.loads.append(manifest.name)
+        if manifest.name in self.gates:
+            self.gates[manifest.name].wait(10)
+        return SimpleNamespace(manifest=manifest, manifest_sha256=manifest_sha256, load_seconds=0.1)
+
+
+def pin(name: str, sha256: str = "") -> PinnedModel:
+    return PinnedModel(name=name, version="v", manifest_sha256=sha256 or name)
+
+
+def held(cache: ModelCache) -> list[object]:
+    return [item["model"] for item in cache.snapshot()]
+
+
+@pytest.fixture
+def models() -> Models:
+    return Models()
+
+
+def test_the_least_recently_used_goes_first(models: Models) -> None:
+    cache = ModelCache(models, 100)  # type: ignore[arg-type]
+    for name in ("a-40", "b-40", "a-40", "c-40"):
+        cache.get(pin(name))
+    assert held(cache) == ["a-40", "c-40"]
+    assert models.loads == ["a-40", "b-40", "c-40"]
+    cache.get(pin("d-90"))
+    assert held(cache) == ["d-90"]
+
+
+def test_what_does_not_fit_is_refused_and_evicts_nothing(models: Models) -> None:
+    cache = ModelCache(models, 100)  # type: ignore[arg-type]
+    cache.get(pin("a-40"))
+    with pytest.raises(ModelUnloadable, match="raise MODEL_CACHE_MB"):
+        cache.get(pin("big-101"))
+    assert held(cache) == ["a-40"]
+
+
+def test_the_key_is_the_digest(models: Models) -> None:
+    cache = ModelCache(models, 100)  # type: ignore[arg-type]
+    cache.get(pin("a-40", "one"))
+    cache.get(pin("a-40", "two"))
+    assert models.loads == ["a-40", "a-40"]
+
+
+def test_many_ask_and_one_loads_while_hits_go_on(models: Models) -> None:
+    cache = ModelCache(models, 100)  # type: ignore[arg-type]
+    cache.get(pin("warm-10"))
+    models.gates["slow-40"] = threading.Event()
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(cache.get, pin("slow-40")) for _ in range(4)]
+        while "slow-40" not in models.loads:
+            time.sleep(0.01)
+        cache.get(pin("warm-10"))  # would hang here if a hit waited for the load
+        models.gates["slow-40"].set()
+        assert len({id(future.result()) for future in waiting}) == 1
+    assert models.loads == ["warm-10", "slow-40"]
+
+
+def test_two_loads_at_once_share_the_bound(models: Models) -> None:
+    cache = ModelCache(models, 100)  # type: ignore[arg-type]
+    cache.get(pin("old-50"))
+    models.gates = {"a-45": threading.Event(), "b-45": threading.Event()}
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(cache.get, pin(name)) for name in models.gates]
+        while len(models.loads) < 3:
+            time.sleep(0.01)
+        assert held(cache) == []  # both would not fit beside it
+        for gate in models.gates.values():
+            gate.set()
+        for future in both:
+            future.result()
+    assert sorted(map(str, held(cache))) == ["a-45", "b-45"]
+
+
+def test_a_load_that_fails_is_tried_again(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ModelCache(models, 100)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "load_manifest", lambda *_: (_ for _ in ()).throw(ModelUnloadable("no")))
+        with pytest.raises(ModelUnloadable):
+            cache.get(pin("a-90"))
+    assert cache.get(pin("a-90")) is cache.get(pin("a-90"))
+
+
+def test_eviction_empties_it(models: Models) -> None:
+    cache = ModelCache(models, 100)  # type: ignore[arg-type]
+    cache.get(pin("a-40"))
+    cache.evict_all()
+    assert held(cache) == []
+
+
+def test_an_order_reaches_whoever_shares_the_board() -> None:
+    board = Board(2)
+    board.write(1, 77, [{"model": "a"}])
+    board.order_eviction()
+    assert (board.evictions_ordered(), board.read()) == (1, {77: [{"model": "a"}]})
