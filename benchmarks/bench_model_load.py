@@ -1,4 +1,4 @@
-"""Cold load of a forest of more than 300 MB from the S3 server, verified: time and memory against the parts it is made of.
+"""Cold load of a forest of more than 300 MB from the S3 server, verified: time and memory against its limits.
 
 Every load runs in a fresh process, the contenders alternating. Limits: raw parallel GETs of the same object without
 verifying or unpickling, and `joblib.load` from memory. Peer: the naive way, `get_object().read()` into `joblib.load`.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +45,7 @@ def measured(mode: str, ref: str) -> dict[str, float]:
 
     models = ModelStorageManager.from_env()
     manifest = models.show(ref)
-    store = Buckets.from_env(__import__("os").environ).main
+    store = Buckets.from_env(os.environ).main
     (artifact,) = manifest.artifacts
     key = keys.artifact(manifest.name, manifest.version, artifact.file)
     source = io.BytesIO(store.get(key).data) if mode == "joblib" else None
@@ -81,7 +82,9 @@ def main() -> None:
         for _ in range(RUNS):
             for mode in modes:
                 found[mode].append(in_fresh_process(__file__, mode, stack.environ, manifest.ref))
-    print(f"model: {manifest.size / 1e6:.0f} MB in the bucket, measured {manifest.memory_bytes / 1e6:.0f} MB in memory\n")
+    print(
+        f"model: {manifest.size / 1e6:.0f} MB in the bucket, measured {manifest.memory_bytes / 1e6:.0f} MB in memory\n"
+    )
     seconds = {mode: [run["seconds"] for run in runs] for mode, runs in found.items()}
     limits = [max(pair) for pair in zip(seconds["raw"], seconds["joblib"], strict=True)]
     table({

@@ -20,6 +20,7 @@ from storage.errors import ModelCorrupt, ModelUnloadable, ScorelineError
 from storage.models.copies import LocalCopies
 from storage.models.manifest import Artifact, Manifest, Role
 from storage.models.stream import FileSource, Source, StoredSource, VerifiedReader
+from storage.models.unpickler import load
 from storage.objects.base import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = F
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always" if allow_version_skew else "error", InconsistentVersionWarning)
-            loaded = joblib.load(file)
+            loaded = load(file)
     except ScorelineError:
         raise
     except ModuleNotFoundError as error:

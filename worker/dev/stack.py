@@ -140,7 +140,7 @@ class Stack:
         )  # fmt: skip
 
     def _start_s3(self, port: int) -> None:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        command = [sys.executable, "-m", "worker.dev.s3", str(port)]
         self.run(command, self.folder / "s3.log", {})
 
     def _wait(
