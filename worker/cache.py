@@ -13,8 +13,6 @@ from storage.models.manager import ModelStorageManager
 from storage.models.manifest import Manifest, PinnedModel
 from storage.models.proof import release_memory
 
-DEFAULT_MAX_MB = 1024
-
 
 @dataclass
 class _Entry:

@@ -14,47 +14,23 @@ from billiard.process import current_process
 from celery import Celery
 from celery.signals import celeryd_after_setup, worker_init
 
-from storage.errors import InvalidRequest, ScorelineError, describe
+from storage.errors import ScorelineError, describe
 from storage.ledger.redis_ledger import RedisLedger
 from storage.models.bundle import Bundle
 from storage.models.manager import ModelStorageManager
-from storage.models.manifest import parse_ref
 from storage.models.settings import ModelSettings
 from storage.objects.buckets import Buckets
-from storage.settings import Environment, StorageSettings
+from storage.settings import StorageSettings
 from tasks.engine import Engine
 from tasks.settings import QueueSettings
 from worker.board import Board
-from worker.cache import DEFAULT_MAX_MB, ModelCache
+from worker.cache import ModelCache
+from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
 _SLOTS = 256
 _ORDERS_POLL_S = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerSettings:
-    """What a worker keeps in memory."""
-
-    cache_bytes: int
-    """Of models, for each process."""
-    preload: tuple[str, ...]
-    """Models to load before the fork, as ``name``, ``name@alias`` or ``name@version``."""
-
-    @classmethod
-    def from_env(cls) -> WorkerSettings:
-        """Read the settings; raises `InvalidSettings` naming every fault at once."""
-        env = Environment(os.environ)
-        cache_bytes = env.number("MODEL_CACHE_MB", DEFAULT_MAX_MB, minimum=1) << 20
-        preload = tuple(ref.strip() for ref in env.text("PRELOAD_MODELS").split(",") if ref.strip())
-        for ref in preload:
-            try:
-                parse_ref(ref)
-            except InvalidRequest as error:
-                env.faults.append(f"PRELOAD_MODELS: {error}")
-        env.finish()
-        return cls(cache_bytes=cache_bytes, preload=preload)
 
 
 @dataclass
@@ -86,7 +62,7 @@ def _preload(**_: Any) -> None:
     Nothing is predicted here: OpenMP's threads do not survive a fork, and a child would wait for them for ever. A model
     that cannot be loaded is logged; jobs that need it will say why.
     """
-    settings = WorkerSettings.from_env()
+    settings = WorkerSettings.from_env(os.environ)
     if not settings.preload:
         return
     models = _open_models()
@@ -111,7 +87,7 @@ def _open_models() -> ModelStorageManager:
 def engine(app: Celery) -> Engine:
     """Return the engine of this process; the first call makes it."""
     if _process.engine is None:
-        _process.cache = ModelCache(_open_models(), WorkerSettings.from_env().cache_bytes, _process.preloaded)
+        _process.cache = ModelCache(_open_models(), WorkerSettings.from_env(os.environ).cache_bytes, _process.preloaded)
 
         def send(name: str, **kwargs: Any) -> None:
             app.send_task(name, kwargs=kwargs)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +23,13 @@ from worker.dev.stack import Stack
 
 LINE = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
 
-LOAD_WITHOUT_A_DISK = """
+LOAD = """
 import logging, resource, sys
 logging.basicConfig(level=logging.WARNING)
 from storage.models.manager import ModelStorageManager
 models = ModelStorageManager.from_env()
-resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # the kernel refuses every byte that goes into a file
+if "no-files" in sys.argv:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # the kernel refuses every byte that goes into a file
 bundle = models.load(sys.argv[1])
 print(models.cloud_only, round(bundle.models["model"].predict([[3.0]])[0], 6))
 """
@@ -44,7 +47,7 @@ def right(bundle: Bundle) -> bool:
 
 
 def load_without_a_disk(stack: Stack, ref: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", LOAD_WITHOUT_A_DISK, ref]
+    command = [sys.executable, "-c", LOAD, ref, "no-files"]
     settings = stack.environ | {"MODEL_CACHE_DIR": str(folder)} | environ
     return subprocess.run(command, env=settings, capture_output=True, text=True, check=False, timeout=60)
 
@@ -143,3 +146,25 @@ def test_development_reads_a_directory(tmp_path: Path) -> None:
     assert not models.use_r2
     assert (tmp_path / "store" / "scoreline" / keys.artifact("local", manifest.version, "model.joblib")).is_file()
     assert right(models.load("local"))
+
+
+@pytest.mark.skipif(
+    shutil.which("strace") is None, reason="the kernel's limit above shows it where strace is not there"
+)
+def test_a_load_opens_no_file_for_writing(stack: Stack, published: Manifest, tmp_path: Path) -> None:
+    """Every open of every thread, as the kernel saw it; /dev/null is no file."""
+
+    def opened_for_writing(**environ: str) -> list[str]:
+        trace = tmp_path / "trace"
+        subprocess.run(
+            ["strace", "-f", "-e", "trace=open,openat,creat,memfd_create,rename", "-o", str(trace),
+             sys.executable, "-B", "-c", LOAD, published.ref],
+            env=stack.environ | {"MODEL_CACHE_DIR": str(tmp_path / "copies")} | environ, check=True, timeout=120,
+            capture_output=True,
+        )  # fmt: skip
+        lines = [line for line in trace.read_text().splitlines() if "ENOENT" not in line]
+        wrote = [line for line in lines if re.search(r"O_WRONLY|O_RDWR|O_CREAT| (creat|memfd_create|rename)\(", line)]
+        return [line for line in wrote if '"/dev/' not in line and '"/proc/' not in line]
+
+    assert opened_for_writing() == []
+    assert any(published.artifacts[0].sha256 in line for line in opened_for_writing(ML_CLOUD_ONLY="false"))

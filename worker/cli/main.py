@@ -8,7 +8,7 @@ import sys
 import click
 
 from storage.errors import InvalidRequest, InvalidSettings, ScorelineError, describe
-from worker.cli import dev, jobs, models
+from worker.cli import dev, doctor, jobs, models
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -30,6 +30,7 @@ cli.add_command(jobs.submit)
 cli.add_command(jobs.status)
 cli.add_command(jobs.watch)
 cli.add_command(jobs.jobs)
+cli.add_command(doctor.doctor)
 cli.add_command(dev.dev)
 cli.add_command(dev.demo)
 
