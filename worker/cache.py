@@ -63,8 +63,8 @@ class ModelCache:
                 if (bundle := self._hit(key)) is not None:
                     return bundle
             manifest = self._models.registry.manifest(pinned)
-            self._reserve(key, manifest)
             try:
+                self._reserve(key, manifest)
                 bundle = self._models.load_manifest(manifest, key)
                 with self._lock:
                     self._entries[key] = _Entry(bundle)
@@ -72,7 +72,6 @@ class ModelCache:
             finally:
                 with self._lock:
                     self._reserved.pop(key, None)
-                    self._loading.pop(key, None)
 
     def manifest(self, pinned: PinnedModel) -> Manifest:
         """Return a bundle's manifest without loading the bundle."""

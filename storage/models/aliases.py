@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ class Change:
     """UTC, ISO 8601."""
     rollback: bool = False
     """Whether it went back to what stood before."""
+    token: str = ""
+    """Random: tells a setter that its request, answered with a refusal after a retry, was carried out all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +96,12 @@ def move(
     InvalidRequest
         Others changed it again and again.
     """
+    token = secrets.token_hex(8)
     for _ in range(_TRIES):
         found = read(store, name, alias)
         current = found[0] if found else None
+        if current is not None and any(change.token == token for change in current.history):
+            return current
         target = choose(current)
         change = Change(
             seq=current.seq + 1 if current else 1,
@@ -103,6 +109,7 @@ def move(
             manifest_sha256=target.manifest_sha256,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             rollback=rollback,
+            token=token,
         )
         new = Alias(name=alias, history=_bounded((*(current.history if current else ()), change)))
         try:

@@ -98,21 +98,20 @@ class LocalCopies:
         return sorted(str(path.relative_to(self._documents)) for path in found if path.is_file())
 
     def _make_room(self, size: int) -> None:
-        try:
-            files = [(path, path.stat()) for path in self._artifacts.iterdir()]
-        except OSError:
-            return
         kept = []
-        for path, stat in files:
-            if not path.name.startswith("."):
-                kept.append((stat.st_mtime, stat.st_size, path))
-            elif time.time() - stat.st_mtime > _STALE_S:  # its writer was killed
-                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another process makes room too
+            for path in self._artifacts.iterdir():
+                stat = path.stat()
+                if not path.name.startswith("."):
+                    kept.append((stat.st_mtime, stat.st_size, path))
+                elif time.time() - stat.st_mtime > _STALE_S:  # its writer was killed
+                    path.unlink(missing_ok=True)
         used = sum(item[1] for item in kept)
         for _, bytes_, path in sorted(kept):
             if used + size <= self._max_bytes:
                 break
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
             used -= bytes_
 
 

@@ -18,7 +18,15 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
 from storage import keys
-from storage.errors import InvalidRequest, ModelCorrupt, ModelInUse, ModelNotFound, ModelUnloadable, ModelUntrusted
+from storage.errors import (
+    InvalidRequest,
+    ModelCorrupt,
+    ModelInUse,
+    ModelNotFound,
+    ModelUnloadable,
+    ModelUntrusted,
+    PreconditionFailed,
+)
 from storage.models import aliases, signatures
 from storage.models.bundle import dump
 from storage.models.manager import ModelStorageManager
@@ -120,6 +128,27 @@ def test_rollbacks_go_back_step_by_step(models: ModelStorageManager) -> None:
     assert registry.rollback("back", "champion").version == versions[0]
     with pytest.raises(ModelNotFound, match="no alias"):
         registry.rollback("back", "challenger")
+
+
+def test_a_change_that_was_made_though_its_answer_says_no_is_made_once(
+    models: ModelStorageManager, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = [models.publish("answer", LINE, alias="champion", metadata={"n": n}).version for n in range(3)]
+    put = type(store).put
+    refused = []
+
+    def put_and_refuse(self: Any, key: str, data: bytes, **options: Any) -> Any:
+        info = put(self, key, data, **options)
+        if not refused:
+            refused.append(key)
+            raise PreconditionFailed("the store had carried out the first of two tries")
+        return info
+
+    monkeypatch.setattr(type(store), "put", put_and_refuse)
+    assert models.registry.rollback("answer", "champion").version == versions[1]
+    found = models.registry.find_alias("answer", "champion")
+    assert found is not None
+    assert (found.seq, found.version) == (4, versions[1])
 
 
 def test_a_long_history_is_cut_and_rolls_back_still() -> None:
