@@ -43,6 +43,13 @@ def worker(stack: Stack) -> Stack:
 
 
 @pytest.fixture
+def own(tmp_path: Path) -> Iterator[Stack]:
+    """Services of one test alone, for workers with settings of their own."""
+    with Stack(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
 def client(stack: Stack) -> Client:
     return Client.from_env(stack.environ)
 

@@ -6,22 +6,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 
 from storage.models.manager import ModelStorageManager
 from tasks.client import Client
 from worker.dev.stack import ROOT, Stack
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Stack]:
-    with Stack(tmp_path) as stack:
-        yield stack
 
 
 def celery(stack: Stack, *arguments: str) -> Any:
