@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ResponseStreamingError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from storage.errors import (
     AccessDenied,
@@ -34,7 +34,7 @@ _DENIED = {
     "401",
     "403",
 }
-_BODY_FAULTS = (HTTPClientError, ResponseStreamingError)
+_BODY_FAULTS = (BotoCoreError, OSError)  # botocore has three of its own for a body that ends early
 
 
 class R2Store:

@@ -14,6 +14,8 @@ from storage.errors import InvalidRequest, ModelCorrupt, ModelNotFound, ModelUnl
 from storage.models.manager import ModelStorageManager
 from storage.objects.base import ObjectStore
 from storage.objects.directory import DirectoryStore
+from tests.fakes import CuttingProxy
+from worker.dev.stack import Stack
 
 
 class LeavesATrace:
@@ -160,3 +162,16 @@ def test_a_directory_serves_as_well(tmp_path: Path, trained: Any) -> None:
     models = ModelStorageManager(DirectoryStore(tmp_path, "dev"), cloud_only=False, use_r2=False)
     models.publish("local", trained[1], alias="champion")
     assert models.list() == {"local": [models.load("local@champion").manifest.version]}
+
+
+def test_a_load_goes_on_where_a_connection_was_cut(models: ModelStorageManager, stack: Stack) -> None:
+    holder = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
+    holder.payload = np.random.default_rng(0).normal(size=3_000_000)  # six chunks
+    manifest = models.publish("interrupted", holder)
+    with CuttingProxy(int(stack.environ["R2_ENDPOINT_URL"].rpartition(":")[2]), after=1_500_000, times=5) as proxy:
+        through = ModelStorageManager.from_env(stack.environ | {"R2_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"})
+        loaded = through.load(manifest.ref).models["model"]
+        assert proxy.left <= 0
+    assert np.array_equal(loaded.payload, holder.payload)
+    log = (stack.folder / "s3.log").read_text()
+    assert log.count(f"/interrupted/{manifest.version}/model.joblib HTTP") > 2 * len(manifest.artifacts[0].chunks)
