@@ -135,6 +135,7 @@ class ModelRegistry:
         if keys.is_version(alias):
             raise InvalidRequest(f"alias {alias!r} has the form of a version")
         pinned = self.resolve(f"{name}@{version}")
+        self.manifest(pinned)  # what workers would refuse is not named
         return self._move(name, alias, lambda _: pinned)
 
     def rollback(self, name: str, alias: str) -> Alias:
@@ -156,6 +157,7 @@ class ModelRegistry:
                 raise InvalidRequest(f"{name}@{alias} named nothing before {current.version}: no way back")
             pinned = PinnedModel(name=name, version=target.version, manifest_sha256=target.manifest_sha256)
             self._check_there(pinned)
+            self.manifest(pinned)
             return pinned
 
         return self._move(name, alias, previous, rollback=True)
