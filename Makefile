@@ -15,7 +15,7 @@ demo: setup ## Score a million rows of real data on embedded services
 	@$(BIN)/scoreline demo
 
 test: setup ## Run every test, on embedded services and real worker processes
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: setup ## Style, types and the direction of imports
 	@$(BIN)/ruff check .
