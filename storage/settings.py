@@ -89,6 +89,8 @@ class R2Settings:
     access_key_id: str
     secret_access_key: str = field(repr=False)
     region: str = "auto"
+    timeout_s: float = 30.0
+    """Seconds to wait for the next bytes of an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,4 +167,7 @@ def _r2(env: Environment) -> R2Settings:
         env.faults.append("R2_ACCESS_KEY_ID is not set")
     if not secret:
         env.faults.append("R2_SECRET_ACCESS_KEY is not set")
-    return R2Settings(endpoint_url=endpoint.rstrip("/"), access_key_id=key, secret_access_key=secret)
+    timeout_s = env.number("R2_TIMEOUT_SECONDS", 30, minimum=1)
+    return R2Settings(
+        endpoint_url=endpoint.rstrip("/"), access_key_id=key, secret_access_key=secret, timeout_s=timeout_s
+    )

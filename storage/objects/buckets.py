@@ -51,5 +51,6 @@ class Buckets:
         from storage.objects.r2 import R2Store  # boto3 costs 0.2 s, which a directory store need not pay
 
         if self._patient:
-            return R2Store(self._settings.r2, bucket)
-        return R2Store(self._settings.r2, bucket, max_attempts=2, connect_timeout_s=3, read_timeout_s=20)
+            return R2Store(self._settings.r2, bucket, read_timeout_s=self._settings.r2.timeout_s)
+        timeout_s = min(20, self._settings.r2.timeout_s)
+        return R2Store(self._settings.r2, bucket, max_attempts=2, connect_timeout_s=3, read_timeout_s=timeout_s)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -17,6 +19,7 @@ from storage.errors import (
     StoreError,
     StoreUnavailable,
 )
+from storage.objects import multipart
 from storage.objects.base import ObjectInfo, StoredObject
 from storage.settings import R2Settings
 
@@ -35,6 +38,8 @@ _DENIED = {
     "403",
 }
 _BODY_FAULTS = (BotoCoreError, OSError)  # botocore has three of its own for a body that ends early
+_SAME_KEY_S = 1.0  # R2 takes one write a second to a key, and answers 429 to the next
+_MULTIPART_GONE = "NoSuchUpload"
 
 
 class R2Store:
@@ -102,6 +107,7 @@ class R2Store:
                 return StoredObject(info=info, data=bytes(received))
             if attempt >= self._max_attempts:
                 raise self._translate(fault, "read", key)
+            time.sleep(random.uniform(0, 0.1 * 2**attempt))
             if_match = info.etag  # the rest has to come from the same object
             attempt += 1
 
@@ -121,7 +127,7 @@ class R2Store:
         if if_match is not None:
             arguments["IfMatch"] = f'"{if_match}"'
         try:
-            answer = self._client.get_object(**arguments)
+            answer = self._ask(self._client.get_object, **arguments)
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "read", key) from error
         size = int(answer["ContentRange"].rpartition("/")[2]) if ranged else answer["ContentLength"]
@@ -142,7 +148,7 @@ class R2Store:
     def head(self, key: str) -> ObjectInfo:
         """Return what R2 knows of an object (see `ObjectStore.head`)."""
         try:
-            answer = self._client.head_object(Bucket=self.bucket, Key=_checked(key))
+            answer = self._ask(self._client.head_object, Bucket=self.bucket, Key=_checked(key))
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "read", key) from error
         return _info(key, answer["ContentLength"], answer["ETag"], answer.get("Metadata"))
@@ -156,22 +162,23 @@ class R2Store:
         create_only: bool = False,
         if_match: str | None = None,
     ) -> ObjectInfo:
-        """Write an object with one PutObject (see `ObjectStore.put`)."""
-        arguments: dict[str, Any] = {"Bucket": self.bucket, "Key": _checked(key), "Body": data}
-        if metadata:
-            arguments["Metadata"] = dict(metadata)
-        if create_only:
-            arguments["IfNoneMatch"] = "*"
+        """Write an object with one PutObject, or in parts where it is large (see `ObjectStore.put`)."""
+        condition = {"IfNoneMatch": "*"} if create_only else {}
         if if_match is not None:
-            arguments["IfMatch"] = f'"{if_match}"'
+            condition["IfMatch"] = f'"{if_match}"'
+        where: dict[str, Any] = {"Bucket": self.bucket, "Key": _checked(key)}
         try:
-            answer = self._client.put_object(**arguments)
+            if len(data) > multipart.THRESHOLD_BYTES and if_match is None:  # what is swapped is small
+                etag = multipart.upload(self._client, self._ask, self.bucket, key, data, metadata or {}, create_only)
+            else:
+                where |= {"Metadata": dict(metadata)} if metadata else {}
+                etag = self._ask(self._client.put_object, **where, Body=data, **condition)["ETag"]
         except (ClientError, BotoCoreError) as error:
             failure = self._translate(error, "write", key)
             if if_match is not None and isinstance(failure, ObjectNotFound):
                 failure = PreconditionFailed(f"{self.uri(key)} is gone")
             raise failure from error
-        return _info(key, len(data), answer["ETag"], metadata)
+        return _info(key, len(data), etag, metadata)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects in the order of their keys, a thousand a request (see `ObjectStore.list`)."""
@@ -187,7 +194,7 @@ class R2Store:
     def delete(self, key: str) -> None:
         """Remove an object (see `ObjectStore.delete`)."""
         try:
-            self._client.delete_object(Bucket=self.bucket, Key=_checked(key))
+            self._ask(self._client.delete_object, Bucket=self.bucket, Key=_checked(key))
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "delete", key) from error
 
@@ -198,6 +205,17 @@ class R2Store:
     def __repr__(self) -> str:
         return f"R2Store({self._endpoint!r}, {self.bucket!r})"
 
+    def _ask(self, method: Callable[..., Any], **arguments: Any) -> Any:
+        """Call the client; a 429, which botocore does not know from R2, is waited out."""
+        for attempt in range(1, self._max_attempts + 1):
+            try:
+                return method(**arguments)
+            except ClientError as error:
+                if _status(error) != 429 or attempt == self._max_attempts:
+                    raise
+                time.sleep(_SAME_KEY_S * random.uniform(1, 1 + attempt))
+        raise AssertionError("max_attempts is at least 1")
+
     def _translate(self, error: Exception, verb: str, key: str) -> StoreError:
         """Turn every failure of boto3 into the domain's own; the only place that does."""
         what = f"{verb} {self.uri(key)} at {self._endpoint}"
@@ -206,7 +224,9 @@ class R2Store:
         if not isinstance(error, ClientError):
             return StoreUnavailable(f"cannot {what}: {' '.join(str(error).split())}")
         code = str(error.response.get("Error", {}).get("Code", ""))
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        status = _status(error)
+        if code == _MULTIPART_GONE:  # an earlier Complete may have succeeded though its answer was lost
+            return PreconditionFailed(f"{self.uri(key)} may be written already: its upload is closed")
         if code == "NoSuchBucket":
             return ObjectNotFound(f"no bucket {self.bucket!r} at {self._endpoint}")
         if code in _NOT_FOUND:
@@ -215,11 +235,15 @@ class R2Store:
             return PreconditionFailed(f"{self.uri(key)} exists already or changed since it was last seen")
         if code in _DENIED or status in (401, 403):
             return AccessDenied(f"cannot {what}: the credentials were refused ({code or status})")
-        if status == 429 or status >= 500:
+        if status == 429 or (status >= 500 and code != "NotImplemented"):
             return StoreUnavailable(f"cannot {what}: it answered {code or status}")
         if status == 416:
             return PreconditionFailed(f"{self.uri(key)} is shorter than when it was last seen")
         return StoreError(f"cannot {what}: {code or status}")
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _checked(key: str) -> str:

@@ -1,4 +1,4 @@
-"""The embedded S3 server: moto's, which forgets everything at its end.
+"""The embedded S3 server: moto's behind a layer that is as strict as R2; it forgets everything at its end.
 
 Moto keeps objects in temporary files and reads the whole object for every range that is asked for, so that a model of
 300 MB in ranges of 4 MiB is read 75 times. Here objects stay in memory, and a range costs its own bytes.
@@ -7,11 +7,16 @@ Moto keeps objects in temporary files and reads the whole object for every range
 from __future__ import annotations
 
 import io
+import os
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import moto.s3.models
-import moto.server
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import run_simple
+
+from worker.dev.strict import App, StrictR2
 
 
 class _InMemory(io.BytesIO):
@@ -27,10 +32,17 @@ class _InMemory(io.BytesIO):
         return super().read(size)
 
 
-def main() -> None:
-    """Serve on the port that is the first argument, of 127.0.0.1."""
+def serve(port: int, wrap: Callable[[App], App] = StrictR2) -> None:
+    """Serve on a port of 127.0.0.1 until the process ends; `wrap` puts a layer around moto."""
     vars(moto.s3.models)["tempfile"] = SimpleNamespace(SpooledTemporaryFile=_InMemory)
-    moto.server.main(["-H", "127.0.0.1", "-p", sys.argv[1]])
+    os.environ["MOTO_PORT"] = str(port)
+    app = DomainDispatcherApplication(create_backend_app)
+    run_simple("127.0.0.1", port, wrap(app), threaded=True, request_handler=MotoRequestHandler)
+
+
+def main() -> None:
+    """Serve on the port that is the first argument."""
+    serve(int(sys.argv[1]))
 
 
 if __name__ == "__main__":
