@@ -11,7 +11,8 @@
     │   ├── ModelInUse
     │   ├── InputNotFound
     │   ├── JobNotFound
-    │   └── JobConflict
+    │   ├── JobConflict
+    │   └── NothingToResume
     ├── InputError                 the input cannot be scored
     │   ├── InputChanged
     │   ├── MissingColumns
@@ -22,6 +23,7 @@
     │   └── ModelUnloadable
     ├── ScoringError               an estimator failed on every row or broke its own schema
     ├── JobFailed
+    ├── RecordCorrupt
     ├── StoreError                 the object store
     │   ├── ObjectNotFound
     │   ├── PreconditionFailed
@@ -29,6 +31,7 @@
     │   ├── InvalidKey
     │   └── StoreUnavailable       transient
     ├── LedgerError
+    │   ├── LedgerFenced           it is of another plan than the one in the bucket
     │   ├── LedgerLost             Redis was emptied
     │   └── LedgerUnavailable      transient
     └── QueueUnavailable           transient
@@ -90,6 +93,10 @@ class JobConflict(InvalidRequest):
     """The job id is taken by a job with another spec."""
 
 
+class NothingToResume(InvalidRequest):
+    """The job is under way, or has all its results."""
+
+
 class InputError(ScorelineError):
     """The input cannot be scored."""
 
@@ -130,6 +137,10 @@ class JobFailed(ScorelineError):
     """A job ended without all its results."""
 
 
+class RecordCorrupt(ScorelineError):
+    """A stored record of a job is not what Scoreline wrote."""
+
+
 class StoreError(ScorelineError):
     """The object store refused."""
 
@@ -158,6 +169,10 @@ class StoreUnavailable(StoreError):
 
 class LedgerError(ScorelineError):
     """The ledger and the job's plan disagree."""
+
+
+class LedgerFenced(LedgerError):
+    """The ledger is of another plan than the one in the bucket."""
 
 
 class LedgerLost(LedgerError):

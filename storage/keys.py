@@ -87,6 +87,11 @@ def outcome(job_id: str) -> str:
     return f"jobs/{check_name('job id', job_id)}/outcome.json"
 
 
+def run(job_id: str) -> str:
+    """Which run of a job counts, where it was resumed."""
+    return f"jobs/{check_name('job id', job_id)}/run.json"
+
+
 def active(job_id: str) -> str:
     """Marker that is there from submit to outcome."""
     return f"{JOBS_ACTIVE}{check_name('job id', job_id)}"
@@ -102,9 +107,14 @@ def result_part(folder: str, part: int) -> str:
     return f"{folder}part-{part:05d}.parquet"
 
 
+def rejected_folder(folder: str) -> str:
+    """Folder of the rows that could not be scored."""
+    return f"{folder}_rejected/"
+
+
 def rejected_part(folder: str, part: int) -> str:
     """Rows of one part that could not be scored."""
-    return f"{folder}_rejected/part-{part:05d}.parquet"
+    return f"{rejected_folder(folder)}part-{part:05d}.parquet"
 
 
 def results_manifest(folder: str) -> str:

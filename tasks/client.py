@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -11,16 +12,17 @@ from functools import cached_property
 from typing import Any
 
 from storage import keys
-from storage.errors import JobConflict, JobNotFound, ModelInUse, ObjectNotFound, PreconditionFailed
+from storage.errors import JobConflict, JobNotFound, ModelInUse, NothingToResume, ObjectNotFound, PreconditionFailed
 from storage.ledger.redis_ledger import RedisLedger
 from storage.models.manifest import PinnedModel
 from storage.models.registry import ModelRegistry
 from storage.objects.buckets import Buckets
-from tasks.plan import Plan
+from tasks.dispatch import Dispatcher, end_job, reconcile, send_step
+from tasks.plan_file import PlanFile
 from tasks.queue import Queue
-from tasks.records import read_job, read_outcome
+from tasks.records import read_job, read_outcome, read_run
 from tasks.settings import QueueSettings
-from tasks.spec import Job, JobSpec, Status, parse_uri
+from tasks.spec import Job, JobSpec, Outcome, Run, Status, check_budget, parse_uri
 
 _POLL_S = 0.25
 
@@ -50,10 +52,13 @@ class Client:
         environ = os.environ if environ is None else environ
         settings = QueueSettings.from_env(environ)
         return cls(
-            Buckets.from_env(environ, patient=False),
+            buckets := Buckets.from_env(environ, patient=False),
             Queue(settings.broker_url),
-            RedisLedger(settings.redis_url, connect_timeout_s=4, timeout_s=5),
-        )
+            RedisLedger(
+                settings.redis_url, namespace=buckets.main.bucket, connect_timeout_s=4, timeout_s=5,
+                patience_s=settings.patience_s,
+            ),
+        )  # fmt: skip
 
     @cached_property
     def registry(self) -> ModelRegistry:
@@ -71,6 +76,8 @@ class Client:
         features: Sequence[str] | None = None,
         job_id: str | None = None,
         max_rejected: str = "1%",
+        part_rows: int | None = None,
+        max_attempts: int = 3,
     ) -> Status:
         """Pin the model, record the job, and enqueue it.
 
@@ -84,7 +91,7 @@ class Client:
             ``s3://bucket/key``, ``s3://bucket/prefix/`` or a glob.
         output : str, optional
             Prefix of the results; ``s3://<R2_BUCKET>/results/<model>/`` by default.
-        method, keep, features, max_rejected
+        method, keep, features, max_rejected, part_rows, max_attempts
             As in `JobSpec`.
         job_id : str, optional
             Made from the time by default.
@@ -107,14 +114,16 @@ class Client:
             keep=keep,
             features=tuple(features) if features else None,
             max_rejected=max_rejected,
+            part_rows=part_rows,
+            max_attempts=max_attempts,
         ).check()
         for uri in (spec.input, spec.output):
             _ = self.buckets[parse_uri(uri)[0]]
         self.queue.ping()
         self.ledger.ping()
         job = Job(spec=spec, model=self.registry.resolve(model), submitted=now.isoformat(timespec="milliseconds"))
-        job = self._record(job)
-        self.queue.send("scoreline.plan", job_id=spec.job_id)
+        self._record(job)
+        send_step(self._dispatcher, "plan", spec.job_id)
         return self.status(spec.job_id)
 
     def status(self, job_id: str) -> Status:
@@ -125,10 +134,10 @@ class Client:
         if outcome is not None:
             return Status(
                 job_id=job_id, state=outcome.state, model=job.model.ref, output=where, parts=outcome.parts,
-                parts_done=outcome.parts - len(outcome.failures), rows=outcome.rows, rejected=outcome.rejected,
+                parts_done=outcome.parts_done, rows=outcome.rows, rejected=outcome.rejected,
                 total_rows=self._total(job_id), seconds=outcome.seconds, error=outcome.error,
             )  # fmt: skip
-        seconds = (datetime.now(UTC) - datetime.fromisoformat(job.submitted)).total_seconds()
+        seconds = _seconds_since(job.submitted)
         progress = self.ledger.progress(job_id)
         if progress is None:
             return Status(job_id=job_id, state="submitted", model=job.model.ref, output=where, seconds=seconds)
@@ -157,21 +166,106 @@ class Client:
                 case ["jobs", job_id, "job.json"]:
                     yield self.status(job_id)
 
-    def _record(self, job: Job) -> Job:
-        """Write a job, or find it written before with the same spec."""
-        key = keys.job(job.spec.job_id)
+    def cancel(self, job_id: str) -> Status:
+        """End a job now, keeping what is written; parts under way stop within one record batch.
+
+        Harmless where the job has ended: its outcome stays.
+
+        Raises
+        ------
+        JobNotFound
+            There is none.
+        StoreUnavailable, LedgerUnavailable
+            Transient: try again.
+        """
+        job = read_job(self.buckets.main, job_id)
+        if read_outcome(self.buckets.main, job_id) is None:
+            now = self.status(job_id)
+            run, _ = read_run(self.buckets.main, job_id)
+            outcome = Outcome(
+                state="cancelled", rows=now.rows, rejected=now.rejected, parts=now.parts, parts_done=now.parts_done,
+                seconds=_seconds_since(job.submitted), error="cancelled", failures={}, run=run.number,
+            )  # fmt: skip
+            end_job(self._dispatcher, job_id, outcome)
+        return self.status(job_id)
+
+    def resume(self, job_id: str, *, max_rejected: str | None = None) -> Status:
+        """Run what is missing of a job that failed or was cancelled; model and inputs stay those that it pinned.
+
+        Parameters
+        ----------
+        job_id : str
+            Its results so far are kept, and not scored again.
+        max_rejected : str, optional
+            Reject budget from now on, where the job failed for having rejected too many rows.
+
+        Raises
+        ------
+        NothingToResume
+            The job is under way, or has all its results.
+        JobNotFound, InvalidRequest
+            Nothing was changed.
+        """
+        main = self.buckets.main
+        read_job(main, job_id)
+        if max_rejected is not None:
+            check_budget(max_rejected)
+        outcome = read_outcome(main, job_id)
+        if outcome is None:
+            raise NothingToResume(f"job {job_id} is under way: scoreline watch {job_id}")
+        if outcome.state in ("succeeded", "partial"):
+            raise NothingToResume(f"job {job_id} has all its results: {outcome.state}")
+        self.queue.ping()
+        self.ledger.ping()
+        run, etag = read_run(main, job_id)
+        later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
+        self._mark(job_id)
         try:
-            self.buckets.main.put(key, job.to_json(), create_only=True)
+            # From here on the outcome counts no more: whoever dies after this, the reconciler goes on.
+            main.put(keys.run(job_id), later.to_json(), create_only=etag is None, if_match=etag)
         except PreconditionFailed:
-            existing = read_job(self.buckets.main, job.spec.job_id)
+            if read_run(main, job_id)[0] != later:  # not our own, retried, but somebody else's
+                raise NothingToResume(f"job {job_id} was just resumed by somebody else") from None
+        self.ledger.forget(job_id)
+        send_step(self._dispatcher, "plan", job_id)
+        return self.status(job_id)
+
+    def reconcile(self) -> dict[str, str]:
+        """Do for every job under way what is due: rebuild a lost ledger, dispatch what got lost, finalize.
+
+        Returns
+        -------
+        dict of str to str
+            What was done, by job id.
+        """
+        self.queue.ping()
+        return reconcile(self._dispatcher)
+
+    @cached_property
+    def _dispatcher(self) -> Dispatcher:
+        return Dispatcher(buckets=self.buckets, ledger=self.ledger, send=self.queue.send)
+
+    def _record(self, job: Job) -> None:
+        """Write a job, or find it written before with the same spec.
+
+        The marker is first: a submitter that dies after it leaves nothing, or a job that the reconciler plans.
+        """
+        main, job_id = self.buckets.main, job.spec.job_id
+        self._mark(job_id)
+        try:
+            main.put(keys.job(job_id), job.to_json(), create_only=True)
+        except PreconditionFailed:
+            existing = read_job(main, job_id)
+            if read_outcome(main, job_id) is not None:
+                main.delete(keys.active(job_id))
             if existing.spec != job.spec:
-                raise JobConflict(
-                    f"job id {job.spec.job_id!r} is taken by a job with another spec: choose another id"
-                ) from None
-            job = existing
-        if read_outcome(self.buckets.main, job.spec.job_id) is None:
-            self.buckets.main.put(keys.active(job.spec.job_id), b"")
-        return job
+                raise JobConflict(f"job id {job_id!r} is taken by a job with another spec: choose another id") from None
+
+    def _mark(self, job_id: str) -> None:
+        """Note in the bucket that a job is under way."""
+        with contextlib.suppress(PreconditionFailed):
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            self.buckets.main.put(keys.active(job_id), now.encode(), create_only=True)
 
     def delete_model(self, pinned: PinnedModel) -> None:
         """Remove a model version for good; raises `ModelInUse` where an alias or a job under way needs it."""
@@ -190,10 +284,14 @@ class Client:
     def _total(self, job_id: str) -> int:
         if job_id not in self._totals:
             try:
-                self._totals[job_id] = Plan.from_bytes(self.buckets.main.get(keys.plan(job_id)).data).rows
+                self._totals[job_id] = PlanFile(self.buckets.main, job_id).rows
             except ObjectNotFound:
                 return 0
         return self._totals[job_id]
+
+
+def _seconds_since(moment: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
 def submit(model: str, input: str, **options: Any) -> Status:
@@ -209,3 +307,13 @@ def status(job_id: str) -> Status:
 def watch(job_id: str) -> Iterator[Status]:
     """Yield the status until the job has ended (see `Client.watch`)."""
     return Client.from_env().watch(job_id)
+
+
+def cancel(job_id: str) -> Status:
+    """End a job now (see `Client.cancel`)."""
+    return Client.from_env().cancel(job_id)
+
+
+def resume(job_id: str, **options: Any) -> Status:
+    """Run what is missing of a job (see `Client.resume`)."""
+    return Client.from_env().resume(job_id, **options)

@@ -3,73 +3,162 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from storage import keys
 from storage.errors import ObjectNotFound, ScoringError, describe
+from storage.ledger.base import Progress
 from storage.models.manifest import digest
 from storage.objects.base import ObjectStore, create_once
-from tasks.engine import Engine, end_job, ended, results
+from tasks.dispatch import Documents, end_job, results, tend
+from tasks.engine import Engine, claimed
 from tasks.part import check_receipt
-from tasks.plan import Plan
-from tasks.spec import Outcome, State
+from tasks.plan import Part
+from tasks.records import read_outcome, read_run
+from tasks.spec import Outcome, Run, State, budget_rows
 
 _RECEIPT_THREADS = 16
 
 
 def finalize(engine: Engine, job_id: str) -> None:
-    """Check every part and write manifest, ``_SUCCESS`` and outcome, in that order; harmless when run again."""
-    if ended(engine, job_id):
-        return
-    job, plan, plan_sha256 = engine.documents(job_id)
-    store, folder = results(engine.buckets, job)
+    """Check every part and write manifest, ``_SUCCESS`` and outcome, in that order; harmless when run again.
+
+    A job that is not at its end, as far as the ledger knows, is tended instead.
+    """
+    main = engine.buckets.main
+    run, _ = read_run(main, job_id)
     progress = engine.ledger.progress(job_id)
-    failures = {str(part): reason for part, reason in progress.failures.items()} if progress else {}
+    over = progress is not None and (progress.all_done or progress.stopped in ("budget", "failures"))
+    if progress is None or not over or read_outcome(main, job_id) is not None:
+        engine.ledger.unclaim(job_id, "finalize")
+        tend(engine, job_id)
+        return
+    documents = engine.documents(job_id)
+    with claimed(engine.ledger, job_id, "finalize"):
+        outcome = _stopped(documents, run, progress) if progress.stopped else _check(engine, documents, run, progress)
+        end_job(engine, job_id, outcome)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """What the manifest says of a part, or why it is missing."""
+
+    rows: int = 0
+    rejected: int = 0
+    text: str = ""
+    failure: str = ""
+
+
+def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome:
+    """Look at every part's receipt; write manifest and ``_SUCCESS`` where none is missing."""
+    job, plan = documents.job, documents.plan
+    store, folder = results(engine.buckets, job)
+    failures: dict[str, str] = {}
+    written: list[str] = []
+    rows = rejected = 0
     with ThreadPoolExecutor(_RECEIPT_THREADS, thread_name_prefix="receipt") as pool:
-        entries = list(
-            pool.map(lambda n: _entry(store, folder, plan, plan_sha256, n, failures), range(len(plan.parts)))
-        )
-    written = [entry for entry in entries if entry is not None]
-    rows = sum(entry["rows"] for entry in written)
-    rejected = sum(entry["rejected"] for entry in written)
+        for number, entry in enumerate(_entries(pool, store, folder, documents, progress.failures)):
+            if entry.failure:
+                failures[str(number)] = entry.failure
+            else:
+                written.append(entry.text)
+                rows += entry.rows
+                rejected += entry.rejected
     state: State = "partial" if rejected else "succeeded"
     error = ""
+    allowed = run.max_rejected or job.spec.max_rejected
     if failures:
-        part, reason = min(failures.items(), key=lambda item: int(item[0]))
-        state, error = "failed", f"{len(failures)} of {len(plan.parts)} parts failed; part {part}: {reason}"
-    elif rejected > job.spec.budget(plan.rows):
-        state, error = "failed", f"{rejected} of {plan.rows} rows were rejected, allowed are {job.spec.max_rejected}"
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(job.submitted)).total_seconds()
-    if state != "failed":
-        manifest = {"job_id": job_id, "model": job.model.ref, "manifest_sha256": job.model.manifest_sha256,
-                    "rows": rows, "rejected": rejected, "warnings": list(plan.warnings), "parts": written}  # fmt: skip
-        body = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False).encode()
+        part, reason = next(iter(failures.items()))
+        state, error = "failed", f"{len(failures)} of {plan.parts} parts failed; part {part}: {reason}"
+    elif rejected > budget_rows(allowed, plan.rows):
+        state, error = "failed", f"{rejected} of {plan.rows} rows were rejected, allowed are {allowed}"
+    else:
+        head = {"job_id": job.spec.job_id, "model": job.model.ref, "manifest_sha256": job.model.manifest_sha256,
+                "rows": rows, "rejected": rejected, "warnings": list(plan.warnings)}  # fmt: skip
+        body = _manifest(head, written)
         create_once(store, keys.results_manifest(folder), body)
-        summary = {"job_id": job_id, "model": job.model.ref, "rows": rows, "rejected": rejected,
+        summary = {"job_id": job.spec.job_id, "model": job.model.ref, "rows": rows, "rejected": rejected,
                    "parts": len(written), "manifest_sha256": digest(body)}  # fmt: skip
         create_once(store, keys.success(folder), json.dumps(summary, sort_keys=True).encode())
-    end_job(
-        engine,
-        job_id,
-        Outcome(state=state, rows=rows, rejected=rejected, parts=len(plan.parts), seconds=seconds, error=error,
-                failures=failures),
+    return Outcome(
+        state=state, rows=rows, rejected=rejected, parts=plan.parts, parts_done=len(written),
+        seconds=_seconds(documents), error=error, failures=failures, run=run.number,
     )  # fmt: skip
 
 
+def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
+    """Outcome of a job that gave up before its end."""
+    plan = documents.plan
+    if progress.stopped == "budget":
+        allowed = run.max_rejected or documents.job.spec.max_rejected
+        error = (
+            f"stopped after {progress.parts_done} of {plan.parts} parts: {progress.rejected} rows were rejected, "
+            f"allowed are {allowed} of {plan.rows}"
+        )
+    else:
+        part, reason = min(progress.failures.items())
+        error = f"stopped after {len(progress.failures)} parts failed; part {part}: {reason}"
+    return Outcome(
+        state="failed", rows=progress.rows, rejected=progress.rejected, parts=plan.parts,
+        parts_done=progress.parts_done - len(progress.failures), seconds=_seconds(documents), error=error,
+        failures={str(part): reason for part, reason in progress.failures.items()}, run=run.number,
+    )  # fmt: skip
+
+
+def _entries(
+    pool: ThreadPoolExecutor, store: ObjectStore, folder: str, documents: Documents, failed: Mapping[int, str]
+) -> Iterator[_Entry]:
+    """Yield an entry a part, in order; some hundreds are asked for at once."""
+    with_rejected = {info.key for info in store.list(keys.rejected_folder(folder))}
+
+    def ask(item: tuple[int, Part]) -> _Entry:
+        number, part = item
+        if number in failed:
+            return _Entry(failure=failed[number])
+        return _entry(store, folder, documents.plan.sha256, number, part, with_rejected)
+
+    waiting: list[tuple[int, Part]] = []
+    for item in enumerate(documents.plan):
+        waiting.append(item)
+        if len(waiting) == 32 * _RECEIPT_THREADS:
+            yield from pool.map(ask, waiting)
+            waiting = []
+    yield from pool.map(ask, waiting)
+
+
 def _entry(
-    store: ObjectStore, folder: str, plan: Plan, plan_sha256: str, part: int, failures: dict[str, str]
-) -> dict[str, Any] | None:
-    key = keys.result_part(folder, part)
+    store: ObjectStore, folder: str, plan_sha256: str, number: int, part: Part, with_rejected: set[str]
+) -> _Entry:
+    key, rejected_key = keys.result_part(folder, number), keys.rejected_part(folder, number)
     try:
         info = store.head(key)
-        rows, rejected = check_receipt(info.metadata, plan_sha256, part, store.uri(key))
+        rows, rejected = check_receipt(info.metadata, plan_sha256, number, store.uri(key))
+        if rows + rejected != part.rows:
+            raise ScoringError(f"has {part.rows} rows, scored {rows} and rejected {rejected}")
+        if rejected:
+            if store.head(rejected_key).metadata.get("sha256") != info.metadata["rejected_sha256"]:
+                raise ScoringError(f"{store.uri(rejected_key)} is not what was rejected when the part was scored")
+        elif rejected_key in with_rejected:  # of a try that died before its commit
+            store.delete(rejected_key)
     except (ObjectNotFound, ScoringError) as error:
-        failures.setdefault(str(part), describe(error))
-        return None
-    if rows + rejected != plan.parts[part].rows:
-        failures[str(part)] = f"has {plan.parts[part].rows} rows, scored {rows} and rejected {rejected}"
-    source = [{"key": s.key, "etag": s.etag, "first_row": s.first_row, "rows": s.rows} for s in plan.parts[part].slices]
-    return {"key": key, "rows": rows, "rejected": rejected, "bytes": info.size, "sha256": info.metadata["sha256"],
-            "source": source}  # fmt: skip
+        return _Entry(failure=describe(error))
+    source = [{"key": s.key, "etag": s.etag, "first_row": s.first_row, "rows": s.rows} for s in part.slices]
+    entry: dict[str, Any] = {"key": key, "rows": rows, "rejected": rejected, "bytes": info.size,
+                             "sha256": info.metadata["sha256"], "source": source}  # fmt: skip
+    if rejected:
+        entry |= {"rejected_key": rejected_key, "rejected_sha256": info.metadata["rejected_sha256"]}
+    return _Entry(rows=rows, rejected=rejected, text=json.dumps(entry, sort_keys=True, ensure_ascii=False))
+
+
+def _manifest(head: Mapping[str, Any], entries: list[str]) -> bytes:
+    """One JSON document, a line a part."""
+    start = json.dumps(head, sort_keys=True, ensure_ascii=False)[:-1]
+    return (start + ', "parts": [\n' + ",\n".join(entries) + "\n]}\n").encode()
+
+
+def _seconds(documents: Documents) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(documents.job.submitted)).total_seconds()

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from storage.errors import InputNotFound, MissingColumns, ObjectNotFound, UnreadableInput
 from storage.objects.base import ObjectInfo, ObjectStore
-from storage.tables.parquet import Footer, read_footer
+from storage.tables.parquet import Footer, ParquetReader
 from tasks.plan import InputFile
 
 _FOOTER_THREADS = 8
@@ -47,13 +47,15 @@ def find(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
     return found
 
 
-def read_footers(store: ObjectStore, found: Sequence[ObjectInfo]) -> list[tuple[InputFile, pa.Schema]]:
+def read_footers(
+    tables: ParquetReader, store: ObjectStore, found: Sequence[ObjectInfo]
+) -> list[tuple[InputFile, pa.Schema]]:
     """Read the footers of all objects, several at a time (raises `UnreadableInput`)."""
 
     def read(info: ObjectInfo) -> Footer:
         if not info.key.endswith((".parquet", ".parq", ".pq")):
             raise UnreadableInput(f"{store.uri(info.key)} is not named as Parquet (.parquet)")
-        return read_footer(store, info.key, info.size, info.etag)
+        return tables.footer(store, info.key, info.size, info.etag)
 
     with ThreadPoolExecutor(_FOOTER_THREADS, thread_name_prefix="footer") as pool:
         footers = list(pool.map(read, found))

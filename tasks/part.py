@@ -1,4 +1,4 @@
-"""One part of a job: read, score, commit, count."""
+"""One part of a job: lease, read, score, commit, count."""
 
 from __future__ import annotations
 
@@ -6,81 +6,104 @@ import base64
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
+from billiard.exceptions import SoftTimeLimitExceeded
 
 from storage import keys
-from storage.errors import InputError, ObjectNotFound, PreconditionFailed, ScorelineError, ScoringError, describe
+from storage.errors import (
+    InputError,
+    ModelError,
+    ObjectNotFound,
+    PreconditionFailed,
+    ScorelineError,
+    ScoringError,
+    describe,
+)
 from storage.models.manifest import digest
+from storage.objects.base import ObjectStore
 from storage.tables import parquet
-from tasks.engine import Engine, dispatch_open, read_slice, results
-from tasks.plan import Plan
+from tasks.dispatch import Documents, fail_job, results, send_step
+from tasks.engine import Engine, kept
+from tasks.plan import Part
 from tasks.score import score_batch
-from tasks.spec import Job, parse_uri
+from tasks.spec import parse_uri
 
 log = logging.getLogger(__name__)
 
 BATCH_ROWS = 65_536
 """Rows scored at once: the fastest size measured for forests, and 10 MiB at 20 float64 columns."""
-LEASE_S = 660.0
-"""How long a part may be under way: the task's time limit and a minute."""
-MAX_ATTEMPTS = 3
 
 
-def score_part(engine: Engine, job_id: str, part: int, *, again: bool = False) -> None:
+class _Stopped(Exception):
+    """The job wants no more of this part."""
+
+
+def score_part(engine: Engine, job_id: str, part: int, holder: str) -> None:
     """Score a part, commit it, and dispatch what comes next; harmless when run again, at any moment.
 
     Parameters
     ----------
-    again : bool
-        The message was delivered before. Whoever had it may have died after counting the part and before dispatching
-        the next, so that what is open is dispatched once more.
+    holder : str
+        Names the message: one that is delivered again takes over the lease of its earlier delivery, any other
+        leaves the part to whoever holds the lease.
+
+    Raises
+    ------
+    ScorelineError
+        Marked transient: it was no attempt, and the message has to come again.
     """
-    job, plan, plan_sha256 = engine.documents(job_id)
-    started = engine.ledger.start(job_id, plan_sha256, part, LEASE_S)
-    if started.done:
-        if started.all_done:
-            engine.send("scoreline.finalize", job_id=job_id)
-        elif again:
-            dispatch_open(engine, job_id, plan, plan_sha256)
+    documents = engine.documents(job_id)
+    plan = documents.plan
+    started = engine.ledger.start(job_id, plan.sha256, part, holder, engine.lease_s)
+    if started.to_do != "run":
+        log.info("part.skipped", extra={"job_id": job_id, "part": part, "why": started.to_do})
+        if started.all_done and started.to_do == "done":
+            send_step(engine, "finalize", job_id)
         return
-    rows, rejected, failure = plan.parts[part].rows, 0, ""
+    rows, rejected, failure = 0, 0, ""
+
+    def renew() -> None:
+        engine.ledger.renew(job_id, plan.sha256, part, holder, engine.lease_s)
+
     try:
-        if started.attempt > MAX_ATTEMPTS:
+        if started.attempt > documents.job.spec.max_attempts:
             raise ScoringError(
-                f"the worker process died {MAX_ATTEMPTS} times while scoring part {part}: out of memory?"
+                f"the worker process died {started.attempt - 1} times while scoring part {part}: out of memory?"
             )
-        rows, rejected = _commit(engine, job, plan, plan_sha256, part)
+        with kept(renew, engine.lease_s / 3):
+            rows, rejected = _commit(engine, documents, part, look_first=started.result_may_exist)
+    except _Stopped:
+        log.info("part.stopped", extra={"job_id": job_id, "part": part})
+        return
     except SystemExit:  # the worker is told to stop: the message goes back to the queue, and this was no attempt
-        engine.ledger.release(job_id, part)
+        engine.ledger.release(job_id, plan.sha256, part, holder)
         raise
+    except ModelError as error:  # every other part would fail so too
+        fail_job(engine, job_id, error)
+        return
     except ScorelineError as error:
         if error.transient:
-            engine.ledger.release(job_id, part)
+            engine.ledger.release(job_id, plan.sha256, part, holder)
             raise
-        rows, failure = 0, describe(error)
+        failure = describe(error)
+    except SoftTimeLimitExceeded:
+        raise
     except Exception as error:  # an estimator may raise anything; the job must end with the reason
         log.exception("part.failed", extra={"job_id": job_id, "part": part})
-        rows, failure = 0, describe(error)
-    count_part(engine, job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=failure)
+        failure = describe(error)
+    count_part(engine, job_id, part, rows=rows, rejected=rejected, failure=failure)
 
 
-def give_up(engine: Engine, job_id: str, part: int, error: BaseException) -> None:
-    """Fail a part whose transient error did not pass."""
-    _, _, plan_sha256 = engine.documents(job_id)
-    count_part(engine, job_id, plan_sha256, part, failure=f"gave up: {describe(error)}")
-
-
-def count_part(
-    engine: Engine, job_id: str, plan_sha256: str, part: int, *, rows: int = 0, rejected: int = 0, failure: str = ""
-) -> None:
+def count_part(engine: Engine, job_id: str, part: int, *, rows: int = 0, rejected: int = 0, failure: str = "") -> None:
     """Count a part in the ledger and send what the answer asks for."""
+    plan_sha256 = engine.documents(job_id).plan.sha256
     done = engine.ledger.complete(job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=failure)
     if done.next_part is not None:
         engine.send("scoreline.score_part", job_id=job_id, part=done.next_part)
-    if done.all_done:
-        engine.send("scoreline.finalize", job_id=job_id)
+    if done.all_done or done.stopped in ("budget", "failures"):
+        send_step(engine, "finalize", job_id)
 
 
 def check_receipt(metadata: Mapping[str, str], plan_sha256: str, part: int, uri: str) -> tuple[int, int]:
@@ -90,37 +113,40 @@ def check_receipt(metadata: Mapping[str, str], plan_sha256: str, part: int, uri:
     return int(metadata["rows"]), int(metadata["rejected"])
 
 
-def _commit(engine: Engine, job: Job, plan: Plan, plan_sha256: str, part: int) -> tuple[int, int]:
+def _commit(engine: Engine, documents: Documents, part: int, *, look_first: bool) -> tuple[int, int]:
     """Write a part's objects, the rejected rows first; returns rows scored and rows rejected."""
+    job, plan = documents.job, documents.plan
     store, folder = results(engine.buckets, job)
     key = keys.result_part(folder, part)
-    try:
-        return check_receipt(store.head(key).metadata, plan_sha256, part, store.uri(key))
-    except ObjectNotFound:
-        pass
+    if look_first and _exists(store, key):
+        return check_receipt(store.head(key).metadata, plan.sha256, part, store.uri(key))
     started = time.perf_counter()
-    table, rejected = _score(engine, job, plan, part)
-    if table.num_rows + rejected.num_rows != plan.parts[part].rows:
+    planned = plan.part(part)
+    table, rejected = _score(engine, documents, planned)
+    if table.num_rows + rejected.num_rows != planned.rows:
         raise ScoringError(
-            f"part {part} has {plan.parts[part].rows} rows, scored {table.num_rows}, rejected {rejected.num_rows}"
+            f"part {part} has {planned.rows} rows, scored {table.num_rows}, rejected {rejected.num_rows}"
         )
     footer = {
         "scoreline.job_id": job.spec.job_id, "scoreline.part": str(part), "scoreline.model": job.model.name,
         "scoreline.model_version": job.model.version, "scoreline.manifest_sha256": job.model.manifest_sha256,
         "scoreline.scored_at": job.submitted,
-        "scoreline.source": json.dumps([[s.key, s.etag, s.first_row, s.rows] for s in plan.parts[part].slices]),
+        "scoreline.source": json.dumps([[s.key, s.etag, s.first_row, s.rows] for s in planned.slices]),
+    }  # fmt: skip
+    receipt = {
+        "plan": plan.sha256, "part": str(part), "rows": str(table.num_rows), "rejected": str(rejected.num_rows),
     }  # fmt: skip
     if rejected.num_rows:
-        store.put(keys.rejected_part(folder, part), parquet.write(rejected, footer))
+        receipt["rejected_sha256"] = _put_rejected(store, folder, part, parquet.write(rejected, footer), receipt)
     body = parquet.write(table, footer)
-    receipt = {
-        "plan": plan_sha256, "part": str(part), "rows": str(table.num_rows), "rejected": str(rejected.num_rows),
-        "sha256": digest(body),
-    }  # fmt: skip
+    receipt["sha256"] = digest(body)
     try:
         store.put(key, body, metadata=receipt, create_only=True)
     except PreconditionFailed:
-        return check_receipt(store.head(key).metadata, plan_sha256, part, store.uri(key))
+        committed = check_receipt(store.head(key).metadata, plan.sha256, part, store.uri(key))
+        if rejected.num_rows and not committed[1]:
+            store.delete(keys.rejected_part(folder, part))
+        return committed
     log.info(
         "part.scored",
         extra={"job_id": job.spec.job_id, "part": part, "rows": table.num_rows,
@@ -129,16 +155,43 @@ def _commit(engine: Engine, job: Job, plan: Plan, plan_sha256: str, part: int) -
     return table.num_rows, rejected.num_rows
 
 
-def _score(engine: Engine, job: Job, plan: Plan, part: int) -> tuple[pa.Table, pa.Table]:
+def _put_rejected(store: ObjectStore, folder: str, part: int, body: bytes, receipt: Mapping[str, str]) -> str:
+    """Write the rejected rows of a part that is not committed yet; returns their SHA-256.
+
+    An earlier try that died before its commit may have left other ones, which count for nothing.
+    """
+    sha256 = digest(body)
+    key = keys.rejected_part(folder, part)
+    metadata = {**receipt, "sha256": sha256}
+    try:
+        store.put(key, body, metadata=metadata, create_only=True)
+    except PreconditionFailed:
+        if dict(store.head(key).metadata) != metadata and not _exists(store, keys.result_part(folder, part)):
+            store.put(key, body, metadata=metadata)
+    return sha256
+
+
+def _exists(store: ObjectStore, key: str) -> bool:
+    try:
+        store.head(key)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def _score(engine: Engine, documents: Documents, planned: Part) -> tuple[pa.Table, pa.Table]:
     """Score a part batch by batch; returns its results and its rejected rows, each in input order."""
-    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(plan.schema)))
+    job, columns = documents.job, documents.plan.columns
+    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(columns.schema)))
     bundle = engine.models.get(job.model)
     source = engine.buckets[parse_uri(job.spec.input)[0]]
+    goes_on = _watch(engine, job.spec.job_id)
     scored, rejected = [], []
-    for piece in plan.parts[part].slices:
+    for piece in planned.slices:
         row = piece.first_row
-        for batch in read_slice(source, piece, (*plan.features, *plan.keep), BATCH_ROWS):
-            done = score_batch(bundle, batch, features=plan.features, keep=plan.keep, method=job.spec.method)
+        for batch in engine.read_slice(source, piece, (*columns.features, *columns.keep), BATCH_ROWS):
+            goes_on()
+            done = score_batch(bundle, batch, features=columns.features, keep=columns.keep, method=job.spec.method)
             if done.table.num_rows:
                 scored.append(_cast(done.table, schema, f"{source.uri(piece.key)} from row {row}"))
             if done.rejected:
@@ -148,6 +201,19 @@ def _score(engine: Engine, job: Job, plan: Plan, part: int) -> tuple[pa.Table, p
         pa.concat_tables(scored) if scored else schema.empty_table(),
         pa.concat_tables(rejected, promote_options="permissive") if rejected else pa.table({}),
     )
+
+
+def _watch(engine: Engine, job_id: str) -> Callable[[], None]:
+    """Return what raises `_Stopped` before a batch where the job was stopped; the first was asked for at the start."""
+    batches = 0
+
+    def goes_on() -> None:
+        nonlocal batches
+        batches += 1
+        if batches > 1 and engine.ledger.stopped(job_id):
+            raise _Stopped
+
+    return goes_on
 
 
 def _cast(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:

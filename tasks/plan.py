@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 PART_ROWS = 131_072
 """Two batches of the size that forests are fastest with: a lost part costs a second, and overhead stays below 5%."""
@@ -51,41 +49,13 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """All parts of a job, and the columns that each reads and writes."""
+class Columns:
+    """The columns that each part reads and writes."""
 
-    parts: tuple[Part, ...]
     features: tuple[str, ...]
     keep: tuple[str, ...]
     schema: str
     """Output schema as Arrow IPC in base64; empty for an input without rows."""
-    warnings: tuple[str, ...] = ()
-    """What the planner overlooked because the settings allow it; kept in the job's manifest."""
-
-    @property
-    def rows(self) -> int:
-        """Rows of all parts."""
-        return sum(part.rows for part in self.parts)
-
-    def to_bytes(self) -> bytes:
-        """Encode as gzipped JSON; the same plan gives the same bytes."""
-        return gzip.compress(json.dumps(asdict(self), ensure_ascii=False).encode(), mtime=0)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Plan:
-        """Decode."""
-        raw = json.loads(gzip.decompress(data))
-        parts = (
-            Part(slices=tuple(Slice(**piece | {"groups": tuple(piece["groups"])}) for piece in part["slices"]))
-            for part in raw["parts"]
-        )
-        return cls(
-            parts=tuple(parts),
-            features=tuple(raw["features"]),
-            keep=tuple(raw["keep"]),
-            schema=raw["schema"],
-            warnings=tuple(raw["warnings"]),
-        )
 
 
 def cut(files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int = PART_BYTES) -> tuple[Part, ...]:

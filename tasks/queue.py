@@ -1,4 +1,4 @@
-"""Messages into the queue, for whoever is not a worker."""
+"""Messages to the worker, over whatever broker Celery can use."""
 
 from __future__ import annotations
 
@@ -32,10 +32,8 @@ class Queue:
             task_serializer="json",
             accept_content=["json"],
             broker_connection_timeout=CONNECT_TIMEOUT_S,
-            broker_transport_options={"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": 10},
+            **broker_settings(broker_url, redis={"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": 10}),
         )
-        if broker_url.startswith("rediss://"):
-            self._app.conf.broker_use_ssl = {"ssl_cert_reqs": None}
 
     def ping(self) -> None:
         """Raise `QueueUnavailable` where the broker does not answer."""
@@ -51,3 +49,15 @@ class Queue:
             self._app.send_task(name, kwargs=kwargs, retry=False)
         except (OperationalError, OSError) as error:
             raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
+
+
+def broker_settings(broker_url: str, *, redis: dict[str, Any]) -> dict[str, Any]:
+    """Celery's settings that depend on the broker: `redis` where it is that, confirmed messages where it is AMQP."""
+    scheme = broker_url.partition(":")[0]
+    if scheme in ("amqp", "amqps", "pyamqp"):
+        return {"broker_transport_options": {"confirm_publish": True}}
+    if scheme == "redis":
+        return {"broker_transport_options": redis}
+    if scheme == "rediss":  # Heroku's certificates are self-signed
+        return {"broker_transport_options": redis, "broker_use_ssl": {"ssl_cert_reqs": None}}
+    return {}

@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from storage import keys
-from storage.errors import JobNotFound, ObjectNotFound
+from storage.errors import JobNotFound, ObjectNotFound, RecordCorrupt
 from storage.objects.base import ObjectStore
-from tasks.spec import Job, Outcome
+from tasks.spec import Job, Outcome, Run
+
+_MALFORMED = (ValueError, KeyError, TypeError)
+
+
+@contextlib.contextmanager
+def _reading(store: ObjectStore, key: str) -> Iterator[None]:
+    try:
+        yield
+    except _MALFORMED as error:
+        raise RecordCorrupt(f"{store.uri(key)} is not what Scoreline writes there: {error!r}") from error
 
 
 def read_job(store: ObjectStore, job_id: str) -> Job:
     """Read ``job.json``; raises `JobNotFound`."""
     try:
-        return Job.from_json(store.get(keys.job(job_id)).data)
+        with _reading(store, key := keys.job(job_id)):
+            job = Job.from_json(store.get(key).data)
+            if job.spec.job_id != job_id:
+                raise ValueError(f"it is job {job.spec.job_id!r}")
+            return job
     except ObjectNotFound as error:
         if "no bucket" in str(error):
             raise
         raise JobNotFound(f"no job {job_id!r} in bucket {store.bucket!r}") from None
 
 
-def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
-    """Read ``outcome.json``, where the job has ended."""
+def read_run(store: ObjectStore, job_id: str) -> tuple[Run, str | None]:
+    """Read which run of a job counts, and the ETag of its record where it was resumed."""
     try:
-        return Outcome.from_json(store.get(keys.outcome(job_id)).data)
+        got = store.get(keys.run(job_id))
+    except ObjectNotFound:
+        return Run(), None
+    with _reading(store, keys.run(job_id)):
+        return Run.from_json(got.data), got.info.etag
+
+
+def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
+    """Read ``outcome.json``, where the run that counts has ended."""
+    try:
+        with _reading(store, key := keys.outcome(job_id)):
+            outcome = Outcome.from_json(store.get(key).data)
     except ObjectNotFound:
         return None
+    if outcome.state in ("succeeded", "partial"):  # such a job cannot be resumed
+        return outcome
+    return outcome if outcome.run >= read_run(store, job_id)[0].number else None

@@ -14,6 +14,8 @@ class QueueSettings:
 
     redis_url: str = field(repr=False)
     broker_url: str = field(repr=False)
+    patience_s: float = 120.0
+    """Seconds after which a part that was dispatched and not started is dispatched again."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> QueueSettings:
@@ -22,5 +24,7 @@ class QueueSettings:
         redis_url = env.text("REDIS_TLS_URL", "REDIS_URL", default="redis://127.0.0.1:6379/0")
         if not redis_url.startswith(("redis://", "rediss://")):
             env.faults.append("REDIS_URL is not a redis:// or rediss:// address")
+        patience_s = env.number("PART_PATIENCE_SECONDS", 120, minimum=1)
         env.finish()
-        return cls(redis_url=redis_url, broker_url=env.text("CELERY_BROKER_URL", default=redis_url))
+        broker_url = env.text("CELERY_BROKER_URL", default=redis_url)
+        return cls(redis_url=redis_url, broker_url=broker_url, patience_s=patience_s)

@@ -12,7 +12,8 @@ from storage.errors import InvalidRequest, InvalidURI
 from storage.keys import check_name
 from storage.models.manifest import METHODS, PinnedModel, parse_ref
 
-State = Literal["submitted", "running", "succeeded", "partial", "failed"]
+State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
+ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelled"})
 
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]+)/(?P<key>[^\0]*)")
 _BUDGET = re.compile(r"\d+|\d+(\.\d+)?%")
@@ -30,6 +31,24 @@ def parse_uri(uri: str) -> tuple[str, str]:
     if any(step in (".", "..") for step in match["key"].split("/")):
         raise InvalidURI(f"{uri!r} has '.' or '..' as a step")
     return match["bucket"], match["key"]
+
+
+def check_budget(max_rejected: str) -> str:
+    """Return a reject budget where it is well-formed, else raise `InvalidRequest`."""
+    if not _BUDGET.fullmatch(max_rejected):
+        raise InvalidRequest(f"max_rejected {max_rejected!r} is neither a count nor a percentage, as 1%")
+    return max_rejected
+
+
+def budget_rows(max_rejected: str, rows: int) -> int:
+    """Rows of `rows` that may be rejected.
+
+    >>> budget_rows("1%", 250), budget_rows("7", 250)
+    (2, 7)
+    """
+    if max_rejected.endswith("%"):
+        return int(rows * float(max_rejected[:-1]) / 100)
+    return int(max_rejected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +70,10 @@ class JobSpec:
     """Columns to score, in order, for a model that was fitted without column names."""
     max_rejected: str = "1%"
     """Rows that may be rejected before the job counts as failed: a count, or a percentage of all rows."""
+    part_rows: int | None = None
+    """Rows that a part aims at; a part is at least one row group. By default as `tasks.plan.PART_ROWS`."""
+    max_attempts: int = 3
+    """Times that a part is begun before it fails because its process died each time."""
 
     def check(self) -> JobSpec:
         """Return the spec where all of it is well-formed, else raise `InvalidRequest`."""
@@ -62,15 +85,11 @@ class JobSpec:
         parse_uri(self.output)
         if self.method is not None and self.method not in METHODS:
             raise InvalidRequest(f"method {self.method!r} is none of {', '.join(METHODS)}")
-        if not _BUDGET.fullmatch(self.max_rejected):
-            raise InvalidRequest(f"max_rejected {self.max_rejected!r} is neither a count nor a percentage, as 1%")
+        check_budget(self.max_rejected)
+        for name, value in (("part_rows", self.part_rows), ("max_attempts", self.max_attempts)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise InvalidRequest(f"{name} {value!r} is not a whole number of at least 1")
         return self
-
-    def budget(self, rows: int) -> int:
-        """Rows of `rows` that may be rejected."""
-        if self.max_rejected.endswith("%"):
-            return int(rows * float(self.max_rejected[:-1]) / 100)
-        return int(self.max_rejected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +115,27 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a job: the content of ``run.json``, which is there once a job was resumed."""
+
+    number: int = 1
+    max_rejected: str | None = None
+    """Reject budget of this run, where it is not the spec's."""
+
+    def to_json(self) -> bytes:
+        """Encode."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Run:
+        """Decode and check."""
+        run = cls(**json.loads(data))
+        if run.max_rejected is not None:
+            check_budget(run.max_rejected)
+        return run
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a job ended: the content of ``outcome.json``."""
 
@@ -103,10 +143,13 @@ class Outcome:
     rows: int = 0
     rejected: int = 0
     parts: int = 0
+    parts_done: int = 0
     seconds: float = 0.0
     error: str = ""
     failures: Mapping[str, str]
     """Reasons by number of the failed part."""
+    run: int = 1
+    """Which run of the job ended so: the outcome of an earlier one is no outcome any more."""
 
     def to_json(self) -> bytes:
         """Encode."""
@@ -139,7 +182,7 @@ class Status:
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
-        return self.state in ("succeeded", "partial", "failed")
+        return self.state in ENDED
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``scoreline status --json`` prints."""

@@ -1,32 +1,40 @@
-"""The Celery app: ``celery -A worker worker``."""
+"""The Celery app: ``celery -A worker worker``, ``celery -A worker beat``."""
 
 from __future__ import annotations
 
 import os
+import random
 from typing import Any
 
+from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Celery, Task
 
 from storage.errors import LedgerLost, ScorelineError
+from tasks import dispatch, planner
 from tasks import finalize as finalizing
 from tasks import part as parts
-from tasks import planner
 from tasks.client import Client
-from tasks.engine import fail_job
-from tasks.queue import QUEUE
+from tasks.queue import QUEUE, broker_settings
 from tasks.settings import QueueSettings
 from worker import (
     control,  # noqa: F401  # registers the control commands
     lifecycle,
 )
+from worker.settings import WorkerSettings
 
 TIME_LIMIT_S = 600
-MAX_RETRIES = 6
+SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60
+MAX_RETRIES = 20
+"""With `LONGEST_RETRY_S` between them, an outage of a quarter of an hour fails no part."""
+LONGEST_RETRY_S = 60
 RETRY_DELAY_S = 2
+"""After the process of a part died."""
+PROCESSES_KNOWN_S = 600
 
-_settings = QueueSettings.from_env(os.environ)
+_queue = QueueSettings.from_env(os.environ)
+_worker = WorkerSettings.from_env(os.environ)
 
-app = Celery("scoreline", broker=_settings.broker_url)
+app = Celery("scoreline", broker=_queue.broker_url)
 app.conf.update(
     task_default_queue=QUEUE,
     task_acks_late=True,
@@ -34,21 +42,25 @@ app.conf.update(
     task_acks_on_failure=True,
     task_acks_on_timeout=True,
     task_reject_on_worker_lost=False,  # true loops for ever on a part that kills its process
-    task_retry_on_worker_lost=True,  # bounded by each task's max_retries
+    task_retry_on_worker_lost=True,  # bounded by each task's max_retries, and a part by its attempts
     worker_cancel_long_running_tasks_on_connection_loss=True,
     task_time_limit=TIME_LIMIT_S,
-    task_soft_time_limit=TIME_LIMIT_S - 60,
-    broker_transport_options={
-        "visibility_timeout": 2 * TIME_LIMIT_S,  # shorter, and a running part is given out twice
-        "unacked_restore_interval": 15,
-        "unacked_restore_throttle": 1,
-        "socket_timeout": 30,
-        "socket_connect_timeout": 10,
-        "socket_keepalive": True,
-        "health_check_interval": 25,
-    },
+    task_soft_time_limit=SOFT_TIME_LIMIT_S,
+    **broker_settings(
+        _queue.broker_url,
+        redis={
+            "visibility_timeout": 2 * TIME_LIMIT_S,  # shorter, and a running part is given out twice
+            "unacked_restore_interval": 15,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 30,
+            "socket_connect_timeout": 10,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+        },
+    ),
     worker_soft_shutdown_timeout=20,  # a dyno is killed 30 s after its SIGTERM
     broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,  # a worker without its broker waits for it
     broker_pool_limit=2,  # a cap: a child uses one; `inspect` holds two at once, and would wait for ever with one
     task_ignore_result=True,
     accept_content=["json"],
@@ -58,18 +70,30 @@ app.conf.update(
     worker_send_task_events=False,
     worker_max_tasks_per_child=200,
     worker_proc_alive_timeout=60,
+    beat_scheduler="celery.beat.Scheduler",  # a clock needs no file, and a dyno would lose it
+    beat_schedule={
+        "reconcile": {
+            "task": "scoreline.reconcile",
+            "schedule": float(_worker.reconcile_s),
+            "options": {"expires": _worker.reconcile_s},  # while no worker is up, one message waits, not thousands
+        }
+    },
 )
-if _settings.broker_url.startswith("rediss://"):
-    app.conf.broker_use_ssl = {"ssl_cert_reqs": None}  # Heroku's certificates are self-signed
 
-lifecycle.connect()
+lifecycle.connect(app)
 
 
 def _retry_or_fail(task: Task[Any, Any], job_id: str, error: ScorelineError) -> None:
     """Try a transient error again for a while; in the end, and at any other error, the job fails with the reason."""
     if error.transient and task.request.retries < MAX_RETRIES:
-        raise task.retry(exc=error, countdown=min(60, 2**task.request.retries), max_retries=MAX_RETRIES)
-    fail_job(lifecycle.engine(app), job_id, error)
+        raise _again(task, error)
+    dispatch.fail_job(lifecycle.engine(app), job_id, error)
+
+
+def _again(task: Task[Any, Any], error: ScorelineError) -> BaseException:
+    """Send the message again after a pause that doubles, with jitter, so that workers do not come back in step."""
+    longest = min(LONGEST_RETRY_S, 2 ** (task.request.retries + 1))
+    return task.retry(exc=error, countdown=random.uniform(longest / 2, longest), max_retries=MAX_RETRIES, throw=False)
 
 
 @app.task(name="scoreline.submit")
@@ -92,17 +116,27 @@ def score_part(self: Task[Any, Any], job_id: str, part: int) -> None:
     """Score one part; a transient error is retried, and in the end fails the part with that reason."""
     engine = lifecycle.engine(app)
     try:
-        again = bool(self.request.retries or (self.request.delivery_info or {}).get("redelivered"))
-        parts.score_part(engine, job_id, part, again=again)
-    except LedgerLost:  # Redis was emptied: planning again opens a new ledger, and finds what is written already
-        engine.send("scoreline.plan", job_id=job_id)
+        parts.score_part(engine, job_id, part, str(self.request.id))
+    except LedgerLost:
+        _rebuild(self, job_id)
+    except SoftTimeLimitExceeded:
+        reason = f"part {part} took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"
+        parts.count_part(engine, job_id, part, failure=reason)
     except ScorelineError as error:
         if error.transient and self.request.retries >= MAX_RETRIES:
-            parts.give_up(engine, job_id, part, error)
+            parts.count_part(engine, job_id, part, failure=f"gave up: {error}")
         else:
             _retry_or_fail(self, job_id, error)
     finally:
         lifecycle.report()
+
+
+def _rebuild(task: Task[Any, Any], job_id: str) -> None:
+    """Redis was emptied: open the ledger again from the bucket, which dispatches what is not written."""
+    try:
+        dispatch.tend(lifecycle.engine(app), job_id)
+    except ScorelineError as error:
+        _retry_or_fail(task, job_id, error)
 
 
 @app.task(name="scoreline.finalize", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
@@ -112,3 +146,11 @@ def finalize(self: Task[Any, Any], job_id: str) -> None:
         finalizing.finalize(lifecycle.engine(app), job_id)
     except ScorelineError as error:
         _retry_or_fail(self, job_id, error)
+
+
+@app.task(name="scoreline.reconcile")
+def reconcile() -> None:
+    """Do for every job under way what is due; the clock asks for it, and each worker when it starts."""
+    engine = lifecycle.engine(app)
+    engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)
+    dispatch.reconcile(engine)

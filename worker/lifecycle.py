@@ -12,9 +12,10 @@ from typing import Any
 
 from billiard.process import current_process
 from celery import Celery
-from celery.signals import celeryd_after_setup, worker_init
+from celery.signals import celeryd_after_setup, worker_init, worker_ready
+from kombu.exceptions import OperationalError
 
-from storage.errors import ScorelineError, describe
+from storage.errors import QueueUnavailable, ScorelineError, describe
 from storage.ledger.redis_ledger import RedisLedger
 from storage.models.bundle import Bundle
 from storage.models.manager import ModelStorageManager
@@ -46,10 +47,15 @@ class _Process:
 _process = _Process()
 
 
-def connect() -> None:
-    """Make the parts that the children inherit when the worker starts."""
+def connect(app: Celery) -> None:
+    """Make the parts that the children inherit when the worker starts, and look after the jobs once it runs."""
+
+    def look_after_jobs(**_: Any) -> None:
+        app.send_task("scoreline.reconcile", expires=60)
+
     worker_init.connect(_make_board, weak=False)
     celeryd_after_setup.connect(_preload, weak=False)
+    worker_ready.connect(look_after_jobs, weak=False)
 
 
 def _make_board(**_: Any) -> None:
@@ -90,17 +96,30 @@ def engine(app: Celery) -> Engine:
         _process.cache = ModelCache(_open_models(), WorkerSettings.from_env(os.environ).cache_bytes, _process.preloaded)
 
         def send(name: str, **kwargs: Any) -> None:
-            app.send_task(name, kwargs=kwargs)
+            try:
+                app.send_task(name, kwargs=kwargs)
+            except (OperationalError, OSError) as error:
+                raise QueueUnavailable(f"cannot reach the broker: {error}") from error
 
+        queue, settings = QueueSettings.from_env(os.environ), WorkerSettings.from_env(os.environ)
+        buckets = Buckets.from_env(os.environ)
         _process.engine = Engine(
-            buckets=Buckets.from_env(os.environ),
-            ledger=RedisLedger(QueueSettings.from_env(os.environ).redis_url),
+            buckets=buckets,
+            ledger=RedisLedger(queue.redis_url, namespace=buckets.main.bucket, patience_s=queue.patience_s),
             models=_process.cache,
             send=send,
+            parts_per_process=settings.parts_per_process,
+            lease_s=settings.lease_s,
         )
         if _process.board is not None:
             threading.Thread(target=_obey, args=(_process.board, _process.cache), daemon=True, name="orders").start()
     return _process.engine
+
+
+def count_processes(app: Celery) -> int:
+    """Count the processes of every worker that answers the broker within a second."""
+    answers = app.control.inspect(timeout=1.0).stats() or {}
+    return sum(int(stats.get("pool", {}).get("max-concurrency", 1)) for stats in answers.values())
 
 
 def report() -> None:

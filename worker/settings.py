@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from storage.errors import InvalidRequest
 from storage.models.manifest import parse_ref
 from storage.settings import Environment
+from tasks.dispatch import LEASE_S, PARTS_PER_PROCESS
 
 DEFAULT_CACHE_MB = 1024
+DEFAULT_RECONCILE_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,12 @@ class WorkerSettings:
     """Of models, for each process."""
     preload: tuple[str, ...]
     """Models to load before the fork, as ``name``, ``name@alias`` or ``name@version``."""
+    lease_s: float
+    """How long a part is left to a process that does not say that it lives."""
+    reconcile_s: float
+    """How often the clock asks for the jobs under way to be looked after."""
+    parts_per_process: int
+    """Parts of one job in the queue at once, for each process."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> WorkerSettings:
@@ -32,5 +40,11 @@ class WorkerSettings:
                 parse_ref(ref)
             except InvalidRequest as error:
                 env.faults.append(f"PRELOAD_MODELS: {error}")
+        lease_s = env.number("PART_LEASE_SECONDS", int(LEASE_S), minimum=1)
+        reconcile_s = env.number("RECONCILE_SECONDS", DEFAULT_RECONCILE_S, minimum=1)
+        parts_per_process = env.number("PARTS_PER_PROCESS", PARTS_PER_PROCESS, minimum=1)
         env.finish()
-        return cls(cache_bytes=cache_bytes, preload=preload)
+        return cls(
+            cache_bytes=cache_bytes, preload=preload, lease_s=lease_s, reconcile_s=reconcile_s,
+            parts_per_process=parts_per_process,
+        )  # fmt: skip

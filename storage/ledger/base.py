@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+ToDo = Literal["run", "done", "busy", "stopped", "unknown"]
+Stopped = Literal["", "budget", "failures", "closed"]
+"""Why no more parts are given out: too many rows rejected, too many parts failed, or the outcome is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
     """Answer to the start of a part."""
 
-    done: bool
-    """The part was finished before: do not score it again."""
+    to_do: ToDo
+    """``run``: score it. ``done``: it was finished before. ``busy``: another holds its lease, which the reconciler
+    watches. ``stopped``: the job gives out no more parts. ``unknown``: its turn has not come, it will be sent again."""
     attempt: int
     """Counts from 1."""
     all_done: bool
+    result_may_exist: bool
+    """Whether somebody may have written the part without counting it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +32,17 @@ class Completed:
     next_part: int | None
     """To be dispatched by whoever got this answer; nobody else is given it."""
     all_done: bool
+    stopped: Stopped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """What has to be done for a job now."""
+
+    parts: tuple[int, ...]
+    """To be dispatched by whoever got this answer."""
+    all_done: bool
+    stopped: Stopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +51,26 @@ class Progress:
 
     parts: int
     parts_done: int
-    parts_failed: int
+    """Failed ones included."""
     rows: int
     """Rows scored so far."""
     rejected: int
     failures: Mapping[int, str]
     """Reasons by part."""
-    closed: bool
-    """The outcome is written."""
+    in_flight: int
+    """Parts in the queue or being scored."""
+    stopped: Stopped
+
+    @property
+    def all_done(self) -> bool:
+        """Whether no part is left."""
+        return self.parts_done == self.parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovered:
+    """What the results in the bucket say of a job whose ledger is gone."""
+
+    done: frozenset[int]
+    rows: int
+    rejected: int

@@ -1,17 +1,20 @@
--- Opens a job's ledger once. KEYS: state, done, leases. ARGV: plan digest, parts, window.
--- Returns the parts to dispatch: those of the window that are neither done nor under way.
+-- Opens a job's ledger, once. KEYS: state, done.
+-- ARGV: plan digest, parts, reject budget, done before, rows, rejected, bitmap of the parts done before or ''.
+-- Returns 1 where this call opened it. `rebuilt` tells that results may exist of which the ledger knows nothing.
 local digest = redis.call('HGET', KEYS[1], 'plan')
-if digest and digest ~= ARGV[1] then
-  return redis.error_reply('ANOTHERPLAN')
-end
-if not digest then
-  redis.call('HSET', KEYS[1], 'plan', ARGV[1], 'parts', ARGV[2],
-    'cursor', math.min(tonumber(ARGV[2]), tonumber(ARGV[3])), 'done', 0, 'rows', 0, 'rejected', 0)
-end
-local open = {}
-for part = 0, tonumber(redis.call('HGET', KEYS[1], 'cursor')) - 1 do
-  if redis.call('GETBIT', KEYS[2], part) == 0 and not redis.call('ZSCORE', KEYS[3], part) then
-    open[#open + 1] = part
+if digest then
+  if digest ~= ARGV[1] then
+    return redis.error_reply('ANOTHERPLAN')
   end
+  return 0
 end
-return open
+redis.call('HSET', KEYS[1], 'plan', ARGV[1], 'parts', ARGV[2], 'budget', ARGV[3], 'cursor', 0,
+  'done', ARGV[4], 'rows', ARGV[5], 'rejected', ARGV[6], 'failures', 0)
+if ARGV[7] ~= '' then
+  redis.call('SET', KEYS[2], ARGV[7])
+  redis.call('HSET', KEYS[1], 'rebuilt', 1)
+end
+if tonumber(ARGV[6]) > tonumber(ARGV[3]) then
+  redis.call('HSET', KEYS[1], 'stopped', 'budget')
+end
+return 1

@@ -1,28 +1,53 @@
--- Counts a part once. KEYS: state, done, leases, attempts, failed.
--- ARGV: plan digest, part, rows, rejected, reason of the failure or ''.
--- Returns {next part to dispatch or -1, parts left}; only the first call for a part is given a next one.
-local digest = redis.call('HGET', KEYS[1], 'plan')
-if not digest then
+-- Counts a part, once. KEYS: state, done, failed.
+-- ARGV: plan digest, part, rows, rejected, reason of the failure or '', patience for the next one's message (until, s),
+-- failures after which the job stops.
+-- Returns {next part to dispatch or -1, parts left, stopped or ''}; only the first call for a part is given a next one.
+local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'rows', 'rejected', 'cursor', 'budget', 'rebuilt',
+  'stopped', 'failures')
+if not state[1] then
   return redis.error_reply('LOST')
 end
-if digest ~= ARGV[1] then
+if state[1] ~= ARGV[1] then
   return redis.error_reply('ANOTHERPLAN')
 end
-local parts = tonumber(redis.call('HGET', KEYS[1], 'parts'))
-local next = -1
-if redis.call('SETBIT', KEYS[2], ARGV[2], 1) == 0 then
-  redis.call('HINCRBY', KEYS[1], 'done', 1)
-  redis.call('HINCRBY', KEYS[1], 'rows', ARGV[3])
-  redis.call('HINCRBY', KEYS[1], 'rejected', ARGV[4])
-  redis.call('ZREM', KEYS[3], ARGV[2])
-  redis.call('HDEL', KEYS[4], ARGV[2])
-  if ARGV[5] ~= '' then
-    redis.call('HSET', KEYS[5], ARGV[2], ARGV[5])
-  end
-  local cursor = tonumber(redis.call('HGET', KEYS[1], 'cursor'))
-  if cursor < parts then
-    next = cursor
-    redis.call('HINCRBY', KEYS[1], 'cursor', 1)
+local parts, done, stopped = tonumber(state[2]), tonumber(state[3]), state[9]
+if redis.call('SETBIT', KEYS[2], ARGV[2], 1) == 1 then
+  return {-1, parts - done, stopped or ''}
+end
+redis.call('HDEL', KEYS[1], 'f' .. ARGV[2])
+done = done + 1
+local rejected, failures, cursor = state[5] + ARGV[4], tonumber(state[10]), tonumber(state[6])
+local changes = {'done', done, 'rows', string.format('%.0f', state[4] + ARGV[3])}
+if ARGV[5] ~= '' then
+  failures = failures + 1
+  redis.call('HSET', KEYS[3], ARGV[2], ARGV[5])
+  changes[#changes + 1] = 'failures'
+  changes[#changes + 1] = failures
+end
+if tonumber(ARGV[4]) > 0 then
+  changes[#changes + 1] = 'rejected'
+  changes[#changes + 1] = string.format('%.0f', rejected)
+end
+if not stopped and done < parts then
+  stopped = rejected > tonumber(state[7]) and 'budget' or failures >= tonumber(ARGV[7]) and 'failures' or nil
+  if stopped then
+    changes[#changes + 1] = 'stopped'
+    changes[#changes + 1] = stopped
   end
 end
-return {next, parts - redis.call('HGET', KEYS[1], 'done')}
+local next = -1
+if not stopped then
+  while state[8] and cursor < parts and redis.call('GETBIT', KEYS[2], cursor) == 1 do
+    cursor = cursor + 1
+  end
+  if cursor < parts then
+    next = cursor
+    changes[#changes + 1] = 'f' .. next
+    changes[#changes + 1] = ARGV[6] .. ' 0 1 -'
+    cursor = cursor + 1
+  end
+  changes[#changes + 1] = 'cursor'
+  changes[#changes + 1] = cursor
+end
+redis.call('HSET', KEYS[1], unpack(changes))
+return {next, parts - done, stopped or ''}

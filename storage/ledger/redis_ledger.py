@@ -12,16 +12,24 @@ from urllib.parse import urlsplit
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from storage.errors import LedgerError, LedgerLost, LedgerUnavailable
-from storage.ledger.base import Completed, Progress, Started
+from storage.errors import LedgerFenced, LedgerLost, LedgerUnavailable
+from storage.ledger.base import Completed, Due, Progress, Recovered, Started, Stopped
 
 LIFE_AFTER_OUTCOME_S = 24 * 3600
 LIFE_S = 30 * 24 * 3600
-"""Bound for a job that never ends; the record is in the bucket."""
+"""Bound for a job that nobody tends; tending it begins the time anew. The record is in the bucket."""
+LONGEST_PATIENCE_S = 3600.0
+MAX_FAILED_PARTS = 100
+"""Failed parts after which a job stops: then not a part is wrong. Bounds the reasons that Redis keeps."""
+STEPS = ("plan", "finalize")
+"""What of a job one process at a time should do."""
+_SCRIPTS = ("begin", "dispatch", "start", "extend", "complete", "close")
 
 
 class RedisLedger:
     """Ledger of all jobs; a job's keys share one hash tag, so that they live on one node of a cluster.
+
+    Times are those of the caller's clock: a clock that is off makes a part run twice, which is harmless.
 
     Parameters
     ----------
@@ -29,10 +37,24 @@ class RedisLedger:
         ``redis://`` or ``rediss://``.
     connect_timeout_s, timeout_s : float
         Seconds to wait for a connection, and for an answer.
+    namespace : str
+        Name of the bucket that the jobs are in, so that several can share one Redis.
+    patience_s : float
+        Seconds after which a part that was dispatched and never started is dispatched again; doubled each time.
     """
 
-    def __init__(self, url: str, *, connect_timeout_s: float = 5, timeout_s: float = 10) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str,
+        connect_timeout_s: float = 5,
+        timeout_s: float = 10,
+        patience_s: float = 120,
+    ) -> None:
         self._address = address(url)
+        self._namespace = namespace
+        self._patience_s = patience_s
         options: dict[str, Any] = {"ssl_cert_reqs": None} if url.startswith("rediss://") else {}
         self._redis = redis.Redis.from_url(
             url,
@@ -44,79 +66,158 @@ class RedisLedger:
             **options,
         )
         folder = Path(__file__).parent
-        self._begin, self._start, self._complete = (
-            self._redis.register_script((folder / f"{name}.lua").read_text()) for name in ("begin", "start", "complete")
-        )
+        self._scripts = {name: self._redis.register_script((folder / f"{name}.lua").read_text()) for name in _SCRIPTS}
 
     def ping(self) -> None:
         """Raise `LedgerUnavailable` where Redis does not answer."""
         with self._translated():
             self._redis.ping()
 
-    def begin(self, job_id: str, plan_sha256: str, parts: int, window: int) -> list[int]:
-        """Open the ledger of a job, once; returns the parts to dispatch now.
+    def begin(
+        self, job_id: str, plan_sha256: str, parts: int, *, budget: int, recovered: Recovered | None = None
+    ) -> bool:
+        """Open the ledger of a job, once; returns whether this call did.
+
+        Parameters
+        ----------
+        budget : int
+            Rows that may be rejected before the job stops.
+        recovered : Recovered, optional
+            What is written already, where the plan is not new.
 
         Raises
         ------
-        LedgerError
+        LedgerFenced
             The ledger is of another plan.
         """
-        keys = _keys(job_id)
-        with self._translated():
-            first = self._begin(keys=keys[:3], args=[plan_sha256, parts, window])
-            for key in keys:
-                self._redis.expire(key, LIFE_S)
-        return [int(part) for part in first]
+        known = recovered or Recovered(done=frozenset(), rows=0, rejected=0)
+        arguments = [
+            plan_sha256, parts, budget, len(known.done), known.rows, known.rejected,
+            _bitmap(known.done, parts) if recovered else b"",
+        ]  # fmt: skip
+        opened = self._run("begin", self._keys(job_id)[:2], arguments)
+        self._keep(job_id)
+        return bool(opened)
 
-    def start(self, job_id: str, plan_sha256: str, part: int, lease_s: float) -> Started:
-        """Note that somebody scores `part` for up to `lease_s` seconds."""
-        with self._translated():
-            done, attempt, left = self._start(keys=_keys(job_id)[:4], args=[plan_sha256, part, time.time() + lease_s])
-        return Started(done=bool(done), attempt=int(attempt), all_done=int(left) == 0)
+    def dispatch(self, job_id: str, plan_sha256: str, window: int) -> Due:
+        """Claim the parts to put into the queue now: lost ones, and new ones up to `window` in flight."""
+        arguments = [plan_sha256, window, time.time(), self._patience_s, LONGEST_PATIENCE_S]
+        left, stopped, *parts = self._run("dispatch", self._keys(job_id)[:2], arguments)
+        self._keep(job_id)
+        return Due(parts=tuple(map(int, parts)), all_done=int(left) == 0, stopped=stopped)
 
-    def release(self, job_id: str, part: int) -> None:
-        """Take back a start that ended in a transient error: it is no attempt."""
-        _, _, leases, attempts, _ = _keys(job_id)
-        with self._translated():
-            self._redis.zrem(leases, part)
-            self._redis.hincrby(attempts, str(part), -1)
+    def start(self, job_id: str, plan_sha256: str, part: int, holder: str, lease_s: float) -> Started:
+        """Lease `part` for `lease_s` seconds to `holder`, who may also take over a lease of its own."""
+        now = time.time()
+        to_do, attempt, left, may_exist = self._run(
+            "start", self._keys(job_id)[:2], [plan_sha256, part, now, f"{now + lease_s:.3f}", holder]
+        )
+        return Started(
+            to_do=to_do, attempt=int(attempt), all_done=int(left) == 0, result_may_exist=bool(int(may_exist))
+        )
+
+    def renew(self, job_id: str, plan_sha256: str, part: int, holder: str, lease_s: float) -> bool:
+        """Lease `part` for `lease_s` more seconds; returns whether `holder` still had it."""
+        until = f"{time.time() + lease_s:.3f}"
+        return bool(self._run("extend", self._keys(job_id)[:1], [plan_sha256, part, holder, until, 0]))
+
+    def release(self, job_id: str, plan_sha256: str, part: int, holder: str) -> None:
+        """Take back a start that ended in a transient error, whose message comes again: it was no attempt."""
+        until = f"{time.time() + self._patience_s:.3f}"
+        self._run("extend", self._keys(job_id)[:1], [plan_sha256, part, holder, until, 1])
 
     def complete(
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
     ) -> Completed:
         """Count a part, once; a second call changes nothing and is given no next part."""
+        until = f"{time.time() + self._patience_s:.3f}"
+        next_part, left, stopped = self._run(
+            "complete", self._keys(job_id), [plan_sha256, part, rows, rejected, failure, until, MAX_FAILED_PARTS]
+        )
+        return Completed(
+            next_part=None if int(next_part) < 0 else int(next_part), all_done=int(left) == 0, stopped=stopped
+        )
+
+    def stopped(self, job_id: str) -> bool:
+        """Whether the job wants no more of what is being scored: cancelled, or over its budget."""
         with self._translated():
-            next_part, left = self._complete(keys=_keys(job_id), args=[plan_sha256, part, rows, rejected, failure])
-        return Completed(next_part=None if next_part < 0 else int(next_part), all_done=int(left) == 0)
+            return self._redis.hget(self._keys(job_id)[0], "stopped") is not None
 
     def close(self, job_id: str) -> None:
         """Note that the outcome is written, and let the ledger fade."""
-        keys = _keys(job_id)
+        self._run("close", self._keys(job_id), [LIFE_AFTER_OUTCOME_S])
+
+    def forget(self, job_id: str) -> None:
+        """Remove a job's ledger, to begin again from what is in the bucket."""
         with self._translated():
-            self._redis.hset(keys[0], "closed", "1")
-            for key in keys:
-                self._redis.expire(key, LIFE_AFTER_OUTCOME_S)
+            claims = [self._claim_key(job_id, step) for step in STEPS]
+            self._redis.delete(*self._keys(job_id), *claims)
 
     def progress(self, job_id: str) -> Progress | None:
         """How far a job is; None where Redis knows nothing of it."""
-        state_key, *_, failed_key = _keys(job_id)
+        state_key, _, failed_key = self._keys(job_id)
         with self._translated():
             state = cast(dict[str, str], self._redis.hgetall(state_key))
-            failed = cast(dict[str, str], self._redis.hgetall(failed_key))
+            failed = cast(dict[str, str], self._redis.hgetall(failed_key)) if state.get("failures", "0") != "0" else {}
         if "plan" not in state:
             return None
         return Progress(
             parts=int(state["parts"]),
             parts_done=int(state["done"]),
-            parts_failed=len(failed),
             rows=int(state["rows"]),
             rejected=int(state["rejected"]),
             failures={int(part): reason for part, reason in failed.items()},
-            closed="closed" in state,
+            in_flight=sum(name[0] == "f" and name[1:].isdigit() for name in state),
+            stopped=cast(Stopped, state.get("stopped", "")),
         )
+
+    def claim(self, job_id: str, step: str, seconds: float, *, again: bool = False) -> bool:
+        """Claim a step of a job that one process at a time should do; returns whether the caller has it.
+
+        Parameters
+        ----------
+        seconds : float
+            When it is free again, should nobody come back to it.
+        again : bool
+            Take it, or go on with it, whoever had it.
+        """
+        with self._translated():
+            taken = self._redis.set(self._claim_key(job_id, step), "1", px=max(1, int(1000 * seconds)), nx=not again)
+        return bool(taken)
+
+    def unclaim(self, job_id: str, step: str) -> None:
+        """Let others claim a step."""
+        with self._translated():
+            self._redis.delete(self._claim_key(job_id, step))
+
+    def note_processes(self, count: int, seconds: float) -> None:
+        """Remember for a while how many processes there are to score parts."""
+        with self._translated():
+            self._redis.set(f"scoreline:{{{self._namespace}}}:processes", count, px=int(1000 * seconds))
+
+    def processes(self) -> int:
+        """How many processes there were when somebody counted; 0 where nobody did lately."""
+        with self._translated():
+            return int(cast(str | None, self._redis.get(f"scoreline:{{{self._namespace}}}:processes")) or 0)
 
     def __repr__(self) -> str:
         return f"RedisLedger({self._address!r})"
+
+    def _run(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
+        with self._translated():
+            return self._scripts[script](keys=keys, args=arguments)
+
+    def _keep(self, job_id: str) -> None:
+        with self._translated(), self._redis.pipeline(transaction=False) as pipe:
+            for key in self._keys(job_id):
+                pipe.expire(key, LIFE_S)
+            pipe.execute()
+
+    def _keys(self, job_id: str) -> list[str]:
+        return [f"scoreline:{{{self._namespace}/{job_id}}}:{kind}" for kind in ("state", "done", "failed")]
+
+    def _claim_key(self, job_id: str, step: str) -> str:
+        return f"scoreline:{{{self._namespace}/{job_id}}}:{step}"
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -124,7 +225,7 @@ class RedisLedger:
             yield
         except ResponseError as error:
             if "ANOTHERPLAN" in str(error):
-                raise LedgerError("the ledger in Redis is of another plan than this job's") from error
+                raise LedgerFenced("the ledger in Redis is of another plan than this job's") from error
             if "LOST" in str(error):
                 raise LedgerLost("Redis knows nothing of this job any more: it was emptied") from error
             raise LedgerUnavailable(f"Redis at {self._address} refused: {error}") from error
@@ -142,5 +243,9 @@ def address(url: str) -> str:
     return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
 
 
-def _keys(job_id: str) -> list[str]:
-    return [f"scoreline:{{{job_id}}}:{kind}" for kind in ("state", "done", "leases", "attempts", "failed")]
+def _bitmap(done: frozenset[int], parts: int) -> bytes:
+    """Bits as SETBIT numbers them: part 0 is the highest bit of the first byte."""
+    bits = bytearray(parts // 8 + 1)
+    for part in done:
+        bits[part >> 3] |= 0x80 >> (part & 7)
+    return bytes(bits)

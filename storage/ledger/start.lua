@@ -1,15 +1,24 @@
--- Notes that a part is under way. KEYS: state, done, leases, attempts. ARGV: plan digest, part, lease end (s).
--- Returns {done before, attempt, parts left}.
-local digest = redis.call('HGET', KEYS[1], 'plan')
-if not digest then
+-- Leases a part. KEYS: state, done. ARGV: plan digest, part, now (s), end of the lease (s), who asks.
+-- Returns {what to do, attempt, parts left, 1 where a result may exist}. What to do: 'run'; 'done' (was finished
+-- before); 'busy' (another holds the lease); 'stopped'; 'unknown' (its turn has not come: it will be sent again).
+local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'stopped', 'rebuilt', 'f' .. ARGV[2])
+if not state[1] then
   return redis.error_reply('LOST')
 end
-if digest ~= ARGV[1] then
+if state[1] ~= ARGV[1] then
   return redis.error_reply('ANOTHERPLAN')
 end
-local left = redis.call('HGET', KEYS[1], 'parts') - redis.call('HGET', KEYS[1], 'done')
-if redis.call('GETBIT', KEYS[2], ARGV[2]) == 1 then
-  return {1, 0, left}
+local left = state[2] - state[3]
+if state[4] then
+  return {'stopped', 0, left, 0}
 end
-redis.call('ZADD', KEYS[3], ARGV[3], ARGV[2])
-return {0, redis.call('HINCRBY', KEYS[4], ARGV[2], 1), left}
+if not state[6] then
+  return {redis.call('GETBIT', KEYS[2], ARGV[2]) == 1 and 'done' or 'unknown', 0, left, 0}
+end
+local deadline, attempts, sent, holder = string.match(state[6], '^(%S+) (%d+) (%d+) (%S+)$')
+if holder ~= '-' and holder ~= ARGV[5] and tonumber(deadline) > tonumber(ARGV[3]) then
+  return {'busy', tonumber(attempts), left, 0}
+end
+attempts = attempts + 1
+redis.call('HSET', KEYS[1], 'f' .. ARGV[2], string.format('%s %d %d %s', ARGV[4], attempts, sent, ARGV[5]))
+return {'run', attempts, left, (state[5] or attempts > 1) and 1 or 0}

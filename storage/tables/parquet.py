@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,49 +28,80 @@ class Footer:
     """Uncompressed bytes of each row group."""
 
 
-def read_footer(store: ObjectStore, key: str, size: int, etag: str) -> Footer:
-    """Read the footer alone.
+class ParquetReader:
+    """Reads Parquet objects by ranges; the footer of an object is asked for once, however many parts read it.
 
-    Raises
-    ------
-    UnreadableInput
-        The object is no Parquet file.
+    Thread-safe, but for what it hands out.
+
+    Parameters
+    ----------
+    footer_bytes : int
+        Encoded size of the footers to remember; decoded they take some ten times that.
     """
-    metadata = _open(store, key, size, etag).metadata
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    return Footer(
-        schema=metadata.schema.to_arrow_schema(),
-        group_rows=tuple(group.num_rows for group in groups),
-        group_bytes=tuple(group.total_byte_size for group in groups),
-    )
 
+    def __init__(self, footer_bytes: int = 4 << 20) -> None:
+        self._room = footer_bytes
+        self._footers: OrderedDict[tuple[str, str], pq.FileMetaData] = OrderedDict()
+        self._lock = threading.Lock()
 
-def read_batches(
-    store: ObjectStore,
-    key: str,
-    size: int,
-    etag: str,
-    *,
-    row_groups: Sequence[int],
-    columns: Sequence[str],
-    batch_rows: int,
-) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of some row groups in order, in batches of up to `batch_rows` rows.
+    def footer(self, store: ObjectStore, key: str, size: int, etag: str) -> Footer:
+        """Read the footer alone.
 
-    Raises
-    ------
-    UnreadableInput
-        The bytes cannot be decoded.
-    InputChanged
-        The object is not the one with `etag` any more.
-    """
-    file = _open(store, key, size, etag)
-    try:
-        yield from file.iter_batches(
-            batch_size=batch_rows, row_groups=list(row_groups), columns=list(columns), use_threads=False
+        Raises
+        ------
+        UnreadableInput
+            The object is no Parquet file.
+        """
+        metadata = self._open(store, key, size, etag).metadata
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        return Footer(
+            schema=metadata.schema.to_arrow_schema(),
+            group_rows=tuple(group.num_rows for group in groups),
+            group_bytes=tuple(group.total_byte_size for group in groups),
         )
-    except (pa.ArrowException, OSError) as error:
-        raise UnreadableInput(f"{store.uri(key)} cannot be decoded: {_one_line(error)}") from error
+
+    def read_batches(
+        self,
+        store: ObjectStore,
+        key: str,
+        size: int,
+        etag: str,
+        *,
+        row_groups: Sequence[int],
+        columns: Sequence[str],
+        batch_rows: int,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of some row groups in order, in batches of up to `batch_rows` rows.
+
+        Raises
+        ------
+        UnreadableInput
+            The bytes cannot be decoded.
+        InputChanged
+            The object is not the one with `etag` any more.
+        """
+        file = self._open(store, key, size, etag)
+        try:
+            yield from file.iter_batches(
+                batch_size=batch_rows, row_groups=list(row_groups), columns=list(columns), use_threads=False
+            )
+        except (pa.ArrowException, OSError) as error:
+            raise UnreadableInput(f"{store.uri(key)} cannot be decoded: {_one_line(error)}") from error
+
+    def _open(self, store: ObjectStore, key: str, size: int, etag: str) -> pq.ParquetFile:
+        name = (store.uri(key), etag)
+        with self._lock:
+            known = self._footers.get(name)
+        try:
+            file = pq.ParquetFile(RangedFile(store, key, size, etag), metadata=known, pre_buffer=True)
+        except (pa.ArrowException, OSError) as error:
+            raise UnreadableInput(f"{store.uri(key)} is not a Parquet file: {_one_line(error)}") from error
+        if known is None:
+            with self._lock:
+                self._footers[name] = file.metadata
+                while sum(footer.serialized_size for footer in self._footers.values()) > self._room:
+                    self._footers.popitem(last=False)
+        return file
 
 
 def write(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
@@ -84,13 +117,6 @@ def write(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(dict(metadata)), sink, compression=COMPRESSION)
     return bytes(sink.getvalue())
-
-
-def _open(store: ObjectStore, key: str, size: int, etag: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(RangedFile(store, key, size, etag), pre_buffer=True)
-    except (pa.ArrowException, OSError) as error:
-        raise UnreadableInput(f"{store.uri(key)} is not a Parquet file: {_one_line(error)}") from error
 
 
 def _one_line(error: BaseException) -> str:

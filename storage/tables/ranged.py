@@ -26,6 +26,9 @@ class RangedFile(io.RawIOBase):
         The object was replaced or deleted.
     """
 
+    WHOLE_BYTES = 256 << 10
+    """Objects up to this size are read whole with one request: a request costs more than these bytes."""
+
     def __init__(self, store: ObjectStore, key: str, size: int, etag: str) -> None:
         super().__init__()
         self._store = store
@@ -33,6 +36,7 @@ class RangedFile(io.RawIOBase):
         self._size = size
         self._etag = etag
         self._position = 0
+        self._whole: bytes | None = None
 
     def readable(self) -> bool:
         """Whether bytes can be read: always."""
@@ -57,15 +61,20 @@ class RangedFile(io.RawIOBase):
         stop = self._size if size is None or size < 0 else min(self._position + size, self._size)
         if stop <= self._position:
             return b""
+        if self._whole is None and self._size <= self.WHOLE_BYTES:
+            self._whole = self._get(0, self._size)
+        data = self._get(self._position, stop) if self._whole is None else self._whole[self._position : stop]
+        self._position += len(data)
+        return data
+
+    def _get(self, start: int, stop: int) -> bytes:
         try:
-            data = self._store.get(self._key, byte_range=(self._position, stop), if_match=self._etag).data
+            return self._store.get(self._key, byte_range=(start, stop), if_match=self._etag).data
         except (PreconditionFailed, ObjectNotFound) as error:
             raise InputChanged(
                 f"{self._store.uri(self._key)} was replaced or deleted after the job was planned: "
                 "submit a new job for the new object"
             ) from error
-        self._position += len(data)
-        return data
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer is wider
         """Fill `buffer`; 0 at the end."""

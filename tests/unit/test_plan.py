@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from tasks.plan import InputFile, Plan, cut
+from tasks.plan import InputFile, cut
 
 
 def file(key: str, *rows: int) -> InputFile:
@@ -43,9 +43,3 @@ def test_every_row_is_in_exactly_one_part_whatever_the_files() -> None:
             for row in range(piece.first_row, piece.first_row + piece.rows)
         ]
         assert rows == [(item.key, row) for item in files for row in range(sum(item.group_rows))]
-
-
-def test_a_plan_survives_its_encoding() -> None:
-    plan = Plan(parts=cut([file("a", 1, 2)]), features=("x",), keep=("id",), schema="")
-    assert Plan.from_bytes(plan.to_bytes()) == plan
-    assert plan.to_bytes() == plan.to_bytes()

@@ -1,4 +1,4 @@
-"""``scoreline submit | status | watch | jobs``."""
+"""``scoreline submit | status | watch | jobs | cancel | resume | reconcile``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from storage.models.manifest import METHODS
 from tasks.client import Client
 from tasks.spec import Status
 
-EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3}
+EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4}
 
 
 @click.command()
@@ -28,10 +28,14 @@ EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3}
 @click.option("--features", metavar="A,B", help="Columns to score, for a model fitted without column names.")
 @click.option("--job-id", metavar="ID", help="The same id twice is one job. [made from the time]")
 @click.option("--max-rejected", default="1%", show_default=True, metavar="N|P%", help="Rows that may be rejected.")
+@click.option("--part-rows", type=click.IntRange(1), metavar="N",
+              help="Rows that a part aims at; at least a row group. [131072]")  # fmt: skip
+@click.option("--max-attempts", type=click.IntRange(1), default=3, show_default=True, metavar="N",
+              help="Times a part is begun before it fails, where its process dies each time.")  # fmt: skip
 @click.option("--watch", "follow", is_flag=True, help="Show progress until the job has ended.")
 def submit(
     model: str, input: str, output: str | None, method: str | None, keep: str, features: str | None,
-    job_id: str | None, max_rejected: str, follow: bool,
+    job_id: str | None, max_rejected: str, part_rows: int | None, max_attempts: int, follow: bool,
 ) -> None:  # fmt: skip
     """Score INPUT with MODEL.
 
@@ -40,6 +44,7 @@ def submit(
     client = Client.from_env()
     job = client.submit(
         model, input, output=output, method=method, keep=keep, job_id=job_id, max_rejected=max_rejected,
+        part_rows=part_rows, max_attempts=max_attempts,
         features=[name.strip() for name in features.split(",")] if features else None,
     )  # fmt: skip
     click.echo(job.job_id)
@@ -64,6 +69,44 @@ def status(job: str, as_json: bool) -> None:
 def watch(job: str) -> None:
     """Show progress of JOB until it has ended; the exit code is its outcome."""
     sys.exit(follow_job(Client.from_env(), job))
+
+
+@click.command()
+@click.argument("job")
+def cancel(job: str) -> None:
+    """End JOB now. What is written stays; `scoreline resume` goes on from there."""
+    _show(Client.from_env().cancel(job))
+
+
+@click.command()
+@click.argument("job")
+@click.option("--max-rejected", metavar="N|P%", help="Rows that may be rejected from now on. [as before]")
+@click.option("--watch", "follow", is_flag=True, help="Show progress until the job has ended.")
+def resume(job: str, max_rejected: str | None, follow: bool) -> None:
+    """Run what is missing of JOB, which failed or was cancelled.
+
+    Nothing is scored twice. Model and input objects stay those that the job pinned: mend what was wrong with them in
+    place, or submit a new job.
+    """
+    client = Client.from_env()
+    now = client.resume(job, max_rejected=max_rejected)
+    if follow:
+        sys.exit(follow_job(client, job))
+    _show(now)
+
+
+@click.command()
+def reconcile() -> None:
+    """Look after all jobs under way, as the clock does every minute.
+
+    Rebuilds the ledger of a job from the bucket where Redis lost it, dispatches parts whose message or worker got lost,
+    and finalizes what is complete. Harmless at any moment.
+    """
+    report = Client.from_env().reconcile()
+    for job_id, done in report.items():
+        click.echo(f"{job_id}: {done}")
+    click.echo(f"{len(report)} jobs under way", err=True)
+    sys.exit(any(done.startswith("failed") for done in report.values()))
 
 
 @click.command()

@@ -21,7 +21,7 @@ def cli() -> None:
     Score your own data:                      scoreline models publish churn --model model.joblib --alias champion
                                               scoreline submit churn@champion s3://bucket/in/ --watch
 
-    Exit codes: 0 succeeded, 1 failed, 2 usage, 3 partial (some rows were rejected).
+    Exit codes: 0 succeeded, 1 failed, 2 usage, 3 partial (some rows were rejected), 4 cancelled.
     """
 
 
@@ -30,6 +30,9 @@ cli.add_command(jobs.submit)
 cli.add_command(jobs.status)
 cli.add_command(jobs.watch)
 cli.add_command(jobs.jobs)
+cli.add_command(jobs.cancel)
+cli.add_command(jobs.resume)
+cli.add_command(jobs.reconcile)
 cli.add_command(doctor.doctor)
 cli.add_command(dev.dev)
 cli.add_command(dev.demo)

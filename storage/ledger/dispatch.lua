@@ -1,0 +1,50 @@
+-- Claims the parts that whoever calls has to put into the queue: those whose message or worker seems lost, and new
+-- ones up to the window. KEYS: state, done. ARGV: plan digest, window, now (s), patience (s), longest patience (s).
+-- A flight is 'until attempts sent holder': in the state hash under f<part>, from dispatch to completion.
+-- Returns {parts left, stopped or '', part, part, ...}.
+local state = redis.call('HGETALL', KEYS[1])
+local field, flights, count = {}, {}, 0
+for i = 1, #state, 2 do
+  field[state[i]] = state[i + 1]
+  if string.sub(state[i], 1, 1) == 'f' and tonumber(string.sub(state[i], 2)) then
+    flights[state[i]] = state[i + 1]
+    count = count + 1
+  end
+end
+if not field.plan then
+  return redis.error_reply('LOST')
+end
+if field.plan ~= ARGV[1] then
+  return redis.error_reply('ANOTHERPLAN')
+end
+local parts, cursor = tonumber(field.parts), tonumber(field.cursor)
+local answer = {parts - field.done, field.stopped or ''}
+if field.stopped then
+  return answer
+end
+local now, patience, longest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local changes = {}
+local function send(part, attempts, sent)
+  -- each message that nobody answers is waited for twice as long: the queue may only be full
+  local wait = math.min(longest, patience * 2 ^ sent)
+  changes[#changes + 1] = 'f' .. part
+  changes[#changes + 1] = string.format('%.3f %d %d -', now + wait, attempts, sent + 1)
+  answer[#answer + 1] = part
+end
+for name, flight in pairs(flights) do
+  local deadline, attempts, sent = string.match(flight, '^(%S+) (%d+) (%d+)')
+  if tonumber(deadline) <= now then
+    send(tonumber(string.sub(name, 2)), tonumber(attempts), tonumber(sent))
+  end
+end
+while count < tonumber(ARGV[2]) and cursor < parts do
+  if not field.rebuilt or redis.call('GETBIT', KEYS[2], cursor) == 0 then
+    send(cursor, 0, 0)
+    count = count + 1
+  end
+  cursor = cursor + 1
+end
+changes[#changes + 1] = 'cursor'
+changes[#changes + 1] = cursor
+redis.call('HSET', KEYS[1], unpack(changes))
+return answer

@@ -1,0 +1,17 @@
+-- Moves the end of a lease that the caller still holds. KEYS: state.
+-- ARGV: plan digest, part, who holds it, new end (s), 1 to give it back: nobody holds it, and it was no attempt.
+-- Returns 1 where it was held.
+local state = redis.call('HMGET', KEYS[1], 'plan', 'f' .. ARGV[2])
+if state[1] ~= ARGV[1] or not state[2] then
+  return 0
+end
+local attempts, sent, holder = string.match(state[2], '^%S+ (%d+) (%d+) (%S+)$')
+if holder ~= ARGV[3] then
+  return 0
+end
+if ARGV[5] == '1' then
+  attempts = attempts - 1
+  holder = '-'
+end
+redis.call('HSET', KEYS[1], 'f' .. ARGV[2], string.format('%s %d %d %s', ARGV[4], attempts, sent, holder))
+return 1

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from storage import keys
+from storage.errors import ObjectNotFound, RecordCorrupt
+from storage.objects.base import StoredObject
+from storage.objects.directory import DirectoryStore
+from tasks.plan import Columns, Part, Slice
+from tasks.plan_file import BLOCK_PARTS, PlanFile, encode
+
+COLUMNS = Columns(features=("x", "größe"), keep=("id",), schema="c2NoZW1h")
+
+
+class Counting(DirectoryStore):
+    """Notes how many bytes each read asked for."""
+
+    def __init__(self, root: Path, bucket: str) -> None:
+        super().__init__(root, bucket)
+        self.reads: list[int] = []
+
+    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
+        got = super().get(key, byte_range=byte_range, if_match=if_match)
+        self.reads.append(len(got.data))
+        return got
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Counting:
+    return Counting(tmp_path, "bucket")
+
+
+def parts_of(count: int) -> list[Part]:
+    return [
+        Part(
+            slices=tuple(
+                Slice(key=f"in/{n // 7:06}-{n * 2654435761 % 2**32:08x}.parquet", size=9 * n, etag=f"{n // 7:032x}",
+                      groups=(n, n + 1 + extra), first_row=n, rows=n % 5)
+                for extra in range(1 + n % 3)
+            )
+        )
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def put(store: Counting, parts: Sequence[Part], warnings: Sequence[str] = ()) -> PlanFile:
+    store.put(keys.plan("job"), encode(COLUMNS, parts, warnings))
+    return PlanFile(store, "job")
+
+
+@pytest.mark.parametrize("count", [0, 1, BLOCK_PARTS, BLOCK_PARTS + 1, 3 * BLOCK_PARTS + 7])
+def test_a_plan_survives_its_encoding(store: Counting, count: int) -> None:
+    parts = parts_of(count)
+    plan = put(store, parts, ["skewed"])
+    assert (plan.columns, plan.warnings, plan.parts) == (COLUMNS, ("skewed",), count)
+    assert plan.rows == sum(part.rows for part in parts)
+    assert list(plan) == parts
+    assert [plan.part(n) for n in range(count)] == parts
+    assert encode(COLUMNS, parts, ["skewed"]) == encode(COLUMNS, parts, ["skewed"])
+
+
+def test_of_a_large_plan_a_part_needs_little(store: Counting) -> None:
+    plan = put(store, parts_of(100_000))
+    whole = store.head(keys.plan("job")).size
+    plan.part(54_321)
+    plan.part(54_322)
+    assert len(store.reads) == 2
+    assert sum(store.reads) < whole / 5
+
+
+def test_a_header_longer_than_the_first_read_is_read_on(store: Counting) -> None:
+    columns = Columns(features=tuple(f"{n * 2654435761 % 2**64:016x}" for n in range(20_000)), keep=(), schema="")
+    store.put(keys.plan("job"), encode(columns, parts_of(3)))
+    plan = PlanFile(store, "job")
+    assert plan.columns == columns
+    assert plan.part(2) == parts_of(3)[2]
+
+
+def test_the_digest_covers_every_part(store: Counting, tmp_path: Path) -> None:
+    parts = parts_of(BLOCK_PARTS + 2)
+    first = put(store, parts).sha256
+    parts[-1], parts[-2] = parts[-2], parts[-1]
+    assert put(Counting(tmp_path / "other", "bucket"), parts).sha256 != first
+
+
+def test_a_block_that_differs_from_the_header_is_refused(store: Counting) -> None:
+    data = bytearray(encode(COLUMNS, parts_of(20_000)))
+    data[-20] ^= 1
+    store.put(keys.plan("job"), bytes(data))
+    plan = PlanFile(store, "job")
+    assert plan.part(0) == parts_of(1)[0]
+    with pytest.raises(RecordCorrupt, match="part 19968"):
+        plan.part(19_999)
+
+
+@pytest.mark.parametrize(
+    "data", [b"no gzip", gzip.compress(b"no json"), gzip.compress(b"{}"), encode(COLUMNS, [])[:20]]
+)
+def test_what_is_no_plan_is_named(store: Counting, data: bytes) -> None:
+    store.put(keys.plan("job"), data)
+    with pytest.raises(RecordCorrupt, match="plan"):
+        PlanFile(store, "job")
+
+
+def test_a_part_that_is_not_there_and_a_plan_that_is_not_there_are_named(store: Counting) -> None:
+    with pytest.raises(ObjectNotFound):
+        PlanFile(store, "job")
+    with pytest.raises(RecordCorrupt, match="none of number 3"):
+        put(store, parts_of(3)).part(3)
+
+
+def test_any_tool_can_read_a_plan() -> None:
+    lines = gzip.decompress(encode(COLUMNS, parts_of(2))).decode().splitlines()
+    assert [sorted(json.loads(line)) for line in lines] == [
+        ["blocks", "features", "keep", "parts", "rows", "schema", "warnings"], ["objects", "parts"],
+    ]  # fmt: skip
