@@ -100,8 +100,8 @@ def tend(dispatcher: Dispatcher, job_id: str) -> str:
     if due is None or due.stopped == "closed":
         if _cleared(dispatcher, job_id):  # it ended meanwhile
             return "ended"
-        # The ledger is gone, of another plan, or of an earlier run: the bucket is the record.
-        dispatcher.ledger.forget(job_id)
+        if due is not None:  # of an earlier run
+            dispatcher.ledger.forget(job_id)
         open_ledger(dispatcher, job_id, recover(dispatcher, documents))
         log.warning("ledger.rebuilt", extra={"job_id": job_id})
         due = dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
@@ -126,7 +126,11 @@ def open_ledger(dispatcher: Dispatcher, job_id: str, recovered: Recovered | None
     plan = documents.plan
     run, _ = read_run(dispatcher.buckets.main, job_id)
     budget = budget_rows(run.max_rejected or documents.job.spec.max_rejected, plan.rows)
-    dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
+    try:
+        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
+    except LedgerFenced:  # the bucket is the record: a ledger of another plan is stale
+        dispatcher.ledger.forget(job_id)
+        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
 
 
 def recover(dispatcher: Dispatcher, documents: Documents) -> Recovered:

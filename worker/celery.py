@@ -29,7 +29,10 @@ MAX_RETRIES = 20
 LONGEST_RETRY_S = 60
 RETRY_DELAY_S = 2
 """After the process of a part died."""
+SOFT_SHUTDOWN_S = 8
+"""Of the 30 s that a dyno has: a part about to be written is written, the others are soon back in the queue."""
 PROCESSES_KNOWN_S = 600
+PROCESSES_COUNTED_EVERY_S = 30
 
 _queue = QueueSettings.from_env(os.environ)
 _worker = WorkerSettings.from_env(os.environ)
@@ -58,7 +61,7 @@ app.conf.update(
             "health_check_interval": 25,
         },
     ),
-    worker_soft_shutdown_timeout=20,  # a dyno is killed 30 s after its SIGTERM
+    worker_soft_shutdown_timeout=SOFT_SHUTDOWN_S,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,  # a worker without its broker waits for it
     broker_pool_limit=2,  # a cap: a child uses one; `inspect` holds two at once, and would wait for ever with one
@@ -152,5 +155,6 @@ def finalize(self: Task[Any, Any], job_id: str) -> None:
 def reconcile() -> None:
     """Do for every job under way what is due; the clock asks for it, and each worker when it starts."""
     engine = lifecycle.engine(app)
-    engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)
+    if engine.ledger.claim("workers", "count", PROCESSES_COUNTED_EVERY_S):
+        engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)
     dispatch.reconcile(engine)

@@ -172,10 +172,12 @@ class RedisLedger:
         )
 
     def claim(self, job_id: str, step: str, seconds: float, *, again: bool = False) -> bool:
-        """Claim a step of a job that one process at a time should do; returns whether the caller has it.
+        """Claim a step that one process at a time should do; returns whether the caller has it.
 
         Parameters
         ----------
+        job_id, step : str
+            What is claimed: `STEPS` of a job, or something else that is done for all.
         seconds : float
             When it is free again, should nobody come back to it.
         again : bool

@@ -53,8 +53,8 @@ def upload(
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="upload")
         try:
             parts = list(pool.map(send, itertools.count(1), split(data)))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)  # a part that arrives after the abort would stay for ever
+        finally:  # a dyno that is told to stop has 30 s: the abort does not wait for what is on its way
+            pool.shutdown(wait=False, cancel_futures=True)
         condition = {"IfNoneMatch": "*"} if create_only else {}
         answer = ask(client.complete_multipart_upload, **open_upload, MultipartUpload={"Parts": parts}, **condition)
         done = True

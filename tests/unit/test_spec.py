@@ -6,7 +6,7 @@ import pytest
 
 from storage.errors import InvalidRequest
 from storage.models.manifest import PinnedModel
-from tasks.spec import Job, JobSpec
+from tasks.spec import Job, JobSpec, budget_rows
 
 SPEC = JobSpec(job_id="j1", model="m@champion", input="s3://data/in/", output="s3://data/out/")
 
@@ -16,16 +16,17 @@ SPEC = JobSpec(job_id="j1", model="m@champion", input="s3://data/in/", output="s
     [
         ("job_id", "../up"), ("job_id", ""), ("model", "a@b@c"), ("model", "a/b"), ("input", "/etc/passwd"),
         ("input", "s3://data/../x"), ("output", "s3://data/out"), ("method", "fit"), ("max_rejected", "some"),
+        ("part_rows", 0), ("part_rows", "9"), ("max_attempts", 0), ("max_attempts", True),
     ],
 )  # fmt: skip
-def test_what_is_malformed_is_refused(field: str, value: str) -> None:
+def test_what_is_malformed_is_refused(field: str, value: object) -> None:
     with pytest.raises(InvalidRequest):
         replace(SPEC, **{field: value}).check()
 
 
 def test_the_budget_is_a_count_or_a_percentage() -> None:
-    assert replace(SPEC, max_rejected="7").budget(1000) == 7
-    assert replace(SPEC, max_rejected="2.5%").budget(1000) == 25
+    assert budget_rows("7", 1000) == 7
+    assert budget_rows("2.5%", 1000) == 25
 
 
 def test_a_job_survives_its_encoding() -> None:

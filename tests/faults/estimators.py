@@ -1,0 +1,49 @@
+"""Estimators whose predictions are exact and whose manners can be bad."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+
+
+SAMPLE_ROWS = 64
+
+
+class Paced(RegressorMixin, BaseEstimator):
+    """Answers ``3 x + 1`` after a while.
+
+    Parameters
+    ----------
+    seconds : float
+        Time that a call takes; the few rows that a planner scores as a sample take none.
+    kills_at : float, optional
+        A value that makes the process kill itself, as the kernel does where memory runs out.
+    refuses_from : float, optional
+        Such a value, and any larger one, is refused with an error.
+    """
+
+    def __init__(self, seconds: float = 0.0, kills_at: float | None = None, refuses_from: float | None = None) -> None:
+        self.seconds = seconds
+        self.kills_at = kills_at
+        self.refuses_from = refuses_from
+
+    def fit(self, x: Any, y: Any = None) -> Self:
+        self.feature_names_in_ = np.asarray(x.columns, dtype=object)
+        self.n_features_in_ = x.shape[1]
+        return self
+
+    def predict(self, x: Any) -> Any:
+        values = np.asarray(x)[:, 0]
+        if self.kills_at is not None and (values == self.kills_at).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.refuses_from is not None and (values >= self.refuses_from).any():
+            raise ValueError(f"x is {self.refuses_from} or more")
+        deadline = time.monotonic() + (self.seconds if len(values) > SAMPLE_ROWS else 0)
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, 0.01))
+        return 3 * values + 1

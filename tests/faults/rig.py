@@ -1,0 +1,221 @@
+"""A stack of its own with short patience, a job to spoil, and the invariants that have to hold in the end."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import boto3
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import redis
+
+from storage import keys
+from storage.models.manager import ModelStorageManager
+from storage.objects.base import ObjectStore
+from tasks.client import Client
+from tasks.plan_file import PlanFile
+from tasks.records import read_job
+from tasks.spec import Status, parse_uri
+from tests.faults.chaos import OBSERVER
+from tests.faults.estimators import Paced
+from worker.dev.stack import Stack
+
+QUEUE = "scoreline"
+HASTE = {
+    "PART_LEASE_SECONDS": "3",
+    "PART_PATIENCE_SECONDS": "4",
+    "RECONCILE_SECONDS": "1",
+    "R2_TIMEOUT_SECONDS": "2",
+}
+
+
+class Rig:
+    """Services, workers and a job; a context manager.
+
+    Parameters
+    ----------
+    folder : Path
+        For logs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._guards: list[Any] = []
+        self.stack = Stack(folder, s3_module="tests.faults.chaos")
+        self.rows = 0
+
+    def __enter__(self) -> Self:
+        self.stack.__enter__()
+        self.environ = self.stack.environ | HASTE | {"R2_ACCESS_KEY_ID": OBSERVER}
+        self.client = Client.from_env(self.environ)
+        self.redis: redis.Redis = redis.Redis.from_url(self.environ["REDIS_URL"])
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for process in self.parents() + self.children():
+            process.kill()
+        self.redis.close()
+        self.client.ledger._redis.close()
+        self.stack.__exit__(*error)
+
+    # What goes in
+
+    def start_worker(self, processes: int = 2) -> None:
+        self._guards.append(self.stack.start_worker(processes, HASTE))
+
+    def start_beat(self) -> None:
+        self.stack.start_beat(HASTE)
+
+    def publish(self, name: str = "paced", **options: Any) -> None:
+        model = Paced(**options).fit(pd.DataFrame({"x": [0.0]}))
+        ModelStorageManager.from_env(self.environ).publish(name, model)
+
+    def put_input(self, parts: int, rows: int = 100, folder: str = "in") -> str:
+        """Write two files of row groups with `rows` rows; returns the prefix."""
+        self.rows = parts * rows
+        for number, groups in enumerate((range(parts // 2), range(parts // 2, parts))):
+            ids = np.arange(groups.start * rows, groups.stop * rows)
+            if len(ids):
+                self.put_table(f"{folder}/{number}.parquet", ids, rows)
+        return self.store.uri(f"{folder}/")
+
+    def put_table(self, key: str, ids: Any, row_group_size: int) -> None:
+        table = pa.table({"id": ids, "x": ids.astype(float)})
+        sink = io.BytesIO()
+        pq.write_table(table, sink, row_group_size=row_group_size)
+        self.store.put(key, sink.getvalue())
+
+    def submit(self, parts: int, *, rows: int = 100, model: str = "paced", **options: Any) -> Status:
+        """Submit a job of that many parts."""
+        uri = self.put_input(parts, rows)
+        return self.client.submit(model, uri, part_rows=rows, **options)
+
+    # What goes wrong
+
+    @property
+    def store(self) -> ObjectStore:
+        return self.client.buckets.main
+
+    def chaos(self, **rules: Any) -> dict[str, Any]:
+        """Tell the S3 server what to do wrong; returns what it did so far."""
+        address = f"{self.environ['R2_ENDPOINT_URL']}/_chaos"
+        request = urllib.request.Request(address, json.dumps(rules).encode(), method="PUT")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return dict(json.load(answer))
+
+    def held(self) -> int:
+        """How many requests the S3 server keeps waiting."""
+        with urllib.request.urlopen(f"{self.environ['R2_ENDPOINT_URL']}/_chaos", timeout=10) as answer:
+            return int(json.load(answer)["held"])
+
+    def parents(self) -> list[psutil.Process]:
+        """Celery's main processes."""
+        found = []
+        for guard in self._guards:
+            try:
+                found += psutil.Process(guard.pid).children()
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+    def children(self) -> list[psutil.Process]:
+        """Pool processes of every worker."""
+        found = []
+        for parent in self.parents():
+            try:
+                found += parent.children()
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+    def wait(self, until: Callable[[], Any], what: str, timeout_s: float = 60) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not until():
+            assert time.monotonic() < deadline, f"{what} did not happen; {self.logs()}"
+            time.sleep(0.03)
+
+    def wait_for_parts(self, job: Status, parts: int) -> None:
+        self.wait(lambda: self.client.status(job.job_id).parts_done >= parts, f"{parts} parts done")
+
+    def wait_for_exit(self, processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+        """Return those that are still there after a while."""
+        return psutil.wait_procs(processes, timeout_s)[1]
+
+    def end(self, job: Status, timeout_s: float = 60) -> Status:
+        try:
+            return list(self.client.watch(job.job_id, timeout_s=timeout_s))[-1]
+        except TimeoutError as error:
+            raise AssertionError(f"{error}: {self.client.status(job.job_id)}; {self.logs()}") from error
+
+    def logs(self) -> str:
+        return "\n".join(log.read_text(errors="replace")[-3000:] for log in self.stack.folder.glob("*worker*.log"))
+
+    def messages(self) -> list[bytes]:
+        """Messages in the queue; those that a worker holds are not among them."""
+        return list(self.redis.lrange(QUEUE, 0, -1))  # type: ignore[arg-type]
+
+    # What has to hold
+
+    def verify(self, job: Status, *, state: str = "succeeded", rejected: tuple[int, ...] = ()) -> None:
+        """Hold a finished job to the invariants: nothing lost, nothing twice, nothing mixed, nothing left over."""
+        assert (job.state, job.error) == (state, ""), self.logs()
+        folder = parse_uri(job.output)[1]
+        listed = {info.key: info.size for info in self.store.list(folder)}
+        manifest = json.loads(self.store.get(keys.results_manifest(folder)).data)
+        ids: list[int] = []
+        refused: list[int] = []
+        for entry in manifest["parts"]:
+            data = self.store.get(entry["key"]).data
+            assert (len(data), hashlib.sha256(data).hexdigest()) == (entry["bytes"], entry["sha256"])
+            table = pq.read_table(io.BytesIO(data))
+            assert table.num_rows == entry["rows"]
+            self.verify_table(job, table)
+            ids += table.column("id").to_pylist()
+            if entry["rejected"]:
+                rows = pq.read_table(io.BytesIO(self.store.get(entry["rejected_key"]).data))
+                assert rows.num_rows == entry["rejected"]
+                refused += rows.column("id").to_pylist()
+        # 1: every input row is in exactly one place, and in input order
+        assert sorted(ids + refused) == list(range(self.rows))
+        assert ids == sorted(ids)
+        assert tuple(refused) == rejected
+        # 4: the manifest is complete and names nothing that is missing, and there is nothing else
+        plan = PlanFile(self.store, job.job_id)
+        assert len(manifest["parts"]) == plan.parts
+        named = {entry["key"] for entry in manifest["parts"]}
+        named |= {entry["rejected_key"] for entry in manifest["parts"] if entry["rejected"]}
+        assert set(listed) == named | {keys.results_manifest(folder), keys.success(folder)}
+        success = json.loads(self.store.get(keys.success(folder)).data)
+        assert (success["rows"], success["rejected"]) == (len(ids), len(refused)) == (job.rows, job.rejected)
+        self.verify_clean(job)
+
+    def verify_table(self, job: Status, table: pa.Table) -> None:
+        """Values equal to in-process predict, and the one model of the job named in the footer."""
+        assert np.array_equal(table.column("prediction"), 3 * table.column("id").to_numpy().astype(float) + 1)
+        footer = table.schema.metadata
+        pinned = read_job(self.store, job.job_id).model
+        assert footer[b"scoreline.manifest_sha256"].decode() == pinned.manifest_sha256
+        assert footer[b"scoreline.job_id"].decode() == job.job_id
+
+    def verify_clean(self, job: Status) -> None:
+        """Check that a job that has ended is under way nowhere."""
+        assert [info.key for info in self.store.list(keys.active(job.job_id))] == []
+        assert self.open_uploads() == []
+        self.wait(lambda: not self.messages(), "an empty queue", 20)
+
+    def open_uploads(self) -> list[str]:
+        raw = boto3.client(
+            "s3", endpoint_url=self.environ["R2_ENDPOINT_URL"], aws_access_key_id=OBSERVER, aws_secret_access_key="s",
+            region_name="auto",
+        )  # fmt: skip
+        return [upload["Key"] for upload in raw.list_multipart_uploads(Bucket=self.store.bucket).get("Uploads", [])]

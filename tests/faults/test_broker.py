@@ -1,0 +1,158 @@
+"""Redis forgets, hangs up, delivers twice or never, and every row is still there exactly once."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tasks.client import Client
+from tests.faults.rig import QUEUE, Rig
+
+
+def test_redis_is_restarted_empty_in_mid_job(rig: Rig) -> None:
+    rig.start_worker(2)
+    rig.start_beat()
+    rig.publish(seconds=0.2)
+    job = rig.submit(30)
+    rig.wait_for_parts(job, 6)
+    rig.stack.restart_valkey()
+    rig.verify(rig.end(job))
+
+
+def test_redis_is_emptied_in_mid_job(rig: Rig) -> None:
+    rig.start_worker(2)
+    rig.start_beat()
+    rig.publish(seconds=0.2)
+    job = rig.submit(30)
+    for parts in (4, 12, 20):
+        rig.wait_for_parts(job, parts)
+        rig.redis.flushall()
+    rig.verify(rig.end(job))
+
+
+def test_every_connection_is_cut_in_mid_task(rig: Rig) -> None:
+    rig.start_worker(2)
+    rig.start_beat()
+    rig.publish(seconds=0.3)
+    job = rig.submit(24)
+    for parts in (2, 8):
+        rig.wait_for_parts(job, parts)
+        rig.redis.execute_command("CLIENT KILL TYPE normal SKIPME yes")
+    rig.verify(rig.end(job))
+
+
+def test_every_message_is_delivered_twice_at_the_same_moment(rig: Rig) -> None:
+    rig.publish(seconds=0.05)
+    job = rig.submit(30)
+    # Given a queue in which every message is there twice, at every moment
+    seen: set[bytes] = set()
+
+    def double() -> None:
+        for message in rig.messages():
+            if message not in seen:
+                seen.add(message)
+                rig.redis.lpush(QUEUE, message)
+
+    double()
+    rig.start_worker(2)
+    while not rig.client.status(job.job_id).ended:
+        double()
+    rig.verify(rig.end(job))
+    assert len(seen) >= 30
+
+
+def test_messages_are_lost_between_pop_and_unacked(rig: Rig) -> None:
+    rig.start_worker(2)
+    rig.start_beat()
+    rig.publish(seconds=0.1)
+    job = rig.submit(30)
+    # When all that waits in the queue disappears, several times
+    lost: list[bytes] = []
+    for parts in (2, 10, 18):
+        rig.wait_for_parts(job, parts)
+        lost += [message for message in rig.messages() if rig.redis.lrem(QUEUE, 1, message)]
+    assert len(lost) >= 6
+    # Then the reconciler sends again what was never started
+    rig.verify(rig.end(job))
+
+
+def test_ten_reconcilers_at_once_dispatch_each_part_once(rig: Rig) -> None:
+    # Given a job under way of which Redis knows nothing, and no worker
+    rig.start_worker(2)
+    rig.publish(seconds=0.1)
+    job = rig.submit(30)
+    rig.wait_for_parts(job, 5)
+    for process in rig.parents() + rig.children():
+        process.kill()
+    rig.wait_for_exit(rig.parents(), 10)
+    rig.redis.flushall()
+    # When ten reconcilers look at it at once
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda _: Client.from_env(rig.environ).reconcile(), range(10)))
+    # Then the queue holds one window of parts, each once, and none that is written
+    parts = sorted(part_of(message) for message in rig.messages())
+    assert parts == sorted(set(parts))
+    assert len(parts) == 8
+    assert min(parts) >= 5
+    rig.start_worker(2)
+    rig.verify(rig.end(job))
+
+
+def test_another_plan_in_redis_gives_way_to_the_one_in_the_bucket(rig: Rig) -> None:
+    rig.publish()
+    job = rig.submit(4)
+    rig.client.ledger.begin(job.job_id, "of another plan", 9, budget=0)
+    rig.start_worker(1)
+    rig.verify(rig.end(job))
+
+
+def test_the_broker_need_not_be_redis(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a broker of files, and the ledger in Redis
+    (tmp_path / "data_in").mkdir()
+    (tmp_path / "data_out").symlink_to(tmp_path / "data_in")  # where one process writes, another reads
+    monkeypatch.chdir(tmp_path)  # kombu's transport of files knows no other place
+    rig.stack.environ["CELERY_BROKER_URL"] = "filesystem://"
+    rig.client = Client.from_env(rig.environ | {"CELERY_BROKER_URL": "filesystem://"})
+    rig.publish(seconds=0.05)
+    rig.start_worker(2)
+    job = rig.submit(12)
+    rig.verify(rig.end(job))
+    assert rig.redis.exists(QUEUE, "unacked") == 0
+    assert rig.client.ledger.progress(job.job_id) is not None
+
+
+def test_a_job_never_has_more_than_its_window_in_the_queue_and_small_jobs_need_not_wait(rig: Rig) -> None:
+    rig.start_worker(2)
+    rig.publish(seconds=0.02)
+    large = rig.submit(300)
+    rig.wait_for_parts(large, 5)
+    before = rig.client.status(large.job_id).parts_done
+    small = rig.client.submit("paced", rig.store.uri("in/0.parquet"), part_rows=1_500)
+    longest = 0
+    while not rig.client.status(small.job_id).ended:
+        longest = max(longest, sum(large.job_id.encode() in body(message) for message in rig.messages()))
+    meanwhile = rig.client.status(large.job_id).parts_done - before
+    assert rig.client.status(small.job_id).parts == 10
+    assert 0 < longest <= 8
+    assert meanwhile < 80  # of 300: what was in the queue before it, and as much again as it has
+    rig.verify(rig.end(large))
+
+
+def test_the_window_grows_with_the_processes_that_the_broker_knows(rig: Rig) -> None:
+    rig.publish(seconds=1)
+    rig.start_worker(3)
+    rig.wait(lambda: rig.client.ledger.processes() == 3, "a count of the processes")
+    job = rig.submit(40)
+    rig.wait(lambda: (now := rig.client.ledger.progress(job.job_id)) and now.in_flight == 12, "a window of 4 a process")
+    rig.client.cancel(job.job_id)
+
+
+def body(message: bytes) -> bytes:
+    return str(json.loads(message)["headers"]["kwargsrepr"]).encode()
+
+
+def part_of(message: bytes) -> int:
+    return int(body(message).rpartition(b"'part': ")[2].strip(b"}"))

@@ -1,0 +1,206 @@
+"""Processes die at any moment, and every row is still there exactly once."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage import keys
+from tasks.spec import parse_uri
+from tests.faults.rig import Rig
+
+
+def test_twenty_killed_children_in_one_job(rig: Rig) -> None:
+    # Given a job of 60 parts that take a fifth of a second each
+    chance = random.Random(20)
+    rig.start_worker(2)
+    rig.publish(seconds=0.2)
+    job = rig.submit(60, max_attempts=20)
+    rig.wait_for_parts(job, 1)
+    # When a pool process is killed twenty times, each time at another moment
+    kills = 0
+    while kills < 20:
+        time.sleep(chance.uniform(0, 0.4))
+        if children := rig.children():
+            chance.choice(children).kill()
+            kills += 1
+        assert not rig.client.status(job.job_id).ended, f"ended after {kills} kills"
+    # Then nothing is lost and nothing twice
+    rig.verify(rig.end(job))
+
+
+def test_the_whole_worker_is_killed(rig: Rig) -> None:
+    rig.start_worker(2)
+    rig.publish(seconds=0.2)
+    job = rig.submit(20)
+    rig.wait_for_parts(job, 4)
+    # When parent and children are killed at once, as a dyno that runs out of memory is
+    for process in rig.parents() + rig.children():
+        process.kill()
+    # Then a new worker, and the clock, go on with what they held, long before the broker gives it out again
+    rig.start_beat()
+    rig.start_worker(2)
+    rig.verify(rig.end(job))
+
+
+def test_a_dyno_is_told_to_stop_twice(rig: Rig) -> None:
+    # Given a worker in the middle of two long parts
+    rig.start_worker(2)
+    rig.publish(seconds=4)
+    job = rig.submit(4)
+    rig.wait(lambda: rig.redis.hlen("unacked") == 2 and len(rig.messages()) == 2, "two parts under way")
+    processes = rig.parents() + rig.children()
+    # When every process is sent SIGTERM, and again, as Heroku does, which kills what is left after 30 s
+    started = time.monotonic()
+    for _ in range(2):
+        for process in processes:
+            if process.is_running():
+                process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+    # Then both parts are back in the queue within seconds, unfinished and not acknowledged
+    left = rig.wait_for_exit(processes, 28)
+    assert left == [], f"alive after {time.monotonic() - started:.0f} s; {rig.logs()}"
+    assert rig.client.status(job.job_id).parts_done == 0
+    assert len(rig.messages()) == 4
+    assert rig.redis.hlen("unacked") == 0
+    # And it was no attempt
+    started_parts = [value for name, value in state(rig, job.job_id).items() if name[1:].isdigit()]
+    assert [flight.split()[1] for flight in started_parts] == ["0"] * 4
+    # And the next worker finishes them
+    rig.start_worker(2)
+    rig.verify(rig.end(job))
+
+
+def test_an_upload_in_parts_leaves_nothing_open_when_the_dyno_stops(rig: Rig) -> None:
+    # Given a result of 70 MB, whose upload hangs in its third part
+    rig.start_worker(1)
+    rig.publish()
+    blobs = [os.urandom(1 << 20) for _ in range(70)]
+    table = pa.table({"id": np.arange(70), "x": np.arange(70.0), "blob": blobs})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="none")
+    rig.store.put("in/large.parquet", sink.getvalue())
+    rig.rows = 70
+    rig.chaos(hold="partNumber=3")
+    job = rig.client.submit("paced", rig.store.uri("in/large.parquet"))
+    rig.wait(lambda: rig.held() and rig.open_uploads(), "an upload under way")
+    # When the dyno is told to stop
+    processes = rig.parents() + rig.children()
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    # Then the upload is aborted before the end
+    assert rig.wait_for_exit(processes, 28) == []
+    rig.chaos()
+    rig.wait(lambda: rig.open_uploads() == [], "the end of the upload", 5)
+    assert [info.key for info in rig.store.list(parse_uri(job.output)[1])] == []
+    # And the next worker writes it whole
+    rig.start_worker(1)
+    rig.verify(rig.end(job))
+
+
+def test_a_part_that_kills_its_process_fails_with_the_reason_and_the_others_end(rig: Rig) -> None:
+    rig.start_worker(2)
+    rig.publish(kills_at=550.0)
+    job = rig.end(rig.submit(8))
+    assert job.state == "failed"
+    assert job.error == (
+        "1 of 8 parts failed; part 5: the worker process died 3 times while scoring part 5: out of memory?"
+    )
+    assert (job.parts_done, job.rows) == (7, 700)
+    assert [key for key in keys_of(rig, job.output) if "_SUCCESS" in key or "00005" in key] == []
+    rig.verify_clean(job)
+
+
+def test_the_finalizer_is_killed_between_manifest_and_success(rig: Rig) -> None:
+    rig.start_worker(1)
+    rig.publish()
+    rig.chaos(hold="_SUCCESS")
+    job = rig.submit(4)
+    rig.wait(rig.held, "a finalizer about to write _SUCCESS")
+    folder = parse_uri(job.output)[1]
+    manifest = rig.store.head(keys.results_manifest(folder))
+    for process in rig.parents() + rig.children():
+        process.kill()
+    rig.chaos(hold="_nothing")
+    # What was sent may arrive late, or never did: take it away
+    rig.store.delete(keys.success(folder))
+    assert not rig.client.status(job.job_id).ended
+    rig.redis.flushall()
+    rig.start_worker(1)
+    rig.verify(rig.end(job))
+    assert rig.store.head(keys.results_manifest(folder)).etag == manifest.etag
+
+
+def test_two_finalizers_at_once(rig: Rig) -> None:
+    rig.start_worker(2)
+    rig.publish()
+    rig.chaos(hold="_SUCCESS")
+    job = rig.submit(4)
+    rig.wait(rig.held, "a finalizer about to write _SUCCESS")
+    rig.client.queue.send("scoreline.finalize", job_id=job.job_id)
+    rig.wait(lambda: rig.held() == 2, "a second one")
+    rig.chaos()
+    rig.verify(rig.end(job))
+
+
+SUBMITTER = """
+import os, sys
+from tasks.client import Client
+client = Client.from_env()
+if sys.argv[2] == "enqueue":
+    client.queue.send = lambda *_, **__: os.kill(os.getpid(), 9)
+else:
+    put = client.buckets.main.put
+    def dying(key, *arguments, **options):
+        if key.endswith("job.json"):
+            os.kill(os.getpid(), 9)
+        return put(key, *arguments, **options)
+    client.buckets.main.put = dying
+client.submit("paced", sys.argv[1], job_id="orphan", part_rows=100)
+"""
+
+
+def submit_and_die(rig: Rig, uri: str, before: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SUBMITTER, uri, before], env=os.environ | rig.environ, timeout=30, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_the_submitter_is_killed_between_job_and_queue(rig: Rig) -> None:
+    rig.publish()
+    uri = rig.put_input(4)
+    submit_and_die(rig, uri, "enqueue")
+    assert rig.messages() == []
+    # The claim of the dead submitter runs out after two minutes; here Redis forgets it at once
+    rig.redis.flushall()
+    rig.start_worker(2)
+    rig.verify(rig.end(rig.client.status("orphan")))
+
+
+def test_the_submitter_is_killed_before_there_is_a_job(rig: Rig) -> None:
+    rig.publish()
+    uri = rig.put_input(4)
+    submit_and_die(rig, uri, "job")
+    assert rig.client.reconcile() == {"orphan": "submitting"}
+    # Then the same submission, sent again, is the job
+    rig.start_worker(2)
+    rig.verify(rig.end(rig.client.submit("paced", uri, job_id="orphan", part_rows=100)))
+
+
+def state(rig: Rig, job_id: str) -> dict[str, str]:
+    raw = rig.redis.hgetall(rig.client.ledger._keys(job_id)[0])
+    return {name.decode(): value.decode() for name, value in raw.items()}  # type: ignore[union-attr]
+
+
+def keys_of(rig: Rig, output: str) -> list[str]:
+    return [info.key for info in rig.store.list(parse_uri(output)[1])]

@@ -1,0 +1,213 @@
+"""The object store fails, or what it holds is changed, and every row is still there exactly once."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from storage import keys
+from storage.errors import NothingToResume
+from storage.models.registry import ModelRegistry
+from tasks.plan_file import PlanFile
+from tasks.spec import Status, parse_uri
+from tests.faults.rig import Rig
+
+
+def results(rig: Rig, job: Status) -> list[str]:
+    """Names of the results that are written."""
+    folder = parse_uri(job.output)[1]
+    return [info.key.removeprefix(folder) for info in rig.store.list(f"{folder}part-")]
+
+
+def test_a_third_of_all_requests_fails_in_every_way(rig: Rig) -> None:
+    rig.start_worker(2)
+    rig.start_beat()
+    rig.publish()
+    rig.chaos(seed=11, rate=1 / 3, kinds=["500", "503", "429", "cut", "lost", "stall"], stall_s=2.5)
+    job = rig.submit(12)
+    done = rig.end(job, timeout_s=150)
+    seen = rig.chaos()["done"]
+    assert set(seen) == {"500", "503", "429", "cut", "lost", "stall"}, seen
+    rig.verify(done)
+
+
+def test_an_outage_burns_no_attempt(rig: Rig) -> None:
+    rig.start_worker(2)
+    rig.publish(seconds=0.1)
+    job = rig.submit(12, max_attempts=1)
+    rig.wait_for_parts(job, 2)
+    rig.chaos(rate=1, kinds=["503"])
+    time.sleep(5)
+    rig.chaos()
+    rig.verify(rig.end(job))
+
+
+def test_an_input_that_is_replaced_in_mid_job_is_named_and_nothing_is_mixed(rig: Rig) -> None:
+    rig.start_worker(2)
+    rig.publish(seconds=0.3)
+    job = rig.submit(20)
+    rig.wait_for_parts(job, 2)
+    # When the second of two objects is replaced by one with other rows
+    rig.put_table("in/1.parquet", np.arange(5_000, 6_000), 100)
+    done = rig.end(job)
+    # Then the job says so, every part of the first object is there, and none of the new rows
+    assert done.state == "failed"
+    assert "s3://scoreline/in/1.parquet was replaced or deleted after the job was planned" in done.error
+    ids: list[int] = []
+    for name in results(rig, done):
+        table = pq.read_table(io.BytesIO(rig.store.get(parse_uri(job.output)[1] + name).data))
+        rig.verify_table(job, table)
+        ids += table.column("id").to_pylist()
+    assert ids == list(range(1_000))
+    rig.verify_clean(done)
+
+
+def test_a_cancelled_job_ends_within_one_record_batch_and_can_be_resumed(rig: Rig) -> None:
+    # Given parts of 10 batches that take 0.3 s each
+    rig.start_worker(2)
+    rig.publish(seconds=0.3)
+    job = rig.submit(4, rows=655_360)
+    rig.wait(lambda: rig.client.status(job.job_id).parts and rig.redis.hlen("unacked") == 2, "two parts under way")
+    time.sleep(0.5)
+    # When it is cancelled
+    cancelled = rig.client.cancel(job.job_id)
+    started = time.monotonic()
+    assert cancelled.state == "cancelled"
+    # Then the processes are free long before the parts' end, and nothing is written
+    rig.wait(lambda: rig.redis.hlen("unacked") == 0 and not rig.messages(), "an idle worker")
+    assert time.monotonic() - started < 2.0
+    assert results(rig, cancelled) == []
+    rig.verify_clean(cancelled)
+    assert rig.client.cancel(job.job_id).state == "cancelled"
+    # And it goes on where it was told to
+    rig.client.resume(job.job_id)
+    rig.verify(rig.end(job, 90))
+
+
+def test_over_the_budget_a_job_stops_early_and_goes_on_with_a_larger_one(rig: Rig) -> None:
+    rig.start_worker(2)
+    rig.publish(seconds=0.05, refuses_from=9_990.0)
+    # Given a job whose last file holds 10 rows that are refused, twice over
+    rig.put_table("in/0.parquet", np.arange(9_985, 10_000), 15)
+    rig.put_table("in/1.parquet", np.arange(9_985), 100)
+    rig.rows = 10_000
+    job = rig.client.submit("paced", rig.store.uri("in/"), part_rows=100, max_rejected="5")
+    stopped = rig.end(job)
+    assert stopped.state == "failed"
+    assert "10 rows were rejected, allowed are 5 of 10000" in stopped.error
+    assert stopped.error.startswith("stopped after ")
+    assert stopped.parts_done < 40
+    rig.verify_clean(stopped)
+    written = results(rig, stopped)
+    # When it is resumed with a larger budget
+    before = {name: rig.store.head(parse_uri(job.output)[1] + name).etag for name in written}
+    rig.client.resume(job.job_id, max_rejected="1%")
+    done = rig.end(job)
+    # Then it ends, and what was written before was not written again
+    assert (done.state, done.rejected) == ("partial", 10)
+    assert {name: rig.store.head(parse_uri(job.output)[1] + name).etag for name in written} == before
+    manifest = json.loads(rig.store.get(keys.results_manifest(parse_uri(job.output)[1])).data)
+    assert manifest["rows"] + manifest["rejected"] == 10_000
+    with pytest.raises(NothingToResume, match="has all its results: partial"):
+        rig.client.resume(job.job_id)
+
+
+def test_infrastructure_errors_do_not_count_against_the_budget(rig: Rig) -> None:
+    rig.start_worker(2)
+    rig.publish()
+    rig.chaos(seed=3, rate=0.3, kinds=["500", "cut"])
+    job = rig.submit(6, max_rejected="0")
+    rig.verify(rig.end(job, timeout_s=100))
+
+
+def test_a_mended_model_lets_a_failed_job_be_resumed(rig: Rig) -> None:
+    rig.publish(seconds=0.05)
+    pinned = ModelRegistry(rig.store).resolve("paced")
+    key = keys.artifact(pinned.name, pinned.version, "model.joblib")
+    good = rig.store.get(key).data
+    rig.store.delete(key)
+    rig.store.put(key, good[:-1] + b"!")
+    rig.start_worker(2)
+    job = rig.submit(6)
+    failed = rig.end(job)
+    assert failed.state == "failed"
+    assert "model.joblib differs from its manifest" in failed.error
+    with pytest.raises(NothingToResume, match="under way"):
+        rig.client.resume(rig.client.submit("paced", rig.store.uri("in/"), job_id="other").job_id)
+    rig.store.put(key, good)
+    rig.client.resume(job.job_id)
+    rig.verify(rig.end(job))
+
+
+def test_a_failed_part_alone_is_run_again(rig: Rig) -> None:
+    # Given a job that failed since one input object was away for a while
+    rig.start_worker(2)
+    rig.publish(seconds=0.1)
+    job = rig.submit(12)
+    rig.wait_for_parts(job, 1)
+    folder = parse_uri(job.output)[1]
+    stranger = keys.result_part(folder, 11)
+    rig.store.put(stranger, b"not ours")
+    failed = rig.end(job)
+    assert failed.state == "failed"
+    assert "was not written for this part of this job" in failed.error
+    assert len(results(rig, failed)) == 12
+    # When the strange object is taken away and the job resumed
+    kept = {n: rig.store.head(folder + n).etag for n in results(rig, failed) if not n.endswith("11.parquet")}
+    rig.store.delete(stranger)
+    rig.client.resume(job.job_id)
+    # Then the other parts stay as they are
+    rig.verify(rig.end(job))
+    assert {name: rig.store.head(folder + name).etag for name in kept} == kept
+
+
+def test_a_result_that_somebody_deleted_fails_the_job_and_comes_back_with_resume(rig: Rig) -> None:
+    rig.start_worker(1)
+    rig.publish(seconds=0.1)
+    job = rig.submit(8)
+    rig.wait_for_parts(job, 3)
+    rig.store.delete(keys.result_part(parse_uri(job.output)[1], 1))
+    failed = rig.end(job)
+    assert failed.state == "failed"
+    assert "no object s3://scoreline/results/paced/" in failed.error
+    rig.client.resume(job.job_id)
+    rig.verify(rig.end(job))
+
+
+def test_rejected_rows_of_a_try_that_died_before_its_commit_count_for_nothing(rig: Rig) -> None:
+    rig.publish()
+    job = rig.submit(4)
+    folder = parse_uri(job.output)[1]
+    rig.store.put(keys.rejected_part(folder, 2), b"left over", metadata={"part": "2"})
+    rig.start_worker(1)
+    rig.verify(rig.end(job))
+
+
+def test_a_record_that_is_not_ours_is_named_and_holds_up_no_other_job(rig: Rig) -> None:
+    rig.publish()
+    rig.store.put(keys.active("broken"), b"2026-01-01T00:00:00+00:00")
+    rig.store.put(keys.job("broken"), b'{"spec": 1}')
+    rig.store.put(keys.active("orphan"), b"2026-01-01T00:00:00+00:00")
+    job = rig.submit(2)
+    rig.redis.flushall()
+    report = rig.client.reconcile()
+    assert report["broken"].startswith("failed: s3://scoreline/jobs/broken/job.json is not what Scoreline writes there")
+    assert report[job.job_id] == "planning"
+    assert [info.key for info in rig.store.list(keys.active("orphan"))] == []  # a day old, and never a job
+    rig.start_worker(1)
+    rig.verify(rig.end(job))
+
+
+def test_a_plan_is_written_once_whoever_plans(rig: Rig) -> None:
+    rig.publish(seconds=0.2)
+    job = rig.submit(12)
+    for _ in range(4):
+        rig.client.queue.send("scoreline.plan", job_id=job.job_id)
+    rig.start_worker(2)
+    rig.verify(rig.end(job))
+    assert PlanFile(rig.store, job.job_id).parts == 12
