@@ -99,7 +99,9 @@ def test_a_block_that_differs_from_the_header_is_refused(store: Counting) -> Non
 
 
 @pytest.mark.parametrize(
-    "data", [b"no gzip", gzip.compress(b"no json"), gzip.compress(b"{}"), encode(COLUMNS, [])[:20]]
+    "data",
+    [b"no gzip", gzip.compress(b"no json"), gzip.compress(b"{}"), encode(COLUMNS, [])[:20]],
+    ids=["no gzip", "no json", "no header", "cut"],
 )
 def test_what_is_no_plan_is_named(store: Counting, data: bytes) -> None:
     store.put(keys.plan("job"), data)
