@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import random
+from collections.abc import Iterator
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Celery, Task
+from celery.exceptions import Retry
 
-from storage.errors import LedgerLost, ScorelineError
+from storage.errors import LedgerLost, ScorelineError, describe
 from tasks import dispatch, planner
 from tasks import finalize as finalizing
 from tasks import part as parts
@@ -22,11 +26,15 @@ from worker import (
 )
 from worker.settings import WorkerSettings
 
+log = logging.getLogger(__name__)
+
 TIME_LIMIT_S = 600
 SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60
 MAX_RETRIES = 20
 """With `LONGEST_RETRY_S` between them, an outage of a quarter of an hour fails no part."""
 LONGEST_RETRY_S = 60
+MAX_UNKNOWN = 3
+"""Tries after an error that is not ours: a fault in the code would else leave its job open for ever."""
 RETRY_DELAY_S = 2
 """After the process of a part died."""
 SOFT_SHUTDOWN_S = 8
@@ -86,14 +94,24 @@ app.conf.update(
 lifecycle.connect(app)
 
 
-def _retry_or_fail(task: Task[Any, Any], job_id: str, error: ScorelineError) -> None:
-    """Try a transient error again for a while; in the end, and at any other error, the job fails with the reason."""
-    if error.transient and task.request.retries < MAX_RETRIES:
-        raise _again(task, error)
-    dispatch.fail_job(lifecycle.engine(app), job_id, error)
+@contextlib.contextmanager
+def _until_told(task: Task[Any, Any], job_id: str) -> Iterator[None]:
+    """Try transient errors again for a while, and unknown ones a few times; then the job fails with the reason."""
+    try:
+        yield
+    except Retry:
+        raise
+    except Exception as error:
+        known = isinstance(error, ScorelineError)
+        if not known:
+            log.exception("task.broken", extra={"job_id": job_id, "task": task.name})
+        patience = MAX_RETRIES if getattr(error, "transient", False) else 0 if known else MAX_UNKNOWN
+        if task.request.retries < patience:
+            raise _again(task, error) from error
+        dispatch.fail_job(lifecycle.engine(app), job_id, error)
 
 
-def _again(task: Task[Any, Any], error: ScorelineError) -> BaseException:
+def _again(task: Task[Any, Any], error: Exception) -> BaseException:
     """Send the message again after a pause that doubles, with jitter, so that workers do not come back in step."""
     longest = min(LONGEST_RETRY_S, 2 ** (task.request.retries + 1))
     return task.retry(exc=error, countdown=random.uniform(longest / 2, longest), max_retries=MAX_RETRIES, throw=False)
@@ -108,47 +126,34 @@ def submit(model: str, input: str, **options: Any) -> None:
 @app.task(name="scoreline.plan", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def plan(self: Task[Any, Any], job_id: str) -> None:
     """Cut a job into parts and dispatch the first."""
-    try:
+    with _until_told(self, job_id):
         planner.plan_job(lifecycle.engine(app), job_id)
-    except ScorelineError as error:
-        _retry_or_fail(self, job_id, error)
 
 
 @app.task(name="scoreline.score_part", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def score_part(self: Task[Any, Any], job_id: str, part: int) -> None:
     """Score one part; a transient error is retried, and in the end fails the part with that reason."""
     engine = lifecycle.engine(app)
-    try:
-        parts.score_part(engine, job_id, part, str(self.request.id))
-    except LedgerLost:
-        _rebuild(self, job_id)
-    except SoftTimeLimitExceeded:
-        reason = f"part {part} took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"
-        parts.count_part(engine, job_id, part, failure=reason)
-    except ScorelineError as error:
-        if error.transient and self.request.retries >= MAX_RETRIES:
-            parts.count_part(engine, job_id, part, failure=f"gave up: {error}")
-        else:
-            _retry_or_fail(self, job_id, error)
-    finally:
-        lifecycle.report()
-
-
-def _rebuild(task: Task[Any, Any], job_id: str) -> None:
-    """Redis was emptied: open the ledger again from the bucket, which dispatches what is not written."""
-    try:
-        dispatch.tend(lifecycle.engine(app), job_id)
-    except ScorelineError as error:
-        _retry_or_fail(task, job_id, error)
+    with _until_told(self, job_id):
+        try:
+            parts.score_part(engine, job_id, part, str(self.request.id))
+        except LedgerLost:  # Redis was emptied: opened again from the bucket, it dispatches what is not written
+            dispatch.tend(engine, job_id)
+        except SoftTimeLimitExceeded:
+            reason = f"part {part} took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"
+            parts.count_part(engine, job_id, part, failure=reason)
+        except ScorelineError as error:
+            if not error.transient or self.request.retries < MAX_RETRIES:
+                raise
+            parts.count_part(engine, job_id, part, failure=f"gave up: {describe(error)}")
+    lifecycle.report()
 
 
 @app.task(name="scoreline.finalize", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def finalize(self: Task[Any, Any], job_id: str) -> None:
     """Check and close a job whose parts are all done."""
-    try:
+    with _until_told(self, job_id):
         finalizing.finalize(lifecycle.engine(app), job_id)
-    except ScorelineError as error:
-        _retry_or_fail(self, job_id, error)
 
 
 @app.task(name="scoreline.reconcile")

@@ -84,11 +84,13 @@ class Stack:
             self.stop(guard)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def start_worker(self, processes: int = 2, extra: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a worker of `processes` processes and wait until it answers."""
+    def start_worker(
+        self, processes: int = 2, extra: Mapping[str, str] | None = None, app: str = "worker"
+    ) -> subprocess.Popen[bytes]:
+        """Start a worker of `processes` processes and wait until it answers; `app` as Celery's ``-A`` takes it."""
         name = f"worker{len(self._guards)}@embedded"
         command = [
-            sys.executable, "-m", "celery", "-A", "worker", "worker", "-P", "prefork", "-c", str(processes),
+            sys.executable, "-m", "celery", "-A", app, "worker", "-P", "prefork", "-c", str(processes),
             "-n", name, "-l", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat",
         ]  # fmt: skip
         log = self.folder / f"{name}.log"
