@@ -2,7 +2,9 @@
 export TMPDIR := $(CURDIR)/.cache/tmp
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format bench clean
+MINUTES ?= 10
+
+.PHONY: help setup demo test lint format bench soak clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,7 +30,11 @@ format: setup ## Put the source into its form
 	@$(BIN)/ruff format .
 
 bench: setup ## Run every benchmark
-	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/bench_*.py; do PYTHONPATH=. $(BIN)/python $$script || exit 1; done
+
+soak: setup ## Repeat random faults on real processes for MINUTES (10)
+	@mkdir -p .scoreline
+	@$(BIN)/python -m tests.faults.soak $(MINUTES)
 
 clean: ## Remove everything that was made here
 	rm -rf .venv .cache .scoreline

@@ -53,6 +53,7 @@ class Rig:
         self._guards: list[Any] = []
         self.stack = Stack(folder, s3_module="tests.faults.chaos")
         self.rows = 0
+        self.job_id = ""
 
     def __enter__(self) -> Self:
         self.stack.__enter__()
