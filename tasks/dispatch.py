@@ -155,7 +155,11 @@ def send_step(dispatcher: Dispatcher, step: str, job_id: str) -> bool:
     """Send a job's plan or finalize message, unless somebody did lately; returns whether it was sent."""
     if not dispatcher.ledger.claim(job_id, step, STEP_S):
         return False
-    dispatcher.send(f"scoreline.{step}", job_id=job_id)
+    try:
+        dispatcher.send(f"scoreline.{step}", job_id=job_id)
+    except ScorelineError:  # whoever tries again must not have to wait for this claim
+        dispatcher.ledger.unclaim(job_id, step)
+        raise
     return True
 
 

@@ -36,6 +36,10 @@ BATCH_ROWS = 65_536
 """Rows scored at once: the fastest size measured for forests, and 10 MiB at 20 float64 columns."""
 
 
+MAX_REASON = 500
+"""Characters of a failed part's reason: Redis keeps some hundred of them."""
+
+
 class _Stopped(Exception):
     """The job wants no more of this part."""
 
@@ -99,6 +103,7 @@ def score_part(engine: Engine, job_id: str, part: int, holder: str) -> None:
 def count_part(engine: Engine, job_id: str, part: int, *, rows: int = 0, rejected: int = 0, failure: str = "") -> None:
     """Count a part in the ledger and send what the answer asks for."""
     plan_sha256 = engine.documents(job_id).plan.sha256
+    failure = failure[:MAX_REASON]
     done = engine.ledger.complete(job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=failure)
     if done.next_part is not None:
         engine.send("scoreline.score_part", job_id=job_id, part=done.next_part)

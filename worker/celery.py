@@ -13,7 +13,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Celery, Task
 from celery.exceptions import Retry
 
-from storage.errors import LedgerLost, ScorelineError, describe
+from storage.errors import JobNotFound, LedgerLost, ObjectNotFound, ScorelineError, describe
 from tasks import dispatch, planner
 from tasks import finalize as finalizing
 from tasks import part as parts
@@ -101,6 +101,8 @@ def _until_told(task: Task[Any, Any], job_id: str) -> Iterator[None]:
         yield
     except Retry:
         raise
+    except JobNotFound as error:
+        log.warning("job.unknown: %s", describe(error))
     except Exception as error:
         known = isinstance(error, ScorelineError)
         if not known:
@@ -117,10 +119,19 @@ def _again(task: Task[Any, Any], error: Exception) -> BaseException:
     return task.retry(exc=error, countdown=random.uniform(longest / 2, longest), max_retries=MAX_RETRIES, throw=False)
 
 
-@app.task(name="scoreline.submit")
-def submit(model: str, input: str, **options: Any) -> None:
-    """Submit a job on behalf of an application that has nothing of ours installed."""
-    Client.from_env(os.environ).submit(model, input, **options)
+@app.task(name="scoreline.submit", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
+def submit(self: Task[Any, Any], /, model: str, input: str, **options: Any) -> None:
+    """Submit a job on behalf of an application that has nothing of ours installed.
+
+    The message's id is the job's, where none is given: delivered twice or tried again, it is one job.
+    """
+    try:
+        Client.from_env(os.environ).submit(model, input, **{"job_id": self.request.id} | options)
+    except ScorelineError as error:
+        if not error.transient or self.request.retries >= MAX_RETRIES:
+            log.error("submit.refused: %s", describe(error), extra={"task_id": self.request.id})
+            raise
+        raise _again(self, error) from error
 
 
 @app.task(name="scoreline.plan", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
@@ -137,7 +148,7 @@ def score_part(self: Task[Any, Any], job_id: str, part: int) -> None:
     with _until_told(self, job_id):
         try:
             parts.score_part(engine, job_id, part, str(self.request.id))
-        except LedgerLost:  # Redis was emptied: opened again from the bucket, it dispatches what is not written
+        except (LedgerLost, ObjectNotFound):  # Redis was emptied, or there is no plan: the bucket says what is due
             dispatch.tend(engine, job_id)
         except SoftTimeLimitExceeded:
             reason = f"part {part} took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"

@@ -105,7 +105,7 @@ def reconcile() -> None:
     report = Client.from_env().reconcile()
     for job_id, done in report.items():
         click.echo(f"{job_id}: {done}")
-    click.echo(f"{len(report)} jobs under way", err=True)
+    click.echo(f"jobs under way: {len(report)}", err=True)
     sys.exit(any(done.startswith("failed") for done in report.values()))
 
 

@@ -1,0 +1,49 @@
+"""A worker's memory does not grow with its input."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.linear_model import LinearRegression
+
+from storage.models.manager import ModelStorageManager
+from tasks.client import Client
+from worker.dev.stack import Stack
+
+FEATURES = ["a", "b", "c", "d"]
+GROUP_ROWS = 131_072
+MIB = 1 << 20
+
+
+def test_ten_times_the_rows_take_the_same_memory(own: Stack) -> None:
+    # Given one worker process, and inputs of 10 and of 100 row groups with 5 MiB each
+    client = Client.from_env(own.environ)
+    x = pd.DataFrame(np.random.default_rng(0).normal(size=(GROUP_ROWS, 4)), columns=FEATURES)
+    ModelStorageManager.from_env(own.environ).publish("line", LinearRegression().fit(x, x["a"]))
+    sink = io.BytesIO()
+    table = pa.Table.from_pandas(x.assign(id=np.arange(GROUP_ROWS)), preserve_index=False)
+    pq.write_table(pa.concat_tables([table] * 5), sink, row_group_size=GROUP_ROWS)
+    for number in range(20):
+        client.buckets.main.put(f"in/{number:02}.parquet", sink.getvalue())
+    guard = own.start_worker(1)
+    # When they are scored, one after the other
+    peaks = []
+    for uri, rows in (("in/0[01].parquet", 10 * GROUP_ROWS), ("in/", 100 * GROUP_ROWS)):
+        done = list(client.watch(client.submit("line", client.buckets.main.uri(uri)).job_id, timeout_s=120))[-1]
+        assert (done.state, done.rows) == ("succeeded", rows)
+        peaks.append(peak_bytes(guard.pid))
+    # Then the second, of 500 MiB, takes no more than what an allocator wavers by
+    assert peaks[1] < peaks[0] + 40 * MIB, [peak // MIB for peak in peaks]
+
+
+def peak_bytes(guard: int) -> int:
+    """Highest resident memory that a pool process had so far."""
+    (worker,) = psutil.Process(guard).children()
+    status = [Path(f"/proc/{child.pid}/status").read_text() for child in worker.children()]
+    return max(int(text.partition("VmHWM:")[2].split()[0]) * 1024 for text in status)
