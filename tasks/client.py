@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import time
@@ -12,17 +11,20 @@ from functools import cached_property
 from typing import Any
 
 from storage import keys
-from storage.errors import JobConflict, JobNotFound, ModelInUse, NothingToResume, ObjectNotFound, PreconditionFailed
+from storage.errors import JobConflict, JobNotFound, ModelInUse, ObjectNotFound, PreconditionFailed
 from storage.ledger.redis_ledger import RedisLedger
 from storage.models.manifest import PinnedModel
 from storage.models.registry import ModelRegistry
 from storage.objects.buckets import Buckets
-from tasks.dispatch import Dispatcher, end_job, reconcile, send_step
+from tasks.dispatch import Dispatcher, send_step
+from tasks.ending import end_job
 from tasks.plan_file import PlanFile
 from tasks.queue import Queue
-from tasks.records import read_job, read_outcome, read_run
+from tasks.reconcile import reconcile
+from tasks.records import mark_active, read_job, read_outcome, read_run
+from tasks.resume import begin_run
 from tasks.settings import QueueSettings
-from tasks.spec import Job, JobSpec, Outcome, Run, Status, check_budget, parse_uri
+from tasks.spec import Job, JobSpec, Outcome, Status, parse_uri
 
 _POLL_S = 0.25
 
@@ -206,28 +208,9 @@ class Client:
         JobNotFound, InvalidRequest
             Nothing was changed.
         """
-        main = self.buckets.main
-        read_job(main, job_id)
-        if max_rejected is not None:
-            check_budget(max_rejected)
-        outcome = read_outcome(main, job_id)
-        if outcome is None:
-            raise NothingToResume(f"job {job_id} is under way: scoreline watch {job_id}")
-        if outcome.state in ("succeeded", "partial"):
-            raise NothingToResume(f"job {job_id} has all its results: {outcome.state}")
         self.queue.ping()
         self.ledger.ping()
-        run, etag = read_run(main, job_id)
-        later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
-        self._mark(job_id)
-        try:
-            # From here on the outcome counts no more: whoever dies after this, the reconciler goes on.
-            main.put(keys.run(job_id), later.to_json(), create_only=etag is None, if_match=etag)
-        except PreconditionFailed:
-            if read_run(main, job_id)[0] != later:  # not our own, retried, but somebody else's
-                raise NothingToResume(f"job {job_id} was just resumed by somebody else") from None
-        self.ledger.forget(job_id)
-        send_step(self._dispatcher, "plan", job_id)
+        begin_run(self._dispatcher, job_id, max_rejected)
         return self.status(job_id)
 
     def reconcile(self) -> dict[str, str]:
@@ -251,7 +234,7 @@ class Client:
         The marker is first: a submitter that dies after it leaves nothing, or a job that the reconciler plans.
         """
         main, job_id = self.buckets.main, job.spec.job_id
-        self._mark(job_id)
+        mark_active(main, job_id)
         try:
             main.put(keys.job(job_id), job.to_json(), create_only=True)
         except PreconditionFailed:
@@ -260,12 +243,6 @@ class Client:
                 main.delete(keys.active(job_id))
             if existing.spec != job.spec:
                 raise JobConflict(f"job id {job_id!r} is taken by a job with another spec: choose another id") from None
-
-    def _mark(self, job_id: str) -> None:
-        """Note in the bucket that a job is under way."""
-        with contextlib.suppress(PreconditionFailed):
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            self.buckets.main.put(keys.active(job_id), now.encode(), create_only=True)
 
     def delete_model(self, pinned: PinnedModel) -> None:
         """Remove a model version for good; raises `ModelInUse` where an alias or a job under way needs it."""

@@ -1,6 +1,6 @@
 """What a worker process needs to move jobs on, without Celery.
 
-The Celery tasks are shells around `planner`, `part`, `finalize` and `dispatch`, which share this.
+The Celery tasks are shells around `planner`, `part`, `finalize` and `reconcile`, which share this.
 """
 
 from __future__ import annotations

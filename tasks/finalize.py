@@ -14,10 +14,12 @@ from storage.errors import ObjectNotFound, ScoringError, describe
 from storage.ledger.base import Progress
 from storage.models.manifest import digest
 from storage.objects.base import ObjectStore, create_once
-from tasks.dispatch import Documents, end_job, results, tend
+from tasks.dispatch import Documents, results
+from tasks.ending import end_job
 from tasks.engine import Engine, claimed
 from tasks.part import check_receipt
 from tasks.plan import Part
+from tasks.reconcile import tend
 from tasks.records import read_outcome, read_run
 from tasks.spec import Outcome, Run, State, budget_rows
 

@@ -24,7 +24,8 @@ from storage.errors import (
 from storage.models.manifest import digest
 from storage.objects.base import ObjectStore
 from storage.tables import parquet
-from tasks.dispatch import Documents, fail_job, results, send_step
+from tasks.dispatch import Documents, results, send_step
+from tasks.ending import fail_job
 from tasks.engine import Engine, kept
 from tasks.plan import Part
 from tasks.score import score_batch

@@ -8,10 +8,11 @@ import logging
 from storage import keys
 from storage.errors import MissingColumns, ObjectNotFound, PreconditionFailed, ScorelineError, ScoringError
 from tasks import inputs
-from tasks.dispatch import fail_job, open_ledger, tend
+from tasks.ending import fail_job
 from tasks.engine import Engine, claimed
 from tasks.plan import PART_ROWS, Columns, cut
 from tasks.plan_file import encode
+from tasks.reconcile import open_ledger, tend
 from tasks.records import read_job, read_outcome
 from tasks.score import score_batch
 from tasks.spec import Job, parse_uri

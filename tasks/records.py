@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from storage import keys
-from storage.errors import JobNotFound, ObjectNotFound, RecordCorrupt
+from storage.errors import JobNotFound, ObjectNotFound, PreconditionFailed, RecordCorrupt
 from storage.objects.base import ObjectStore
 from tasks.spec import Job, Outcome, Run
 
@@ -55,3 +56,10 @@ def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
     if outcome.state in ("succeeded", "partial"):  # such a job cannot be resumed
         return outcome
     return outcome if outcome.run >= read_run(store, job_id)[0].number else None
+
+
+def mark_active(store: ObjectStore, job_id: str) -> None:
+    """Note in the bucket that a job is under way, and since when."""
+    with contextlib.suppress(PreconditionFailed):
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        store.put(keys.active(job_id), now.encode(), create_only=True)

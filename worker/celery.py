@@ -14,9 +14,10 @@ from celery import Celery, Task
 from celery.exceptions import Retry
 
 from storage.errors import JobNotFound, LedgerLost, ObjectNotFound, ScorelineError, describe
-from tasks import dispatch, planner
+from tasks import ending, planner
 from tasks import finalize as finalizing
 from tasks import part as parts
+from tasks import reconcile as reconciling
 from tasks.client import Client
 from tasks.queue import QUEUE, broker_settings
 from tasks.settings import QueueSettings
@@ -110,7 +111,7 @@ def _until_told(task: Task[Any, Any], job_id: str) -> Iterator[None]:
         patience = MAX_RETRIES if getattr(error, "transient", False) else 0 if known else MAX_UNKNOWN
         if task.request.retries < patience:
             raise _again(task, error) from error
-        dispatch.fail_job(lifecycle.engine(app), job_id, error)
+        ending.fail_job(lifecycle.engine(app), job_id, error)
 
 
 def _again(task: Task[Any, Any], error: Exception) -> BaseException:
@@ -149,7 +150,7 @@ def score_part(self: Task[Any, Any], job_id: str, part: int) -> None:
         try:
             parts.score_part(engine, job_id, part, str(self.request.id))
         except (LedgerLost, ObjectNotFound):  # Redis was emptied, or there is no plan: the bucket says what is due
-            dispatch.tend(engine, job_id)
+            reconciling.tend(engine, job_id)
         except SoftTimeLimitExceeded:
             reason = f"part {part} took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"
             parts.count_part(engine, job_id, part, failure=reason)
@@ -173,4 +174,4 @@ def reconcile() -> None:
     engine = lifecycle.engine(app)
     if engine.ledger.claim("workers", "count", PROCESSES_COUNTED_EVERY_S):
         engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)
-    dispatch.reconcile(engine)
+    reconciling.reconcile(engine)

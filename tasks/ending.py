@@ -1,0 +1,61 @@
+"""How a job ends: the outcome in the bucket, and nothing left of what is there only while it is under way."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from storage import keys
+from storage.errors import PreconditionFailed, describe
+from tasks.dispatch import Dispatcher
+from tasks.records import read_outcome, read_run
+from tasks.spec import Outcome
+
+log = logging.getLogger(__name__)
+
+
+def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
+    """End a job that cannot go on, with the reason."""
+    run, _ = read_run(dispatcher.buckets.main, job_id)
+    outcome = Outcome(state="failed", error=describe(error), failures={}, run=run.number)
+    if (now := dispatcher.ledger.progress(job_id)) is not None:
+        outcome = replace(outcome, rows=now.rows, rejected=now.rejected, parts=now.parts, parts_done=now.parts_done)
+    end_job(dispatcher, job_id, outcome)
+
+
+def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> None:
+    """Write the outcome, if nobody did before, and forget the job's ledger.
+
+    The outcome of an earlier run gives way to that of a later one, never the other way round.
+    """
+    main = dispatcher.buckets.main
+    key = keys.outcome(job_id)
+    try:
+        main.put(key, outcome.to_json(), create_only=True)
+    except PreconditionFailed:
+        existing = main.get(key)
+        if Outcome.from_json(existing.data).run < outcome.run:
+            try:
+                main.put(key, outcome.to_json(), if_match=existing.info.etag)
+            except PreconditionFailed:
+                log.info("outcome.exists", extra={"job_id": job_id})
+        else:
+            log.info("outcome.exists", extra={"job_id": job_id})
+    _clear(dispatcher, job_id, outcome.run)
+    log.info("job.ended", extra={"job_id": job_id, "state": outcome.state})
+
+
+def cleared(dispatcher: Dispatcher, job_id: str) -> bool:
+    """Whether a job has ended; then nothing of it is left that is there only while it is under way."""
+    outcome = read_outcome(dispatcher.buckets.main, job_id)
+    if outcome is not None:
+        _clear(dispatcher, job_id, outcome.run)
+    return outcome is not None
+
+
+def _clear(dispatcher: Dispatcher, job_id: str, run: int) -> None:
+    """Remove what is there only while a job is under way."""
+    main = dispatcher.buckets.main
+    if read_run(main, job_id)[0].number == run:
+        main.delete(keys.active(job_id))
+        dispatcher.ledger.close(job_id)

@@ -1,0 +1,127 @@
+"""What is due for a job, at any moment: the bucket is the record, Redis may have forgotten everything."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from storage import keys
+from storage.errors import JobNotFound, LedgerFenced, LedgerLost, ObjectNotFound, ScorelineError, describe
+from storage.ledger.base import Due, Recovered
+from tasks.dispatch import Dispatcher, Documents, results, send_step
+from tasks.ending import cleared
+from tasks.records import read_run
+from tasks.spec import budget_rows
+
+log = logging.getLogger(__name__)
+
+_ORPHANED = timedelta(days=1)
+
+
+def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
+    """Tend every job under way; one that cannot be tended does not hold up the others.
+
+    Returns
+    -------
+    dict of str to str
+        What was done, by job id.
+    """
+    main = dispatcher.buckets.main
+    report: dict[str, str] = {}
+    for info in main.list(keys.JOBS_ACTIVE):
+        job_id = info.key.removeprefix(keys.JOBS_ACTIVE)
+        try:
+            report[job_id] = tend(dispatcher, job_id)
+        except JobNotFound:
+            report[job_id] = "submitting"  # the marker comes before the job
+            _drop_orphan(dispatcher, info.key)
+        except ScorelineError as error:
+            report[job_id] = f"failed: {describe(error)}"
+            log.error("reconcile.failed: %s: %s", job_id, describe(error), extra={"job_id": job_id})
+    return report
+
+
+def tend(dispatcher: Dispatcher, job_id: str) -> str:
+    """Do for a job whatever is due now; harmless at any moment and from any number of processes.
+
+    Returns
+    -------
+    str
+        What was done: ``ended``, ``planning``, ``dispatched N``, ``finalizing`` or ``waiting``.
+    """
+    if cleared(dispatcher, job_id):
+        return "ended"
+    try:
+        documents = dispatcher.documents(job_id)
+    except ObjectNotFound:
+        return "planning" if send_step(dispatcher, "plan", job_id) else "waiting"
+    due = _due(dispatcher, job_id, documents)
+    if due is None or due.stopped == "closed":
+        if cleared(dispatcher, job_id):  # it ended meanwhile
+            return "ended"
+        if due is not None:  # of an earlier run
+            dispatcher.ledger.forget(job_id)
+        open_ledger(dispatcher, job_id, recover(dispatcher, documents))
+        log.warning("ledger.rebuilt", extra={"job_id": job_id})
+        due = dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
+    for part in due.parts:
+        dispatcher.send("scoreline.score_part", job_id=job_id, part=part)
+    if due.all_done or due.stopped:
+        return "finalizing" if send_step(dispatcher, "finalize", job_id) else "waiting"
+    return f"dispatched {len(due.parts)}" if due.parts else "waiting"
+
+
+def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | None:
+    """Ask the ledger; None where it is lost, or of another plan."""
+    try:
+        return dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
+    except (LedgerLost, LedgerFenced):
+        return None
+
+
+def open_ledger(dispatcher: Dispatcher, job_id: str, recovered: Recovered | None = None) -> None:
+    """Open a job's ledger, where nobody did before; with what was recovered, where the plan is not new."""
+    documents = dispatcher.documents(job_id)
+    plan = documents.plan
+    run, _ = read_run(dispatcher.buckets.main, job_id)
+    budget = budget_rows(run.max_rejected or documents.job.spec.max_rejected, plan.rows)
+    try:
+        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
+    except LedgerFenced:  # the bucket is the record: a ledger of another plan is stale
+        dispatcher.ledger.forget(job_id)
+        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
+
+
+def recover(dispatcher: Dispatcher, documents: Documents) -> Recovered:
+    """Learn from the results in the bucket which parts are done: two listings, and a HEAD a part with rejected rows.
+
+    Rows are those of the plan, less the rejected ones; the finalizer checks each part's own receipt.
+    """
+    store, folder = results(dispatcher.buckets, documents.job)
+    plan = documents.plan
+    listed = ((_number(info.key), info) for info in store.list(f"{folder}part-"))
+    done = {part: info for part, info in listed if part is not None and part < plan.parts}
+    rejected = 0
+    for info in store.list(keys.rejected_folder(folder)):
+        part = _number(info.key)
+        if part in done:
+            rejected += int(store.head(done[part].key).metadata.get("rejected", 0))
+    rows = sum(part.rows for number, part in enumerate(plan) if number in done) if len(done) < plan.parts else plan.rows
+    return Recovered(done=frozenset(done), rows=rows - rejected, rejected=rejected)
+
+
+def _drop_orphan(dispatcher: Dispatcher, key: str) -> None:
+    """Remove a marker whose submitter died before it wrote the job: nobody was told of such a job."""
+    main = dispatcher.buckets.main
+    try:
+        marked = datetime.fromisoformat(main.get(key).data.decode())
+    except (ObjectNotFound, ValueError):
+        return
+    if datetime.now(UTC) - marked > _ORPHANED:
+        main.delete(key)
+
+
+def _number(key: str) -> int | None:
+    """Part number in a result's key, where it is one of ours."""
+    stem = key.rpartition("/part-")[2].removesuffix(".parquet")
+    return int(stem) if stem.isdigit() and key.endswith(f"/part-{int(stem):05d}.parquet") else None

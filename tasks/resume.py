@@ -1,0 +1,33 @@
+"""Another run of a job that failed or was cancelled."""
+
+from __future__ import annotations
+
+from storage import keys
+from storage.errors import NothingToResume, PreconditionFailed
+from tasks.dispatch import Dispatcher, send_step
+from tasks.records import mark_active, read_job, read_outcome, read_run
+from tasks.spec import Run, check_budget
+
+
+def begin_run(dispatcher: Dispatcher, job_id: str, max_rejected: str | None = None) -> None:
+    """Make the outcome count no more, and have planned what is missing (see `Client.resume`)."""
+    main = dispatcher.buckets.main
+    read_job(main, job_id)
+    if max_rejected is not None:
+        check_budget(max_rejected)
+    outcome = read_outcome(main, job_id)
+    if outcome is None:
+        raise NothingToResume(f"job {job_id} is under way: scoreline watch {job_id}")
+    if outcome.state in ("succeeded", "partial"):
+        raise NothingToResume(f"job {job_id} has all its results: {outcome.state}")
+    run, etag = read_run(main, job_id)
+    later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
+    mark_active(main, job_id)
+    try:
+        # From here on the outcome counts no more: whoever dies after this, the reconciler goes on.
+        main.put(keys.run(job_id), later.to_json(), create_only=etag is None, if_match=etag)
+    except PreconditionFailed:
+        if read_run(main, job_id)[0] != later:  # not our own, retried, but somebody else's
+            raise NothingToResume(f"job {job_id} was just resumed by somebody else") from None
+    dispatcher.ledger.forget(job_id)
+    send_step(dispatcher, "plan", job_id)
