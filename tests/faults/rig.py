@@ -210,7 +210,7 @@ class Rig:
 
     def verify_clean(self, job: Status) -> None:
         """Check that a job that has ended is under way nowhere."""
-        assert [info.key for info in self.store.list(keys.active(job.job_id))] == []
+        self.wait(lambda: not list(self.store.list(keys.active(job.job_id))), "the marker's end", 20)
         assert self.open_uploads() == []
         self.wait(lambda: not self.messages(), "an empty queue", 20)
 
