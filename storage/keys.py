@@ -11,6 +11,7 @@ _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")
 
 JOBS_ACTIVE = "jobs/active/"
 MODELS = "models/"
+SCHEDULES = "schedules.toml"
 
 
 def check_name(kind: str, name: str) -> str:
@@ -95,6 +96,16 @@ def run(job_id: str) -> str:
 def active(job_id: str) -> str:
     """Marker that is there from submit to outcome."""
     return f"{JOBS_ACTIVE}{check_name('job id', job_id)}"
+
+
+def schedule_state(name: str) -> str:
+    """Return the key of what a schedule has done."""
+    return f"schedules/{check_name('schedule', name)}/state.json"
+
+
+def schedule_seen(name: str) -> str:
+    """Return the key of the names of the objects that a schedule has scored."""
+    return f"schedules/{check_name('schedule', name)}/seen.json.gz"
 
 
 def output_folder(prefix: str, job_id: str) -> str:

@@ -105,26 +105,35 @@ class Client:
         QueueUnavailable, LedgerUnavailable, StoreUnavailable
             Transient: try again with the same `job_id`.
         """
-        now = datetime.now(UTC)
-        name = model.partition("@")[0]
-        spec = JobSpec(
-            job_id=job_id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
-            model=model,
-            input=input,
-            output=output or f"s3://{self.buckets.main.bucket}/results/{name}/",
-            method=method,
-            keep=keep,
-            features=tuple(features) if features else None,
-            max_rejected=max_rejected,
-            part_rows=part_rows,
-            max_attempts=max_attempts,
-        ).check()
+        made = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        return self.submit_spec(
+            JobSpec(
+                job_id=job_id or made,
+                model=model,
+                input=input,
+                output=output or self.default_output(model.partition("@")[0]),
+                method=method,
+                keep=keep,
+                features=tuple(features) if features else None,
+                max_rejected=max_rejected,
+                part_rows=part_rows,
+                max_attempts=max_attempts,
+            )
+        )
+
+    def default_output(self, model: str) -> str:
+        """Return where the results of a model go unless a job says otherwise."""
+        return f"s3://{self.buckets.main.bucket}/results/{model}/"
+
+    def submit_spec(self, spec: JobSpec) -> Status:
+        """Submit a job that is spelled out (see `submit`)."""
+        spec.check()
         for uri in (spec.input, spec.output):
             _ = self.buckets[parse_uri(uri)[0]]
         self.queue.ping()
         self.ledger.ping()
-        job = Job(spec=spec, model=self.registry.resolve(model), submitted=now.isoformat(timespec="milliseconds"))
-        self._record(job)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._record(Job(spec=spec, model=self.registry.resolve(spec.model), submitted=now))
         send_step(self._dispatcher, "plan", spec.job_id)
         return self.status(spec.job_id)
 

@@ -15,6 +15,7 @@ from tasks.plan_file import encode
 from tasks.reconcile import open_ledger, tend
 from tasks.records import read_job, read_outcome
 from tasks.score import score_batch
+from tasks.seen import unseen
 from tasks.spec import Job, parse_uri
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,12 @@ def make_plan(engine: Engine, job: Job) -> bytes:
         raise MissingColumns(f"model {job.model.ref} was fitted without column names: name them with --features a,b,c")
     if manifest.n_features not in (None, len(features)):
         raise MissingColumns(f"model {job.model.ref} takes {manifest.n_features} features, {len(features)} are named")
-    read = inputs.read_footers(engine.tables, store, inputs.find(store, pattern))
+    found = inputs.find(store, pattern)
+    if job.spec.only_new is not None:
+        found = unseen(engine.buckets.main, job.spec.only_new, store, found)
+    if not found:  # nothing is new: a job without parts, which succeeds
+        return encode(Columns(features=tuple(features), keep=(), schema=""), [])
+    read = inputs.read_footers(engine.tables, store, found)
     first = read[0][1]
     keep = _kept(job.spec.keep, first.names, features)
     for file, schema in read:

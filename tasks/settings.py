@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from storage.settings import Environment
 
@@ -28,3 +29,16 @@ class QueueSettings:
         env.finish()
         broker_url = env.text("CELERY_BROKER_URL", default=redis_url)
         return cls(redis_url=redis_url, broker_url=broker_url, patience_s=patience_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSettings:
+    """Where the schedules are."""
+
+    file: Path
+    """Of this checkout; where there is none, they are in the bucket."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> ScheduleSettings:
+        """Read the settings."""
+        return cls(file=Path(Environment(environ).text("SCHEDULES_FILE", default="schedules.toml")))

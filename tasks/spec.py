@@ -74,6 +74,8 @@ class JobSpec:
     """Rows that a part aims at; a part is at least one row group. By default as `tasks.plan.PART_ROWS`."""
     max_attempts: int = 3
     """Times that a part is begun before it fails because its process died each time."""
+    only_new: str | None = None
+    """Name of the schedule whose earlier runs' objects are left out."""
 
     def check(self) -> JobSpec:
         """Return the spec where all of it is well-formed, else raise `InvalidRequest`."""
@@ -86,6 +88,8 @@ class JobSpec:
         if self.method is not None and self.method not in METHODS:
             raise InvalidRequest(f"method {self.method!r} is none of {', '.join(METHODS)}")
         check_budget(self.max_rejected)
+        if self.only_new is not None:
+            check_name("schedule", self.only_new)
         for name, value in (("part_rows", self.part_rows), ("max_attempts", self.max_attempts)):
             if value is not None and (type(value) is not int or value < 1):
                 raise InvalidRequest(f"{name} {value!r} is not a whole number of at least 1")

@@ -88,7 +88,8 @@ app.conf.update(
             "task": "scoreline.reconcile",
             "schedule": float(_worker.reconcile_s),
             "options": {"expires": _worker.reconcile_s},  # while no worker is up, one message waits, not thousands
-        }
+        },
+        "tick": {"task": "scoreline.tick", "schedule": float(_worker.tick_s), "options": {"expires": _worker.tick_s}},
     },
 )
 
@@ -175,3 +176,11 @@ def reconcile() -> None:
     if engine.ledger.claim("workers", "count", PROCESSES_COUNTED_EVERY_S):
         engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)
     reconciling.reconcile(engine)
+
+
+@app.task(name="scoreline.tick")
+def tick() -> None:
+    """Do what the schedules have due; the clock asks for it every 30 seconds."""
+    for name, done in lifecycle.scheduler().tick().items():
+        if done:
+            log.info("schedule.ticked: %s: %s", name, "; ".join(done))

@@ -22,8 +22,10 @@ from storage.models.manager import ModelStorageManager
 from storage.models.settings import ModelSettings
 from storage.objects.buckets import Buckets
 from storage.settings import StorageSettings
+from tasks.client import Client
 from tasks.engine import Engine
-from tasks.settings import QueueSettings
+from tasks.scheduler import Scheduler
+from tasks.settings import QueueSettings, ScheduleSettings
 from worker.board import Board
 from worker.cache import ModelCache
 from worker.settings import WorkerSettings
@@ -41,6 +43,7 @@ class _Process:
     engine: Engine | None = None
     cache: ModelCache | None = None
     board: Board | None = None
+    scheduler: Scheduler | None = None
     preloaded: list[Bundle] = field(default_factory=list)
 
 
@@ -114,6 +117,13 @@ def engine(app: Celery) -> Engine:
         if _process.board is not None:
             threading.Thread(target=_obey, args=(_process.board, _process.cache), daemon=True, name="orders").start()
     return _process.engine
+
+
+def scheduler() -> Scheduler:
+    """Return the schedules of this process; it submits as an application does."""
+    if _process.scheduler is None:
+        _process.scheduler = Scheduler(Client.from_env(os.environ), ScheduleSettings.from_env(os.environ).file)
+    return _process.scheduler
 
 
 def count_processes(app: Celery) -> int:

@@ -12,6 +12,7 @@ from tasks.dispatch import LEASE_S, PARTS_PER_PROCESS
 
 DEFAULT_CACHE_MB = 1024
 DEFAULT_RECONCILE_S = 60
+DEFAULT_TICK_S = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class WorkerSettings:
     """How long a part is left to a process that does not say that it lives."""
     reconcile_s: float
     """How often the clock asks for the jobs under way to be looked after."""
+    tick_s: float
+    """How often the clock asks for what the schedules have due."""
     parts_per_process: int
     """Parts of one job in the queue at once, for each process."""
 
@@ -42,9 +45,10 @@ class WorkerSettings:
                 env.faults.append(f"PRELOAD_MODELS: {error}")
         lease_s = env.number("PART_LEASE_SECONDS", int(LEASE_S), minimum=1)
         reconcile_s = env.number("RECONCILE_SECONDS", DEFAULT_RECONCILE_S, minimum=1)
+        tick_s = env.number("TICK_SECONDS", DEFAULT_TICK_S, minimum=1)
         parts_per_process = env.number("PARTS_PER_PROCESS", PARTS_PER_PROCESS, minimum=1)
         env.finish()
         return cls(
             cache_bytes=cache_bytes, preload=preload, lease_s=lease_s, reconcile_s=reconcile_s,
-            parts_per_process=parts_per_process,
+            tick_s=tick_s, parts_per_process=parts_per_process,
         )  # fmt: skip

@@ -36,6 +36,7 @@ HASTE = {
     "PART_PATIENCE_SECONDS": "4",
     "RECONCILE_SECONDS": "1",
     "R2_TIMEOUT_SECONDS": "2",
+    "TICK_SECONDS": "3600",
 }
 
 

@@ -8,7 +8,7 @@ import sys
 import click
 
 from storage.errors import InvalidRequest, InvalidSettings, ScorelineError, describe
-from worker.cli import dev, doctor, jobs, models
+from worker.cli import dev, doctor, jobs, models, schedule
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -33,6 +33,7 @@ cli.add_command(jobs.jobs)
 cli.add_command(jobs.cancel)
 cli.add_command(jobs.resume)
 cli.add_command(jobs.reconcile)
+cli.add_command(schedule.schedule)
 cli.add_command(doctor.doctor)
 cli.add_command(dev.dev)
 cli.add_command(dev.demo)

@@ -1,0 +1,221 @@
+"""Schedules on real services: each slot is one job, once, whatever the clock does."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from storage import keys
+from storage.errors import InvalidRequest
+from tasks.client import Client
+from tasks.schedule import State
+from tasks.scheduler import Scheduler
+from tasks.spec import Status
+from tests.conftest import SCORELINE
+from tests.faults.rig import HASTE, Rig
+
+HOURLY = """
+[hourly]
+cron = "0 * * * *"
+zone = "Europe/Berlin"
+model = "paced"
+input = "s3://scoreline/in/"
+"""
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    with Rig(tmp_path) as running:
+        running.publish(seconds=0.0)
+        running.put_input(2)
+        yield running
+
+
+def schedules(rig: Rig, text: str) -> None:
+    rig.store.put(keys.SCHEDULES, text.encode())
+
+
+def scheduler(rig: Rig) -> Scheduler:
+    return Scheduler(Client.from_env(rig.environ), Path("no-such-file.toml"))
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def jobs(rig: Rig) -> dict[str, Status]:
+    return {job.job_id: job for job in rig.client.jobs()}
+
+
+def until_idle(rig: Rig, ticker: Scheduler, now: datetime) -> None:
+    """Tick until everything that was due has ended."""
+
+    def idle() -> bool:
+        ticker.tick(now)
+        rows = ticker.rows(now)
+        return all(not row.pending and row.outcome != "running" for row in rows)
+
+    rig.wait(idle, "an end of the runs", 90)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_day_with_a_clock_that_dies_and_doubles(rig: Rig, seed: int) -> None:
+    # Given an hourly schedule, on the day on which Berlin's clocks go back and that has 25 hours
+    chance = random.Random(seed)
+    schedules(rig, HOURLY + 'catch_up = "all"\noverlap = "queue"\n')
+    rig.start_worker(2)
+    rig.start_beat()  # for the reconciler; its ticks are an hour apart
+    now, end = at("2026-10-24T21:59"), at("2026-10-25T22:59")
+    scheduler(rig).tick(now)
+    # When the clock ticks late, not for hours, ten times at once, and Redis is emptied meanwhile
+    while now < end:
+        now = min(end, now + timedelta(minutes=chance.choice([1, 5, 20, 59, 180])))
+        tickers = [scheduler(rig) for _ in range(chance.choice([1, 1, 2, 10]))]
+        with ThreadPoolExecutor(len(tickers)) as pool:
+            list(pool.map(lambda ticker: ticker.tick(now), tickers))
+        if chance.random() < 0.2:
+            rig.redis.flushall()
+    until_idle(rig, scheduler(rig), end)
+    # Then each hour is one job
+    expected = [f"hourly-{at('2026-10-24T22:00') + timedelta(hours=n):%Y%m%dT%H%M%SZ}" for n in range(25)]
+    done = jobs(rig)
+    assert sorted(done) == expected
+    assert {(job.state, job.rows) for job in done.values()} == {("succeeded", 200)}
+
+
+def test_two_real_clocks_submit_a_slot_once(rig: Rig) -> None:
+    schedules(rig, HOURLY)
+    long_ago = datetime.now(UTC) - timedelta(days=2)
+    rig.store.put(keys.schedule_state("hourly"), State(through=long_ago.isoformat()).to_json())
+    rig.start_worker(2)
+    for _ in range(2):
+        rig.stack.start_beat(HASTE | {"TICK_SECONDS": "1"})
+    rig.wait(lambda: jobs(rig), "a job")
+    (job,) = jobs(rig).values()  # the latest of 48 slots
+    assert rig.end(job).state == "succeeded"
+    time.sleep(3)
+    assert len(jobs(rig)) == 1
+
+
+def test_only_new_objects_are_scored_by_key_and_etag(rig: Rig) -> None:
+    schedules(rig, HOURLY + "only_new = true\n")
+    rig.start_worker(2)
+    ticker = scheduler(rig)
+    ticker.tick(at("2026-11-25T00:30"))
+    counts = []
+
+    def run(hour: int) -> None:
+        now = at(f"2026-11-25T{hour:02}:00")
+        ticker.tick(now)
+        until_idle(rig, ticker, now)
+        job = jobs(rig)[f"hourly-20261125T{hour:02}0000Z"]
+        counts.append((job.state, job.rows))
+
+    run(1)  # two objects of 100 rows
+    run(2)  # nothing is new
+    rig.put_table("in/2.parquet", np.arange(7), 7)
+    run(3)  # one more
+    rig.store.delete("in/0.parquet")
+    rig.put_table("in/0.parquet", np.arange(9), 9)
+    run(4)  # one is another
+    assert counts == [("succeeded", 200), ("succeeded", 0), ("succeeded", 7), ("succeeded", 9)]
+
+
+@pytest.mark.parametrize(
+    ("overlap", "states", "first"),
+    [("skip", ["skipped"], "running"), ("queue", [], "running"), ("cancel_running", ["cancelled"], "cancelled")],
+)
+def test_a_run_that_is_still_under_way(rig: Rig, overlap: str, states: list[str], first: str) -> None:
+    # Given a run that nobody works on
+    schedules(rig, HOURLY + f'overlap = "{overlap}"\n')
+    ticker = scheduler(rig)
+    ticker.tick(at("2026-11-25T00:30"))
+    ticker.tick(at("2026-11-25T01:00"))
+    # When the next slot is due
+    ticker.tick(at("2026-11-25T02:00"))
+    # Then it is skipped, waits, or takes its place
+    state = State.from_json(rig.store.get(keys.schedule_state("hourly")).data)
+    assert [past.state for past in state.history] == states
+    assert state.pending == (("2026-11-25T02:00:00+00:00",) if overlap == "queue" else ())
+    found = jobs(rig)
+    assert found["hourly-20261125T010000Z"].state == first.replace("running", "submitted")
+    assert ("hourly-20261125T020000Z" in found) == (overlap == "cancel_running")
+    # And with a worker all of them end
+    rig.start_worker(2)
+    until_idle(rig, ticker, at("2026-11-25T02:01"))
+    ended = {job.job_id: job.state for job in jobs(rig).values()}
+    assert ended.get("hourly-20261125T020000Z") == (None if overlap == "skip" else "succeeded")
+
+
+def test_what_cannot_be_submitted_is_noted_and_the_next_slot_tries_again(rig: Rig) -> None:
+    schedules(rig, HOURLY.replace("paced", "nobody") + HOURLY.replace("hourly", "other"))
+    ticker = scheduler(rig)
+    ticker.tick(at("2026-11-25T00:30"))
+    report = ticker.tick(at("2026-11-25T01:00"))
+    assert "no model 'nobody'" in report["hourly"][0]
+    assert report["other"] == ["submitted other-20261125T010000Z"]
+    (row, _) = ticker.rows(at("2026-11-25T01:00"))
+    assert (row.outcome, row.last) == ("refused", "2026-11-25T01:00:00+00:00")
+    schedules_text = HOURLY
+    time.sleep(1)
+    schedules(rig, schedules_text)
+    assert ticker.tick(at("2026-11-25T02:00"))["hourly"] == ["submitted hourly-20261125T020000Z"]
+
+
+def test_a_tick_that_died_before_it_submitted_is_made_good(rig: Rig) -> None:
+    schedules(rig, HOURLY)
+    slot = "2026-11-25T01:00:00+00:00"
+    rig.store.put(keys.schedule_state("hourly"), State(through=slot, current=slot).to_json())
+    assert scheduler(rig).tick(at("2026-11-25T01:01"))["hourly"] == ["submitted hourly-20261125T010000Z"]
+    assert scheduler(rig).tick(at("2026-11-25T01:02"))["hourly"] == []
+
+
+def test_a_user_checks_lists_runs_and_backfills(rig: Rig, tmp_path: Path) -> None:
+    file = tmp_path / "schedules.toml"
+    file.write_text(HOURLY)
+
+    def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environ = {"PATH": "/usr/bin:/bin"} | rig.environ | {"SCHEDULES_FILE": str(file)}
+        return subprocess.run(
+            [SCORELINE, "schedule", *arguments], env=environ, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert cli("check").stdout.startswith("hourly: next 20")
+    rig.start_worker(2)
+    shown = cli("run", "hourly", "--at", "2026-10-25T12:00")  # in Berlin, after the clocks went back
+    assert "submitted hourly-20261025T110000Z" in shown.stdout, shown.stderr
+    assert "asked for 0 of 1" in cli("run", "hourly", "--at", "2026-10-25T11:00+00:00").stdout
+    preview = cli("backfill", "hourly", "--from", "2026-10-25T00:00", "--to", "2026-10-25T04:00", "--dry-run")
+    assert [line.split()[1] for line in preview.stdout.splitlines()] == [
+        f"hourly-{at('2026-10-24T22:00') + timedelta(hours=n):%Y%m%dT%H%M%SZ}" for n in range(6)
+    ]
+    assert (
+        "asked for 6 of 6" in cli("backfill", "hourly", "--from", "2026-10-25T00:00", "--to", "2026-10-25T04:00").stdout
+    )
+    rig.wait(lambda: cli("tick").returncode == 0 and '"pending": 0' in cli("list", "--json").stdout, "an end", 60)
+    rig.wait(lambda: "succeeded" in cli("list").stdout, "the last one's end")
+    assert {job.state for job in jobs(rig).values()} == {"succeeded"}
+    assert len(jobs(rig)) == 7
+    # And what is wrong is said
+    file.write_text(HOURLY.replace("0 * * * *", "0 25 * * *"))
+    wrong = cli("check")
+    assert (wrong.returncode, "line 3: [hourly] cron = '0 25 * * *': Bad hour" in wrong.stderr) == (1, True)
+    assert "cannot be used: line 3" in cli("run", "hourly", "--at", "2026-10-25T12:00").stderr
+    assert "no schedule 'daily'" in cli("run", "daily", "--at", "2026-10-25T12:00").stderr
+    file.write_text(HOURLY)
+    assert "not a time of ISO 8601" in cli("run", "hourly", "--at", "noon").stderr
+    assert "is after --to" in cli("backfill", "hourly", "--from", "2026-10-25", "--to", "2026-10-24").stderr
+
+
+def test_a_schedule_that_is_not_there_is_named(rig: Rig) -> None:
+    with pytest.raises(InvalidRequest, match="no schedule 'hourly' in s3://scoreline/schedules.toml"):
+        scheduler(rig).get("hourly")
+    assert scheduler(rig).tick() == {}

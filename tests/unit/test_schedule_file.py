@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tasks.schedule_file import parse, render, spec_of
+
+SOUND = """
+# the first
+[nightly]
+cron = "30 2 * * *"
+zone = "Europe/Berlin"
+model = "churn@champion"
+input = "s3://data/{slot:%Y/%m/%d}/*.parquet"
+output = "s3://data/scores/{previous:%Y%m%d}/"
+catch_up = "all"
+overlap = "queue"
+max_rejected = "5"
+only_new = true
+enabled = false
+
+[hourly]
+cron = "0 * * * *"
+model = "fraud"
+input = "s3://data/live/"
+"""
+
+
+def test_every_key_is_read_and_the_others_have_defaults() -> None:
+    parsed = parse(SOUND)
+    assert parsed.faults == ()
+    nightly, hourly = parsed.schedules
+    assert (nightly.name, nightly.zone, nightly.catch_up, nightly.overlap) == (
+        "nightly", "Europe/Berlin", "all", "queue",
+    )  # fmt: skip
+    assert (nightly.only_new, nightly.enabled, nightly.max_rejected) == (True, False, "5")
+    assert (hourly.zone, hourly.catch_up, hourly.overlap, hourly.enabled) == ("UTC", "latest", "skip", True)
+
+
+def test_a_slot_becomes_a_job_with_its_dates_in_the_zone() -> None:
+    nightly, hourly = parse(SOUND).schedules
+    slot = datetime(2026, 11, 25, 1, 30, tzinfo=UTC)
+    spec = spec_of(nightly, slot, "s3://unused/").check()
+    assert spec.job_id == "nightly-20261125T013000Z"
+    assert (spec.input, spec.output) == ("s3://data/2026/11/25/*.parquet", "s3://data/scores/20261124/")
+    assert (spec.model, spec.max_rejected, spec.only_new) == ("churn@champion", "5", "nightly")
+    spec = spec_of(hourly, slot, "s3://bucket/results/fraud/")
+    assert (spec.output, spec.only_new) == ("s3://bucket/results/fraud/", None)
+    assert render(nightly, "{slot}", datetime(2026, 11, 24, 23, 30, tzinfo=UTC)) == "2026-11-25"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ('zone = "Europe/Berlin"', 'zone = "Europe/Bonn"', 5, "no IANA time zone"),
+        ('zone = "Europe/Berlin"', 'zone = "../etc/passwd"', 5, "no IANA time zone"),
+        ('cron = "30 2 * * *"', 'cron = "61 2 * * *"', 4, "Bad minute"),
+        ('cron = "30 2 * * *"', 'cron = "30 2 * *"', 4, "Wrong number of fields"),
+        ('cron = "30 2 * * *"', "cron = 30", 4, "is not a string"),
+        ('cron = "30 2 * * *"', "", 3, "'cron' is missing"),
+        ('catch_up = "all"', 'catch_up = "some"', 9, "not one of none, latest, all"),
+        ('overlap = "queue"', 'overlap = "kill"', 10, "not one of skip, queue, cancel_running"),
+        ("only_new = true", 'only_new = "true"', 12, "not true or false"),
+        ('max_rejected = "5"', 'max_rejected = "few"', 11, "neither a count nor a percentage"),
+        ("enabled = false", "enbled = false", 13, "unknown key 'enbled'"),
+        ("{slot:%Y/%m/%d}", "{day}", 7, "only {slot:FORMAT} and {previous:FORMAT}"),
+        ('"s3://data/scores/{previous:%Y%m%d}/"', '"s3://data/scores"', 8, "has to end with '/'"),
+        ('model = "churn@champion"', 'model = "a@b@c"', 6, "model"),
+        ("[nightly]", "[nightly", 3, "is not TOML"),
+        ("[nightly]", '["night ly"]', 3, "not a valid name"),
+        ("# the first", "stray = 1", 2, "outside of a [schedule]"),
+    ],
+)
+def test_every_fault_is_named_with_its_line_and_spares_the_other_schedules(
+    old: str, new: str, line: int, message: str
+) -> None:
+    parsed = parse(SOUND.replace(old, new, 1))
+    (fault,) = parsed.faults
+    assert fault.line == line
+    assert message in str(fault)
+    if "TOML" not in message:
+        assert "hourly" in {schedule.name for schedule in parsed.schedules}

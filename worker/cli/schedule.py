@@ -1,0 +1,143 @@
+"""``scoreline schedule list | check | tick | run | backfill``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from storage.errors import InvalidRequest
+from tasks.client import Client
+from tasks.schedule import Schedule
+from tasks.schedule_file import parse
+from tasks.scheduler import Scheduler
+from tasks.settings import ScheduleSettings
+
+
+@click.group()
+def schedule() -> None:
+    r"""Jobs that run by the clock.
+
+    Schedules are in schedules.toml of the working directory, else in the object schedules.toml of the bucket:
+
+    \b
+    [nightly]
+    cron = "30 2 * * *"                # minute hour day month weekday
+    zone = "Europe/Berlin"             # [UTC]
+    model = "churn@champion"
+    input = "s3://data/{slot:%Y-%m-%d}/*.parquet"   # {previous:...} is the slot before
+    output = "s3://data/scores/"       # [results/<model>/ of the bucket]
+    catch_up = "latest"                # of slots that were missed: none | latest | all
+    overlap = "skip"                   # the run before is under way: skip | queue | cancel_running
+    only_new = false                   # only objects that no earlier run has scored
+    max_rejected = "1%"
+    enabled = true
+    """
+
+
+@schedule.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def list_(as_json: bool) -> None:
+    """Show every schedule: its next slot, its last one, and how that ended."""
+    rows = _scheduler().rows()
+    if as_json:
+        click.echo(json.dumps([_plain(row) for row in rows], indent=1))
+        return
+    table = Table("schedule", "cron", "next", "last", "outcome", "waiting", box=None)
+    for row in rows:
+        following = f"{row.next:%Y-%m-%d %H:%M %Z}" if row.next else "not enabled"
+        last = ""
+        if row.last:
+            slot = datetime.fromisoformat(row.last).astimezone(ZoneInfo(row.schedule.zone))
+            last = f"{slot:%Y-%m-%d %H:%M %Z}"
+        table.add_row(row.schedule.name, row.schedule.cron, following, last, f"{row.outcome} {row.error}".strip(),
+                      str(row.pending or ""))  # fmt: skip
+    Console().print(table)
+
+
+@schedule.command()
+@click.argument("file", type=click.File(), required=False)
+def check(file: Any) -> None:
+    """Read schedules.toml (or FILE) and name every fault with its line."""
+    where, text = (file.name, file.read()) if file else _scheduler().source()
+    parsed = parse(text)
+    for fault in parsed.faults:
+        click.echo(f"{where}: {fault}", err=True)
+    now = datetime.now(UTC)
+    for item in parsed.schedules:
+        note = "" if item.enabled else ", not enabled"
+        click.echo(f"{item.name}: next {item.following(now):%Y-%m-%d %H:%M %Z}{note}")
+    if not text:
+        click.echo(f"{where}: there are no schedules", err=True)
+    sys.exit(bool(parsed.faults))
+
+
+@schedule.command()
+def tick() -> None:
+    """Do what is due now, as the clock does every 30 seconds; for a clock of your own, as Heroku Scheduler."""
+    report = _scheduler().tick()
+    for name, done in report.items():
+        click.echo(f"{name}: {'; '.join(done) or 'nothing is due'}")
+    sys.exit(any(line.startswith("failed") for done in report.values() for line in done))
+
+
+@schedule.command()
+@click.argument("name")
+@click.option("--at", required=True, metavar="TIME", help="ISO 8601; in the schedule's zone unless it says.")
+def run(name: str, at: str) -> None:
+    """Run schedule NAME for one slot, whether it is due or not; a slot that has a job has it already."""
+    scheduler = _scheduler()
+    item = scheduler.get(name)
+    _report(scheduler.ask(item, [_time(item, at)]))
+
+
+@schedule.command()
+@click.argument("name")
+@click.option("--from", "start", required=True, metavar="TIME", help="First slot.")
+@click.option("--to", "stop", required=True, metavar="TIME", help="Last slot, included.")
+@click.option("--dry-run", is_flag=True, help="Only show the slots.")
+def backfill(name: str, start: str, stop: str, dry_run: bool) -> None:
+    """Run schedule NAME for every slot of a time, one after another; those that have a job are left out."""
+    scheduler = _scheduler()
+    item = scheduler.get(name)
+    first, last = _time(item, start), _time(item, stop)
+    if first > last:
+        raise InvalidRequest(f"--from {start} is after --to {stop}")
+    slots = item.between(first, last)
+    if dry_run:
+        for slot in slots:
+            click.echo(f"{slot.astimezone(ZoneInfo(item.zone)).isoformat()}  {item.job_id(slot)}")
+        return
+    _report(scheduler.ask(item, slots))
+
+
+def _scheduler() -> Scheduler:
+    return Scheduler(Client.from_env(), ScheduleSettings.from_env(os.environ).file)
+
+
+def _time(item: Schedule, text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest(f"{text!r} is not a time of ISO 8601, as 2026-11-25T02:30") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(item.zone))
+
+
+def _report(done: list[str]) -> None:
+    for line in done:
+        click.echo(line)
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    return {
+        "name": row.schedule.name, "cron": row.schedule.cron, "zone": row.schedule.zone,
+        "enabled": row.schedule.enabled, "next": row.next and row.next.isoformat(), "last": row.last or None,
+        "outcome": row.outcome or None, "error": row.error or None, "pending": row.pending,
+    }  # fmt: skip
