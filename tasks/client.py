@@ -17,7 +17,7 @@ from storage.models.manifest import PinnedModel
 from storage.models.registry import ModelRegistry
 from storage.objects.buckets import Buckets
 from tasks.dispatch import Dispatcher, send_step
-from tasks.ending import end_job
+from tasks.ending import cleared, end_job, is_complete
 from tasks.plan_file import PlanFile
 from tasks.queue import Queue
 from tasks.reconcile import reconcile
@@ -190,7 +190,7 @@ class Client:
             Transient: try again.
         """
         job = read_job(self.buckets.main, job_id)
-        if read_outcome(self.buckets.main, job_id) is None:
+        if read_outcome(self.buckets.main, job_id) is None and not is_complete(self._dispatcher, job_id):
             now = self.status(job_id)
             run, _ = read_run(self.buckets.main, job_id)
             outcome = Outcome(
@@ -248,8 +248,7 @@ class Client:
             main.put(keys.job(job_id), job.to_json(), create_only=True)
         except PreconditionFailed:
             existing = read_job(main, job_id)
-            if read_outcome(main, job_id) is not None:
-                main.delete(keys.active(job_id))
+            cleared(self._dispatcher, job_id)
             if existing.spec != job.spec:
                 raise JobConflict(f"job id {job_id!r} is taken by a job with another spec: choose another id") from None
 

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 PARTS_PER_PROCESS = 4
 MIN_WINDOW = 8
 """Parts of one job in the queue at once, at least."""
+MAX_WINDOW = 2_000
+"""And at most: some 3 MB of messages and ledger."""
 LEASE_S = 60.0
 """How long a part is left to a process that does not say that it lives; it says so three times in that time."""
 STEP_S = 120.0
@@ -64,7 +66,7 @@ class Dispatcher:
 
     def window(self) -> int:
         """Parts of one job that may be in the queue now."""
-        return max(MIN_WINDOW, self.parts_per_process * self.ledger.processes())
+        return min(MAX_WINDOW, max(MIN_WINDOW, self.parts_per_process * self.ledger.processes()))
 
 
 def results(buckets: Buckets, job: Job) -> tuple[ObjectStore, str]:
@@ -75,11 +77,11 @@ def results(buckets: Buckets, job: Job) -> tuple[ObjectStore, str]:
 
 def send_step(dispatcher: Dispatcher, step: str, job_id: str) -> bool:
     """Send a job's plan or finalize message, unless somebody did lately; returns whether it was sent."""
-    if not dispatcher.ledger.claim(job_id, step, STEP_S):
+    if not dispatcher.ledger.claim_step(job_id, step, STEP_S):
         return False
     try:
         dispatcher.send(f"scoreline.{step}", job_id=job_id)
     except ScorelineError:  # whoever tries again must not have to wait for this claim
-        dispatcher.ledger.unclaim(job_id, step)
+        dispatcher.ledger.end_step(job_id, step)
         raise
     return True

@@ -6,9 +6,9 @@ import logging
 from dataclasses import replace
 
 from storage import keys
-from storage.errors import PreconditionFailed, describe
-from tasks.dispatch import Dispatcher
-from tasks.records import read_outcome, read_run
+from storage.errors import ObjectNotFound, PreconditionFailed, describe
+from tasks.dispatch import Dispatcher, results
+from tasks.records import mark_active, read_job, read_outcome, read_run
 from tasks.spec import Outcome
 
 log = logging.getLogger(__name__)
@@ -16,11 +16,24 @@ log = logging.getLogger(__name__)
 
 def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
     """End a job that cannot go on, with the reason."""
+    if is_complete(dispatcher, job_id):
+        log.error("job.complete: %s has all its results, yet: %s", job_id, describe(error))
+        return  # the reconciler has it finalized once more
     run, _ = read_run(dispatcher.buckets.main, job_id)
     outcome = Outcome(state="failed", error=describe(error), failures={}, run=run.number)
     if (now := dispatcher.ledger.progress(job_id)) is not None:
         outcome = replace(outcome, rows=now.rows, rejected=now.rejected, parts=now.parts, parts_done=now.parts_done)
     end_job(dispatcher, job_id, outcome)
+
+
+def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
+    """Whether ``_SUCCESS`` is written: such a job neither fails nor can it be cancelled."""
+    store, folder = results(dispatcher.buckets, read_job(dispatcher.buckets.main, job_id))
+    try:
+        store.head(keys.success(folder))
+    except ObjectNotFound:
+        return False
+    return True
 
 
 def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> None:
@@ -56,6 +69,9 @@ def cleared(dispatcher: Dispatcher, job_id: str) -> bool:
 def _clear(dispatcher: Dispatcher, job_id: str, run: int) -> None:
     """Remove what is there only while a job is under way."""
     main = dispatcher.buckets.main
-    if read_run(main, job_id)[0].number == run:
-        main.delete(keys.active(job_id))
-        dispatcher.ledger.close(job_id)
+    if read_run(main, job_id)[0].number != run:
+        return
+    dispatcher.ledger.close(job_id)
+    main.delete(keys.active(job_id))
+    if read_run(main, job_id)[0].number != run:  # resumed meanwhile
+        mark_active(main, job_id)

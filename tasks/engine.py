@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from storage.errors import ScorelineError
+from storage.errors import ScorelineError, ScoringError
 from storage.ledger.redis_ledger import RedisLedger
 from storage.models.bundle import Bundle
 from storage.models.manifest import Manifest, PinnedModel
@@ -21,6 +21,9 @@ from storage.objects.base import ObjectStore
 from storage.tables.parquet import ParquetReader
 from tasks.dispatch import LEASE_S, STEP_S, Dispatcher
 from tasks.plan import Slice
+
+STEP_ATTEMPTS = 3
+"""Times that planning or finalizing is begun before the job fails because the process died each time."""
 
 
 class ModelSource(Protocol):
@@ -79,9 +82,23 @@ def kept(renew: Callable[[], object], every_s: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claimed(ledger: RedisLedger, job_id: str, step: str) -> Iterator[None]:
-    """Hold a step of a job while the block runs."""
-    ledger.claim(job_id, step, STEP_S, again=True)
-    with kept(lambda: ledger.claim(job_id, step, STEP_S, again=True), STEP_S / 3):
-        yield
-    ledger.unclaim(job_id, step)
+def step(ledger: RedisLedger, job_id: str, name: str) -> Iterator[None]:
+    """Hold a step of a job while the block runs.
+
+    Raises
+    ------
+    ScoringError
+        The processes that began it before died of it.
+    """
+    attempt = ledger.begin_step(job_id, name, STEP_S)
+    again = False
+    try:
+        if attempt > STEP_ATTEMPTS:
+            raise ScoringError(f"the worker process died {attempt - 1} times at the step {name!r}: out of memory?")
+        with kept(lambda: ledger.renew_step(job_id, name, STEP_S), STEP_S / 3):
+            yield
+    except BaseException:
+        again = True
+        raise
+    finally:  # not reached where the process dies
+        ledger.end_step(job_id, name, again=again)

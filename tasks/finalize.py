@@ -16,7 +16,7 @@ from storage.models.manifest import digest
 from storage.objects.base import ObjectStore, create_once
 from tasks.dispatch import Documents, results
 from tasks.ending import end_job
-from tasks.engine import Engine, claimed
+from tasks.engine import Engine, step
 from tasks.part import check_receipt
 from tasks.plan import Part
 from tasks.reconcile import tend
@@ -34,15 +34,15 @@ def finalize(engine: Engine, job_id: str) -> None:
     main = engine.buckets.main
     run, _ = read_run(main, job_id)
     progress = engine.ledger.progress(job_id)
-    over = progress is not None and (progress.all_done or progress.stopped in ("budget", "failures"))
-    if progress is None or not over or read_outcome(main, job_id) is not None:
-        engine.ledger.unclaim(job_id, "finalize")
+    if progress is None or not progress.over or read_outcome(main, job_id) is not None:
+        engine.ledger.end_step(job_id, "finalize")
         tend(engine, job_id)
         return
     documents = engine.documents(job_id)
-    with claimed(engine.ledger, job_id, "finalize"):
+    with step(engine.ledger, job_id, "finalize"):
         outcome = _stopped(documents, run, progress) if progress.stopped else _check(engine, documents, run, progress)
-        end_job(engine, job_id, outcome)
+        if outcome is not None:
+            end_job(engine, job_id, outcome)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,11 @@ class _Entry:
     failure: str = ""
 
 
-def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome:
-    """Look at every part's receipt; write manifest and ``_SUCCESS`` where none is missing."""
+def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
+    """Look at every part's receipt; write manifest and ``_SUCCESS`` where none is missing.
+
+    None where the job ended meanwhile: it was cancelled.
+    """
     job, plan = documents.job, documents.plan
     store, folder = results(engine.buckets, job)
     failures: dict[str, str] = {}
@@ -78,6 +81,8 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
         state, error = "failed", f"{len(failures)} of {plan.parts} parts failed; part {part}: {reason}"
     elif rejected > budget_rows(allowed, plan.rows):
         state, error = "failed", f"{rejected} of {plan.rows} rows were rejected, allowed are {allowed}"
+    elif read_outcome(engine.buckets.main, job.spec.job_id) is not None:
+        return None
     else:
         head = {"job_id": job.spec.job_id, "model": job.model.ref, "manifest_sha256": job.model.manifest_sha256,
                 "rows": rows, "rejected": rejected, "warnings": list(plan.warnings)}  # fmt: skip
@@ -142,7 +147,8 @@ def _entry(
         if rows + rejected != part.rows:
             raise ScoringError(f"has {part.rows} rows, scored {rows} and rejected {rejected}")
         if rejected:
-            if store.head(rejected_key).metadata.get("sha256") != info.metadata["rejected_sha256"]:
+            aside = store.head(rejected_key).metadata
+            if check_receipt(aside, plan_sha256, number, store.uri(rejected_key)) != (rows, rejected):
                 raise ScoringError(f"{store.uri(rejected_key)} is not what was rejected when the part was scored")
         elif rejected_key in with_rejected:  # of a try that died before its commit
             store.delete(rejected_key)
@@ -152,7 +158,7 @@ def _entry(
     entry: dict[str, Any] = {"key": key, "rows": rows, "rejected": rejected, "bytes": info.size,
                              "sha256": info.metadata["sha256"], "source": source}  # fmt: skip
     if rejected:
-        entry |= {"rejected_key": rejected_key, "rejected_sha256": info.metadata["rejected_sha256"]}
+        entry |= {"rejected_key": rejected_key, "rejected_sha256": aside["sha256"]}
     return _Entry(rows=rows, rejected=rejected, text=json.dumps(entry, sort_keys=True, ensure_ascii=False))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import time
@@ -14,11 +15,13 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from storage import keys
 from storage.errors import (
     InputError,
+    LedgerUnavailable,
     ModelError,
     ObjectNotFound,
     PreconditionFailed,
     ScorelineError,
     ScoringError,
+    StoreUnavailable,
     describe,
 )
 from storage.models.manifest import digest
@@ -45,7 +48,7 @@ class _Stopped(Exception):
     """The job wants no more of this part."""
 
 
-def score_part(engine: Engine, job_id: str, part: int, holder: str) -> None:
+def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: bool = False) -> None:
     """Score a part, commit it, and dispatch what comes next; harmless when run again, at any moment.
 
     Parameters
@@ -53,6 +56,8 @@ def score_part(engine: Engine, job_id: str, part: int, holder: str) -> None:
     holder : str
         Names the message: one that is delivered again takes over the lease of its earlier delivery, any other
         leaves the part to whoever holds the lease.
+    back : bool
+        The message comes again because of a transient error, which was no attempt.
 
     Raises
     ------
@@ -61,7 +66,7 @@ def score_part(engine: Engine, job_id: str, part: int, holder: str) -> None:
     """
     documents = engine.documents(job_id)
     plan = documents.plan
-    started = engine.ledger.start(job_id, plan.sha256, part, holder, engine.lease_s)
+    started = engine.ledger.start(job_id, plan.sha256, part, holder, engine.lease_s, back=back)
     if started.to_do != "run":
         log.info("part.skipped", extra={"job_id": job_id, "part": part, "why": started.to_do})
         if started.all_done and started.to_do == "done":
@@ -73,12 +78,13 @@ def score_part(engine: Engine, job_id: str, part: int, holder: str) -> None:
         engine.ledger.renew(job_id, plan.sha256, part, holder, engine.lease_s)
 
     try:
-        if started.attempt > documents.job.spec.max_attempts:
-            raise ScoringError(
-                f"the worker process died {started.attempt - 1} times while scoring part {part}: out of memory?"
-            )
         with kept(renew, engine.lease_s / 3):
-            rows, rejected = _commit(engine, documents, part, look_first=started.result_may_exist)
+            written = _written(engine, documents, part) if started.result_may_exist else None
+            if written is None and started.attempt > documents.job.spec.max_attempts:
+                raise ScoringError(
+                    f"the worker process died {started.attempt - 1} times while scoring part {part}: out of memory?"
+                )
+            rows, rejected = written or _commit(engine, documents, part)
     except _Stopped:
         log.info("part.stopped", extra={"job_id": job_id, "part": part})
         return
@@ -119,13 +125,21 @@ def check_receipt(metadata: Mapping[str, str], plan_sha256: str, part: int, uri:
     return int(metadata["rows"]), int(metadata["rejected"])
 
 
-def _commit(engine: Engine, documents: Documents, part: int, *, look_first: bool) -> tuple[int, int]:
+def _written(engine: Engine, documents: Documents, part: int) -> tuple[int, int] | None:
+    """Rows scored and rejected of a part that was written and not counted; None where it was not."""
+    store, folder = results(engine.buckets, documents.job)
+    key = keys.result_part(folder, part)
+    try:
+        return check_receipt(store.head(key).metadata, documents.plan.sha256, part, store.uri(key))
+    except ObjectNotFound:
+        return None
+
+
+def _commit(engine: Engine, documents: Documents, part: int) -> tuple[int, int]:
     """Write a part's objects, the rejected rows first; returns rows scored and rows rejected."""
     job, plan = documents.job, documents.plan
     store, folder = results(engine.buckets, job)
     key = keys.result_part(folder, part)
-    if look_first and _exists(store, key):
-        return check_receipt(store.head(key).metadata, plan.sha256, part, store.uri(key))
     started = time.perf_counter()
     planned = plan.part(part)
     table, rejected = _score(engine, documents, planned)
@@ -143,13 +157,15 @@ def _commit(engine: Engine, documents: Documents, part: int, *, look_first: bool
         "plan": plan.sha256, "part": str(part), "rows": str(table.num_rows), "rejected": str(rejected.num_rows),
     }  # fmt: skip
     if rejected.num_rows:
-        receipt["rejected_sha256"] = _put_rejected(store, folder, part, parquet.write(rejected, footer), receipt)
+        _put_rejected(store, folder, part, parquet.write(rejected, footer), receipt)
     body = parquet.write(table, footer)
     receipt["sha256"] = digest(body)
     try:
         store.put(key, body, metadata=receipt, create_only=True)
     except PreconditionFailed:
-        committed = check_receipt(store.head(key).metadata, plan.sha256, part, store.uri(key))
+        committed = _written(engine, documents, part)
+        if committed is None:  # refused for another reason, or taken away again
+            raise StoreUnavailable(f"{store.uri(key)} could not be written, and is not there") from None
         if rejected.num_rows and not committed[1]:
             store.delete(keys.rejected_part(folder, part))
         return committed
@@ -161,20 +177,18 @@ def _commit(engine: Engine, documents: Documents, part: int, *, look_first: bool
     return table.num_rows, rejected.num_rows
 
 
-def _put_rejected(store: ObjectStore, folder: str, part: int, body: bytes, receipt: Mapping[str, str]) -> str:
-    """Write the rejected rows of a part that is not committed yet; returns their SHA-256.
+def _put_rejected(store: ObjectStore, folder: str, part: int, body: bytes, receipt: Mapping[str, str]) -> None:
+    """Write the rejected rows of a part that is not committed yet.
 
     An earlier try that died before its commit may have left other ones, which count for nothing.
     """
-    sha256 = digest(body)
     key = keys.rejected_part(folder, part)
-    metadata = {**receipt, "sha256": sha256}
+    metadata = {**receipt, "sha256": digest(body)}
     try:
         store.put(key, body, metadata=metadata, create_only=True)
     except PreconditionFailed:
         if dict(store.head(key).metadata) != metadata and not _exists(store, keys.result_part(folder, part)):
             store.put(key, body, metadata=metadata)
-    return sha256
 
 
 def _exists(store: ObjectStore, key: str) -> bool:
@@ -216,8 +230,9 @@ def _watch(engine: Engine, job_id: str) -> Callable[[], None]:
     def goes_on() -> None:
         nonlocal batches
         batches += 1
-        if batches > 1 and engine.ledger.stopped(job_id):
-            raise _Stopped
+        with contextlib.suppress(LedgerUnavailable):  # what is scored is worth more than the question
+            if batches > 1 and engine.ledger.stopped(job_id):
+                raise _Stopped
 
     return goes_on
 
@@ -238,5 +253,8 @@ def _rejected(batch: pa.RecordBatch, reasons: dict[int, str], uri: str, first_ro
         "stage": pa.array(["predict"] * len(rows)),
         "message": pa.array(list(reasons.values())),
     }.items():
-        table = table.append_column(name, column)
+        free = name
+        while free in table.column_names:  # the input's own column keeps its name
+            free = f"_{free}"
+        table = table.append_column(free, column)
     return table

@@ -9,6 +9,8 @@ PART_ROWS = 131_072
 """Two batches of the size that forests are fastest with: a lost part costs a second, and overhead stays below 5%."""
 PART_BYTES = 128 << 20
 """Uncompressed. Bounds a worker's memory for wide rows."""
+PART_SLICES = 256
+"""Objects that a part may read: each costs some requests, one after the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +63,20 @@ class Columns:
 def cut(files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int = PART_BYTES) -> tuple[Part, ...]:
     """Cut files into parts of whole row groups, in input order.
 
-    A part is closed before it would exceed `part_rows` rows or `part_bytes` uncompressed bytes; a single row group
-    that exceeds them is a part alone. Small files share a part; files and row groups without rows are in none.
+    A part is closed before it would exceed `part_rows` rows, `part_bytes` uncompressed bytes or `PART_SLICES` slices; a
+    single row group that exceeds them is a part alone. Small files share a part; files and row groups without rows are
+    in none.
     """
     parts: list[Part] = []
     current: list[Slice] = []
     rows = size = 0
     for piece, weight in _groups(files):
-        if current and (rows + piece.rows > part_rows or size + weight > part_bytes):
+        adjoins = bool(current) and _adjoin(current[-1], piece)
+        full = rows + piece.rows > part_rows or size + weight > part_bytes
+        if current and (full or (len(current) == PART_SLICES and not adjoins)):
             parts.append(Part(slices=tuple(current)))
             current, rows, size = [], 0, 0
-        if current and _adjoin(current[-1], piece):
+        if adjoins and current:
             last = current.pop()
             piece_rows = last.rows + piece.rows
             current.append(

@@ -11,7 +11,7 @@ import json
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,6 +72,8 @@ class PlanFile:
         try:
             raw = json.loads(text)
             self.columns = Columns(features=tuple(raw["features"]), keep=tuple(raw["keep"]), schema=str(raw["schema"]))
+            self.identity = dict(raw["identity"])
+            """What makes this the plan of one job and no other: bucket, job id, model, time."""
             self.warnings = tuple(raw["warnings"])
             """What the planner overlooked because the settings allow it; kept in the job's manifest."""
             self.rows = int(raw["rows"])
@@ -108,8 +110,17 @@ class PlanFile:
         return _decode(json.loads(gzip.decompress(data)))
 
 
-def encode(columns: Columns, parts: Sequence[Part], warnings: Sequence[str] = ()) -> bytes:
-    """Return a plan's object; the same plan gives the same bytes."""
+def encode(
+    columns: Columns, parts: Sequence[Part], warnings: Sequence[str] = (), *, identity: Mapping[str, str]
+) -> bytes:
+    """Return a plan's object; the same plan gives the same bytes.
+
+    Parameters
+    ----------
+    identity : mapping of str to str
+        What tells this job from any other that writes to the same place. It is part of the digest, and so of every
+        receipt: a result of another job is never taken for one of this.
+    """
     blocks, bodies, offset = [], [], 0
     for first in range(0, len(parts), BLOCK_PARTS):
         body = _compress(_encode(parts[first : first + BLOCK_PARTS]))
@@ -117,8 +128,8 @@ def encode(columns: Columns, parts: Sequence[Part], warnings: Sequence[str] = ()
         bodies.append(body)
         offset += len(body)
     header = {
-        **asdict(columns), "warnings": list(warnings), "rows": sum(part.rows for part in parts), "parts": len(parts),
-        "blocks": [asdict(block) for block in blocks],
+        **asdict(columns), "identity": dict(identity), "warnings": list(warnings),
+        "rows": sum(part.rows for part in parts), "parts": len(parts), "blocks": [asdict(block) for block in blocks],
     }  # fmt: skip
     return _compress(header) + b"".join(bodies)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import logging
 
+from billiard.exceptions import SoftTimeLimitExceeded
+
 from storage import keys
 from storage.errors import MissingColumns, ObjectNotFound, PreconditionFailed, ScorelineError, ScoringError
 from tasks import inputs
 from tasks.ending import fail_job
-from tasks.engine import Engine, claimed
+from tasks.engine import Engine, step
 from tasks.plan import PART_ROWS, Columns, cut
 from tasks.plan_file import encode
 from tasks.reconcile import open_ledger, tend
@@ -27,7 +29,7 @@ SAMPLE_ROWS = 64
 def plan_job(engine: Engine, job_id: str) -> None:
     """Plan a job and dispatch its first parts; harmless when run again. A job that cannot be scored ends as failed."""
     main = engine.buckets.main
-    with claimed(engine.ledger, job_id, "plan"):
+    with step(engine.ledger, job_id, "plan"):
         try:
             main.head(keys.plan(job_id))
         except ObjectNotFound:
@@ -46,6 +48,8 @@ def _plan(engine: Engine, job: Job) -> bool:
             raise
         fail_job(engine, job_id, error)
         return False
+    except SoftTimeLimitExceeded:
+        raise
     except Exception as error:  # an estimator may raise anything; the job must end with the reason
         log.exception("plan.failed", extra={"job_id": job_id})
         fail_job(engine, job_id, error)
@@ -64,6 +68,10 @@ def make_plan(engine: Engine, job: Job) -> bytes:
     bucket, pattern = parse_uri(job.spec.input)
     store = engine.buckets[bucket]
     _ = engine.buckets[parse_uri(job.spec.output)[0]]
+    identity = {
+        "bucket": engine.buckets.main.bucket, "job_id": job.spec.job_id, "submitted": job.submitted,
+        "model": job.model.ref, "manifest_sha256": job.model.manifest_sha256,
+    }  # fmt: skip
     manifest = engine.models.manifest(job.model)
     features = job.spec.features or manifest.feature_names
     if features is None:
@@ -74,7 +82,7 @@ def make_plan(engine: Engine, job: Job) -> bytes:
     if job.spec.only_new is not None:
         found = unseen(engine.buckets.main, job.spec.only_new, store, found)
     if not found:  # nothing is new: a job without parts, which succeeds
-        return encode(Columns(features=tuple(features), keep=(), schema=""), [])
+        return encode(Columns(features=tuple(features), keep=(), schema=""), [], identity=identity)
     read = inputs.read_footers(engine.tables, store, found)
     first = read[0][1]
     keep = _kept(job.spec.keep, first.names, features)
@@ -92,7 +100,7 @@ def make_plan(engine: Engine, job: Job) -> bytes:
         if not scored.table.num_rows:
             raise ScoringError(f"none of the first {sample.num_rows} rows can be scored: {scored.rejected[0]}")
         schema = base64.b64encode(scored.table.schema.remove_metadata().serialize().to_pybytes()).decode()
-    return encode(Columns(features=tuple(features), keep=keep, schema=schema), parts, warnings)
+    return encode(Columns(features=tuple(features), keep=keep, schema=schema), parts, warnings, identity=identity)
 
 
 def _kept(keep: str, names: list[str], features: tuple[str, ...]) -> tuple[str, ...]:

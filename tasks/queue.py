@@ -11,6 +11,8 @@ from storage.errors import QueueUnavailable
 from storage.ledger.redis_ledger import address
 
 QUEUE = "scoreline"
+CLOCK_QUEUE = "scoreline.clock"
+"""What the clock asks for, which must not wait behind the parts of every job."""
 CONNECT_TIMEOUT_S = 4
 
 

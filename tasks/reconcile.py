@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+
+from billiard.exceptions import SoftTimeLimitExceeded
 
 from storage import keys
 from storage.errors import JobNotFound, LedgerFenced, LedgerLost, ObjectNotFound, ScorelineError, describe
@@ -16,6 +20,7 @@ from tasks.spec import budget_rows
 log = logging.getLogger(__name__)
 
 _ORPHANED = timedelta(days=1)
+_THREADS = 16
 
 
 def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
@@ -28,7 +33,9 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
     """
     main = dispatcher.buckets.main
     report: dict[str, str] = {}
-    for info in main.list(keys.JOBS_ACTIVE):
+    under_way = list(main.list(keys.JOBS_ACTIVE))
+    random.shuffle(under_way)  # should the time not be enough for all, others come first the next time
+    for info in under_way:
         job_id = info.key.removeprefix(keys.JOBS_ACTIVE)
         try:
             report[job_id] = tend(dispatcher, job_id)
@@ -38,6 +45,11 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
         except ScorelineError as error:
             report[job_id] = f"failed: {describe(error)}"
             log.error("reconcile.failed: %s: %s", job_id, describe(error), extra={"job_id": job_id})
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:  # a fault in one job's records, or in the code, is no reason to leave the others
+            report[job_id] = f"failed: {describe(error)}"
+            log.exception("reconcile.failed: %s", job_id, extra={"job_id": job_id})
     return report
 
 
@@ -63,6 +75,8 @@ def tend(dispatcher: Dispatcher, job_id: str) -> str:
             dispatcher.ledger.forget(job_id)
         open_ledger(dispatcher, job_id, recover(dispatcher, documents))
         log.warning("ledger.rebuilt", extra={"job_id": job_id})
+        if cleared(dispatcher, job_id):  # cancelled while the bucket was listed
+            return "ended"
         due = dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
     for part in due.parts:
         dispatcher.send("scoreline.score_part", job_id=job_id, part=part)
@@ -101,11 +115,10 @@ def recover(dispatcher: Dispatcher, documents: Documents) -> Recovered:
     plan = documents.plan
     listed = ((_number(info.key), info) for info in store.list(f"{folder}part-"))
     done = {part: info for part, info in listed if part is not None and part < plan.parts}
-    rejected = 0
-    for info in store.list(keys.rejected_folder(folder)):
-        part = _number(info.key)
-        if part in done:
-            rejected += int(store.head(done[part].key).metadata.get("rejected", 0))
+    aside = [part for info in store.list(keys.rejected_folder(folder)) if (part := _number(info.key)) in done]
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="receipt") as pool:
+        receipts = pool.map(lambda part: store.head(done[part].key).metadata, aside)
+        rejected = sum(int(receipt.get("rejected", 0)) for receipt in receipts)
     rows = sum(part.rows for number, part in enumerate(plan) if number in done) if len(done) < plan.parts else plan.rows
     return Recovered(done=frozenset(done), rows=rows - rejected, rejected=rejected)
 

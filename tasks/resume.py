@@ -29,5 +29,6 @@ def begin_run(dispatcher: Dispatcher, job_id: str, max_rejected: str | None = No
     except PreconditionFailed:
         if read_run(main, job_id)[0] != later:  # not our own, retried, but somebody else's
             raise NothingToResume(f"job {job_id} was just resumed by somebody else") from None
+    mark_active(main, job_id)  # a reconciler may have taken the marker for one of the run before
     dispatcher.ledger.forget(job_id)
     send_step(dispatcher, "plan", job_id)

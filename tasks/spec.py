@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from storage.errors import InvalidRequest, InvalidURI
@@ -47,7 +48,7 @@ def budget_rows(max_rejected: str, rows: int) -> int:
     (2, 7)
     """
     if max_rejected.endswith("%"):
-        return int(rows * float(max_rejected[:-1]) / 100)
+        return int(rows * Decimal(max_rejected[:-1]) / 100)
     return int(max_rejected)
 
 

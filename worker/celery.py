@@ -12,14 +12,16 @@ from typing import Any
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Celery, Task
 from celery.exceptions import Retry
+from kombu import Queue
 
-from storage.errors import JobNotFound, LedgerLost, ObjectNotFound, ScorelineError, describe
+from storage.errors import JobNotFound, LedgerFenced, LedgerLost, ObjectNotFound, ScorelineError, ScoringError, describe
 from tasks import ending, planner
 from tasks import finalize as finalizing
 from tasks import part as parts
 from tasks import reconcile as reconciling
 from tasks.client import Client
-from tasks.queue import QUEUE, broker_settings
+from tasks.engine import Engine
+from tasks.queue import CLOCK_QUEUE, QUEUE, broker_settings
 from tasks.settings import QueueSettings
 from worker import (
     control,  # noqa: F401  # registers the control commands
@@ -31,7 +33,7 @@ log = logging.getLogger(__name__)
 
 TIME_LIMIT_S = 600
 SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60
-MAX_RETRIES = 20
+MAX_RETRIES = 30
 """With `LONGEST_RETRY_S` between them, an outage of a quarter of an hour fails no part."""
 LONGEST_RETRY_S = 60
 MAX_UNKNOWN = 3
@@ -49,6 +51,8 @@ _worker = WorkerSettings.from_env(os.environ)
 app = Celery("scoreline", broker=_queue.broker_url)
 app.conf.update(
     task_default_queue=QUEUE,
+    task_queues=[Queue(QUEUE), Queue(CLOCK_QUEUE)],
+    task_routes={name: {"queue": CLOCK_QUEUE} for name in ("scoreline.reconcile", "scoreline.tick")},
     task_acks_late=True,
     worker_prefetch_multiplier=1,
     task_acks_on_failure=True,
@@ -105,6 +109,10 @@ def _until_told(task: Task[Any, Any], job_id: str) -> Iterator[None]:
         raise
     except JobNotFound as error:
         log.warning("job.unknown: %s", describe(error))
+    except SoftTimeLimitExceeded:
+        step = task.name.removeprefix("scoreline.")
+        reason = f"the step {step!r} took longer than {SOFT_TIME_LIMIT_S} s: name fewer objects in one job"
+        ending.fail_job(lifecycle.engine(app), job_id, ScoringError(reason))
     except Exception as error:
         known = isinstance(error, ScorelineError)
         if not known:
@@ -115,10 +123,13 @@ def _until_told(task: Task[Any, Any], job_id: str) -> Iterator[None]:
         ending.fail_job(lifecycle.engine(app), job_id, error)
 
 
-def _again(task: Task[Any, Any], error: Exception) -> BaseException:
+def _again(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseException:
     """Send the message again after a pause that doubles, with jitter, so that workers do not come back in step."""
     longest = min(LONGEST_RETRY_S, 2 ** (task.request.retries + 1))
-    return task.retry(exc=error, countdown=random.uniform(longest / 2, longest), max_retries=MAX_RETRIES, throw=False)
+    return task.retry(
+        exc=error, countdown=random.uniform(longest / 2, longest), max_retries=MAX_RETRIES, throw=False,
+        kwargs={**(task.request.kwargs or {}), **changed},
+    )  # fmt: skip
 
 
 @app.task(name="scoreline.submit", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
@@ -128,7 +139,9 @@ def submit(self: Task[Any, Any], /, model: str, input: str, **options: Any) -> N
     The message's id is the job's, where none is given: delivered twice or tried again, it is one job.
     """
     try:
-        Client.from_env(os.environ).submit(model, input, **{"job_id": self.request.id} | options)
+        Client.from_env(os.environ).submit(
+            model, input, **options | {"job_id": options.get("job_id") or self.request.id}
+        )
     except ScorelineError as error:
         if not error.transient or self.request.retries >= MAX_RETRIES:
             log.error("submit.refused: %s", describe(error), extra={"task_id": self.request.id})
@@ -144,22 +157,35 @@ def plan(self: Task[Any, Any], job_id: str) -> None:
 
 
 @app.task(name="scoreline.score_part", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
-def score_part(self: Task[Any, Any], job_id: str, part: int) -> None:
-    """Score one part; a transient error is retried, and in the end fails the part with that reason."""
+def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -> None:
+    """Score one part; a transient error is retried, and in the end fails the part with that reason.
+
+    `retried` is the number of the try that follows a transient error, which was no attempt. A try that follows the
+    death of a process carries the same arguments and has another number.
+    """
     engine = lifecycle.engine(app)
+    tries = self.request.retries
     with _until_told(self, job_id):
         try:
-            parts.score_part(engine, job_id, part, str(self.request.id))
-        except (LedgerLost, ObjectNotFound):  # Redis was emptied, or there is no plan: the bucket says what is due
-            reconciling.tend(engine, job_id)
-        except SoftTimeLimitExceeded:
-            reason = f"part {part} took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"
-            parts.count_part(engine, job_id, part, failure=reason)
+            _score_part(engine, job_id, part, str(self.request.id), back=0 < retried == tries)
+        except (LedgerLost, LedgerFenced, ObjectNotFound):  # Redis was emptied, or there is no plan
+            with contextlib.suppress(SoftTimeLimitExceeded):  # the reconciler goes on
+                reconciling.tend(engine, job_id)
         except ScorelineError as error:
-            if not error.transient or self.request.retries < MAX_RETRIES:
+            if not error.transient:
                 raise
+            if tries < MAX_RETRIES:
+                raise _again(self, error, retried=tries + 1) from error
             parts.count_part(engine, job_id, part, failure=f"gave up: {describe(error)}")
     lifecycle.report()
+
+
+def _score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: bool) -> None:
+    try:
+        parts.score_part(engine, job_id, part, holder, back=back)
+    except SoftTimeLimitExceeded:
+        reason = f"part {part} took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"
+        parts.count_part(engine, job_id, part, failure=reason)
 
 
 @app.task(name="scoreline.finalize", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
@@ -173,7 +199,7 @@ def finalize(self: Task[Any, Any], job_id: str) -> None:
 def reconcile() -> None:
     """Do for every job under way what is due; the clock asks for it, and each worker when it starts."""
     engine = lifecycle.engine(app)
-    if engine.ledger.claim("workers", "count", PROCESSES_COUNTED_EVERY_S):
+    if engine.ledger.once_in("count", PROCESSES_COUNTED_EVERY_S):
         engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)
     reconciling.reconcile(engine)
 

@@ -62,6 +62,11 @@ class Progress:
     stopped: Stopped
 
     @property
+    def over(self) -> bool:
+        """Whether the job is at its end, and the outcome is not written."""
+        return self.stopped in ("budget", "failures") or (self.all_done and self.stopped != "closed")
+
+    @property
     def all_done(self) -> bool:
         """Whether no part is left."""
         return self.parts_done == self.parts

@@ -1,6 +1,6 @@
 -- Counts a part, once. KEYS: state, done, failed.
 -- ARGV: plan digest, part, rows, rejected, reason of the failure or '', patience for the next one's message (until, s),
--- failures after which the job stops.
+-- failures after which the job stops, life of the keys (s).
 -- Returns {next part to dispatch or -1, parts left, stopped or ''}; only the first call for a part is given a next one.
 local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'rows', 'rejected', 'cursor', 'budget', 'rebuilt',
   'stopped', 'failures')
@@ -11,16 +11,27 @@ if state[1] ~= ARGV[1] then
   return redis.error_reply('ANOTHERPLAN')
 end
 local parts, done, stopped = tonumber(state[2]), tonumber(state[3]), state[9]
+if stopped == 'closed' then
+  return {-1, parts - done, stopped}
+end
+local in_turn = redis.call('HDEL', KEYS[1], 'f' .. ARGV[2])
 if redis.call('SETBIT', KEYS[2], ARGV[2], 1) == 1 then
   return {-1, parts - done, stopped or ''}
 end
-redis.call('HDEL', KEYS[1], 'f' .. ARGV[2])
 done = done + 1
+if done == 1 then
+  redis.call('EXPIRE', KEYS[2], ARGV[8])
+end
+if in_turn == 0 then -- a part that this ledger did not give out: the cursor has to look before it steps
+  state[8] = '1'
+  redis.call('HSET', KEYS[1], 'rebuilt', 1)
+end
 local rejected, failures, cursor = state[5] + ARGV[4], tonumber(state[10]), tonumber(state[6])
 local changes = {'done', done, 'rows', string.format('%.0f', state[4] + ARGV[3])}
 if ARGV[5] ~= '' then
   failures = failures + 1
   redis.call('HSET', KEYS[3], ARGV[2], ARGV[5])
+  redis.call('EXPIRE', KEYS[3], ARGV[8])
   changes[#changes + 1] = 'failures'
   changes[#changes + 1] = failures
 end

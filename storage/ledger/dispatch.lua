@@ -23,12 +23,10 @@ if field.stopped then
   return answer
 end
 local now, patience, longest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local changes = {}
 local function send(part, attempts, sent)
   -- each message that nobody answers is waited for twice as long: the queue may only be full
   local wait = math.min(longest, patience * 2 ^ sent)
-  changes[#changes + 1] = 'f' .. part
-  changes[#changes + 1] = string.format('%.3f %d %d -', now + wait, attempts, sent + 1)
+  redis.call('HSET', KEYS[1], 'f' .. part, string.format('%.3f %d %d -', now + wait, attempts, sent + 1))
   answer[#answer + 1] = part
 end
 for name, flight in pairs(flights) do
@@ -44,7 +42,5 @@ while count < tonumber(ARGV[2]) and cursor < parts do
   end
   cursor = cursor + 1
 end
-changes[#changes + 1] = 'cursor'
-changes[#changes + 1] = cursor
-redis.call('HSET', KEYS[1], unpack(changes))
+redis.call('HSET', KEYS[1], 'cursor', cursor)
 return answer

@@ -21,9 +21,7 @@ LIFE_S = 30 * 24 * 3600
 LONGEST_PATIENCE_S = 3600.0
 MAX_FAILED_PARTS = 100
 """Failed parts after which a job stops: then not a part is wrong. Bounds the reasons that Redis keeps."""
-STEPS = ("plan", "finalize")
-"""What of a job one process at a time should do."""
-_SCRIPTS = ("begin", "dispatch", "start", "extend", "complete", "close")
+_SCRIPTS = ("begin", "dispatch", "start", "extend", "complete", "close", "step")
 
 
 class RedisLedger:
@@ -106,11 +104,16 @@ class RedisLedger:
         self._keep(job_id)
         return Due(parts=tuple(map(int, parts)), all_done=int(left) == 0, stopped=stopped)
 
-    def start(self, job_id: str, plan_sha256: str, part: int, holder: str, lease_s: float) -> Started:
-        """Lease `part` for `lease_s` seconds to `holder`, who may also take over a lease of its own."""
+    def start(
+        self, job_id: str, plan_sha256: str, part: int, holder: str, lease_s: float, *, back: bool = False
+    ) -> Started:
+        """Lease `part` for `lease_s` seconds to `holder`, who may also take over a lease of its own.
+
+        With `back` the holder's earlier start ended in a transient error, and is no attempt.
+        """
         now = time.time()
         to_do, attempt, left, may_exist = self._run(
-            "start", self._keys(job_id)[:2], [plan_sha256, part, now, f"{now + lease_s:.3f}", holder]
+            "start", self._keys(job_id)[:2], [plan_sha256, part, now, f"{now + lease_s:.3f}", holder, int(back)]
         )
         return Started(
             to_do=to_do, attempt=int(attempt), all_done=int(left) == 0, result_may_exist=bool(int(may_exist))
@@ -131,9 +134,8 @@ class RedisLedger:
     ) -> Completed:
         """Count a part, once; a second call changes nothing and is given no next part."""
         until = f"{time.time() + self._patience_s:.3f}"
-        next_part, left, stopped = self._run(
-            "complete", self._keys(job_id), [plan_sha256, part, rows, rejected, failure, until, MAX_FAILED_PARTS]
-        )
+        arguments = [plan_sha256, part, rows, rejected, failure, until, MAX_FAILED_PARTS, LIFE_S]
+        next_part, left, stopped = self._run("complete", self._keys(job_id), arguments)
         return Completed(
             next_part=None if int(next_part) < 0 else int(next_part), all_done=int(left) == 0, stopped=stopped
         )
@@ -150,8 +152,7 @@ class RedisLedger:
     def forget(self, job_id: str) -> None:
         """Remove a job's ledger, to begin again from what is in the bucket."""
         with self._translated():
-            claims = [self._claim_key(job_id, step) for step in STEPS]
-            self._redis.delete(*self._keys(job_id), *claims)
+            self._redis.delete(*self._keys(job_id), self._steps_key(job_id))
 
     def progress(self, job_id: str) -> Progress | None:
         """How far a job is; None where Redis knows nothing of it."""
@@ -171,26 +172,27 @@ class RedisLedger:
             stopped=cast(Stopped, state.get("stopped", "")),
         )
 
-    def claim(self, job_id: str, step: str, seconds: float, *, again: bool = False) -> bool:
-        """Claim a step that one process at a time should do; returns whether the caller has it.
+    def claim_step(self, job_id: str, step: str, seconds: float) -> bool:
+        """Whether a step's message has to be sent: nobody did, or nobody came for it in `seconds`, then twice that."""
+        return self._step("claim", job_id, step, seconds) == 1
 
-        Parameters
-        ----------
-        job_id, step : str
-            What is claimed: `STEPS` of a job, or something else that is done for all.
-        seconds : float
-            When it is free again, should nobody come back to it.
-        again : bool
-            Take it, or go on with it, whoever had it.
-        """
-        with self._translated():
-            taken = self._redis.set(self._claim_key(job_id, step), "1", px=max(1, int(1000 * seconds)), nx=not again)
-        return bool(taken)
+    def begin_step(self, job_id: str, step: str, seconds: float) -> int:
+        """Note that the caller does a step for `seconds`; returns how often it was begun and not ended, with this."""
+        return self._step("begin", job_id, step, seconds)
 
-    def unclaim(self, job_id: str, step: str) -> None:
-        """Let others claim a step."""
+    def renew_step(self, job_id: str, step: str, seconds: float) -> None:
+        """Note that the caller goes on with a step for `seconds`."""
+        self._step("renew", job_id, step, seconds)
+
+    def end_step(self, job_id: str, step: str, *, again: bool = False) -> None:
+        """Note that a step is done; or, with `again`, that its message comes again and this was no attempt."""
+        self._step("pause" if again else "end", job_id, step, 0)
+
+    def once_in(self, what: str, seconds: float) -> bool:
+        """Whether the caller is the first to ask within `seconds`, of all processes."""
+        key = f"scoreline:{{{self._namespace}}}:{what}"
         with self._translated():
-            self._redis.delete(self._claim_key(job_id, step))
+            return bool(self._redis.set(key, "1", px=int(1000 * seconds), nx=True))
 
     def note_processes(self, count: int, seconds: float) -> None:
         """Remember for a while how many processes there are to score parts."""
@@ -205,6 +207,13 @@ class RedisLedger:
     def __repr__(self) -> str:
         return f"RedisLedger({self._address!r})"
 
+    def _step(self, what: str, job_id: str, step: str, seconds: float) -> int:
+        arguments = [what, step, time.time(), seconds, LONGEST_PATIENCE_S, LIFE_S]
+        return int(self._run("step", [self._steps_key(job_id)], arguments))
+
+    def _steps_key(self, job_id: str) -> str:
+        return f"scoreline:{{{self._namespace}/{job_id}}}:steps"
+
     def _run(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
         with self._translated():
             return self._scripts[script](keys=keys, args=arguments)
@@ -217,9 +226,6 @@ class RedisLedger:
 
     def _keys(self, job_id: str) -> list[str]:
         return [f"scoreline:{{{self._namespace}/{job_id}}}:{kind}" for kind in ("state", "done", "failed")]
-
-    def _claim_key(self, job_id: str, step: str) -> str:
-        return f"scoreline:{{{self._namespace}/{job_id}}}:{step}"
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

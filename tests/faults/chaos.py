@@ -29,8 +29,8 @@ class Chaos:
     """A layer in front of the strict one.
 
     Faults: ``500``, ``503``, ``429`` instead of an answer; ``lost``, a 500 after the request was carried out;
-    ``cut``, half of a body; ``stall``, an answer after `stall_s`. A request whose path and query hold `hold` waits
-    until that is changed.
+    ``cut``, half of a body; ``stall``, an answer after `stall_s`. A request whose path, query and method hold `hold`
+    waits until that is changed.
     """
 
     def __init__(self, app: App) -> None:
@@ -46,7 +46,7 @@ class Chaos:
             return self._control(environ, start)
         if f"Credential={OBSERVER}/" in environ.get("HTTP_AUTHORIZATION", ""):
             return self._app(environ, start)
-        self._wait_while_held(f"{environ['PATH_INFO']}?{environ.get('QUERY_STRING', '')}")
+        self._wait_while_held(f"{environ['PATH_INFO']}?{environ.get('QUERY_STRING', '')} {environ['REQUEST_METHOD']}")
         kind = self._choose()
         if kind in _REFUSALS:
             return refuse(start, *_REFUSALS[kind], "chaos")

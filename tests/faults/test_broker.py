@@ -156,3 +156,19 @@ def body(message: bytes) -> bytes:
 
 def part_of(message: bytes) -> int:
     return int(body(message).rpartition(b"'part': ")[2].strip(b"}"))
+
+
+def test_lost_parts_are_found_while_another_job_keeps_the_queue_busy(rig: Rig) -> None:
+    rig.start_worker(1)
+    rig.start_beat()
+    rig.publish(seconds=0.25)
+    lost = rig.submit(10)
+    rig.wait_for_parts(lost, 1)
+    busy = rig.client.submit("paced", rig.store.uri("in/"), job_id="busy", part_rows=100)
+    for _ in range(2):
+        rig.client.submit("paced", rig.store.uri("in/"), part_rows=100)
+    for message in rig.messages():
+        if lost.job_id.encode() in body(message):
+            rig.redis.lrem(QUEUE, 1, message)
+    rig.verify(rig.end(lost))
+    rig.end(busy)

@@ -120,6 +120,16 @@ def test_a_part_that_kills_its_process_fails_with_the_reason_and_the_others_end(
     rig.verify_clean(job)
 
 
+def test_a_model_that_kills_the_planner_fails_the_job_with_the_reason(rig: Rig) -> None:
+    rig.start_worker(1)
+    rig.publish(kills_at=0.0)
+    job = rig.end(rig.submit(2), timeout_s=90)
+    assert (job.state, job.error) == (
+        "failed", "the worker process died 3 times at the step 'plan': out of memory?",
+    )  # fmt: skip
+    rig.verify_clean(job)
+
+
 def test_the_finalizer_is_killed_between_manifest_and_success(rig: Rig) -> None:
     rig.start_worker(1)
     rig.publish()

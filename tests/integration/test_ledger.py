@@ -11,7 +11,7 @@ import redis
 
 from storage.errors import LedgerFenced, LedgerLost, LedgerUnavailable
 from storage.ledger.base import Recovered
-from storage.ledger.redis_ledger import LIFE_AFTER_OUTCOME_S, MAX_FAILED_PARTS, RedisLedger
+from storage.ledger.redis_ledger import LIFE_AFTER_OUTCOME_S, LIFE_S, MAX_FAILED_PARTS, RedisLedger
 from worker.dev.stack import Stack
 
 LEASE_S = 60
@@ -109,6 +109,35 @@ def test_attempts_count_but_for_transient_ends(ledger: RedisLedger, job: str) ->
     assert ledger.start(job, "p", 0, "m", LEASE_S).attempt == 2
 
 
+def test_a_transient_end_is_no_attempt_though_it_could_not_be_told(ledger: RedisLedger, job: str) -> None:
+    ledger.begin(job, "p", 1, budget=0)
+    ledger.dispatch(job, "p", window=1)
+    assert ledger.start(job, "p", 0, "m", LEASE_S).attempt == 1
+    assert ledger.start(job, "p", 0, "m", LEASE_S, back=True).attempt == 1
+    assert ledger.start(job, "p", 0, "m", LEASE_S).attempt == 2
+    ledger.release(job, "p", 0, "m")
+    assert ledger.start(job, "p", 0, "m", LEASE_S, back=True).attempt == 2
+
+
+def test_a_window_of_thousands_is_dispatched(ledger: RedisLedger, job: str) -> None:
+    ledger.begin(job, "p", 20_000, budget=0)
+    assert len(ledger.dispatch(job, "p", window=9_000).parts) == 9_000
+
+
+def test_a_part_counted_out_of_turn_leaves_no_gap_in_the_window(ledger: RedisLedger, job: str) -> None:
+    ledger.begin(job, "p", 12, budget=0)
+    given = list(ledger.dispatch(job, "p", window=2).parts)
+    for part in (2, 3, 5):  # scored for a ledger that Redis has lost since
+        given += [n for n in [ledger.complete(job, "p", part, rows=1, rejected=0).next_part] if n is not None]
+    for part in given:
+        if (further := ledger.complete(job, "p", part, rows=1, rejected=0).next_part) is not None:
+            given.append(further)
+    progress = ledger.progress(job)
+    assert progress is not None
+    assert (progress.all_done, progress.in_flight, progress.rows) == (True, 0, 12)
+    assert len(given) == len(set(given))
+
+
 def test_messages_out_of_turn_are_told_so(ledger: RedisLedger, job: str) -> None:
     ledger.begin(job, "p", 3, budget=0)
     ledger.dispatch(job, "p", window=1)
@@ -201,28 +230,55 @@ def test_an_emptied_redis_is_told_from_another_plan(ledger: RedisLedger, job: st
     assert ledger.progress(job) is None
 
 
-def test_a_step_is_claimed_by_one(ledger: RedisLedger, job: str) -> None:
-    assert ledger.claim(job, "plan", 60)
-    assert not ledger.claim(job, "plan", 60)
-    assert ledger.claim(job, "plan", 60, again=True)
-    ledger.unclaim(job, "plan")
-    assert ledger.claim(job, "plan", 60)
+def test_a_step_is_claimed_by_one_and_sent_again_after_twice_the_time(ledger: RedisLedger, job: str) -> None:
+    assert ledger.claim_step(job, "plan", 0.2)
+    assert not ledger.claim_step(job, "plan", 0.2)
+    time.sleep(0.25)
+    assert ledger.claim_step(job, "plan", 0.2)
+    time.sleep(0.25)
+    assert not ledger.claim_step(job, "plan", 0.2)  # for 0.4 s now
+    assert ledger.claim_step(job, "finalize", 60)
+    ledger.end_step(job, "plan")
+    assert ledger.claim_step(job, "plan", 60)
     ledger.forget(job)
-    assert ledger.claim(job, "plan", 60)
+    assert ledger.claim_step(job, "plan", 60)
 
 
+def test_a_step_that_is_worked_on_is_not_sent_again_and_its_deaths_are_counted(ledger: RedisLedger, job: str) -> None:
+    assert ledger.begin_step(job, "plan", 0.2) == 1
+    ledger.renew_step(job, "plan", 60)
+    time.sleep(0.25)
+    assert not ledger.claim_step(job, "plan", 60)
+    assert ledger.begin_step(job, "plan", 60) == 2  # the first never ended
+    ledger.end_step(job, "plan", again=True)
+    assert ledger.begin_step(job, "plan", 60) == 2
+    ledger.end_step(job, "plan")
+    assert ledger.begin_step(job, "plan", 60) == 1
+
+
+def test_the_first_of_many_is_told_so(ledger: RedisLedger, job: str) -> None:
+    with ThreadPoolExecutor(10) as pool:
+        assert sum(pool.map(lambda _: ledger.once_in(job, 60), range(10))) == 1
+
+
+@pytest.mark.parametrize("counted_before_the_end", [True, False])
 def test_a_job_keeps_one_slot_of_a_cluster_and_fades_after_its_outcome(
-    stack: Stack, ledger: RedisLedger, job: str
+    stack: Stack, ledger: RedisLedger, job: str, counted_before_the_end: bool
 ) -> None:
-    ledger.begin(job, "p", 2, budget=0)
-    ledger.dispatch(job, "p", window=1)
-    ledger.complete(job, "p", 0, rows=0, rejected=0, failure="no")
+    ledger.begin(job, "p", 4, budget=0)
+    ledger.dispatch(job, "p", window=2)
+    ledger.claim_step(job, "finalize", 60)
+    if counted_before_the_end:
+        ledger.complete(job, "p", 0, rows=0, rejected=0, failure="no")
     ledger.close(job)
+    ledger.complete(job, "p", 1, rows=0, rejected=0, failure="no")
     with redis.Redis.from_url(stack.environ["REDIS_URL"], decode_responses=True) as connection:
         keys = list(connection.scan_iter(f"*{job}*"))
-        assert len(keys) == 3
+        assert len(keys) == (4 if counted_before_the_end else 2)
         assert {key.partition("}")[0] for key in keys} == {f"scoreline:{{bucket/{job}"}  # one hash tag
-        assert all(0 < connection.ttl(key) <= LIFE_AFTER_OUTCOME_S for key in keys)
+        lives = {key.rpartition(":")[2]: connection.ttl(key) for key in keys}
+        assert 0 < lives.pop("steps") <= LIFE_S
+        assert all(0 < life <= LIFE_AFTER_OUTCOME_S for life in lives.values())
 
 
 def test_two_buckets_share_a_redis(stack: Stack, ledger: RedisLedger, job: str) -> None:

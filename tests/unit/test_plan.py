@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from tasks.plan import InputFile, cut
+from tasks.plan import PART_SLICES, InputFile, cut
 
 
 def file(key: str, *rows: int) -> InputFile:
@@ -28,6 +28,11 @@ def test_files_and_row_groups_without_rows_are_in_no_part() -> None:
 
 def test_bytes_bound_a_part_too() -> None:
     assert len(cut([file("a", 10, 10)], part_rows=100, part_bytes=100)) == 2
+
+
+def test_many_tiny_files_are_several_parts() -> None:
+    parts = cut([file(str(n), 1) for n in range(2 * PART_SLICES + 1)])
+    assert [len(part.slices) for part in parts] == [PART_SLICES, PART_SLICES, 1]
 
 
 def test_every_row_is_in_exactly_one_part_whatever_the_files() -> None:

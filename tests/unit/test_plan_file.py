@@ -14,6 +14,13 @@ from storage.objects.directory import DirectoryStore
 from tasks.plan import Columns, Part, Slice
 from tasks.plan_file import BLOCK_PARTS, PlanFile, encode
 
+IDENTITY = {"bucket": "bucket", "job_id": "job", "model": "m@v", "submitted": "2026-11-25"}
+
+
+def encoded(columns: Columns, parts: Sequence[Part], warnings: Sequence[str] = (), **identity: str) -> bytes:
+    return encode(columns, parts, warnings, identity=IDENTITY | identity)
+
+
 COLUMNS = Columns(features=("x", "größe"), keep=("id",), schema="c2NoZW1h")
 
 
@@ -49,7 +56,7 @@ def parts_of(count: int) -> list[Part]:
 
 
 def put(store: Counting, parts: Sequence[Part], warnings: Sequence[str] = ()) -> PlanFile:
-    store.put(keys.plan("job"), encode(COLUMNS, parts, warnings))
+    store.put(keys.plan("job"), encoded(COLUMNS, parts, warnings))
     return PlanFile(store, "job")
 
 
@@ -61,7 +68,7 @@ def test_a_plan_survives_its_encoding(store: Counting, count: int) -> None:
     assert plan.rows == sum(part.rows for part in parts)
     assert list(plan) == parts
     assert [plan.part(n) for n in range(count)] == parts
-    assert encode(COLUMNS, parts, ["skewed"]) == encode(COLUMNS, parts, ["skewed"])
+    assert encoded(COLUMNS, parts, ["skewed"]) == encoded(COLUMNS, parts, ["skewed"])
 
 
 def test_of_a_large_plan_a_part_needs_little(store: Counting) -> None:
@@ -75,7 +82,7 @@ def test_of_a_large_plan_a_part_needs_little(store: Counting) -> None:
 
 def test_a_header_longer_than_the_first_read_is_read_on(store: Counting) -> None:
     columns = Columns(features=tuple(f"{n * 2654435761 % 2**64:016x}" for n in range(20_000)), keep=(), schema="")
-    store.put(keys.plan("job"), encode(columns, parts_of(3)))
+    store.put(keys.plan("job"), encoded(columns, parts_of(3)))
     plan = PlanFile(store, "job")
     assert plan.columns == columns
     assert plan.part(2) == parts_of(3)[2]
@@ -88,8 +95,15 @@ def test_the_digest_covers_every_part(store: Counting, tmp_path: Path) -> None:
     assert put(Counting(tmp_path / "other", "bucket"), parts).sha256 != first
 
 
+@pytest.mark.parametrize("what", ["bucket", "job_id", "model", "submitted"])
+def test_the_plans_of_two_jobs_differ_though_they_read_the_same(store: Counting, tmp_path: Path, what: str) -> None:
+    other = Counting(tmp_path / "other", "bucket")
+    other.put(keys.plan("job"), encoded(COLUMNS, parts_of(3), **{what: "another"}))
+    assert put(store, parts_of(3)).sha256 != PlanFile(other, "job").sha256
+
+
 def test_a_block_that_differs_from_the_header_is_refused(store: Counting) -> None:
-    data = bytearray(encode(COLUMNS, parts_of(20_000)))
+    data = bytearray(encoded(COLUMNS, parts_of(20_000)))
     data[-20] ^= 1
     store.put(keys.plan("job"), bytes(data))
     plan = PlanFile(store, "job")
@@ -100,7 +114,7 @@ def test_a_block_that_differs_from_the_header_is_refused(store: Counting) -> Non
 
 @pytest.mark.parametrize(
     "data",
-    [b"no gzip", gzip.compress(b"no json"), gzip.compress(b"{}"), encode(COLUMNS, [])[:20]],
+    [b"no gzip", gzip.compress(b"no json"), gzip.compress(b"{}"), encoded(COLUMNS, [])[:20]],
     ids=["no gzip", "no json", "no header", "cut"],
 )
 def test_what_is_no_plan_is_named(store: Counting, data: bytes) -> None:
@@ -117,7 +131,7 @@ def test_a_part_that_is_not_there_and_a_plan_that_is_not_there_are_named(store: 
 
 
 def test_any_tool_can_read_a_plan() -> None:
-    lines = gzip.decompress(encode(COLUMNS, parts_of(2))).decode().splitlines()
+    lines = gzip.decompress(encoded(COLUMNS, parts_of(2))).decode().splitlines()
     assert [sorted(json.loads(line)) for line in lines] == [
-        ["blocks", "features", "keep", "parts", "rows", "schema", "warnings"], ["objects", "parts"],
+        ["blocks", "features", "identity", "keep", "parts", "rows", "schema", "warnings"], ["objects", "parts"],
     ]  # fmt: skip

@@ -27,6 +27,7 @@ def test_what_is_malformed_is_refused(field: str, value: object) -> None:
 def test_the_budget_is_a_count_or_a_percentage() -> None:
     assert budget_rows("7", 1000) == 7
     assert budget_rows("2.5%", 1000) == 25
+    assert budget_rows("0.29%", 100_000) == 290
 
 
 def test_a_job_survives_its_encoding() -> None:
