@@ -147,15 +147,17 @@ class Client:
                 job_id=job_id, state=outcome.state, model=job.model.ref, output=where, parts=outcome.parts,
                 parts_done=outcome.parts_done, rows=outcome.rows, rejected=outcome.rejected,
                 total_rows=self._total(job_id), seconds=outcome.seconds, error=outcome.error,
+                submitted=job.submitted,
             )  # fmt: skip
         seconds = _seconds_since(job.submitted)
         progress = self.ledger.progress(job_id)
         if progress is None:
-            return Status(job_id=job_id, state="submitted", model=job.model.ref, output=where, seconds=seconds)
+            return Status(job_id=job_id, state="submitted", model=job.model.ref, output=where, seconds=seconds,
+                          submitted=job.submitted)  # fmt: skip
         return Status(
             job_id=job_id, state="running", model=job.model.ref, output=where, parts=progress.parts,
             parts_done=progress.parts_done, rows=progress.rows, rejected=progress.rejected,
-            total_rows=self._total(job_id), seconds=seconds,
+            total_rows=self._total(job_id), seconds=seconds, submitted=job.submitted,
         )  # fmt: skip
 
     def watch(self, job_id: str, timeout_s: float | None = None) -> Iterator[Status]:
@@ -195,7 +197,7 @@ class Client:
             run, _ = read_run(self.buckets.main, job_id)
             outcome = Outcome(
                 state="cancelled", rows=now.rows, rejected=now.rejected, parts=now.parts, parts_done=now.parts_done,
-                seconds=_seconds_since(job.submitted), error="cancelled", failures={}, run=run.number,
+                seconds=_seconds_since(job.submitted), failures={}, run=run.number,
             )  # fmt: skip
             end_job(self._dispatcher, job_id, outcome)
         return self.status(job_id)

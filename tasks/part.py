@@ -30,16 +30,15 @@ from storage.tables import parquet
 from tasks.dispatch import Documents, results, send_step
 from tasks.ending import fail_job
 from tasks.engine import Engine, kept
-from tasks.plan import Part
+from tasks.plan import BATCH_ROWS, Part
 from tasks.score import score_batch
 from tasks.spec import parse_uri
 
 log = logging.getLogger(__name__)
 
-BATCH_ROWS = 65_536
-"""Rows scored at once: the fastest size measured for forests, and 10 MiB at 20 float64 columns."""
 
-
+REJECTED_SHOWN = 1_000
+"""Rows of a batch that are set aside with their reasons even where fewer may be rejected: somebody has to see them."""
 MAX_REASON = 500
 """Characters of a failed part's reason: Redis keeps some hundred of them."""
 
@@ -84,7 +83,7 @@ def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: boo
                 raise ScoringError(
                     f"the worker process died {started.attempt - 1} times while scoring part {part}: out of memory?"
                 )
-            rows, rejected = written or _commit(engine, documents, part)
+            rows, rejected = written or _commit(engine, documents, part, started.budget)
     except _Stopped:
         log.info("part.stopped", extra={"job_id": job_id, "part": part})
         return
@@ -135,14 +134,14 @@ def _written(engine: Engine, documents: Documents, part: int) -> tuple[int, int]
         return None
 
 
-def _commit(engine: Engine, documents: Documents, part: int) -> tuple[int, int]:
+def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tuple[int, int]:
     """Write a part's objects, the rejected rows first; returns rows scored and rows rejected."""
     job, plan = documents.job, documents.plan
     store, folder = results(engine.buckets, job)
     key = keys.result_part(folder, part)
     started = time.perf_counter()
     planned = plan.part(part)
-    table, rejected = _score(engine, documents, planned)
+    table, rejected = _score(engine, documents, planned, budget)
     if table.num_rows + rejected.num_rows != planned.rows:
         raise ScoringError(
             f"part {part} has {planned.rows} rows, scored {table.num_rows}, rejected {rejected.num_rows}"
@@ -199,7 +198,7 @@ def _exists(store: ObjectStore, key: str) -> bool:
     return True
 
 
-def _score(engine: Engine, documents: Documents, planned: Part) -> tuple[pa.Table, pa.Table]:
+def _score(engine: Engine, documents: Documents, planned: Part, budget: int) -> tuple[pa.Table, pa.Table]:
     """Score a part batch by batch; returns its results and its rejected rows, each in input order."""
     job, columns = documents.job, documents.plan.columns
     schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(columns.schema)))
@@ -211,7 +210,10 @@ def _score(engine: Engine, documents: Documents, planned: Part) -> tuple[pa.Tabl
         row = piece.first_row
         for batch in engine.read_slice(source, piece, (*columns.features, *columns.keep), BATCH_ROWS):
             goes_on()
-            done = score_batch(bundle, batch, features=columns.features, keep=columns.keep, method=job.spec.method)
+            done = score_batch(
+                bundle, batch, features=columns.features, keep=columns.keep, method=job.spec.method,
+                max_rejected=max(budget, REJECTED_SHOWN),
+            )  # fmt: skip
             if done.table.num_rows:
                 scored.append(_cast(done.table, schema, f"{source.uri(piece.key)} from row {row}"))
             if done.rejected:

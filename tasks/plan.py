@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+BATCH_ROWS = 65_536
+"""Rows scored at once: the fastest size measured for forests, and 10 MiB at 20 float64 columns."""
 PART_ROWS = 131_072
 """Two batches of the size that forests are fastest with: a lost part costs a second, and overhead stays below 5%."""
 PART_BYTES = 128 << 20

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Iterator, Sequence
 
+import pyarrow as pa
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from storage import keys
 from storage.errors import MissingColumns, ObjectNotFound, PreconditionFailed, ScorelineError, ScoringError
+from storage.objects.base import ObjectStore
 from tasks import inputs
 from tasks.ending import fail_job
 from tasks.engine import Engine, step
-from tasks.plan import PART_ROWS, Columns, cut
+from tasks.plan import BATCH_ROWS, PART_ROWS, Columns, Part, cut
 from tasks.plan_file import encode
 from tasks.reconcile import open_ledger, tend
 from tasks.records import read_job, read_outcome
@@ -24,6 +27,8 @@ log = logging.getLogger(__name__)
 
 SAMPLE_ROWS = 64
 """Rows scored to learn the output schema."""
+SAMPLED_PARTS = 8
+"""Parts to look into where the first rows cannot be scored."""
 
 
 def plan_job(engine: Engine, job_id: str) -> None:
@@ -93,14 +98,31 @@ def make_plan(engine: Engine, job: Job) -> bytes:
     schema = ""
     warnings: tuple[str, ...] = ()
     if parts:
-        sample = next(engine.read_slice(store, parts[0].slices[0], (*features, *keep), SAMPLE_ROWS))
         bundle = engine.models.get(job.model)
         warnings = bundle.warnings
-        scored = score_batch(bundle, sample, features=features, keep=keep, method=job.spec.method)
-        if not scored.table.num_rows:
-            raise ScoringError(f"none of the first {sample.num_rows} rows can be scored: {scored.rejected[0]}")
+        tried, reason = 0, ""
+        for sample in _samples(engine, store, parts, (*features, *keep)):
+            scored = score_batch(bundle, sample, features=features, keep=keep, method=job.spec.method)
+            if scored.table.num_rows:
+                break
+            tried, reason = tried + sample.num_rows, scored.rejected[0]
+        else:
+            raise ScoringError(f"none of {tried} rows tried, of all parts of the input, can be scored: {reason}")
         schema = base64.b64encode(scored.table.schema.remove_metadata().serialize().to_pybytes()).decode()
     return encode(Columns(features=tuple(features), keep=keep, schema=schema), parts, warnings, identity=identity)
+
+
+def _samples(
+    engine: Engine, store: ObjectStore, parts: Sequence[Part], columns: tuple[str, ...]
+) -> Iterator[pa.RecordBatch]:
+    """Yield a few rows at a time: the first, then, as bad rows come together, others further on and of other parts."""
+    for number in sorted({n * (len(parts) - 1) // SAMPLED_PARTS for n in range(SAMPLED_PARTS + 1)}):
+        for piece in parts[number].slices[:1]:
+            batch = next(engine.read_slice(store, piece, columns, BATCH_ROWS))
+            start = 0
+            while start < batch.num_rows:
+                yield batch.slice(start, SAMPLE_ROWS)
+                start = max(SAMPLE_ROWS, 2 * start)
 
 
 def _kept(keep: str, names: list[str], features: tuple[str, ...]) -> tuple[str, ...]:

@@ -14,9 +14,6 @@ import pyarrow as pa
 from storage.errors import InputError, ScoringError
 from storage.models.bundle import Bundle
 
-MAX_REJECTED_PER_BATCH = 1_000
-"""Bisection costs some 17 calls a rejected row of a 64k batch; past this the input, not a row, is wrong."""
-
 _ROW_FAULTS = (ValueError, TypeError, ArithmeticError, LookupError)
 
 
@@ -31,7 +28,13 @@ class Scored:
 
 
 def score_batch(
-    bundle: Bundle, batch: pa.RecordBatch, *, features: Sequence[str], keep: Sequence[str], method: str | None
+    bundle: Bundle,
+    batch: pa.RecordBatch,
+    *,
+    features: Sequence[str],
+    keep: Sequence[str],
+    method: str | None,
+    max_rejected: int | None = None,
 ) -> Scored:
     """Score one batch; a row that makes the estimator fail is found by bisection and rejected alone.
 
@@ -47,11 +50,14 @@ def score_batch(
         Columns to carry over.
     method : str, optional
         ``predict`` or ``predict_proba``; both by default, as far as the model has them.
+    max_rejected : int, optional
+        Rows after which looking for more is idle: the job is over its budget. A rejected row of a 64k batch costs some
+        17 calls of the estimator.
 
     Raises
     ------
     ScoringError
-        More than `MAX_REJECTED_PER_BATCH` rows failed; the message shows the first.
+        More than `max_rejected` rows failed; the message shows the first.
     """
     x = to_features(batch, features, named=bundle.manifest.feature_names is not None)
     pieces: list[dict[str, Any]] = []
@@ -66,12 +72,12 @@ def score_batch(
                 middle = (start + stop) // 2
                 pending += [(middle, stop), (start, middle)]
                 continue
-            rejected[start] = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            if len(rejected) > MAX_REJECTED_PER_BATCH:
+            rejected[start] = _reason(error)
+            if max_rejected is not None and len(rejected) > max_rejected:
                 row, reason = next(iter(rejected.items()))
                 raise ScoringError(
-                    f"more than {MAX_REJECTED_PER_BATCH} of {batch.num_rows} rows of a batch cannot be scored; "
-                    f"the first is row {row} of it: {reason}"
+                    f"more rows cannot be scored than the {max_rejected} that may be rejected; the first is row {row} "
+                    f"of a batch of {batch.num_rows}: {reason}"
                 ) from error
     kept = pa.Table.from_batches([batch]).select(list(keep))
     if rejected:
@@ -83,6 +89,12 @@ def score_batch(
             raise InputError(f"the kept column {name!r} has the name of an output: leave it out with --keep")
         kept = kept.append_column(name, _to_arrow(np.concatenate([piece[name] for piece in pieces])))
     return Scored(table=kept, rejected=rejected)
+
+
+def _reason(error: Exception) -> str:
+    """Type and first line of an error: scikit-learn's go on with advice for whoever fits a model."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0].strip()}"
 
 
 def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:

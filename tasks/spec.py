@@ -38,6 +38,8 @@ def check_budget(max_rejected: str) -> str:
     """Return a reject budget where it is well-formed, else raise `InvalidRequest`."""
     if not _BUDGET.fullmatch(max_rejected):
         raise InvalidRequest(f"max_rejected {max_rejected!r} is neither a count nor a percentage, as 1%")
+    if max_rejected.endswith("%") and Decimal(max_rejected[:-1]) > 100:
+        raise InvalidRequest(f"max_rejected {max_rejected!r} is more than 100%")
     return max_rejected
 
 
@@ -183,6 +185,8 @@ class Status:
     total_rows: int = 0
     seconds: float = 0.0
     error: str = ""
+    submitted: str = ""
+    """UTC, ISO 8601."""
 
     @property
     def ended(self) -> bool:

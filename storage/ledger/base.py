@@ -23,6 +23,8 @@ class Started:
     all_done: bool
     result_may_exist: bool
     """Whether somebody may have written the part without counting it."""
+    budget: int
+    """Rows of the job that may be rejected."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,11 +112,15 @@ class RedisLedger:
         With `back` the holder's earlier start ended in a transient error, and is no attempt.
         """
         now = time.time()
-        to_do, attempt, left, may_exist = self._run(
+        to_do, attempt, left, may_exist, budget = self._run(
             "start", self._keys(job_id)[:2], [plan_sha256, part, now, f"{now + lease_s:.3f}", holder, int(back)]
         )
         return Started(
-            to_do=to_do, attempt=int(attempt), all_done=int(left) == 0, result_may_exist=bool(int(may_exist))
+            to_do=to_do,
+            attempt=int(attempt),
+            all_done=int(left) == 0,
+            result_may_exist=bool(int(may_exist)),
+            budget=int(budget),
         )
 
     def renew(self, job_id: str, plan_sha256: str, part: int, holder: str, lease_s: float) -> bool:

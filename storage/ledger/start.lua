@@ -1,8 +1,9 @@
 -- Leases a part. KEYS: state, done. ARGV: plan digest, part, now (s), end of the lease (s), who asks,
 -- 1 where the asker's own earlier start ended in a transient error: that was no attempt.
--- Returns {what to do, attempt, parts left, 1 where a result may exist}. What to do: 'run'; 'done' (was finished
+-- Returns {what to do, attempt, parts left, 1 where a result may exist, reject budget}. What to do: 'run'; 'done' (was finished
 -- before); 'busy' (another holds the lease); 'stopped'; 'unknown' (its turn has not come: it will be sent again).
-local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'stopped', 'rebuilt', 'f' .. ARGV[2])
+local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'stopped', 'rebuilt', 'f' .. ARGV[2],
+  'budget')
 if not state[1] then
   return redis.error_reply('LOST')
 end
@@ -11,18 +12,18 @@ if state[1] ~= ARGV[1] then
 end
 local left = state[2] - state[3]
 if state[4] then
-  return {'stopped', 0, left, 0}
+  return {'stopped', 0, left, 0, 0}
 end
 if not state[6] then
-  return {redis.call('GETBIT', KEYS[2], ARGV[2]) == 1 and 'done' or 'unknown', 0, left, 0}
+  return {redis.call('GETBIT', KEYS[2], ARGV[2]) == 1 and 'done' or 'unknown', 0, left, 0, 0}
 end
 local deadline, attempts, sent, holder = string.match(state[6], '^(%S+) (%d+) (%d+) (%S+)$')
 attempts = tonumber(attempts)
 if holder ~= '-' and holder ~= ARGV[5] and tonumber(deadline) > tonumber(ARGV[3]) then
-  return {'busy', attempts, left, 0}
+  return {'busy', attempts, left, 0, 0}
 end
 if ARGV[6] ~= '1' or holder ~= ARGV[5] then
   attempts = attempts + 1
 end
 redis.call('HSET', KEYS[1], 'f' .. ARGV[2], string.format('%s %d %d %s', ARGV[4], attempts, sent, ARGV[5]))
-return {'run', attempts, left, (state[5] or attempts > 1) and 1 or 0}
+return {'run', attempts, left, (state[5] or attempts > 1) and 1 or 0, tonumber(state[7])}

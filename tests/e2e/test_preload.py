@@ -52,8 +52,11 @@ def test_preloaded_models_are_shared_and_evicted(own: Stack, trained: Any, cells
         in next(own.folder.glob("worker*.log")).read_text()
     )
     assert gets() == before + 1
-    score()
-    found = held(own, lambda found: len(found) == 2)
+    found: dict[str, Any] = {}
+    for _ in range(5):  # the other process may have been busy with something else
+        score()
+        if len(found := held(own, lambda found: len(found) == 2)) == 2:
+            break
     assert all(model["preloaded"] and model["hits"] > 0 for models in found.values() for model in models)
     assert len(found) == 2
     assert gets() == before + 1  # neither process loaded it again

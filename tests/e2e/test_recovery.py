@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from celery import Celery
+from sklearn.linear_model import LinearRegression
 
 from storage.models.manager import ModelStorageManager
 from storage.objects.base import ObjectStore
 from tasks.client import Client
+from tests.conftest import SCORELINE
 from tests.faults.estimators import Paced
 from worker.dev.stack import Stack
 
@@ -37,10 +41,15 @@ def test_a_user_cancels_a_job_and_resumes_it(worker: Stack, cli: Cli, slow: str)
     cancelled = cli("cancel", job)
     assert cancelled.returncode == 0
     assert f"{job}: cancelled after" in cancelled.stdout
-    assert cli("watch", job).returncode == 4
+    assert [cli(command, job).returncode for command in ("watch", "status")] == [4, 4]
+    again = cli("cancel", job)
+    assert again.stderr.strip() == f"{job} has ended before: there is nothing to cancel"
     resumed = cli("resume", job, "--watch")
     assert resumed.returncode == 0, resumed.stderr
+    assert f"{job}: resumed, " in resumed.stderr
     assert "2,000 scored, 0 rejected, of 2,000" in resumed.stdout
+    assert f"{job} " in cli("jobs").stdout  # whole, to be copied, though nobody looks at a terminal
+    assert job in {item["job_id"] for item in json.loads(cli("jobs", "--json").stdout)}
     again = cli("resume", job)
     assert (again.returncode, again.stderr.strip()) == (2, f"error: job {job} has all its results: succeeded")
 
@@ -97,3 +106,43 @@ def test_a_message_that_submits_is_one_job_however_often_it_is_delivered(
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert list(client.watch("from-elsewhere", timeout_s=60))[-1].rows == 2_000
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("dev",), ("models", "publish"), ("models", "alias"), ("schedule",), ("resume",)]
+)
+def test_help_keeps_the_lines_of_its_examples(cli: Cli, command: tuple[str, ...]) -> None:
+    shown = cli(*command, "--help")
+    assert shown.returncode == 0
+    assert "\\b" not in shown.stdout
+    if not command:
+        assert "Try it with nothing installed but this:   scoreline demo\n" in shown.stdout
+
+
+def test_the_budget_alone_decides_how_many_rows_may_be_rejected(
+    worker: Stack, cli: Cli, models: ModelStorageManager, put_table: Callable[..., str]
+) -> None:
+    # Given 5,000 of 20,000 rows in one part that cannot be scored, the first 3,000 among them
+    models.publish("quarter", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]))
+    frame = pd.DataFrame({"id": np.arange(20_000), "x": np.arange(20_000.0)})
+    frame.loc[np.r_[0:3_000, 9_000:11_000], "x"] = np.nan
+    uri = put_table("in/quarter.parquet", frame)
+    failed = cli("submit", "quarter", uri, "--max-rejected", "4999", "--job-id", "quarter", "--watch")
+    assert failed.returncode == 1
+    assert "more rows cannot be scored than the 4999 that may be rejected; the first is row 0" in failed.stdout
+    assert "Input X contains NaN.\n" in failed.stdout  # and none of the advice that follows
+    # Then with a budget that allows for them the same job ends
+    done = cli("resume", "quarter", "--max-rejected", "25%", "--watch")
+    assert done.returncode == 3, done.stdout
+    assert "15,000 scored, 5,000 rejected, of 20,000" in done.stdout
+
+
+def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [SCORELINE, "dev", "--workers", "0", "--", "nosuchcommand"], cwd=tmp_path, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.strip()) == (
+        127,
+        "error: cannot run 'nosuchcommand': No such file or directory",
+    )

@@ -40,9 +40,14 @@ def test_rows_that_fail_are_found_and_the_others_keep_their_order() -> None:
     ]
 
 
-def test_an_input_where_nothing_can_be_scored_is_an_error_of_its_own() -> None:
-    with pytest.raises(ScoringError, match="row 0 of it: ValueError"):
-        score_batch(bundle(LINE), batch(x=[float("nan")] * 5000), features=["x"], keep=[], method=None)
+def test_the_search_for_rows_that_fail_ends_where_more_failed_than_may() -> None:
+    nothing = batch(x=[float("nan")] * 3000)
+    with pytest.raises(
+        ScoringError, match=r"than the 100 .* row 0 of a batch of 3000: ValueError: Input X contains NaN\.$"
+    ):
+        score_batch(bundle(LINE), nothing, features=["x"], keep=[], method=None, max_rejected=100)
+    done = score_batch(bundle(LINE), nothing, features=["x"], keep=[], method=None)
+    assert (done.table.num_rows, len(done.rejected)) == (0, 3000)
 
 
 def test_an_empty_batch_gives_no_rows() -> None:

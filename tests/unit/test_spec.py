@@ -16,6 +16,7 @@ SPEC = JobSpec(job_id="j1", model="m@champion", input="s3://data/in/", output="s
     [
         ("job_id", "../up"), ("job_id", ""), ("model", "a@b@c"), ("model", "a/b"), ("input", "/etc/passwd"),
         ("input", "s3://data/../x"), ("output", "s3://data/out"), ("method", "fit"), ("max_rejected", "some"),
+        ("max_rejected", "101%"),
         ("part_rows", 0), ("part_rows", "9"), ("max_attempts", 0), ("max_attempts", True),
     ],
 )  # fmt: skip

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--beat", is_flag=True, help="Start the clock of schedules too.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def dev(workers: int, beat: bool, command: tuple[str, ...]) -> None:
-    r"""Start Valkey, an S3 server with a bucket, and workers; run COMMAND with their addresses; stop everything.
+    """Start Valkey, an S3 server with a bucket, and workers; run COMMAND with their addresses; stop everything.
 
     \b
     scoreline dev -- sh -c 'scoreline models list; scoreline jobs'

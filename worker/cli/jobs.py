@@ -56,12 +56,13 @@ def submit(
 @click.argument("job")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(job: str, as_json: bool) -> None:
-    """Show how far JOB is."""
+    """Show how far JOB is; the exit code is its outcome, and 0 while it is under way."""
     now = Client.from_env().status(job)
     if as_json:
         click.echo(json.dumps(now.to_dict(), indent=1))
     else:
         _show(now)
+    sys.exit(EXIT_CODES.get(now.state, 0))
 
 
 @click.command()
@@ -75,7 +76,11 @@ def watch(job: str) -> None:
 @click.argument("job")
 def cancel(job: str) -> None:
     """End JOB now. What is written stays; `scoreline resume` goes on from there."""
-    _show(Client.from_env().cancel(job))
+    client = Client.from_env()
+    before = client.status(job)
+    if before.ended:
+        click.echo(f"{job} has ended before: there is nothing to cancel", err=True)
+    _show(client.cancel(job))
 
 
 @click.command()
@@ -85,11 +90,13 @@ def cancel(job: str) -> None:
 def resume(job: str, max_rejected: str | None, follow: bool) -> None:
     """Run what is missing of JOB, which failed or was cancelled.
 
-    Nothing is scored twice. Model and input objects stay those that the job pinned: mend what was wrong with them in
-    place, or submit a new job.
+    What is written stays, and is not scored again. A job keeps the model version and the input objects of its plan: an
+    object that was replaced since needs a new job, one that was away may come back.
     """
     client = Client.from_env()
+    before = client.status(job)
     now = client.resume(job, max_rejected=max_rejected)
+    click.echo(f"{job}: resumed, {before.parts_done} of {before.parts} parts are done", err=True)
     if follow:
         sys.exit(follow_job(client, job))
     _show(now)
@@ -110,19 +117,36 @@ def reconcile() -> None:
 
 
 @click.command()
-def jobs() -> None:
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def jobs(as_json: bool) -> None:
     """List all jobs, oldest first."""
-    table = Table("job", "state", "model", "rows", "rejected", "output", box=None)
-    for job in Client.from_env().jobs():
-        table.add_row(job.job_id, job.state, job.model, f"{job.rows:,}", f"{job.rejected:,}", job.output)
-    Console().print(table)
+    found = sorted(Client.from_env().jobs(), key=lambda job: job.submitted)
+    if as_json:
+        click.echo(json.dumps([job.to_dict() for job in found], indent=1))
+        return
+    table = Table(box=None)
+    for name in ("job", "submitted", "state", "rows", "rejected", "model"):
+        table.add_column(name, no_wrap=name != "model", overflow="fold")
+    for job in found:
+        rows = (f"{job.rows:,}", f"{job.rejected:,}")
+        table.add_row(job.job_id, job.submitted[:16].replace("T", " "), job.state, *rows, job.model)
+    console().print(table)
 
 
 def follow_job(client: Client, job_id: str) -> int:
     """Draw progress to the end; returns the exit code."""
-    last = _draw(client.watch(job_id))
+    try:
+        last = _draw(client.watch(job_id))
+    except KeyboardInterrupt:
+        click.echo(f"{job_id} goes on: scoreline watch {job_id}, or scoreline cancel {job_id}", err=True)
+        return 130
     _show(last)
     return EXIT_CODES[last.state]
+
+
+def console() -> Console:
+    """Return a console as wide as the terminal; output that goes elsewhere is not folded."""
+    return Console() if sys.stdout.isatty() else Console(width=240)
 
 
 class _Rate(ProgressColumn):

@@ -14,7 +14,7 @@ from worker.cli import dev, doctor, jobs, models, schedule
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="scoreline")
 def cli() -> None:
-    r"""Score batches of rows with scikit-learn models that live in object storage.
+    """Score batches of rows with scikit-learn models that live in object storage.
 
     \b
     Try it with nothing installed but this:   scoreline demo

@@ -48,7 +48,7 @@ def publish(
     name: str, model: tuple[str, ...], preprocessor: tuple[str, ...], label_encoder: str | None,
     from_bucket: tuple[str, ...], alias: str | None, metadata: tuple[str, ...],
 ) -> None:  # fmt: skip
-    r"""Store a new version of NAME, from files or from objects in a bucket.
+    """Store a new version of NAME, from files or from objects in a bucket.
 
     \b
     scoreline models publish churn --model model.joblib --preprocessor scaler.joblib --alias champion
@@ -136,7 +136,7 @@ def verify(refs: tuple[str, ...], everything: bool) -> None:
 @click.argument("version", required=False)
 @click.option("--rollback", is_flag=True, help="Go back to what stood before; again, and it goes one further back.")
 def alias(name: str, alias: str, version: str | None, rollback: bool) -> None:
-    r"""Let ALIAS of NAME stand for VERSION; without VERSION, show its history.
+    """Let ALIAS of NAME stand for VERSION; without VERSION, show its history.
 
     \b
     scoreline models alias churn champion 20261101T120000Z-0a1b2

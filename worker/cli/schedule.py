@@ -23,7 +23,7 @@ from tasks.settings import ScheduleSettings
 
 @click.group()
 def schedule() -> None:
-    r"""Jobs that run by the clock.
+    """Jobs that run by the clock.
 
     Schedules are in schedules.toml of the working directory, else in the object schedules.toml of the bucket:
 

@@ -22,7 +22,11 @@ def main() -> int:
     lifeline = int(sys.argv[1])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the asker decides, by closing the pipe
-    child = subprocess.Popen(sys.argv[2:], start_new_session=True, preexec_fn=_default_signals)
+    try:
+        child = subprocess.Popen(sys.argv[2:], start_new_session=True, preexec_fn=_default_signals)
+    except OSError as error:
+        sys.stderr.write(f"error: cannot run {sys.argv[2]!r}: {error.strerror}\n")
+        return 127
     try:
         while child.poll() is None:
             if select.select([lifeline], [], [], 0.1)[0]:
@@ -30,7 +34,8 @@ def main() -> int:
                 break
     finally:
         _end(child, signal.SIGKILL)
-    return child.wait()
+    code = child.wait()
+    return 128 - code if code < 0 else code  # as a shell tells of a signal
 
 
 def _default_signals() -> None:
