@@ -128,7 +128,10 @@ class StorageSettings:
         use_r2 = environment == "production" or on_heroku or force_r2
         cloud_only = use_r2 and (on_heroku or asked_cloud_only)
         if on_heroku and not asked_cloud_only:
-            log.warning("ML_CLOUD_ONLY=false is overridden: a dyno's disk is lost at each restart")
+            log.warning(
+                "settings.overridden",
+                extra={"variable": "ML_CLOUD_ONLY", "reason": "a dyno's disk is lost at each restart"},
+            )
 
         bucket = env.text("R2_BUCKET", default="" if use_r2 else DEFAULT_BUCKET)
         env.check("R2_BUCKET", bucket, lambda name: bool(_BUCKET.fullmatch(name)), "a bucket name")

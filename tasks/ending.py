@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
     """End a job that cannot go on, with the reason."""
     if is_complete(dispatcher, job_id):
-        log.error("job.complete: %s has all its results, yet: %s", job_id, describe(error))
+        log.error("job.complete", extra={"job_id": job_id, "error": describe(error)})
         return  # the reconciler has it finalized once more
     run, _ = read_run(dispatcher.buckets.main, job_id)
     outcome = Outcome(state="failed", error=describe(error), failures={}, run=run.number)

@@ -44,12 +44,12 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
             _drop_orphan(dispatcher, info.key)
         except ScorelineError as error:
             report[job_id] = f"failed: {describe(error)}"
-            log.error("reconcile.failed: %s: %s", job_id, describe(error), extra={"job_id": job_id})
+            log.error("reconcile.failed", extra={"job_id": job_id, "error": describe(error)})
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:  # a fault in one job's records, or in the code, is no reason to leave the others
             report[job_id] = f"failed: {describe(error)}"
-            log.exception("reconcile.failed: %s", job_id, extra={"job_id": job_id})
+            log.exception("reconcile.failed", extra={"job_id": job_id})
     return report
 
 

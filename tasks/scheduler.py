@@ -101,14 +101,14 @@ class Scheduler:
         now = now or datetime.now(UTC)
         parsed = self.parsed()
         for fault in parsed.faults:
-            log.error("schedule.invalid: %s: %s", self.source()[0], fault)
+            log.error("schedule.invalid", extra={"file": self.source()[0], "error": str(fault)})
         report: dict[str, list[str]] = {}
         for schedule in parsed.schedules:
             try:
                 report[schedule.name] = self._tick(schedule, now)
             except ScorelineError as error:
                 report[schedule.name] = [f"failed: {describe(error)}"]
-                log.error("schedule.failed: %s: %s", schedule.name, describe(error))
+                log.error("schedule.failed", extra={"schedule": schedule.name, "error": describe(error)})
         return report
 
     def ask(self, schedule: Schedule, slots: list[datetime], now: datetime | None = None) -> list[str]:
@@ -175,7 +175,7 @@ class Scheduler:
             except ScorelineError as error:
                 if error.transient:
                     raise
-                log.error("schedule.refused: %s: %s", job_id, describe(error))
+                log.error("schedule.refused", extra={"job_id": job_id, "error": describe(error)})
                 done.append(f"refused {job_id}: {describe(error)}")
                 return replace(state.noted([state.current], "refused", describe(error)), current=None)
             done.append(f"submitted {job_id}")

@@ -108,7 +108,7 @@ def _until_told(task: Task[Any, Any], job_id: str) -> Iterator[None]:
     except Retry:
         raise
     except JobNotFound as error:
-        log.warning("job.unknown: %s", describe(error))
+        log.warning("job.unknown", extra={"job_id": job_id, "error": describe(error)})
     except SoftTimeLimitExceeded:
         step = task.name.removeprefix("scoreline.")
         reason = f"the step {step!r} took longer than {SOFT_TIME_LIMIT_S} s: name fewer objects in one job"
@@ -116,7 +116,7 @@ def _until_told(task: Task[Any, Any], job_id: str) -> Iterator[None]:
     except Exception as error:
         known = isinstance(error, ScorelineError)
         if not known:
-            log.exception("task.broken", extra={"job_id": job_id, "task": task.name})
+            log.exception("task.broken", extra={"job_id": job_id})
         patience = MAX_RETRIES if getattr(error, "transient", False) else 0 if known else MAX_UNKNOWN
         if task.request.retries < patience:
             raise _again(task, error) from error
@@ -144,7 +144,7 @@ def submit(self: Task[Any, Any], /, model: str, input: str, **options: Any) -> N
         )
     except ScorelineError as error:
         if not error.transient or self.request.retries >= MAX_RETRIES:
-            log.error("submit.refused: %s", describe(error), extra={"task_id": self.request.id})
+            log.error("submit.refused", extra={"model": model, "input": input, "error": describe(error)})
             raise
         raise _again(self, error) from error
 
@@ -209,4 +209,4 @@ def tick() -> None:
     """Do what the schedules have due; the clock asks for it every 30 seconds."""
     for name, done in lifecycle.scheduler().tick().items():
         if done:
-            log.info("schedule.ticked: %s: %s", name, "; ".join(done))
+            log.info("schedule.ticked", extra={"schedule": name, "done": done})

@@ -12,7 +12,7 @@ from typing import Any
 
 from billiard.process import current_process
 from celery import Celery
-from celery.signals import celeryd_after_setup, worker_init, worker_ready
+from celery.signals import celeryd_after_setup, setup_logging, worker_init, worker_ready
 from kombu.exceptions import OperationalError
 
 from storage.errors import QueueUnavailable, ScorelineError, describe
@@ -26,6 +26,7 @@ from tasks.client import Client
 from tasks.engine import Engine
 from tasks.scheduler import Scheduler
 from tasks.settings import QueueSettings, ScheduleSettings
+from worker import logs
 from worker.board import Board
 from worker.cache import ModelCache
 from worker.settings import WorkerSettings
@@ -56,9 +57,15 @@ def connect(app: Celery) -> None:
     def look_after_jobs(**_: Any) -> None:
         app.send_task("scoreline.reconcile", expires=60)
 
+    setup_logging.connect(_set_up_logs, weak=False)
     worker_init.connect(_make_board, weak=False)
     celeryd_after_setup.connect(_preload, weak=False)
     worker_ready.connect(look_after_jobs, weak=False)
+
+
+def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: Any) -> None:
+    """Log in our form instead of Celery's; to a file where Celery was told one."""
+    logs.set_up(os.environ, loglevel or logging.INFO, logfile)
 
 
 def _make_board(**_: Any) -> None:
@@ -79,10 +86,11 @@ def _preload(**_: Any) -> None:
         try:
             bundle = models.load(ref)
         except ScorelineError as error:
-            log.error("models.preload_failed: %s: %s", ref, describe(error))
+            log.error("models.preload_failed", extra={"model": ref, "error": describe(error)})
             continue
         _process.preloaded.append(bundle)
-        log.info("models.preloaded: %s in %.2f s", bundle.manifest.ref, bundle.load_seconds)
+        seconds = round(bundle.load_seconds, 3)
+        log.info("models.preloaded", extra={"model": bundle.manifest.ref, "seconds": seconds})
     del models
     gc.collect()
     gc.freeze()  # the collector of a child would write to every object, and so copy every page

@@ -110,7 +110,7 @@ class ModelLoader:
                 source = FileSource(str(self.copies.path(artifact)), descriptor)
                 return self._read(source, artifact, what)
             except ModelCorrupt as error:
-                log.warning("models.copy_corrupt: %s; loading from the store again", error)
+                log.warning("models.copy_corrupt", extra={"error": str(error)})
                 self.copies.drop(artifact)
             finally:
                 os.close(descriptor)
@@ -147,7 +147,7 @@ def check_version(ref: str, saved_with: Mapping[str, str], allow_skew: bool) -> 
             f"{skew}: install scikit-learn=={saved_by}, publish the model again, "
             "or set ML_ALLOW_VERSION_SKEW=true to go on at your own risk"
         )
-    log.warning("models.version_skew: %s", skew)
+    log.warning("models.version_skew", extra={"warning": skew})
     return skew
 
 

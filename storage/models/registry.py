@@ -241,7 +241,7 @@ class ModelRegistry:
             data_kept = self._copies.document(key) if self._copies else None
             if data_kept is None:
                 raise
-            log.warning("models.served_from_copy: %s: %s", key, error)
+            log.warning("models.served_from_copy", extra={"key": key, "error": str(error)})
             return data_kept
         if self._copies:
             self._copies.keep_document(key, data)
@@ -254,7 +254,7 @@ class ModelRegistry:
             found = self._copies.documents(folder) if self._copies else []
             if not found:
                 raise
-            log.warning("models.listed_from_copies: %s: %s", folder, error)
+            log.warning("models.listed_from_copies", extra={"folder": folder, "error": str(error)})
         for key in found:
             match key.removeprefix(keys.MODELS).split("/"):
                 case [name, version, "manifest.json"] if keys.is_version(version):

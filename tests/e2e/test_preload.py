@@ -48,7 +48,7 @@ def test_preloaded_models_are_shared_and_evicted(own: Stack, trained: Any, cells
     before = gets()
     own.start_worker(2, {"PRELOAD_MODELS": "early@champion, nowhere@champion"})
     assert (
-        "models.preload_failed: nowhere@champion: no model 'nowhere'"
+        "models.preload_failed model=nowhere@champion error=\"no model 'nowhere'"
         in next(own.folder.glob("worker*.log")).read_text()
     )
     assert gets() == before + 1

@@ -87,9 +87,9 @@ def test_messages_of_jobs_that_do_not_exist_are_dropped(worker: Stack, client: C
     client.queue.send("scoreline.plan", job_id="../up")
     log = next(worker.folder.glob("worker*.log"))
     deadline = time.monotonic() + 20
-    while log.read_text().count("job.unknown: no job 'never-was'") < 3 and time.monotonic() < deadline:
+    while log.read_text().count("job.unknown job_id=never-was error=") < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert log.read_text().count("job.unknown: no job 'never-was'") == 3
+    assert log.read_text().count("job.unknown job_id=never-was error=") == 3
     assert list(store.list("jobs/never-was/")) == []
 
 

@@ -59,7 +59,7 @@ def test_cloud_only_needs_no_byte_of_disk(
     done = load_without_a_disk(stack, published.ref, tmp_path / "copies", **environ)
     assert (done.returncode, done.stdout.strip()) == (0, "True 6.0"), done.stderr
     assert not (tmp_path / "copies").exists()
-    assert ("ML_CLOUD_ONLY=false is overridden" in done.stderr) == bool(environ)
+    assert ("settings.overridden" in done.stderr) == bool(environ)
 
 
 def test_a_copy_that_cannot_be_written_costs_a_warning(stack: Stack, published: Manifest, tmp_path: Path) -> None:

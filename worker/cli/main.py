@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import click
 
 from storage.errors import InvalidRequest, InvalidSettings, ScorelineError, describe
+from worker import logs
 from worker.cli import dev, doctor, jobs, models, schedule
 
 
@@ -41,8 +43,8 @@ cli.add_command(dev.demo)
 
 def main() -> None:
     """Run a command; an expected error is one line and an exit code, never a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
+        logs.set_up(os.environ, logging.WARNING)
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:
         error.show()

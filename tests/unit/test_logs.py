@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.errors import InvalidSettings
+from worker import logs
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {
+    "R2_SECRET_ACCESS_KEY": "s3cr3t-of-r2",
+    "MODEL_SIGNING_KEY": "s3cr3t-of-signing",
+    "REDIS_URL": "redis://:s3cr3t%2Fof-redis@localhost:6379/0",
+}
+
+
+@pytest.fixture(autouse=True)
+def _root_logger_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def written(file: Path, environ: dict[str, str]) -> str:
+    logs.set_up(environ, file=str(file))
+    log = logging.getLogger("tasks.part")
+    log.info("part.scored", extra={"job_id": "nightly 1", "part": 3, "seconds": 0.25})
+    log.warning("cannot reach %s", SETTINGS["REDIS_URL"], extra={"keys": ["s3cr3t-of-r2", "s3cr3t/of-redis"]})
+    try:
+        raise RuntimeError("with s3cr3t-of-signing")
+    except RuntimeError:
+        log.exception("part.failed")
+    return file.read_text()
+
+
+def test_people_get_lines_with_the_fields_of_the_event(tmp_path: Path) -> None:
+    lines = written(tmp_path / "log", SETTINGS).splitlines()
+    assert re.fullmatch(r'\d\d:\d\d:\d\d INFO part.scored job_id="nightly 1" part=3 seconds=0.25', lines[0])
+    assert "Traceback" in lines[3]
+
+
+@pytest.mark.parametrize("environ", [{"DYNO": "worker.1"}, {"LOG_FORMAT": "json"}])
+def test_machines_get_a_document_a_line(tmp_path: Path, environ: dict[str, str]) -> None:
+    first, _, failed = map(json.loads, written(tmp_path / "log", SETTINGS | environ).splitlines())
+    assert (first["event"], first["level"], first["logger"]) == ("part.scored", "INFO", "tasks.part")
+    assert (first["job_id"], first["part"], first["seconds"]) == ("nightly 1", 3, 0.25)
+    assert {"timestamp", "pid"} <= first.keys()
+    assert "RuntimeError" in failed["exc_info"]
+
+
+@pytest.mark.parametrize("form", ["human", "json"])
+def test_no_secret_is_written_wherever_it_stands(tmp_path: Path, form: str) -> None:
+    text = written(tmp_path / "log", SETTINGS | {"LOG_FORMAT": form})
+    assert "s3cr3t" not in text
+    assert text.count("***") >= 4
+
+
+def test_a_dyno_can_log_for_people_and_another_form_is_refused(tmp_path: Path) -> None:
+    assert " INFO part.scored" in written(tmp_path / "log", SETTINGS | {"DYNO": "worker.1", "LOG_FORMAT": "human"})
+    with pytest.raises(InvalidSettings, match="LOG_FORMAT"):
+        logs.set_up({"LOG_FORMAT": "xml"})
+
+
+def test_every_event_has_a_static_name() -> None:
+    for folder in ("storage", "tasks", "worker"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for call in re.findall(r"\blog\.(?:info|warning|error|exception)\(\s*([^,)]*)", file.read_text()):
+                assert re.fullmatch(r'"[a-z_]+\.[a-z_]+"', call.strip()), f"{file}: {call}"
