@@ -29,9 +29,7 @@ MIN_WINDOW = 8
 MAX_WINDOW = 2_000
 """And at most: some 3 MB of messages and ledger."""
 LEASE_S = 60.0
-"""How long a part is left to a process that does not say that it lives; it says so three times in that time."""
-STEP_S = 120.0
-"""How long planning or finalizing is left to whoever claimed it; who works on renews the claim."""
+"""How long a part or a step is left to a process that does not say that it lives; it says so thrice in that time."""
 _DOCUMENTS_KEPT = 8
 
 
@@ -77,7 +75,7 @@ def results(buckets: Buckets, job: Job) -> tuple[ObjectStore, str]:
 
 def send_step(dispatcher: Dispatcher, step: str, job_id: str) -> bool:
     """Send a job's plan or finalize message, unless somebody did lately; returns whether it was sent."""
-    if not dispatcher.ledger.claim_step(job_id, step, STEP_S):
+    if not dispatcher.ledger.claim_step(job_id, step):
         return False
     try:
         dispatcher.send(f"scoreline.{step}", job_id=job_id)

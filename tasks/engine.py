@@ -14,12 +14,11 @@ from typing import Protocol
 import pyarrow as pa
 
 from storage.errors import ScorelineError, ScoringError
-from storage.ledger.redis_ledger import RedisLedger
 from storage.models.bundle import Bundle
 from storage.models.manifest import Manifest, PinnedModel
 from storage.objects.base import ObjectStore
 from storage.tables.parquet import ParquetReader
-from tasks.dispatch import LEASE_S, STEP_S, Dispatcher
+from tasks.dispatch import LEASE_S, Dispatcher
 from tasks.plan import Slice
 
 STEP_ATTEMPTS = 3
@@ -82,7 +81,7 @@ def kept(renew: Callable[[], object], every_s: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def step(ledger: RedisLedger, job_id: str, name: str) -> Iterator[None]:
+def step(engine: Engine, job_id: str, name: str) -> Iterator[None]:
     """Hold a step of a job while the block runs.
 
     Raises
@@ -90,12 +89,13 @@ def step(ledger: RedisLedger, job_id: str, name: str) -> Iterator[None]:
     ScoringError
         The processes that began it before died of it.
     """
-    attempt = ledger.begin_step(job_id, name, STEP_S)
+    ledger, lease_s = engine.ledger, engine.lease_s
+    attempt = ledger.begin_step(job_id, name, lease_s)
     again = False
     try:
         if attempt > STEP_ATTEMPTS:
             raise ScoringError(f"the worker process died {attempt - 1} times at the step {name!r}: out of memory?")
-        with kept(lambda: ledger.renew_step(job_id, name, STEP_S), STEP_S / 3):
+        with kept(lambda: ledger.renew_step(job_id, name, lease_s), lease_s / 3):
             yield
     except BaseException:
         again = True

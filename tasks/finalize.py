@@ -39,7 +39,7 @@ def finalize(engine: Engine, job_id: str) -> None:
         tend(engine, job_id)
         return
     documents = engine.documents(job_id)
-    with step(engine.ledger, job_id, "finalize"):
+    with step(engine, job_id, "finalize"):
         outcome = _stopped(documents, run, progress) if progress.stopped else _check(engine, documents, run, progress)
         if outcome is not None:
             end_job(engine, job_id, outcome)

@@ -34,7 +34,7 @@ SAMPLED_PARTS = 8
 def plan_job(engine: Engine, job_id: str) -> None:
     """Plan a job and dispatch its first parts; harmless when run again. A job that cannot be scored ends as failed."""
     main = engine.buckets.main
-    with step(engine.ledger, job_id, "plan"):
+    with step(engine, job_id, "plan"):
         try:
             main.head(keys.plan(job_id))
         except ObjectNotFound:

@@ -38,7 +38,7 @@ class RedisLedger:
     namespace : str
         Name of the bucket that the jobs are in, so that several can share one Redis.
     patience_s : float
-        Seconds after which a part that was dispatched and never started is dispatched again; doubled each time.
+        Seconds after which a part or a step that was sent and never begun is sent again; doubled each time.
     """
 
     def __init__(
@@ -176,9 +176,9 @@ class RedisLedger:
             stopped=cast(Stopped, state.get("stopped", "")),
         )
 
-    def claim_step(self, job_id: str, step: str, seconds: float) -> bool:
-        """Whether a step's message has to be sent: nobody did, or nobody came for it in `seconds`, then twice that."""
-        return self._step("claim", job_id, step, seconds) == 1
+    def claim_step(self, job_id: str, step: str) -> bool:
+        """Whether a step's message has to be sent: nobody did, or nobody came for it in `patience_s`."""
+        return self._step("claim", job_id, step, self._patience_s) == 1
 
     def begin_step(self, job_id: str, step: str, seconds: float) -> int:
         """Note that the caller does a step for `seconds`; returns how often it was begun and not ended, with this."""

@@ -230,25 +230,28 @@ def test_an_emptied_redis_is_told_from_another_plan(ledger: RedisLedger, job: st
     assert ledger.progress(job) is None
 
 
-def test_a_step_is_claimed_by_one_and_sent_again_after_twice_the_time(ledger: RedisLedger, job: str) -> None:
-    assert ledger.claim_step(job, "plan", 0.2)
-    assert not ledger.claim_step(job, "plan", 0.2)
+def test_a_step_is_claimed_by_one_and_sent_again_after_twice_the_time(
+    open_ledger: Callable[..., RedisLedger], job: str
+) -> None:
+    hasty = open_ledger(patience_s=0.2)
+    assert hasty.claim_step(job, "plan")
+    assert not hasty.claim_step(job, "plan")
     time.sleep(0.25)
-    assert ledger.claim_step(job, "plan", 0.2)
+    assert hasty.claim_step(job, "plan")
     time.sleep(0.25)
-    assert not ledger.claim_step(job, "plan", 0.2)  # for 0.4 s now
-    assert ledger.claim_step(job, "finalize", 60)
-    ledger.end_step(job, "plan")
-    assert ledger.claim_step(job, "plan", 60)
-    ledger.forget(job)
-    assert ledger.claim_step(job, "plan", 60)
+    assert not hasty.claim_step(job, "plan")  # for 0.4 s now
+    assert hasty.claim_step(job, "finalize")
+    hasty.end_step(job, "plan")
+    assert hasty.claim_step(job, "plan")
+    hasty.forget(job)
+    assert hasty.claim_step(job, "plan")
 
 
 def test_a_step_that_is_worked_on_is_not_sent_again_and_its_deaths_are_counted(ledger: RedisLedger, job: str) -> None:
     assert ledger.begin_step(job, "plan", 0.2) == 1
     ledger.renew_step(job, "plan", 60)
     time.sleep(0.25)
-    assert not ledger.claim_step(job, "plan", 60)
+    assert not ledger.claim_step(job, "plan")
     assert ledger.begin_step(job, "plan", 60) == 2  # the first never ended
     ledger.end_step(job, "plan", again=True)
     assert ledger.begin_step(job, "plan", 60) == 2
@@ -267,7 +270,7 @@ def test_a_job_keeps_one_slot_of_a_cluster_and_fades_after_its_outcome(
 ) -> None:
     ledger.begin(job, "p", 4, budget=0)
     ledger.dispatch(job, "p", window=2)
-    ledger.claim_step(job, "finalize", 60)
+    ledger.claim_step(job, "finalize")
     if counted_before_the_end:
         ledger.complete(job, "p", 0, rows=0, rejected=0, failure="no")
     ledger.close(job)
