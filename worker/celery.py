@@ -40,8 +40,6 @@ MAX_UNKNOWN = 3
 """Tries after an error that is not ours: a fault in the code would else leave its job open for ever."""
 RETRY_DELAY_S = 2
 """After the process of a part died."""
-SOFT_SHUTDOWN_S = 8
-"""Of the 30 s that a dyno has: a part about to be written is written, the others are soon back in the queue."""
 PROCESSES_KNOWN_S = 600
 PROCESSES_COUNTED_EVERY_S = 30
 
@@ -74,7 +72,7 @@ app.conf.update(
             "health_check_interval": 25,
         },
     ),
-    worker_soft_shutdown_timeout=SOFT_SHUTDOWN_S,
+    worker_soft_shutdown_timeout=_worker.soft_shutdown_s,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,  # a worker without its broker waits for it
     broker_pool_limit=2,  # a cap: a child uses one; `inspect` holds two at once, and would wait for ever with one

@@ -13,6 +13,8 @@ from tasks.dispatch import LEASE_S, PARTS_PER_PROCESS
 DEFAULT_CACHE_MB = 1024
 DEFAULT_RECONCILE_S = 60
 DEFAULT_TICK_S = 30
+DEFAULT_SOFT_SHUTDOWN_S = 8
+"""Of the 30 s that a dyno has: a part about to be written is written, the others are soon back in the queue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class WorkerSettings:
     """How often the clock asks for the jobs under way to be looked after."""
     tick_s: float
     """How often the clock asks for what the schedules have due."""
+    soft_shutdown_s: float
+    """How long parts may go on after the worker was told to stop; Celery sleeps all of it where any is under way."""
     parts_per_process: int
     """Parts of one job in the queue at once, for each process."""
 
@@ -46,9 +50,10 @@ class WorkerSettings:
         lease_s = env.number("PART_LEASE_SECONDS", int(LEASE_S), minimum=1)
         reconcile_s = env.number("RECONCILE_SECONDS", DEFAULT_RECONCILE_S, minimum=1)
         tick_s = env.number("TICK_SECONDS", DEFAULT_TICK_S, minimum=1)
+        soft_shutdown_s = env.number("SOFT_SHUTDOWN_SECONDS", DEFAULT_SOFT_SHUTDOWN_S)
         parts_per_process = env.number("PARTS_PER_PROCESS", PARTS_PER_PROCESS, minimum=1)
         env.finish()
         return cls(
             cache_bytes=cache_bytes, preload=preload, lease_s=lease_s, reconcile_s=reconcile_s,
-            tick_s=tick_s, parts_per_process=parts_per_process,
+            tick_s=tick_s, soft_shutdown_s=soft_shutdown_s, parts_per_process=parts_per_process,
         )  # fmt: skip

@@ -39,6 +39,7 @@ _DENIED = {
 }
 _BODY_FAULTS = (BotoCoreError, OSError)  # botocore has three of its own for a body that ends early
 _SAME_KEY_S = 1.0  # R2 takes one write a second to a key, and answers 429 to the next
+_TRIES_FOR_A_KEY = 4
 _MULTIPART_GONE = "NoSuchUpload"
 
 
@@ -206,14 +207,15 @@ class R2Store:
         return f"R2Store({self._endpoint!r}, {self.bucket!r})"
 
     def _ask(self, method: Callable[..., Any], **arguments: Any) -> Any:
-        """Call the client, and once more after a second where all of botocore's own tries came too soon for a key."""
-        try:
-            return method(**arguments)
-        except ClientError as error:
-            if _status(error) != 429:
-                raise
-            time.sleep(_SAME_KEY_S * random.uniform(1, 2))
-            return method(**arguments)
+        """Call the client; where botocore's own tries came too soon for a key that many write, wait some seconds more."""
+        for attempt in range(1, _TRIES_FOR_A_KEY + 1):
+            try:
+                return method(**arguments)
+            except ClientError as error:
+                if _status(error) != 429 or attempt == _TRIES_FOR_A_KEY:
+                    raise
+                time.sleep(_SAME_KEY_S * random.uniform(1, 1 + attempt))
+        raise AssertionError("there is at least one try")
 
     def _translate(self, error: Exception, verb: str, key: str) -> StoreError:
         """Turn every failure of boto3 into the domain's own; the only place that does."""

@@ -80,7 +80,7 @@ def test_a_day_with_a_clock_that_dies_and_doubles(rig: Rig) -> None:
         tickers = [scheduler(rig) for _ in range(chance.choice([1, 1, 2, 10]))]
         with ThreadPoolExecutor(len(tickers)) as pool:
             list(pool.map(Scheduler.tick, tickers, [now] * len(tickers)))
-        if chance.random() < 0.2:
+        if chance.random() < 0.1:
             rig.redis.flushall()
     until_idle(rig, scheduler(rig), end)
     # Then each hour is one job

@@ -72,8 +72,8 @@ class Rig:
 
     # What goes in
 
-    def start_worker(self, processes: int = 2) -> None:
-        self._guards.append(self.stack.start_worker(processes, HASTE))
+    def start_worker(self, processes: int = 2, **extra: str) -> None:
+        self._guards.append(self.stack.start_worker(processes, HASTE | extra))
 
     def start_beat(self) -> None:
         self.stack.start_beat(HASTE)

@@ -53,8 +53,8 @@ def test_the_whole_worker_is_killed(rig: Rig) -> None:
 
 
 def test_a_dyno_is_told_to_stop_twice(rig: Rig) -> None:
-    # Given a worker in the middle of two long parts
-    rig.start_worker(2)
+    # Given a worker in the middle of two long parts, with the time to stop that it has by default
+    rig.start_worker(2, SOFT_SHUTDOWN_SECONDS="8")
     rig.publish(seconds=4)
     job = rig.submit(4)
     rig.wait(lambda: rig.redis.hlen("unacked") == 2 and len(rig.messages()) == 2, "two parts under way")

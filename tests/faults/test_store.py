@@ -75,7 +75,7 @@ def test_a_cancelled_job_ends_within_one_record_batch_and_can_be_resumed(rig: Ri
     # Given parts of 10 batches that take 0.6 s each
     rig.start_worker(2)
     rig.publish(seconds=0.6)
-    job = rig.submit(4, rows=655_360)
+    job = rig.submit(2, rows=655_360)
     rig.wait(lambda: rig.client.status(job.job_id).parts and rig.redis.hlen("unacked") == 2, "two parts under way")
     time.sleep(0.5)
     # When it is cancelled

@@ -106,8 +106,8 @@ class Stack:
     def run(self, command: list[str], log: Path | None, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start a command under a guard, its output in `log`."""
         reading, writing = os.pipe()
-        environ = {**os.environ, **environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-                   "REMAP_SIGTERM": "SIGQUIT", "PYTHONUNBUFFERED": "1"}  # fmt: skip
+        environ = {"SOFT_SHUTDOWN_SECONDS": "1", **os.environ, **environ, "OMP_NUM_THREADS": "1",
+                   "OPENBLAS_NUM_THREADS": "1", "REMAP_SIGTERM": "SIGQUIT", "PYTHONUNBUFFERED": "1"}  # fmt: skip
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environ.get("PYTHONPATH", "")]))
         output = log.open("ab") if log else None
         try:
