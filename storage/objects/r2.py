@@ -207,7 +207,7 @@ class R2Store:
         return f"R2Store({self._endpoint!r}, {self.bucket!r})"
 
     def _ask(self, method: Callable[..., Any], **arguments: Any) -> Any:
-        """Call the client; where botocore's own tries came too soon for a key that many write, wait some seconds more."""
+        """Call the client; where botocore's own tries came too soon for a key that many write, wait some more."""
         for attempt in range(1, _TRIES_FOR_A_KEY + 1):
             try:
                 return method(**arguments)
