@@ -60,19 +60,20 @@ def until_idle(rig: Rig, ticker: Scheduler, now: datetime) -> None:
 
     def idle() -> bool:
         ticker.tick(now)
+        time.sleep(0.2)
         rows = ticker.rows(now)
         return all(not row.pending and row.outcome != "running" for row in rows)
 
     rig.wait(idle, "an end of the runs", 90)
 
 
-def test_a_day_with_a_clock_that_dies_and_doubles(rig: Rig) -> None:
-    # Given an hourly schedule, on the day on which Berlin's clocks go back and that has 25 hours
+def test_a_night_with_a_clock_that_dies_and_doubles(rig: Rig) -> None:
+    # Given an hourly schedule, in the night in which Berlin's clocks go back
     chance = random.Random(1)
     schedules(rig, HOURLY + 'catch_up = "all"\noverlap = "queue"\n')
     rig.start_worker(2)
     rig.start_beat()  # for the reconciler; its ticks are an hour apart
-    now, end = at("2026-10-24T21:59"), at("2026-10-25T22:59")
+    now, end = at("2026-10-24T21:59"), at("2026-10-25T06:59")
     scheduler(rig).tick(now)
     # When the clock ticks late, not for hours, ten times at once, and Redis is emptied meanwhile
     while now < end:
@@ -84,7 +85,7 @@ def test_a_day_with_a_clock_that_dies_and_doubles(rig: Rig) -> None:
             rig.redis.flushall()
     until_idle(rig, scheduler(rig), end)
     # Then each hour is one job
-    expected = [f"hourly-{at('2026-10-24T22:00') + timedelta(hours=n):%Y%m%dT%H%M%SZ}" for n in range(25)]
+    expected = [f"hourly-{at('2026-10-24T22:00') + timedelta(hours=n):%Y%m%dT%H%M%SZ}" for n in range(9)]
     done = jobs(rig)
     assert sorted(done) == expected
     assert {(job.state, job.rows) for job in done.values()} == {("succeeded", 200)}
