@@ -24,8 +24,8 @@ from sklearn.dummy import DummyRegressor
 
 from benchmarks.counted import read
 from storage import keys
-from storage.errors import ObjectNotFound
 from storage.models.manager import ModelStorageManager
+from storage.objects.base import exists
 from tasks.client import Client
 from tasks.plan import PART_ROWS
 from worker.dev.stack import Stack
@@ -95,7 +95,7 @@ def _run(client: Client, uri: str, parts: int, connection: redis.Redis, counts: 
     job = client.submit("noop", uri, part_rows=1)
     peak = longest = 0
     first_half = 0.0
-    while not _ended(client, job.job_id):
+    while not exists(client.buckets.main, keys.outcome(job.job_id)):
         peak = max(peak, info("memory")["used_memory"])
         longest = max(longest, int(connection.llen("scoreline")))  # type: ignore[arg-type]
         if not first_half and client.ledger.progress(job.job_id) and 2 * client.status(job.job_id).parts_done >= parts:
@@ -117,14 +117,6 @@ def _run(client: Client, uri: str, parts: int, connection: redis.Redis, counts: 
         "R2 writes a part": (operations["put"] + operations["list"]) / parts,
         "R2 reads a part": (operations["get"] + operations["head"]) / parts,
     }
-
-
-def _ended(client: Client, job_id: str) -> bool:
-    try:
-        client.buckets.main.head(keys.outcome(job_id))
-    except ObjectNotFound:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from tasks.ending import cleared, end_job, is_complete
 from tasks.plan_file import PlanFile
 from tasks.queue import Queue
 from tasks.reconcile import reconcile
-from tasks.records import mark_active, read_job, read_outcome, read_run
+from tasks.records import mark_active, read_job, read_outcome, read_run, seconds_since
 from tasks.resume import begin_run
 from tasks.settings import QueueSettings
 from tasks.spec import Job, JobSpec, Outcome, Status, parse_uri
@@ -149,7 +149,7 @@ class Client:
                 total_rows=self._total(job_id), seconds=outcome.seconds, error=outcome.error,
                 submitted=job.submitted,
             )  # fmt: skip
-        seconds = _seconds_since(job.submitted)
+        seconds = seconds_since(job.submitted)
         progress = self.ledger.progress(job_id)
         if progress is None:
             return Status(job_id=job_id, state="submitted", model=job.model.ref, output=where, seconds=seconds,
@@ -197,7 +197,7 @@ class Client:
             run, _ = read_run(self.buckets.main, job_id)
             outcome = Outcome(
                 state="cancelled", rows=now.rows, rejected=now.rejected, parts=now.parts, parts_done=now.parts_done,
-                seconds=_seconds_since(job.submitted), failures={}, run=run.number,
+                seconds=seconds_since(job.submitted), failures={}, run=run.number,
             )  # fmt: skip
             end_job(self._dispatcher, job_id, outcome)
         return self.status(job_id)
@@ -275,10 +275,6 @@ class Client:
             except ObjectNotFound:
                 return 0
         return self._totals[job_id]
-
-
-def _seconds_since(moment: str) -> float:
-    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
 def submit(model: str, input: str, **options: Any) -> Status:

@@ -5,23 +5,18 @@ Works with `requirements.txt` alone, so that an application and the command line
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from storage import keys
-from storage.errors import (
-    ScorelineError,
-)
+from storage.errors import ScorelineError
 from storage.ledger.redis_ledger import RedisLedger
 from storage.objects.base import ObjectStore
 from storage.objects.buckets import Buckets
 from tasks.plan_file import PlanFile
 from tasks.records import read_job
 from tasks.spec import Job, parse_uri
-
-log = logging.getLogger(__name__)
 
 PARTS_PER_PROCESS = 4
 MIN_WINDOW = 8

@@ -6,7 +6,8 @@ import logging
 from dataclasses import replace
 
 from storage import keys
-from storage.errors import ObjectNotFound, PreconditionFailed, describe
+from storage.errors import PreconditionFailed, describe
+from storage.objects.base import exists
 from tasks.dispatch import Dispatcher, results
 from tasks.records import mark_active, read_job, read_outcome, read_run
 from tasks.spec import Outcome
@@ -29,11 +30,7 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
 def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
     """Whether ``_SUCCESS`` is written: such a job neither fails nor can it be cancelled."""
     store, folder = results(dispatcher.buckets, read_job(dispatcher.buckets.main, job_id))
-    try:
-        store.head(keys.success(folder))
-    except ObjectNotFound:
-        return False
-    return True
+    return exists(store, keys.success(folder))
 
 
 def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> None:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from storage import keys
@@ -20,7 +19,7 @@ from tasks.engine import Engine, step
 from tasks.part import check_receipt
 from tasks.plan import Part
 from tasks.reconcile import tend
-from tasks.records import read_outcome, read_run
+from tasks.records import read_outcome, read_run, seconds_since
 from tasks.spec import Outcome, Run, State, budget_rows
 
 _RECEIPT_THREADS = 16
@@ -93,7 +92,7 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
         create_once(store, keys.success(folder), json.dumps(summary, sort_keys=True).encode())
     return Outcome(
         state=state, rows=rows, rejected=rejected, parts=plan.parts, parts_done=len(written),
-        seconds=_seconds(documents), error=error, failures=failures, run=run.number,
+        seconds=seconds_since(documents.job.submitted), error=error, failures=failures, run=run.number,
     )  # fmt: skip
 
 
@@ -111,8 +110,8 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
         error = f"stopped after {len(progress.failures)} parts failed; part {part}: {reason}"
     return Outcome(
         state="failed", rows=progress.rows, rejected=progress.rejected, parts=plan.parts,
-        parts_done=progress.parts_done - len(progress.failures), seconds=_seconds(documents), error=error,
-        failures={str(part): reason for part, reason in progress.failures.items()}, run=run.number,
+        parts_done=progress.parts_done - len(progress.failures), seconds=seconds_since(documents.job.submitted),
+        error=error, failures={str(part): reason for part, reason in progress.failures.items()}, run=run.number,
     )  # fmt: skip
 
 
@@ -166,7 +165,3 @@ def _manifest(head: Mapping[str, Any], entries: list[str]) -> bytes:
     """One JSON document, a line a part."""
     start = json.dumps(head, sort_keys=True, ensure_ascii=False)[:-1]
     return (start + ', "parts": [\n' + ",\n".join(entries) + "\n]}\n").encode()
-
-
-def _seconds(documents: Documents) -> float:
-    return (datetime.now(UTC) - datetime.fromisoformat(documents.job.submitted)).total_seconds()

@@ -25,7 +25,7 @@ from storage.errors import (
     describe,
 )
 from storage.models.manifest import digest
-from storage.objects.base import ObjectStore
+from storage.objects.base import ObjectStore, exists
 from storage.tables import parquet
 from tasks.dispatch import Documents, results, send_step
 from tasks.ending import fail_job
@@ -186,16 +186,8 @@ def _put_rejected(store: ObjectStore, folder: str, part: int, body: bytes, recei
     try:
         store.put(key, body, metadata=metadata, create_only=True)
     except PreconditionFailed:
-        if dict(store.head(key).metadata) != metadata and not _exists(store, keys.result_part(folder, part)):
+        if dict(store.head(key).metadata) != metadata and not exists(store, keys.result_part(folder, part)):
             store.put(key, body, metadata=metadata)
-
-
-def _exists(store: ObjectStore, key: str) -> bool:
-    try:
-        store.head(key)
-    except ObjectNotFound:
-        return False
-    return True
 
 
 def _score(engine: Engine, documents: Documents, planned: Part, budget: int) -> tuple[pa.Table, pa.Table]:

@@ -10,8 +10,8 @@ import pyarrow as pa
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from storage import keys
-from storage.errors import MissingColumns, ObjectNotFound, PreconditionFailed, ScorelineError, ScoringError
-from storage.objects.base import ObjectStore
+from storage.errors import MissingColumns, PreconditionFailed, ScorelineError, ScoringError
+from storage.objects.base import ObjectStore, exists
 from tasks import inputs
 from tasks.ending import fail_job
 from tasks.engine import Engine, step
@@ -35,11 +35,9 @@ def plan_job(engine: Engine, job_id: str) -> None:
     """Plan a job and dispatch its first parts; harmless when run again. A job that cannot be scored ends as failed."""
     main = engine.buckets.main
     with step(engine, job_id, "plan"):
-        try:
-            main.head(keys.plan(job_id))
-        except ObjectNotFound:
-            if read_outcome(main, job_id) is None and not _plan(engine, read_job(main, job_id)):
-                return
+        planned = exists(main, keys.plan(job_id)) or read_outcome(main, job_id) is not None
+        if not planned and not _plan(engine, read_job(main, job_id)):
+            return
     tend(engine, job_id)
 
 

@@ -15,7 +15,8 @@ _MALFORMED = (ValueError, KeyError, TypeError)
 
 
 @contextlib.contextmanager
-def _reading(store: ObjectStore, key: str) -> Iterator[None]:
+def reading(store: ObjectStore, key: str) -> Iterator[None]:
+    """Name the object where the block finds that it is not what Scoreline writes; raises `RecordCorrupt`."""
     try:
         yield
     except _MALFORMED as error:
@@ -25,7 +26,7 @@ def _reading(store: ObjectStore, key: str) -> Iterator[None]:
 def read_job(store: ObjectStore, job_id: str) -> Job:
     """Read ``job.json``; raises `JobNotFound`."""
     try:
-        with _reading(store, key := keys.job(job_id)):
+        with reading(store, key := keys.job(job_id)):
             job = Job.from_json(store.get(key).data)
             if job.spec.job_id != job_id:
                 raise ValueError(f"it is job {job.spec.job_id!r}")
@@ -42,14 +43,14 @@ def read_run(store: ObjectStore, job_id: str) -> tuple[Run, str | None]:
         got = store.get(keys.run(job_id))
     except ObjectNotFound:
         return Run(), None
-    with _reading(store, keys.run(job_id)):
+    with reading(store, keys.run(job_id)):
         return Run.from_json(got.data), got.info.etag
 
 
 def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
     """Read ``outcome.json``, where the run that counts has ended."""
     try:
-        with _reading(store, key := keys.outcome(job_id)):
+        with reading(store, key := keys.outcome(job_id)):
             outcome = Outcome.from_json(store.get(key).data)
     except ObjectNotFound:
         return None
@@ -63,3 +64,8 @@ def mark_active(store: ObjectStore, job_id: str) -> None:
     with contextlib.suppress(PreconditionFailed):
         now = datetime.now(UTC).isoformat(timespec="seconds")
         store.put(keys.active(job_id), now.encode(), create_only=True)
+
+
+def seconds_since(moment: str) -> float:
+    """Seconds since a time in ISO 8601, a job's submission say."""
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()

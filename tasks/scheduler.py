@@ -21,8 +21,9 @@ from storage.errors import (
     ScorelineError,
     describe,
 )
+from storage.objects.base import exists
 from tasks.client import Client
-from tasks.records import read_job, read_outcome
+from tasks.records import read_job, read_outcome, reading
 from tasks.schedule import Schedule, State, decide
 from tasks.schedule_file import Parsed, parse, spec_of
 from tasks.seen import remember
@@ -190,11 +191,7 @@ class Scheduler:
         self._client.submit_spec(spec_of(schedule, slot, self._client.default_output(name)))
 
     def _exists(self, schedule: Schedule, slot: datetime) -> bool:
-        try:
-            self._main.head(keys.job(schedule.job_id(slot)))
-        except ObjectNotFound:
-            return False
-        return True
+        return exists(self._main, keys.job(schedule.job_id(slot)))
 
     def _state(self, schedule: Schedule, now: datetime) -> tuple[State, str | None]:
         """Read a schedule's state; a schedule that was never seen is due from now on."""
@@ -207,10 +204,8 @@ class Scheduler:
             got = self._main.get(key)
         except ObjectNotFound:
             return None, None
-        try:
+        with reading(self._main, key):
             return State.from_json(got.data), got.info.etag
-        except (ValueError, KeyError, TypeError) as error:
-            raise RecordCorrupt(f"{self._main.uri(key)} is not what Scoreline writes there: {error!r}") from error
 
     def _swap(self, schedule: Schedule, state: State, etag: str | None) -> bool:
         """Write a state in the place of the one that was read; returns whether it still was there."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from storage.errors import PreconditionFailed
+from storage.errors import ObjectNotFound, PreconditionFailed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,15 @@ class ObjectStore(Protocol):
     def uri(self, key: str) -> str:
         """Return how a person writes the key, bucket included."""
         ...
+
+
+def exists(store: ObjectStore, key: str) -> bool:
+    """Whether an object has that key."""
+    try:
+        store.head(key)
+    except ObjectNotFound:
+        return False
+    return True
 
 
 def create_once(store: ObjectStore, key: str, data: bytes) -> None:

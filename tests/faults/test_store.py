@@ -53,11 +53,13 @@ def test_an_outage_burns_no_attempt(rig: Rig) -> None:
 
 def test_an_input_that_is_replaced_in_mid_job_is_named_and_nothing_is_mixed(rig: Rig) -> None:
     rig.start_worker(2)
-    rig.publish(seconds=0.3)
+    rig.publish(seconds=0.1)
+    rig.chaos(hold="part-0000")
     job = rig.submit(20)
-    rig.wait_for_parts(job, 2)
+    rig.wait(lambda: rig.held() == 2, "two parts of the first object about to be written")
     # When the second of two objects is replaced by one with other rows
     rig.put_table("in/1.parquet", np.arange(5_000, 6_000), 100)
+    rig.chaos()
     done = rig.end(job)
     # Then the job says so, every part of the first object is there, and none of the new rows
     assert done.state == "failed"
