@@ -48,8 +48,13 @@ class Dispatcher:
     """Parts of one job in the queue at once, for each process that was counted."""
     _documents: OrderedDict[str, Documents] = field(default_factory=OrderedDict)
 
-    def documents(self, job_id: str) -> Documents:
-        """Read a job and its plan, once a process; raises `JobNotFound` and `ObjectNotFound`."""
+    def documents(self, job_id: str, *, fresh: bool = False) -> Documents:
+        """Read a job and its plan, once a process; raises `JobNotFound` and `ObjectNotFound`.
+
+        Where `fresh`, read them again: records removed by hand may have made room for another job of that id.
+        """
+        if fresh:
+            self._documents.pop(job_id, None)
         if job_id not in self._documents:
             main = self.buckets.main
             self._documents[job_id] = Documents(job=read_job(main, job_id), plan=PlanFile(main, job_id))

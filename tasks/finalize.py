@@ -37,7 +37,7 @@ def finalize(engine: Engine, job_id: str) -> None:
         engine.ledger.end_step(job_id, "finalize")
         tend(engine, job_id)
         return
-    documents = engine.documents(job_id)
+    documents = engine.documents(job_id, fresh=True)
     with step(engine, job_id, "finalize"):
         outcome = _stopped(documents, run, progress) if progress.stopped else _check(engine, documents, run, progress)
         if outcome is not None:

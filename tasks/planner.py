@@ -62,7 +62,9 @@ def _plan(engine: Engine, job: Job) -> bool:
     except PreconditionFailed:
         log.info("plan.exists", extra={"job_id": job_id})
     else:
-        open_ledger(engine, job_id)  # nothing can be written yet, so there is nothing to recover
+        open_ledger(
+            engine, engine.documents(job_id, fresh=True)
+        )  # nothing can be written yet, so there is nothing to recover
     return True
 
 

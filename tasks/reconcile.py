@@ -64,7 +64,7 @@ def tend(dispatcher: Dispatcher, job_id: str) -> str:
     if cleared(dispatcher, job_id):
         return "ended"
     try:
-        documents = dispatcher.documents(job_id)
+        documents = dispatcher.documents(job_id, fresh=True)
     except ObjectNotFound:
         return "planning" if send_step(dispatcher, "plan", job_id) else "waiting"
     due = _due(dispatcher, job_id, documents)
@@ -73,7 +73,7 @@ def tend(dispatcher: Dispatcher, job_id: str) -> str:
             return "ended"
         if due is not None:  # of an earlier run
             dispatcher.ledger.forget(job_id)
-        open_ledger(dispatcher, job_id, recover(dispatcher, documents))
+        open_ledger(dispatcher, documents, recover(dispatcher, documents))
         log.warning("ledger.rebuilt", extra={"job_id": job_id})
         if cleared(dispatcher, job_id):  # cancelled while the bucket was listed
             return "ended"
@@ -93,10 +93,9 @@ def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | Non
         return None
 
 
-def open_ledger(dispatcher: Dispatcher, job_id: str, recovered: Recovered | None = None) -> None:
+def open_ledger(dispatcher: Dispatcher, documents: Documents, recovered: Recovered | None = None) -> None:
     """Open a job's ledger, where nobody did before; with what was recovered, where the plan is not new."""
-    documents = dispatcher.documents(job_id)
-    plan = documents.plan
+    job_id, plan = documents.job.spec.job_id, documents.plan
     run, _ = read_run(dispatcher.buckets.main, job_id)
     budget = budget_rows(run.max_rejected or documents.job.spec.max_rejected, plan.rows)
     try:

@@ -220,7 +220,8 @@ def test_a_plan_is_written_once_whoever_plans(rig: Rig) -> None:
     assert PlanFile(rig.store, job.job_id).parts == 12
 
 
-def test_a_result_of_another_job_at_the_same_place_is_never_taken_for_one_of_this(rig: Rig) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["planned by the same process", "or mostly by others"])
+def test_a_result_of_another_job_at_the_same_place_is_never_taken_for_one_of_this(rig: Rig, elsewhere: bool) -> None:
     # Given a job whose records were removed, and whose results were not
     rig.start_worker(1)
     rig.publish()
@@ -231,7 +232,8 @@ def test_a_result_of_another_job_at_the_same_place_is_never_taken_for_one_of_thi
     rig.redis.flushall()
     # When its id is used again, with another version of the model
     rig.publish(refuses_from=1e9)
-    rig.start_worker(1)
+    if elsewhere:
+        rig.start_worker(3)
     again = rig.end(rig.client.submit("paced", rig.store.uri("in/"), job_id="nightly-1", part_rows=100))
     # Then the results of the old version are not counted as those of the new
     assert again.state == "failed"
