@@ -114,7 +114,8 @@ class ModelCache:
         if size > self._max_bytes:
             raise ModelUnloadable(
                 f"{manifest.ref} takes {size / 2**20:,.0f} MiB of memory, a process may keep "
-                f"{self._max_bytes / 2**20:,.0f} MiB of models: raise MODEL_CACHE_MB, or use a larger machine"
+                f"{self._max_bytes / 2**20:,.0f} MiB of models: raise MODEL_CACHE_MB, lower WORKER_CONCURRENCY, "
+                "or use a larger machine"
             )
         evicted = False
         with self._lock:

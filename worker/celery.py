@@ -72,6 +72,7 @@ app.conf.update(
             "health_check_interval": 25,
         },
     ),
+    worker_concurrency=_worker.concurrency,  # None: `lifecycle` makes it what fits into memory
     worker_soft_shutdown_timeout=_worker.soft_shutdown_s,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,  # a worker without its broker waits for it

@@ -7,18 +7,20 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from billiard.process import current_process
 from celery import Celery
-from celery.signals import celeryd_after_setup, setup_logging, worker_init, worker_ready
+from celery.signals import celeryd_after_setup, celeryd_init, setup_logging, worker_init, worker_ready
 from kombu.exceptions import OperationalError
 
 from storage.errors import QueueUnavailable, ScorelineError, describe
 from storage.ledger.redis_ledger import RedisLedger
 from storage.models.bundle import Bundle
 from storage.models.manager import ModelStorageManager
+from storage.models.registry import ModelRegistry
 from storage.models.settings import ModelSettings
 from storage.objects.buckets import Buckets
 from storage.settings import StorageSettings
@@ -26,10 +28,10 @@ from tasks.client import Client
 from tasks.engine import Engine
 from tasks.scheduler import Scheduler
 from tasks.settings import QueueSettings, ScheduleSettings
-from worker import logs
+from worker import logs, memory
 from worker.board import Board
 from worker.cache import ModelCache
-from worker.settings import WorkerSettings
+from worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class _Process:
     cache: ModelCache | None = None
     board: Board | None = None
     scheduler: Scheduler | None = None
+    sizing: memory.Sizing | None = None
     preloaded: list[Bundle] = field(default_factory=list)
 
 
@@ -57,8 +60,10 @@ def connect(app: Celery) -> None:
     def look_after_jobs(**_: Any) -> None:
         app.send_task("scoreline.reconcile", expires=60)
 
+    celeryd_init.connect(_fit_into_memory, weak=False)
     setup_logging.connect(_set_up_logs, weak=False)
     worker_init.connect(_make_board, weak=False)
+    celeryd_after_setup.connect(_tell_size, weak=False)
     celeryd_after_setup.connect(_preload, weak=False)
     worker_ready.connect(look_after_jobs, weak=False)
 
@@ -66,6 +71,33 @@ def connect(app: Celery) -> None:
 def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: Any) -> None:
     """Log in our form instead of Celery's; to a file where Celery was told one."""
     logs.set_up(os.environ, loglevel or logging.INFO, logfile)
+
+
+def _fit_into_memory(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
+    """Settle how many processes the worker has, unless somebody says, and what each may take."""
+    settings = WorkerSettings.from_env(os.environ)
+    storage, models = StorageSettings.from_env(os.environ), ModelSettings.from_env(os.environ)
+    store = Buckets(storage, patient=False).main
+    preloaded, largest = memory.measured(ModelRegistry(store, verify_keys=models.verify_keys), settings.preload)
+    sizing = memory.size(
+        limit_bytes=memory.limit_bytes(), cores=memory.cores(), asked=options.get("concurrency") or None,
+        preloaded_bytes=preloaded, model_bytes=largest, cache_bytes=settings.cache_bytes,
+    )  # fmt: skip
+    conf.worker_concurrency = sizing.processes
+    conf.worker_max_memory_per_child = sizing.process_bytes >> 10
+    _process.sizing = sizing
+
+
+def _tell_size(**_: Any) -> None:
+    """Log what was settled before there was a log."""
+    if (sizing := _process.sizing) is not None:
+        log.info(
+            "worker.sized",
+            extra={"processes": sizing.processes, "limit_mb": sizing.limit_bytes >> 20,
+                   "process_mb": sizing.process_bytes >> 20, "cache_mb": sizing.cache_bytes >> 20},
+        )  # fmt: skip
+        if sizing.short_bytes:
+            log.warning("worker.memory_short", extra={"missing_mb": sizing.short_bytes >> 20})
 
 
 def _make_board(**_: Any) -> None:
@@ -104,7 +136,9 @@ def _open_models() -> ModelStorageManager:
 def engine(app: Celery) -> Engine:
     """Return the engine of this process; the first call makes it."""
     if _process.engine is None:
-        _process.cache = ModelCache(_open_models(), WorkerSettings.from_env(os.environ).cache_bytes, _process.preloaded)
+        sized = _process.sizing.cache_bytes if _process.sizing else DEFAULT_CACHE_BYTES
+        cache_bytes = WorkerSettings.from_env(os.environ).cache_bytes or sized
+        _process.cache = ModelCache(_open_models(), cache_bytes, _process.preloaded)
 
         def send(name: str, **kwargs: Any) -> None:
             try:

@@ -10,7 +10,7 @@ from storage.models.manifest import parse_ref
 from storage.settings import Environment
 from tasks.dispatch import LEASE_S, PARTS_PER_PROCESS
 
-DEFAULT_CACHE_MB = 1024
+DEFAULT_CACHE_BYTES = 1 << 30
 DEFAULT_RECONCILE_S = 60
 DEFAULT_TICK_S = 30
 DEFAULT_SOFT_SHUTDOWN_S = 8
@@ -21,8 +21,10 @@ DEFAULT_SOFT_SHUTDOWN_S = 8
 class WorkerSettings:
     """What a worker keeps in memory."""
 
-    cache_bytes: int
-    """Of models, for each process."""
+    concurrency: int | None
+    """Processes of a worker; None where memory and cores decide."""
+    cache_bytes: int | None
+    """Of models, for each process; None where memory decides."""
     preload: tuple[str, ...]
     """Models to load before the fork, as ``name``, ``name@alias`` or ``name@version``."""
     lease_s: float
@@ -40,7 +42,8 @@ class WorkerSettings:
     def from_env(cls, environ: Mapping[str, str]) -> WorkerSettings:
         """Read the settings; raises `InvalidSettings` naming every fault at once."""
         env = Environment(environ)
-        cache_bytes = env.number("MODEL_CACHE_MB", DEFAULT_CACHE_MB, minimum=1) << 20
+        concurrency = env.number("WORKER_CONCURRENCY", 0, minimum=1) or None
+        cache_bytes = (env.number("MODEL_CACHE_MB", 0, minimum=1) << 20) or None
         preload = tuple(ref.strip() for ref in env.text("PRELOAD_MODELS").split(",") if ref.strip())
         for ref in preload:
             try:
@@ -54,6 +57,6 @@ class WorkerSettings:
         parts_per_process = env.number("PARTS_PER_PROCESS", PARTS_PER_PROCESS, minimum=1)
         env.finish()
         return cls(
-            cache_bytes=cache_bytes, preload=preload, lease_s=lease_s, reconcile_s=reconcile_s,
+            concurrency=concurrency, cache_bytes=cache_bytes, preload=preload, lease_s=lease_s, reconcile_s=reconcile_s,
             tick_s=tick_s, soft_shutdown_s=soft_shutdown_s, parts_per_process=parts_per_process,
         )  # fmt: skip

@@ -1,0 +1,88 @@
+"""How many processes fit into a machine's memory, and what the machine has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from worker.memory import MIB, limit_bytes, size
+
+GIB = 1024 * MIB
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_a_small_dyno_has_one_process_and_a_large_machine_one_a_core() -> None:
+    assert size(limit_bytes=512 * MIB, cores=8).processes == 1
+    assert size(limit_bytes=GIB, cores=8).processes == 2
+    assert size(limit_bytes=64 * GIB, cores=8).processes == 8
+
+
+def test_a_model_of_each_process_takes_from_their_number_and_a_shared_one_only_once() -> None:
+    assert size(limit_bytes=4 * GIB, cores=8).processes == 8
+    assert size(limit_bytes=4 * GIB, cores=8, model_bytes=GIB).processes == 2
+    assert size(limit_bytes=4 * GIB, cores=8, preloaded_bytes=GIB).processes == 8
+    assert size(limit_bytes=4 * GIB, cores=8, preloaded_bytes=2 * GIB).processes == 6
+    assert size(limit_bytes=4 * GIB, cores=8, cache_bytes=GIB).processes == 2
+
+
+def test_all_processes_together_stay_within_the_limit() -> None:
+    for limit in (GIB, 2 * GIB, 14 * GIB):
+        for model in (0, 100 * MIB, 700 * MIB):
+            sizing = size(limit_bytes=limit, cores=8, model_bytes=model)
+            private = sizing.process_bytes - 230 * MIB
+            assert sizing.short_bytes or 230 * MIB + sizing.processes * private <= limit
+            assert sizing.cache_bytes >= model
+
+
+def test_what_somebody_asked_for_is_what_there_is_and_what_is_missing_is_said() -> None:
+    sizing = size(limit_bytes=GIB, cores=2, asked=6)
+    assert sizing.processes == 6
+    assert sizing.short_bytes > 0
+    assert size(limit_bytes=GIB, cores=2, asked=2).short_bytes == 0
+
+
+def test_where_not_even_one_process_fits_there_is_one_and_it_is_said_how_much_is_missing() -> None:
+    sizing = size(limit_bytes=512 * MIB, cores=2, model_bytes=GIB)
+    assert sizing.processes == 1
+    assert GIB * 0.9 < sizing.short_bytes < GIB * 1.1
+    assert size(limit_bytes=100 * MIB, cores=2).processes == 1
+
+
+def test_the_cache_is_what_the_settings_say_else_what_is_left() -> None:
+    assert size(limit_bytes=64 * GIB, cores=2).cache_bytes == GIB
+    assert size(limit_bytes=GIB, cores=2, cache_bytes=7 * MIB).cache_bytes == 7 * MIB
+    assert 200 * MIB < size(limit_bytes=GIB, cores=1).cache_bytes < 600 * MIB
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "file", "text", "expected"),
+    [
+        ("0::/", "memory.max", "536870912\n", 512 * MIB),
+        ("0::/app/dyno", "app/memory.max", "1073741824\n", GIB),
+        ("0::/", "memory.max", "max\n", None),
+        ("5:cpu:/\n4:memory:/lxc/dyno", "memory/lxc/dyno/memory.limit_in_bytes", "536870912\n", 512 * MIB),
+        ("4:memory:/not/visible/in/here", "memory/memory.limit_in_bytes", "536870912\n", 512 * MIB),
+        ("4:memory:/", "memory/memory.limit_in_bytes", "9223372036854771712\n", None),
+        ("", "memory.max", "1\n", None),
+    ],
+)
+def test_the_limit_of_the_control_group_counts(
+    tmp_path: Path, cgroup: str, file: str, text: str, expected: int | None
+) -> None:
+    machine = limit_bytes(tmp_path / "nothing")
+    assert machine > 512 * MIB
+    write(tmp_path / "proc/self/cgroup", cgroup)
+    write(tmp_path / "sys/fs/cgroup" / file, text)
+    assert limit_bytes(tmp_path) == min(expected or machine, machine)
+
+
+def test_the_least_of_nested_groups_counts(tmp_path: Path) -> None:
+    write(tmp_path / "proc/self/cgroup", "0::/a/b")
+    write(tmp_path / "sys/fs/cgroup/a/memory.max", str(600 * MIB))
+    write(tmp_path / "sys/fs/cgroup/a/b/memory.max", str(700 * MIB))
+    assert limit_bytes(tmp_path) == 600 * MIB
