@@ -55,10 +55,10 @@ class Client:
         settings = QueueSettings.from_env(environ)
         return cls(
             buckets := Buckets.from_env(environ, patient=False),
-            Queue(settings.broker_url),
+            Queue(settings.broker_url, settings.broker_tls),
             RedisLedger(
-                settings.redis_url, namespace=buckets.main.bucket, connect_timeout_s=4, timeout_s=5,
-                patience_s=settings.patience_s,
+                settings.redis_url, namespace=buckets.main.bucket, tls=settings.redis_tls, connect_timeout_s=4,
+                timeout_s=5, patience_s=settings.patience_s,
             ),
         )  # fmt: skip
 

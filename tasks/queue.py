@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
@@ -23,9 +24,11 @@ class Queue:
     ----------
     broker_url : str
         As Celery takes it.
+    tls : mapping of str to object, optional
+        How to make a connection to a ``rediss://`` address.
     """
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, tls: Mapping[str, Any] | None = None) -> None:
         self._address = address(broker_url)
         self._app = Celery("scoreline-client", broker=broker_url, set_as_current=False)
         self._app.conf.update(
@@ -34,7 +37,9 @@ class Queue:
             task_serializer="json",
             accept_content=["json"],
             broker_connection_timeout=CONNECT_TIMEOUT_S,
-            **broker_settings(broker_url, redis={"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": 10}),
+            **broker_settings(
+                broker_url, tls, redis={"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": 10}
+            ),
         )
 
     def ping(self) -> None:
@@ -53,13 +58,11 @@ class Queue:
             raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
 
 
-def broker_settings(broker_url: str, *, redis: dict[str, Any]) -> dict[str, Any]:
+def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: dict[str, Any]) -> dict[str, Any]:
     """Celery's settings that depend on the broker: `redis` where it is that, confirmed messages where it is AMQP."""
     scheme = broker_url.partition(":")[0]
     if scheme in ("amqp", "amqps", "pyamqp"):
         return {"broker_transport_options": {"confirm_publish": True}}
-    if scheme == "redis":
-        return {"broker_transport_options": redis}
-    if scheme == "rediss":  # Heroku's certificates are self-signed
-        return {"broker_transport_options": redis, "broker_use_ssl": {"ssl_cert_reqs": None}}
+    if scheme in ("redis", "rediss"):
+        return {"broker_transport_options": redis} | ({"broker_use_ssl": dict(tls)} if tls else {})
     return {}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from storage.settings import Environment
 
@@ -15,6 +18,9 @@ class QueueSettings:
 
     redis_url: str = field(repr=False)
     broker_url: str = field(repr=False)
+    redis_tls: Mapping[str, Any] = field(default_factory=dict)
+    """How to make a TLS connection, as redis-py and Celery name it; empty where there is none."""
+    broker_tls: Mapping[str, Any] = field(default_factory=dict)
     patience_s: float = 120.0
     """Seconds after which a part that was dispatched and not started is dispatched again."""
 
@@ -26,9 +32,17 @@ class QueueSettings:
         if not redis_url.startswith(("redis://", "rediss://")):
             env.faults.append("REDIS_URL is not a redis:// or rediss:// address")
         patience_s = env.number("PART_PATIENCE_SECONDS", 120, minimum=1)
+        ca_file = env.text("REDIS_CA_FILE")
+        env.check("REDIS_CA_FILE", ca_file, lambda path: Path(path).is_file(), "a file")
+        redis_url, redis_tls = _tls(env, redis_url, ca_file)
+        broker_url, broker_tls = _tls(env, env.text("CELERY_BROKER_URL", default=redis_url), ca_file)
+        if broker_url == redis_url:
+            broker_tls = redis_tls
         env.finish()
-        broker_url = env.text("CELERY_BROKER_URL", default=redis_url)
-        return cls(redis_url=redis_url, broker_url=broker_url, patience_s=patience_s)
+        return cls(
+            redis_url=redis_url, broker_url=broker_url, redis_tls=redis_tls, broker_tls=broker_tls,
+            patience_s=patience_s,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +56,25 @@ class ScheduleSettings:
     def from_env(cls, environ: Mapping[str, str]) -> ScheduleSettings:
         """Read the settings."""
         return cls(file=Path(Environment(environ).text("SCHEDULES_FILE", default="schedules.toml")))
+
+
+def _tls(env: Environment, url: str, ca_file: str) -> tuple[str, dict[str, Any]]:
+    """Take the TLS options out of a rediss:// address, where clients would each read them in their own way.
+
+    Heroku's certificates are self-signed, and no authority is known to check them against: what is not asked for, by
+    ``ssl_cert_reqs`` in the address or a file of authorities, is not checked.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "rediss":
+        return url, {}
+    query = dict(parse_qsl(parts.query))
+    asked = query.pop("ssl_cert_reqs", "required" if ca_file else "none").lower().removeprefix("cert_")
+    ca_file = query.pop("ssl_ca_certs", ca_file)
+    if asked not in ("none", "required"):
+        env.faults.append(f"ssl_cert_reqs={asked!r} of a rediss:// address is neither none nor required")
+    options: dict[str, Any] = {"ssl_cert_reqs": ssl.CERT_REQUIRED if asked == "required" else ssl.CERT_NONE}
+    if asked == "required":
+        options["ssl_check_hostname"] = True
+        if ca_file:
+            options["ssl_ca_certs"] = ca_file
+    return urlunsplit(parts._replace(query=urlencode(query))), options

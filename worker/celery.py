@@ -19,7 +19,6 @@ from tasks import ending, planner
 from tasks import finalize as finalizing
 from tasks import part as parts
 from tasks import reconcile as reconciling
-from tasks.client import Client
 from tasks.engine import Engine
 from tasks.queue import CLOCK_QUEUE, QUEUE, broker_settings
 from tasks.settings import QueueSettings
@@ -40,6 +39,7 @@ MAX_UNKNOWN = 3
 """Tries after an error that is not ours: a fault in the code would else leave its job open for ever."""
 RETRY_DELAY_S = 2
 """After the process of a part died."""
+ANSWER_KEPT_S = 3600
 PROCESSES_KNOWN_S = 600
 PROCESSES_COUNTED_EVERY_S = 30
 
@@ -50,7 +50,7 @@ app = Celery("scoreline", broker=_queue.broker_url)
 app.conf.update(
     task_default_queue=QUEUE,
     task_queues=[Queue(QUEUE), Queue(CLOCK_QUEUE)],
-    task_routes={name: {"queue": CLOCK_QUEUE} for name in ("scoreline.reconcile", "scoreline.tick")},
+    task_routes={f"scoreline.{name}": {"queue": CLOCK_QUEUE} for name in ("reconcile", "tick", "status")},
     task_acks_late=True,
     worker_prefetch_multiplier=1,
     task_acks_on_failure=True,
@@ -62,6 +62,7 @@ app.conf.update(
     task_soft_time_limit=SOFT_TIME_LIMIT_S,
     **broker_settings(
         _queue.broker_url,
+        _queue.broker_tls,
         redis={
             "visibility_timeout": 2 * TIME_LIMIT_S,  # shorter, and a running part is given out twice
             "unacked_restore_interval": 15,
@@ -77,7 +78,14 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,  # a worker without its broker waits for it
     broker_pool_limit=2,  # a cap: a child uses one; `inspect` holds two at once, and would wait for ever with one
-    task_ignore_result=True,
+    task_ignore_result=True,  # but for those that answer an application
+    result_backend=_queue.redis_url,
+    redis_backend_use_ssl=dict(_queue.redis_tls) or None,
+    redis_socket_connect_timeout=10,
+    redis_socket_timeout=30,
+    redis_backend_health_check_interval=25,
+    redis_socket_keepalive=True,
+    result_expires=ANSWER_KEPT_S,
     accept_content=["json"],
     task_serializer="json",
     result_serializer="json",
@@ -131,21 +139,28 @@ def _again(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseExcept
     )  # fmt: skip
 
 
-@app.task(name="scoreline.submit", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
-def submit(self: Task[Any, Any], /, model: str, input: str, **options: Any) -> None:
-    """Submit a job on behalf of an application that has nothing of ours installed.
+@app.task(
+    name="scoreline.submit", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S, ignore_result=False
+)
+def submit(self: Task[Any, Any], /, model: str, input: str, **options: Any) -> dict[str, Any]:
+    """Submit a job on behalf of an application that has nothing of ours installed; the answer is its status.
 
     The message's id is the job's, where none is given: delivered twice or tried again, it is one job.
     """
+    options["job_id"] = options.get("job_id") or self.request.id
     try:
-        Client.from_env(os.environ).submit(
-            model, input, **options | {"job_id": options.get("job_id") or self.request.id}
-        )
+        return lifecycle.client().submit(model, input, **options).to_dict()
     except ScorelineError as error:
         if not error.transient or self.request.retries >= MAX_RETRIES:
             log.error("submit.refused", extra={"model": model, "input": input, "error": describe(error)})
             raise
         raise _again(self, error) from error
+
+
+@app.task(name="scoreline.status", ignore_result=False)
+def status(job_id: str) -> dict[str, Any]:
+    """Answer an application that has nothing of ours installed how far its job is."""
+    return lifecycle.client().status(job_id).to_dict()
 
 
 @app.task(name="scoreline.plan", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)

@@ -56,7 +56,8 @@ def _settings(environ: Mapping[str, str]) -> Finding:
 
 def _redis(environ: Mapping[str, str]) -> Finding:
     try:
-        RedisLedger(QueueSettings.from_env(environ).redis_url, namespace="", connect_timeout_s=4, timeout_s=5).ping()
+        queue = QueueSettings.from_env(environ)
+        RedisLedger(queue.redis_url, namespace="", tls=queue.redis_tls, connect_timeout_s=4, timeout_s=5).ping()
     except ScorelineError as error:
         return Finding(check="redis", severity="error", message=describe(error),
                        remedy="set REDIS_URL to a server that runs")  # fmt: skip

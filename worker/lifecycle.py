@@ -46,6 +46,7 @@ class _Process:
     engine: Engine | None = None
     cache: ModelCache | None = None
     board: Board | None = None
+    client: Client | None = None
     scheduler: Scheduler | None = None
     sizing: memory.Sizing | None = None
     preloaded: list[Bundle] = field(default_factory=list)
@@ -150,7 +151,9 @@ def engine(app: Celery) -> Engine:
         buckets = Buckets.from_env(os.environ)
         _process.engine = Engine(
             buckets=buckets,
-            ledger=RedisLedger(queue.redis_url, namespace=buckets.main.bucket, patience_s=queue.patience_s),
+            ledger=RedisLedger(
+                queue.redis_url, namespace=buckets.main.bucket, tls=queue.redis_tls, patience_s=queue.patience_s
+            ),
             models=_process.cache,
             send=send,
             parts_per_process=settings.parts_per_process,
@@ -161,10 +164,17 @@ def engine(app: Celery) -> Engine:
     return _process.engine
 
 
+def client() -> Client:
+    """Return the client of this process, for applications that ask by message."""
+    if _process.client is None:
+        _process.client = Client.from_env(os.environ)
+    return _process.client
+
+
 def scheduler() -> Scheduler:
     """Return the schedules of this process; it submits as an application does."""
     if _process.scheduler is None:
-        _process.scheduler = Scheduler(Client.from_env(os.environ), ScheduleSettings.from_env(os.environ).file)
+        _process.scheduler = Scheduler(client(), ScheduleSettings.from_env(os.environ).file)
     return _process.scheduler
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -37,6 +37,8 @@ class RedisLedger:
         Seconds to wait for a connection, and for an answer.
     namespace : str
         Name of the bucket that the jobs are in, so that several can share one Redis.
+    tls : mapping of str to object, optional
+        How to make a connection to a ``rediss://`` address, as redis-py names it.
     patience_s : float
         Seconds after which a part or a step that was sent and never begun is sent again; doubled each time.
     """
@@ -46,6 +48,7 @@ class RedisLedger:
         url: str,
         *,
         namespace: str,
+        tls: Mapping[str, Any] | None = None,
         connect_timeout_s: float = 5,
         timeout_s: float = 10,
         patience_s: float = 120,
@@ -53,7 +56,6 @@ class RedisLedger:
         self._address = address(url)
         self._namespace = namespace
         self._patience_s = patience_s
-        options: dict[str, Any] = {"ssl_cert_reqs": None} if url.startswith("rediss://") else {}
         self._redis = redis.Redis.from_url(
             url,
             socket_connect_timeout=connect_timeout_s,
@@ -61,7 +63,7 @@ class RedisLedger:
             health_check_interval=25,
             socket_keepalive=True,
             decode_responses=True,
-            **options,
+            **(tls or {}),
         )
         folder = Path(__file__).parent
         self._scripts = {name: self._redis.register_script((folder / f"{name}.lua").read_text()) for name in _SCRIPTS}

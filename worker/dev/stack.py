@@ -57,7 +57,7 @@ class Stack:
         self._parent.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="stack-", dir=self._parent)).resolve()
         try:
-            self._redis_port, s3_port = _free_port(), _free_port()
+            self._redis_port, s3_port = free_port(), free_port()
             self._start_valkey()
             self._start_s3(s3_port)
             self.environ = {
@@ -71,7 +71,7 @@ class Stack:
                 "CELERY_BROKER_URL": "",
                 "REDIS_TLS_URL": "",
             }
-            self._wait("the S3 server", lambda: _make_bucket(s3_port, self._bucket))
+            self.wait("the S3 server", lambda: _make_bucket(s3_port, self._bucket))
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -95,7 +95,7 @@ class Stack:
         ]  # fmt: skip
         log = self.folder / f"{name}.log"
         guard = self.run(command, log, self.environ | dict(extra or {}))
-        self._wait("the worker", lambda: f"{name} ready" in log.read_text(errors="replace"), guard, log)
+        self.wait("the worker", lambda: f"{name} ready" in log.read_text(errors="replace"), guard, log)
         return guard
 
     def start_beat(self, extra: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -149,19 +149,20 @@ class Stack:
              "--appendonly", "no", "--dir", str(self.folder)],
             self.folder / "valkey.log", {},
         )  # fmt: skip
-        self._wait("Valkey", lambda: _answers(self._redis_port))
+        self.wait("Valkey", lambda: _answers(self._redis_port))
 
     def _start_s3(self, port: int) -> None:
         command = [sys.executable, "-m", self._s3_module, str(port)]
         self.run(command, self.folder / "s3.log", {})
 
-    def _wait(
+    def wait(
         self,
         what: str,
         ready: Callable[[], bool],
         guard: subprocess.Popen[bytes] | None = None,
         log: Path | None = None,
     ) -> None:
+        """Wait until `ready`; raises `StackError` where that takes a minute, or `guard` has ended."""
         deadline = time.monotonic() + _START_S
         while not ready():
             if time.monotonic() > deadline or (guard is not None and guard.poll() is not None):
@@ -170,7 +171,8 @@ class Stack:
             time.sleep(0.05)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,0 +1,131 @@
+"""Redis over TLS, as managed ones offer it: with certificates that are not checked, or checked against an authority."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pandas as pd
+import pytest
+import trustme
+from celery import Celery
+
+from storage.errors import InvalidSettings, LedgerUnavailable, QueueUnavailable
+from storage.models.manager import ModelStorageManager
+from tasks.client import Client
+from tasks.settings import QueueSettings
+from tests.conftest import SCORELINE
+from tests.faults.estimators import Paced
+from worker.dev.stack import Stack, free_port
+
+
+@dataclass
+class TlsEnd:
+    authority: trustme.CA
+    port: int
+
+
+@pytest.fixture
+def end(stack: Stack, tmp_path: Path) -> Iterator[TlsEnd]:
+    authority, certificate = trustme.CA(), tmp_path / "server.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    port, behind = free_port(), urlsplit(stack.environ["REDIS_URL"]).port
+    guard = stack.run(
+        [sys.executable, "-m", "tests.e2e.tls", str(port), str(behind), str(certificate)], tmp_path / "tls.log", {}
+    )
+    stack.wait("the end of TLS", lambda: listens(port), guard)
+    yield TlsEnd(authority, port)
+    stack.stop(guard)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def environ(stack: Stack, end: TlsEnd) -> dict[str, str]:
+    """As Heroku sets it; what the variable without TLS names, nobody answers."""
+    return stack.environ | {
+        "REDIS_URL": "redis://:hush@127.0.0.1:9/7",
+        "REDIS_TLS_URL": f"rediss://127.0.0.1:{end.port}/7",
+    }
+
+
+def test_broker_ledger_and_answers_go_through_tls_with_a_self_signed_certificate(
+    stack: Stack, environ: dict[str, str]
+) -> None:
+    models, client = ModelStorageManager.from_env(environ), Client.from_env(environ)
+    models.publish("paced", Paced().fit(pd.DataFrame({"x": [0.0]})))
+    uri = client.buckets.main.uri("tls/in.parquet")
+    client.buckets.main.put("tls/in.parquet", pd.DataFrame({"x": [1.0, 2.0]}).to_parquet(index=False))
+    guard = stack.start_worker(1, environ)
+    try:
+        # An application that has nothing of ours, which has to say itself how it takes the certificate
+        app = Celery(broker=environ["REDIS_TLS_URL"], backend=environ["REDIS_TLS_URL"] + "?ssl_cert_reqs=CERT_NONE")
+        app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_NONE}
+        sent = app.send_task("scoreline.submit", kwargs={"model": "paced", "input": uri}, queue="scoreline")
+        assert sent.get(timeout=30)["job_id"] == sent.id
+        assert list(client.watch(sent.id, timeout_s=60))[-1].state == "succeeded"
+        asked = app.send_task("scoreline.status", kwargs={"job_id": sent.id}, queue="scoreline.clock")
+        assert asked.get(timeout=30) == client.status(sent.id).to_dict()
+        done = subprocess.run([SCORELINE, "status", sent.id, "--json"], env=environ | {"PATH": "/usr/bin:/bin"},
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        assert json.loads(done.stdout)["rows"] == 2
+    finally:
+        stack.stop(guard)
+
+
+def test_an_authority_that_is_named_has_to_have_signed_the_certificate(
+    environ: dict[str, str], end: TlsEnd, tmp_path: Path
+) -> None:
+    ours, theirs = tmp_path / "ours.pem", tmp_path / "theirs.pem"
+    end.authority.cert_pem.write_to_path(str(ours))
+    trustme.CA().cert_pem.write_to_path(str(theirs))
+    good = Client.from_env(environ | {"REDIS_CA_FILE": str(ours)})
+    good.ledger.ping()
+    good.queue.ping()
+    bad = Client.from_env(environ | {"REDIS_CA_FILE": str(theirs)})
+    with pytest.raises(LedgerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        bad.ledger.ping()
+    with pytest.raises(QueueUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        bad.queue.ping()
+    with pytest.raises(LedgerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):  # no public authority signed it
+        Client.from_env(environ | {"REDIS_TLS_URL": environ["REDIS_TLS_URL"] + "?ssl_cert_reqs=required"}).ledger.ping()
+
+
+def test_the_name_of_the_server_is_checked_too(environ: dict[str, str], end: TlsEnd, tmp_path: Path) -> None:
+    ours = tmp_path / "ours.pem"
+    end.authority.cert_pem.write_to_path(str(ours))
+    elsewhere = environ | {"REDIS_TLS_URL": f"rediss://localhost:{end.port}/0", "REDIS_CA_FILE": str(ours)}
+    with pytest.raises(LedgerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        Client.from_env(elsewhere).ledger.ping()
+    with pytest.raises(QueueUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        Client.from_env(elsewhere).queue.ping()
+
+
+@pytest.mark.parametrize(
+    ("query", "checked"),
+    [("", False), ("?ssl_cert_reqs=none", False), ("?ssl_cert_reqs=CERT_NONE", False),
+     ("?ssl_cert_reqs=CERT_REQUIRED", True), ("?ssl_cert_reqs=required&db=1", True)],
+)  # fmt: skip
+def test_the_address_may_say_whether_the_certificate_is_checked(query: str, checked: bool) -> None:
+    settings = QueueSettings.from_env({"REDIS_URL": f"rediss://:hush@example.org:6380/0{query}"})
+    assert settings.redis_tls["ssl_cert_reqs"] == (ssl.CERT_REQUIRED if checked else ssl.CERT_NONE)
+    assert settings.redis_tls == settings.broker_tls
+    assert "ssl" not in settings.redis_url
+    assert ("db=1" in settings.redis_url) == ("db=1" in query)
+
+
+def test_a_wrong_wish_or_file_is_named() -> None:
+    with pytest.raises(InvalidSettings, match=r"ssl_cert_reqs='maybe'.*neither none nor required"):
+        QueueSettings.from_env({"REDIS_URL": "rediss://example.org/0?ssl_cert_reqs=maybe"})
+    with pytest.raises(InvalidSettings, match=r"REDIS_CA_FILE='/nowhere.pem' is not a file"):
+        QueueSettings.from_env({"REDIS_URL": "rediss://example.org/0", "REDIS_CA_FILE": "/nowhere.pem"})
