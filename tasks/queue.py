@@ -52,10 +52,7 @@ class Queue:
 
     def send(self, name: str, **kwargs: Any) -> None:
         """Put a message into the queue."""
-        try:
-            self._app.send_task(name, kwargs=kwargs, retry=False)
-        except (OperationalError, OSError) as error:
-            raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
+        send_message(self._app, name, kwargs, address=self._address, retry=False)
 
 
 def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: dict[str, Any]) -> dict[str, Any]:
@@ -66,3 +63,23 @@ def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: di
     if scheme in ("redis", "rediss"):
         return {"broker_transport_options": redis} | ({"broker_use_ssl": dict(tls)} if tls else {})
     return {}
+
+
+def send_message(app: Celery, name: str, kwargs: dict[str, Any], *, address: str, retry: bool = True) -> None:
+    """Put a message into the queue; raises `QueueUnavailable` where the broker does not take it."""
+    try:
+        with app.producer_or_acquire() as producer:
+            app.send_task(name, kwargs=kwargs, producer=producer, retry=retry)
+            _close_idle(producer)
+    except (OperationalError, OSError) as error:
+        raise QueueUnavailable(f"cannot reach the broker at {address}: {error}") from error
+
+
+def _close_idle(producer: Any) -> None:
+    """Close the connection over which kombu's Redis channel sent a PING when it was made; only consumers need it.
+
+    Small plans of Redis allow 20 connections, and each process that sends would keep this one for good.
+    """
+    pool = getattr(producer.channel, "_async_pool", None)
+    if pool is not None:
+        pool.disconnect(inuse_connections=False)

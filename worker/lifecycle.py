@@ -14,10 +14,9 @@ from typing import Any
 from billiard.process import current_process
 from celery import Celery
 from celery.signals import celeryd_after_setup, celeryd_init, setup_logging, worker_init, worker_ready
-from kombu.exceptions import OperationalError
 
-from storage.errors import QueueUnavailable, ScorelineError, describe
-from storage.ledger.redis_ledger import RedisLedger
+from storage.errors import ScorelineError, describe
+from storage.ledger.redis_ledger import RedisLedger, address
 from storage.models.bundle import Bundle
 from storage.models.manager import ModelStorageManager
 from storage.models.registry import ModelRegistry
@@ -26,6 +25,7 @@ from storage.objects.buckets import Buckets
 from storage.settings import StorageSettings
 from tasks.client import Client
 from tasks.engine import Engine
+from tasks.queue import send_message
 from tasks.scheduler import Scheduler
 from tasks.settings import QueueSettings, ScheduleSettings
 from worker import logs, memory
@@ -59,7 +59,8 @@ def connect(app: Celery) -> None:
     """Make the parts that the children inherit when the worker starts, and look after the jobs once it runs."""
 
     def look_after_jobs(**_: Any) -> None:
-        app.send_task("scoreline.reconcile", expires=60)
+        with app.connection_for_write() as connection:  # of its own, since this process never sends again
+            app.send_task("scoreline.reconcile", expires=60, connection=connection)
 
     celeryd_init.connect(_fit_into_memory, weak=False)
     setup_logging.connect(_set_up_logs, weak=False)
@@ -142,10 +143,7 @@ def engine(app: Celery) -> Engine:
         _process.cache = ModelCache(_open_models(), cache_bytes, _process.preloaded)
 
         def send(name: str, **kwargs: Any) -> None:
-            try:
-                app.send_task(name, kwargs=kwargs)
-            except (OperationalError, OSError) as error:
-                raise QueueUnavailable(f"cannot reach the broker: {error}") from error
+            send_message(app, name, kwargs, address=address(queue.broker_url))
 
         queue, settings = QueueSettings.from_env(os.environ), WorkerSettings.from_env(os.environ)
         buckets = Buckets.from_env(os.environ)
@@ -180,7 +178,8 @@ def scheduler() -> Scheduler:
 
 def count_processes(app: Celery) -> int:
     """Count the processes of every worker that answers the broker within half a second."""
-    answers = app.control.inspect(timeout=0.5).stats() or {}
+    with app.connection_for_write() as connection:
+        answers = app.control.inspect(timeout=0.5, connection=connection).stats() or {}
     return sum(int(stats.get("pool", {}).get("max-concurrency", 1)) for stats in answers.values())
 
 

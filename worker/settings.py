@@ -17,6 +17,21 @@ DEFAULT_SOFT_SHUTDOWN_S = 8
 """Of the 30 s that a dyno has: a part about to be written is written, the others are soon back in the queue."""
 
 
+BEAT_CONNECTIONS = 2
+"""Connections to Redis that the clock holds."""
+PASSING_CONNECTIONS = 3
+"""Connections that a worker opens for a moment: when it counts processes, or answers an application."""
+
+
+def worker_connections(processes: int) -> int:
+    """Count the connections to Redis that a worker holds: six of its main process, and two of each other.
+
+    The broker's are for the queue, for what is not acknowledged, for control commands and for answers to them; each
+    other process has the ledger's, and one to send. ``tests/faults/test_procfile.py`` counts them on a server.
+    """
+    return 6 + 2 * processes
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
     """What a worker keeps in memory."""

@@ -52,34 +52,6 @@ def test_the_whole_worker_is_killed(rig: Rig) -> None:
     rig.verify(rig.end(job))
 
 
-def test_a_dyno_is_told_to_stop_twice(rig: Rig) -> None:
-    # Given a worker in the middle of two long parts, with the time to stop that it has by default
-    rig.start_worker(2, SOFT_SHUTDOWN_SECONDS="8")
-    rig.publish(seconds=4)
-    job = rig.submit(4)
-    rig.wait(lambda: rig.redis.hlen("unacked") == 2 and len(rig.messages()) == 2, "two parts under way")
-    processes = rig.parents() + rig.children()
-    # When every process is sent SIGTERM, and again, as Heroku does, which kills what is left after 30 s
-    started = time.monotonic()
-    for _ in range(2):
-        for process in processes:
-            if process.is_running():
-                process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-    # Then both parts are back in the queue within seconds, unfinished and not acknowledged
-    left = rig.wait_for_exit(processes, 28)
-    assert left == [], f"alive after {time.monotonic() - started:.0f} s; {rig.logs()}"
-    assert rig.client.status(job.job_id).parts_done == 0
-    assert len(rig.messages()) == 4
-    assert rig.redis.hlen("unacked") == 0
-    # And it was no attempt
-    started_parts = [value for name, value in state(rig, job.job_id).items() if name[1:].isdigit()]
-    assert [flight.split()[1] for flight in started_parts] == ["0"] * 4
-    # And the next worker finishes them
-    rig.start_worker(2)
-    rig.verify(rig.end(job))
-
-
 def test_an_upload_in_parts_leaves_nothing_open_when_the_dyno_stops(rig: Rig) -> None:
     # Given a result of 70 MB, whose upload hangs in its third part
     rig.start_worker(1)

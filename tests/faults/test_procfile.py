@@ -1,0 +1,89 @@
+"""The Procfile's lines as they are, under a runner of Procfiles, and what they hold of Redis."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import psutil
+from celery import Celery
+
+from tests.faults.rig import HASTE, Rig
+from worker.dev.stack import ROOT
+from worker.settings import BEAT_CONNECTIONS, PASSING_CONNECTIONS, worker_connections
+
+HEROKU_MINI = 20
+"""Connections that Heroku's smallest plan of Redis allows."""
+LEFT_TO_THE_LINES = ("REMAP_SIGTERM", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def start(rig: Rig, *names: str, **extra: str) -> subprocess.Popen[bytes]:
+    """Run lines of the Procfile, with an environment that sets nothing which is theirs to set."""
+    unset = [word for name in LEFT_TO_THE_LINES for word in ("-u", name)]
+    honcho = [sys.executable, "-m", "honcho", "-d", str(ROOT), "-f", str(ROOT / "Procfile"), "-e", os.devnull]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environ = rig.environ | HASTE | {"PATH": path} | extra
+    return rig.stack.run(["env", *unset, *honcho, "start", *names], rig.stack.folder / "worker-honcho.log", environ)
+
+
+def test_a_dyno_is_told_to_stop_twice(rig: Rig) -> None:
+    # Given worker and beat in the middle of as many long parts as there are cores, with the time to stop of the default
+    cores = joblib.cpu_count()
+    rig.publish(seconds=4)
+    began = time.monotonic()
+    guard = start(rig, "worker", "beat", SOFT_SHUTDOWN_SECONDS="3")  # this runner waits for 5, not for 30
+    rig.wait(lambda: time.monotonic() - began > 5, "five seconds")
+    app = Celery(broker=rig.environ["REDIS_URL"])
+    (settings,) = app.control.inspect(timeout=2).conf().values()
+    assert settings["worker_concurrency"] == cores
+    assert 400 << 10 < settings["worker_max_memory_per_child"] <= psutil.virtual_memory().total >> 10
+    job = rig.submit(2 * cores)
+    rig.wait(lambda: rig.redis.hlen("unacked") == cores, "a part under way for each core")
+    # When every process is sent SIGTERM, and again, as Heroku does, which kills what is left after 30 s
+    processes = psutil.Process(guard.pid).children(recursive=True)
+    assert len(processes) >= 1 + 2 + cores  # the runner, the two lines, and the pool
+    for _ in range(2):
+        for process in processes:
+            if process.is_running():
+                process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+    # Then all are gone in time, and the parts back in the queue: unfinished, not acknowledged, and no attempt
+    left = rig.wait_for_exit(processes, 28)
+    assert left == [], rig.logs()
+    assert rig.redis.hlen("unacked") == 0
+    assert rig.client.status(job.job_id).parts_done == 0
+    assert len(rig.messages()) == 2 * cores
+    (key,) = rig.redis.scan_iter(f"*{job.job_id}*:state")
+    flights = [value for name, value in rig.redis.hgetall(key).items() if name[1:].isdigit()]  # type: ignore[union-attr]
+    assert [flight.split()[1] for flight in flights] == [b"0"] * 2 * cores
+    # And the next dyno finishes them
+    start(rig, "worker", "beat")
+    rig.verify(rig.end(job))
+
+
+def test_a_worker_of_four_processes_and_a_clock_fit_into_the_smallest_plan(rig: Rig) -> None:
+    def connections() -> int:
+        return len(rig.redis.client_list()) - own  # type: ignore[arg-type]
+
+    # Given the connections of this test itself
+    rig.publish(seconds=0.2)
+    rig.client.status(rig.submit(1).job_id)
+    own = len(rig.redis.client_list())  # type: ignore[arg-type]
+    rig.start_worker(4)
+    rig.start_beat()
+    # When every process has something to do, and the clock has the processes counted
+    job = rig.submit(60)
+    most = []
+    while not rig.client.status(job.job_id).ended:
+        most.append(connections())
+        time.sleep(0.02)
+    rig.verify(rig.client.status(job.job_id))
+    # Then there are as many as the doctor says, and never more than the plan has
+    assert max(most) > 4
+    assert connections() <= worker_connections(4) + BEAT_CONNECTIONS
+    assert max(most) <= worker_connections(4) + BEAT_CONNECTIONS + PASSING_CONNECTIONS < HEROKU_MINI
