@@ -34,6 +34,8 @@
     │   ├── LedgerFenced           it is of another plan than the one in the bucket
     │   ├── LedgerLost             Redis was emptied
     │   └── LedgerUnavailable      transient
+    ├── WebhookRefused             the receiver does not want what it was sent
+    ├── WebhookUnavailable         transient
     └── QueueUnavailable           transient
 """
 
@@ -181,6 +183,16 @@ class LedgerLost(LedgerError):
 
 class LedgerUnavailable(LedgerError):
     """Redis, where the ledger lives, cannot be reached."""
+
+    transient = True
+
+
+class WebhookRefused(ScorelineError):
+    """The receiver of a webhook answered that it does not want it."""
+
+
+class WebhookUnavailable(ScorelineError):
+    """The receiver of a webhook cannot be reached, or answers that it is busy."""
 
     transient = True
 

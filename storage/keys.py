@@ -93,8 +93,13 @@ def run(job_id: str) -> str:
     return f"jobs/{check_name('job id', job_id)}/run.json"
 
 
+def notice(job_id: str) -> str:
+    """Return the key of the record that somebody was told of a job's end."""
+    return f"jobs/{check_name('job id', job_id)}/notice.json"
+
+
 def active(job_id: str) -> str:
-    """Marker that is there from submit to outcome."""
+    """Marker that is there from submit to outcome, and until whoever wants to know was told."""
     return f"{JOBS_ACTIVE}{check_name('job id', job_id)}"
 
 

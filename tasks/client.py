@@ -23,8 +23,9 @@ from tasks.queue import Queue
 from tasks.reconcile import reconcile
 from tasks.records import mark_active, read_job, read_outcome, read_run, seconds_since
 from tasks.resume import begin_run
-from tasks.settings import QueueSettings
+from tasks.settings import EventSettings, QueueSettings
 from tasks.spec import Job, JobSpec, Outcome, Status, parse_uri
+from tasks.webhook import check_target
 
 _POLL_S = 0.25
 
@@ -40,12 +41,17 @@ class Client:
         Where messages go.
     ledger : RedisLedger
         Where progress is read.
+    events : EventSettings, optional
+        Who may be told how jobs end.
     """
 
-    def __init__(self, buckets: Buckets, queue: Queue, ledger: RedisLedger) -> None:
+    def __init__(
+        self, buckets: Buckets, queue: Queue, ledger: RedisLedger, events: EventSettings | None = None
+    ) -> None:
         self.buckets = buckets
         self.queue = queue
         self.ledger = ledger
+        self.events = events or EventSettings()
         self._totals: dict[str, int] = {}
 
     @classmethod
@@ -60,6 +66,7 @@ class Client:
                 settings.redis_url, namespace=buckets.main.bucket, tls=settings.redis_tls, connect_timeout_s=4,
                 timeout_s=5, patience_s=settings.patience_s,
             ),
+            EventSettings.from_env(environ),
         )  # fmt: skip
 
     @cached_property
@@ -80,6 +87,7 @@ class Client:
         max_rejected: str = "1%",
         part_rows: int | None = None,
         max_attempts: int = 3,
+        webhook: str | None = None,
     ) -> Status:
         """Pin the model, record the job, and enqueue it.
 
@@ -97,10 +105,12 @@ class Client:
             As in `JobSpec`.
         job_id : str, optional
             Made from the time by default.
+        webhook : str, optional
+            Address within ALLOWED_WEBHOOKS that is told how the job ended; WEBHOOK_URL by default.
 
         Raises
         ------
-        ModelNotFound, InvalidURI, BucketNotAllowed, JobConflict
+        InvalidRequest (ModelNotFound, InvalidURI, BucketNotAllowed, JobConflict among them)
             Nothing was recorded.
         QueueUnavailable, LedgerUnavailable, StoreUnavailable
             Transient: try again with the same `job_id`.
@@ -118,22 +128,26 @@ class Client:
                 max_rejected=max_rejected,
                 part_rows=part_rows,
                 max_attempts=max_attempts,
-            )
+            ),
+            webhook=webhook,
         )
 
     def default_output(self, model: str) -> str:
         """Return where the results of a model go unless a job says otherwise."""
         return f"s3://{self.buckets.main.bucket}/results/{model}/"
 
-    def submit_spec(self, spec: JobSpec) -> Status:
+    def submit_spec(self, spec: JobSpec, *, webhook: str | None = None) -> Status:
         """Submit a job that is spelled out (see `submit`)."""
         spec.check()
+        webhook = webhook or self.events.url
+        if webhook is not None:
+            check_target(webhook, self.events.allowed)
         for uri in (spec.input, spec.output):
             _ = self.buckets[parse_uri(uri)[0]]
         self.queue.ping()
         self.ledger.ping()
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._record(Job(spec=spec, model=self.registry.resolve(spec.model), submitted=now))
+        self._record(Job(spec=spec, model=self.registry.resolve(spec.model), submitted=now, webhook=webhook))
         send_step(self._dispatcher, "plan", spec.job_id)
         return self.status(spec.job_id)
 

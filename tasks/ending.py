@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from storage import keys
 from storage.errors import PreconditionFailed, describe
-from storage.objects.base import exists
-from tasks.dispatch import Dispatcher, results
-from tasks.records import mark_active, read_job, read_outcome, read_run
-from tasks.spec import Outcome
+from storage.objects.base import ObjectStore, exists
+from tasks.dispatch import Dispatcher, results, send_step
+from tasks.records import mark_active, read_job, read_notice, read_outcome, read_run, seconds_since
+from tasks.spec import Job, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,10 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
         log.error("job.complete", extra={"job_id": job_id, "error": describe(error)})
         return  # the reconciler has it finalized once more
     run, _ = read_run(dispatcher.buckets.main, job_id)
-    outcome = Outcome(state="failed", error=describe(error), failures={}, run=run.number)
+    submitted = read_job(dispatcher.buckets.main, job_id).submitted
+    outcome = Outcome(
+        state="failed", error=describe(error), failures={}, run=run.number, seconds=seconds_since(submitted)
+    )
     if (now := dispatcher.ledger.progress(job_id)) is not None:
         outcome = replace(outcome, rows=now.rows, rejected=now.rejected, parts=now.parts, parts_done=now.parts_done)
     end_job(dispatcher, job_id, outcome)
@@ -63,12 +66,23 @@ def cleared(dispatcher: Dispatcher, job_id: str) -> bool:
     return outcome is not None
 
 
+def untold(main: ObjectStore, job: Job, run: int) -> bool:
+    """Whether somebody is still to be told how a run of a job ended."""
+    if job.webhook is None:
+        return False
+    notice = read_notice(main, job.spec.job_id)
+    return notice is None or notice.run < run
+
+
 def _clear(dispatcher: Dispatcher, job_id: str, run: int) -> None:
     """Remove what is there only while a job is under way."""
     main = dispatcher.buckets.main
     if read_run(main, job_id)[0].number != run:
         return
     dispatcher.ledger.close(job_id)
+    if untold(main, read_job(main, job_id), run):
+        send_step(dispatcher, "events", job_id)  # whoever has told them removes the marker
+        return
     main.delete(keys.active(job_id))
     if read_run(main, job_id)[0].number != run:  # resumed meanwhile
         mark_active(main, job_id)

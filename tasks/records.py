@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from storage import keys
 from storage.errors import JobNotFound, ObjectNotFound, PreconditionFailed, RecordCorrupt
 from storage.objects.base import ObjectStore
-from tasks.spec import Job, Outcome, Run
+from tasks.spec import Job, Notice, Outcome, Run
 
 _MALFORMED = (ValueError, KeyError, TypeError)
 
@@ -57,6 +57,15 @@ def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
     if outcome.state in ("succeeded", "partial"):  # such a job cannot be resumed
         return outcome
     return outcome if outcome.run >= read_run(store, job_id)[0].number else None
+
+
+def read_notice(store: ObjectStore, job_id: str) -> Notice | None:
+    """Read whether somebody was told of a job's end; None where nobody was, and somebody may still try."""
+    try:
+        with reading(store, key := keys.notice(job_id)):
+            return Notice.from_json(store.get(key).data)
+    except ObjectNotFound:
+        return None
 
 
 def mark_active(store: ObjectStore, job_id: str) -> None:

@@ -47,6 +47,8 @@ class Schedule:
     """What is done about slots that nobody saw: ``none`` of them, the ``latest``, or ``all``, one after another."""
     overlap: Overlap = "skip"
     """What is done where the run before is still under way."""
+    webhook: str | None = None
+    """Who is told how each run ended."""
     enabled: bool = True
     only_new: bool = False
     """Whether only objects are scored that no earlier run of the schedule has scored, by key and ETag."""

@@ -188,7 +188,7 @@ class Scheduler:
 
     def _submit(self, schedule: Schedule, slot: datetime) -> None:
         name = schedule.model.partition("@")[0]
-        self._client.submit_spec(spec_of(schedule, slot, self._client.default_output(name)))
+        self._client.submit_spec(spec_of(schedule, slot, self._client.default_output(name)), webhook=schedule.webhook)
 
     def _exists(self, schedule: Schedule, slot: datetime) -> bool:
         return exists(self._main, keys.job(schedule.job_id(slot)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from storage.errors import InvalidRequest
 from storage.settings import Environment
+from tasks.webhook import check_secret, check_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,37 @@ class QueueSettings:
             redis_url=redis_url, broker_url=broker_url, redis_tls=redis_tls, broker_tls=broker_tls,
             patience_s=patience_s,
         )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventSettings:
+    """Who may be told how jobs end."""
+
+    url: str | None = None
+    """Who is told of a job that does not say."""
+    allowed: tuple[str, ...] = ()
+    """Addresses that a job may name, or what they begin with."""
+    secret: str = field(default="", repr=False)
+    """What workers sign with."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> EventSettings:
+        """Read the settings; raises `InvalidSettings` naming every fault at once."""
+        env = Environment(environ)
+        url, secret = env.text("WEBHOOK_URL"), env.text("WEBHOOK_SECRET")
+        listed = [item for item in re.split(r"[\s,]+", env.text("ALLOWED_WEBHOOKS")) if item]
+        for name, target in [("WEBHOOK_URL", url)] * bool(url) + [("ALLOWED_WEBHOOKS", item) for item in listed]:
+            try:
+                check_target(target, [target])
+            except InvalidRequest as error:
+                env.faults.append(f"{name}: {error}")
+        if secret:
+            try:
+                check_secret(secret)
+            except ValueError as error:
+                env.faults.append(f"WEBHOOK_SECRET {error}")
+        env.finish()
+        return cls(url=url or None, allowed=(*listed, url) if url else tuple(listed), secret=secret)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,6 +107,8 @@ class Job:
     model: PinnedModel
     submitted: str
     """UTC, ISO 8601."""
+    webhook: str | None = None
+    """Whom to tell how it ended. No part of the spec: of two who submit the same job, the first decides."""
 
     def to_json(self) -> bytes:
         """Encode; the same job gives the same bytes."""
@@ -118,7 +120,10 @@ class Job:
         raw = json.loads(data)
         features = raw["spec"]["features"]
         spec = JobSpec(**raw["spec"] | {"features": tuple(features) if features else None})
-        return cls(spec=spec.check(), model=PinnedModel(**raw["model"]), submitted=raw["submitted"])
+        webhook = raw.get("webhook")
+        if webhook is not None and not isinstance(webhook, str):
+            raise TypeError(f"webhook {webhook!r} is no address")
+        return cls(spec=spec.check(), model=PinnedModel(**raw["model"]), submitted=raw["submitted"], webhook=webhook)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +169,25 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
+        """Decode."""
+        return cls(**json.loads(data))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """Whether somebody was told how a job ended: the content of ``notice.json``."""
+
+    run: int
+    delivered: bool
+    error: str = ""
+    """Why not, where nobody tries any more."""
+
+    def to_json(self) -> bytes:
+        """Encode."""
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Notice:
         """Decode."""
         return cls(**json.loads(data))
 

@@ -15,13 +15,13 @@ from celery.exceptions import Retry
 from kombu import Queue
 
 from storage.errors import JobNotFound, LedgerFenced, LedgerLost, ObjectNotFound, ScorelineError, ScoringError, describe
-from tasks import ending, planner
+from tasks import ending, events, planner
 from tasks import finalize as finalizing
 from tasks import part as parts
 from tasks import reconcile as reconciling
 from tasks.engine import Engine
 from tasks.queue import CLOCK_QUEUE, QUEUE, broker_settings
-from tasks.settings import QueueSettings
+from tasks.settings import EventSettings, QueueSettings
 from worker import (
     control,  # noqa: F401  # registers the control commands
     lifecycle,
@@ -50,7 +50,7 @@ app = Celery("scoreline", broker=_queue.broker_url)
 app.conf.update(
     task_default_queue=QUEUE,
     task_queues=[Queue(QUEUE), Queue(CLOCK_QUEUE)],
-    task_routes={f"scoreline.{name}": {"queue": CLOCK_QUEUE} for name in ("reconcile", "tick", "status")},
+    task_routes={f"scoreline.{name}": {"queue": CLOCK_QUEUE} for name in ("reconcile", "tick", "status", "events")},
     task_acks_late=True,
     worker_prefetch_multiplier=1,
     task_acks_on_failure=True,
@@ -207,6 +207,20 @@ def finalize(self: Task[Any, Any], job_id: str) -> None:
     """Check and close a job whose parts are all done."""
     with _until_told(self, job_id):
         finalizing.finalize(lifecycle.engine(app), job_id)
+
+
+@app.task(name="scoreline.events", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
+def tell(self: Task[Any, Any], job_id: str) -> None:
+    """Send the webhook of a job that has ended; a receiver that is away is tried again for a quarter of an hour."""
+    engine = lifecycle.engine(app)
+    try:
+        events.notify(engine, lifecycle.client(), EventSettings.from_env(os.environ), job_id)
+    except JobNotFound as error:
+        log.warning("job.unknown", extra={"job_id": job_id, "error": describe(error)})
+    except ScorelineError as error:
+        if error.transient and self.request.retries < MAX_RETRIES:
+            raise _again(self, error) from error
+        events.give_up(engine, job_id, error)
 
 
 @app.task(name="scoreline.reconcile")

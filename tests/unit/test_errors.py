@@ -21,4 +21,4 @@ def test_errors_survive_pickling_and_are_drawn_in_the_tree(kind: type[errors.Sco
 
 def test_only_outages_are_worth_another_try() -> None:
     transient = {kind.__name__ for kind in leaves(errors.ScorelineError) if kind.transient}
-    assert transient == {"StoreUnavailable", "LedgerUnavailable", "QueueUnavailable"}
+    assert transient == {"StoreUnavailable", "LedgerUnavailable", "QueueUnavailable", "WebhookUnavailable"}

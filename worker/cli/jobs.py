@@ -32,10 +32,12 @@ EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4}
               help="Rows that a part aims at; at least a row group. [131072]")  # fmt: skip
 @click.option("--max-attempts", type=click.IntRange(1), default=3, show_default=True, metavar="N",
               help="Times a part is begun before it fails, where its process dies each time.")  # fmt: skip
+@click.option("--webhook", metavar="URL", help="Tell this address how the job ended. [WEBHOOK_URL]")
 @click.option("--watch", "follow", is_flag=True, help="Show progress until the job has ended.")
 def submit(
     model: str, input: str, output: str | None, method: str | None, keep: str, features: str | None,
-    job_id: str | None, max_rejected: str, part_rows: int | None, max_attempts: int, follow: bool,
+    job_id: str | None, max_rejected: str, part_rows: int | None, max_attempts: int, webhook: str | None,
+    follow: bool,
 ) -> None:  # fmt: skip
     """Score INPUT with MODEL.
 
@@ -44,7 +46,7 @@ def submit(
     client = Client.from_env()
     job = client.submit(
         model, input, output=output, method=method, keep=keep, job_id=job_id, max_rejected=max_rejected,
-        part_rows=part_rows, max_attempts=max_attempts,
+        part_rows=part_rows, max_attempts=max_attempts, webhook=webhook,
         features=[name.strip() for name in features.split(",")] if features else None,
     )  # fmt: skip
     click.echo(job.job_id)

@@ -1,0 +1,145 @@
+"""Whoever wants to know how a job ended is told, once it can be reached, and nobody else is."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pandas as pd
+import pytest
+import redis
+from standardwebhooks import Webhook
+
+from storage import keys
+from storage.models.manager import ModelStorageManager
+from tasks.client import Client
+from tasks.records import read_notice
+from tasks.spec import Notice
+from tests.faults.estimators import Paced
+from worker.dev.stack import Stack
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+class Receiver(ThreadingHTTPServer):
+    """Answers each path with what it was told to, 200 in the end, and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.answers: dict[str, list[int]] = {}
+        self.got: list[tuple[str, dict[str, str], str]] = []
+
+    def told(self, path: str) -> list[dict[str, Any]]:
+        """Return what reached a path, each verified as a receiver should, by another library than ours."""
+        verify = Webhook(SECRET).verify
+        return [{"id": head["webhook-id"], **verify(body, head)} for where, head, body in self.got if where == path]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"])).decode()
+        self.server.got.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+        left = self.server.answers.get(self.path, [])
+        code = left.pop(0) if left else 200
+        if code == 0:  # hang up
+            return
+        self.send_response(code)
+        self.send_header("location", f"{self.server.url}/elsewhere")
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    do_GET = do_POST
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def wait(until: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 60
+    while not (found := until()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def test_whoever_is_to_be_told_is_told_of_each_end_and_nobody_else(own: Stack, receiver: Receiver) -> None:
+    # Given workers that may tell one receiver, and a client that may name any
+    settings = {"ALLOWED_WEBHOOKS": f"{receiver.url}/ours/", "WEBHOOK_SECRET": SECRET, "RECONCILE_SECONDS": "60"}
+    own.start_worker(1, settings)
+    client = Client.from_env(own.environ | {"ALLOWED_WEBHOOKS": receiver.url})
+    store = client.buckets.main
+    model = Paced(seconds=0.01, refuses_from=1e9).fit(pd.DataFrame({"x": [0.0]}))
+    ModelStorageManager.from_env(own.environ).publish("paced", model)
+    store.put("in/a.parquet", pd.DataFrame({"x": [1.0, 2.0]}).to_parquet(index=False))
+
+    def submit(path: str, source: str = "in/", **options: Any) -> str:
+        return client.submit("paced", store.uri(source), webhook=receiver.url + path, **options).job_id
+
+    def notice(job: str) -> Notice:
+        return wait(lambda: read_notice(store, job))
+
+    # A receiver that is busy, or hangs up, is told in the end, with the same id each time
+    receiver.answers["/ours/busy"] = [503, 0, 429]
+    busy = submit("/ours/busy")
+    # One that does not want it is not asked again, and no redirect is followed
+    receiver.answers |= {"/ours/gone": [410], "/ours/moved": [307]}
+    gone, moved = submit("/ours/gone"), submit("/ours/moved")
+    # What the workers do not allow is not sent, whatever the job's record says
+    foreign = submit("/theirs")
+    # A job that fails tells why
+    failed = submit("/ours/failed", source="nowhere/")
+
+    assert notice(gone).error.endswith("answered 410")
+    assert notice(moved).error.endswith("answered 307")
+    assert notice(foreign).error == f"webhook {receiver.url!r} is not within ALLOWED_WEBHOOKS"
+    assert notice(failed).delivered
+    (told,) = receiver.told("/ours/failed")
+    assert (told["id"], told["type"]) == (f"{failed}.1", "job.failed")
+    assert "nowhere/" in told["data"]["error"]
+    assert notice(busy).delivered
+    told_often = receiver.told("/ours/busy")
+    assert [(told["id"], told["type"], told["data"]["rows"]) for told in told_often] == [
+        (f"{busy}.1", "job.succeeded", 2)
+    ] * 4
+    assert told_often[0]["data"] == client.status(busy).to_dict()
+    assert {path for path, _, _ in receiver.got} == {"/ours/busy", "/ours/gone", "/ours/moved", "/ours/failed"}
+
+    # Redis is emptied while the receiver is away: the record says that somebody is still to be told
+    receiver.answers["/ours/away"] = [503]
+    away = submit("/ours/away")
+    wait(lambda: receiver.told("/ours/away"))
+    with redis.Redis.from_url(own.environ["REDIS_URL"]) as server:
+        wait(lambda: server.flushall() and list(store.list(keys.active(away))))
+    assert client.reconcile()[away] == "ended"
+    assert notice(away).delivered
+    wait(lambda: not list(store.list(keys.active(away))))
+
+    # Of a job that is resumed, each end is told, with an id of its own
+    store.put("nowhere/a.parquet", pd.DataFrame({"x": [1.0]}).to_parquet(index=False))
+    client.resume(failed)
+    wait(lambda: len(receiver.told("/ours/failed")) == 2)
+    assert [(told["id"], told["type"]) for told in receiver.told("/ours/failed")][1] == (f"{failed}.2", "job.succeeded")
+    wait(lambda: not list(store.list(keys.JOBS_ACTIVE)))
+    # And nothing of it is in the log but where it went
+    log = next(own.folder.glob("worker*.log")).read_text()
+    assert f"event.sent job_id={busy} state=succeeded to={receiver.url}" in log
+    assert f"event.undelivered job_id={gone}" in log
+    assert SECRET not in log
+    assert json.loads(store.get(keys.job(busy)).data)["webhook"].endswith("/ours/busy")

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from standardwebhooks import Webhook
+
+from storage.errors import InvalidRequest, InvalidSettings
+from tasks.settings import EventSettings
+from tasks.spec import Status
+from tasks.webhook import check_target, event_of, sign
+
+ALLOWED = ["https://hooks.example.org/scoreline", "http://10.0.0.7:8080/"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://hooks.example.org/scoreline", "https://hooks.example.org/scoreline/a?b=c", "http://10.0.0.7:8080/x",
+     "https://HOOKS.example.org:443/scoreline"],
+)  # fmt: skip
+def test_what_begins_with_an_allowed_address_may_be_told(url: str) -> None:
+    assert check_target(url, ALLOWED) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.example.org/",
+        "https://hooks.example.org/scoreline-of-others",
+        "https://hooks.example.org/scoreline/../admin",
+        "https://hooks.example.org/scoreline/%2e%2e/admin",
+        "https://hooks.example.org.evil.example/scoreline",
+        "https://hooks.example.org@evil.example/scoreline",
+        "https://evil.example/?https://hooks.example.org/scoreline",
+        "https://hooks.example.org:8443/scoreline",
+        "http://hooks.example.org/scoreline",
+        "http://169.254.169.254/latest/meta-data",
+        "http://10.0.0.7/",
+        "file:///etc/passwd",
+        "https:///scoreline",
+        "https://hooks.example.org\\@evil.example/scoreline",
+        "https://hooks.example.org/scoreline\r\nx: y",
+        "https://[::1/scoreline",
+        "",
+    ],
+)
+def test_anything_else_is_refused(url: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^webhook "):
+        check_target(url, ALLOWED)
+
+
+def test_a_refusal_names_no_secret_of_the_address() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_target("https://user:hush@elsewhere.example/hush?hush", ALLOWED)
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("secret", ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a key as it is, of 32 characters"])
+def test_another_library_finds_the_signature_right(secret: str) -> None:
+    now = datetime.now(UTC)
+    event = event_of(Status(job_id="night-1", state="partial", model="m@v", output="s3://b/é/"), 2, now)
+    headers = {
+        "webhook-id": event.id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": sign(secret, event.id, int(now.timestamp()), event.body),
+    }
+    receiver = Webhook(secret if secret.startswith("whsec_") else secret.encode())
+    told = receiver.verify(event.body.decode(), headers)
+    assert (event.id, told["type"], told["data"]["output"]) == ("night-1.2", "job.partial", "s3://b/é/")
+    with pytest.raises(Exception, match="No matching signature"):
+        receiver.verify(json.dumps({**told, "type": "job.succeeded"}), headers)
+
+
+def test_every_wrong_setting_is_named_and_no_secret_shown() -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        EventSettings.from_env(
+            {"WEBHOOK_URL": "ftp://hooks.example.org", "ALLOWED_WEBHOOKS": "https://ok.example, https://u:p@no.example",
+             "WEBHOOK_SECRET": "whsec_hush!"}
+        )  # fmt: skip
+    message = str(refused.value)
+    assert all(name in message for name in ("WEBHOOK_URL: ", "ALLOWED_WEBHOOKS: ", "WEBHOOK_SECRET is not base64"))
+    assert "hush" not in message
+    with pytest.raises(InvalidSettings, match="WEBHOOK_SECRET is shorter than 16 bytes"):
+        EventSettings.from_env({"WEBHOOK_SECRET": "short"})
+    settings = EventSettings.from_env({"WEBHOOK_URL": "https://a.example/x", "WEBHOOK_SECRET": "a-secret-of-20-chars"})
+    assert settings.allowed == ("https://a.example/x",)
+    assert "a-secret" not in repr(settings)
