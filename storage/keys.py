@@ -16,7 +16,7 @@ SCHEDULES = "schedules.toml"
 
 def check_name(kind: str, name: str) -> str:
     """Return `name` where it is safe as one step of a key, else raise `InvalidRequest`."""
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidRequest(
             f"{kind} {name!r} is not a valid name: use up to 100 letters, digits, '.', '_' and '-', "
             "beginning with a letter or digit"

@@ -121,7 +121,7 @@ class Client:
                 job_id=job_id or made,
                 model=model,
                 input=input,
-                output=output or self.default_output(model.partition("@")[0]),
+                output=output or self.default_output(str(model).partition("@")[0]),
                 method=method,
                 keep=keep,
                 features=tuple(features) if features else None,

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 
 from storage import keys
-from storage.errors import PreconditionFailed, describe
+from storage.errors import BucketNotAllowed, PreconditionFailed, describe
 from storage.objects.base import ObjectStore, exists
 from tasks.dispatch import Dispatcher, results, send_step
 from tasks.records import mark_active, read_job, read_notice, read_outcome, read_run, seconds_since
@@ -32,7 +32,10 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
 
 def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
     """Whether ``_SUCCESS`` is written: such a job neither fails nor can it be cancelled."""
-    store, folder = results(dispatcher.buckets, read_job(dispatcher.buckets.main, job_id))
+    try:
+        store, folder = results(dispatcher.buckets, read_job(dispatcher.buckets.main, job_id))
+    except BucketNotAllowed:  # nothing was written there
+        return False
     return exists(store, keys.success(folder))
 
 

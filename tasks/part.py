@@ -65,6 +65,9 @@ def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: boo
     """
     documents = engine.documents(job_id)
     plan = documents.plan
+    if type(part) is not int or not 0 <= part < plan.parts:  # the ledger would keep a bit for it, however far away
+        log.error("part.unknown", extra={"job_id": job_id, "part": part, "parts": plan.parts})
+        return
     started = engine.ledger.start(job_id, plan.sha256, part, holder, engine.lease_s, back=back)
     if started.to_do != "run":
         log.info("part.skipped", extra={"job_id": job_id, "part": part, "why": started.to_do})

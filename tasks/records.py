@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from storage import keys
-from storage.errors import JobNotFound, ObjectNotFound, PreconditionFailed, RecordCorrupt
+from storage.errors import InvalidRequest, JobNotFound, ObjectNotFound, PreconditionFailed, RecordCorrupt
 from storage.objects.base import ObjectStore
 from tasks.spec import Job, Notice, Outcome, Run
 
-_MALFORMED = (ValueError, KeyError, TypeError)
+_MALFORMED = (ValueError, KeyError, TypeError, InvalidRequest)
 
 
 @contextlib.contextmanager
@@ -20,7 +20,8 @@ def reading(store: ObjectStore, key: str) -> Iterator[None]:
     try:
         yield
     except _MALFORMED as error:
-        raise RecordCorrupt(f"{store.uri(key)} is not what Scoreline writes there: {error!r}") from error
+        reason = str(error) if isinstance(error, InvalidRequest) else repr(error)
+        raise RecordCorrupt(f"{store.uri(key)} is not what Scoreline writes there: {reason}") from error
 
 
 def read_job(store: ObjectStore, job_id: str) -> Job:

@@ -81,8 +81,14 @@ class JobSpec:
     """Name of the schedule whose earlier runs' objects are left out."""
 
     def check(self) -> JobSpec:
-        """Return the spec where all of it is well-formed, else raise `InvalidRequest`."""
+        """Return the spec where all of it is well-formed, else raise `InvalidRequest`.
+
+        It may come from anywhere: from another application's message, or from whoever can write the bucket.
+        """
+        self._check_types()
         check_name("job id", self.job_id)
+        if self.job_id == "active":  # the folder of the markers
+            raise InvalidRequest("job id 'active' is not free: choose another")
         parse_ref(self.model)
         parse_uri(self.input)
         if not self.output.endswith("/"):
@@ -97,6 +103,14 @@ class JobSpec:
             if value is not None and (type(value) is not int or value < 1):
                 raise InvalidRequest(f"{name} {value!r} is not a whole number of at least 1")
         return self
+
+    def _check_types(self) -> None:
+        for name in ("job_id", "model", "input", "output", "keep", "max_rejected", "method", "only_new"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (value is None and name in ("method", "only_new")):
+                raise InvalidRequest(f"{name} {value!r} is not a text")
+        if self.features is not None and not all(isinstance(name, str) for name in self.features):
+            raise InvalidRequest(f"features {list(self.features)!r} are not all texts")
 
 
 @dataclass(frozen=True, kw_only=True)

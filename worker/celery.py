@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import random
@@ -11,14 +12,25 @@ from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Celery, Task
-from celery.exceptions import Retry
+from celery.exceptions import Reject, Retry
 from kombu import Queue
 
-from storage.errors import JobNotFound, LedgerFenced, LedgerLost, ObjectNotFound, ScorelineError, ScoringError, describe
+from storage.errors import (
+    InvalidRequest,
+    JobNotFound,
+    LedgerFenced,
+    LedgerLost,
+    ObjectNotFound,
+    ScorelineError,
+    ScoringError,
+    describe,
+)
+from storage.keys import check_name
 from tasks import ending, events, planner
 from tasks import finalize as finalizing
 from tasks import part as parts
 from tasks import reconcile as reconciling
+from tasks.client import Client
 from tasks.engine import Engine
 from tasks.queue import CLOCK_QUEUE, QUEUE, broker_settings
 from tasks.settings import EventSettings, QueueSettings
@@ -42,6 +54,8 @@ RETRY_DELAY_S = 2
 ANSWER_KEPT_S = 3600
 PROCESSES_KNOWN_S = 600
 PROCESSES_COUNTED_EVERY_S = 30
+
+_SUBMIT_OPTIONS = inspect.signature(Client.submit).parameters.keys() - {"self", "model", "input"}
 
 _queue = QueueSettings.from_env(os.environ)
 _worker = WorkerSettings.from_env(os.environ)
@@ -107,9 +121,19 @@ app.conf.update(
 lifecycle.connect(app)
 
 
+def _refuse_unless_id(job_id: str) -> None:
+    """Drop a message that names no job: anybody who can reach the broker can send one."""
+    try:
+        check_name("job id", job_id)
+    except InvalidRequest as error:
+        log.error("message.refused", extra={"error": describe(error)})
+        raise Reject(describe(error), requeue=False) from None
+
+
 @contextlib.contextmanager
 def _until_told(task: Task[Any, Any], job_id: str) -> Iterator[None]:
     """Try transient errors again for a while, and unknown ones a few times; then the job fails with the reason."""
+    _refuse_unless_id(job_id)
     try:
         yield
     except Retry:
@@ -149,6 +173,10 @@ def submit(self: Task[Any, Any], /, model: str, input: str, **options: Any) -> d
     """
     options["job_id"] = options.get("job_id") or self.request.id
     try:
+        if unknown := sorted(options.keys() - _SUBMIT_OPTIONS):
+            raise InvalidRequest(
+                f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(_SUBMIT_OPTIONS))}"
+            )
         return lifecycle.client().submit(model, input, **options).to_dict()
     except ScorelineError as error:
         if not error.transient or self.request.retries >= MAX_RETRIES:
@@ -212,6 +240,7 @@ def finalize(self: Task[Any, Any], job_id: str) -> None:
 @app.task(name="scoreline.events", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def tell(self: Task[Any, Any], job_id: str) -> None:
     """Send the webhook of a job that has ended; a receiver that is away is tried again for a quarter of an hour."""
+    _refuse_unless_id(job_id)
     engine = lifecycle.engine(app)
     try:
         events.notify(engine, lifecycle.client(), EventSettings.from_env(os.environ), job_id)

@@ -40,13 +40,19 @@ def set_up(environ: Mapping[str, str], level: int = logging.INFO, file: str | No
 
 
 def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what must not be logged, as it stands in the settings: keys, and passwords within addresses."""
+    """Return what must not be logged: keys, and passwords within addresses, in every way that they may be written."""
     values = [environ.get(name, "") for name in _SECRETS]
     for name in _URLS:
         password = urlsplit(environ.get(name, "")).password or ""
         values += [password, unquote(password)]
-    found = {value.strip() for value in values if len(value.strip()) >= _SHORTEST_SECRET}
+    found = {form for value in values if len(value.strip()) >= _SHORTEST_SECRET for form in _written(value.strip())}
     return tuple(sorted(found, key=len, reverse=True))
+
+
+def _written(secret: str) -> set[str]:
+    """Return the ways in which a secret may stand in a line: as it is, quoted by Python, and both quoted by JSON."""
+    plain = {secret, repr(secret)[1:-1]}
+    return plain | {json.dumps(text, ensure_ascii=ascii)[1:-1] for text in plain for ascii in (True, False)}
 
 
 class HumanLines(logging.Formatter):

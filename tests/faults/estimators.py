@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -46,3 +47,11 @@ class Paced(RegressorMixin, BaseEstimator):
         while (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.01))
         return 3 * values + 1
+
+
+class Talkative(Paced):
+    """Logs the settings that it finds, as libraries do that try to help."""
+
+    def predict(self, x: Any) -> Any:
+        logging.getLogger("theirs").warning("connecting with %s", dict(os.environ))
+        return super().predict(x)

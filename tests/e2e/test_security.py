@@ -1,0 +1,169 @@
+"""What strangers may try: messages from other applications, records that others wrote, secrets in logs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+import pytest
+import redis
+from celery import Celery
+
+from storage import keys
+from storage.models.manager import ModelStorageManager
+from storage.models.signatures import generate
+from storage.objects.base import ObjectStore
+from tasks.client import Client
+from tests.conftest import SCORELINE
+from tests.faults.estimators import Paced, Talkative
+from worker.dev.stack import Stack
+
+
+@pytest.fixture
+def elsewhere(worker: Stack) -> Iterator[Celery]:
+    """An application that has nothing of ours but the address of the broker."""
+    app = Celery(broker=worker.environ["REDIS_URL"], backend=worker.environ["REDIS_URL"], set_as_current=False)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def uri(models: ModelStorageManager, store: ObjectStore) -> str:
+    if "secure" not in models.list():
+        models.publish("secure", Paced().fit(pd.DataFrame({"x": [0.0]})))
+    store.put("in/secure.parquet", pd.DataFrame({"x": [1.0]}).to_parquet(index=False))
+    return store.uri("in/secure.parquet")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"input": "s3://theirs/in/"}, "bucket 'theirs' is not in ALLOWED_BUCKETS"),
+        ({"output": "s3://theirs/out/"}, "bucket 'theirs' is not in ALLOWED_BUCKETS"),
+        ({"output": "s3://scoreline/a/../b/"}, "has '.' or '..' as a step"),
+        ({"input": "file:///etc/passwd"}, "is not of the form s3://bucket/key"),
+        ({"job_id": "../../models"}, "is not a valid name"),
+        ({"job_id": "active"}, "job id 'active' is not free"),
+        ({"model": "../jobs"}, "is not a valid name"),
+        ({"model": 7}, "7"),
+        ({"max_rejected": 5}, "max_rejected 5 is not a text"),
+        ({"features": [1]}, "features [1] are not all texts"),
+        ({"part_rows": "many"}, "part_rows 'many' is not a whole number"),
+        ({"webhook": "http://169.254.169.254/"}, "is not within ALLOWED_WEBHOOKS"),
+        ({"rm": "-rf"}, "unknown options rm; known are"),
+    ],
+)
+def test_a_message_that_asks_for_what_is_not_allowed_is_refused_with_the_reason(
+    elsewhere: Celery, uri: str, wrong: dict[str, Any], reason: str
+) -> None:
+    asked = {"model": "secure", "input": uri, **wrong}
+    sent = elsewhere.send_task("scoreline.submit", kwargs=asked, queue="scoreline")
+    with pytest.raises(Exception, match=re.escape(reason)):
+        sent.get(timeout=30)
+
+
+def test_messages_that_name_no_job_or_part_do_nothing_and_hold_up_nothing(
+    elsewhere: Celery, worker: Stack, client: Client, uri: str
+) -> None:
+    job = list(client.watch(client.submit("secure", uri).job_id, timeout_s=60))[-1].job_id
+    with redis.Redis.from_url(worker.environ["REDIS_URL"]) as server:
+        before = server.info("memory")["used_memory"]  # type: ignore[index]
+        for name in ("plan", "score_part", "finalize", "events"):
+            for job_id in ("../x", 7, None, {"a": 1}, "no-such-job"):
+                part = {"part": 0} if name == "score_part" else {}
+                elsewhere.send_task(f"scoreline.{name}", kwargs={"job_id": job_id, **part}, queue="scoreline")
+        for part in (-1, 2**31, "0", None):
+            elsewhere.send_task("scoreline.score_part", kwargs={"job_id": job, "part": part}, queue="scoreline")
+        elsewhere.send_task("scoreline.score_part", args=["too", "few", "or", "many"], queue="scoreline")
+        elsewhere.send_task("os.system", args=["true"], queue="scoreline")
+        # What is sent after them is done, and Redis keeps nothing of them
+        again = client.submit("secure", uri).job_id
+        assert list(client.watch(again, timeout_s=60))[-1].state == "succeeded"
+        assert server.info("memory")["used_memory"] < before + (8 << 20)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"input": "s3://theirs/in/"}, "bucket 'theirs' is not in ALLOWED_BUCKETS"),
+        ({"output": "s3://theirs/out/"}, "bucket 'theirs' is not in ALLOWED_BUCKETS"),
+    ],
+)
+def test_a_job_that_somebody_wrote_into_the_bucket_reaches_no_other_bucket(
+    worker: Stack, client: Client, store: ObjectStore, uri: str, changed: dict[str, str], reason: str
+) -> None:
+    # Given a sound job's record, changed by somebody who can write the bucket
+    sound = json.loads(store.get(keys.job(client.submit("secure", uri).job_id)).data)
+    job_id = f"foreign-{next(iter(changed))}"
+    sound["spec"] |= {"job_id": job_id, **changed}
+    store.put(keys.active(job_id), b"2026-01-01T00:00:00+00:00")
+    store.put(keys.job(job_id), json.dumps(sound).encode())
+    # Then the reconciler has it planned, and it ends with the reason
+    client.reconcile()
+    ended = list(client.watch(job_id, timeout_s=60))[-1]
+    assert ended.state == "failed"
+    assert reason in ended.error
+
+
+def test_a_record_with_a_path_that_goes_up_is_named_and_not_followed(
+    client: Client, store: ObjectStore, uri: str
+) -> None:
+    sound = json.loads(store.get(keys.job(client.submit("secure", uri).job_id)).data)
+    sound["spec"] |= {"job_id": "upwards", "output": "s3://scoreline/a/../../"}
+    store.put(keys.active("upwards"), b"2026-01-01T00:00:00+00:00")
+    store.put(keys.job("upwards"), json.dumps(sound).encode())
+    said = client.reconcile()["upwards"]
+    assert said.startswith("failed: s3://scoreline/jobs/upwards/job.json is not what Scoreline writes there: ")
+    assert "has '.' or '..' as a step" in said
+    store.delete(keys.active("upwards"))
+
+
+def test_no_secret_is_in_any_log_or_message(own: Stack) -> None:
+    # Given services with passwords, one of which has to be quoted in an address
+    private, _ = generate()
+    secrets = {
+        "REDIS": "hush/of@redis-1234",
+        "R2_SECRET_ACCESS_KEY": 'hush-of-r2-"1234"',
+        "WEBHOOK_SECRET": "hush-of-hooks-1234",
+        "MODEL_SIGNING_KEY": private,
+    }
+    port = own.environ["REDIS_URL"].rpartition(":")[2]
+    environ = own.environ | {name: value for name, value in secrets.items() if name != "REDIS"}
+    environ["REDIS_URL"] = f"redis://:{quote(secrets['REDIS'], safe='')}@127.0.0.1:{port}"
+    client, models = Client.from_env(own.environ), ModelStorageManager.from_env(own.environ)
+    models.publish("paced", Talkative().fit(pd.DataFrame({"x": [0.0]})))
+    for number in range(4):
+        client.buckets.main.put(f"in/{number}.parquet", pd.DataFrame({"x": [1.0] * 100}).to_parquet(index=False))
+    with redis.Redis.from_url(own.environ["REDIS_URL"]) as server:
+        server.config_set("requirepass", secrets["REDIS"])
+    client = Client.from_env(environ)
+    # When a worker and a clock log all they can, of jobs that go well and badly, and of a Redis that goes away
+    log = own.folder / "debug.log"
+    command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-B", "-c", "1", "-l", "DEBUG"]
+    guard = own.run(command, log, environ | {"RECONCILE_SECONDS": "1", "LOG_FORMAT": "json"})
+    own.wait("the worker", lambda: "ready" in log.read_text(), guard, log)
+    client.buckets.main.put("bad/a.parquet", b"no Parquet")
+    for folder, state in (("in/", "succeeded"), ("bad/", "failed")):
+        job = client.submit("paced", client.buckets.main.uri(folder)).job_id
+        assert list(client.watch(job, timeout_s=60))[-1].state == state
+    seen = len(log.read_text())
+    own.restart_valkey()  # which asks for no password now: every connection fails
+    own.wait("an error in the log", lambda: "rror" in log.read_text()[seen:])
+    said = [log.read_text()]
+    assert "connecting with" in said[0]
+    away = environ["REDIS_URL"].replace(f":{port}", ":9")
+    for arguments in (["submit", "paced", "s3://scoreline/in/"], ["doctor"]):
+        for wrong in ({"REDIS_URL": away}, {"R2_ENDPOINT_URL": "http://127.0.0.1:9"}):
+            done = subprocess.run([SCORELINE, *arguments], env={"PATH": "/usr/bin:/bin"} | environ | wrong,
+                                  capture_output=True, text=True, check=False)  # fmt: skip
+            said.append(done.stdout + done.stderr)
+    # Then nothing of it, in any writing, is there
+    for name, value in secrets.items():
+        for form in (value, quote(value, safe=""), json.dumps(value)[1:-1]):
+            assert not any(form in text for text in said), name
