@@ -37,7 +37,7 @@ class DirectoryStore:
 
     def __init__(self, root: Path, bucket: str) -> None:
         self.bucket = bucket
-        self._root = root.resolve() / bucket
+        self._root = (root / bucket).resolve()
 
     def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`)."""
@@ -101,7 +101,9 @@ class DirectoryStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects in the order of their keys (see `ObjectStore.list`)."""
-        folder = self._root / prefix.rpartition("/")[0]
+        if any(step in (".", "..") for step in prefix.split("/")):
+            raise InvalidKey(f"{prefix!r} is not a prefix that a directory store can hold")
+        folder = self._root / prefix.rpartition("/")[0].lstrip("/")
         found = []
         for directory, names, files in os.walk(folder):
             if Path(directory) == self._root:
@@ -143,7 +145,10 @@ class DirectoryStore:
             or steps[0] in (_META, _TMP, ".lock")
         ):
             raise InvalidKey(f"{key!r} is not a key that a directory store can hold")
-        return self._root.joinpath(*steps)
+        path = self._root.joinpath(*steps)
+        if not path.resolve().is_relative_to(self._root):
+            raise InvalidKey(f"{self.uri(key)} is a link, or below one, that leads out of the directory store")
+        return path
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -129,6 +129,27 @@ def test_no_key_leads_out_of_a_directory_store(tmp_path: Path, key: str) -> None
         DirectoryStore(tmp_path, "data").put(key, b"")
 
 
+@pytest.mark.parametrize("prefix", ["../", "a/../../", "..", "./"])
+def test_no_prefix_leads_out_of_a_directory_store(tmp_path: Path, prefix: str) -> None:
+    with pytest.raises(InvalidKey):
+        list(DirectoryStore(tmp_path, "data").list(prefix))
+
+
+def test_no_link_leads_out_of_a_directory_store(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path, "data")
+    store.put("in/a", b"1")
+    (tmp_path / "secret").write_bytes(b"hush")
+    (tmp_path / "data/in/link").symlink_to(tmp_path / "secret")
+    (tmp_path / "data/folder").symlink_to(tmp_path)
+    for key in ("in/link", "folder/secret"):
+        for touch in (store.get, store.head, lambda key: store.put(key, b"2"), store.delete):
+            with pytest.raises(InvalidKey, match="leads out of the directory store"):
+                touch(key)
+    assert (tmp_path / "secret").read_bytes() == b"hush"
+    (tmp_path / "data/inside").symlink_to(tmp_path / "data/in/a")
+    assert store.get("inside").data == b"1"
+
+
 def test_an_unreachable_server_is_named_within_ten_seconds() -> None:
     settings = R2Settings(endpoint_url="http://127.0.0.1:9", access_key_id="k", secret_access_key="s")
     started = time.monotonic()
