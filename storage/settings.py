@@ -37,7 +37,12 @@ class Environment:
 
     def text(self, *names: str, default: str = "") -> str:
         """Return the first of `names` that is set."""
-        return next((value for name in names if (value := self._environ.get(name, "").strip())), default)
+        return self.first(*names)[1] or default
+
+    def first(self, *names: str) -> tuple[str, str]:
+        """Return name and value of the first of `names` that is set; else the first name, and nothing."""
+        found = ((name, value) for name in names if (value := self._environ.get(name, "").strip()))
+        return next(found, (names[0], ""))
 
     def flag(self, name: str, default: bool) -> bool:
         """Return a strict boolean: true/false/1/0/yes/no/on/off in any case."""
@@ -133,8 +138,9 @@ class StorageSettings:
                 extra={"variable": "ML_CLOUD_ONLY", "reason": "a dyno's disk is lost at each restart"},
             )
 
-        bucket = env.text("R2_BUCKET", default="" if use_r2 else DEFAULT_BUCKET)
-        env.check("R2_BUCKET", bucket, lambda name: bool(_BUCKET.fullmatch(name)), "a bucket name")
+        source, named = env.first("R2_BUCKET", "AWS_STORAGE_BUCKET_NAME")
+        bucket = named or ("" if use_r2 else DEFAULT_BUCKET)
+        env.check(source, bucket, lambda name: bool(_BUCKET.fullmatch(name)), "a bucket name")
         allowed = {name.strip() for name in env.text("ALLOWED_BUCKETS").split(",") if name.strip()}
         for name in sorted(allowed):
             env.check("ALLOWED_BUCKETS", name, lambda n: bool(_BUCKET.fullmatch(n)), "a bucket name")
@@ -154,23 +160,26 @@ class StorageSettings:
 
 
 def _r2(env: Environment) -> R2Settings:
-    endpoint = env.text("R2_ENDPOINT_URL")
     account = env.text("R2_ACCOUNT_ID")
+    source, endpoint = env.first("R2_ENDPOINT_URL", *([] if account else ["AWS_S3_ENDPOINT_URL"]))
     jurisdiction = env.choice("R2_JURISDICTION", ("default", "eu", "fedramp", "us"), "default")
     env.check("R2_ACCOUNT_ID", account, lambda a: bool(re.fullmatch(r"[0-9A-Za-z]+", a)), "an account id")
-    env.check("R2_ENDPOINT_URL", endpoint, lambda u: u.startswith(("http://", "https://")), "an http(s) address")
+    env.check(source, endpoint, lambda u: u.startswith(("http://", "https://")), "an http(s) address")
     if not endpoint and account:
         host = account if jurisdiction == "default" else f"{account}.{jurisdiction}"
         endpoint = f"https://{host}.r2.cloudflarestorage.com"
     if not endpoint:
         env.faults.append("neither R2_ACCOUNT_ID nor R2_ENDPOINT_URL is set")
-    key = env.text("R2_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID")
-    secret = env.text("R2_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY")
-    if not key:
-        env.faults.append("R2_ACCESS_KEY_ID is not set")
-    if not secret:
-        env.faults.append("R2_SECRET_ACCESS_KEY is not set")
+    key, secret = _credentials(env)
     timeout_s = env.number("R2_TIMEOUT_SECONDS", 30, minimum=1)
     return R2Settings(
         endpoint_url=endpoint.rstrip("/"), access_key_id=key, secret_access_key=secret, timeout_s=timeout_s
     )
+
+
+def _credentials(env: Environment) -> tuple[str, str]:
+    """Both halves under names that belong together: a key of one account and a secret of another only puzzle."""
+    pairs = [(f"{owner}_ACCESS_KEY_ID", f"{owner}_SECRET_ACCESS_KEY") for owner in ("R2", "AWS_S3", "AWS")]
+    names = next((pair for pair in pairs if env.text(*pair)), pairs[0])
+    env.faults += [f"{name} is not set" for name in names if not env.text(name)]
+    return env.text(names[0]), env.text(names[1])

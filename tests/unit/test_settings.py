@@ -67,8 +67,63 @@ def test_the_endpoint_follows_account_and_jurisdiction() -> None:
     assert settings.r2.endpoint_url == "https://abc.eu.r2.cloudflarestorage.com"
 
 
-def test_aws_names_serve_for_the_credentials() -> None:
-    environ = {"R2_ACCOUNT_ID": "abc", "R2_BUCKET": "models", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+AWS = {
+    "AWS_S3_ENDPOINT_URL": "https://store.example.org/",
+    "AWS_STORAGE_BUCKET_NAME": "media",
+    "AWS_S3_ACCESS_KEY_ID": "s3-key",
+    "AWS_S3_SECRET_ACCESS_KEY": "s3-secret",
+    "AWS_ACCESS_KEY_ID": "aws-key",
+    "AWS_SECRET_ACCESS_KEY": "aws-secret",
+}
+
+
+def resolved(environ: dict[str, str]) -> tuple[str, str, str, str]:
     settings = StorageSettings.from_env(environ)
     assert settings.r2 is not None
-    assert settings.r2.access_key_id == "k"
+    return settings.r2.endpoint_url, settings.bucket_name, settings.r2.access_key_id, settings.r2.secret_access_key
+
+
+def without(environ: dict[str, str], *names: str) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if name not in names}
+
+
+def test_the_names_of_django_storages_serve_in_its_order() -> None:
+    assert resolved(AWS) == ("https://store.example.org", "media", "s3-key", "s3-secret")
+    fewer = without(AWS, "AWS_S3_ACCESS_KEY_ID", "AWS_S3_SECRET_ACCESS_KEY")
+    assert resolved(fewer)[2:] == ("aws-key", "aws-secret")
+
+
+def test_what_is_named_for_r2_wins_over_the_names_of_django_storages() -> None:
+    assert resolved(AWS | R2) == ("https://abc.r2.cloudflarestorage.com", "models", "key", "hush")
+    own = {"R2_ENDPOINT_URL": "https://r2.example.org"}
+    assert resolved(AWS | own)[0] == "https://r2.example.org"
+
+
+def test_a_bucket_named_for_django_storages_is_named_in_development_too() -> None:
+    settings = StorageSettings.from_env({"ENVIRONMENT": "development", "AWS_STORAGE_BUCKET_NAME": "media"})
+    assert (settings.bucket_name, settings.allowed_buckets) == ("media", {"media"})
+
+
+@pytest.mark.parametrize("owner", ["R2", "AWS_S3"])
+@pytest.mark.parametrize(
+    ("given", "missing"), [("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"), ("SECRET_ACCESS_KEY", "ACCESS_KEY_ID")]
+)
+def test_half_a_pair_of_credentials_is_not_made_up_from_another_pair(owner: str, given: str, missing: str) -> None:
+    environ = without(AWS, "AWS_S3_ACCESS_KEY_ID", "AWS_S3_SECRET_ACCESS_KEY") | {f"{owner}_{given}": "half"}
+    with pytest.raises(InvalidSettings, match=f"settings: {owner}_{missing} is not set$"):
+        StorageSettings.from_env(environ)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("R2_BUCKET", "No Bucket"),
+        ("AWS_STORAGE_BUCKET_NAME", "No Bucket"),
+        ("R2_ENDPOINT_URL", "r2.example.org"),
+        ("AWS_S3_ENDPOINT_URL", "s3.example.org"),
+    ],
+)
+def test_a_value_that_is_wrong_is_reported_under_its_own_name(name: str, value: str) -> None:
+    environ = {**without(AWS, "AWS_STORAGE_BUCKET_NAME"), "AWS_STORAGE_BUCKET_NAME": "media", name: value}
+    with pytest.raises(InvalidSettings, match=f"settings: {name}={value!r} is not a"):
+        StorageSettings.from_env(environ)
