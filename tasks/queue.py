@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
+from kombu import pools
 from kombu.exceptions import OperationalError
 
 from storage.errors import QueueUnavailable
@@ -32,6 +34,7 @@ class Queue:
         self._address = address(broker_url)
         self._app = Celery("scoreline-client", broker=broker_url, set_as_current=False)
         self._app.conf.update(
+            broker_write_url=broker_url,  # the broker alone gives way to CELERY_BROKER_URL of the environment
             task_default_queue=QUEUE,
             task_ignore_result=True,
             task_serializer="json",
@@ -69,7 +72,7 @@ def send_message(app: Celery, name: str, kwargs: dict[str, Any], *, address: str
     """Put a message into the queue; raises `QueueUnavailable` where the broker does not take it."""
     try:
         with app.producer_or_acquire() as producer:
-            app.send_task(name, kwargs=kwargs, producer=producer, retry=retry)
+            app.send_task(name, kwargs=kwargs, producer=producer, retry=retry, ignore_result=True)
             _close_idle(producer)
     except (OperationalError, OSError) as error:
         raise QueueUnavailable(f"cannot reach the broker at {address}: {error}") from error
@@ -83,3 +86,16 @@ def _close_idle(producer: Any) -> None:
     pool = getattr(producer.channel, "_async_pool", None)
     if pool is not None:
         pool.disconnect(inuse_connections=False)
+
+
+def _leave_connections_to_parent() -> None:
+    """Have a forked process open connections of its own: kombu keeps them by address for the whole process.
+
+    It lets go of them by itself where Celery's pool forks, and nowhere else: not in a server that loads the application
+    before it forks.
+    """
+    pools.producers.clear()
+    pools.connections.clear()
+
+
+os.register_at_fork(after_in_child=_leave_connections_to_parent)

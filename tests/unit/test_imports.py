@@ -6,7 +6,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["tasks", "worker.cli.main"])
+@pytest.mark.parametrize("module", ["tasks", "tasks.django", "worker.cli.main"])
 def test_enqueueing_needs_nothing_of_machine_learning(module: str) -> None:
     code = (
         f"import sys, {module}\n"

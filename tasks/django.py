@@ -1,0 +1,100 @@
+"""A client for a Django project, from its settings over the environment. The only module that imports Django.
+
+Of the settings that README.md lists, a project may name any of `NAMES` in ``settings.py``; what it leaves out is read
+from the environment. Address, bucket and credentials may also be those of an ``S3Storage`` of django-storages: that of
+``STORAGES["default"]``, or of the entry that ``SCORELINE_STORAGE`` names. A name that begins with ``R2_`` wins over it,
+wherever it stands; workers read the environment alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+from typing import Any
+
+from storage.errors import InvalidSettings
+from tasks.client import Client
+
+NAMES = (
+    "R2_ACCOUNT_ID", "R2_ENDPOINT_URL", "R2_JURISDICTION", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY", "R2_BUCKET",
+    "R2_TIMEOUT_SECONDS", "ALLOWED_BUCKETS", "AWS_S3_ENDPOINT_URL", "AWS_STORAGE_BUCKET_NAME", "AWS_S3_ACCESS_KEY_ID",
+    "AWS_S3_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "REDIS_URL", "REDIS_TLS_URL",
+    "REDIS_CA_FILE", "CELERY_BROKER_URL",
+)  # fmt: skip
+"""Settings that are read; not ``ENVIRONMENT``, which many projects have with a meaning of their own."""
+_OF_STORAGE = {
+    "endpoint_url": "AWS_S3_ENDPOINT_URL",
+    "bucket_name": "AWS_STORAGE_BUCKET_NAME",
+    "access_key": "AWS_S3_ACCESS_KEY_ID",
+    "secret_key": "AWS_S3_SECRET_ACCESS_KEY",
+}
+
+_making = threading.Lock()
+
+
+def client() -> Client:
+    """Return the client of this process, which all its threads share; a forked process makes one of its own.
+
+    Raises
+    ------
+    InvalidSettings
+        Naming every fault at once.
+    """
+    with _making:
+        return _client()
+
+
+def forget() -> None:
+    """Have the next call make another client: in a test that changes settings, say."""
+    global _making
+    _making = threading.Lock()  # a thread of the parent, which is not here, may have held the old one
+    _client.cache_clear()
+
+
+os.register_at_fork(after_in_child=forget)
+
+
+@functools.cache
+def _client() -> Client:
+    return Client.from_env(environ())
+
+
+def environ() -> dict[str, str]:
+    """Return the variables that every ``from_env`` of Scoreline reads, with the project's settings over them."""
+    from django.conf import settings
+
+    told = {name: text for name in NAMES if (text := _text(getattr(settings, name, None)))} | _of_storage()
+    if "REDIS_URL" in told:
+        told.setdefault("REDIS_TLS_URL", "")  # that of the environment would win over a setting
+    return {**os.environ, **told}
+
+
+def _of_storage() -> dict[str, str]:
+    """Return what an S3Storage of django-storages was made with, under the names of its settings."""
+    from django.conf import settings
+    from django.core.files.storage import InvalidStorageError, storages
+
+    chosen = getattr(settings, "SCORELINE_STORAGE", None)
+    try:
+        storage = storages[chosen or "default"]
+    except InvalidStorageError as error:
+        raise InvalidSettings.of([f"SCORELINE_STORAGE={chosen!r}: {error}" if chosen else str(error)]) from error
+    if _is_s3(storage):
+        return {name: text for option, name in _OF_STORAGE.items() if (text := _text(getattr(storage, option)))}
+    if chosen:
+        raise InvalidSettings.of([f"SCORELINE_STORAGE={chosen!r} names a {type(storage).__name__}, not an S3Storage"])
+    return {}
+
+
+def _is_s3(storage: object) -> bool:
+    module = sys.modules.get("storages.backends.s3")  # imported where there is such a storage; else not worth 0.4 s
+    return module is not None and isinstance(storage, module.S3Storage)
+
+
+def _text(value: Any) -> str:
+    """Return a setting as a variable is written; several names with commas between them."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value).strip()
