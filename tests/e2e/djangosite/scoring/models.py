@@ -1,0 +1,78 @@
+"""A row for each job that somebody asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+
+from django.db import models
+from django.urls import reverse
+
+from storage.errors import JobNotFound
+from tasks.django import client
+from tasks.spec import ENDED, Status
+
+UNSENT = "not sent"
+
+
+class Scoring(models.Model):
+    """What was asked for, and what was last heard of it; once the job has ended nobody is asked again."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    model = models.CharField(max_length=200, help_text="name, name@alias or name@version")
+    input = models.CharField(max_length=1024, help_text="s3://bucket/key, s3://bucket/prefix/ or a glob")
+    created = models.DateTimeField(auto_now_add=True)
+    job_id = models.CharField(max_length=100, unique=True)
+    state = models.CharField(max_length=20, default=UNSENT)
+    version = models.CharField(max_length=300, default="")
+    output = models.CharField(max_length=1200, default="")
+    error = models.TextField(default="")
+    rows = models.PositiveBigIntegerField(default=0)
+    rejected = models.PositiveBigIntegerField(default=0)
+    total_rows = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        ordering = ("-created",)
+
+    def __str__(self) -> str:
+        return self.job_id
+
+    def save(self, *args: object, **options: object) -> None:
+        self.job_id = f"site-{self.pk}"
+        super().save(*args, **options)
+
+    def get_absolute_url(self) -> str:
+        return reverse("detail", args=[self.pk])
+
+    @property
+    def unsent(self) -> bool:
+        return self.state == UNSENT
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def under_way(self) -> bool:
+        return not (self.unsent or self.ended)
+
+    @property
+    def percent(self) -> int:
+        return 100 * (self.rows + self.rejected) // self.total_rows if self.total_rows else 0
+
+    def send(self) -> None:
+        """Enqueue the job; again, it is the same job."""
+        self.hear(client().submit(self.model, self.input, job_id=self.job_id))
+
+    def refresh(self) -> None:
+        """Ask how far the job is."""
+        if self.ended:
+            return
+        with contextlib.suppress(JobNotFound):  # it is not sent
+            self.hear(client().status(self.job_id))
+
+    def hear(self, status: Status) -> None:
+        """Keep what Scoreline says."""
+        self.state, self.version, self.output, self.error = status.state, status.model, status.output, status.error
+        self.rows, self.rejected, self.total_rows = status.rows, status.rejected, status.total_rows
+        self.save()

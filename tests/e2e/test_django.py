@@ -1,0 +1,279 @@
+"""A Django site that enqueues, in a process of its own, used as a browser uses it."""
+
+from __future__ import annotations
+
+import http.cookiejar
+import io
+import re
+import shlex
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from storage import keys
+from storage.models.manager import ModelStorageManager
+from storage.objects.base import ObjectStore
+from tasks.client import Client
+from worker.dev.stack import Stack
+
+MANAGE = Path(__file__).with_name("djangosite") / "manage.py"
+NOWHERE = "redis://:hush@127.0.0.1:9/0"
+ONE_SECOND = '<meta http-equiv="refresh" content="1">'
+
+
+@dataclass(frozen=True)
+class Page:
+    code: int
+    path: str
+    text: str
+
+    @property
+    def hidden(self) -> dict[str, str]:
+        """Fields that the page brought and nobody typed: the CSRF token, the key of the row."""
+        return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]+)"', self.text))
+
+    @property
+    def job_id(self) -> str:
+        return re.findall(r'<dd id="job">([^<]+)</dd>', self.text)[0]
+
+
+class Browser:
+    """Keeps cookies and follows redirects."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._open = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())).open
+
+    def get(self, path: str) -> Page:
+        return self._ask(path, None)
+
+    def post(self, path: str, **fields: str) -> Page:
+        return self._ask(path, urllib.parse.urlencode(fields).encode())
+
+    def ask_for(self, model: str, input: str) -> Page:
+        """Open the page with the form, fill it in and send it."""
+        return self.post("/new/", **self.get("/new/").hidden, model=model, input=input)
+
+    def follow(self, page: Page) -> Page:
+        """Refresh a page as long as it asks for that, only sooner."""
+        deadline = time.monotonic() + 60
+        while ONE_SECOND in page.text and time.monotonic() < deadline:
+            time.sleep(0.05)
+            page = self.get(page.path)
+        assert ONE_SECOND not in page.text
+        return page
+
+    def _ask(self, path: str, data: bytes | None) -> Page:
+        try:
+            with self._open(self._address + path, data, timeout=30) as answer:
+                return Page(answer.status, urllib.parse.urlsplit(answer.url).path, answer.read().decode())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Page(error.code, path, error.read().decode())
+
+
+class Site:
+    """The project under ``manage.py runserver``; a context manager."""
+
+    def __init__(self, stack: Stack, folder: Path, environ: dict[str, str]) -> None:
+        self._stack = stack
+        self.database = folder / "site.sqlite3"
+        self._log = folder / "site.log"
+        self._environ = {"SECRET_KEY": "of-a-test", "DATABASE": str(self.database)} | environ
+
+    def __enter__(self) -> Self:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        manage = shlex.join([sys.executable, str(MANAGE)])
+        script = f"{manage} migrate -v 0 && exec {manage} runserver --noreload {self.address[7:]}"
+        command = ["sh", "-c", script]
+        self._guard: subprocess.Popen[bytes] = self._stack.run(command, self._log, self._environ)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert self.browser().get("/").code == 200
+                return self
+            except urllib.error.URLError:
+                assert self._guard.poll() is None, self._log.read_text()
+                assert time.monotonic() < deadline, self._log.read_text()
+                time.sleep(0.05)
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.stop(self._guard)
+
+    def browser(self) -> Browser:
+        return Browser(self.address)
+
+
+@pytest.fixture(scope="module")
+def site(worker: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Configured in settings.py, under the names of django-storages, in an environment that says otherwise."""
+    environ = dict.fromkeys(worker.environ, "") | {
+        "UPLOADS_URL": worker.environ["R2_ENDPOINT_URL"],
+        "UPLOADS_BUCKET": worker.environ["R2_BUCKET"],
+        "UPLOADS_KEY": worker.environ["R2_ACCESS_KEY_ID"],
+        "UPLOADS_SECRET": worker.environ["R2_SECRET_ACCESS_KEY"],
+        "QUEUE_URL": worker.environ["REDIS_URL"],
+        **dict.fromkeys(("REDIS_URL", "REDIS_TLS_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"), NOWHERE),
+    }
+    with Site(worker, tmp_path_factory.mktemp("site"), environ) as running:
+        yield running
+
+
+@pytest.fixture
+def browser(site: Site) -> Browser:
+    return site.browser()
+
+
+@pytest.fixture(scope="module")
+def line(stack: Stack) -> str:
+    """A model that doubles, and the address of two rows for it."""
+    models = ModelStorageManager.from_env(stack.environ)
+    models.publish("site", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]), alias="champion")
+    sink = io.BytesIO()
+    pd.DataFrame({"id": [7, 8], "x": [1.0, 2.0]}).to_parquet(sink, index=False)
+    store = Client.from_env(stack.environ).buckets.main
+    store.put("site/in.parquet", sink.getvalue())
+    return store.uri("site/in.parquet")
+
+
+def jobs(store: ObjectStore) -> list[str]:
+    """Ids of the jobs of the site."""
+    found = (info.key.split("/") for info in store.list("jobs/site-"))
+    return [job_id for _, job_id, file in found if file == "job.json"]
+
+
+def assert_scored(store: ObjectStore, page: Page) -> None:
+    folder = keys.output_folder("results/site/", page.job_id)
+    table = pq.read_table(io.BytesIO(store.get(keys.result_part(folder, 0)).data))
+    assert table.to_pydict() == {"id": [7, 8], "prediction": [pytest.approx(2.0), pytest.approx(4.0)]}
+
+
+def test_a_form_is_a_job_and_its_page_follows_it_to_its_end(browser: Browser, store: ObjectStore, line: str) -> None:
+    page = browser.ask_for("site@champion", line)
+    done = browser.follow(page)
+    assert 'class="state succeeded"' in done.text
+    assert "2 scored, 0 rejected, of 2" in done.text
+    assert_scored(store, done)
+    overview = browser.get("/")
+    assert f'<a href="{done.path}">site@champion</a>' in overview.text
+    assert 'value="100"' in overview.text
+
+
+def test_a_page_that_is_sent_twice_at_once_is_one_job(
+    site: Site, browser: Browser, client: Client, store: ObjectStore, line: str
+) -> None:
+    before = set(jobs(store))
+    fields = browser.get("/new/").hidden | {"model": "site@champion", "input": line}
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(lambda _: browser.post("/new/", **fields), range(2))
+    assert first.path == second.path
+    assert browser.follow(first).text.count("2 scored, 0 rejected, of 2") == 1
+    assert set(jobs(store)) - before == {first.job_id}
+    with sqlite3.connect(site.database) as connection:
+        assert connection.execute("select count(*) from scoring_scoring where job_id = ?", [first.job_id]) \
+            .fetchone() == (1,)  # fmt: skip
+    # And sent again with something else in it, it is refused
+    changed = browser.post("/new/", **fields | {"input": f"{line}.other"})
+    assert "This page was sent before" in changed.text
+
+
+@pytest.mark.parametrize(
+    ("model", "input", "expected"),
+    [
+        ("nobody", "s3://scoreline/site/", "no model &#x27;nobody&#x27;"),
+        ("site@nobody", "s3://scoreline/site/", "nobody"),
+        ("../../etc", "s3://scoreline/site/", "not a valid name"),
+        ("site", "s3://elsewhere/site/", "bucket &#x27;elsewhere&#x27; is not in ALLOWED_BUCKETS"),
+        ("site", "file:///etc/passwd", "not of the form s3://bucket/key"),
+        ("site", "s3://scoreline/../secrets", "as a step"),
+        ("site", "", "This field is required"),
+    ],
+)
+def test_what_scoreline_refuses_is_a_message_and_no_job(
+    site: Site, browser: Browser, store: ObjectStore, line: str, model: str, input: str, expected: str
+) -> None:
+    before = jobs(store), browser.get("/").text.count("<tr>")
+    page = browser.ask_for(model, input)
+    assert page.code == 200
+    assert expected in page.text
+    assert f'value="{model}"' in page.text  # to be corrected
+    assert (jobs(store), browser.get("/").text.count("<tr>")) == before
+
+
+def test_markup_that_somebody_typed_is_shown_and_not_run(browser: Browser, line: str) -> None:
+    for page in (
+        browser.ask_for("<script>alert(1)</script>", line),
+        done := browser.follow(browser.ask_for("site", "s3://scoreline/site/<script>alert(1)</script>.parquet")),
+        browser.get("/"),
+        browser.get(f"{done.path}<script>alert(1)</script>"),
+    ):
+        assert "<script>" not in page.text
+    assert 'class="state failed"' in done.text
+    assert "&lt;script&gt;" in done.text
+
+
+def test_a_form_from_another_site_is_refused(site: Site, browser: Browser, store: ObjectStore, line: str) -> None:
+    before = jobs(store)
+    fields = browser.get("/new/").hidden | {"csrfmiddlewaretoken": "x" * 64}
+    assert browser.post("/new/", **fields, model="site", input=line).code == 403
+    assert jobs(store) == before
+
+
+def test_a_row_whose_process_died_before_it_was_sent_can_be_sent_again(
+    site: Site, browser: Browser, store: ObjectStore, line: str
+) -> None:
+    pk = uuid.uuid4()
+    row = {"id": pk.hex, "job_id": f"site-{pk}", "model": "site", "input": line, "created": "2026-11-25 02:30:00",
+           "state": "not sent", "version": "", "output": "", "error": "", "rows": 0, "rejected": 0,
+           "total_rows": 0}  # fmt: skip
+    with sqlite3.connect(site.database) as connection:
+        names, holes = ", ".join(row), ", ".join("?" * len(row))
+        connection.execute(f"insert into scoring_scoring ({names}) values ({holes})", list(row.values()))
+    page = browser.get(f"/{pk}/")
+    assert "Send again" in page.text
+    assert_scored(store, browser.follow(browser.post(f"/{pk}/send/", **page.hidden)))
+
+
+def test_a_plain_environment_is_enough(worker: Stack, store: ObjectStore, line: str, tmp_path: Path) -> None:
+    with Site(worker, tmp_path, worker.environ) as site:
+        assert_scored(store, site.browser().follow(site.browser().ask_for("site", line)))
+
+
+def test_with_redis_down_pages_say_so_and_tell_no_password(
+    stack: Stack, store: ObjectStore, line: str, tmp_path: Path
+) -> None:
+    before = jobs(store)
+    with Site(stack, tmp_path, stack.environ | {"REDIS_URL": NOWHERE}) as site:
+        browser = site.browser()
+        page = browser.ask_for("site", line)
+        again = browser.post(f"{page.path}send/", **page.hidden)
+        pages = [page, again, browser.get("/"), browser.get("/nowhere"), browser.get(f"/{uuid.uuid4()}/")]
+        with sqlite3.connect(site.database) as connection:
+            connection.execute("drop table scoring_scoring")
+        pages.append(browser.get("/"))
+    assert [page.code for page in pages] == [200, 200, 200, 404, 404, 500]
+    for page in pages[:2]:
+        assert "The job is not sent yet. cannot reach the broker at 127.0.0.1:9" in page.text
+        assert "Send again" in page.text
+    assert "not sent" in pages[2].text
+    for page in pages:
+        assert not re.search(f"hush|of-a-test|{stack.environ['R2_SECRET_ACCESS_KEY']}", page.text)
+    assert jobs(store) == before
