@@ -1,0 +1,181 @@
+"""The recipes of README.md, run as they stand there, each where it has no more than it says it needs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from packaging.requirements import Requirement
+from sklearn.linear_model import LinearRegression
+
+from storage import keys
+from storage.models.manager import ModelStorageManager
+from storage.objects.base import ObjectStore
+from tasks.client import Client
+from tasks.scheduler import Scheduler
+from worker.dev.stack import ROOT, Stack
+
+ROWS = 3
+PYTHON = Path(sys.executable)
+
+
+def recipe(heading: str) -> str:
+    """Return the first block of code below a heading."""
+    text = (ROOT / "README.md").read_text()
+    found = re.search(rf"^### {re.escape(heading)}\n[^#]*?^```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert found, f"README.md has no recipe below {heading!r}"
+    return found[1]
+
+
+def only(names: Iterable[str], folder: Path) -> Path:
+    """Make a folder that has some installed distributions, with all they depend on, and nothing more."""
+    folder.mkdir()
+    waiting, seen = list(names), set[str]()
+    while waiting:
+        if (name := waiting.pop()) in seen:
+            continue
+        seen.add(name)
+        wanted = Requirement(name)
+        found = importlib.metadata.distribution(wanted.name)
+        for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(str(found.locate_file(top)))
+        for need in map(Requirement, found.requires or ()):
+            extras = wanted.extras or {""}
+            if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(str(need).partition(";")[0])
+    return folder
+
+
+def requirements() -> list[str]:
+    lines = (line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def run(command: list[str], environ: dict[str, str]) -> str:
+    path = os.pathsep.join([str(PYTHON.parent), "/usr/bin", "/bin"])
+    done = subprocess.run(command, env={"PATH": path} | environ, cwd=ROOT, capture_output=True, text=True, timeout=60,
+                          check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_isolated(code: str, path: list[Path], lacks: list[str], environ: dict[str, str]) -> str:
+    """Run Python that finds the standard library and `path`, after a look that it does not find what it `lacks`."""
+    start = (
+        f"import sys, importlib.util as found; sys.path += {list(map(str, path))}\n"
+        f"assert not (there := [name for name in {lacks} if found.find_spec(name)]), there\n"
+    )
+    return run([sys.executable, "-I", "-S", "-c", start + code], environ)
+
+
+@pytest.fixture(scope="module")
+def _customers(worker: Stack) -> None:
+    """What the recipes speak of."""
+    models = ModelStorageManager.from_env(worker.environ)
+    models.publish("churn", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]), alias="champion")
+    sink = io.BytesIO()
+    pd.DataFrame({"x": [0.0] * ROWS}).to_parquet(sink, index=False)
+    Client.from_env(worker.environ).buckets.main.put("customers/all.parquet", sink.getvalue())
+
+
+@pytest.fixture
+def job_ids(_customers: None, store: ObjectStore) -> Callable[[], list[str]]:
+    """Ids of the jobs that were made since the test began."""
+
+    def made() -> set[str]:
+        return {info.key.split("/")[1] for info in store.list("jobs/") if info.key.endswith("/job.json")}
+
+    before = made()
+    return lambda: sorted(made() - before)
+
+
+def assert_scored(client: Client, job_id: str) -> None:
+    *_, last = client.watch(job_id, timeout_s=60)
+    assert (last.state, last.rows, last.rejected) == ("succeeded", ROWS, 0)
+
+
+def test_a_django_view(stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path) -> None:
+    path = [ROOT, ROOT / "tests/e2e/djangosite", only([*requirements(), "django", "django-storages"], tmp_path / "lib")]
+    before = """
+        import django
+        from django.core.management import call_command
+        from django.test import RequestFactory
+        django.setup()
+        call_command("migrate", verbosity=0)
+    """
+    after = """
+        answer = score(RequestFactory().post("/", {"input": "s3://scoreline/customers/"}))
+        print(answer.status_code, Scoring.objects.get().pk)
+    """
+    environ = {"DJANGO_SETTINGS_MODULE": "project.settings", "SECRET_KEY": "x", "DATABASE": ":memory:"}
+    code = textwrap.dedent(before) + recipe("A Django view") + textwrap.dedent(after)
+    code, _, pk = run_isolated(code, path, ["sklearn", "pyarrow"], stack.environ | environ).strip().partition(" ")
+    assert (code, job_ids()) == ("302", [f"scoring-{pk}"])
+    assert_scored(client, f"scoring-{pk}")
+
+
+def test_celery_with_nothing_of_ours_installed(
+    stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    code = recipe("Celery, with nothing of ours installed")
+    lib = only(["celery[redis]"], tmp_path / "lib")
+    state = run_isolated(code, [lib], ["tasks", "storage", "boto3"], {"REDIS_URL": stack.environ["REDIS_URL"]})
+    assert state.strip() in ("submitted", "running", "succeeded")
+    assert job_ids() == ["weekly-2026-48"]
+    assert_scored(client, "weekly-2026-48")
+
+
+def test_python(stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path) -> None:
+    path = [ROOT, only(requirements(), tmp_path / "lib")]
+    code = recipe("Python") + "import tasks.django  # needs Django no sooner than it is asked for a client\n"
+    printed = run_isolated(code, path, ["sklearn", "pyarrow", "django"], stack.environ)
+    assert printed.splitlines()[-1] == f"succeeded {ROWS} of {ROWS}"
+    assert job_ids() == ["customers-2026-11-25"]
+    assert_scored(client, "customers-2026-11-25")
+
+
+def test_a_shell(stack: Stack, client: Client, job_ids: Callable[[], list[str]]) -> None:
+    printed = run(["sh", "-e", "-c", recipe("A shell")], stack.environ)
+    assert f"{ROWS} scored, 0 rejected, of {ROWS}" in printed
+    (job_id,) = job_ids()
+    assert re.fullmatch(r"daily-\d{4}-\d\d-\d\d", job_id)
+    assert_scored(client, job_id)
+
+
+@pytest.fixture
+def due(client: Client, store: ObjectStore) -> Iterator[None]:
+    """A schedule whose one slot of the day was five minutes ago, and was not run."""
+    slot = datetime.now(UTC) - timedelta(minutes=5)
+    table = f"""
+        [due]
+        cron = "{slot.minute} {slot.hour} * * *"
+        model = "churn@champion"
+        input = "s3://scoreline/customers/"
+    """
+    store.put(keys.SCHEDULES, table.encode())
+    Scheduler(client, Path("nowhere")).tick(slot - timedelta(minutes=5))
+    yield
+    store.delete(keys.SCHEDULES)
+
+
+@pytest.mark.parametrize(("line", "expected"), [(0, "nightly-"), (1, "due-")])
+def test_heroku_scheduler(
+    stack: Stack, client: Client, job_ids: Callable[[], list[str]], due: None, line: int, expected: str
+) -> None:
+    command = recipe("Heroku Scheduler").splitlines()[line]
+    for _ in range(2):  # as it may
+        run(["sh", "-c", command], stack.environ)
+    (job_id,) = job_ids()
+    assert job_id.startswith(expected)
+    assert_scored(client, job_id)
