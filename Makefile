@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 MINUTES ?= 10
 
-.PHONY: help setup demo test lint format bench soak clean
+.PHONY: help setup demo test lint format bench soak day clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -35,6 +35,10 @@ bench: setup ## Run every benchmark
 soak: setup ## Repeat random faults on real processes for MINUTES (10)
 	@mkdir -p .scoreline
 	@$(BIN)/python -m tests.faults.soak $(MINUTES)
+
+day: setup ## Run a day of schedules in 4 minutes, with clocks that die and double
+	@mkdir -p .scoreline
+	@$(BIN)/python -m tests.faults.day
 
 clean: ## Remove everything that was made here
 	rm -rf .venv .cache .scoreline

@@ -52,6 +52,7 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._guards: list[Any] = []
+        self._clocks: list[Any] = []
         self.stack = Stack(folder, s3_module="tests.faults.chaos")
         self.rows = 0
         self.job_id = ""
@@ -72,11 +73,11 @@ class Rig:
 
     # What goes in
 
-    def start_worker(self, processes: int = 2, **extra: str) -> None:
-        self._guards.append(self.stack.start_worker(processes, HASTE | extra))
+    def start_worker(self, processes: int = 2, app: str = "worker", **extra: str) -> None:
+        self._guards.append(self.stack.start_worker(processes, HASTE | extra, app))
 
-    def start_beat(self) -> None:
-        self.stack.start_beat(HASTE)
+    def start_beat(self, **extra: str) -> None:
+        self._clocks.append(self.stack.start_beat(HASTE | extra))
 
     def publish(self, name: str = "paced", **options: Any) -> None:
         model = Paced(**options).fit(pd.DataFrame({"x": [0.0]}))
@@ -122,8 +123,15 @@ class Rig:
 
     def parents(self) -> list[psutil.Process]:
         """Celery's main processes."""
+        return self._below(self._guards)
+
+    def clocks(self) -> list[psutil.Process]:
+        """Every beat that runs."""
+        return self._below(self._clocks)
+
+    def _below(self, guards: list[Any]) -> list[psutil.Process]:
         found = []
-        for guard in self._guards:
+        for guard in guards:
             try:
                 found += psutil.Process(guard.pid).children()
             except psutil.NoSuchProcess:

@@ -1,0 +1,37 @@
+"""The worker's app with schedules that live faster: ``celery -A tests.faults.fastclock worker``.
+
+FAST_FROM is the moment at which they begin, FAST_SINCE the real one (seconds since 1970), FAST_BY how much faster.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime, timedelta
+
+from tasks.scheduler import Scheduler
+from worker import lifecycle
+from worker.celery import app
+
+__all__ = ["app", "fast_now"]
+
+_real = lifecycle.scheduler
+
+
+def fast_now() -> datetime:
+    passed = time.time() - float(os.environ["FAST_SINCE"])
+    return datetime.fromisoformat(os.environ["FAST_FROM"]) + timedelta(seconds=passed * float(os.environ["FAST_BY"]))
+
+
+class FastScheduler(Scheduler):
+    def tick(self, now: datetime | None = None) -> dict[str, list[str]]:
+        return super().tick(now or fast_now())
+
+
+def _scheduler() -> Scheduler:
+    found = _real()
+    found.__class__ = FastScheduler
+    return found
+
+
+lifecycle.scheduler = _scheduler
