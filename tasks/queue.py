@@ -53,6 +53,29 @@ class Queue:
         except (OperationalError, OSError) as error:
             raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
 
+    def workers(self, name: str | None = None, timeout_s: float = 2.0) -> list[str]:
+        """Return the names of the workers that read this queue and answer within `timeout_s` seconds.
+
+        Workers of other applications, which may share the broker, are not among them.
+
+        Parameters
+        ----------
+        name : str, optional
+            Ask this one alone, as ``celery@host``; its answer ends the wait.
+
+        Raises
+        ------
+        QueueUnavailable
+            The broker does not answer.
+        """
+        self.ping()
+        inspect = self._app.control.inspect(destination=[name] if name else None, timeout=timeout_s)
+        try:
+            answers = inspect.active_queues() or {}
+        except (OperationalError, OSError) as error:
+            raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
+        return sorted(worker for worker, queues in answers.items() if QUEUE in {queue["name"] for queue in queues})
+
     def send(self, name: str, **kwargs: Any) -> None:
         """Put a message into the queue."""
         send_message(self._app, name, kwargs, address=self._address, retry=False)

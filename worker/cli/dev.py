@@ -1,4 +1,4 @@
-"""``scoreline dev`` and ``scoreline demo``: everything on embedded services."""
+"""``scoreline dev`` and ``scoreline demo``: everything on embedded services, or the demo on those that run."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from storage.errors import ScorelineError
+from tasks.client import Client
 from tasks.spec import parse_uri
+from worker.cli.jobs import follow_job
 
 if TYPE_CHECKING:
     from worker.dev.stack import Stack
@@ -49,38 +53,63 @@ def dev(workers: int, beat: bool, command: tuple[str, ...]) -> None:
 
 @click.command()
 @click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(1), help="Rows to score.")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
-def demo(rows: int, workers: int) -> None:
-    """Train a model on real data, publish it, and score a million rows with it, on embedded services."""
-    _end_on_signals()
-    with _stack() as stack:
-        from storage.models.manager import ModelStorageManager
-        from tasks.client import Client
-        from worker.cli.jobs import follow_job
-        from worker.dev import demo as steps
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes to embed.")
+@click.option("--here", is_flag=True, help="Embed nothing: use the bucket, Redis and workers of this environment.")
+@click.pass_context
+def demo(context: click.Context, rows: int, workers: int, here: bool) -> None:
+    """Train a model on real data, publish it, and score a million rows with it, on embedded services.
 
-        client = Client.from_env(stack.environ)
-        main = client.buckets.main
+    With --here on services and workers that run already: the environment has to name them as it does for the workers
+    (R2_*, REDIS_URL), and ml-requirements.txt to be installed. What stays in the bucket is the model
+    demo-breast-cancer, the job and its results.
+
+    \b
+    docker compose run --rm worker scoreline demo --here
+    heroku run python -m worker demo --here --rows 100000
+    """
+    _end_on_signals()
+    if here:
+        if context.get_parameter_source("workers") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--workers is for embedded workers: --here uses those that run")
+        client = Client.from_env()
+        if not (running := client.queue.workers()):
+            raise ScorelineError(
+                "no worker answers: start one with the same settings (celery -A worker worker, docker compose up -d, "
+                "heroku ps:scale worker=1), then try again"
+            )
+        click.echo(f"workers: {', '.join(running)}")
+        sys.exit(_demonstrate(client, os.environ, rows))
+    with _stack() as stack:
         click.echo(f"Valkey at {stack.environ['REDIS_URL']}, S3 server at {stack.environ['R2_ENDPOINT_URL']}")
-        manifest, held_out = steps.train_and_publish(ModelStorageManager.from_env(stack.environ))
-        click.echo(f"published {manifest.ref}: {', '.join(a.name for a in manifest.artifacts)}")
-        steps.upload(main, held_out, rows)
-        click.echo(f"uploaded {rows:,} rows in {steps.FILES} Parquet files to {main.uri(steps.INPUT)}")
         stack.start_worker(workers)
-        job = client.submit(f"{steps.NAME}@champion", main.uri(steps.INPUT))
-        code = follow_job(client, job.job_id)
-        if code:
-            sys.exit(code)
-        done = client.status(job.job_id)
-        summary = steps.summarise(main, parse_uri(done.output)[1])
-        click.echo(f"\nfirst rows of {done.output}part-00000.parquet")
-        columns = ["id", "diagnosis", "prediction", "proba_benign", "proba_malignant"]
-        click.echo(summary.head[columns].to_string(index=False))
-        click.echo(f"\nrows in {rows:,} = rows out {summary.rows:,}, distinct ids {summary.ids:,}")
-        click.echo(f"accuracy against the held-out labels: {summary.accuracy:.4f}")
-        click.echo(f"{done.rows / done.seconds:,.0f} rows/s from submit to outcome, scored by {done.model}")
-        code = 0 if summary.rows == summary.ids == rows else 1
+        code = _demonstrate(Client.from_env(stack.environ), stack.environ, rows)
     sys.exit(code)
+
+
+def _demonstrate(client: Client, environ: Mapping[str, str], rows: int) -> int:
+    """Publish, upload, score and read back; returns the exit code."""
+    try:
+        from storage.models.manager import ModelStorageManager
+        from worker.dev import demo as steps
+    except ModuleNotFoundError as error:
+        raise ScorelineError(f"the demonstration needs {error.name!r}: pip install -r ml-requirements.txt") from error
+    main, folder = client.buckets.main, steps.new_folder()
+    manifest, held_out = steps.train_and_publish(ModelStorageManager.from_env(environ))
+    click.echo(f"published {manifest.ref}: {', '.join(a.name for a in manifest.artifacts)}")
+    steps.upload(main, held_out, rows, folder)
+    click.echo(f"uploaded {rows:,} rows in {steps.FILES} Parquet files to {main.uri(folder)}")
+    job = client.submit(manifest.ref, main.uri(folder))
+    if code := follow_job(client, job.job_id):
+        return code
+    done = client.status(job.job_id)
+    summary = steps.summarise(main, parse_uri(done.output)[1])
+    steps.remove(main, folder)
+    click.echo(f"\nfirst rows of {done.output}part-00000.parquet")
+    click.echo(summary.head.to_string(index=False))
+    click.echo(f"\nrows in {rows:,} = rows out {summary.rows:,}, distinct ids {summary.ids:,}")
+    click.echo(f"accuracy against the held-out labels: {summary.accuracy:.4f}")
+    click.echo(f"{done.rows / done.seconds:,.0f} rows/s from submit to outcome, scored by {done.model}")
+    return 0 if summary.rows == summary.ids == rows else 1
 
 
 def _stack() -> Stack:

@@ -10,7 +10,7 @@ import click
 
 from storage.errors import InvalidRequest, InvalidSettings, ScorelineError, describe
 from worker import logs
-from worker.cli import dev, doctor, jobs, models, schedule
+from worker.cli import dev, doctor, jobs, models, schedule, workers
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -36,6 +36,7 @@ cli.add_command(jobs.cancel)
 cli.add_command(jobs.resume)
 cli.add_command(jobs.reconcile)
 cli.add_command(schedule.schedule)
+cli.add_command(workers.workers)
 cli.add_command(doctor.doctor)
 cli.add_command(dev.dev)
 cli.add_command(dev.demo)

@@ -1,1 +1,1 @@
-"""Embedded services for development, demonstrations and tests. Needs `dev-requirements.txt`."""
+"""Embedded services for development, demonstrations and tests. All but `demo` needs `dev-requirements.txt`."""

