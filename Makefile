@@ -19,11 +19,13 @@ demo: setup ## Score a million rows of real data on embedded services
 test: setup ## Run every test, on embedded services and real worker processes
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
-lint: setup ## Style, types and the direction of imports
+lint: setup ## Style, types, the direction of imports, and the files of Docker
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 format: setup ## Put the source into its form
 	@$(BIN)/ruff check --fix .
