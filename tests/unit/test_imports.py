@@ -5,6 +5,12 @@ import sys
 
 import pytest
 
+from tests.installed import not_installed_by
+
+BROKERS = "kombu.transport.redis, kombu.transport.pyamqp"
+SUBMITTING = f"tasks, worker.cli.main, {BROKERS}"
+WORKING = f"worker.celery, celery.bin.worker, celery.bin.beat, celery.concurrency.prefork, worker.dev.demo, {BROKERS}"
+
 
 @pytest.mark.parametrize("module", ["tasks", "tasks.django", "worker.cli.main"])
 def test_enqueueing_needs_nothing_of_machine_learning(module: str) -> None:
@@ -13,5 +19,20 @@ def test_enqueueing_needs_nothing_of_machine_learning(module: str) -> None:
         "found = {'sklearn', 'pandas', 'numpy', 'joblib', 'pyarrow', 'scipy'} & sys.modules.keys()\n"
         "sys.exit(f'imported {found}' if found else 0)"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "modules"),
+    [(("requirements.txt",), SUBMITTING), (("requirements.txt", "ml-requirements.txt"), WORKING)],
+    ids=["to submit", "to work"],
+)
+def test_the_requirement_files_name_all_that_is_imported(files: tuple[str, ...], modules: str) -> None:
+    # Given the packages of a clean installation, without those that the tests need or bring along
+    missing = not_installed_by(*files)
+    assert "pytest" in missing
+    # When everything is imported, then nothing lacks
+    code = f"import sys; sys.modules.update(dict.fromkeys({missing!r})); import {modules}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

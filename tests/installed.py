@@ -1,0 +1,52 @@
+"""What a clean installation of our requirement files has, told from the packages that are here besides."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+
+
+def not_installed_by(*files: str) -> tuple[str, ...]:
+    """Modules that are here and would be missing where nothing but `files` was installed.
+
+    Set to None in ``sys.modules``, a module cannot be imported.
+    """
+    installed = _with_what_they_require(files) | {"scoreline"}
+    return tuple(
+        sorted(
+            module
+            for module, distributions in packages_distributions().items()
+            if installed.isdisjoint(map(canonicalize_name, distributions))
+        )
+    )
+
+
+def pins(file: str) -> list[Requirement]:
+    """Return the lines of a requirements file."""
+    lines = (line.partition("#")[0].strip() for line in (ROOT / file).read_text().splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+def _with_what_they_require(files: tuple[str, ...]) -> set[str]:
+    found: dict[str, set[str]] = {}  # extras asked for, by distribution
+    waiting = [requirement for file in files for requirement in pins(file)]
+    while waiting:
+        asked = waiting.pop()
+        name = canonicalize_name(asked.name)
+        if name in found and asked.extras <= found[name]:
+            continue
+        found.setdefault(name, set()).update(asked.extras)
+        try:
+            texts = requires(name) or []
+        except PackageNotFoundError:  # of another platform, or of an extra that is not here
+            continue
+        for needed in map(Requirement, texts):
+            extras = found[name] | {""}
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(needed)
+    return set(found)
