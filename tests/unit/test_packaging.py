@@ -1,0 +1,283 @@
+"""Dockerfile, docker-compose.yml, Procfile, app.json and Heroku's hooks, held against each other and the settings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pkgutil
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import storage
+import tasks
+import worker
+from storage.errors import InvalidSettings
+from storage.settings import StorageSettings
+from tests.installed import ROOT, pins
+
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+OURS = ("worker", "beat")
+APP = json.loads((ROOT / "app.json").read_text())
+REQUIREMENTS = ("requirements.txt", "ml-requirements.txt")
+R2 = {"R2_ACCOUNT_ID": "abc", "R2_ACCESS_KEY_ID": "key", "R2_SECRET_ACCESS_KEY": "hush", "R2_BUCKET": "models"}
+READ_BY_OTHERS = {
+    "PATH": "the shell",
+    "PYTHONUNBUFFERED": "Python",
+    "PYTHONDONTWRITEBYTECODE": "Python",
+    "REMAP_SIGTERM": "Celery",
+    "OMP_NUM_THREADS": "OpenMP",
+    "OPENBLAS_NUM_THREADS": "OpenBLAS",
+    "INSTALL_ML": "bin/pre_compile",
+}
+
+
+class Asked(dict[str, str]):
+    """An environment that notes which names are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(R2)
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.names.add(name)
+        return super().get(name, default)
+
+
+def settings() -> Iterator[Any]:
+    """Every class that reads the environment, wherever a module ``settings`` has one."""
+    for package in (storage, tasks, worker):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if found.name.endswith(".settings"):
+                yield from (kind for kind in vars(import_module(found.name)).values() if hasattr(kind, "from_env"))
+
+
+def names_read() -> set[str]:
+    """Every variable that some settings ask for."""
+    environ = Asked()
+    for kind in settings():
+        with contextlib.suppress(InvalidSettings):
+            kind.from_env(environ)
+    return environ.names
+
+
+def procfile() -> dict[str, tuple[dict[str, str], list[str]]]:
+    """Variables and command of each type of process."""
+    processes = {}
+    for line in (ROOT / "Procfile").read_text().splitlines():
+        name, _, text = line.partition(": ")
+        words = shlex.split(text)
+        first = next(i for i, word in enumerate(words) if not re.match(r"[A-Z_]+=", word))
+        processes[name] = dict(word.split("=", 1) for word in words[:first]), words[first:]
+    return processes
+
+
+def stages() -> list[list[tuple[str, str]]]:
+    """Instructions of each stage of the Dockerfile."""
+    found: list[list[tuple[str, str]]] = []
+    for line in re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text()).splitlines():
+        if line and not line.startswith("#"):
+            keyword, _, rest = line.partition(" ")
+            if keyword == "FROM":
+                found.append([])
+            found[-1].append((keyword, rest))
+    return found
+
+
+def last(keyword: str) -> str:
+    """What the last stage says last under `keyword`."""
+    return [rest for name, rest in stages()[-1] if name == keyword][-1]
+
+
+def image_environment() -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in shlex.split(last("ENV")))
+
+
+def copied_from_checkout() -> Iterator[str]:
+    for stage in stages():
+        for keyword, rest in stage:
+            if keyword == "COPY" and not rest.startswith("--from"):
+                yield from rest.split()[:-1]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_container_runs_what_a_dyno_runs(name: str) -> None:
+    variables, command = procfile()[name]
+    service = COMPOSE[name]
+    assert shlex.split(service["command"]) == command
+    assert (image_environment() | service["environment"]).items() >= variables.items()
+
+
+def test_the_image_is_a_worker_that_gets_its_signals_itself_and_is_not_root() -> None:
+    assert json.loads(last("CMD")) == procfile()["worker"][1]  # exec form: no shell between
+    assert "ENTRYPOINT" not in dict(stages()[-1])
+    assert int(last("USER")) > 0
+    assert json.loads(last("HEALTHCHECK").partition("CMD ")[2])[:2] == ["sh", "-c"]
+
+
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("docker-compose.yml", {name for service in OURS for name in COMPOSE[service]["environment"]}),
+        ("Dockerfile", set(image_environment())),
+        ("app.json", set(APP["env"])),
+        ("Procfile", {name for variables, _ in procfile().values() for name in variables}),
+    ],
+)
+def test_every_variable_that_is_set_is_one_that_is_read(file: str, names: set[str]) -> None:
+    assert names - names_read() - READ_BY_OTHERS.keys() == set()
+
+
+def test_app_json_asks_for_what_has_no_default_and_sets_what_can_be_read() -> None:
+    asked = {name for name, variable in APP["env"].items() if variable["required"]}
+    assert asked == R2.keys()
+    for name in asked:
+        with pytest.raises(InvalidSettings, match=name):
+            StorageSettings.from_env({key: value for key, value in R2.items() if key != name})
+    defaults = {name: variable["value"] for name, variable in APP["env"].items() if "value" in variable}
+    assert defaults.keys() & names_read()
+    for kind in settings():
+        kind.from_env(R2 | defaults)
+    assert all(variable["description"] for variable in APP["env"].values())
+
+
+def test_heroku_scales_processes_that_the_procfile_has() -> None:
+    assert APP["formation"].keys() == procfile().keys() - {"release"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_bucket_that_is_made_is_the_one_that_is_used(name: str) -> None:
+    environ = COMPOSE[name]["environment"]
+    found = StorageSettings.from_env(environ)
+    assert found.r2 is not None
+    assert f"'{found.r2.endpoint_url}/{found.bucket_name}', method='PUT'" in COMPOSE["bucket"]["entrypoint"][-1]
+
+
+def test_each_service_waits_until_what_it_needs_is_healthy() -> None:
+    for name in OURS:
+        needed = {on: how["condition"] for on, how in COMPOSE[name]["depends_on"].items()}
+        assert needed == {
+            "valkey": "service_healthy", "s3": "service_healthy", "bucket": "service_completed_successfully",
+        }  # fmt: skip
+        assert COMPOSE[name]["restart"] == "unless-stopped"
+    # And whatever stays has a check of its own: the worker the image's, which beat's replaces
+    checked = {name for name, service in COMPOSE.items() if "healthcheck" in service}
+    assert checked == COMPOSE.keys() - {"worker", "bucket"}
+
+
+def test_images_are_pinned_by_version() -> None:
+    bases = [rest.split()[0] for stage in stages() for keyword, rest in stage if keyword == "FROM"]
+    images = [service["image"] for service in COMPOSE.values() if "build" not in service]
+    aliases = {"packages"}
+    for image in {*bases, *images} - aliases:
+        assert re.fullmatch(r"[a-z/]+:\d+\.\d+[a-z0-9.-]*", image)
+
+
+def test_one_version_of_python_everywhere() -> None:
+    version = (ROOT / ".python-version").read_text().strip()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["requires-python"].startswith(f">={version},")
+    assert project["tool"]["ruff"]["target-version"] == f"py{version.replace('.', '')}"
+    assert sys.version.startswith(f"{version}.")
+    bases = {rest.split()[0] for stage in stages() for keyword, rest in stage if keyword == "FROM"}
+    assert all(base.startswith(f"python:{version}-slim") for base in bases - {"packages"})
+
+
+def test_a_change_of_code_installs_no_package_again() -> None:
+    # Given the stage that the packages of the image come from
+    assert any(rest.startswith("--from=packages ") for keyword, rest in stages()[-1] if keyword == "COPY")
+    packages = next(stage for stage in stages() if stage[0][1].endswith(" AS packages"))
+    # Then it installs both files, and nothing of the checkout is there before that but these two
+    installs = next(i for i, (_, rest) in enumerate(packages) if all(f"-r {file}" in rest for file in REQUIREMENTS))
+    assert [rest for keyword, rest in packages[:installs] if keyword == "COPY"] == [f"{' '.join(REQUIREMENTS)} ./"]
+    assert not {"storage", "tasks", "worker", "."} & {
+        rest.split()[0] for keyword, rest in packages if keyword == "COPY"
+    }
+
+
+def test_the_wheel_is_built_with_the_pinned_setuptools() -> None:
+    (pinned,) = [pin for pin in pins("dev-requirements.txt") if pin.name == "setuptools"]
+    assert f"pip install {pinned}" in (ROOT / "Dockerfile").read_text()
+
+
+def test_docker_sees_what_it_copies_and_nothing_else() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    shown = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    assert lines[0] == "*"
+    assert {path.rstrip("/") for path in copied_from_checkout()} == shown
+    assert all((ROOT / path).exists() for path in shown)
+
+
+def test_the_slug_lacks_only_what_never_runs() -> None:
+    ignored = {line.removeprefix("/") for line in (ROOT / ".slugignore").read_text().splitlines()}
+    assert all((ROOT / path).exists() for path in ignored)
+    assert not ignored & {"Procfile", ".python-version", "bin", "storage", "tasks", "worker", "LICENSE", *REQUIREMENTS}
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Path:
+    """What Heroku's buildpack works on."""
+    shutil.copytree(ROOT / "bin", tmp_path / "bin")
+    for file in REQUIREMENTS:
+        shutil.copy(ROOT / file, tmp_path / file)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("config", "files"),
+    [
+        ({}, REQUIREMENTS),
+        ({"INSTALL_ML": "true"}, REQUIREMENTS),
+        ({"INSTALL_ML": "FALSE"}, REQUIREMENTS[:1]),
+        ({"INSTALL_ML": "0"}, REQUIREMENTS[:1]),
+    ],
+)
+def test_heroku_installs_both_files_unless_it_is_told_not_to(
+    build: Path, config: dict[str, str], files: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [build / "bin/pre_compile"], env={"PATH": "/usr/bin:/bin"} | config, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    expected = [pin for file in files for pin in pins(file)]
+    assert pins(str(build / "requirements.txt")) == expected
+
+
+def test_a_word_that_is_no_boolean_fails_the_build(build: Path) -> None:
+    done = subprocess.run(
+        [build / "bin/pre_compile"], env={"PATH": "/usr/bin:/bin", "INSTALL_ML": "maybe"}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "INSTALL_ML=maybe is not a boolean" in done.stderr
+    assert pins(str(build / "requirements.txt")) == pins("requirements.txt")
+
+
+def test_a_missing_file_fails_the_build(build: Path) -> None:
+    (build / "ml-requirements.txt").unlink()
+    done = subprocess.run([build / "bin/pre_compile"], env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False)
+    assert done.returncode != 0
+
+
+def test_tests_of_the_large_packages_are_removed_and_nothing_else(build: Path) -> None:
+    # Given an environment in which numpy has tests at two depths, and a small package has some too
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", build / "venv"], check=True)
+    (site,) = (build / "venv").glob("lib/python*/site-packages")
+    for path in ("numpy/tests/a.py", "numpy/core/tests/data/b.npy", "numpy/core/c.py", "small/tests/d.py"):
+        (site / path).parent.mkdir(parents=True, exist_ok=True)
+        (site / path).touch()
+    # When Heroku runs the hook
+    subprocess.run([build / "bin/post_compile"], env={"PATH": f"{build}/venv/bin:/usr/bin:/bin"}, check=True)
+    # Then
+    left = sorted(str(path.relative_to(site)) for path in site.rglob("*") if path.is_file())
+    assert left == ["numpy/core/c.py", "small/tests/d.py"]
