@@ -12,6 +12,8 @@ _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")
 JOBS_ACTIVE = "jobs/active/"
 MODELS = "models/"
 SCHEDULES = "schedules.toml"
+PROBES = "_scoreline-doctor-"
+"""What ``scoreline doctor`` writes and removes; no folder, which a directory store would keep."""
 
 
 def check_name(kind: str, name: str) -> str:
@@ -111,6 +113,11 @@ def schedule_state(name: str) -> str:
 def schedule_seen(name: str) -> str:
     """Return the key of the names of the objects that a schedule has scored."""
     return f"schedules/{check_name('schedule', name)}/seen.json.gz"
+
+
+def probe(name: str) -> str:
+    """Return the key of an object of ``scoreline doctor``."""
+    return f"{PROBES}{check_name('probe', name)}"
 
 
 def output_folder(prefix: str, job_id: str) -> str:

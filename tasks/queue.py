@@ -80,6 +80,24 @@ class Queue:
         """Put a message into the queue."""
         send_message(self._app, name, kwargs, address=self._address, retry=False)
 
+    def ask_workers(self, what: str, timeout_s: float = 1.0) -> dict[str, Any]:
+        """Ask every worker of every application on this broker; returns the answers that came, by worker.
+
+        Parameters
+        ----------
+        what : str
+            A command of ``celery inspect``: ``active_queues``, ``conf``.
+        timeout_s : float
+            All of it is waited, since nobody knows how many there are.
+        """
+        self.ping()
+        try:
+            with self._app.connection_for_write() as connection:
+                inspect = self._app.control.inspect(timeout=timeout_s, connection=connection)
+                return dict(getattr(inspect, what)() or {})
+        except (OperationalError, OSError) as error:
+            raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
+
 
 def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: dict[str, Any]) -> dict[str, Any]:
     """Celery's settings that depend on the broker: `redis` where it is that, confirmed messages where it is AMQP."""

@@ -37,8 +37,10 @@ class QueueSettings:
         patience_s = env.number("PART_PATIENCE_SECONDS", 120, minimum=1)
         ca_file = env.text("REDIS_CA_FILE")
         env.check("REDIS_CA_FILE", ca_file, lambda path: Path(path).is_file(), "a file")
-        redis_url, redis_tls = _tls(env, redis_url, ca_file)
-        broker_url, broker_tls = _tls(env, env.text("CELERY_BROKER_URL", default=redis_url), ca_file)
+        name = "REDIS_TLS_URL" if env.text("REDIS_TLS_URL") else "REDIS_URL"
+        redis_url, redis_tls = _tls(env, name, redis_url, ca_file)
+        broker_url, broker_tls = _tls(env, "CELERY_BROKER_URL", env.text("CELERY_BROKER_URL"), ca_file)
+        broker_url = broker_url or redis_url
         if broker_url == redis_url:
             broker_tls = redis_tls
         env.finish()
@@ -92,15 +94,31 @@ class ScheduleSettings:
         return cls(file=Path(Environment(environ).text("SCHEDULES_FILE", default="schedules.toml")))
 
 
-def _tls(env: Environment, url: str, ca_file: str) -> tuple[str, dict[str, Any]]:
+def _is_readable(url: str) -> bool:
+    """Whether the address of a Redis has a host and a port: an unescaped password may cut it in two.
+
+    >>> _is_readable("redis://:secret@host:6379/0"), _is_readable("redis://:se#cret@host:6379/0")
+    (True, False)
+    """
+    try:
+        parts = urlsplit(url)
+        return parts.hostname is not None or (not parts.netloc and parts.port is None)
+    except ValueError:
+        return False
+
+
+def _tls(env: Environment, name: str, url: str, ca_file: str) -> tuple[str, dict[str, Any]]:
     """Take the TLS options out of a rediss:// address, where clients would each read them in their own way.
 
     Heroku's certificates are self-signed, and no authority is known to check them against: what is not asked for, by
     ``ssl_cert_reqs`` in the address or a file of authorities, is not checked.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "rediss":
+    if url.startswith(("redis://", "rediss://")) and not _is_readable(url):  # not a word of what may be a password
+        env.faults.append(f"{name} is cut short by a character of its password: write # / ? [ as %23 %2F %3F %5B")
+        return "", {}
+    if not url.startswith("rediss://"):
         return url, {}
+    parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
     asked = query.pop("ssl_cert_reqs", "required" if ca_file else "none").lower().removeprefix("cert_")
     ca_file = query.pop("ssl_ca_certs", ca_file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -20,11 +21,14 @@ class CuttingProxy:
         Bytes of answers that a connection passes on before it is cut.
     times : int
         Connections to cut.
+    answers : callable
+        What is passed on instead of some bytes of an answer.
     """
 
-    def __init__(self, port: int, after: int, times: int) -> None:
+    def __init__(self, port: int, after: int = 0, times: int = 0, answers: Callable[[bytes], bytes] = bytes) -> None:
         self._target = port
         self._after = after
+        self._answers = answers
         self.left = times
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -56,7 +60,7 @@ class CuttingProxy:
                 passed += len(data)
                 if budget is not None and passed > budget and self._may_cut():
                     break
-                sink.sendall(data)
+                sink.sendall(data if budget is None else self._answers(data))
         except OSError:
             pass  # the other direction closed both
         for end in (source, sink):

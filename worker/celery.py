@@ -38,11 +38,10 @@ from worker import (
     control,  # noqa: F401  # registers the control commands
     lifecycle,
 )
-from worker.settings import WorkerSettings
+from worker.settings import PROCESSES_KNOWN_S, TIME_LIMIT_S, WorkerSettings
 
 log = logging.getLogger(__name__)
 
-TIME_LIMIT_S = 600
 SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60
 MAX_RETRIES = 30
 """With `LONGEST_RETRY_S` between them, an outage of a quarter of an hour fails no part."""
@@ -52,7 +51,6 @@ MAX_UNKNOWN = 3
 RETRY_DELAY_S = 2
 """After the process of a part died."""
 ANSWER_KEPT_S = 3600
-PROCESSES_KNOWN_S = 600
 PROCESSES_COUNTED_EVERY_S = 30
 
 _SUBMIT_OPTIONS = inspect.signature(Client.submit).parameters.keys() - {"self", "model", "input"}
@@ -264,6 +262,7 @@ def reconcile() -> None:
 @app.task(name="scoreline.tick")
 def tick() -> None:
     """Do what the schedules have due; the clock asks for it every 30 seconds."""
+    lifecycle.engine(app).ledger.note_tick()
     for name, done in lifecycle.scheduler().tick().items():
         if done:
             log.info("schedule.ticked", extra={"schedule": name, "done": done})

@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from celery import current_task
@@ -26,9 +26,7 @@ _SHORTEST_SECRET = 6
 
 def set_up(environ: Mapping[str, str], level: int = logging.INFO, file: str | None = None) -> None:
     """Send every logger to stderr or to a file: as JSON on a dyno or where ``LOG_FORMAT=json``, else as lines."""
-    env = Environment(environ)
-    form = env.choice("LOG_FORMAT", ("human", "json"), "json" if env.text("DYNO") else "human")
-    env.finish()
+    form = form_from_env(environ)
     hidden = secrets_of(environ)
     handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(hidden) if form == "json" else HumanLines(hidden))
@@ -39,11 +37,21 @@ def set_up(environ: Mapping[str, str], level: int = logging.INFO, file: str | No
     logging.getLogger("kombu").setLevel(max(level, logging.WARNING))
 
 
+def form_from_env(environ: Mapping[str, str]) -> Literal["human", "json"]:
+    """Return how to log; raises `InvalidSettings`."""
+    env = Environment(environ)
+    form: Literal["human", "json"] = env.choice(
+        "LOG_FORMAT", ("human", "json"), "json" if env.text("DYNO") else "human"
+    )
+    env.finish()
+    return form
+
+
 def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return what must not be logged: keys, and passwords within addresses, in every way that they may be written."""
     values = [environ.get(name, "") for name in _SECRETS]
     for name in _URLS:
-        password = urlsplit(environ.get(name, "")).password or ""
+        password = _password(environ.get(name, ""))
         values += [password, unquote(password)]
     found = {form for value in values if len(value.strip()) >= _SHORTEST_SECRET for form in _written(value.strip())}
     return tuple(sorted(found, key=len, reverse=True))
@@ -53,6 +61,14 @@ def _written(secret: str) -> set[str]:
     """Return the ways in which a secret may stand in a line: as it is, quoted by Python, and both quoted by JSON."""
     plain = {secret, repr(secret)[1:-1]}
     return plain | {json.dumps(text, ensure_ascii=ascii)[1:-1] for text in plain for ascii in (True, False)}
+
+
+def _password(url: str) -> str:
+    """Return what stands between the name and the host; an address that cannot be split is hidden whole."""
+    try:
+        return urlsplit(url).password or ""
+    except ValueError:
+        return url
 
 
 class HumanLines(logging.Formatter):

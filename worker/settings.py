@@ -17,6 +17,10 @@ DEFAULT_SOFT_SHUTDOWN_S = 8
 """Of the 30 s that a dyno has: a part about to be written is written, the others are soon back in the queue."""
 
 
+TIME_LIMIT_S = 600
+"""What a part or a step may take."""
+PROCESSES_KNOWN_S = 600
+"""How long it is remembered how many processes there are, which `reconcile` counts."""
 BEAT_CONNECTIONS = 2
 """Connections to Redis that the clock holds."""
 PASSING_CONNECTIONS = 3

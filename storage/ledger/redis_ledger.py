@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -14,11 +14,13 @@ from redis.exceptions import RedisError, ResponseError
 
 from storage.errors import LedgerFenced, LedgerLost, LedgerUnavailable
 from storage.ledger.base import Completed, Due, Progress, Recovered, Started, Stopped
+from storage.ledger.server import Server
 
 LIFE_AFTER_OUTCOME_S = 24 * 3600
 LIFE_S = 30 * 24 * 3600
 """Bound for a job that nobody tends; tending it begins the time anew. The record is in the bucket."""
 LONGEST_PATIENCE_S = 3600.0
+TICK_KNOWN_S = 24 * 3600
 MAX_FAILED_PARTS = 100
 """Failed parts after which a job stops: then not a part is wrong. Bounds the reasons that Redis keeps."""
 _SCRIPTS = ("begin", "dispatch", "start", "extend", "complete", "close", "step")
@@ -72,6 +74,37 @@ class RedisLedger:
         """Raise `LedgerUnavailable` where Redis does not answer."""
         with self._translated():
             self._redis.ping()
+
+    def disconnect(self) -> None:
+        """Let go of the connections; the next call makes new ones."""
+        self._redis.close()
+
+    def server(self) -> Server:
+        """Write a key and run a script, neither of which leaves anything, and return what the server says of itself.
+
+        Raises
+        ------
+        LedgerUnavailable
+            It does not answer, or refuses one of these.
+        """
+        key = f"scoreline:{{{self._namespace}}}:doctor"
+        with self._translated():
+            self._redis.set(key, "1", px=1000)
+            self._redis.delete(key)
+        self.end_step("doctor", "doctor")
+        config: dict[str, str] = {}
+        for setting in ("maxmemory-policy", "maxclients", "save"):
+            config |= self._if_allowed(self._redis.config_get, setting) or {}
+        info, now = self._if_allowed(self._redis.info) or {}, self._if_allowed(self._redis.time)
+        return Server.of(info, config, now)
+
+    def _if_allowed(self, ask: Callable[..., Any], *arguments: str) -> Any:
+        """Return an answer; None where the server keeps it to itself, as managed ones do."""
+        with self._translated():
+            try:
+                return ask(*arguments)
+            except ResponseError:
+                return None
 
     def begin(
         self, job_id: str, plan_sha256: str, parts: int, *, budget: int, recovered: Recovered | None = None
@@ -205,6 +238,17 @@ class RedisLedger:
         with self._translated():
             self._redis.set(f"scoreline:{{{self._namespace}}}:processes", count, px=int(1000 * seconds))
 
+    def note_tick(self) -> None:
+        """Remember for a day that the clock ticked."""
+        with self._translated():
+            self._redis.set(self._tick_key(), "1", px=1000 * TICK_KNOWN_S)
+
+    def seconds_since_tick(self) -> float | None:
+        """How long ago the clock ticked, by the server's clock; None where it did not within a day."""
+        with self._translated():
+            left_ms = self._redis.pttl(self._tick_key())
+        return None if left_ms < 0 else TICK_KNOWN_S - left_ms / 1000
+
     def processes(self) -> int:
         """How many processes there were when somebody counted; 0 where nobody did lately."""
         with self._translated():
@@ -216,6 +260,9 @@ class RedisLedger:
     def _step(self, what: str, job_id: str, step: str, seconds: float) -> int:
         arguments = [what, step, time.time(), seconds, LONGEST_PATIENCE_S, LIFE_S]
         return int(self._run("step", [self._steps_key(job_id)], arguments))
+
+    def _tick_key(self) -> str:
+        return f"scoreline:{{{self._namespace}}}:tick"
 
     def _steps_key(self, job_id: str) -> str:
         return f"scoreline:{{{self._namespace}/{job_id}}}:steps"

@@ -65,6 +65,12 @@ def upload(
                 client.abort_multipart_upload(**open_upload)
 
 
+def left_open(client: S3Client, bucket: str, prefix: str) -> list[str]:
+    """Return the keys below `prefix` whose upload was begun and neither completed nor aborted, a thousand at most."""
+    answer = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix)
+    return [upload["Key"] for upload in answer.get("Uploads", [])]
+
+
 def split(data: bytes) -> Iterator[memoryview]:
     """Yield equal parts and a smaller last one; the parts grow where there would be more than R2 takes."""
     size = max(PART_BYTES, -(-len(data) // MAX_PARTS))

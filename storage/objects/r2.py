@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -75,24 +78,29 @@ class R2Store:
         self.bucket = bucket
         self._endpoint = settings.endpoint_url
         self._max_attempts = max_attempts
-        self._client: S3Client = boto3.session.Session().client(
-            "s3",
-            endpoint_url=settings.endpoint_url,
-            aws_access_key_id=settings.access_key_id,
-            aws_secret_access_key=settings.secret_access_key,
-            region_name=settings.region,
-            config=Config(
-                retries={"mode": "standard", "total_max_attempts": max_attempts},
-                connect_timeout=connect_timeout_s,
-                read_timeout=read_timeout_s,
-                tcp_keepalive=True,
-                max_pool_connections=connections,
-                s3={"addressing_style": "path"},
-                # boto3's default sends aws-chunked trailers over https, which R2 refuses.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
+        self._parts_over_bytes = multipart.THRESHOLD_BYTES
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": max_attempts},
+            connect_timeout=connect_timeout_s,
+            read_timeout=read_timeout_s,
+            tcp_keepalive=True,
+            max_pool_connections=connections,
+            s3={"addressing_style": "path"},
+            # boto3's default sends aws-chunked trailers over https, which R2 refuses.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
         )
+        try:
+            self._client: S3Client = boto3.session.Session().client(
+                "s3",
+                endpoint_url=settings.endpoint_url,
+                aws_access_key_id=settings.access_key_id,
+                aws_secret_access_key=settings.secret_access_key,
+                region_name=settings.region,
+                config=config,
+            )
+        except BotoCoreError as error:  # a profile or a file that the machine's AWS_* variables name
+            raise StoreError(f"boto3 cannot be set up: {error}") from error
 
     def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
         """Read an object or a range of it; a body cut short is resumed where it broke (see `ObjectStore.get`)."""
@@ -131,6 +139,8 @@ class R2Store:
             answer = self._ask(self._client.get_object, **arguments)
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "read", key) from error
+        if ranged and "ContentRange" not in answer:
+            raise StoreError(f"{self._endpoint} sends all of {self.uri(key)} where a range of it was asked for")
         size = int(answer["ContentRange"].rpartition("/")[2]) if ranged else answer["ContentLength"]
         info = _info(key, size, answer["ETag"], answer.get("Metadata"))
         expected = (min(size, stop) if stop is not None else size) - start
@@ -169,7 +179,7 @@ class R2Store:
             condition["IfMatch"] = f'"{if_match}"'
         where: dict[str, Any] = {"Bucket": self.bucket, "Key": _checked(key)}
         try:
-            if len(data) > multipart.THRESHOLD_BYTES and if_match is None:  # what is swapped is small
+            if len(data) > self._parts_over_bytes and if_match is None:  # what is swapped is small
                 etag = multipart.upload(self._client, self._ask, self.bucket, key, data, metadata or {}, create_only)
             else:
                 where |= {"Metadata": dict(metadata)} if metadata else {}
@@ -202,6 +212,32 @@ class R2Store:
     def uri(self, key: str) -> str:
         """Return the key with its bucket, as a job's input is written."""
         return f"s3://{self.bucket}/{key}"
+
+    def in_parts(self) -> R2Store:
+        """Return this store as it writes large objects: in parts, here however small an object is."""
+        store = copy.copy(self)
+        store._parts_over_bytes = 0
+        return store
+
+    def open_uploads(self, prefix: str) -> Sequence[str]:
+        """Return the keys below `prefix` whose upload in parts was begun and neither completed nor aborted."""
+        try:
+            return multipart.left_open(self._client, self.bucket, prefix)
+        except (ClientError, BotoCoreError) as error:
+            raise self._translate(error, "list the uploads of", prefix) from error
+
+    def now(self) -> datetime:
+        """Return what time it is for the server, in whole seconds; also where it refuses everything else."""
+        try:
+            answer: Mapping[str, Any] = self._client.head_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            answer = error.response
+        except BotoCoreError as error:
+            raise self._translate(error, "reach", "") from error
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        if "date" not in headers:
+            raise StoreError(f"{self._endpoint} does not say what time it is")
+        return parsedate_to_datetime(headers["date"])
 
     def __repr__(self) -> str:
         return f"R2Store({self._endpoint!r}, {self.bucket!r})"

@@ -1,52 +1,83 @@
+"""``scoreline doctor`` as people, Heroku and containers run it."""
+
 from __future__ import annotations
 
 import json
-from typing import Any
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 
 import pytest
-from sklearn.linear_model import LinearRegression
 
-from storage.models import signatures
-from storage.models.manager import ModelStorageManager
+from storage import keys
+from storage.objects.base import ObjectStore
+from tasks.client import Client
+from tests.conftest import SCORELINE
 from worker.dev.stack import Stack
+from worker.doctor import NAMES, examine
 
-CHECKS = ["settings", "redis", "bucket", "packages", "model keys", "preloaded models"]
-
-
-def severities(done: Any) -> dict[str, str]:
-    return {finding["check"]: finding["severity"] for finding in json.loads(done.stdout)}
+Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_a_healthy_installation_has_one_warning_without_keys_and_none_with(stack: Stack, cli: Any) -> None:
-    done = cli("doctor", "--json")
-    assert done.returncode == 0, done.stderr
-    assert severities(done) == dict.fromkeys(CHECKS, "ok") | {"model keys": "warning"}
-    _, verifying = signatures.generate()
-    assert set(severities(cli("doctor", "--json", MODEL_VERIFY_KEYS=verifying)).values()) == {"ok"}
-    assert "MODEL_VERIFY_KEYS is not set" in " ".join(cli("doctor", COLUMNS="300").stdout.split())
+def test_a_release_is_let_through_with_warnings_and_each_line_fits_a_terminal(stack: Stack) -> None:
+    done = subprocess.run([sys.executable, "-m", "worker", "doctor"], env={"PATH": "/usr/bin:/bin"} | stack.environ,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [name for name in NAMES if not any(line.split()[1:2] == [name] for line in lines)] == []
+    assert "warning  model-keys  MODEL_VERIFY_KEYS is not set: whoever can write the bucket" in lines
+    assert "0 errors, " in lines[-1]
 
 
-@pytest.mark.parametrize(
-    ("environ", "check"),
-    [
-        ({"ML_CLOUD_ONLY": "perhaps"}, "settings"),
-        ({"PRELOAD_MODELS": "a@b@c"}, "settings"),
-        ({"MODEL_SIGNING_KEY": "secret"}, "settings"),
-        ({"REDIS_URL": "redis://127.0.0.1:9/0"}, "redis"),
-        ({"R2_ENDPOINT_URL": "http://127.0.0.1:9"}, "bucket"),
-        ({"R2_BUCKET": "no-such-bucket"}, "bucket"),
-        ({"PRELOAD_MODELS": "nowhere@champion"}, "preloaded models"),
-    ],
-)
-def test_what_is_wrong_is_an_error_with_a_remedy(cli: Any, environ: dict[str, str], check: str) -> None:
-    done = cli("doctor", "--json", **environ)
+def test_a_release_is_held_back_where_something_is_certainly_broken(cli: Cli) -> None:
+    done = cli("doctor", "--json", "--only", "redis, shutdown", REDIS_URL="redis://:hush-hush@127.0.0.1:9/0")
     assert done.returncode == 1, done.stderr
-    (found,) = [finding for finding in json.loads(done.stdout) if finding["check"] == check]
-    assert (found["severity"], bool(found["remedy"])) == ("error", True)
-    assert "secret" not in found["message"]
+    found = {finding["check"]: finding for finding in json.loads(done.stdout)}
+    assert {name: finding["severity"] for name, finding in found.items()} == {"redis": "error", "shutdown": "ok"}
+    assert set(found["redis"]) == {"check", "severity", "message", "remedy"}
+    assert "hush-hush" not in done.stdout + done.stderr
 
 
-def test_preloaded_models_are_named_with_their_memory(cli: Any, models: ModelStorageManager) -> None:
-    ref = models.publish("examined", LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])).ref
-    done = cli("doctor", "--json", PRELOAD_MODELS=ref)
-    assert json.loads(done.stdout)[-1]["message"] == "1 take 0 MiB"
+def test_all_faults_of_the_settings_are_told_at_once_those_of_the_log_too(cli: Cli) -> None:
+    done = cli("doctor", "--only", "settings", LOG_FORMAT="xml", TICK_SECONDS="0")
+    assert done.returncode == 1, done.stderr
+    assert "LOG_FORMAT='xml'" in done.stdout
+    assert "TICK_SECONDS='0'" in done.stdout
+
+
+@pytest.mark.parametrize(("strictly", "code"), [((), 0), (("--strict",), 1)])
+def test_warnings_count_where_somebody_is_strict(cli: Cli, strictly: tuple[str, ...], code: int) -> None:
+    assert cli("doctor", "--only", "model-keys", *strictly).returncode == code
+
+
+def test_a_check_that_there_is_not_is_a_usage_error_with_their_names(cli: Cli) -> None:
+    done = cli("doctor", "--only", "redis,moon")
+    assert done.returncode == 2
+    assert "no check 'moon'; there are settings, packages, redis" in " ".join(done.stderr.split())
+
+
+def test_a_clock_whose_ticks_a_worker_works_on_is_healthy(stack: Stack, worker: Stack, client: Client) -> None:
+    # Given a tick that nobody did yet
+    redis = client.ledger
+    before = redis.seconds_since_tick()
+    # When beat asks for one
+    client.queue.send("scoreline.tick")
+    # Then it is seen
+    stack.wait("the tick", lambda: (since := redis.seconds_since_tick()) is not None and since < (before or 1e9))
+    (found,) = examine(stack.environ, only=["clock"])
+    assert (found.severity, found.remedy) == ("ok", "")
+
+
+def test_what_was_written_is_removed_when_somebody_has_no_patience(stack: Stack, store: ObjectStore) -> None:
+    # Given a look at the bucket that has begun
+    doctor = subprocess.Popen([SCORELINE, "doctor", "--only", "bucket"], env={"PATH": "/usr/bin:/bin"} | stack.environ,
+                              stdout=subprocess.PIPE)  # fmt: skip
+    stack.wait("the probe", lambda: len(list(store.list(keys.PROBES))) >= 2, None)
+    # When it is told to stop
+    doctor.send_signal(signal.SIGTERM)
+    doctor.communicate(timeout=20)
+    # Then nothing is left of it
+    assert doctor.returncode == 128 + signal.SIGTERM
+    assert list(store.list(keys.PROBES)) == []

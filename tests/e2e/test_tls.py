@@ -24,6 +24,7 @@ from tasks.settings import QueueSettings
 from tests.conftest import SCORELINE
 from tests.faults.estimators import Paced
 from worker.dev.stack import Stack, free_port
+from worker.doctor import examine
 
 
 @dataclass
@@ -109,6 +110,21 @@ def test_the_name_of_the_server_is_checked_too(environ: dict[str, str], end: Tls
         Client.from_env(elsewhere).ledger.ping()
     with pytest.raises(QueueUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         Client.from_env(elsewhere).queue.ping()
+
+
+def test_the_doctor_says_whether_the_certificate_is_checked_and_by_whom_it_should_be_signed(
+    environ: dict[str, str], end: TlsEnd, tmp_path: Path
+) -> None:
+    ours, theirs = tmp_path / "ours.pem", tmp_path / "theirs.pem"
+    end.authority.cert_pem.write_to_path(str(ours))
+    trustme.CA().cert_pem.write_to_path(str(theirs))
+    (unchecked,) = examine(environ, only=["redis"])
+    (checked,) = examine(environ | {"REDIS_CA_FILE": str(ours)}, only=["redis"])
+    (refused,) = examine(environ | {"REDIS_CA_FILE": str(theirs)}, only=["redis"])
+    assert (unchecked.severity, checked.severity, refused.severity) == ("ok", "ok", "error")
+    assert "certificate not checked (REDIS_CA_FILE is not set)" in unchecked.message
+    assert ", TLS," in checked.message
+    assert "REDIS_CA_FILE" in refused.remedy
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -15,7 +16,8 @@ from worker.cli import dev, doctor, jobs, models, schedule, workers
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="scoreline")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Score batches of rows with scikit-learn models that live in object storage.
 
     \b
@@ -25,6 +27,8 @@ def cli() -> None:
 
     Exit codes: 0 succeeded, 1 failed, 2 usage, 3 partial (some rows were rejected), 4 cancelled.
     """
+    with contextlib.suppress(*(InvalidSettings,) if context.invoked_subcommand == "doctor" else ()):  # it reports that
+        logs.set_up(os.environ, logging.WARNING)
 
 
 cli.add_command(models.models)
@@ -45,7 +49,6 @@ cli.add_command(dev.demo)
 def main() -> None:
     """Run a command; an expected error is one line and an exit code, never a traceback."""
     try:
-        logs.set_up(os.environ, logging.WARNING)
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:
         error.show()

