@@ -66,6 +66,12 @@ def test_a_dyno_is_told_to_stop_twice(rig: Rig) -> None:
     rig.verify(rig.end(job))
 
 
+def test_a_release_is_let_through_or_not(rig: Rig) -> None:
+    assert start(rig, "release", DYNO="release.1").wait(60) == 0, rig.logs()
+    assert start(rig, "release", DYNO="release.1", R2_BUCKET="no-such-bucket").wait(60) == 1
+    assert "no bucket 'no-such-bucket'" in rig.logs()
+
+
 def test_a_worker_of_four_processes_and_a_clock_fit_into_the_smallest_plan(rig: Rig) -> None:
     def connections() -> int:
         return len(rig.redis.client_list()) - own  # type: ignore[arg-type]

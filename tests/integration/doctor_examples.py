@@ -50,6 +50,11 @@ def a_bracket_in_a_password(case: Case) -> None:
     case.set(CELERY_BROKER_URL="rediss://:hush[hush@example.org:6379/0")
 
 
+@example("settings", "warning", "WEBHOOK_SECRET is not set: no webhook is sent unsigned")
+def webhooks_without_a_secret(case: Case) -> None:
+    case.set(ALLOWED_WEBHOOKS="https://hooks.example.org/")
+
+
 # packages
 
 

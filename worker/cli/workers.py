@@ -21,7 +21,8 @@ def workers(name: str | None, timeout_s: float) -> None:
     For health checks: `celery -A worker inspect ping` takes five times the time and memory, since it loads all that a
     worker needs to score.
     """
-    found = Queue(QueueSettings.from_env(os.environ).broker_url).workers(name, timeout_s)
+    settings = QueueSettings.from_env(os.environ)
+    found = Queue(settings.broker_url, settings.broker_tls).workers(name, timeout_s)
     for worker in found:
         click.echo(worker)
     if not found:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from storage.errors import InvalidSettings
 from worker import logs
-from worker.doctor.base import Finding, error, ok
+from worker.doctor.base import Finding, error, ok, warning
 from worker.doctor.setup import Setup
 
 
@@ -24,5 +24,10 @@ def settings(setup: Setup) -> Iterator[Finding]:
             faults.append(str(fault).removeprefix("invalid settings: "))
     if faults:
         yield error("; ".join(faults), "mend these variables: README.md says what each means")
+    elif setup.events.allowed and not setup.events.secret:
+        yield warning(
+            "WEBHOOK_SECRET is not set: no webhook is sent unsigned",
+            "set it for the workers: whsec_ and 32 random bytes in base64 (openssl rand -base64 32)",
+        )
     else:
         yield ok("every variable can be read")
