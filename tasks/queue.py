@@ -76,22 +76,22 @@ class Queue:
         send_message(self._app, name, kwargs, address=self._address, retry=False)
 
     def ask_workers(self, what: str, timeout_s: float = 1.0, name: str | None = None) -> dict[str, Any]:
-        """Ask every worker of every application on this broker, or one; returns the answers that came, by worker.
+        """Ask every worker of every application on this broker; returns the answers that came, by worker.
 
         Parameters
         ----------
         what : str
             A command of ``celery inspect``: ``active_queues``, ``conf``.
         timeout_s : float
-            All of it is waited where every worker is asked, since nobody knows how many there are.
+            All of it is waited, since nobody knows how many there are.
         name : str, optional
-            Ask this one alone.
+            Ask this one alone, as ``celery@host``; its answer ends the wait.
         """
         self.ping()
         try:
             with self._app.connection_for_write() as connection:
                 asked = [name] if name else None
-                inspect = self._app.control.inspect(asked, timeout=timeout_s, connection=connection)
+                inspect = self._app.control.inspect(destination=asked, timeout=timeout_s, connection=connection)
                 return dict(getattr(inspect, what)() or {})
         except (OperationalError, OSError) as error:
             raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error

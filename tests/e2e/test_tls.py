@@ -98,6 +98,9 @@ def test_an_authority_that_is_named_has_to_have_signed_the_certificate(
         bad.ledger.ping()
     with pytest.raises(QueueUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         bad.queue.ping()
+    checked = subprocess.run([SCORELINE, "workers"], env=environ | {"REDIS_CA_FILE": str(theirs)}, check=False,
+                             capture_output=True, text=True)  # fmt: skip
+    assert "CERTIFICATE_VERIFY_FAILED" in checked.stderr
     with pytest.raises(LedgerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):  # no public authority signed it
         Client.from_env(environ | {"REDIS_TLS_URL": environ["REDIS_TLS_URL"] + "?ssl_cert_reqs=required"}).ledger.ping()
 
