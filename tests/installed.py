@@ -16,7 +16,7 @@ def not_installed_by(*files: str) -> tuple[str, ...]:
 
     Set to None in ``sys.modules``, a module cannot be imported.
     """
-    installed = _with_what_they_require(files) | {"scoreline"}
+    installed = required_by(*files) | {"scoreline"}
     return tuple(
         sorted(
             module
@@ -32,7 +32,8 @@ def pins(file: str) -> list[Requirement]:
     return [Requirement(line) for line in lines if line]
 
 
-def _with_what_they_require(files: tuple[str, ...]) -> set[str]:
+def required_by(*files: str) -> set[str]:
+    """Names of the distributions that `files` bring, with all that those require."""
     found: dict[str, set[str]] = {}  # extras asked for, by distribution
     waiting = [requirement for file in files for requirement in pins(file)]
     while waiting:

@@ -9,14 +9,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from importlib import metadata
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 from redis import Redis
 
 from storage.ledger.redis_ledger import RedisLedger
+from tests.installed import required_by
 from tests.integration.broken_store import BrokenStore
 from tests.integration.doctor_case import Case, Valkey
 from tests.integration.doctor_examples import EXAMPLES, Example
@@ -154,19 +154,14 @@ def only_the_requirements(folder: Path) -> Path:
     """Make a directory of what `requirements.txt` installs, and nothing else, out of what is installed here."""
     site = folder / "site"
     site.mkdir()
-    waiting, known = list(pins()[0]), set()
-    while waiting:
-        name = waiting.pop()
-        if name in known:
+    for name in required_by("requirements.txt"):
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:  # of another platform
             continue
-        known.add(name)
-        found = metadata.distribution(name)
         for top in {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}:
             if not (site / top).exists():
                 os.symlink(found.locate_file(top), site / top)
-        needed = [Requirement(line) for line in found.requires or ()]
-        extra = {"extra": "redis" if name == "kombu" else ""}
-        waiting += [item.name for item in needed if item.marker is None or item.marker.evaluate(extra)]
     return site
 
 

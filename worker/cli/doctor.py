@@ -61,18 +61,21 @@ def _print(findings: Sequence[Finding]) -> None:
     width = max(shutil.get_terminal_size().columns, 2 * indent)
     for finding in findings:
         severity = click.style(f"{finding.severity:<7}", fg=_COLOURS[finding.severity])
-        first, *rest = _wrapped(finding.message, width - indent)
+        first, *rest = _said(finding, width - indent)
         click.echo(f"{severity}  {finding.check:<{column}}  {first}")
         for line in rest:
             click.echo(" " * indent + line)
-        for number, line in enumerate(_wrapped(finding.remedy, width - indent - 3)):
-            click.echo(" " * indent + ("   " if number else "-> ") + line)
     count = Counter(finding.severity for finding in findings)
     click.echo(f"\n{_plural(count['error'], 'error')}, {_plural(count['warning'], 'warning')}")
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False)
+def _said(finding: Finding, width: int) -> list[str]:
+    """Return message and remedy: in one line where they fit, else one below the other."""
+    one = f"{finding.message} -> {finding.remedy}"
+    if finding.remedy and len(one) <= width:
+        return [one]
+    remedy = textwrap.wrap(finding.remedy, width, initial_indent="-> ", subsequent_indent="   ", break_on_hyphens=False)
+    return textwrap.wrap(finding.message, width, break_on_hyphens=False) + remedy
 
 
 def _plural(count: int, noun: str) -> str:

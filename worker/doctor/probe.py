@@ -9,7 +9,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from storage import keys
-from storage.errors import PreconditionFailed, ScorelineError, StoreUnavailable
+from storage.errors import AccessDenied, PreconditionFailed, ScorelineError, StoreUnavailable
 from storage.objects.base import ObjectInfo, ObjectStore
 
 if TYPE_CHECKING:
@@ -94,7 +94,12 @@ class Probe:
         key = self.key(name)
         if key not in self._begun:
             self._begun.append(key)
-        return store.put(key, data, **how)
+        try:
+            return store.put(key, data, **how)
+        except AccessDenied:
+            if name not in self._written:  # nothing is there that would have to be removed
+                self._begun.remove(key)
+            raise
 
 
 def _in_parts(store: ObjectStore) -> R2Store | None:
