@@ -1,59 +1,28 @@
-"""The Celery app: ``celery -A worker worker``, ``celery -A worker beat``."""
+"""The Celery app: ``celery -A worker worker``, ``celery -A worker beat``, ``celery -A worker inspect models``.
+
+Only a worker loads what it takes to score: a clock in 60 MB, and an answer of `inspect`, need none of it.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import logging
 import os
-import random
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
-from billiard.exceptions import SoftTimeLimitExceeded
-from celery import Celery, Task
-from celery.exceptions import Reject, Retry
+from celery import Celery
+from celery.signals import celeryd_init, setup_logging
 from kombu import Queue
 
-from storage.errors import (
-    InvalidRequest,
-    JobNotFound,
-    LedgerFenced,
-    LedgerLost,
-    ObjectNotFound,
-    ScorelineError,
-    ScoringError,
-    describe,
-)
-from storage.keys import check_name
-from tasks import ending, events, planner
-from tasks import finalize as finalizing
-from tasks import part as parts
-from tasks import reconcile as reconciling
-from tasks.client import Client
-from tasks.engine import Engine
 from tasks.queue import CLOCK_QUEUE, QUEUE, broker_settings
-from tasks.settings import EventSettings, QueueSettings
+from tasks.settings import QueueSettings
 from worker import (
     control,  # noqa: F401  # registers the control commands
-    lifecycle,
+    logs,
 )
-from worker.settings import PROCESSES_KNOWN_S, TIME_LIMIT_S, WorkerSettings
+from worker.settings import SOFT_TIME_LIMIT_S, TIME_LIMIT_S, WorkerSettings
 
-log = logging.getLogger(__name__)
-
-SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60
-MAX_RETRIES = 30
-"""With `LONGEST_RETRY_S` between them, an outage of a quarter of an hour fails no part."""
-LONGEST_RETRY_S = 60
-MAX_UNKNOWN = 3
-"""Tries after an error that is not ours: a fault in the code would else leave its job open for ever."""
-RETRY_DELAY_S = 2
-"""After the process of a part died."""
 ANSWER_KEPT_S = 3600
-PROCESSES_COUNTED_EVERY_S = 30
-
-_SUBMIT_OPTIONS = inspect.signature(Client.submit).parameters.keys() - {"self", "model", "input"}
 
 _queue = QueueSettings.from_env(os.environ)
 _worker = WorkerSettings.from_env(os.environ)
@@ -116,153 +85,16 @@ app.conf.update(
     },
 )
 
-lifecycle.connect(app)
+
+@setup_logging.connect
+def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: Any) -> None:
+    """Log in our form instead of Celery's; to a file where Celery was told one."""
+    logs.set_up(os.environ, loglevel or logging.INFO, logfile)
 
 
-def _refuse_unless_id(job_id: str) -> None:
-    """Drop a message that names no job: anybody who can reach the broker can send one."""
-    try:
-        check_name("job id", job_id)
-    except InvalidRequest as error:
-        log.error("message.refused", extra={"error": describe(error)})
-        raise Reject(describe(error), requeue=False) from None
+@celeryd_init.connect
+def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
+    """Load the tasks, and settle what fits into memory: the last moment before a worker reads its settings."""
+    from worker import lifecycle, shells  # noqa: F401  # late: see above
 
-
-@contextlib.contextmanager
-def _until_told(task: Task[Any, Any], job_id: str) -> Iterator[None]:
-    """Try transient errors again for a while, and unknown ones a few times; then the job fails with the reason."""
-    _refuse_unless_id(job_id)
-    try:
-        yield
-    except Retry:
-        raise
-    except JobNotFound as error:
-        log.warning("job.unknown", extra={"job_id": job_id, "error": describe(error)})
-    except SoftTimeLimitExceeded:
-        step = task.name.removeprefix("scoreline.")
-        reason = f"the step {step!r} took longer than {SOFT_TIME_LIMIT_S} s: name fewer objects in one job"
-        ending.fail_job(lifecycle.engine(app), job_id, ScoringError(reason))
-    except Exception as error:
-        known = isinstance(error, ScorelineError)
-        if not known:
-            log.exception("task.broken", extra={"job_id": job_id})
-        patience = MAX_RETRIES if getattr(error, "transient", False) else 0 if known else MAX_UNKNOWN
-        if task.request.retries < patience:
-            raise _again(task, error) from error
-        ending.fail_job(lifecycle.engine(app), job_id, error)
-
-
-def _again(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseException:
-    """Send the message again after a pause that doubles, with jitter, so that workers do not come back in step."""
-    longest = min(LONGEST_RETRY_S, 2 ** (task.request.retries + 1))
-    return task.retry(
-        exc=error, countdown=random.uniform(longest / 2, longest), max_retries=MAX_RETRIES, throw=False,
-        kwargs={**(task.request.kwargs or {}), **changed},
-    )  # fmt: skip
-
-
-@app.task(
-    name="scoreline.submit", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S, ignore_result=False
-)
-def submit(self: Task[Any, Any], /, model: str, input: str, **options: Any) -> dict[str, Any]:
-    """Submit a job on behalf of an application that has nothing of ours installed; the answer is its status.
-
-    The message's id is the job's, where none is given: delivered twice or tried again, it is one job.
-    """
-    options["job_id"] = options.get("job_id") or self.request.id
-    try:
-        if unknown := sorted(options.keys() - _SUBMIT_OPTIONS):
-            raise InvalidRequest(
-                f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(_SUBMIT_OPTIONS))}"
-            )
-        return lifecycle.client().submit(model, input, **options).to_dict()
-    except ScorelineError as error:
-        if not error.transient or self.request.retries >= MAX_RETRIES:
-            log.error("submit.refused", extra={"model": model, "input": input, "error": describe(error)})
-            raise
-        raise _again(self, error) from error
-
-
-@app.task(name="scoreline.status", ignore_result=False)
-def status(job_id: str) -> dict[str, Any]:
-    """Answer an application that has nothing of ours installed how far its job is."""
-    return lifecycle.client().status(job_id).to_dict()
-
-
-@app.task(name="scoreline.plan", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
-def plan(self: Task[Any, Any], job_id: str) -> None:
-    """Cut a job into parts and dispatch the first."""
-    with _until_told(self, job_id):
-        planner.plan_job(lifecycle.engine(app), job_id)
-
-
-@app.task(name="scoreline.score_part", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
-def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -> None:
-    """Score one part; a transient error is retried, and in the end fails the part with that reason.
-
-    `retried` is the number of the try that follows a transient error, which was no attempt. A try that follows the
-    death of a process carries the same arguments and has another number.
-    """
-    engine = lifecycle.engine(app)
-    tries = self.request.retries
-    with _until_told(self, job_id):
-        try:
-            _score_part(engine, job_id, part, str(self.request.id), back=0 < retried == tries)
-        except (LedgerLost, LedgerFenced, ObjectNotFound):  # Redis was emptied, or there is no plan
-            with contextlib.suppress(SoftTimeLimitExceeded):  # the reconciler goes on
-                reconciling.tend(engine, job_id)
-        except ScorelineError as error:
-            if not error.transient:
-                raise
-            if tries < MAX_RETRIES:
-                raise _again(self, error, retried=tries + 1) from error
-            parts.count_part(engine, job_id, part, failure=f"gave up: {describe(error)}")
-    lifecycle.report()
-
-
-def _score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: bool) -> None:
-    try:
-        parts.score_part(engine, job_id, part, holder, back=back)
-    except SoftTimeLimitExceeded:
-        reason = f"part {part} took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"
-        parts.count_part(engine, job_id, part, failure=reason)
-
-
-@app.task(name="scoreline.finalize", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
-def finalize(self: Task[Any, Any], job_id: str) -> None:
-    """Check and close a job whose parts are all done."""
-    with _until_told(self, job_id):
-        finalizing.finalize(lifecycle.engine(app), job_id)
-
-
-@app.task(name="scoreline.events", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
-def tell(self: Task[Any, Any], job_id: str) -> None:
-    """Send the webhook of a job that has ended; a receiver that is away is tried again for a quarter of an hour."""
-    _refuse_unless_id(job_id)
-    engine = lifecycle.engine(app)
-    try:
-        events.notify(engine, lifecycle.client(), EventSettings.from_env(os.environ), job_id)
-    except JobNotFound as error:
-        log.warning("job.unknown", extra={"job_id": job_id, "error": describe(error)})
-    except ScorelineError as error:
-        if error.transient and self.request.retries < MAX_RETRIES:
-            raise _again(self, error) from error
-        events.give_up(engine, job_id, error)
-
-
-@app.task(name="scoreline.reconcile")
-def reconcile() -> None:
-    """Do for every job under way what is due; the clock asks for it, and each worker when it starts."""
-    engine = lifecycle.engine(app)
-    if engine.ledger.once_in("count", PROCESSES_COUNTED_EVERY_S):
-        engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)
-    reconciling.reconcile(engine)
-
-
-@app.task(name="scoreline.tick")
-def tick() -> None:
-    """Do what the schedules have due; the clock asks for it every 30 seconds."""
-    lifecycle.engine(app).ledger.note_tick()
-    for name, done in lifecycle.scheduler().tick().items():
-        if done:
-            log.info("schedule.ticked", extra={"schedule": name, "done": done})
+    lifecycle.fit_into_memory(conf, options)

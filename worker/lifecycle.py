@@ -13,7 +13,7 @@ from typing import Any
 
 from billiard.process import current_process
 from celery import Celery
-from celery.signals import celeryd_after_setup, celeryd_init, setup_logging, worker_init, worker_ready
+from celery.signals import celeryd_after_setup, worker_init, worker_ready
 
 from storage.errors import ScorelineError, describe
 from storage.ledger.redis_ledger import RedisLedger, address
@@ -28,7 +28,7 @@ from tasks.engine import Engine
 from tasks.queue import send_message
 from tasks.scheduler import Scheduler
 from tasks.settings import QueueSettings, ScheduleSettings
-from worker import logs, memory
+from worker import memory
 from worker.board import Board
 from worker.cache import ModelCache
 from worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
@@ -62,20 +62,13 @@ def connect(app: Celery) -> None:
         with app.connection_for_write() as connection:  # of its own, since this process never sends again
             app.send_task("scoreline.reconcile", expires=60, connection=connection)
 
-    celeryd_init.connect(_fit_into_memory, weak=False)
-    setup_logging.connect(_set_up_logs, weak=False)
     worker_init.connect(_make_board, weak=False)
     celeryd_after_setup.connect(_tell_size, weak=False)
     celeryd_after_setup.connect(_preload, weak=False)
     worker_ready.connect(look_after_jobs, weak=False)
 
 
-def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: Any) -> None:
-    """Log in our form instead of Celery's; to a file where Celery was told one."""
-    logs.set_up(os.environ, loglevel or logging.INFO, logfile)
-
-
-def _fit_into_memory(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
+def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
     """Settle how many processes the worker has, unless somebody says, and what each may take."""
     settings = WorkerSettings.from_env(os.environ)
     storage, models = StorageSettings.from_env(os.environ), ModelSettings.from_env(os.environ)

@@ -18,6 +18,7 @@ DEFAULT_SOFT_SHUTDOWN_S = 8
 
 
 TIME_LIMIT_S = 600
+SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60
 """What a part or a step may take."""
 PROCESSES_KNOWN_S = 600
 """How long it is remembered how many processes there are, which `reconcile` counts."""

@@ -91,5 +91,5 @@ def test_a_worker_of_four_processes_and_a_clock_fit_into_the_smallest_plan(rig: 
     rig.verify(rig.client.status(job.job_id))
     # Then there are as many as the doctor says, and never more than the plan has
     assert max(most) > 4
-    assert connections() <= worker_connections(4) + BEAT_CONNECTIONS
+    rig.wait(lambda: connections() <= worker_connections(4) + BEAT_CONNECTIONS, "an end of what passes")
     assert max(most) <= worker_connections(4) + BEAT_CONNECTIONS + PASSING_CONNECTIONS < HEROKU_MINI

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from storage.errors import QueueUnavailable, ScorelineError
@@ -131,11 +130,10 @@ def _of_settings(setup: Setup, worker: WorkerSettings) -> Iterator[tuple[str, st
 def _of_apps(setup: Setup) -> Iterator[tuple[str, str]]:
     """Compare this app and every worker of any application on the broker: the shortest visibility timeout wins."""
     confs: dict[str, Mapping[str, Any]] = {}
-    if find_spec("sklearn") is not None:  # else nothing here can run the app
-        from worker.celery import app
+    from worker.celery import app  # late: it reads the settings, which may be what is wrong
 
-        names = ("task_default_queue", "task_time_limit", "task_soft_time_limit", "broker_transport_options")
-        confs["the app"] = {name: app.conf[name] for name in names} | _on_line(setup.worker_line)
+    names = ("task_default_queue", "task_time_limit", "task_soft_time_limit", "broker_transport_options")
+    confs["the app"] = {name: app.conf[name] for name in names} | _on_line(setup.worker_line)
     with contextlib.suppress(QueueUnavailable):  # the check of Redis says why
         confs |= {f"worker {name}": conf for name, conf in sorted(setup.broker.ask_workers("conf").items())}
     ours = {who: conf for who, conf in confs.items() if conf.get("task_default_queue") == QUEUE}
