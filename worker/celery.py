@@ -76,12 +76,13 @@ app.conf.update(
     worker_proc_alive_timeout=60,
     beat_scheduler="celery.beat.Scheduler",  # a clock needs no file, and a dyno would lose it
     beat_schedule={
-        "reconcile": {
-            "task": "scoreline.reconcile",
-            "schedule": float(_worker.reconcile_s),
-            "options": {"expires": _worker.reconcile_s},  # while no worker is up, one message waits, not thousands
-        },
-        "tick": {"task": "scoreline.tick", "schedule": float(_worker.tick_s), "options": {"expires": _worker.tick_s}},
+        name: {
+            "task": f"scoreline.{name}",
+            "schedule": float(every_s),
+            # While no worker is up, one message waits, not thousands; and nobody waits for an answer.
+            "options": {"expires": every_s, "ignore_result": True},
+        }
+        for name, every_s in (("reconcile", _worker.reconcile_s), ("tick", _worker.tick_s))
     },
 )
 

@@ -60,7 +60,7 @@ def connect(app: Celery) -> None:
 
     def look_after_jobs(**_: Any) -> None:
         with app.connection_for_write() as connection:  # of its own, since this process never sends again
-            app.send_task("scoreline.reconcile", expires=60, connection=connection)
+            app.send_task("scoreline.reconcile", expires=60, connection=connection, ignore_result=True)
 
     worker_init.connect(_make_board, weak=False)
     celeryd_after_setup.connect(_tell_size, weak=False)

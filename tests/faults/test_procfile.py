@@ -36,7 +36,7 @@ def test_a_dyno_is_told_to_stop_twice(rig: Rig) -> None:
     cores = joblib.cpu_count()
     rig.publish(seconds=4)
     began = time.monotonic()
-    guard = start(rig, "worker", "beat", SOFT_SHUTDOWN_SECONDS="3")  # this runner waits for 5, not for 30
+    guard = start(rig, "worker", "beat", SOFT_SHUTDOWN_SECONDS="1")  # this runner waits for 5 s, not for 30
     rig.wait(lambda: time.monotonic() - began > 5, "five seconds")
     app = Celery(broker=rig.environ["REDIS_URL"])
     (settings,) = app.control.inspect(timeout=2).conf().values()
