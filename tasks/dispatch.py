@@ -44,6 +44,8 @@ class Dispatcher:
     ledger: RedisLedger
     send: Callable[..., None]
     """``send(task_name, **kwargs)`` puts a message into the queue."""
+    on_fault: Callable[..., None] = lambda error, **where: None
+    """``on_fault(error, job_id=...)`` is told of a job that failed, and of an error that nobody foresaw."""
     parts_per_process: int = PARTS_PER_PROCESS
     """Parts of one job in the queue at once, for each process that was counted."""
     _documents: OrderedDict[str, Documents] = field(default_factory=OrderedDict)

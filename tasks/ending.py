@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 
 from storage import keys
-from storage.errors import BucketNotAllowed, PreconditionFailed, describe
+from storage.errors import BucketNotAllowed, JobFailed, PreconditionFailed, describe
 from storage.objects.base import ObjectStore, exists
 from tasks.dispatch import Dispatcher, results, send_step
 from tasks.records import mark_active, read_job, read_notice, read_outcome, read_run, seconds_since
@@ -27,7 +27,7 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
     )
     if (now := dispatcher.ledger.progress(job_id)) is not None:
         outcome = replace(outcome, rows=now.rows, rejected=now.rejected, parts=now.parts, parts_done=now.parts_done)
-    end_job(dispatcher, job_id, outcome)
+    end_job(dispatcher, job_id, outcome, cause=error)
 
 
 def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
@@ -39,26 +39,36 @@ def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
     return exists(store, keys.success(folder))
 
 
-def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> None:
+def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: BaseException | None = None) -> None:
     """Write the outcome, if nobody did before, and forget the job's ledger.
 
     The outcome of an earlier run gives way to that of a later one, never the other way round.
     """
-    main = dispatcher.buckets.main
-    key = keys.outcome(job_id)
-    try:
-        main.put(key, outcome.to_json(), create_only=True)
-    except PreconditionFailed:
-        existing = main.get(key)
-        if Outcome.from_json(existing.data).run < outcome.run:
-            try:
-                main.put(key, outcome.to_json(), if_match=existing.info.etag)
-            except PreconditionFailed:
-                log.info("outcome.exists", extra={"job_id": job_id})
-        else:
-            log.info("outcome.exists", extra={"job_id": job_id})
+    if _write(dispatcher, job_id, outcome):
+        dispatcher.ledger.counters.count_job(outcome.state)
+        if outcome.state == "failed":
+            dispatcher.on_fault(cause or JobFailed(outcome.error), job_id=job_id)
+    else:
+        log.info("outcome.exists", extra={"job_id": job_id})
     _clear(dispatcher, job_id, outcome.run)
     log.info("job.ended", extra={"job_id": job_id, "state": outcome.state})
+
+
+def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:
+    """Write the outcome; returns whether it was this call that did."""
+    main, key = dispatcher.buckets.main, keys.outcome(job_id)
+    try:
+        main.put(key, outcome.to_json(), create_only=True)
+        return True
+    except PreconditionFailed:
+        existing = main.get(key)
+    if Outcome.from_json(existing.data).run >= outcome.run:
+        return False
+    try:
+        main.put(key, outcome.to_json(), if_match=existing.info.etag)
+        return True
+    except PreconditionFailed:
+        return False
 
 
 def cleared(dispatcher: Dispatcher, job_id: str) -> bool:

@@ -47,7 +47,7 @@ class _Stopped(Exception):
     """The job wants no more of this part."""
 
 
-def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: bool = False) -> None:
+def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: bool = False) -> tuple[int, int] | None:
     """Score a part, commit it, and dispatch what comes next; harmless when run again, at any moment.
 
     Parameters
@@ -58,6 +58,11 @@ def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: boo
     back : bool
         The message comes again because of a transient error, which was no attempt.
 
+    Returns
+    -------
+    tuple of int and int, optional
+        Rows scored and rejected; None where there was nothing to do.
+
     Raises
     ------
     ScorelineError
@@ -67,14 +72,15 @@ def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: boo
     plan = documents.plan
     if type(part) is not int or not 0 <= part < plan.parts:  # the ledger would keep a bit for it, however far away
         log.error("part.unknown", extra={"job_id": job_id, "part": part, "parts": plan.parts})
-        return
+        return None
     started = engine.ledger.start(job_id, plan.sha256, part, holder, engine.lease_s, back=back)
     if started.to_do != "run":
         log.info("part.skipped", extra={"job_id": job_id, "part": part, "why": started.to_do})
         if started.all_done and started.to_do == "done":
             send_step(engine, "finalize", job_id)
-        return
+        return None
     rows, rejected, failure = 0, 0, ""
+    seconds: float | None = None
 
     def renew() -> None:
         engine.ledger.renew(job_id, plan.sha256, part, holder, engine.lease_s)
@@ -86,16 +92,18 @@ def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: boo
                 raise ScoringError(
                     f"the worker process died {started.attempt - 1} times while scoring part {part}: out of memory?"
                 )
+            begun = time.perf_counter()
             rows, rejected = written or _commit(engine, documents, part, started.budget)
+            seconds = None if written else time.perf_counter() - begun
     except _Stopped:
         log.info("part.stopped", extra={"job_id": job_id, "part": part})
-        return
+        return None
     except SystemExit:  # the worker is told to stop: the message goes back to the queue, and this was no attempt
         engine.ledger.release(job_id, plan.sha256, part, holder)
         raise
     except ModelError as error:  # every other part would fail so too
         fail_job(engine, job_id, error)
-        return
+        return None
     except ScorelineError as error:
         if error.transient:
             engine.ledger.release(job_id, plan.sha256, part, holder)
@@ -105,15 +113,22 @@ def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: boo
         raise
     except Exception as error:  # an estimator may raise anything; the job must end with the reason
         log.exception("part.failed", extra={"job_id": job_id, "part": part})
+        engine.on_fault(error, job_id=job_id, part=part)
         failure = describe(error)
-    count_part(engine, job_id, part, rows=rows, rejected=rejected, failure=failure)
+    count_part(engine, job_id, part, rows=rows, rejected=rejected, failure=failure, seconds=seconds)
+    return rows, rejected
 
 
-def count_part(engine: Engine, job_id: str, part: int, *, rows: int = 0, rejected: int = 0, failure: str = "") -> None:
-    """Count a part in the ledger and send what the answer asks for."""
+def count_part(
+    engine: Engine, job_id: str, part: int, *, rows: int = 0, rejected: int = 0, failure: str = "",
+    seconds: float | None = None,
+) -> None:  # fmt: skip
+    """Count a part in the ledger and send what the answer asks for; `seconds` is how long it took to score."""
     plan_sha256 = engine.documents(job_id).plan.sha256
     failure = failure[:MAX_REASON]
     done = engine.ledger.complete(job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=failure)
+    if done.counted:
+        engine.ledger.counters.count_part(rows=rows, rejected=rejected, failed=bool(failure), seconds=seconds)
     if done.next_part is not None:
         engine.send("scoreline.score_part", job_id=job_id, part=done.next_part)
     if done.all_done or done.stopped in ("budget", "failures"):

@@ -50,6 +50,7 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
         except Exception as error:  # a fault in one job's records, or in the code, is no reason to leave the others
             report[job_id] = f"failed: {describe(error)}"
             log.exception("reconcile.failed", extra={"job_id": job_id})
+            dispatcher.on_fault(error, job_id=job_id)
     return report
 
 

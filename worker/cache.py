@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from storage.errors import ModelUnloadable
@@ -35,11 +35,20 @@ class ModelCache:
         Memory to spend, by what each bundle was measured to take.
     preloaded : iterable of Bundle
         Loaded before the fork, their memory shared with the parent.
+    on_load : callable
+        Is told of each bundle that was loaded here.
     """
 
-    def __init__(self, models: ModelStorageManager, max_bytes: int, preloaded: Iterable[Bundle] = ()) -> None:
+    def __init__(
+        self,
+        models: ModelStorageManager,
+        max_bytes: int,
+        preloaded: Iterable[Bundle] = (),
+        on_load: Callable[[Bundle], None] = lambda bundle: None,
+    ) -> None:
         self._models = models
         self._max_bytes = max_bytes
+        self._on_load = on_load
         self._entries = OrderedDict((item.manifest_sha256, _Entry(item, preloaded=True)) for item in preloaded)
         self._lock = threading.Lock()
         self._loading: dict[str, threading.Lock] = {}
@@ -68,6 +77,7 @@ class ModelCache:
                 bundle = self._models.load_manifest(manifest, key)
                 with self._lock:
                     self._entries[key] = _Entry(bundle)
+                self._on_load(bundle)
                 return bundle
             finally:
                 with self._lock:

@@ -61,6 +61,7 @@ def connect(app: Celery) -> None:
     def look_after_jobs(**_: Any) -> None:
         with app.connection_for_write() as connection:  # of its own, since this process never sends again
             app.send_task("scoreline.reconcile", expires=60, connection=connection, ignore_result=True)
+        _count_preloaded()
 
     worker_init.connect(_make_board, weak=False)
     celeryd_after_setup.connect(_tell_size, weak=False)
@@ -123,6 +124,19 @@ def _preload(**_: Any) -> None:
     gc.freeze()  # the collector of a child would write to every object, and so copy every page
 
 
+def _count_preloaded() -> None:
+    """Count what the parent loaded, by a connection that no child inherits."""
+    if _process.preloaded:
+        ledger = _open_ledger(QueueSettings.from_env(os.environ), Buckets.from_env(os.environ))
+        for bundle in _process.preloaded:
+            ledger.counters.count_load(bundle.manifest.name, bundle.load_seconds)
+        ledger.disconnect()
+
+
+def _open_ledger(queue: QueueSettings, buckets: Buckets) -> RedisLedger:
+    return RedisLedger(queue.redis_url, namespace=buckets.main.bucket, tls=queue.redis_tls, patience_s=queue.patience_s)
+
+
 def _open_models() -> ModelStorageManager:
     settings = ModelSettings.from_env(os.environ)
     return ModelStorageManager.from_settings(StorageSettings.from_env(os.environ), settings)
@@ -132,19 +146,21 @@ def engine(app: Celery) -> Engine:
     """Return the engine of this process; the first call makes it."""
     if _process.engine is None:
         sized = _process.sizing.cache_bytes if _process.sizing else DEFAULT_CACHE_BYTES
-        cache_bytes = WorkerSettings.from_env(os.environ).cache_bytes or sized
-        _process.cache = ModelCache(_open_models(), cache_bytes, _process.preloaded)
+        queue, settings = QueueSettings.from_env(os.environ), WorkerSettings.from_env(os.environ)
+        buckets = Buckets.from_env(os.environ)
+        ledger = _open_ledger(queue, buckets)
+
+        def count_load(bundle: Bundle) -> None:
+            ledger.counters.count_load(bundle.manifest.name, bundle.load_seconds)
+
+        _process.cache = ModelCache(_open_models(), settings.cache_bytes or sized, _process.preloaded, count_load)
 
         def send(name: str, **kwargs: Any) -> None:
             send_message(app, name, kwargs, address=address(queue.broker_url))
 
-        queue, settings = QueueSettings.from_env(os.environ), WorkerSettings.from_env(os.environ)
-        buckets = Buckets.from_env(os.environ)
         _process.engine = Engine(
             buckets=buckets,
-            ledger=RedisLedger(
-                queue.redis_url, namespace=buckets.main.bucket, tls=queue.redis_tls, patience_s=queue.patience_s
-            ),
+            ledger=ledger,
             models=_process.cache,
             send=send,
             parts_per_process=settings.parts_per_process,

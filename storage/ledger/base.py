@@ -35,6 +35,8 @@ class Completed:
     """To be dispatched by whoever got this answer; nobody else is given it."""
     all_done: bool
     stopped: Stopped
+    counted: bool
+    """Whether it was this call that counted the part."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 -- Counts a part, once. KEYS: state, done, failed.
 -- ARGV: plan digest, part, rows, rejected, reason of the failure or '', patience for the next one's message (until, s),
 -- failures after which the job stops, life of the keys (s).
--- Returns {next part to dispatch or -1, parts left, stopped or ''}; only the first call for a part is given a next one.
+-- Returns {next part to dispatch or -1, parts left, stopped or '', 1 where this call counted the part}; only that call is
+-- given a next part.
 local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'rows', 'rejected', 'cursor', 'budget', 'rebuilt',
   'stopped', 'failures')
 if not state[1] then
@@ -12,11 +13,11 @@ if state[1] ~= ARGV[1] then
 end
 local parts, done, stopped = tonumber(state[2]), tonumber(state[3]), state[9]
 if stopped == 'closed' then
-  return {-1, parts - done, stopped}
+  return {-1, parts - done, stopped, 0}
 end
 local in_turn = redis.call('HDEL', KEYS[1], 'f' .. ARGV[2])
 if redis.call('SETBIT', KEYS[2], ARGV[2], 1) == 1 then
-  return {-1, parts - done, stopped or ''}
+  return {-1, parts - done, stopped or '', 0}
 end
 done = done + 1
 if done == 1 then
@@ -61,4 +62,4 @@ if not stopped then
   changes[#changes + 1] = cursor
 end
 redis.call('HSET', KEYS[1], unpack(changes))
-return {next, parts - done, stopped or ''}
+return {next, parts - done, stopped or '', 1}

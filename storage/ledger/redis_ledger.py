@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from storage.errors import LedgerFenced, LedgerLost, LedgerUnavailable
 from storage.ledger.base import Completed, Due, Progress, Recovered, Started, Stopped
+from storage.ledger.counters import Counters
 from storage.ledger.server import Server
 
 LIFE_AFTER_OUTCOME_S = 24 * 3600
@@ -56,6 +58,8 @@ class RedisLedger:
         patience_s: float = 120,
     ) -> None:
         self._address = address(url)
+        self._translated = functools.partial(_translated, self._address)  # no method: the counters have it too, and a
+        # cycle would keep the sockets open until it is collected
         self._namespace = namespace
         self._patience_s = patience_s
         self._redis = redis.Redis.from_url(
@@ -69,11 +73,19 @@ class RedisLedger:
         )
         folder = Path(__file__).parent
         self._scripts = {name: self._redis.register_script((folder / f"{name}.lua").read_text()) for name in _SCRIPTS}
+        self.counters = Counters(self._redis, f"scoreline:{{{namespace}}}:counters", self._translated)
+        """What happened so far, of all jobs."""
 
     def ping(self) -> None:
         """Raise `LedgerUnavailable` where Redis does not answer."""
         with self._translated():
             self._redis.ping()
+
+    def memory(self) -> tuple[int, int]:
+        """Return the bytes that Redis has allocated for whatever it holds, and how many it may; 0 is no limit."""
+        with self._translated():
+            info = self._redis.info("memory")
+        return int(info["used_memory"]), int(info.get("maxmemory", 0))
 
     def disconnect(self) -> None:
         """Let go of the connections; the next call makes new ones."""
@@ -174,9 +186,12 @@ class RedisLedger:
         """Count a part, once; a second call changes nothing and is given no next part."""
         until = f"{time.time() + self._patience_s:.3f}"
         arguments = [plan_sha256, part, rows, rejected, failure, until, MAX_FAILED_PARTS, LIFE_S]
-        next_part, left, stopped = self._run("complete", self._keys(job_id), arguments)
+        next_part, left, stopped, counted = self._run("complete", self._keys(job_id), arguments)
         return Completed(
-            next_part=None if int(next_part) < 0 else int(next_part), all_done=int(left) == 0, stopped=stopped
+            next_part=None if int(next_part) < 0 else int(next_part),
+            all_done=int(left) == 0,
+            stopped=stopped,
+            counted=bool(int(counted)),
         )
 
     def stopped(self, job_id: str) -> bool:
@@ -280,19 +295,6 @@ class RedisLedger:
     def _keys(self, job_id: str) -> list[str]:
         return [f"scoreline:{{{self._namespace}/{job_id}}}:{kind}" for kind in ("state", "done", "failed")]
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except ResponseError as error:
-            if "ANOTHERPLAN" in str(error):
-                raise LedgerFenced("the ledger in Redis is of another plan than this job's") from error
-            if "LOST" in str(error):
-                raise LedgerLost("Redis knows nothing of this job any more: it was emptied") from error
-            raise LedgerUnavailable(f"Redis at {self._address} refused: {error}") from error
-        except RedisError as error:
-            raise LedgerUnavailable(f"cannot reach Redis at {self._address}: {error}") from error
-
 
 def address(url: str) -> str:
     """Host and port of a URL, without what is secret in it.
@@ -302,6 +304,21 @@ def address(url: str) -> str:
     """
     parts = urlsplit(url)
     return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+
+
+@contextlib.contextmanager
+def _translated(where: str) -> Iterator[None]:
+    """Turn the client's errors into ours."""
+    try:
+        yield
+    except ResponseError as error:
+        if "ANOTHERPLAN" in str(error):
+            raise LedgerFenced("the ledger in Redis is of another plan than this job's") from error
+        if "LOST" in str(error):
+            raise LedgerLost("Redis knows nothing of this job any more: it was emptied") from error
+        raise LedgerUnavailable(f"Redis at {where} refused: {error}") from error
+    except RedisError as error:
+        raise LedgerUnavailable(f"cannot reach Redis at {where}: {error}") from error
 
 
 def _bitmap(done: frozenset[int], parts: int) -> bytes:

@@ -1,0 +1,173 @@
+"""What is counted in Redis, and how often."""
+
+from __future__ import annotations
+
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+
+from storage import keys
+from storage.errors import LedgerUnavailable
+from storage.ledger.base import Recovered
+from storage.ledger.counters import MAX_MODELS, OTHER_MODELS, Counters
+from storage.ledger.redis_ledger import RedisLedger
+from storage.models.manifest import PinnedModel
+from storage.objects.buckets import Buckets
+from tasks import part as parts
+from tasks.dispatch import Dispatcher
+from tasks.ending import end_job
+from tasks.engine import Engine
+from tasks.spec import Job, JobSpec, Outcome
+from worker.dev.stack import Stack
+
+
+@pytest.fixture
+def ledger(stack: Stack) -> RedisLedger:
+    return RedisLedger(stack.environ["REDIS_URL"], namespace=f"bucket-{secrets.token_hex(4)}")
+
+
+@pytest.fixture
+def counters(ledger: RedisLedger) -> Counters:
+    return ledger.counters
+
+
+def part(
+    counters: Counters, rows: int = 0, rejected: int = 0, failed: bool = False, seconds: float | None = None
+) -> None:
+    counters.count_part(rows=rows, rejected=rejected, failed=failed, seconds=seconds)
+
+
+def test_what_was_counted_is_added_up_and_begins_at_zero(counters: Counters) -> None:
+    before = counters.read()
+    assert (before.rows, before.parts_scored, before.part_seconds) == (0, 0, 0.0)
+    assert before.jobs == {"succeeded": 0, "partial": 0, "failed": 0, "cancelled": 0}
+    assert before.loads == {}
+    part(counters, rows=90, rejected=10, seconds=0.2)
+    part(counters, rows=5, seconds=0.3)
+    part(counters, failed=True)
+    counters.count_job("partial")
+    counters.count_load("churn", 1.5)
+    counters.count_load("churn", 0.25)
+    after = counters.read()
+    assert (after.rows, after.rejected, after.parts_scored, after.parts_failed) == (95, 10, 2, 1)
+    assert (after.jobs["partial"], after.jobs["failed"]) == (1, 0)
+    assert (after.loads["churn"].count, after.loads["churn"].seconds) == (2, 1.75)
+    assert after.part_seconds == 0.5
+    assert counters.read() == after
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bound"), [(0.0, 0.1), (0.1, 0.1), (0.100001, 0.25), (600.0, 600.0), (601.0, float("inf"))]
+)
+def test_a_part_is_in_every_bucket_from_its_duration_on(counters: Counters, seconds: float, bound: float) -> None:
+    part(counters, seconds=seconds)
+    assert [at for at, count in counters.read().part_buckets if count] == [
+        at for at, _ in counters.read().part_buckets if at >= bound
+    ]
+
+
+def test_a_part_that_was_found_written_has_no_duration(counters: Counters) -> None:
+    part(counters, rows=7)
+    found = counters.read()
+    assert (found.parts_scored, found.rows, found.part_buckets[-1][1]) == (1, 7, 0)
+
+
+def test_ten_who_count_at_once_lose_nothing(counters: Counters) -> None:
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda number: part(counters, rows=number, seconds=0.5), range(200)))
+    found = counters.read()
+    assert (found.rows, found.parts_scored, found.part_seconds) == (19_900, 200, 100.0)
+
+
+def test_models_beyond_a_hundred_are_added_up_under_one_name(counters: Counters) -> None:
+    for number in range(MAX_MODELS + 3):
+        counters.count_load(f"model-{number}", 1.0)
+    counters.count_load("model-0", 1.0)
+    loads = counters.read().loads
+    assert len(loads) == MAX_MODELS + 1
+    assert (loads["model-0"].count, loads[OTHER_MODELS].count, loads[OTHER_MODELS].seconds) == (2, 3, 3.0)
+
+
+def test_two_deployments_that_share_a_redis_count_apart(stack: Stack, counters: Counters) -> None:
+    part(counters, rows=1)
+    other = RedisLedger(stack.environ["REDIS_URL"], namespace=f"bucket-{secrets.token_hex(4)}")
+    assert other.counters.read().rows == 0
+
+
+def test_a_redis_that_is_away_stops_nobody_who_counts_and_is_told_to_whoever_reads() -> None:
+    counters = RedisLedger("redis://127.0.0.1:9/0", namespace="bucket").counters
+    part(counters, rows=1)
+    counters.count_load("churn", 1.0)
+    with pytest.raises(LedgerUnavailable):
+        counters.read()
+
+
+def test_a_part_costs_one_command(stack: Stack, counters: Counters) -> None:
+    with redis.Redis.from_url(stack.environ["REDIS_URL"]) as connection:
+        before = connection.info("commandstats")["cmdstat_bitfield"]["calls"] if counters.read() else 0  # type: ignore[index]
+        part(counters, rows=1, rejected=1, seconds=0.1)
+        assert connection.info("commandstats")["cmdstat_bitfield"]["calls"] == before + 1  # type: ignore[index]
+
+
+@pytest.mark.parametrize("again", ["done", "recovered", "closed"])
+def test_the_ledger_says_who_counted_a_part(ledger: RedisLedger, again: str) -> None:
+    recovered = Recovered(done=frozenset({0}), rows=1, rejected=0) if again == "recovered" else None
+    ledger.begin("job", "p", 2, budget=0, recovered=recovered)
+    ledger.dispatch("job", "p", window=2)
+    if again == "done":
+        assert ledger.complete("job", "p", 0, rows=1, rejected=0).counted
+    if again == "closed":
+        ledger.close("job")
+    assert not ledger.complete("job", "p", 0, rows=1, rejected=0).counted
+
+
+class Planned(Engine):
+    """Moves on a job whose plan need not be read."""
+
+    def documents(self, job_id: str, *, fresh: bool = False) -> Any:
+        return SimpleNamespace(plan=SimpleNamespace(sha256="p"))
+
+
+def test_a_part_that_is_delivered_twice_counts_once(ledger: RedisLedger) -> None:
+    sent: list[int] = []
+    unused: Any = None
+    engine = Planned(buckets=unused, models=unused, ledger=ledger, send=lambda name, job_id, part: sent.append(part))
+    ledger.begin("job", "p", 9, budget=5)
+    ledger.dispatch("job", "p", window=2)
+    for _ in range(2):
+        parts.count_part(engine, "job", 0, rows=90, rejected=1, seconds=0.5)
+    for _ in range(2):
+        parts.count_part(engine, "job", 1, failure="why")
+    found = ledger.counters.read()
+    assert (found.parts_scored, found.parts_failed, found.rows, found.rejected) == (1, 1, 90, 1)
+    assert (found.part_buckets[-1][1], found.part_seconds) == (1, 0.5)
+    assert sent == [2, 3]
+
+
+def test_a_job_is_counted_by_whoever_wrote_its_outcome(ledger: RedisLedger, tmp_path: Path) -> None:
+    told: list[tuple[str, str]] = []
+    dispatcher = Dispatcher(
+        buckets=Buckets.from_env({"ENVIRONMENT": "development", "STORE_DIR": str(tmp_path)}), ledger=ledger,
+        send=lambda name, **_: None, on_fault=lambda error, job_id: told.append((job_id, str(error))),
+    )  # fmt: skip
+    job = "job-1"
+    spec = JobSpec(job_id=job, model="m", input="s3://scoreline/in/", output="s3://scoreline/out/")
+    pinned = PinnedModel(name="m", version="20261101T120000Z-0a1b2", manifest_sha256="0" * 64)
+    written = Job(spec=spec, model=pinned, submitted="2026-11-01T12:00:00+00:00")
+    dispatcher.buckets.main.put(keys.job(job), written.to_json())
+
+    def since() -> dict[str, int]:
+        return {state: count for state, count in ledger.counters.read().jobs.items() if count}
+
+    end_job(dispatcher, job, Outcome(state="cancelled", failures={}))
+    end_job(dispatcher, job, Outcome(state="failed", error="too late", failures={}))
+    assert (since(), told) == ({"cancelled": 1}, [])
+    # And the outcome of a later run is another one
+    end_job(dispatcher, job, Outcome(state="failed", error="why", failures={}, run=2))
+    end_job(dispatcher, job, Outcome(state="failed", error="why", failures={}, run=2))
+    assert (since(), told) == ({"cancelled": 1, "failed": 1}, [(job, "why")])
