@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
-from kombu import pools
+from kombu import Connection, pools
 from kombu.exceptions import OperationalError
 
 from storage.errors import QueueUnavailable
@@ -17,6 +20,18 @@ QUEUE = "scoreline"
 CLOCK_QUEUE = "scoreline.clock"
 """What the clock asks for, which must not wait behind the parts of every job."""
 CONNECT_TIMEOUT_S = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """What a broker says of its messages; what it cannot say is missing, or None."""
+
+    waiting: Mapping[str, int]
+    """Messages that no worker took yet, by queue."""
+    unacked: int | None
+    """Messages that workers took and have not done with, as Redis knows them."""
+    oldest_unacked_s: float | None
+    """Seconds since the first of them was handed out; 0 where there is none."""
 
 
 class Queue:
@@ -47,11 +62,21 @@ class Queue:
 
     def ping(self) -> None:
         """Raise `QueueUnavailable` where the broker does not answer."""
-        try:
-            with self._app.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_TIMEOUT_S)
-        except (OperationalError, OSError) as error:
-            raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
+        with self._connected():
+            pass
+
+    def backlog(self) -> Backlog:
+        """Ask the broker how much there is to do; raises `QueueUnavailable`."""
+        with self._connected() as connection:
+            counts = {name: _waiting(connection, name) for name in (QUEUE, CLOCK_QUEUE)}
+            waiting = {name: count for name, count in counts.items() if count is not None}
+            channel: Any = connection.default_channel
+            if connection.transport.driver_type != "redis":
+                return Backlog(waiting=waiting, unacked=None, oldest_unacked_s=None)
+            unacked = int(channel.client.hlen(channel.unacked_key))
+            first = channel.client.zrange(channel.unacked_index_key, 0, 0, withscores=True)
+            oldest_s = max(0.0, time.time() - first[0][1]) if first else 0.0  # the score is when it was handed out
+            return Backlog(waiting=waiting, unacked=unacked, oldest_unacked_s=oldest_s)
 
     def workers(self, name: str | None = None, timeout_s: float = 2.0) -> list[str]:
         """Return the names of the workers that read this queue and answer within `timeout_s` seconds.
@@ -81,20 +106,44 @@ class Queue:
         Parameters
         ----------
         what : str
-            A command of ``celery inspect``: ``active_queues``, ``conf``.
+            A command of ``celery inspect``: ``active_queues``, ``conf``, or one of `worker.control`.
         timeout_s : float
             All of it is waited, since nobody knows how many there are.
         name : str, optional
             Ask this one alone, as ``celery@host``; its answer ends the wait.
         """
-        self.ping()
+        with self._connected() as connection:
+            asked = [name] if name else None
+            answers = self._app.control.broadcast(
+                what, reply=True, destination=asked, timeout=timeout_s, connection=connection
+            )
+        return {worker: answer for reply in answers or [] for worker, answer in reply.items()}
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        with self._app.connection_for_write() as connection:
+            try:
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_TIMEOUT_S)
+                yield connection
+            except _errors(connection) as error:
+                raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
+
+
+def _waiting(connection: Connection, queue: str) -> int | None:
+    """Return the messages in a queue; None where the broker cannot say."""
+    channel: Any
+    with connection.channel() as channel:  # a broker may close the channel on which it says no
         try:
-            with self._app.connection_for_write() as connection:
-                asked = [name] if name else None
-                inspect = self._app.control.inspect(destination=asked, timeout=timeout_s, connection=connection)
-                return dict(getattr(inspect, what)() or {})
-        except (OperationalError, OSError) as error:
-            raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
+            return int(channel.queue_declare(queue=queue, passive=True).message_count)
+        except NotImplementedError:
+            return None
+        except connection.channel_errors as error:
+            return 0 if str(getattr(error, "reply_code", "")) == "404" else None
+
+
+def _errors(connection: Connection) -> tuple[type[BaseException], ...]:
+    """Kombu's errors, and those of the transport, which has its own."""
+    return (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
 
 
 def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: dict[str, Any]) -> dict[str, Any]:

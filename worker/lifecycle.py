@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -202,6 +202,13 @@ def report() -> None:
 def models() -> dict[int, Any]:
     """Return the models of every child by pid; for the parent."""
     return {} if _process.board is None else _process.board.read()
+
+
+def cached_bytes(pids: Container[int]) -> int:
+    """Return the memory of the models that the children `pids` hold, with those that they share; for the parent."""
+    shared = sum(bundle.manifest.memory_bytes for bundle in _process.preloaded)
+    own = (model for pid, held in models().items() if pid in pids for model in held if not model["preloaded"])
+    return shared + sum(int(model["bytes"]) for model in own)
 
 
 def evict_models() -> int:

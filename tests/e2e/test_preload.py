@@ -52,6 +52,7 @@ def test_preloaded_models_are_shared_and_evicted(own: Stack, trained: Any, cells
         in next(own.folder.glob("worker*.log")).read_text()
     )
     assert gets() == before + 1
+    assert client.ledger.counters.read().loads["early"].count == 1
     found: dict[str, Any] = {}
     for _ in range(5):  # the other process may have been busy with something else
         score()
@@ -60,6 +61,8 @@ def test_preloaded_models_are_shared_and_evicted(own: Stack, trained: Any, cells
     assert all(model["preloaded"] and model["hits"] > 0 for models in found.values() for model in models)
     assert len(found) == 2
     assert gets() == before + 1  # neither process loaded it again
+    (gauges,) = client.queue.ask_workers("gauges").values()
+    assert gauges == {"processes": 2, "cache_bytes": manifest.memory_bytes}  # which they share
     assert celery(own, "control", "evict_models") == {"ok": "evicting the models of 2 processes"}
     assert held(own, lambda found: not any(found.values())) == {pid: [] for pid in found}
     score()

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -54,4 +55,35 @@ class Talkative(Paced):
 
     def predict(self, x: Any) -> Any:
         logging.getLogger("theirs").warning("connecting with %s", dict(os.environ))
+        return super().predict(x)
+
+
+class Staged(Paced):
+    """Fails in a way for which no row is to blame, or waits until it is told to go on.
+
+    Parameters
+    ----------
+    refuses_from : float, optional
+        As `Paced`.
+    breaks_from : float
+        A value that makes a call fail, and any larger one.
+    says : str
+        Message of that error.
+    gate : str
+        Path of a file; until it is there, nothing is answered but a planner's sample.
+    """
+
+    def __init__(
+        self, refuses_from: float | None = None, breaks_from: float = float("inf"), says: str = "broken", gate: str = ""
+    ) -> None:
+        super().__init__(refuses_from=refuses_from)
+        self.breaks_from = breaks_from
+        self.says = says
+        self.gate = gate
+
+    def predict(self, x: Any) -> Any:
+        if (np.asarray(x)[:, 0] >= self.breaks_from).any():
+            raise RuntimeError(self.says)
+        while self.gate and len(x) > SAMPLE_ROWS and not Path(self.gate).exists():
+            time.sleep(0.01)
         return super().predict(x)

@@ -11,7 +11,7 @@ import click
 
 from storage.errors import InvalidRequest, InvalidSettings, ScorelineError, describe
 from worker import logs
-from worker.cli import dev, doctor, jobs, models, schedule, workers
+from worker.cli import dev, doctor, jobs, metrics, models, schedule, workers
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -41,6 +41,7 @@ cli.add_command(jobs.resume)
 cli.add_command(jobs.reconcile)
 cli.add_command(schedule.schedule)
 cli.add_command(workers.workers)
+cli.add_command(metrics.metrics)
 cli.add_command(doctor.doctor)
 cli.add_command(dev.dev)
 cli.add_command(dev.demo)

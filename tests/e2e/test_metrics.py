@@ -1,0 +1,292 @@
+"""What ``scoreline metrics`` says, held against what happened."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from storage import keys
+from storage.models.manager import ModelStorageManager
+from storage.models.manifest import Manifest
+from storage.objects.base import ObjectStore
+from tasks.client import Client
+from tasks.spec import Status
+from tests.conftest import SCORELINE
+from tests.faults.estimators import Staged
+from worker.dev.stack import ROOT, Stack
+from worker.metrics import Deployment
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+Put = Callable[..., str]
+Samples = dict[tuple[str, ...], float]
+
+
+def parsed(text: str) -> Samples:
+    """Values by name and labels, as a reader of the format sees them; every family says what it is."""
+    found: Samples = {}
+    for family in text_string_to_metric_families(text):
+        assert family.documentation.endswith(".")
+        assert family.name.startswith("scoreline_")
+        for sample in family.samples:
+            labels = [f"{name}={value}" for name, value in sorted(sample.labels.items())]
+            assert found.setdefault((sample.name, *labels), sample.value) == sample.value
+    return found
+
+
+def scrape(client: Client) -> Samples:
+    return parsed(generate_latest(Deployment(client).registry()).decode())
+
+
+def counters_of(samples: Samples) -> Samples:
+    return {key: value for key, value in samples.items() if key[0].endswith(("_total", "_count", "_sum", "_bucket"))}
+
+
+def total(samples: Samples, name: str) -> float:
+    """Sum over all workers."""
+    return sum(value for key, value in samples.items() if key[0] == name and key[1].startswith("worker="))
+
+
+def ended(client: Client, job: Status) -> Status:
+    return list(client.watch(job.job_id, timeout_s=60))[-1]
+
+
+def wait(until: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 20
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def wait_until_idle(client: Client) -> None:
+    """Wait for what other tests left under way: a job always has a message in the queue, or with a worker."""
+    wait(lambda: (now := client.queue.backlog()).unacked == 0 and not any(now.waiting.values()))
+
+
+def rows(put_table: Put, key: str, ids: Sequence[int]) -> str:
+    frame = pd.DataFrame({"id": ids, "x": np.asarray(ids, dtype=float)})
+    return put_table(key, frame, row_group_size=100)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A published model that scores nothing until its gate is there."""
+
+    manifest: Manifest
+    gate: Path
+
+
+@pytest.fixture(scope="module")
+def model(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    gate = tmp_path_factory.mktemp("gate") / "gate"
+    staged = Staged(refuses_from=298.0, breaks_from=1_000.0, gate=str(gate)).fit(pd.DataFrame({"x": [0.0]}))
+    return Model(ModelStorageManager.from_env(stack.environ).publish("measured", staged), gate)
+
+
+def test_metrics_say_what_happened(worker: Stack, client: Client, model: Model, put_table: Put, cli: Cli) -> None:
+    # Given what was counted before
+    model.gate.touch()
+    wait_until_idle(client)
+    before = scrape(client)
+    # When a job of three parts rejects two rows, and one of two parts of another fails
+    jobs = [
+        client.submit("measured", rows(put_table, f"in/measured/{name}.parquet", ids), part_rows=100)
+        for name, ids in {"partial": [*range(300)], "failed": [*range(100), *range(1_000, 1_100)]}.items()
+    ]
+    partial, failed = (ended(client, job) for job in jobs)
+    assert [partial.state, failed.state] == ["partial", "failed"]
+    assert (partial.rows, partial.rejected, failed.rows) == (298, 2, 100)
+    wait(lambda: client.ledger.counters.read().jobs["failed"] == before["scoreline_jobs_total", "state=failed"] + 1)
+    # Then the command says just that
+    counted = client.ledger.counters.read()
+    said = cli("metrics")
+    assert (said.returncode, said.stderr) == (0, "")
+    after = parsed(said.stdout)
+    more = {key: after[key] - before.get(key, 0.0) for key in counters_of(after)}
+    assert more["scoreline_rows_scored_total",] == partial.rows + failed.rows
+    assert more["scoreline_rows_rejected_total",] == partial.rejected
+    assert [more["scoreline_parts_total", f"outcome={outcome}"] for outcome in ("scored", "failed")] == [4, 1]
+    assert {key[1]: more[key] for key in more if key[0] == "scoreline_jobs_total"} == {
+        "state=succeeded": 0, "state=partial": 1, "state=failed": 1, "state=cancelled": 0,
+    }  # fmt: skip
+    # And how long the parts took, and the models
+    buckets = [more[key] for key in more if key[0] == "scoreline_part_duration_seconds_bucket"]
+    assert (len(buckets), buckets[-1], more["scoreline_part_duration_seconds_count",]) == (13, 4, 4)
+    assert buckets == sorted(buckets)
+    assert 0 < more["scoreline_part_duration_seconds_sum",] < 60
+    assert 1 <= more["scoreline_model_load_duration_seconds_count", "model=measured"] <= 2
+    assert more["scoreline_model_load_duration_seconds_sum", "model=measured"] > 0
+    # And what is now
+    assert total(after, "scoreline_model_cache_bytes") >= model.manifest.memory_bytes > 0
+    assert total(after, "scoreline_worker_processes") == 2 * after["scoreline_workers",] > 0
+    assert [after["scoreline_queue_messages", f"queue={queue}"] for queue in ("scoreline", "scoreline.clock")] == [0, 0]
+    assert after["scoreline_redis_memory_bytes",] > 100_000
+    assert {key[1]: after[key] for key in after if key[0] == "scoreline_up"} == {
+        "service=redis": 1, "service=bucket": 1, "service=broker": 1,
+    }  # fmt: skip
+    # And asking changes nothing
+    assert client.ledger.counters.read() == counted
+
+
+def test_work_under_way_is_seen(
+    worker: Stack, client: Client, model: Model, store: ObjectStore, put_table: Put
+) -> None:
+    # Given two processes at a part each, and one part that waits
+    model.gate.unlink(missing_ok=True)
+    wait_until_idle(client)
+    job = client.submit("measured", rows(put_table, "in/gated.parquet", range(298)), part_rows=100)
+    try:
+        wait(lambda: (now := client.queue.backlog()).unacked == 2 and now.waiting["scoreline"] == 1)
+        # When a user asks what the processes are at, and Prometheus
+        command = [sys.executable, "-m", "celery", "-A", "worker", "inspect", "jobs", "--json"]
+        asked = subprocess.Popen(
+            command, env=worker.environ | {"PATH": "/usr/bin:/bin"}, cwd=ROOT, stdout=subprocess.PIPE
+        )
+        now = scrape(client)
+        (at_work,) = json.loads(asked.communicate(timeout=30)[0]).values()
+        held = {entry.key for entry in store.list(keys.JOBS_ACTIVE)}
+    finally:
+        model.gate.touch()
+    # Then both are told
+    assert [(row["job_id"], row["step"], row["try"], row["redelivered"]) for row in at_work] == [
+        (job.job_id, "score_part", 1, False)
+    ] * 2
+    assert sorted(row["part"] for row in at_work) == [0, 1]
+    assert {psutil.Process(row["pid"]).ppid() for row in at_work} == {psutil.Process(at_work[0]["pid"]).ppid()}
+    assert len({row["pid"] for row in at_work}) == 2
+    assert all(row["seconds"] >= 0 for row in at_work)
+    assert (now["scoreline_unacked_messages",], now["scoreline_queue_messages", "queue=scoreline"]) == (2, 1)
+    assert now["scoreline_unacked_oldest_seconds",] > 0
+    assert now["scoreline_jobs_active",] == len(held) >= 1
+    assert ended(client, job).rows == 298
+
+
+def test_no_worker_and_no_job_is_a_number_and_a_tick_has_a_time(own: Stack) -> None:
+    client = Client.from_env(own.environ)
+    client.ledger.note_tick()
+    found = scrape(client)
+    assert found["scoreline_workers",] == 0
+    assert "scoreline_worker_processes" not in {key[0] for key in found}
+    assert time.time() - 60 < found["scoreline_clock_last_tick_timestamp_seconds",] <= time.time()
+    assert found["scoreline_jobs_active",] == 0
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    """A server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield int(listener.getsockname()[1])
+
+
+def test_what_is_down_is_told_and_the_rest_served(stack: Stack, cli: Cli) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        without_redis = pool.submit(cli, "metrics", REDIS_URL="redis://:hush-hush@127.0.0.1:9/0")
+        without_bucket = pool.submit(cli, "metrics", R2_ENDPOINT_URL="http://127.0.0.1:9")
+    found = parsed(without_redis.result().stdout)
+    assert [found["scoreline_up", f"service={name}"] for name in ("redis", "bucket", "broker")] == [0, 1, 0]
+    assert "scoreline_jobs_active" in {key[0] for key in found}
+    assert not counters_of(found)  # absent, not zero
+    assert "metrics.unavailable service=redis" in without_redis.result().stderr
+    assert "hush-hush" not in without_redis.result().stderr
+    found = parsed(without_bucket.result().stdout)
+    assert [found["scoreline_up", f"service={name}"] for name in ("redis", "bucket", "broker")] == [1, 0, 1]
+    assert "scoreline_jobs_active" not in {key[0] for key in found}
+    assert ("scoreline_rows_scored_total",) in found
+    assert [done.result().returncode for done in (without_redis, without_bucket)] == [0, 0]
+
+
+def test_what_does_not_answer_is_not_waited_for(stack: Stack) -> None:
+    code = (
+        "from prometheus_client import generate_latest; from tasks.client import Client; "
+        "from worker.metrics import Deployment; "
+        "print(generate_latest(Deployment(Client.from_env(), deadline_s=0.5).registry()).decode())"
+    )
+    with silent_port() as port:
+        there = {"REDIS_URL": f"redis://127.0.0.1:{port}/0", "R2_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+        done = subprocess.run([sys.executable, "-c", code], env=stack.environ | there, cwd=ROOT, capture_output=True,
+                              text=True, timeout=20, check=True)  # fmt: skip
+    assert parsed(done.stdout) == {("scoreline_up", f"service={name}"): 0 for name in ("redis", "bucket", "broker")}
+
+
+@contextlib.contextmanager
+def serving(stack: Stack, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process that serves metrics, and its address."""
+    server = subprocess.Popen(
+        [SCORELINE, "metrics", "--serve", "0", *arguments], env=stack.environ | {"PATH": "/usr/bin:/bin"},
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stderr is not None
+    with server, server.stderr:
+        try:
+            yield server, server.stderr.readline().split()[1]
+        finally:
+            server.kill()
+
+
+def port_of(address: str) -> int:
+    found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/metrics", address)
+    assert found, address
+    return int(found[1])
+
+
+def test_metrics_are_served_to_many_at_once_and_sigterm_is_a_clean_end(stack: Stack) -> None:
+    with serving(stack) as (server, address):
+
+        def get(_: int) -> Any:
+            with urllib.request.urlopen(address, timeout=9) as answer:
+                return answer.headers["Content-Type"], parsed(answer.read().decode())
+
+        # When one client says nothing, and four ask
+        port = port_of(address)
+        with socket.create_connection(("127.0.0.1", port)), ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(get, range(4)))
+        # Then each is answered
+        for kind, samples in answers:
+            assert kind.startswith("text/plain; version=")
+            assert samples["scoreline_up", "service=redis"] == 1
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(address.replace("/metrics", "/"), timeout=9)
+        # And the end is clean, also in the middle of an answer
+        with socket.create_connection(("127.0.0.1", port)) as waiting:
+            waiting.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert stopped(server, signal.SIGTERM) == (0, "")
+
+
+def test_serving_ends_cleanly_with_control_c(stack: Stack) -> None:
+    with serving(stack, "--host", "localhost") as (server, address):
+        assert address.startswith("http://localhost:")
+        assert stopped(server, signal.SIGINT) == (0, "")
+
+
+def stopped(server: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
+    server.send_signal(number)
+    assert server.stderr is not None
+    return server.wait(15), server.stderr.read()
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(cli: Cli) -> None:
+    with silent_port() as port:
+        done = cli("metrics", "--serve", str(port))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert os.strerror(98) in done.stderr

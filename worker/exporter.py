@@ -1,0 +1,76 @@
+"""Serves the metrics of a deployment over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import socketserver
+import threading
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from prometheus_client import MetricsHandler
+
+from storage.errors import InvalidRequest
+from worker.metrics import Deployment
+
+log = logging.getLogger(__name__)
+
+PATH = "/metrics"
+_STOPS = {signal.SIGTERM, signal.SIGINT}
+
+
+def serve(deployment: Deployment, host: str, port: int, announce: Callable[[str], None]) -> None:
+    """Answer requests, each in a thread of its own, until SIGTERM or SIGINT; for the main thread.
+
+    Parameters
+    ----------
+    port : int
+        0 takes a free one.
+    announce : callable
+        Is given the address once it answers.
+
+    Raises
+    ------
+    InvalidRequest
+        Nothing can listen there.
+    """
+    handler = _Handler.factory(deployment.registry())
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        server = _Server(family, address, handler)
+    except OSError as error:
+        raise InvalidRequest(f"cannot listen on {host}:{port}: {error}; choose another port or host") from error
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # before the first thread: none is to be interrupted
+    thread = threading.Thread(target=server.serve_forever, daemon=True, name="serve")
+    thread.start()
+    shown = f"[{host}]" if ":" in host else host
+    announce(f"http://{shown}:{server.server_address[1]}{PATH}")
+    signal.sigwait(_STOPS)
+    server.shutdown()
+    server.server_close()
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False  # a scrape that nobody waits for any more does not hold up the end
+
+    def __init__(self, family: socket.AddressFamily, address: Any, handler: type) -> None:
+        self.address_family = family
+        super().__init__(address, handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.info("metrics.unanswered", exc_info=True)  # the scraper hung up
+
+
+class _Handler(MetricsHandler):
+    timeout = 10  # seconds that a client has to say what it wants
+
+    def do_GET(self) -> None:
+        if urlsplit(self.path).path == PATH:
+            super().do_GET()
+        else:
+            self.send_error(404, explain=f"see {PATH}")
