@@ -28,7 +28,7 @@ from tasks.engine import Engine
 from tasks.queue import send_message
 from tasks.scheduler import Scheduler
 from tasks.settings import QueueSettings, ScheduleSettings
-from worker import memory
+from worker import memory, telemetry
 from worker.board import Board
 from worker.cache import ModelCache
 from worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
@@ -65,6 +65,7 @@ def connect(app: Celery) -> None:
 
     worker_init.connect(_make_board, weak=False)
     celeryd_after_setup.connect(_tell_size, weak=False)
+    telemetry.connect()
     celeryd_after_setup.connect(_preload, weak=False)
     worker_ready.connect(look_after_jobs, weak=False)
 
@@ -163,6 +164,7 @@ def engine(app: Celery) -> Engine:
             ledger=ledger,
             models=_process.cache,
             send=send,
+            on_fault=telemetry.report,
             parts_per_process=settings.parts_per_process,
             lease_s=settings.lease_s,
         )

@@ -130,7 +130,7 @@ def plan(self: Task[Any, Any], job_id: str) -> None:
 
 
 @app.task(name="scoreline.score_part", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
-def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -> None:
+def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -> dict[str, int] | None:
     """Score one part; a transient error is retried, and in the end fails the part with that reason.
 
     `retried` is the number of the try that follows a transient error, which was no attempt. A try that follows the
@@ -138,9 +138,10 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     """
     engine = lifecycle.engine(app)
     tries = self.request.retries
+    done: dict[str, int] | None = None
     with _until_told(self, job_id):
         try:
-            _score_part(engine, job_id, part, str(self.request.id), back=0 < retried == tries)
+            done = _score_part(engine, job_id, part, str(self.request.id), back=0 < retried == tries)
         except (LedgerLost, LedgerFenced, ObjectNotFound):  # Redis was emptied, or there is no plan
             with contextlib.suppress(SoftTimeLimitExceeded):  # the reconciler goes on
                 reconciling.tend(engine, job_id)
@@ -151,14 +152,17 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
                 raise _again(self, error, retried=tries + 1) from error
             parts.count_part(engine, job_id, part, failure=f"gave up: {describe(error)}")
     lifecycle.report()
+    return done
 
 
-def _score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: bool) -> None:
+def _score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: bool) -> dict[str, int] | None:
     try:
-        parts.score_part(engine, job_id, part, holder, back=back)
+        done = parts.score_part(engine, job_id, part, holder, back=back)
+        return None if done is None else {"rows": done[0], "rejected": done[1]}
     except SoftTimeLimitExceeded:
         reason = f"part {part} took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"
         parts.count_part(engine, job_id, part, failure=reason)
+        return None
 
 
 @app.task(name="scoreline.finalize", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)

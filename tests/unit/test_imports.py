@@ -37,3 +37,13 @@ def test_the_requirement_files_name_all_that_is_imported(files: tuple[str, ...],
     code = f"import sys; sys.modules.update(dict.fromkeys({missing!r})); import {modules}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_measures_is_imported_only_where_it_is_asked_for() -> None:
+    code = (
+        "import sys, worker.cli.main, worker.telemetry\n"
+        "found = {'prometheus_client', 'sentry_sdk', 'opentelemetry.exporter'} & sys.modules.keys()\n"
+        "sys.exit(f'imported {found}' if found else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,242 @@
+"""Errors and spans of a real worker, as they arrive at servers that stand where Sentry and a collector would."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import redis
+from celery import Celery
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from storage import keys
+from storage.models.manager import ModelStorageManager
+from storage.objects.base import exists
+from tasks.client import Client
+from tests.faults.estimators import Staged
+from worker.dev.stack import ROOT, Stack
+
+HIDDEN = {"redis": "hush-of-redis", "webhook": "hush-of-webhooks-of-all-kinds"}
+TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+class Sink:
+    """An HTTP server that takes whatever it is sent; a context manager."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[str, bytes]] = []
+        received = self.received
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                received.append((self.path, gzip.decompress(body) if self.headers["Content-Encoding"] else body))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+
+    def __enter__(self) -> Sink:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {
+            "SENTRY_DSN": f"http://key@127.0.0.1:{self.port}/1",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.port}",
+        }
+
+    def events(self) -> list[dict[str, Any]]:
+        """Events among Sentry's envelopes: a line of headers, then a line of headers and a body an item."""
+        found = []
+        for path, body in self.received:
+            if path.endswith("/envelope/"):
+                lines = body.splitlines()[1:]
+                items = zip(map(json.loads, lines[::2]), lines[1::2], strict=True)
+                found += [json.loads(item) for header, item in items if header["type"] == "event"]
+        return found
+
+    def spans(self) -> list[Span]:
+        found: list[Span] = []
+        for path, body in self.received:
+            if path == "/v1/traces":
+                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                    found += [span for scope in resource.scope_spans for span in scope.spans]
+        return found
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a worker told while it did two jobs."""
+
+    sink: Sink
+    secrets: tuple[str, ...]
+    good: str
+    bad: str
+    log: str
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    """A worker that scores one job, fails at another in a way that nobody foresaw, and is told to stop."""
+    with Stack(tmp_path_factory.mktemp("telemetry")) as stack, Sink() as sink:
+        with redis.Redis.from_url(stack.environ["REDIS_URL"]) as connection:
+            connection.config_set("requirepass", HIDDEN["redis"])
+        stack.environ["REDIS_URL"] = stack.environ["REDIS_URL"].replace("//", f"//:{HIDDEN['redis']}@")
+        hidden = (*HIDDEN.values(), stack.environ["R2_SECRET_ACCESS_KEY"])
+        guard = stack.start_worker(
+            2,
+            sink.environ | {"WEBHOOK_SECRET": HIDDEN["webhook"], "OTEL_BSP_SCHEDULE_DELAY": "600000"},
+        )
+        client = Client.from_env(stack.environ)
+        model = Staged(breaks_from=1_000.0, says=f"no way with {' '.join(hidden)}").fit(pd.DataFrame({"x": [0.0]}))
+        ModelStorageManager.from_env(stack.environ).publish("watched", model)
+        app = Celery(broker=stack.environ["REDIS_URL"], set_as_current=False)
+        for job, ids in {"good": np.arange(300), "bad": np.r_[np.arange(100), np.arange(1_000, 1_100)]}.items():
+            frame = pd.DataFrame({"id": ids, "x": ids.astype(float)})
+            client.buckets.main.put(f"in/{job}.parquet", frame.to_parquet(index=False, row_group_size=100))
+            message = {"model": "watched", "input": client.buckets.main.uri(f"in/{job}.parquet"), "part_rows": 100}
+            headers = {"traceparent": f"00-{TRACE}-{CALLER}-01"} if job == "good" else {}
+            app.send_task("scoreline.submit", kwargs=message, task_id=job, queue="scoreline", headers=headers)
+        app.close()
+        ends = {}
+        for job in ("good", "bad"):
+            deadline = time.monotonic() + 30
+            while not exists(client.buckets.main, keys.job(job)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            ends[job] = list(client.watch(job, timeout_s=60))[-1].state
+        log = next(stack.folder.glob("worker*.log"))
+        assert ends == {"good": "succeeded", "bad": "failed"}, log.read_text()
+        stack.stop(guard)
+        yield Told(sink=sink, secrets=hidden, good="good", bad="bad", log=log.read_text())
+
+
+def attributes(span: Span) -> dict[str, Any]:
+    return {
+        item.key: item.value.string_value or item.value.int_value
+        for item in span.attributes
+        if item.key.startswith("scoreline.")
+    }
+
+
+def of_job(spans: list[Span], job: str) -> list[Span]:
+    return [span for span in spans if attributes(span).get("scoreline.job_id") == job]
+
+
+def test_a_failed_job_and_the_error_behind_it_are_events_once_each(told: Told) -> None:
+    events = {event["exception"]["values"][-1]["type"]: event for event in told.sink.events()}
+    assert sorted(events) == ["JobFailed", "RuntimeError"]
+    assert len(told.sink.events()) == 2
+    assert events["JobFailed"]["tags"]["job_id"] == told.bad
+    assert events["RuntimeError"]["tags"].items() >= {"job_id": told.bad, "part": 1}.items()
+    assert events["JobFailed"]["exception"]["values"][-1]["value"].startswith("1 of 2 parts failed; part 1: Runtime")
+    for event in events.values():
+        assert event["release"].startswith("scoreline@")
+        assert event["environment"] == "production"
+
+
+def test_no_event_and_no_span_holds_a_secret_or_a_row(told: Told) -> None:
+    assert {path for path, _ in told.sink.received} == {"/api/1/envelope/", "/v1/traces"}
+    for _, body in told.sink.received:
+        for secret in told.secrets:
+            assert secret.encode() not in body
+        assert b'"vars"' not in body
+        assert b"in/bad.parquet" not in body  # arguments of tasks
+        assert b"results/watched" not in body  # and their answers
+    assert b"no way with *** *** ***" in b"".join(body for _, body in told.sink.received)
+
+
+def test_each_task_is_a_span_and_a_job_one_trace_of_whoever_submitted_it(told: Told) -> None:
+    spans = of_job(told.sink.spans(), told.good)
+    by_name: dict[str, list[Span]] = {}
+    for span in spans:
+        by_name.setdefault(span.name, []).append(span)
+    assert {name: len(of_name) for name, of_name in by_name.items()} == {
+        "scoreline.submit": 1, "scoreline.plan": 1, "scoreline.score_part": 3, "scoreline.finalize": 1,
+    }  # fmt: skip
+    assert {span.trace_id.hex() for span in spans} == {TRACE}
+    (submit,), (plan,) = by_name["scoreline.submit"], by_name["scoreline.plan"]
+    assert [span.parent_span_id.hex() for span in (submit, plan)] == [CALLER, CALLER]
+    assert {span.parent_span_id for span in spans if span not in (submit, plan)} == {plan.span_id}
+    parts = [attributes(span) for span in by_name["scoreline.score_part"]]
+    assert sorted(part["scoreline.part"] for part in parts) == [0, 1, 2]
+    assert {(part["scoreline.rows"], part["scoreline.rejected"]) for part in parts} == {(100, 0)}
+    assert all(span.end_time_unix_nano > span.start_time_unix_nano for span in spans)
+
+
+def test_a_part_that_failed_is_marked_and_a_job_that_nobody_traced_is_a_trace_of_its_own(told: Told) -> None:
+    spans = of_job(told.sink.spans(), told.bad)
+    assert {attributes(span)["scoreline.part"]: span.status.code for span in spans if "part" in span.name} == {
+        0: Status.STATUS_CODE_UNSET, 1: Status.STATUS_CODE_ERROR,
+    }  # fmt: skip
+    (trace,) = {span.trace_id.hex() for span in spans}
+    assert trace != TRACE
+
+
+def in_process(code: str, environ: dict[str, str]) -> str:
+    """What a process logs that is set up as a worker's parent is, and then as a child."""
+    begin = (
+        "import logging, os, sys; from celery import signals; from worker import logs, telemetry; "
+        "logs.set_up(os.environ); "
+        "sys.modules.update(dict.fromkeys(os.environ.get('MISSING', '').split())); telemetry.connect(); "
+        "signals.celeryd_after_setup.send(sender=None); signals.worker_process_init.send(sender=None); "
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", begin + code], env=os.environ | environ, cwd=ROOT, capture_output=True, text=True,
+        check=True, timeout=30,
+    )  # fmt: skip
+    return done.stderr
+
+
+def test_a_package_that_is_missing_is_one_warning() -> None:
+    environ = {
+        "SENTRY_DSN": "http://key@127.0.0.1:9/1", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "MISSING": "sentry_sdk opentelemetry.exporter",
+    }  # fmt: skip
+    said = in_process("telemetry.report(ValueError('no'), job_id='j')", environ).splitlines()
+    assert [line.split(" ", 2)[2] for line in said] == [
+        'sentry.missing remedy="pip install sentry-sdk, or take SENTRY_DSN away"',
+        'opentelemetry.missing remedy="pip install opentelemetry-exporter-otlp-proto-http, or take '
+        'OTEL_EXPORTER_OTLP_ENDPOINT away"',
+    ]
+
+
+def test_an_error_that_is_tried_again_is_no_event_and_one_that_was_given_up_is(told: Told) -> None:
+    with Sink() as sink:
+        in_process(
+            "import sentry_sdk; from storage.errors import StoreUnavailable; error = StoreUnavailable('R2 is down'); "
+            "sentry_sdk.capture_exception(error); "
+            "[telemetry.report(error, job_id=job) for job in ('a', 'b', 'a')]; sentry_sdk.flush(5)",
+            {"SENTRY_DSN": sink.environ["SENTRY_DSN"]},
+        )
+        found = [(event["exception"]["values"][-1]["type"], event["tags"]["job_id"]) for event in sink.events()]
+    assert found == [("JobFailed", "a"), ("JobFailed", "b")]
+
+
+def test_a_dsn_that_cannot_be_used_stops_no_worker() -> None:
+    said = in_process("", {"SENTRY_DSN": "not-an-address"})
+    assert 'ERROR sentry.refused error="SENTRY_DSN cannot be used: ' in said
+    assert len(said.splitlines()) == 2

@@ -1,0 +1,135 @@
+"""Errors to Sentry, where SENTRY_DSN is set: jobs that failed, and what nobody foresaw; each once, and no secret.
+
+Errors that are tried again are none, and neither is what the log says at level ERROR: it says much of it at each try.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
+
+from celery.signals import celeryd_after_setup, worker_process_init
+
+from storage.errors import JobFailed, describe
+from worker.logs import redact, secrets_of
+from worker.telemetry.release import version
+
+log = logging.getLogger(__name__)
+
+_FLUSH_S = 2
+_REMEMBERED = 1_000
+_told: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+"""What this process has reported, oldest first."""
+
+
+def connect() -> None:
+    """Set up the parent, and each child anew: a client has a thread and connections, which no fork takes along."""
+    celeryd_after_setup.connect(_in_parent, weak=False)
+    worker_process_init.connect(_in_child, weak=False)
+
+
+def report(error: BaseException, **where: Any) -> None:
+    """Send an error once a process and job; never raises.
+
+    A transient one that is given up is sent as `JobFailed`, so that it is told from those that are tried again.
+    """
+    if not _installed() or not _wanted():
+        return
+    import sentry_sdk
+
+    key = (where.get("job_id"), "part" in where, type(error))
+    if key in _told:
+        return
+    _told[key] = None
+    while len(_told) > _REMEMBERED:
+        _told.popitem(last=False)
+    if getattr(error, "transient", False):
+        cause, error = error, JobFailed(describe(error))
+        error.__cause__ = cause
+    with sentry_sdk.new_scope() as scope:
+        for name, value in where.items():
+            scope.set_tag(name, value)
+        sentry_sdk.capture_exception(error)
+
+
+def scrubbed(value: Any, hidden: Iterable[str]) -> Any:
+    """Blot secrets out of every text in a document.
+
+    >>> scrubbed({"url": ["redis://:hush-hush@host"], "line": 3}, ["hush-hush"])
+    {'url': ['redis://:***@host'], 'line': 3}
+    """
+    if isinstance(value, str):
+        return redact(value, hidden)
+    if isinstance(value, dict):
+        return {name: scrubbed(item, hidden) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [scrubbed(item, hidden) for item in value]
+    return value
+
+
+def _in_parent(**_: Any) -> None:
+    if not _wanted():
+        return
+    if not _installed():
+        remedy = "pip install sentry-sdk, or take SENTRY_DSN away"
+        log.warning("sentry.missing", extra={"remedy": remedy})
+        return
+    _init()
+
+
+def _in_child(**_: Any) -> None:
+    if _wanted() and _installed():
+        _init()
+
+
+def _wanted() -> bool:
+    return bool(os.environ.get("SENTRY_DSN", "").strip())
+
+
+def _installed() -> bool:
+    return importlib.util.find_spec("sentry_sdk") is not None
+
+
+def _init() -> None:
+    import sentry_sdk
+    from sentry_sdk.integrations.atexit import AtexitIntegration
+    from sentry_sdk.integrations.celery import CeleryIntegration
+    from sentry_sdk.integrations.dedupe import DedupeIntegration
+    from sentry_sdk.integrations.excepthook import ExcepthookIntegration
+    from sentry_sdk.integrations.logging import LoggingIntegration
+    from sentry_sdk.utils import BadDsn
+
+    hidden = secrets_of(os.environ)
+
+    def before_send(event: Any, hint: Any) -> Any:
+        error = (hint.get("exc_info") or (None, None))[1]
+        if getattr(error, "transient", False):  # it is tried again, by the clock at the latest
+            return None
+        return scrubbed(event, hidden)
+
+    try:
+        sentry_sdk.init(
+            dsn=os.environ["SENTRY_DSN"].strip(),
+            release=None if (number := version()) is None else f"scoreline@{number}",
+            environment=os.environ.get("ENVIRONMENT") or "production",
+            send_default_pii=False,
+            include_local_variables=False,  # rows would be among them
+            default_integrations=False,  # others would send arguments, addresses and headers along
+            auto_enabling_integrations=False,
+            integrations=[
+                AtexitIntegration(callback=lambda pending, timeout: None),
+                CeleryIntegration(propagate_traces=False),
+                DedupeIntegration(),
+                ExcepthookIntegration(),
+                LoggingIntegration(event_level=None, sentry_logs_level=None),  # what happened before, as breadcrumbs
+            ],
+            auto_session_tracking=False,
+            shutdown_timeout=_FLUSH_S,
+            before_send=before_send,
+        )
+    except BadDsn as error:
+        log.error("sentry.refused", extra={"error": f"SENTRY_DSN cannot be used: {error}"})
