@@ -12,10 +12,17 @@ import click
 from storage.errors import InvalidRequest, InvalidSettings, ScorelineError, describe
 from worker import logs
 from worker.cli import dev, doctor, jobs, metrics, models, schedule, workers
+from worker.release import version
+
+
+def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(f"scoreline, version {version() or 'unknown: the source is run as it lies there'}")
+        context.exit()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="scoreline")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show it.")
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Score batches of rows with scikit-learn models that live in object storage.

@@ -16,7 +16,7 @@ from celery.signals import celeryd_after_setup, worker_process_init
 
 from storage.errors import JobFailed, describe
 from worker.logs import redact, secrets_of
-from worker.telemetry.release import version
+from worker.release import version
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from celery.signals import (
 
 from storage.errors import describe
 from worker.logs import redact, secrets_of
-from worker.telemetry.release import version
+from worker.release import version
 
 log = logging.getLogger(__name__)
 
