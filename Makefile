@@ -17,7 +17,7 @@ demo: setup ## Score a million rows of real data on embedded services
 	@$(BIN)/scoreline demo
 
 test: setup ## Run every test, on embedded services and real worker processes
-	@$(BIN)/python -m pytest -n 2 --dist worksteal
+	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: setup ## Style, types, the direction of imports, and the files of Docker
 	@$(BIN)/ruff check .

@@ -11,7 +11,15 @@ from functools import cached_property
 from typing import Any
 
 from storage import keys
-from storage.errors import JobConflict, JobNotFound, ModelInUse, ObjectNotFound, PreconditionFailed
+from storage.errors import (
+    JobConflict,
+    JobNotFound,
+    ModelInUse,
+    ObjectNotFound,
+    PreconditionFailed,
+    RecordCorrupt,
+    describe,
+)
 from storage.ledger.redis_ledger import RedisLedger
 from storage.models.manifest import PinnedModel
 from storage.models.registry import ModelRegistry
@@ -187,11 +195,14 @@ class Client:
             time.sleep(_POLL_S)
 
     def jobs(self) -> Iterator[Status]:
-        """Yield the status of every job, oldest first."""
+        """Yield the status of every job, oldest first; one whose record is broken says so, and hides no other."""
         for info in self.buckets.main.list("jobs/"):
             match info.key.split("/"):
                 case ["jobs", job_id, "job.json"]:
-                    yield self.status(job_id)
+                    try:
+                        yield self.status(job_id)
+                    except RecordCorrupt as error:
+                        yield Status(job_id=job_id, state="failed", model="", output="", error=describe(error))
 
     def cancel(self, job_id: str) -> Status:
         """End a job now, keeping what is written; parts under way stop within one record batch.

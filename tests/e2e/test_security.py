@@ -121,7 +121,11 @@ def test_a_record_with_a_path_that_goes_up_is_named_and_not_followed(
     said = client.reconcile()["upwards"]
     assert said.startswith("failed: s3://scoreline/jobs/upwards/job.json is not what Scoreline writes there: ")
     assert "has '.' or '..' as a step" in said
-    store.delete(keys.active("upwards"))
+    # And whoever lists the jobs sees it among the others
+    (listed,) = [job for job in client.jobs() if job.job_id == "upwards"]
+    assert (listed.state, listed.error) == ("failed", said.removeprefix("failed: "))
+    for key in (keys.active("upwards"), keys.job("upwards")):
+        store.delete(key)
 
 
 def test_no_secret_is_in_any_log_or_message(own: Stack) -> None:
