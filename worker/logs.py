@@ -18,7 +18,10 @@ from pythonjsonlogger.json import JsonFormatter
 from storage.settings import Environment
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "data"}
-_SECRETS = ("R2_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "MODEL_SIGNING_KEY", "WEBHOOK_SECRET")
+_SECRETS = (
+    "R2_SECRET_ACCESS_KEY", "AWS_S3_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+    "MODEL_SIGNING_KEY", "WEBHOOK_SECRET", "SENTRY_DSN", "OTEL_EXPORTER_OTLP_HEADERS",
+)  # fmt: skip
 _URLS = ("REDIS_URL", "REDIS_TLS_URL", "CELERY_BROKER_URL")
 _SHORTEST_SECRET = 6
 """Shorter ones would blot out half of every line, and are no secrets."""

@@ -14,6 +14,8 @@ from worker import logs
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "R2_SECRET_ACCESS_KEY": "s3cr3t-of-r2",
+    "AWS_S3_SECRET_ACCESS_KEY": "s3cr3t-of-s3",
+    "AWS_SESSION_TOKEN": "s3cr3t-of-session",
     "MODEL_SIGNING_KEY": "s3cr3t-of-signing",
     "REDIS_URL": "redis://:s3cr3t%2Fof-redis@localhost:6379/0",
 }
@@ -35,7 +37,11 @@ def written(file: Path, environ: dict[str, str]) -> str:
     logs.set_up(environ, file=str(file))
     log = logging.getLogger("tasks.part")
     log.info("part.scored", extra={"job_id": "nightly 1", "part": 3, "seconds": 0.25})
-    log.warning("cannot reach %s", SETTINGS["REDIS_URL"], extra={"keys": ["s3cr3t-of-r2", "s3cr3t/of-redis"]})
+    log.warning(
+        "cannot reach %s",
+        SETTINGS["REDIS_URL"],
+        extra={"keys": ["s3cr3t-of-r2", "s3cr3t/of-redis", "s3cr3t-of-s3", "s3cr3t-of-session"]},
+    )
     try:
         raise RuntimeError("with s3cr3t-of-signing")
     except RuntimeError:
