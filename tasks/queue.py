@@ -43,12 +43,18 @@ class Queue:
         As Celery takes it.
     tls : mapping of str to object, optional
         How to make a connection to a ``rediss://`` address.
+    app : Celery, optional
+        The worker's own, whose connections are used; by default one is made.
     """
 
-    def __init__(self, broker_url: str, tls: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, broker_url: str, tls: Mapping[str, Any] | None = None, app: Celery | None = None) -> None:
         self._address = address(broker_url)
-        self._app = Celery("scoreline-client", broker=broker_url, set_as_current=False)
-        self._app.conf.update(
+        self._app = app or self._make(broker_url, tls)
+
+    @staticmethod
+    def _make(broker_url: str, tls: Mapping[str, Any] | None) -> Celery:
+        app = Celery("scoreline-client", broker=broker_url, set_as_current=False)
+        app.conf.update(
             broker_write_url=broker_url,  # the broker alone gives way to CELERY_BROKER_URL of the environment
             task_default_queue=QUEUE,
             task_ignore_result=True,
@@ -59,6 +65,7 @@ class Queue:
                 broker_url, tls, redis={"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": 10}
             ),
         )
+        return app
 
     def ping(self) -> None:
         """Raise `QueueUnavailable` where the broker does not answer."""

@@ -25,9 +25,9 @@ from storage.objects.buckets import Buckets
 from storage.settings import StorageSettings
 from tasks.client import Client
 from tasks.engine import Engine
-from tasks.queue import send_message
+from tasks.queue import Queue, send_message
 from tasks.scheduler import Scheduler
-from tasks.settings import QueueSettings, ScheduleSettings
+from tasks.settings import EventSettings, QueueSettings, ScheduleSettings
 from worker import memory, telemetry
 from worker.board import Board
 from worker.cache import ModelCache
@@ -76,8 +76,11 @@ def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
     storage, models = StorageSettings.from_env(os.environ), ModelSettings.from_env(os.environ)
     store = Buckets(storage, patient=False).main
     preloaded, largest = memory.measured(ModelRegistry(store, verify_keys=models.verify_keys), settings.preload)
+    asked = options.get("concurrency")
+    if not isinstance(asked, int) or asked < 1:  # "auto", of which Celery makes a number by the cores alone
+        asked = None
     sizing = memory.size(
-        limit_bytes=memory.limit_bytes(), cores=memory.cores(), asked=options.get("concurrency") or None,
+        limit_bytes=memory.limit_bytes(), cores=memory.cores(), asked=asked,
         preloaded_bytes=preloaded, model_bytes=largest, cache_bytes=settings.cache_bytes,
     )  # fmt: skip
     conf.worker_concurrency = sizing.processes
@@ -173,17 +176,26 @@ def engine(app: Celery) -> Engine:
     return _process.engine
 
 
-def client() -> Client:
-    """Return the client of this process, for applications that ask by message."""
+def client(app: Celery) -> Client:
+    """Return the client of this process, for the schedules and applications that ask by message.
+
+    It shares the engine's connections: small plans of Redis have few.
+    """
     if _process.client is None:
-        _process.client = Client.from_env(os.environ)
+        settings = QueueSettings.from_env(os.environ)
+        _process.client = Client(
+            Buckets.from_env(os.environ, patient=False),
+            Queue(settings.broker_url, app=app),
+            engine(app).ledger,
+            EventSettings.from_env(os.environ),
+        )
     return _process.client
 
 
-def scheduler() -> Scheduler:
+def scheduler(app: Celery) -> Scheduler:
     """Return the schedules of this process; it submits as an application does."""
     if _process.scheduler is None:
-        _process.scheduler = Scheduler(client(), ScheduleSettings.from_env(os.environ).file)
+        _process.scheduler = Scheduler(client(app), ScheduleSettings.from_env(os.environ).file)
     return _process.scheduler
 
 

@@ -108,7 +108,7 @@ def submit(self: Task[Any, Any], /, model: str, input: str, **options: Any) -> d
             raise InvalidRequest(
                 f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(_SUBMIT_OPTIONS))}"
             )
-        return lifecycle.client().submit(model, input, **options).to_dict()
+        return lifecycle.client(app).submit(model, input, **options).to_dict()
     except ScorelineError as error:
         if not error.transient or self.request.retries >= MAX_RETRIES:
             log.error("submit.refused", extra={"model": model, "input": input, "error": describe(error)})
@@ -119,7 +119,7 @@ def submit(self: Task[Any, Any], /, model: str, input: str, **options: Any) -> d
 @app.task(name="scoreline.status", ignore_result=False)
 def status(job_id: str) -> dict[str, Any]:
     """Answer an application that has nothing of ours installed how far its job is."""
-    return lifecycle.client().status(job_id).to_dict()
+    return lifecycle.client(app).status(job_id).to_dict()
 
 
 @app.task(name="scoreline.plan", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
@@ -178,7 +178,7 @@ def tell(self: Task[Any, Any], job_id: str) -> None:
     _refuse_unless_id(job_id)
     engine = lifecycle.engine(app)
     try:
-        events.notify(engine, lifecycle.client(), EventSettings.from_env(os.environ), job_id)
+        events.notify(engine, lifecycle.client(app), EventSettings.from_env(os.environ), job_id)
     except JobNotFound as error:
         log.warning("job.unknown", extra={"job_id": job_id, "error": describe(error)})
     except ScorelineError as error:
@@ -200,6 +200,6 @@ def reconcile() -> None:
 def tick() -> None:
     """Do what the schedules have due; the clock asks for it every 30 seconds."""
     lifecycle.engine(app).ledger.note_tick()
-    for name, done in lifecycle.scheduler().tick().items():
+    for name, done in lifecycle.scheduler(app).tick().items():
         if done:
             log.info("schedule.ticked", extra={"schedule": name, "done": done})

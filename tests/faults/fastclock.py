@@ -9,6 +9,8 @@ import os
 import time
 from datetime import datetime, timedelta
 
+from celery import Celery
+
 from tasks.scheduler import Scheduler
 from worker import lifecycle
 from worker.celery import app
@@ -28,8 +30,8 @@ class FastScheduler(Scheduler):
         return super().tick(now or fast_now())
 
 
-def _scheduler() -> Scheduler:
-    found = _real()
+def _scheduler(of: Celery) -> Scheduler:
+    found = _real(of)
     found.__class__ = FastScheduler
     return found
 

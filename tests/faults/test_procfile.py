@@ -81,7 +81,7 @@ def test_a_worker_of_four_processes_and_a_clock_fit_into_the_smallest_plan(rig: 
     rig.client.status(rig.submit(1).job_id)
     own = len(rig.redis.client_list())  # type: ignore[arg-type]
     rig.start_worker(4)
-    rig.start_beat()
+    rig.start_beat(TICK_SECONDS="1")
     # When every process has something to do, and the clock has the processes counted
     job = rig.submit(60)
     most = []
