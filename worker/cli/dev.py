@@ -136,7 +136,7 @@ def _run(stack: Stack, command: list[str]) -> int:
 def _until_interrupted() -> int:
     try:
         while True:
-            time.sleep(3600)
+            time.sleep(0.2)  # a signal that comes just before the sleep is only seen after it
     except KeyboardInterrupt:
         return 0
 
@@ -149,6 +149,7 @@ def _end_on_signals() -> None:
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 
 
 __all__ = ["demo", "dev"]
