@@ -87,6 +87,13 @@ def test_nothing_is_found_where_all_is_right_and_nothing_is_left_behind(case: Ca
     redis.close()
 
 
+def test_where_there_is_no_procfile_the_environment_counts(case: Case) -> None:
+    (case.folder / "Procfile").unlink()
+    case.set(REMAP_SIGTERM="SIGQUIT", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    found = examine(case.environ, only=["timeouts", "shutdown", "threads"])
+    assert [finding.severity for finding in found] == ["ok", "ok", "ok"], found
+
+
 def test_a_directory_is_held_to_the_same_contract(case: Case) -> None:
     case.set(ENVIRONMENT="development", STORE_DIR=str(case.folder / "store"), ALLOWED_BUCKETS="")
     found = examine(case.environ, only=["bucket", "time"])

@@ -60,7 +60,7 @@ def silence(setup: Setup) -> str:
     """Say since when the clock does not tick; nothing where it does."""
     since_s = setup.ledger.seconds_since_tick()
     if since_s is None:
-        return "the clock has not ticked within a day"
+        return "the clock has not ticked, or not within a day"
     if since_s > max(3 * setup.worker.tick_s, SHORTEST_SILENCE_S):
         return f"the clock ticked {since_s:,.0f} s ago"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 
 from worker import memory as sizes
 from worker.doctor.base import Finding, ok, warning
@@ -69,7 +70,7 @@ def memory(setup: Setup) -> Iterator[Finding]:
 
 def _pool(words: tuple[str, ...]) -> str:
     """Return the pool that the Procfile's line asks for."""
-    for word, following in zip(words, (*words[1:], ""), strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word in ("-P", "--pool"):
             return following
         if word.startswith("--pool="):

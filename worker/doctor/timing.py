@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from storage.errors import QueueUnavailable, ScorelineError
@@ -160,7 +161,7 @@ def _on_line(words: Sequence[str]) -> dict[str, int]:
     """Return the time limits that the Procfile's line gives the worker."""
     found = {}
     for option, name in (("--time-limit", "task_time_limit"), ("--soft-time-limit", "task_soft_time_limit")):
-        for word, following in zip(words, (*words[1:], ""), strict=True):
+        for word, following in zip_longest(words, words[1:], fillvalue=""):
             value = following if word == option else word.removeprefix(f"{option}=")
             if word.startswith(option) and value.isdigit():
                 found[name] = int(value)
