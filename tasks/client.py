@@ -24,12 +24,13 @@ from storage.ledger.redis_ledger import RedisLedger
 from storage.models.manifest import PinnedModel
 from storage.models.registry import ModelRegistry
 from storage.objects.buckets import Buckets
-from tasks.dispatch import Dispatcher, send_step
+from tasks.dispatch import Dispatcher, results, send_step
 from tasks.ending import cleared, end_job, is_complete
 from tasks.plan_file import PlanFile
 from tasks.queue import Queue
 from tasks.reconcile import reconcile
 from tasks.records import mark_active, read_job, read_outcome, read_run, seconds_since
+from tasks.rejected import Reason, reasons
 from tasks.resume import begin_run
 from tasks.settings import EventSettings, QueueSettings
 from tasks.spec import Job, JobSpec, Outcome, Status, parse_uri
@@ -203,6 +204,19 @@ class Client:
                         yield self.status(job_id)
                     except RecordCorrupt as error:
                         yield Status(job_id=job_id, state="failed", model="", output="", error=describe(error))
+
+    def rejected(self, job_id: str, *, examples: int = 3) -> list[Reason]:
+        """Return why rows of a job could not be scored, the most frequent reason first (see `tasks.rejected`).
+
+        Of a job that is under way, or has failed, what was set aside so far.
+
+        Raises
+        ------
+        JobNotFound, RecordCorrupt
+            There is none, or what is there cannot be read.
+        """
+        store, folder = results(self.buckets, read_job(self.buckets.main, job_id))
+        return reasons(store, folder, examples=examples)
 
     def cancel(self, job_id: str) -> Status:
         """End a job now, keeping what is written; parts under way stop within one record batch.

@@ -123,6 +123,37 @@ def test_help_keeps_the_lines_of_its_examples(cli: Cli, command: tuple[str, ...]
         assert "Try it with nothing installed but this:   scoreline demo\n" in shown.stdout
 
 
+def test_why_rows_were_rejected_is_told_by_reason_with_examples(
+    worker: Stack, cli: Cli, client: Client, models: ModelStorageManager, put_table: Callable[..., str]
+) -> None:
+    # Given two files with rows that no model takes, in two ways, and columns with names of ours
+    models.publish("strict", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]))
+    frame = pd.DataFrame({"id": np.arange(500), "x": np.arange(500.0), "row": "theirs", "source": 7})
+    frame.loc[[3, 17], "x"] = np.nan
+    frame.loc[20, "x"] = np.inf
+    put_table("in/strict/a.parquet", frame)
+    uri = put_table("in/strict/b.parquet", frame).rpartition("/")[0] + "/"
+    job = cli("submit", "strict", uri, "--max-rejected", "5%", "--watch").stdout.split()[0]
+    # When somebody asks why
+    said = cli("rejected", job, "--examples", "1")
+    # Then each reason is told with its number, its objects and a row as it came
+    assert said.returncode == 0, said.stderr
+    lines = said.stdout.splitlines()
+    assert lines[0] == f"{job}: 6 rejected, 994 scored, of 1,000 rows; partial"
+    assert lines[2].startswith("4 rows  predict  ValueError: Input X contains NaN.")
+    assert f"  2 of {uri}a.parquet" in lines
+    assert any(line.startswith("  row 3 of a.parquet: ValueError: Input X contains NaN") for line in lines)
+    shown = [json.loads(line) for line in lines if line.startswith("    {")]
+    assert shown[0] == {"id": 3, "x": None, "row": "theirs", "source": 7}
+    assert any(line.startswith("2 rows  predict  ValueError: Input X contains infinity") for line in lines)
+    reasons = json.loads(cli("rejected", job, "--json").stdout)
+    assert [(reason["rows"], len(reason["examples"])) for reason in reasons] == [(4, 3), (2, 2)]
+    # And where there is nothing to tell, or nobody to ask, that is said
+    none = cli("submit", "strict", put_table("in/sound.parquet", frame[30:40]), "--watch").stdout.split()[0]
+    assert cli("rejected", none).stdout == f"{none}: 0 rejected, 10 scored, of 10 rows; succeeded\n"
+    assert "no job 'nobody'" in cli("rejected", "nobody").stderr
+
+
 def test_the_budget_alone_decides_how_many_rows_may_be_rejected(
     worker: Stack, cli: Cli, models: ModelStorageManager, put_table: Callable[..., str]
 ) -> None:
