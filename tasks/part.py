@@ -24,6 +24,7 @@ from storage.errors import (
     StoreUnavailable,
     describe,
 )
+from storage.models.describe import libraries
 from storage.models.manifest import digest
 from storage.objects.base import ObjectStore, exists
 from storage.tables import parquet
@@ -168,6 +169,7 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
         "scoreline.job_id": job.spec.job_id, "scoreline.part": str(part), "scoreline.model": job.model.name,
         "scoreline.model_version": job.model.version, "scoreline.manifest_sha256": job.model.manifest_sha256,
         "scoreline.scored_at": job.submitted,
+        "scoreline.libraries": json.dumps(libraries() | {"pyarrow": pa.__version__}, sort_keys=True),
         "scoreline.source": json.dumps([[s.key, s.etag, s.first_row, s.rows] for s in planned.slices]),
     }  # fmt: skip
     receipt = {

@@ -16,8 +16,10 @@ import duckdb
 import joblib
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sklearn
 from sklearn.linear_model import LinearRegression
 
 from storage import keys
@@ -80,6 +82,8 @@ def test_a_job_scores_every_row_once_in_order_to_the_last_bit(
     for file in files:
         footer = pq.read_schema(file).metadata
         assert footer[b"scoreline.model_version"] == manifest.version.encode()
+        scored_by = json.loads(footer[b"scoreline.libraries"])
+        assert (scored_by["scikit-learn"], scored_by["pyarrow"]) == (sklearn.__version__, pa.__version__)
         assert footer[b"scoreline.job_id"] == done.job_id.encode()
     # And the manifest accounts for each row, with nothing listed that is missing
     folder = parse_uri(done.output)[1]
