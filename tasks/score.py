@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from storage.errors import InputError, ScoringError
 from storage.models.bundle import Bundle
+from tasks.methods import call, choose
 
 _ROW_FAULTS = (ValueError, TypeError, ArithmeticError, LookupError)
 
@@ -49,7 +50,7 @@ def score_batch(
     keep : sequence of str
         Columns to carry over.
     method : str, optional
-        ``predict`` or ``predict_proba``; both by default, as far as the model has them.
+        One of `METHODS`; by default what `tasks.methods.choose` says.
     max_rejected : int, optional
         Rows after which looking for more is idle: the job is over its budget. A rejected row of a 64k batch costs some
         17 calls of the estimator.
@@ -108,29 +109,16 @@ def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:
     Returns
     -------
     dict of str to ndarray, shape (n_rows,)
-        ``prediction`` and ``proba_<class>``, in front of each ``<model>_`` where the bundle has several.
+        As `tasks.methods` names them, in front of each ``<model>_`` where the bundle has several.
     """
     x = bundle.prepare(x)
     columns: dict[str, Any] = {}
     for name, model in bundle.models.items():
         prefix = "" if len(bundle.models) == 1 else f"{name}_"
         offered = bundle.manifest.outputs[name]
-        chosen = [m for m in offered.methods if method in (None, m)]
-        if not chosen:
-            raise ScoringError(f"model {name!r} has no {method}: it offers {', '.join(offered.methods)}")
-        if "predict" in chosen:
-            predicted = np.asarray(model.predict(x))
-            if bundle.label_encoder is not None and offered.classes is not None:
-                predicted = bundle.label_encoder.inverse_transform(predicted)
-            if predicted.ndim == 1:
-                columns[f"{prefix}prediction"] = predicted
-            else:
-                columns |= {f"{prefix}prediction_{number}": column for number, column in enumerate(predicted.T)}
-        if "predict_proba" in chosen and offered.classes is not None:
-            probabilities = np.asarray(model.predict_proba(x))
-            columns |= {
-                f"{prefix}proba_{label}": column for label, column in zip(offered.classes, probabilities.T, strict=True)
-            }
+        for chosen in choose(name, offered, method):
+            found = call(model, chosen, x, offered, bundle.label_encoder)
+            columns |= {f"{prefix}{column}": values for column, values in found.items()}
     return columns
 
 

@@ -66,7 +66,7 @@ class JobSpec:
     output: str
     """A prefix that ends in ``/``; results go below ``job_id=<job id>/``."""
     method: str | None = None
-    """``predict`` or ``predict_proba``; by default all that the model has of them."""
+    """One of `METHODS`; by default what is usual for the estimator."""
     keep: str = "all"
     """Input columns to carry into the results: ``all`` that are not features, ``none``, or names with commas."""
     features: tuple[str, ...] | None = None

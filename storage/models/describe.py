@@ -54,6 +54,8 @@ def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
     if not methods:
         raise InvalidRequest(f"{type(model).__name__} has none of {', '.join(METHODS)}: it cannot score")
     classes = getattr(model, "classes_", None)
+    if isinstance(classes, list):  # several targets, each with classes of its own: labels alone can be told apart
+        classes, methods = None, tuple(name for name in methods if not name.startswith("predict_"))
     if classes is not None and label_encoder is not None:
         try:
             classes = label_encoder.inverse_transform(classes)

@@ -17,7 +17,7 @@ CHUNK_BYTES = 4 << 20
 """Bytes verified at a time: large enough that requests to object storage are few, small enough that several
 chunks in memory do not matter beside a model."""
 
-METHODS = ("predict", "predict_proba")
+METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")
 """Methods of an estimator that score."""
 
 Role = Literal["model", "preprocessor", "label_encoder"]
@@ -62,7 +62,7 @@ class Outputs:
     kind: str
     """``classifier``, ``regressor``, or the estimator's own type."""
     methods: tuple[str, ...]
-    """Of ``predict`` and ``predict_proba``, those it has."""
+    """Of `METHODS`, those it has."""
     classes: tuple[Any, ...] | None
     """Labels as users read them, in the order of the probability columns."""
 

@@ -52,5 +52,8 @@ def test_nothing_outlives_dev_however_it_ends(tmp_path: Path, number: signal.Sig
         assert dev.stdout.readline().startswith(b"export ")
         assert len(services(str(tmp_path))) >= 5  # dev, Valkey, the S3 server, worker and its child
         dev.send_signal(number)
-        dev.wait(40)
+        try:
+            dev.wait(40)
+        finally:
+            dev.kill()
     assert wait_until_none(str(tmp_path)) == []

@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from sklearn.linear_model import LinearRegression
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.ensemble import IsolationForest, RandomForestClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neighbors import KernelDensity
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
 
 from storage.errors import InputError, ScoringError
 from storage.models.bundle import Bundle
@@ -73,3 +79,66 @@ def test_columns_come_in_the_order_of_the_model() -> None:
 def test_float32_stays_float32() -> None:
     x = to_features(pa.record_batch({"a": pa.array([1.5], pa.float32())}), ["a"], named=False)
     assert x.dtype == np.float32
+
+
+X = np.random.default_rng(0).normal(size=(60, 3))
+ENCODED = [f"x{column}_{value}" for column in range(3) for value in sorted(X[:2, column])]
+THREE = np.repeat(["a", "b", "c"], 20)
+
+
+def columns_of(model: Any, method: str | None = None) -> dict[str, Any]:
+    rows = batch(x=X[:, 0], y=X[:, 1], z=X[:, 2])
+    done = score_batch(bundle(model), rows, features=["x", "y", "z"], keep=[], method=method)
+    assert done.rejected == {}
+    return {name: done.table[name].to_numpy() for name in done.table.column_names}
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        (LogisticRegression().fit(X, THREE), ["prediction", "proba_a", "proba_b", "proba_c"]),
+        (LinearSVC().fit(X, THREE), ["prediction"]),
+        (LinearRegression().fit(X, X[:, :2]), ["prediction_0", "prediction_1"]),
+        (RandomForestClassifier(3, random_state=0).fit(X, X[:, :2] > 0), ["prediction_0", "prediction_1"]),
+        (IsolationForest(n_estimators=5, random_state=0).fit(X), ["prediction", "decision"]),
+        (KMeans(2, n_init=1, random_state=0).fit(X), ["prediction"]),
+        (PCA(2).fit(X), ["pca0", "pca1"]),
+        (KernelDensity().fit(X), ["score"]),
+    ],
+    ids=lambda item: type(item).__name__ if not isinstance(item, list) else "",
+)
+def test_without_a_method_an_estimator_does_what_is_usual_for_it(model: Any, names: list[str]) -> None:
+    assert list(columns_of(model)) == names
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "names"),
+    [
+        (LogisticRegression().fit(X, THREE), "predict_log_proba", ["log_proba_a", "log_proba_b", "log_proba_c"]),
+        (LogisticRegression().fit(X, THREE), "decision_function", ["decision_a", "decision_b", "decision_c"]),
+        (LinearSVC().fit(X, THREE == "a"), "decision_function", ["decision"]),
+        (IsolationForest(n_estimators=5, random_state=0).fit(X), "score_samples", ["score"]),
+        (KMeans(2, n_init=1, random_state=0).fit(X), "transform", ["kmeans0", "kmeans1"]),
+        (StandardScaler().set_output(transform="pandas").fit(X), "transform", ["x0", "x1", "x2"]),
+        (FunctionTransformer(np.exp), "transform", ["transform_0", "transform_1", "transform_2"]),
+        (OneHotEncoder(handle_unknown="ignore").fit(X[:2]), "transform", ENCODED),
+    ],
+    ids=lambda item: type(item).__name__ if not isinstance(item, (list, str)) else None,
+)
+def test_a_method_that_is_asked_for_gives_what_the_estimator_gives(model: Any, method: str, names: list[str]) -> None:
+    found = columns_of(model, method)
+    expected = getattr(model, method)(X)
+    expected = expected.toarray() if hasattr(expected, "toarray") else np.asarray(expected)
+    assert list(found) == names
+    assert np.array_equal(np.column_stack(list(found.values())), expected.reshape(len(X), -1))
+
+
+def test_a_method_that_a_model_does_not_have_is_refused_with_those_it_has() -> None:
+    with pytest.raises(ScoringError, match="has no predict_proba: it offers predict, decision_function"):
+        columns_of(LinearSVC().fit(X, THREE), "predict_proba")
+
+
+def test_more_columns_than_a_table_has_are_refused() -> None:
+    wide = FunctionTransformer(lambda x: np.zeros((len(x), 10_001)))
+    with pytest.raises(ScoringError, match="transform gives 10,001 columns"):
+        columns_of(wide, "transform")

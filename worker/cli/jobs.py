@@ -24,7 +24,7 @@ EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4}
 @click.argument("model")
 @click.argument("input")
 @click.option("--output", metavar="URI", help="Prefix of the results, s3://bucket/prefix/. [results/<model>/]")
-@click.option("--method", type=click.Choice(METHODS), help="Only this method. [all that the model has]")
+@click.option("--method", type=click.Choice(METHODS), help="Only this method. [what is usual for the estimator]")
 @click.option("--keep", default="all", show_default=True, metavar="all|none|A,B", help="Input columns to carry over.")
 @click.option("--features", metavar="A,B", help="Columns to score, for a model fitted without column names.")
 @click.option("--job-id", metavar="ID", help="The same id twice is one job. [made from the time]")
