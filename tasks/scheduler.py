@@ -113,8 +113,16 @@ class Scheduler:
         return report
 
     def ask(self, schedule: Schedule, slots: list[datetime], now: datetime | None = None) -> list[str]:
-        """Have slots run that nobody is waiting for: once each, whatever ran before; returns what was done."""
+        """Have slots run that nobody is waiting for: once each, whatever ran before; returns what was done.
+
+        Raises
+        ------
+        InvalidRequest
+            A slot is still to come: its job would be there, and what it is for would not.
+        """
         now = now or datetime.now(UTC)
+        if early := [slot for slot in slots if slot > now]:
+            raise InvalidRequest(f"{early[0].isoformat()} is still to come: {schedule.name!r} will run then by itself")
         wanted = [slot.astimezone(UTC).isoformat() for slot in slots if not self._exists(schedule, slot)]
         for _ in range(_ROUNDS):
             state, etag = self._state(schedule, now)
@@ -122,7 +130,8 @@ class Scheduler:
             asked = (*state.asked, *(slot for slot in wanted if slot not in known))
             if self._swap(schedule, replace(state, asked=asked), etag):
                 break
-        return [f"asked for {len(wanted)} of {len(slots)}; the others have a job", *self._tick(schedule, now)]
+        others = "; the others have a job" if len(wanted) < len(slots) else ""
+        return [f"asked for {len(wanted)} of {len(slots)}{others}", *self._tick(schedule, now)]
 
     def rows(self, now: datetime | None = None) -> list[Row]:
         """Return what there is to say of each schedule."""

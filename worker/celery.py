@@ -14,6 +14,7 @@ from celery import Celery
 from celery.signals import celeryd_init, setup_logging
 from kombu import Queue
 
+from storage.errors import InvalidSettings
 from tasks.queue import CLOCK_QUEUE, QUEUE, broker_settings
 from tasks.settings import QueueSettings
 from worker import (
@@ -98,4 +99,7 @@ def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
     """Load the tasks, and settle what fits into memory: the last moment before a worker reads its settings."""
     from worker import lifecycle, shells  # noqa: F401  # late: see above
 
-    lifecycle.fit_into_memory(conf, options)
+    try:
+        lifecycle.fit_into_memory(conf, options)
+    except InvalidSettings as error:  # else Celery would log it, and fail message after message
+        raise SystemExit(f"error: {error}") from None

@@ -72,6 +72,11 @@ def test_a_release_is_let_through_or_not(rig: Rig) -> None:
     assert "no bucket 'no-such-bucket'" in rig.logs()
 
 
+def test_a_worker_without_its_settings_does_not_start(rig: Rig) -> None:
+    assert start(rig, "worker", R2_BUCKET="").wait(60) == 1
+    assert "error: invalid settings: R2_BUCKET is not set" in rig.logs()
+
+
 def test_a_worker_of_four_processes_and_a_clock_fit_into_the_smallest_plan(rig: Rig) -> None:
     def connections() -> int:
         return len(rig.redis.client_list()) - own  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -95,19 +95,25 @@ def run(name: str, at: str) -> None:
     """Run schedule NAME for one slot, whether it is due or not; a slot that has a job has it already."""
     scheduler = _scheduler()
     item = scheduler.get(name)
-    _report(scheduler.ask(item, [_time(item, at)]))
+    slot = _time(item, at)
+    if not item.between(slot, slot):
+        near = " and ".join(f"{moment:%Y-%m-%dT%H:%M}" for moment in (item.preceding(slot), item.following(slot)))
+        raise InvalidRequest(f"{at} is no slot of {name!r} (cron {item.cron!r}, {item.zone}): around it are {near}")
+    _report(scheduler.ask(item, [slot]))
 
 
 @schedule.command()
 @click.argument("name")
 @click.option("--from", "start", required=True, metavar="TIME", help="First slot.")
-@click.option("--to", "stop", required=True, metavar="TIME", help="Last slot, included.")
+@click.option("--to", "stop", required=True, metavar="TIME", help="Last slot, included; a day is all of it.")
 @click.option("--dry-run", is_flag=True, help="Only show the slots.")
 def backfill(name: str, start: str, stop: str, dry_run: bool) -> None:
     """Run schedule NAME for every slot of a time, one after another; those that have a job are left out."""
     scheduler = _scheduler()
     item = scheduler.get(name)
     first, last = _time(item, start), _time(item, stop)
+    if len(stop) == len("2026-11-25"):
+        last += timedelta(days=1, microseconds=-1)
     if first > last:
         raise InvalidRequest(f"--from {start} is after --to {stop}")
     slots = item.between(first, last)
@@ -133,6 +139,7 @@ def _time(item: Schedule, text: str) -> datetime:
 def _report(done: list[str]) -> None:
     for line in done:
         click.echo(line)
+    sys.exit(any(line.startswith("refused") for line in done))
 
 
 def _plain(row: Any) -> dict[str, Any]:
