@@ -4,6 +4,7 @@
 
     ScorelineError
     ├── InvalidSettings            the environment is wrong
+    ├── PackageMissing             what was asked for needs a package that is not installed
     ├── InvalidRequest             what the user asked for cannot be done as asked
     │   ├── InvalidURI
     │   ├── BucketNotAllowed
@@ -41,7 +42,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 
 class ScorelineError(Exception):
@@ -61,6 +63,10 @@ class InvalidSettings(ScorelineError):
     def of(cls, faults: Sequence[str]) -> InvalidSettings:
         """One error for all `faults`, in their order."""
         return cls("invalid settings: " + "; ".join(faults))
+
+
+class PackageMissing(ScorelineError):
+    """What was asked for needs a package that is not installed."""
 
 
 class InvalidRequest(ScorelineError):
@@ -201,6 +207,15 @@ class QueueUnavailable(ScorelineError):
     """The broker cannot be reached."""
 
     transient = True
+
+
+@contextlib.contextmanager
+def needing(what: str) -> Iterator[None]:
+    """Say how to install it where the block imports something of a worker that is not here; raises `PackageMissing`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise PackageMissing(f"{what} needs {error.name!r}: pip install -r ml-requirements.txt") from error
 
 
 def describe(error: BaseException) -> str:

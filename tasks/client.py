@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storage import keys
 from storage.errors import (
@@ -19,6 +19,7 @@ from storage.errors import (
     PreconditionFailed,
     RecordCorrupt,
     describe,
+    needing,
 )
 from storage.ledger.redis_ledger import RedisLedger
 from storage.models.manifest import PinnedModel
@@ -30,11 +31,13 @@ from tasks.plan_file import PlanFile
 from tasks.queue import Queue
 from tasks.reconcile import reconcile
 from tasks.records import mark_active, read_job, read_outcome, read_run, seconds_since
-from tasks.rejected import Reason, reasons
 from tasks.resume import begin_run
 from tasks.settings import EventSettings, QueueSettings
 from tasks.spec import Job, JobSpec, Outcome, Status, parse_uri
 from tasks.webhook import check_target
+
+if TYPE_CHECKING:
+    from tasks.rejected import RejectedRows
 
 _POLL_S = 0.25
 
@@ -205,19 +208,6 @@ class Client:
                     except RecordCorrupt as error:
                         yield Status(job_id=job_id, state="failed", model="", output="", error=describe(error))
 
-    def rejected(self, job_id: str, *, examples: int = 3) -> list[Reason]:
-        """Return why rows of a job could not be scored, the most frequent reason first (see `tasks.rejected`).
-
-        Of a job that is under way, or has failed, what was set aside so far.
-
-        Raises
-        ------
-        JobNotFound, RecordCorrupt
-            There is none, or what is there cannot be read.
-        """
-        store, folder = results(self.buckets, read_job(self.buckets.main, job_id))
-        return reasons(store, folder, examples=examples)
-
     def cancel(self, job_id: str) -> Status:
         """End a job now, keeping what is written; parts under way stop within one record batch.
 
@@ -262,6 +252,38 @@ class Client:
         self.ledger.ping()
         begin_run(self._dispatcher, job_id, max_rejected)
         return self.status(job_id)
+
+    def rejected(self, job_id: str, *, examples: int = 3) -> RejectedRows:
+        """Say why rows of a job were rejected; of one that is under way, those of the parts that are done.
+
+        Memory is bounded, however many there are. Needs pyarrow, of ml-requirements.txt.
+
+        Parameters
+        ----------
+        job_id : str
+            Its rejected rows are read where they lie.
+        examples : int
+            Rows to return of each reason.
+
+        Raises
+        ------
+        JobNotFound
+            There is none.
+        PackageMissing
+            pyarrow is not installed.
+        StoreUnavailable
+            Transient: try again.
+        """
+        with needing("what reads rejected rows"):
+            from tasks.rejected import Tally, count_rejected
+        job, state = read_job(self.buckets.main, job_id), self.status(job_id).state
+        try:
+            columns = PlanFile(self.buckets.main, job_id).columns
+        except ObjectNotFound:  # not planned yet, or not to be planned
+            return Tally((), 0).report(job_id, state)
+        tally = Tally((*columns.features, *columns.keep), examples)
+        count_rejected(*results(self.buckets, job), tally)
+        return tally.report(job_id, state)
 
     def reconcile(self) -> dict[str, str]:
         """Do for every job under way what is due: rebuild a lost ledger, dispatch what got lost, finalize.

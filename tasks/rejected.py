@@ -1,100 +1,199 @@
-"""Why rows of a job could not be scored: counts by reason, with examples, out of its ``_rejected/`` objects."""
+"""Why the rows of a job were rejected: counted by reason, a batch in memory at a time."""
 
 from __future__ import annotations
 
-import io
+import functools
+import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from storage import keys
-from storage.errors import RecordCorrupt, ScorelineError
-from storage.objects.base import ObjectStore
+import pyarrow as pa
 
-_VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|(?<![\w.])[-+]?\d[\w.+-]*")
-_OURS = 4
-"""Columns that Scoreline adds at the end: source, row, stage, message."""
-MAX_REASONS = 1_000
-OTHER = "(other reasons)"
+from storage import keys
+from storage.errors import ObjectNotFound
+from storage.objects.base import ObjectInfo, ObjectStore
+from storage.tables.parquet import ParquetReader
+from tasks.set_aside import note_columns
+
+MAX_REASONS = 500
+MAX_SOURCES = 50
+"""Reasons, and objects with rows of one reason, that are told apart: the rest are counted as `OTHER`."""
+MAX_MESSAGE = 500
+"""Characters of a message: the rest of a long one would be a value."""
+OTHER = "(others)"
+_BATCH_ROWS = 8_192
+
+_GAP = "…"
+_VALUES = re.compile(
+    r"""(?<!\w)'(?:[^'\\]|\\.)*'(?!\w) | "(?:[^"\\]|\\.)*"  # a text in quotes, and no apostrophe
+    | \b0x[0-9a-f]+\b
+    | \b\d{4}-\d\d-\d\d(?:[T ][\d:.]+)?(?:Z|[+-]\d\d:?\d\d)?
+    | (?<![\w.])[-+]?(?:\d[\d_,]*)?\.?\d+(?:e[-+]?\d+)?(?!\w)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_SERIES = re.compile(rf"{_GAP}(?:,?\s+{_GAP})+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A rejected row."""
+
+    source: str
+    row: int
+    """Number within the object, from 0."""
+    message: str
+    columns: Mapping[str, Any]
+    """As the input has them; what JSON has no form for is text."""
 
 
 @dataclass(kw_only=True)
 class Reason:
-    """Rows that could not be scored for the same reason."""
+    """Rows that were rejected for the same thing."""
 
     stage: str
+    column: str
+    """The column at fault, where it is known."""
     message: str
-    """Without the values that differ from row to row."""
+    """With a gap where the values differ from row to row."""
     rows: int = 0
     sources: dict[str, int] = field(default_factory=dict)
-    """Rows by input object."""
-    examples: list[dict[str, Any]] = field(default_factory=list)
-    """``source``, ``row``, ``message``, and ``columns``: the row as it came."""
+    """Rows by input object; beyond `MAX_SOURCES`, the rest are counted together."""
+    examples: list[Example] = field(default_factory=list)
 
 
-def reasons(store: ObjectStore, folder: str, *, examples: int = 3) -> list[Reason]:
-    """Read the rejected rows below a job's results; an object is in memory at a time.
+@dataclass(frozen=True, kw_only=True)
+class RejectedRows:
+    """What was rejected of a job."""
+
+    job_id: str
+    state: str
+    rows: int
+    reasons: tuple[Reason, ...]
+    stages: Mapping[str, int]
+    columns: Mapping[str, int]
+    """Rows by the column at fault, where it is known."""
+    sources: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``scoreline rejected --json`` prints."""
+        return asdict(self)
+
+
+@functools.lru_cache(4_096)
+def normalised(message: str) -> str:
+    """Return a message without the values in it, so that rows rejected for the same thing have the same.
+
+    >>> normalised("ValueError: could not convert string to float: 'n/a'")
+    'ValueError: could not convert string to float: …'
+    >>> normalised("ValueError: X2 is -1.5e3, float64 can't hold ['a', 'b'] of row 1,207")
+    "ValueError: X2 is …, float64 can't hold […] of row …"
+    """
+    return _SERIES.sub(_GAP, _VALUES.sub(_GAP, message[:MAX_MESSAGE]))
+
+
+class Tally:
+    """Counts rejected rows; its size does not grow with their number.
 
     Parameters
     ----------
-    folder : str
-        Of the results.
+    own : sequence of str
+        Columns of the input that the job read.
     examples : int
-        Rows to show of each reason, the first ones.
-
-    Returns
-    -------
-    list of Reason
-        The most frequent first. Beyond `MAX_REASONS` of them, the rest are counted together.
-
-    Raises
-    ------
-    ScorelineError
-        pyarrow is not installed.
-    RecordCorrupt
-        An object is not what Scoreline writes.
+        Rows to keep of each reason.
     """
-    found: dict[tuple[str, str], Reason] = {}
-    for row, columns in _rows(store, folder):
-        key = (row["stage"], normalised(row["message"]))
-        if key not in found and len(found) >= MAX_REASONS:
-            key = ("", OTHER)
-        reason = found.setdefault(key, Reason(stage=key[0], message=key[1]))
-        reason.rows += 1
-        reason.sources[row["source"]] = reason.sources.get(row["source"], 0) + 1
-        if len(reason.examples) < examples:
-            shown = {name: row[name] for name in ("source", "row", "message")}
-            reason.examples.append(shown | {"columns": columns})
-    return sorted(found.values(), key=lambda reason: -reason.rows)
+
+    def __init__(self, own: tuple[str, ...], examples: int) -> None:
+        self._notes = note_columns(own)
+        self._examples = examples
+        self.rows = 0
+        self._reasons: dict[tuple[str, str, str], Reason] = {}
+        self._stages: dict[str, int] = {}
+        self._columns: dict[str, int] = {}
+        self._sources: dict[str, int] = {}
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count a batch of an object of rejected rows."""
+        notes = {
+            note: batch.column(name).to_pylist() if name in batch.schema.names else [None] * batch.num_rows
+            for note, name in self._notes.items()
+        }
+        for number, (source, row, stage, column, message) in enumerate(zip(*notes.values(), strict=True)):
+            self.rows += 1
+            for counts, name in (self._stages, stage), (self._columns, column), (self._sources, source):
+                _count(counts, name, MAX_REASONS)
+            reason = self._reason(stage or "", column or "", message or "")
+            reason.rows += 1
+            _count(reason.sources, source, MAX_SOURCES)
+            if len(reason.examples) < self._examples:
+                reason.examples.append(
+                    Example(source=source, row=row, message=message, columns=self._own(batch, number))
+                )
+
+    def report(self, job_id: str, state: str) -> RejectedRows:
+        """Return what was counted, the most frequent first."""
+        for reason in self._reasons.values():
+            reason.sources = _most(reason.sources)
+        return RejectedRows(
+            job_id=job_id, state=state, rows=self.rows, stages=_most(self._stages), columns=_most(self._columns),
+            sources=_most(self._sources), reasons=tuple(sorted(self._reasons.values(), key=lambda r: -r.rows)),
+        )  # fmt: skip
+
+    def _reason(self, stage: str, column: str, message: str) -> Reason:
+        key = (stage, column, normalised(message))
+        if key not in self._reasons and len(self._reasons) >= MAX_REASONS:
+            key = ("", "", OTHER)
+        return self._reasons.setdefault(key, Reason(stage=key[0], column=key[1], message=key[2]))
+
+    def _own(self, batch: pa.RecordBatch, number: int) -> dict[str, Any]:
+        (row,) = batch.slice(number, 1).to_pylist()
+        return {name: _plain(value) for name, value in row.items() if name not in self._notes.values()}
 
 
-def normalised(message: str) -> str:
-    """Put a sign for each value, so that messages of the same kind are the same.
+def count_rejected(store: ObjectStore, folder: str, tally: Tally) -> None:
+    """Count what was rejected of the job whose results are in `folder`, as far as it is committed."""
+    tables = ParquetReader()
+    for info in committed(store, folder):
+        footer = tables.footer(store, info.key, info.size, info.etag)
+        for batch in tables.read_batches(
+            store, info.key, info.size, info.etag, row_groups=range(len(footer.group_rows)),
+            columns=footer.schema.names, batch_rows=_BATCH_ROWS,
+        ):  # fmt: skip
+            tally.add(batch)
 
-    >>> normalised("ValueError: could not convert string to float: 'n/a' (row 12, x is 1.5e-3)")
-    'ValueError: could not convert string to float: … (row …, x is …)'
-    """
-    return _VALUES.sub("…", message)
 
-
-def _rows(store: ObjectStore, folder: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield what Scoreline says of each row, and the row as it came."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise ScorelineError("reading rejected rows needs pyarrow: pip install -r ml-requirements.txt") from error
-    for info in store.list(keys.rejected_folder(folder)):
+def committed(store: ObjectStore, folder: str) -> Iterator[ObjectInfo]:
+    """Yield the objects of rejected rows of a job, but for those of a part that died before its commit."""
+    aside = keys.rejected_folder(folder)
+    for info in store.list(aside):
         try:
-            file = pq.ParquetFile(io.BytesIO(store.get(info.key).data))
-            names = file.schema_arrow.names
-            if len(names) < _OURS:
-                raise RecordCorrupt(f"{store.uri(info.key)} is not what Scoreline writes there: it has {names}")
-            for batch in file.iter_batches():
-                # By position: their names have a `_` before them where the input had such columns itself.
-                told = pa.table(batch.columns[-_OURS:], names=["source", "row", "stage", "message"]).to_pylist()
-                came = batch.select(names[:-_OURS]).to_pylist()
-                yield from zip(told, came, strict=True)
-        except (pa.ArrowException, OSError) as error:
-            raise RecordCorrupt(f"{store.uri(info.key)} is not what Scoreline writes there: {error}") from error
+            receipt = store.head(folder + info.key.removeprefix(aside)).metadata
+        except ObjectNotFound:
+            continue
+        if receipt.get("rejected") != "0":
+            yield info
+
+
+def _count(counts: dict[str, int], name: str | None, most: int) -> None:
+    if name:
+        if name not in counts and len(counts) >= most:
+            name = OTHER
+        counts[name] = counts.get(name, 0) + 1
+
+
+def _most(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case float() if not math.isfinite(value):
+            return str(value)
+        case None | bool() | int() | float() | str():
+            return value
+    return str(value)

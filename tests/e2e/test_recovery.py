@@ -146,7 +146,7 @@ def test_why_rows_were_rejected_is_told_by_reason_with_examples(
     shown = [json.loads(line) for line in lines if line.startswith("    {")]
     assert shown[0] == {"id": 3, "x": None, "row": "theirs", "source": 7}
     assert any(line.startswith("2 rows  predict  ValueError: Input X contains infinity") for line in lines)
-    reasons = json.loads(cli("rejected", job, "--json").stdout)
+    reasons = json.loads(cli("rejected", job, "--json").stdout)["reasons"]
     assert [(reason["rows"], len(reason["examples"])) for reason in reasons] == [(4, 3), (2, 2)]
     # And where there is nothing to tell, or nobody to ask, that is said
     none = cli("submit", "strict", put_table("in/sound.parquet", frame[30:40]), "--watch").stdout.split()[0]

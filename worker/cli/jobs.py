@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import click
 from rich.console import Console
@@ -117,34 +116,6 @@ def reconcile() -> None:
         click.echo(f"{job_id}: {done}")
     click.echo(f"jobs under way: {len(report)}", err=True)
     sys.exit(any(done.startswith("failed") for done in report.values()))
-
-
-@click.command()
-@click.argument("job")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option(
-    "--examples", default=3, show_default=True, type=click.IntRange(0), metavar="N", help="Rows of each reason."
-)
-def rejected(job: str, as_json: bool, examples: int) -> None:
-    """Show why rows of JOB could not be scored: counts by reason, with examples.
-
-    The rows themselves are Parquet, in the folder _rejected/ of the results. Of a job that is under way or has failed,
-    these are what was set aside so far. Needs ml-requirements.txt.
-    """
-    client = Client.from_env()
-    now, found = client.status(job), client.rejected(job, examples=examples)
-    if as_json:
-        click.echo(json.dumps([asdict(reason) for reason in found], indent=1, default=str))
-        return
-    count = sum(reason.rows for reason in found)
-    click.echo(f"{job}: {count:,} rejected, {now.rows:,} scored, of {now.total_rows:,} rows; {now.state}")
-    for reason in found:
-        click.echo(f"\n{reason.rows:,} rows  {reason.stage}  {reason.message}")
-        for source, rows in sorted(reason.sources.items(), key=lambda item: -item[1])[:3]:
-            click.echo(f"  {rows:,} of {source}")
-        for example in reason.examples:
-            click.echo(f"  row {example['row']} of {example['source'].rpartition('/')[2]}: {example['message']}")
-            click.echo(f"    {json.dumps(example['columns'], default=str, ensure_ascii=False)}")
 
 
 @click.command()

@@ -11,7 +11,7 @@ import click
 
 from storage.errors import InvalidRequest, InvalidSettings, ScorelineError, describe
 from worker import logs
-from worker.cli import dev, doctor, jobs, metrics, models, schedule, workers
+from worker.cli import dev, doctor, jobs, metrics, models, rejected, schedule, workers
 from worker.release import version
 
 
@@ -43,7 +43,7 @@ cli.add_command(jobs.submit)
 cli.add_command(jobs.status)
 cli.add_command(jobs.watch)
 cli.add_command(jobs.jobs)
-cli.add_command(jobs.rejected)
+cli.add_command(rejected.rejected)
 cli.add_command(jobs.cancel)
 cli.add_command(jobs.resume)
 cli.add_command(jobs.reconcile)
