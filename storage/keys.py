@@ -8,6 +8,7 @@ from storage.errors import InvalidRequest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")
+_RECORDS = re.compile(r"jobs/(?P<job_id>[^/]+)/records-(?P<sha256>[0-9a-f]{64})\.parquet")
 
 JOBS_ACTIVE = "jobs/active/"
 MODELS = "models/"
@@ -78,6 +79,31 @@ def alias(name: str, alias: str) -> str:
 def job(job_id: str) -> str:
     """Spec and pinned model of a job."""
     return f"jobs/{check_name('job id', job_id)}/job.json"
+
+
+def records(job_id: str, sha256: str) -> str:
+    """Return the key of the records that a job was submitted with, named for what is in them."""
+    return f"jobs/{check_name('job id', job_id)}/records-{sha256}.jsonl.gz"
+
+
+def records_table(job_id: str, sha256: str) -> str:
+    """Return the key of the same records as Parquet, which is that job's input."""
+    return f"jobs/{check_name('job id', job_id)}/records-{sha256}.parquet"
+
+
+def records_named(job_id: str, key: str) -> str | None:
+    """Return the digest in the key of a job's records as Parquet; None where it is another key.
+
+    >>> records_named("a", records_table("a", "f" * 64)) == "f" * 64, records_named("b", records_table("a", "f" * 64))
+    (True, None)
+    """
+    match = _RECORDS.fullmatch(key)
+    return match["sha256"] if match and match["job_id"] == job_id else None
+
+
+def answer(job_id: str) -> str:
+    """Return the key of the results of a job of records, for whoever cannot read Parquet."""
+    return f"jobs/{check_name('job id', job_id)}/results.jsonl.gz"
 
 
 def plan(job_id: str) -> str:

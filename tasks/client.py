@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -25,11 +26,13 @@ from storage.ledger.redis_ledger import RedisLedger
 from storage.models.manifest import PinnedModel
 from storage.models.registry import ModelRegistry
 from storage.objects.buckets import Buckets
+from tasks import record_jobs
 from tasks.dispatch import Dispatcher, results, send_step
 from tasks.ending import cleared, end_job, is_complete
 from tasks.plan_file import PlanFile
 from tasks.queue import Queue
 from tasks.reconcile import reconcile
+from tasks.record_jobs import RecordsJob
 from tasks.records import mark_active, read_job, read_outcome, read_run, seconds_since
 from tasks.resume import begin_run
 from tasks.settings import EventSettings, QueueSettings
@@ -127,10 +130,9 @@ class Client:
         QueueUnavailable, LedgerUnavailable, StoreUnavailable
             Transient: try again with the same `job_id`.
         """
-        made = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         return self.submit_spec(
             JobSpec(
-                job_id=job_id or made,
+                job_id=job_id or self.new_job_id(),
                 model=model,
                 input=input,
                 output=output or self.default_output(str(model).partition("@")[0]),
@@ -144,12 +146,38 @@ class Client:
             webhook=webhook,
         )
 
+    @staticmethod
+    def new_job_id() -> str:
+        """Make a job id from the time."""
+        return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
     def default_output(self, model: str) -> str:
         """Return where the results of a model go unless a job says otherwise."""
         return f"s3://{self.buckets.main.bucket}/results/{model}/"
 
+    def submit_records(self, model: str, records: Any, **options: Any) -> RecordsJob:
+        """Score rows that the application has at hand (see `tasks.record_jobs.submit_records`)."""
+        return record_jobs.submit_records(self, model, records, **options)
+
     def submit_spec(self, spec: JobSpec, *, webhook: str | None = None) -> Status:
         """Submit a job that is spelled out (see `submit`)."""
+        self.accept(spec, webhook=webhook)
+        send_step(self._dispatcher, "plan", spec.job_id)
+        return self.status(spec.job_id)
+
+    def accept(
+        self, spec: JobSpec, *, webhook: str | None = None, pinned: PinnedModel | None = None,
+        before: Mapping[str, bytes] | None = None,
+    ) -> None:  # fmt: skip
+        """Record a job without sending it: the reconciler would (errors as `submit`).
+
+        Parameters
+        ----------
+        pinned : PinnedModel, optional
+            What the spec's model stands for, where that is known.
+        before : mapping of str to bytes, optional
+            Objects, by key, that have to be there once the job is; their keys name their content.
+        """
         spec.check()
         webhook = webhook or self.events.url
         if webhook is not None:
@@ -159,9 +187,12 @@ class Client:
         self.queue.ping()
         self.ledger.ping()
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._record(Job(spec=spec, model=self.registry.resolve(spec.model), submitted=now, webhook=webhook))
-        send_step(self._dispatcher, "plan", spec.job_id)
-        return self.status(spec.job_id)
+        pinned = pinned or self.registry.resolve(spec.model)
+        self._record(Job(spec=spec, model=pinned, submitted=now, webhook=webhook), before or {})
+
+    def score_soon(self, job_id: str) -> None:
+        """Have one process do all of a small job, unless its plan was sent lately; the reconciler sends the plan."""
+        send_step(self._dispatcher, "plan", job_id, task="scoreline.score_staged")
 
     def status(self, job_id: str) -> Status:
         """Return how far a job is; raises `JobNotFound`."""
@@ -300,13 +331,16 @@ class Client:
     def _dispatcher(self) -> Dispatcher:
         return Dispatcher(buckets=self.buckets, ledger=self.ledger, send=self.queue.send)
 
-    def _record(self, job: Job) -> None:
-        """Write a job, or find it written before with the same spec.
+    def _record(self, job: Job, before: Mapping[str, bytes]) -> None:
+        """Write a job, after what it needs, or find it written before with the same spec.
 
         The marker is first: a submitter that dies after it leaves nothing, or a job that the reconciler plans.
         """
         main, job_id = self.buckets.main, job.spec.job_id
         mark_active(main, job_id)
+        for key, data in before.items():
+            with contextlib.suppress(PreconditionFailed):  # written before, by a try that died
+                main.put(key, data, create_only=True)
         try:
             main.put(keys.job(job_id), job.to_json(), create_only=True)
         except PreconditionFailed:
@@ -341,6 +375,11 @@ class Client:
 def submit(model: str, input: str, **options: Any) -> Status:
     """Submit a job with the settings of this process (see `Client.submit`)."""
     return Client.from_env().submit(model, input, **options)
+
+
+def submit_records(model: str, records: Any, **options: Any) -> RecordsJob:
+    """Score rows at hand, with the settings of this process (see `tasks.record_jobs.submit_records`)."""
+    return Client.from_env().submit_records(model, records, **options)
 
 
 def status(job_id: str) -> Status:

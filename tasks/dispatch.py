@@ -75,12 +75,15 @@ def results(buckets: Buckets, job: Job) -> tuple[ObjectStore, str]:
     return buckets[bucket], keys.output_folder(prefix, job.spec.job_id)
 
 
-def send_step(dispatcher: Dispatcher, step: str, job_id: str) -> bool:
-    """Send a job's plan or finalize message, unless somebody did lately; returns whether it was sent."""
+def send_step(dispatcher: Dispatcher, step: str, job_id: str, task: str | None = None) -> bool:
+    """Send a job's plan or finalize message, unless somebody did lately; returns whether it was sent.
+
+    `task` is what to send where that does more than the step alone.
+    """
     if not dispatcher.ledger.claim_step(job_id, step):
         return False
     try:
-        dispatcher.send(f"scoreline.{step}", job_id=job_id)
+        dispatcher.send(task or f"scoreline.{step}", job_id=job_id)
     except ScorelineError:  # whoever tries again must not have to wait for this claim
         dispatcher.ledger.end_step(job_id, step)
         raise

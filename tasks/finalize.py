@@ -21,6 +21,7 @@ from tasks.plan import Part
 from tasks.reconcile import tend
 from tasks.records import read_outcome, read_run, seconds_since
 from tasks.spec import Outcome, Run, State, budget_rows
+from tasks.staging import write_answer
 
 _RECEIPT_THREADS = 16
 
@@ -41,6 +42,7 @@ def finalize(engine: Engine, job_id: str) -> None:
     with step(engine, job_id, "finalize"):
         outcome = _stopped(documents, run, progress) if progress.stopped else _check(engine, documents, run, progress)
         if outcome is not None:
+            write_answer(engine, documents, outcome)
             end_job(engine, job_id, outcome)
 
 

@@ -22,6 +22,7 @@ from tasks.records import read_job, read_outcome
 from tasks.score import score_batch
 from tasks.seen import unseen
 from tasks.spec import Job, parse_uri
+from tasks.staging import stage
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ def make_plan(engine: Engine, job: Job) -> bytes:
         raise MissingColumns(f"model {job.model.ref} was fitted without column names: name them with --features a,b,c")
     if manifest.n_features not in (None, len(features)):
         raise MissingColumns(f"model {job.model.ref} takes {manifest.n_features} features, {len(features)} are named")
+    stage(engine, job)
     found = inputs.find(store, pattern)
     if job.spec.only_new is not None:
         found = unseen(engine.buckets.main, job.spec.only_new, store, found)

@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -16,6 +16,7 @@ from celery.exceptions import Reject, Retry
 
 from storage.errors import (
     InvalidRequest,
+    JobFailed,
     JobNotFound,
     LedgerFenced,
     LedgerLost,
@@ -25,7 +26,7 @@ from storage.errors import (
     describe,
 )
 from storage.keys import check_name
-from tasks import ending, events, planner
+from tasks import ending, events, planner, record_jobs, small
 from tasks import finalize as finalizing
 from tasks import part as parts
 from tasks import reconcile as reconciling
@@ -48,6 +49,7 @@ RETRY_DELAY_S = 2
 PROCESSES_COUNTED_EVERY_S = 30
 
 _SUBMIT_OPTIONS = inspect.signature(Client.submit).parameters.keys() - {"self", "model", "input"}
+_RECORDS_OPTIONS = inspect.signature(record_jobs.submit_records).parameters.keys() - {"client", "model", "records"}
 
 lifecycle.connect(app)
 
@@ -59,6 +61,12 @@ def _refuse_unless_id(job_id: str) -> None:
     except InvalidRequest as error:
         log.error("message.refused", extra={"error": describe(error)})
         raise Reject(describe(error), requeue=False) from None
+
+
+def _check_options(options: Iterable[str], known: Iterable[str]) -> None:
+    """Name what a message asks for that nobody knows; raises `InvalidRequest`."""
+    if unknown := sorted(set(options) - set(known)):
+        raise InvalidRequest(f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}")
 
 
 @contextlib.contextmanager
@@ -104,16 +112,62 @@ def submit(self: Task[Any, Any], /, model: str, input: str, **options: Any) -> d
     """
     options["job_id"] = options.get("job_id") or self.request.id
     try:
-        if unknown := sorted(options.keys() - _SUBMIT_OPTIONS):
-            raise InvalidRequest(
-                f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(_SUBMIT_OPTIONS))}"
-            )
+        _check_options(options, _SUBMIT_OPTIONS)
         return lifecycle.client(app).submit(model, input, **options).to_dict()
     except ScorelineError as error:
         if not error.transient or self.request.retries >= MAX_RETRIES:
             log.error("submit.refused", extra={"model": model, "input": input, "error": describe(error)})
             raise
         raise _again(self, error) from error
+
+
+@app.task(
+    name="scoreline.score_records", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S,
+    ignore_result=False, resultrepr_maxsize=1,  # Celery logs the answer, and rows are not for logs
+)  # fmt: skip
+def score_records(self: Task[Any, Any], /, model: str, records: Any, **options: Any) -> dict[str, Any]:
+    """Score the records in a message of an application that has nothing of ours installed; the answer has the results.
+
+    As with `submit`, the message's id is the job's.
+    """
+    job_id: Any = options.get("job_id") or self.request.id
+    options["job_id"] = job_id
+    engine, client = lifecycle.engine(app), lifecycle.client()
+    try:
+        _check_options(options, _RECORDS_OPTIONS)
+        record_jobs.check_message(records)
+        record_jobs.accept_records(client, model, records, **options)
+        with _rebuilt(engine, job_id):
+            small.score_small(engine, job_id, str(self.request.id))
+        told = record_jobs.answer(client, job_id)
+    except ScorelineError as error:
+        if not error.transient or self.request.retries >= MAX_RETRIES:
+            log.error("records.refused", extra={"model": model, "job_id": job_id, "error": describe(error)})
+            raise
+        raise _again(self, error) from error
+    lifecycle.report()
+    if told is None:  # somebody else is at it
+        raise _again(self, JobFailed(f"job {job_id} has not ended yet: ask scoreline.status"))
+    return told
+
+
+@app.task(name="scoreline.score_staged", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
+def score_staged(self: Task[Any, Any], job_id: str) -> None:
+    """Score a job of records that are in the bucket."""
+    engine = lifecycle.engine(app)
+    with _until_told(self, job_id), _rebuilt(engine, job_id):
+        small.score_small(engine, job_id, str(self.request.id))
+    lifecycle.report()
+
+
+@contextlib.contextmanager
+def _rebuilt(engine: Engine, job_id: str) -> Iterator[None]:
+    """Do what is due for a job of which Redis was found to know nothing: the queue brings the rest."""
+    try:
+        yield
+    except (LedgerLost, LedgerFenced, ObjectNotFound):
+        with contextlib.suppress(SoftTimeLimitExceeded):
+            reconciling.tend(engine, job_id)
 
 
 @app.task(name="scoreline.status", ignore_result=False)

@@ -104,7 +104,7 @@ class ParquetReader:
         return file
 
 
-def write(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
+def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | None = None) -> bytes:
     """Encode a table; the same table and metadata give the same bytes.
 
     Parameters
@@ -113,9 +113,12 @@ def write(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
         What to write, without metadata of its own.
     metadata : mapping of str to str
         Goes into the footer.
+    group_rows : int, optional
+        Rows of a row group; pyarrow's own choice by default.
     """
     sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(dict(metadata)), sink, compression=COMPRESSION)
+    described = table.replace_schema_metadata(dict(metadata))
+    pq.write_table(described, sink, compression=COMPRESSION, row_group_size=group_rows)
     return bytes(sink.getvalue())
 
 

@@ -1,0 +1,125 @@
+"""Records into Parquet, which is what a job of records reads; and its results back into JSON, for whoever waits."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from typing import Any
+
+import pyarrow as pa
+
+from storage import keys
+from storage.errors import InputNotFound, InvalidRequest, ObjectNotFound, PreconditionFailed
+from storage.objects.base import ObjectStore
+from storage.tables import parquet
+from tasks.dispatch import Documents, results
+from tasks.engine import Engine
+from tasks.plan import BATCH_ROWS, PART_ROWS
+from tasks.records import reading
+from tasks.spec import Job, Outcome, parse_uri
+from tasks.tabular import Table, decode, encode, pack, table_of, unpack
+
+log = logging.getLogger(__name__)
+
+_ARROW = {
+    "bool": pa.bool_(), "int64": pa.int64(), "double": pa.float64(), "string": pa.string(), "date32": pa.date32(),
+    "timestamp": pa.timestamp("us"), "timestamp_utc": pa.timestamp("us", tz="UTC"),
+}  # fmt: skip
+_MAX_ANSWER_CELLS = 4 << 20
+"""Beyond, the JSON form would be larger than `tasks.tabular.MAX_BYTES`, and nobody need try."""
+
+
+def stage(engine: Engine, job: Job) -> None:
+    """Write the input of a job of records, where nobody did before; of any other job there is nothing to do.
+
+    Raises
+    ------
+    InputNotFound
+        The records that the job was submitted with are gone.
+    RecordCorrupt
+        They are not what the job names.
+    """
+    main = engine.buckets.main
+    sha256 = _records_of(main, job)
+    if sha256 is None:
+        return
+    key = keys.records(job.spec.job_id, sha256)
+    try:
+        data = main.get(key).data
+    except ObjectNotFound:
+        raise InputNotFound(f"the records of job {job.spec.job_id} are gone: no object {main.uri(key)}") from None
+    with reading(main, key):
+        text = unpack(data)
+        if hashlib.sha256(text).hexdigest() != sha256:
+            raise ValueError("its digest is another")
+        table = _to_arrow(decode(text))
+    body = parquet.write(table, {}, group_rows=PART_ROWS)
+    with contextlib.suppress(PreconditionFailed):
+        main.put(keys.records_table(job.spec.job_id, sha256), body, create_only=True)
+
+
+def write_answer(engine: Engine, documents: Documents, outcome: Outcome) -> None:
+    """Write the results of a job of records for whoever waits for them, unless they are too large to be handed back."""
+    main, job = engine.buckets.main, documents.job
+    if outcome.state not in ("succeeded", "partial") or _records_of(main, job) is None:
+        return
+    try:
+        table = _results(engine, documents, aside=bool(outcome.rejected))
+        if table is None:
+            return
+        body = pack(encode(table))
+    except InvalidRequest as error:
+        log.info("answer.not_written", extra={"job_id": job.spec.job_id, "why": str(error)})
+        return
+    with contextlib.suppress(PreconditionFailed):
+        main.put(keys.answer(job.spec.job_id), body, create_only=True)
+
+
+def _records_of(main: ObjectStore, job: Job) -> str | None:
+    """Digest of the records that a job was submitted with; None where it was not."""
+    bucket, key = parse_uri(job.spec.input)
+    return keys.records_named(job.spec.job_id, key) if bucket == main.bucket else None
+
+
+def _to_arrow(table: Table) -> pa.Table:
+    try:
+        return pa.table({name: pa.array(table.columns[name], _ARROW[kind]) for name, kind in table.types.items()})
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+def _results(engine: Engine, documents: Documents, *, aside: bool) -> Table | None:
+    """Read every part's results, and what is set `aside` where anything is; None where they are too large."""
+    store, folder = results(engine.buckets, documents.job)
+    columns: dict[str, list[Any]] = {}
+    rejected: dict[int, str] = {}
+    for number in range(documents.plan.parts):
+        part = _read(engine, store, keys.result_part(folder, number))
+        if part.num_rows * part.num_columns + sum(map(len, columns.values())) > _MAX_ANSWER_CELLS:
+            return None
+        for name in part.column_names:
+            columns.setdefault(name, []).extend(part.column(name).to_pylist())
+        if aside:
+            rejected |= _rejected(engine, store, keys.rejected_part(folder, number))
+    table = table_of(columns)
+    return Table(columns=table.columns, types=table.types, rows=table.rows, rejected=rejected)
+
+
+def _rejected(engine: Engine, store: ObjectStore, key: str) -> dict[int, str]:
+    """Reasons by number of the record, from the last columns, which the scorer adds under whatever names are free."""
+    try:
+        *_, row, _stage, message = _read(engine, store, key).columns
+    except ObjectNotFound:  # none of this part
+        return {}
+    return dict(zip(row.to_pylist(), message.to_pylist(), strict=True))
+
+
+def _read(engine: Engine, store: ObjectStore, key: str) -> pa.Table:
+    info = store.head(key)
+    footer = engine.tables.footer(store, key, info.size, info.etag)
+    batches = engine.tables.read_batches(
+        store, key, info.size, info.etag, row_groups=range(len(footer.group_rows)), columns=footer.schema.names,
+        batch_rows=BATCH_ROWS,
+    )  # fmt: skip
+    return pa.Table.from_batches(list(batches), footer.schema)

@@ -1,0 +1,180 @@
+"""Rows that an application has at hand, scored by a real worker."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from celery import Celery
+from celery.backends.base import DisabledBackend
+from sklearn.linear_model import LinearRegression
+
+import tasks
+from storage import keys
+from storage.errors import InvalidRequest, JobConflict, JobFailed, MissingColumns, ModelNotFound
+from storage.models.manager import ModelStorageManager
+from storage.objects.base import ObjectStore
+from tasks.client import Client
+from tasks.record_jobs import MAX_MESSAGE_BYTES, RecordsJob
+from tasks.spec import parse_uri
+from worker.dev.stack import Stack
+
+ROWS = [{"id": f"c{n}", "x": n / 2, "at": datetime(2026, 11, 25, n)} for n in range(10)]
+
+
+@pytest.fixture(scope="module")
+def line(stack: Stack) -> str:
+    """Publish ``2 x + 1``."""
+    model = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0])
+    ModelStorageManager.from_env(stack.environ).publish("records", model, alias="champion")
+    return "records@champion"
+
+
+@pytest.fixture
+def app(worker: Stack) -> Iterator[Celery]:
+    """Some application with Celery and nothing of ours."""
+    url = worker.environ["REDIS_URL"]
+    with Celery(broker=url, backend=url, set_as_current=False) as other:
+        yield other
+        assert not isinstance(other.backend, DisabledBackend)
+        other.backend.client.close()
+
+
+def scored(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"id": row["id"], "at": row["at"], "prediction": pytest.approx(2 * row["x"] + 1)} for row in rows]
+
+
+def table(store: ObjectStore, key: str) -> Any:
+    return pq.read_table(io.BytesIO(store.get(key).data))
+
+
+def test_records_are_scored_and_handed_back_in_order_and_are_a_job_as_any_other(
+    worker: Stack, client: Client, store: ObjectStore, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # When an application scores a list of dicts
+    for name, value in worker.environ.items():
+        monkeypatch.setenv(name, value)
+    job = tasks.submit_records(line, ROWS, keep="id,at")
+    assert job.wait(timeout_s=30) == scored(ROWS)
+    # Then there is a job of which everything is where it always is
+    status = job.status()
+    assert (status.state, status.rows, status.total_rows, status.parts) == ("succeeded", 10, 10, 1)
+    folder = parse_uri(status.output)[1]
+    names = [info.key.removeprefix(folder) for info in store.list(folder)]
+    assert names == ["_SUCCESS", "_manifest.json", "part-00000.parquet"]
+    results = table(store, keys.result_part(folder, 0))
+    pinned = client.registry.resolve(line)
+    assert results.schema.metadata[b"scoreline.manifest_sha256"].decode() == pinned.manifest_sha256
+    assert json.loads(store.get(keys.results_manifest(folder)).data)["rows"] == 10
+    assert list(store.list(keys.active(job.job_id))) == []
+    # And the same rows as Parquet give the same columns and values
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ROWS), sink)
+    store.put("in/records.parquet", sink.getvalue())
+    ordinary = list(client.watch(client.submit(line, store.uri("in/records.parquet"), keep="id,at").job_id, 60))[-1]
+    assert table(store, keys.result_part(parse_uri(ordinary.output)[1], 0)).equals(results)
+    # And whoever knows the id can ask for the results, from any process
+    assert RecordsJob(Client.from_env(worker.environ), job.job_id).wait() == scored(ROWS)
+
+
+def test_a_frame_comes_back_as_a_frame_with_its_index_and_columns_as_a_list(
+    worker: Stack, client: Client, line: str
+) -> None:
+    columns = {"id": ["a", "b", "c"], "x": np.array([1.0, np.nan, 2.0])}
+    frame = pd.DataFrame(columns, index=[30, 10, 20])
+    of_frame, of_columns = client.submit_records(line, frame), client.submit_records(line, columns)
+    expected = pd.DataFrame({"id": ["a", "c"], "prediction": [3.0, 5.0]}, index=[30, 20])
+    pd.testing.assert_frame_equal(of_frame.wait(timeout_s=30), expected, check_dtype=False)
+    assert [row["id"] for row in of_columns.wait(timeout_s=30)] == ["a", "c"]
+    # And the record that the model refuses is named, with the reason
+    for job in (of_frame, of_columns):
+        assert job.status().state == "partial"
+        assert job.rejected == {1: "ValueError: Input X contains NaN."}
+
+
+def test_what_is_too_large_for_a_message_is_scored_as_well(worker: Stack, client: Client, line: str) -> None:
+    rows = [{"id": f"{n:064}", "x": float(n)} for n in range(5_000)]
+    assert len(json.dumps(rows)) > 300 << 10
+    results = client.submit_records(line, rows).wait(timeout_s=30)
+    assert [row["id"] for row in results] == [row["id"] for row in rows]
+    assert results[-1]["prediction"] == pytest.approx(9_999)
+
+
+def test_any_celery_application_scores_records_by_message(
+    worker: Stack, app: Celery, client: Client, line: str
+) -> None:
+    def send(**kwargs: Any) -> Any:
+        return app.send_task("scoreline.score_records", kwargs=kwargs, queue="scoreline")
+
+    rows = [{**row, "at": row["at"].isoformat()} for row in ROWS] + [{"id": "bad", "x": math.inf, "at": None}]
+    sent = send(model=line, records=rows)
+    large = send(model=line, records={"id": ["a" * 80] * 2_500, "x": [1.0] * 2_500})
+    refused = {
+        "a message carries 262,144": send(model=line, records=[{"x": "a" * MAX_MESSAGE_BYTES}]),
+        "unknown options hue": send(model=line, records=rows, hue=1),
+        "the records lack 'x'": send(model=line, records=[{"y": 1}]),
+        "mixes types": send(model=line, records=[{"x": 1}, {"x": "a"}]),
+        "no model 'nobody'": send(model="nobody", records=[{"x": 1}]),
+        "not a value of type NoneType": send(model=line, records=None),
+    }
+    # Then the answer has the results, and the message's id is the job's
+    told = sent.get(timeout=30)
+    assert told["results"] == scored(rows[:-1])
+    assert told["rejected_records"][0]["record"] == 10
+    assert (told["job_id"], told["state"], told["rows"], told["rejected"]) == (sent.id, "partial", 10, 1)
+    assert client.status(sent.id).state == "partial"
+    # And results that are too large for an answer are where they always are
+    told = large.get(timeout=30)
+    assert (told["state"], told["rows"], "results" in told) == ("succeeded", 2_500, False)
+    assert len(RecordsJob(client, large.id).wait()) == 2_500
+    # And what cannot be scored is refused with the reason
+    for said, result in refused.items():
+        with pytest.raises(Exception, match=said):
+            result.get(timeout=30)
+    # And no row is in the log
+    assert "'prediction'" not in next(worker.folder.glob("worker*.log")).read_text()
+
+
+def test_what_cannot_be_scored_is_refused_before_anything_is_recorded(
+    worker: Stack, client: Client, store: ObjectStore, line: str
+) -> None:
+    def refused(error: type[Exception], said: str, model: str = line, records: Any = ROWS, **options: Any) -> None:
+        with pytest.raises(error, match=said):
+            client.submit_records(model, records, job_id="refused", **options)
+
+    refused(MissingColumns, "the records lack 'x'; they have 'id'", records=[{"id": 1}])
+    refused(MissingColumns, "lack 'name'", keep="id,name")
+    refused(ModelNotFound, "nobody", model="nobody")
+    refused(InvalidRequest, "method 'guess'", method="guess")
+    refused(InvalidRequest, "mixes types", records=[{"x": 1}, {"x": "1"}])
+    refused(InvalidRequest, "not within ALLOWED_WEBHOOKS", webhook="https://example.org")
+    refused(TypeError, "hue", hue=1)
+    assert list(store.list("jobs/refused/")) + list(store.list(keys.active("refused"))) == []
+    # And a job that fails says why to whoever waits
+    failing = client.submit_records(line, [{"x": math.nan}, {"x": None}])
+    with pytest.raises(JobFailed, match=rf"job {failing.job_id} failed: none of 2 rows .* contains NaN"):
+        failing.wait(timeout_s=30)
+    over = client.submit_records(line, [{"x": 1.0}, {"x": None}], max_rejected="0")
+    with pytest.raises(JobFailed, match="1 of 2 rows were rejected, allowed are 0"):
+        over.wait(timeout_s=30)
+
+
+def test_the_same_id_is_the_same_job_and_other_records_are_another(
+    worker: Stack, client: Client, store: ObjectStore, line: str
+) -> None:
+    first = client.submit_records(line, ROWS, job_id="records-1")
+    results, before = first.wait(timeout_s=30), first.status()
+    again = client.submit_records(line, pd.DataFrame(ROWS), job_id="records-1")
+    assert again.wait(timeout_s=30)["id"].tolist() == [row["id"] for row in results]
+    assert again.status() == before
+    with pytest.raises(JobConflict, match="records-1"):
+        client.submit_records(line, ROWS[:-1], job_id="records-1")

@@ -1,0 +1,40 @@
+"""Records that were accepted are scored once each, whatever becomes of messages, workers and Redis."""
+
+from __future__ import annotations
+
+import pytest
+
+from storage import keys
+from storage.errors import JobFailed
+from storage.objects.base import exists
+from tests.faults.rig import Rig
+
+
+def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig: Rig) -> None:
+    rig.publish(seconds=1)
+    rig.rows = 200
+    records = [{"id": n, "x": float(n)} for n in range(rig.rows)]
+    # Given two jobs that were accepted while no worker is there, one of them cancelled, and a Redis that forgets both
+    lost, cancelled = (rig.client.submit_records("paced", records) for _ in range(2))
+    with pytest.raises(TimeoutError, match=lost.job_id):
+        lost.wait(timeout_s=0.01)
+    rig.client.cancel(cancelled.job_id)
+    with pytest.raises(JobFailed, match=f"job {cancelled.job_id} cancelled"):
+        cancelled.wait(timeout_s=5)
+    rig.redis.flushall()
+    # When workers come, the bucket tells them of the one that is open
+    rig.start_worker(1)
+    rig.start_beat()
+    assert [row["id"] for row in lost.wait(timeout_s=60)] == list(range(rig.rows))
+    rig.verify(lost.status())
+    # And when the worker dies while it scores another, and Redis is emptied once more
+    torn = rig.client.submit_records("paced", records)
+    rig.wait(lambda: exists(rig.store, keys.plan(torn.job_id)), "a plan")
+    for process in rig.parents() + rig.children():
+        process.kill()
+    rig.redis.flushall()
+    assert not torn.status().ended
+    rig.start_worker(1)
+    # Then every record of it is scored once as well, and the results are handed back
+    assert [row["prediction"] for row in torn.wait(timeout_s=60)] == [3.0 * n + 1 for n in range(rig.rows)]
+    rig.verify(torn.status())
