@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
+from storage import keys
+from storage.errors import ObjectNotFound
+from tasks.dispatch import results
 from tasks.engine import Engine
 from tasks.finalize import finalize
 from tasks.part import score_part
 from tasks.planner import plan_job
-from tasks.records import read_outcome
+from tasks.records import read_job
+from tasks.spec import parse_uri
 
 _OURS = frozenset({"scoreline.score_part", "scoreline.finalize"})
 
@@ -30,6 +35,10 @@ def score_small(engine: Engine, job_id: str, holder: str) -> None:
     ScorelineError
         Marked transient: the message has to come again.
     """
+    fixed = {keys.job(job_id), keys.plan(job_id)}
+    engine = replace(engine, buckets=engine.buckets.remembering(fixed), _documents=OrderedDict())
+    job = read_job(engine.buckets.main, job_id)
+    fixed |= {parse_uri(job.spec.input)[1], keys.result_part(results(engine.buckets, job)[1], 0)}
     kept_back: list[tuple[str, dict[str, Any]]] = []
 
     def send(name: str, **kwargs: Any) -> None:
@@ -40,12 +49,14 @@ def score_small(engine: Engine, job_id: str, holder: str) -> None:
 
     here = replace(engine, send=send)
     plan_job(here, job_id)
-    if read_outcome(engine.buckets.main, job_id) is not None:
+    try:
+        parts = engine.documents(job_id).plan.parts
+    except ObjectNotFound:  # it failed before there was a plan
         return
-    if engine.documents(job_id).plan.parts > 1:
+    if parts > 1:
         for name, kwargs in kept_back:
             engine.send(name, **kwargs)
         return
-    if engine.documents(job_id).plan.parts:
+    if parts:
         score_part(here, job_id, 0, holder)
     finalize(engine, job_id)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from storage.errors import BucketNotAllowed
 from storage.objects.base import ObjectStore
 from storage.objects.directory import DirectoryStore
+from storage.objects.remembering import RememberingStore
 from storage.settings import StorageSettings
 
 
@@ -45,6 +46,10 @@ class Buckets:
             self._open[bucket] = self._make(bucket)
         return self._open[bucket]
 
+    def remembering(self, fixed: Container[str]) -> Buckets:
+        """Return the same stores for one task, which are not asked twice for the objects of the keys `fixed`."""
+        return _Remembering(self, fixed)
+
     def _make(self, bucket: str) -> ObjectStore:
         if self._settings.r2 is None:
             return DirectoryStore(self._settings.store_dir, bucket)
@@ -54,3 +59,13 @@ class Buckets:
             return R2Store(self._settings.r2, bucket, read_timeout_s=self._settings.r2.timeout_s)
         timeout_s = min(20, self._settings.r2.timeout_s)
         return R2Store(self._settings.r2, bucket, max_attempts=2, connect_timeout_s=3, read_timeout_s=timeout_s)
+
+
+class _Remembering(Buckets):
+    def __init__(self, behind: Buckets, fixed: Container[str]) -> None:
+        super().__init__(behind._settings, patient=behind._patient)
+        self._behind = behind
+        self._fixed = fixed
+
+    def _make(self, bucket: str) -> ObjectStore:
+        return RememberingStore(self._behind[bucket], self._fixed)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -26,6 +29,7 @@ from storage.objects.base import ObjectStore
 from tasks.client import Client
 from tasks.record_jobs import MAX_MESSAGE_BYTES, RecordsJob
 from tasks.spec import parse_uri
+from tests.installed import not_installed_by
 from worker.dev.stack import Stack
 
 ROWS = [{"id": f"c{n}", "x": n / 2, "at": datetime(2026, 11, 25, n)} for n in range(10)]
@@ -101,6 +105,20 @@ def test_a_frame_comes_back_as_a_frame_with_its_index_and_columns_as_a_list(
         assert job.rejected == {1: "ValueError: Input X contains NaN."}
 
 
+def test_requirements_txt_alone_is_enough_to_score_records_and_to_read_the_results(worker: Stack, line: str) -> None:
+    missing = not_installed_by("requirements.txt")
+    assert {"pandas", "pyarrow", "numpy"} <= set(missing)
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing!r})); import tasks\n"
+        f"print(tasks.submit_records({line!r}, [{{'id': 1, 'x': 2.0}}], keep='id').wait(timeout_s=30))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=worker.environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert ast.literal_eval(done.stdout) == [{"id": 1, "prediction": pytest.approx(5.0)}]
+
+
 def test_what_is_too_large_for_a_message_is_scored_as_well(worker: Stack, client: Client, line: str) -> None:
     rows = [{"id": f"{n:064}", "x": float(n)} for n in range(5_000)]
     assert len(json.dumps(rows)) > 300 << 10
@@ -132,6 +150,8 @@ def test_any_celery_application_scores_records_by_message(
     assert told["rejected_records"][0]["record"] == 10
     assert (told["job_id"], told["state"], told["rows"], told["rejected"]) == (sent.id, "partial", 10, 1)
     assert client.status(sent.id).state == "partial"
+    # And what is sent again with that id is the same job, with the same answer
+    assert send(model=line, records=rows, job_id=sent.id).get(timeout=30) == told
     # And results that are too large for an answer are where they always are
     told = large.get(timeout=30)
     assert (told["state"], told["rows"], "results" in told) == ("succeeded", 2_500, False)

@@ -105,6 +105,8 @@ def test_whoever_is_to_be_told_is_told_of_each_end_and_nobody_else(own: Stack, r
     foreign = submit("/theirs")
     # A job that fails tells why
     failed = submit("/ours/failed", source="nowhere/")
+    # And so does one whose records came with it, of how it ended
+    records = client.submit_records("paced", [{"x": 1.0}], webhook=receiver.url + "/ours/records").job_id
 
     assert notice(gone).error.endswith("answered 410")
     assert notice(moved).error.endswith("answered 307")
@@ -119,7 +121,9 @@ def test_whoever_is_to_be_told_is_told_of_each_end_and_nobody_else(own: Stack, r
         (f"{busy}.1", "job.succeeded", 2)
     ] * 4
     assert told_often[0]["data"] == client.status(busy).to_dict()
-    assert {path for path, _, _ in receiver.got} == {"/ours/busy", "/ours/gone", "/ours/moved", "/ours/failed"}
+    assert notice(records).delivered
+    paths = {path for path, _, _ in receiver.got}
+    assert paths == {"/ours/busy", "/ours/gone", "/ours/moved", "/ours/failed", "/ours/records"}
 
     # Redis is emptied while the receiver is away: the record says that somebody is still to be told
     receiver.answers["/ours/away"] = [503]

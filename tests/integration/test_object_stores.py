@@ -12,12 +12,22 @@ from storage.errors import AccessDenied, InvalidKey, ObjectNotFound, Preconditio
 from storage.objects.base import ObjectStore
 from storage.objects.directory import DirectoryStore
 from storage.objects.r2 import R2Store
+from storage.objects.remembering import RememberingStore
 from storage.settings import R2Settings
 from worker.dev.stack import Stack
 
 
-@pytest.fixture(params=["r2", "directory"])
+class _All:
+    """Every key there is."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+
+@pytest.fixture(params=["r2", "directory", "remembering"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "remembering":
+        return RememberingStore(DirectoryStore(tmp_path, "data"), _All())
     if request.param == "directory":
         return DirectoryStore(tmp_path, "data")
     stack: Stack = request.getfixturevalue("stack")
@@ -121,6 +131,28 @@ def test_a_deleted_object_is_gone_and_deleting_it_again_is_no_error(store: Objec
 def test_a_key_too_long_for_r2_is_refused_everywhere(store: ObjectStore) -> None:
     with pytest.raises(InvalidKey):
         store.put("k" * 1025, b"")
+
+
+def test_what_cannot_change_is_read_once(tmp_path: Path) -> None:
+    # Given two objects that were read whole, one of them named as fixed, and a third, written as fixed
+    behind = DirectoryStore(tmp_path, "data")
+    store = RememberingStore(behind, {"read", "written"})
+    behind.put("read", b"0123456789", metadata={"rows": "3"})
+    behind.put("other", b"0")
+    put = store.put("written", b"abc", metadata={"rows": "1"}, create_only=True)
+    seen = store.get("read", byte_range=(0, 99))
+    assert store.get("other").data == b"0"
+    # When all are gone
+    for key in ("read", "other", "written"):
+        behind.delete(key)
+    # Then the fixed ones are there still, with all that is known of them
+    assert store.get("read", byte_range=(2, 5), if_match=seen.info.etag).data == b"234"
+    assert store.head("read") == seen.info
+    assert (store.get("written").data, store.head("written")) == (b"abc", put)
+    with pytest.raises(PreconditionFailed):
+        store.get("read", if_match=put.etag)
+    with pytest.raises(ObjectNotFound):
+        store.get("other")
 
 
 @pytest.mark.parametrize("key", ["../up", "a/../../up", "/etc/passwd", "a//b", ".meta/x", ""])
