@@ -69,6 +69,8 @@ class RecordsJob:
         ------
         JobFailed
             With the reason; also where it was cancelled.
+        JobNotFound
+            There is none.
         TimeoutError
             It goes on; wait again.
         InvalidRequest
@@ -138,6 +140,8 @@ def accept_records(
     features: Sequence[str] | None = None, max_rejected: str = "100%", webhook: str | None = None, **options: Any,
 ) -> None:  # fmt: skip
     """Record a job of records without sending it (see `submit_records`)."""
+    if features is not None and not isinstance(features, (list, tuple)):
+        raise InvalidRequest(f"features {features!r} are no list of names")
     table = table_of(records)
     text = encode(table)
     sha256 = hashlib.sha256(text).hexdigest()
@@ -214,6 +218,7 @@ def _wait(client: Client, job_id: str, timeout_s: float | None) -> Outcome:
         if _closed(client, job_id) or now - looked >= _LOOK_EVERY_S:
             if (outcome := read_outcome(client.buckets.main, job_id)) is not None:
                 return outcome
+            read_job(client.buckets.main, job_id)
             looked = now
         if timeout_s is not None and now - started >= timeout_s:
             raise TimeoutError(f"job {job_id} has not ended after {timeout_s} s")

@@ -23,7 +23,7 @@ from sklearn.linear_model import LinearRegression
 
 import tasks
 from storage import keys
-from storage.errors import InvalidRequest, JobConflict, JobFailed, MissingColumns, ModelNotFound
+from storage.errors import InvalidRequest, JobConflict, JobFailed, JobNotFound, MissingColumns, ModelNotFound
 from storage.models.manager import ModelStorageManager
 from storage.objects.base import ObjectStore
 from tasks.client import Client
@@ -127,6 +127,13 @@ def test_what_is_too_large_for_a_message_is_scored_as_well(worker: Stack, client
     assert results[-1]["prediction"] == pytest.approx(9_999)
 
 
+def test_records_for_more_than_one_part_are_shared_by_the_workers(worker: Stack, client: Client, line: str) -> None:
+    job = client.submit_records(line, {"x": range(140_000), "id": range(140_000)})
+    results = job.wait(timeout_s=30)
+    assert [row["id"] for row in results] == list(range(140_000))
+    assert (job.status().parts, job.status().rows) == (2, 140_000)
+
+
 def test_any_celery_application_scores_records_by_message(
     worker: Stack, app: Celery, client: Client, line: str
 ) -> None:
@@ -140,6 +147,8 @@ def test_any_celery_application_scores_records_by_message(
         "a message carries 262,144": send(model=line, records=[{"x": "a" * MAX_MESSAGE_BYTES}]),
         "unknown options hue": send(model=line, records=rows, hue=1),
         "the records lack 'x'": send(model=line, records=[{"y": 1}]),
+        "features 7 are no list of names": send(model=line, records=rows, features=7),
+        "bucket 'theirs' is not in ALLOWED_BUCKETS": send(model=line, records=rows, output="s3://theirs/out/"),
         "mixes types": send(model=line, records=[{"x": 1}, {"x": "a"}]),
         "no model 'nobody'": send(model="nobody", records=[{"x": 1}]),
         "not a value of type NoneType": send(model=line, records=None),
@@ -186,6 +195,8 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_recorded(
     over = client.submit_records(line, [{"x": 1.0}, {"x": None}], max_rejected="0")
     with pytest.raises(JobFailed, match="1 of 2 rows were rejected, allowed are 0"):
         over.wait(timeout_s=30)
+    with pytest.raises(JobNotFound, match="nobody"):
+        RecordsJob(client, "nobody").wait(timeout_s=30)
 
 
 def test_the_same_id_is_the_same_job_and_other_records_are_another(

@@ -74,7 +74,7 @@ def test_messages_that_name_no_job_or_part_do_nothing_and_hold_up_nothing(
     job = list(client.watch(client.submit("secure", uri).job_id, timeout_s=60))[-1].job_id
     with redis.Redis.from_url(worker.environ["REDIS_URL"]) as server:
         before = server.info("memory")["used_memory"]  # type: ignore[index]
-        for name in ("plan", "score_part", "finalize", "events"):
+        for name in ("plan", "score_part", "finalize", "events", "score_staged"):
             for job_id in ("../x", 7, None, {"a": 1}, "no-such-job"):
                 part = {"part": 0} if name == "score_part" else {}
                 elsewhere.send_task(f"scoreline.{name}", kwargs={"job_id": job_id, **part}, queue="scoreline")

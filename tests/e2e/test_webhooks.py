@@ -105,8 +105,8 @@ def test_whoever_is_to_be_told_is_told_of_each_end_and_nobody_else(own: Stack, r
     foreign = submit("/theirs")
     # A job that fails tells why
     failed = submit("/ours/failed", source="nowhere/")
-    # And so does one whose records came with it, of how it ended
-    records = client.submit_records("paced", [{"x": 1.0}], webhook=receiver.url + "/ours/records").job_id
+    # And so does one whose records came with it
+    records = client.submit_records("paced", [{"x": 1e9}], webhook=receiver.url + "/ours/records").job_id
 
     assert notice(gone).error.endswith("answered 410")
     assert notice(moved).error.endswith("answered 307")
@@ -122,6 +122,7 @@ def test_whoever_is_to_be_told_is_told_of_each_end_and_nobody_else(own: Stack, r
     ] * 4
     assert told_often[0]["data"] == client.status(busy).to_dict()
     assert notice(records).delivered
+    assert "x is 1000000000.0 or more" in receiver.told("/ours/records")[0]["data"]["error"]
     paths = {path for path, _, _ in receiver.got}
     assert paths == {"/ours/busy", "/ours/gone", "/ours/moved", "/ours/failed", "/ours/records"}
 

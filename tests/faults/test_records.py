@@ -14,19 +14,22 @@ def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig:
     rig.publish(seconds=1)
     rig.rows = 200
     records = [{"id": n, "x": float(n)} for n in range(rig.rows)]
-    # Given two jobs that were accepted while no worker is there, one of them cancelled, and a Redis that forgets both
+    # Given two jobs that were accepted while no worker is there, one of them cancelled and resumed, and a Redis that
+    # forgets both
     lost, cancelled = (rig.client.submit_records("paced", records) for _ in range(2))
     with pytest.raises(TimeoutError, match=lost.job_id):
         lost.wait(timeout_s=0.01)
     rig.client.cancel(cancelled.job_id)
     with pytest.raises(JobFailed, match=f"job {cancelled.job_id} cancelled"):
         cancelled.wait(timeout_s=5)
+    rig.client.resume(cancelled.job_id)
     rig.redis.flushall()
-    # When workers come, the bucket tells them of the one that is open
+    # When workers come, the bucket tells them of both
     rig.start_worker(1)
     rig.start_beat()
-    assert [row["id"] for row in lost.wait(timeout_s=60)] == list(range(rig.rows))
-    rig.verify(lost.status())
+    for job in (lost, cancelled):
+        assert [row["id"] for row in job.wait(timeout_s=60)] == list(range(rig.rows))
+        rig.verify(job.status())
     # And when the worker dies while it scores another, and Redis is emptied once more
     torn = rig.client.submit_records("paced", records)
     rig.wait(lambda: exists(rig.store, keys.plan(torn.job_id)), "a plan")

@@ -153,6 +153,12 @@ def test_what_cannot_change_is_read_once(tmp_path: Path) -> None:
         store.get("read", if_match=put.etag)
     with pytest.raises(ObjectNotFound):
         store.get("other")
+    # But for what is written or deleted here
+    store.put("written", b"de")
+    assert store.get("written").data == b"de"
+    store.delete("read")
+    with pytest.raises(ObjectNotFound):
+        store.head("read")
 
 
 @pytest.mark.parametrize("key", ["../up", "a/../../up", "/etc/passwd", "a//b", ".meta/x", ""])
