@@ -113,7 +113,7 @@ def submit_records(
     model : str
         ``name``, ``name@alias`` or ``name@version``.
     records : list of dict, dict of str to column, or DataFrame
-        See `tasks.tabular.table_of`; up to 16 MiB as JSON. Columns that are no features are carried over.
+        See `tasks.tabular.table_of`; up to 8 MiB as JSON. Columns that are no features are carried over.
     max_rejected : str
         Records that may be rejected before the job counts as failed; by default, any but all of them.
     output, method, keep, features, job_id, max_attempts, webhook

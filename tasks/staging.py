@@ -18,7 +18,7 @@ from tasks.engine import Engine
 from tasks.plan import BATCH_ROWS, PART_ROWS
 from tasks.records import reading
 from tasks.spec import Job, Outcome, parse_uri
-from tasks.tabular import Table, decode, encode, pack, table_of, unpack
+from tasks.tabular import MAX_RESULTS_BYTES, Table, decode, encode, pack, table_of, unpack
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ _ARROW = {
     "bool": pa.bool_(), "int64": pa.int64(), "double": pa.float64(), "string": pa.string(), "date32": pa.date32(),
     "timestamp": pa.timestamp("us"), "timestamp_utc": pa.timestamp("us", tz="UTC"),
 }  # fmt: skip
-_MAX_ANSWER_CELLS = 4 << 20
-"""Beyond, the JSON form would be larger than `tasks.tabular.MAX_BYTES`, and nobody need try."""
+_MAX_ANSWER_CELLS = 2 << 20
+"""Beyond, scores alone are larger than `MAX_RESULTS_BYTES`, and Python would hold 100 MB to find that out."""
 
 
 def stage(engine: Engine, job: Job) -> None:
@@ -68,7 +68,7 @@ def write_answer(engine: Engine, documents: Documents, outcome: Outcome) -> None
         table = _results(engine, documents, aside=bool(outcome.rejected))
         if table is None:
             return
-        body = pack(encode(table))
+        body = pack(encode(table, MAX_RESULTS_BYTES))
     except InvalidRequest as error:
         log.info("answer.not_written", extra={"job_id": job.spec.job_id, "why": str(error)})
         return

@@ -19,8 +19,10 @@ from uuid import UUID
 
 from storage.errors import InvalidRequest
 
-MAX_BYTES = 16 << 20
-"""Of the JSON form. Python holds ten times that while it reads it; more belongs into a Parquet object."""
+MAX_BYTES = 8 << 20
+"""Of records as JSON. Python holds some ten times that while it reads it; more belongs into a Parquet object."""
+MAX_RESULTS_BYTES = 4 * MAX_BYTES
+"""Of results as JSON: scores have 17 digits, and a model may have many classes."""
 _BLOCK_ROWS = 1_000
 _FORMAT = 1
 _MISSING = frozenset({"NAType", "NaTType"})  # pandas' own, told without importing it
@@ -111,13 +113,13 @@ def is_frame(records: Any) -> bool:
     return all(hasattr(records, name) for name in ("columns", "index", "to_dict", "iloc"))
 
 
-def encode(table: Table) -> bytes:
+def encode(table: Table, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the JSON form; the same table gives the same bytes, whatever the machine.
 
     Raises
     ------
     InvalidRequest
-        It takes more than `MAX_BYTES`, or a text cannot be written.
+        It takes more than `max_bytes`, or a text cannot be written.
     """
     lines, size = [], 0
     for line in _lines(table):
@@ -125,9 +127,9 @@ def encode(table: Table) -> bytes:
             lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n")
         except UnicodeEncodeError as error:
             raise InvalidRequest(f"the records hold a text that is not Unicode: {error.reason}") from None
-        if (size := size + len(lines[-1])) > MAX_BYTES:
+        if (size := size + len(lines[-1])) > max_bytes:
             raise InvalidRequest(
-                f"the {table.rows:,} records take more than {MAX_BYTES >> 20} MiB as JSON: write them as Parquet to "
+                f"the {table.rows:,} records take more than {max_bytes >> 20} MiB as JSON: write them as Parquet to "
                 "the bucket, and submit that"
             )
     return b"".join(lines)
@@ -160,11 +162,11 @@ def unpack(data: bytes) -> bytes:
     """Decompress the JSON form; raises `ValueError` where it is larger than any that was written."""
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
         try:
-            text = file.read(MAX_BYTES + 1)
+            text = file.read(MAX_RESULTS_BYTES + 1)
         except (OSError, EOFError) as error:
             raise ValueError(str(error)) from None
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+    if len(text) > MAX_RESULTS_BYTES:
+        raise ValueError(f"it is larger than {MAX_RESULTS_BYTES} bytes")
     return text
 
 

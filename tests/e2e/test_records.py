@@ -27,8 +27,9 @@ from storage.errors import InvalidRequest, JobConflict, JobFailed, JobNotFound, 
 from storage.models.manager import ModelStorageManager
 from storage.objects.base import ObjectStore
 from tasks.client import Client
-from tasks.record_jobs import MAX_MESSAGE_BYTES, RecordsJob
+from tasks.record_jobs import MAX_MESSAGE_BYTES, RecordsJob, accept_records
 from tasks.spec import parse_uri
+from tasks.tabular import encode, pack, table_of
 from tests.installed import not_installed_by
 from worker.dev.stack import Stack
 
@@ -197,6 +198,24 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_recorded(
         over.wait(timeout_s=30)
     with pytest.raises(JobNotFound, match="nobody"):
         RecordsJob(client, "nobody").wait(timeout_s=30)
+
+
+def test_records_that_are_gone_or_not_those_that_were_submitted_fail_the_job(
+    worker: Stack, client: Client, store: ObjectStore, line: str
+) -> None:
+    # Given two jobs that were accepted and not sent yet, and somebody who can write the bucket
+    stored = {}
+    for job_id in ("gone", "changed"):
+        accept_records(client, line, ROWS, job_id=job_id)
+        (stored[job_id],) = (info.key for info in store.list(f"jobs/{job_id}/records-"))
+    store.delete(stored["gone"])
+    client.score_soon("gone")
+    with pytest.raises(JobFailed, match=f"the records of job gone are gone: no object {store.uri(stored['gone'])}"):
+        RecordsJob(client, "gone").wait(timeout_s=30)
+    store.put(stored["changed"], pack(encode(table_of([{"id": "theirs", "x": 7.0}]))))
+    client.score_soon("changed")
+    with pytest.raises(JobFailed, match=r"is not what Scoreline writes there: .*its digest is another"):
+        RecordsJob(client, "changed").wait(timeout_s=30)
 
 
 def test_the_same_id_is_the_same_job_and_other_records_are_another(

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from storage.errors import InvalidRequest
-from tasks.tabular import MAX_BYTES, decode, encode, pack, table_of, unpack
+from tasks.tabular import MAX_BYTES, MAX_RESULTS_BYTES, decode, encode, pack, table_of, unpack
 
 MIXED = {
     "whole": [1, -(2**63), None],
@@ -93,14 +93,14 @@ def test_what_cannot_be_scored_is_named_by_record_and_column(records: Any, said:
 def test_what_cannot_be_written_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="not Unicode"):
         encode(table_of([{"x": "\ud800"}]))
-    with pytest.raises(InvalidRequest, match="the 2 records take more than 16 MiB as JSON: write them as Parquet"):
+    with pytest.raises(InvalidRequest, match="the 2 records take more than 8 MiB as JSON: write them as Parquet"):
         encode(table_of([{"x": "a" * (MAX_BYTES // 2)}] * 2))
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"{}", pack(b"[]"), pack(b'{"format":2}\n'), pack(b"0" * (MAX_BYTES + 1)),
+        b"", b"{}", pack(b"[]"), pack(b'{"format":2}\n'), pack(b"0" * (MAX_RESULTS_BYTES + 1)),
         pack(encode(table_of({"x": [1]})))[:30],
         pack(b'{"format":1,"columns":[["x","int64"]],"rows":2,"rejected":[]}\n[[1]]\n'),
     ],
