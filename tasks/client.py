@@ -40,6 +40,8 @@ from tasks.spec import Job, JobSpec, Outcome, Status, parse_uri
 from tasks.webhook import check_target
 
 if TYPE_CHECKING:
+    from storage.models.settings import ModelSettings
+    from tasks.preflight import Preflight
     from tasks.rejected import RejectedRows
 
 _POLL_S = 0.25
@@ -131,14 +133,14 @@ class Client:
             Transient: try again with the same `job_id`.
         """
         return self.submit_spec(
-            JobSpec(
-                job_id=job_id or self.new_job_id(),
-                model=model,
-                input=input,
-                output=output or self.default_output(str(model).partition("@")[0]),
+            self._spec(
+                model,
+                input,
+                output=output,
                 method=method,
                 keep=keep,
-                features=tuple(features) if features else None,
+                features=features,
+                job_id=job_id,
                 max_rejected=max_rejected,
                 part_rows=part_rows,
                 max_attempts=max_attempts,
@@ -150,6 +152,53 @@ class Client:
     def new_job_id() -> str:
         """Make a job id from the time."""
         return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+    def preflight(
+        self, model: str, input: str, *, webhook: str | None = None, trust: ModelSettings | None = None, **options: Any
+    ) -> Preflight:
+        """Try what `submit` would do with the same arguments: plan the job, and score a few rows, in this process.
+
+        Nothing is written or sent, and Redis is not asked. Needs what a worker needs, ml-requirements.txt.
+
+        Parameters
+        ----------
+        model, input, webhook, **options
+            As for `submit`.
+        trust : ModelSettings, optional
+            Which models are loaded; by default as the environment of this process says.
+
+        Raises
+        ------
+        ScorelineError
+            What `submit` would raise, or what would fail the job, with the same message.
+        PackageMissing
+            A package of a worker is not installed.
+        """
+        with needing("trying a job"):
+            from storage.models.manager import ModelStorageManager
+            from storage.models.settings import ModelSettings
+            from tasks.preflight import preflight
+        spec = self._spec(model, input, **options)
+        self._check(spec, webhook or self.events.url)
+        main = self.buckets.main
+        trust = trust or ModelSettings.from_env(os.environ)
+        models = ModelStorageManager(main, cloud_only=True, use_r2=True, settings=trust)  # no copies on a disk
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        job = Job(spec=spec, model=self.registry.resolve(spec.model), submitted=now)
+        with contextlib.suppress(JobNotFound):
+            _refuse_other(read_job(main, spec.job_id), spec)
+        return preflight(self.buckets, self.ledger, models, job)
+
+    def _spec(
+        self, model: str, input: str, *, output: str | None = None, features: Sequence[str] | None = None,
+        job_id: str | None = None, **options: Any,
+    ) -> JobSpec:  # fmt: skip
+        """Spell out what was left to us."""
+        return JobSpec(
+            job_id=job_id or self.new_job_id(), model=model, input=input,
+            output=output or self.default_output(str(model).partition("@")[0]),
+            features=tuple(features) if features else None, **options,
+        )  # fmt: skip
 
     def default_output(self, model: str) -> str:
         """Return where the results of a model go unless a job says otherwise."""
@@ -178,12 +227,8 @@ class Client:
         before : mapping of str to bytes, optional
             Objects, by key, that have to be there once the job is; their keys name their content.
         """
-        spec.check()
         webhook = webhook or self.events.url
-        if webhook is not None:
-            check_target(webhook, self.events.allowed)
-        for uri in (spec.input, spec.output):
-            _ = self.buckets[parse_uri(uri)[0]]
+        self._check(spec, webhook)
         self.queue.ping()
         self.ledger.ping()
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -346,8 +391,14 @@ class Client:
         except PreconditionFailed:
             existing = read_job(main, job_id)
             cleared(self._dispatcher, job_id)
-            if existing.spec != job.spec:
-                raise JobConflict(f"job id {job_id!r} is taken by a job with another spec: choose another id") from None
+            _refuse_other(existing, job.spec)
+
+    def _check(self, spec: JobSpec, webhook: str | None) -> None:
+        spec.check()
+        if webhook is not None:
+            check_target(webhook, self.events.allowed)
+        for uri in (spec.input, spec.output):
+            _ = self.buckets[parse_uri(uri)[0]]
 
     def delete_model(self, pinned: PinnedModel) -> None:
         """Remove a model version for good; raises `ModelInUse` where an alias or a job under way needs it."""
@@ -370,6 +421,11 @@ class Client:
             except ObjectNotFound:
                 return 0
         return self._totals[job_id]
+
+
+def _refuse_other(existing: Job, spec: JobSpec) -> None:
+    if existing.spec != spec:
+        raise JobConflict(f"job id {spec.job_id!r} is taken by a job with another spec: choose another id")
 
 
 def submit(model: str, input: str, **options: Any) -> Status:

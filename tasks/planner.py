@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -15,11 +16,11 @@ from storage.objects.base import ObjectStore, exists
 from tasks import inputs
 from tasks.ending import fail_job
 from tasks.engine import Engine, step
-from tasks.plan import BATCH_ROWS, PART_ROWS, Columns, Part, cut
+from tasks.plan import BATCH_ROWS, PART_ROWS, Columns, InputFile, Part, cut
 from tasks.plan_file import encode
 from tasks.reconcile import open_ledger, tend
 from tasks.records import read_job, read_outcome
-from tasks.score import score_batch
+from tasks.score import Scored, score_batch
 from tasks.seen import unseen
 from tasks.spec import Job, parse_uri
 from tasks.staging import stage
@@ -69,15 +70,49 @@ def _plan(engine: Engine, job: Job) -> bool:
     return True
 
 
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A plan, and what was seen on the way to it."""
+
+    columns: Columns
+    parts: tuple[Part, ...] = ()
+    warnings: tuple[str, ...] = ()
+    files: tuple[InputFile, ...] = ()
+    schema: pa.Schema | None = None
+    """Of the first object; None where there is none."""
+    sample: pa.RecordBatch | None = None
+    """Rows that were tried; None for an input without rows."""
+    scored: Scored | None = None
+    """What became of them."""
+    tried: int = 0
+    """Rows that were tried before, of which none can be scored."""
+    reason: str = ""
+    """Of the first row that cannot be scored."""
+
+
 def make_plan(engine: Engine, job: Job) -> bytes:
-    """List the input, check it against the model, score a sample, and cut it into parts."""
-    bucket, pattern = parse_uri(job.spec.input)
-    store = engine.buckets[bucket]
-    _ = engine.buckets[parse_uri(job.spec.output)[0]]
+    """Draft a plan and encode it (errors as `draft`)."""
+    made = draft(engine, job)
     identity = {
         "bucket": engine.buckets.main.bucket, "job_id": job.spec.job_id, "submitted": job.submitted,
         "model": job.model.ref, "manifest_sha256": job.model.manifest_sha256,
     }  # fmt: skip
+    return encode(made.columns, made.parts, made.warnings, identity=identity)
+
+
+def draft(engine: Engine, job: Job) -> Draft:
+    """List the input, check it against the model, score a sample, and cut it into parts.
+
+    Neither the ledger nor the queue is asked, and nothing is written.
+
+    Raises
+    ------
+    ScorelineError
+        Why the job cannot be scored; whatever else an estimator raises comes through.
+    """
+    bucket, pattern = parse_uri(job.spec.input)
+    store = engine.buckets[bucket]
+    _ = engine.buckets[parse_uri(job.spec.output)[0]]
     manifest = engine.models.manifest(job.model)
     features = job.spec.features or manifest.feature_names
     if features is None:
@@ -89,7 +124,7 @@ def make_plan(engine: Engine, job: Job) -> bytes:
     if job.spec.only_new is not None:
         found = unseen(engine.buckets.main, job.spec.only_new, store, found)
     if not found:  # nothing is new: a job without parts, which succeeds
-        return encode(Columns(features=tuple(features), keep=(), schema=""), [], identity=identity)
+        return Draft(columns=Columns(features=tuple(features), keep=(), schema=""))
     read = inputs.read_footers(engine.tables, store, found)
     first = read[0][1]
     keep = _kept(job.spec.keep, first.names, features)
@@ -97,21 +132,26 @@ def make_plan(engine: Engine, job: Job) -> bytes:
         inputs.check_columns(store.uri(file.key), schema, first, features, keep)
     files = [file for file, _ in read]
     parts = cut(files, part_rows=job.spec.part_rows or PART_ROWS)
-    schema = ""
-    warnings: tuple[str, ...] = ()
+    made = Draft(
+        columns=Columns(features=tuple(features), keep=keep, schema=""), parts=parts, files=tuple(files), schema=first
+    )
     if parts:
         bundle = engine.models.get(job.model)
-        warnings = bundle.warnings
         tried, reason = 0, ""
         for sample in _samples(engine, store, parts, (*features, *keep)):
             scored = score_batch(bundle, sample, features=features, keep=keep, method=job.spec.method)
+            reason = reason or next(iter(scored.rejected.values()), "")
             if scored.table.num_rows:
                 break
-            tried, reason = tried + sample.num_rows, scored.rejected[0]
+            tried += sample.num_rows
         else:
             raise ScoringError(f"none of {tried} rows tried, of all parts of the input, can be scored: {reason}")
         schema = base64.b64encode(scored.table.schema.remove_metadata().serialize().to_pybytes()).decode()
-    return encode(Columns(features=tuple(features), keep=keep, schema=schema), parts, warnings, identity=identity)
+        made = replace(
+            made, columns=replace(made.columns, schema=schema), warnings=bundle.warnings, sample=sample, scored=scored,
+            tried=tried, reason=reason,
+        )  # fmt: skip
+    return made
 
 
 def _samples(

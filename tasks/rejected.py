@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ from storage import keys
 from storage.errors import ObjectNotFound
 from storage.objects.base import ObjectInfo, ObjectStore
 from storage.tables.parquet import ParquetReader
+from tasks.plain import plain
 from tasks.set_aside import note_columns
 
 MAX_REASONS = 500
@@ -148,7 +148,7 @@ class Tally:
 
     def _own(self, batch: pa.RecordBatch, number: int) -> dict[str, Any]:
         (row,) = batch.slice(number, 1).to_pylist()
-        return {name: _plain(value) for name, value in row.items() if name not in self._notes.values()}
+        return {name: plain(value) for name, value in row.items() if name not in self._notes.values()}
 
 
 def count_rejected(store: ObjectStore, folder: str, tally: Tally) -> None:
@@ -184,16 +184,3 @@ def _count(counts: dict[str, int], name: str | None, most: int) -> None:
 
 def _most(counts: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case float() if not math.isfinite(value):
-            return str(value)
-        case None | bool() | int() | float() | str():
-            return value
-    return str(value)

@@ -132,7 +132,7 @@ def score_records(self: Task[Any, Any], /, model: str, records: Any, **options: 
     """
     job_id: Any = options.get("job_id") or self.request.id
     options["job_id"] = job_id
-    engine, client = lifecycle.engine(app), lifecycle.client()
+    engine, client = lifecycle.engine(app), lifecycle.client(app)
     try:
         _check_options(options, _RECORDS_OPTIONS)
         record_jobs.check_message(records)

@@ -1,0 +1,25 @@
+"""Values of a table as JSON has them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def plain(value: Any) -> Any:
+    """Return a value that every reader of JSON takes; what JSON has no form for is text.
+
+    >>> from datetime import date
+    >>> plain({"x": float("inf"), "on": [date(2026, 11, 25), None]})
+    {'x': 'inf', 'on': ['2026-11-25', None]}
+    """
+    match value:
+        case dict():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case float() if not math.isfinite(value):
+            return str(value)
+        case None | bool() | int() | float() | str():
+            return value
+    return str(value)

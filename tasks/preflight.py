@@ -1,0 +1,141 @@
+"""What a job would do, tried without one: planned as a worker plans it, and a few rows scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NoReturn
+
+import pyarrow as pa
+
+from storage.errors import ScorelineError, ScoringError, describe
+from storage.ledger.redis_ledger import RedisLedger
+from storage.models.bundle import Bundle
+from storage.models.manager import ModelStorageManager
+from storage.models.manifest import Manifest, PinnedModel
+from storage.objects.buckets import Buckets
+from tasks.dispatch import results
+from tasks.engine import Engine
+from tasks.plain import plain
+from tasks.plan import PART_ROWS
+from tasks.planner import Draft, draft
+from tasks.spec import Job, parse_uri
+
+SHOWN_ROWS = 5
+LARGE_PART_ROWS = 4 * PART_ROWS
+"""Row groups above this make parts that take long to score again, and memory besides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """What a job would do."""
+
+    model: str
+    """``name@version`` that would be pinned."""
+    input: str
+    output: str
+    """Where the results would be."""
+    objects: int
+    object_bytes: int
+    """As they are stored."""
+    rows: int
+    parts: int
+    largest_part_rows: int
+    features: tuple[str, ...]
+    kept: tuple[str, ...]
+    unused: tuple[str, ...]
+    """Columns of the first object that are neither scored nor carried over."""
+    schema: Mapping[str, str]
+    """Types of the output columns, in their order."""
+    sample: tuple[Mapping[str, Any], ...]
+    """The first rows of the results, as JSON has them."""
+    model_bytes: int
+    """Memory of the loaded model, as it was measured when it was published."""
+    batch_row_bytes: int
+    """Of a row of the input in memory, on average of the sample."""
+    result_row_bytes: int
+    """Of a row of the results, likewise."""
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``scoreline submit --dry-run --json`` prints."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Models:
+    """Bundles loaded for one look."""
+
+    models: ModelStorageManager
+
+    def get(self, pinned: PinnedModel) -> Bundle:
+        return self.models.load_pinned(pinned)
+
+    def manifest(self, pinned: PinnedModel) -> Manifest:
+        return self.models.registry.manifest(pinned)
+
+
+def preflight(buckets: Buckets, ledger: RedisLedger, models: ModelStorageManager, job: Job) -> Preflight:
+    """Plan a job and score a few of its rows in this process; nothing is written or sent.
+
+    Parameters
+    ----------
+    ledger : RedisLedger
+        Is not asked.
+
+    Raises
+    ------
+    ScorelineError
+        What would fail the job, with the same message.
+    """
+    engine = Engine(buckets=buckets, ledger=ledger, send=_refuse, models=_Models(models=models))
+    try:
+        made = draft(engine, job)
+    except ScorelineError:
+        raise
+    except Exception as error:  # an estimator may raise anything
+        raise ScoringError(describe(error)) from error
+    names = made.schema.names if made.schema is not None else []
+    used = {*made.columns.features, *made.columns.keep}
+    table = made.scored.table if made.scored is not None else pa.table({})
+    store, folder = results(buckets, job)
+    return Preflight(
+        model=job.model.ref, input=job.spec.input, output=store.uri(folder),
+        objects=len(made.files), object_bytes=sum(file.size for file in made.files),
+        rows=sum(part.rows for part in made.parts), parts=len(made.parts),
+        largest_part_rows=max((part.rows for part in made.parts), default=0),
+        features=made.columns.features, kept=made.columns.keep,
+        unused=tuple(name for name in names if name not in used),
+        schema={field.name: str(field.type) for field in table.schema},
+        sample=tuple(plain(row) for row in table.slice(0, SHOWN_ROWS).to_pylist()),
+        model_bytes=engine.models.manifest(job.model).memory_bytes,
+        batch_row_bytes=_row_bytes(made.sample), result_row_bytes=_row_bytes(table),
+        warnings=(*made.warnings, *_warnings(buckets, job, made)),
+    )  # fmt: skip
+
+
+def _warnings(buckets: Buckets, job: Job, made: Draft) -> list[str]:
+    """Say what would not fail the job, and yet surprise."""
+    found = []
+    if not made.parts:
+        found.append("the input has no rows: the job would succeed without results")
+    if made.sample is not None and made.scored is not None and (made.tried or made.scored.rejected):
+        rows, tried = made.tried + len(made.scored.rejected), made.tried + made.sample.num_rows
+        found.append(f"{rows} of {tried} rows tried cannot be scored: {made.reason}")
+    large = [piece for part in made.parts if part.rows > LARGE_PART_ROWS for piece in part.slices]
+    if large and job.spec.part_rows is None:
+        piece = large[0]
+        found.append(
+            f"{buckets[parse_uri(job.spec.input)[0]].uri(piece.key)} has a row group of {piece.rows:,} rows, which no "
+            f"part divides: with row groups of about {PART_ROWS:,} more processes share the work, and each needs less "
+            "memory"
+        )
+    return found
+
+
+def _row_bytes(rows: pa.RecordBatch | pa.Table | None) -> int:
+    return -(-rows.nbytes // rows.num_rows) if rows is not None and rows.num_rows else 0
+
+
+def _refuse(name: str, **_: Any) -> NoReturn:
+    raise AssertionError(f"a preflight sends nothing, and so no {name}")
