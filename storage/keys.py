@@ -166,6 +166,15 @@ def rejected_part(folder: str, part: int) -> str:
     return f"{rejected_folder(folder)}part-{part:05d}.parquet"
 
 
+def part_number(key: str) -> int:
+    """Return the number of the part that an object of results, or of rejected rows, is of.
+
+    >>> part_number("out/job_id=a/_rejected/part-00017.parquet")
+    17
+    """
+    return int(key.rpartition("part-")[2].removesuffix(".parquet"))
+
+
 def results_manifest(folder: str) -> str:
     """One entry a part."""
     return f"{folder}_manifest.json"

@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from storage.errors import (
     JobConflict,
     JobNotFound,
     ModelInUse,
+    NothingToResume,
     ObjectNotFound,
     PreconditionFailed,
     RecordCorrupt,
@@ -25,7 +27,9 @@ from storage.errors import (
 from storage.ledger.redis_ledger import RedisLedger
 from storage.models.manifest import PinnedModel
 from storage.models.registry import ModelRegistry
+from storage.objects.base import exists
 from storage.objects.buckets import Buckets
+from storage.tables.options import ReadOptions, read_options
 from tasks import record_jobs
 from tasks.dispatch import Dispatcher, results, send_step
 from tasks.ending import cleared, end_job, is_complete
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from tasks.rejected import RejectedRows
 
 _POLL_S = 0.25
+_READ_OPTIONS = tuple(item.name for item in fields(ReadOptions))
 
 
 class Client:
@@ -94,7 +99,7 @@ class Client:
     def submit(
         self,
         model: str,
-        input: str,
+        input: str | Sequence[str],
         *,
         output: str | None = None,
         method: str | None = None,
@@ -105,6 +110,13 @@ class Client:
         part_rows: int | None = None,
         max_attempts: int = 3,
         webhook: str | None = None,
+        format: str | None = None,
+        delimiter: str | None = None,
+        quote: str = '"',
+        columns: Sequence[str] | None = None,
+        encoding: str = "utf-8",
+        null_values: Sequence[str] | None = None,
+        types: Mapping[str, str] | None = None,
     ) -> Status:
         """Pin the model, record the job, and enqueue it.
 
@@ -114,8 +126,8 @@ class Client:
         ----------
         model : str
             ``name``, ``name@alias`` or ``name@version``.
-        input : str
-            ``s3://bucket/key``, ``s3://bucket/prefix/`` or a glob.
+        input : str or sequence of str
+            ``s3://bucket/key``, ``s3://bucket/prefix/`` or a glob; or several of these.
         output : str, optional
             Prefix of the results; ``s3://<R2_BUCKET>/results/<model>/`` by default.
         method, keep, features, max_rejected, part_rows, max_attempts
@@ -124,6 +136,8 @@ class Client:
             Made from the time by default.
         webhook : str, optional
             Address within ALLOWED_WEBHOOKS that is told how the job ended; WEBHOOK_URL by default.
+        format, delimiter, quote, columns, encoding, null_values, types
+            How the objects are read, where their names do not say it: as in `ReadOptions`.
 
         Raises
         ------
@@ -144,6 +158,13 @@ class Client:
                 max_rejected=max_rejected,
                 part_rows=part_rows,
                 max_attempts=max_attempts,
+                format=format,
+                delimiter=delimiter,
+                quote=quote,
+                columns=columns,
+                encoding=encoding,
+                null_values=null_values,
+                types=types,
             ),
             webhook=webhook,
         )
@@ -154,7 +175,13 @@ class Client:
         return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
     def preflight(
-        self, model: str, input: str, *, webhook: str | None = None, trust: ModelSettings | None = None, **options: Any
+        self,
+        model: str,
+        input: str | Sequence[str],
+        *,
+        webhook: str | None = None,
+        trust: ModelSettings | None = None,
+        **options: Any,
     ) -> Preflight:
         """Try what `submit` would do with the same arguments: plan the job, and score a few rows, in this process.
 
@@ -190,14 +217,16 @@ class Client:
         return preflight(self.buckets, self.ledger, models, job)
 
     def _spec(
-        self, model: str, input: str, *, output: str | None = None, features: Sequence[str] | None = None,
-        job_id: str | None = None, **options: Any,
+        self, model: str, input: str | Sequence[str], *, output: str | None = None,
+        features: Sequence[str] | None = None, job_id: str | None = None, **options: Any,
     ) -> JobSpec:  # fmt: skip
         """Spell out what was left to us."""
+        reading = {name: options.pop(name) for name in _READ_OPTIONS if options.get(name) is not None}
         return JobSpec(
-            job_id=job_id or self.new_job_id(), model=model, input=input,
+            job_id=job_id or self.new_job_id(), model=model, inputs=_several(input),
             output=output or self.default_output(str(model).partition("@")[0]),
-            features=tuple(features) if features else None, **options,
+            features=tuple(features) if features else None, read=read_options(reading),
+            **{name: value for name, value in options.items() if name not in _READ_OPTIONS},
         )  # fmt: skip
 
     def default_output(self, model: str) -> str:
@@ -361,6 +390,45 @@ class Client:
         count_rejected(*results(self.buckets, job), tally)
         return tally.report(job_id, state)
 
+    def resume_rejected(self, job_id: str, *, model: str | None = None, max_rejected: str = "100%") -> Status:
+        """Score the rows that a job rejected, and these alone, as a job of its own that reads the same objects.
+
+        Parameters
+        ----------
+        job_id : str
+            A job that has ended. Its results stay as they are; the new ones are beside them.
+        model : str, optional
+            What to score with now; by default what the job was submitted with, looked up again.
+        max_rejected : str
+            Rows that may be rejected again; by default all.
+
+        Returns
+        -------
+        Status
+            Of the new job, whose id is ``<job_id>-rejected-<n>``.
+
+        Raises
+        ------
+        NothingToResume
+            The job is under way, or has rejected nothing.
+        JobNotFound, InvalidRequest
+            Nothing was submitted.
+        """
+        old = read_job(self.buckets.main, job_id)
+        outcome = read_outcome(self.buckets.main, job_id)
+        if outcome is None:
+            raise NothingToResume(f"job {job_id} is under way: scoreline watch {job_id}")
+        if not outcome.rejected:
+            raise NothingToResume(f"job {job_id} has rejected no row")
+        number = 1
+        while exists(self.buckets.main, keys.job(f"{job_id}-rejected-{number}")):
+            number += 1
+        spec = replace(
+            old.spec, job_id=f"{job_id}-rejected-{number}", rejected_of=job_id, model=model or old.spec.model,
+            max_rejected=max_rejected, only_new=None,
+        )  # fmt: skip
+        return self.submit_spec(spec)
+
     def reconcile(self) -> dict[str, str]:
         """Do for every job under way what is due: rebuild a lost ledger, dispatch what got lost, finalize.
 
@@ -397,7 +465,7 @@ class Client:
         spec.check()
         if webhook is not None:
             check_target(webhook, self.events.allowed)
-        for uri in (spec.input, spec.output):
+        for uri in (*spec.inputs, spec.output):
             _ = self.buckets[parse_uri(uri)[0]]
 
     def delete_model(self, pinned: PinnedModel) -> None:
@@ -428,7 +496,11 @@ def _refuse_other(existing: Job, spec: JobSpec) -> None:
         raise JobConflict(f"job id {spec.job_id!r} is taken by a job with another spec: choose another id")
 
 
-def submit(model: str, input: str, **options: Any) -> Status:
+def _several(input: str | Sequence[str]) -> tuple[str, ...]:
+    return (input,) if isinstance(input, str) or not isinstance(input, Sequence) else tuple(input)
+
+
+def submit(model: str, input: str | Sequence[str], **options: Any) -> Status:
     """Submit a job with the settings of this process (see `Client.submit`)."""
     return Client.from_env().submit(model, input, **options)
 

@@ -8,18 +8,22 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from storage.errors import ScorelineError, ScoringError
 from storage.models.bundle import Bundle
 from storage.models.manifest import Manifest, PinnedModel
-from storage.objects.base import ObjectStore
-from storage.tables.parquet import ParquetReader
+from storage.tables.base import Pinned, Rows, Span
+from storage.tables.formats import Tables
+from storage.tables.options import ReadOptions
+from storage.tables.schemas import from_text
 from tasks.dispatch import LEASE_S, Dispatcher
-from tasks.plan import Slice
+from tasks.hive import add_columns
+from tasks.plan import Columns, Slice
 
 STEP_ATTEMPTS = 3
 """Times that planning or finalizing is begun before the job fails because the process died each time."""
@@ -43,22 +47,34 @@ class Engine(Dispatcher):
 
     models: ModelSource
     lease_s: float = LEASE_S
-    tables: ParquetReader = field(default_factory=ParquetReader)
+    tables: Tables = field(default_factory=Tables)
 
-    def read_slice(
-        self, store: ObjectStore, piece: Slice, columns: tuple[str, ...], batch_rows: int
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a slice, at most `batch_rows` at once.
+    def read_slice(self, piece: Slice, columns: Columns, options: ReadOptions, batch_rows: int) -> Iterator[Rows]:
+        """Yield the rows of a slice that are to be scored, at most `batch_rows` at once, with the columns to read.
 
         Raises
         ------
+        UnreadableInput
+            The object is damaged.
         InputChanged
-            The object is not the one that was planned any more.
+            It is not the one that was planned any more.
         """
-        return self.tables.read_batches(
-            store, piece.key, piece.size, piece.etag, row_groups=range(*piece.groups), columns=columns,
-            batch_rows=batch_rows,
-        )  # fmt: skip
+        source = Pinned(store=self.buckets[piece.bucket], key=piece.key, size=piece.size, etag=piece.etag)
+        span = Span(start=piece.start, stop=piece.stop, first_row=piece.first_row, rows=piece.rows, size=0)
+        reads = from_text(columns.reads)
+        here = pa.schema([field for field in reads if field.name not in columns.folders])
+        for rows in self.tables.read(source, span, here, batch_rows, options):
+            found = rows if piece.only is None else _only(rows, np.array(piece.only))
+            if columns.folders:
+                found = replace(found, batch=add_columns(found.batch, piece.key, columns.folders, reads))
+            yield found
+
+
+def _only(rows: Rows, numbers: Any) -> Rows:
+    """Keep some rows, by their numbers within the object."""
+    wanted = np.isin(rows.numbers, numbers)
+    broken = tuple(item for item in rows.broken if item.row in set(numbers.tolist()))
+    return Rows(batch=rows.batch.filter(pa.array(wanted)), numbers=rows.numbers[wanted], broken=broken)
 
 
 @contextlib.contextmanager

@@ -1,41 +1,69 @@
-"""Which objects an input names, and what their footers say."""
+"""Which objects an input names, and what each of them holds."""
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-from storage.errors import InputNotFound, MissingColumns, ObjectNotFound, UnreadableInput
+from storage.errors import InputNotFound, ObjectNotFound
 from storage.objects.base import ObjectInfo, ObjectStore
-from storage.tables.parquet import Footer, ParquetReader
+from storage.objects.buckets import Buckets
+from storage.tables.base import Pinned
+from storage.tables.formats import Tables, is_text
+from storage.tables.options import ReadOptions, format_of
 from tasks.plan import InputFile
+from tasks.spec import parse_uri
 
-_FOOTER_THREADS = 8
+_SURVEY_THREADS = 8
 _GLOB = re.compile(r"[*?\[]")
 
 
-def find(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
-    """List the objects that an input names, in the order of their keys.
+@dataclass(frozen=True, kw_only=True)
+class Surveyed:
+    """An object of the input, and its columns."""
+
+    file: InputFile
+    uri: str
+    schema: pa.Schema
+    text: bool
+    """Whether its types are guesses."""
+
+
+def find(buckets: Buckets, uris: Sequence[str]) -> list[Pinned]:
+    """List the objects that the URIs of an input name, in their order; what several of them name is there once.
 
     A key that ends in ``/`` stands for all below it whose steps do not begin with ``_`` or ``.``; one with ``*``, ``?``
-    or ``[`` is a glob in which ``*`` matches ``/`` too; any other is one object.
+    or ``[`` is a glob in which ``*`` matches ``/`` too, unless an object has just that key; any other is one object.
 
     Raises
     ------
     InputNotFound
-        There is none.
+        One of the URIs names none.
     """
+    found: dict[tuple[str, str], Pinned] = {}
+    for uri in uris:
+        bucket, pattern = parse_uri(uri)
+        store = buckets[bucket]
+        for info in _find(store, pattern):
+            pinned = Pinned(store=store, key=info.key, size=info.size, etag=info.etag)
+            found.setdefault((bucket, info.key), pinned)
+    return list(found.values())
+
+
+def _find(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
     if not pattern or pattern.endswith("/"):
-        found = [info for info in store.list(pattern) if _visible(info.key.removeprefix(pattern))]
+        found = list(_visible(store.list(pattern), pattern))
         what = "the prefix is empty"
     elif magic := _GLOB.search(pattern):
         literal = pattern[: magic.start()]
         matches = re.compile(fnmatch.translate(pattern)).match
-        found = [info for info in store.list(literal) if matches(info.key) and _visible(info.key)]
+        listed = list(_visible(store.list(literal), ""))
+        found = [info for info in listed if info.key == pattern] or [info for info in listed if matches(info.key)]
         what = "nothing matches the glob"
     else:
         try:
@@ -47,57 +75,25 @@ def find(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
     return found
 
 
-def read_footers(
-    tables: ParquetReader, store: ObjectStore, found: Sequence[ObjectInfo]
-) -> list[tuple[InputFile, pa.Schema]]:
-    """Read the footers of all objects, several at a time (raises `UnreadableInput`)."""
+def _visible(listed: Iterator[ObjectInfo], prefix: str) -> Iterator[ObjectInfo]:
+    """Leave out what dataset readers leave out, and the marks that stand for folders."""
+    for info in listed:
+        steps = info.key.removeprefix(prefix).split("/")
+        if not any(step.startswith(("_", ".")) for step in steps) and not info.key.endswith("/"):
+            yield info
 
-    def read(info: ObjectInfo) -> Footer:
-        if not info.key.endswith((".parquet", ".parq", ".pq")):
-            raise UnreadableInput(f"{store.uri(info.key)} is not named as Parquet (.parquet)")
-        return tables.footer(store, info.key, info.size, info.etag)
 
-    with ThreadPoolExecutor(_FOOTER_THREADS, thread_name_prefix="footer") as pool:
-        footers = list(pool.map(read, found))
-    return [
-        (
-            InputFile(
-                key=info.key,
-                size=info.size,
-                etag=info.etag,
-                group_rows=footer.group_rows,
-                group_bytes=footer.group_bytes,
+def survey(tables: Tables, found: Sequence[Pinned], options: ReadOptions) -> list[Surveyed]:
+    """Look at all objects, several at a time: footers of Parquet, the whole of text (raises `UnreadableInput`)."""
+
+    def look(source: Pinned) -> Surveyed:
+        seen = tables.survey(source, options)
+        return Surveyed(
+            file=InputFile(
+                bucket=source.store.bucket, key=source.key, size=source.size, etag=source.etag, spans=seen.spans
             ),
-            footer.schema,
-        )
-        for info, footer in zip(found, footers, strict=True)
-    ]
+            uri=source.uri, schema=seen.schema, text=is_text(format_of(source.key, options)[0]),
+        )  # fmt: skip
 
-
-def check_columns(uri: str, schema: pa.Schema, first: pa.Schema, features: Sequence[str], keep: Sequence[str]) -> None:
-    """Refuse an object that lacks columns, or whose kept columns have other types than in the first object.
-
-    Raises
-    ------
-    MissingColumns
-        Naming the object and every column that is not there.
-    UnreadableInput
-        Naming the object and the column whose type differs, or that is there twice.
-    """
-    missing = [name for name in (*features, *keep) if name not in schema.names]
-    if missing:
-        raise MissingColumns(
-            f"{uri} lacks {', '.join(map(repr, missing))}; it has {', '.join(map(repr, schema.names[:20]))}"
-        )
-    for name in (*features, *keep):
-        if schema.names.count(name) > 1:
-            raise UnreadableInput(f"{uri} has the column {name!r} twice")
-    for name in keep:
-        if schema.field(name).type != first.field(name).type:
-            raise UnreadableInput(
-                f"{uri} has {name!r} as {schema.field(name).type}, the first object as {first.field(name).type}"
-            )
-
-
-def _visible(key: str) -> bool:
-    return not any(step.startswith(("_", ".")) for step in key.split("/"))
+    with ThreadPoolExecutor(_SURVEY_THREADS, thread_name_prefix="survey") as pool:
+        return list(pool.map(look, found))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import logging
@@ -28,12 +27,14 @@ from storage.models.describe import libraries
 from storage.models.manifest import digest
 from storage.objects.base import ObjectStore, exists
 from storage.tables import parquet
+from storage.tables.base import Rows
+from storage.tables.schemas import from_text
 from tasks.dispatch import Documents, results, send_step
 from tasks.ending import fail_job
 from tasks.engine import Engine, kept
 from tasks.plan import BATCH_ROWS, Part
 from tasks.score import score_batch
-from tasks.spec import parse_uri
+from tasks.set_aside import note_columns
 
 log = logging.getLogger(__name__)
 
@@ -213,24 +214,23 @@ def _put_rejected(store: ObjectStore, folder: str, part: int, body: bytes, recei
 def _score(engine: Engine, documents: Documents, planned: Part, budget: int) -> tuple[pa.Table, pa.Table]:
     """Score a part batch by batch; returns its results and its rejected rows, each in input order."""
     job, columns = documents.job, documents.plan.columns
-    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(columns.schema)))
+    schema = from_text(columns.schema)
     bundle = engine.models.get(job.model)
-    source = engine.buckets[parse_uri(job.spec.input)[0]]
     goes_on = _watch(engine, job.spec.job_id)
-    scored, rejected = [], []
+    scored: list[pa.Table] = []
+    rejected: list[pa.Table] = []
     for piece in planned.slices:
-        row = piece.first_row
-        for batch in engine.read_slice(source, piece, (*columns.features, *columns.keep), BATCH_ROWS):
+        uri = engine.buckets[piece.bucket].uri(piece.key)
+        for rows in engine.read_slice(piece, columns, job.spec.read, BATCH_ROWS):
             goes_on()
             done = score_batch(
-                bundle, batch, features=columns.features, keep=columns.keep, method=job.spec.method,
+                bundle, rows.batch, features=columns.features, keep=columns.keep, method=job.spec.method,
                 max_rejected=max(budget, REJECTED_SHOWN),
             )  # fmt: skip
             if done.table.num_rows:
-                scored.append(_cast(done.table, schema, f"{source.uri(piece.key)} from row {row}"))
-            if done.rejected:
-                rejected.append(_rejected(batch, done.rejected, source.uri(piece.key), row))
-            row += batch.num_rows
+                scored.append(_cast(done.table, schema, f"{uri} from row {rows.numbers[0]}"))
+            if done.rejected or rows.broken:
+                rejected.append(_rejected(rows, done.rejected, uri))
     return (
         pa.concat_tables(scored) if scored else schema.empty_table(),
         pa.concat_tables(rejected, promote_options="permissive") if rejected else pa.table({}),
@@ -258,17 +258,24 @@ def _cast(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
         raise InputError(f"{where}: results do not fit the planned schema: {describe(error)}") from error
 
 
-def _rejected(batch: pa.RecordBatch, reasons: dict[int, str], uri: str, first_row: int) -> pa.Table:
-    rows = list(reasons)
-    table = pa.Table.from_batches([batch]).take(pa.array(rows))
-    for name, column in {
-        "source": pa.array([uri] * len(rows)),
-        "row": pa.array([first_row + row for row in rows], pa.int64()),
-        "stage": pa.array(["predict"] * len(rows)),
-        "message": pa.array(list(reasons.values())),
-    }.items():
-        free = name
-        while free in table.column_names:  # the input's own column keeps its name
-            free = f"_{free}"
-        table = table.append_column(free, column)
-    return table
+def _rejected(rows: Rows, reasons: Mapping[int, str], uri: str) -> pa.Table:
+    """Return the rows of a batch that have no result, in input order, each with what is known of its rejection."""
+    failed = list(reasons)
+    table = pa.Table.from_batches([rows.batch]).take(pa.array(failed, pa.int64()))
+    told: list[tuple[int, str, str | None, str, str | None]]
+    told = [(int(rows.numbers[row]), "predict", None, str(reasons[row]), None) for row in failed]
+    told += [(item.row, "decode", item.column, item.message, item.record) for item in rows.broken]
+    nothing = pa.table({field.name: pa.nulls(len(rows.broken), field.type) for field in table.schema})
+    table = pa.concat_tables([table, nothing])
+    numbers, stages, columns, messages, records = zip(*told, strict=True)
+    notes = {
+        "source": pa.array([uri] * len(told)),
+        "row": pa.array(numbers, pa.int64()),
+        "stage": pa.array(stages),
+        "column": pa.array(columns, pa.string()),
+        "message": pa.array(messages),
+        "record": pa.array(records, pa.string()),
+    }
+    for note, name in note_columns(table.column_names).items():
+        table = table.append_column(name, notes[note])
+    return table.sort_by(note_columns(rows.batch.schema.names)["row"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from storage.tables.base import Span
 
 BATCH_ROWS = 65_536
 """Rows scored at once: the fastest size measured for forests, and 10 MiB at 20 float64 columns."""
@@ -17,27 +19,37 @@ PART_SLICES = 256
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
-    """A planned object and its row groups."""
+    """A planned object and what of it can be read alone."""
 
+    bucket: str
     key: str
     size: int
     etag: str
-    group_rows: tuple[int, ...]
-    group_bytes: tuple[int, ...]
+    spans: tuple[Span, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """A run of row groups of one object."""
+    """Rows of one object."""
 
+    bucket: str
     key: str
     size: int
     etag: str
-    groups: tuple[int, int]
-    """First row group, and the one after the last."""
+    start: int
+    """Where they begin, in the unit of the format (see `Span`)."""
+    stop: int
     first_row: int
     """Number, within the object, of the first row."""
     rows: int
+    """How many there are from `start` to `stop`."""
+    only: tuple[int, ...] | None = None
+    """Numbers, within the object and in order, of those to score; by default all."""
+
+    @property
+    def count(self) -> int:
+        """Rows to score."""
+        return self.rows if self.only is None else len(self.only)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +60,8 @@ class Part:
 
     @property
     def rows(self) -> int:
-        """Rows of all slices."""
-        return sum(piece.rows for piece in self.slices)
+        """Rows to score of all slices."""
+        return sum(piece.count for piece in self.slices)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +72,22 @@ class Columns:
     keep: tuple[str, ...]
     schema: str
     """Output schema as Arrow IPC in base64; empty for an input without rows."""
+    reads: str = ""
+    """Schema of what is read, features first, likewise: text is decoded to these types."""
+    folders: tuple[str, ...] = ()
+    """Those of them that are in the names of folders, as ``year=2026/``, where an object itself has no such column."""
 
 
 def cut(files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int = PART_BYTES) -> tuple[Part, ...]:
-    """Cut files into parts of whole row groups, in input order.
+    """Cut files into parts of whole spans, in input order.
 
     A part is closed before it would exceed `part_rows` rows, `part_bytes` uncompressed bytes or `PART_SLICES` slices; a
-    single row group that exceeds them is a part alone. Small files share a part; files and row groups without rows are
-    in none.
+    single span that exceeds them is a part alone. Small files share a part; files and spans without rows are in none.
     """
     parts: list[Part] = []
     current: list[Slice] = []
     rows = size = 0
-    for piece, weight in _groups(files):
+    for piece, weight in _pieces(files):
         adjoins = bool(current) and _adjoin(current[-1], piece)
         full = rows + piece.rows > part_rows or size + weight > part_bytes
         if current and (full or (len(current) == PART_SLICES and not adjoins)):
@@ -80,13 +95,7 @@ def cut(files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int 
             current, rows, size = [], 0, 0
         if adjoins and current:
             last = current.pop()
-            piece_rows = last.rows + piece.rows
-            current.append(
-                Slice(
-                    key=piece.key, size=piece.size, etag=piece.etag, groups=(last.groups[0], piece.groups[1]),
-                    first_row=last.first_row, rows=piece_rows,
-                )
-            )  # fmt: skip
+            current.append(replace(last, stop=piece.stop, rows=last.rows + piece.rows))
         else:
             current.append(piece)
         rows += piece.rows
@@ -96,18 +105,16 @@ def cut(files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int 
     return tuple(parts)
 
 
-def _groups(files: Iterable[InputFile]) -> Iterable[tuple[Slice, int]]:
+def _pieces(files: Iterable[InputFile]) -> Iterable[tuple[Slice, int]]:
     for file in files:
-        first_row = 0
-        for number, (rows, size) in enumerate(zip(file.group_rows, file.group_bytes, strict=True)):
-            if rows:
-                groups = (number, number + 1)
-                yield (
-                    Slice(key=file.key, size=file.size, etag=file.etag, groups=groups, first_row=first_row, rows=rows),
-                    size,
-                )
-            first_row += rows
+        for span in file.spans:
+            if span.rows:
+                piece = Slice(
+                    bucket=file.bucket, key=file.key, size=file.size, etag=file.etag, start=span.start, stop=span.stop,
+                    first_row=span.first_row, rows=span.rows,
+                )  # fmt: skip
+                yield piece, span.size
 
 
 def _adjoin(left: Slice, right: Slice) -> bool:
-    return left.key == right.key and left.groups[1] == right.groups[0]
+    return (left.bucket, left.key, left.stop) == (right.bucket, right.key, right.start)

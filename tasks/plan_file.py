@@ -71,7 +71,10 @@ class PlanFile:
         """Of the header, which names the digest of every block: what fences the ledger, and each result's receipt."""
         try:
             raw = json.loads(text)
-            self.columns = Columns(features=tuple(raw["features"]), keep=tuple(raw["keep"]), schema=str(raw["schema"]))
+            self.columns = Columns(
+                features=tuple(raw["features"]), keep=tuple(raw["keep"]), schema=str(raw["schema"]),
+                reads=str(raw["reads"]), folders=tuple(raw["folders"]),
+            )  # fmt: skip
             self.identity = dict(raw["identity"])
             """What makes this the plan of one job and no other: bucket, job id, model, time."""
             self.warnings = tuple(raw["warnings"])
@@ -136,10 +139,17 @@ def encode(
 
 def _encode(parts: Sequence[Part]) -> dict[str, Any]:
     """Name each object once a block, each slice by numbers."""
-    objects: dict[tuple[str, int, str], int] = {}
+    objects: dict[tuple[str, str, int, str], int] = {}
     slices = [
         [
-            [objects.setdefault((s.key, s.size, s.etag), len(objects)), *s.groups, s.first_row, s.rows]
+            [
+                objects.setdefault((s.bucket, s.key, s.size, s.etag), len(objects)),
+                s.start,
+                s.stop,
+                s.first_row,
+                s.rows,
+                *([] if s.only is None else [s.only]),
+            ]
             for s in part.slices
         ]
         for part in parts
@@ -151,9 +161,21 @@ def _decode(raw: dict[str, Any]) -> list[Part]:
     parts = []
     for slices in raw["parts"]:
         pieces = []
-        for number, start, stop, first_row, rows in slices:
-            key, size, etag = raw["objects"][number]
-            pieces.append(Slice(key=key, size=size, etag=etag, groups=(start, stop), first_row=first_row, rows=rows))
+        for number, start, stop, first_row, rows, *only in slices:
+            bucket, key, size, etag = raw["objects"][number]
+            pieces.append(
+                Slice(
+                    bucket=bucket,
+                    key=key,
+                    size=size,
+                    etag=etag,
+                    start=start,
+                    stop=stop,
+                    first_row=first_row,
+                    rows=rows,
+                    only=tuple(only[0]) if only else None,
+                )
+            )
         parts.append(Part(slices=tuple(pieces)))
     return parts
 

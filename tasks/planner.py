@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +12,18 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from storage import keys
 from storage.errors import MissingColumns, PreconditionFailed, ScorelineError, ScoringError
-from storage.objects.base import ObjectStore, exists
+from storage.models.bundle import Bundle
+from storage.objects.base import exists
+from storage.tables.base import Broken, Rows
+from storage.tables.parquet import check_writable
+from storage.tables.schemas import to_text
+from tasks import columns as choosing
 from tasks import inputs
+from tasks.again import objects_of, parts_again
 from tasks.ending import fail_job
 from tasks.engine import Engine, step
-from tasks.plan import BATCH_ROWS, PART_ROWS, Columns, InputFile, Part, cut
+from tasks.inputs import Surveyed
+from tasks.plan import BATCH_ROWS, PART_ROWS, Columns, Part, cut
 from tasks.plan_file import encode
 from tasks.reconcile import open_ledger, tend
 from tasks.records import read_job, read_outcome
@@ -77,17 +84,17 @@ class Draft:
     columns: Columns
     parts: tuple[Part, ...] = ()
     warnings: tuple[str, ...] = ()
-    files: tuple[InputFile, ...] = ()
-    schema: pa.Schema | None = None
-    """Of the first object; None where there is none."""
+    surveyed: tuple[Surveyed, ...] = ()
     sample: pa.RecordBatch | None = None
     """Rows that were tried; None for an input without rows."""
     scored: Scored | None = None
     """What became of them."""
     tried: int = 0
-    """Rows that were tried before, of which none can be scored."""
+    """Rows that were tried, of which some could be scored in the end."""
+    refused: int = 0
+    """Of these, rows that cannot be scored."""
     reason: str = ""
-    """Of the first row that cannot be scored."""
+    """Of the first of them."""
 
 
 def make_plan(engine: Engine, job: Job) -> bytes:
@@ -110,66 +117,106 @@ def draft(engine: Engine, job: Job) -> Draft:
     ScorelineError
         Why the job cannot be scored; whatever else an estimator raises comes through.
     """
-    bucket, pattern = parse_uri(job.spec.input)
-    store = engine.buckets[bucket]
-    _ = engine.buckets[parse_uri(job.spec.output)[0]]
+    spec = job.spec
+    _ = engine.buckets[parse_uri(spec.output)[0]]
     manifest = engine.models.manifest(job.model)
-    features = job.spec.features or manifest.feature_names
+    features = spec.features or manifest.feature_names
     if features is None:
         raise MissingColumns(f"model {job.model.ref} was fitted without column names: name them with --features a,b,c")
     if manifest.n_features not in (None, len(features)):
         raise MissingColumns(f"model {job.model.ref} takes {manifest.n_features} features, {len(features)} are named")
     stage(engine, job)
-    found = inputs.find(store, pattern)
-    if job.spec.only_new is not None:
-        found = unseen(engine.buckets.main, job.spec.only_new, store, found)
+    again = None if spec.rejected_of is None else parts_again(engine, spec.rejected_of)
+    found = inputs.find(engine.buckets, spec.inputs) if again is None else objects_of(engine.buckets, again)
+    if spec.only_new is not None:
+        found = unseen(engine.buckets.main, spec.only_new, found)
     if not found:  # nothing is new: a job without parts, which succeeds
         return Draft(columns=Columns(features=tuple(features), keep=(), schema=""))
-    read = inputs.read_footers(engine.tables, store, found)
-    first = read[0][1]
-    keep = _kept(job.spec.keep, first.names, features)
-    for file, schema in read:
-        inputs.check_columns(store.uri(file.key), schema, first, features, keep)
-    files = [file for file, _ in read]
-    parts = cut(files, part_rows=job.spec.part_rows or PART_ROWS)
-    made = Draft(
-        columns=Columns(features=tuple(features), keep=keep, schema=""), parts=parts, files=tuple(files), schema=first
+    surveyed = tuple(inputs.survey(engine.tables, found, spec.read))
+    warnings = _warn_of_empty(surveyed)
+    if not any(len(item.schema) for item in surveyed):
+        return Draft(
+            columns=Columns(features=tuple(features), keep=(), schema=""), surveyed=surveyed, warnings=warnings
+        )
+    settled = choosing.settle(surveyed, features, spec.keep, spec.read.types)
+    parts = again or cut([item.file for item in surveyed], part_rows=spec.part_rows or PART_ROWS)
+    columns = Columns(
+        features=tuple(features), keep=settled.keep, schema="", reads=to_text(settled.reads), folders=settled.folders
     )
+    made = Draft(columns=columns, parts=parts, surveyed=surveyed, warnings=warnings)
     if parts:
-        bundle = engine.models.get(job.model)
-        tried, reason = 0, ""
-        for sample in _samples(engine, store, parts, (*features, *keep)):
-            scored = score_batch(bundle, sample, features=features, keep=keep, method=job.spec.method)
-            reason = reason or next(iter(scored.rejected.values()), "")
-            if scored.table.num_rows:
-                break
-            tried += sample.num_rows
-        else:
-            raise ScoringError(f"none of {tried} rows tried, of all parts of the input, can be scored: {reason}")
-        schema = base64.b64encode(scored.table.schema.remove_metadata().serialize().to_pybytes()).decode()
-        made = replace(
-            made, columns=replace(made.columns, schema=schema), warnings=bundle.warnings, sample=sample, scored=scored,
-            tried=tried, reason=reason,
-        )  # fmt: skip
+        made = _try_rows(engine, job, made, settled)
     return made
 
 
-def _samples(
-    engine: Engine, store: ObjectStore, parts: Sequence[Part], columns: tuple[str, ...]
-) -> Iterator[pa.RecordBatch]:
-    """Yield a few rows at a time: the first, then, as bad rows come together, others further on and of other parts."""
+def _try_rows(engine: Engine, job: Job, made: Draft, settled: choosing.Settled) -> Draft:
+    """Score a few rows, to learn the output schema.
+
+    Where a feature is mixed of numbers and texts, the model is asked whether it takes texts; else they are rejected.
+    """
+    bundle = engine.models.get(job.model)
+    if not settled.mixed:
+        return _score_sample(engine, job, bundle, made)
+    numbers = replace(made.columns, reads=to_text(choosing.as_numbers(settled.reads, settled.mixed)))
+    as_text = made
+    with contextlib.suppress(ScoringError):
+        as_text = _score_sample(engine, job, bundle, made, mixed=settled.mixed)
+        if not as_text.refused:
+            return as_text
+    try:
+        return _score_sample(engine, job, bundle, replace(made, columns=numbers))
+    except ScoringError:
+        if as_text.scored is None:
+            raise
+        return as_text
+
+
+def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft, mixed: Sequence[str] = ()) -> Draft:
+    columns = made.columns
+    tried, refused, reason = 0, 0, ""
+    for rows in _samples(engine, job, made, mixed):
+        scored = score_batch(bundle, rows.batch, features=columns.features, keep=columns.keep, method=job.spec.method)
+        reasons = [str(why) for why in scored.rejected.values()] + [_told(item) for item in rows.broken]
+        tried, refused = tried + rows.batch.num_rows + len(rows.broken), refused + len(reasons)
+        reason = reason or next(iter(reasons), "")
+        if scored.table.num_rows:
+            break
+    else:
+        raise ScoringError(f"none of {tried} rows tried, of all parts of the input, can be scored: {reason}")
+    schema = scored.table.schema.remove_metadata()
+    check_writable(schema)
+    return replace(
+        made, columns=replace(columns, schema=to_text(schema)), warnings=(*made.warnings, *bundle.warnings),
+        sample=rows.batch, scored=scored, tried=tried, refused=refused, reason=reason,
+    )  # fmt: skip
+
+
+def _samples(engine: Engine, job: Job, made: Draft, mixed: Sequence[str]) -> Iterator[Rows]:
+    """Yield a few rows at a time: the first, then, as bad rows come together, others further on and of other parts.
+
+    Where columns are `mixed`, the first rows are such as have a text in them.
+    """
+    parts = made.parts
     for number in sorted({n * (len(parts) - 1) // SAMPLED_PARTS for n in range(SAMPLED_PARTS + 1)}):
         for piece in parts[number].slices[:1]:
-            batch = next(engine.read_slice(store, piece, columns, BATCH_ROWS))
+            rows = next(engine.read_slice(piece, made.columns, job.spec.read, BATCH_ROWS))
+            if mixed:
+                texts = choosing.rows_with_texts(rows.batch, mixed, SAMPLE_ROWS)
+                yield Rows(batch=rows.batch.take(texts), numbers=rows.numbers[texts.to_numpy()])
+            broken = rows.broken
             start = 0
-            while start < batch.num_rows:
-                yield batch.slice(start, SAMPLE_ROWS)
-                start = max(SAMPLE_ROWS, 2 * start)
+            while start < rows.batch.num_rows or broken:
+                batch = rows.batch.slice(start, SAMPLE_ROWS)
+                yield Rows(batch=batch, numbers=rows.numbers[start : start + SAMPLE_ROWS], broken=broken)
+                start, broken = max(SAMPLE_ROWS, 2 * start), ()
 
 
-def _kept(keep: str, names: list[str], features: tuple[str, ...]) -> tuple[str, ...]:
-    if keep == "none":
+def _told(broken: Broken) -> str:
+    return f"row {broken.row}: {broken.message}"
+
+
+def _warn_of_empty(surveyed: Sequence[Surveyed]) -> tuple[str, ...]:
+    empty = [item.uri for item in surveyed if not item.file.size]
+    if not empty:
         return ()
-    if keep == "all":
-        return tuple(name for name in names if name not in features)
-    return tuple(name.strip() for name in keep.split(","))
+    return (f"{len(empty)} of {len(surveyed)} objects have no bytes: {', '.join(empty[:3])}",)

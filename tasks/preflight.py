@@ -14,16 +14,14 @@ from storage.models.bundle import Bundle
 from storage.models.manager import ModelStorageManager
 from storage.models.manifest import Manifest, PinnedModel
 from storage.objects.buckets import Buckets
+from tasks.columns import available
 from tasks.dispatch import results
 from tasks.engine import Engine
 from tasks.plain import plain
-from tasks.plan import PART_ROWS
 from tasks.planner import Draft, draft
-from tasks.spec import Job, parse_uri
+from tasks.spec import Job
 
 SHOWN_ROWS = 5
-LARGE_PART_ROWS = 4 * PART_ROWS
-"""Row groups above this make parts that take long to score again, and memory besides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class Preflight:
 
     model: str
     """``name@version`` that would be pinned."""
-    input: str
+    inputs: tuple[str, ...]
     output: str
     """Where the results would be."""
     objects: int
@@ -95,13 +93,13 @@ def preflight(buckets: Buckets, ledger: RedisLedger, models: ModelStorageManager
         raise
     except Exception as error:  # an estimator may raise anything
         raise ScoringError(describe(error)) from error
-    names = made.schema.names if made.schema is not None else []
+    names = available(made.surveyed).names
     used = {*made.columns.features, *made.columns.keep}
     table = made.scored.table if made.scored is not None else pa.table({})
     store, folder = results(buckets, job)
     return Preflight(
-        model=job.model.ref, input=job.spec.input, output=store.uri(folder),
-        objects=len(made.files), object_bytes=sum(file.size for file in made.files),
+        model=job.model.ref, inputs=job.spec.inputs, output=store.uri(folder),
+        objects=len(made.surveyed), object_bytes=sum(item.file.size for item in made.surveyed),
         rows=sum(part.rows for part in made.parts), parts=len(made.parts),
         largest_part_rows=max((part.rows for part in made.parts), default=0),
         features=made.columns.features, kept=made.columns.keep,
@@ -110,26 +108,17 @@ def preflight(buckets: Buckets, ledger: RedisLedger, models: ModelStorageManager
         sample=tuple(plain(row) for row in table.slice(0, SHOWN_ROWS).to_pylist()),
         model_bytes=engine.models.manifest(job.model).memory_bytes,
         batch_row_bytes=_row_bytes(made.sample), result_row_bytes=_row_bytes(table),
-        warnings=(*made.warnings, *_warnings(buckets, job, made)),
+        warnings=(*made.warnings, *_warnings(made)),
     )  # fmt: skip
 
 
-def _warnings(buckets: Buckets, job: Job, made: Draft) -> list[str]:
+def _warnings(made: Draft) -> list[str]:
     """Say what would not fail the job, and yet surprise."""
     found = []
     if not made.parts:
         found.append("the input has no rows: the job would succeed without results")
-    if made.sample is not None and made.scored is not None and (made.tried or made.scored.rejected):
-        rows, tried = made.tried + len(made.scored.rejected), made.tried + made.sample.num_rows
-        found.append(f"{rows} of {tried} rows tried cannot be scored: {made.reason}")
-    large = [piece for part in made.parts if part.rows > LARGE_PART_ROWS for piece in part.slices]
-    if large and job.spec.part_rows is None:
-        piece = large[0]
-        found.append(
-            f"{buckets[parse_uri(job.spec.input)[0]].uri(piece.key)} has a row group of {piece.rows:,} rows, which no "
-            f"part divides: with row groups of about {PART_ROWS:,} more processes share the work, and each needs less "
-            "memory"
-        )
+    if made.refused:
+        found.append(f"{made.refused} of {made.tried} rows tried cannot be scored: {made.reason}")
     return found
 
 

@@ -147,7 +147,7 @@ def accept_records(
     sha256 = hashlib.sha256(text).hexdigest()
     main = client.buckets.main
     spec = JobSpec(
-        job_id=job_id, model=model, input=main.uri(keys.records_table(job_id, sha256)),
+        job_id=job_id, model=model, inputs=(main.uri(keys.records_table(job_id, sha256)),),
         output=output or client.default_output(str(model).partition("@")[0]), keep=keep,
         features=tuple(features) if features else None, max_rejected=max_rejected, **options,
     ).check()  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +13,8 @@ import pyarrow as pa
 from storage import keys
 from storage.errors import ObjectNotFound
 from storage.objects.base import ObjectInfo, ObjectStore
-from storage.tables.parquet import ParquetReader
+from storage.tables.base import Pinned, Rows
+from storage.tables.parquet import ParquetFormat
 from tasks.plain import plain
 from tasks.set_aside import note_columns
 
@@ -46,6 +47,8 @@ class Example:
     message: str
     columns: Mapping[str, Any]
     """As the input has them; what JSON has no form for is text."""
+    record: str | None = None
+    """Text of a row that could not be decoded, whose columns are unknown."""
 
 
 @dataclass(kw_only=True)
@@ -119,7 +122,7 @@ class Tally:
             note: batch.column(name).to_pylist() if name in batch.schema.names else [None] * batch.num_rows
             for note, name in self._notes.items()
         }
-        for number, (source, row, stage, column, message) in enumerate(zip(*notes.values(), strict=True)):
+        for number, (source, row, stage, column, message, record) in enumerate(zip(*notes.values(), strict=True)):
             self.rows += 1
             for counts, name in (self._stages, stage), (self._columns, column), (self._sources, source):
                 _count(counts, name, MAX_REASONS)
@@ -128,7 +131,7 @@ class Tally:
             _count(reason.sources, source, MAX_SOURCES)
             if len(reason.examples) < self._examples:
                 reason.examples.append(
-                    Example(source=source, row=row, message=message, columns=self._own(batch, number))
+                    Example(source=source, row=row, message=message, columns=self._own(batch, number), record=record)
                 )
 
     def report(self, job_id: str, state: str) -> RejectedRows:
@@ -153,14 +156,18 @@ class Tally:
 
 def count_rejected(store: ObjectStore, folder: str, tally: Tally) -> None:
     """Count what was rejected of the job whose results are in `folder`, as far as it is committed."""
-    tables = ParquetReader()
-    for info in committed(store, folder):
-        footer = tables.footer(store, info.key, info.size, info.etag)
-        for batch in tables.read_batches(
-            store, info.key, info.size, info.etag, row_groups=range(len(footer.group_rows)),
-            columns=footer.schema.names, batch_rows=_BATCH_ROWS,
-        ):  # fmt: skip
-            tally.add(batch)
+    for rows in rejected_rows(store, committed(store, folder)):
+        tally.add(rows.batch)
+
+
+def rejected_rows(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Iterator[Rows]:
+    """Yield what is in objects of rejected rows, some rows at a time."""
+    tables = ParquetFormat()
+    for info in infos:
+        source = Pinned(store=store, key=info.key, size=info.size, etag=info.etag)
+        survey = tables.survey(source)
+        for span in survey.spans:
+            yield from tables.read(source, span, survey.schema, _BATCH_ROWS)
 
 
 def committed(store: ObjectStore, folder: str) -> Iterator[ObjectInfo]:

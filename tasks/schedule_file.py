@@ -20,7 +20,7 @@ from tasks.spec import JobSpec
 _TYPES: dict[str, type] = {"enabled": bool, "only_new": bool}
 _REQUIRED = ("cron", "model", "input")
 _FIELD = re.compile(r"\{(?P<name>slot|previous)(?::(?P<form>[^{}]*))?\}")
-_SOUND = JobSpec(job_id="check", model="m", input="s3://bucket/", output="s3://bucket/")
+_SOUND = JobSpec(job_id="check", model="m", inputs=("s3://bucket/",), output="s3://bucket/")
 _MAX_NAME = 80
 """With its slot, a name has to fit into a job id."""
 
@@ -88,7 +88,7 @@ def spec_of(schedule: Schedule, slot: datetime, output: str) -> JobSpec:
     return JobSpec(
         job_id=schedule.job_id(slot),
         model=render(schedule, schedule.model, slot),
-        input=render(schedule, schedule.input, slot),
+        inputs=(render(schedule, schedule.input, slot),),
         output=render(schedule, schedule.output or output, slot),
         method=schedule.method,
         keep=schedule.keep,
@@ -141,8 +141,9 @@ def _check_values(name: str, table: Mapping[str, Any]) -> list[tuple[str, str]]:
         if value is None:
             continue
         try:
-            filled: dict[str, Any] = {key: render(schedule, value, slot)}
-            replace(_SOUND, **filled).check()
+            filled = render(schedule, value, slot)
+            changed: dict[str, Any] = {"inputs": (filled,)} if key == "input" else {key: filled}
+            replace(_SOUND, **changed).check()
         except InvalidRequest as error:
             faults.append((key, f"{key}: {error}"))
     return faults

@@ -23,11 +23,10 @@ from storage.errors import (
 )
 from storage.objects.base import exists
 from tasks.client import Client
-from tasks.records import read_job, read_outcome, reading
+from tasks.records import read_outcome, reading
 from tasks.schedule import Schedule, State, decide
 from tasks.schedule_file import Parsed, parse, spec_of
 from tasks.seen import remember
-from tasks.spec import parse_uri
 
 log = logging.getLogger(__name__)
 
@@ -191,8 +190,7 @@ class Scheduler:
             done.append(f"submitted {job_id}")
             return state
         if schedule.only_new and outcome.state in ("succeeded", "partial"):
-            bucket, _ = parse_uri(read_job(self._main, job_id).spec.input)
-            remember(self._main, schedule.name, bucket, job_id)
+            remember(self._main, schedule.name, job_id)
         return replace(state.noted([state.current], outcome.state, outcome.error), current=None)
 
     def _submit(self, schedule: Schedule, slot: datetime) -> None:

@@ -9,22 +9,23 @@ from collections.abc import Iterable, Sequence
 
 from storage import keys
 from storage.errors import ObjectNotFound, PreconditionFailed, StoreUnavailable
-from storage.objects.base import ObjectInfo, ObjectStore
+from storage.objects.base import ObjectStore
+from storage.tables.base import Pinned
 from tasks.plan_file import PlanFile
 
 _TRIES = 5
 
 
-def unseen(main: ObjectStore, schedule: str, source: ObjectStore, found: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+def unseen(main: ObjectStore, schedule: str, found: Sequence[Pinned]) -> list[Pinned]:
     """Return those of the found objects that no earlier run of the schedule has scored."""
     known, _ = _read(main, schedule)
-    return [info for info in found if _name(source.bucket, info.key, info.etag) not in known]
+    return [item for item in found if _name(item.store.bucket, item.key, item.etag) not in known]
 
 
-def remember(main: ObjectStore, schedule: str, bucket: str, job_id: str) -> None:
+def remember(main: ObjectStore, schedule: str, job_id: str) -> None:
     """Add what a job has scored; harmless when done again."""
     plan = PlanFile(main, job_id)
-    scored = {_name(bucket, piece.key, piece.etag) for part in plan for piece in part.slices}
+    scored = {_name(piece.bucket, piece.key, piece.etag) for part in plan for piece in part.slices}
     for _ in range(_TRIES):
         known, etag = _read(main, schedule)
         if scored <= known:

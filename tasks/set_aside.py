@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-NOTES = ("source", "row", "stage", "column", "message")
-"""Appended to a rejected row: the object it was in, its number there from 0, what it failed at, and why."""
+NOTES = ("source", "row", "stage", "column", "message", "record")
+"""Appended to a rejected row: the object it was in, its number there from 0, what it failed at, the column at fault
+where it is known, why, and the text of a record that could not be decoded, whose columns are null."""
 
 
 def note_columns(own: Iterable[str]) -> dict[str, str]:

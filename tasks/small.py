@@ -38,7 +38,7 @@ def score_small(engine: Engine, job_id: str, holder: str) -> None:
     fixed = {keys.job(job_id), keys.plan(job_id)}
     engine = replace(engine, buckets=engine.buckets.remembering(fixed), _documents=OrderedDict())
     job = read_job(engine.buckets.main, job_id)
-    fixed |= {parse_uri(job.spec.input)[1], keys.result_part(results(engine.buckets, job)[1], 0)}
+    fixed |= {parse_uri(job.spec.inputs[0])[1], keys.result_part(results(engine.buckets, job)[1], 0)}
     kept_back: list[tuple[str, dict[str, Any]]] = []
 
     def send(name: str, **kwargs: Any) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
 from storage.errors import InvalidRequest, InvalidURI
 from storage.keys import check_name
 from storage.models.manifest import METHODS, PinnedModel, parse_ref
+from storage.tables.options import ReadOptions, read_options
 
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
 ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelled"})
@@ -61,8 +62,8 @@ class JobSpec:
     job_id: str
     model: str
     """``name``, ``name@alias`` or ``name@version``."""
-    input: str
-    """An object, a prefix that ends in ``/``, or a glob."""
+    inputs: tuple[str, ...]
+    """Objects, prefixes that end in ``/``, or globs; an object that several of them name is scored once."""
     output: str
     """A prefix that ends in ``/``; results go below ``job_id=<job id>/``."""
     method: str | None = None
@@ -77,6 +78,10 @@ class JobSpec:
     """Rows that a part aims at; a part is at least one row group. By default as `tasks.plan.PART_ROWS`."""
     max_attempts: int = 3
     """Times that a part is begun before it fails because its process died each time."""
+    read: ReadOptions = field(default_factory=ReadOptions)
+    """How the objects are read, where their names do not say it."""
+    rejected_of: str | None = None
+    """Job whose rejected rows alone are scored, out of the same objects."""
     only_new: str | None = None
     """Name of the schedule whose earlier runs' objects are left out."""
 
@@ -90,7 +95,13 @@ class JobSpec:
         if self.job_id == "active":  # the folder of the markers
             raise InvalidRequest("job id 'active' is not free: choose another")
         parse_ref(self.model)
-        parse_uri(self.input)
+        if not self.inputs:
+            raise InvalidRequest("no input is named")
+        for uri in self.inputs:
+            parse_uri(uri)
+        self.read.check()
+        if self.rejected_of is not None:
+            check_name("job id", self.rejected_of)
         if not self.output.endswith("/"):
             raise InvalidURI(f"output {self.output!r} has to end with '/': it is a prefix")
         parse_uri(self.output)
@@ -105,10 +116,13 @@ class JobSpec:
         return self
 
     def _check_types(self) -> None:
-        for name in ("job_id", "model", "input", "output", "keep", "max_rejected", "method", "only_new"):
+        optional = ("method", "only_new", "rejected_of")
+        for name in ("job_id", "model", "output", "keep", "max_rejected", *optional):
             value = getattr(self, name)
-            if not isinstance(value, str) and not (value is None and name in ("method", "only_new")):
+            if not isinstance(value, str) and not (value is None and name in optional):
                 raise InvalidRequest(f"{name} {value!r} is not a text")
+        if not all(isinstance(uri, str) for uri in self.inputs):
+            raise InvalidRequest(f"input {list(self.inputs)!r} is not a text, or several")
         if self.features is not None and not all(isinstance(name, str) for name in self.features):
             raise InvalidRequest(f"features {list(self.features)!r} are not all texts")
 
@@ -133,7 +147,11 @@ class Job:
         """Decode and check, since whoever can write the bucket could have written it."""
         raw = json.loads(data)
         features = raw["spec"]["features"]
-        spec = JobSpec(**raw["spec"] | {"features": tuple(features) if features else None})
+        spec = JobSpec(
+            **raw["spec"]
+            | {"features": tuple(features) if features else None, "inputs": tuple(raw["spec"]["inputs"])}
+            | {"read": read_options(raw["spec"]["read"])}
+        )
         webhook = raw.get("webhook")
         if webhook is not None and not isinstance(webhook, str):
             raise TypeError(f"webhook {webhook!r} is no address")

@@ -13,10 +13,12 @@ from storage import keys
 from storage.errors import InputNotFound, InvalidRequest, ObjectNotFound, PreconditionFailed
 from storage.objects.base import ObjectStore
 from storage.tables import parquet
+from storage.tables.base import Pinned
 from tasks.dispatch import Documents, results
 from tasks.engine import Engine
-from tasks.plan import BATCH_ROWS, PART_ROWS
+from tasks.plan import PART_ROWS
 from tasks.records import reading
+from tasks.set_aside import note_columns
 from tasks.spec import Job, Outcome, parse_uri
 from tasks.tabular import MAX_RESULTS_BYTES, Table, decode, encode, pack, table_of, unpack
 
@@ -78,7 +80,7 @@ def write_answer(engine: Engine, documents: Documents, outcome: Outcome) -> None
 
 def _records_of(main: ObjectStore, job: Job) -> str | None:
     """Digest of the records that a job was submitted with; None where it was not."""
-    bucket, key = parse_uri(job.spec.input)
+    bucket, key = parse_uri(job.spec.inputs[0])
     return keys.records_named(job.spec.job_id, key) if bucket == main.bucket else None
 
 
@@ -95,31 +97,28 @@ def _results(engine: Engine, documents: Documents, *, aside: bool) -> Table | No
     columns: dict[str, list[Any]] = {}
     rejected: dict[int, str] = {}
     for number in range(documents.plan.parts):
-        part = _read(engine, store, keys.result_part(folder, number))
+        part = _read(store, keys.result_part(folder, number))
         if part.num_rows * part.num_columns + sum(map(len, columns.values())) > _MAX_ANSWER_CELLS:
             return None
         for name in part.column_names:
             columns.setdefault(name, []).extend(part.column(name).to_pylist())
         if aside:
-            rejected |= _rejected(engine, store, keys.rejected_part(folder, number))
+            rejected |= _rejected(engine, documents.job.spec.job_id, store, keys.rejected_part(folder, number))
     table = table_of(columns)
     return Table(columns=table.columns, types=table.types, rows=table.rows, rejected=rejected)
 
 
-def _rejected(engine: Engine, store: ObjectStore, key: str) -> dict[int, str]:
-    """Reasons by number of the record, from the last columns, which the scorer adds under whatever names are free."""
+def _rejected(engine: Engine, job_id: str, store: ObjectStore, key: str) -> dict[int, str]:
+    """Reasons by number of the record."""
     try:
-        *_, row, _stage, message = _read(engine, store, key).columns
+        table = _read(store, key)
     except ObjectNotFound:  # none of this part
         return {}
-    return dict(zip(row.to_pylist(), message.to_pylist(), strict=True))
+    columns = engine.documents(job_id).plan.columns
+    notes = note_columns(dict.fromkeys((*columns.features, *columns.keep)))
+    return dict(zip(table[notes["row"]].to_pylist(), table[notes["message"]].to_pylist(), strict=True))
 
 
-def _read(engine: Engine, store: ObjectStore, key: str) -> pa.Table:
+def _read(store: ObjectStore, key: str) -> pa.Table:
     info = store.head(key)
-    footer = engine.tables.footer(store, key, info.size, info.etag)
-    batches = engine.tables.read_batches(
-        store, key, info.size, info.etag, row_groups=range(len(footer.group_rows)), columns=footer.schema.names,
-        batch_rows=BATCH_ROWS,
-    )  # fmt: skip
-    return pa.Table.from_batches(list(batches), footer.schema)
+    return parquet.read_table(Pinned(store=store, key=key, size=info.size, etag=info.etag))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Protocol
 
 from storage.objects.base import ObjectStore
+
+if TYPE_CHECKING:  # whoever only sends jobs has no pyarrow
+    import pyarrow as pa
 
 MAX_RECORD_CHARS = 4_096
 """Of a record that cannot be decoded, what is kept to be shown."""
@@ -38,6 +39,8 @@ class Span:
     """Row (Parquet), record batch (Arrow IPC), or byte of the text, uncompressed (CSV, JSON Lines)."""
     stop: int
     """The one after the last."""
+    first_row: int
+    """Number, within the object, of the first row."""
     rows: int
     size: int
     """Bytes, uncompressed."""

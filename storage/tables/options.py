@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from storage.errors import InvalidRequest
 
@@ -78,6 +78,19 @@ class ReadOptions:
                 raise InvalidRequest(f"types: {column!r} cannot be told to be {kind!r}, only {', '.join(TYPES)}")
         _check_encoding(self.encoding)
         return self
+
+
+def read_options(given: Mapping[str, Any]) -> ReadOptions:
+    """Make options of what JSON, TOML or a caller has; raises `InvalidRequest`."""
+    options = dict(given)
+    for name in ("columns", "null_values"):
+        if options.get(name) is not None:
+            if isinstance(options[name], str) or not isinstance(options[name], Iterable):
+                raise InvalidRequest(f"{name} {options[name]!r} is not a list of texts")
+            options[name] = tuple(options[name])
+    if not isinstance(options.get("types", {}), Mapping):
+        raise InvalidRequest(f"types {options['types']!r} is not a mapping of columns to types")
+    return ReadOptions(**options)
 
 
 def _check_encoding(encoding: str) -> None:

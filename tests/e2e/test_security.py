@@ -91,12 +91,12 @@ def test_messages_that_name_no_job_or_part_do_nothing_and_hold_up_nothing(
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"input": "s3://theirs/in/"}, "bucket 'theirs' is not in ALLOWED_BUCKETS"),
+        ({"inputs": ["s3://theirs/in/"]}, "bucket 'theirs' is not in ALLOWED_BUCKETS"),
         ({"output": "s3://theirs/out/"}, "bucket 'theirs' is not in ALLOWED_BUCKETS"),
     ],
 )
 def test_a_job_that_somebody_wrote_into_the_bucket_reaches_no_other_bucket(
-    worker: Stack, client: Client, store: ObjectStore, uri: str, changed: dict[str, str], reason: str
+    worker: Stack, client: Client, store: ObjectStore, uri: str, changed: dict[str, object], reason: str
 ) -> None:
     # Given a sound job's record, changed by somebody who can write the bucket
     sound = json.loads(store.get(keys.job(client.submit("secure", uri).job_id)).data)

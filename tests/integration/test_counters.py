@@ -156,7 +156,7 @@ def test_a_job_is_counted_by_whoever_wrote_its_outcome(ledger: RedisLedger, tmp_
         send=lambda name, **_: None, on_fault=lambda error, job_id: told.append((job_id, str(error))),
     )  # fmt: skip
     job = "job-1"
-    spec = JobSpec(job_id=job, model="m", input="s3://scoreline/in/", output="s3://scoreline/out/")
+    spec = JobSpec(job_id=job, model="m", inputs=("s3://scoreline/in/",), output="s3://scoreline/out/")
     pinned = PinnedModel(name="m", version="20261101T120000Z-0a1b2", manifest_sha256="0" * 64)
     written = Job(spec=spec, model=pinned, submitted="2026-11-01T12:00:00+00:00")
     dispatcher.buckets.main.put(keys.job(job), written.to_json())

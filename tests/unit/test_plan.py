@@ -2,28 +2,34 @@ from __future__ import annotations
 
 import random
 
+from storage.tables.base import Span
 from tasks.plan import PART_SLICES, InputFile, cut
 
 
 def file(key: str, *rows: int) -> InputFile:
-    return InputFile(key=key, size=1, etag="e", group_rows=rows, group_bytes=tuple(8 * n for n in rows))
+    firsts = [sum(rows[:number]) for number in range(len(rows))]
+    spans = tuple(
+        Span(start=first, stop=first + count, first_row=first, rows=count, size=8 * count)
+        for first, count in zip(firsts, rows, strict=True)
+    )
+    return InputFile(bucket="b", key=key, size=1, etag="e", spans=spans)
 
 
 def test_a_large_file_is_cut_at_row_groups() -> None:
     parts = cut([file("a", 60, 60, 60)], part_rows=100)
-    assert [(p.slices[0].groups, p.slices[0].first_row, p.rows) for p in parts] == [
-        ((0, 1), 0, 60), ((1, 2), 60, 60), ((2, 3), 120, 60),
+    assert [(p.slices[0].start, p.slices[0].stop, p.slices[0].first_row, p.rows) for p in parts] == [
+        (0, 60, 0, 60), (60, 120, 60, 60), (120, 180, 120, 60),
     ]  # fmt: skip
 
 
 def test_small_files_share_a_part_in_input_order() -> None:
     (part,) = cut([file("a", 10), file("b", 10, 10)], part_rows=100)
-    assert [(s.key, s.groups, s.rows) for s in part.slices] == [("a", (0, 1), 10), ("b", (0, 2), 20)]
+    assert [(s.key, s.start, s.stop, s.rows) for s in part.slices] == [("a", 0, 10, 10), ("b", 0, 20, 20)]
 
 
 def test_files_and_row_groups_without_rows_are_in_no_part() -> None:
     parts = cut([file("a"), file("b", 0, 5, 0)], part_rows=100)
-    assert [(s.key, s.groups, s.first_row) for p in parts for s in p.slices] == [("b", (1, 2), 0)]
+    assert [(s.key, s.start, s.stop, s.first_row) for p in parts for s in p.slices] == [("b", 0, 5, 0)]
 
 
 def test_bytes_bound_a_part_too() -> None:
@@ -47,4 +53,4 @@ def test_every_row_is_in_exactly_one_part_whatever_the_files() -> None:
             for piece in part.slices
             for row in range(piece.first_row, piece.first_row + piece.rows)
         ]
-        assert rows == [(item.key, row) for item in files for row in range(sum(item.group_rows))]
+        assert rows == [(item.key, row) for item in files for row in range(sum(span.rows for span in item.spans))]

@@ -46,8 +46,9 @@ def parts_of(count: int) -> list[Part]:
     return [
         Part(
             slices=tuple(
-                Slice(key=f"in/{n // 7:06}-{n * 2654435761 % 2**32:08x}.parquet", size=9 * n, etag=f"{n // 7:032x}",
-                      groups=(n, n + 1 + extra), first_row=n, rows=n % 5)
+                Slice(bucket="b", key=f"in/{n // 7:06}-{n * 2654435761 % 2**32:08x}.parquet", size=9 * n,
+                      etag=f"{n // 7:032x}", start=n, stop=n + 1 + extra, first_row=n, rows=n % 5,
+                      only=(n, n + 2) if n % 11 == 3 else None)
                 for extra in range(1 + n % 3)
             )
         )
@@ -133,5 +134,5 @@ def test_a_part_that_is_not_there_and_a_plan_that_is_not_there_are_named(store: 
 def test_any_tool_can_read_a_plan() -> None:
     lines = gzip.decompress(encoded(COLUMNS, parts_of(2))).decode().splitlines()
     assert [sorted(json.loads(line)) for line in lines] == [
-        ["blocks", "features", "identity", "keep", "parts", "rows", "schema", "warnings"], ["objects", "parts"],
+        ["blocks", "features", "folders", "identity", "keep", "parts", "reads", "rows", "schema", "warnings"], ["objects", "parts"],
     ]  # fmt: skip

@@ -43,7 +43,7 @@ def test_a_slot_becomes_a_job_with_its_dates_in_the_zone() -> None:
     slot = datetime(2026, 11, 25, 1, 30, tzinfo=UTC)
     spec = spec_of(nightly, slot, "s3://unused/").check()
     assert spec.job_id == "nightly-20261125T013000Z"
-    assert (spec.input, spec.output) == ("s3://data/2026/11/25/*.parquet", "s3://data/scores/20261124/")
+    assert (spec.inputs, spec.output) == (("s3://data/2026/11/25/*.parquet",), "s3://data/scores/20261124/")
     assert (spec.model, spec.max_rejected, spec.only_new) == ("churn@champion", "5", "nightly")
     spec = spec_of(hourly, slot, "s3://bucket/results/fraud/")
     assert (spec.output, spec.only_new) == ("s3://bucket/results/fraud/", None)

@@ -8,14 +8,14 @@ from storage.errors import InvalidRequest
 from storage.models.manifest import PinnedModel
 from tasks.spec import Job, JobSpec, budget_rows
 
-SPEC = JobSpec(job_id="j1", model="m@champion", input="s3://data/in/", output="s3://data/out/")
+SPEC = JobSpec(job_id="j1", model="m@champion", inputs=("s3://data/in/",), output="s3://data/out/")
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("job_id", "../up"), ("job_id", ""), ("model", "a@b@c"), ("model", "a/b"), ("input", "/etc/passwd"),
-        ("input", "s3://data/../x"), ("output", "s3://data/out"), ("method", "fit"), ("max_rejected", "some"),
+        ("job_id", "../up"), ("job_id", ""), ("model", "a@b@c"), ("model", "a/b"), ("inputs", ("/etc/passwd",)),
+        ("inputs", ("s3://data/../x",)), ("inputs", ()), ("inputs", (5,)), ("rejected_of", "../up"), ("output", "s3://data/out"), ("method", "fit"), ("max_rejected", "some"),
         ("max_rejected", "101%"),
         ("part_rows", 0), ("part_rows", "9"), ("max_attempts", 0), ("max_attempts", True),
     ],

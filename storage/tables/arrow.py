@@ -1,0 +1,90 @@
+"""Arrow IPC: files (Feather too), and streams."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from storage.errors import UnreadableInput
+from storage.tables.base import Pinned, Rows, Span, Survey
+from storage.tables.ranged import RangedFile
+
+_MAGIC = b"ARROW1"
+_BUFFER_BYTES = 4 << 20
+
+
+class ArrowFormat:
+    """Reads Arrow IPC. A span is record batches; in a stream, those before it have to be read too."""
+
+    def survey(self, source: Pinned) -> Survey:
+        """Read every record batch, one at a time: Arrow counts no rows ahead (see `TableFormat.survey`)."""
+        spans: list[Span] = []
+        row = 0
+        reader = _Reader(source)
+        for number, batch in enumerate(reader.batches(0, None, None)):
+            spans.append(Span(start=number, stop=number + 1, first_row=row, rows=batch.num_rows, size=batch.nbytes))
+            row += batch.num_rows
+        return Survey(schema=reader.schema, spans=tuple(spans))
+
+    def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
+        """Yield the rows of a span in order (see `TableFormat.read`)."""
+        row = span.first_row
+        for batch in _Reader(source).batches(span.start, span.stop, schema.names):
+            for start in range(0, batch.num_rows, batch_rows):
+                piece = batch.slice(start, batch_rows)
+                yield Rows(batch=piece, numbers=np.arange(row, row + piece.num_rows, dtype=np.int64))
+                row += piece.num_rows
+
+
+class _Reader:
+    """Record batches of an object, by number."""
+
+    def __init__(self, source: Pinned) -> None:
+        self._source = source
+        raw = RangedFile(source.store, source.key, source.size, source.etag)
+        self._file = io.BufferedReader(raw, _BUFFER_BYTES)
+        self._seekable = self._file.read(len(_MAGIC)) == _MAGIC
+        self.schema: pa.Schema = self._try("is not Arrow IPC", lambda: self._open(None).schema)
+
+    def batches(self, start: int, stop: int | None, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+        reader = self._open(columns)
+        number = start if self._seekable else 0
+        while stop is None or number < stop:
+            if self._seekable and number >= reader.num_record_batches:
+                return
+            what = f"cannot be decoded in record batch {number}"
+            batch = self._try(what, lambda n=number: self._next(reader, n))
+            if batch is None:
+                return
+            if number >= start:
+                yield batch if columns is None else batch.select(columns)
+            number += 1
+
+    def _open(self, columns: list[str] | None) -> Any:
+        included = None if columns is None else sorted({self.schema.get_field_index(name) for name in columns})
+        options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=included)
+        self._file.seek(0)
+        if self._seekable:
+            return pa.ipc.open_file(self._file, options=options)
+        return pa.ipc.open_stream(self._file, options=options)
+
+    def _next(self, reader: Any, number: int) -> pa.RecordBatch | None:
+        if self._seekable:
+            batch = reader.get_batch(number)
+        else:
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                return None
+        batch.validate(full=True)  # its bytes come from anywhere: offsets that lead nowhere would end the process
+        return batch
+
+    def _try(self, what: str, call: Any) -> Any:
+        try:
+            return call()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise UnreadableInput(f"{self._source.uri} {what}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,60 @@
+"""Which format an object is read with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from storage.errors import UnreadableInput
+from storage.tables.arrow import ArrowFormat
+from storage.tables.base import Pinned, Rows, Span, Survey, TableFormat
+from storage.tables.options import FORMATS, SUFFIXES, ReadOptions, format_of
+from storage.tables.parquet import ParquetFormat
+
+
+class Tables:
+    """Reads objects of any format; one for a process, since it remembers footers and headers. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._formats: dict[str, TableFormat] = {}
+        self._lock = threading.Lock()
+
+    def survey(self, source: Pinned, options: ReadOptions) -> Survey:
+        """Look at a whole object (see `TableFormat.survey`); one of no bytes holds no rows and no columns."""
+        if source.size == 0:
+            return Survey(schema=pa.schema([]), spans=())
+        return self._of(source, options).survey(source)
+
+    def read(
+        self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int, options: ReadOptions
+    ) -> Iterator[Rows]:
+        """Yield the rows of a span (see `TableFormat.read`)."""
+        return self._of(source, options).read(source, span, schema, batch_rows)
+
+    def _of(self, source: Pinned, options: ReadOptions) -> TableFormat:
+        kind, compression = format_of(source.key, options)
+        if kind is None:
+            raise UnreadableInput(
+                f"{source.uri} is not named as any of {', '.join(SUFFIXES)}: say with --format which of "
+                f"{', '.join(FORMATS)} it is, or name the others alone"
+            )
+        if compression is not None and not is_text(kind):
+            raise UnreadableInput(
+                f"{source.uri} is {kind} in {compression}: it has to be decompressed, {kind} compresses by itself"
+            )
+        name = repr((kind, options if is_text(kind) else None))
+        with self._lock:
+            if name not in self._formats:
+                self._formats[name] = _make(kind, options)
+            return self._formats[name]
+
+
+def is_text(kind: str | None) -> bool:
+    """Whether a format is text, whose types are guessed and whose rows may be broken."""
+    return kind in ("csv", "jsonl")
+
+
+def _make(kind: str, options: ReadOptions) -> TableFormat:
+    return ParquetFormat() if kind == "parquet" else ArrowFormat()

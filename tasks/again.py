@@ -1,0 +1,63 @@
+"""The rows that a job rejected, as parts of another job."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from storage import keys
+from storage.errors import NothingToResume
+from storage.objects.buckets import Buckets
+from storage.tables.base import Pinned
+from tasks.dispatch import Dispatcher, results
+from tasks.plan import Part
+from tasks.rejected import committed, rejected_rows
+from tasks.set_aside import note_columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def parts_again(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
+    """Return the parts of a job with rejected rows, with these rows alone; they read the objects that it pinned.
+
+    Raises
+    ------
+    NothingToResume
+        It has rejected nothing.
+    """
+    documents = dispatcher.documents(job_id)
+    store, folder = results(dispatcher.buckets, documents.job)
+    notes = note_columns((*documents.plan.columns.features, *documents.plan.columns.keep))
+    parts = []
+    for info in committed(store, folder):
+        rejected: dict[str, list[int]] = {}
+        for rows in rejected_rows(store, [info]):
+            _collect(rows.batch, notes, rejected)
+        for numbers in rejected.values():
+            numbers.sort()
+        part = documents.plan.part(keys.part_number(info.key))
+        slices = []
+        for piece in part.slices:
+            numbers = rejected.get(dispatcher.buckets[piece.bucket].uri(piece.key), [])
+            start, stop = (bisect_left(numbers, row) for row in (piece.first_row, piece.first_row + piece.rows))
+            if start < stop:
+                slices.append(replace(piece, only=tuple(numbers[start:stop])))
+        parts.append(Part(slices=tuple(slices)))
+    if not parts:
+        raise NothingToResume(f"job {job_id} has rejected no row")
+    return tuple(parts)
+
+
+def objects_of(buckets: Buckets, parts: Iterable[Part]) -> list[Pinned]:
+    """Return the objects that parts read, as they were pinned."""
+    found = {(s.bucket, s.key): s for part in parts for s in part.slices}
+    return [Pinned(store=buckets[s.bucket], key=s.key, size=s.size, etag=s.etag) for s in found.values()]
+
+
+def _collect(batch: pa.RecordBatch, notes: dict[str, str], rejected: dict[str, list[int]]) -> None:
+    sources, rows = (batch.column(notes[note]).to_pylist() for note in ("source", "row"))
+    for source, row in zip(sources, rows, strict=True):
+        rejected.setdefault(source, []).append(row)

@@ -1,0 +1,171 @@
+"""Which columns of an input are scored and carried over, and what type each is read as. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.errors import MissingColumns, UnreadableInput
+from tasks.hive import types_of, values_of
+from tasks.inputs import Surveyed
+
+_TEXT_TYPES = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
+"""What text can be read as."""
+_TOLD = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64()}
+_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What each part reads."""
+
+    reads: pa.Schema
+    """Features, then kept columns."""
+    keep: tuple[str, ...]
+    folders: tuple[str, ...]
+    """Those that the names of folders give: no object has such a column."""
+    mixed: tuple[str, ...]
+    """Features in text that are numbers in some rows and texts in others: the model has to be asked."""
+
+
+def available(surveyed: Sequence[Surveyed]) -> pa.Schema:
+    """Columns of the first object that has any, and those of its folders."""
+    first = _first(surveyed)
+    if first is None:
+        return pa.schema([])
+    folders = types_of(item.file.key for item in surveyed)
+    more = [pa.field(n, folders[n]) for n in values_of(first.file.key) if n not in first.schema.names]
+    return pa.schema([*first.schema, *more])
+
+
+def settle(
+    surveyed: Sequence[Surveyed], features: Sequence[str], keep: str, told: Mapping[str, str] | None = None
+) -> Settled:
+    """Check the columns of every object against what is to be scored and kept.
+
+    Parameters
+    ----------
+    keep : str
+        ``all``: whatever the first object has that is no feature, nested columns left out; ``none``; or names.
+    told : mapping of str to str, optional
+        Types of columns of text, as `ReadOptions.types`.
+
+    Raises
+    ------
+    MissingColumns
+        Naming the object and every column that is not there.
+    UnreadableInput
+        Naming the object and the column that is there twice, or of another type than in the first object.
+    """
+    schema = available(surveyed)
+    kept = _kept(keep, schema, features)
+    names = tuple(dict.fromkeys((*features, *kept)))
+    folder_types = types_of(item.file.key for item in surveyed)
+    own = {name for item in surveyed for name in item.schema.names}
+    folders = tuple(name for name in names if name in folder_types and name not in own)
+    for item in surveyed:
+        if len(item.schema):
+            _check(item, names, folders)
+    told = {
+        name: kind for name, kind in (told or {}).items() if any(i.text and name in i.schema.names for i in surveyed)
+    }
+    fields = [
+        pa.field(name, _TOLD[told[name]]) if name in told else _field(name, surveyed, folder_types, kept=name in kept)
+        for name in names
+    ]
+    return Settled(
+        reads=pa.schema(fields), keep=kept, folders=folders,
+        mixed=tuple(n for n in features if n not in kept and n not in told and _is_mixed(n, surveyed)),
+    )  # fmt: skip
+
+
+def is_nested(kind: pa.DataType) -> bool:
+    """Whether a column holds lists or records."""
+    return bool(pa.types.is_nested(kind))
+
+
+def as_numbers(reads: pa.Schema, names: Iterable[str]) -> pa.Schema:
+    """Return the schema with some columns read as numbers."""
+    wanted = set(names)
+    return pa.schema([pa.field(f.name, pa.float64()) if f.name in wanted else f for f in reads])
+
+
+def rows_with_texts(batch: pa.RecordBatch, names: Sequence[str], most: int) -> pa.Array:
+    """Numbers of the first rows of a batch with a text that is no number in one of some columns of texts."""
+    found = pa.array([False] * batch.num_rows)
+    for name in names:
+        if pa.types.is_string(batch.schema.field(name).type):
+            text = pc.and_(
+                pc.is_valid(batch.column(name)), pc.invert(pc.fill_null(is_number(batch.column(name)), True))
+            )
+            found = pc.or_(found, text)
+    return pc.indices_nonzero(found)[:most]
+
+
+def is_number(column: pa.Array) -> pa.Array:
+    """Return whether each text is a number, null for none."""
+    return pc.match_substring_regex(column, r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")
+
+
+def _first(surveyed: Sequence[Surveyed]) -> Surveyed | None:
+    return next((item for item in surveyed if len(item.schema)), None)
+
+
+def _kept(keep: str, schema: pa.Schema, features: Sequence[str]) -> tuple[str, ...]:
+    if keep == "none":
+        return ()
+    if keep == "all":
+        return tuple(dict.fromkeys(f.name for f in schema if f.name not in features and not is_nested(f.type)))
+    return tuple(dict.fromkeys(name.strip() for name in keep.split(",")))
+
+
+def _check(item: Surveyed, names: Sequence[str], folders: Sequence[str]) -> None:
+    has = [*item.schema.names, *(name for name in values_of(item.file.key) if name in folders)]
+    if missing := [name for name in names if name not in has]:
+        raise MissingColumns(f"{item.uri} lacks {_listed(missing)}; it has {_listed(has)}")
+    for name in names:
+        if item.schema.names.count(name) > 1:
+            raise UnreadableInput(f"{item.uri} has the column {name!r} twice")
+
+
+def _field(name: str, surveyed: Sequence[Surveyed], folder_types: Mapping[str, pa.DataType], *, kept: bool) -> pa.Field:
+    """Settle what a column is read as: what it is in tables with types of their own, else what suits all texts."""
+    typed = [(i, i.schema.field(name).type) for i in surveyed if not i.text and name in i.schema.names]
+    texts = [(i, i.schema.field(name).type) for i in surveyed if i.text and name in i.schema.names]
+    if not typed and not texts:
+        return pa.field(name, folder_types[name])
+    if not typed:
+        return pa.field(name, _merged([kind for _, kind in texts], kept=kept))
+    first = typed[0][1]
+    for item, kind in typed:
+        if kept and kind != first:
+            raise UnreadableInput(f"{item.uri} has {name!r} as {kind}, {typed[0][0].uri} as {first}")
+    if texts and first not in _TEXT_TYPES:
+        raise UnreadableInput(
+            f"{texts[0][0].uri} has {name!r} as text, {typed[0][0].uri} as {first}, which text is not read as"
+        )
+    return pa.field(name, first)
+
+
+def _merged(kinds: Sequence[pa.DataType], *, kept: bool) -> pa.DataType:
+    """Find the type that a column of text is read as: of a feature, numbers are float64, as arithmetic has them."""
+    found = {kind for kind in kinds if not pa.types.is_null(kind)}
+    if not found:
+        return pa.string() if kept else pa.float64()
+    if found <= {pa.int64(), pa.float64()}:
+        return pa.int64() if kept and found == {pa.int64()} else pa.float64()
+    return found.pop() if len(found) == 1 else pa.string()
+
+
+def _is_mixed(name: str, surveyed: Sequence[Surveyed]) -> bool:
+    texts = [item.schema.field(name) for item in surveyed if item.text and name in item.schema.names]
+    numbers = [f.type in (pa.int64(), pa.float64()) for f in texts if not pa.types.is_null(f.type)]
+    return any(b"numbers" in (f.metadata or {}) for f in texts) or (any(numbers) and not all(numbers))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(repr, names[:_SHOWN])) + more
