@@ -134,5 +134,6 @@ def test_a_part_that_is_not_there_and_a_plan_that_is_not_there_are_named(store: 
 def test_any_tool_can_read_a_plan() -> None:
     lines = gzip.decompress(encoded(COLUMNS, parts_of(2))).decode().splitlines()
     assert [sorted(json.loads(line)) for line in lines] == [
-        ["blocks", "features", "folders", "identity", "keep", "parts", "reads", "rows", "schema", "warnings"], ["objects", "parts"],
+        ["blocks", "features", "folders", "identity", "keep", "parts", "reads", "rows", "schema", "warnings"],
+        ["objects", "parts"],
     ]  # fmt: skip

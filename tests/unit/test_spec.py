@@ -15,7 +15,8 @@ SPEC = JobSpec(job_id="j1", model="m@champion", inputs=("s3://data/in/",), outpu
     ("field", "value"),
     [
         ("job_id", "../up"), ("job_id", ""), ("model", "a@b@c"), ("model", "a/b"), ("inputs", ("/etc/passwd",)),
-        ("inputs", ("s3://data/../x",)), ("inputs", ()), ("inputs", (5,)), ("rejected_of", "../up"), ("output", "s3://data/out"), ("method", "fit"), ("max_rejected", "some"),
+        ("inputs", ("s3://data/../x",)), ("inputs", ()), ("inputs", (5,)), ("rejected_of", "../up"),
+        ("output", "s3://data/out"), ("method", "fit"), ("max_rejected", "some"),
         ("max_rejected", "101%"),
         ("part_rows", 0), ("part_rows", "9"), ("max_attempts", 0), ("max_attempts", True),
     ],
