@@ -10,6 +10,8 @@ import pyarrow as pa
 from storage.errors import UnreadableInput
 from storage.tables.arrow import ArrowFormat
 from storage.tables.base import Pinned, Rows, Span, Survey, TableFormat
+from storage.tables.delimited import DelimitedFormat
+from storage.tables.jsonl import JsonLinesFormat
 from storage.tables.options import FORMATS, SUFFIXES, ReadOptions, format_of
 from storage.tables.parquet import ParquetFormat
 
@@ -57,4 +59,12 @@ def is_text(kind: str | None) -> bool:
 
 
 def _make(kind: str, options: ReadOptions) -> TableFormat:
-    return ParquetFormat() if kind == "parquet" else ArrowFormat()
+    match kind:
+        case "parquet":
+            return ParquetFormat()
+        case "arrow":
+            return ArrowFormat()
+        case "csv":
+            return DelimitedFormat(options)
+        case _:
+            return JsonLinesFormat(options)

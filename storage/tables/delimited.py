@@ -1,0 +1,347 @@
+"""CSV and its kin."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+from storage.errors import UnreadableInput
+from storage.tables import guess
+from storage.tables.base import Broken, Pinned, Rows, Span, Survey
+from storage.tables.boundaries import Boundaries
+from storage.tables.convert import to_numbers, to_texts
+from storage.tables.options import NULL_VALUES, ReadOptions, format_of
+from storage.tables.text import BLOCK_BYTES, BOM, Block, blocks, head
+
+MAX_HEADER_BYTES = 4 << 20
+"""Of the first record; 10,000 columns take some 100 kB."""
+_SPAN_ROWS = 65_536
+_AT_ONCE = (pa.string(), pa.int64(), pa.float64())
+_HEADERS_KEPT = 256
+
+
+@dataclass(frozen=True)
+class _Header:
+    names: tuple[str, ...]
+    end: int
+    """Where the rows begin, in bytes."""
+
+
+class DelimitedFormat:
+    """Reads CSV. A span is bytes of the text; what is compressed has to be read up to there.
+
+    The header is asked for once an object. Thread-safe, but for what it hands out.
+    """
+
+    def __init__(self, options: ReadOptions, block_bytes: int = BLOCK_BYTES) -> None:
+        self._options = options
+        self._block_bytes = block_bytes
+        self._nulls = tuple(NULL_VALUES if options.null_values is None else options.null_values)
+        self._headers: OrderedDict[tuple[str, str], _Header] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def survey(self, source: Pinned) -> Survey:
+        """Read the text once, block by block, and find its records (see `TableFormat.survey`)."""
+        header = self._header(source)
+        spans: list[Span] = []
+        schema = pa.schema([pa.field(name, pa.null()) for name in header.names])
+        for block in self._blocks(source, header.end, None, 0):
+            if not spans and len(block.records):
+                schema = self._guess(source, header, block)
+            spans += cut(block, _SPAN_ROWS)
+        return Survey(schema=schema, spans=tuple(spans))
+
+    def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
+        """Yield the rows of a span (see `TableFormat.read`)."""
+        header = self._header(source)
+        seen = 0
+        for block in self._blocks(source, span.start, span.stop, span.first_row):
+            seen += len(block.records)
+            for piece in divided(block, batch_rows):
+                yield self._decode(source, header, piece, schema)
+        if seen != span.rows:
+            raise UnreadableInput(
+                f"{source.uri} has {seen} records from byte {span.start:,} to {span.stop:,}, where {span.rows} were "
+                "counted"
+            )
+
+    def _blocks(self, source: Pinned, start: int, stop: int | None, first_row: int) -> Iterator[Block]:
+        boundaries = Boundaries(self._delimiter(source), self._options.quote)
+        return blocks(
+            source, format_of(source.key, self._options)[1], boundaries, start, stop, first_row=first_row,
+            block_bytes=self._block_bytes,
+        )  # fmt: skip
+
+    def _delimiter(self, source: Pinned) -> str:
+        return self._options.delimiter or ("\t" if ".tsv" in source.key.lower()[-8:] else ",")
+
+    def _header(self, source: Pinned) -> _Header:
+        name = (source.uri, source.etag)
+        with self._lock:
+            known = self._headers.get(name)
+        if known is None:
+            known = self._read_header(source)
+            with self._lock:
+                self._headers[name] = known
+                while len(self._headers) > _HEADERS_KEPT:
+                    self._headers.popitem(last=False)
+        return known
+
+    def _read_header(self, source: Pinned) -> _Header:
+        compression = format_of(source.key, self._options)[1]
+        size = 64 << 10
+        while True:
+            data = head(source, compression, size)
+            start = len(BOM) if data.startswith(BOM) else 0
+            boundaries = Boundaries(self._delimiter(source), self._options.quote)
+            found = boundaries.find(data[start:], last=len(data) < size)
+            if len(found):
+                break
+            if len(data) < size:
+                if data[start:].strip():
+                    raise UnreadableInput(f"{source.uri}: row 0 has a quotation mark that is not closed")
+                return _Header(names=self._options.columns or (), end=start)
+            if size >= MAX_HEADER_BYTES:
+                raise UnreadableInput(
+                    f"{source.uri}: its first record is longer than {MAX_HEADER_BYTES >> 20} MiB: is it CSV, and is "
+                    "the delimiter right?"
+                )
+            size *= 8
+        first = data[start:][found.starts[0] : found.ends[0]]
+        fields = self._fields(source, first)
+        if self._options.columns is not None:
+            if len(fields) != len(self._options.columns):
+                raise UnreadableInput(
+                    f"{source.uri}: its first row has {len(fields)} fields, and {len(self._options.columns)} columns "
+                    "are named"
+                )
+            return _Header(names=self._options.columns, end=start)
+        names = tuple(name or f"column_{number}" for number, name in enumerate(fields))
+        return _Header(names=names, end=start + int(found.ends[0]))
+
+    def _fields(self, source: Pinned, record: bytes) -> list[str]:
+        delimiter = self._delimiter(source)
+        most = record.count(delimiter.encode()) + 1
+        try:
+            table = _parse(
+                self._recoded(source, record, 0), None, delimiter, self._options.quote,
+                {f"f{number}": pa.binary() for number in range(most)}, [],
+            )  # fmt: skip
+            return [str(column[0].as_py() or b"", "utf-8") for column in table.columns]
+        except (UnicodeDecodeError, pa.ArrowException) as error:
+            raise UnreadableInput(f"{source.uri}: its header cannot be read: {error}") from error
+
+    def _recoded(self, source: Pinned, data: bytes, start: int) -> bytes:
+        if self._options.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):
+            return data
+        try:
+            return data.decode(self._options.encoding).encode()
+        except UnicodeDecodeError as error:
+            raise UnreadableInput(
+                f"{source.uri} is not {self._options.encoding}: {error.reason} at byte {start + error.start:,}"
+            ) from error
+
+    def _guess(self, source: Pinned, header: _Header, block: Block) -> pa.Schema:
+        stop = min(guess.SAMPLE_ROWS, max(1, int(np.searchsorted(block.records.ends, guess.SAMPLE_BYTES))))
+        sample = part_of(block, 0, min(stop, len(block.records)))
+        ragged: list[Any] = []
+        table = self._bytes(source, header, sample, range(len(header.names)), ragged)
+        if not table.num_rows:
+            raise UnreadableInput(
+                f"{source.uri}: the header has {len(header.names)} fields, and none of {len(ragged)} rows looked at "
+                f"has; row 0 has {ragged[0].actual_columns}: is the delimiter {self._delimiter(source)!r}?"
+            )
+        fields = []
+        for name, column in zip(header.names, table.columns, strict=True):
+            texts = to_texts(column.combine_chunks(), {}).to_pylist()
+            values = [None if value is None or value.strip() in self._nulls else value for value in texts]
+            fields.append(guess.field(name, guess.guess_texts(values), self._options.types))
+        return pa.schema(fields)
+
+    def _decode(self, source: Pinned, header: _Header, block: Block, schema: pa.Schema) -> Rows:
+        wanted = [header.names.index(name) for name in schema.names]
+        ragged: list[Any] = []
+        faults: dict[int, tuple[str | None, str]] = {}
+        columns = self._at_once(source, header, block, wanted, schema, ragged)
+        if columns is None:
+            ragged.clear()
+            table = self._bytes(source, header, block, wanted, ragged)
+            columns = []
+            for field, column in zip(schema, table.columns, strict=True):
+                told: dict[int, str] = {}
+                columns.append(self._convert(column.combine_chunks(), field.type, told))
+                for row, message in told.items():
+                    faults.setdefault(row, (field.name, f"{field.name!r} {message}"))
+        return _rows(source, block, schema, columns, ragged, faults)
+
+    def _at_once(
+        self, source: Pinned, header: _Header, block: Block, wanted: Sequence[int], schema: pa.Schema, ragged: list[Any]
+    ) -> list[pa.Array] | None:
+        """Let Arrow convert all values; None where it cannot convert one, without a word of which."""
+        if not wanted or any(kind not in _AT_ONCE for kind in schema.types):
+            return None
+        types = {str(number): kind for number, kind in zip(wanted, schema.types, strict=True)}
+        try:
+            table = self._table(source, header, block, types, ragged)
+        except pa.ArrowException:
+            return None
+        return [self._nan_is_null(column.combine_chunks()) for column in table.columns]
+
+    def _nan_is_null(self, column: pa.Array) -> pa.Array:
+        """Leave no difference between what is converted at once, and value by value."""
+        if pa.types.is_floating(column.type) and "nan" in self._nulls:
+            missing = pc.is_nan(column)
+            if pc.any(missing).as_py():
+                return pc.if_else(missing, pa.scalar(None, column.type), column)
+        return column
+
+    def _bytes(
+        self, source: Pinned, header: _Header, block: Block, wanted: Sequence[int], ragged: list[Any]
+    ) -> pa.Table:
+        try:
+            types = {str(number): pa.binary() for number in wanted or [0]}
+            return self._table(source, header, block, types, ragged).select([str(number) for number in wanted])
+        except pa.ArrowException as error:
+            raise UnreadableInput(
+                f"{source.uri} cannot be read from row {block.first_row}, byte {block.start:,}: {error}"
+            ) from error
+
+    def _table(
+        self, source: Pinned, header: _Header, block: Block, types: Mapping[str, pa.DataType], ragged: list[Any]
+    ) -> pa.Table:
+        names = [str(number) for number in range(len(header.names))]
+        data = self._recoded(source, block.data, block.start)
+        return _parse(data, names, self._delimiter(source), self._options.quote, types, ragged)
+
+    def _convert(self, column: pa.Array, kind: pa.DataType, faults: dict[int, str]) -> pa.Array:
+        texts = to_texts(column, faults)
+        if kind in (pa.int64(), pa.float64()):
+            return to_numbers(texts, kind, self._nulls, faults)
+        if kind == pa.bool_():  # only where objects of other formats have it so
+            return to_flags(texts, faults)
+        return texts
+
+
+def _rows(
+    source: Pinned, block: Block, schema: pa.Schema, columns: Sequence[pa.Array], ragged: Sequence[Any],
+    faults: Mapping[int, tuple[str | None, str]],
+) -> Rows:  # fmt: skip
+    """Put a block's rows together, those that are broken apart.
+
+    Parameters
+    ----------
+    faults : mapping of int to (str or None, str)
+        Column and message, by row of the columns: the ragged ones are in none.
+    """
+    count = len(block.records)
+    broken: dict[int, tuple[str | None, str]] = {
+        row.number - 1: (None, f"{row.actual_columns} fields where the header has {row.expected_columns}")
+        for row in ragged
+    }
+    whole = np.delete(np.arange(count, dtype=np.int64), sorted(broken))
+    if columns and len(columns[0]) != len(whole):
+        raise UnreadableInput(
+            f"{source.uri} has {len(columns[0]) + len(ragged)} rows from row {block.first_row}, byte {block.start:,}, "
+            f"where {count} were counted"
+        )
+    batch = pa.RecordBatch.from_arrays(list(columns), names=schema.names) if columns else no_columns(len(whole))
+    if faults:
+        broken |= {int(whole[row]): told for row, told in faults.items()}
+        good = np.ones(len(whole), dtype=bool)
+        good[list(faults)] = False
+        batch, whole = batch.filter(pa.array(good)), whole[good]
+    return Rows(
+        batch=batch, numbers=block.first_row + whole,
+        broken=tuple(
+            Broken(row=block.first_row + row, column=column, message=message, record=block.text(row))
+            for row, (column, message) in sorted(broken.items())
+        ),
+    )  # fmt: skip
+
+
+def no_columns(rows: int) -> pa.RecordBatch:
+    """Return rows without columns."""
+    return pa.RecordBatch.from_pylist([{}] * rows, schema=pa.schema([]))
+
+
+def to_flags(texts: pa.Array, faults: dict[int, str]) -> pa.Array:
+    """Return ``true`` and ``false`` as truth values; other texts are null, and told."""
+    known = {"true": True, "false": False}
+    values = [None if text is None else known.get(text.strip().lower()) for text in texts.to_pylist()]
+    for row, (text, value) in enumerate(zip(texts.to_pylist(), values, strict=True)):
+        if text is not None and value is None:
+            faults[row] = f"is {text!r}, neither true nor false"
+    return pa.array(values, pa.bool_())
+
+
+def cut(block: Block, most: int) -> Iterator[Span]:
+    """Cut a block into spans of at most so many records."""
+    for piece in divided(block, most) if len(block.records) else ():
+        yield Span(
+            start=piece.start, stop=piece.start + len(piece.data), first_row=piece.first_row, rows=len(piece.records),
+            size=len(piece.data),
+        )  # fmt: skip
+
+
+def divided(block: Block, most: int) -> Iterator[Block]:
+    """Divide a block into such of at most so many records; empty lines at its end belong to the last."""
+    count = len(block.records)
+    if count <= most:
+        yield block
+        return
+    for start in range(0, count, most):
+        yield part_of(block, start, min(start + most, count))
+
+
+def part_of(block: Block, start: int, stop: int) -> Block:
+    """Return some records of a block, by number."""
+    records = block.records
+    low = int(records.starts[start]) if start else 0
+    high = int(records.starts[stop]) if stop < len(records) else len(block.data)
+    moved = type(records)(starts=records.starts[start:stop] - low, ends=records.ends[start:stop] - low, rest=high - low)
+    return Block(data=block.data[low:high], records=moved, start=block.start + low, first_row=block.first_row + start)
+
+
+def _parse(
+    data: bytes, names: Sequence[str] | None, delimiter: str, quote: str, types: Mapping[str, pa.DataType],
+    ragged: list[Any], nulls: Sequence[str] = ("",),
+) -> pa.Table:  # fmt: skip
+    """Parse records into the columns that `types` names; an empty field without quotes is null.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        Of all columns; by default ``f0``, ``f1`` and so on, as many as the first record has.
+    ragged : list
+        Receives what Arrow says of each record with another number of fields.
+    """
+    if not data.strip(b"\r\n"):
+        return pa.table({name: pa.array([], kind) for name, kind in types.items()})
+
+    if not data.endswith((b"\n", b"\r")):  # Arrow sees no record in one alone that has no end
+        data += b"\n"
+
+    def keep(row: Any) -> str:
+        ragged.append(row)
+        return "skip"
+
+    named: dict[str, Any] = {"autogenerate_column_names": True} if names is None else {"column_names": list(names)}
+    return pacsv.read_csv(
+        pa.py_buffer(data),
+        read_options=pacsv.ReadOptions(use_threads=False, block_size=len(data) + 1, **named),
+        parse_options=pacsv.ParseOptions(
+            delimiter=delimiter, quote_char=quote or False, newlines_in_values=True, invalid_row_handler=keep
+        ),
+        convert_options=pacsv.ConvertOptions(
+            column_types=types, include_columns=None if names is None else list(types), null_values=list(nulls),
+            strings_can_be_null=True, quoted_strings_can_be_null=False,
+        ),
+    )  # fmt: skip

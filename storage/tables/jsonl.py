@@ -1,0 +1,206 @@
+"""JSON Lines: an object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json as pajson
+
+from storage.errors import UnreadableInput
+from storage.tables import guess
+from storage.tables.base import Broken, Pinned, Rows, Span, Survey
+from storage.tables.boundaries import Boundaries
+from storage.tables.convert import shown
+from storage.tables.delimited import cut, divided, no_columns, part_of
+from storage.tables.options import ReadOptions, format_of
+from storage.tables.text import BLOCK_BYTES, BOM, Block, blocks, head
+
+_SPAN_ROWS = 65_536
+_WORDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
+
+
+class JsonLinesFormat:
+    """Reads JSON Lines. A span is bytes of the text; what is compressed has to be read up to there.
+
+    A key that is missing is null. Numbers that are ``NaN``, ``Infinity`` or ``-Infinity``, which Python's json writes,
+    are taken. Thread-safe, but for what it hands out.
+    """
+
+    def __init__(self, options: ReadOptions, block_bytes: int = BLOCK_BYTES) -> None:
+        self._options = options
+        self._block_bytes = block_bytes
+
+    def survey(self, source: Pinned) -> Survey:
+        """Read the text once, block by block, and find its lines (see `TableFormat.survey`)."""
+        first = head(source, format_of(source.key, self._options)[1], 64)
+        start = len(BOM) if first.startswith(BOM) else 0
+        if first[start:].lstrip().startswith(b"["):
+            raise UnreadableInput(f"{source.uri} is one JSON array: JSON Lines has an object a line, without [ and ]")
+        spans: list[Span] = []
+        schema = pa.schema([])
+        for block in self._blocks(source, start, None, 0):
+            if not spans and len(block.records):
+                schema = self._guess(source, block)
+            spans += cut(block, _SPAN_ROWS)
+        return Survey(schema=schema, spans=tuple(spans))
+
+    def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
+        """Yield the rows of a span (see `TableFormat.read`)."""
+        seen = 0
+        for block in self._blocks(source, span.start, span.stop, span.first_row):
+            seen += len(block.records)
+            for piece in divided(block, batch_rows):
+                yield _decode(piece, schema)
+        if seen != span.rows:
+            raise UnreadableInput(
+                f"{source.uri} has {seen} lines from byte {span.start:,} to {span.stop:,}, where {span.rows} were "
+                "counted"
+            )
+
+    def _blocks(self, source: Pinned, start: int, stop: int | None, first_row: int) -> Iterator[Block]:
+        return blocks(
+            source, format_of(source.key, self._options)[1], Boundaries(json=True), start, stop, first_row=first_row,
+            block_bytes=self._block_bytes,
+        )  # fmt: skip
+
+    def _guess(self, source: Pinned, block: Block) -> pa.Schema:
+        values: dict[str, list[Any]] = {}
+        reason, sampled = "", 0
+        for number in range(min(guess.SAMPLE_ROWS, len(block.records))):
+            if block.records.ends[number] > guess.SAMPLE_BYTES and sampled:
+                break
+            try:
+                row = _object(_line(block, number))
+            except _NoRow as error:
+                reason = reason or f"row {number}: {error}"
+                continue
+            for name, value in row.items():
+                values.setdefault(name, []).append(value)
+            sampled += 1
+        if not sampled:
+            raise UnreadableInput(f"{source.uri} is not JSON Lines, an object a line: {reason}")
+        return pa.schema([guess.field(name, guess.guess_values(v), self._options.types) for name, v in values.items()])
+
+
+def _decode(block: Block, schema: pa.Schema) -> Rows:
+    """Decode a block at once where all of it can be; else halve it, down to the lines that cannot."""
+    count = len(block.records)
+    tables: list[tuple[int, pa.Table]] = []
+    broken: list[Broken] = []
+    pending = [(0, count)] if count else []
+    while pending:
+        start, stop = pending.pop()
+        table = _table(part_of(block, start, stop), schema)
+        if table is not None:
+            tables.append((start, table))
+        elif stop - start > 1:
+            middle = (start + stop) // 2
+            pending += [(middle, stop), (start, middle)]
+        else:
+            column, message = _why(_line(block, start), schema)
+            record = block.text(start)
+            broken.append(Broken(row=block.first_row + start, column=column, message=message, record=record))
+    numbers = [np.arange(start, start + table.num_rows, dtype=np.int64) for start, table in tables]
+    rows = np.concatenate(numbers) if numbers else np.arange(0, dtype=np.int64)
+    whole = pa.concat_tables([table for _, table in tables]) if tables else schema.empty_table()
+    batch = no_columns(len(rows)) if not len(schema) else _one_batch(whole, schema)
+    return Rows(batch=batch, numbers=block.first_row + rows, broken=tuple(broken))
+
+
+def _one_batch(table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
+    columns = [column.combine_chunks() for column in table.columns]
+    return pa.RecordBatch.from_arrays(columns, names=schema.names)
+
+
+def _table(block: Block, schema: pa.Schema) -> pa.Table | None:
+    """Parse lines; None where one of them cannot be."""
+    data, records = block.data, block.records
+    array = np.frombuffer(data, dtype=np.uint8)
+    if not (array[records.starts] == ord("{")).all() and not _begin_with_objects(block):
+        return None
+    try:
+        table = pajson.read_json(
+            pa.py_buffer(data),
+            read_options=pajson.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            parse_options=pajson.ParseOptions(
+                explicit_schema=schema, unexpected_field_behavior="ignore", newlines_in_values=False
+            ),
+        )
+    except (pa.ArrowException, ValueError):
+        return None
+    if table.num_rows != len(records):  # several values on a line
+        return None
+    return table.select(schema.names)
+
+
+def _begin_with_objects(block: Block) -> bool:
+    records = block.records
+    pairs = zip(records.starts, records.ends, strict=True)
+    return all(block.data[start:stop].lstrip().startswith(b"{") for start, stop in pairs)
+
+
+def _line(block: Block, number: int) -> bytes:
+    return block.data[block.records.starts[number] : block.records.ends[number]]
+
+
+class _NoRow(Exception):
+    """A line is not what it should be."""
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """Parse a line; raises `_NoRow` that says what is wrong with it."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise _NoRow(f"{twice!r} is there twice")
+        return found
+
+    try:
+        value = json.loads(line.decode(), object_pairs_hook=once)
+    except UnicodeDecodeError as error:
+        raise _NoRow(f"is not UTF-8: {error.reason} at its byte {error.start}") from error
+    except RecursionError:
+        raise _NoRow("is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise _NoRow(f"is no JSON: {error.msg} at its character {error.pos}") from error
+    if not isinstance(value, dict):
+        raise _NoRow(f"is {_WORDS.get(type(value), 'null')}, not an object")
+    return value
+
+
+def _why(line: bytes, schema: pa.Schema) -> tuple[str | None, str]:
+    """Return which column of a line is at fault, where one is, and what the fault is."""
+    try:
+        row = _object(line)
+    except _NoRow as error:
+        return None, f"the line {error}" if str(error).startswith("is ") else str(error)
+    for field in schema:
+        value = row.get(field.name)
+        if value is not None and not _suits(value, field.type):
+            what = _WORDS.get(type(value), "null")
+            text = f" {shown(str(value))}" if isinstance(value, str | int | float) else ""
+            return field.name, f"{field.name!r} is {what}{text}, read as {field.type}"
+    return None, "the line cannot be read as JSON with these columns"
+
+
+def _suits(value: Any, kind: pa.DataType) -> bool:
+    if pa.types.is_floating(kind):
+        return type(value) in (int, float) and abs(value) <= float(np.finfo(np.float64).max)
+    if pa.types.is_integer(kind):
+        return type(value) is int and -(1 << 63) <= value < 1 << 63
+    if pa.types.is_boolean(kind):
+        return type(value) is bool
+    if pa.types.is_string(kind):
+        return isinstance(value, str)
+    try:
+        pa.array([value], kind)
+    except (pa.ArrowException, TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,331 @@
+"""CSV and JSON Lines: every record found, decoded or told to be broken, wherever a text is cut."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import csv
+import gzip
+import io
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from storage.errors import UnreadableInput
+from storage.objects.directory import DirectoryStore
+from storage.tables.base import Pinned, Rows, Span, Survey
+from storage.tables.delimited import DelimitedFormat
+from storage.tables.jsonl import JsonLinesFormat
+from storage.tables.options import ReadOptions
+
+Put = Callable[..., Pinned]
+FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Put:
+    store = DirectoryStore(tmp_path, "bucket")
+
+    def write(data: bytes | str, key: str = "in.csv") -> Pinned:
+        info = store.put(key, data.encode() if isinstance(data, str) else data)
+        return Pinned(store=store, key=info.key, size=info.size, etag=info.etag)
+
+    return write
+
+
+def look(source: Pinned, options: ReadOptions | None = None, block_bytes: int = 1 << 20) -> tuple[Any, Survey]:
+    kind = JsonLinesFormat if ".jsonl" in source.key else DelimitedFormat
+    table = kind(options or ReadOptions(), block_bytes)
+    return table, table.survey(source)
+
+
+def rows_of(source: Pinned, schema: pa.Schema, options: ReadOptions | None = None, **how: int) -> list[Rows]:
+    table, survey = look(source, options, **how)
+    return [rows for span in survey.spans for rows in table.read(source, span, schema, 65_536)]
+
+
+def values(found: list[Rows]) -> list[dict[str, Any]]:
+    return [row for rows in found for row in rows.batch.to_pylist()]
+
+
+def broken(found: list[Rows]) -> list[tuple[int, str | None, str]]:
+    return [(item.row, item.column, item.message) for rows in found for item in rows.broken]
+
+
+def schema(**types: pa.DataType) -> pa.Schema:
+    return pa.schema(list(types.items()))
+
+
+def test_a_quoted_line_end_belongs_to_its_field(put: Put) -> None:
+    source = put('id,note\n1,"two\nlines"\n2,"a ""word"""\r\n\n3,plain')
+    found = rows_of(source, schema(id=pa.int64(), note=pa.string()))
+    assert [row["note"] for row in values(found)] == ["two\nlines", 'a "word"', "plain"]
+    assert [n for rows in found for n in rows.numbers] == [0, 1, 2]
+
+
+def test_types_are_guessed_from_what_is_there(put: Put) -> None:
+    _, survey = look(put("id,x,code,name,none,mixed\n1,0.5,007,a,,1\n-2,NA,010,,,n/a?\n3,1e3,011,c,,2\n"))
+    assert survey.schema.remove_metadata() == pa.schema(
+        [("id", pa.int64()), ("x", pa.float64()), ("code", pa.string()), ("name", pa.string()), ("none", pa.null()),
+         ("mixed", pa.string())]
+    )  # fmt: skip
+    assert survey.schema.field("mixed").metadata == {b"numbers": b"0.667"}
+    assert survey.schema.field("name").metadata is None
+
+
+def test_what_the_user_says_of_a_type_counts(put: Put) -> None:
+    _, survey = look(put("id\n1\n"), ReadOptions(types={"id": "string"}))
+    assert survey.schema.field("id").type == pa.string()
+
+
+def test_rows_that_cannot_be_decoded_are_told_with_their_column_and_text(put: Put) -> None:
+    source = put('id,x,name\n1,0.5,a\n2,n/a?,b\n3,1,c,extra\n4\n5,2,"d"\n99999999999999999999,3,e\n7,4,f\n')
+    found = rows_of(source, schema(x=pa.float64(), id=pa.int64()))
+    assert [(row["id"], row["x"]) for row in values(found)] == [(1, 0.5), (5, 2.0), (7, 4.0)]
+    assert broken(found) == [
+        (1, "x", "'x' is 'n/a?', which is not a number"),
+        (2, None, "4 fields where the header has 3"),
+        (3, None, "1 fields where the header has 3"),
+        (5, "id", "'id' is '99999999999999999999', which is not a whole number of 64 bits"),
+    ]
+    assert [item.record for rows in found for item in rows.broken][:2] == ["2,n/a?,b", "3,1,c,extra"]
+    assert [n for rows in found for n in rows.numbers] == [0, 4, 6]
+
+
+@pytest.mark.parametrize("dirty", ["", "x,oops\n"], ids=["at once", "value by value"])
+def test_numbers_and_missing_values_read_the_same_whether_or_not_the_block_is_clean(put: Put, dirty: str) -> None:
+    given_ = [
+        "1",
+        " 2 ",
+        "+3",
+        "-4.5",
+        "1e3",
+        ".5",
+        "6.",
+        "inf",
+        "-Infinity",
+        "NA",
+        "",
+        "nan",
+        "NULL",
+        '"7"',
+        '"NA"',
+        "1e400",
+    ]
+    source = put("name,x\n" + "".join(f"n,{value}\n" for value in given_) + dirty)
+    inf = float("inf")
+    expected = [1, 2, 3, -4.5, 1000, 0.5, 6, inf, -inf, None, None, None, None, 7, None, inf]
+    assert [row["x"] for row in values(rows_of(source, schema(x=pa.float64(), name=pa.string())))] == expected
+
+
+def test_in_a_column_of_texts_only_an_empty_field_without_quotes_is_missing(put: Put) -> None:
+    source = put('name\nNA\n""\nnull\n"x"\n')
+    found = values(rows_of(source, schema(name=pa.string())))
+    assert [row["name"] for row in found] == ["NA", "", "null", "x"]
+    source = put("id,name\n1,\n2,x\n")
+    assert [row["name"] for row in values(rows_of(source, schema(name=pa.string())))] == [None, "x"]
+
+
+def test_invalid_utf8_costs_its_row_alone_and_only_where_it_is_wanted(put: Put) -> None:
+    source = put(b"id,name\n1,caf\xe9\n2,caf\xc3\xa9\n")
+    found = rows_of(source, schema(id=pa.int64(), name=pa.string()))
+    assert values(found) == [{"id": 2, "name": "café"}]
+    ((row, column, message),) = broken(found)
+    assert (row, column) == (0, "name")
+    assert "is not UTF-8" in message
+    assert values(rows_of(source, schema(id=pa.int64()))) == [{"id": 1}, {"id": 2}]
+
+
+def test_other_encodings_of_one_byte_are_read_where_they_are_named(put: Put) -> None:
+    source = put("größe;x\nfünf;1\n".encode("latin-1"))
+    options = ReadOptions(encoding="latin-1", delimiter=";")
+    assert values(rows_of(source, schema(größe=pa.string()), options)) == [{"größe": "fünf"}]
+
+
+def test_headers_are_taken_as_they_are(put: Put) -> None:
+    _, survey = look(put("\ufeffid,,a b,x.y,🙂,id\n1,2,3,4,5,6\n"))
+    assert survey.schema.names == ["id", "column_1", "a b", "x.y", "🙂", "id"]
+
+
+def test_an_object_without_a_header_is_read_with_the_columns_that_are_named(put: Put) -> None:
+    source = put("1,a\n2,b\n")
+    options = ReadOptions(columns=("id", "name"))
+    assert len(values(rows_of(source, schema(id=pa.int64()), options))) == 2
+    with pytest.raises(UnreadableInput, match="first row has 2 fields, and 3 columns are named"):
+        look(source, ReadOptions(columns=("a", "b", "c")))
+
+
+@pytest.mark.parametrize(
+    ("data", "key", "message"),
+    [
+        ('id\n1\n2,"open\n3\n', "in.csv", "row 1, which begins at byte 5, has a quotation mark that is not closed"),
+        ('id,"open\n', "in.csv", "row 0 has a quotation mark that is not closed"),
+        ("id,x\n1,2\n".encode("utf-16"), "in.csv", "in.csv is UTF-16: it has to be UTF-8"),
+        ("a,b\n1;2\n3;4\n", "in.csv", "the header has 2 fields, and none of 2 rows looked at has; row 0 has 1: is the"),
+        (gzip.compress(b"id\n" + b"1\n" * 9999)[:-9], "in.csv.gz", "in.csv.gz cannot be decompressed: "),
+        (b"id\n1\n", "in.csv.gz", "cannot be decompressed: Not a gzipped file"),
+        (pa.compress(b"id\n1\n", codec="zstd", asbytes=True)[:-3], "in.csv.zst", "cannot be decompressed: Truncated"),
+        ('[{"id": 1}]', "in.jsonl", "in.jsonl is one JSON array: JSON Lines has an object a line"),
+        ("id,x\n1,2\n", "in.jsonl", "is not JSON Lines, an object a line: row 0: is no JSON: Expecting value"),
+    ],
+)
+def test_what_cannot_be_read_at_all_is_named_with_the_place(put: Put, data: Any, key: str, message: str) -> None:
+    with pytest.raises(UnreadableInput) as caught:
+        look(put(data, key))
+    assert message in str(caught.value)
+    assert "s3://bucket/" in str(caught.value)
+
+
+def test_an_endless_record_is_not_collected(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.tables.text.MAX_RECORD_BYTES", 1 << 20)
+    with pytest.raises(UnreadableInput, match=r"row 1, which begins at byte 5, is longer than 1 MiB"):
+        look(put("id\n1\n" + "9" * (3 << 20)), block_bytes=1 << 18)
+
+
+@pytest.mark.parametrize("data", ["", "\ufeff", "\n\n", "id,x\n", "id,x"])
+def test_objects_without_rows_have_none(put: Put, data: str) -> None:
+    assert look(put(data))[1].spans == ()
+
+
+def squeezed(data: bytes) -> Iterator[tuple[str, bytes]]:
+    yield "in.csv.gz", gzip.compress(data[: len(data) // 2]) + gzip.compress(data[len(data) // 2 :])
+    yield "in.csv.bz2", bz2.compress(data)
+    yield "in.csv.zst", pa.compress(data, codec="zstd", asbytes=True)
+
+
+def test_compressed_texts_are_cut_and_read_like_others(put: Put) -> None:
+    data = b"id,name\n" + b"".join(b'%d,"line\n%d"\n' % (n, n) for n in range(5_000))
+    for key, packed in squeezed(data):
+        source = put(packed, key)
+        table, survey = look(source, block_bytes=4_096)
+        assert len(survey.spans) > 10
+        last = list(table.read(source, survey.spans[-1], schema(id=pa.int64()), 100))
+        assert values(last)[-1] == {"id": 4_999}
+        assert last[-1].numbers[-1] == 4_999
+
+
+FIELDS = st.text(alphabet="ab,;\"\n\r\t 'é🙂0", max_size=6)
+
+
+@FUZZ
+@given(
+    rows=st.lists(st.tuples(FIELDS, FIELDS, FIELDS), min_size=1, max_size=30),
+    delimiter=st.sampled_from(",;\t"), line_end=st.sampled_from(["\n", "\r\n"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), block_bytes=st.integers(8, 200),
+    seed=st.integers(0, 10),
+)  # fmt: skip
+def test_whatever_is_written_as_csv_is_read_wherever_it_is_cut(
+    put: Put, rows: list[tuple[str, ...]], delimiter: str, line_end: str, quoting: Any, block_bytes: int, seed: int
+) -> None:
+    if line_end == "\n" and quoting == csv.QUOTE_MINIMAL:  # Python's writer leaves a lone return without quotes
+        rows = [tuple(value.replace("\r", "") for value in row) for row in rows]
+    sink = io.StringIO()
+    writer = csv.writer(sink, delimiter=delimiter, lineterminator=line_end, quoting=quoting)
+    writer.writerows([("a", "b", "c"), *rows])
+    source = put(sink.getvalue())
+    options = ReadOptions(delimiter=delimiter)
+    table, survey = look(source, options, block_bytes)
+    texts = schema(a=pa.string(), b=pa.string(), c=pa.string())
+    # Neighbouring spans are read as one, or apart
+    chance, spans = random.Random(seed), list(survey.spans)
+    while len(spans) > 1 and chance.random() < 0.7:
+        at = chance.randrange(len(spans) - 1)
+        left, right = spans[at : at + 2]
+        assert (left.stop, left.first_row + left.rows) == (right.start, right.first_row)
+        spans[at : at + 2] = [
+            Span(start=left.start, stop=right.stop, first_row=left.first_row, rows=left.rows + right.rows, size=0)
+        ]
+    found = [part for span in spans for part in table.read(source, span, texts, 7)]
+    assert [tuple(value or "" for value in row.values()) for row in values(found)] == rows
+    assert [n for part in found for n in part.numbers] == list(range(len(rows)))
+
+
+@FUZZ
+@given(data=st.binary(max_size=200) | st.text(alphabet='a1,"\n\r{}[]:\0', max_size=60).map(str.encode),
+       key=st.sampled_from(["in.csv", "in.jsonl", "in.csv.gz", "in.csv.zst"]),
+       block_bytes=st.integers(8, 64))  # fmt: skip
+def test_whatever_the_bytes_each_record_is_a_row_or_broken_or_the_object_is_named(
+    put: Put, data: bytes, key: str, block_bytes: int
+) -> None:
+    source = put(data, key)
+    if not source.size:
+        return
+    with contextlib.suppress(UnreadableInput):
+        table, survey = look(source, None, block_bytes)
+        names = dict.fromkeys(name for name in survey.schema.names if survey.schema.names.count(name) == 1)
+        wanted = pa.schema([(name, pa.float64()) for name in names])
+        found = [rows for span in survey.spans for rows in table.read(source, span, wanted, 5)]
+        told = sorted([n for rows in found for n in rows.numbers] + [item[0] for item in broken(found)])
+        assert told == list(range(sum(span.rows for span in survey.spans)))
+
+
+def test_json_lines_are_typed_and_missing_keys_are_missing_values(put: Put) -> None:
+    lines = ['{"id": 1, "x": 0.5, "ok": true, "tags": ["a"], "m": 1}', "", '{"id": 2, "x": 3, "m": "n/a"}', "  "]
+    source = put("\n".join(lines), "in.jsonl")
+    _, survey = look(source)
+    assert dict(zip(survey.schema.names, survey.schema.types, strict=True)) == {
+        "id": pa.int64(), "x": pa.float64(), "ok": pa.bool_(), "tags": pa.list_(pa.string()), "m": pa.string(),
+    }  # fmt: skip
+    found = rows_of(source, schema(id=pa.int64(), x=pa.float64(), ok=pa.bool_()))
+    assert values(found) == [{"id": 1, "x": 0.5, "ok": True}, {"id": 2, "x": 3.0, "ok": None}]
+
+
+def test_lines_that_cannot_be_decoded_are_told_with_their_column(put: Put) -> None:
+    lines = ['{"id": 1, "x": 1}', '{"id": 2, "x": "n/a"}', '{"id": 3', "[4]", '{"id": 5, "x": 5}{"id": 6}',
+             '{"id": 7, "id": 7}', '{"id": 8.5}', '{"id": 9, "x": NaN}', '{"x": {"y": 1}}', '{"id":\n1}']  # fmt: skip
+    found = rows_of(put("\n".join(lines), "in.jsonl"), schema(id=pa.int64(), x=pa.float64()))
+    assert [row["id"] for row in values(found)] == [1, 9]
+    told = broken(found)
+    assert [item[:2] for item in told] == [
+        (1, "x"), (2, None), (3, None), (4, None), (5, None), (6, "id"), (8, "x"), (9, None), (10, None),
+    ]  # fmt: skip
+    assert told[0][2] == "'x' is a text 'n/a', read as double"
+    assert told[1][2].startswith("the line is no JSON: Expecting ',' delimiter")
+    assert told[2][2] == "the line is a list, not an object"
+    assert told[4][2] == "'id' is there twice"
+
+
+@FUZZ
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries({}, optional={
+            "id": st.integers(-(1 << 63), (1 << 63) - 1), "name": st.none() | st.text(max_size=8),
+            "x": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        }), min_size=1, max_size=30,
+    ),
+    block_bytes=st.integers(8, 200),
+)  # fmt: skip
+def test_whatever_is_written_as_json_lines_is_read_wherever_it_is_cut(
+    put: Put, rows: list[dict[str, Any]], block_bytes: int
+) -> None:
+    source = put("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "in.jsonl")
+    wanted = schema(id=pa.int64(), name=pa.string(), x=pa.float64())
+    found = rows_of(source, wanted, block_bytes=block_bytes)
+    assert broken(found) == []
+    assert values(found) == [{name: row.get(name) for name in wanted.names} for row in rows]
+
+
+def test_finding_a_few_broken_lines_takes_few_parses(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    from storage.tables import jsonl
+
+    count = 0
+    parse = jsonl._table
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        return parse(*arguments)
+
+    monkeypatch.setattr(jsonl, "_table", counted)
+    lines = ['{"x": 1}'] * 4096
+    lines[5] = lines[4000] = "oops"
+    found = rows_of(put("\n".join(lines), "in.jsonl"), schema(x=pa.float64()))
+    assert len(broken(found)) == 2
+    assert count <= 2 * 2 * 12 + 1
