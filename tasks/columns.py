@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.errors import MissingColumns, UnreadableInput
+from storage.models.manifest import Manifest
 from tasks.hive import types_of, values_of
 from tasks.inputs import Surveyed
 
@@ -76,10 +77,36 @@ def settle(
         pa.field(name, _TOLD[told[name]]) if name in told else _field(name, surveyed, folder_types, kept=name in kept)
         for name in names
     ]
+    for name in features:
+        if is_nested(kind := fields[names.index(name)].type):
+            raise UnreadableInput(f"the feature {name!r} is {kind}: estimators take numbers, texts, times")
     return Settled(
         reads=pa.schema(fields), keep=kept, folders=folders,
         mixed=tuple(n for n in features if n not in kept and n not in told and _is_mixed(n, surveyed)),
     )  # fmt: skip
+
+
+def numeric(surveyed: Sequence[Surveyed], manifest: Manifest) -> tuple[str, ...]:
+    """Return the numeric columns in their order, for a model without names that takes as many.
+
+    Raises
+    ------
+    MissingColumns
+        There are more or fewer, so that their order says nothing.
+    """
+    names = tuple(field.name for field in available(surveyed) if _is_numeric(field.type))
+    if len(names) != manifest.n_features:
+        takes = "" if manifest.n_features is None else f" and takes {manifest.n_features}"
+        raise MissingColumns(
+            f"model {manifest.ref} was fitted without column names{takes}; the input has {len(names)} numeric columns"
+            f"{': ' if names else ''}{_listed(names)}: name the features with --features a,b,c"
+        )
+    return names
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_boolean(kind))
 
 
 def is_nested(kind: pa.DataType) -> bool:

@@ -32,6 +32,7 @@ from storage.tables.schemas import from_text
 from tasks.dispatch import Documents, results, send_step
 from tasks.ending import fail_job
 from tasks.engine import Engine, kept
+from tasks.features import Reason
 from tasks.plan import BATCH_ROWS, Part
 from tasks.score import score_batch
 from tasks.set_aside import note_columns
@@ -258,12 +259,12 @@ def _cast(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
         raise InputError(f"{where}: results do not fit the planned schema: {describe(error)}") from error
 
 
-def _rejected(rows: Rows, reasons: Mapping[int, str], uri: str) -> pa.Table:
+def _rejected(rows: Rows, reasons: Mapping[int, Reason], uri: str) -> pa.Table:
     """Return the rows of a batch that have no result, in input order, each with what is known of its rejection."""
     failed = list(reasons)
     table = pa.Table.from_batches([rows.batch]).take(pa.array(failed, pa.int64()))
     told: list[tuple[int, str, str | None, str, str | None]]
-    told = [(int(rows.numbers[row]), "predict", None, str(reasons[row]), None) for row in failed]
+    told = [(int(rows.numbers[row]), why.stage, why.column, why.message, None) for row, why in reasons.items()]
     told += [(item.row, "decode", item.column, item.message, item.record) for item in rows.broken]
     nothing = pa.table({field.name: pa.nulls(len(rows.broken), field.type) for field in table.schema})
     table = pa.concat_tables([table, nothing])

@@ -120,24 +120,26 @@ def draft(engine: Engine, job: Job) -> Draft:
     spec = job.spec
     _ = engine.buckets[parse_uri(spec.output)[0]]
     manifest = engine.models.manifest(job.model)
-    features = spec.features or manifest.feature_names
-    if features is None:
-        raise MissingColumns(f"model {job.model.ref} was fitted without column names: name them with --features a,b,c")
-    if manifest.n_features not in (None, len(features)):
-        raise MissingColumns(f"model {job.model.ref} takes {manifest.n_features} features, {len(features)} are named")
+    named = spec.features or manifest.feature_names
+    if named is not None and manifest.n_features not in (None, len(named)):
+        raise MissingColumns(f"model {job.model.ref} takes {manifest.n_features} features, {len(named)} are named")
     stage(engine, job)
     again = None if spec.rejected_of is None else parts_again(engine, spec.rejected_of)
     found = inputs.find(engine.buckets, spec.inputs) if again is None else objects_of(engine.buckets, again)
     if spec.only_new is not None:
         found = unseen(engine.buckets.main, spec.only_new, found)
     if not found:  # nothing is new: a job without parts, which succeeds
-        return Draft(columns=Columns(features=tuple(features), keep=(), schema=""))
+        return Draft(columns=Columns(features=tuple(named or ()), keep=(), schema=""))
     surveyed = tuple(inputs.survey(engine.tables, found, spec.read))
     warnings = _warn_of_empty(surveyed)
     if not any(len(item.schema) for item in surveyed):
         return Draft(
-            columns=Columns(features=tuple(features), keep=(), schema=""), surveyed=surveyed, warnings=warnings
+            columns=Columns(features=tuple(named or ()), keep=(), schema=""), surveyed=surveyed, warnings=warnings
         )
+    features = named or choosing.numeric(surveyed, manifest)
+    if named is None:
+        in_order = ", ".join(map(repr, features))
+        warnings += (f"{manifest.ref} was fitted without column names, and takes {in_order}, in this order",)
     settled = choosing.settle(surveyed, features, spec.keep, spec.read.types)
     parts = again or cut([item.file for item in surveyed], part_rows=spec.part_rows or PART_ROWS)
     columns = Columns(

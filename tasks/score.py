@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from storage.errors import InputError, ScoringError
 from storage.models.bundle import Bundle
-from tasks.methods import call, choose
+from storage.models.describe import takes_one_column
+from tasks.features import Form, Reason, suspects, take, to_features
+from tasks.outputs import outputs, to_arrow
 
-_ROW_FAULTS = (ValueError, TypeError, ArithmeticError, LookupError)
+_QUOTED = re.compile(r"'([^']*)'")
+_ROW_FAULTS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +26,8 @@ class Scored:
 
     table: pa.Table
     """Kept columns and scores of the rows that could be scored, in input order."""
-    rejected: dict[int, str]
-    """Reasons by row number within the batch."""
+    rejected: Mapping[int, Reason]
+    """By row number within the batch, in order."""
 
 
 def score_batch(
@@ -37,121 +39,202 @@ def score_batch(
     method: str | None,
     max_rejected: int | None = None,
 ) -> Scored:
-    """Score one batch; a row that makes the estimator fail is found by bisection and rejected alone.
+    """Score one batch; a row that makes the estimator fail is found and rejected alone.
+
+    Whether an estimator takes NaN or infinity it is asked by trying, since few tags tell it: the batch as it is, and if
+    that fails, one row for each column that has some, with them and without. Other faults are found by bisection.
 
     Parameters
     ----------
     bundle : Bundle
         What scores.
     batch : pyarrow.RecordBatch
-        Holds `features` and `keep`; nulls of a feature become NaN. May be empty.
+        Holds `features` and `keep`; `tasks.features` says what they become. May be empty.
     features : sequence of str
         Columns to score, in the model's order.
     keep : sequence of str
         Columns to carry over.
     method : str, optional
-        One of `METHODS`; by default what `tasks.methods.choose` says.
+        Of `storage.models.manifest.METHODS`; by default what is usual for the model (`Outputs.default`).
     max_rejected : int, optional
-        Rows after which looking for more is idle: the job is over its budget. A rejected row of a 64k batch costs some
-        17 calls of the estimator.
+        Rows after which looking for more is idle: the job is over its budget. A row of a 64k batch that is found by
+        bisection costs some 17 calls of the estimator.
 
     Raises
     ------
     ScoringError
-        More than `max_rejected` rows failed; the message shows the first.
+        More than `max_rejected` rows failed; the message shows the first. Or a model gives what no table can hold.
+    InputError
+        Features that the model cannot take whatever their values, or a kept column named as an output.
     """
-    x = to_features(batch, features, named=bundle.manifest.feature_names is not None)
-    pieces: list[dict[str, Any]] = []
-    rejected: dict[int, str] = {}
-    pending = [(0, batch.num_rows)] if batch.num_rows else []
-    while pending:
-        start, stop = pending.pop()
-        try:
-            pieces.append(outputs(bundle, x[start:stop], method))
-        except _ROW_FAULTS as error:
-            if stop - start > 1:
-                middle = (start + stop) // 2
-                pending += [(middle, stop), (start, middle)]
-                continue
-            rejected[start] = _reason(error)
-            if max_rejected is not None and len(rejected) > max_rejected:
-                row, reason = next(iter(rejected.items()))
-                raise ScoringError(
-                    f"more rows cannot be scored than the {max_rejected} that may be rejected; the first is row {row} "
-                    f"of a batch of {batch.num_rows}: {reason}"
-                ) from error
+    form = _form(bundle, features)
+    named = bundle.manifest.feature_names is not None
+
+    def score(some: pa.RecordBatch) -> dict[str, Any]:
+        return outputs(bundle, to_features(some, features, form=form, named=named)[0], method)
+
+    x, rejected = to_features(batch, features, form=form, named=named)
+    rows = np.array([row for row in range(batch.num_rows) if row not in rejected]) if rejected else None
+    search = _Search(
+        score=lambda some: outputs(bundle, take(x, some), method), rejected=rejected,
+        blame=lambda row, message: _blame(batch, features, row, message), n_rows=batch.num_rows,
+        max_rejected=max_rejected,
+    )  # fmt: skip
+    search.run(np.arange(batch.num_rows) if rows is None else rows, lambda: _refused(score, batch, features))
+    rejected = dict(sorted(rejected.items()))
     kept = pa.Table.from_batches([batch]).select(list(keep))
     if rejected:
         kept = kept.filter(pa.array([row not in rejected for row in range(batch.num_rows)]))
-    if not pieces:
+    if not search.pieces:
         return Scored(table=kept, rejected=rejected)
-    for name in pieces[0]:
+    scores = _in_order(search.pieces)
+    for name in scores.column_names:
         if name in kept.column_names:
             raise InputError(f"the kept column {name!r} has the name of an output: leave it out with --keep")
-        kept = kept.append_column(name, _to_arrow(np.concatenate([piece[name] for piece in pieces])))
+        kept = kept.append_column(name, scores.column(name))
     return Scored(table=kept, rejected=rejected)
 
 
-def _reason(error: Exception) -> str:
-    """Type and first line of an error: scikit-learn's go on with advice for whoever fits a model."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0].strip()}"
-
-
-def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:
-    """Score features that fit in memory.
+@dataclass
+class _Search:
+    """Scores as many rows at once as can be.
 
     Parameters
     ----------
-    x : DataFrame or ndarray, shape (n_rows, n_features)
-        At least one row.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (n_rows,)
-        As `tasks.methods` names them, in front of each ``<model>_`` where the bundle has several.
+    score : callable
+        Scores rows, given their numbers.
+    rejected : dict of int to Reason
+        Grows.
+    blame : callable
+        Says which column of a row an error's message tells of.
     """
-    x = bundle.prepare(x)
-    columns: dict[str, Any] = {}
-    for name, model in bundle.models.items():
-        prefix = "" if len(bundle.models) == 1 else f"{name}_"
-        offered = bundle.manifest.outputs[name]
-        for chosen in choose(name, offered, method):
-            found = call(model, chosen, x, offered, bundle.label_encoder)
-            columns |= {f"{prefix}{column}": values for column, values in found.items()}
-    return columns
+
+    score: Callable[[Any], dict[str, Any]]
+    rejected: dict[int, Reason]
+    blame: Callable[[int, str], str | None]
+    n_rows: int
+    max_rejected: int | None
+
+    def __post_init__(self) -> None:
+        self.pieces: list[tuple[Any, dict[str, Any]]] = []
+
+    def run(self, rows: Any, refused: Callable[[], dict[int, Reason]]) -> None:
+        """Score `rows`; those that `refused` names, once it turns out that some fail, are not tried again."""
+        self._check_budget()
+        pending, asked = [rows] if len(rows) else [], False
+        while pending:
+            some = pending.pop()
+            try:
+                self.pieces.append((some, self.score(some)))
+                continue
+            except _ROW_FAULTS as error:
+                failure = error
+            if not asked:
+                asked = True
+                found = {row: why for row, why in refused().items() if row not in self.rejected}
+                if found:
+                    self.rejected |= found
+                    self._check_budget()
+                    left = some[~np.isin(some, list(found))]
+                    pending += [left] if len(left) else []
+                    continue
+            if len(some) > 1:
+                pending += [some[len(some) // 2 :], some[: len(some) // 2]]
+                continue
+            message = _one_line(failure)
+            column = self.blame(int(some[0]), message)
+            self.rejected[int(some[0])] = Reason(stage="predict", column=column, message=message)
+            self._check_budget()
+
+    def _check_budget(self) -> None:
+        if self.max_rejected is not None and len(self.rejected) > self.max_rejected:
+            row = min(self.rejected)
+            raise ScoringError(
+                f"more rows cannot be scored than the {self.max_rejected} that may be rejected; the first is row {row} "
+                f"of a batch of {self.n_rows}: {self.rejected[row]}"
+            )
 
 
-def to_features(batch: pa.RecordBatch, features: Sequence[str], *, named: bool) -> Any:
-    """Return the features as the estimator was given them: a DataFrame where it knows names, else an array.
+def _refused(
+    score: Callable[[pa.RecordBatch], Any], batch: pa.RecordBatch, features: Sequence[str]
+) -> dict[int, Reason]:
+    """Rows with a missing or infinite value in a column where the estimator takes none.
 
-    Numeric columns of different types become their common NumPy type; integers with nulls become float64.
+    That is certain where a row with such a value fails, and the same row with a finite one in its place does not.
     """
-    columns = [batch.column(name) for name in features]
-    if all(_numeric(column.type) for column in columns):
-        arrays = [column.to_numpy(zero_copy_only=False) for column in columns]
-        x = np.empty((batch.num_rows, len(arrays)), dtype=np.result_type(*arrays))
-        for number, array in enumerate(arrays):
-            x[:, number] = array
-        return _Rows(pd.DataFrame(x, columns=list(features), copy=False)) if named else x
-    return _Rows(pa.table(dict(zip(features, columns, strict=True))).to_pandas())
+    masks = suspects(batch, features)
+    names = {name for name, _ in masks}
+    finite = {name: ~np.any([mask for (other, _), mask in masks.items() if other == name], axis=0) for name in names}
+    rejected: dict[int, Reason] = {}
+    for (name, what), mask in masks.items():
+        row = int(np.flatnonzero(mask)[0])
+        mended = {other: _finite(batch.column(other), finite[other]) for other in names if not finite[other][row]}
+        if any(value is None for value in mended.values()) or _fault(score, batch, features, row, mended):
+            continue
+        del mended[name]
+        if error := _fault(score, batch, features, row, mended):
+            message = f"{name!r} is {what}, which the model does not take: {error}"
+            why = Reason(stage="schema", column=name, message=message)
+            rejected |= {int(number): why for number in np.flatnonzero(mask) if int(number) not in rejected}
+    return rejected
 
 
-class _Rows:
-    """Slices a DataFrame by row position, as an array does."""
+def _fault(
+    score: Callable[[pa.RecordBatch], Any], batch: pa.RecordBatch, features: Sequence[str], row: int,
+    mended: Mapping[str, pa.Array],
+) -> str:  # fmt: skip
+    """Why one row fails with some of its values mended; empty where it does not."""
+    columns = [mended.get(name, batch.column(name).slice(row, 1)) for name in features]
+    try:
+        score(pa.record_batch(columns, names=list(features)))
+    except _ROW_FAULTS as error:
+        return _one_line(error)
+    return ""
 
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self._frame = frame
 
-    def __getitem__(self, rows: slice) -> pd.DataFrame:
-        return self._frame.iloc[rows]
+def _finite(column: pa.Array, finite: Any) -> pa.Array | None:
+    """Return one finite value of a column, or a neutral one of its type where it has none."""
+    if finite.any():
+        return column.slice(int(np.argmax(finite)), 1)
+    for neutral in (0, ""):
+        try:
+            return pa.array([neutral]).cast(column.type)
+        except pa.ArrowException:
+            continue
+    return None
 
 
-def _numeric(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+def _form(bundle: Bundle, features: Sequence[str]) -> Form:
+    """Say what the first step of the bundle takes."""
+    first = bundle.preprocessors[0] if bundle.preprocessors else next(iter(bundle.models.values()))
+    if takes_one_column(first):
+        if len(features) != 1:
+            took = f"{type(first).__name__} takes one column, {len(features)} are named"
+            raise InputError(f"{took}: choose one with --features")
+        return "column"
+    known = bundle.manifest.feature_names is None and bundle.manifest.n_features is not None
+    return "array" if known else "frame"
 
 
-def _to_arrow(column: Any) -> pa.Array:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return pa.array(column.astype(str) if column.dtype.kind == "U" else column)
+def _in_order(pieces: Sequence[tuple[Any, dict[str, Any]]]) -> pa.Table:
+    tables = [pa.table({name: to_arrow(name, column) for name, column in piece.items()}) for _, piece in pieces]
+    if len(tables) == 1:
+        return tables[0]
+    order = np.argsort(np.concatenate([rows for rows, _ in pieces]))
+    return pa.concat_tables(tables, promote_options="permissive").take(pa.array(order))
+
+
+def _blame(batch: pa.RecordBatch, features: Sequence[str], row: int, message: str) -> str | None:
+    """Return the feature that a message is about: the only one whose value in this row it quotes."""
+    quoted = set(_QUOTED.findall(message))
+    if not quoted:
+        return None
+    values = {name: str(batch.column(name)[row].as_py()) for name in features}
+    named = [name for name, value in values.items() if value in quoted]
+    return named[0] if len(named) == 1 else None
+
+
+def _one_line(error: Exception) -> str:
+    """Type and first line of an error: scikit-learn's go on with advice for whoever fits a model."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0].strip()}"

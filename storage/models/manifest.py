@@ -18,7 +18,18 @@ CHUNK_BYTES = 4 << 20
 chunks in memory do not matter beside a model."""
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")
-"""Methods of an estimator that score."""
+"""Methods of an estimator that score rows it was not fitted on."""
+
+_DEFAULTS = {
+    "classifier": ("predict", "predict_proba"),
+    "regressor": ("predict",),
+    "clusterer": ("predict",),
+    "outlier_detector": ("predict", "decision_function"),
+    "density_estimator": ("score_samples",),
+    "transformer": ("transform",),
+}
+"""By kind: what is scored where no method is named."""
+_ELSE = ("transform", "score_samples", "decision_function")
 
 Role = Literal["model", "preprocessor", "label_encoder"]
 
@@ -60,11 +71,23 @@ class Outputs:
     """What one model of a bundle can say."""
 
     kind: str
-    """``classifier``, ``regressor``, or the estimator's own type."""
+    """``classifier``, ``regressor``, ``clusterer``, ``outlier_detector``, ``density_estimator``, ``transformer``, or
+    ``estimator`` where it does not say."""
     methods: tuple[str, ...]
-    """Of `METHODS`, those it has."""
+    """Of `METHODS`, those it has for rows that it was not fitted on."""
     classes: tuple[Any, ...] | None
-    """Labels as users read them, in the order of the probability columns."""
+    """Labels as users read them, in the order of the probability columns; a tuple for each target where it predicts
+    several."""
+
+    @property
+    def default(self) -> tuple[str, ...]:
+        """Methods to score with where none is named: what one expects of its kind.
+
+        >>> Outputs(kind="outlier_detector", methods=("predict", "decision_function"), classes=None).default
+        ('predict', 'decision_function')
+        """
+        usual = tuple(method for method in _DEFAULTS.get(self.kind, _DEFAULTS["classifier"]) if method in self.methods)
+        return usual or tuple(method for method in _ELSE if method in self.methods)[:1] or self.methods[:1]
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> Outputs:
@@ -73,7 +96,7 @@ class Outputs:
         return cls(
             kind=raw["kind"],
             methods=tuple(raw["methods"]),
-            classes=None if classes is None else tuple(classes),
+            classes=None if classes is None else tuple(tuple(c) if isinstance(c, list) else c for c in classes),
         )
 
 

@@ -152,8 +152,8 @@ def test_rows_that_cannot_be_scored_are_set_aside_with_their_reason(
     assert (done.state, done.rows, done.rejected) == ("partial", 298, 2)
     folder = parse_uri(done.output)[1]
     rejected = pq.read_table(io.BytesIO(store.get(keys.rejected_part(folder, 0)).data)).to_pandas()
-    assert rejected[["id", "row", "source", "stage"]].to_numpy().tolist() == [
-        [7, 7, uri, "predict"], [250, 250, uri, "predict"],
+    assert rejected[["id", "row", "source", "stage", "column"]].to_numpy().tolist() == [
+        [7, 7, uri, "schema", "x"], [250, 250, uri, "schema", "x"],
     ]  # fmt: skip
     # And past the budget the job has failed, with everything kept but _SUCCESS
     over = ended(client, client.submit("strict", uri, max_rejected="1"))

@@ -103,7 +103,9 @@ def test_a_frame_comes_back_as_a_frame_with_its_index_and_columns_as_a_list(
     # And the record that the model refuses is named, with the reason
     for job in (of_frame, of_columns):
         assert job.status().state == "partial"
-        assert job.rejected == {1: "ValueError: Input X contains NaN."}
+        assert job.rejected == {
+            1: "'x' is null or NaN, which the model does not take: ValueError: Input X contains NaN."
+        }
 
 
 def test_requirements_txt_alone_is_enough_to_score_records_and_to_read_the_results(worker: Stack, line: str) -> None:

@@ -140,12 +140,12 @@ def test_why_rows_were_rejected_is_told_by_reason_with_examples(
     assert said.returncode == 0, said.stderr
     lines = said.stdout.splitlines()
     assert lines[0] == f"{job}: 6 rejected, 994 scored, of 1,000 rows; partial"
-    assert lines[2].startswith("4 rows  predict  ValueError: Input X contains NaN.")
+    assert lines[2].startswith("4 rows  schema  'x'  … is null or NaN, which the model does not take: ")
     assert f"  2 of {uri}a.parquet" in lines
-    assert any(line.startswith("  row 3 of a.parquet: ValueError: Input X contains NaN") for line in lines)
+    assert any(line.startswith("  row 3 of a.parquet: 'x' is null or NaN") for line in lines)
     shown = [json.loads(line) for line in lines if line.startswith("    {")]
     assert shown[0] == {"id": 3, "x": None, "row": "theirs", "source": 7}
-    assert any(line.startswith("2 rows  predict  ValueError: Input X contains infinity") for line in lines)
+    assert any(line.startswith("2 rows  schema  'x'  … is infinite") for line in lines)
     reasons = json.loads(cli("rejected", job, "--json").stdout)["reasons"]
     assert [(reason["rows"], len(reason["examples"])) for reason in reasons] == [(4, 3), (2, 2)]
     # And where there is nothing to tell, or nobody to ask, that is said

@@ -68,7 +68,8 @@ def test_rows_rejected_for_the_same_thing_are_counted_as_one_reason(job: str, cl
     assert (first["row"], first["columns"]) == (5, {"plan": "plan 0", "x": 1.0, "row": 10_005})
     assert "plan 0" in first["message"]
     assert nan["examples"][0]["columns"]["x"] is None
-    assert found["stages"] == {"predict": 23}
+    assert found["stages"] == {"predict": 20, "schema": 3}
+    assert found["columns"] == {"plan": 20, "x": 3}
     assert found["sources"] == {"s3://scoreline/in/tariff/0.parquet": 12, "s3://scoreline/in/tariff/1.parquet": 11}
 
 
@@ -76,7 +77,8 @@ def test_a_person_reads_reasons_examples_and_objects(job: str, cli: Cli) -> None
     done = cli("rejected", job)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("tariff-1: 23 rejected, 377 scored, of 400 rows; partial\n")
-    assert "20 rows  predict  ValueError: Found unknown" in done.stdout
+    assert "20 rows  predict  'plan'  ValueError: Found unknown" in done.stdout
+    assert "3 rows  schema  'x'  … is null or NaN, which the model does not take" in done.stdout
     assert "row 5 of 0.parquet: ValueError: Found unknown categories ['plan 0']" in done.stdout
     assert '{"plan": "plan 0", "x": 1.0, "row": 10005}' in done.stdout
     assert "12  s3://scoreline/in/tariff/0.parquet" in done.stdout

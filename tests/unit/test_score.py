@@ -4,27 +4,34 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import KernelDensity
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
 from storage.errors import InputError, ScoringError
 from storage.models.bundle import Bundle
-from storage.models.describe import describe_outputs
-from tasks.score import score_batch, to_features
+from storage.models.describe import describe_features, describe_outputs
+from tasks.score import Scored, score_batch
 
 
-def bundle(model: Any, named: bool = False) -> Bundle:
-    manifest = SimpleNamespace(
-        feature_names=("x",) if named else None, outputs={"model": describe_outputs(model, None)}
+def bundle(model: Any) -> Bundle:
+    names, count = describe_features({"model": model})
+    manifest: Any = SimpleNamespace(
+        ref="m", feature_names=names, n_features=count, outputs={"model": describe_outputs(model, None)}
     )
-    return Bundle(models={"model": model}, manifest=manifest, manifest_sha256="")  # type: ignore[arg-type]
+    return Bundle(models={"model": model}, manifest=manifest, manifest_sha256="")
 
 
 LINE = LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0])
@@ -34,26 +41,136 @@ def batch(**columns: Any) -> pa.RecordBatch:
     return pa.record_batch({name: pa.array(values) for name, values in columns.items()})
 
 
+def scored(model: Any, method: str | None = None, **columns: Any) -> Scored:
+    return score_batch(bundle(model), batch(**columns), features=list(columns), keep=[], method=method)
+
+
+class Picky(BaseEstimator):
+    """Counts its calls, and takes no value above a limit; NaN and infinity as they are allowed."""
+
+    def __init__(self, nan: bool = True, infinite: bool = True) -> None:
+        self.nan, self.infinite = nan, infinite
+        self.calls = 0
+
+    def fit(self, x: Any, y: Any = None) -> Picky:
+        return self
+
+    def predict(self, x: Any) -> Any:
+        self.calls += 1
+        values = np.asarray(x, dtype=float)
+        if np.isnan(values).any() and not self.nan:
+            raise ValueError("NaN")
+        if np.isinf(values).any() and not self.infinite:
+            raise ValueError("infinite")
+        if (values[np.isfinite(values)] > 1000).any():
+            raise ValueError("too large")
+        return np.nansum(values, axis=1)
+
+
 def test_rows_that_fail_are_found_and_the_others_keep_their_order() -> None:
     values = [float(n) for n in range(100)]
     values[3], values[70] = float("nan"), float("inf")
     done = score_batch(bundle(LINE), batch(x=values, id=list(range(100))), features=["x"], keep=["id"], method=None)
-    assert sorted(done.rejected) == [3, 70]
-    assert "NaN" in done.rejected[3]
+    assert [(row, why.stage, why.column) for row, why in done.rejected.items()] == [
+        (3, "schema", "x"), (70, "schema", "x"),
+    ]  # fmt: skip
+    assert "'x' is null or NaN, which the model does not take: ValueError: Input X contains NaN." in str(
+        done.rejected[3]
+    )
+    assert "'x' is infinite" in str(done.rejected[70])
     assert done.table["id"].to_pylist() == [n for n in range(100) if n not in (3, 70)]
     assert done.table["prediction"].to_pylist() == [
         LINE.predict([[float(n)]])[0] for n in range(100) if n not in (3, 70)
     ]
 
 
+def test_a_column_is_named_by_what_the_model_refuses_and_no_other() -> None:
+    # Given a model that fills what is missing in one column alone
+    frame = pd.DataFrame({"a": [1.0, np.nan, 3.0], "b": [1.0, 2.0, 3.0]})
+    fills = make_column_transformer((SimpleImputer(), ["a"]), (StandardScaler(), ["b"]))
+    model = make_pipeline(fills, LinearRegression()).fit(frame, [1.0, 2.0, 3.0])
+    # When both columns have nulls
+    done = scored(model, a=[1.0, None, None, 4.0], b=[1.0, 2.0, None, None])
+    # Then only those of the other are at fault
+    assert {row: why.column for row, why in done.rejected.items()} == {2: "b", 3: "b"}
+    assert done.table["prediction"].to_pylist() == list(
+        model.predict(pd.DataFrame({"a": [1.0, np.nan], "b": [1.0, 2.0]}))
+    )
+
+
+def test_missing_and_infinite_values_are_found_with_few_calls() -> None:
+    model = Picky(nan=False, infinite=False)
+    values = np.arange(60_000.0) % 1000
+    values[::7], values[1::7] = np.nan, np.inf
+    done = scored(model, x=values)
+    assert len(done.rejected) == len(values[::7]) + len(values[1::7])
+    assert {why.message.split(",")[0] for why in done.rejected.values()} == {"'x' is null or NaN", "'x' is infinite"}
+    assert model.calls < 10
+
+
+def test_a_row_that_fails_for_another_reason_does_not_cost_those_with_nan() -> None:
+    # Given a model that takes NaN, where the only row with NaN in b has a value that it does not take in a
+    done = scored(Picky(), a=[1.0, 2000.0, 3.0], b=[np.nan, np.nan, 1.0])
+    assert {row: (why.stage, why.column, why.message) for row, why in done.rejected.items()} == {
+        1: ("predict", None, "ValueError: too large")
+    }
+    assert done.table["prediction"].to_pylist() == [1.0, 4.0]
+
+
+def test_a_batch_without_one_good_row_has_its_columns_named_too() -> None:
+    done = scored(LinearRegression().fit(np.eye(2), [1.0, 2.0]), a=[np.nan, 1.0], b=[None, np.inf])
+    assert {row: why.column for row, why in done.rejected.items()} == {0: "a", 1: "b"}
+
+
+def test_texts_that_are_null_are_rejected_and_the_column_named() -> None:
+    texts = ["good one", "bad one", "plain one"]
+    model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, ["good", "bad", "plain"])
+    done = scored(model, text=["good", None, "bad"])
+    assert {row: (why.stage, why.column) for row, why in done.rejected.items()} == {1: ("schema", "text")}
+    assert done.table["prediction"].to_pylist() == ["good", "bad"]
+
+
+def test_a_text_model_takes_one_column_as_texts() -> None:
+    texts = ["good one", "bad one", "plain one"]
+    model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, ["good", "bad", "plain"])
+    kinds = pa.array(texts).dictionary_encode()
+    for column in (texts, pa.array(texts, pa.large_string()), kinds):
+        assert scored(model, text=column).table["prediction"].to_pylist() == ["good", "bad", "plain"]
+    with pytest.raises(InputError, match="takes one column, 2 are named: choose one with --features"):
+        scored(model, text=texts, more=texts)
+
+
+def test_an_array_of_texts_is_encoded_as_in_its_makers_process() -> None:
+    fitted = np.array([["a", "x"], ["b", "y"], ["c", "x"]])
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(fitted, [0, 1, 0])
+    done = scored(model, "predict_proba", first=["a", "b", "?"], second=["y", "y", "x"])
+    ours = np.column_stack(done.table.columns)
+    assert np.array_equal(ours, model.predict_proba(np.array([["a", "y"], ["b", "y"], ["?", "x"]])))
+
+
 def test_the_search_for_rows_that_fail_ends_where_more_failed_than_may() -> None:
     nothing = batch(x=[float("nan")] * 3000)
     with pytest.raises(
-        ScoringError, match=r"than the 100 .* row 0 of a batch of 3000: ValueError: Input X contains NaN\.$"
+        ScoringError, match=r"than the 100 .* row 0 of a batch of 3000: 'x' is null .*: Input X contains NaN\.$"
     ):
         score_batch(bundle(LINE), nothing, features=["x"], keep=[], method=None, max_rejected=100)
     done = score_batch(bundle(LINE), nothing, features=["x"], keep=[], method=None)
     assert (done.table.num_rows, len(done.rejected)) == (0, 3000)
+    large = batch(x=[2000.0] * 3000)
+    with pytest.raises(ScoringError, match=r"than the 100 .* row 0 of a batch of 3000: ValueError: too large$"):
+        score_batch(bundle(Picky()), large, features=["x"], keep=[], method=None, max_rejected=100)
+
+
+def test_rows_that_cannot_be_handed_over_are_not_scored() -> None:
+    done = score_batch(
+        bundle(LinearRegression().fit(np.eye(2), [1.0, 2.0])), batch(a=[1, 2**53 + 1, 3], b=[0.5, 0.5, 0.5]),
+        features=["a", "b"], keep=["a"], method=None,
+    )  # fmt: skip
+    assert {row: (why.stage, why.column, why.message) for row, why in done.rejected.items()} == {
+        1: ("schema", "a", "'a' is 9007199254740993, which float64 cannot hold exactly")
+    }
+    assert done.table["a"].to_pylist() == [1, 3]
+    assert done.table.num_rows == 2
 
 
 def test_an_empty_batch_gives_no_rows() -> None:
@@ -68,17 +185,7 @@ def test_a_kept_column_named_as_an_output_is_refused() -> None:
 
 def test_a_method_that_the_model_lacks_is_named() -> None:
     with pytest.raises(ScoringError, match="predict_proba"):
-        score_batch(bundle(LINE), batch(x=[1.0]), features=["x"], keep=[], method="predict_proba")
-
-
-def test_columns_come_in_the_order_of_the_model() -> None:
-    x = to_features(batch(b=[1, 2], a=[0.5, 0.25]), ["a", "b"], named=False)
-    assert np.array_equal(x, [[0.5, 1.0], [0.25, 2.0]])
-
-
-def test_float32_stays_float32() -> None:
-    x = to_features(pa.record_batch({"a": pa.array([1.5], pa.float32())}), ["a"], named=False)
-    assert x.dtype == np.float32
+        scored(LINE, "predict_proba", x=[1.0])
 
 
 X = np.random.default_rng(0).normal(size=(60, 3))
@@ -89,7 +196,7 @@ THREE = np.repeat(["a", "b", "c"], 20)
 def columns_of(model: Any, method: str | None = None) -> dict[str, Any]:
     rows = batch(x=X[:, 0], y=X[:, 1], z=X[:, 2])
     done = score_batch(bundle(model), rows, features=["x", "y", "z"], keep=[], method=method)
-    assert done.rejected == {}
+    assert not done.rejected
     return {name: done.table[name].to_numpy() for name in done.table.column_names}
 
 
@@ -99,7 +206,10 @@ def columns_of(model: Any, method: str | None = None) -> dict[str, Any]:
         (LogisticRegression().fit(X, THREE), ["prediction", "proba_a", "proba_b", "proba_c"]),
         (LinearSVC().fit(X, THREE), ["prediction"]),
         (LinearRegression().fit(X, X[:, :2]), ["prediction_0", "prediction_1"]),
-        (RandomForestClassifier(3, random_state=0).fit(X, X[:, :2] > 0), ["prediction_0", "prediction_1"]),
+        (
+            RandomForestClassifier(3, random_state=0).fit(X, X[:, :2] > 0),
+            ["prediction_0", "prediction_1", "proba_0_False", "proba_0_True", "proba_1_False", "proba_1_True"],
+        ),
         (IsolationForest(n_estimators=5, random_state=0).fit(X), ["prediction", "decision"]),
         (KMeans(2, n_init=1, random_state=0).fit(X), ["prediction"]),
         (PCA(2).fit(X), ["pca0", "pca1"]),
@@ -142,3 +252,20 @@ def test_more_columns_than_a_table_has_are_refused() -> None:
     wide = FunctionTransformer(lambda x: np.zeros((len(x), 10_001)))
     with pytest.raises(ScoringError, match="transform gives 10,001 columns"):
         columns_of(wide, "transform")
+
+
+def test_the_column_that_an_error_quotes_is_named() -> None:
+    frame = pd.DataFrame({"plan": ["a", "b"], "x": [0.0, 1.0]})
+    model = make_pipeline(make_column_transformer((OrdinalEncoder(), ["plan"]), remainder="passthrough"),
+                          LinearRegression()).fit(frame, [0.0, 2.0])  # fmt: skip
+    done = scored(model, plan=["a", "gold", "b"], x=[1.0, 1.0, 1.0])
+    assert {row: (why.stage, why.column) for row, why in done.rejected.items()} == {1: ("predict", "plan")}
+
+
+def test_a_few_bad_rows_cost_few_calls_each() -> None:
+    model = Picky()
+    values = np.arange(4096.0) % 1000
+    bad = [3, 1000, 1001, 4095]
+    values[bad] = 5000.0
+    assert list(scored(model, x=values).rejected) == bad
+    assert model.calls <= 2 * len(bad) * 12 + 2

@@ -1,0 +1,202 @@
+"""Every estimator of scikit-learn: fitted, described, scored in two batches as in its maker's process, or refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils import all_estimators, get_tags
+from sklearn.utils._test_common.instance_generator import _construct_instances
+from sklearn.utils._testing import set_random_state
+from sklearn.utils.estimator_checks import _enforce_estimator_tags_X, _enforce_estimator_tags_y
+
+from storage.errors import ScorelineError
+from storage.models.bundle import Bundle
+from storage.models.describe import describe_features, describe_outputs, takes_one_column
+from storage.models.manifest import Outputs
+from tasks.score import score_batch
+
+ROWS, SPLIT = 60, 37
+REASONS = {
+    "novelty": r"nothing for new ones: fit it with novelty=True",
+    "fit_predict": r"only has fit_predict\(\), for the rows it is fitted on",
+    "fit_transform": r"only has fit_transform\(\), for the rows it is fitted on",
+    "nothing": r"has none of predict, .*: it cannot score",
+    "dicts": r"takes dicts, not columns of a table",
+    "images": r"takes images, not columns of a table",
+    "labels": r"takes sets of labels, not columns of a table",
+    "sparse": r"is sparse and has 1,048,576 columns; more than 512",
+}
+REFUSED = {
+    "novelty": {"LocalOutlierFactor"},
+    "fit_predict": {"AgglomerativeClustering", "DBSCAN", "HDBSCAN", "OPTICS", "SpectralClustering"},
+    "fit_transform": {"ClassicalMDS", "MDS", "SpectralEmbedding", "TSNE"},
+    "nothing": {
+        "EmpiricalCovariance", "GraphicalLasso", "GraphicalLassoCV", "LedoitWolf", "MinCovDet", "NearestNeighbors",
+        "OAS", "ShrunkCovariance", "SpectralBiclustering", "SpectralCoclustering",
+    },
+    "dicts": {"DictVectorizer", "FeatureHasher"},
+    "images": {"PatchExtractor"},
+    "labels": {"MultiLabelBinarizer"},
+    "sparse": {"HashingVectorizer"},
+}  # fmt: skip
+ROUNDED: set[str] = set()
+"""Whose linear algebra rounds differently by how its input lies in memory, within 4 units in the last place.
+
+None, since a table lies in memory as pandas has it, and an array as NumPy has it.
+"""
+DISCRETE = {
+    "GenericUnivariateSelect", "NeighborhoodComponentsAnalysis", "SelectFdr", "SelectFpr", "SelectFwe", "SelectKBest",
+    "SelectPercentile", "SequentialFeatureSelector",
+}  # fmt: skip
+"""Are no classifiers and take classes."""
+
+
+def numbers(estimator: Any) -> tuple[pd.DataFrame, Any]:
+    """A table that the estimator can be fitted on, as its tags say, laid out as pandas lays out what it reads."""
+    tags, random = get_tags(estimator), np.random.default_rng(0)
+    x = random.uniform(0.1, 3.0, (ROWS, 3 if type(estimator).__name__ == "SparseCoder" else 4))
+    x = _enforce_estimator_tags_X(estimator, x).reshape(ROWS, -1)
+    y = x[:, 0] + 2 * x[:, -1]
+    labels = tags.estimator_type == "classifier" or type(estimator).__name__ in DISCRETE
+    if not tags.target_tags.single_output:
+        y = np.column_stack([y, x[:, 0] - x[:, -1]])
+        return named(x), (y > np.median(y, axis=0)).astype(int) if labels else y
+    if labels:
+        binary = tags.classifier_tags is not None and not tags.classifier_tags.multi_class
+        y = np.digitize(y, np.quantile(y, [0.5] if binary else [0.33, 0.66]))
+        kind = object if type(estimator).__name__ == "SelfTrainingClassifier" else str
+        return named(x), y if type(estimator).__name__ in DISCRETE else np.array(["high", "low", "mid"], kind)[y]
+    return named(x), _enforce_estimator_tags_y(estimator, y)
+
+
+def named(x: Any) -> pd.DataFrame:
+    return pd.DataFrame(x, columns=[f"f{number}" for number in range(x.shape[1])])
+
+
+def examples(names: bool) -> Iterator[tuple[str, Any, pd.DataFrame]]:
+    """Yield each estimator fitted, in every way that scikit-learn itself tests it, and what to score."""
+    texts = pd.DataFrame(
+        {"text": [f"{word} number {number}" for number in range(20) for word in ("a b", "c", "d e f")]}
+    )
+    for name, kind in all_estimators():
+        if kind is FrozenEstimator:
+            x, y = numbers(LogisticRegression())
+            made = [FrozenEstimator(LogisticRegression().fit(given(x, names), y))]
+        else:
+            made = list(_construct_instances(kind))
+        for estimator in made:
+            set_random_state(estimator, 0)
+            if name in ("DictVectorizer", "FeatureHasher"):
+                yield name, estimator.fit([{"a": 1.0}, {"b": 2.0}]), texts
+            elif name == "MultiLabelBinarizer":
+                yield name, estimator.fit([("a", "b"), ("b",)]), texts
+            elif name == "PatchExtractor":
+                yield name, estimator.fit(np.zeros((2, 10, 10))), texts
+            elif takes_one_column(estimator) and name != "IsotonicRegression":
+                yield name, estimator.fit(texts["text"].to_numpy(object)), texts
+            else:
+                x, y = numbers(estimator)
+                if name == "MissingIndicator":
+                    x = x.mask(x > 2.5)
+                yield name, estimator.fit(given(x, names), y), x
+
+
+def given(x: pd.DataFrame, names: bool) -> Any:
+    """What the maker hands over."""
+    if "text" in x:
+        return x["text"].to_numpy(object)
+    return x if names else np.ascontiguousarray(x)
+
+
+def described(model: Any) -> Bundle:
+    """What the model becomes by publishing, by way of JSON."""
+    outputs = Outputs.from_raw(json.loads(json.dumps(asdict(describe_outputs(model, None)))))
+    names, count = describe_features({"model": model})
+    manifest: Any = SimpleNamespace(ref="model", feature_names=names, n_features=count, outputs={"model": outputs})
+    return Bundle(models={"model": model}, manifest=manifest, manifest_sha256="")
+
+
+def inferred(model: Any, method: str, x: Any) -> Any:
+    """What the maker gets, side by side as columns."""
+    said = getattr(model, method)(x)
+    if isinstance(said, list):
+        return np.hstack(said)
+    said = said.toarray() if hasattr(said, "toarray") else np.asarray(said)
+    return said.reshape(len(said), -1)
+
+
+def scored(bundle: Bundle, method: str, x: pd.DataFrame) -> Any:
+    """What a worker writes for the rows, as columns."""
+    done = score_batch(bundle, pa.RecordBatch.from_pandas(x), features=list(x.columns), keep=[], method=method)
+    assert not done.rejected, done.rejected
+    return np.column_stack([column.to_numpy() for column in done.table.columns])
+
+
+@pytest.mark.parametrize("names", [True, False], ids=["tables", "arrays"])
+def test_every_estimator_scores_as_in_its_makers_process_or_is_refused_with_a_reason(names: bool) -> None:
+    passed: dict[str, set[str]] = {}
+    refused: dict[str, set[str]] = {}
+    rounded, wrong = set(), {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the fitting: few rows, few iterations
+        for name, model, x in examples(names):
+            try:
+                bundle = described(model)
+                for method in bundle.manifest.outputs["model"].methods:
+                    for piece in (x[:SPLIT], x[SPLIT:].reset_index(drop=True)):
+                        ours, theirs = scored(bundle, method, piece), inferred(model, method, given(piece, names))
+                        if not np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f"):
+                            np.testing.assert_array_max_ulp(ours, theirs, maxulp=4)
+                            rounded.add(name)
+                    passed.setdefault(name, set()).add(method)
+            except ScorelineError as error:
+                reason = next((key for key, said in REASONS.items() if re.search(said, str(error))), str(error))
+                refused.setdefault(reason, set()).add(name)
+            except (AssertionError, ValueError, TypeError) as error:
+                wrong[name] = str(error)
+    why = {name: f"refused: {reason}" for reason, found in refused.items() for name in found}
+    for name in sorted(passed.keys() | why.keys()):
+        print(f"{name:32} {why.get(name) or ', '.join(sorted(passed[name]))}")  # noqa: T201
+    print(f"{len(passed)} score, {len(why)} are refused, {len(rounded)} round differently")  # noqa: T201
+    assert wrong == {}
+    assert refused == REFUSED
+    assert rounded == ROUNDED
+    assert len(passed) + len(why) == len(all_estimators())
+
+
+def test_every_transformer_that_gives_pandas_keeps_its_names_and_values() -> None:
+    tried, sparse = 0, set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, model, x in examples(True):
+            if not (hasattr(model, "transform") and hasattr(model, "set_output")) or "text" in x:
+                continue
+            model.set_output(transform="pandas")
+            try:
+                theirs = model.transform(x)
+            except ValueError:  # what is sparse does not become a DataFrame
+                sparse.add(name)
+                continue
+            done = score_batch(
+                described(model), pa.RecordBatch.from_pandas(x), features=list(x.columns), keep=[], method="transform"
+            )
+            assert done.table.column_names == list(theirs.columns), name
+            assert np.array_equal(np.column_stack(done.table.columns), theirs.to_numpy(), equal_nan=True), name
+            tried += 1
+    assert tried > 60
+    assert sparse == {
+        "KBinsDiscretizer", "KNeighborsTransformer", "OneHotEncoder", "RadiusNeighborsTransformer",
+        "RandomTreesEmbedding",
+    }  # fmt: skip

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from tasks.features import to_features
+
+
+def array(column: pa.Array | list[Any], kind: pa.DataType | None = None) -> tuple[Any, dict[int, str]]:
+    """One column beside one of float64, as a matrix."""
+    columns = {"a": pa.array(column, kind), "b": pa.array(np.zeros(len(column)))}
+    x, rejected = to_features(pa.record_batch(columns), ["a", "b"], form="array", named=False)
+    return x[:, 0], {row: why.message for row, why in rejected.items()}
+
+
+def frame(column: pa.Array | list[Any], kind: pa.DataType | None = None) -> tuple[Any, dict[int, str]]:
+    """One column beside one of texts, as a DataFrame."""
+    columns = {"a": pa.array(column, kind), "b": pa.array(["text"] * len(column))}
+    x, rejected = to_features(pa.record_batch(columns), ["a", "b"], form="frame", named=True)
+    return x["a"], {row: why.message for row, why in rejected.items()}
+
+
+def test_columns_come_in_the_order_of_the_model() -> None:
+    given = pa.record_batch({"b": [1, 2], "a": [0.5, 0.25]})
+    x, _ = to_features(given, ["a", "b"], form="array", named=False)
+    assert np.array_equal(x, [[0.5, 1.0], [0.25, 2.0]])
+    x, _ = to_features(given, ["a", "b"], form="frame", named=True)
+    assert list(x.columns) == ["a", "b"]
+    assert np.array_equal(x, [[0.5, 1.0], [0.25, 2.0]])
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64(), pa.int8(), pa.uint16(), pa.int64()])
+def test_numbers_of_one_type_keep_it(kind: pa.DataType) -> None:
+    given = pa.record_batch({"a": pa.array([1, 2], pa.int64()).cast(kind)})
+    for named in (False, True):
+        x, _ = to_features(given, ["a"], form="frame" if named else "array", named=named)
+        assert np.asarray(x).dtype == kind.to_pandas_dtype()
+
+
+def test_a_table_lies_in_memory_as_pandas_has_it_and_an_array_as_numpy_has_it() -> None:
+    given = pa.record_batch({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    x, _ = to_features(given, ["a", "b"], form="frame", named=True)
+    assert x.to_numpy().flags.f_contiguous
+    x, _ = to_features(given, ["a", "b"], form="array", named=False)
+    assert x.flags.c_contiguous
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64()])
+def test_integers_that_float64_cannot_hold_are_rejected_where_they_have_to_become_it(kind: pa.DataType) -> None:
+    values = [2**53, 2**53 + 1, 2**60, 2**63 - 1, 7]
+    x, rejected = array(values, kind)
+    assert rejected == {row: f"'a' is {values[row]}, which float64 cannot hold exactly" for row in (1, 3)}
+    assert [int(x[row]) for row in (0, 2, 4)] == [values[row] for row in (0, 2, 4)]
+    # And where they need not, they are handed over
+    x, rejected = frame(values, kind)
+    assert (list(x), rejected) == (values, {})
+    # And where nulls make them floats
+    for what in (array, frame):
+        x, rejected = what([None, *values], kind)
+        assert np.isnan(x[0])
+        assert set(rejected) == {2, 4}
+        assert int(x[1]) == 2**53
+
+
+def test_negative_integers_are_looked_at_too() -> None:
+    assert set(array([-(2**53), -(2**53) - 1, -(2**63)])[1]) == {1}
+
+
+def test_integers_of_both_signs_that_share_no_type_become_float64_or_are_rejected() -> None:
+    given = pa.record_batch({"a": pa.array([1, -(2**53) - 1], pa.int64()), "b": pa.array([2**64 - 1, 2], pa.uint64())})
+    x, rejected = to_features(given, ["a", "b"], form="array", named=False)
+    assert x.dtype == np.float64
+    assert {row: why.column for row, why in rejected.items()} == {0: "b", 1: "a"}
+
+
+@pytest.mark.parametrize("kind", [pa.decimal32, pa.decimal64, pa.decimal128, pa.decimal256])
+def test_decimals_become_the_nearest_float(kind: Any) -> None:
+    texts = ["19.99", "-0.01", "1234567.89", "0.00", None]
+    for what in (array, frame):
+        x, rejected = what([None if text is None else Decimal(text) for text in texts], kind(9, 2))
+        assert rejected == {}
+        assert list(x)[:-1] == [float(text) for text in texts if text is not None]
+        assert np.isnan(list(x)[-1])
+
+
+def test_every_decimal_of_fifteen_digits_is_the_float_that_python_reads() -> None:
+    random = np.random.default_rng(0)
+    digits = random.integers(-(10**15) + 1, 10**15, 2000)
+    exact = [Decimal(int(number)).scaleb(-7) for number in digits]
+    x, rejected = array(pa.array(exact, pa.decimal128(30, 7)).slice(5))
+    assert rejected == {}
+    assert list(x) == [float(number) for number in exact[5:]]
+
+
+def test_decimals_with_more_digits_than_a_float_holds_are_rejected() -> None:
+    values = ["12345678901234567890.12", "9007199254740993", "9007199254740992", "0.50", "-98765432109876543.21"]
+    for kind in (pa.decimal128(38, 2), pa.decimal256(60, 2)):
+        x, rejected = array([Decimal(value) for value in values], kind)
+        assert set(rejected) == {0, 1, 4}
+        assert rejected[0] == "'a' is 12345678901234567890.12, more digits than float64 holds"
+        assert (x[2], x[3]) == (9007199254740992.0, 0.5)
+
+
+def test_decimals_of_any_scale_are_converted() -> None:
+    tiny, _ = array([Decimal("1E-30")], pa.decimal128(38, 35))
+    huge, _ = array([Decimal("7E+3")], pa.decimal128(5, -3))
+    assert (tiny[0], huge[0]) == (1e-30, 7000.0)
+
+
+def test_booleans_are_numbers_in_an_array_and_booleans_in_a_table() -> None:
+    assert list(array([True, False])[0]) == [1.0, 0.0]
+    assert frame([True, False])[0].dtype == np.bool_
+    for what in (array, frame):
+        x, rejected = what([True, None, False])
+        assert np.array_equal(np.asarray(x), [1.0, np.nan, 0.0], equal_nan=True)
+        assert rejected == {}
+
+
+def test_categories_stay_categories_in_a_table_and_are_values_in_an_array() -> None:
+    given = pa.array(["u", "v", None, "u"]).dictionary_encode()
+    x, _ = frame(given)
+    assert isinstance(x.dtype, pd.CategoricalDtype)
+    assert list(x[[0, 1, 3]]) == ["u", "v", "u"]
+    x, _ = array(given)
+    assert list(x[[0, 1, 3]]) == ["u", "v", "u"]
+    assert pd.isna(x[2])
+    assert list(array(pa.array([5, 7]).dictionary_encode())[0]) == [5.0, 7.0]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_keep_their_unit_and_zone(unit: str) -> None:
+    moment = datetime(2026, 11, 25, 6, 30)
+    x, _ = frame([moment, None], pa.timestamp(unit))
+    assert (x.dtype, x[0], pd.isna(x[1])) == (np.dtype(f"M8[{unit}]"), pd.Timestamp(moment), True)
+    x, _ = frame(pa.array([moment], pa.timestamp(unit, "Europe/Berlin")))
+    assert x[0] == pd.Timestamp(moment, tz="UTC")
+    assert str(x.dt.tz) == "Europe/Berlin"
+    assert array([moment], pa.timestamp(unit))[0][0] == pd.Timestamp(moment)
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64()])
+def test_dates_are_times_at_midnight(kind: pa.DataType) -> None:
+    x, _ = frame([date(1, 1, 1), date(2026, 11, 25), None], kind)
+    assert x.dtype == np.dtype("M8[s]")
+    assert x.dt.year.tolist()[:2] == [1, 2026]
+    assert pd.isna(x[2])
+
+
+def test_texts_and_whatever_else_there_is_are_handed_over_as_pandas_has_them() -> None:
+    x, _ = frame(["a", None])
+    assert (str(x.dtype), x[0], pd.isna(x[1])) == ("str", "a", True)
+    x, _ = array(["a", None])
+    assert (x[0], pd.isna(x[1])) == ("a", True)
+    assert list(frame([time(6, 30)])[0]) == [time(6, 30)]
+    assert list(frame([b"bytes"])[0]) == [b"bytes"]
+    assert [list(value) for value in frame([[1, 2], [3]])[0]] == [[1, 2], [3]]
+
+
+def test_a_column_of_nulls_is_nan() -> None:
+    for what in (array, frame):
+        assert np.isnan(np.asarray(what(pa.nulls(2))[0], dtype=float)).all()
+
+
+def test_one_column_is_one_dimensional_where_the_estimator_wants_it_so() -> None:
+    given = pa.record_batch({"a": pa.array(["one", "two"]), "n": pa.array([1.5, 2.5])})
+    texts, _ = to_features(given, ["a"], form="column", named=False)
+    assert (texts.shape, texts.dtype, list(texts)) == ((2,), np.dtype(object), ["one", "two"])
+    numbers, _ = to_features(given, ["n"], form="column", named=False)
+    assert np.array_equal(numbers, [1.5, 2.5])
+
+
+def test_an_empty_batch_gives_no_rows_of_any_form() -> None:
+    given = pa.record_batch({"a": pa.array([], pa.int64()), "b": pa.array([], pa.decimal128(9, 2))})
+    for form, named in (("frame", True), ("array", False)):
+        x, rejected = to_features(given, ["a", "b"], form=form, named=named)  # type: ignore[arg-type]
+        assert (x.shape, rejected) == ((0, 2), {})
