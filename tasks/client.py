@@ -103,10 +103,10 @@ class Client:
         *,
         output: str | None = None,
         method: str | None = None,
-        keep: str = "all",
+        keep: str | Sequence[str] = "all",
         features: Sequence[str] | None = None,
         job_id: str | None = None,
-        max_rejected: str = "1%",
+        max_rejected: str | int = "1%",
         part_rows: int | None = None,
         max_attempts: int = 3,
         webhook: str | None = None,
@@ -220,7 +220,11 @@ class Client:
         self, model: str, input: str | Sequence[str], *, output: str | None = None,
         features: Sequence[str] | None = None, job_id: str | None = None, **options: Any,
     ) -> JobSpec:  # fmt: skip
-        """Spell out what was left to us."""
+        """Spell out what was left to us, and write numbers and lists as the spec has them."""
+        if type(options.get("max_rejected")) is int:
+            options["max_rejected"] = str(options["max_rejected"])
+        if isinstance(options.get("keep"), list | tuple):
+            options["keep"] = ",".join(map(str, options["keep"])) or "none"
         reading = {name: options.pop(name) for name in _READ_OPTIONS if options.get(name) is not None}
         return JobSpec(
             job_id=job_id or self.new_job_id(), model=model, inputs=_several(input),
@@ -336,7 +340,7 @@ class Client:
             end_job(self._dispatcher, job_id, outcome)
         return self.status(job_id)
 
-    def resume(self, job_id: str, *, max_rejected: str | None = None) -> Status:
+    def resume(self, job_id: str, *, max_rejected: str | int | None = None) -> Status:
         """Run what is missing of a job that failed or was cancelled; model and inputs stay those that it pinned.
 
         Parameters
@@ -355,7 +359,7 @@ class Client:
         """
         self.queue.ping()
         self.ledger.ping()
-        begin_run(self._dispatcher, job_id, max_rejected)
+        begin_run(self._dispatcher, job_id, None if max_rejected is None else str(max_rejected))
         return self.status(job_id)
 
     def rejected(self, job_id: str, *, examples: int = 3) -> RejectedRows:
@@ -523,6 +527,11 @@ def watch(job_id: str) -> Iterator[Status]:
 def cancel(job_id: str) -> Status:
     """End a job now (see `Client.cancel`)."""
     return Client.from_env().cancel(job_id)
+
+
+def resume_rejected(job_id: str, **options: Any) -> Status:
+    """Score the rows that a job rejected, as a job of its own (see `Client.resume_rejected`)."""
+    return Client.from_env().resume_rejected(job_id, **options)
 
 
 def resume(job_id: str, **options: Any) -> Status:

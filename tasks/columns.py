@@ -168,13 +168,18 @@ def _field(name: str, surveyed: Sequence[Surveyed], folder_types: Mapping[str, p
         return pa.field(name, _merged([kind for _, kind in texts], kept=kept))
     first = typed[0][1]
     for item, kind in typed:
-        if kept and kind != first:
+        if kept and _plain(kind) != _plain(first):
             raise UnreadableInput(f"{item.uri} has {name!r} as {kind}, {typed[0][0].uri} as {first}")
-    if texts and first not in _TEXT_TYPES:
+    if texts and _plain(first) not in _TEXT_TYPES:
         raise UnreadableInput(
             f"{texts[0][0].uri} has {name!r} as text, {typed[0][0].uri} as {first}, which text is not read as"
         )
-    return pa.field(name, first)
+    return pa.field(name, _plain(first) if texts else first)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the one type of texts for all that Arrow has."""
+    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
 
 
 def _merged(kinds: Sequence[pa.DataType], *, kept: bool) -> pa.DataType:

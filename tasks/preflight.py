@@ -18,6 +18,7 @@ from tasks.columns import available
 from tasks.dispatch import results
 from tasks.engine import Engine
 from tasks.plain import plain
+from tasks.plan import BATCH_ROWS
 from tasks.planner import Draft, draft
 from tasks.spec import Job
 
@@ -53,6 +54,9 @@ class Preflight:
     """Of a row of the input in memory, on average of the sample."""
     result_row_bytes: int
     """Of a row of the results, likewise."""
+    part_bytes: int
+    """That the largest part takes in memory: a batch as it is read and as the model takes it, all results, and these
+    encoded."""
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,17 +101,19 @@ def preflight(buckets: Buckets, ledger: RedisLedger, models: ModelStorageManager
     used = {*made.columns.features, *made.columns.keep}
     table = made.scored.table if made.scored is not None else pa.table({})
     store, folder = results(buckets, job)
+    largest = max((part.rows for part in made.parts), default=0)
+    read, result = _row_bytes(made.sample), _row_bytes(table)
     return Preflight(
         model=job.model.ref, inputs=job.spec.inputs, output=store.uri(folder),
         objects=len(made.surveyed), object_bytes=sum(item.file.size for item in made.surveyed),
         rows=sum(part.rows for part in made.parts), parts=len(made.parts),
-        largest_part_rows=max((part.rows for part in made.parts), default=0),
+        largest_part_rows=largest, part_bytes=2 * min(largest, BATCH_ROWS) * read + 2 * largest * result,
         features=made.columns.features, kept=made.columns.keep,
         unused=tuple(name for name in names if name not in used),
         schema={field.name: str(field.type) for field in table.schema},
         sample=tuple(plain(row) for row in table.slice(0, SHOWN_ROWS).to_pylist()),
         model_bytes=engine.models.manifest(job.model).memory_bytes,
-        batch_row_bytes=_row_bytes(made.sample), result_row_bytes=_row_bytes(table),
+        batch_row_bytes=read, result_row_bytes=result,
         warnings=(*made.warnings, *_warnings(made)),
     )  # fmt: skip
 

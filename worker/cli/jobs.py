@@ -1,4 +1,4 @@
-"""``scoreline submit | status | watch | jobs | cancel | resume | reconcile``."""
+"""``scoreline status | watch | jobs | cancel | resume | reconcile``."""
 
 from __future__ import annotations
 
@@ -12,46 +12,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from storage.models.manifest import METHODS
 from tasks.client import Client
 from tasks.spec import Status
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4}
-
-
-@click.command()
-@click.argument("model")
-@click.argument("input")
-@click.option("--output", metavar="URI", help="Prefix of the results, s3://bucket/prefix/. [results/<model>/]")
-@click.option("--method", type=click.Choice(METHODS), help="Only this method. [what is usual for the estimator]")
-@click.option("--keep", default="all", show_default=True, metavar="all|none|A,B", help="Input columns to carry over.")
-@click.option("--features", metavar="A,B", help="Columns to score, for a model fitted without column names.")
-@click.option("--job-id", metavar="ID", help="The same id twice is one job. [made from the time]")
-@click.option("--max-rejected", default="1%", show_default=True, metavar="N|P%", help="Rows that may be rejected.")
-@click.option("--part-rows", type=click.IntRange(1), metavar="N",
-              help="Rows that a part aims at; at least a row group. [131072]")  # fmt: skip
-@click.option("--max-attempts", type=click.IntRange(1), default=3, show_default=True, metavar="N",
-              help="Times a part is begun before it fails, where its process dies each time.")  # fmt: skip
-@click.option("--webhook", metavar="URL", help="Tell this address how the job ended. [WEBHOOK_URL]")
-@click.option("--watch", "follow", is_flag=True, help="Show progress until the job has ended.")
-def submit(
-    model: str, input: str, output: str | None, method: str | None, keep: str, features: str | None,
-    job_id: str | None, max_rejected: str, part_rows: int | None, max_attempts: int, webhook: str | None,
-    follow: bool,
-) -> None:  # fmt: skip
-    """Score INPUT with MODEL.
-
-    MODEL is name, name@alias or name@version. INPUT is s3://bucket/key, s3://bucket/prefix/ or a quoted glob.
-    """
-    client = Client.from_env()
-    job = client.submit(
-        model, input, output=output, method=method, keep=keep, job_id=job_id, max_rejected=max_rejected,
-        part_rows=part_rows, max_attempts=max_attempts, webhook=webhook,
-        features=[name.strip() for name in features.split(",")] if features else None,
-    )  # fmt: skip
-    click.echo(job.job_id)
-    if follow:
-        sys.exit(follow_job(client, job.job_id))
 
 
 @click.command()
@@ -87,15 +51,30 @@ def cancel(job: str) -> None:
 
 @click.command()
 @click.argument("job")
-@click.option("--max-rejected", metavar="N|P%", help="Rows that may be rejected from now on. [as before]")
+@click.option("--max-rejected", metavar="N|P%",
+              help="Rows that may be rejected from now on. [as before; with --rejected all]")  # fmt: skip
+@click.option("--rejected", is_flag=True, help="Score the rows that JOB rejected, as a job of its own.")
+@click.option("--model", metavar="MODEL", help="With --rejected: what to score with. [what JOB was submitted with]")
 @click.option("--watch", "follow", is_flag=True, help="Show progress until the job has ended.")
-def resume(job: str, max_rejected: str | None, follow: bool) -> None:
+def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None, follow: bool) -> None:
     """Run what is missing of JOB, which failed or was cancelled.
 
     What is written stays, and is not scored again. A job keeps the model version and the input objects of its plan: an
     object that was replaced since needs a new job, one that was away may come back.
+
+    With --rejected, score the rows that could not be scored, and these alone, out of the same objects: once the model
+    was mended, say. That is a new job, JOB-rejected-1, with results of its own beside those of JOB; its model is looked
+    up again.
     """
     client = Client.from_env()
+    if model is not None and not rejected:
+        raise click.UsageError("--model goes with --rejected: a job that goes on keeps its model")
+    if rejected:
+        again = client.resume_rejected(job, model=model, max_rejected=max_rejected or "100%")
+        click.echo(again.job_id)
+        if follow:
+            sys.exit(follow_job(client, again.job_id))
+        return
     before = client.status(job)
     now = client.resume(job, max_rejected=max_rejected)
     click.echo(f"{job}: resumed, {before.parts_done} of {before.parts} parts are done", err=True)

@@ -11,7 +11,7 @@ import click
 
 from storage.errors import InvalidRequest, InvalidSettings, ScorelineError, describe
 from worker import logs
-from worker.cli import dev, doctor, jobs, metrics, models, rejected, schedule, workers
+from worker.cli import dev, doctor, jobs, metrics, models, rejected, schedule, submit, workers
 from worker.release import version
 
 
@@ -39,7 +39,7 @@ def cli(context: click.Context) -> None:
 
 
 cli.add_command(models.models)
-cli.add_command(jobs.submit)
+cli.add_command(submit.submit)
 cli.add_command(jobs.status)
 cli.add_command(jobs.watch)
 cli.add_command(jobs.jobs)

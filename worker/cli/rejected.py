@@ -56,7 +56,9 @@ def _show(found: RejectedRows, now: Status) -> None:
         for example in reason.examples:
             message = _short(example.message, _MESSAGE_CHARS)
             click.echo(f"  row {example.row} of {example.source.rpartition('/')[2]}: {message}")
-            click.echo(f"    {_line(example.columns)}")
+            click.echo(
+                f"    {_line(example.columns) if example.record is None else _short(example.record, _MESSAGE_CHARS)}"
+            )
     if len(found.reasons) > _LINES:
         click.echo(f"\n... and {len(found.reasons) - _LINES} other reasons: --json shows them")
     for title, counts in ("column", found.columns), ("stage", found.stages), ("object", found.sources):

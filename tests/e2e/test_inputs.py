@@ -1,0 +1,306 @@
+"""Inputs of every format and origin, scored by worker processes; what cannot be scored is told row by row."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from storage import keys
+from storage.models.manager import ModelStorageManager
+from storage.objects.base import ObjectStore
+from storage.tables.base import Pinned
+from storage.tables.parquet import read_table
+from tasks.client import Client
+from tasks.spec import Status, parse_uri
+from worker.dev.stack import Stack
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+ROWS = 1_000
+
+
+@pytest.fixture(scope="module")
+def line(worker: Stack) -> str:
+    """A model that doubles x and adds 1, and takes no missing value."""
+    frame = pd.DataFrame({"x": [0.0, 1.0]})
+    ModelStorageManager.from_env(worker.environ).publish("line-in", LinearRegression().fit(frame, [1.0, 3.0]))
+    return "line-in"
+
+
+def ended(client: Client, job: Status) -> Status:
+    return list(client.watch(job.job_id, timeout_s=60))[-1]
+
+
+def results_of(client: Client, job: Status, *, rejected: bool = False) -> pd.DataFrame:
+    """Read all parts of a job, in their order."""
+    store, folder = client.buckets.main, parse_uri(job.output)[1]
+    prefix = keys.rejected_folder(folder) if rejected else folder
+    found = [info for info in store.list(prefix) if info.key.removeprefix(prefix).startswith("part-")]
+    tables = [read_table(Pinned(store=store, key=i.key, size=i.size, etag=i.etag)) for i in found]
+    return pa.concat_tables(tables).to_pandas()
+
+
+def frame(first: int = 0, rows: int = ROWS) -> pd.DataFrame:
+    ids = np.arange(first, first + rows)
+    return pd.DataFrame({"id": ids, "x": ids / 8, "name": [f"n{number}" for number in ids]})
+
+
+def as_csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False).encode()
+
+
+def as_jsonl(table: pd.DataFrame) -> bytes:
+    return table.to_json(orient="records", lines=True).encode()
+
+
+def as_arrow(table: pd.DataFrame, stream: bool = False) -> bytes:
+    sink = io.BytesIO()
+    made = pa.Table.from_pandas(table, preserve_index=False)
+    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(sink, made.schema) as writer:
+        writer.write_table(made, max_chunksize=300)
+    return sink.getvalue()
+
+
+FORMATS: dict[str, Callable[[pd.DataFrame], bytes]] = {
+    "a.parquet": lambda table: table.to_parquet(index=False),
+    "a.csv": as_csv,
+    "a.tsv": lambda table: table.to_csv(index=False, sep="\t").encode(),
+    "a.csv.gz": lambda table: gzip.compress(as_csv(table)),
+    "a.jsonl": as_jsonl,
+    "a.ndjson.zst": lambda table: pa.compress(as_jsonl(table), codec="zstd", asbytes=True),
+    "a.arrow": as_arrow,
+    "a.arrows": lambda table: as_arrow(table, stream=True),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_gives_the_same_results(
+    worker: Stack, client: Client, store: ObjectStore, line: str, name: str
+) -> None:
+    store.put(f"in/formats/{name}", FORMATS[name](frame()))
+    job = ended(client, client.submit(line, store.uri(f"in/formats/{name}"), part_rows=100))
+    assert (job.state, job.rows, job.error) == ("succeeded", ROWS, "")
+    found = results_of(client, job)
+    assert found["id"].dtype == np.int64
+    assert found["id"].tolist() == list(range(ROWS))
+    assert found["name"].tolist() == frame()["name"].tolist()
+    assert np.allclose(found["prediction"], 2 * frame()["x"] + 1, rtol=0, atol=1e-9)
+
+
+def test_one_job_takes_several_inputs_of_several_formats_and_each_object_once(
+    worker: Stack, client: Client, store: ObjectStore, line: str
+) -> None:
+    store.put("in/several/a.csv", as_csv(frame(0, 10)))
+    store.put("in/several/b.parquet", frame(10, 10).to_parquet(index=False))
+    store.put("in/several/c.jsonl", as_jsonl(frame(20, 10)))
+    store.put("in/several/empty.csv", b"")
+    asked = ["in/several/c.jsonl", "in/several/", "in/several/*.csv"]
+    job = ended(client, client.submit(line, [store.uri(key) for key in asked]))
+    assert (job.state, job.rows, job.error) == ("succeeded", 30, "")
+    assert results_of(client, job)["id"].tolist() == [*range(20, 30), *range(20)]
+    manifest = json.loads(store.get(keys.results_manifest(parse_uri(job.output)[1])).data)
+    assert manifest["warnings"] == ["1 of 4 objects have no bytes: s3://scoreline/in/several/empty.csv"]
+
+
+def test_folders_are_columns_kept_or_scored(
+    worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager
+) -> None:
+    train = pd.DataFrame({"x": [0.0, 1.0, 2.0], "year": [2024, 2025, 2027]})
+    model = LinearRegression().fit(train, [1.0, 2.0, 4.0])
+    models.publish("yearly", model)
+    for year, region in ((2025, "eu"), (2026, "a%2Fb"), (2026, "__HIVE_DEFAULT_PARTITION__")):
+        key = f"in/hive/year={year}/region={region}/part.parquet"
+        store.put(key, frame(0, 4)[["id", "x"]].to_parquet(index=False))
+    job = ended(client, client.submit("yearly", store.uri("in/hive/")))
+    assert (job.state, job.rows, job.error) == ("succeeded", 12, "")
+    found = results_of(client, job)
+    assert found["region"].fillna("none").tolist() == ["eu"] * 0 + ["none"] * 4 + ["a/b"] * 4 + ["eu"] * 4 or (
+        sorted(found["region"].fillna("none")) == ["a/b"] * 4 + ["eu"] * 4 + ["none"] * 4
+    )
+    years = found["region"].map({"eu": 2025}).fillna(2026)
+    expected = model.predict(pd.DataFrame({"x": found["id"] / 8, "year": years}))
+    assert np.allclose(found["prediction"], expected)
+
+
+DIRTY = b"""id,x,name
+1,0.5,plain
+2,n/a?,"two
+lines"
+3,,missing
+4,1.5,extra,field
+5,2.5,caf\xe9
+six,3.5,not a number
+7,inf,endless
+8,4.5,last
+"""
+
+
+def test_of_a_dirty_csv_each_row_is_scored_or_told(
+    worker: Stack, client: Client, store: ObjectStore, line: str, cli: Cli, tmp_path: Any
+) -> None:
+    store.put("in/dirty.csv", DIRTY)
+    uri = store.uri("in/dirty.csv")
+    options = ["--max-rejected", "90%", "--types", "id=int64"]
+    done = cli("submit", line, uri, "--job-id", "dirty", *options, "--watch")
+    assert done.returncode == 3, done.stderr
+    job = client.status("dirty")
+    assert results_of(client, job)["id"].tolist() == [1, 8]
+    # And the rejected rows are a Parquet file that another tool opens
+    folder = parse_uri(job.output)[1]
+    (tmp_path / "rejected.parquet").write_bytes(store.get(keys.rejected_part(folder, 0)).data)
+    told = duckdb.sql(
+        f"SELECT source, row, stage, \"column\", message, record, id FROM '{tmp_path}/rejected.parquet' ORDER BY row"
+    ).fetchall()
+    assert {row[0] for row in told} == {uri}
+    assert [row[1:4] for row in told] == [
+        (1, "decode", "x"), (2, "schema", "x"), (3, "decode", None), (4, "decode", "name"), (5, "decode", "id"),
+        (6, "schema", "x"),
+    ]  # fmt: skip
+    assert told[0][4] == "'x' is 'n/a?', which is not a number"
+    assert told[0][5] == '2,n/a?,"two\nlines"'
+    assert told[1][6] == 3
+    assert told[2][4] == "4 fields where the header has 3"
+    # And the command tells why, with the text of what could not be decoded
+    said = cli("rejected", "dirty")
+    assert "1 rows  decode  'x'" in said.stdout
+    assert "4,1.5,extra,field" in said.stdout
+
+
+def test_rejected_rows_are_scored_again_alone_once_the_model_takes_them(
+    worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager, cli: Cli
+) -> None:
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+
+    train = pd.DataFrame({"x": [0.0, 1.0]})
+    models.publish("mend", LinearRegression().fit(train, [1.0, 3.0]))
+    for number in range(3):
+        part = frame(number * 100, 100)
+        part.loc[[3, 50], "x"] = None
+        store.put(f"in/mend/{number}.csv", as_csv(part))
+    first = ended(client, client.submit("mend", store.uri("in/mend/"), job_id="mend", part_rows=60, max_rejected="5%"))
+    assert (first.state, first.rejected) == ("partial", 6)
+    # When the model is mended
+    models.publish("mend", make_pipeline(SimpleImputer(), LinearRegression()).fit(train, [1.0, 3.0]))
+    done = cli("resume", "mend", "--rejected", "--watch")
+    # Then those rows, and no other, have results of a job of their own
+    assert done.returncode == 0, done.stderr
+    again = client.status("mend-rejected-1")
+    assert (again.state, again.rows, again.total_rows) == ("succeeded", 6, 6)
+    assert results_of(client, again)["id"].tolist() == [3, 50, 103, 150, 203, 250]
+    assert again.model != first.model
+    # And there is nothing more to do
+    nothing = cli("resume", "mend-rejected-1", "--rejected")
+    assert (nothing.returncode, nothing.stderr) == (2, "error: job mend-rejected-1 has rejected no row\n")
+    assert cli("resume", "mend", "--model", "mend").returncode == 2
+
+
+def test_rejected_rows_of_an_object_that_was_replaced_are_not_mixed_with_others(
+    worker: Stack, client: Client, store: ObjectStore, line: str
+) -> None:
+    part = frame(0, 10)
+    part.loc[3, "x"] = None
+    store.put("in/replaced.csv", as_csv(part))
+    job = ended(client, client.submit(line, store.uri("in/replaced.csv"), job_id="replaced", max_rejected="50%"))
+    assert job.rejected == 1
+    store.put("in/replaced.csv", as_csv(frame(100, 10)))
+    again = ended(client, client.resume_rejected("replaced"))
+    assert again.state == "failed"
+    assert "was replaced or deleted after the job was planned" in again.error
+
+
+def test_a_mixed_column_is_text_where_the_model_takes_texts_and_numbers_where_it_does_not(
+    worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager, line: str
+) -> None:
+    from sklearn.compose import make_column_transformer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    train = pd.DataFrame({"x": ["1", "2", "A"]})
+    encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["x"]))
+    model = make_pipeline(encode, LinearRegression()).fit(train, [1.0, 2.0, 10.0])
+    models.publish("codes", model)
+    store.put("in/mixed.csv", b"id,x\n" + b"".join(b"%d,%s\n" % (n, (b"1", b"2", b"A")[n % 3]) for n in range(30)))
+    uri = store.uri("in/mixed.csv")
+    codes = ended(client, client.submit("codes", uri))
+    assert (codes.state, codes.rows, codes.error) == ("succeeded", 30, "")
+    assert np.allclose(results_of(client, codes)["prediction"], [1.0, 2.0, 10.0] * 10)
+    numbers = ended(client, client.submit(line, uri, max_rejected="50%"))
+    assert (numbers.state, numbers.rows, numbers.rejected) == ("partial", 20, 10)
+    assert set(results_of(client, numbers, rejected=True)["stage"]) == {"decode"}
+
+
+def test_a_model_without_names_takes_the_numeric_columns_in_their_order_with_a_warning(
+    worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager
+) -> None:
+    models.publish("bare", LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0]))
+    store.put("in/bare.csv", as_csv(frame(0, 10)[["x", "name"]]))
+    job = ended(client, client.submit("bare", store.uri("in/bare.csv")))
+    assert (job.state, job.rows, job.error) == ("succeeded", 10, "")
+    manifest = json.loads(store.get(keys.results_manifest(parse_uri(job.output)[1])).data)
+    assert manifest["warnings"] == [f"{job.model} was fitted without column names, and takes 'x', in this order"]
+    store.put("in/bare2.csv", as_csv(frame(0, 10)))
+    failed = ended(client, client.submit("bare", store.uri("in/bare2.csv")))
+    assert failed.error.endswith(
+        "takes 1; the input has 2 numeric columns: 'id', 'x': name the features with --features a,b,c"
+    )
+
+
+def test_large_row_groups_are_several_parts(
+    worker: Stack, client: Client, store: ObjectStore, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.tables.parquet.MAX_SPAN_ROWS", 1_000)
+    source_key = "in/large-group.parquet"
+    store.put(source_key, frame(0, 5_000).to_parquet(index=False))
+    found = client.preflight(line, store.uri(source_key), part_rows=1_000)
+    assert (found.parts, found.rows, found.largest_part_rows) == (5, 5_000, 1_000)
+
+
+def test_a_dry_run_shows_what_a_job_would_do_and_leaves_nothing_behind(
+    worker: Stack, client: Client, store: ObjectStore, line: str, cli: Cli
+) -> None:
+    store.put("in/dry/a.csv", as_csv(frame()))
+    before = {info.key for info in store.list("")}
+    done = cli("submit", line, store.uri("in/dry/"), "--keep", "id", "--part-rows", "100", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith(": 1,000 rows; nothing was written or sent")
+    assert "  features 1: x" in lines
+    assert "  kept     1: id" in lines
+    assert "  unused   1: name" in lines
+    assert "  columns  2: id int64, prediction double" in lines
+    assert any(item.startswith("  memory   about ") for item in lines)
+    assert len(lines) - lines.index("the first 5 rows, scored:") == 7
+    assert {info.key for info in store.list("")} == before
+    shown = json.loads(cli("submit", line, store.uri("in/dry/"), "--dry-run", "--json").stdout)
+    assert shown["sample"][2] == {"id": 2, "name": "n2", "prediction": 1.5}
+
+
+def test_a_dry_run_fails_where_the_job_would_with_the_same_message(
+    worker: Stack, client: Client, store: ObjectStore, line: str, cli: Cli
+) -> None:
+    store.put("in/lacking.csv", b"id,y\n1,2\n")
+    dry = cli("submit", line, store.uri("in/lacking.csv"), "--dry-run")
+    assert dry.returncode == 1
+    job = ended(client, client.submit(line, store.uri("in/lacking.csv")))
+    assert dry.stderr == f"error: {job.error.partition(': ')[2] or job.error}\n" or job.error in dry.stderr
+    assert "s3://scoreline/in/lacking.csv lacks 'x'; it has 'id', 'y'" in dry.stderr
+
+
+def test_numbers_and_lists_are_taken_where_a_text_is_meant(
+    worker: Stack, client: Client, store: ObjectStore, line: str
+) -> None:
+    store.put("in/forms.csv", as_csv(frame(0, 4)))
+    job = ended(client, client.submit(line, store.uri("in/forms.csv"), max_rejected=5, keep=["name", "id"]))
+    assert job.state == "succeeded"
+    assert list(results_of(client, job).columns) == ["name", "id", "prediction"]
