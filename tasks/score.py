@@ -196,6 +196,8 @@ def _finite(column: pa.Array, finite: Any) -> pa.Array | None:
     """Return one finite value of a column, or a neutral one of its type where it has none."""
     if finite.any():
         return column.slice(int(np.argmax(finite)), 1)
+    if pa.types.is_null(column.type):
+        return pa.array([0.0])
     for neutral in (0, ""):
         try:
             return pa.array([neutral]).cast(column.type)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from storage.errors import UnreadableInput
+from storage.tables.base import Broken, Rows
 
 _SHOWN = 80
 """Characters of a value in a message."""
@@ -25,6 +29,38 @@ def to_texts(column: pa.Array, faults: dict[int, str]) -> pa.Array:
                 faults[row] = f"is not UTF-8: {error.reason} at its byte {error.start}"
                 values.append(None)
         return pa.array(values, pa.string())
+
+
+def without_invalid(rows: Rows, uri: str) -> Rows:
+    """Set rows apart that have a text which is no UTF-8: Parquet and Arrow hold whatever was written as one.
+
+    Raises
+    ------
+    UnreadableInput
+        Values of another type lead nowhere.
+    """
+    faults: dict[int, tuple[str, str]] = {}
+    for name, column in zip(rows.batch.schema.names, rows.batch.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowException as error:
+            told: dict[int, str] = {}
+            text = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+            if pa.types.is_string(text.type) or pa.types.is_large_string(text.type):
+                to_texts(text.cast(pa.large_binary(), safe=False), told)
+            if not told:
+                raise UnreadableInput(f"{uri} cannot be decoded: the column {name!r} is damaged: {error}") from error
+            for row, message in told.items():
+                faults.setdefault(row, (name, f"{name!r} {message}"))
+    if not faults:
+        return rows
+    good = np.ones(rows.batch.num_rows, dtype=bool)
+    good[list(faults)] = False
+    broken = (
+        Broken(row=int(rows.numbers[row]), column=name, message=message, record=None)
+        for row, (name, message) in sorted(faults.items())
+    )
+    return Rows(batch=rows.batch.filter(pa.array(good)), numbers=rows.numbers[good], broken=(*rows.broken, *broken))
 
 
 def to_numbers(column: pa.Array, kind: pa.DataType, nulls: Sequence[str], faults: dict[int, str]) -> pa.Array:

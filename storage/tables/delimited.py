@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -206,13 +206,21 @@ class DelimitedFormat:
     def _bytes(
         self, source: Pinned, header: _Header, block: Block, wanted: Sequence[int], ragged: list[Any]
     ) -> pa.Table:
+        types = {str(number): pa.binary() for number in wanted or [0]}
+        names = [str(number) for number in wanted]
         try:
-            types = {str(number): pa.binary() for number in wanted or [0]}
-            return self._table(source, header, block, types, ragged).select([str(number) for number in wanted])
+            return self._table(source, header, block, types, ragged).select(names)
+        except pa.ArrowException:
+            ragged.clear()
+        # Arrow cannot tell of a ragged record that is no UTF-8 either: read its bytes as characters
+        as_text = replace(block, data=block.data.decode("latin-1").encode())
+        try:
+            table = self._table(source, header, as_text, types, ragged).select(names)
         except pa.ArrowException as error:
             raise UnreadableInput(
-                f"{source.uri} cannot be read from row {block.first_row}, byte {block.start:,}: {error}"
+                f"{source.uri} cannot be read from row {block.first_row}, byte {block.start:,}: {_printable(error)}"
             ) from error
+        return pa.table({name: _as_bytes(column) for name, column in zip(names, table.columns, strict=True)})
 
     def _table(
         self, source: Pinned, header: _Header, block: Block, types: Mapping[str, pa.DataType], ragged: list[Any]
@@ -265,6 +273,15 @@ def _rows(
             for row, (column, message) in sorted(broken.items())
         ),
     )  # fmt: skip
+
+
+def _as_bytes(column: pa.ChunkedArray) -> pa.Array:
+    values = (value.as_py() for value in column)
+    return pa.array([None if value is None else value.decode().encode("latin-1") for value in values], pa.binary())
+
+
+def _printable(error: Exception) -> str:
+    return ascii(" ".join(str(error).split()))[1:200]
 
 
 def no_columns(rows: int) -> pa.RecordBatch:

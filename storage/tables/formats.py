@@ -10,6 +10,7 @@ import pyarrow as pa
 from storage.errors import UnreadableInput
 from storage.tables.arrow import ArrowFormat
 from storage.tables.base import Pinned, Rows, Span, Survey, TableFormat
+from storage.tables.convert import without_invalid
 from storage.tables.delimited import DelimitedFormat
 from storage.tables.jsonl import JsonLinesFormat
 from storage.tables.options import FORMATS, SUFFIXES, ReadOptions, format_of
@@ -33,7 +34,8 @@ class Tables:
         self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int, options: ReadOptions
     ) -> Iterator[Rows]:
         """Yield the rows of a span (see `TableFormat.read`)."""
-        return self._of(source, options).read(source, span, schema, batch_rows)
+        for rows in self._of(source, options).read(source, span, schema, batch_rows):
+            yield without_invalid(rows, source.uri)
 
     def _of(self, source: Pinned, options: ReadOptions) -> TableFormat:
         kind, compression = format_of(source.key, options)

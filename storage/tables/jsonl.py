@@ -130,6 +130,7 @@ def _table(block: Block, schema: pa.Schema) -> pa.Table | None:
                 explicit_schema=schema, unexpected_field_behavior="ignore", newlines_in_values=False
             ),
         )
+        table.validate(full=True)  # Arrow takes texts as they are, UTF-8 or not
     except (pa.ArrowException, ValueError):
         return None
     if table.num_rows != len(records):  # several values on a line

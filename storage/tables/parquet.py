@@ -15,6 +15,8 @@ from storage.tables.base import Pinned, Rows, Span, Survey
 from storage.tables.ranged import RangedFile
 
 COMPRESSION = "zstd"
+GROUP_ROWS = 131_072
+"""Rows of a row group of results: engines skip groups, and pages of some 20,000 rows in them, by their statistics."""
 MAX_SPAN_ROWS = 524_288
 MAX_SPAN_BYTES = 256 << 20
 """Row groups beyond these are read in several spans, so that a worker's memory does not grow with them. Each has to
@@ -82,7 +84,7 @@ class ParquetFormat:
         try:
             file = pq.ParquetFile(
                 RangedFile(source.store, source.key, source.size, source.etag), metadata=known, pre_buffer=not stream,
-                buffer_size=_STREAM_BYTES if stream else 0,
+                buffer_size=_STREAM_BYTES if stream else 0, page_checksum_verification=True,
             )  # fmt: skip
         except (pa.ArrowException, OSError) as error:
             raise UnreadableInput(f"{source.uri} is not a Parquet file: {_one_line(error)}") from error
@@ -136,11 +138,14 @@ def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | Non
     metadata : mapping of str to str
         Goes into the footer.
     group_rows : int, optional
-        Rows of a row group; pyarrow's own choice by default.
+        Rows of a row group; `GROUP_ROWS` by default.
     """
     sink = pa.BufferOutputStream()
     described = table.replace_schema_metadata(dict(metadata))
-    pq.write_table(described, sink, compression=COMPRESSION, row_group_size=group_rows)
+    pq.write_table(
+        described, sink, compression=COMPRESSION, row_group_size=group_rows or GROUP_ROWS, write_page_index=True,
+        write_page_checksum=True,
+    )  # fmt: skip
     return bytes(sink.getvalue())
 
 
