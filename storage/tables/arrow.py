@@ -40,13 +40,26 @@ class ArrowFormat:
                 row += piece.num_rows
 
 
+class _Bounded(io.BufferedReader):
+    """Reads no more than there is: a damaged length would else have gigabytes set aside for it."""
+
+    def __init__(self, raw: io.RawIOBase, size: int) -> None:
+        super().__init__(raw, _BUFFER_BYTES)
+        self._size = size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to `size` bytes."""
+        left = max(self._size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 class _Reader:
     """Record batches of an object, by number."""
 
     def __init__(self, source: Pinned) -> None:
         self._source = source
         raw = RangedFile(source.store, source.key, source.size, source.etag)
-        self._file = io.BufferedReader(raw, _BUFFER_BYTES)
+        self._file = _Bounded(raw, source.size)
         self._seekable = self._file.read(len(_MAGIC)) == _MAGIC
         self.schema: pa.Schema = self._try("is not Arrow IPC", lambda: self._open(None).schema)
 

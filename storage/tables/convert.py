@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ import pyarrow.compute as pc
 from storage.errors import UnreadableInput
 from storage.tables.base import Broken, Rows
 
+_WHOLE = r"^(0|-?[1-9][0-9]*)$"
 _SHOWN = 80
 """Characters of a value in a message."""
 
@@ -63,7 +66,9 @@ def without_invalid(rows: Rows, uri: str) -> Rows:
     return Rows(batch=rows.batch.filter(pa.array(good)), numbers=rows.numbers[good], broken=(*rows.broken, *broken))
 
 
-def to_numbers(column: pa.Array, kind: pa.DataType, nulls: Sequence[str], faults: dict[int, str]) -> pa.Array:
+def to_numbers(
+    column: pa.Array, kind: pa.DataType, nulls: Sequence[str], faults: dict[int, str], *, strict: bool = True
+) -> pa.Array:
     """Return texts as int64 or float64; those that are no number are null, and told.
 
     Parameters
@@ -72,22 +77,37 @@ def to_numbers(column: pa.Array, kind: pa.DataType, nulls: Sequence[str], faults
         White space around a number is no fault.
     nulls : sequence of str
         Texts that stand for no value.
+    strict : bool
+        Whether ``007`` is no integer: the zeros would be lost.
     """
     column = pc.utf8_trim_whitespace(column)
-    column = pc.if_else(pc.is_in(column, pa.array(nulls, pa.string())), pa.scalar(None, pa.string()), column)
+    column = pc.if_else(pc.is_in(column, pa.array(["", *nulls], pa.string())), pa.scalar(None, pa.string()), column)
+    if kind == pa.int64():
+        if (whole := whole_numbers(column)) is not None:
+            return whole
+    else:
+        with contextlib.suppress(pa.ArrowException):
+            return column.cast(kind)
+    return pa.array([_number(row, value, kind, faults, strict) for row, value in enumerate(column.to_pylist())], kind)
+
+
+def whole_numbers(column: pa.Array) -> pa.Array | None:
+    """Return texts as int64 where each is one, written as people write them; else None."""
+    if pc.all(pc.match_substring_regex(column, _WHOLE)).as_py() is False:
+        return None
     try:
-        return column.cast(kind)
+        return column.cast(pa.int64())
     except pa.ArrowException:
-        return pa.array([_number(row, value, kind, faults) for row, value in enumerate(column.to_pylist())], kind)
+        return None
 
 
-def _number(row: int, value: str | None, kind: pa.DataType, faults: dict[int, str]) -> Any:
+def _number(row: int, value: str | None, kind: pa.DataType, faults: dict[int, str], strict: bool) -> Any:
     if value is None:
         return None
     try:
         plain = value.isascii() and "_" not in value
         if kind == pa.int64():
-            number: Any = int(value) if plain else None
+            number: Any = int(value) if plain and (not strict or re.match(_WHOLE, value)) else None
             if number is not None and -(1 << 63) <= number < 1 << 63:
                 return number
         elif plain:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from storage.errors import UnreadableInput
 from storage.tables import guess
 from storage.tables.base import Broken, Pinned, Rows, Span, Survey
 from storage.tables.boundaries import Boundaries
-from storage.tables.convert import to_numbers, to_texts
+from storage.tables.convert import to_numbers, to_texts, whole_numbers
 from storage.tables.options import NULL_VALUES, ReadOptions, format_of
 from storage.tables.text import BLOCK_BYTES, BOM, Block, blocks, head
 
@@ -177,7 +177,8 @@ class DelimitedFormat:
             columns = []
             for field, column in zip(schema, table.columns, strict=True):
                 told: dict[int, str] = {}
-                columns.append(self._convert(column.combine_chunks(), field.type, told))
+                strict = field.name not in self._options.types
+                columns.append(self._convert(column.combine_chunks(), field.type, told, strict=strict))
                 for row, message in told.items():
                     faults.setdefault(row, (field.name, f"{field.name!r} {message}"))
         return _rows(source, block, schema, columns, ragged, faults)
@@ -188,12 +189,25 @@ class DelimitedFormat:
         """Let Arrow convert all values; None where it cannot convert one, without a word of which."""
         if not wanted or any(kind not in _AT_ONCE for kind in schema.types):
             return None
-        types = {str(number): kind for number, kind in zip(wanted, schema.types, strict=True)}
+        data = self._recoded(source, block.data, block.start)
+        if not _is_utf8(data):
+            return None
+        types = {
+            str(number): pa.string() if kind == pa.int64() else kind  # Arrow would take 007 and 0x10 for integers
+            for number, kind in zip(wanted, schema.types, strict=True)
+        }
         try:
-            table = self._table(source, header, block, types, ragged)
+            table = self._table(source, header, data, types, ragged)
         except pa.ArrowException:
             return None
-        return [self._nan_is_null(column.combine_chunks()) for column in table.columns]
+        columns = []
+        for kind, column in zip(schema.types, table.columns, strict=True):
+            whole = column.combine_chunks()
+            converted = whole_numbers(whole) if kind == pa.int64() else self._nan_is_null(whole)
+            if converted is None:
+                return None
+            columns.append(converted)
+        return columns
 
     def _nan_is_null(self, column: pa.Array) -> pa.Array:
         """Leave no difference between what is converted at once, and value by value."""
@@ -208,31 +222,30 @@ class DelimitedFormat:
     ) -> pa.Table:
         types = {str(number): pa.binary() for number in wanted or [0]}
         names = [str(number) for number in wanted]
+        data = self._recoded(source, block.data, block.start)
+        if not (plain := _is_utf8(data)):
+            # Arrow cannot tell of a ragged record that is no UTF-8 either: have its bytes read as characters
+            data = data.decode("latin-1").encode()
         try:
-            return self._table(source, header, block, types, ragged).select(names)
-        except pa.ArrowException:
-            ragged.clear()
-        # Arrow cannot tell of a ragged record that is no UTF-8 either: read its bytes as characters
-        as_text = replace(block, data=block.data.decode("latin-1").encode())
-        try:
-            table = self._table(source, header, as_text, types, ragged).select(names)
+            table = self._table(source, header, data, types, ragged).select(names)
         except pa.ArrowException as error:
             raise UnreadableInput(
                 f"{source.uri} cannot be read from row {block.first_row}, byte {block.start:,}: {_printable(error)}"
             ) from error
+        if plain:
+            return table
         return pa.table({name: _as_bytes(column) for name, column in zip(names, table.columns, strict=True)})
 
     def _table(
-        self, source: Pinned, header: _Header, block: Block, types: Mapping[str, pa.DataType], ragged: list[Any]
+        self, source: Pinned, header: _Header, data: bytes, types: Mapping[str, pa.DataType], ragged: list[Any]
     ) -> pa.Table:
         names = [str(number) for number in range(len(header.names))]
-        data = self._recoded(source, block.data, block.start)
         return _parse(data, names, self._delimiter(source), self._options.quote, types, ragged)
 
-    def _convert(self, column: pa.Array, kind: pa.DataType, faults: dict[int, str]) -> pa.Array:
+    def _convert(self, column: pa.Array, kind: pa.DataType, faults: dict[int, str], *, strict: bool) -> pa.Array:
         texts = to_texts(column, faults)
         if kind in (pa.int64(), pa.float64()):
-            return to_numbers(texts, kind, self._nulls, faults)
+            return to_numbers(texts, kind, self._nulls, faults, strict=strict)
         if kind == pa.bool_():  # only where objects of other formats have it so
             return to_flags(texts, faults)
         return texts
@@ -278,6 +291,16 @@ def _rows(
 def _as_bytes(column: pa.ChunkedArray) -> pa.Array:
     values = (value.as_py() for value in column)
     return pa.array([None if value is None else value.decode().encode("latin-1") for value in values], pa.binary())
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _printable(error: Exception) -> str:

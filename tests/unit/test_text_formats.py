@@ -125,6 +125,17 @@ def test_numbers_and_missing_values_read_the_same_whether_or_not_the_block_is_cl
     assert [row["x"] for row in values(rows_of(source, schema(x=pa.float64(), name=pa.string())))] == expected
 
 
+@pytest.mark.parametrize("dirty", ["", "oops\n"], ids=["at once", "value by value"])
+def test_integers_are_read_without_losing_a_sign_of_them(put: Put, dirty: str) -> None:
+    source = put("id\n1\n007\n0x10\n0\n-5\n 6 \n" + dirty)
+    found = rows_of(source, schema(id=pa.int64()))
+    assert [row["id"] for row in values(found)] == [1, 0, -5, 6]
+    assert [item[:2] for item in broken(found)][:2] == [(1, "id"), (2, "id")]
+    # And where the user says that it is a number, zeros in front are none
+    told = rows_of(source, schema(id=pa.int64()), ReadOptions(types={"id": "int64"}))
+    assert [row["id"] for row in values(told)] == [1, 7, 0, -5, 6]
+
+
 def test_in_a_column_of_texts_only_an_empty_field_without_quotes_is_missing(put: Put) -> None:
     source = put('name\nNA\n""\nnull\n"x"\n')
     found = values(rows_of(source, schema(name=pa.string())))
