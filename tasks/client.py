@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from storage.models.manifest import PinnedModel
 from storage.models.registry import ModelRegistry
 from storage.objects.base import exists
 from storage.objects.buckets import Buckets
-from storage.tables.options import ReadOptions, read_options
+from storage.tables.options import READ_OPTIONS, read_options
 from tasks import record_jobs
 from tasks.dispatch import Dispatcher, results, send_step
 from tasks.ending import cleared, end_job, is_complete
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from tasks.rejected import RejectedRows
 
 _POLL_S = 0.25
-_READ_OPTIONS = tuple(item.name for item in fields(ReadOptions))
 
 
 class Client:
@@ -225,12 +224,12 @@ class Client:
             options["max_rejected"] = str(options["max_rejected"])
         if isinstance(options.get("keep"), list | tuple):
             options["keep"] = ",".join(map(str, options["keep"])) or "none"
-        reading = {name: options.pop(name) for name in _READ_OPTIONS if options.get(name) is not None}
+        reading = {name: options.pop(name) for name in READ_OPTIONS if options.get(name) is not None}
         return JobSpec(
             job_id=job_id or self.new_job_id(), model=model, inputs=_several(input),
             output=output or self.default_output(str(model).partition("@")[0]),
             features=tuple(features) if features else None, read=read_options(reading),
-            **{name: value for name, value in options.items() if name not in _READ_OPTIONS},
+            **{name: value for name, value in options.items() if name not in READ_OPTIONS},
         )  # fmt: skip
 
     def default_output(self, model: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,10 +15,9 @@ from storage.tables.base import Pinned
 from storage.tables.formats import Tables, is_text
 from storage.tables.options import ReadOptions, format_of
 from tasks.plan import InputFile
-from tasks.spec import parse_uri
+from tasks.spec import GLOB, names, parse_uri
 
 _SURVEY_THREADS = 8
-_GLOB = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +54,11 @@ def find(buckets: Buckets, uris: Sequence[str]) -> list[Pinned]:
 
 def _find(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
     if not pattern or pattern.endswith("/"):
-        found = list(_visible(store.list(pattern), pattern))
+        found = [info for info in store.list(pattern) if names(pattern, info.key)]
         what = "the prefix is empty"
-    elif magic := _GLOB.search(pattern):
-        literal = pattern[: magic.start()]
-        matches = re.compile(fnmatch.translate(pattern)).match
-        listed = list(_visible(store.list(literal), ""))
-        found = [info for info in listed if info.key == pattern] or [info for info in listed if matches(info.key)]
+    elif magic := GLOB.search(pattern):
+        found = [info for info in store.list(pattern[: magic.start()]) if names(pattern, info.key)]
+        found = [info for info in found if info.key == pattern] or found
         what = "nothing matches the glob"
     else:
         try:
@@ -73,14 +68,6 @@ def _find(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
     if not found:
         raise InputNotFound(f"no input at {store.uri(pattern)}: {what}")
     return found
-
-
-def _visible(listed: Iterator[ObjectInfo], prefix: str) -> Iterator[ObjectInfo]:
-    """Leave out what dataset readers leave out, and the marks that stand for folders."""
-    for info in listed:
-        steps = info.key.removeprefix(prefix).split("/")
-        if not any(step.startswith(("_", ".")) for step in steps) and not info.key.endswith("/"):
-            yield info
 
 
 def survey(tables: Tables, found: Sequence[Pinned], options: ReadOptions) -> list[Surveyed]:

@@ -8,7 +8,7 @@ runs every hour (or more often) goes on by elapsed time, so that an hourly run h
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -37,11 +37,21 @@ class Schedule:
     zone: str = "UTC"
     """IANA name."""
     model: str
-    input: str
-    """May hold ``{slot:%Y-%m-%d}`` and ``{previous:...}``, in the schedule's zone; as may `model` and `output`."""
+    input: str | Sequence[str]
+    """One or several. May hold ``{slot:%Y-%m-%d}`` and ``{previous:...}``, in the schedule's zone; as may `model` and
+    `output`."""
     output: str | None = None
     method: str | None = None
     keep: str = "all"
+    features: Sequence[str] | None = None
+    format: str | None = None
+    """How the input is read, where its names do not say it: this and the next six, as in `ReadOptions`."""
+    delimiter: str | None = None
+    quote: str = '"'
+    columns: Sequence[str] | None = None
+    encoding: str = "utf-8"
+    null_values: Sequence[str] | None = None
+    types: Mapping[str, str] | None = None
     max_rejected: str = "1%"
     catch_up: CatchUp = "latest"
     """What is done about slots that nobody saw: ``none`` of them, the ``latest``, or ``all``, one after another."""
@@ -52,6 +62,11 @@ class Schedule:
     enabled: bool = True
     only_new: bool = False
     """Whether only objects are scored that no earlier run of the schedule has scored, by key and ETag."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All inputs."""
+        return (self.input,) if isinstance(self.input, str) else tuple(self.input)
 
     def slots(self, after: datetime, until: datetime) -> list[datetime]:
         """Due times in ``after < slot <= until``, in UTC, at most `MAX_DUE`, the earliest first."""

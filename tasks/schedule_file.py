@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -14,13 +14,21 @@ from cronsim import CronSim, CronSimError
 
 from storage.errors import InvalidRequest
 from storage.keys import check_name
+from storage.tables.options import READ_OPTIONS, read_options
 from tasks.schedule import CATCH_UP, OVERLAP, Schedule
 from tasks.spec import JobSpec
+from tasks.webhook import check_target
 
-_TYPES: dict[str, type] = {"enabled": bool, "only_new": bool}
+_TEXT = ("a string", lambda value: isinstance(value, str))
+_FLAG = ("true or false", lambda value: isinstance(value, bool))
+_TEXTS = ("a list of strings", lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value))
+_KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "enabled": _FLAG, "only_new": _FLAG, "features": _TEXTS, "columns": _TEXTS, "null_values": _TEXTS,
+    "input": ("a string, or a list of some", lambda value: _TEXT[1](value) or (_TEXTS[1](value) and bool(value))),
+    "types": ("a table of strings", lambda value: isinstance(value, dict) and _TEXTS[1](list(value.values()))),
+}  # fmt: skip
 _REQUIRED = ("cron", "model", "input")
 _FIELD = re.compile(r"\{(?P<name>slot|previous)(?::(?P<form>[^{}]*))?\}")
-_SOUND = JobSpec(job_id="check", model="m", inputs=("s3://bucket/",), output="s3://bucket/")
 _MAX_NAME = 80
 """With its slot, a name has to fit into a job id."""
 
@@ -46,8 +54,14 @@ class Parsed:
     faults: tuple[Fault, ...]
 
 
-def parse(text: str) -> Parsed:
-    """Read ``schedules.toml``; a fault in one schedule leaves the others usable."""
+def parse(text: str, *, webhooks: Sequence[str] | None = None) -> Parsed:
+    """Read ``schedules.toml``; a fault in one schedule leaves the others usable.
+
+    Parameters
+    ----------
+    webhooks : sequence of str, optional
+        Addresses that a schedule may name, as `EventSettings.allowed`; by default that is not checked.
+    """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -60,7 +74,8 @@ def parse(text: str) -> Parsed:
             faults.append(Fault(line=_line(text, "", name), message=f"{name!r} is outside of a [schedule]"))
             continue
         wrong = [
-            Fault(line=_line(text, name, key), message=message, schedule=name) for key, message in _check(name, table)
+            Fault(line=_line(text, name, key), message=message, schedule=name)
+            for key, message in _check(name, table, webhooks)
         ]
         faults += wrong
         if not wrong:
@@ -85,19 +100,22 @@ def render(schedule: Schedule, template: str, slot: datetime) -> str:
 
 def spec_of(schedule: Schedule, slot: datetime, output: str) -> JobSpec:
     """Return the job of a slot; `output` is where results go if the schedule does not say."""
+    reading = {name: getattr(schedule, name) for name in READ_OPTIONS}
     return JobSpec(
         job_id=schedule.job_id(slot),
         model=render(schedule, schedule.model, slot),
-        inputs=(render(schedule, schedule.input, slot),),
+        inputs=tuple(render(schedule, uri, slot) for uri in schedule.inputs),
         output=render(schedule, schedule.output or output, slot),
         method=schedule.method,
         keep=schedule.keep,
+        features=tuple(schedule.features) if schedule.features else None,
         max_rejected=schedule.max_rejected,
+        read=read_options({name: value for name, value in reading.items() if value is not None}),
         only_new=schedule.name if schedule.only_new else None,
     )
 
 
-def _check(name: str, table: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _check(name: str, table: Mapping[str, Any], webhooks: Sequence[str] | None) -> list[tuple[str, str]]:
     """Return key and message of every fault of one table."""
     faults: list[tuple[str, str]] = []
     known = {item.name for item in fields(Schedule)} - {"name"}
@@ -109,43 +127,63 @@ def _check(name: str, table: Mapping[str, Any]) -> list[tuple[str, str]]:
         faults.append(("", str(error)))
     faults += [(key, f"unknown key {key!r}; known are {', '.join(sorted(known))}") for key in table if key not in known]
     faults += [("", f"{key!r} is missing") for key in _REQUIRED if key not in table]
-    for key, value in table.items():
-        kind = _TYPES.get(key, str)
-        if key in known and type(value) is not kind:
-            faults.append((key, f"{key} = {value!r} is not {'true or false' if kind is bool else 'a string'}"))
-    for key, options in (("catch_up", CATCH_UP), ("overlap", OVERLAP)):
-        if isinstance(table.get(key), str) and table[key] not in options:
-            faults.append((key, f"{key} = {table[key]!r} is not one of {', '.join(options)}"))
-    for key in ("model", "input", "output"):
-        rest = _FIELD.sub("", table[key]) if isinstance(table.get(key), str) else ""
-        if "{" in rest or "}" in rest:
-            faults.append((key, f"{key} = {table[key]!r}: only {{slot:FORMAT}} and {{previous:FORMAT}} are filled in"))
-    return faults or _check_values(name, table)
-
-
-def _check_values(name: str, table: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Check what can only be checked where every type is right."""
-    schedule = Schedule(name=name, **table)
-    now = datetime.now(UTC)
-    try:
-        ZoneInfo(schedule.zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return [("zone", f"zone = {schedule.zone!r} is no IANA time zone, as Europe/Berlin is")]
-    try:
-        slot = next(CronSim(schedule.cron, now))
-    except (CronSimError, StopIteration) as error:
-        return [("cron", f"cron = {schedule.cron!r}: {error or 'is never due'}")]
-    faults = []
-    for key in ("model", "input", "output", "method", "max_rejected"):
-        value = table.get(key)
-        if value is None:
-            continue
+    sound = {}
+    for key in known & table.keys():
+        found = _fault(key, table[key])
+        if found:
+            faults.append((key, f"{key} = {table[key]!r} {found}"))
+        else:
+            sound[key] = table[key]
+    faults += _check_together(sound)
+    if webhooks is not None and "webhook" in sound:
         try:
-            filled = render(schedule, value, slot)
-            changed: dict[str, Any] = {"inputs": (filled,)} if key == "input" else {key: filled}
-            replace(_SOUND, **changed).check()
+            check_target(sound["webhook"], webhooks)
+        except InvalidRequest as error:
+            faults.append(("webhook", str(error)))
+    return sorted(faults, key=lambda fault: list(table).index(fault[0]) if fault[0] in table else -1)
+
+
+def _fault(key: str, value: Any) -> str:
+    """Say what is wrong with a value by itself; nothing where it is sound."""
+    what, suits = _KINDS.get(key, _TEXT)
+    if not suits(value):
+        return f"is not {what}"
+    options: tuple[str, ...] | None = {"catch_up": CATCH_UP, "overlap": OVERLAP}.get(key)
+    if options and value not in options:
+        return f"is not one of {', '.join(options)}"
+    if key == "zone":
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            return "is no IANA time zone, as Europe/Berlin is"
+    if key == "cron":
+        try:
+            next(CronSim(value, datetime.now(UTC)))
+        except (CronSimError, StopIteration) as error:
+            return f": {error or 'is never due'}"
+    if key in ("model", "input", "output"):
+        for text in [value] if isinstance(value, str) else value:
+            if "{" in (rest := _FIELD.sub("", text)) or "}" in rest:
+                return ": only {slot:FORMAT} and {previous:FORMAT} are filled in"
+    return ""
+
+
+def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Check what a job is made of, a value at a time, and then whether output and input go together."""
+    faults = []
+    times: dict[str, Any] = {"name": "n", "cron": "0 0 * * *", "model": "m", "input": "s3://bucket/in/"}
+    times |= {key: sound[key] for key in ("cron", "zone") if key in sound}
+    slot = Schedule(**times).following(datetime.now(UTC))
+    for key in sorted(sound.keys() - {"cron", "zone", "catch_up", "overlap", "enabled", "only_new", "webhook"}):
+        try:
+            spec_of(Schedule(**times | {key: sound[key]}), slot, "s3://bucket/out/").check()
         except InvalidRequest as error:
             faults.append((key, f"{key}: {error}"))
+    if not faults and {"input", "output"} <= sound.keys():
+        try:
+            spec_of(Schedule(**times | {key: sound[key] for key in ("input", "output")}), slot, "").check()
+        except InvalidRequest as error:
+            faults.append(("output", f"output: {error}"))
     return faults
 
 

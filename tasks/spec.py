@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from storage.tables.options import ReadOptions, read_options
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
 ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelled"})
 
+GLOB = re.compile(r"[*?\[]")
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]+)/(?P<key>[^\0]*)")
 _BUDGET = re.compile(r"\d+|\d+(\.\d+)?%")
 
@@ -33,6 +35,24 @@ def parse_uri(uri: str) -> tuple[str, str]:
     if any(step in (".", "..") for step in match["key"].split("/")):
         raise InvalidURI(f"{uri!r} has '.' or '..' as a step")
     return match["bucket"], match["key"]
+
+
+def names(pattern: str, key: str) -> bool:
+    """Whether an input's key, prefix or glob names an object (see `tasks.inputs.find`).
+
+    >>> names("in/", "in/a.csv"), names("in/", "in/_tmp/a.csv"), names("in/*.csv", "in/x/a.csv"), names("in", "in/a")
+    (True, False, True, False)
+    """
+    if not pattern or pattern.endswith("/"):
+        return key.startswith(pattern) and _visible(key.removeprefix(pattern))
+    if GLOB.search(pattern):
+        return key == pattern or (fnmatch.fnmatchcase(key, pattern) and _visible(key))
+    return key == pattern
+
+
+def _visible(key: str) -> bool:
+    """Whether dataset readers look at a key: they leave out steps that begin so, and marks that stand for folders."""
+    return not any(step.startswith(("_", ".")) for step in key.split("/")) and not key.endswith("/")
 
 
 def check_budget(max_rejected: str) -> str:
@@ -99,6 +119,7 @@ class JobSpec:
             raise InvalidRequest("no input is named")
         for uri in self.inputs:
             parse_uri(uri)
+            _check_apart(uri, self.output)
         self.read.check()
         if self.rejected_of is not None:
             check_name("job id", self.rejected_of)
@@ -125,6 +146,17 @@ class JobSpec:
             raise InvalidRequest(f"input {list(self.inputs)!r} is not a text, or several")
         if self.features is not None and not all(isinstance(name, str) for name in self.features):
             raise InvalidRequest(f"features {list(self.features)!r} are not all texts")
+
+
+def _check_apart(uri: str, output: str) -> None:
+    """Refuse an output that lies within an input: the results of one run would be the input of the next."""
+    (bucket, pattern), (where, prefix) = parse_uri(uri), parse_uri(output)
+    result = f"{prefix}job_id=x/part-00000.parquet"
+    if bucket == where and names(pattern, result):
+        raise InvalidRequest(
+            f"output {output!r} lies within input {uri!r}, its results would be input the next time: choose another "
+            "place, or a folder there whose name begins with '_'"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

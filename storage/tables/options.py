@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from storage.errors import InvalidRequest
@@ -78,6 +78,9 @@ class ReadOptions:
                 raise InvalidRequest(f"types: {column!r} cannot be told to be {kind!r}, only {', '.join(TYPES)}")
         _check_encoding(self.encoding)
         return self
+
+
+READ_OPTIONS = tuple(item.name for item in fields(ReadOptions))
 
 
 def read_options(given: Mapping[str, Any]) -> ReadOptions:

@@ -81,3 +81,30 @@ def test_every_fault_is_named_with_its_line_and_spares_the_other_schedules(
     assert message in str(fault)
     if "TOML" not in message:
         assert "hourly" in {schedule.name for schedule in parsed.schedules}
+
+
+def test_all_faults_of_a_schedule_are_named_at_once() -> None:
+    text = SOUND.replace('cron = "30 2', 'cron = "99 2').replace('"5"', '"few"').replace('"queue"', '"kill"')
+    text = text.replace("enabled = false", 'enabled = "no"\nwebhook = "https://elsewhere.example/"\nformat = "xlsx"')
+    faults = parse(text, webhooks=["https://example.org/"]).faults
+    assert [fault.line for fault in faults] == [4, 10, 11, 13, 14, 15]
+    assert "is not within ALLOWED_WEBHOOKS" in str(faults[4])
+    assert "format 'xlsx' is none of parquet, csv, jsonl, arrow" in str(faults[5])
+
+
+def test_an_output_within_the_input_is_refused() -> None:
+    text = SOUND.replace('"s3://data/scores/{previous:%Y%m%d}/"', '"s3://data/live/out/"').replace(
+        "{slot:%Y/%m/%d}/*", "live/*"
+    )
+    (fault,) = parse(text).faults
+    assert (fault.line, "its results would be input the next time" in str(fault)) == (8, True)
+
+
+def test_several_inputs_and_how_they_are_read() -> None:
+    text = SOUND + 'delimiter = ";"\ncolumns = ["id", "x"]\ntypes = {id = "string"}\nfeatures = ["x"]\n'
+    text = text.replace('input = "s3://data/live/"', 'input = ["s3://data/{slot:%d}/", "s3://data/b.csv"]')
+    parsed = parse(text)
+    assert parsed.faults == ()
+    spec = spec_of(parsed.schedules[1], datetime(2026, 11, 25, tzinfo=UTC), "s3://bucket/out/").check()
+    assert (spec.inputs, spec.features) == (("s3://data/25/", "s3://data/b.csv"), ("x",))
+    assert (spec.read.delimiter, spec.read.columns, spec.read.types) == (";", ("id", "x"), {"id": "string"})

@@ -26,6 +26,24 @@ def test_what_is_malformed_is_refused(field: str, value: object) -> None:
         replace(SPEC, **{field: value}).check()
 
 
+@pytest.mark.parametrize(
+    ("uri", "output", "refused"),
+    [
+        ("s3://data/in/", "s3://data/in/", True), ("s3://data/in/", "s3://data/in/scores/", True),
+        ("s3://data/in/", "s3://data/in/_scores/", False), ("s3://data/in/", "s3://data/scores/", False),
+        ("s3://data/in/", "s3://other/in/", False), ("s3://data/*.parquet", "s3://data/out/", True),
+        ("s3://data/*.csv", "s3://data/out/", False), ("s3://data/out/job_id=a/", "s3://data/out/", False),
+    ],
+)  # fmt: skip
+def test_results_do_not_become_input(uri: str, output: str, refused: bool) -> None:
+    spec = replace(SPEC, inputs=("s3://data/first.csv", uri), output=output)
+    if refused:
+        with pytest.raises(InvalidRequest, match="lies within input"):
+            spec.check()
+    else:
+        assert spec.check() is spec
+
+
 def test_the_budget_is_a_count_or_a_percentage() -> None:
     assert budget_rows("7", 1000) == 7
     assert budget_rows("2.5%", 1000) == 25

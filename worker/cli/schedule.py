@@ -18,7 +18,7 @@ from tasks.client import Client
 from tasks.schedule import Schedule
 from tasks.schedule_file import parse
 from tasks.scheduler import Scheduler
-from tasks.settings import ScheduleSettings
+from tasks.settings import EventSettings, ScheduleSettings
 
 
 @click.group()
@@ -32,13 +32,20 @@ def schedule() -> None:
     cron = "30 2 * * *"                # minute hour day month weekday
     zone = "Europe/Berlin"             # [UTC]
     model = "churn@champion"
-    input = "s3://data/{slot:%Y-%m-%d}/*.parquet"   # {previous:...} is the slot before
+    input = "s3://data/{slot:%Y-%m-%d}/*.parquet"   # {previous:...} is the slot before; or a list of several
     output = "s3://data/scores/"       # [results/<model>/ of the bucket]
     catch_up = "latest"                # of slots that were missed: none | latest | all
     overlap = "skip"                   # the run before is under way: skip | queue | cancel_running
     only_new = false                   # only objects that no earlier run has scored
     max_rejected = "1%"
+    keep = "all"                       # all | none | "a,b"
+    method = "predict"                 # [what is usual for the estimator]
+    features = ["a", "b"]              # [as the model names them]
+    webhook = "https://example.org/hook"   # is told how each run ended [WEBHOOK_URL]
     enabled = true
+
+    How CSV and JSON Lines are read, where their names do not say it: format, delimiter, quote, columns, encoding,
+    null_values, types = {id = "string"}; as for scoreline submit.
     """
 
 
@@ -67,7 +74,7 @@ def list_(as_json: bool) -> None:
 def check(file: Any) -> None:
     """Read schedules.toml (or FILE) and name every fault with its line."""
     where, text = (file.name, file.read()) if file else _scheduler().source()
-    parsed = parse(text)
+    parsed = parse(text, webhooks=EventSettings.from_env(os.environ).allowed)
     for fault in parsed.faults:
         click.echo(f"{where}: {fault}", err=True)
     now = datetime.now(UTC)
