@@ -19,7 +19,7 @@ from storage.tables.base import Broken, Pinned, Rows, Span, Survey
 from storage.tables.boundaries import Boundaries
 from storage.tables.convert import to_numbers, to_texts, whole_numbers
 from storage.tables.options import NULL_VALUES, ReadOptions, format_of
-from storage.tables.text import BLOCK_BYTES, BOM, Block, blocks, head
+from storage.tables.text import BLOCK_BYTES, BOM, SURVEY_BYTES, Block, blocks, head
 
 MAX_HEADER_BYTES = 4 << 20
 """Of the first record; 10,000 columns take some 100 kB."""
@@ -53,7 +53,7 @@ class DelimitedFormat:
         header = self._header(source)
         spans: list[Span] = []
         schema = pa.schema([pa.field(name, pa.null()) for name in header.names])
-        for block in self._blocks(source, header.end, None, 0):
+        for block in self._blocks(source, header.end, None, 0, min(SURVEY_BYTES, self._block_bytes)):
             if not spans and len(block.records):
                 schema = self._guess(source, header, block)
             spans += cut(block, _SPAN_ROWS)
@@ -63,7 +63,7 @@ class DelimitedFormat:
         """Yield the rows of a span (see `TableFormat.read`)."""
         header = self._header(source)
         seen = 0
-        for block in self._blocks(source, span.start, span.stop, span.first_row):
+        for block in self._blocks(source, span.start, span.stop, span.first_row, self._block_bytes):
             seen += len(block.records)
             for piece in divided(block, batch_rows):
                 yield self._decode(source, header, piece, schema)
@@ -73,11 +73,13 @@ class DelimitedFormat:
                 "counted"
             )
 
-    def _blocks(self, source: Pinned, start: int, stop: int | None, first_row: int) -> Iterator[Block]:
+    def _blocks(
+        self, source: Pinned, start: int, stop: int | None, first_row: int, block_bytes: int
+    ) -> Iterator[Block]:
         boundaries = Boundaries(self._delimiter(source), self._options.quote)
         return blocks(
             source, format_of(source.key, self._options)[1], boundaries, start, stop, first_row=first_row,
-            block_bytes=self._block_bytes,
+            block_bytes=block_bytes,
         )  # fmt: skip
 
     def _delimiter(self, source: Pinned) -> str:

@@ -17,7 +17,7 @@ from storage.tables.boundaries import Boundaries
 from storage.tables.convert import shown
 from storage.tables.delimited import cut, divided, no_columns, part_of
 from storage.tables.options import ReadOptions, format_of
-from storage.tables.text import BLOCK_BYTES, BOM, Block, blocks, head
+from storage.tables.text import BLOCK_BYTES, BOM, SURVEY_BYTES, Block, blocks, head
 
 _SPAN_ROWS = 65_536
 _WORDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
@@ -42,7 +42,7 @@ class JsonLinesFormat:
             raise UnreadableInput(f"{source.uri} is one JSON array: JSON Lines has an object a line, without [ and ]")
         spans: list[Span] = []
         schema = pa.schema([])
-        for block in self._blocks(source, start, None, 0):
+        for block in self._blocks(source, start, None, 0, min(SURVEY_BYTES, self._block_bytes)):
             if not spans and len(block.records):
                 schema = self._guess(source, block)
             spans += cut(block, _SPAN_ROWS)
@@ -51,7 +51,7 @@ class JsonLinesFormat:
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span (see `TableFormat.read`)."""
         seen = 0
-        for block in self._blocks(source, span.start, span.stop, span.first_row):
+        for block in self._blocks(source, span.start, span.stop, span.first_row, self._block_bytes):
             seen += len(block.records)
             for piece in divided(block, batch_rows):
                 yield _decode(piece, schema)
@@ -61,10 +61,12 @@ class JsonLinesFormat:
                 "counted"
             )
 
-    def _blocks(self, source: Pinned, start: int, stop: int | None, first_row: int) -> Iterator[Block]:
+    def _blocks(
+        self, source: Pinned, start: int, stop: int | None, first_row: int, block_bytes: int
+    ) -> Iterator[Block]:
         return blocks(
             source, format_of(source.key, self._options)[1], Boundaries(json=True), start, stop, first_row=first_row,
-            block_bytes=self._block_bytes,
+            block_bytes=block_bytes,
         )  # fmt: skip
 
     def _guess(self, source: Pinned, block: Block) -> pa.Schema:
