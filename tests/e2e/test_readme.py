@@ -145,6 +145,13 @@ def test_python(stack: Stack, client: Client, job_ids: Callable[[], list[str]], 
     assert_scored(client, "customers-2026-11-25")
 
 
+def test_records_at_hand(stack: Stack, job_ids: Callable[[], list[str]], tmp_path: Path) -> None:
+    path = [ROOT, only(requirements(), tmp_path / "lib")]
+    printed = run_isolated(recipe("Records at hand"), path, ["sklearn", "pyarrow"], stack.environ)
+    assert [tuple(map(float, line.split())) for line in printed.splitlines()] == [(1, 1), (2, pytest.approx(2))]
+    assert len(job_ids()) == 1
+
+
 def test_a_shell(stack: Stack, client: Client, job_ids: Callable[[], list[str]]) -> None:
     printed = run(["sh", "-e", "-c", recipe("A shell")], stack.environ)
     assert f"{ROWS} scored, 0 rejected, of {ROWS}" in printed
