@@ -91,6 +91,20 @@ def records_table(job_id: str, sha256: str) -> str:
     return f"jobs/{check_name('job id', job_id)}/records-{sha256}.parquet"
 
 
+def records_bulk(job_id: str, sha256: str) -> str:
+    """Return the key of records that came as Parquet, which are that job's input as they are."""
+    return f"jobs/{check_name('job id', job_id)}/bulk-{sha256}.parquet"
+
+
+def is_records_bulk(job_id: str, key: str) -> bool:
+    """Whether a key is that of a job's records that came as Parquet.
+
+    >>> is_records_bulk("a", records_bulk("a", "f" * 64)), is_records_bulk("a", "in/bulk-1.parquet")
+    (True, False)
+    """
+    return key.startswith(f"jobs/{job_id}/bulk-")
+
+
 def records_named(job_id: str, key: str) -> str | None:
     """Return the digest in the key of a job's records as Parquet; None where it is another key.
 

@@ -31,7 +31,7 @@ from storage.objects.base import exists
 from storage.objects.buckets import Buckets
 from storage.tables.options import READ_OPTIONS, read_options
 from tasks import record_jobs
-from tasks.dispatch import Dispatcher, results, send_step
+from tasks.dispatch import Dispatcher, Documents, results, send_step
 from tasks.ending import cleared, end_job, is_complete
 from tasks.plan_file import PlanFile
 from tasks.queue import Queue
@@ -270,6 +270,10 @@ class Client:
     def score_soon(self, job_id: str) -> None:
         """Have one process do all of a small job, unless its plan was sent lately; the reconciler sends the plan."""
         send_step(self._dispatcher, "plan", job_id, task="scoreline.score_staged")
+
+    def documents(self, job_id: str) -> Documents:
+        """Return a job and its plan; raises `JobNotFound`, or `ObjectNotFound` where there is no plan yet."""
+        return self._dispatcher.documents(job_id)
 
     def status(self, job_id: str) -> Status:
         """Return how far a job is; raises `JobNotFound`."""

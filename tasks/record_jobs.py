@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from storage import keys
 from storage.errors import InvalidRequest, JobFailed, LedgerUnavailable, MissingColumns, ObjectNotFound
 from storage.models.manifest import PinnedModel
+from tasks import bulk_records
 from tasks.records import read_job, read_outcome, reading
 from tasks.spec import JobSpec, Outcome, Status
-from tasks.tabular import Table, decode, encode, is_frame, pack, table_of, unpack
+from tasks.tabular import MAX_BYTES, Table, TooManyRecords, decode, encode, is_frame, pack, table_of, unpack
 
 if TYPE_CHECKING:
     from tasks.client import Client
@@ -79,12 +80,26 @@ class RecordsJob:
         outcome = _wait(self._client, self.job_id, timeout_s)
         if outcome.state not in ("succeeded", "partial"):
             raise JobFailed(f"job {self.job_id} {outcome.state}" + (f": {outcome.error}" if outcome.error else ""))
-        table = read_results(self._client, self.job_id)
+        try:
+            table = read_results(self._client, self.job_id)
+        except ObjectNotFound:
+            return self._bulk()
         self.rejected = table.rejected
         if self._like is None:
             return table.records()
-        index = [label for row, label in enumerate(self._like.index) if row not in table.rejected]
-        return type(self._like)(dict(table.columns), index=index)
+        return type(self._like)(dict(table.columns), index=self._index())
+
+    def _bulk(self) -> Any:
+        """Return results that are too large to be handed back, read from where they are."""
+        found, self.rejected = bulk_records.read_parts(self._client, self.job_id)
+        if self._like is None:
+            return found.to_pylist()
+        frame = found.to_pandas()
+        frame.index = self._index()
+        return frame
+
+    def _index(self) -> list[Any]:
+        return [label for row, label in enumerate(self._like.index) if row not in self.rejected]
 
     def __repr__(self) -> str:
         return f"RecordsJob({self.job_id!r})"
@@ -113,7 +128,8 @@ def submit_records(
     model : str
         ``name``, ``name@alias`` or ``name@version``.
     records : list of dict, dict of str to column, or DataFrame
-        See `tasks.tabular.table_of`; up to 8 MiB as JSON. Columns that are no features are carried over.
+        See `tasks.tabular.table_of`; columns that are no features are carried over. More than 8 MiB of them as JSON
+        need pyarrow and pandas here.
     max_rejected : str
         Records that may be rejected before the job counts as failed; by default, any but all of them.
     output, method, keep, features, job_id, max_attempts, webhook
@@ -142,18 +158,28 @@ def accept_records(
     """Record a job of records without sending it (see `submit_records`)."""
     if features is not None and not isinstance(features, (list, tuple)):
         raise InvalidRequest(f"features {features!r} are no list of names")
-    table = table_of(records)
-    text = encode(table)
-    sha256 = hashlib.sha256(text).hexdigest()
     main = client.buckets.main
+    key, before, names = _packed(job_id, records)
     spec = JobSpec(
-        job_id=job_id, model=model, inputs=(main.uri(keys.records_table(job_id, sha256)),),
+        job_id=job_id, model=model, inputs=(main.uri(key),),
         output=output or client.default_output(str(model).partition("@")[0]), keep=keep,
         features=tuple(features) if features else None, max_rejected=max_rejected, **options,
     ).check()  # fmt: skip
     pinned = client.registry.resolve(model)
-    _check_columns(client, pinned, spec, table)
-    client.accept(spec, webhook=webhook, pinned=pinned, before={keys.records(job_id, sha256): pack(text)})
+    _check_columns(client, pinned, spec, names)
+    client.accept(spec, webhook=webhook, pinned=pinned, before=before)
+
+
+def _packed(job_id: str, records: Any) -> tuple[str, dict[str, bytes], list[str]]:
+    """Return the key of the job's input, what has to be in the bucket for it, and the names of the columns."""
+    if not (is_frame(records) and records.memory_usage(index=False).sum() > 8 * MAX_BYTES):
+        table = table_of(records)
+        with contextlib.suppress(TooManyRecords):
+            text = encode(table)
+            sha256 = hashlib.sha256(text).hexdigest()
+            return keys.records_table(job_id, sha256), {keys.records(job_id, sha256): pack(text)}, list(table.columns)
+    key, names, body = bulk_records.as_parquet(job_id, records)
+    return key, {key: body}, names
 
 
 def check_message(records: Any) -> None:
@@ -167,14 +193,10 @@ def check_message(records: Any) -> None:
 
 
 def read_results(client: Client, job_id: str) -> Table:
-    """Return the results of a job of records that has ended well; raises `InvalidRequest` where they are too large."""
+    """Return the results of a job of records that has ended well; raises `ObjectNotFound` where they are too large."""
     main, key = client.buckets.main, keys.answer(job_id)
-    try:
-        with reading(main, key):
-            return decode(unpack(main.get(key).data))
-    except ObjectNotFound:
-        folder = keys.output_folder(read_job(main, job_id).spec.output, job_id)
-        raise InvalidRequest(f"job {job_id} hands no results back: read {folder}part-*.parquet") from None
+    with reading(main, key):
+        return decode(unpack(main.get(key).data))
 
 
 def answer(client: Client, job_id: str) -> dict[str, Any] | None:
@@ -187,7 +209,7 @@ def answer(client: Client, job_id: str) -> dict[str, Any] | None:
     status = client.status(job_id)
     told: dict[str, Any] = status.to_dict()
     if status.state in ("succeeded", "partial"):
-        with contextlib.suppress(InvalidRequest):
+        with contextlib.suppress(ObjectNotFound):
             table = read_results(client, job_id)
             more = {
                 "results": table.records(),
@@ -198,14 +220,13 @@ def answer(client: Client, job_id: str) -> dict[str, Any] | None:
     return told
 
 
-def _check_columns(client: Client, pinned: PinnedModel, spec: JobSpec, table: Table) -> None:
+def _check_columns(client: Client, pinned: PinnedModel, spec: JobSpec, names: Sequence[str]) -> None:
     """Refuse records that lack a column before anything is recorded."""
     features = spec.features or client.registry.manifest(pinned).feature_names or ()
     kept = [name.strip() for name in spec.keep.split(",")] if spec.keep not in ("all", "none") else []
-    if missing := [name for name in (*features, *kept) if name not in table.columns]:
+    if missing := [name for name in (*features, *kept) if name not in names]:
         raise MissingColumns(
-            f"the records lack {', '.join(map(repr, missing))}; they have "
-            f"{', '.join(map(repr, list(table.columns)[:20]))}"
+            f"the records lack {', '.join(map(repr, missing))}; they have {', '.join(map(repr, names[:20]))}"
         )
 
 

@@ -108,6 +108,10 @@ def table_of(records: Any) -> Table:
     )
 
 
+class TooManyRecords(InvalidRequest):
+    """Raised when records are larger than what is carried as JSON."""
+
+
 def is_frame(records: Any) -> bool:
     """Whether it is a DataFrame, as pandas has them."""
     return all(hasattr(records, name) for name in ("columns", "index", "to_dict", "iloc"))
@@ -118,8 +122,10 @@ def encode(table: Table, max_bytes: int = MAX_BYTES) -> bytes:
 
     Raises
     ------
+    TooManyRecords
+        It takes more than `max_bytes`.
     InvalidRequest
-        It takes more than `max_bytes`, or a text cannot be written.
+        A text cannot be written.
     """
     lines, size = [], 0
     for line in _lines(table):
@@ -128,7 +134,7 @@ def encode(table: Table, max_bytes: int = MAX_BYTES) -> bytes:
         except UnicodeEncodeError as error:
             raise InvalidRequest(f"the records hold a text that is not Unicode: {error.reason}") from None
         if (size := size + len(lines[-1])) > max_bytes:
-            raise InvalidRequest(
+            raise TooManyRecords(
                 f"the {table.rows:,} records take more than {max_bytes >> 20} MiB as JSON: write them as Parquet to "
                 "the bucket, and submit that"
             )

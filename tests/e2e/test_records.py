@@ -137,6 +137,26 @@ def test_records_for_more_than_one_part_are_shared_by_the_workers(worker: Stack,
     assert (job.status().parts, job.status().rows) == (2, 140_000)
 
 
+@pytest.mark.parametrize("kind", [pd.DataFrame, dict, list])
+def test_more_records_than_json_carries_are_a_parquet_object_and_read_back_from_the_parts(
+    worker: Stack, client: Client, line: str, kind: type
+) -> None:
+    x = np.arange(150_000.0)
+    x[70_001] = np.nan
+    columns = {"id": np.arange(len(x)), "name": [f"{n:060}" for n in range(len(x))], "x": x}
+    frame = pd.DataFrame(columns, index=[f"i{n}" for n in range(len(x))])
+    records = {pd.DataFrame: frame, dict: columns, list: frame[:140_000].to_dict("records")}[kind]
+    job = client.submit_records(line, records)
+    found = job.wait(timeout_s=60)
+    assert list(job.rejected) == [70_001]
+    rows = found.reset_index().to_dict("records") if kind is pd.DataFrame else found
+    assert [row["id"] for row in rows] == [n for n in range(140_000 if kind is list else 150_000) if n != 70_001]
+    assert rows[-1]["prediction"] == pytest.approx(2 * x[rows[-1]["id"]] + 1)
+    if kind is pd.DataFrame:
+        assert found.index[70_001] == "i70002"
+        assert list(found.columns) == ["id", "name", "prediction"]
+
+
 def test_any_celery_application_scores_records_by_message(
     worker: Stack, app: Celery, client: Client, line: str
 ) -> None:

@@ -1,0 +1,88 @@
+"""Records that are too many to be JSON: an object of Parquet in the bucket, and results that are read from there.
+
+Needs pyarrow and pandas in the application.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import TYPE_CHECKING, Any
+
+from storage import keys
+from storage.errors import InvalidRequest, ObjectNotFound, needing
+from storage.objects.base import ObjectStore
+from storage.tables.base import Pinned
+from tasks.dispatch import results
+from tasks.records import read_job
+from tasks.set_aside import note_columns
+from tasks.spec import parse_uri
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tasks.client import Client
+
+_GROUP_ROWS = 131_072
+
+
+def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
+    """Return key, names of the columns, and bytes of the records as Parquet; the index of a DataFrame is no column.
+
+    Raises
+    ------
+    PackageMissing
+        pyarrow or pandas is not installed.
+    InvalidRequest
+        Parquet has no form for a value; names its column.
+    """
+    with needing("scoring more than 8 MiB of records"):
+        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    try:
+        frame = records if isinstance(records, pd.DataFrame) else pd.DataFrame(records)
+        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InvalidRequest(f"the records cannot be written as Parquet: {' '.join(str(error).split())}") from error
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=_GROUP_ROWS, compression="zstd")
+    data = sink.getvalue()
+    return keys.records_bulk(job_id, hashlib.sha256(data).hexdigest()), table.column_names, data
+
+
+def read_parts(client: Client, job_id: str) -> tuple[pa.Table, dict[int, str]]:
+    """Return the results of a job of such records, and why others are not among them, by their number.
+
+    Raises
+    ------
+    InvalidRequest
+        The job is none of such records.
+    """
+    job = read_job(client.buckets.main, job_id)
+    if not keys.is_records_bulk(job_id, parse_uri(job.spec.inputs[0])[1]):
+        folder = keys.output_folder(job.spec.output, job_id)
+        raise InvalidRequest(f"job {job_id} hands no results back: read {folder}part-*.parquet")
+    with needing("reading the results of more than 8 MiB of records"):
+        import pyarrow as pa
+    store, folder = results(client.buckets, job)
+    plan = client.documents(job_id).plan
+    notes = note_columns(dict.fromkeys((*plan.columns.features, *plan.columns.keep)))
+    tables: list[pa.Table] = []
+    rejected: dict[int, str] = {}
+    for number in range(plan.parts):
+        tables.append(_read(store, keys.result_part(folder, number)))
+        try:
+            aside = _read(store, keys.rejected_part(folder, number))
+        except ObjectNotFound:
+            continue
+        rows, messages = (aside[notes[note]].to_pylist() for note in ("row", "message"))
+        rejected |= dict(zip(rows, messages, strict=True))
+    return pa.concat_tables(tables), rejected
+
+
+def _read(store: ObjectStore, key: str) -> pa.Table:
+    from storage.tables.parquet import read_table
+
+    info = store.head(key)
+    return read_table(Pinned(store=store, key=key, size=info.size, etag=info.etag))
