@@ -70,9 +70,10 @@ def settle(
     for item in surveyed:
         if len(item.schema):
             _check(item, names, folders)
-    told = {
-        name: kind for name, kind in (told or {}).items() if any(i.text and name in i.schema.names for i in surveyed)
-    }
+    in_text = {name for item in surveyed if item.text for name in item.schema.names}
+    if unknown := [name for name in told or {} if name not in in_text]:
+        raise MissingColumns(f"types are told for {_listed(unknown)}, and no CSV or JSON Lines of the input has that")
+    told = told or {}
     fields = [
         pa.field(name, _TOLD[told[name]]) if name in told else _field(name, surveyed, folder_types, kept=name in kept)
         for name in names

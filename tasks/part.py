@@ -220,18 +220,26 @@ def _score(engine: Engine, documents: Documents, planned: Part, budget: int) -> 
     goes_on = _watch(engine, job.spec.job_id)
     scored: list[pa.Table] = []
     rejected: list[pa.Table] = []
+    most, count = max(budget, REJECTED_SHOWN), 0
     for piece in planned.slices:
         uri = engine.buckets[piece.bucket].uri(piece.key)
         for rows in engine.read_slice(piece, columns, job.spec.read, BATCH_ROWS):
             goes_on()
             done = score_batch(
                 bundle, rows.batch, features=columns.features, keep=columns.keep, method=job.spec.method,
-                max_rejected=max(budget, REJECTED_SHOWN),
+                max_rejected=most,
             )  # fmt: skip
             if done.table.num_rows:
                 scored.append(_cast(done.table, schema, f"{uri} from row {rows.numbers[0]}"))
             if done.rejected or rows.broken:
                 rejected.append(_rejected(rows, done.rejected, uri))
+                count += rejected[-1].num_rows
+            if count > most:
+                told = [f"row {item.row}: {item.message}" for item in rows.broken[:1]]
+                told += [f"row {rows.numbers[row]}: {why}" for row, why in list(done.rejected.items())[:1]]
+                raise ScoringError(
+                    f"more rows cannot be scored than the {most} that may be rejected; one of them is {uri}, {told[0]}"
+                )
     return (
         pa.concat_tables(scored) if scored else schema.empty_table(),
         pa.concat_tables(rejected, promote_options="permissive") if rejected else pa.table({}),

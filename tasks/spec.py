@@ -178,11 +178,12 @@ class Job:
     def from_json(cls, data: bytes) -> Job:
         """Decode and check, since whoever can write the bucket could have written it."""
         raw = json.loads(data)
-        features = raw["spec"]["features"]
+        given = dict(raw["spec"])
+        if "input" in given:  # as jobs were recorded that had one input alone
+            given |= {"inputs": [given.pop("input")], "read": {}}
+        features = tuple(given["features"]) if given["features"] else None
         spec = JobSpec(
-            **raw["spec"]
-            | {"features": tuple(features) if features else None, "inputs": tuple(raw["spec"]["inputs"])}
-            | {"read": read_options(raw["spec"]["read"])}
+            **given | {"features": features, "inputs": tuple(given["inputs"]), "read": read_options(given["read"])}
         )
         webhook = raw.get("webhook")
         if webhook is not None and not isinstance(webhook, str):

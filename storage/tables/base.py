@@ -11,7 +11,7 @@ from storage.objects.base import ObjectStore
 if TYPE_CHECKING:  # whoever only sends jobs has no pyarrow
     import pyarrow as pa
 
-MAX_RECORD_CHARS = 4_096
+MAX_RECORD_CHARS = 1_024
 """Of a record that cannot be decoded, what is kept to be shown."""
 
 

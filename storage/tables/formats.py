@@ -34,8 +34,11 @@ class Tables:
         self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int, options: ReadOptions
     ) -> Iterator[Rows]:
         """Yield the rows of a span (see `TableFormat.read`)."""
-        for rows in self._of(source, options).read(source, span, schema, batch_rows):
-            yield without_invalid(rows, source.uri)
+        found = self._of(source, options).read(source, span, schema, batch_rows)
+        if is_text(format_of(source.key, options)[0]):
+            yield from found
+        else:
+            yield from (without_invalid(rows, source.uri) for rows in found)
 
     def _of(self, source: Pinned, options: ReadOptions) -> TableFormat:
         kind, compression = format_of(source.key, options)

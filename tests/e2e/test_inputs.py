@@ -304,3 +304,21 @@ def test_numbers_and_lists_are_taken_where_a_text_is_meant(
     job = ended(client, client.submit(line, store.uri("in/forms.csv"), max_rejected=5, keep=["name", "id"]))
     assert job.state == "succeeded"
     assert list(results_of(client, job).columns) == ["name", "id", "prediction"]
+
+
+def test_an_object_that_is_broken_all_through_does_not_fill_memory_with_what_is_broken(
+    worker: Stack, client: Client, store: ObjectStore, line: str
+) -> None:
+    store.put("in/broken.csv", b"id,x\n1,0.5\n" + b"2,oops\n" * 5_000)
+    job = ended(client, client.submit(line, store.uri("in/broken.csv")))
+    assert job.state == "failed"
+    assert "more rows cannot be scored than the 1000 that may be rejected" in job.error
+    assert "s3://scoreline/in/broken.csv, row 1: 'x' is 'oops', which is not a number" in job.error
+
+
+def test_a_type_that_is_told_of_a_column_that_is_not_there_is_named(
+    worker: Stack, client: Client, store: ObjectStore, line: str
+) -> None:
+    store.put("in/told.csv", as_csv(frame(0, 4)))
+    job = ended(client, client.submit(line, store.uri("in/told.csv"), types={"idd": "string"}))
+    assert job.error == "types are told for 'idd', and no CSV or JSON Lines of the input has that"

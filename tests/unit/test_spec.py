@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -48,6 +49,14 @@ def test_the_budget_is_a_count_or_a_percentage() -> None:
     assert budget_rows("7", 1000) == 7
     assert budget_rows("2.5%", 1000) == 25
     assert budget_rows("0.29%", 100_000) == 290
+
+
+def test_a_job_of_the_time_when_there_was_one_input_is_read() -> None:
+    job = Job(spec=SPEC, model=PinnedModel(name="m", version="v", manifest_sha256="d"), submitted="2026-01-01")
+    old = json.loads(job.to_json())
+    old["spec"] = {name: value for name, value in old["spec"].items() if name not in ("inputs", "read", "rejected_of")}
+    old["spec"]["input"] = "s3://data/in/"
+    assert Job.from_json(json.dumps(old).encode()) == job
 
 
 def test_a_job_survives_its_encoding() -> None:
