@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,7 +38,8 @@ def available(surveyed: Sequence[Surveyed]) -> pa.Schema:
     if first is None:
         return pa.schema([])
     folders = types_of(item.file.key for item in surveyed)
-    more = [pa.field(n, folders[n]) for n in values_of(first.file.key) if n not in first.schema.names]
+    own = set(first.schema.names)
+    more = [pa.field(name, folders[name]) for name in values_of(first.file.key) if name not in own]
     return pa.schema([*first.schema, *more])
 
 
@@ -61,30 +62,87 @@ def settle(
     UnreadableInput
         Naming the object and the column that is there twice, or of another type than in the first object.
     """
-    schema = available(surveyed)
-    kept = _kept(keep, schema, features)
+    kept = _kept(keep, available(surveyed), features)
     names = tuple(dict.fromkeys((*features, *kept)))
-    folder_types = types_of(item.file.key for item in surveyed)
     own = {name for item in surveyed for name in item.schema.names}
+    folder_types = types_of(item.file.key for item in surveyed)
     folders = tuple(name for name in names if name in folder_types and name not in own)
+    carried = set(kept)
+    seen = {name: _Seen(name=name, kept=name in carried) for name in names if name not in folders}
     for item in surveyed:
         if len(item.schema):
-            _check(item, names, folders)
-    in_text = {name for item in surveyed if item.text for name in item.schema.names}
-    if unknown := [name for name in told or {} if name not in in_text]:
-        raise MissingColumns(f"types are told for {_listed(unknown)}, and no CSV or JSON Lines of the input has that")
+            _look(item, seen, folders)
     told = told or {}
-    fields = [
-        pa.field(name, _TOLD[told[name]]) if name in told else _field(name, surveyed, folder_types, kept=name in kept)
-        for name in names
-    ]
+    in_text = {name for item in surveyed if item.text for name in item.schema.names} if told else set()
+    if unknown := [name for name in told if name not in in_text]:
+        raise MissingColumns(f"types are told for {_listed(unknown)}, and no CSV or JSON Lines of the input has that")
+    types = {name: folder_types[name] for name in folders} | {
+        name: _TOLD[told[name]] if name in told else found.settled() for name, found in seen.items()
+    }
     for name in features:
-        if is_nested(kind := fields[names.index(name)].type):
-            raise UnreadableInput(f"the feature {name!r} is {kind}: estimators take numbers, texts, times")
+        if is_nested(types[name]):
+            raise UnreadableInput(f"the feature {name!r} is {types[name]}: estimators take numbers, texts, times")
+    mixed = tuple(name for name in features if name in seen and not seen[name].kept and name not in told)
     return Settled(
-        reads=pa.schema(fields), keep=kept, folders=folders,
-        mixed=tuple(n for n in features if n not in kept and n not in told and _is_mixed(n, surveyed)),
+        reads=pa.schema([pa.field(name, types[name]) for name in names]), keep=kept, folders=folders,
+        mixed=tuple(name for name in mixed if seen[name].is_mixed()),
     )  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class _Seen:
+    """What the objects have of a column."""
+
+    name: str
+    kept: bool
+    typed: pa.DataType | None = None
+    """In the first object with types of its own."""
+    typed_in: str = ""
+    texts: dict[pa.DataType, str] = field(default_factory=dict)
+    """Guesses of texts, with an object of each."""
+    mixed: bool = False
+
+    def add(self, item: Surveyed, column: pa.Field) -> None:
+        """Take note of one object."""
+        if item.text:
+            self.texts.setdefault(column.type, item.uri)
+            self.mixed = self.mixed or b"numbers" in (column.metadata or {})
+        elif self.typed is None:
+            self.typed, self.typed_in = column.type, item.uri
+        elif self.kept and column.type != self.typed and _plain(column.type) != _plain(self.typed):
+            raise UnreadableInput(f"{item.uri} has {self.name!r} as {column.type}, {self.typed_in} as {self.typed}")
+
+    def settled(self) -> pa.DataType:
+        """Return what it is read as: its type in tables with types of their own, else what suits all texts."""
+        if self.typed is None:
+            return _merged(list(self.texts), kept=self.kept)
+        if self.texts and _plain(self.typed) not in _TEXT_TYPES:
+            raise UnreadableInput(
+                f"{next(iter(self.texts.values()))} has {self.name!r} as text, {self.typed_in} as {self.typed}, which "
+                "text is not read as"
+            )
+        return _plain(self.typed) if self.texts else self.typed
+
+    def is_mixed(self) -> bool:
+        """Whether it is text in which some values are numbers, or numbers in some objects alone."""
+        numbers = [kind in (pa.int64(), pa.float64()) for kind in self.texts if not pa.types.is_null(kind)]
+        return self.typed is None and (self.mixed or (any(numbers) and not all(numbers)))
+
+
+def _look(item: Surveyed, seen: Mapping[str, _Seen], folders: Sequence[str]) -> None:
+    """Take note of the columns of one object; refuse it where it lacks one, or has it twice."""
+    here = values_of(item.file.key)
+    columns: dict[str, pa.Field] = {}
+    for column in item.schema:
+        if column.name in columns and column.name in seen:
+            raise UnreadableInput(f"{item.uri} has the column {column.name!r} twice")
+        columns[column.name] = column
+    missing = [name for name in seen if name not in columns] + [name for name in folders if name not in here]
+    if missing:
+        has = [*item.schema.names, *(name for name in here if name in folders)]
+        raise MissingColumns(f"{item.uri} lacks {_listed(missing)}; it has {_listed(has)}")
+    for name, found in seen.items():
+        found.add(item, columns[name])
 
 
 def numeric(surveyed: Sequence[Surveyed], manifest: Manifest) -> tuple[str, ...]:
@@ -146,36 +204,9 @@ def _kept(keep: str, schema: pa.Schema, features: Sequence[str]) -> tuple[str, .
     if keep == "none":
         return ()
     if keep == "all":
-        return tuple(dict.fromkeys(f.name for f in schema if f.name not in features and not is_nested(f.type)))
+        scored = set(features)
+        return tuple(dict.fromkeys(f.name for f in schema if f.name not in scored and not is_nested(f.type)))
     return tuple(dict.fromkeys(name.strip() for name in keep.split(",")))
-
-
-def _check(item: Surveyed, names: Sequence[str], folders: Sequence[str]) -> None:
-    has = [*item.schema.names, *(name for name in values_of(item.file.key) if name in folders)]
-    if missing := [name for name in names if name not in has]:
-        raise MissingColumns(f"{item.uri} lacks {_listed(missing)}; it has {_listed(has)}")
-    for name in names:
-        if item.schema.names.count(name) > 1:
-            raise UnreadableInput(f"{item.uri} has the column {name!r} twice")
-
-
-def _field(name: str, surveyed: Sequence[Surveyed], folder_types: Mapping[str, pa.DataType], *, kept: bool) -> pa.Field:
-    """Settle what a column is read as: what it is in tables with types of their own, else what suits all texts."""
-    typed = [(i, i.schema.field(name).type) for i in surveyed if not i.text and name in i.schema.names]
-    texts = [(i, i.schema.field(name).type) for i in surveyed if i.text and name in i.schema.names]
-    if not typed and not texts:
-        return pa.field(name, folder_types[name])
-    if not typed:
-        return pa.field(name, _merged([kind for _, kind in texts], kept=kept))
-    first = typed[0][1]
-    for item, kind in typed:
-        if kept and _plain(kind) != _plain(first):
-            raise UnreadableInput(f"{item.uri} has {name!r} as {kind}, {typed[0][0].uri} as {first}")
-    if texts and _plain(first) not in _TEXT_TYPES:
-        raise UnreadableInput(
-            f"{texts[0][0].uri} has {name!r} as text, {typed[0][0].uri} as {first}, which text is not read as"
-        )
-    return pa.field(name, _plain(first) if texts else first)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -191,12 +222,6 @@ def _merged(kinds: Sequence[pa.DataType], *, kept: bool) -> pa.DataType:
     if found <= {pa.int64(), pa.float64()}:
         return pa.int64() if kept and found == {pa.int64()} else pa.float64()
     return found.pop() if len(found) == 1 else pa.string()
-
-
-def _is_mixed(name: str, surveyed: Sequence[Surveyed]) -> bool:
-    texts = [item.schema.field(name) for item in surveyed if item.text and name in item.schema.names]
-    numbers = [f.type in (pa.int64(), pa.float64()) for f in texts if not pa.types.is_null(f.type)]
-    return any(b"numbers" in (f.metadata or {}) for f in texts) or (any(numbers) and not all(numbers))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -52,7 +52,7 @@ def uri(models: ModelStorageManager, store: ObjectStore) -> str:
         ({"job_id": "active"}, "job id 'active' is not free"),
         ({"model": "../jobs"}, "is not a valid name"),
         ({"model": 7}, "7"),
-        ({"max_rejected": 5}, "max_rejected 5 is not a text"),
+        ({"max_rejected": 5.5}, "max_rejected 5.5 is not a text"),
         ({"features": [1]}, "features [1] are not all texts"),
         ({"part_rows": "many"}, "part_rows 'many' is not a whole number"),
         ({"webhook": "http://169.254.169.254/"}, "is not within ALLOWED_WEBHOOKS"),

@@ -39,7 +39,7 @@ def test_a_dyno_is_told_to_stop_twice(rig: Rig) -> None:
     guard = start(rig, "worker", "beat", SOFT_SHUTDOWN_SECONDS="1")  # this runner waits for 5 s, not for 30
     rig.wait(lambda: time.monotonic() - began > 5, "five seconds")
     app = Celery(broker=rig.environ["REDIS_URL"])
-    (settings,) = app.control.inspect(timeout=2).conf().values()
+    (settings,) = app.control.inspect(timeout=5).conf().values()
     assert settings["worker_concurrency"] == cores
     assert 400 << 10 < settings["worker_max_memory_per_child"] <= psutil.virtual_memory().total >> 10
     job = rig.submit(2 * cores)
