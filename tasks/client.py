@@ -41,7 +41,6 @@ from tasks.records import mark_active, read_job, read_outcome, read_run, seconds
 from tasks.resume import begin_run
 from tasks.settings import EventSettings, QueueSettings
 from tasks.spec import Job, JobSpec, Outcome, Status, parse_uri
-from tasks.webhook import check_target
 
 if TYPE_CHECKING:
     from storage.models.settings import ModelSettings
@@ -471,7 +470,7 @@ class Client:
     def _check(self, spec: JobSpec, webhook: str | None) -> None:
         spec.check()
         if webhook is not None:
-            check_target(webhook, self.events.allowed)
+            self.events.check(webhook)
         for uri in (*spec.inputs, spec.output):
             _ = self.buckets[parse_uri(uri)[0]]
 

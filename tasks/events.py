@@ -55,7 +55,7 @@ def give_up(engine: Engine, job_id: str, error: ScorelineError) -> None:
 
 def _send(client: Client, settings: EventSettings, job: Job, url: str, outcome: Outcome) -> None:
     """Send it; what the job's record names is checked again, since others may have written that."""
-    webhook.check_target(url, settings.allowed)
+    settings.check(url)
     if not settings.secret:
         raise InvalidSettings("WEBHOOK_SECRET is not set for the workers: nothing is sent unsigned")
     ended = datetime.fromisoformat(job.submitted) + timedelta(seconds=outcome.seconds)

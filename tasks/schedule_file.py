@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -16,8 +16,8 @@ from storage.errors import InvalidRequest
 from storage.keys import check_name
 from storage.tables.options import READ_OPTIONS, read_options
 from tasks.schedule import CATCH_UP, OVERLAP, Schedule
+from tasks.settings import EventSettings
 from tasks.spec import JobSpec
-from tasks.webhook import check_target
 
 _TEXT = ("a string", lambda value: isinstance(value, str))
 _FLAG = ("true or false", lambda value: isinstance(value, bool))
@@ -54,13 +54,13 @@ class Parsed:
     faults: tuple[Fault, ...]
 
 
-def parse(text: str, *, webhooks: Sequence[str] | None = None) -> Parsed:
+def parse(text: str, events: EventSettings | None = None) -> Parsed:
     """Read ``schedules.toml``; a fault in one schedule leaves the others usable.
 
     Parameters
     ----------
-    webhooks : sequence of str, optional
-        Addresses that a schedule may name, as `EventSettings.allowed`; by default that is not checked.
+    events : EventSettings, optional
+        Which webhooks a schedule may name; by default that is not checked.
     """
     try:
         tables = tomllib.loads(text)
@@ -75,7 +75,7 @@ def parse(text: str, *, webhooks: Sequence[str] | None = None) -> Parsed:
             continue
         wrong = [
             Fault(line=_line(text, name, key), message=message, schedule=name)
-            for key, message in _check(name, table, webhooks)
+            for key, message in _check(name, table, events)
         ]
         faults += wrong
         if not wrong:
@@ -115,7 +115,7 @@ def spec_of(schedule: Schedule, slot: datetime, output: str) -> JobSpec:
     )
 
 
-def _check(name: str, table: Mapping[str, Any], webhooks: Sequence[str] | None) -> list[tuple[str, str]]:
+def _check(name: str, table: Mapping[str, Any], events: EventSettings | None) -> list[tuple[str, str]]:
     """Return key and message of every fault of one table."""
     faults: list[tuple[str, str]] = []
     known = {item.name for item in fields(Schedule)} - {"name"}
@@ -135,9 +135,9 @@ def _check(name: str, table: Mapping[str, Any], webhooks: Sequence[str] | None) 
         else:
             sound[key] = table[key]
     faults += _check_together(sound)
-    if webhooks is not None and "webhook" in sound:
+    if events is not None and "webhook" in sound:
         try:
-            check_target(sound["webhook"], webhooks)
+            events.check(sound["webhook"])
         except InvalidRequest as error:
             faults.append(("webhook", str(error)))
     return sorted(faults, key=lambda fault: list(table).index(fault[0]) if fault[0] in table else -1)

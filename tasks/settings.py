@@ -57,7 +57,7 @@ class EventSettings:
     url: str | None = None
     """Who is told of a job that does not say."""
     allowed: tuple[str, ...] = ()
-    """Addresses that a job may name, or what they begin with."""
+    """Addresses that a job may name besides `url`, or what they begin with."""
     secret: str = field(default="", repr=False)
     """What workers sign with."""
 
@@ -78,7 +78,11 @@ class EventSettings:
             except ValueError as error:
                 env.faults.append(f"WEBHOOK_SECRET {error}")
         env.finish()
-        return cls(url=url or None, allowed=(*listed, url) if url else tuple(listed), secret=secret)
+        return cls(url=url or None, allowed=tuple(listed), secret=secret)
+
+    def check(self, webhook: str) -> str:
+        """Return an address where a job may name it, else raise `InvalidRequest`."""
+        return check_target(webhook, self.allowed, self.url)
 
 
 @dataclass(frozen=True, kw_only=True)

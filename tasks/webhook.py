@@ -43,10 +43,16 @@ def event_of(status: Status, run: int, ended: datetime) -> Event:
     return Event(id=f"{status.job_id}.{run}", body=json.dumps(body, sort_keys=True, ensure_ascii=False).encode())
 
 
-def check_target(url: str, allowed: Iterable[str]) -> str:
+def check_target(url: str, allowed: Iterable[str], also: str | None = None) -> str:
     """Return an address where it begins with one that is allowed, else raise `InvalidRequest`.
 
-    Scheme, host and port have to be equal, and the path may only go on below the allowed one.
+    Scheme, host and port have to be equal, and the path may only go on below the allowed one. A refusal names what was
+    asked for and what is allowed, without users and queries.
+
+    Parameters
+    ----------
+    also : str, optional
+        One more that is allowed, and not named: its path may be a secret that whoever asks does not have.
 
     >>> check_target("https://example.org/hooks/scoreline", ["https://example.org/hooks"])
     'https://example.org/hooks/scoreline'
@@ -56,12 +62,14 @@ def check_target(url: str, allowed: Iterable[str]) -> str:
     try:
         wanted = _parts(url)
     except ValueError as error:
-        raise InvalidRequest(f"webhook {address(url)!r} is no address of a webhook: {error}") from None
-    for other in allowed:
+        raise InvalidRequest(f"webhook {_shown(url)!r} is no address of a webhook: {error}") from None
+    named = tuple(allowed)
+    for other in (*named, also) if also else named:
         place, path = _parts(other)
         if wanted[0] == place and (wanted[1] + "/").startswith(path.rstrip("/") + "/"):
             return url
-    raise InvalidRequest(f"webhook {address(url)!r} is not within ALLOWED_WEBHOOKS")
+    known = f"which allows {', '.join(map(_shown, named))}" if named else "which is not set"
+    raise InvalidRequest(f"webhook {_shown(url)!r} is not within ALLOWED_WEBHOOKS, {known}")
 
 
 def address(url: str) -> str:
@@ -75,6 +83,21 @@ def address(url: str) -> str:
     except ValueError:
         return "(malformed)"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _shown(url: str) -> str:
+    """Scheme, host and path of an address, for whoever wrote it; what has no host may begin with a password.
+
+    >>> _shown("https://user:hush@example.org/hooks?key=hush"), _shown("example.org/hooks"), _shown("user:hush@host")
+    ('https://example.org/hooks', 'example.org/hooks', '(malformed)')
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(malformed)"
+    if parts.netloc:
+        return address(url) + parts.path
+    return "(malformed)" if "@" in url else url.partition("?")[0].partition("#")[0]
 
 
 def sign(secret: str, event_id: str, timestamp: int, body: bytes) -> str:

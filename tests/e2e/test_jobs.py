@@ -23,7 +23,7 @@ import sklearn
 from sklearn.linear_model import LinearRegression
 
 from storage import keys
-from storage.errors import BucketNotAllowed, JobConflict, JobNotFound
+from storage.errors import BucketNotAllowed, InvalidRequest, JobConflict, JobNotFound
 from storage.models.manager import ModelStorageManager
 from storage.objects.base import ObjectStore
 from tasks.client import Client
@@ -224,6 +224,18 @@ def test_other_buckets_are_refused(client: Client, models: ModelStorageManager, 
     models.publish("boxed", trained[1])
     with pytest.raises(BucketNotAllowed, match="elsewhere"):
         client.submit("boxed", "s3://elsewhere/in/")
+
+
+def test_results_that_would_be_the_next_input_are_refused_before_anything_is_written(
+    client: Client, store: ObjectStore
+) -> None:
+    before = [info.key for info in store.list("jobs/")]
+    for submit in (client.submit, client.preflight):
+        with pytest.raises(
+            InvalidRequest, match="output 's3://scoreline/in/out/' lies within input 's3://scoreline/in/'"
+        ):
+            submit("m", ["s3://scoreline/other.parquet", "s3://scoreline/in/"], output="s3://scoreline/in/out/")
+    assert [info.key for info in store.list("jobs/")] == before
 
 
 def test_an_unknown_job_is_named(client: Client) -> None:

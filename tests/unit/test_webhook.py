@@ -52,8 +52,21 @@ def test_anything_else_is_refused(url: str) -> None:
 
 def test_a_refusal_names_no_secret_of_the_address() -> None:
     with pytest.raises(InvalidRequest) as refused:
-        check_target("https://user:hush@elsewhere.example/hush?hush", ALLOWED)
+        check_target("https://user:hush@elsewhere.example/services?hush", ALLOWED)
     assert "hush" not in str(refused.value)
+
+
+def test_a_refusal_names_the_whole_path_and_what_is_allowed_but_nobody_who_is_told_by_default() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_target(
+            "https://hooks.example.org/other/x", [*ALLOWED, "https://a.example/b?hush"], "https://c.example/hush"
+        )
+    assert str(refused.value) == (
+        "webhook 'https://hooks.example.org/other/x' is not within ALLOWED_WEBHOOKS, which allows "
+        "https://hooks.example.org/scoreline, http://10.0.0.7:8080/, https://a.example/b"
+    )
+    with pytest.raises(InvalidRequest, match="ALLOWED_WEBHOOKS, which is not set"):
+        check_target("https://hooks.example.org/other/x", [])
 
 
 @pytest.mark.parametrize("secret", ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a key as it is, of 32 characters"])
@@ -84,5 +97,5 @@ def test_every_wrong_setting_is_named_and_no_secret_shown() -> None:
     with pytest.raises(InvalidSettings, match="WEBHOOK_SECRET is shorter than 16 bytes"):
         EventSettings.from_env({"WEBHOOK_SECRET": "short"})
     settings = EventSettings.from_env({"WEBHOOK_URL": "https://a.example/x", "WEBHOOK_SECRET": "a-secret-of-20-chars"})
-    assert settings.allowed == ("https://a.example/x",)
+    assert settings.check("https://a.example/x/y") == "https://a.example/x/y"
     assert "a-secret" not in repr(settings)

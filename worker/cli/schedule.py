@@ -72,9 +72,12 @@ def list_(as_json: bool) -> None:
 @schedule.command()
 @click.argument("file", type=click.File(), required=False)
 def check(file: Any) -> None:
-    """Read schedules.toml (or FILE) and name every fault with its line."""
+    """Read schedules.toml (or FILE) and name every fault with its line.
+
+    A webhook is held against ALLOWED_WEBHOOKS of this environment, which should be the workers'.
+    """
     where, text = (file.name, file.read()) if file else _scheduler().source()
-    parsed = parse(text, webhooks=EventSettings.from_env(os.environ).allowed)
+    parsed = parse(text, EventSettings.from_env(os.environ))
     for fault in parsed.faults:
         click.echo(f"{where}: {fault}", err=True)
     now = datetime.now(UTC)

@@ -24,7 +24,7 @@ def settings(setup: Setup) -> Iterator[Finding]:
             faults.append(str(fault).removeprefix("invalid settings: "))
     if faults:
         yield error("; ".join(faults), "mend these variables: README.md says what each means")
-    elif setup.events.allowed and not setup.events.secret:
+    elif (setup.events.allowed or setup.events.url) and not setup.events.secret:
         yield warning(
             "WEBHOOK_SECRET is not set: no webhook is sent unsigned",
             "set it for the workers: whsec_ and 32 random bytes in base64 (openssl rand -base64 32)",
