@@ -14,6 +14,8 @@ from storage.errors import InvalidRequest
 from storage.settings import Environment
 from tasks.webhook import check_secret, check_target
 
+DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+
 
 @dataclass(frozen=True, kw_only=True)
 class QueueSettings:
@@ -26,12 +28,15 @@ class QueueSettings:
     broker_tls: Mapping[str, Any] = field(default_factory=dict)
     patience_s: float = 120.0
     """Seconds after which a part that was dispatched and not started is dispatched again."""
+    assumed: bool = False
+    """Whether nobody said where Redis is, so that it is looked for at `DEFAULT_REDIS_URL`."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> QueueSettings:
         """Read the settings; raises `InvalidSettings` naming every fault at once."""
         env = Environment(environ)
-        redis_url = env.text("REDIS_TLS_URL", "REDIS_URL", default="redis://127.0.0.1:6379/0")
+        told = env.text("REDIS_TLS_URL", "REDIS_URL")
+        redis_url = told or DEFAULT_REDIS_URL
         if not redis_url.startswith(("redis://", "rediss://")):
             env.faults.append("REDIS_URL is not a redis:// or rediss:// address")
         patience_s = env.number("PART_PATIENCE_SECONDS", 120, minimum=1)
@@ -46,7 +51,7 @@ class QueueSettings:
         env.finish()
         return cls(
             redis_url=redis_url, broker_url=broker_url, redis_tls=redis_tls, broker_tls=broker_tls,
-            patience_s=patience_s,
+            patience_s=patience_s, assumed=not told,
         )  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from billiard.process import current_process
 from celery import Celery
 from celery.signals import celeryd_after_setup, worker_init, worker_ready
 
-from storage.errors import ScorelineError, describe
+from storage import keys
+from storage.errors import ScorelineError, StoreError, describe
 from storage.ledger.redis_ledger import RedisLedger, address
 from storage.models.bundle import Bundle
 from storage.models.manager import ModelStorageManager
@@ -27,7 +28,7 @@ from tasks.client import Client
 from tasks.engine import Engine
 from tasks.queue import Queue, send_message
 from tasks.scheduler import Scheduler
-from tasks.settings import EventSettings, QueueSettings, ScheduleSettings
+from tasks.settings import DEFAULT_REDIS_URL, EventSettings, QueueSettings, ScheduleSettings
 from worker import memory, telemetry
 from worker.board import Board
 from worker.cache import ModelCache
@@ -35,6 +36,10 @@ from worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
 
 log = logging.getLogger(__name__)
 
+_OF_BUCKET = (
+    "see that R2_BUCKET is the name of a bucket that exists in this account, and that the token may read and write it: "
+    "scoreline doctor --only bucket"
+)
 _SLOTS = 256
 _ORDERS_POLL_S = 0.5
 
@@ -49,6 +54,8 @@ class _Process:
     client: Client | None = None
     scheduler: Scheduler | None = None
     sizing: memory.Sizing | None = None
+    fault: StoreError | None = None
+    """Why the models in the bucket could not be measured."""
     preloaded: list[Bundle] = field(default_factory=list)
 
 
@@ -64,7 +71,7 @@ def connect(app: Celery) -> None:
         _count_preloaded()
 
     worker_init.connect(_make_board, weak=False)
-    celeryd_after_setup.connect(_tell_size, weak=False)
+    celeryd_after_setup.connect(_tell_settled, weak=False)
     telemetry.connect()
     celeryd_after_setup.connect(_preload, weak=False)
     worker_ready.connect(look_after_jobs, weak=False)
@@ -75,7 +82,12 @@ def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
     settings = WorkerSettings.from_env(os.environ)
     storage, models = StorageSettings.from_env(os.environ), ModelSettings.from_env(os.environ)
     store = Buckets(storage, patient=False).main
-    preloaded, largest = memory.measured(ModelRegistry(store, verify_keys=models.verify_keys), settings.preload)
+    preloaded = largest = 0
+    try:
+        next(store.list(keys.MODELS), None)  # whether there is such a bucket: models that are named do not tell
+        preloaded, largest = memory.measured(ModelRegistry(store, verify_keys=models.verify_keys), settings.preload)
+    except StoreError as error:
+        _process.fault = error
     asked = options.get("concurrency")
     if not isinstance(asked, int) or asked < 1:  # "auto", of which Celery makes a number by the cores alone
         asked = None
@@ -88,8 +100,15 @@ def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
     _process.sizing = sizing
 
 
-def _tell_size(**_: Any) -> None:
-    """Log what was settled before there was a log."""
+def _tell_settled(**_: Any) -> None:
+    """Log what was settled, and what was found wrong, before there was a log."""
+    if QueueSettings.from_env(os.environ).assumed:
+        log.warning("settings.assumed", extra={"variable": "REDIS_URL", "used": DEFAULT_REDIS_URL})
+    if (fault := _process.fault) is not None and fault.transient:
+        log.warning("models.unmeasured", extra={"error": describe(fault)})
+    elif fault is not None:
+        bucket = StorageSettings.from_env(os.environ).bucket_name
+        log.error("bucket.unusable", extra={"bucket": bucket, "error": describe(fault), "remedy": _OF_BUCKET})
     if (sizing := _process.sizing) is not None:
         log.info(
             "worker.sized",

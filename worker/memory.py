@@ -7,18 +7,15 @@ its limit is, what a process takes, and what the models that it will load were m
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.errors import ScorelineError, describe
+from storage.errors import ScorelineError
 from storage.models.registry import ModelRegistry
 from worker.settings import DEFAULT_CACHE_BYTES
-
-log = logging.getLogger(__name__)
 
 MIB = 1 << 20
 SHARED_BYTES = 230 * MIB
@@ -92,6 +89,11 @@ def measured(registry: ModelRegistry, preload: Sequence[str]) -> tuple[int, int]
 
     Where none is named to be preloaded, that is the largest of the newest versions in the bucket. A model that cannot
     be asked for counts nothing: whoever loads it says why.
+
+    Raises
+    ------
+    StoreError
+        The bucket cannot be listed: there is none, it is not ours, or it is away.
     """
 
     def ask(ref: str) -> int:
@@ -102,12 +104,7 @@ def measured(registry: ModelRegistry, preload: Sequence[str]) -> tuple[int, int]
     with ThreadPoolExecutor(8, thread_name_prefix="manifest") as pool:
         if preload:
             return sum(pool.map(ask, preload)), 0
-        try:
-            names = registry.names()
-        except ScorelineError as error:
-            log.warning("models.unmeasured", extra={"error": describe(error)})
-            return 0, 0
-        return 0, max(pool.map(ask, names[:_MODELS_LOOKED_AT]), default=0)
+        return 0, max(pool.map(ask, registry.names()[:_MODELS_LOOKED_AT]), default=0)
 
 
 def limit_bytes(root: Path = Path("/")) -> int:

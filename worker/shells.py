@@ -69,6 +69,12 @@ def _check_options(options: Iterable[str], known: Iterable[str]) -> None:
         raise InvalidRequest(f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}")
 
 
+def _check_given(**needed: Any) -> None:
+    """Name what a message lacks; raises `InvalidRequest`."""
+    if missing := [name for name, value in needed.items() if value is None]:
+        raise InvalidRequest(f"the message lacks {' and '.join(missing)}: send kwargs with {' and '.join(needed)}")
+
+
 @contextlib.contextmanager
 def _until_told(task: Task[Any, Any], job_id: str) -> Iterator[None]:
     """Try transient errors again for a while, and unknown ones a few times; then the job fails with the reason."""
@@ -105,13 +111,14 @@ def _again(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseExcept
 @app.task(
     name="scoreline.submit", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S, ignore_result=False
 )
-def submit(self: Task[Any, Any], /, model: str, input: str, **options: Any) -> dict[str, Any]:
+def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **options: Any) -> dict[str, Any]:
     """Submit a job on behalf of an application that has nothing of ours installed; the answer is its status.
 
     The message's id is the job's, where none is given: delivered twice or tried again, it is one job.
     """
     options["job_id"] = options.get("job_id") or self.request.id
     try:
+        _check_given(model=model, input=input)
         _check_options(options, _SUBMIT_OPTIONS)
         return lifecycle.client(app).submit(model, input, **options).to_dict()
     except ScorelineError as error:
@@ -125,7 +132,7 @@ def submit(self: Task[Any, Any], /, model: str, input: str, **options: Any) -> d
     name="scoreline.score_records", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S,
     ignore_result=False, resultrepr_maxsize=1,  # Celery logs the answer, and rows are not for logs
 )  # fmt: skip
-def score_records(self: Task[Any, Any], /, model: str, records: Any, **options: Any) -> dict[str, Any]:
+def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = None, **options: Any) -> dict[str, Any]:
     """Score the records in a message of an application that has nothing of ours installed; the answer has the results.
 
     As with `submit`, the message's id is the job's.
@@ -134,6 +141,7 @@ def score_records(self: Task[Any, Any], /, model: str, records: Any, **options: 
     options["job_id"] = job_id
     engine, client = lifecycle.engine(app), lifecycle.client(app)
     try:
+        _check_given(model=model, records=records)
         _check_options(options, _RECORDS_OPTIONS)
         record_jobs.check_message(records)
         record_jobs.accept_records(client, model, records, **options)
@@ -171,8 +179,9 @@ def _rebuilt(engine: Engine, job_id: str) -> Iterator[None]:
 
 
 @app.task(name="scoreline.status", ignore_result=False)
-def status(job_id: str) -> dict[str, Any]:
+def status(job_id: Any = None) -> dict[str, Any]:
     """Answer an application that has nothing of ours installed how far its job is."""
+    _check_given(job_id=job_id)
     return lifecycle.client(app).status(job_id).to_dict()
 
 

@@ -270,6 +270,7 @@ def test_a_user_publishes_submits_and_looks(worker: Stack, cli: Cli, put_table: 
         (("models", "list"), {"R2_ENDPOINT_URL": "http://127.0.0.1:9"}, 1, "127.0.0.1:9"),
         (("models", "list"), {"R2_BUCKET": ""}, 2, "R2_BUCKET is not set"),
         (("status", "nobody"), {}, 2, "no job 'nobody'"),
+        (("watch", "nobody"), {}, 2, "no job 'nobody'"),
     ],
 )
 def test_bad_input_is_one_line_within_ten_seconds(

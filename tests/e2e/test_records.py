@@ -174,7 +174,12 @@ def test_any_celery_application_scores_records_by_message(
         "bucket 'theirs' is not in ALLOWED_BUCKETS": send(model=line, records=rows, output="s3://theirs/out/"),
         "mixes types": send(model=line, records=[{"x": 1}, {"x": "a"}]),
         "no model 'nobody'": send(model="nobody", records=[{"x": 1}]),
-        "not a value of type NoneType": send(model=line, records=None),
+        "the message lacks records: send kwargs with model and records": send(model=line, records=None),
+        "the message lacks model and records": send(max_rejected="1%"),
+        "the message lacks input: send kwargs with model and input": app.send_task(
+            "scoreline.submit", kwargs={"model": line}, queue="scoreline"
+        ),
+        "the message lacks job_id": app.send_task("scoreline.status", queue="scoreline.clock"),
     }
     # Then the answer has the results, and the message's id is the job's
     told = sent.get(timeout=30)

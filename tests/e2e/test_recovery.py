@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,10 @@ from sklearn.linear_model import LinearRegression
 from storage.models.manager import ModelStorageManager
 from storage.objects.base import ObjectStore
 from tasks.client import Client
-from tests.conftest import SCORELINE
+from tasks.spec import Status
 from tests.faults.estimators import Paced
+from worker.cli.jobs import follow_job
+from worker.cli.silence import Silence
 from worker.dev.stack import Stack
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -44,9 +47,11 @@ def test_a_user_cancels_a_job_and_resumes_it(worker: Stack, cli: Cli, slow: str)
     assert [cli(command, job).returncode for command in ("watch", "status")] == [4, 4]
     again = cli("cancel", job)
     assert again.stderr.strip() == f"{job} has ended before: there is nothing to cancel"
-    resumed = cli("resume", job, "--watch")
+    resumed = cli("resume", job)
+    assert re.search(r": resumed, (\d+ of 20 parts were done|it had no plan yet); a worker looks", resumed.stderr)
+    assert not re.search("parts +0 of 0|of 0$", resumed.stdout, re.MULTILINE)
+    resumed = cli("watch", job)
     assert resumed.returncode == 0, resumed.stderr
-    assert f"{job}: resumed, " in resumed.stderr
     assert "2,000 scored, 0 rejected, of 2,000" in resumed.stdout
     assert f"{job} " in cli("jobs").stdout  # whole, to be copied, though nobody looks at a terminal
     assert job in {item["job_id"] for item in json.loads(cli("jobs", "--json").stdout)}
@@ -166,18 +171,51 @@ def test_the_budget_alone_decides_how_many_rows_may_be_rejected(
     assert failed.returncode == 1
     assert "more rows cannot be scored than the 4999 that may be rejected; the first is row 0" in failed.stdout
     assert "Input X contains NaN.\n" in failed.stdout  # and none of the advice that follows
+    assert "scoreline resume quarter --max-rejected N|P%" in failed.stdout
     # Then with a budget that allows for them the same job ends
     done = cli("resume", "quarter", "--max-rejected", "25%", "--watch")
     assert done.returncode == 3, done.stdout
     assert "15,000 scored, 5,000 rejected, of 20,000" in done.stdout
+    shown = cli("status", "quarter").stdout
+    assert "scoreline rejected quarter says why" in shown
+    assert "/job_id=quarter/_rejected/" in shown
+    assert "hint" not in cli("status", "quarter", "--json").stdout
 
 
-def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [SCORELINE, "dev", "--workers", "0", "--", "nosuchcommand"], cwd=tmp_path, capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr.strip()) == (
-        127,
-        "error: cannot run 'nosuchcommand': No such file or directory",
-    )
+def test_whoever_watches_a_job_that_nobody_works_on_is_told_so_once(
+    own: Stack, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Given a job and no worker
+    client = Client.from_env(own.environ)
+    ModelStorageManager.from_env(own.environ).publish("idle", LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0]))
+    job = client.submit("idle", "s3://scoreline/in/").job_id
+    said = ""
+
+    def is_told() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return "no worker has answered" in said
+
+    # When somebody watches it
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(follow_job, client, job, 0.5)
+        own.wait("the hint", is_told)
+        time.sleep(1)  # in which it could be said again
+        client.cancel(job)
+        assert watching.result(timeout=20) == 4
+    # Then that is said, once
+    said += capfd.readouterr().err
+    assert said.count("no worker has answered for 0.5 s: is one running? Start one with `celery -A worker worker`") == 1
+
+
+def test_nothing_is_said_of_workers_that_answer(worker: Stack, client: Client) -> None:
+    answers: list[list[str]] = []
+
+    def ask(_: float) -> list[str]:
+        answers.append(client.queue.workers(timeout_s=0.5))
+        return answers[-1]
+
+    silence, job = Silence(ask, after_s=0), Status(job_id="j", state="submitted", model="m", output="s3://data/")
+    worker.wait("an answer", lambda: silence.hint(job) is not None or bool(answers))
+    assert answers[0] != []
+    assert silence.hint(job) is None

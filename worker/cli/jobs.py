@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from itertools import chain
 
 import click
 from rich.console import Console
@@ -14,7 +15,10 @@ from rich.text import Text
 
 from tasks.client import Client
 from tasks.spec import Status
+from worker.cli.silence import SILENT_S, Silence
 
+_OVER_BUDGET = ("rows were rejected, allowed are", "that may be rejected")
+"""What the error of a job says that rejected more rows than it may."""
 EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4}
 
 
@@ -77,7 +81,8 @@ def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None
         return
     before = client.status(job)
     now = client.resume(job, max_rejected=max_rejected)
-    click.echo(f"{job}: resumed, {before.parts_done} of {before.parts} parts are done", err=True)
+    had = f"{before.parts_done} of {before.parts} parts were done" if before.parts else "it had no plan yet"
+    click.echo(f"{job}: resumed, {had}; a worker looks at the plan again", err=True)
     if follow:
         sys.exit(follow_job(client, job))
     _show(now)
@@ -114,10 +119,14 @@ def jobs(as_json: bool) -> None:
     console().print(table)
 
 
-def follow_job(client: Client, job_id: str) -> int:
-    """Draw progress to the end; returns the exit code."""
+def follow_job(client: Client, job_id: str, silent_s: float = SILENT_S) -> int:
+    """Draw progress to the end; returns the exit code.
+
+    Where there is none for `silent_s` seconds, and no worker answers, that is said.
+    """
+    silence = Silence(lambda timeout_s: client.queue.workers(timeout_s=timeout_s), silent_s)
     try:
-        last = _draw(client.watch(job_id))
+        last = _draw(client.watch(job_id), silence)
     except KeyboardInterrupt:
         click.echo(f"{job_id} goes on: scoreline watch {job_id}, or scoreline cancel {job_id}", err=True)
         return 130
@@ -138,7 +147,8 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f} rows/s")
 
 
-def _draw(updates: Iterator[Status]) -> Status:
+def _draw(updates: Iterator[Status], silence: Silence) -> Status:
+    first = next(updates)  # before there is a bar: the job may not exist
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -148,7 +158,9 @@ def _draw(updates: Iterator[Status]) -> Status:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("submitted", total=0)
-        for now in updates:
+        for now in chain([first], updates):
+            if hint := silence.hint(now):
+                progress.console.print(hint, soft_wrap=True, markup=False, highlight=False)
             progress.update(bar, description=now.state, total=now.total_rows, completed=now.rows + now.rejected)
     return now
 
@@ -156,8 +168,27 @@ def _draw(updates: Iterator[Status]) -> Status:
 def _show(job: Status) -> None:
     click.echo(f"{job.job_id}: {job.state} after {job.seconds:.1f} s")
     click.echo(f"  model    {job.model}")
-    click.echo(f"  parts    {job.parts_done} of {job.parts}")
-    click.echo(f"  rows     {job.rows:,} scored, {job.rejected:,} rejected, of {job.total_rows:,}")
+    if job.state == "submitted":
+        click.echo("  parts    not known until a worker has looked at the plan")
+    else:
+        click.echo(f"  parts    {job.parts_done} of {job.parts}")
+        click.echo(f"  rows     {job.rows:,} scored, {job.rejected:,} rejected, of {job.total_rows:,}")
     click.echo(f"  results  {job.output}")
     if job.error:
         click.echo(f"  error    {job.error}")
+    for hint in _hints(job):
+        click.echo(f"  hint     {hint}")
+
+
+def _hints(job: Status) -> Iterator[str]:
+    """Say what can be done about rows that were rejected, or a job that failed."""
+    if job.state not in ("failed", "partial"):
+        return
+    if job.rejected:
+        yield f"scoreline rejected {job.job_id} says why rows were rejected; they are in {job.output}_rejected/"
+    if any(words in job.error for words in _OVER_BUDGET):
+        yield f"scoreline resume {job.job_id} --max-rejected N|P% goes on and allows more"
+    elif job.state == "failed":
+        yield f"scoreline resume {job.job_id} scores what is missing, once the cause is mended"
+    else:
+        yield f"scoreline resume {job.job_id} --rejected scores them again, once the cause is mended"

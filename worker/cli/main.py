@@ -9,7 +9,16 @@ import sys
 
 import click
 
-from storage.errors import InvalidRequest, InvalidSettings, ScorelineError, describe
+from storage.errors import (
+    InvalidRequest,
+    InvalidSettings,
+    LedgerUnavailable,
+    QueueUnavailable,
+    ScorelineError,
+    describe,
+)
+from storage.ledger.redis_ledger import address
+from tasks.settings import DEFAULT_REDIS_URL, QueueSettings
 from worker import logs
 from worker.cli import dev, doctor, jobs, metrics, models, rejected, schedule, submit, workers
 from worker.release import version
@@ -65,5 +74,13 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except ScorelineError as error:
-        click.echo(f"error: {describe(error)}", err=True)
+        click.echo(f"error: {describe(error)}{_assumed(error)}", err=True)
         sys.exit(2 if isinstance(error, (InvalidRequest, InvalidSettings)) else 1)
+
+
+def _assumed(error: ScorelineError) -> str:
+    """Say where an address comes from that nobody set, where nothing answers there."""
+    nothing_there = isinstance(error, LedgerUnavailable | QueueUnavailable) and address(DEFAULT_REDIS_URL) in str(error)
+    if nothing_there and QueueSettings.from_env(os.environ).assumed:
+        return f" (REDIS_URL is not set, so {DEFAULT_REDIS_URL} was tried)"
+    return ""
