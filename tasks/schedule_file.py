@@ -131,7 +131,7 @@ def _check(name: str, table: Mapping[str, Any], events: EventSettings | None) ->
     for key in known & table.keys():
         found = _fault(key, table[key])
         if found:
-            faults.append((key, f"{key} = {table[key]!r} {found}"))
+            faults.append((key, f"{key} = {table[key]!r}{'' if found.startswith(':') else ' '}{found}"))
         else:
             sound[key] = table[key]
     faults += _check_together(sound)

@@ -110,7 +110,8 @@ def test_whoever_is_to_be_told_is_told_of_each_end_and_nobody_else(own: Stack, r
 
     assert notice(gone).error.endswith("answered 410")
     assert notice(moved).error.endswith("answered 307")
-    assert notice(foreign).error == f"webhook {receiver.url!r} is not within ALLOWED_WEBHOOKS"
+    refused = f"webhook {receiver.url + '/theirs'!r} is not within ALLOWED_WEBHOOKS, which allows {receiver.url}/ours/"
+    assert notice(foreign).error == refused
     assert notice(failed).delivered
     (told,) = receiver.told("/ours/failed")
     assert (told["id"], told["type"]) == (f"{failed}.1", "job.failed")
