@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.errors import UnreadableInput
@@ -16,7 +18,12 @@ from storage.tables.ranged import RangedFile
 
 COMPRESSION = "zstd"
 GROUP_ROWS = 131_072
-"""Rows of a row group of results: engines skip groups, and pages of some 20,000 rows in them, by their statistics."""
+"""Rows of a row group of what is written: engines share out row groups, and want some 100,000 rows in one
+(https://duckdb.org/docs/stable/guides/performance/file_formats). A part of ordinary size is one."""
+_SAMPLE_ROWS = 8_192
+_REPEATS = 4
+"""A column is written with a dictionary where its first rows hold each value so often, on average. For others it costs:
+131,072 rows of ids, names and scores take a fifth less without, and a quarter of the time."""
 MAX_SPAN_ROWS = 524_288
 MAX_SPAN_BYTES = 256 << 20
 """Row groups beyond these are read in several spans, so that a worker's memory does not grow with them. Each has to
@@ -129,7 +136,9 @@ def _between(batches: Iterator[pa.RecordBatch], row: int, start: int, stop: int)
 
 
 def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | None = None) -> bytes:
-    """Encode a table; the same table and metadata give the same bytes.
+    """Encode a table in the order of its rows; the same table and metadata give the same bytes.
+
+    Statistics of row groups and of pages of 20,000 rows let a reader pass over what it does not look for.
 
     Parameters
     ----------
@@ -142,11 +151,42 @@ def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | Non
     """
     sink = pa.BufferOutputStream()
     described = table.replace_schema_metadata(dict(metadata))
-    pq.write_table(
-        described, sink, compression=COMPRESSION, row_group_size=group_rows or GROUP_ROWS, write_page_index=True,
-        write_page_checksum=True,
-    )  # fmt: skip
+    with writer(sink, described.schema, repeated(table)) as out:
+        out.write_table(described, row_group_size=group_rows or GROUP_ROWS)
     return bytes(sink.getvalue())
+
+
+def writer(sink: Any, schema: pa.Schema, dictionaries: Sequence[str]) -> pq.ParquetWriter:
+    """Open a file to be written by row groups, all of them as `write` writes its own.
+
+    Parameters
+    ----------
+    sink : file or pyarrow.NativeFile
+        Where the bytes go.
+    schema : pyarrow.Schema
+        Its metadata goes into the footer.
+    dictionaries : sequence of str
+        Columns to write with a dictionary, as `repeated` names them.
+    """
+    return pq.ParquetWriter(
+        sink, schema, compression=COMPRESSION, use_dictionary=list(dictionaries) or False, write_statistics=True,
+        write_page_index=True, write_page_checksum=True,
+    )  # fmt: skip
+
+
+def repeated(table: pa.Table) -> list[str]:
+    """Name the columns whose first rows hold few values again and again."""
+    sample = table.slice(0, _SAMPLE_ROWS)
+    return [name for name in sample.column_names if _repeats(sample.column(name))]
+
+
+def _repeats(column: pa.ChunkedArray) -> bool:
+    if pa.types.is_dictionary(column.type):
+        return True
+    try:
+        return bool(_REPEATS * pc.count_distinct(column).as_py() <= len(column))
+    except pa.ArrowNotImplementedError:  # lists, structs and the like
+        return False
 
 
 def read_table(source: Pinned) -> pa.Table:

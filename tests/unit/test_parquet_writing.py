@@ -1,0 +1,69 @@
+"""Parquet as engines like it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage.tables import parquet
+
+
+@pytest.fixture(scope="module")
+def results() -> pa.Table:
+    """What a job writes, of every kind, in the order of its ids."""
+    rows = parquet.GROUP_ROWS + 70_000
+    return pa.table(
+        {
+            "id": np.arange(rows), "name": [f"customer {row}" for row in range(rows)],
+            "a.b": np.arange(rows) % 3, "country": ["de", "fr"] * (rows // 2),
+            "nothing": pa.nulls(rows), "list": [[1, 2]] * rows, "price": pa.array([Decimal("1.50")] * rows),
+            "proba": np.random.default_rng(0).random(rows),
+        }
+    )  # fmt: skip
+
+
+def test_the_same_rows_are_the_same_bytes_and_come_back_in_order(results: pa.Table) -> None:
+    data = parquet.write(results, {"scoreline.job_id": "j"})
+    assert parquet.write(results, {"scoreline.job_id": "j"}) == data
+    read = pq.read_table(pa.BufferReader(data))
+    assert read.equals(results)
+    assert read.schema.metadata == {b"scoreline.job_id": b"j"}
+
+
+def test_row_groups_and_pages_say_what_is_in_them(results: pa.Table) -> None:
+    metadata = pq.read_metadata(pa.BufferReader(parquet.write(results, {})))
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    assert [group.num_rows for group in groups] == [parquet.GROUP_ROWS, 70_000]
+    ids = [group.column(0) for group in groups]
+    assert [(item.statistics.min, item.statistics.max) for item in ids] == [
+        (0, parquet.GROUP_ROWS - 1),
+        (parquet.GROUP_ROWS, results.num_rows - 1),
+    ]
+    assert all(group.column(number).has_offset_index for group in groups for number in range(group.num_columns))
+    assert all(item.has_column_index for item in ids)
+
+
+def test_a_dictionary_is_kept_where_values_repeat_and_nowhere_else(results: pa.Table) -> None:
+    group = pq.read_metadata(pa.BufferReader(parquet.write(results, {}))).row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    assert {column.path_in_schema for column in columns if column.has_dictionary_page} == {"a.b", "country", "price"}
+
+
+def test_a_table_without_rows_keeps_its_columns(results: pa.Table) -> None:
+    data = parquet.write(results.slice(0, 0), {})
+    assert pq.read_schema(pa.BufferReader(data)).equals(results.schema)
+    assert pq.read_table(pa.BufferReader(parquet.write(pa.table({}), {}))).num_rows == 0
+
+
+def test_another_engine_finds_a_row_by_what_the_groups_say(
+    results: pa.Table, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("pruned") / "part.parquet"
+    path.write_bytes(parquet.write(results, {}))
+    found = duckdb.sql(f"select id, name, proba from '{path}' where id = {results.num_rows - 1}").fetchall()
+    assert found == [tuple(results.select(["id", "name", "proba"]).slice(results.num_rows - 1).to_pylist()[0].values())]
