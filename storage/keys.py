@@ -13,6 +13,9 @@ _RECORDS = re.compile(r"jobs/(?P<job_id>[^/]+)/records-(?P<sha256>[0-9a-f]{64})\
 JOBS_ACTIVE = "jobs/active/"
 MODELS = "models/"
 SCHEDULES = "schedules.toml"
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+"""What stands for no value in the name of a folder, wherever there are folders by the values of a column."""
+_ESCAPED = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{}\[\]^]")
 PROBES = "_scoreline-doctor-"
 """What ``scoreline doctor`` writes and removes; no folder, which a directory store would keep."""
 
@@ -168,6 +171,25 @@ def output_folder(prefix: str, job_id: str) -> str:
 def result_part(folder: str, part: int) -> str:
     """Results of one part: five digits, more where a job has 100,000 parts and more."""
     return f"{folder}part-{part:05d}.parquet"
+
+
+def parts_folder(folder: str) -> str:
+    """Folder of the parts of a job whose results are arranged once all are there."""
+    return f"{folder}_parts/"
+
+
+def partition_folder(folder: str, column: str, value: str | None) -> str:
+    """Folder of the results with one value of a column, as Hive names it; no value and an empty text share one.
+
+    >>> partition_folder("", "day", "2026/11"), partition_folder("", "day", None)
+    ('day=2026%2F11/', 'day=__HIVE_DEFAULT_PARTITION__/')
+    """
+    return f"{folder}{_escape(column)}={_escape(value) if value else NO_VALUE}/"
+
+
+def _escape(text: str) -> str:
+    """Escape what Hive and Spark escape, which they and every other reader undo; what is not ASCII stays."""
+    return _ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", text)
 
 
 def rejected_folder(folder: str) -> str:

@@ -11,7 +11,7 @@ from storage import keys
 from storage.errors import NothingToResume
 from storage.objects.buckets import Buckets
 from storage.tables.base import Pinned
-from tasks.dispatch import Dispatcher, results
+from tasks.dispatch import Dispatcher, parts, results
 from tasks.plan import Part
 from tasks.rejected import committed, rejected_rows
 from tasks.set_aside import note_columns
@@ -30,9 +30,10 @@ def parts_again(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
     """
     documents = dispatcher.documents(job_id)
     store, folder = results(dispatcher.buckets, documents.job)
+    where = parts(dispatcher.buckets, documents.job)[1]
     notes = note_columns((*documents.plan.columns.features, *documents.plan.columns.keep))
-    parts = []
-    for info in committed(store, folder):
+    found = []
+    for info in committed(store, folder, where):
         rejected: dict[str, list[int]] = {}
         for rows in rejected_rows(store, [info]):
             _collect(rows.batch, notes, rejected)
@@ -45,15 +46,15 @@ def parts_again(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
             start, stop = (bisect_left(numbers, row) for row in (piece.first_row, piece.first_row + piece.rows))
             if start < stop:
                 slices.append(replace(piece, only=tuple(numbers[start:stop])))
-        parts.append(Part(slices=tuple(slices)))
-    if not parts:
+        found.append(Part(slices=tuple(slices)))
+    if not found:
         raise NothingToResume(f"job {job_id} has rejected no row")
-    return tuple(parts)
+    return tuple(found)
 
 
-def objects_of(buckets: Buckets, parts: Iterable[Part]) -> list[Pinned]:
+def objects_of(buckets: Buckets, again: Iterable[Part]) -> list[Pinned]:
     """Return the objects that parts read, as they were pinned."""
-    found = {(s.bucket, s.key): s for part in parts for s in part.slices}
+    found = {(s.bucket, s.key): s for part in again for s in part.slices}
     return [Pinned(store=buckets[s.bucket], key=s.key, size=s.size, etag=s.etag) for s in found.values()]
 
 

@@ -66,6 +66,8 @@ def read_parts(client: Client, job_id: str) -> tuple[pa.Table, dict[int, str]]:
     with needing("reading the results of more than 8 MiB of records"):
         import pyarrow as pa
     store, folder = results(client.buckets, job)
+    if job.spec.arranged:
+        raise InvalidRequest(f"the results of job {job_id} are arranged in files of {store.uri(folder)}: read these")
     plan = client.documents(job_id).plan
     notes = note_columns(dict.fromkeys((*plan.columns.features, *plan.columns.keep)))
     tables: list[pa.Table] = []

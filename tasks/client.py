@@ -31,7 +31,7 @@ from storage.objects.base import exists
 from storage.objects.buckets import Buckets
 from storage.tables.options import READ_OPTIONS, read_options
 from tasks import record_jobs
-from tasks.dispatch import Dispatcher, Documents, results, send_step
+from tasks.dispatch import Dispatcher, Documents, parts, results, send_step
 from tasks.ending import cleared, end_job, is_complete
 from tasks.plan_file import PlanFile
 from tasks.queue import Queue
@@ -107,6 +107,8 @@ class Client:
         max_rejected: str | int = "1%",
         part_rows: int | None = None,
         max_attempts: int = 3,
+        partition_by: str | None = None,
+        gather: bool = False,
         webhook: str | None = None,
         format: str | None = None,
         delimiter: str | None = None,
@@ -128,7 +130,7 @@ class Client:
             ``s3://bucket/key``, ``s3://bucket/prefix/`` or a glob; or several of these.
         output : str, optional
             Prefix of the results; ``s3://<R2_BUCKET>/results/<model>/`` by default.
-        method, keep, features, max_rejected, part_rows, max_attempts
+        method, keep, features, max_rejected, part_rows, max_attempts, partition_by, gather
             As in `JobSpec`.
         job_id : str, optional
             Made from the time by default.
@@ -156,6 +158,8 @@ class Client:
                 max_rejected=max_rejected,
                 part_rows=part_rows,
                 max_attempts=max_attempts,
+                partition_by=partition_by,
+                gather=gather,
                 format=format,
                 delimiter=delimiter,
                 quote=quote,
@@ -393,7 +397,7 @@ class Client:
         except ObjectNotFound:  # not planned yet, or not to be planned
             return Tally((), 0).report(job_id, state)
         tally = Tally((*columns.features, *columns.keep), examples)
-        count_rejected(*results(self.buckets, job), tally)
+        count_rejected(*results(self.buckets, job), parts(self.buckets, job)[1], tally)
         return tally.report(job_id, state)
 
     def resume_rejected(self, job_id: str, *, model: str | None = None, max_rejected: str = "100%") -> Status:

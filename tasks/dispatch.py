@@ -75,6 +75,12 @@ def results(buckets: Buckets, job: Job) -> tuple[ObjectStore, str]:
     return buckets[bucket], keys.output_folder(prefix, job.spec.job_id)
 
 
+def parts(buckets: Buckets, job: Job) -> tuple[ObjectStore, str]:
+    """Store and folder of a job's parts: that of the results, unless these are arranged from the parts."""
+    store, folder = results(buckets, job)
+    return store, keys.parts_folder(folder) if job.spec.arranged else folder
+
+
 def send_step(dispatcher: Dispatcher, step: str, job_id: str, task: str | None = None) -> bool:
     """Send a job's plan or finalize message, unless somebody did lately; returns whether it was sent.
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from billiard.exceptions import SoftTimeLimitExceeded
+
 from storage import keys
-from storage.errors import ObjectNotFound, ScoringError, describe
+from storage.errors import ObjectNotFound, ScorelineError, ScoringError, describe
 from storage.ledger.base import Progress
 from storage.models.manifest import digest
-from storage.objects.base import ObjectStore, create_once
-from tasks.dispatch import Documents, results
+from storage.objects.base import ObjectInfo, ObjectStore, create_once
+from tasks.arrange import File, arrange, remove_parts
+from tasks.dispatch import Documents, parts, results
 from tasks.ending import end_job
 from tasks.engine import Engine, step
 from tasks.part import check_receipt
 from tasks.plan import Part
 from tasks.reconcile import tend
-from tasks.records import read_outcome, read_run, seconds_since
+from tasks.records import read_outcome, read_run, read_success, seconds_since
 from tasks.spec import Outcome, Run, State, budget_rows
 from tasks.staging import write_answer
 
@@ -40,9 +43,11 @@ def finalize(engine: Engine, job_id: str) -> None:
         return
     documents = engine.documents(job_id, fresh=True)
     with step(engine, job_id, "finalize"):
-        outcome = _stopped(documents, run, progress) if progress.stopped else _check(engine, documents, run, progress)
+        outcome = _stopped(documents, run, progress) if progress.stopped else _close(engine, documents, run, progress)
         if outcome is not None:
             write_answer(engine, documents, outcome)
+            if documents.job.spec.arranged and outcome.state in ("succeeded", "partial"):
+                remove_parts(engine, documents.job)
             end_job(engine, job_id, outcome)
 
 
@@ -54,6 +59,50 @@ class _Entry:
     rejected: int = 0
     text: str = ""
     failure: str = ""
+    info: ObjectInfo | None = None
+
+
+def _close(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
+    """Check every part and write what says so; where results are arranged, parts may be gone once that is written."""
+    if not documents.job.spec.arranged:
+        return _check(engine, documents, run, progress)
+    if (outcome := _succeeded(engine, documents, run)) is not None:
+        return outcome
+    outcome = _check(engine, documents, run, progress)
+    if outcome is not None and outcome.state == "failed":  # for want of parts that another finalizer has deleted?
+        return _succeeded(engine, documents, run) or outcome
+    return outcome
+
+
+def _succeeded(engine: Engine, documents: Documents, run: Run) -> Outcome | None:
+    """Outcome of a job whose ``_SUCCESS`` is there; None of any other."""
+    told = read_success(*results(engine.buckets, documents.job), documents.plan.sha256)
+    if told is None:
+        return None
+    return Outcome(
+        state="partial" if told["rejected"] else "succeeded", rows=told["rows"], rejected=told["rejected"],
+        parts=told["parts"], parts_done=told["parts"], seconds=seconds_since(documents.job.submitted), failures={},
+        run=run.number,
+    )  # fmt: skip
+
+
+def _arrange(
+    engine: Engine, documents: Documents, written: Sequence[ObjectInfo]
+) -> tuple[tuple[File, ...] | None, str]:
+    """Arrange the results; returns the files, or None and why not, where it is not that the job ended meanwhile."""
+    try:
+        return arrange(engine, documents, written), ""
+    except SoftTimeLimitExceeded:
+        job_id, (store, folder) = documents.job.spec.job_id, parts(engine.buckets, documents.job)
+        return None, (
+            "arranging the results took too long: all are there, and can be read, as "
+            f"{store.uri(folder)}part-*.parquet. `scoreline resume {job_id}` goes on; "
+            "if it does not end, score fewer objects in one job"
+        )
+    except ScorelineError as error:
+        if error.transient:
+            raise
+        return None, describe(error)
 
 
 def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
@@ -65,13 +114,17 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
     store, folder = results(engine.buckets, job)
     failures: dict[str, str] = {}
     written: list[str] = []
+    infos: list[ObjectInfo] = []
     rows = rejected = 0
     with ThreadPoolExecutor(_RECEIPT_THREADS, thread_name_prefix="receipt") as pool:
-        for number, entry in enumerate(_entries(pool, store, folder, documents, progress.failures)):
+        where = parts(engine.buckets, job)[1]
+        for number, entry in enumerate(_entries(pool, store, folder, where, documents, progress.failures)):
             if entry.failure:
                 failures[str(number)] = entry.failure
             else:
                 written.append(entry.text)
+                if entry.info is not None and job.spec.arranged:
+                    infos.append(entry.info)
                 rows += entry.rows
                 rejected += entry.rejected
     state: State = "partial" if rejected else "succeeded"
@@ -82,15 +135,26 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
         state, error = "failed", f"{len(failures)} of {plan.parts} parts failed; part {part}: {reason}"
     elif rejected > budget_rows(allowed, plan.rows):
         state, error = "failed", f"{rejected} of {plan.rows} rows were rejected, allowed are {allowed}"
-    elif read_outcome(engine.buckets.main, job.spec.job_id) is not None:
-        return None
-    else:
+    files: tuple[File, ...] | None = None
+    if not error and job.spec.arranged:
+        files, error = _arrange(engine, documents, infos)
+        if error:
+            state = "failed"
+        elif files is None:
+            return None
+    if not error:
+        if read_outcome(engine.buckets.main, job.spec.job_id) is not None:
+            return None
         head = {"job_id": job.spec.job_id, "model": job.model.ref, "manifest_sha256": job.model.manifest_sha256,
                 "rows": rows, "rejected": rejected, "warnings": list(plan.warnings)}  # fmt: skip
-        body = _manifest(head, written)
-        create_once(store, keys.results_manifest(folder), body)
         summary = {"job_id": job.spec.job_id, "model": job.model.ref, "rows": rows, "rejected": rejected,
-                   "parts": len(written), "manifest_sha256": digest(body)}  # fmt: skip
+                   "parts": len(written)}  # fmt: skip
+        if files is not None:
+            head |= {"partition_by": job.spec.partition_by}
+            summary |= {"plan": plan.sha256, "files": len(files)}
+        body = _manifest(head, written, files)
+        create_once(store, keys.results_manifest(folder), body)
+        summary["manifest_sha256"] = digest(body)
         create_once(store, keys.success(folder), json.dumps(summary, sort_keys=True).encode())
     return Outcome(
         state=state, rows=rows, rejected=rejected, parts=plan.parts, parts_done=len(written),
@@ -118,8 +182,9 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
 
 
 def _entries(
-    pool: ThreadPoolExecutor, store: ObjectStore, folder: str, documents: Documents, failed: Mapping[int, str]
-) -> Iterator[_Entry]:
+    pool: ThreadPoolExecutor, store: ObjectStore, folder: str, where: str, documents: Documents,
+    failed: Mapping[int, str],
+) -> Iterator[_Entry]:  # fmt: skip
     """Yield an entry a part, in order; some hundreds are asked for at once."""
     with_rejected = {info.key for info in store.list(keys.rejected_folder(folder))}
 
@@ -127,7 +192,7 @@ def _entries(
         number, part = item
         if number in failed:
             return _Entry(failure=failed[number])
-        return _entry(store, folder, documents.plan.sha256, number, part, with_rejected)
+        return _entry(store, folder, where, documents.plan.sha256, number, part, with_rejected)
 
     waiting: list[tuple[int, Part]] = []
     for item in enumerate(documents.plan):
@@ -139,9 +204,10 @@ def _entries(
 
 
 def _entry(
-    store: ObjectStore, folder: str, plan_sha256: str, number: int, part: Part, with_rejected: set[str]
+    store: ObjectStore, folder: str, where: str, plan_sha256: str, number: int, part: Part, with_rejected: set[str]
 ) -> _Entry:
-    key, rejected_key = keys.result_part(folder, number), keys.rejected_part(folder, number)
+    """Check a part, which is in `where`; its rejected rows are below `folder`."""
+    key, rejected_key = keys.result_part(where, number), keys.rejected_part(folder, number)
     try:
         info = store.head(key)
         rows, rejected = check_receipt(info.metadata, plan_sha256, number, store.uri(key))
@@ -156,14 +222,18 @@ def _entry(
     except (ObjectNotFound, ScoringError) as error:
         return _Entry(failure=describe(error))
     source = [{"key": s.key, "etag": s.etag, "first_row": s.first_row, "rows": s.rows} for s in part.slices]
-    entry: dict[str, Any] = {"key": key, "rows": rows, "rejected": rejected, "bytes": info.size,
+    named: dict[str, Any] = {"key": key} if where == folder else {"part": number}  # the object will not stay
+    entry = named | {"rows": rows, "rejected": rejected, "bytes": info.size,
                              "sha256": info.metadata["sha256"], "source": source}  # fmt: skip
     if rejected:
         entry |= {"rejected_key": rejected_key, "rejected_sha256": aside["sha256"]}
-    return _Entry(rows=rows, rejected=rejected, text=json.dumps(entry, sort_keys=True, ensure_ascii=False))
+    return _Entry(rows=rows, rejected=rejected, text=json.dumps(entry, sort_keys=True, ensure_ascii=False), info=info)
 
 
-def _manifest(head: Mapping[str, Any], entries: list[str]) -> bytes:
-    """One JSON document, a line a part."""
+def _manifest(head: Mapping[str, Any], entries: list[str], files: Sequence[File] | None) -> bytes:
+    """One JSON document, a line a part; and a line a file where these are not the parts."""
     start = json.dumps(head, sort_keys=True, ensure_ascii=False)[:-1]
+    if files is not None:
+        lines = [json.dumps(asdict(file), sort_keys=True, ensure_ascii=False) for file in files]
+        start += ', "files": [\n' + ",\n".join(lines) + "\n]"
     return (start + ', "parts": [\n' + ",\n".join(entries) + "\n]}\n").encode()

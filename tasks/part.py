@@ -29,11 +29,12 @@ from storage.objects.base import ObjectStore, exists
 from storage.tables import parquet
 from storage.tables.base import Rows
 from storage.tables.schemas import from_text
-from tasks.dispatch import Documents, results, send_step
+from tasks.dispatch import Documents, parts, results, send_step
 from tasks.ending import fail_job
 from tasks.engine import Engine, kept
 from tasks.features import Reason
 from tasks.plan import BATCH_ROWS, Part
+from tasks.records import read_success
 from tasks.score import score_batch
 from tasks.set_aside import note_columns
 
@@ -147,7 +148,7 @@ def check_receipt(metadata: Mapping[str, str], plan_sha256: str, part: int, uri:
 
 def _written(engine: Engine, documents: Documents, part: int) -> tuple[int, int] | None:
     """Rows scored and rejected of a part that was written and not counted; None where it was not."""
-    store, folder = results(engine.buckets, documents.job)
+    store, folder = parts(engine.buckets, documents.job)
     key = keys.result_part(folder, part)
     try:
         return check_receipt(store.head(key).metadata, documents.plan.sha256, part, store.uri(key))
@@ -159,7 +160,7 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
     """Write a part's objects, the rejected rows first; returns rows scored and rows rejected."""
     job, plan = documents.job, documents.plan
     store, folder = results(engine.buckets, job)
-    key = keys.result_part(folder, part)
+    key = keys.result_part(parts(engine.buckets, job)[1], part)
     started = time.perf_counter()
     planned = plan.part(part)
     table, rejected = _score(engine, documents, planned, budget)
@@ -177,8 +178,9 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
     receipt = {
         "plan": plan.sha256, "part": str(part), "rows": str(table.num_rows), "rejected": str(rejected.num_rows),
     }  # fmt: skip
+    _stop_if_arranged(engine, documents)
     if rejected.num_rows:
-        _put_rejected(store, folder, part, parquet.write(rejected, footer), receipt)
+        _put_rejected(store, folder, part, key, parquet.write(rejected, footer), receipt)
     body = parquet.write(table, footer)
     receipt["sha256"] = digest(body)
     try:
@@ -190,6 +192,11 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
         if rejected.num_rows and not committed[1]:
             store.delete(keys.rejected_part(folder, part))
         return committed
+    try:
+        _stop_if_arranged(engine, documents)
+    except _Stopped:
+        store.delete(key)
+        raise
     log.info(
         "part.scored",
         extra={"job_id": job.spec.job_id, "part": part, "rows": table.num_rows,
@@ -198,7 +205,17 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
     return table.num_rows, rejected.num_rows
 
 
-def _put_rejected(store: ObjectStore, folder: str, part: int, body: bytes, receipt: Mapping[str, str]) -> None:
+def _stop_if_arranged(engine: Engine, documents: Documents) -> None:
+    """Raise `_Stopped` where the results were made, and the parts deleted: whoever comes late must not write one."""
+    if documents.job.spec.arranged:
+        store, folder = results(engine.buckets, documents.job)
+        if read_success(store, folder, documents.plan.sha256) is not None:
+            raise _Stopped
+
+
+def _put_rejected(
+    store: ObjectStore, folder: str, part: int, committed_key: str, body: bytes, receipt: Mapping[str, str]
+) -> None:
     """Write the rejected rows of a part that is not committed yet.
 
     An earlier try that died before its commit may have left other ones, which count for nothing.
@@ -208,7 +225,7 @@ def _put_rejected(store: ObjectStore, folder: str, part: int, body: bytes, recei
     try:
         store.put(key, body, metadata=metadata, create_only=True)
     except PreconditionFailed:
-        if dict(store.head(key).metadata) != metadata and not exists(store, keys.result_part(folder, part)):
+        if dict(store.head(key).metadata) != metadata and not exists(store, committed_key):
             store.put(key, body, metadata=metadata)
 
 

@@ -20,6 +20,7 @@ from storage.tables.schemas import to_text
 from tasks import columns as choosing
 from tasks import inputs
 from tasks.again import objects_of, parts_again
+from tasks.arrange import check_partition
 from tasks.ending import fail_job
 from tasks.engine import Engine, step
 from tasks.inputs import Surveyed
@@ -141,6 +142,7 @@ def draft(engine: Engine, job: Job) -> Draft:
         in_order = ", ".join(map(repr, features))
         warnings += (f"{manifest.ref} was fitted without column names, and takes {in_order}, in this order",)
     settled = choosing.settle(surveyed, features, spec.keep, spec.read.types)
+    check_partition(spec, settled.reads, settled.keep)
     parts = again or cut([item.file for item in surveyed], part_rows=spec.part_rows or PART_ROWS)
     columns = Columns(
         features=tuple(features), keep=settled.keep, schema="", reads=to_text(settled.reads), folders=settled.folders

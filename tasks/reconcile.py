@@ -12,9 +12,9 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from storage import keys
 from storage.errors import JobNotFound, LedgerFenced, LedgerLost, ObjectNotFound, ScorelineError, describe
 from storage.ledger.base import Due, Recovered
-from tasks.dispatch import Dispatcher, Documents, results, send_step
+from tasks.dispatch import Dispatcher, Documents, parts, results, send_step
 from tasks.ending import cleared
-from tasks.records import read_run
+from tasks.records import read_run, read_success
 from tasks.spec import budget_rows
 
 log = logging.getLogger(__name__)
@@ -109,12 +109,16 @@ def open_ledger(dispatcher: Dispatcher, documents: Documents, recovered: Recover
 def recover(dispatcher: Dispatcher, documents: Documents) -> Recovered:
     """Learn from the results in the bucket which parts are done: two listings, and a HEAD a part with rejected rows.
 
-    Rows are those of the plan, less the rejected ones; the finalizer checks each part's own receipt.
+    Rows are those of the plan, less the rejected ones; the finalizer checks each part's own receipt. Where results are
+    arranged, parts that are gone are done if ``_SUCCESS`` is there.
     """
     store, folder = results(dispatcher.buckets, documents.job)
     plan = documents.plan
-    listed = ((_number(info.key), info) for info in store.list(f"{folder}part-"))
+    where = parts(dispatcher.buckets, documents.job)[1]
+    listed = ((_number(info.key), info) for info in store.list(f"{where}part-"))
     done = {part: info for part, info in listed if part is not None and part < plan.parts}
+    if documents.job.spec.arranged and (told := read_success(store, folder, plan.sha256)) is not None:
+        return Recovered(done=frozenset(range(plan.parts)), rows=told["rows"], rejected=told["rejected"])
     aside = [part for info in store.list(keys.rejected_folder(folder)) if (part := _number(info.key)) in done]
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="receipt") as pool:
         receipts = pool.map(lambda part: store.head(done[part].key).metadata, aside)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from storage import keys
 from storage.errors import InvalidRequest, JobNotFound, ObjectNotFound, PreconditionFailed, RecordCorrupt
@@ -58,6 +60,19 @@ def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
     if outcome.state in ("succeeded", "partial"):  # such a job cannot be resumed
         return outcome
     return outcome if outcome.run >= read_run(store, job_id)[0].number else None
+
+
+def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[str, Any] | None:
+    """Read ``_SUCCESS`` of a job whose results are arranged; None where it is not there, or is of another plan.
+
+    Once it is there the job's parts may be gone.
+    """
+    try:
+        with reading(store, key := keys.success(folder)):
+            raw = json.loads(store.get(key).data)
+            return raw if raw.get("plan") == plan_sha256 else None
+    except ObjectNotFound:
+        return None
 
 
 def read_notice(store: ObjectStore, job_id: str) -> Notice | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -154,9 +155,9 @@ class Tally:
         return {name: plain(value) for name, value in row.items() if name not in self._notes.values()}
 
 
-def count_rejected(store: ObjectStore, folder: str, tally: Tally) -> None:
+def count_rejected(store: ObjectStore, folder: str, parts_folder: str, tally: Tally) -> None:
     """Count what was rejected of the job whose results are in `folder`, as far as it is committed."""
-    for rows in rejected_rows(store, committed(store, folder)):
+    for rows in rejected_rows(store, committed(store, folder, parts_folder)):
         tally.add(rows.batch)
 
 
@@ -170,16 +171,34 @@ def rejected_rows(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Iterator[R
             yield from tables.read(source, span, survey.schema, _BATCH_ROWS)
 
 
-def committed(store: ObjectStore, folder: str) -> Iterator[ObjectInfo]:
-    """Yield the objects of rejected rows of a job, but for those of a part that died before its commit."""
+def committed(store: ObjectStore, folder: str, parts_folder: str) -> Iterator[ObjectInfo]:
+    """Yield the objects of rejected rows of a job, but for those of a part that died before its commit.
+
+    Parts that results were arranged from are gone; then the manifest says what was committed.
+    """
     aside = keys.rejected_folder(folder)
+    listed: set[str] | None = None
     for info in store.list(aside):
         try:
-            receipt = store.head(folder + info.key.removeprefix(aside)).metadata
+            receipt = store.head(parts_folder + info.key.removeprefix(aside)).metadata
         except ObjectNotFound:
+            if parts_folder == folder:
+                continue
+            listed = _in_manifest(store, folder) if listed is None else listed
+            if info.key in listed:
+                yield info
             continue
         if receipt.get("rejected") != "0":
             yield info
+
+
+def _in_manifest(store: ObjectStore, folder: str) -> set[str]:
+    """Keys of rejected rows that a job's manifest names; none where there is no manifest yet."""
+    try:
+        manifest = json.loads(store.get(keys.results_manifest(folder)).data)
+    except ObjectNotFound:
+        return set()
+    return {entry["rejected_key"] for entry in manifest["parts"] if entry["rejected"]}
 
 
 def _count(counts: dict[str, int], name: str | None, most: int) -> None:

@@ -60,6 +60,9 @@ class Schedule:
     webhook: str | None = None
     """Who is told how each run ended."""
     enabled: bool = True
+    partition_by: str | None = None
+    gather: bool = False
+    """As in `tasks.spec.JobSpec`, both."""
     only_new: bool = False
     """Whether only objects are scored that no earlier run of the schedule has scored, by key and ETag."""
 

@@ -111,6 +111,8 @@ def spec_of(schedule: Schedule, slot: datetime, output: str) -> JobSpec:
         features=tuple(schedule.features) if schedule.features else None,
         max_rejected=schedule.max_rejected,
         read=read_options({name: value for name, value in reading.items() if value is not None}),
+        partition_by=schedule.partition_by,
+        gather=schedule.gather,
         only_new=schedule.name if schedule.only_new else None,
     )
 

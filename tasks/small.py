@@ -8,7 +8,7 @@ from typing import Any
 
 from storage import keys
 from storage.errors import ObjectNotFound
-from tasks.dispatch import results
+from tasks.dispatch import parts
 from tasks.engine import Engine
 from tasks.finalize import finalize
 from tasks.part import score_part
@@ -38,7 +38,7 @@ def score_small(engine: Engine, job_id: str, holder: str) -> None:
     fixed = {keys.job(job_id), keys.plan(job_id)}
     engine = replace(engine, buckets=engine.buckets.remembering(fixed), _documents=OrderedDict())
     job = read_job(engine.buckets.main, job_id)
-    fixed |= {parse_uri(job.spec.inputs[0])[1], keys.result_part(results(engine.buckets, job)[1], 0)}
+    fixed |= {parse_uri(job.spec.inputs[0])[1], keys.result_part(parts(engine.buckets, job)[1], 0)}
     kept_back: list[tuple[str, dict[str, Any]]] = []
 
     def send(name: str, **kwargs: Any) -> None:
@@ -50,13 +50,13 @@ def score_small(engine: Engine, job_id: str, holder: str) -> None:
     here = replace(engine, send=send)
     plan_job(here, job_id)
     try:
-        parts = engine.documents(job_id).plan.parts
+        count = engine.documents(job_id).plan.parts
     except ObjectNotFound:  # it failed before there was a plan
         return
-    if parts > 1:
+    if count > 1:
         for name, kwargs in kept_back:
             engine.send(name, **kwargs)
         return
-    if parts:
+    if count:
         score_part(here, job_id, 0, holder)
     finalize(engine, job_id)

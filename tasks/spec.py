@@ -104,6 +104,15 @@ class JobSpec:
     """Job whose rejected rows alone are scored, out of the same objects."""
     only_new: str | None = None
     """Name of the schedule whose earlier runs' objects are left out."""
+    partition_by: str | None = None
+    """A kept column; results go into a folder for each of its values, ``<column>=<value>/``, and lose the column."""
+    gather: bool = False
+    """Whether parts become fewer files, of about `tasks.arrange.FILE_BYTES`; with `partition_by` they do anyway."""
+
+    @property
+    def arranged(self) -> bool:
+        """Whether parts are not the results, but what results are made of once all are there (`tasks.arrange`)."""
+        return self.gather or self.partition_by is not None
 
     def check(self) -> JobSpec:
         """Return the spec where all of it is well-formed, else raise `InvalidRequest`.
@@ -131,13 +140,19 @@ class JobSpec:
         check_budget(self.max_rejected)
         if self.only_new is not None:
             check_name("schedule", self.only_new)
+        if self.partition_by is not None and (not self.partition_by or self.partition_by[0] in "_."):
+            raise InvalidRequest(
+                f"partition_by {self.partition_by!r}: readers pass over folders whose names begin with '_' or '.'"
+            )
+        if type(self.gather) is not bool:
+            raise InvalidRequest(f"gather {self.gather!r} is neither true nor false")
         for name, value in (("part_rows", self.part_rows), ("max_attempts", self.max_attempts)):
             if value is not None and (type(value) is not int or value < 1):
                 raise InvalidRequest(f"{name} {value!r} is not a whole number of at least 1")
         return self
 
     def _check_types(self) -> None:
-        optional = ("method", "only_new", "rejected_of")
+        optional = ("method", "only_new", "rejected_of", "partition_by")
         for name in ("job_id", "model", "output", "keep", "max_rejected", *optional):
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name in optional):

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from storage import keys
 from storage.errors import InputNotFound, InvalidRequest, ObjectNotFound, PreconditionFailed
-from storage.objects.base import ObjectStore
+from storage.objects.base import ObjectStore, exists
 from storage.tables import parquet
 from storage.tables.base import Pinned
-from tasks.dispatch import Documents, results
+from tasks.dispatch import Documents, parts, results
 from tasks.engine import Engine
 from tasks.plan import PART_ROWS
 from tasks.records import reading
@@ -66,12 +66,14 @@ def write_answer(engine: Engine, documents: Documents, outcome: Outcome) -> None
     main, job = engine.buckets.main, documents.job
     if outcome.state not in ("succeeded", "partial") or _records_of(main, job) is None:
         return
+    if job.spec.arranged and exists(main, keys.answer(job.spec.job_id)):  # and the parts may be gone
+        return
     try:
         table = _results(engine, documents, aside=bool(outcome.rejected))
         if table is None:
             return
         body = pack(encode(table, MAX_RESULTS_BYTES))
-    except InvalidRequest as error:
+    except (InvalidRequest, ObjectNotFound) as error:  # too large, or it was before its parts went
         log.info("answer.not_written", extra={"job_id": job.spec.job_id, "why": str(error)})
         return
     with contextlib.suppress(PreconditionFailed):
@@ -94,10 +96,11 @@ def _to_arrow(table: Table) -> pa.Table:
 def _results(engine: Engine, documents: Documents, *, aside: bool) -> Table | None:
     """Read every part's results, and what is set `aside` where anything is; None where they are too large."""
     store, folder = results(engine.buckets, documents.job)
+    where = parts(engine.buckets, documents.job)[1]
     columns: dict[str, list[Any]] = {}
     rejected: dict[int, str] = {}
     for number in range(documents.plan.parts):
-        part = _read(store, keys.result_part(folder, number))
+        part = _read(store, keys.result_part(where, number))
         if part.num_rows * part.num_columns + sum(map(len, columns.values())) > _MAX_ANSWER_CELLS:
             return None
         for name in part.column_names:

@@ -37,6 +37,8 @@ _COLUMNS_SHOWN = 8
 @click.option("--part-rows", type=click.IntRange(1), metavar="N", help="Rows that a part aims at. [131072]")
 @click.option("--max-attempts", type=click.IntRange(1), default=3, show_default=True, metavar="N",
               help="Times a part is begun before it fails, where its process dies each time.")  # fmt: skip
+@click.option("--partition-by", metavar="COL", help="A kept column: a folder of results for each of its values.")
+@click.option("--gather", is_flag=True, help="Make fewer, larger files of the parts once all are there.")
 @click.option("--webhook", metavar="URL", help="Tell this address how the job ended. [WEBHOOK_URL]")
 @click.option("--format", type=click.Choice(FORMATS), help="Of all objects. [as each one is named]")
 @click.option("--delimiter", metavar="CHAR", help="Between fields of CSV; tab for a tab. [a comma; in .tsv a tab]")
