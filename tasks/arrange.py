@@ -43,20 +43,20 @@ from tasks.spec import Job, JobSpec
 
 log = logging.getLogger(__name__)
 
-FILE_BYTES = 128 << 20
+FILE_BYTES = 64 << 20
 FILE_ROWS = 1 << 21
 """A file is closed at either, give or take a batch."""
-HELD_BYTES = 128 << 20
-"""Of all files that grow at once, as the parts have their rows compressed. Beyond, the largest are closed until half of
-it is left: with many values in no order, files are smaller. With `_PENDING_BYTES` twice, what is read and what is on
-its way up, arranging takes 256 MiB at most."""
+HELD_BYTES = 32 << 20
+"""Of all files that grow at once, where there are several, as the parts have their rows compressed. Beyond, the largest
+are closed until half of it is left: with many values in no order, files are smaller. Measured with `_PENDING_BYTES`, a
+process takes 220 MiB more while it arranges, however large the results are."""
 MAX_VALUES = 1_000
 """Of the column: more folders are of no use to a reader, and files would be tiny."""
 MAX_BYTES = 6 << 30
-"""Of all parts. One process arranges 30 MiB a second and more (benchmarks are in the commit that says so), and has nine
-minutes."""
+"""Of all parts: one process arranges 40 MiB a second into 50 folders, 75 into one (a directory store, 131,072 rows a part),
+and has nine minutes, of which storage takes its share."""
 _BATCH_ROWS = 16_384
-_PENDING_BYTES = 48 << 20
+_PENDING_BYTES = 16 << 20
 """Uncompressed rows that wait to be shared out to their files, all at once."""
 _THREADS = 16
 
@@ -305,9 +305,10 @@ class _Arrangement:
         """Close what is large enough, and the largest where all together take too much memory."""
         full = [folder for folder in self._order if folder.weight >= FILE_BYTES or folder.rows >= FILE_ROWS]
         held = sum(folder.weight for folder in self._order)
-        if held > HELD_BYTES:
+        most = FILE_BYTES if self._column is None else HELD_BYTES
+        if held > most:
             for folder in sorted(self._order, key=lambda folder: (-folder.weight, folder.folder)):
-                if held <= HELD_BYTES // 2:
+                if held <= most // 2:
                     break
                 held -= folder.weight
                 if folder not in full:

@@ -1,0 +1,78 @@
+"""A finalizer that arranges results dies at any moment, or has company: no row is lost, twice, or named in vain."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage import keys
+from tasks.spec import Status, parse_uri
+from tests.faults.rig import Rig
+
+ROWS, PARTS = 600, 6
+
+
+def submit(rig: Rig) -> Status:
+    """A job of six parts whose results go into three folders."""
+    ids = np.arange(ROWS)
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"id": ids, "x": ids.astype(float), "group": ids % 3}), sink, row_group_size=ROWS // PARTS)
+    rig.store.put("in/arranged.parquet", sink.getvalue())
+    uri = rig.store.uri("in/arranged.parquet")
+    return rig.client.submit("paced", uri, part_rows=ROWS // PARTS, partition_by="group")
+
+
+def verify(rig: Rig, job: Status) -> None:
+    assert (job.state, job.error, job.rows, job.parts_done) == ("succeeded", "", ROWS, PARTS), rig.logs()
+    folder = parse_uri(job.output)[1]
+    listed = {info.key for info in rig.store.list(folder)}
+    manifest = json.loads(rig.store.get(keys.results_manifest(folder)).data)
+    assert listed == {file["key"] for file in manifest["files"]} | {
+        keys.results_manifest(folder), keys.success(folder),
+    }  # fmt: skip
+    found = []
+    for file in manifest["files"]:
+        data = rig.store.get(file["key"]).data
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (file["bytes"], file["sha256"])
+        table = pq.read_table(io.BytesIO(data))
+        assert table.num_rows == file["rows"]
+        rig.verify_table(job, table, pq.read_metadata(io.BytesIO(data)).metadata)
+        assert {number % 3 for number in table["id"].to_pylist()} == {int(file["value"])}
+        found += table["id"].to_pylist()
+    assert sorted(found) == list(range(ROWS))
+    rig.verify_clean(job)
+
+
+@pytest.mark.parametrize("hold", ["group=1/part-00000", "_manifest.json", "_SUCCESS", "part-00003.parquet? DELETE"])
+def test_a_finalizer_is_killed_while_it_arranges(rig: Rig, hold: str) -> None:
+    rig.start_worker(1)
+    rig.publish()
+    rig.chaos(hold=hold)
+    job = submit(rig)
+    rig.wait(rig.held, f"a finalizer at {hold}")
+    for process in rig.parents() + rig.children():
+        process.kill()
+    assert not rig.client.status(job.job_id).ended
+    rig.chaos(hold="_nothing")
+    rig.redis.flushall()
+    rig.start_worker(1)
+    verify(rig, rig.end(job))
+
+
+@pytest.mark.parametrize("hold", ["group=1/part-00000", "part-00003.parquet? DELETE"])
+def test_two_finalizers_arrange_at_once(rig: Rig, hold: str) -> None:
+    rig.start_worker(2)
+    rig.publish()
+    rig.chaos(hold=hold)
+    job = submit(rig)
+    rig.wait(rig.held, f"a finalizer at {hold}")
+    rig.client.queue.send("scoreline.finalize", job_id=job.job_id)
+    rig.wait(lambda: rig.held() >= 2, "a second one")
+    rig.chaos()
+    verify(rig, rig.end(job))
