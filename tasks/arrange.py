@@ -53,7 +53,7 @@ process takes 220 MiB more while it arranges, however large the results are."""
 MAX_VALUES = 1_000
 """Of the column: more folders are of no use to a reader, and files would be tiny."""
 MAX_BYTES = 6 << 30
-"""Of all parts: one process arranges 40 MiB a second into 50 folders, 75 into one (a directory store, 131,072 rows a part),
+"""Of all parts: one process arranges 40 MiB a second into 50 folders, 75 into one (a directory store),
 and has nine minutes, of which storage takes its share."""
 _BATCH_ROWS = 16_384
 _PENDING_BYTES = 16 << 20
