@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 _LF, _CR = 10, 13
+JSON_SPACE = b" \t\r\n"
+"""What JSON allows between values: less than what Python takes for white space."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,9 @@ class Boundaries:
         if self._json:
             full = first == ord("{")
             others = np.flatnonzero(~full)
-            full[others] = [bool(data[a:b].strip()) for a, b in zip(starts[others], ends[others], strict=True)]
+            full[others] = [
+                bool(data[a:b].strip(JSON_SPACE)) for a, b in zip(starts[others], ends[others], strict=True)
+            ]
             return full
         return (first != _LF) & (first != _CR)
 

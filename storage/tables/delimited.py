@@ -370,6 +370,8 @@ def _parse(
 
     if not data.endswith((b"\n", b"\r")):  # Arrow sees no record in one alone that has no end
         data += b"\n"
+    if data.startswith(BOM):  # Arrow drops one wherever it begins to read, and not where the text begins alone
+        data = BOM + data
 
     def keep(row: Any) -> str:
         ragged.append(row)

@@ -13,7 +13,7 @@ import pyarrow.json as pajson
 from storage.errors import UnreadableInput
 from storage.tables import guess
 from storage.tables.base import Broken, Pinned, Rows, Span, Survey
-from storage.tables.boundaries import Boundaries
+from storage.tables.boundaries import JSON_SPACE, Boundaries
 from storage.tables.convert import shown
 from storage.tables.delimited import cut, divided, no_columns, part_of
 from storage.tables.options import ReadOptions, format_of
@@ -121,8 +121,7 @@ def _one_batch(table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
 def _table(block: Block, schema: pa.Schema) -> pa.Table | None:
     """Parse lines; None where one of them cannot be."""
     data, records = block.data, block.records
-    array = np.frombuffer(data, dtype=np.uint8)
-    if not (array[records.starts] == ord("{")).all() and not _begin_with_objects(block):
+    if not _are_objects(block):
         return None
     try:
         table = pajson.read_json(
@@ -140,10 +139,19 @@ def _table(block: Block, schema: pa.Schema) -> pa.Table | None:
     return table.select(schema.names)
 
 
-def _begin_with_objects(block: Block) -> bool:
-    records = block.records
-    pairs = zip(records.starts, records.ends, strict=True)
-    return all(block.data[start:stop].lstrip().startswith(b"{") for start, stop in pairs)
+def _are_objects(block: Block) -> bool:
+    """Whether each line begins with { and ends with }.
+
+    Arrow reads on over line ends. No line end between } and { can be within an object, though: where lines are like
+    this, and as many as objects were read, each is one. Else two on a line would make up for one on two lines.
+    """
+    array = np.frombuffer(block.data, dtype=np.uint8)
+    starts, stops = block.records.starts, block.records.ends
+    for line_end in b"\n\r":
+        stops = stops - (array[stops - 1] == line_end)
+    others = np.flatnonzero((array[starts] != ord("{")) | (array[stops - 1] != ord("}")))
+    lines = (block.data[starts[number] : stops[number]].strip(JSON_SPACE) for number in others)
+    return all(line.startswith(b"{") and line.endswith(b"}") for line in lines)
 
 
 def _line(block: Block, number: int) -> bytes:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
 
 from storage.errors import UnreadableInput
 from storage.tables.base import MAX_RECORD_CHARS, Pinned
 from storage.tables.boundaries import Boundaries, Records
+from storage.tables.compressed import Decompressed
 from storage.tables.ranged import RangedFile
 
 BLOCK_BYTES = 8 << 20
@@ -80,7 +75,7 @@ def blocks(
 
 def head(source: Pinned, compression: str | None, size: int) -> bytes:
     """Return the first bytes of a text; refuses what is not UTF-8 by its own sign."""
-    data = _read(source, _open(source, compression), size)
+    data = _read(_open(source, compression), size)
     for sign, name in _NOT_UTF8.items():
         if data.startswith(sign):
             raise UnreadableInput(f"{source.uri} is {name}: it has to be UTF-8")
@@ -95,8 +90,8 @@ def _pieces(
     left = None if stop is None else stop - start
     pool = ThreadPoolExecutor(1, thread_name_prefix="text")
     try:
-        pool.submit(_skip, source, file, start).result()
-        ahead = pool.submit(_read, source, file, size if left is None else min(size, left))
+        pool.submit(_skip, file, start).result()
+        ahead = pool.submit(_read, file, size if left is None else min(size, left))
         while True:
             piece = ahead.result()
             if left is not None:
@@ -104,48 +99,31 @@ def _pieces(
             if not piece or left == 0:
                 yield piece, True
                 return
-            ahead = pool.submit(_read, source, file, size if left is None else min(size, left))
+            ahead = pool.submit(_read, file, size if left is None else min(size, left))
             yield piece, False
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _open(source: Pinned, compression: str | None) -> Any:
-    raw = RangedFile(source.store, source.key, source.size, source.etag)
-    if compression is None:
-        return raw
-    buffered = io.BufferedReader(raw, BLOCK_BYTES)
-    match compression:
-        case "gzip":
-            return gzip.GzipFile(fileobj=buffered)
-        case "bz2":
-            return bz2.BZ2File(buffered)
-        case _:
-            return pa.CompressedInputStream(pa.PythonFile(buffered, "r"), compression)
+def _open(source: Pinned, compression: str | None) -> RangedFile | Decompressed:
+    if compression is not None:
+        return Decompressed(source, compression)
+    return RangedFile(source.store, source.key, source.size, source.etag)
 
 
-def _skip(source: Pinned, file: Any, count: int) -> None:
+def _skip(file: RangedFile | Decompressed, count: int) -> None:
     """Go to a byte: what is compressed has to be read up to there."""
     if isinstance(file, RangedFile):
         file.seek(count)
         return
-    while count:
-        piece = _read(source, file, min(count, _COPY_BYTES))
-        if not piece:
-            return
+    while count and (piece := file.read(min(count, _COPY_BYTES))):
         count -= len(piece)
 
 
-def _read(source: Pinned, file: Any, size: int) -> bytes:
+def _read(file: RangedFile | Decompressed, size: int) -> bytes:
     """Read that many bytes, or to the end."""
     pieces, left = [], size
-    try:
-        while left:
-            piece = file.read(left)
-            if not piece:
-                break
-            pieces.append(piece)
-            left -= len(piece)
-    except (OSError, EOFError, pa.ArrowException) as error:
-        raise UnreadableInput(f"{source.uri} cannot be decompressed: {error}") from error
+    while left and (piece := file.read(left)):
+        pieces.append(piece)
+        left -= len(piece)
     return b"".join(pieces)

@@ -223,6 +223,38 @@ def test_compressed_texts_are_cut_and_read_like_others(put: Put) -> None:
         assert last[-1].numbers[-1] == 4_999
 
 
+@pytest.mark.parametrize("key", ["in.csv.gz", "in.csv.bz2", "in.csv.zst"])
+def test_streams_one_after_the_other_are_one_and_nothing_else_may_follow(put: Put, key: str) -> None:
+    pack = {"gz": gzip.compress, "bz2": bz2.compress, "zst": lambda data: pa.compress(data, "zstd", asbytes=True)}
+    one, two = (pack[key.rsplit(".", 1)[1]](data) for data in (b"id\n1\n", b"2\n"))
+    assert values(rows_of(put(one + two, key), schema(id=pa.int64()))) == [{"id": 1}, {"id": 2}]
+    for damaged in (one + b"garbage", one + b"?" + two[1:], one + two[:3], one + two[:-3], one[:-3]):
+        with pytest.raises(UnreadableInput, match=rf"{key} cannot be decompressed: "):
+            look(put(damaged, key))
+
+
+def test_damage_anywhere_in_a_compressed_object_is_told_with_its_name(put: Put) -> None:
+    text = b"id\n" + b"".join(b"%d\n" % random.Random(n).getrandbits(30) for n in range(300))
+    told = []
+    for key, packed in squeezed(text):
+        for at in range(0, len(packed), 53):
+            harmed = packed[:at] + bytes([packed[at] ^ 0x55]) + packed[at + 1 :]
+            try:
+                look(put(harmed, key))
+            except UnreadableInput as error:
+                told.append(str(error))
+    assert told
+    assert all(message.startswith("s3://bucket/in.csv.") for message in told)
+
+
+def test_a_byte_order_mark_within_a_text_is_a_character_wherever_the_text_is_cut(put: Put) -> None:
+    source = put('\ufeffid,name\n1,a\n\ufeff"2",b\n\ufeff"3,c\n')
+    texts = schema(id=pa.string(), name=pa.string())
+    for block_bytes in (8, 1 << 20):
+        found = values(rows_of(source, texts, block_bytes=block_bytes))
+        assert [row["id"] for row in found] == ["1", '\ufeff"2"', '\ufeff"3']
+
+
 FIELDS = st.text(alphabet="ab,;\"\n\r\t 'é🙂0", max_size=6)
 
 
@@ -341,3 +373,17 @@ def test_finding_a_few_broken_lines_takes_few_parses(put: Put, monkeypatch: pyte
     found = rows_of(put("\n".join(lines), "in.jsonl"), schema(x=pa.float64()))
     assert len(broken(found)) == 2
     assert count <= 2 * 2 * 12 + 1
+
+
+def test_two_objects_on_a_line_are_not_made_up_for_by_one_on_two_lines(put: Put) -> None:
+    source = put('{"x": 1}{"x": 2}\n{"y":\n{"x": 3}}\n{"x": 4}\r\n {"x": 5} \n', "in.jsonl")
+    found = rows_of(source, schema(x=pa.float64()))
+    assert [n for rows in found for n in rows.numbers] == [3, 4]
+    assert values(found) == [{"x": 4}, {"x": 5}]
+    assert [item[0] for item in broken(found)] == [0, 1, 2]
+
+
+def test_what_json_does_not_take_for_space_breaks_its_own_line_alone(put: Put) -> None:
+    found = rows_of(put('{"x": 1}\n\x0b\n{"x": 2}\n', "in.jsonl"), schema(x=pa.float64()))
+    assert values(found) == [{"x": 1}, {"x": 2}]
+    assert [item[0] for item in broken(found)] == [1]
