@@ -20,10 +20,13 @@ from hypothesis import strategies as st
 
 from storage.errors import UnreadableInput
 from storage.objects.directory import DirectoryStore
+from storage.tables import jsonl
 from storage.tables.base import Pinned, Rows, Span, Survey
+from storage.tables.boundaries import Boundaries
 from storage.tables.delimited import DelimitedFormat
 from storage.tables.jsonl import JsonLinesFormat
 from storage.tables.options import ReadOptions
+from storage.tables.text import Block
 
 Put = Callable[..., Pinned]
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -357,8 +360,6 @@ def test_whatever_is_written_as_json_lines_is_read_wherever_it_is_cut(
 
 
 def test_finding_a_few_broken_lines_takes_few_parses(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
-    from storage.tables import jsonl
-
     count = 0
     parse = jsonl._table
 
@@ -373,6 +374,30 @@ def test_finding_a_few_broken_lines_takes_few_parses(put: Put, monkeypatch: pyte
     found = rows_of(put("\n".join(lines), "in.jsonl"), schema(x=pa.float64()))
     assert len(broken(found)) == 2
     assert count <= 2 * 2 * 12 + 1
+    count = 0
+    found = rows_of(put('{"x": 1}\n{"x": "n/a"}\n' * 2048, "in.jsonl"), schema(x=pa.float64()))
+    assert len(broken(found)) == 2048
+    assert [n for rows in found for n in rows.numbers] == list(range(0, 4096, 2))
+    assert count <= 2
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.float64(), pa.string(), pa.bool_(), pa.list_(pa.int64())], ids=str)
+@pytest.mark.parametrize(
+    "value", ["1", "-0", "1.5", "1.0", "1e3", "1e400", "NaN", "-Infinity", "9" * 30, "9" * 5_000, "true", '"x"', '"1"',
+              '"true"', "[1]", "{}", '["x"]', "null"]
+)  # fmt: skip
+def test_a_line_is_decoded_or_broken_whatever_its_neighbours_are(value: str, kind: pa.DataType) -> None:
+    line = f'{{"x": {value}}}\n'
+    alone = jsonl._decode(block_of(line), schema(x=kind))
+    beside = jsonl._decode(block_of(line + "oops\n" + line), schema(x=kind))
+    # Arrow alone says what can be decoded; Python only says why not
+    assert (jsonl._table(block_of(line), schema(x=kind)) is not None) == (not broken([alone]))
+    assert [repr(row) for row in values([beside])] == [repr(row) for row in values([alone]) * 2]
+    assert [item[1:] for item in broken([beside]) if item[0] != 1] == [item[1:] for item in broken([alone]) * 2]
+
+
+def block_of(line: str) -> Block:
+    return Block(data=line.encode(), records=Boundaries(json=True).find(line.encode(), last=True), start=0, first_row=0)
 
 
 def test_two_objects_on_a_line_are_not_made_up_for_by_one_on_two_lines(put: Put) -> None:
