@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -189,22 +190,27 @@ class DelimitedFormat:
         self, source: Pinned, header: _Header, block: Block, wanted: Sequence[int], schema: pa.Schema, ragged: list[Any]
     ) -> list[pa.Array] | None:
         """Let Arrow convert all values; None where it cannot convert one, without a word of which."""
-        if not wanted or any(kind not in _AT_ONCE for kind in schema.types):
-            return None
+        if not wanted or any(kind not in _AT_ONCE for kind in schema.types) or any(map(_is_number, self._nulls)):
+            return None  # Arrow would take "-999", in quotes, for a number where it is to be none
         data = self._recoded(source, block.data, block.start)
         if not _is_utf8(data):
             return None
-        types = {
-            str(number): pa.string() if kind == pa.int64() else kind  # Arrow would take 007 and 0x10 for integers
-            for number, kind in zip(wanted, schema.types, strict=True)
-        }
+        found: dict[str, pa.ChunkedArray] = {}
         try:
-            table = self._table(source, header, data, types, ragged)
+            for texts in sorted({kind == pa.string() for kind in schema.types}):  # what is null differs
+                types = {
+                    str(number): pa.string() if kind == pa.int64() else kind  # Arrow would take 007 for an integer
+                    for number, kind in zip(wanted, schema.types, strict=True)
+                    if (kind == pa.string()) is texts
+                }
+                nulls = () if texts else self._nulls
+                table = self._table(source, header, data, types, [] if found else ragged, nulls)
+                found |= zip(types, table.columns, strict=True)
         except pa.ArrowException:
             return None
         columns = []
-        for kind, column in zip(schema.types, table.columns, strict=True):
-            whole = column.combine_chunks()
+        for number, kind in zip(wanted, schema.types, strict=True):
+            whole = found[str(number)].combine_chunks()
             converted = whole_numbers(whole) if kind == pa.int64() else self._nan_is_null(whole)
             if converted is None:
                 return None
@@ -213,7 +219,7 @@ class DelimitedFormat:
 
     def _nan_is_null(self, column: pa.Array) -> pa.Array:
         """Leave no difference between what is converted at once, and value by value."""
-        if pa.types.is_floating(column.type) and "nan" in self._nulls:
+        if pa.types.is_floating(column.type) and any(text.lower() == "nan" for text in self._nulls):
             missing = pc.is_nan(column)
             if pc.any(missing).as_py():
                 return pc.if_else(missing, pa.scalar(None, column.type), column)
@@ -239,15 +245,16 @@ class DelimitedFormat:
         return pa.table({name: _as_bytes(column) for name, column in zip(names, table.columns, strict=True)})
 
     def _table(
-        self, source: Pinned, header: _Header, data: bytes, types: Mapping[str, pa.DataType], ragged: list[Any]
-    ) -> pa.Table:
+        self, source: Pinned, header: _Header, data: bytes, types: Mapping[str, pa.DataType], ragged: list[Any],
+        nulls: Sequence[str] = (),
+    ) -> pa.Table:  # fmt: skip
         names = [str(number) for number in range(len(header.names))]
-        return _parse(data, names, self._delimiter(source), self._options.quote, types, ragged)
+        return _parse(data, names, self._delimiter(source), self._options.quote, types, ragged, ("", *nulls))
 
     def _convert(self, column: pa.Array, kind: pa.DataType, faults: dict[int, str], *, strict: bool) -> pa.Array:
         texts = to_texts(column, faults)
         if kind in (pa.int64(), pa.float64()):
-            return to_numbers(texts, kind, self._nulls, faults, strict=strict)
+            return self._nan_is_null(to_numbers(texts, kind, self._nulls, faults, strict=strict))
         if kind == pa.bool_():  # only where objects of other formats have it so
             return to_flags(texts, faults)
         return texts
@@ -293,6 +300,13 @@ def _rows(
 def _as_bytes(column: pa.ChunkedArray) -> pa.Array:
     values = (value.as_py() for value in column)
     return pa.array([None if value is None else value.decode().encode("latin-1") for value in values], pa.binary())
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return False
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -139,6 +139,22 @@ def test_integers_are_read_without_losing_a_sign_of_them(put: Put, dirty: str) -
     assert [row["id"] for row in values(told)] == [1, 7, 0, -5, 6]
 
 
+@pytest.mark.parametrize("dirty", ["", "oops,1\n"], ids=["at once", "value by value"])
+@pytest.mark.parametrize("kind", [pa.int64(), pa.float64()], ids=str)
+def test_a_number_can_stand_for_no_value(put: Put, dirty: str, kind: pa.DataType) -> None:
+    source = put('x,y\n1,1\n-999,1\n 2 ,1\n" -999",1\n' + dirty)
+    found = rows_of(source, schema(x=kind), ReadOptions(null_values=("-999",)))
+    assert [row["x"] for row in values(found)] == [1, None, 2, None]
+
+
+@pytest.mark.parametrize("dirty", ["", "oops,1\n"], ids=["at once", "value by value"])
+def test_nan_is_missing_however_it_is_written(put: Put, dirty: str) -> None:
+    source = put('x,y\nNAN,1\n"NaN",1\n nan,1\n' + dirty)
+    for nulls in (None, ("NaN",)):
+        found = rows_of(source, schema(x=pa.float64()), ReadOptions(null_values=nulls))
+        assert [row["x"] for row in values(found)] == [None, None, None]
+
+
 def test_in_a_column_of_texts_only_an_empty_field_without_quotes_is_missing(put: Put) -> None:
     source = put('name\nNA\n""\nnull\n"x"\n')
     found = values(rows_of(source, schema(name=pa.string())))
