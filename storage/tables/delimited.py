@@ -170,6 +170,8 @@ class DelimitedFormat:
         return pa.schema(fields)
 
     def _decode(self, source: Pinned, header: _Header, block: Block, schema: pa.Schema) -> Rows:
+        if missing := sorted(set(schema.names) - set(header.names)):
+            raise UnreadableInput(f"{source.uri} has no column {missing[0]!r}")
         wanted = [header.names.index(name) for name in schema.names]
         ragged: list[Any] = []
         faults: dict[int, tuple[str | None, str]] = {}
@@ -184,7 +186,7 @@ class DelimitedFormat:
                 columns.append(self._convert(column.combine_chunks(), field.type, told, strict=strict))
                 for row, message in told.items():
                     faults.setdefault(row, (field.name, f"{field.name!r} {message}"))
-        return _rows(source, block, schema, columns, ragged, faults)
+        return _rows(source, block, schema, columns, ragged, faults, self._options.encoding)
 
     def _at_once(
         self, source: Pinned, header: _Header, block: Block, wanted: Sequence[int], schema: pa.Schema, ragged: list[Any]
@@ -262,7 +264,7 @@ class DelimitedFormat:
 
 def _rows(
     source: Pinned, block: Block, schema: pa.Schema, columns: Sequence[pa.Array], ragged: Sequence[Any],
-    faults: Mapping[int, tuple[str | None, str]],
+    faults: Mapping[int, tuple[str | None, str]], encoding: str,
 ) -> Rows:  # fmt: skip
     """Put a block's rows together, those that are broken apart.
 
@@ -291,7 +293,7 @@ def _rows(
     return Rows(
         batch=batch, numbers=block.first_row + whole,
         broken=tuple(
-            Broken(row=block.first_row + row, column=column, message=message, record=block.text(row))
+            Broken(row=block.first_row + row, column=column, message=message, record=block.text(row, encoding))
             for row, (column, message) in sorted(broken.items())
         ),
     )  # fmt: skip

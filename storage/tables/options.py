@@ -64,10 +64,12 @@ class ReadOptions:
         for name, value in (("delimiter", self.delimiter), ("quote", self.quote)):
             if value is not None and not (isinstance(value, str) and len(value) <= 1 and value.isascii()):
                 raise InvalidRequest(f"{name} {value!r} is not one ASCII character")
-        if self.delimiter is not None and self.delimiter in ("", "\n", "\r", self.quote):
+        if self.delimiter is not None and self.delimiter in ("", "\0", "\n", "\r", self.quote):
             raise InvalidRequest(f"delimiter {self.delimiter!r} cannot divide fields")
-        if self.quote in ("\n", "\r"):
-            raise InvalidRequest("a line's end is no quotation mark")
+        if self.quote in ("\0", "\n", "\r") or (self.delimiter is None and self.quote in (",", "\t")):
+            raise InvalidRequest(
+                f"{self.quote!r} is no quotation mark: it ends lines, or divides fields, or is no text"
+            )
         for name, many in (("columns", self.columns), ("null_values", self.null_values)):
             if many is not None and not all(isinstance(item, str) for item in many):
                 raise InvalidRequest(f"{name} {many!r} are not all texts")

@@ -37,10 +37,10 @@ class Block:
     first_row: int
     """Number of the first record, from 0."""
 
-    def text(self, number: int) -> str:
+    def text(self, number: int, encoding: str = "utf-8") -> str:
         """Return one record, as it can be shown."""
         raw = self.data[self.records.starts[number] : self.records.ends[number]]
-        return raw[: 4 * MAX_RECORD_CHARS].decode("utf-8", "replace").rstrip("\r\n")[:MAX_RECORD_CHARS]
+        return raw[: 4 * MAX_RECORD_CHARS].decode(encoding, "replace").rstrip("\r\n")[:MAX_RECORD_CHARS]
 
 
 def blocks(

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.errors import UnreadableInput
+from storage.errors import InvalidRequest, UnreadableInput
 from storage.objects.directory import DirectoryStore
 from storage.tables import jsonl
 from storage.tables.base import Pinned, Rows, Span, Survey
@@ -177,6 +177,23 @@ def test_other_encodings_of_one_byte_are_read_where_they_are_named(put: Put) -> 
     source = put("größe;x\nfünf;1\n".encode("latin-1"))
     options = ReadOptions(encoding="latin-1", delimiter=";")
     assert values(rows_of(source, schema(größe=pa.string()), options)) == [{"größe": "fünf"}]
+
+
+def test_a_broken_row_is_shown_in_the_encoding_of_its_text(put: Put) -> None:
+    source = put("größe;x\nfünf;oops\n".encode("latin-1"))
+    found = rows_of(source, schema(x=pa.float64()), ReadOptions(encoding="latin-1", delimiter=";"))
+    assert [item.record for rows in found for item in rows.broken] == ["fünf;oops"]
+
+
+@pytest.mark.parametrize(("delimiter", "quote"), [(None, ","), (None, "\t"), ("\0", '"'), (";", "\0"), (";", ";")])
+def test_characters_that_cannot_divide_or_quote_are_refused(delimiter: str | None, quote: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"cannot divide fields|no quotation mark"):
+        ReadOptions(delimiter=delimiter, quote=quote).check()
+
+
+def test_a_column_that_is_not_there_is_named(put: Put) -> None:
+    with pytest.raises(UnreadableInput, match=r"in\.csv has no column 'y'"):
+        rows_of(put("x\n1\n"), schema(x=pa.int64(), y=pa.int64()))
 
 
 def test_headers_are_taken_as_they_are(put: Put) -> None:
