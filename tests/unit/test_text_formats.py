@@ -73,6 +73,14 @@ def test_a_quoted_line_end_belongs_to_its_field(put: Put) -> None:
     assert [n for rows in found for n in rows.numbers] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("block_bytes", [8, 1 << 20])
+def test_a_quotation_mark_within_a_field_without_quotes_quotes_nothing(put: Put, block_bytes: int) -> None:
+    source = put('id,note\n1,5" pipe\n2,"two\nlines"\n3,"a"b"\n4,6" and 7"\n5,"x, ""y"\n')
+    found = rows_of(source, schema(id=pa.int64(), note=pa.string()), block_bytes=block_bytes)
+    assert [row["note"] for row in values(found)] == ['5" pipe', "two\nlines", 'ab"', '6" and 7"', 'x, "y']
+    assert [n for rows in found for n in rows.numbers] == [0, 1, 2, 3, 4]
+
+
 def test_types_are_guessed_from_what_is_there(put: Put) -> None:
     _, survey = look(put("id,x,code,name,none,mixed\n1,0.5,007,a,,1\n-2,NA,010,,,n/a?\n3,1e3,011,c,,2\n"))
     assert survey.schema.remove_metadata() == pa.schema(
@@ -344,6 +352,36 @@ def test_whatever_the_bytes_each_record_is_a_row_or_broken_or_the_object_is_name
         found = [rows for span in survey.spans for rows in table.read(source, span, wanted, 5)]
         told = sorted([n for rows in found for n in rows.numbers] + [item[0] for item in broken(found)])
         assert told == list(range(sum(span.rows for span in survey.spans)))
+
+
+CSV_BITS = [b"a", b"1", b",", b'"', b"\n", b"\r", b'""', b" ", b"\xc3\xa9", b"\xff", b"\0", b"\xef\xbb\xbf", b"NA",
+            b"+", b'\n"', b',"', b'",', b"1.5", b"\n\xef\xbb\xbf1,1\n", b"NAN,1\n", b"1,1\n"]  # fmt: skip
+JSON_BITS = [b'{"x":1}', b'{"x":"a"}', b"{", b"}", b'"', b":", b"\n", b'{"x":', b'"x":', b",", b"[", b"]", b" ", b"\r",
+             b"\x0b", b"null", b"1.5", b"\xff", b"\0", b"\xef\xbb\xbf", b"NaN", b"\\", b"\n\x0b\n"]  # fmt: skip
+
+
+@settings(FUZZ, max_examples=400)
+@given(text=st.tuples(st.just("in.csv"), st.lists(st.sampled_from(CSV_BITS), max_size=25))
+       | st.tuples(st.just("in.jsonl"), st.lists(st.sampled_from(JSON_BITS), max_size=25)),
+       kind=st.sampled_from([pa.float64(), pa.int64(), pa.string()]), block_bytes=st.integers(1, 12),
+       batch_rows=st.integers(1, 3))  # fmt: skip
+def test_what_becomes_of_a_record_does_not_depend_on_where_the_text_is_cut(
+    put: Put, text: tuple[str, list[bytes]], kind: pa.DataType, block_bytes: int, batch_rows: int
+) -> None:
+    key, bits = text
+    source = put((b"x,y\n1,1\n" if key == "in.csv" else b'{"x": 1}\n') + b"".join(bits), key)
+    try:
+        table, survey = look(source)
+    except UnreadableInput:
+        return
+    small = type(table)(ReadOptions(), block_bytes)
+    wanted = schema(x=kind)
+    whole = [rows for span in survey.spans for rows in table.read(source, span, wanted, 65_536)]
+    apart = [rows for span in survey.spans for rows in small.read(source, span, wanted, batch_rows)]
+    assert repr(values(apart)) == repr(values(whole))  # NaN is not equal to itself
+    assert broken(apart) == broken(whole)
+    assert [n for rows in apart for n in rows.numbers] == [n for rows in whole for n in rows.numbers]
+    assert all(rows.batch.num_rows + len(rows.broken) <= batch_rows for rows in apart)
 
 
 def test_json_lines_are_typed_and_missing_keys_are_missing_values(put: Put) -> None:
