@@ -79,7 +79,7 @@ class ParquetFormat:
         try:
             for batch in file.iter_batches(batch_rows, row_groups=[number], columns=columns, use_threads=False):
                 yield batch.select(columns)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise UnreadableInput(
                 f"{source.uri} cannot be decoded in row group {number}: {_one_line(error)}"
             ) from error
@@ -93,7 +93,7 @@ class ParquetFormat:
                 RangedFile(source.store, source.key, source.size, source.etag), metadata=known, pre_buffer=not stream,
                 buffer_size=_STREAM_BYTES if stream else 0, page_checksum_verification=True,
             )  # fmt: skip
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:  # names of columns that are no UTF-8 among them
             raise UnreadableInput(f"{source.uri} is not a Parquet file: {_one_line(error)}") from error
         if known is None:
             with self._lock:

@@ -16,7 +16,7 @@ BLOCK_BYTES = 8 << 20
 """Read, parsed and scored at once: some 20,000 rows of 20 numbers."""
 SURVEY_BYTES = 4 << 20
 """Likewise where records are only counted, of several objects at a time."""
-MAX_RECORD_BYTES = 64 << 20
+MAX_RECORD_BYTES = 16 << 20
 """A longer record is taken for a quotation mark that is not closed, rather than collected in memory."""
 _COPY_BYTES = 1 << 20
 
