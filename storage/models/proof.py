@@ -13,9 +13,10 @@ import gc
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ class LooseArtifact:
     role: Role
     name: str
     data: bytes
+    source: str = ""
+    """File or object that it is from, where there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,8 @@ def prove(what: str, loose: Sequence[LooseArtifact], *, allow_version_skew: bool
     )  # fmt: skip
     assert child.stdin is not None
     header = {"what": what, "allow_version_skew": allow_version_skew,
-              "artifacts": [[item.role, item.name, len(item.data)] for item in loose]}  # fmt: skip
+              "artifacts": [[item.role, item.name, len(item.data)] for item in loose],
+              "sources": {item.name: item.source for item in loose if item.source}}  # fmt: skip
     try:
         with contextlib.suppress(BrokenPipeError):  # it ended early: its answer or its exit code says why
             child.stdin.write(json.dumps(header).encode() + b"\n")
@@ -98,19 +102,49 @@ def prove(what: str, loose: Sequence[LooseArtifact], *, allow_version_skew: bool
     )
 
 
-def _load(blobs: Sequence[tuple[Role, str, bytes]], what: str, allow_skew: bool) -> tuple[dict[Role, Any], str | None]:
+def _load(
+    blobs: Sequence[tuple[Role, str, bytes]], what: str, allow_skew: bool, sources: Mapping[str, str] | None = None
+) -> tuple[dict[Role, Any], str | None]:
     from storage.models.bundle import one_thread, unpickle
 
     steps: dict[Role, Any] = {"model": {}, "preprocessor": {}, "label_encoder": {}}
     saved_by = None
     for role, name, data in blobs:
-        file = io.BytesIO(data)
-        loaded, other = unpickle(file, f"{role} {name!r} of {what}", allow_version_skew=allow_skew)
+        file, artifact = io.BytesIO(data), f"{role} {name!r} of {what}"
+        try:
+            loaded, other = unpickle(file, artifact, allow_version_skew=allow_skew)
+        except ModelUnloadable as error:
+            if _is_pickle(data, error):
+                raise
+            source = (sources or {}).get(name, artifact)
+            raise ModelUnloadable(f"{source} is no joblib or pickle file: {_why(error)}") from error
         if file.read(1):
-            raise InvalidRequest(f"{role} {name!r} of {what} has bytes after the end of its pickle")
+            raise InvalidRequest(f"{artifact} has bytes after the end of its pickle")
         steps[role][name] = one_thread(loaded)
         saved_by = saved_by or other
     return steps, saved_by
+
+
+def _is_pickle(data: bytes, error: ModelUnloadable) -> bool:
+    """Whether what cannot be loaded is a pickle: it got as far as a class, or begins as all do since Python 2.3.
+
+    Of anything else an unpickler says whatever the first letters mean to it.
+    """
+    from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
+
+    if isinstance(error.__cause__, ImportError | AttributeError | Warning):
+        return True
+    try:
+        with _validate_fileobject_and_memmap(io.BytesIO(data), "", None) as (stream, _):
+            return bool(stream.read(1) == pickle.PROTO)
+    except Exception:  # noqa: BLE001  # what decompresses it may raise anything
+        return False
+
+
+def _why(error: BaseException) -> str:
+    """Return the first line of what was raised."""
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {cause}".splitlines()[0]
 
 
 def _describe(steps: dict[Role, Any], saved_by: str | None) -> dict[str, Any]:
@@ -150,7 +184,9 @@ def main() -> None:
     header = json.loads(stream.readline())
     blobs = [(role, name, stream.read(size)) for role, name, size in header["artifacts"]]
     try:
-        steps, saved_by = _load(blobs, header["what"], header["allow_version_skew"])  # imports what it needs
+        steps, saved_by = _load(  # imports what it needs
+            blobs, header["what"], header["allow_version_skew"], header["sources"]
+        )
         answer = _describe(steps, saved_by)
         del steps
         release_memory()

@@ -47,6 +47,15 @@ def test_all_faults_of_the_settings_are_told_at_once_those_of_the_log_too(cli: C
     assert "TICK_SECONDS='0'" in done.stdout
 
 
+def test_what_waits_for_another_check_is_summed_up_in_one_line(cli: Cli) -> None:
+    done = cli("doctor", TICK_SECONDS="0")
+    text = " ".join(done.stdout.split())
+    assert text.count("not looked at") == text.count("mend settings first") == 1
+    waiting = text.partition("not looked at")[2].partition(" -> mend settings first")[0]
+    assert [name for name in ("bucket", "model-keys", "models", "workers", "clock") if name not in waiting] == []
+    assert " 1 error, " in text
+
+
 @pytest.mark.parametrize(("strictly", "code"), [((), 0), (("--strict",), 1)])
 def test_warnings_count_where_somebody_is_strict(cli: Cli, strictly: tuple[str, ...], code: int) -> None:
     assert cli("doctor", "--only", "model-keys", *strictly).returncode == code

@@ -204,6 +204,8 @@ def test_a_user_checks_lists_runs_and_backfills(rig: Rig, tmp_path: Path) -> Non
     until_idle(rig, Scheduler(rig.client, file), datetime.now(UTC))
     assert '"pending": 0' in cli("list", "--json").stdout
     assert "succeeded" in cli("list").stdout
+    for line in cli("list").stdout.splitlines():
+        assert len(line.rstrip()) <= 80
     assert {job.state for job in jobs(rig).values()} == {"succeeded"}
     assert len(jobs(rig)) == 7
     # And what is wrong is said

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -74,6 +75,23 @@ def test_a_pickle_that_ends_its_process_is_not_stored(models: ModelStorageManage
     with pytest.raises(ModelUnloadable, match=r"exit code 3"):
         models.publish("fatal", Fatal())
     assert list(store.list(keys.model_folder("fatal"))) == []
+
+
+@pytest.mark.parametrize(
+    "data", [b"id,x\n1,2\n", b"<html>\n", b"PAR1" + bytes(99), gzip.compress(b"hello\nworld"), b"\x1f\x8b\nx"]
+)
+def test_a_file_that_is_no_pickle_is_named_in_one_line(cli: Any, tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_bytes(data)
+    done = cli("models", "publish", "table", "--model", str(path))
+    assert done.returncode == 1
+    assert re.fullmatch(rf"error: {path} is no joblib or pickle file: \w+: .*\n", done.stderr)
+
+
+def test_a_pickle_that_is_cut_short_is_still_one(models: ModelStorageManager) -> None:
+    loose = LooseArtifact(role="model", name="model", data=dump(LINE)[:-20], source="m.joblib")
+    with pytest.raises(ModelUnloadable, match="model 'model' of cut cannot be loaded: "):
+        models.publish_files("cut", [loose])
 
 
 def test_models_of_other_columns_are_not_one_bundle(models: ModelStorageManager) -> None:

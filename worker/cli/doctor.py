@@ -10,12 +10,12 @@ import sys
 import textwrap
 import threading
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 
 import click
 
-from worker.doctor import NAMES, Finding, examine
+from worker.doctor import NAMES, NOT_LOOKED_AT, Finding, examine
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
@@ -59,14 +59,30 @@ def _print(findings: Sequence[Finding]) -> None:
     column = max(map(len, NAMES))
     indent = len("warning") + column + 4
     width = max(shutil.get_terminal_size().columns, 2 * indent)
-    for finding in findings:
+    shown = list(_summed_up(findings))
+    for finding in shown:
         severity = click.style(f"{finding.severity:<7}", fg=_COLOURS[finding.severity])
         first, *rest = _said(finding, width - indent)
         click.echo(f"{severity}  {finding.check:<{column}}  {first}")
         for line in rest:
             click.echo(" " * indent + line)
-    count = Counter(finding.severity for finding in findings)
+    count = Counter(finding.severity for finding in shown)
     click.echo(f"\n{_plural(count['error'], 'error')}, {_plural(count['warning'], 'warning')}")
+
+
+def _summed_up(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Say of all checks that wait for another in one line, at the place of the first."""
+    waiting: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.message == NOT_LOOKED_AT:
+            waiting.setdefault(finding.remedy, []).append(finding.check)
+    for finding in findings:
+        if finding.message != NOT_LOOKED_AT:
+            yield finding
+        elif names := waiting.pop(finding.remedy, []):
+            first, *others = names
+            also = f", nor {', '.join(others)}" if others else ""
+            yield replace(finding, check=first, message=f"{NOT_LOOKED_AT}{also}")
 
 
 def _said(finding: Finding, width: int) -> list[str]:

@@ -68,7 +68,7 @@ def publish(
         text, key = _pair("--from-bucket", item)
         role, artifact = _role(text)
         adopted[artifact], data = manager.fetch(key)
-        loose.append(_loose(role, artifact, data))
+        loose.append(_loose(role, artifact, data, adopted[artifact]))
     if adopted:
         pairs["adopted_from"] = adopted
     click.echo(manager.publish_files(name, loose, alias=alias, metadata=pairs).ref)
@@ -216,7 +216,7 @@ def _from_files(role: Role, default: str, items: Iterable[str]) -> list[LooseArt
             given, path = "", item
         name = given or (default if number == 1 else f"{default}_{number}")
         try:
-            loose.append(_loose(role, name, Path(path).read_bytes()))
+            loose.append(_loose(role, name, Path(path).read_bytes(), path))
         except OSError as error:
             raise click.BadParameter(f"{path}: {error.strerror}", param_hint=f"--{role.replace('_', '-')}") from None
     return loose
@@ -244,10 +244,10 @@ def _needs_ml[T](make: Callable[[], T]) -> T:
         raise InvalidSettings(f"this needs {error.name}: pip install -r ml-requirements.txt") from error
 
 
-def _loose(role: Role, name: str, data: bytes) -> LooseArtifact:
+def _loose(role: Role, name: str, data: bytes, source: str) -> LooseArtifact:
     from storage.models.proof import LooseArtifact
 
-    return LooseArtifact(role=role, name=name, data=data)
+    return LooseArtifact(role=role, name=name, data=data, source=source)
 
 
 def _manager() -> ModelStorageManager:

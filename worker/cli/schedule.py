@@ -10,7 +10,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from storage.errors import InvalidRequest
@@ -19,6 +18,7 @@ from tasks.schedule import Schedule
 from tasks.schedule_file import parse
 from tasks.scheduler import Scheduler
 from tasks.settings import EventSettings, ScheduleSettings
+from worker.cli.jobs import console
 
 
 @click.group()
@@ -37,15 +37,24 @@ def schedule() -> None:
     catch_up = "latest"                # of slots that were missed: none | latest | all
     overlap = "skip"                   # the run before is under way: skip | queue | cancel_running
     only_new = false                   # only objects that no earlier run has scored
-    max_rejected = "1%"
-    keep = "all"                       # all | none | "a,b"
     method = "predict"                 # [what is usual for the estimator]
+    keep = "all"                       # input columns to carry over: all but features, none, or "id,name"
     features = ["a", "b"]              # [as the model names them]
-    webhook = "https://example.org/hook"   # is told how each run ended [WEBHOOK_URL]
+    partition_by = "region"            # a folder of results for each value of a kept column
+    gather = false                     # fewer, larger files of results
+    max_rejected = "1%"                # rows that may be rejected: a count, or a percentage
+    webhook = "https://example.org/hooks/x"   # who is told how each run ended. [WEBHOOK_URL]
     enabled = true
 
-    How CSV and JSON Lines are read, where their names do not say it: format, delimiter, quote, columns, encoding,
-    null_values, types = {id = "string"}; as for scoreline submit.
+    \b
+    # How the input is read, where its names do not say it, as for scoreline submit:
+    format = "csv"
+    delimiter = ";"
+    quote = "'"
+    columns = ["id", "x"]
+    encoding = "latin-1"
+    null_values = ["-"]
+    types = {id = "string"}
     """
 
 
@@ -57,16 +66,22 @@ def list_(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_plain(row) for row in rows], indent=1))
         return
-    table = Table("schedule", "cron", "next", "last", "outcome", "waiting", box=None)
+    table = Table(box=None)
+    for name in ("schedule", "cron", "next", "last", "outcome"):
+        table.add_column(name, no_wrap=name != "schedule", overflow="fold")
     for row in rows:
         following = f"{row.next:%Y-%m-%d %H:%M %Z}" if row.next else "not enabled"
         last = ""
         if row.last:
             slot = datetime.fromisoformat(row.last).astimezone(ZoneInfo(row.schedule.zone))
-            last = f"{slot:%Y-%m-%d %H:%M %Z}"
-        table.add_row(row.schedule.name, row.schedule.cron, following, last, f"{row.outcome} {row.error}".strip(),
-                      str(row.pending or ""))  # fmt: skip
-    Console().print(table)
+            last = f"{slot:%Y-%m-%d %H:%M}"
+        table.add_row(row.schedule.name, row.schedule.cron, following, last, row.outcome)
+    console().print(table)
+    for row in rows:
+        if row.pending:
+            click.echo(f"{row.schedule.name}: {row.pending} {'slot waits' if row.pending == 1 else 'slots wait'}")
+        if row.error:
+            click.echo(f"{row.schedule.name}: {row.outcome}: {row.error}")
 
 
 @schedule.command()

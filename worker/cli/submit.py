@@ -29,7 +29,8 @@ _COLUMNS_SHOWN = 8
 @click.option("--output", metavar="URI", help="Prefix of the results, s3://bucket/prefix/. [results/<model>/]")
 @click.option("--method", type=click.Choice(METHODS), help="Only this method. [what is usual for the estimator]")
 @click.option("--keep", default="all", show_default=True, metavar="all|none|A,B",
-              help="Input columns to carry over; all that are no features, but for nested ones.")  # fmt: skip
+              help="Input columns to carry over; all means those that are no features, nested ones left out: name "
+              "what you want of them.")  # fmt: skip
 @click.option("--features", metavar="A,B",
               help="Columns to score, for a model without column names. [the numeric ones, in order]")  # fmt: skip
 @click.option("--job-id", metavar="ID", help="The same id twice is one job. [made from the time]")

@@ -6,8 +6,8 @@ A check is a function in the module of its subject, and a line in `checks`.
 
 from worker.doctor.base import Finding, Severity
 from worker.doctor.checks import CHECKS
-from worker.doctor.run import examine
+from worker.doctor.run import NOT_LOOKED_AT, examine
 
 NAMES = tuple(check.name for check in CHECKS)
 
-__all__ = ["NAMES", "Finding", "Severity", "examine"]
+__all__ = ["NAMES", "NOT_LOOKED_AT", "Finding", "Severity", "examine"]

@@ -17,6 +17,8 @@ from worker.doctor.setup import Setup
 DEADLINE_S = 25.0
 """Heroku's release command and a container's health check have to end, whatever hangs."""
 _LEAVE_S = 10.0
+NOT_LOOKED_AT = "not looked at"
+"""What there is to say of a check that needs another."""
 
 
 def examine(
@@ -94,7 +96,7 @@ class _Run(Thread):
         """Return what was found, and whether it hangs."""
         found = list(self._found)
         if (blocker := self._blocker()) is not None:
-            found = [warning("not looked at", f"mend {blocker} first")]
+            found = [warning(NOT_LOOKED_AT, f"mend {blocker} first")]
         elif not self.done.is_set():
             found.append(error(f"no answer within {deadline_s:g} s", "see what hangs: the network, a proxy, a server"))
         return [replace(finding, check=self._check.name) for finding in found]
