@@ -132,7 +132,10 @@ def _is_pickle(data: bytes, error: ModelUnloadable) -> bool:
     """
     from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
 
-    if isinstance(error.__cause__, ImportError | AttributeError | Warning):
+    cause = error.__cause__
+    if isinstance(cause, ImportError):  # of a module, and not of two words of a text
+        return all(step.isidentifier() for step in (cause.name or "").split("."))
+    if isinstance(cause, AttributeError | Warning):
         return True
     try:
         with _validate_fileobject_and_memmap(io.BytesIO(data), "", None) as (stream, _):

@@ -186,7 +186,7 @@ def test_rejected_rows_are_scored_again_alone_once_the_model_takes_them(
     models.publish("mend", LinearRegression().fit(train, [1.0, 3.0]))
     for number in range(3):
         part = frame(number * 100, 100)
-        part.loc[[3, 50], "x"] = None
+        part.loc[[3, 99], "x"] = None
         store.put(f"in/mend/{number}.csv", as_csv(part))
     first = ended(client, client.submit("mend", store.uri("in/mend/"), job_id="mend", part_rows=60, max_rejected="5%"))
     assert (first.state, first.rejected) == ("partial", 6)
@@ -197,7 +197,7 @@ def test_rejected_rows_are_scored_again_alone_once_the_model_takes_them(
     assert done.returncode == 0, done.stderr
     again = client.status("mend-rejected-1")
     assert (again.state, again.rows, again.total_rows) == ("succeeded", 6, 6)
-    assert results_of(client, again)["id"].tolist() == [3, 50, 103, 150, 203, 250]
+    assert results_of(client, again)["id"].tolist() == [3, 99, 103, 199, 203, 299]
     assert again.model != first.model
     # And there is nothing more to do
     nothing = cli("resume", "mend-rejected-1", "--rejected")

@@ -1,0 +1,48 @@
+"""Parquet read by rows: spans of any size, over row groups and within them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage.objects.directory import DirectoryStore
+from storage.tables import parquet
+from storage.tables.base import Pinned, Span
+
+ROWS = 1_000
+
+
+@pytest.fixture(params=[ROWS, 137, 10], ids=lambda size: f"groups of {size}")
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Pinned:
+    store = DirectoryStore(tmp_path, "bucket")
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"id": range(ROWS), "x": [n / 8 for n in range(ROWS)]}), sink, row_group_size=request.param)
+    info = store.put("a.parquet", sink.getvalue())
+    return Pinned(store=store, key=info.key, size=info.size, etag=info.etag)
+
+
+def read(source: Pinned, span: Span, batch_rows: int = 64) -> list[tuple[int, int]]:
+    """Number and id of each row."""
+    rows = parquet.ParquetFormat().read(source, span, pa.schema([("id", pa.int64())]), batch_rows)
+    return [
+        pair for item in rows for pair in zip(item.numbers.tolist(), item.batch.column("id").to_pylist(), strict=True)
+    ]
+
+
+def test_rows_are_numbered_within_the_object_wherever_a_span_begins_and_ends(source: Pinned) -> None:
+    for start, stop in ((0, ROWS), (0, 1), (136, 138), (130, 500), (999, 1_000), (401, 402)):
+        span = Span(start=start, stop=stop, first_row=start, rows=stop - start, size=0)
+        assert read(source, span) == [(row, row) for row in range(start, stop)]
+
+
+def test_large_row_groups_are_read_in_spans_that_hold_every_row_once(
+    source: Pinned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "MAX_SPAN_ROWS", 100)
+    spans = parquet.ParquetFormat().survey(source).spans
+    assert max(span.rows for span in spans) <= 100
+    assert [pair for span in spans for pair in read(source, span)] == [(row, row) for row in range(ROWS)]
