@@ -13,6 +13,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LinearRegression
 
@@ -322,3 +323,15 @@ def test_a_type_that_is_told_of_a_column_that_is_not_there_is_named(
     store.put("in/told.csv", as_csv(frame(0, 4)))
     job = ended(client, client.submit(line, store.uri("in/told.csv"), types={"idd": "string"}))
     assert job.error == "types are told for 'idd', and no CSV or JSON Lines of the input has that"
+
+
+def test_nested_columns_are_carried_over_where_they_are_named_alone(
+    worker: Stack, client: Client, store: ObjectStore, line: str
+) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"id": [1], "x": [0.5], "tags": [["a", "b"]]}), sink)
+    store.put("in/nested.parquet", sink.getvalue())
+    found = client.preflight(line, store.uri("in/nested.parquet"))
+    assert (found.kept, found.unused) == (("id",), ("tags",))
+    job = ended(client, client.submit(line, store.uri("in/nested.parquet"), keep="tags"))
+    assert [list(tags) for tags in results_of(client, job)["tags"]] == [["a", "b"]]

@@ -46,6 +46,6 @@ def test_schedules_take_a_line_each_in_a_terminal_and_an_error_is_whole(monkeypa
     lines = [line.rstrip() for line in CliRunner().invoke(cli, ["schedule", "list"]).output.splitlines()]
     # Then
     assert lines[1].split()[6:] == ["2026-11-26", "02:30", "UTC", "2026-11-25", "02:30", "succeeded"]
-    assert lines[1].startswith("customers-eu")
+    assert lines[1].split()[0] == "customers-eu"
     assert " 30 2 * * 1-5 " in lines[1]
     assert lines[3:] == ["customers-eu: 2 slots wait", f"orders: refused: {error}"]
