@@ -31,6 +31,7 @@ import pyarrow as pa
 from storage.errors import ScoringError
 from storage.models.bundle import Bundle
 from storage.models.manifest import Outputs
+from tasks.shared import computed_once, last_step
 
 MAX_COLUMNS = 10_000
 """Of a transformer: more are no table."""
@@ -76,8 +77,12 @@ def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:
         offered = bundle.manifest.outputs[name]
         if method is not None and method not in offered.methods:
             raise ScoringError(f"model {name!r} has no {method}: it offers {', '.join(offered.methods)}")
-        for chosen in (method,) if method else offered.default:
-            columns += ((f"{prefix}{column}", value) for column, value in _of(bundle, model, offered, chosen, x))
+        methods = (method,) if method else offered.default
+        estimator, taken = last_step(model, x) if len(methods) > 1 else (model, x)
+        with computed_once(estimator, taken):
+            for chosen in methods:
+                found = _of(bundle, estimator, offered, chosen, taken)
+                columns += ((f"{prefix}{column}", value) for column, value in found)
     if not columns:
         raise ScoringError(f"{bundle.manifest.ref} gives no columns: does it select no feature?")
     twice = [name for name, times in Counter(name for name, _ in columns).items() if times > 1]

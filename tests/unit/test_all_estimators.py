@@ -144,6 +144,19 @@ def scored(bundle: Bundle, method: str, x: pd.DataFrame) -> Any:
     return np.column_stack([column.to_numpy() for column in done.table.columns])
 
 
+def together(bundle: Bundle, x: pd.DataFrame) -> str | None:
+    """Whether several methods at once, as is usual, give anything else than each by itself."""
+    methods = bundle.manifest.outputs["model"].default
+    rows = pa.RecordBatch.from_pandas(x)
+    both = score_batch(bundle, rows, features=list(x.columns), keep=[], method=None).table
+    if len(methods) == 1:
+        return None
+    apart = [score_batch(bundle, rows, features=list(x.columns), keep=[], method=method).table for method in methods]
+    alone = {name: table.column(name) for table in apart for name in table.column_names}
+    same = both.column_names == list(alone) and all(both.column(name).equals(column) for name, column in alone.items())
+    return None if same else f"{methods} differ from each by itself"
+
+
 @pytest.mark.parametrize("names", [True, False], ids=["tables", "arrays"])
 def test_every_estimator_scores_as_in_its_makers_process_or_is_refused_with_a_reason(names: bool) -> None:
     passed: dict[str, set[str]] = {}
@@ -161,6 +174,8 @@ def test_every_estimator_scores_as_in_its_makers_process_or_is_refused_with_a_re
                             np.testing.assert_array_max_ulp(ours, theirs, maxulp=4)
                             rounded.add(name)
                     passed.setdefault(name, set()).add(method)
+                if (wrong_together := together(bundle, x)) is not None:
+                    wrong[name] = wrong_together
             except ScorelineError as error:
                 reason = next((key for key, said in REASONS.items() if re.search(said, str(error))), str(error))
                 refused.setdefault(reason, set()).add(name)

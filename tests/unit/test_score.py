@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
-from sklearn.ensemble import IsolationForest, RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -260,6 +260,38 @@ def test_the_column_that_an_error_quotes_is_named() -> None:
                           LinearRegression()).fit(frame, [0.0, 2.0])  # fmt: skip
     done = scored(model, plan=["a", "gold", "b"], x=[1.0, 1.0, 1.0])
     assert {row: (why.stage, why.column) for row, why in done.rejected.items()} == {1: ("predict", "plan")}
+
+
+@pytest.mark.parametrize(
+    ("model", "asked"),
+    [
+        (RandomForestClassifier(3, random_state=0), "predict_proba"),
+        (HistGradientBoostingClassifier(max_iter=3), "_raw_predict"),
+        (LogisticRegression(), "decision_function"),
+        (make_pipeline(StandardScaler(), LogisticRegression()), "decision_function"),
+    ],
+    ids=lambda item: type(item).__name__ if not isinstance(item, str) else item,
+)
+@pytest.mark.parametrize("labels", [THREE, THREE == "a"], ids=["three", "two"])
+def test_what_predictions_and_probabilities_share_is_computed_once_and_changes_no_bit(
+    model: Any, asked: str, labels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.fit(X, labels)
+    alone = columns_of(model, "predict") | columns_of(model, "predict_proba")
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    count, ask = 0, getattr(type(last), asked)
+
+    def counted(self: Any, x: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        return ask(self, x, *arguments, **options)
+
+    monkeypatch.setattr(type(last), asked, counted)
+    both = columns_of(model)
+    assert count == 1
+    assert list(both) == list(alone)
+    assert all(np.array_equal(both[name], values) for name, values in alone.items())
+    assert asked not in vars(last)
 
 
 def test_a_few_bad_rows_cost_few_calls_each() -> None:
