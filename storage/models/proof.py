@@ -114,7 +114,7 @@ def _load(
         try:
             loaded, other = unpickle(file, artifact, allow_version_skew=allow_skew)
         except ModelUnloadable as error:
-            if _is_pickle(data, error):
+            if _is_pickle(data):
                 raise
             source = (sources or {}).get(name, artifact)
             raise ModelUnloadable(f"{source} is no joblib or pickle file: {_why(error)}") from error
@@ -125,18 +125,14 @@ def _load(
     return steps, saved_by
 
 
-def _is_pickle(data: bytes, error: ModelUnloadable) -> bool:
-    """Whether what cannot be loaded is a pickle: it got as far as a class, or begins as all do since Python 2.3.
+def _is_pickle(data: bytes) -> bool:
+    """Whether bytes begin as every pickle does that Python 3 writes unless it is told otherwise.
 
-    Of anything else an unpickler says whatever the first letters mean to it.
+    Of anything else an unpickler says whatever the first letters mean to it: of a table that begins with ``id,x``, that
+    there is no module ``d,x``.
     """
     from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
 
-    cause = error.__cause__
-    if isinstance(cause, ImportError):  # of a module, and not of two words of a text
-        return all(step.isidentifier() for step in (cause.name or "").split("."))
-    if isinstance(cause, AttributeError | Warning):
-        return True
     try:
         with _validate_fileobject_and_memmap(io.BytesIO(data), "", None) as (stream, _):
             return bool(stream.read(1) == pickle.PROTO)

@@ -30,7 +30,7 @@ from storage.errors import (
 from storage.models import aliases, signatures
 from storage.models.bundle import dump
 from storage.models.manager import ModelStorageManager
-from storage.models.proof import LooseArtifact
+from storage.models.proof import LooseArtifact, _load
 from storage.models.settings import ModelSettings
 from storage.objects.base import ObjectStore
 from storage.objects.directory import DirectoryStore
@@ -77,15 +77,19 @@ def test_a_pickle_that_ends_its_process_is_not_stored(models: ModelStorageManage
     assert list(store.list(keys.model_folder("fatal"))) == []
 
 
-@pytest.mark.parametrize(
-    "data", [b"id,x\n1,2\n", b"<html>\n", b"PAR1" + bytes(99), gzip.compress(b"hello\nworld"), b"\x1f\x8b\nx"]
-)
-def test_a_file_that_is_no_pickle_is_named_in_one_line(cli: Any, tmp_path: Path, data: bytes) -> None:
+def test_a_file_that_is_no_pickle_is_named_in_one_line(cli: Any, tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
-    path.write_bytes(data)
+    path.write_bytes(b"id,x\n1,2\n")  # which the unpickler takes for the name of a class
     done = cli("models", "publish", "table", "--model", str(path))
     assert done.returncode == 1
     assert re.fullmatch(rf"error: {path} is no joblib or pickle file: \w+: .*\n", done.stderr)
+
+
+@pytest.mark.parametrize("data", [b"customer\nid\n7\n", b"<html>\n", b"PAR1" + bytes(99), gzip.compress(b"hello\nworld"), b"\x1f\x8b\nx"])
+def test_whatever_else_is_no_pickle_is_said_to_be_none(data: bytes) -> None:
+    with pytest.raises(ModelUnloadable, match=r"^scores\.csv is no joblib or pickle file: ") as refused:
+        _load([("model", "model", data)], "table", False, {"model": "scores.csv"})
+    assert "\n" not in str(refused.value)
 
 
 def test_a_pickle_that_is_cut_short_is_still_one(models: ModelStorageManager) -> None:
