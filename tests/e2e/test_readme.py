@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import io
 import os
 import re
@@ -18,6 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 from sklearn.linear_model import LinearRegression
 
+import tasks
 from storage import keys
 from storage.models.manager import ModelStorageManager
 from storage.objects.base import ObjectStore
@@ -150,6 +152,23 @@ def test_records_at_hand(stack: Stack, job_ids: Callable[[], list[str]], tmp_pat
     printed = run_isolated(recipe("Records at hand"), path, ["sklearn", "pyarrow"], stack.environ)
     assert [tuple(map(float, line.split())) for line in printed.splitlines()] == [(1, 1), (2, pytest.approx(2))]
     assert len(job_ids()) == 1
+
+
+def test_every_call(stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path) -> None:
+    path = [ROOT, only(requirements(), tmp_path / "lib")]
+    printed = run_isolated(recipe("Every call"), path, ["sklearn", "pyarrow"], stack.environ)
+    assert printed.splitlines() == [f"succeeded [{ROWS}]"]
+    assert job_ids() == ["calls-1"]
+    # And the table has each call that there is, as it is called
+    text = (ROOT / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)\(.*?\)` ?(\*?) \|", text, re.MULTILINE))
+    assert {name for name, star in rows.items() if star} == set(tasks.__all__) - {"Client"}
+    for name, arguments in re.findall(r"^\| `(\w+)\((.*?)\)`", text, re.MULTILINE):
+        takes = inspect.signature(getattr(Client, name)).parameters
+        for item in filter(None, arguments.replace("...", "").split(", ")):
+            word, _, default = item.partition("=")
+            assert word in takes
+            assert default in ("", repr(takes[word].default).replace("'", '"'))
 
 
 def test_a_shell(stack: Stack, client: Client, job_ids: Callable[[], list[str]]) -> None:

@@ -25,6 +25,7 @@ import worker
 from storage.errors import InvalidSettings
 from storage.settings import StorageSettings
 from tests.installed import ROOT, pins
+from worker import logs
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 OURS = ("worker", "beat")
@@ -40,6 +41,21 @@ READ_BY_OTHERS = {
     "OPENBLAS_NUM_THREADS": "OpenBLAS",
     "INSTALL_ML": "bin/pre_compile",
 }
+ON_NO_DYNO = {
+    "DYNO": "Heroku sets it",
+    "REDIS_URL": "the add-on sets it",
+    "REDIS_TLS_URL": "the add-on sets it",
+    "REDIS_CA_FILE": "certificates of the add-on are signed by no authority",
+    "R2_ENDPOINT_URL": "R2_ACCOUNT_ID says where R2 is",
+    "ENVIRONMENT": "a dyno keeps objects in R2, whatever it says",
+    "FORCE_R2": "it does",
+    "STORE_DIR": "it has no disk that stays",
+    "ML_CLOUD_ONLY": "models are in memory alone, whatever it says",
+    "MODEL_CACHE_DIR": "they are",
+    "MODEL_CACHE_DIR_MB": "they are",
+    "MODEL_SIGNING_KEY": "only whoever publishes has it: with it, whoever gets at a dyno could sign",
+}
+"""Settings that have no place in app.json, and why."""
 
 
 class Asked(dict[str, str]):
@@ -68,6 +84,7 @@ def names_read() -> set[str]:
     for kind in settings():
         with contextlib.suppress(InvalidSettings):
             kind.from_env(environ)
+    logs.form_from_env(environ)
     return environ.names
 
 
@@ -149,6 +166,17 @@ def test_app_json_asks_for_what_has_no_default_and_sets_what_can_be_read() -> No
     for kind in settings():
         kind.from_env(R2 | defaults)
     assert all(variable["description"] for variable in APP["env"].values())
+
+
+def test_app_json_names_every_setting_that_means_something_on_a_dyno() -> None:
+    assert names_read() - APP["env"].keys() == ON_NO_DYNO.keys()
+
+
+def test_every_variable_of_the_table_in_the_readme_is_one_that_is_read() -> None:
+    rows = re.findall(r"^\| (`[A-Z].*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([A-Z][A-Z0-9_]+)", row)}
+    assert {"WEBHOOK_SECRET", "TICK_SECONDS", "ALLOWED_BUCKETS"} <= named
+    assert named - names_read() == set()
 
 
 def test_heroku_scales_processes_that_the_procfile_has() -> None:
