@@ -40,7 +40,7 @@ from tasks.record_jobs import RecordsJob
 from tasks.records import mark_active, read_job, read_outcome, read_run, seconds_since
 from tasks.resume import begin_run
 from tasks.settings import EventSettings, QueueSettings
-from tasks.spec import Job, JobSpec, Outcome, Status, parse_uri
+from tasks.spec import Job, JobSpec, Outcome, Status, check_apart, parse_uri
 
 if TYPE_CHECKING:
     from storage.models.settings import ModelSettings
@@ -475,6 +475,7 @@ class Client:
         spec.check()
         if webhook is not None:
             self.events.check(webhook)
+        check_apart(spec)
         for uri in (*spec.inputs, spec.output):
             _ = self.buckets[parse_uri(uri)[0]]
 

@@ -17,7 +17,7 @@ from storage.keys import check_name
 from storage.tables.options import READ_OPTIONS, read_options
 from tasks.schedule import CATCH_UP, OVERLAP, Schedule
 from tasks.settings import EventSettings
-from tasks.spec import JobSpec
+from tasks.spec import JobSpec, check_apart
 
 _TEXT = ("a string", lambda value: isinstance(value, str))
 _FLAG = ("true or false", lambda value: isinstance(value, bool))
@@ -183,7 +183,7 @@ def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
             faults.append((key, f"{key}: {error}"))
     if not faults and {"input", "output"} <= sound.keys():
         try:
-            spec_of(Schedule(**times | {key: sound[key] for key in ("input", "output")}), slot, "").check()
+            check_apart(spec_of(Schedule(**times | {key: sound[key] for key in ("input", "output")}), slot, ""))
         except InvalidRequest as error:
             faults.append(("output", f"output: {error}"))
     return faults

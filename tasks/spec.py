@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
+from storage import keys
 from storage.errors import InvalidRequest, InvalidURI
 from storage.keys import check_name
 from storage.models.manifest import METHODS, PinnedModel, parse_ref
@@ -19,6 +20,7 @@ State = Literal["submitted", "running", "succeeded", "partial", "failed", "cance
 ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelled"})
 
 GLOB = re.compile(r"[*?\[]")
+_PARTS_TRIED = 10
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]+)/(?P<key>[^\0]*)")
 _BUDGET = re.compile(r"\d+|\d+(\.\d+)?%")
 
@@ -128,7 +130,6 @@ class JobSpec:
             raise InvalidRequest("no input is named")
         for uri in self.inputs:
             parse_uri(uri)
-            _check_apart(uri, self.output)
         self.read.check()
         if self.rejected_of is not None:
             check_name("job id", self.rejected_of)
@@ -163,15 +164,20 @@ class JobSpec:
             raise InvalidRequest(f"features {list(self.features)!r} are not all texts")
 
 
-def _check_apart(uri: str, output: str) -> None:
-    """Refuse an output that lies within an input: the results of one run would be the input of the next."""
-    (bucket, pattern), (where, prefix) = parse_uri(uri), parse_uri(output)
-    result = f"{prefix}job_id=x/part-00000.parquet"
-    if bucket == where and names(pattern, result):
-        raise InvalidRequest(
-            f"output {output!r} lies within input {uri!r}, its results would be input the next time: choose another "
-            "place, or a folder there whose name begins with '_'"
-        )
+def check_apart(spec: JobSpec) -> None:
+    """Refuse an output that lies within an input: the results of one run would be the input of the next.
+
+    Of new jobs alone: one that is recorded is what it is.
+    """
+    where, prefix = parse_uri(spec.output)
+    folder = keys.output_folder(prefix, spec.job_id)
+    for uri in spec.inputs:
+        bucket, pattern = parse_uri(uri)
+        if bucket == where and any(names(pattern, keys.result_part(folder, n)) for n in range(_PARTS_TRIED)):
+            raise InvalidRequest(
+                f"output {spec.output!r} lies within input {uri!r}, its results would be input the next time: choose "
+                "another place, or a folder there whose name begins with '_'"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

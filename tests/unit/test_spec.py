@@ -7,7 +7,7 @@ import pytest
 
 from storage.errors import InvalidRequest
 from storage.models.manifest import PinnedModel
-from tasks.spec import Job, JobSpec, budget_rows
+from tasks.spec import Job, JobSpec, budget_rows, check_apart
 
 SPEC = JobSpec(job_id="j1", model="m@champion", inputs=("s3://data/in/",), output="s3://data/out/")
 
@@ -34,15 +34,17 @@ def test_what_is_malformed_is_refused(field: str, value: object) -> None:
         ("s3://data/in/", "s3://data/in/_scores/", False), ("s3://data/in/", "s3://data/scores/", False),
         ("s3://data/in/", "s3://other/in/", False), ("s3://data/*.parquet", "s3://data/out/", True),
         ("s3://data/*.csv", "s3://data/out/", False), ("s3://data/out/job_id=a/", "s3://data/out/", False),
+        ("s3://data/out/job_id=j1/", "s3://data/out/", True), ("s3://data/*-00001.parquet", "s3://data/out/", True),
     ],
 )  # fmt: skip
 def test_results_do_not_become_input(uri: str, output: str, refused: bool) -> None:
     spec = replace(SPEC, inputs=("s3://data/first.csv", uri), output=output)
     if refused:
         with pytest.raises(InvalidRequest, match="lies within input"):
-            spec.check()
+            check_apart(spec)
     else:
-        assert spec.check() is spec
+        check_apart(spec)
+    assert spec.check() is spec  # what is recorded can be read
 
 
 def test_the_budget_is_a_count_or_a_percentage() -> None:
