@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 
 from storage.errors import MissingColumns, UnreadableInput
 from storage.models.manifest import Manifest
+from storage.tables.guess import TOLD
 from tasks.hive import types_of, values_of
 from tasks.inputs import Surveyed
 
 _TEXT_TYPES = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 """What text can be read as."""
-_TOLD = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64()}
 _SHOWN = 20
 
 
@@ -28,6 +28,8 @@ class Settled:
     keep: tuple[str, ...]
     folders: tuple[str, ...]
     """Those that the names of folders give: no object has such a column."""
+    padded: tuple[str, ...]
+    """Features in text that are numbers, some of them with zeros in front: read as numbers, as pandas does."""
     mixed: tuple[str, ...]
     """Features in text that are numbers in some rows and texts in others: the model has to be asked."""
 
@@ -67,8 +69,8 @@ def settle(
     own = {name for item in surveyed for name in item.schema.names}
     folder_types = types_of(item.file.key for item in surveyed)
     folders = tuple(name for name in names if name in folder_types and name not in own)
-    carried = set(kept)
-    seen = {name: _Seen(name=name, kept=name in carried) for name in names if name not in folders}
+    scored = set(features)
+    seen = {name: _Seen(name=name, kept=name not in scored) for name in names if name not in folders}
     for item in surveyed:
         if len(item.schema):
             _look(item, seen, folders)
@@ -77,14 +79,16 @@ def settle(
     if unknown := [name for name in told if name not in in_text]:
         raise MissingColumns(f"types are told for {_listed(unknown)}, and no CSV or JSON Lines of the input has that")
     types = {name: folder_types[name] for name in folders} | {
-        name: _TOLD[told[name]] if name in told else found.settled() for name, found in seen.items()
+        name: TOLD[told[name]] if name in told else found.settled() for name, found in seen.items()
     }
     for name in features:
         if is_nested(types[name]):
             raise UnreadableInput(f"the feature {name!r} is {types[name]}: estimators take numbers, texts, times")
     mixed = tuple(name for name in features if name in seen and not seen[name].kept and name not in told)
     return Settled(
-        reads=pa.schema([pa.field(name, types[name]) for name in names]), keep=kept, folders=folders,
+        reads=pa.schema([pa.field(n, types[n], metadata={"feature": "1"} if n in scored else None) for n in names]),
+        keep=kept, folders=folders,
+        padded=tuple(name for name, found in seen.items() if found.padded and name not in told),
         mixed=tuple(name for name in mixed if seen[name].is_mixed()),
     )  # fmt: skip
 
@@ -101,12 +105,16 @@ class _Seen:
     texts: dict[pa.DataType, str] = field(default_factory=dict)
     """Guesses of texts, with an object of each."""
     mixed: bool = False
+    padded: bool = False
 
     def add(self, item: Surveyed, column: pa.Field) -> None:
         """Take note of one object."""
         if item.text:
-            self.texts.setdefault(column.type, item.uri)
-            self.mixed = self.mixed or b"numbers" in (column.metadata or {})
+            numbers = float((column.metadata or {}).get(b"numbers", 0))
+            padded = numbers == 1 and not self.kept
+            self.texts.setdefault(pa.float64() if padded else column.type, item.uri)
+            self.padded = self.padded or padded
+            self.mixed = self.mixed or 0 < numbers < 1
         elif self.typed is None:
             self.typed, self.typed_in = column.type, item.uri
         elif self.kept and column.type != self.typed and _plain(column.type) != _plain(self.typed):
@@ -140,7 +148,9 @@ def _look(item: Surveyed, seen: Mapping[str, _Seen], folders: Sequence[str]) -> 
     missing = [name for name in seen if name not in columns] + [name for name in folders if name not in here]
     if missing:
         has = [*item.schema.names, *(name for name in here if name in folders)]
-        raise MissingColumns(f"{item.uri} lacks {_listed(missing)}; it has {_listed(has)}")
+        marks = [mark for mark in (";", "\t", "|", ",") if item.text and len(has) == 1 and mark in has[0]]
+        hint = f": is the delimiter {marks[0]!r}? Say so with --delimiter" if marks else ""
+        raise MissingColumns(f"{item.uri} lacks {_listed(missing)}; it has {_listed(has)}{hint}")
     for name, found in seen.items():
         found.add(item, columns[name])
 
@@ -176,7 +186,7 @@ def is_nested(kind: pa.DataType) -> bool:
 def as_numbers(reads: pa.Schema, names: Iterable[str]) -> pa.Schema:
     """Return the schema with some columns read as numbers."""
     wanted = set(names)
-    return pa.schema([pa.field(f.name, pa.float64()) if f.name in wanted else f for f in reads])
+    return pa.schema([f.with_type(pa.float64()) if f.name in wanted else f for f in reads])
 
 
 def rows_with_texts(batch: pa.RecordBatch, names: Sequence[str], most: int) -> pa.Array:

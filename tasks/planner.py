@@ -24,7 +24,7 @@ from tasks.arrange import check_partition
 from tasks.ending import fail_job
 from tasks.engine import Engine, step
 from tasks.inputs import Surveyed
-from tasks.plan import BATCH_ROWS, PART_ROWS, Columns, Part, cut
+from tasks.plan import BATCH_ROWS, PART_ROWS, Columns, Part, Slice, cut
 from tasks.plan_file import encode
 from tasks.reconcile import open_ledger, tend
 from tasks.records import read_job, read_outcome
@@ -142,6 +142,10 @@ def draft(engine: Engine, job: Job) -> Draft:
         in_order = ", ".join(map(repr, features))
         warnings += (f"{manifest.ref} was fitted without column names, and takes {in_order}, in this order",)
     settled = choosing.settle(surveyed, features, spec.keep, spec.read.types)
+    warnings += tuple(
+        f"{name!r} has numbers with zeros in front, read as numbers, as pandas does; --types {name}=string keeps them"
+        for name in settled.padded
+    )
     check_partition(spec, settled.reads, settled.keep)
     parts = again or cut([item.file for item in surveyed], part_rows=spec.part_rows or PART_ROWS)
     columns = Columns(
@@ -161,24 +165,35 @@ def _try_rows(engine: Engine, job: Job, made: Draft, settled: choosing.Settled) 
     bundle = engine.models.get(job.model)
     if not settled.mixed:
         return _score_sample(engine, job, bundle, made)
-    numbers = replace(made.columns, reads=to_text(choosing.as_numbers(settled.reads, settled.mixed)))
-    as_text = made
-    with contextlib.suppress(ScoringError):
-        as_text = _score_sample(engine, job, bundle, made, mixed=settled.mixed)
-        if not as_text.refused:
-            return as_text
+    columns = made.columns
+    texts = _rows_with_texts(engine, job, made, settled.mixed)
+    if texts is not None:
+        scored = score_batch(bundle, texts, features=columns.features, keep=columns.keep, method=job.spec.method)
+        if not scored.rejected:
+            return _score_sample(engine, job, bundle, made)
+    numbers = replace(columns, reads=to_text(choosing.as_numbers(settled.reads, settled.mixed)))
     try:
         return _score_sample(engine, job, bundle, replace(made, columns=numbers))
     except ScoringError:
-        if as_text.scored is None:
-            raise
-        return as_text
+        with contextlib.suppress(ScoringError):
+            return _score_sample(engine, job, bundle, made)
+        raise
 
 
-def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft, mixed: Sequence[str] = ()) -> Draft:
+def _rows_with_texts(engine: Engine, job: Job, made: Draft, mixed: Sequence[str]) -> pa.RecordBatch | None:
+    """Return some rows with a text that is no number in one of the `mixed` columns; None where none is found."""
+    for piece in _spread(made.parts):
+        batch = next(engine.read_slice(piece, made.columns, job.spec.read, BATCH_ROWS)).batch
+        found = choosing.rows_with_texts(batch, mixed, SAMPLE_ROWS)
+        if len(found):
+            return batch.take(found)
+    return None
+
+
+def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draft:
     columns = made.columns
     tried, refused, reason = 0, 0, ""
-    for rows in _samples(engine, job, made, mixed):
+    for rows in _samples(engine, job, made):
         scored = score_batch(bundle, rows.batch, features=columns.features, keep=columns.keep, method=job.spec.method)
         reasons = [str(why) for why in scored.rejected.values()] + [_told(item) for item in rows.broken]
         tried, refused = tried + rows.batch.num_rows + len(rows.broken), refused + len(reasons)
@@ -195,24 +210,22 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft, mixed: 
     )  # fmt: skip
 
 
-def _samples(engine: Engine, job: Job, made: Draft, mixed: Sequence[str]) -> Iterator[Rows]:
-    """Yield a few rows at a time: the first, then, as bad rows come together, others further on and of other parts.
+def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
+    """Yield a few rows at a time: the first, then, as bad rows come together, others further on and of other parts."""
+    for piece in _spread(made.parts):
+        rows = next(engine.read_slice(piece, made.columns, job.spec.read, BATCH_ROWS))
+        broken = rows.broken
+        start = 0
+        while start < rows.batch.num_rows or broken:
+            batch = rows.batch.slice(start, SAMPLE_ROWS)
+            yield Rows(batch=batch, numbers=rows.numbers[start : start + SAMPLE_ROWS], broken=broken)
+            start, broken = max(SAMPLE_ROWS, 2 * start), ()
 
-    Where columns are `mixed`, the first rows are such as have a text in them.
-    """
-    parts = made.parts
+
+def _spread(parts: Sequence[Part]) -> Iterator[Slice]:
+    """Yield the first slices of some parts, from the first to the last."""
     for number in sorted({n * (len(parts) - 1) // SAMPLED_PARTS for n in range(SAMPLED_PARTS + 1)}):
-        for piece in parts[number].slices[:1]:
-            rows = next(engine.read_slice(piece, made.columns, job.spec.read, BATCH_ROWS))
-            if mixed:
-                texts = choosing.rows_with_texts(rows.batch, mixed, SAMPLE_ROWS)
-                yield Rows(batch=rows.batch.take(texts), numbers=rows.numbers[texts.to_numpy()])
-            broken = rows.broken
-            start = 0
-            while start < rows.batch.num_rows or broken:
-                batch = rows.batch.slice(start, SAMPLE_ROWS)
-                yield Rows(batch=batch, numbers=rows.numbers[start : start + SAMPLE_ROWS], broken=broken)
-                start, broken = max(SAMPLE_ROWS, 2 * start), ()
+        yield parts[number].slices[0]
 
 
 def _told(broken: Broken) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -19,10 +19,13 @@ from tasks.dispatch import results
 from tasks.engine import Engine
 from tasks.plain import plain
 from tasks.plan import BATCH_ROWS
-from tasks.planner import Draft, draft
+from tasks.planner import SAMPLE_ROWS, Draft, draft
+from tasks.score import score_batch
 from tasks.spec import Job
 
 SHOWN_ROWS = 5
+OBJECTS_TRIED = 20
+"""Whose first rows are scored, besides those that a plan tries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +117,7 @@ def preflight(buckets: Buckets, ledger: RedisLedger, models: ModelStorageManager
         sample=tuple(plain(row) for row in table.slice(0, SHOWN_ROWS).to_pylist()),
         model_bytes=engine.models.manifest(job.model).memory_bytes,
         batch_row_bytes=read, result_row_bytes=result,
-        warnings=(*made.warnings, *_warnings(made)),
+        warnings=(*made.warnings, *_warnings(made), *_look_into(engine, job, made)),
     )  # fmt: skip
 
 
@@ -126,6 +129,25 @@ def _warnings(made: Draft) -> list[str]:
     if made.refused:
         found.append(f"{made.refused} of {made.tried} rows tried cannot be scored: {made.reason}")
     return found
+
+
+def _look_into(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
+    """Score the first rows of each object, of several that are spread over the input; tells of those that fail."""
+    firsts = {(piece.bucket, piece.key): piece for part in reversed(made.parts) for piece in reversed(part.slices)}
+    pieces = list(reversed(firsts.values()))[1:]  # the first was tried
+    for number in sorted({n * (len(pieces) - 1) // OBJECTS_TRIED for n in range(OBJECTS_TRIED + 1)} if pieces else ()):
+        piece = pieces[number]
+        rows = next(engine.read_slice(piece, made.columns, job.spec.read, SAMPLE_ROWS))
+        bundle = engine.models.get(job.model)
+        done = score_batch(
+            bundle, rows.batch, features=made.columns.features, keep=made.columns.keep, method=job.spec.method
+        )
+        told = [f"row {item.row}: {item.message}" for item in rows.broken]
+        told += [f"row {rows.numbers[row]}: {why}" for row, why in done.rejected.items()]
+        if told:
+            uri = engine.buckets[piece.bucket].uri(piece.key)
+            tried = rows.batch.num_rows + len(rows.broken)
+            yield f"{uri}: {len(told)} of {tried} rows tried cannot be scored: {told[0]}"
 
 
 def _row_bytes(rows: pa.RecordBatch | pa.Table | None) -> int:

@@ -91,6 +91,23 @@ def to_numbers(
     return pa.array([_number(row, value, kind, faults, strict) for row, value in enumerate(column.to_pylist())], kind)
 
 
+def to_flags(column: pa.Array, nulls: Sequence[str], faults: dict[int, str]) -> pa.Array:
+    """Return ``true`` and ``false`` as truth values; other texts are null, and told."""
+    known = {"true": True, "false": False}
+    values: list[bool | None] = []
+    for row, text in enumerate(pc.utf8_trim_whitespace(column).to_pylist()):
+        value = None if text is None else known.get(text.lower())
+        if value is None and text is not None and text and text not in nulls:
+            faults[row] = f"is {shown(text)}, neither true nor false"
+        values.append(value)
+    return pa.array(values, pa.bool_())
+
+
+def without_nulls(column: pa.Array, nulls: Sequence[str]) -> pa.Array:
+    """Return texts with those that stand for no value as null."""
+    return pc.if_else(pc.is_in(column, pa.array(nulls, pa.string())), pa.scalar(None, pa.string()), column)
+
+
 def whole_numbers(column: pa.Array) -> pa.Array | None:
     """Return texts as int64 where each is one, written as people write them; else None."""
     if pc.all(pc.match_substring_regex(column, _WHOLE)).as_py() is False:
@@ -114,7 +131,7 @@ def _number(row: int, value: str | None, kind: pa.DataType, faults: dict[int, st
             return float(value)
     except ValueError:
         pass
-    what = "a whole number of 64 bits" if kind == pa.int64() else "a number"
+    what = "a whole number of 64 bits, as the first rows are: tell its type" if kind == pa.int64() else "a number"
     faults[row] = f"is {shown(value)}, which is not {what}"
     return None
 

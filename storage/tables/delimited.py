@@ -18,14 +18,14 @@ from storage.errors import UnreadableInput
 from storage.tables import guess
 from storage.tables.base import Broken, Pinned, Rows, Span, Survey
 from storage.tables.boundaries import Boundaries
-from storage.tables.convert import to_numbers, to_texts, whole_numbers
+from storage.tables.convert import to_flags, to_numbers, to_texts, whole_numbers, without_nulls
 from storage.tables.options import NULL_VALUES, ReadOptions, format_of
 from storage.tables.text import BLOCK_BYTES, BOM, SURVEY_BYTES, Block, blocks, head
 
 MAX_HEADER_BYTES = 4 << 20
 """Of the first record; 10,000 columns take some 100 kB."""
 _SPAN_ROWS = 65_536
-_AT_ONCE = (pa.string(), pa.int64(), pa.float64())
+_AT_ONCE = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 _HEADERS_KEPT = 256
 
 
@@ -183,7 +183,8 @@ class DelimitedFormat:
             for field, column in zip(schema, table.columns, strict=True):
                 told: dict[int, str] = {}
                 strict = field.name not in self._options.types
-                columns.append(self._convert(column.combine_chunks(), field.type, told, strict=strict))
+                converted = self._convert(column.combine_chunks(), field.type, told, strict=strict)
+                columns.append(self._feature(field, converted))
                 for row, message in told.items():
                     faults.setdefault(row, (field.name, f"{field.name!r} {message}"))
         return _rows(source, block, schema, columns, ragged, faults, self._options.encoding)
@@ -211,12 +212,12 @@ class DelimitedFormat:
         except pa.ArrowException:
             return None
         columns = []
-        for number, kind in zip(wanted, schema.types, strict=True):
+        for number, field in zip(wanted, schema, strict=True):
             whole = found[str(number)].combine_chunks()
-            converted = whole_numbers(whole) if kind == pa.int64() else self._nan_is_null(whole)
+            converted = whole_numbers(whole) if field.type == pa.int64() else self._nan_is_null(whole)
             if converted is None:
                 return None
-            columns.append(converted)
+            columns.append(self._feature(field, converted))
         return columns
 
     def _nan_is_null(self, column: pa.Array) -> pa.Array:
@@ -257,9 +258,14 @@ class DelimitedFormat:
         texts = to_texts(column, faults)
         if kind in (pa.int64(), pa.float64()):
             return self._nan_is_null(to_numbers(texts, kind, self._nulls, faults, strict=strict))
-        if kind == pa.bool_():  # only where objects of other formats have it so
-            return to_flags(texts, faults)
+        if kind == pa.bool_():
+            return to_flags(texts, self._nulls, faults)
         return texts
+
+    def _feature(self, field: pa.Field, column: pa.Array) -> pa.Array:
+        """Leave out the texts that stand for no value, in a column that a model sees."""
+        seen = b"feature" in (field.metadata or {}) and pa.types.is_string(field.type)
+        return without_nulls(column, self._nulls) if seen else column
 
 
 def _rows(
@@ -330,16 +336,6 @@ def no_columns(rows: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([{}] * rows, schema=pa.schema([]))
 
 
-def to_flags(texts: pa.Array, faults: dict[int, str]) -> pa.Array:
-    """Return ``true`` and ``false`` as truth values; other texts are null, and told."""
-    known = {"true": True, "false": False}
-    values = [None if text is None else known.get(text.strip().lower()) for text in texts.to_pylist()]
-    for row, (text, value) in enumerate(zip(texts.to_pylist(), values, strict=True)):
-        if text is not None and value is None:
-            faults[row] = f"is {text!r}, neither true nor false"
-    return pa.array(values, pa.bool_())
-
-
 def cut(block: Block, most: int) -> Iterator[Span]:
     """Cut a block into spans of at most so many records."""
     for piece in divided(block, most) if len(block.records) else ():
@@ -402,6 +398,7 @@ def _parse(
         ),
         convert_options=pacsv.ConvertOptions(
             column_types=types, include_columns=None if names is None else list(types), null_values=list(nulls),
-            strings_can_be_null=True, quoted_strings_can_be_null=False,
+            strings_can_be_null=True, quoted_strings_can_be_null=False, true_values=["true", "True", "TRUE"],
+            false_values=["false", "False", "FALSE"],
         ),
     )  # fmt: skip

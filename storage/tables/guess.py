@@ -13,24 +13,33 @@ SAMPLE_ROWS = 2_000
 
 _WHOLE = re.compile(r"0|-?[1-9]\d{0,18}")
 _NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|[-+]?inf(?:inity)?|nan", re.IGNORECASE)
+TOLD = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
+"""What a user may say that a column is."""
+_PADDED = re.compile(r"[-+]?0\d+(?:\.\d*)?")
+_FLAGS = frozenset({"true", "True", "TRUE", "false", "False", "FALSE"})
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
 
 def guess_texts(values: Sequence[str | None]) -> tuple[pa.DataType, float]:
     """Return the type of a column of CSV, and which share of its values are numbers.
 
-    ``007`` is no number: whoever writes so means a text.
+    Where some are written as ``007``, all of them may be numbers, and yet the column is text: the zeros would be lost.
 
-    >>> guess_texts(["1", None, "-20"]), guess_texts(["1", "2.5", "n/a?"])[0], guess_texts(["007"])[0]
-    ((DataType(int64), 1.0), DataType(string), DataType(string))
+    >>> guess_texts(["1", None, "-20"]), guess_texts(["1", "2.5", "n/a?"])[0], guess_texts(["007", "1"])
+    ((DataType(int64), 1.0), DataType(string), (DataType(string), 1.0))
+    >>> guess_texts(["True", "false"])[0]
+    DataType(bool)
     """
     there = [value.strip() for value in values if value is not None]
     if not there:
         return pa.null(), 0.0
     if all(_WHOLE.fullmatch(value) and _LEAST <= int(value) <= _MOST for value in there):
         return pa.int64(), 1.0
+    if _FLAGS.issuperset(there):
+        return pa.bool_(), 0.0
     numbers = sum(_NUMBER.fullmatch(value) is not None for value in there)
-    return (pa.float64() if numbers == len(there) else pa.string()), numbers / len(there)
+    padded = sum(_PADDED.fullmatch(value) is not None for value in there)
+    return (pa.float64() if numbers == len(there) else pa.string()), (numbers + padded) / len(there)
 
 
 def guess_values(values: Sequence[Any]) -> tuple[pa.DataType, float]:
@@ -62,6 +71,8 @@ def field(name: str, guessed: tuple[pa.DataType, float], told: Mapping[str, str]
     """Describe a column; one that is mixed of numbers and texts says in its metadata how many are ``numbers``."""
     kind, numbers = guessed
     if name in told:
-        return pa.field(name, {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64()}[told[name]])
+        return pa.field(
+            name, {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}[told[name]]
+        )
     mixed = pa.types.is_string(kind) and numbers
     return pa.field(name, kind, metadata={"numbers": f"{numbers:.3f}"} if mixed else None)

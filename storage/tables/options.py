@@ -20,11 +20,14 @@ SUFFIXES: Mapping[str, Format] = {
 """Formats by the end of an object's name, without that of the compression; `.txt` and others need to be told."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 """Of text, by the very end of an object's name."""
-TYPES = ("string", "int64", "float64")
+TYPES = ("string", "int64", "float64", "bool")
 """What a column of text may be told to be."""
-NULL_VALUES = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None")
-"""Of CSV: fields without quotation marks that stand for no value, in columns of numbers. In columns of text it is the
-empty one alone."""
+NULL_VALUES = (
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+)  # fmt: skip
+"""Of CSV: fields that stand for no value among numbers and truth values, and in features of text, as pandas reads them.
+In other columns of text, which are carried over as they are, it is the empty field without quotation marks alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from storage import keys
 from storage.models.manager import ModelStorageManager
@@ -180,9 +184,6 @@ def test_of_a_dirty_csv_each_row_is_scored_or_told(
 def test_rejected_rows_are_scored_again_alone_once_the_model_takes_them(
     worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager, cli: Cli
 ) -> None:
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-
     train = pd.DataFrame({"x": [0.0, 1.0]})
     models.publish("mend", LinearRegression().fit(train, [1.0, 3.0]))
     for number in range(3):
@@ -223,10 +224,6 @@ def test_rejected_rows_of_an_object_that_was_replaced_are_not_mixed_with_others(
 def test_a_mixed_column_is_text_where_the_model_takes_texts_and_numbers_where_it_does_not(
     worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager, line: str
 ) -> None:
-    from sklearn.compose import make_column_transformer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder
-
     train = pd.DataFrame({"x": ["1", "2", "A"]})
     encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["x"]))
     model = make_pipeline(encode, LinearRegression()).fit(train, [1.0, 2.0, 10.0])
@@ -335,3 +332,41 @@ def test_nested_columns_are_carried_over_where_they_are_named_alone(
     assert (found.kept, found.unused) == (("id",), ("tags",))
     job = ended(client, client.submit(line, store.uri("in/nested.parquet"), keep="tags"))
     assert [list(tags) for tags in results_of(client, job)["tags"]] == [["a", "b"]]
+
+
+def test_a_csv_is_scored_as_what_pandas_reads_of_it(
+    worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager
+) -> None:
+    # Given a model fitted on what pandas reads: truth values, codes with zeros in front, texts that mean nothing
+    table = pd.DataFrame({
+        "id": range(60), "active": [n % 2 == 0 for n in range(60)], "store": [f"{n % 3 + 7:03}" for n in range(60)],
+        "region": [["eu", "NA", "us", "n/a", ""][n % 5] for n in range(60)], "age": [n / 4 for n in range(60)],
+    })  # fmt: skip
+    data = table.to_csv(index=False).encode()
+    read = pd.read_csv(io.BytesIO(data))
+    encode = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["active", "store", "region"]), remainder="passthrough"
+    )
+    target = read["active"] * 10 + read["store"] + read["region"].isna() * 100
+    features = ["active", "store", "region", "age"]
+    model = make_pipeline(encode, LinearRegression()).fit(read[features], target)
+    models.publish("as-pandas", model)
+    # When the file itself is scored
+    store.put("in/as-pandas.csv", data)
+    job = ended(client, client.submit("as-pandas", store.uri("in/as-pandas.csv")))
+    # Then each row is what it is in a notebook, and whoever asks is told of the zeros
+    assert (job.state, job.error) == ("succeeded", "")
+    assert np.array_equal(results_of(client, job)["prediction"], model.predict(read[features]))
+    found = client.preflight("as-pandas", store.uri("in/as-pandas.csv"))
+    assert found.warnings == (
+        "'store' has numbers with zeros in front, read as numbers, as pandas does; --types store=string keeps them",
+    )
+
+
+def test_a_dry_run_looks_into_every_object(worker: Stack, client: Client, store: ObjectStore, line: str) -> None:
+    store.put("in/look/a.csv", as_csv(frame(0, 10)))
+    store.put("in/look/b.csv", b"id,x,name\n1,low,a\n2,low,b\n")
+    found = client.preflight(line, store.uri("in/look/"))
+    assert found.warnings == (
+        f"{store.uri('in/look/b.csv')}: 2 of 2 rows tried cannot be scored: row 0: 'x' is 'low', which is not a number",
+    )

@@ -86,7 +86,8 @@ def test_a_file_that_is_no_pickle_is_named_in_one_line(cli: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "data", [b"customer\nid\n7\n", b"<html>\n", b"PAR1" + bytes(99), gzip.compress(b"hello\nworld", mtime=0), b"\x1f\x8b\nx"]
+    "data",
+    [b"customer\nid\n7\n", b"<html>\n", b"PAR1" + bytes(99), gzip.compress(b"hello\nworld", mtime=0), b"\x1f\x8b\nx"],
 )
 def test_whatever_else_is_no_pickle_is_said_to_be_none(data: bytes) -> None:
     with pytest.raises(ModelUnloadable, match=r"^scores\.csv is no joblib or pickle file: ") as refused:

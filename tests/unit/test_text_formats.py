@@ -88,6 +88,7 @@ def test_types_are_guessed_from_what_is_there(put: Put) -> None:
          ("mixed", pa.string())]
     )  # fmt: skip
     assert survey.schema.field("mixed").metadata == {b"numbers": b"0.667"}
+    assert survey.schema.field("code").metadata == {b"numbers": b"1.000"}
     assert survey.schema.field("name").metadata is None
 
 
@@ -104,7 +105,11 @@ def test_rows_that_cannot_be_decoded_are_told_with_their_column_and_text(put: Pu
         (1, "x", "'x' is 'n/a?', which is not a number"),
         (2, None, "4 fields where the header has 3"),
         (3, None, "1 fields where the header has 3"),
-        (5, "id", "'id' is '99999999999999999999', which is not a whole number of 64 bits"),
+        (
+            5,
+            "id",
+            f"'id' is '{'9' * 20}', which is not a whole number of 64 bits, as the first rows are: tell its type",
+        ),
     ]
     assert [item.record for rows in found for item in rows.broken][:2] == ["2,n/a?,b", "3,1,c,extra"]
     assert [n for rows in found for n in rows.numbers] == [0, 4, 6]
@@ -483,3 +488,23 @@ def test_what_json_does_not_take_for_space_breaks_its_own_line_alone(put: Put) -
     found = rows_of(put('{"x": 1}\n\x0b\n{"x": 2}\n', "in.jsonl"), schema(x=pa.float64()))
     assert values(found) == [{"x": 1}, {"x": 2}]
     assert [item[0] for item in broken(found)] == [1]
+
+
+def test_truth_values_are_what_pandas_takes_for_them(put: Put) -> None:
+    source = put("id,ok\n1,True\n2,false\n3,NA\n4,TRUE\n")
+    assert look(source)[1].schema.field("ok").type == pa.bool_()
+    assert [row["ok"] for row in values(rows_of(source, schema(ok=pa.bool_())))] == [True, False, None, True]
+    dirty = put("id,ok\n1,True\n2,maybe\n3,\n4, true \n", "dirty.csv")
+    found = rows_of(dirty, schema(ok=pa.bool_()))
+    assert [row["ok"] for row in values(found)] == [True, None, True]
+    assert broken(found) == [(1, "ok", "'ok' is 'maybe', neither true nor false")]
+
+
+@pytest.mark.parametrize("dirty", [b"", b"\xff,1\n"], ids=["at once", "value by value"])
+def test_what_stands_for_no_value_is_none_where_a_model_sees_it_and_stays_where_it_is_carried_over(
+    put: Put, dirty: bytes
+) -> None:
+    source = put(b"kind,x\nNA,1\nn/a,2\nb,3\n,4\n" + dirty)
+    feature = pa.schema([pa.field("kind", pa.string(), metadata={"feature": "1"})])
+    assert [row["kind"] for row in values(rows_of(source, feature))] == [None, None, "b", None]
+    assert [row["kind"] for row in values(rows_of(source, schema(kind=pa.string())))] == ["NA", "n/a", "b", None]
