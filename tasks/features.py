@@ -117,7 +117,10 @@ def take(x: Any, rows: Any) -> Any:
 
 
 def suspects(batch: pa.RecordBatch, features: Sequence[str]) -> dict[tuple[str, str], Any]:
-    """Rows with no finite value, by feature and by what it is instead: ``null or NaN``, or ``infinite``.
+    """Rows with no finite value, by feature and by what it is instead.
+
+    That is ``null or NaN``, ``infinite``, or ``minus infinity``: of the infinities an estimator may take one alone, as
+    an exponential before a regression does.
 
     Returns
     -------
@@ -126,10 +129,13 @@ def suspects(batch: pa.RecordBatch, features: Sequence[str]) -> dict[tuple[str, 
     """
     found = {}
     for name in features:
-        column = batch.column(name)
+        column = _plain(batch.column(name))
         found[name, "null or NaN"] = pc.is_null(column, nan_is_null=True)
         if pa.types.is_floating(column.type):
-            found[name, "infinite"] = pc.fill_null(pc.is_inf(column), False)
+            infinite = pc.fill_null(pc.is_inf(column), False)
+            below = pc.fill_null(pc.less(column.cast(pa.float64()), 0.0), False)
+            found[name, "infinite"] = pc.and_not(infinite, below)
+            found[name, "minus infinity"] = pc.and_(infinite, below)
     masks = {key: mask.to_numpy(zero_copy_only=False) for key, mask in found.items()}
     return {key: mask for key, mask in masks.items() if mask.any()}
 
@@ -163,7 +169,18 @@ def _value(name: str, column: pa.Array, rejected: dict[int, Reason]) -> Any:
         return np.full(len(column), np.nan)
     if pa.types.is_date(kind):
         column = column.cast(pa.timestamp("s" if pa.types.is_date32(kind) else "ms")).cast(pa.timestamp("s"))
-    return column.to_pandas()
+    return (_distinct(column) if pa.types.is_dictionary(kind) else column).to_pandas()
+
+
+def _distinct(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Encode anew where the dictionary has nulls, NaN or a value twice: Arrow may, and pandas takes none of these."""
+    values = column.dictionary
+    if len(values.unique()) == len(values) and not pc.any(pc.is_null(values, nan_is_null=True)).as_py():
+        return column
+    plain = _plain(column)
+    plain = pc.if_else(pc.is_null(plain, nan_is_null=True), pa.scalar(None, plain.type), plain)
+    encoded = plain.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(encoded.indices, encoded.dictionary, ordered=column.type.ordered)
 
 
 def _plain(column: pa.Array) -> pa.Array:

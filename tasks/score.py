@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,9 @@ import pyarrow as pa
 from storage.errors import InputError, ScoringError
 from storage.models.bundle import Bundle
 from storage.models.describe import takes_one_column
-from tasks.features import Form, Reason, suspects, take, to_features
+from tasks.features import Form, Reason, take, to_features
 from tasks.outputs import outputs, to_arrow
-
-_QUOTED = re.compile(r"'([^']*)'")
-_ROW_FAULTS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
+from tasks.refused import ROW_FAULTS, one_line, refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +38,8 @@ def score_batch(
 ) -> Scored:
     """Score one batch; a row that makes the estimator fail is found and rejected alone.
 
-    Whether an estimator takes NaN or infinity it is asked by trying, since few tags tell it: the batch as it is, and if
-    that fails, one row for each column that has some, with them and without. Other faults are found by bisection.
+    A batch without a fault costs one call. Where it fails, `tasks.refused` finds the rows with NaN or infinity that the
+    estimator does not take, and remembers it in the bundle; other faults are found by bisection.
 
     Parameters
     ----------
@@ -73,6 +70,7 @@ def score_batch(
     def score(some: pa.RecordBatch) -> dict[str, Any]:
         return outputs(bundle, to_features(some, features, form=form, named=named)[0], method)
 
+    learned = bundle.refused.setdefault(method, {})
     x, rejected = to_features(batch, features, form=form, named=named)
     rows = np.array([row for row in range(batch.num_rows) if row not in rejected]) if rejected else None
     search = _Search(
@@ -80,7 +78,7 @@ def score_batch(
         blame=lambda row, message: _blame(batch, features, row, message), n_rows=batch.num_rows,
         max_rejected=max_rejected,
     )  # fmt: skip
-    search.run(np.arange(batch.num_rows) if rows is None else rows, lambda: _refused(score, batch, features))
+    search.run(np.arange(batch.num_rows) if rows is None else rows, lambda: refused(score, batch, features, learned))
     rejected = dict(sorted(rejected.items()))
     kept = pa.Table.from_batches([batch]).select(list(keep))
     if rejected:
@@ -127,7 +125,7 @@ class _Search:
             try:
                 self.pieces.append((some, self.score(some)))
                 continue
-            except _ROW_FAULTS as error:
+            except ROW_FAULTS as error:
                 failure = error
             if not asked:
                 asked = True
@@ -141,7 +139,7 @@ class _Search:
             if len(some) > 1:
                 pending += [some[len(some) // 2 :], some[: len(some) // 2]]
                 continue
-            message = _one_line(failure)
+            message = one_line(failure)
             column = self.blame(int(some[0]), message)
             self.rejected[int(some[0])] = Reason(stage="predict", column=column, message=message)
             self._check_budget()
@@ -153,57 +151,6 @@ class _Search:
                 f"more rows cannot be scored than the {self.max_rejected} that may be rejected; the first is row {row} "
                 f"of a batch of {self.n_rows}: {self.rejected[row]}"
             )
-
-
-def _refused(
-    score: Callable[[pa.RecordBatch], Any], batch: pa.RecordBatch, features: Sequence[str]
-) -> dict[int, Reason]:
-    """Rows with a missing or infinite value in a column where the estimator takes none.
-
-    That is certain where a row with such a value fails, and the same row with a finite one in its place does not.
-    """
-    masks = suspects(batch, features)
-    names = {name for name, _ in masks}
-    finite = {name: ~np.any([mask for (other, _), mask in masks.items() if other == name], axis=0) for name in names}
-    rejected: dict[int, Reason] = {}
-    for (name, what), mask in masks.items():
-        row = int(np.flatnonzero(mask)[0])
-        mended = {other: _finite(batch.column(other), finite[other]) for other in names if not finite[other][row]}
-        if any(value is None for value in mended.values()) or _fault(score, batch, features, row, mended):
-            continue
-        del mended[name]
-        if error := _fault(score, batch, features, row, mended):
-            message = f"{name!r} is {what}, which the model does not take: {error}"
-            why = Reason(stage="schema", column=name, message=message)
-            rejected |= {int(number): why for number in np.flatnonzero(mask) if int(number) not in rejected}
-    return rejected
-
-
-def _fault(
-    score: Callable[[pa.RecordBatch], Any], batch: pa.RecordBatch, features: Sequence[str], row: int,
-    mended: Mapping[str, pa.Array],
-) -> str:  # fmt: skip
-    """Why one row fails with some of its values mended; empty where it does not."""
-    columns = [mended.get(name, batch.column(name).slice(row, 1)) for name in features]
-    try:
-        score(pa.record_batch(columns, names=list(features)))
-    except _ROW_FAULTS as error:
-        return _one_line(error)
-    return ""
-
-
-def _finite(column: pa.Array, finite: Any) -> pa.Array | None:
-    """Return one finite value of a column, or a neutral one of its type where it has none."""
-    if finite.any():
-        return column.slice(int(np.argmax(finite)), 1)
-    if pa.types.is_null(column.type):
-        return pa.array([0.0])
-    for neutral in (0, ""):
-        try:
-            return pa.array([neutral]).cast(column.type)
-        except pa.ArrowException:
-            continue
-    return None
 
 
 def _form(bundle: Bundle, features: Sequence[str]) -> Form:
@@ -228,15 +175,6 @@ def _in_order(pieces: Sequence[tuple[Any, dict[str, Any]]]) -> pa.Table:
 
 def _blame(batch: pa.RecordBatch, features: Sequence[str], row: int, message: str) -> str | None:
     """Return the feature that a message is about: the only one whose value in this row it quotes."""
-    quoted = set(_QUOTED.findall(message))
-    if not quoted:
-        return None
-    values = {name: str(batch.column(name)[row].as_py()) for name in features}
-    named = [name for name, value in values.items() if value in quoted]
+    values = {name: repr(str(batch.column(name)[row].as_py())) for name in features}
+    named = [name for name, value in values.items() if value in message]
     return named[0] if len(named) == 1 else None
-
-
-def _one_line(error: Exception) -> str:
-    """Type and first line of an error: scikit-learn's go on with advice for whoever fits a model."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0].strip()}"

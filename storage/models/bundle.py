@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import joblib
@@ -44,6 +44,8 @@ class Bundle:
     load_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     """What was overlooked at the loading because the settings allow it."""
+    refused: dict[str | None, dict[Any, str]] = field(default_factory=dict, repr=False, compare=False)
+    """Values that the models were found not to take, by method and column; kept as long as they are in memory."""
 
     def prepare(self, x: Any) -> Any:
         """Run the preprocessors: features of shape (n_rows, n_features) in, what the models take out."""

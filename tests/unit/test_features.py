@@ -133,6 +133,18 @@ def test_categories_stay_categories_in_a_table_and_are_values_in_an_array() -> N
     assert list(array(pa.array([5, 7]).dictionary_encode())[0]) == [5.0, 7.0]
 
 
+@pytest.mark.parametrize("dictionary", [pa.array(["u", None]), pa.array(["u", "u"]), pa.array([1.0, np.nan])])
+def test_categories_that_pandas_has_no_way_to_hold_are_encoded_anew(dictionary: pa.Array) -> None:
+    given = pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 0], pa.int8()), dictionary, ordered=True)
+    x, rejected = frame(given)
+    assert isinstance(x.dtype, pd.CategoricalDtype)
+    assert x.dtype.ordered
+    expected = dictionary.take(given.indices).to_pandas()
+    assert x.isna().tolist() == expected.isna().tolist()
+    assert x.dropna().tolist() == expected.dropna().tolist()
+    assert rejected == {}
+
+
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 def test_times_keep_their_unit_and_zone(unit: str) -> None:
     moment = datetime(2026, 11, 25, 6, 30)

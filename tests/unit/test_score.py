@@ -98,6 +98,86 @@ def test_a_column_is_named_by_what_the_model_refuses_and_no_other() -> None:
     )
 
 
+class Segments(BaseEstimator):
+    """Takes NaN in the second column but in rows of segment 1, and no value above a limit; counts its calls."""
+
+    calls = 0
+
+    def fit(self, x: Any, y: Any = None) -> Segments:
+        return self
+
+    def predict(self, x: Any) -> Any:
+        self.calls += 1
+        segment, value = np.asarray(x, dtype=float).T
+        if (np.isnan(value) & (segment == 1)).any():
+            raise ValueError("NaN in segment 1")
+        if (value > 1000).any():
+            raise ValueError("too large")
+        return np.nan_to_num(value)
+
+
+def test_of_the_infinities_the_one_that_the_model_takes_is_scored() -> None:
+    model = make_pipeline(FunctionTransformer(np.exp), LinearRegression()).fit([[0.0], [1.0]], [1.0, 2.0])
+    done = scored(model, x=[1.0, np.inf, -np.inf])
+    assert {row: str(why).split(",")[0] for row, why in done.rejected.items()} == {1: "'x' is infinite"}
+    assert done.table["prediction"].to_pylist() == list(model.predict([[1.0], [-np.inf]]))
+    done = scored(LINE, x=[1.0, -np.inf])
+    assert str(done.rejected[1]).startswith("'x' is minus infinity, which the model does not take: ValueError: ")
+
+
+def test_a_value_that_the_model_takes_in_some_rows_is_scored_in_those() -> None:
+    done = scored(Segments(), segment=[1.0, 0.0, 0.0, 1.0, 0.0], b=[None, None, None, 3.0, None])
+    assert {row: (why.stage, why.column) for row, why in done.rejected.items()} == {0: ("predict", None)}
+    assert done.table["prediction"].to_pylist() == [0.0, 0.0, 3.0, 0.0]
+
+
+def test_what_a_model_refuses_is_remembered_as_long_as_it_is_in_memory() -> None:
+    model = Picky(nan=False)
+    loaded, rows = bundle(model), batch(x=[1.0, None, 3.0, None, 5.0])
+
+    def calls() -> int:
+        before = model.calls
+        assert set(score_batch(loaded, rows, features=["x"], keep=[], method=None).rejected) == {1, 3}
+        return model.calls - before
+
+    # The batch, a row that can be scored, the same with a null; then two rows with nulls, and the others
+    assert calls() == 6
+    assert calls() == 4
+
+
+def test_what_is_remembered_is_no_reason_to_reject_a_row_that_can_be_scored() -> None:
+    # Given a model that refused every null of a batch
+    loaded = bundle(Segments())
+    first = batch(segment=[1.0, 1.0, 1.0], b=[1.0, None, None])
+    done = score_batch(loaded, first, features=["segment", "b"], keep=[], method=None)
+    assert {row: why.column for row, why in done.rejected.items()} == {1: "b", 2: "b"}
+    # When a batch fails for another reason, and the nulls of it are taken
+    second = batch(segment=[0.0, 0.0, 0.0], b=[None, 2000.0, None])
+    done = score_batch(loaded, second, features=["segment", "b"], keep=[], method=None)
+    # Then they are scored
+    assert {row: str(why) for row, why in done.rejected.items()} == {1: "ValueError: too large"}
+
+
+def test_a_clean_batch_costs_one_call_and_one_with_nulls_that_the_model_takes_too() -> None:
+    for values in ([1.0, 2.0], [1.0, None, np.nan, np.inf]):
+        model = Picky()
+        assert not scored(model, x=pa.array(values, pa.float64())).rejected
+        assert model.calls == 1
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64(), pa.dictionary(pa.int8(), pa.float64())])
+def test_missing_and_infinite_values_are_found_in_floats_of_every_kind(kind: pa.DataType) -> None:
+    values = [1.0, np.nan, np.inf, -np.inf, None, 2.0]
+    column = pa.array(np.array([*values[:4], 0.0, 2.0], dtype="f2"), mask=np.array([n == 4 for n in range(6)]))
+    column = column.cast(pa.float32()).dictionary_encode() if pa.types.is_dictionary(kind) else column.cast(kind)
+    done = scored(Picky(nan=False, infinite=False), x=column)
+    said = {row: (why.stage, str(why).split(",")[0]) for row, why in done.rejected.items()}
+    assert said == {
+        1: ("schema", "'x' is null or NaN"), 2: ("schema", "'x' is infinite"), 3: ("schema", "'x' is minus infinity"),
+        4: ("schema", "'x' is null or NaN"),
+    }  # fmt: skip
+
+
 def test_missing_and_infinite_values_are_found_with_few_calls() -> None:
     model = Picky(nan=False, infinite=False)
     values = np.arange(60_000.0) % 1000
@@ -292,6 +372,15 @@ def test_what_predictions_and_probabilities_share_is_computed_once_and_changes_n
     assert list(both) == list(alone)
     assert all(np.array_equal(both[name], values) for name, values in alone.items())
     assert asked not in vars(last)
+
+
+@pytest.mark.parametrize("value", ["n/a", "it's", 'say "no"', "", "two\nlines"])
+def test_the_column_with_a_text_that_is_no_number_is_named(value: str) -> None:
+    model = LinearRegression().fit(np.eye(2), [1.0, 2.0])
+    done = scored(model, a=["1", "2", "3"], b=["1", value, "3"])
+    assert {row: (why.stage, why.column) for row, why in done.rejected.items()} == {1: ("predict", "b")}
+    # And none where two have it
+    assert scored(model, a=["1", value], b=["1", value]).rejected[1].column is None
 
 
 def test_a_few_bad_rows_cost_few_calls_each() -> None:
