@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from storage import keys
 from storage.models.manager import ModelStorageManager
@@ -89,3 +92,38 @@ def test_several_models_score_the_same_rows(
     for name, model in made.items():
         assert np.array_equal(results[f"{name}_prediction"], model.predict(read))
         assert np.array_equal(results[f"{name}_proba_1"], model.predict_proba(read)[:, 1])
+
+
+def test_a_classifier_of_several_labels(scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any) -> None:
+    several = np.column_stack([labels, cells["mean texture"] > 20])
+    model = RandomForestClassifier(5, random_state=0, n_jobs=1).fit(cells, several)
+    results = scored("several-labels", model, cells)
+    assert np.array_equal(results[["prediction_0", "prediction_1"]], model.predict(cells))
+    for label, expected in enumerate(model.predict_proba(cells)):
+        assert np.array_equal(results[[f"proba_{label}_0", f"proba_{label}_1"]], expected)
+
+
+def test_a_pipeline_over_texts_categories_and_missing_values(scored: Callable[..., pd.DataFrame]) -> None:
+    # Given a table whose columns the steps of a pipeline choose by name
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "plan": pd.Categorical.from_codes(random.integers(-1, 3, 400), ["basic", "gold", "team"]),
+            "city": random.choice(["Bonn", "Köln", None], 400),
+            "age": np.where(random.uniform(size=400) < 0.2, np.nan, random.integers(18, 90, 400)),
+            "active": random.integers(0, 2, 400).astype(bool),
+        }
+    )
+    steps = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["plan", "city"]),
+        (make_pipeline(SimpleImputer(), StandardScaler()), ["age"]),
+        remainder="passthrough",
+    )
+    churned = np.where(frame["age"].fillna(0) + 30 * frame["active"] > 60, "leaves", "stays")
+    model = make_pipeline(steps, LogisticRegression()).fit(frame, churned)
+    # When it is scored by workers, with nulls and a dictionary in Parquet, and columns in another order
+    results = scored("churn-e2e", model, frame[["city", "active", "plan", "age"]])
+    # Then every row has what its maker gets
+    read = pd.read_parquet(io.BytesIO(frame.to_parquet()))
+    assert list(results["prediction"]) == list(model.predict(read))
+    assert np.array_equal(results[["proba_leaves", "proba_stays"]], model.predict_proba(read))
