@@ -25,7 +25,7 @@ _DEFAULTS = {
     "regressor": ("predict",),
     "clusterer": ("predict",),
     "outlier_detector": ("predict", "decision_function"),
-    "density_estimator": ("score_samples",),
+    "density_estimator": ("predict",),
     "transformer": ("transform",),
 }
 """By kind: what is scored where no method is named."""

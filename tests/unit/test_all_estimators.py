@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,11 +21,12 @@ from sklearn.utils import all_estimators, get_tags
 from sklearn.utils._test_common.instance_generator import _construct_instances
 from sklearn.utils._testing import set_random_state
 from sklearn.utils.estimator_checks import _enforce_estimator_tags_X, _enforce_estimator_tags_y
+from threadpoolctl import threadpool_limits
 
 from storage.errors import ScorelineError
 from storage.models.bundle import Bundle
 from storage.models.describe import describe_features, describe_outputs, takes_one_column
-from storage.models.manifest import Outputs
+from storage.models.manifest import METHODS, Outputs
 from tasks.score import score_batch
 
 ROWS, SPLIT = 60, 37
@@ -63,14 +65,17 @@ DISCRETE = {
 """Are no classifiers and take classes."""
 
 
-def numbers(estimator: Any) -> tuple[pd.DataFrame, Any]:
-    """A table that the estimator can be fitted on, as its tags say, laid out as pandas lays out what it reads."""
+def numbers(estimator: Any, several: bool = False) -> tuple[pd.DataFrame, Any]:
+    """A table that the estimator can be fitted on, as its tags say, laid out as pandas lays out what it reads.
+
+    With one target, or with several where it takes nothing else or is to take them.
+    """
     tags, random = get_tags(estimator), np.random.default_rng(0)
     x = random.uniform(0.1, 3.0, (ROWS, 3 if type(estimator).__name__ == "SparseCoder" else 4))
     x = _enforce_estimator_tags_X(estimator, x).reshape(ROWS, -1)
     y = x[:, 0] + 2 * x[:, -1]
     labels = tags.estimator_type == "classifier" or type(estimator).__name__ in DISCRETE
-    if not tags.target_tags.single_output:
+    if several or not tags.target_tags.single_output:
         y = np.column_stack([y, x[:, 0] - x[:, -1]])
         return named(x), (y > np.median(y, axis=0)).astype(int) if labels else y
     if labels:
@@ -85,8 +90,11 @@ def named(x: Any) -> pd.DataFrame:
     return pd.DataFrame(x, columns=[f"f{number}" for number in range(x.shape[1])])
 
 
-def examples(names: bool) -> Iterator[tuple[str, Any, pd.DataFrame]]:
-    """Yield each estimator fitted, in every way that scikit-learn itself tests it, and what to score."""
+def examples(names: bool, several: bool = False) -> Iterator[tuple[str, Any, pd.DataFrame]]:
+    """Yield each estimator fitted, in every way that scikit-learn itself tests it, and what to score.
+
+    Of `several` targets those alone that take them.
+    """
     texts = pd.DataFrame(
         {"text": [f"{word} number {number}" for number in range(20) for word in ("a b", "c", "d e f")]}
     )
@@ -98,6 +106,11 @@ def examples(names: bool) -> Iterator[tuple[str, Any, pd.DataFrame]]:
             made = list(_construct_instances(kind))
         for estimator in made:
             set_random_state(estimator, 0)
+            if several:
+                if get_tags(estimator).target_tags.multi_output:
+                    x, y = numbers(estimator, several)
+                    yield name, estimator.fit(given(x, names), y), x
+                continue
             if name in ("DictVectorizer", "FeatureHasher"):
                 yield name, estimator.fit([{"a": 1.0}, {"b": 2.0}]), texts
             elif name == "MultiLabelBinarizer":
@@ -111,6 +124,14 @@ def examples(names: bool) -> Iterator[tuple[str, Any, pd.DataFrame]]:
                 if name == "MissingIndicator":
                     x = x.mask(x > 2.5)
                 yield name, estimator.fit(given(x, names), y), x
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without warnings of few rows and iterations, and without threads: on busy cores they wait for each other."""
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def given(x: pd.DataFrame, names: bool) -> Any:
@@ -157,14 +178,45 @@ def together(bundle: Bundle, x: pd.DataFrame) -> str | None:
     return None if same else f"{methods} differ from each by itself"
 
 
-@pytest.mark.parametrize("names", [True, False], ids=["tables", "arrays"])
-def test_every_estimator_scores_as_in_its_makers_process_or_is_refused_with_a_reason(names: bool) -> None:
-    passed: dict[str, set[str]] = {}
-    refused: dict[str, set[str]] = {}
-    rounded, wrong = set(), {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the fitting: few rows, few iterations
-        for name, model, x in examples(names):
+@dataclass(kw_only=True)
+class Walk:
+    """What became of every estimator."""
+
+    passed: dict[str, set[str]] = field(default_factory=dict)
+    """Methods that score as in the maker's process, by estimator."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Why, by estimator."""
+    rounded: set[str] = field(default_factory=set)
+    wrong: dict[str, str] = field(default_factory=dict)
+
+    def reasons(self) -> dict[str, set[str]]:
+        """Refused estimators by reason."""
+        found: dict[str, set[str]] = {}
+        for name, why in self.refused.items():
+            reason = next((key for key, said in REASONS.items() if re.search(said, why)), why)
+            found.setdefault(reason, set()).add(name)
+        return found
+
+    def table(self) -> str:
+        """Estimator by method: passed, not there, or why it is refused."""
+        lines = [f"{'estimator':34}" + " ".join(f"{method:17}" for method in METHODS)]
+        for name in sorted(self.passed | self.refused):
+            has = self.passed.get(name, set())
+            cells = " ".join(f"{'pass' if method in has else '-':17}" for method in METHODS)
+            lines.append(f"{name:34}" + (f"refused: {self.refused[name]}" if name in self.refused else cells))
+        methods = sum(map(len, self.passed.values()))
+        lines.append(
+            f"{len(self.passed)} estimators score by {methods} methods, {len(self.refused)} are refused, "
+            f"{len(self.rounded)} round differently, {len(self.wrong)} are wrong"
+        )
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def walk(*, names: bool, several: bool) -> Walk:
+    """Score by every method of every estimator, in two batches, as its maker does and as a worker does."""
+    done = Walk()
+    with quietly():
+        for name, model, x in examples(names, several):
             try:
                 bundle = described(model)
                 for method in bundle.manifest.outputs["model"].methods:
@@ -172,29 +224,44 @@ def test_every_estimator_scores_as_in_its_makers_process_or_is_refused_with_a_re
                         ours, theirs = scored(bundle, method, piece), inferred(model, method, given(piece, names))
                         if not np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f"):
                             np.testing.assert_array_max_ulp(ours, theirs, maxulp=4)
-                            rounded.add(name)
-                    passed.setdefault(name, set()).add(method)
+                            done.rounded.add(name)
+                    done.passed.setdefault(name, set()).add(method)
                 if (wrong_together := together(bundle, x)) is not None:
-                    wrong[name] = wrong_together
+                    done.wrong[name] = wrong_together
             except ScorelineError as error:
-                reason = next((key for key, said in REASONS.items() if re.search(said, str(error))), str(error))
-                refused.setdefault(reason, set()).add(name)
+                done.refused[name] = str(error)
             except (AssertionError, ValueError, TypeError) as error:
-                wrong[name] = str(error)
-    why = {name: f"refused: {reason}" for reason, found in refused.items() for name in found}
-    for name in sorted(passed.keys() | why.keys()):
-        print(f"{name:32} {why.get(name) or ', '.join(sorted(passed[name]))}")  # noqa: T201
-    print(f"{len(passed)} score, {len(why)} are refused, {len(rounded)} round differently")  # noqa: T201
-    assert wrong == {}
-    assert refused == REFUSED
-    assert rounded == ROUNDED
-    assert len(passed) + len(why) == len(all_estimators())
+                done.wrong[name] = str(error)
+    return done
+
+
+@pytest.mark.parametrize("names", [True, False], ids=["tables", "arrays"])
+def test_every_estimator_scores_as_in_its_makers_process_or_is_refused_with_a_reason(names: bool) -> None:
+    done = walk(names=names, several=False)
+    print(done.table())  # noqa: T201
+    assert done.wrong == {}
+    assert done.reasons() == REFUSED
+    assert done.rounded == ROUNDED
+    assert done.passed.keys() | done.refused.keys() == {name for name, _ in all_estimators()}
+    assert not done.passed.keys() & done.refused.keys()
+
+
+def test_every_estimator_of_several_targets_scores_as_in_its_makers_process() -> None:
+    done = walk(names=True, several=True)
+    print(done.table())  # noqa: T201
+    assert done.wrong == {}
+    assert done.reasons() == {"novelty": {"LocalOutlierFactor"}, "nothing": {"NearestNeighbors"}}
+    assert done.rounded == ROUNDED
+    assert len(done.passed) > 40
+    assert {name for name, methods in done.passed.items() if "predict_proba" in methods} >= {
+        "DecisionTreeClassifier", "ExtraTreesClassifier", "KNeighborsClassifier",
+        "MultiOutputClassifier", "RandomForestClassifier",
+    }  # fmt: skip
 
 
 def test_every_transformer_that_gives_pandas_keeps_its_names_and_values() -> None:
     tried, sparse = 0, set()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly():
         for name, model, x in examples(True):
             if not (hasattr(model, "transform") and hasattr(model, "set_output")) or "text" in x:
                 continue
@@ -215,3 +282,8 @@ def test_every_transformer_that_gives_pandas_keeps_its_names_and_values() -> Non
         "KBinsDiscretizer", "KNeighborsTransformer", "OneHotEncoder", "RadiusNeighborsTransformer",
         "RandomTreesEmbedding",
     }  # fmt: skip
+
+
+if __name__ == "__main__":
+    for heading, several in (("One target", False), ("Several targets", True)):
+        print(heading, walk(names=True, several=several).table(), sep="\n", end="\n\n")  # noqa: T201

@@ -15,6 +15,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, Ra
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
@@ -23,6 +24,7 @@ from sklearn.svm import LinearSVC
 from storage.errors import InputError, ScoringError
 from storage.models.bundle import Bundle
 from storage.models.describe import describe_features, describe_outputs
+from storage.models.manifest import Outputs
 from tasks.score import Scored, score_batch
 
 
@@ -294,6 +296,7 @@ def columns_of(model: Any, method: str | None = None) -> dict[str, Any]:
         (KMeans(2, n_init=1, random_state=0).fit(X), ["prediction"]),
         (PCA(2).fit(X), ["pca0", "pca1"]),
         (KernelDensity().fit(X), ["score"]),
+        (GaussianMixture(2, random_state=0).fit(X), ["prediction"]),
     ],
     ids=lambda item: type(item).__name__ if not isinstance(item, list) else "",
 )
@@ -321,6 +324,43 @@ def test_a_method_that_is_asked_for_gives_what_the_estimator_gives(model: Any, m
     expected = expected.toarray() if hasattr(expected, "toarray") else np.asarray(expected)
     assert list(found) == names
     assert np.array_equal(np.column_stack(list(found.values())), expected.reshape(len(X), -1))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["low", "mid", "top"], ["proba_low", "proba_mid", "proba_top"]),
+        ([3, 5, 7], ["proba_3", "proba_5", "proba_7"]),
+        ([False, True, True], ["proba_False", "proba_True"]),
+        (
+            np.array(["2026-11-24", "2026-11-25T06", "2026-11-26"], "M8[s]"),
+            ["proba_2026-11-24", "proba_2026-11-25T06:00", "proba_2026-11-26"],
+        ),
+    ],
+    ids=["texts", "integers", "booleans", "times"],
+)
+def test_classes_of_every_kind_name_the_probabilities_and_are_predicted_as_they_are(labels: Any, names: Any) -> None:
+    model = LogisticRegression().fit(X, np.repeat(labels, 20))
+    found = columns_of(model)
+    assert list(found) == ["prediction", *names]
+    assert np.array_equal(found["prediction"], model.predict(X))
+    assert np.array_equal(np.column_stack([found[name] for name in names]), model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("kind", "methods", "default"),
+    [
+        ("classifier", ["predict", "predict_proba", "decision_function"], ("predict", "predict_proba")),
+        ("None", ["predict", "transform"], ("predict",)),
+        ("None", ["transform"], ("transform",)),
+        ("DensityEstimator", ["score_samples"], ("score_samples",)),
+    ],
+)
+def test_models_published_when_manifests_said_less_are_scored_too(
+    kind: str, methods: list[str], default: tuple[str, ...]
+) -> None:
+    offered = Outputs.from_raw({"kind": kind, "methods": methods, "classes": [0, 1] if kind == "classifier" else None})
+    assert offered.default == default
 
 
 def test_a_method_that_a_model_does_not_have_is_refused_with_those_it_has() -> None:
