@@ -155,22 +155,42 @@ def _look(item: Surveyed, seen: Mapping[str, _Seen], folders: Sequence[str]) -> 
         found.add(item, columns[name])
 
 
-def numeric(surveyed: Sequence[Surveyed], manifest: Manifest) -> tuple[str, ...]:
-    """Return the numeric columns in their order, for a model without names that takes as many.
+def choose_features(
+    manifest: Manifest, asked: Sequence[str] | None, schema: pa.Schema, *, keep: str = "all"
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the columns to score, in the model's order, and what the plan should warn of.
+
+    They are those asked for, else those that the model was fitted on. A model without names takes the numeric columns
+    in the order of the input (integers, floats, decimals, booleans) where there are as many as it takes; of those that
+    `keep` names it is assumed that they are carried over alone, unless only with them their number fits.
 
     Raises
     ------
     MissingColumns
-        There are more or fewer, so that their order says nothing.
+        Their number is not the model's, so that their order says nothing.
     """
-    names = tuple(field.name for field in available(surveyed) if _is_numeric(field.type))
-    if len(names) != manifest.n_features:
-        takes = "" if manifest.n_features is None else f" and takes {manifest.n_features}"
-        raise MissingColumns(
-            f"model {manifest.ref} was fitted without column names{takes}; the input has {len(names)} numeric columns"
-            f"{': ' if names else ''}{_listed(names)}: name the features with --features a,b,c"
-        )
-    return names
+    takes = manifest.n_features
+    named = tuple(asked) if asked else manifest.feature_names
+    if named is not None:
+        if takes not in (None, len(named)):
+            raise MissingColumns(f"model {manifest.ref} takes {takes} features, {len(named)} are named")
+        return named, ()
+    names = tuple(field.name for field in schema if _is_numeric(field.type))
+    kept = set() if keep in ("all", "none") else {name.strip() for name in keep.split(",")}
+    for features in (tuple(name for name in names if name not in kept), names):
+        if features and len(features) == takes:
+            in_order = ", ".join(map(repr, features))
+            return features, (f"{manifest.ref} was fitted without column names, and takes {in_order}, in this order",)
+    told = "" if takes is None else f" and takes {takes}"
+    raise MissingColumns(
+        f"model {manifest.ref} was fitted without column names{told}; the input has {len(names)} numeric columns"
+        f"{': ' if names else ''}{_listed(names)}: name the features with --features a,b,c"
+    )
+
+
+def numeric(surveyed: Sequence[Surveyed], manifest: Manifest) -> tuple[str, ...]:
+    """Return the numeric columns in their order, for a model without names that takes as many (else as above)."""
+    return choose_features(manifest, None, available(surveyed))[0]
 
 
 def _is_numeric(kind: pa.DataType) -> bool:

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+
+from storage.errors import MissingColumns
+from storage.models.manifest import Manifest
+from tasks.columns import choose_features
+
+PLAIN = Manifest(
+    name="m", version="v", created="", artifacts=(), feature_names=None, n_features=4, outputs={}, libraries={},
+    memory_bytes=0,
+)  # fmt: skip
+NAMED = replace(PLAIN, feature_names=("a", "b"), n_features=2)
+SCHEMA = pa.schema(
+    {
+        "flag": pa.bool_(), "name": pa.string(), "price": pa.decimal128(9, 2), "when": pa.timestamp("us"),
+        "count": pa.int16(), "kind": pa.dictionary(pa.int8(), pa.int64()), "size": pa.float32(),
+        "list": pa.list_(pa.float64()),
+    }
+)  # fmt: skip
+NUMERIC = ("flag", "price", "count", "size")
+
+
+def test_a_model_with_names_takes_them_whatever_the_input_has() -> None:
+    assert choose_features(NAMED, None, SCHEMA) == (("a", "b"), ())
+
+
+def test_columns_that_are_asked_for_are_taken_in_their_order() -> None:
+    for model in (PLAIN, replace(PLAIN, n_features=None)):
+        assert choose_features(model, ["size", "x", "flag", "y"], SCHEMA) == (("size", "x", "flag", "y"), ())
+
+
+def test_as_many_columns_are_asked_for_as_the_model_takes() -> None:
+    with pytest.raises(MissingColumns, match="model m@v takes 4 features, 1 are named"):
+        choose_features(PLAIN, ["size"], SCHEMA)
+
+
+def test_a_model_without_names_takes_the_numeric_columns_in_their_order_with_a_warning() -> None:
+    features, warnings = choose_features(PLAIN, None, SCHEMA)
+    assert features == NUMERIC
+    assert warnings == (
+        "m@v was fitted without column names, and takes 'flag', 'price', 'count', 'size', in this order",
+    )
+
+
+@pytest.mark.parametrize(
+    ("keep", "features"),
+    [("id", NUMERIC), (" id , name", NUMERIC), ("size", ("id", "flag", "price", "count")), ("name", None)],
+)
+def test_a_number_that_is_kept_is_no_feature(keep: str, features: tuple[str, ...] | None) -> None:
+    schema = pa.schema([pa.field("id", pa.int64()), *SCHEMA])
+    if features is None:
+        with pytest.raises(MissingColumns, match="has 5 numeric columns"):
+            choose_features(PLAIN, None, schema, keep=keep)
+    else:
+        assert choose_features(PLAIN, None, schema, keep=keep)[0] == features
+
+
+def test_a_number_that_is_kept_is_a_feature_too_where_the_model_takes_no_fewer() -> None:
+    assert choose_features(PLAIN, None, SCHEMA, keep="count")[0] == NUMERIC
+
+
+@pytest.mark.parametrize("takes", [3, 5, None])
+def test_where_the_number_of_columns_does_not_fit_those_there_are_are_named(takes: int | None) -> None:
+    said = "" if takes is None else f" and takes {takes}"
+    with pytest.raises(MissingColumns) as caught:
+        choose_features(replace(PLAIN, n_features=takes), None, SCHEMA)
+    assert str(caught.value) == (
+        f"model m@v was fitted without column names{said}; the input has 4 numeric columns: "
+        "'flag', 'price', 'count', 'size': name the features with --features a,b,c"
+    )
+
+
+def test_an_input_without_numbers_fits_no_model() -> None:
+    with pytest.raises(MissingColumns, match="has 0 numeric columns: name the features"):
+        choose_features(replace(PLAIN, n_features=0), None, pa.schema({"name": pa.string()}))
