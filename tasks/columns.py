@@ -188,11 +188,6 @@ def choose_features(
     )
 
 
-def numeric(surveyed: Sequence[Surveyed], manifest: Manifest) -> tuple[str, ...]:
-    """Return the numeric columns in their order, for a model without names that takes as many (else as above)."""
-    return choose_features(manifest, None, available(surveyed))[0]
-
-
 def _is_numeric(kind: pa.DataType) -> bool:
     types = pa.types
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_boolean(kind))

@@ -137,10 +137,9 @@ def draft(engine: Engine, job: Job) -> Draft:
         return Draft(
             columns=Columns(features=tuple(named or ()), keep=(), schema=""), surveyed=surveyed, warnings=warnings
         )
-    features = named or choosing.numeric(surveyed, manifest)
-    if named is None:
-        in_order = ", ".join(map(repr, features))
-        warnings += (f"{manifest.ref} was fitted without column names, and takes {in_order}, in this order",)
+    available = choosing.available(surveyed)
+    features, more = choosing.choose_features(manifest, spec.features, available, keep=spec.keep)
+    warnings += more
     settled = choosing.settle(surveyed, features, spec.keep, spec.read.types)
     warnings += tuple(
         f"{name!r} has numbers with zeros in front, read as numbers, as pandas does; --types {name}=string keeps them"

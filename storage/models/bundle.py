@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,6 +25,11 @@ from storage.models.unpickler import load
 from storage.objects.base import ObjectStore
 
 log = logging.getLogger(__name__)
+
+_NOT_THERE = re.compile(
+    r"attribute '(?P<name>[^']+)' (?:of|on|from)? ?<module '(?:__main__|__mp_main__|storage\.models\.proof)'"
+)
+"""What a pickle says of what was in the main module of whoever saved it, which is another one here."""
 
 _BUFFER_BYTES = 1 << 20
 
@@ -181,8 +187,12 @@ def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = F
             "at your own risk"
         ) from error
     except AttributeError as error:
-        hint = ": define it in a module that workers can import" if "__main__" in str(error) else ""
-        raise ModelUnloadable(f"{what} cannot be loaded: {error}{hint}") from error
+        if found := _NOT_THERE.search(str(error)):
+            raise ModelUnloadable(
+                f"{what} cannot be loaded: it uses {found['name']!r}, which was defined in a notebook or a script: "
+                "define it in a module that workers can import, and save the model again"
+            ) from error
+        raise ModelUnloadable(f"{what} cannot be loaded: {error}") from error
     except Exception as error:  # a pickle may raise anything
         raise ModelUnloadable(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error
     saved_by = None

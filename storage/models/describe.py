@@ -9,6 +9,8 @@ from typing import Any
 import joblib
 import numpy
 import sklearn
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 from storage.errors import InvalidRequest
 from storage.models.manifest import METHODS, Outputs
@@ -57,6 +59,9 @@ def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
         It has no method to score with, only those for the rows that it was fitted on, or classes that the label
         encoder does not know.
     """
+    if not hasattr(model, "fit") and not hasattr(model, "predict"):  # a DataFrame has a transform of its own
+        raise InvalidRequest(f"{type(model).__name__} is no estimator: it has neither fit nor predict")
+    _refuse_unfitted(model)
     methods = tuple(name for name in METHODS if callable(getattr(model, name, None)))
     if not methods:
         raise InvalidRequest(_why_not(model))
@@ -91,6 +96,18 @@ def libraries() -> dict[str, str]:
         "numpy": numpy.__version__,
         "joblib": joblib.__version__,
     }
+
+
+def _refuse_unfitted(model: Any) -> None:
+    """Refuse one of scikit-learn's own estimators that was never fitted; others have habits of their own."""
+    if not type(model).__module__.startswith("sklearn."):
+        return
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        raise InvalidRequest(f"this {type(model).__name__} is not fitted: call fit() before it is saved") from None
+    except (TypeError, AttributeError, ValueError):  # it does not say
+        return
 
 
 def _why_not(model: Any) -> str:

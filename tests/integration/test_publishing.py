@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
 from storage import keys
@@ -386,3 +387,27 @@ def test_verify_names_what_is_wrong(cli: Any, models: ModelStorageManager, store
     assert f"ok     {good.ref}" in done.stdout
     assert f"WRONG  {bad.ref}" in done.stdout
     store.delete(keys.manifest("checked", bad.version))
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (pd.DataFrame({"x": [1.0]}), "DataFrame is no estimator: it has neither fit nor predict"),
+        (LinearRegression(), "this LinearRegression is not fitted: call fit() before it is saved"),
+        (make_pipeline(StandardScaler(), LinearRegression()), "this Pipeline is not fitted"),
+    ],
+    ids=lambda item: type(item).__name__,
+)
+def test_what_cannot_score_is_refused_before_it_is_a_version(
+    models: ModelStorageManager, thing: Any, message: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(message)):
+        models.publish("no-model", thing)
+    assert not list(models.registry.store.list("models/no-model/"))
+
+
+def test_a_class_of_a_notebook_is_named_with_the_way_out(models: ModelStorageManager) -> None:
+    data = b"c__main__\nMyModel\n."
+    loose = LooseArtifact(role="model", name="model", data=data, source="m.joblib")
+    with pytest.raises(ModelUnloadable, match="uses 'MyModel', which was defined in a notebook or a script"):
+        models.publish_files("notebook", [loose])
