@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -259,8 +259,30 @@ def _score(engine: Engine, documents: Documents, planned: Part, budget: int) -> 
                 )
     return (
         pa.concat_tables(scored) if scored else schema.empty_table(),
-        pa.concat_tables(rejected, promote_options="permissive") if rejected else pa.table({}),
+        _together(rejected) if rejected else pa.table({}),
     )
+
+
+def _together(tables: Sequence[pa.Table]) -> pa.Table:
+    """Put rejected rows of several batches together.
+
+    Objects may differ in a feature's type: where no type holds all values, the column becomes text. The rows are there
+    to be looked at, and are scored again out of the objects they came from.
+    """
+    columns = {}
+    for name in tables[0].column_names:
+        pieces = [table.select([name]) for table in tables]
+        try:
+            whole = pa.concat_tables(pieces, promote_options="permissive")
+        except pa.ArrowException:
+            whole = pa.concat_tables([_as_text(piece) for piece in pieces])
+        columns[name] = whole.column(0)
+    return pa.table(columns)
+
+
+def _as_text(column: pa.Table) -> pa.Table:
+    values = (None if value is None else str(value) for value in column.column(0).to_pylist())
+    return pa.table({column.column_names[0]: pa.array(values, pa.string())})
 
 
 def _watch(engine: Engine, job_id: str) -> Callable[[], None]:

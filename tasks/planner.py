@@ -182,7 +182,10 @@ def _try_rows(engine: Engine, job: Job, made: Draft, settled: choosing.Settled) 
 def _rows_with_texts(engine: Engine, job: Job, made: Draft, mixed: Sequence[str]) -> pa.RecordBatch | None:
     """Return some rows with a text that is no number in one of the `mixed` columns; None where none is found."""
     for piece in _spread(made.parts):
-        batch = next(engine.read_slice(piece, made.columns, job.spec.read, BATCH_ROWS)).batch
+        rows = _first(engine.read_slice(piece, made.columns, job.spec.read, BATCH_ROWS))
+        if rows is None:
+            continue
+        batch = rows.batch
         found = choosing.rows_with_texts(batch, mixed, SAMPLE_ROWS)
         if len(found):
             return batch.take(found)
@@ -212,13 +215,20 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
 def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
     """Yield a few rows at a time: the first, then, as bad rows come together, others further on and of other parts."""
     for piece in _spread(made.parts):
-        rows = next(engine.read_slice(piece, made.columns, job.spec.read, BATCH_ROWS))
+        rows = _first(engine.read_slice(piece, made.columns, job.spec.read, BATCH_ROWS))
+        if rows is None:
+            continue
         broken = rows.broken
         start = 0
         while start < rows.batch.num_rows or broken:
             batch = rows.batch.slice(start, SAMPLE_ROWS)
             yield Rows(batch=batch, numbers=rows.numbers[start : start + SAMPLE_ROWS], broken=broken)
             start, broken = max(SAMPLE_ROWS, 2 * start), ()
+
+
+def _first(read: Iterator[Rows]) -> Rows | None:
+    """Return the first rows: of a slice some of whose rows alone are to be scored, early batches may hold none."""
+    return next((rows for rows in read if rows.batch.num_rows or rows.broken), None)
 
 
 def _spread(parts: Sequence[Part]) -> Iterator[Slice]:

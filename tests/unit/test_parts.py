@@ -1,0 +1,105 @@
+"""Parts whose rows come from objects of different kinds, or are a few of many."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from storage.models.bundle import Bundle
+from storage.models.describe import describe_outputs
+from storage.models.manifest import PinnedModel
+from storage.objects.buckets import Buckets
+from storage.tables.base import Broken, Rows
+from tasks import part as parts
+from tasks import planner
+from tasks.dispatch import Documents
+from tasks.engine import Engine, _only
+from tasks.plan import BATCH_ROWS, Part
+from tasks.spec import Job, JobSpec
+
+LINE = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0])
+
+
+class Models:
+    """One model, in memory."""
+
+    def manifest(self, pinned: PinnedModel) -> Any:
+        return SimpleNamespace(
+            ref="m@1", feature_names=("x",), n_features=1, outputs={"model": describe_outputs(LINE, None)}
+        )
+
+    def get(self, pinned: PinnedModel) -> Bundle:
+        return Bundle(models={"model": LINE}, manifest=self.manifest(pinned), manifest_sha256="")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    environ = {"ENVIRONMENT": "development", "R2_BUCKET": "data", "STORE_DIR": str(tmp_path)}
+    ledger: Any = SimpleNamespace(stopped=lambda job_id: False)
+    return Engine(buckets=Buckets.from_env(environ), ledger=ledger, send=lambda name, **_: None, models=Models())
+
+
+def put(engine: Engine, key: str, **columns: Any) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    engine.buckets.main.put(key, sink.getvalue())
+
+
+def job(**options: Any) -> Job:
+    spec = JobSpec(job_id="j", model="m", inputs=("s3://data/in/",), output="s3://data/out/", **options)
+    return Job(spec=spec, model=PinnedModel(name="m", version="1", manifest_sha256=""), submitted="2026-11-25")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([1.0, None], ["n/a", "none"]),
+        ([1.0, None], pd.Categorical(["n/a", "none"])),
+        (["1", "n/a"], pa.array(["1", "n/a"]).dictionary_encode()),
+        ([None, 1.0], [True, None]),
+    ],
+)
+def test_rows_rejected_of_objects_that_differ_in_a_features_type_are_set_aside_together(
+    engine: Engine, first: Any, second: Any
+) -> None:
+    put(engine, "in/a.parquet", id=[1, 2], x=first)
+    put(engine, "in/b.parquet", id=[3, 4], x=second)
+    made = planner.draft(engine, job())
+    (part,) = made.parts
+    plan: Any = SimpleNamespace(columns=made.columns)
+    scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), part, 100)
+    assert scored.num_rows + rejected.num_rows == 4
+    assert sorted([*scored["id"].to_pylist(), *rejected["id"].to_pylist()]) == [1, 2, 3, 4]
+
+
+def test_a_plan_for_rejected_rows_finds_them_wherever_they_are_in_a_part(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a part of two batches, and one row of the second that is to be scored again
+    rows = BATCH_ROWS + 10
+    put(engine, "in/a.parquet", id=np.arange(rows), x=np.ones(rows))
+    (whole,) = planner.draft(engine, job()).parts
+    again = Part(slices=(replace(whole.slices[0], only=(rows - 1,)),))
+    monkeypatch.setattr(planner, "parts_again", lambda *_: (again,))
+    # When it is planned
+    made = planner.draft(engine, job(rejected_of="before"))
+    # Then it is the row that was tried
+    assert (made.tried, made.refused) == (1, 0)
+
+
+def test_many_broken_rows_are_picked_out_at_once() -> None:
+    broken = tuple(Broken(row=row, column=None, message="", record=None) for row in range(60_000))
+    rows = Rows(batch=pa.record_batch({"x": pa.array([], pa.int64())}), numbers=np.array([], np.int64), broken=broken)
+    # When some of them are to be scored again (minutes, where the numbers are gathered anew for each)
+    found = _only(rows, np.arange(0, 60_000, 2))
+    assert [item.row for item in found.broken] == list(range(0, 60_000, 2))
