@@ -73,7 +73,8 @@ class Engine(Dispatcher):
 def _only(rows: Rows, numbers: Any) -> Rows:
     """Keep some rows, by their numbers within the object."""
     wanted = np.isin(rows.numbers, numbers)
-    broken = tuple(item for item in rows.broken if item.row in set(numbers.tolist()))
+    among = set(numbers.tolist()) if rows.broken else ()
+    broken = tuple(item for item in rows.broken if item.row in among)
     return Rows(batch=rows.batch.filter(pa.array(wanted)), numbers=rows.numbers[wanted], broken=broken)
 
 

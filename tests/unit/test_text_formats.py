@@ -415,6 +415,13 @@ def test_lines_that_cannot_be_decoded_are_told_with_their_column(put: Put) -> No
     assert told[4][2] == "'id' is there twice"
 
 
+def test_a_line_of_very_many_keys_one_of_them_twice_takes_a_moment(put: Put) -> None:
+    keys = ",".join(f'"k{number}":0' for number in range(150_000))  # two minutes and more where each is compared
+    found = rows_of(put('{"x": 1}\n{"x": 2,' + keys + ',"k149999":1}\n', "in.jsonl"), schema(x=pa.float64()))
+    found += rows_of(put('{"x": 1}\n{"x": "a",' + keys + ',"k149999":1}\n', "in.jsonl"), schema(x=pa.float64()))
+    assert broken(found)[-1] == (1, None, "'k149999' is there twice")
+
+
 @FUZZ
 @given(
     rows=st.lists(
