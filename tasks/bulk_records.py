@@ -17,6 +17,7 @@ from tasks.dispatch import results
 from tasks.records import read_job
 from tasks.set_aside import note_columns
 from tasks.spec import parse_uri
+from tasks.tabular import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +30,11 @@ _GROUP_ROWS = 131_072
 def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
     """Return key, names of the columns, and bytes of the records as Parquet; the index of a DataFrame is no column.
 
+    Parameters
+    ----------
+    records : DataFrame or Table
+        A DataFrame keeps its types.
+
     Raises
     ------
     PackageMissing
@@ -37,18 +43,30 @@ def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
         Parquet has no form for a value; names its column.
     """
     with needing("scoring more than 8 MiB of records"):
-        import pandas as pd
         import pyarrow as pa
         import pyarrow.parquet as pq
     try:
-        frame = records if isinstance(records, pd.DataFrame) else pd.DataFrame(records)
-        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    except (pa.ArrowException, TypeError, ValueError) as error:
+        if isinstance(records, Table):
+            table = to_arrow(records)
+        else:
+            table = pa.Table.from_pandas(records, preserve_index=False).replace_schema_metadata(None)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"the records cannot be written as Parquet: {' '.join(str(error).split())}") from error
     sink = io.BytesIO()
     pq.write_table(table, sink, row_group_size=_GROUP_ROWS, compression="zstd")
     data = sink.getvalue()
     return keys.records_bulk(job_id, hashlib.sha256(data).hexdigest()), table.column_names, data
+
+
+def to_arrow(table: Table) -> pa.Table:
+    """Return records as Arrow has them; raises `pyarrow.ArrowException` and `OverflowError` where it has not."""
+    import pyarrow as pa
+
+    types = {
+        "bool": pa.bool_(), "int64": pa.int64(), "double": pa.float64(), "string": pa.string(), "date32": pa.date32(),
+        "timestamp": pa.timestamp("us"), "timestamp_utc": pa.timestamp("us", tz="UTC"),
+    }  # fmt: skip
+    return pa.table({name: pa.array(table.columns[name], types[kind]) for name, kind in table.types.items()})
 
 
 def read_parts(client: Client, job_id: str) -> tuple[pa.Table, dict[int, str]]:

@@ -174,6 +174,7 @@ def _packed(job_id: str, records: Any) -> tuple[str, dict[str, bytes], list[str]
     """Return the key of the job's input, what has to be in the bucket for it, and the names of the columns."""
     if not (is_frame(records) and records.memory_usage(index=False).sum() > 8 * MAX_BYTES):
         table = table_of(records)
+        records = records if is_frame(records) else table  # of which each column has a type: pandas would guess one
         with contextlib.suppress(TooManyRecords):
             text = encode(table)
             sha256 = hashlib.sha256(text).hexdigest()

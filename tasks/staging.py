@@ -14,6 +14,7 @@ from storage.errors import InputNotFound, InvalidRequest, ObjectNotFound, Precon
 from storage.objects.base import ObjectStore, exists
 from storage.tables import parquet
 from storage.tables.base import Pinned
+from tasks.bulk_records import to_arrow
 from tasks.dispatch import Documents, parts, results
 from tasks.engine import Engine
 from tasks.plan import PART_ROWS
@@ -24,10 +25,6 @@ from tasks.tabular import MAX_RESULTS_BYTES, Table, decode, encode, pack, table_
 
 log = logging.getLogger(__name__)
 
-_ARROW = {
-    "bool": pa.bool_(), "int64": pa.int64(), "double": pa.float64(), "string": pa.string(), "date32": pa.date32(),
-    "timestamp": pa.timestamp("us"), "timestamp_utc": pa.timestamp("us", tz="UTC"),
-}  # fmt: skip
 _MAX_ANSWER_CELLS = 2 << 20
 """Beyond, scores alone are larger than `MAX_RESULTS_BYTES`, and Python would hold 100 MB to find that out."""
 
@@ -88,8 +85,8 @@ def _records_of(main: ObjectStore, job: Job) -> str | None:
 
 def _to_arrow(table: Table) -> pa.Table:
     try:
-        return pa.table({name: pa.array(table.columns[name], _ARROW[kind]) for name, kind in table.types.items()})
-    except pa.ArrowException as error:
+        return to_arrow(table)
+    except (pa.ArrowException, OverflowError) as error:
         raise ValueError(str(error)) from error
 
 

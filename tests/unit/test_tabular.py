@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import math
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -8,9 +9,11 @@ from uuid import UUID
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from storage.errors import InvalidRequest
+from tasks.record_jobs import _packed
 from tasks.tabular import MAX_BYTES, MAX_RESULTS_BYTES, decode, encode, pack, table_of, unpack
 
 MIXED = {
@@ -34,6 +37,20 @@ def test_every_type_comes_back_as_it_was_written() -> None:
         "int64", "double", "double", "string", "bool", "date32", "timestamp", "timestamp_utc", "double",
     ]  # fmt: skip
     assert table.records()[2]["moment"].utcoffset() == timedelta(0)
+
+
+def test_records_that_are_too_many_for_json_have_the_values_and_types_that_few_have() -> None:
+    # Given a number that float64 cannot hold beside one that is missing, and values that pandas has no type for
+    mixed = MIXED | {"whole": [1, 2**53 + 1, None], "id": [UUID(int=number) for number in range(3)]}
+    records = [dict(zip(mixed, row, strict=True)) for row in zip(*mixed.values(), strict=True)]
+    many = [*records, records[0] | {"text": "a" * MAX_BYTES}]
+    # When they are packed
+    key, before, names = _packed("many", many)
+    # Then
+    assert key.startswith("jobs/many/bulk-")
+    assert names == list(mixed)
+    (written,) = before.values()
+    assert pq.read_table(io.BytesIO(written)).to_pylist() == table_of(many).records()
 
 
 def test_rows_columns_and_frames_of_the_same_values_are_the_same_bytes() -> None:
