@@ -8,9 +8,10 @@ import logging
 from typing import Any
 
 import pyarrow as pa
+from billiard.exceptions import SoftTimeLimitExceeded
 
 from storage import keys
-from storage.errors import InputNotFound, InvalidRequest, ObjectNotFound, PreconditionFailed
+from storage.errors import InputNotFound, ObjectNotFound, PreconditionFailed, describe
 from storage.objects.base import ObjectStore, exists
 from storage.tables import parquet
 from storage.tables.base import Pinned
@@ -70,8 +71,13 @@ def write_answer(engine: Engine, documents: Documents, outcome: Outcome) -> None
         if table is None:
             return
         body = pack(encode(table, MAX_RESULTS_BYTES))
-    except (InvalidRequest, ObjectNotFound) as error:  # too large, or it was before its parts went
-        log.info("answer.not_written", extra={"job_id": job.spec.job_id, "why": str(error)})
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:
+        if getattr(error, "transient", False):
+            raise
+        # too large, or its parts went before, or are not what was written: the job is complete, and has to end
+        log.info("answer.not_written", extra={"job_id": job.spec.job_id, "why": describe(error)})
         return
     with contextlib.suppress(PreconditionFailed):
         main.put(keys.answer(job.spec.job_id), body, create_only=True)

@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LinearRegression
 
+from storage import keys
 from storage.models.bundle import Bundle
 from storage.models.describe import describe_outputs
 from storage.models.manifest import PinnedModel
+from storage.objects.base import exists
 from storage.objects.buckets import Buckets
 from storage.tables.base import Broken, Rows
 from tasks import part as parts
@@ -25,7 +27,8 @@ from tasks import planner
 from tasks.dispatch import Documents
 from tasks.engine import Engine, _only
 from tasks.plan import BATCH_ROWS, Part
-from tasks.spec import Job, JobSpec
+from tasks.spec import Job, JobSpec, Outcome
+from tasks.staging import write_answer
 
 LINE = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0])
 
@@ -56,7 +59,7 @@ def put(engine: Engine, key: str, **columns: Any) -> None:
 
 
 def job(**options: Any) -> Job:
-    spec = JobSpec(job_id="j", model="m", inputs=("s3://data/in/",), output="s3://data/out/", **options)
+    spec = JobSpec(**{"job_id": "j", "model": "m", "inputs": ("s3://data/in/",), "output": "s3://data/out/"} | options)
     return Job(spec=spec, model=PinnedModel(name="m", version="1", manifest_sha256=""), submitted="2026-11-25")
 
 
@@ -103,3 +106,14 @@ def test_many_broken_rows_are_picked_out_at_once() -> None:
     # When some of them are to be scored again (minutes, where the numbers are gathered anew for each)
     found = _only(rows, np.arange(0, 60_000, 2))
     assert [item.row for item in found.broken] == list(range(0, 60_000, 2))
+
+
+@pytest.mark.parametrize("what", [b"PAR1 and nothing else PAR1", b""])
+def test_a_complete_job_of_records_ends_also_where_its_results_cannot_be_read(engine: Engine, what: bytes) -> None:
+    # Given a result that somebody who can write the bucket has replaced
+    records = job(inputs=(f"s3://data/{keys.records_table('j', 'f' * 64)}",))
+    engine.buckets.main.put(keys.result_part(keys.output_folder("out/", "j"), 0), what)
+    plan: Any = SimpleNamespace(parts=1)
+    # When the answer is written, it is left out
+    write_answer(engine, Documents(job=records, plan=plan), Outcome(state="succeeded", rows=1, failures={}))
+    assert not exists(engine.buckets.main, keys.answer("j"))
