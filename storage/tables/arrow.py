@@ -93,7 +93,8 @@ class _Reader:
                 batch = reader.read_next_batch()
             except StopIteration:
                 return None
-        batch.validate(full=True)  # its bytes come from anywhere: offsets that lead nowhere would end the process
+        for column in batch.columns:  # its bytes come from anywhere: offsets that lead nowhere would end the process
+            _as_bytes(column).validate(full=True)
         return batch
 
     def _try(self, what: str, call: Any) -> Any:
@@ -101,3 +102,12 @@ class _Reader:
             return call()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UnreadableInput(f"{self._source.uri} {what}: {' '.join(str(error).split())}") from error
+
+
+def _as_bytes(column: pa.Array) -> pa.Array:
+    """Return texts as bytes: one that is no UTF-8 costs its row, where the column is read, and no more."""
+    if pa.types.is_dictionary(column.type):
+        return pa.DictionaryArray.from_arrays(column.indices, _as_bytes(column.dictionary), safe=False)
+    if pa.types.is_string(column.type):
+        return column.view(pa.binary())
+    return column.view(pa.large_binary()) if pa.types.is_large_string(column.type) else column

@@ -117,3 +117,25 @@ def test_a_complete_job_of_records_ends_also_where_its_results_cannot_be_read(en
     # When the answer is written, it is left out
     write_answer(engine, Documents(job=records, plan=plan), Outcome(state="succeeded", rows=1, failures={}))
     assert not exists(engine.buckets.main, keys.answer("j"))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize("new", [pa.ipc.new_file, pa.ipc.new_stream])
+def test_a_text_of_arrow_that_is_no_utf8_costs_its_row_and_only_where_it_is_wanted(
+    engine: Engine, kind: pa.DataType, new: Any
+) -> None:
+    texts = pa.array([b"\xff", b"a"]).view(pa.string())
+    if pa.types.is_dictionary(kind):
+        texts = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int32()), texts)
+    elif kind == pa.large_string():
+        texts = pa.array([b"\xff", b"a"], pa.large_binary()).view(kind)
+    table = pa.table({"x": [1.0, 2.0], "note": texts})
+    sink = io.BytesIO()
+    with new(sink, table.schema) as out:
+        out.write_table(table)
+    engine.buckets.main.put("in/a.arrow", sink.getvalue())
+    for keep, expected in (("all", (1, 1)), ("none", (2, 0))):
+        made = planner.draft(engine, job(keep=keep))
+        plan: Any = SimpleNamespace(columns=made.columns)
+        scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100)
+        assert (scored.num_rows, rejected.num_rows) == expected
