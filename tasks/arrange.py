@@ -55,6 +55,8 @@ MAX_VALUES = 1_000
 MAX_BYTES = 6 << 30
 """Of all parts: one process arranges 40 MiB a second into 50 folders, 75 into one (a directory store),
 and has nine minutes, of which storage takes its share."""
+_FOLDER_BYTES = 1_000
+"""Of the name of a folder: keys have 1,024."""
 _BATCH_ROWS = 16_384
 _PENDING_BYTES = 16 << 20
 """Uncompressed rows that wait to be shared out to their files, all at once."""
@@ -277,6 +279,13 @@ class _Arrangement:
                     f"{self._column!r} has more than {MAX_VALUES:,} values, which are too many folders: all results "
                     f"are there, and can be read, as {store.uri(place)}part-*.parquet. Submit a job that parts by "
                     "another column"
+                )
+            if len(where.encode()) > _FOLDER_BYTES:
+                store, place = parts(self._engine.buckets, self._documents.job)
+                raise ScoringError(
+                    f"{self._column!r} has a value too long for the name of a folder, {str(value)[:40]!r}…: all "
+                    f"results are there, and can be read, as {store.uri(place)}part-*.parquet. Submit a job that parts "
+                    "by another column"
                 )
             self._by_folder[where] = len(self._order)
             self._order.append(_Folder(folder=where, value=None if value == keys.NO_VALUE else value))

@@ -28,7 +28,7 @@ class ArrowFormat:
         for number, batch in enumerate(reader.batches(0, None, None)):
             spans.append(Span(start=number, stop=number + 1, first_row=row, rows=batch.num_rows, size=batch.nbytes))
             row += batch.num_rows
-        return Survey(schema=reader.schema, spans=tuple(spans))
+        return Survey(schema=_widened(reader.schema), spans=tuple(spans))
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span in order (see `TableFormat.read`)."""
@@ -95,7 +95,8 @@ class _Reader:
                 return None
         for column in batch.columns:  # its bytes come from anywhere: offsets that lead nowhere would end the process
             _as_bytes(column).validate(full=True)
-        return batch
+        wide = _widened(batch.schema)
+        return batch if wide == batch.schema else batch.cast(wide)
 
     def _try(self, what: str, call: Any) -> Any:
         try:
@@ -111,3 +112,17 @@ def _as_bytes(column: pa.Array) -> pa.Array:
     if pa.types.is_string(column.type):
         return column.view(pa.binary())
     return column.view(pa.large_binary()) if pa.types.is_large_string(column.type) else column
+
+
+def _widened(schema: pa.Schema) -> pa.Schema:
+    """Return a schema in which dictionaries are as large as those of Parquet.
+
+    pandas counts 100 categories in 8 bits, and so many of each of several objects are too many for that.
+    """
+    fields = []
+    for field in schema:
+        kind = field.type
+        if pa.types.is_dictionary(kind) and kind.index_type.bit_width < 32:
+            field = field.with_type(pa.dictionary(pa.int32(), kind.value_type, kind.ordered))
+        fields.append(field)
+    return pa.schema(fields, schema.metadata)

@@ -16,14 +16,18 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from storage import keys
+from storage.errors import ScoringError
 from storage.models.bundle import Bundle
 from storage.models.describe import describe_outputs
 from storage.models.manifest import PinnedModel
 from storage.objects.base import exists
 from storage.objects.buckets import Buckets
+from storage.tables import parquet
 from storage.tables.base import Broken, Rows
+from storage.tables.schemas import to_text
 from tasks import part as parts
 from tasks import planner
+from tasks.arrange import arrange
 from tasks.dispatch import Documents
 from tasks.engine import Engine, _only
 from tasks.plan import BATCH_ROWS, Part
@@ -139,3 +143,36 @@ def test_a_text_of_arrow_that_is_no_utf8_costs_its_row_and_only_where_it_is_want
         plan: Any = SimpleNamespace(columns=made.columns)
         scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100)
         assert (scored.num_rows, rejected.num_rows) == expected
+
+
+def test_objects_of_arrow_with_categories_of_their_own_share_a_part(engine: Engine) -> None:
+    # Given two objects as pandas writes them, of which each has categories that fit into 8 bits
+    texts = [[f"{letter}{number}" for number in range(100)] for letter in "ab"]
+    for number, names in enumerate(texts):
+        sink = io.BytesIO()
+        x = [np.nan, *range(99)]
+        pd.DataFrame({"x": x, "name": pd.Categorical(names)}).to_feather(sink)
+        engine.buckets.main.put(f"in/{number}.feather", sink.getvalue())
+    # When they are scored in one part
+    made = planner.draft(engine, job())
+    (part,) = made.parts
+    plan: Any = SimpleNamespace(columns=made.columns)
+    for table, expected in zip(
+        parts._score(engine, Documents(job=job(), plan=plan), part, 100),
+        ([*texts[0][1:], *texts[1][1:]], [texts[0][0], texts[1][0]]),
+        strict=True,
+    ):
+        # Then results and rejected rows have all of them
+        written = pq.read_table(io.BytesIO(parquet.write(table, {})))
+        assert written["name"].to_pylist() == expected
+
+
+def test_a_value_too_long_for_a_folder_fails_the_job_in_words_that_say_where_its_results_are(engine: Engine) -> None:
+    table = pa.table({"name": ["a" * 1_100, "b"], "prediction": [1.0, 2.0]})
+    parted = job(partition_by="name")
+    key = keys.result_part(keys.parts_folder(keys.output_folder("out/", "j")), 0)
+    receipt = {"sha256": "", "rows": "2", "rejected": "0"}
+    written = engine.buckets.main.put(key, parquet.write(table, {}), metadata=receipt)
+    plan: Any = SimpleNamespace(sha256="p", columns=SimpleNamespace(schema=to_text(table.schema)))
+    with pytest.raises(ScoringError, match=r"'name' has a value too long .*as s3://data/out/job_id=j/_parts/part-\*"):
+        arrange(engine, Documents(job=parted, plan=plan), [written])
