@@ -70,7 +70,11 @@ def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[s
     try:
         with reading(store, key := keys.success(folder)):
             raw = json.loads(store.get(key).data)
-            return raw if raw.get("plan") == plan_sha256 else None
+            if not isinstance(raw, dict) or raw.get("plan") != plan_sha256:
+                return None
+            if not all(type(raw[name]) is int for name in ("rows", "rejected", "parts")):
+                raise TypeError("rows, rejected and parts are not numbers")
+            return raw
     except ObjectNotFound:
         return None
 

@@ -16,6 +16,9 @@ from tasks.features import Form, Reason, take, to_features
 from tasks.outputs import outputs, to_arrow
 from tasks.refused import ROW_FAULTS, one_line, refused
 
+MAX_MESSAGE = 1_000
+"""Characters of a reason: estimators quote whole texts, and a job's error and the log would have them too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
@@ -141,7 +144,7 @@ class _Search:
                 continue
             message = one_line(failure)
             column = self.blame(int(some[0]), message)
-            self.rejected[int(some[0])] = Reason(stage="predict", column=column, message=message)
+            self.rejected[int(some[0])] = Reason(stage="predict", column=column, message=message[:MAX_MESSAGE])
             self._check_budget()
 
     def _check_budget(self) -> None:

@@ -22,7 +22,7 @@ ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelle
 GLOB = re.compile(r"[*?\[]")
 _PARTS_TRIED = 10
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]+)/(?P<key>[^\0]*)")
-_BUDGET = re.compile(r"\d+|\d+(\.\d+)?%")
+_BUDGET = re.compile(r"\d{1,15}|\d{1,15}(\.\d{1,15})?%")
 
 
 def parse_uri(uri: str) -> tuple[str, str]:

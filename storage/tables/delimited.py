@@ -333,7 +333,7 @@ def _printable(error: Exception) -> str:
 
 def no_columns(rows: int) -> pa.RecordBatch:
     """Return rows without columns."""
-    return pa.RecordBatch.from_pylist([{}] * rows, schema=pa.schema([]))
+    return pa.record_batch({"": pa.nulls(rows)}).select([])  # made without columns, it would have no rows
 
 
 def cut(block: Block, most: int) -> Iterator[Span]:

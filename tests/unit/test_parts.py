@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from storage import keys
-from storage.errors import ScoringError
+from storage.errors import InvalidRequest, RecordCorrupt, ScoringError
 from storage.models.bundle import Bundle
 from storage.models.describe import describe_outputs
 from storage.models.manifest import PinnedModel
@@ -31,6 +32,8 @@ from tasks.arrange import arrange
 from tasks.dispatch import Documents
 from tasks.engine import Engine, _only
 from tasks.plan import BATCH_ROWS, Part
+from tasks.records import read_success
+from tasks.score import MAX_MESSAGE
 from tasks.spec import Job, JobSpec, Outcome
 from tasks.staging import write_answer
 
@@ -176,3 +179,49 @@ def test_a_value_too_long_for_a_folder_fails_the_job_in_words_that_say_where_its
     plan: Any = SimpleNamespace(sha256="p", columns=SimpleNamespace(schema=to_text(table.schema)))
     with pytest.raises(ScoringError, match=r"'name' has a value too long .*as s3://data/out/job_id=j/_parts/part-\*"):
         arrange(engine, Documents(job=parted, plan=plan), [written])
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.arrow"])
+def test_a_job_that_reads_columns_of_folders_alone_scores_every_row(engine: Engine, name: str) -> None:
+    table, sink = pa.table({"id": [1, 2, 3]}), io.BytesIO()
+    match name.partition(".")[2]:
+        case "csv":
+            sink.write(b"id\n1\n2\n3\n")
+        case "jsonl":
+            sink.write(b'{"id":1}\n{"id":2}\n[]\n{"id":3}\n')
+        case "parquet":
+            pq.write_table(table, sink)
+        case _:
+            with pa.ipc.new_file(sink, table.schema) as out:
+                out.write_table(table)
+    engine.buckets.main.put(f"in/x=1/{name}", sink.getvalue())
+    made = planner.draft(engine, job(keep="none"))
+    plan: Any = SimpleNamespace(columns=made.columns)
+    scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100)
+    assert (scored.num_rows, rejected.num_rows) == (3, int(name == "a.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("body", "refused"), [(b"[]", False), (b'{"plan":"other"}', False), (b'{"plan":"p"}', True),
+                          (b'{"plan":"p","rows":"1","rejected":0,"parts":1}', True)],
+)  # fmt: skip
+def test_a_success_that_nobody_of_ours_wrote_is_none_or_said_to_be_corrupt(
+    engine: Engine, body: bytes, refused: bool
+) -> None:
+    engine.buckets.main.put("out/_SUCCESS", body)
+    with pytest.raises(RecordCorrupt) if refused else contextlib.nullcontext():
+        assert read_success(engine.buckets.main, "out/", "p") is None
+
+
+def test_a_reason_does_not_hold_the_whole_of_a_long_text(engine: Engine) -> None:
+    put(engine, "in/a.parquet", x=["1", "a" * 1_000_000])
+    made = planner.draft(engine, job())
+    plan: Any = SimpleNamespace(columns=made.columns)
+    _, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100)
+    (message,) = rejected["message"].to_pylist()
+    assert 100 < len(message) <= MAX_MESSAGE
+
+
+def test_a_budget_of_more_digits_than_python_reads_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="max_rejected"):
+        job(max_rejected="9" * 5_000).spec.check()
