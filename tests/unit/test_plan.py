@@ -22,6 +22,10 @@ def test_a_large_file_is_cut_at_row_groups() -> None:
     ]  # fmt: skip
 
 
+def test_a_part_is_filled_to_the_last_row_that_it_may_have() -> None:
+    assert [part.rows for part in cut([file("a", 50, 50, 1)], part_rows=100)] == [100, 1]
+
+
 def test_small_files_share_a_part_in_input_order() -> None:
     (part,) = cut([file("a", 10), file("b", 10, 10)], part_rows=100)
     assert [(s.key, s.start, s.stop, s.rows) for s in part.slices] == [("a", 0, 10, 10), ("b", 0, 20, 20)]
@@ -39,6 +43,9 @@ def test_bytes_bound_a_part_too() -> None:
 def test_many_tiny_files_are_several_parts() -> None:
     parts = cut([file(str(n), 1) for n in range(2 * PART_SLICES + 1)])
     assert [len(part.slices) for part in parts] == [PART_SLICES, PART_SLICES, 1]
+    # And what adjoins the last object of a part costs no request more, and is no slice of its own
+    parts = cut([*(file(str(n), 1) for n in range(PART_SLICES - 1)), file("last", 1, 1, 1)])
+    assert [(len(part.slices), part.rows) for part in parts] == [(PART_SLICES, PART_SLICES + 2)]
 
 
 def test_every_row_is_in_exactly_one_part_whatever_the_files() -> None:
