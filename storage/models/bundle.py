@@ -26,8 +26,9 @@ from storage.objects.base import ObjectStore
 
 log = logging.getLogger(__name__)
 
+_MAIN = r"'(?:__main__|__mp_main__|storage\.models\.proof)'"
 _NOT_THERE = re.compile(
-    r"attribute '(?P<name>[^']+)' (?:of|on|from)? ?<module '(?:__main__|__mp_main__|storage\.models\.proof)'"
+    rf"attribute '(?P<name>[^']+)' (?:of|on|from)? ?<module {_MAIN}|module {_MAIN} has no attribute '(?P<old>[^']+)'"
 )
 """What a pickle says of what was in the main module of whoever saved it, which is another one here."""
 
@@ -189,7 +190,7 @@ def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = F
     except AttributeError as error:
         if found := _NOT_THERE.search(str(error)):
             raise ModelUnloadable(
-                f"{what} cannot be loaded: it uses {found['name']!r}, which was defined in a notebook or a script: "
+                f"{what} cannot be loaded: it uses {(found['name'] or found['old'])!r}, which was defined in a notebook or a script: "
                 "define it in a module that workers can import, and save the model again"
             ) from error
         raise ModelUnloadable(f"{what} cannot be loaded: {error}") from error
