@@ -189,9 +189,10 @@ def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = F
         ) from error
     except AttributeError as error:
         if found := _NOT_THERE.search(str(error)):
+            name = found["name"] or found["old"]
             raise ModelUnloadable(
-                f"{what} cannot be loaded: it uses {(found['name'] or found['old'])!r}, which was defined in a notebook or a script: "
-                "define it in a module that workers can import, and save the model again"
+                f"{what} cannot be loaded: it uses {name!r}, which was defined in a notebook or a script: define it in "
+                "a module that workers can import, and save the model again"
             ) from error
         raise ModelUnloadable(f"{what} cannot be loaded: {error}") from error
     except Exception as error:  # a pickle may raise anything

@@ -29,8 +29,8 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def slow(models: ModelStorageManager, put_table: Callable[..., str]) -> str:
-    """Input of 20 parts that take half a second each: longer than commands need to start."""
-    models.publish("slow", Paced(seconds=0.5).fit(pd.DataFrame({"x": [0.0]})))
+    """Input of 20 parts that take most of a second each: longer than commands need to start."""
+    models.publish("slow", Paced(seconds=0.8).fit(pd.DataFrame({"x": [0.0]})))
     frame = pd.DataFrame({"id": np.arange(2_000), "x": np.arange(2_000.0)})
     return put_table("in/slow.parquet", frame, row_group_size=100)
 

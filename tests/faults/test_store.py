@@ -143,8 +143,11 @@ def test_a_mended_model_lets_a_failed_job_be_resumed(rig: Rig) -> None:
     failed = rig.end(job)
     assert failed.state == "failed"
     assert "model.joblib differs from its manifest" in failed.error
+    rig.chaos(hold="jobs/other/plan")  # so that it is under way, however slow this process is
+    rig.client.submit("paced", rig.store.uri("in/"), job_id="other")
     with pytest.raises(NothingToResume, match="under way"):
-        rig.client.resume(rig.client.submit("paced", rig.store.uri("in/"), job_id="other").job_id)
+        rig.client.resume("other")
+    rig.chaos()
     rig.store.put(key, good)
     rig.client.resume(job.job_id)
     rig.verify(rig.end(job))
