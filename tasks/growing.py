@@ -23,10 +23,13 @@ class GrowingFile:
     ----------
     schema : pyarrow.Schema
         Of its rows.
+    metadata : mapping of str to str
+        Goes into the footer.
     """
 
-    def __init__(self, schema: pa.Schema) -> None:
-        self._schema = schema
+    def __init__(self, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
+        # Added to the file at its end, it would not be what pyarrow shows as the schema's.
+        self._schema = schema.with_metadata(dict(metadata))
         self._sink = io.BytesIO()  # hands its bytes out without a copy
         self._out: pq.ParquetWriter | None = None
         self._waiting: list[pa.Buffer] = []
@@ -46,17 +49,17 @@ class GrowingFile:
             self._rows += table.num_rows
             self._bytes += table.nbytes
 
-    def finish(self, metadata: Mapping[str, str]) -> bytes:
+    def finish(self) -> bytes:
         """Return the whole file; nothing can be added to it any more."""
         if self._waiting or self._out is None:
             self._close_group(self._schema.empty_table())
         assert self._out is not None
-        self._out.add_key_value_metadata(dict(metadata))
         self._out.close()
         return self._sink.getvalue()
 
     def _close_group(self, last: pa.Table) -> None:
         rows = pa.concat_tables([*map(_unpack, self._waiting), last]).unify_dictionaries().combine_chunks()
+        rows = rows.replace_schema_metadata(self._schema.metadata)
         self._waiting, self._rows, self._bytes = [], 0, 0
         if self._out is None:
             self._out = parquet.writer(self._sink, self._schema, parquet.repeated(rows))

@@ -7,7 +7,7 @@ import io
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -223,10 +223,10 @@ class Rig:
         assert (success["rows"], success["rejected"]) == (len(ids), len(refused)) == (job.rows, job.rejected)
         self.verify_clean(job)
 
-    def verify_table(self, job: Status, table: pa.Table, footer: Mapping[bytes, bytes] | None = None) -> None:
+    def verify_table(self, job: Status, table: pa.Table) -> None:
         """Values equal to in-process predict, and the one model of the job named in the footer."""
         assert np.array_equal(table.column("prediction"), 3 * table.column("id").to_numpy().astype(float) + 1)
-        footer = footer or table.schema.metadata
+        footer = table.schema.metadata
         pinned = read_job(self.store, job.job_id).model
         assert footer[b"scoreline.manifest_sha256"].decode() == pinned.manifest_sha256
         assert footer[b"scoreline.job_id"].decode() == job.job_id

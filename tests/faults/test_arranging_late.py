@@ -1,0 +1,163 @@
+"""Whoever arranges results comes late, is not alone, or cannot go on, and every row is seen exactly once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage import keys
+from storage.models.manager import ModelStorageManager
+from tasks import arrange, finalize, part, preflight
+from tasks.engine import Engine
+from tasks.spec import Status, parse_uri
+from tests.faults.rig import Rig
+
+PARTS = 6
+ROWS = 50
+
+
+def submit(rig: Rig, **options: Any) -> Status:
+    """Submit a job of six parts, whose rows go to three folders."""
+    ids = np.arange(PARTS * ROWS)
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"id": ids, "x": ids.astype(float), "kind": ids * 7 % 3}), sink, row_group_size=ROWS)
+    rig.store.put("in/kinds.parquet", sink.getvalue())
+    rig.rows = len(ids)
+    uri = rig.store.uri("in/kinds.parquet")
+    return rig.client.submit("paced", uri, part_rows=ROWS, **{"partition_by": "kind"} | options)
+
+
+def names(rig: Rig, job: Status) -> list[str]:
+    folder = parse_uri(job.output)[1]
+    return [info.key.removeprefix(folder) for info in rig.store.list(folder)]
+
+
+def verify(rig: Rig, job: Status) -> None:
+    """Hold a finished job to it: each id once in what readers see, the manifest says just that, and nothing is left."""
+    assert (job.state, job.error, job.rows, job.parts_done) == ("succeeded", "", rig.rows, PARTS), rig.logs()
+    folder = parse_uri(job.output)[1]
+    manifest = json.loads(rig.store.get(keys.results_manifest(folder)).data)
+    named = {file["key"].removeprefix(folder) for file in manifest["files"]}
+    assert set(names(rig, job)) == named | {"_SUCCESS", "_manifest.json"}
+    ids: list[int] = []
+    for file in manifest["files"]:
+        data = rig.store.get(file["key"]).data
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (file["bytes"], file["sha256"])
+        table = pq.read_table(io.BytesIO(data))
+        rig.verify_table(job, table)
+        assert table.num_rows == file["rows"]
+        ids += table.column("id").to_pylist()
+    assert sorted(ids) == list(range(rig.rows))
+    rig.verify_clean(job)
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """One worker process for all of these."""
+    with Rig(tmp_path_factory.mktemp("arrange")) as running:
+        running.publish()
+        running.start_worker(1)
+        yield running
+
+
+def engine(rig: Rig) -> Engine:
+    """Return what a second worker would have, in this process, whose requests nobody holds."""
+    models = preflight._Models(models=ModelStorageManager.from_env(rig.environ))
+    return Engine(buckets=rig.client.buckets, ledger=rig.client.ledger, send=rig.client.queue.send, models=models)
+
+
+def idle(rig: Rig) -> None:
+    rig.wait(lambda: rig.redis.hlen("unacked") == 0 and not rig.messages(), "an idle worker")
+
+
+def test_a_finalizer_whose_parts_another_has_deleted_does_not_fail_the_job(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given one that reads the parts
+    rig.chaos(hold="_parts/part-00003.parquet? GET")
+    job = submit(rig)
+    rig.wait(rig.held, "a part about to be read")
+    # When another deletes them, and dies before it has written the outcome
+    with monkeypatch.context() as patch:
+        patch.setattr(finalize, "end_job", lambda *_: None)
+        finalize.finalize(engine(rig), job.job_id)
+    assert not [name for name in names(rig, job) if name.startswith("_parts/")]
+    assert rig.client.status(job.job_id).state == "running"
+    # Then the first says that the job has succeeded
+    rig.chaos()
+    verify(rig, rig.end(job))
+
+
+def test_a_part_that_comes_after_the_end_leaves_nothing(rig: Rig) -> None:
+    # Given a worker that was slow with a part which another has written meanwhile
+    rig.chaos(hold="_parts/part-00005.parquet? PUT")
+    job = submit(rig)
+    rig.wait(rig.held, "the last part about to be written")
+    other = engine(rig)
+    part._commit(other, other.documents(job.job_id), 5, 0)
+    # When the job ends before the slow one goes on
+    part.count_part(replace(other, send=lambda *_, **__: None), job.job_id, 5, rows=ROWS)
+    finalize.finalize(other, job.job_id)
+    rig.chaos()
+    # Then nothing of it is left
+    idle(rig)
+    verify(rig, rig.end(job))
+
+
+def test_what_cannot_be_arranged_keeps_its_parts_and_goes_on_when_resumed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job with results that are more than can be arranged
+    rig.chaos(hold="_parts/part-00005.parquet? PUT")
+    job = submit(rig, partition_by=None, gather=True)
+    rig.wait(rig.held, "the last part about to be written")
+    other = engine(rig)
+    part._commit(other, other.documents(job.job_id), 5, 0)
+    part.count_part(replace(other, send=lambda *_, **__: None), job.job_id, 5, rows=ROWS)
+    with monkeypatch.context() as patch:
+        patch.setattr(arrange, "MAX_BYTES", 1_000)
+        finalize.finalize(other, job.job_id)
+    rig.chaos()
+    failed = rig.end(job)
+    idle(rig)
+    assert failed.state == "failed"
+    assert "what can be arranged at a job's end is 1,000: all are there, and can be read, as" in failed.error
+    assert names(rig, job) == [f"_parts/part-0000{number}.parquet" for number in range(PARTS)]
+    # When it is resumed where there is room
+    before = [rig.store.head(info.key).etag for info in rig.store.list(parse_uri(job.output)[1])]
+    assert len(before) == PARTS
+    rig.client.resume(job.job_id)
+    # Then it ends, and its one file holds all rows in order
+    done = rig.end(job)
+    verify(rig, done)
+    assert names(rig, job) == ["_SUCCESS", "_manifest.json", "part-00000.parquet"]
+
+
+def test_files_made_of_a_part_that_was_scored_again_since_are_made_again(rig: Rig) -> None:
+    # Given a finalizer that was stopped after a file, and a part that somebody then deleted
+    rig.chaos(hold="kind=1/part-00000.parquet? PUT")
+    job = submit(rig)
+    rig.wait(rig.held, "a file about to be written")
+    rig.client.cancel(job.job_id)
+    folder = parse_uri(job.output)[1]
+    stale = rig.store.head(f"{folder}kind=0/part-00000.parquet").metadata
+    key = f"{folder}_parts/part-00002.parquet"
+    was = rig.store.get(key)
+    rig.chaos()
+    idle(rig)
+    # When it comes back with other bytes, as another library would have written them
+    rig.store.delete(key)
+    rig.store.put(key, was.data, metadata=dict(was.info.metadata) | {"sha256": "0" * 64})
+    rig.client.resume(job.job_id)
+    # Then no file is left that was made of the old one
+    verify(rig, rig.end(job))
+    assert rig.store.head(f"{folder}kind=0/part-00000.parquet").metadata["parts"] != stale["parts"]
