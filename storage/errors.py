@@ -218,9 +218,14 @@ def needing(what: str) -> Iterator[None]:
         raise PackageMissing(f"{what} needs {error.name!r}: pip install -r ml-requirements.txt") from error
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's message without its line ends."""
+    return " ".join(str(error).split())
+
+
 def describe(error: BaseException) -> str:
     """One line that says what went wrong: a domain error's own message, or type and message of any other."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if isinstance(error, ScorelineError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -31,7 +31,7 @@ def parts_again(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
     documents = dispatcher.documents(job_id)
     store, folder = results(dispatcher.buckets, documents.job)
     where = parts(dispatcher.buckets, documents.job)[1]
-    notes = note_columns((*documents.plan.columns.features, *documents.plan.columns.keep))
+    notes = note_columns(documents.plan.columns.names)
     found = []
     for info in committed(store, folder, where):
         rejected: dict[str, list[int]] = {}
@@ -55,7 +55,7 @@ def parts_again(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
 def objects_of(buckets: Buckets, again: Iterable[Part]) -> list[Pinned]:
     """Return the objects that parts read, as they were pinned."""
     found = {(s.bucket, s.key): s for part in again for s in part.slices}
-    return [Pinned(store=buckets[s.bucket], key=s.key, size=s.size, etag=s.etag) for s in found.values()]
+    return [Pinned.of(buckets[piece.bucket], piece) for piece in found.values()]
 
 
 def _collect(batch: pa.RecordBatch, notes: dict[str, str], rejected: dict[str, list[int]]) -> None:

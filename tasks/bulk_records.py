@@ -10,12 +10,10 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from storage import keys
-from storage.errors import InvalidRequest, ObjectNotFound, needing
-from storage.objects.base import ObjectStore
+from storage.errors import InvalidRequest, needing, one_line
 from storage.tables.base import Pinned
 from tasks.dispatch import results
 from tasks.records import read_job
-from tasks.set_aside import note_columns
 from tasks.spec import parse_uri
 from tasks.tabular import Table
 
@@ -51,7 +49,7 @@ def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
         else:
             table = pa.Table.from_pandas(records, preserve_index=False).replace_schema_metadata(None)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise InvalidRequest(f"the records cannot be written as Parquet: {' '.join(str(error).split())}") from error
+        raise InvalidRequest(f"the records cannot be written as Parquet: {one_line(error)}") from error
     sink = io.BytesIO()
     pq.write_table(table, sink, row_group_size=_GROUP_ROWS, compression="zstd")
     data = sink.getvalue()
@@ -83,26 +81,16 @@ def read_parts(client: Client, job_id: str) -> tuple[pa.Table, dict[int, str]]:
         raise InvalidRequest(f"job {job_id} hands no results back: read {folder}part-*.parquet")
     with needing("reading the results of more than 8 MiB of records"):
         import pyarrow as pa
+
+        from storage.tables.parquet import read_table
+        from tasks.rejected import reasons_by_row
     store, folder = results(client.buckets, job)
     if job.spec.arranged:
         raise InvalidRequest(f"the results of job {job_id} are arranged in files of {store.uri(folder)}: read these")
     plan = client.documents(job_id).plan
-    notes = note_columns(dict.fromkeys((*plan.columns.features, *plan.columns.keep)))
     tables: list[pa.Table] = []
     rejected: dict[int, str] = {}
     for number in range(plan.parts):
-        tables.append(_read(store, keys.result_part(folder, number)))
-        try:
-            aside = _read(store, keys.rejected_part(folder, number))
-        except ObjectNotFound:
-            continue
-        rows, messages = (aside[notes[note]].to_pylist() for note in ("row", "message"))
-        rejected |= dict(zip(rows, messages, strict=True))
+        tables.append(read_table(Pinned.of(store, store.head(keys.result_part(folder, number)))))
+        rejected |= reasons_by_row(store, keys.rejected_part(folder, number), plan.columns)
     return pa.concat_tables(tables), rejected
-
-
-def _read(store: ObjectStore, key: str) -> pa.Table:
-    from storage.tables.parquet import read_table
-
-    info = store.head(key)
-    return read_table(Pinned(store=store, key=key, size=info.size, etag=info.etag))

@@ -7,7 +7,6 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from storage.errors import (
     JobConflict,
     JobNotFound,
     ModelInUse,
-    NothingToResume,
     ObjectNotFound,
     PreconditionFailed,
     RecordCorrupt,
@@ -27,7 +25,6 @@ from storage.errors import (
 from storage.ledger.redis_ledger import RedisLedger
 from storage.models.manifest import PinnedModel
 from storage.models.registry import ModelRegistry
-from storage.objects.base import exists
 from storage.objects.buckets import Buckets
 from storage.tables.options import READ_OPTIONS, read_options
 from tasks import record_jobs
@@ -38,7 +35,7 @@ from tasks.queue import Queue
 from tasks.reconcile import reconcile
 from tasks.record_jobs import RecordsJob
 from tasks.records import mark_active, read_job, read_outcome, read_run, seconds_since
-from tasks.resume import begin_run
+from tasks.resume import begin_run, rejected_again
 from tasks.settings import EventSettings, QueueSettings
 from tasks.spec import Job, JobSpec, Outcome, Status, check_apart, parse_uri
 
@@ -396,7 +393,7 @@ class Client:
             columns = PlanFile(self.buckets.main, job_id).columns
         except ObjectNotFound:  # not planned yet, or not to be planned
             return Tally((), 0).report(job_id, state)
-        tally = Tally((*columns.features, *columns.keep), examples)
+        tally = Tally(columns.names, examples)
         count_rejected(*results(self.buckets, job), parts(self.buckets, job)[1], tally)
         return tally.report(job_id, state)
 
@@ -424,20 +421,7 @@ class Client:
         JobNotFound, InvalidRequest
             Nothing was submitted.
         """
-        old = read_job(self.buckets.main, job_id)
-        outcome = read_outcome(self.buckets.main, job_id)
-        if outcome is None:
-            raise NothingToResume(f"job {job_id} is under way: scoreline watch {job_id}")
-        if not outcome.rejected:
-            raise NothingToResume(f"job {job_id} has rejected no row")
-        number = 1
-        while exists(self.buckets.main, keys.job(f"{job_id}-rejected-{number}")):
-            number += 1
-        spec = replace(
-            old.spec, job_id=f"{job_id}-rejected-{number}", rejected_of=job_id, model=model or old.spec.model,
-            max_rejected=max_rejected, only_new=None,
-        )  # fmt: skip
-        return self.submit_spec(spec)
+        return self.submit_spec(rejected_again(self._dispatcher, job_id, model, max_rejected))
 
     def reconcile(self) -> dict[str, str]:
         """Do for every job under way what is due: rebuild a lost ledger, dispatch what got lost, finalize.

@@ -13,6 +13,7 @@ from storage.models.manifest import Manifest
 from storage.tables.guess import TOLD
 from tasks.hive import types_of, values_of
 from tasks.inputs import Surveyed
+from tasks.spec import kept_names
 
 _TEXT_TYPES = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 """What text can be read as."""
@@ -155,6 +156,20 @@ def _look(item: Surveyed, seen: Mapping[str, _Seen], folders: Sequence[str]) -> 
         found.add(item, columns[name])
 
 
+def named_features(manifest: Manifest, asked: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the features that are asked for, else those that the model was fitted on; None where neither names any.
+
+    Raises
+    ------
+    MissingColumns
+        They are more or fewer than the model takes.
+    """
+    takes, named = manifest.n_features, tuple(asked) if asked else manifest.feature_names
+    if named is not None and takes not in (None, len(named)):
+        raise MissingColumns(f"model {manifest.ref} takes {takes} features, {len(named)} are named")
+    return named
+
+
 def choose_features(
     manifest: Manifest, asked: Sequence[str] | None, schema: pa.Schema, *, keep: str = "all"
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -169,14 +184,11 @@ def choose_features(
     MissingColumns
         Their number is not the model's, so that their order says nothing.
     """
-    takes = manifest.n_features
-    named = tuple(asked) if asked else manifest.feature_names
+    takes, named = manifest.n_features, named_features(manifest, asked)
     if named is not None:
-        if takes not in (None, len(named)):
-            raise MissingColumns(f"model {manifest.ref} takes {takes} features, {len(named)} are named")
         return named, ()
     names = tuple(field.name for field in schema if _is_numeric(field.type))
-    kept = set() if keep in ("all", "none") else {name.strip() for name in keep.split(",")}
+    kept = kept_names(keep)
     for features in (tuple(name for name in names if name not in kept), names):
         if features and len(features) == takes:
             in_order = ", ".join(map(repr, features))
@@ -226,12 +238,10 @@ def _first(surveyed: Sequence[Surveyed]) -> Surveyed | None:
 
 
 def _kept(keep: str, schema: pa.Schema, features: Sequence[str]) -> tuple[str, ...]:
-    if keep == "none":
-        return ()
     if keep == "all":
         scored = set(features)
         return tuple(dict.fromkeys(f.name for f in schema if f.name not in scored and not is_nested(f.type)))
-    return tuple(dict.fromkeys(name.strip() for name in keep.split(",")))
+    return kept_names(keep)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -59,7 +59,7 @@ class Engine(Dispatcher):
         InputChanged
             It is not the one that was planned any more.
         """
-        source = Pinned(store=self.buckets[piece.bucket], key=piece.key, size=piece.size, etag=piece.etag)
+        source = Pinned.of(self.buckets[piece.bucket], piece)
         span = Span(start=piece.start, stop=piece.stop, first_row=piece.first_row, rows=piece.rows, size=0)
         reads = from_text(columns.reads)
         here = pa.schema([field for field in reads if field.name not in columns.folders])

@@ -8,7 +8,8 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-NULL = "__HIVE_DEFAULT_PARTITION__"
+from storage.keys import NO_VALUE
+
 _STEP = re.compile(r"(?P<name>[^=/]+)=(?P<value>[^/]*)")
 _WHOLE = re.compile(r"0|-?[1-9]\d{0,17}")
 
@@ -20,7 +21,7 @@ def values_of(key: str) -> dict[str, str | None]:
     {'year': '2026', 'region': 'a/b', 'kind': None}
     """
     found = (_STEP.fullmatch(step) for step in key.split("/")[:-1])
-    return {unquote(m["name"]): None if m["value"] == NULL else unquote(m["value"]) for m in found if m}
+    return {unquote(m["name"]): None if m["value"] == NO_VALUE else unquote(m["value"]) for m in found if m}
 
 
 def types_of(keys: Iterable[str]) -> Mapping[str, pa.DataType]:

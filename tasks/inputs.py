@@ -47,8 +47,7 @@ def find(buckets: Buckets, uris: Sequence[str]) -> list[Pinned]:
         bucket, pattern = parse_uri(uri)
         store = buckets[bucket]
         for info in _find(store, pattern):
-            pinned = Pinned(store=store, key=info.key, size=info.size, etag=info.etag)
-            found.setdefault((bucket, info.key), pinned)
+            found.setdefault((bucket, info.key), Pinned.of(store, info))
     return list(found.values())
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -27,16 +27,14 @@ from storage.models.describe import libraries
 from storage.models.manifest import digest
 from storage.objects.base import ObjectStore, exists
 from storage.tables import parquet
-from storage.tables.base import Rows
 from storage.tables.schemas import from_text
 from tasks.dispatch import Documents, parts, results, send_step
 from tasks.ending import fail_job
 from tasks.engine import Engine, kept
-from tasks.features import Reason
 from tasks.plan import BATCH_ROWS, Part
 from tasks.records import read_success
+from tasks.rejection import reasons, set_aside, together
 from tasks.score import score_batch
-from tasks.set_aside import note_columns
 
 log = logging.getLogger(__name__)
 
@@ -249,40 +247,17 @@ def _score(engine: Engine, documents: Documents, planned: Part, budget: int) -> 
             if done.table.num_rows:
                 scored.append(_cast(done.table, schema, f"{uri} from row {rows.numbers[0]}"))
             if done.rejected or rows.broken:
-                rejected.append(_rejected(rows, done.rejected, uri))
+                rejected.append(set_aside(rows, done.rejected, uri))
                 count += rejected[-1].num_rows
             if count > most:
-                told = [f"row {item.row}: {item.message}" for item in rows.broken[:1]]
-                told += [f"row {rows.numbers[row]}: {why}" for row, why in list(done.rejected.items())[:1]]
                 raise ScoringError(
-                    f"more rows cannot be scored than the {most} that may be rejected; one of them is {uri}, {told[0]}"
+                    f"more rows cannot be scored than the {most} that may be rejected; one of them is {uri}, "
+                    f"{next(reasons(rows, done.rejected))}"
                 )
     return (
         pa.concat_tables(scored) if scored else schema.empty_table(),
-        _together(rejected) if rejected else pa.table({}),
+        together(rejected) if rejected else pa.table({}),
     )
-
-
-def _together(tables: Sequence[pa.Table]) -> pa.Table:
-    """Put rejected rows of several batches together.
-
-    Objects may differ in a feature's type: where no type holds all values, the column becomes text. The rows are there
-    to be looked at, and are scored again out of the objects they came from.
-    """
-    columns = {}
-    for name in tables[0].column_names:
-        pieces = [table.select([name]) for table in tables]
-        try:
-            whole = pa.concat_tables(pieces, promote_options="permissive")
-        except pa.ArrowException:
-            whole = pa.concat_tables([_as_text(piece) for piece in pieces])
-        columns[name] = whole.column(0)
-    return pa.table(columns)
-
-
-def _as_text(column: pa.Table) -> pa.Table:
-    values = (None if value is None else str(value) for value in column.column(0).to_pylist())
-    return pa.table({column.column_names[0]: pa.array(values, pa.string())})
 
 
 def _watch(engine: Engine, job_id: str) -> Callable[[], None]:
@@ -304,26 +279,3 @@ def _cast(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
         return table.select(schema.names).cast(schema)
     except (pa.ArrowException, KeyError) as error:
         raise InputError(f"{where}: results do not fit the planned schema: {describe(error)}") from error
-
-
-def _rejected(rows: Rows, reasons: Mapping[int, Reason], uri: str) -> pa.Table:
-    """Return the rows of a batch that have no result, in input order, each with what is known of its rejection."""
-    failed = list(reasons)
-    table = pa.Table.from_batches([rows.batch]).take(pa.array(failed, pa.int64()))
-    told: list[tuple[int, str, str | None, str, str | None]]
-    told = [(int(rows.numbers[row]), why.stage, why.column, why.message, None) for row, why in reasons.items()]
-    told += [(item.row, "decode", item.column, item.message, item.record) for item in rows.broken]
-    nothing = pa.table({field.name: pa.nulls(len(rows.broken), field.type) for field in table.schema})
-    table = pa.concat_tables([table, nothing])
-    numbers, stages, columns, messages, records = zip(*told, strict=True)
-    notes = {
-        "source": pa.array([uri] * len(told)),
-        "row": pa.array(numbers, pa.int64()),
-        "stage": pa.array(stages),
-        "column": pa.array(columns, pa.string()),
-        "message": pa.array(messages),
-        "record": pa.array(records, pa.string()),
-    }
-    for note, name in note_columns(table.column_names).items():
-        table = table.append_column(name, notes[note])
-    return table.sort_by(note_columns(rows.batch.schema.names)["row"])

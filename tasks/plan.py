@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from storage.tables.base import Span
@@ -76,6 +76,21 @@ class Columns:
     """Schema of what is read, features first, likewise: text is decoded to these types."""
     folders: tuple[str, ...] = ()
     """Those of them that are in the names of folders, as ``year=2026/``, where an object itself has no such column."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that are read, each once."""
+        return tuple(dict.fromkeys((*self.features, *self.keep)))
+
+
+def spread[T](items: Sequence[T], most: int) -> Iterator[T]:
+    """Yield at most `most` and one of some items, from the first to the last, as far apart as can be.
+
+    >>> list(spread("abcdefghi", 2)), list(spread("ab", 9)), list(spread("", 9))
+    (['a', 'e', 'i'], ['a', 'b'], [])
+    """
+    for number in sorted({n * (len(items) - 1) // most for n in range(most + 1)}) if items else ():
+        yield items[number]
 
 
 def cut(files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int = PART_BYTES) -> tuple[Part, ...]:

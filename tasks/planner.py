@@ -11,7 +11,7 @@ import pyarrow as pa
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from storage import keys
-from storage.errors import MissingColumns, PreconditionFailed, ScorelineError, ScoringError
+from storage.errors import PreconditionFailed, ScorelineError, ScoringError
 from storage.models.bundle import Bundle
 from storage.objects.base import exists
 from storage.tables.base import Broken, Rows
@@ -24,7 +24,7 @@ from tasks.arrange import check_partition
 from tasks.ending import fail_job
 from tasks.engine import Engine, step
 from tasks.inputs import Surveyed
-from tasks.plan import BATCH_ROWS, PART_ROWS, Columns, Part, Slice, cut
+from tasks.plan import BATCH_ROWS, PART_ROWS, Columns, Part, cut, spread
 from tasks.plan_file import encode
 from tasks.reconcile import open_ledger, tend
 from tasks.records import read_job, read_outcome
@@ -121,9 +121,7 @@ def draft(engine: Engine, job: Job) -> Draft:
     spec = job.spec
     _ = engine.buckets[parse_uri(spec.output)[0]]
     manifest = engine.models.manifest(job.model)
-    named = spec.features or manifest.feature_names
-    if named is not None and manifest.n_features not in (None, len(named)):
-        raise MissingColumns(f"model {job.model.ref} takes {manifest.n_features} features, {len(named)} are named")
+    named = choosing.named_features(manifest, spec.features)
     stage(engine, job)
     again = None if spec.rejected_of is None else parts_again(engine, spec.rejected_of)
     found = inputs.find(engine.buckets, spec.inputs) if again is None else objects_of(engine.buckets, again)
@@ -181,14 +179,10 @@ def _try_rows(engine: Engine, job: Job, made: Draft, settled: choosing.Settled) 
 
 def _rows_with_texts(engine: Engine, job: Job, made: Draft, mixed: Sequence[str]) -> pa.RecordBatch | None:
     """Return some rows with a text that is no number in one of the `mixed` columns; None where none is found."""
-    for piece in _spread(made.parts):
-        rows = _first(engine.read_slice(piece, made.columns, job.spec.read, BATCH_ROWS))
-        if rows is None:
-            continue
-        batch = rows.batch
-        found = choosing.rows_with_texts(batch, mixed, SAMPLE_ROWS)
+    for rows in _firsts(engine, job, made):
+        found = choosing.rows_with_texts(rows.batch, mixed, SAMPLE_ROWS)
         if len(found):
-            return batch.take(found)
+            return rows.batch.take(found)
     return None
 
 
@@ -214,10 +208,7 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
 
 def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
     """Yield a few rows at a time: the first, then, as bad rows come together, others further on and of other parts."""
-    for piece in _spread(made.parts):
-        rows = _first(engine.read_slice(piece, made.columns, job.spec.read, BATCH_ROWS))
-        if rows is None:
-            continue
+    for rows in _firsts(engine, job, made):
         broken = rows.broken
         start = 0
         while start < rows.batch.num_rows or broken:
@@ -226,15 +217,17 @@ def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
             start, broken = max(SAMPLE_ROWS, 2 * start), ()
 
 
-def _first(read: Iterator[Rows]) -> Rows | None:
+def _firsts(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
+    """Yield the first rows of some parts, from the first part to the last."""
+    for part in spread(made.parts, SAMPLED_PARTS):
+        rows = first_rows(engine.read_slice(part.slices[0], made.columns, job.spec.read, BATCH_ROWS))
+        if rows is not None:
+            yield rows
+
+
+def first_rows(read: Iterator[Rows]) -> Rows | None:
     """Return the first rows: of a slice some of whose rows alone are to be scored, early batches may hold none."""
     return next((rows for rows in read if rows.batch.num_rows or rows.broken), None)
-
-
-def _spread(parts: Sequence[Part]) -> Iterator[Slice]:
-    """Yield the first slices of some parts, from the first to the last."""
-    for number in sorted({n * (len(parts) - 1) // SAMPLED_PARTS for n in range(SAMPLED_PARTS + 1)}):
-        yield parts[number].slices[0]
 
 
 def _told(broken: Broken) -> str:

@@ -18,8 +18,9 @@ from tasks.columns import available
 from tasks.dispatch import results
 from tasks.engine import Engine
 from tasks.plain import plain
-from tasks.plan import BATCH_ROWS
-from tasks.planner import SAMPLE_ROWS, Draft, draft
+from tasks.plan import BATCH_ROWS, spread
+from tasks.planner import SAMPLE_ROWS, Draft, draft, first_rows
+from tasks.rejection import reasons
 from tasks.score import score_batch
 from tasks.spec import Job
 
@@ -134,17 +135,15 @@ def _warnings(made: Draft) -> list[str]:
 def _look_into(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
     """Score the first rows of each object, of several that are spread over the input; tells of those that fail."""
     firsts = {(piece.bucket, piece.key): piece for part in reversed(made.parts) for piece in reversed(part.slices)}
-    pieces = list(reversed(firsts.values()))[1:]  # the first was tried
-    for number in sorted({n * (len(pieces) - 1) // OBJECTS_TRIED for n in range(OBJECTS_TRIED + 1)} if pieces else ()):
-        piece = pieces[number]
-        rows = next(engine.read_slice(piece, made.columns, job.spec.read, SAMPLE_ROWS))
-        bundle = engine.models.get(job.model)
+    bundle = engine.models.get(job.model)
+    for piece in spread(list(reversed(firsts.values()))[1:], OBJECTS_TRIED):  # the first was tried
+        rows = first_rows(engine.read_slice(piece, made.columns, job.spec.read, SAMPLE_ROWS))
+        if rows is None:
+            continue
         done = score_batch(
             bundle, rows.batch, features=made.columns.features, keep=made.columns.keep, method=job.spec.method
         )
-        told = [f"row {item.row}: {item.message}" for item in rows.broken]
-        told += [f"row {rows.numbers[row]}: {why}" for row, why in done.rejected.items()]
-        if told:
+        if told := list(reasons(rows, done.rejected)):
             uri = engine.buckets[piece.bucket].uri(piece.key)
             tried = rows.batch.num_rows + len(rows.broken)
             yield f"{uri}: {len(told)} of {tried} rows tried cannot be scored: {told[0]}"

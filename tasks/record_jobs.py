@@ -20,7 +20,7 @@ from storage.errors import InvalidRequest, JobFailed, LedgerUnavailable, Missing
 from storage.models.manifest import PinnedModel
 from tasks import bulk_records
 from tasks.records import read_job, read_outcome, reading
-from tasks.spec import JobSpec, Outcome, Status
+from tasks.spec import JobSpec, Outcome, Status, kept_names
 from tasks.tabular import MAX_BYTES, Table, TooManyRecords, decode, encode, is_frame, pack, table_of, unpack
 
 if TYPE_CHECKING:
@@ -224,8 +224,7 @@ def answer(client: Client, job_id: str) -> dict[str, Any] | None:
 def _check_columns(client: Client, pinned: PinnedModel, spec: JobSpec, names: Sequence[str]) -> None:
     """Refuse records that lack a column before anything is recorded."""
     features = spec.features or client.registry.manifest(pinned).feature_names or ()
-    kept = [name.strip() for name in spec.keep.split(",")] if spec.keep not in ("all", "none") else []
-    if missing := [name for name in (*features, *kept) if name not in names]:
+    if missing := [name for name in (*features, *kept_names(spec.keep)) if name not in names]:
         raise MissingColumns(
             f"the records lack {', '.join(map(repr, missing))}; they have {', '.join(map(repr, names[:20]))}"
         )

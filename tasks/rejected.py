@@ -15,8 +15,9 @@ from storage import keys
 from storage.errors import ObjectNotFound
 from storage.objects.base import ObjectInfo, ObjectStore
 from storage.tables.base import Pinned, Rows
-from storage.tables.parquet import ParquetFormat
+from storage.tables.parquet import ParquetFormat, read_table
 from tasks.plain import plain
+from tasks.plan import Columns
 from tasks.set_aside import note_columns
 
 MAX_REASONS = 500
@@ -165,10 +166,20 @@ def rejected_rows(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Iterator[R
     """Yield what is in objects of rejected rows, some rows at a time."""
     tables = ParquetFormat()
     for info in infos:
-        source = Pinned(store=store, key=info.key, size=info.size, etag=info.etag)
+        source = Pinned.of(store, info)
         survey = tables.survey(source)
         for span in survey.spans:
             yield from tables.read(source, span, survey.schema, _BATCH_ROWS)
+
+
+def reasons_by_row(store: ObjectStore, key: str, columns: Columns) -> dict[int, str]:
+    """Return why rows of a part were rejected, by their number in the input; nothing where it has none."""
+    try:
+        table = read_table(Pinned.of(store, store.head(key)))
+    except ObjectNotFound:
+        return {}
+    notes = note_columns(columns.names)
+    return dict(zip(table[notes["row"]].to_pylist(), table[notes["message"]].to_pylist(), strict=True))
 
 
 def committed(store: ObjectStore, folder: str, parts_folder: str) -> Iterator[ObjectInfo]:

@@ -39,6 +39,15 @@ def parse_uri(uri: str) -> tuple[str, str]:
     return match["bucket"], match["key"]
 
 
+def kept_names(keep: str) -> tuple[str, ...]:
+    """Return the columns that `JobSpec.keep` names; none where it is a word for many.
+
+    >>> kept_names("id, name"), kept_names("all")
+    (('id', 'name'), ())
+    """
+    return () if keep in ("all", "none") else tuple(dict.fromkeys(name.strip() for name in keep.split(",")))
+
+
 def names(pattern: str, key: str) -> bool:
     """Whether an input's key, prefix or glob names an object (see `tasks.inputs.find`).
 

@@ -20,7 +20,7 @@ from tasks.dispatch import Documents, parts, results
 from tasks.engine import Engine
 from tasks.plan import PART_ROWS
 from tasks.records import reading
-from tasks.set_aside import note_columns
+from tasks.rejected import reasons_by_row
 from tasks.spec import Job, Outcome, parse_uri
 from tasks.tabular import MAX_RESULTS_BYTES, Table, decode, encode, pack, table_of, unpack
 
@@ -103,28 +103,12 @@ def _results(engine: Engine, documents: Documents, *, aside: bool) -> Table | No
     columns: dict[str, list[Any]] = {}
     rejected: dict[int, str] = {}
     for number in range(documents.plan.parts):
-        part = _read(store, keys.result_part(where, number))
+        part = parquet.read_table(Pinned.of(store, store.head(keys.result_part(where, number))))
         if part.num_rows * part.num_columns + sum(map(len, columns.values())) > _MAX_ANSWER_CELLS:
             return None
         for name in part.column_names:
             columns.setdefault(name, []).extend(part.column(name).to_pylist())
         if aside:
-            rejected |= _rejected(engine, documents.job.spec.job_id, store, keys.rejected_part(folder, number))
+            rejected |= reasons_by_row(store, keys.rejected_part(folder, number), documents.plan.columns)
     table = table_of(columns)
     return Table(columns=table.columns, types=table.types, rows=table.rows, rejected=rejected)
-
-
-def _rejected(engine: Engine, job_id: str, store: ObjectStore, key: str) -> dict[int, str]:
-    """Reasons by number of the record."""
-    try:
-        table = _read(store, key)
-    except ObjectNotFound:  # none of this part
-        return {}
-    columns = engine.documents(job_id).plan.columns
-    notes = note_columns(dict.fromkeys((*columns.features, *columns.keep)))
-    return dict(zip(table[notes["row"]].to_pylist(), table[notes["message"]].to_pylist(), strict=True))
-
-
-def _read(store: ObjectStore, key: str) -> pa.Table:
-    info = store.head(key)
-    return parquet.read_table(Pinned(store=store, key=key, size=info.size, etag=info.etag))

@@ -21,6 +21,7 @@ from storage.errors import (
     PreconditionFailed,
     StoreError,
     StoreUnavailable,
+    one_line,
 )
 from storage.objects import multipart
 from storage.objects.base import ObjectInfo, StoredObject
@@ -259,7 +260,7 @@ class R2Store:
         if isinstance(error, StoreError):
             return error
         if not isinstance(error, ClientError):
-            return StoreUnavailable(f"cannot {what}: {' '.join(str(error).split())}")
+            return StoreUnavailable(f"cannot {what}: {one_line(error)}")
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = _status(error)
         if code == _MULTIPART_GONE:  # an earlier Complete may have succeeded though its answer was lost

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from storage.errors import UnreadableInput
+from storage.errors import UnreadableInput, one_line
 from storage.tables.base import Pinned, Rows, Span, Survey
 from storage.tables.ranged import RangedFile
 
@@ -102,7 +102,7 @@ class _Reader:
         try:
             return call()
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise UnreadableInput(f"{self._source.uri} {what}: {' '.join(str(error).split())}") from error
+            raise UnreadableInput(f"{self._source.uri} {what}: {one_line(error)}") from error
 
 
 def _as_bytes(column: pa.Array) -> pa.Array:

@@ -15,6 +15,25 @@ MAX_RECORD_CHARS = 1_024
 """Of a record that cannot be decoded, what is kept to be shown."""
 
 
+class Listed(Protocol):
+    """What tells an object from all others, and from what it was or will be."""
+
+    @property
+    def key(self) -> str:
+        """Where it is."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    @property
+    def etag(self) -> str:
+        """Of its content."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pinned:
     """One object, as it was when it was listed."""
@@ -24,6 +43,11 @@ class Pinned:
     size: int
     """Bytes."""
     etag: str
+
+    @classmethod
+    def of(cls, store: ObjectStore, listed: Listed) -> Pinned:
+        """Pin an object of a store as it was listed, or planned."""
+        return cls(store=store, key=listed.key, size=listed.size, etag=listed.etag)
 
     @property
     def uri(self) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from storage.errors import UnreadableInput
+from storage.errors import UnreadableInput, one_line
 from storage.tables import guess
 from storage.tables.base import Broken, Pinned, Rows, Span, Survey
 from storage.tables.boundaries import Boundaries
@@ -328,7 +328,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _printable(error: Exception) -> str:
-    return ascii(" ".join(str(error).split()))[1:200]
+    return ascii(one_line(error))[1:200]
 
 
 def no_columns(rows: int) -> pa.RecordBatch:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.errors import UnreadableInput
+from storage.errors import UnreadableInput, one_line
 from storage.tables.base import Pinned, Rows, Span, Survey
 from storage.tables.ranged import RangedFile
 
@@ -80,9 +80,7 @@ class ParquetFormat:
             for batch in file.iter_batches(batch_rows, row_groups=[number], columns=columns, use_threads=False):
                 yield batch.select(columns)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise UnreadableInput(
-                f"{source.uri} cannot be decoded in row group {number}: {_one_line(error)}"
-            ) from error
+            raise UnreadableInput(f"{source.uri} cannot be decoded in row group {number}: {one_line(error)}") from error
 
     def _open(self, source: Pinned, *, stream: bool = False) -> pq.ParquetFile:
         name = (source.uri, source.etag)
@@ -94,7 +92,7 @@ class ParquetFormat:
                 buffer_size=_STREAM_BYTES if stream else 0, page_checksum_verification=True,
             )  # fmt: skip
         except (pa.ArrowException, OSError, ValueError) as error:  # names of columns that are no UTF-8 among them
-            raise UnreadableInput(f"{source.uri} is not a Parquet file: {_one_line(error)}") from error
+            raise UnreadableInput(f"{source.uri} is not a Parquet file: {one_line(error)}") from error
         if known is None:
             with self._lock:
                 self._footers[name] = file.metadata
@@ -107,7 +105,7 @@ def _schema(metadata: pq.FileMetaData, source: Pinned) -> pa.Schema:
     try:
         return metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UnreadableInput(f"{source.uri} has columns that cannot be read: {_one_line(error)}") from error
+        raise UnreadableInput(f"{source.uri} has columns that cannot be read: {one_line(error)}") from error
 
 
 def _is_large(rows: int, size: int) -> bool:
@@ -199,14 +197,18 @@ def read_table(source: Pinned) -> pa.Table:
 
 def check_writable(schema: pa.Schema) -> None:
     """Raise `UnreadableInput` that names the first column of a type that Parquet has no form for."""
+    if _refusal(schema) is None:
+        return
     for field in schema:
-        try:
-            pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
-        except (pa.ArrowException, OSError) as error:
+        if error := _refusal(pa.schema([field])):
             raise UnreadableInput(
                 f"the column {field.name!r} is {field.type}, which Parquet cannot hold: leave it out with --keep"
             ) from error
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _refusal(schema: pa.Schema) -> Exception | None:
+    try:
+        pq.write_table(schema.empty_table(), pa.BufferOutputStream())
+    except (pa.ArrowException, OSError) as error:
+        return error
+    return None
