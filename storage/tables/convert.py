@@ -139,3 +139,8 @@ def _number(row: int, value: str | None, kind: pa.DataType, faults: dict[int, st
 def shown(value: str) -> str:
     """Return a value as messages show it."""
     return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
+
+
+def no_columns(rows: int) -> pa.RecordBatch:
+    """Return rows without columns."""
+    return pa.record_batch({"": pa.nulls(rows)}).select([])  # made without columns, it would have no rows

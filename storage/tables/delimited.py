@@ -18,13 +18,12 @@ from storage.errors import UnreadableInput, one_line
 from storage.tables import guess
 from storage.tables.base import Broken, Pinned, Rows, Span, Survey
 from storage.tables.boundaries import Boundaries
-from storage.tables.convert import to_flags, to_numbers, to_texts, whole_numbers, without_nulls
+from storage.tables.convert import no_columns, to_flags, to_numbers, to_texts, whole_numbers, without_nulls
 from storage.tables.options import NULL_VALUES, ReadOptions, format_of
-from storage.tables.text import BLOCK_BYTES, BOM, SURVEY_BYTES, Block, blocks, head
+from storage.tables.text import BLOCK_BYTES, BOM, SURVEY_BYTES, Block, blocks, head, part_of, pieces, survey
 
 MAX_HEADER_BYTES = 4 << 20
 """Of the first record; 10,000 columns take some 100 kB."""
-_SPAN_ROWS = 65_536
 _AT_ONCE = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 _HEADERS_KEPT = 256
 
@@ -52,27 +51,16 @@ class DelimitedFormat:
     def survey(self, source: Pinned) -> Survey:
         """Read the text once, block by block, and find its records (see `TableFormat.survey`)."""
         header = self._header(source)
-        spans: list[Span] = []
-        schema = pa.schema([pa.field(name, pa.null()) for name in header.names])
-        for block in self._blocks(source, header.end, None, 0, min(SURVEY_BYTES, self._block_bytes)):
-            if not spans and len(block.records):
-                schema = self._guess(source, header, block)
-            spans += cut(block, _SPAN_ROWS)
-        return Survey(schema=schema, spans=tuple(spans))
+        found = self._blocks(source, header.end, None, 0, min(SURVEY_BYTES, self._block_bytes))
+        empty = pa.schema([pa.field(name, pa.null()) for name in header.names])
+        return survey(found, lambda block: self._guess(source, header, block), empty)
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span (see `TableFormat.read`)."""
         header = self._header(source)
-        seen = 0
-        for block in self._blocks(source, span.start, span.stop, span.first_row, self._block_bytes):
-            seen += len(block.records)
-            for piece in divided(block, batch_rows):
-                yield self._decode(source, header, piece, schema)
-        if seen != span.rows:
-            raise UnreadableInput(
-                f"{source.uri} has {seen} records from byte {span.start:,} to {span.stop:,}, where {span.rows} were "
-                "counted"
-            )
+        found = self._blocks(source, span.start, span.stop, span.first_row, self._block_bytes)
+        for piece in pieces(found, source, span, batch_rows, "records"):
+            yield self._decode(source, header, piece, schema)
 
     def _blocks(
         self, source: Pinned, start: int, stop: int | None, first_row: int, block_bytes: int
@@ -329,39 +317,6 @@ def _is_utf8(data: bytes) -> bool:
 
 def _printable(error: Exception) -> str:
     return ascii(one_line(error))[1:200]
-
-
-def no_columns(rows: int) -> pa.RecordBatch:
-    """Return rows without columns."""
-    return pa.record_batch({"": pa.nulls(rows)}).select([])  # made without columns, it would have no rows
-
-
-def cut(block: Block, most: int) -> Iterator[Span]:
-    """Cut a block into spans of at most so many records."""
-    for piece in divided(block, most) if len(block.records) else ():
-        yield Span(
-            start=piece.start, stop=piece.start + len(piece.data), first_row=piece.first_row, rows=len(piece.records),
-            size=len(piece.data),
-        )  # fmt: skip
-
-
-def divided(block: Block, most: int) -> Iterator[Block]:
-    """Divide a block into such of at most so many records; empty lines at its end belong to the last."""
-    count = len(block.records)
-    if count <= most:
-        yield block
-        return
-    for start in range(0, count, most):
-        yield part_of(block, start, min(start + most, count))
-
-
-def part_of(block: Block, start: int, stop: int) -> Block:
-    """Return some records of a block, by number."""
-    records = block.records
-    low = int(records.starts[start]) if start else 0
-    high = int(records.starts[stop]) if stop < len(records) else len(block.data)
-    moved = type(records)(starts=records.starts[start:stop] - low, ends=records.ends[start:stop] - low, rest=high - low)
-    return Block(data=block.data[low:high], records=moved, start=block.start + low, first_row=block.first_row + start)
 
 
 def _parse(

@@ -17,12 +17,10 @@ from storage.errors import UnreadableInput
 from storage.tables import guess
 from storage.tables.base import Broken, Pinned, Rows, Span, Survey
 from storage.tables.boundaries import JSON_SPACE, Boundaries, Records
-from storage.tables.convert import shown
-from storage.tables.delimited import cut, divided, no_columns
+from storage.tables.convert import no_columns, shown
 from storage.tables.options import ReadOptions, format_of
-from storage.tables.text import BLOCK_BYTES, BOM, SURVEY_BYTES, Block, blocks, head
+from storage.tables.text import BLOCK_BYTES, BOM, SURVEY_BYTES, Block, blocks, head, pieces, survey
 
-_SPAN_ROWS = 65_536
 _WORDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
 
 
@@ -43,26 +41,14 @@ class JsonLinesFormat:
         start = len(BOM) if first.startswith(BOM) else 0
         if first[start:].lstrip().startswith(b"["):
             raise UnreadableInput(f"{source.uri} is one JSON array: JSON Lines has an object a line, without [ and ]")
-        spans: list[Span] = []
-        schema = pa.schema([])
-        for block in self._blocks(source, start, None, 0, min(SURVEY_BYTES, self._block_bytes)):
-            if not spans and len(block.records):
-                schema = self._guess(source, block)
-            spans += cut(block, _SPAN_ROWS)
-        return Survey(schema=schema, spans=tuple(spans))
+        found = self._blocks(source, start, None, 0, min(SURVEY_BYTES, self._block_bytes))
+        return survey(found, lambda block: self._guess(source, block), pa.schema([]))
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span (see `TableFormat.read`)."""
-        seen = 0
-        for block in self._blocks(source, span.start, span.stop, span.first_row, self._block_bytes):
-            seen += len(block.records)
-            for piece in divided(block, batch_rows):
-                yield _decode(piece, schema)
-        if seen != span.rows:
-            raise UnreadableInput(
-                f"{source.uri} has {seen} lines from byte {span.start:,} to {span.stop:,}, where {span.rows} were "
-                "counted"
-            )
+        found = self._blocks(source, span.start, span.stop, span.first_row, self._block_bytes)
+        for piece in pieces(found, source, span, batch_rows, "lines"):
+            yield _decode(piece, schema)
 
     def _blocks(
         self, source: Pinned, start: int, stop: int | None, first_row: int, block_bytes: int

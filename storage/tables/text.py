@@ -1,13 +1,15 @@
-"""The bytes of a text, decompressed, a block at a time, and the records in them."""
+"""The bytes of a text, decompressed, a block at a time, and the records in them; what its readers have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from storage.errors import UnreadableInput
-from storage.tables.base import MAX_RECORD_CHARS, Pinned
+from storage.tables.base import MAX_RECORD_CHARS, Pinned, Span, Survey
 from storage.tables.boundaries import Boundaries, Records
 from storage.tables.compressed import Decompressed
 from storage.tables.ranged import RangedFile
@@ -18,6 +20,7 @@ SURVEY_BYTES = 4 << 20
 """Likewise where records are only counted, of several objects at a time."""
 MAX_RECORD_BYTES = 16 << 20
 """A longer record is taken for a quotation mark that is not closed, rather than collected in memory."""
+_SPAN_ROWS = 65_536
 _COPY_BYTES = 1 << 20
 
 _NOT_UTF8 = {
@@ -71,6 +74,56 @@ def blocks(
         raise UnreadableInput(
             f"{source.uri}: row {row}, which begins at byte {place:,}, has a quotation mark that is not closed"
         )
+
+
+def survey(found: Iterable[Block], schema_of: Callable[[Block], pa.Schema], empty: pa.Schema) -> Survey:
+    """Cut the blocks of a text into spans; the schema is that of the first block with records, where there is one."""
+    spans: list[Span] = []
+    schema = empty
+    for block in found:
+        if not spans and len(block.records):
+            schema = schema_of(block)
+        spans += _cut(block)
+    return Survey(schema=schema, spans=tuple(spans))
+
+
+def pieces(found: Iterable[Block], source: Pinned, span: Span, most: int, noun: str) -> Iterator[Block]:
+    """Yield the blocks of a span by so many records, `noun` to its readers; refuses more or fewer than were counted."""
+    seen = 0
+    for block in found:
+        seen += len(block.records)
+        yield from _divided(block, most)
+    if seen != span.rows:
+        raise UnreadableInput(
+            f"{source.uri} has {seen} {noun} from byte {span.start:,} to {span.stop:,}, where {span.rows} were counted"
+        )
+
+
+def _cut(block: Block) -> Iterator[Span]:
+    for piece in _divided(block, _SPAN_ROWS) if len(block.records) else ():
+        yield Span(
+            start=piece.start, stop=piece.start + len(piece.data), first_row=piece.first_row, rows=len(piece.records),
+            size=len(piece.data),
+        )  # fmt: skip
+
+
+def _divided(block: Block, most: int) -> Iterator[Block]:
+    """Divide a block into such of at most so many records; empty lines at its end belong to the last."""
+    count = len(block.records)
+    if count <= most:
+        yield block
+        return
+    for start in range(0, count, most):
+        yield part_of(block, start, min(start + most, count))
+
+
+def part_of(block: Block, start: int, stop: int) -> Block:
+    """Return some records of a block, by number."""
+    records = block.records
+    low = int(records.starts[start]) if start else 0
+    high = int(records.starts[stop]) if stop < len(records) else len(block.data)
+    moved = type(records)(starts=records.starts[start:stop] - low, ends=records.ends[start:stop] - low, rest=high - low)
+    return Block(data=block.data[low:high], records=moved, start=block.start + low, first_row=block.first_row + start)
 
 
 def head(source: Pinned, compression: str | None, size: int) -> bytes:
