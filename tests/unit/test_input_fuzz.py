@@ -6,20 +6,14 @@ import io
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LinearRegression
 
 from storage.errors import ScorelineError
-from storage.models.bundle import Bundle
-from storage.models.describe import describe_outputs
 from storage.models.manifest import PinnedModel
 from storage.objects.buckets import Buckets
 from tasks.engine import Engine
@@ -27,8 +21,8 @@ from tasks.planner import Draft, draft
 from tasks.score import score_batch
 from tasks.spec import Job, JobSpec
 from tests.e2e.corpus import arrow, lines
+from tests.unit.one_model import Models
 
-LINE = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0])
 TYPES = {
     "float": (pa.float64(), st.none() | st.floats()),
     "integer": (pa.int64(), st.none() | st.integers(-(1 << 63), (1 << 63) - 1)),
@@ -37,18 +31,6 @@ TYPES = {
     "decimal": (pa.decimal128(30, 4), st.none() | st.decimals(-(10**20), 10**20, places=4)),
     "nothing": (pa.null(), st.none()),
 }
-
-
-class Models:
-    """One model, in memory."""
-
-    def manifest(self, pinned: PinnedModel) -> Any:
-        return SimpleNamespace(
-            ref="m@1", feature_names=("x",), n_features=1, outputs={"model": describe_outputs(LINE, None)}
-        )
-
-    def get(self, pinned: PinnedModel) -> Bundle:
-        return Bundle(models={"model": LINE}, manifest=self.manifest(pinned), manifest_sha256="")
 
 
 @pytest.fixture

@@ -14,12 +14,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sklearn.linear_model import LinearRegression
 
 from storage import keys
 from storage.errors import InvalidRequest, RecordCorrupt, ScoringError
-from storage.models.bundle import Bundle
-from storage.models.describe import describe_outputs
 from storage.models.manifest import PinnedModel
 from storage.objects.base import exists
 from storage.objects.buckets import Buckets
@@ -36,20 +33,7 @@ from tasks.records import read_success
 from tasks.score import MAX_MESSAGE
 from tasks.spec import Job, JobSpec, Outcome
 from tasks.staging import write_answer
-
-LINE = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0])
-
-
-class Models:
-    """One model, in memory."""
-
-    def manifest(self, pinned: PinnedModel) -> Any:
-        return SimpleNamespace(
-            ref="m@1", feature_names=("x",), n_features=1, outputs={"model": describe_outputs(LINE, None)}
-        )
-
-    def get(self, pinned: PinnedModel) -> Bundle:
-        return Bundle(models={"model": LINE}, manifest=self.manifest(pinned), manifest_sha256="")
+from tests.unit.one_model import Models
 
 
 @pytest.fixture

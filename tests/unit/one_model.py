@@ -1,0 +1,27 @@
+"""A model in memory, for an engine that needs no bucket of models."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+from sklearn.linear_model import LinearRegression
+
+from storage.models.bundle import Bundle
+from storage.models.describe import describe_outputs
+from storage.models.manifest import PinnedModel
+
+LINE = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0])
+
+
+class Models:
+    """One model of one feature, x."""
+
+    def manifest(self, pinned: PinnedModel) -> Any:
+        return SimpleNamespace(
+            ref="m@1", feature_names=("x",), n_features=1, outputs={"model": describe_outputs(LINE, None)}
+        )
+
+    def get(self, pinned: PinnedModel) -> Bundle:
+        return Bundle(models={"model": LINE}, manifest=self.manifest(pinned), manifest_sha256="")
