@@ -28,6 +28,16 @@ def submit(rig: Rig) -> Status:
     return rig.client.submit("paced", uri, part_rows=ROWS // PARTS, partition_by="group")
 
 
+def submit_held(rig: Rig, workers: int, hold: str) -> Status:
+    """Submit a job, and return when a finalizer is held at this request."""
+    rig.start_worker(workers)
+    rig.publish()
+    rig.chaos(hold=hold)
+    job = submit(rig)
+    rig.wait(rig.held, f"a finalizer at {hold}")
+    return job
+
+
 def verify(rig: Rig, job: Status) -> None:
     assert (job.state, job.error, job.rows, job.parts_done) == ("succeeded", "", ROWS, PARTS), rig.logs()
     folder = parse_uri(job.output)[1]
@@ -51,11 +61,7 @@ def verify(rig: Rig, job: Status) -> None:
 
 @pytest.mark.parametrize("hold", ["group=1/part-00000", "_manifest.json", "_SUCCESS", "part-00003.parquet? DELETE"])
 def test_a_finalizer_is_killed_while_it_arranges(rig: Rig, hold: str) -> None:
-    rig.start_worker(1)
-    rig.publish()
-    rig.chaos(hold=hold)
-    job = submit(rig)
-    rig.wait(rig.held, f"a finalizer at {hold}")
+    job = submit_held(rig, 1, hold)
     for process in rig.parents() + rig.children():
         process.kill()
     assert not rig.client.status(job.job_id).ended
@@ -67,11 +73,7 @@ def test_a_finalizer_is_killed_while_it_arranges(rig: Rig, hold: str) -> None:
 
 @pytest.mark.parametrize("hold", ["group=1/part-00000", "part-00003.parquet? DELETE"])
 def test_two_finalizers_arrange_at_once(rig: Rig, hold: str) -> None:
-    rig.start_worker(2)
-    rig.publish()
-    rig.chaos(hold=hold)
-    job = submit(rig)
-    rig.wait(rig.held, f"a finalizer at {hold}")
+    job = submit_held(rig, 2, hold)
     rig.client.queue.send("scoreline.finalize", job_id=job.job_id)
     rig.wait(lambda: rig.held() >= 2, "a second one")
     rig.chaos()
