@@ -16,9 +16,11 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
+from storage.models import proof, publisher
 from storage.models.manager import ModelStorageManager
 from storage.objects.base import ObjectStore
 from tasks.client import Client
+from tests.proving import proved_here
 from worker.dev.stack import Stack
 
 SCORELINE = str(Path(sys.executable).with_name("scoreline"))
@@ -28,6 +30,18 @@ SCORELINE = str(Path(sys.executable).with_name("scoreline"))
 def _no_settings_of_mine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ENVIRONMENT", "DYNO", "FORCE_R2", "ML_CLOUD_ONLY", "R2_BUCKET", "REDIS_URL", "R2_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_proofs() -> Iterator[None]:
+    with proved_here():
+        yield
+
+
+@pytest.fixture
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prove what is published in a process of its own, as publishing does outside of these tests."""
+    monkeypatch.setattr(publisher, "prove", proof.prove)
 
 
 @pytest.fixture(scope="session")

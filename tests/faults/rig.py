@@ -7,7 +7,7 @@ import io
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,13 +17,10 @@ import pandas as pd
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 import redis
 
 from storage import keys
-from storage.models import proof, publisher
 from storage.models.manager import ModelStorageManager
-from storage.models.manifest import Outputs
 from storage.objects.base import ObjectStore
 from tasks.client import Client
 from tasks.plan_file import PlanFile
@@ -31,6 +28,7 @@ from tasks.records import read_job
 from tasks.spec import Status, parse_uri
 from tests.faults.chaos import OBSERVER
 from tests.faults.estimators import Paced
+from tests.proving import proved_here
 from worker.dev.stack import Stack
 
 QUEUE = "scoreline"
@@ -41,15 +39,6 @@ HASTE = {
     "R2_TIMEOUT_SECONDS": "2",
     "TICK_SECONDS": "3600",
 }
-
-
-def _prove_here(what: str, loose: Sequence[proof.LooseArtifact], *, allow_version_skew: bool = False) -> proof.Proof:
-    """Describe a bundle without a fresh process to load it: that is what the tests of publishing are for."""
-    blobs = [(item.role, item.name, item.data) for item in loose]
-    answer = proof._describe(*proof._load(blobs, what, allow_version_skew))
-    outputs = {name: Outputs.from_raw(item) for name, item in answer["outputs"].items()}
-    changed = {"feature_names": tuple(answer["feature_names"]), "outputs": outputs, "memory_bytes": 1 << 10}
-    return proof.Proof(**answer | changed)
 
 
 class Rig:
@@ -93,8 +82,7 @@ class Rig:
 
     def publish(self, name: str = "paced", **options: Any) -> None:
         model = Paced(**options).fit(pd.DataFrame({"x": [0.0]}))
-        with pytest.MonkeyPatch.context() as patch:  # a fresh process for each of a hundred would take minutes
-            patch.setattr(publisher, "prove", _prove_here)
+        with proved_here():
             ModelStorageManager.from_env(self.environ).publish(name, model)
 
     def put_input(self, parts: int, rows: int = 100, folder: str = "in") -> str:
