@@ -16,7 +16,7 @@ from worker.dev.stack import Stack
 
 
 @pytest.fixture
-def antique(own: Stack, monkeypatch: pytest.MonkeyPatch) -> str:
+def antique(own: Stack, monkeypatch: pytest.MonkeyPatch, fresh_process: None) -> str:
     """A published model that scikit-learn 1.0.2 says to have saved."""
     monkeypatch.setattr("sklearn.base.__version__", "1.0.2")
     line = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0])
