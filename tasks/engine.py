@@ -24,6 +24,7 @@ from storage.tables.schemas import from_text
 from tasks.dispatch import LEASE_S, Dispatcher
 from tasks.hive import add_columns
 from tasks.plan import Columns, Slice
+from tasks.stages import Between
 
 STEP_ATTEMPTS = 3
 """Times that planning or finalizing is begun before the job fails because the process died each time."""
@@ -48,6 +49,7 @@ class Engine(Dispatcher):
     models: ModelSource
     lease_s: float = LEASE_S
     tables: Tables = field(default_factory=Tables)
+    between: Between = field(default_factory=Between)
 
     def read_slice(self, piece: Slice, columns: Columns, options: ReadOptions, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a slice that are to be scored, at most `batch_rows` at once, with the columns to read.

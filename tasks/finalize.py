@@ -24,9 +24,13 @@ from tasks.plan import Part
 from tasks.reconcile import tend
 from tasks.records import read_outcome, read_run, read_success, seconds_since
 from tasks.spec import Outcome, Run, State, budget_rows
+from tasks.stages import Stages
 from tasks.staging import write_answer
 
 _RECEIPT_THREADS = 16
+_TELLING_ROWS = 10_000
+_TELLING_S = 1.0
+"""From so many rows or seconds on, a job says how fast its model is."""
 
 
 def finalize(engine: Engine, job_id: str) -> None:
@@ -59,6 +63,8 @@ class _Entry:
     rejected: int = 0
     text: str = ""
     failure: str = ""
+    seconds: str = ""
+    """By stage, as `tasks.stages` writes them."""
     info: ObjectInfo | None = None
 
 
@@ -116,6 +122,7 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
     written: list[str] = []
     infos: list[ObjectInfo] = []
     rows = rejected = 0
+    stages = Stages()
     with ThreadPoolExecutor(_RECEIPT_THREADS, thread_name_prefix="receipt") as pool:
         where = parts(engine.buckets, job)[1]
         for number, entry in enumerate(_entries(pool, store, folder, where, documents, progress.failures)):
@@ -123,6 +130,7 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
                 failures[str(number)] = entry.failure
             else:
                 written.append(entry.text)
+                stages.add(entry.seconds)
                 if entry.info is not None and job.spec.arranged:
                     infos.append(entry.info)
                 rows += entry.rows
@@ -146,7 +154,8 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
         if read_outcome(engine.buckets.main, job.spec.job_id) is not None:
             return None
         head = {"job_id": job.spec.job_id, "model": job.model.ref, "manifest_sha256": job.model.manifest_sha256,
-                "rows": rows, "rejected": rejected, "warnings": list(plan.warnings)}  # fmt: skip
+                "rows": rows, "rejected": rejected, "warnings": list(plan.warnings),
+                "seconds": stages.rounded()}  # fmt: skip
         summary = {"job_id": job.spec.job_id, "model": job.model.ref, "rows": rows, "rejected": rejected,
                    "parts": len(written)}  # fmt: skip
         if files is not None:
@@ -156,6 +165,8 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
         create_once(store, keys.results_manifest(folder), body)
         summary["manifest_sha256"] = digest(body)
         create_once(store, keys.success(folder), json.dumps(summary, sort_keys=True).encode())
+        if stages.work and (rows + rejected >= _TELLING_ROWS or stages.work >= _TELLING_S):
+            engine.ledger.counters.note_pace(job.work, (rows + rejected) / stages.work)
     return Outcome(
         state=state, rows=rows, rejected=rejected, parts=plan.parts, parts_done=len(written),
         seconds=seconds_since(documents.job.submitted), error=error, failures=failures, run=run.number,
@@ -227,7 +238,10 @@ def _entry(
                              "sha256": info.metadata["sha256"], "source": source}  # fmt: skip
     if rejected:
         entry |= {"rejected_key": rejected_key, "rejected_sha256": aside["sha256"]}
-    return _Entry(rows=rows, rejected=rejected, text=json.dumps(entry, sort_keys=True, ensure_ascii=False), info=info)
+    return _Entry(
+        rows=rows, rejected=rejected, text=json.dumps(entry, sort_keys=True, ensure_ascii=False),
+        seconds=info.metadata.get("seconds", ""), info=info,
+    )  # fmt: skip
 
 
 def _manifest(head: Mapping[str, Any], entries: list[str], files: Sequence[File] | None) -> bytes:

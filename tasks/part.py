@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pyarrow as pa
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -27,7 +27,9 @@ from storage.models.describe import libraries
 from storage.models.manifest import digest
 from storage.objects.base import ObjectStore, exists
 from storage.tables import parquet
+from storage.tables.base import Rows
 from storage.tables.schemas import from_text
+from tasks.ahead import ahead
 from tasks.dispatch import Documents, parts, results, send_step
 from tasks.ending import fail_job
 from tasks.engine import Engine, kept
@@ -35,6 +37,7 @@ from tasks.plan import BATCH_ROWS, Part
 from tasks.records import read_success
 from tasks.rejection import reasons, set_aside, together
 from tasks.score import score_batch
+from tasks.stages import Stages
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +164,8 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
     key = keys.result_part(parts(engine.buckets, job)[1], part)
     started = time.perf_counter()
     planned = plan.part(part)
-    table, rejected = _score(engine, documents, planned, budget)
+    stages = engine.between.begin(job.spec.job_id)
+    table, rejected = _score(engine, documents, planned, budget, stages)
     if table.num_rows + rejected.num_rows != planned.rows:
         raise ScoringError(
             f"part {part} has {planned.rows} rows, scored {table.num_rows}, rejected {rejected.num_rows}"
@@ -179,8 +183,11 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
     _stop_if_arranged(engine, documents)
     if rejected.num_rows:
         _put_rejected(store, folder, part, key, parquet.write(rejected, footer), receipt)
-    body = parquet.write(table, footer)
-    receipt["sha256"] = digest(body)
+    with stages("encode"):
+        body = parquet.write(table, footer)
+        receipt["sha256"] = digest(body)
+    receipt["seconds"] = stages.to_text()
+    begun = time.perf_counter()
     try:
         store.put(key, body, metadata=receipt, create_only=True)
     except PreconditionFailed:
@@ -190,6 +197,7 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
         if rejected.num_rows and not committed[1]:
             store.delete(keys.rejected_part(folder, part))
         return committed
+    engine.between.end(job.spec.job_id, time.perf_counter() - begun)
     try:
         _stop_if_arranged(engine, documents)
     except _Stopped:
@@ -227,8 +235,13 @@ def _put_rejected(
             store.put(key, body, metadata=metadata)
 
 
-def _score(engine: Engine, documents: Documents, planned: Part, budget: int) -> tuple[pa.Table, pa.Table]:
-    """Score a part batch by batch; returns its results and its rejected rows, each in input order."""
+def _score(
+    engine: Engine, documents: Documents, planned: Part, budget: int, stages: Stages
+) -> tuple[pa.Table, pa.Table]:
+    """Score a part batch by batch; returns its results and its rejected rows, each in input order.
+
+    The next batch is fetched and decoded meanwhile.
+    """
     job, columns = documents.job, documents.plan.columns
     schema = from_text(columns.schema)
     bundle = engine.models.get(job.model)
@@ -236,16 +249,23 @@ def _score(engine: Engine, documents: Documents, planned: Part, budget: int) -> 
     scored: list[pa.Table] = []
     rejected: list[pa.Table] = []
     most, count = max(budget, REJECTED_SHOWN), 0
-    for piece in planned.slices:
-        uri = engine.buckets[piece.bucket].uri(piece.key)
-        for rows in engine.read_slice(piece, columns, job.spec.read, BATCH_ROWS):
+
+    def read() -> Iterator[tuple[str, Rows]]:
+        for piece in planned.slices:
+            uri = engine.buckets[piece.bucket].uri(piece.key)
+            for rows in engine.read_slice(piece, columns, job.spec.read, BATCH_ROWS):
+                yield uri, rows
+
+    with contextlib.closing(ahead(stages.each("decode", read()))) as batches:
+        for uri, rows in batches:
             goes_on()
             done = score_batch(
                 bundle, rows.batch, features=columns.features, keep=columns.keep, method=job.spec.method,
-                max_rejected=most,
+                max_rejected=most, stages=stages,
             )  # fmt: skip
             if done.table.num_rows:
-                scored.append(_cast(done.table, schema, f"{uri} from row {rows.numbers[0]}"))
+                with stages("align"):
+                    scored.append(_cast(done.table, schema, f"{uri} from row {rows.numbers[0]}"))
             if done.rejected or rows.broken:
                 rejected.append(set_aside(rows, done.rejected, uri))
                 count += rejected[-1].num_rows

@@ -10,7 +10,17 @@ from storage.tables.base import Span
 BATCH_ROWS = 65_536
 """Rows scored at once: the fastest size measured for forests, and 10 MiB at 20 float64 columns."""
 PART_ROWS = 131_072
-"""Two batches of the size that forests are fastest with: a lost part costs a second, and overhead stays below 5%."""
+"""For a model of which nothing is known yet. Two batches of the size that forests are fastest with: a lost part costs a
+second, and overhead stays below 5%."""
+PART_SECONDS = 20
+"""Of work that a part aims at, where earlier jobs of the model say how long its rows take: a restart loses no more, and
+what a part costs besides is a thousandth."""
+LEAST_PART_ROWS = 1_024
+MOST_PART_ROWS = 1_048_576
+"""Results of a part are in memory until it is written."""
+SHARES = 4
+"""Parts for each process, at least, of a job that is to be cut into larger ones than `PART_ROWS`: nobody waits long
+for the last."""
 PART_BYTES = 128 << 20
 """Uncompressed. Bounds a worker's memory for wide rows."""
 PART_SLICES = 256
@@ -91,6 +101,20 @@ def spread[T](items: Sequence[T], most: int) -> Iterator[T]:
     """
     for number in sorted({n * (len(items) - 1) // most for n in range(most + 1)}) if items else ():
         yield items[number]
+
+
+def fitting_rows(rows: int, rows_per_s: float | None, processes: int) -> int:
+    """Rows that parts aim at, by what one process scored in a second in an earlier job of the model.
+
+    >>> fitting_rows(10**8, None, 4), fitting_rows(10**8, 1000.0, 4)
+    (131072, 20000)
+    >>> fitting_rows(10**8, 5e5, 4), fitting_rows(10**6, 5e5, 4), fitting_rows(10**8, 0.5, 4)
+    (1048576, 131072, 1024)
+    """
+    if rows_per_s is None:
+        return PART_ROWS
+    shared = max(PART_ROWS, rows // (SHARES * max(processes, 1)))
+    return max(LEAST_PART_ROWS, min(int(PART_SECONDS * rows_per_s), MOST_PART_ROWS, shared))
 
 
 def cut(files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int = PART_BYTES) -> tuple[Part, ...]:

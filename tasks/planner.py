@@ -11,7 +11,8 @@ import pyarrow as pa
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from storage import keys
-from storage.errors import PreconditionFailed, ScorelineError, ScoringError
+from storage.errors import LedgerUnavailable, PreconditionFailed, ScorelineError, ScoringError
+from storage.ledger.redis_ledger import RedisLedger
 from storage.models.bundle import Bundle
 from storage.objects.base import exists
 from storage.tables.base import Broken, Rows
@@ -24,7 +25,7 @@ from tasks.arrange import check_partition
 from tasks.ending import fail_job
 from tasks.engine import Engine, step
 from tasks.inputs import Surveyed
-from tasks.plan import BATCH_ROWS, PART_ROWS, Columns, Part, cut, spread
+from tasks.plan import BATCH_ROWS, Columns, InputFile, Part, cut, fitting_rows, spread
 from tasks.plan_file import encode
 from tasks.reconcile import open_ledger, tend
 from tasks.records import read_job, read_outcome
@@ -100,7 +101,7 @@ class Draft:
 
 def make_plan(engine: Engine, job: Job) -> bytes:
     """Draft a plan and encode it (errors as `draft`)."""
-    made = draft(engine, job)
+    made = draft(engine, job, Pace.of(engine.ledger, job))
     identity = {
         "bucket": engine.buckets.main.bucket, "job_id": job.spec.job_id, "submitted": job.submitted,
         "model": job.model.ref, "manifest_sha256": job.model.manifest_sha256,
@@ -108,10 +109,33 @@ def make_plan(engine: Engine, job: Job) -> bytes:
     return encode(made.columns, made.parts, made.warnings, identity=identity)
 
 
-def draft(engine: Engine, job: Job) -> Draft:
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast a job's parts will be scored, as far as that is known."""
+
+    rows_per_s: float | None = None
+    """Of one process, in the last job of the model."""
+    processes: int = 0
+
+    @classmethod
+    def of(cls, ledger: RedisLedger, job: Job) -> Pace:
+        """Ask Redis, which may have forgotten."""
+        try:
+            processes = ledger.processes()
+        except LedgerUnavailable:
+            return cls()
+        return cls(rows_per_s=ledger.counters.pace(job.work), processes=processes)
+
+
+def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     """List the input, check it against the model, score a sample, and cut it into parts.
 
     Neither the ledger nor the queue is asked, and nothing is written.
+
+    Parameters
+    ----------
+    pace : Pace, optional
+        Decides how large parts are, where the job does not.
 
     Raises
     ------
@@ -144,7 +168,8 @@ def draft(engine: Engine, job: Job) -> Draft:
         for name in settled.padded
     )
     check_partition(spec, settled.reads, settled.keep)
-    parts = again or cut([item.file for item in surveyed], part_rows=spec.part_rows or PART_ROWS)
+    files = [item.file for item in surveyed]
+    parts = again or cut(files, part_rows=spec.part_rows or _part_rows(files, pace or Pace()))
     columns = Columns(
         features=tuple(features), keep=settled.keep, schema="", reads=to_text(settled.reads), folders=settled.folders
     )
@@ -152,6 +177,11 @@ def draft(engine: Engine, job: Job) -> Draft:
     if parts:
         made = _try_rows(engine, job, made, settled)
     return made
+
+
+def _part_rows(files: Sequence[InputFile], pace: Pace) -> int:
+    rows = sum(span.rows for file in files for span in file.spans)
+    return fitting_rows(rows, pace.rows_per_s, pace.processes)
 
 
 def _try_rows(engine: Engine, job: Job, made: Draft, settled: choosing.Settled) -> Draft:

@@ -19,7 +19,7 @@ from tasks.dispatch import results
 from tasks.engine import Engine
 from tasks.plain import plain
 from tasks.plan import BATCH_ROWS, spread
-from tasks.planner import SAMPLE_ROWS, Draft, draft, first_rows
+from tasks.planner import SAMPLE_ROWS, Draft, Pace, draft, first_rows
 from tasks.rejection import reasons
 from tasks.score import score_batch
 from tasks.spec import Job
@@ -87,7 +87,7 @@ def preflight(buckets: Buckets, ledger: RedisLedger, models: ModelStorageManager
     Parameters
     ----------
     ledger : RedisLedger
-        Is not asked.
+        Is asked how fast the model was in earlier jobs; where it cannot be reached, that is not known.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def preflight(buckets: Buckets, ledger: RedisLedger, models: ModelStorageManager
     """
     engine = Engine(buckets=buckets, ledger=ledger, send=_refuse, models=_Models(models=models))
     try:
-        made = draft(engine, job)
+        made = draft(engine, job, Pace.of(ledger, job))
     except ScorelineError:
         raise
     except Exception as error:  # an estimator may raise anything

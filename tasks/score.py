@@ -15,6 +15,7 @@ from storage.models.describe import takes_one_column
 from tasks.features import Form, Reason, take, to_features
 from tasks.outputs import outputs, to_arrow
 from tasks.refused import ROW_FAULTS, one_line, refused
+from tasks.stages import Stages
 
 MAX_MESSAGE = 1_000
 """Characters of a reason: estimators quote whole texts, and a job's error and the log would have them too."""
@@ -38,6 +39,7 @@ def score_batch(
     keep: Sequence[str],
     method: str | None,
     max_rejected: int | None = None,
+    stages: Stages | None = None,
 ) -> Scored:
     """Score one batch; a row that makes the estimator fail is found and rejected alone.
 
@@ -59,6 +61,8 @@ def score_batch(
     max_rejected : int, optional
         Rows after which looking for more is idle: the job is over its budget. A row of a 64k batch that is found by
         bisection costs some 17 calls of the estimator.
+    stages : Stages, optional
+        Is told how long `align` and `predict` take.
 
     Raises
     ------
@@ -67,6 +71,7 @@ def score_batch(
     InputError
         Features that the model cannot take whatever their values, or a kept column named as an output.
     """
+    stages = stages or Stages()
     form = _form(bundle, features)
     named = bundle.manifest.feature_names is not None
 
@@ -74,21 +79,34 @@ def score_batch(
         return outputs(bundle, to_features(some, features, form=form, named=named)[0], method)
 
     learned = bundle.refused.setdefault(method, {})
-    x, rejected = to_features(batch, features, form=form, named=named)
+    with stages("align"):
+        x, rejected = to_features(batch, features, form=form, named=named)
     rows = np.array([row for row in range(batch.num_rows) if row not in rejected]) if rejected else None
     search = _Search(
         score=lambda some: outputs(bundle, take(x, some), method), rejected=rejected,
         blame=lambda row, message: _blame(batch, features, row, message), n_rows=batch.num_rows,
         max_rejected=max_rejected,
     )  # fmt: skip
-    search.run(np.arange(batch.num_rows) if rows is None else rows, lambda: refused(score, batch, features, learned))
+    with stages("predict"):
+        search.run(
+            np.arange(batch.num_rows) if rows is None else rows, lambda: refused(score, batch, features, learned)
+        )
+    with stages("align"):
+        return _joined(batch, keep, rejected, search.pieces)
+
+
+def _joined(
+    batch: pa.RecordBatch, keep: Sequence[str], rejected: Mapping[int, Reason],
+    pieces: Sequence[tuple[Any, dict[str, Any]]],
+) -> Scored:  # fmt: skip
+    """Put scores beside the columns that are carried over, without the rejected rows."""
     rejected = dict(sorted(rejected.items()))
     kept = pa.Table.from_batches([batch]).select(list(keep))
     if rejected:
         kept = kept.filter(pa.array([row not in rejected for row in range(batch.num_rows)]))
-    if not search.pieces:
+    if not pieces:
         return Scored(table=kept, rejected=rejected)
-    scores = _in_order(search.pieces)
+    scores = _in_order(pieces)
     for name in scores.column_names:
         if name in kept.column_names:
             raise InputError(f"the kept column {name!r} has the name of an output: leave it out with --keep")

@@ -200,6 +200,11 @@ class Job:
     webhook: str | None = None
     """Whom to tell how it ended. No part of the spec: of two who submit the same job, the first decides."""
 
+    @property
+    def work(self) -> str:
+        """What decides how long a row takes: model and method."""
+        return f"{self.model.name} {self.spec.method or 'default'}"
+
     def to_json(self) -> bytes:
         """Encode; the same job gives the same bytes."""
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False).encode()

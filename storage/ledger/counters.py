@@ -21,6 +21,8 @@ PART_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
 MAX_MODELS = 100
 """Models told apart; loads of any further ones are added up as `OTHER_MODELS`."""
 OTHER_MODELS = "_other"
+MAX_PACES = 1_000
+"""Models, each with a method, whose pace is remembered; when there are more, all are learned anew."""
 ENDS = ("succeeded", "partial", "failed", "cancelled")
 
 _SLOTS = (
@@ -74,6 +76,7 @@ class Counters:
         self._client = client
         self._key = key
         self._models_key = f"{key}:models"
+        self._paces_key = f"{key}:paces"
         self._translated = translated
 
     def count_part(self, *, rows: int, rejected: int, failed: bool, seconds: float | None) -> None:
@@ -104,6 +107,19 @@ class Counters:
                 pipe.hincrby(self._models_key, f"{model} count", 1)
                 pipe.hincrby(self._models_key, f"{model} us", round(1e6 * seconds))
                 pipe.execute()
+
+    def note_pace(self, what: str, rows_per_s: float) -> None:
+        """Remember how many rows a second one process scored in the last job of `what`."""
+        with self._tried():
+            if self._client.hlen(self._paces_key) >= MAX_PACES:
+                self._client.delete(self._paces_key)
+            self._client.hset(self._paces_key, what, f"{rows_per_s:.6g}")
+
+    def pace(self, what: str) -> float | None:
+        """Rows a second of the last job of `what`; None where it is not known."""
+        with self._tried(), contextlib.suppress(ValueError, TypeError):
+            return float(self._client.hget(self._paces_key, what))
+        return None
 
     def read(self) -> Totals:
         """Return what was counted; raises `LedgerUnavailable`."""

@@ -28,6 +28,7 @@ from storage.models.manager import ModelStorageManager
 from storage.objects.base import ObjectStore
 from tasks.client import Client
 from tasks.spec import Status, parse_uri
+from tasks.stages import STAGES
 from worker.dev.stack import Stack
 
 Put = Callable[..., str]
@@ -88,6 +89,8 @@ def test_a_job_scores_every_row_once_in_order_to_the_last_bit(
     # And the manifest accounts for each row, with nothing listed that is missing
     folder = parse_uri(done.output)[1]
     listed = json.loads(store.get(keys.results_manifest(folder)).data)
+    assert set(listed["seconds"]) == set(STAGES)
+    assert listed["seconds"]["predict"] > 0
     assert sum(entry["rows"] for entry in listed["parts"]) == listed["rows"] == 60_000
     assert [store.head(entry["key"]).size for entry in listed["parts"]] == [e["bytes"] for e in listed["parts"]]
     assert json.loads(store.get(keys.success(folder)).data)["rows"] == 60_000

@@ -171,3 +171,14 @@ def test_a_job_is_counted_by_whoever_wrote_its_outcome(ledger: RedisLedger, tmp_
     end_job(dispatcher, job, Outcome(state="failed", error="why", failures={}, run=2))
     end_job(dispatcher, job, Outcome(state="failed", error="why", failures={}, run=2))
     assert (since(), told) == ({"cancelled": 1, "failed": 1}, [(job, "why")])
+
+
+def test_the_pace_of_a_model_is_that_of_its_last_job(counters: Counters, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert counters.pace("churn default") is None
+    counters.note_pace("churn default", 1234.5)
+    counters.note_pace("churn default", 4321.0)
+    assert counters.pace("churn default") == 4321.0
+    assert counters.pace("fraud default") is None
+    monkeypatch.setattr("storage.ledger.counters.MAX_PACES", 1)  # so that Redis does not grow with them
+    counters.note_pace("fraud default", 1.0)
+    assert counters.pace("churn default") is None

@@ -32,6 +32,7 @@ from tasks.plan import BATCH_ROWS, Part
 from tasks.records import read_success
 from tasks.score import MAX_MESSAGE
 from tasks.spec import Job, JobSpec, Outcome
+from tasks.stages import Stages
 from tasks.staging import write_answer
 from tests.unit.one_model import Models
 
@@ -71,7 +72,7 @@ def test_rows_rejected_of_objects_that_differ_in_a_features_type_are_set_aside_t
     made = planner.draft(engine, job())
     (part,) = made.parts
     plan: Any = SimpleNamespace(columns=made.columns)
-    scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), part, 100)
+    scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), part, 100, Stages())
     assert scored.num_rows + rejected.num_rows == 4
     assert sorted([*scored["id"].to_pylist(), *rejected["id"].to_pylist()]) == [1, 2, 3, 4]
 
@@ -128,7 +129,7 @@ def test_a_text_of_arrow_that_is_no_utf8_costs_its_row_and_only_where_it_is_want
     for keep, expected in (("all", (1, 1)), ("none", (2, 0))):
         made = planner.draft(engine, job(keep=keep))
         plan: Any = SimpleNamespace(columns=made.columns)
-        scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100)
+        scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Stages())
         assert (scored.num_rows, rejected.num_rows) == expected
 
 
@@ -145,7 +146,7 @@ def test_objects_of_arrow_with_categories_of_their_own_share_a_part(engine: Engi
     (part,) = made.parts
     plan: Any = SimpleNamespace(columns=made.columns)
     for table, expected in zip(
-        parts._score(engine, Documents(job=job(), plan=plan), part, 100),
+        parts._score(engine, Documents(job=job(), plan=plan), part, 100, Stages()),
         ([*texts[0][1:], *texts[1][1:]], [texts[0][0], texts[1][0]]),
         strict=True,
     ):
@@ -181,7 +182,7 @@ def test_a_job_that_reads_columns_of_folders_alone_scores_every_row(engine: Engi
     engine.buckets.main.put(f"in/x=1/{name}", sink.getvalue())
     made = planner.draft(engine, job(keep="none"))
     plan: Any = SimpleNamespace(columns=made.columns)
-    scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100)
+    scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Stages())
     assert (scored.num_rows, rejected.num_rows) == (3, int(name == "a.jsonl"))
 
 
@@ -201,7 +202,7 @@ def test_a_reason_does_not_hold_the_whole_of_a_long_text(engine: Engine) -> None
     put(engine, "in/a.parquet", x=["1", "a" * 1_000_000])
     made = planner.draft(engine, job())
     plan: Any = SimpleNamespace(columns=made.columns)
-    _, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100)
+    _, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Stages())
     (message,) = rejected["message"].to_pylist()
     assert 100 < len(message) <= MAX_MESSAGE
 
@@ -209,3 +210,17 @@ def test_a_reason_does_not_hold_the_whole_of_a_long_text(engine: Engine) -> None
 def test_a_budget_of_more_digits_than_python_reads_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="max_rejected"):
         job(max_rejected="9" * 5_000).spec.check()
+
+
+def test_parts_are_as_large_as_the_model_was_fast(engine: Engine) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"id": np.arange(9_000), "x": np.ones(9_000)}), sink, row_group_size=500)
+    engine.buckets.main.put("in/a.parquet", sink.getvalue())
+
+    def rows(made: planner.Draft) -> list[int]:
+        return [part.rows for part in made.parts]
+
+    slow = planner.Pace(rows_per_s=100.0, processes=2)
+    assert rows(planner.draft(engine, job())) == [9_000]
+    assert rows(planner.draft(engine, job(), slow)) == [2_000, 2_000, 2_000, 2_000, 1_000]
+    assert rows(planner.draft(engine, job(part_rows=4_500), slow)) == [4_500, 4_500]
