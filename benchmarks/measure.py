@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -58,3 +59,19 @@ def table(rows: Mapping[str, Sequence[float]], form: str = "{:.2f}") -> None:
     for name, values in rows.items():
         shown = [form.format(value) for value in (statistics.median(values), min(values), max(values))]
         print(f"| {name} | {' | '.join(shown)} |")
+
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def told(name: str, what: str, values: Sequence[float], limit: float) -> None:
+    """Print a figure against its limit (at least, where that is negative), and keep it in ``results/NAME.json``."""
+    got = statistics.median(values)
+    reached = got >= -limit if limit < 0 else got <= limit
+    bound = f"at least {-limit:g}" if limit < 0 else f"at most {limit:g}"
+    verdict = "reached" if reached else f"missed by {abs(got / limit) - 1:.0%}"
+    spread = f"{min(values):.3g} to {max(values):.3g}, {len(values)} runs"
+    print(f"| {what} | {got:.3g} ({spread}) | {bound} | {verdict} |", flush=True)
+    RESULTS.mkdir(exist_ok=True)
+    text = {"what": what, "values": list(values), "median": got, "limit": bound, "verdict": verdict}
+    (RESULTS / f"{name}.json").write_text(json.dumps(text, indent=1) + "\n")

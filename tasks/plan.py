@@ -18,9 +18,15 @@ what a part costs besides is a thousandth."""
 LEAST_PART_ROWS = 1_024
 MOST_PART_ROWS = 1_048_576
 """Results of a part are in memory until it is written."""
-SHARES = 4
-"""Parts for each process, at least, of a job that is to be cut into larger ones than `PART_ROWS`: nobody waits long
-for the last."""
+SHARES = (4, 16)
+"""Parts for each process, at least and at most, of a job that has fewer than `PART_SECONDS` of work for each part:
+enough of them that no process waits long for the others' last, and not so many that their overhead counts."""
+SHARE_SECONDS = 0.5
+"""Of work that a part has where a process gets more than the least of shares and fewer than the most."""
+LEAST_SECONDS = 0.1
+"""Of work: ten times what a part costs besides."""
+_HEADROOM = 1.25
+"""Parts are whole row groups: aiming a little higher, one more fits in rather than one less."""
 PART_BYTES = 128 << 20
 """Uncompressed. Bounds a worker's memory for wide rows."""
 PART_SLICES = 256
@@ -106,15 +112,16 @@ def spread[T](items: Sequence[T], most: int) -> Iterator[T]:
 def fitting_rows(rows: int, rows_per_s: float | None, processes: int) -> int:
     """Rows that parts aim at, by what one process scored in a second in an earlier job of the model.
 
-    >>> fitting_rows(10**8, None, 4), fitting_rows(10**8, 1000.0, 4)
-    (131072, 20000)
-    >>> fitting_rows(10**8, 5e5, 4), fitting_rows(10**6, 5e5, 4), fitting_rows(10**8, 0.5, 4)
-    (1048576, 131072, 1024)
+    >>> fitting_rows(10**8, None, 4), fitting_rows(10**8, 1000.0, 4), fitting_rows(10**8, 5e5, 4)
+    (131072, 20000, 1048576)
     """
-    if rows_per_s is None:
+    if not rows_per_s:
         return PART_ROWS
-    shared = max(PART_ROWS, rows // (SHARES * max(processes, 1)))
-    return max(LEAST_PART_ROWS, min(int(PART_SECONDS * rows_per_s), MOST_PART_ROWS, shared))
+    processes = max(processes, 1)
+    least, most = SHARES
+    shares = min(most, max(least, rows / rows_per_s / processes / SHARE_SECONDS))
+    aimed = max(_HEADROOM * rows / (processes * shares), LEAST_SECONDS * rows_per_s)
+    return max(LEAST_PART_ROWS, int(min(aimed, PART_SECONDS * rows_per_s, MOST_PART_ROWS)))
 
 
 def cut(files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int = PART_BYTES) -> tuple[Part, ...]:

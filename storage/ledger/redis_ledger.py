@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import redis
-from redis.exceptions import RedisError, ResponseError
-
 from storage.errors import LedgerFenced, LedgerLost, LedgerUnavailable
 from storage.ledger.base import Completed, Due, Progress, Recovered, Started, Stopped
 from storage.ledger.counters import Counters
@@ -62,6 +59,8 @@ class RedisLedger:
         # cycle would keep the sockets open until it is collected
         self._namespace = namespace
         self._patience_s = patience_s
+        import redis  # takes a tenth of a second, which `--help` need not wait for
+
         self._redis = redis.Redis.from_url(
             url,
             socket_connect_timeout=connect_timeout_s,
@@ -112,6 +111,8 @@ class RedisLedger:
 
     def _if_allowed(self, ask: Callable[..., Any], *arguments: str) -> Any:
         """Return an answer; None where the server keeps it to itself, as managed ones do."""
+        from redis.exceptions import ResponseError
+
         with self._translated():
             try:
                 return ask(*arguments)
@@ -309,6 +310,8 @@ def address(url: str) -> str:
 @contextlib.contextmanager
 def _translated(where: str) -> Iterator[None]:
     """Turn the client's errors into ours."""
+    from redis.exceptions import RedisError, ResponseError
+
     try:
         yield
     except ResponseError as error:

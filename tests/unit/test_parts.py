@@ -220,7 +220,7 @@ def test_parts_are_as_large_as_the_model_was_fast(engine: Engine) -> None:
     def rows(made: planner.Draft) -> list[int]:
         return [part.rows for part in made.parts]
 
-    slow = planner.Pace(rows_per_s=100.0, processes=2)
+    slow = planner.Pace(rows_per_s=100.0, processes=1)
     assert rows(planner.draft(engine, job())) == [9_000]
-    assert rows(planner.draft(engine, job(), slow)) == [2_000, 2_000, 2_000, 2_000, 1_000]
+    assert rows(planner.draft(engine, job(), slow)) == 9 * [1_000]
     assert rows(planner.draft(engine, job(part_rows=4_500), slow)) == [4_500, 4_500]

@@ -1,0 +1,42 @@
+"""What a part costs besides its rows: 1,000 parts of 1,000 rows, scaler and logistic regression, two processes.
+
+Claim: at most 15 ms of a worker process a part, of which scoring the rows is a part.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks import work
+from benchmarks.measure import told
+from benchmarks.stand import Stand
+
+PARTS, ROWS, RUNS, PROCESSES, LIMIT_MS = 1_000, 1_000, 3, 2, 15.0
+
+
+def main() -> None:
+    """Measure and print."""
+    rows = PARTS * ROWS
+    random = np.random.default_rng(3)
+    table = pa.table({"id": np.arange(rows)} | {name: random.normal(size=rows) for name in work.COLUMNS})
+    with Stand(Path(".scoreline"), processes=PROCESSES) as stand:
+        stand.publish("logistic", work.logistic(random))
+        stand.warm("logistic", table, work.COLUMNS)
+        stand.put("in/many.parquet", table, row_group_size=ROWS)
+        seconds = [
+            stand.score("logistic", "in/many.parquet", part_rows=ROWS, features=work.COLUMNS).seconds or 0.0
+            for _ in range(RUNS)
+        ]
+    told(
+        "small_parts",
+        "ms of a process a part, 1,000 rows each",
+        [1e3 * PROCESSES * s / PARTS for s in seconds],
+        LIMIT_MS,
+    )
+
+
+if __name__ == "__main__":
+    main()

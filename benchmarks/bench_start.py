@@ -1,0 +1,36 @@
+"""How long a person waits for ``scoreline --help``, and an application for the client.
+
+Claim: 0.25 s each.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.measure import told
+
+RUNS, LIMIT_S = 11, 0.25
+
+
+def main() -> None:
+    """Measure and print."""
+    scoreline = str(Path(sys.executable).with_name("scoreline"))
+    for name, label, command in (
+        ("help", "s for `scoreline --help`", [scoreline, "--help"]),
+        ("import", "s for `import tasks.client`", [sys.executable, "-c", "import tasks.client"]),
+        ("python", "s for `python -c pass`", [sys.executable, "-c", "pass"]),
+    ):
+        took = []
+        for run in range(RUNS + 1):
+            begun = time.perf_counter()
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+            if run:  # the first reads the disk
+                took.append(time.perf_counter() - begun)
+        told(name, label, took, LIMIT_S)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Dask distributed: two worker processes of one thread, a file a partition, the model loaded by each worker once."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.contenders.protocol import Warm, Work, run
+from benchmarks.work import PROCESSES, RESULT, columns, inputs, load, score
+
+
+@functools.cache
+def _model(folder: str, name: str) -> Any:
+    return load(Path(folder), name)
+
+
+def _part(frame: pd.DataFrame, folder: str, name: str) -> pd.DataFrame:
+    return score(_model(folder, name), frame)
+
+
+def _warm(folder: str, name: str, file: str) -> None:
+    score(_model(folder, name), pd.read_parquet(file, columns=columns(name))[:1_000])
+
+
+@contextlib.contextmanager
+def start(folder: Path) -> Iterator[Warm]:
+    """Start scheduler and workers."""
+    import dask.dataframe as dd
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=PROCESSES, threads_per_worker=1, processes=True, dashboard_address=None,
+            local_directory=str(folder / "dask"), host="127.0.0.1",
+        ) as cluster,
+        Client(cluster) as client,
+    ):  # fmt: skip
+
+        def warm(name: str) -> Work:
+            client.run(_warm, str(folder), name, str(inputs(folder, name)[0]))
+
+            def work(files: list[Path], out: Path) -> None:
+                frame = dd.read_parquet([str(file) for file in files], columns=columns(name), split_row_groups=False)
+                scored = frame.map_partitions(_part, str(folder), name, meta=RESULT)
+                scored.to_parquet(str(out), compression="zstd", write_index=False)
+
+            return work
+
+        yield warm
+
+
+if __name__ == "__main__":
+    run("daskdistributed", start)

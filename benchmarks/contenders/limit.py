@@ -1,0 +1,60 @@
+"""What a job is held against: a loop by hand in two processes, the models loaded, each with every other file."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.contenders.protocol import Warm, run
+from benchmarks.work import PROCESSES, columns, inputs, load, score
+
+
+def _serve(folder: Path, pipe: Any) -> None:
+    model: Any = None
+    while (order := pipe.recv()) is not None:
+        kind, what, out = order
+        if kind == "warm":
+            model, wanted = load(folder, what), columns(what)
+            score(model, pd.read_parquet(inputs(folder, what)[0], columns=wanted)[:1_000])
+        else:
+            for file in what:
+                score(model, pd.read_parquet(file, columns=wanted)).to_parquet(out / file.name, compression="zstd")
+        pipe.send("done")
+
+
+@contextlib.contextmanager
+def start(folder: Path) -> Iterator[Warm]:
+    """Start the processes."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for _ in range(PROCESSES):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(folder, theirs), daemon=True)
+        process.start()
+        pipes.append(ours)
+        processes.append(process)
+
+    def all_do(orders: list[Any]) -> None:
+        for pipe, order in zip(pipes, orders, strict=True):
+            pipe.send(order)
+        for pipe in pipes:
+            pipe.recv()
+
+    def warm(model: str) -> Any:
+        all_do([("warm", model, None)] * PROCESSES)
+        return lambda files, out: all_do([("score", files[n::PROCESSES], out) for n in range(PROCESSES)])
+
+    yield warm
+    for pipe in pipes:
+        pipe.send(None)
+    for process in processes:
+        process.join()
+
+
+if __name__ == "__main__":
+    run("limit", start)

@@ -1,0 +1,56 @@
+"""Ray Data: two actors, which load the model once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.contenders.protocol import Warm, Work, run
+from benchmarks.work import PROCESSES, columns, load, score
+
+
+class _Scorer:
+    def __init__(self, folder: str, name: str) -> None:
+        self._model = load(Path(folder), name)
+
+    def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return score(self._model, frame)
+
+
+@contextlib.contextmanager
+def start(folder: Path) -> Iterator[Warm]:
+    """Start Ray."""
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    ray.init(
+        num_cpus=2 * PROCESSES,  # reading and writing take half of one each, and must not wait for the actors
+        include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=2 << 30,
+        _node_ip_address="127.0.0.1",
+    )  # fmt: skip
+    DataContext.get_current().enable_progress_bars = False
+
+    def warm(name: str) -> Work:
+        def work(files: list[Path], out: Path) -> None:
+            (
+                ray.data.read_parquet([str(file) for file in files], columns=columns(name))
+                .map_batches(
+                    _Scorer, fn_constructor_args=(str(folder), name), compute=ActorPoolStrategy(size=PROCESSES),
+                    batch_format="pandas", batch_size=65_536,
+                )
+                .write_parquet(str(out))
+            )  # fmt: skip
+
+        return work
+
+    try:
+        yield warm
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    run("raydata", start)

@@ -1,0 +1,52 @@
+"""Scoreline on a directory store: two worker processes, a job a model, from submit to outcome.
+
+Prints besides: ``server_cpu``, seconds of the S3 server during the job, and ``stages``, where the parts' time went.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from benchmarks.contenders.protocol import Warm, Work, run
+from benchmarks.stand import Stand
+from benchmarks.work import PROCESSES, columns, inputs, load
+from storage import keys
+from tasks.spec import parse_uri
+
+
+@contextlib.contextmanager
+def start(folder: Path, *, directory: bool = True) -> Iterator[Warm]:
+    """Start Valkey, the store and a worker."""
+    with Stand(folder / "stand", processes=PROCESSES, directory=directory) as stand:
+
+        def warm(name: str) -> Work:
+            stand.publish(name, load(folder, name))
+            features = columns(name)[1:]
+            stand.warm(name, pq.read_table(inputs(folder, name)[0]), features)
+            for file in inputs(folder, name):
+                stand.store.put(f"in/{name}/{file.name}", file.read_bytes())
+
+            def work(files: list[Path], out: Path) -> dict[str, object]:
+                del files
+                before = stand.server_cpu()
+                done = stand.score(name, f"in/{name}/", features=features)
+                used = stand.server_cpu() - before
+                place = parse_uri(done.output)[1]
+                for info in stand.store.list(f"{place}part-"):
+                    (out / Path(info.key).name).write_bytes(stand.store.get(info.key).data)
+                manifest = json.loads(stand.store.get(keys.results_manifest(place)).data)
+                stages = manifest["seconds"] | {"parts": len(manifest["parts"])}
+                return {"work": done.seconds, "server_cpu": used, "stages": stages}
+
+            return work
+
+        yield warm
+
+
+if __name__ == "__main__":
+    run("scoreline", start)

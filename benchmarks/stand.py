@@ -1,0 +1,98 @@
+"""Scoreline with warm workers, to be given jobs: what the contender and the other benchmarks share."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.models.manager import ModelStorageManager
+from tasks.client import Client
+from tasks.spec import Status
+from worker.dev.stack import Stack
+
+WARM_ROWS = 1_000
+_WARM_PARTS = 8
+
+
+class Stand:
+    """Valkey, a store and a worker; a context manager.
+
+    Parameters
+    ----------
+    folder : Path
+        Everything is below it, and gone at the end.
+    processes : int
+        Of the worker.
+    directory : bool
+        Whether the store is a directory; else it is the embedded S3 server.
+    """
+
+    def __init__(self, folder: Path, *, processes: int = 2, directory: bool = True) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._stack = Stack(folder)
+        self._processes = processes
+        self._directory = directory
+
+    def __enter__(self) -> Self:
+        stack = self._stack.__enter__()
+        if self._directory:
+            stack.environ |= {
+                "ENVIRONMENT": "development", "STORE_DIR": str(stack.folder / "store"), "R2_BUCKET": "scoreline",
+            }  # fmt: skip
+        self._guard = stack.start_worker(self._processes)
+        self.client = Client.from_env(stack.environ)
+        self.store = self.client.buckets.main
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+        shutil.rmtree(self._stack.folder, ignore_errors=True)
+
+    def publish(self, name: str, model: Any) -> None:
+        """Publish a model under the alias ``bench``."""
+        ModelStorageManager.from_env(self._stack.environ).publish(name, model, alias="bench")
+
+    def put(self, key: str, table: pa.Table, row_group_size: int | None = None) -> None:
+        """Write a table as Parquet."""
+        sink = io.BytesIO()
+        pq.write_table(table, sink, row_group_size=row_group_size)
+        self.store.put(key, sink.getvalue())
+
+    def score(self, name: str, prefix: str, **options: Any) -> Status:
+        """Score objects and wait for the outcome; raises where it is no success."""
+        job = self.client.submit(f"{name}@bench", self.store.uri(prefix), **options)
+        last = list(self.client.watch(job.job_id))[-1]
+        if last.state != "succeeded" or last.seconds is None:
+            raise RuntimeError(f"{job.job_id}: {last.state} {last.error}")
+        return last
+
+    def warm(self, name: str, table: pa.Table, features: Sequence[str]) -> None:
+        """Score a few rows in parts enough that each process has loaded the model; too few to tell a pace."""
+        for number in range(_WARM_PARTS):
+            self.put(f"warm/{name}/{number}.parquet", table.slice(0, WARM_ROWS))
+        for _ in range(2):
+            self.score(name, f"warm/{name}/", part_rows=WARM_ROWS, features=features)
+
+    def server_cpu(self) -> float:
+        """Seconds of CPU that the S3 server took so far."""
+        return sum(sum(item.cpu_times()[:2]) for item in self._descendants("worker.dev.s3"))
+
+    def pool(self) -> list[psutil.Process]:
+        """Return the processes that score."""
+        (parent,) = [item for item in self._descendants("celery") if item.children()]
+        return parent.children()
+
+    def _descendants(self, what: str) -> list[psutil.Process]:
+        found = []
+        for item in psutil.Process().children(recursive=True):
+            words = item.cmdline()
+            if what in words and not any(word.endswith("guard.py") for word in words):
+                found.append(item)
+        return found

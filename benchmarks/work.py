@@ -1,0 +1,126 @@
+"""The same work for every contender: two million rows of twenty columns in eight Parquet files, and four models.
+
+python -m benchmarks.work FOLDER [--rows N]     makes it, with a seed, where it is not there
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+ROWS = 2_000_000
+FILES = 8
+PROCESSES = 2
+GROUP_ROWS = 65_536
+COLUMNS = tuple(f"x{number}" for number in range(20))
+MODELS = ("logistic", "boosting", "forest", "text")
+RESULT = pd.DataFrame(
+    {name: pd.Series(dtype=kind) for name, kind in
+     (("id", "int64"), ("prediction", "int64"), ("proba_0", "float64"), ("proba_1", "float64"))}
+)  # fmt: skip
+"""What a result looks like."""
+_WORDS = ("good", "bad", "slow", "fast", "late", "early", "broken", "fine", "cheap", "dear", "loud", "quiet")
+
+
+def prepare(folder: Path, rows: int = ROWS) -> None:
+    """Write data and models below a folder, unless they are there."""
+    done = folder / f"rows-{rows}"
+    if done.exists():
+        return
+    random = np.random.default_rng(7)
+    for name, tables in (("numbers", _numbers(random, rows)), ("text", _texts(random, rows // 4))):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for old in (folder / name).iterdir():
+            old.unlink()
+        for number, table in enumerate(tables):
+            pq.write_table(table, folder / name / f"{number}.parquet", row_group_size=GROUP_ROWS)
+    (folder / "models").mkdir(exist_ok=True)
+    for name, model in _fitted(random):
+        joblib.dump(model, folder / "models" / f"{name}.joblib")
+    for old in folder.glob("rows-*"):
+        old.unlink()
+    done.touch()
+
+
+def inputs(folder: Path, model: str) -> list[Path]:
+    """Return the files that a model scores."""
+    return sorted((folder / ("text" if model == "text" else "numbers")).glob("*.parquet"))
+
+
+def columns(model: str) -> list[str]:
+    """Return the columns that a model's files have, `id` first."""
+    return ["id", "text"] if model == "text" else ["id", *COLUMNS]
+
+
+def load(folder: Path, model: str) -> Any:
+    """Load a model."""
+    return joblib.load(folder / "models" / f"{model}.joblib")
+
+
+def score(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
+    """Do with rows what everybody does: a prediction and two probabilities, the trees walked once."""
+    x = frame["text"].to_numpy(object) if "text" in frame else frame[list(COLUMNS)].to_numpy()
+    probabilities = model.predict_proba(x)
+    labels = model.classes_.take(np.argmax(probabilities, axis=1))
+    return pd.DataFrame(
+        {"id": frame["id"], "prediction": labels, "proba_0": probabilities[:, 0], "proba_1": probabilities[:, 1]}
+    )
+
+
+def _numbers(random: Any, rows: int) -> Iterator[pa.Table]:
+    for number in range(FILES):
+        count = rows // FILES
+        values = random.normal(size=(count, len(COLUMNS)))
+        ids = np.arange(number * count, (number + 1) * count)
+        yield pa.table({"id": ids} | {name: values[:, place] for place, name in enumerate(COLUMNS)})
+
+
+def _texts(random: Any, rows: int) -> Iterator[pa.Table]:
+    for number in range(FILES):
+        count = rows // FILES
+        words = np.array(_WORDS)[random.integers(0, len(_WORDS), size=(count, 12))]
+        ids = np.arange(number * count, (number + 1) * count)
+        yield pa.table({"id": ids, "text": [" ".join(row) for row in words]})
+
+
+def logistic(random: Any) -> Any:
+    """Fit scaler and logistic regression on noise."""
+    x = random.normal(size=(2_000, len(COLUMNS)))
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(x, (x[:, 0] > 0).astype(int))
+
+
+def _fitted(random: Any) -> Iterator[tuple[str, Any]]:
+    x = random.normal(size=(20_000, len(COLUMNS)))
+    y = (x[:, 0] + x[:, 1] * x[:, 2] + random.normal(size=len(x)) > 0).astype(int)
+    yield "logistic", make_pipeline(StandardScaler(), LogisticRegression()).fit(x, y)
+    yield "boosting", HistGradientBoostingClassifier(max_iter=100, random_state=0).fit(x, y)
+    yield "forest", RandomForestClassifier(100, max_depth=10, random_state=0, n_jobs=1).fit(x, y)
+    texts = next(_texts(random, 160_000))["text"].to_pylist()[:20_000]
+    kinds = np.array([text.count("good") > text.count("bad") for text in texts]).astype(int)
+    yield "text", make_pipeline(TfidfVectorizer(), SGDClassifier(loss="log_loss", random_state=0)).fit(texts, kinds)
+
+
+def main() -> None:
+    """Make the work."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    asked = parser.parse_args()
+    prepare(asked.folder, asked.rows)
+
+
+if __name__ == "__main__":
+    main()
