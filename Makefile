@@ -31,8 +31,8 @@ format: setup ## Put the source into its form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup ## Run every benchmark
-	@for script in benchmarks/bench_*.py; do PYTHONPATH=. $(BIN)/python $$script || exit 1; done
+bench: setup ## Measure against a loop by hand, Dask, Ray and Spark; QUICK=1 takes 5 minutes
+	@scripts/bench $(if $(QUICK),quick)
 
 soak: setup ## Repeat random faults on real processes for MINUTES (10)
 	@mkdir -p .scoreline

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -65,7 +64,7 @@ def main() -> None:
     work.prepare(folder, ROWS)
     took = {times * ROWS: peak(folder, times) for times in asked.times}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "memory.json").write_text(json.dumps({"MiB by rows": took, "at": time.strftime("%Y-%m-%d")}, indent=1))
+    (RESULTS / "memory-by-rows.json").write_text(json.dumps({"MiB by rows": took}, indent=1) + "\n")
     rows = list(took)
     told("memory", f"peak of {rows[-1]:,} rows / {rows[0]:,}", [took[rows[-1]] / took[rows[0]]], LIMIT)
 

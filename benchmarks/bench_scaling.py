@@ -29,7 +29,10 @@ def main() -> None:
         stands = {count: stack.enter_context(Stand(Path(".scoreline"), processes=count)) for count in took}
         for stand in stands.values():
             stand.publish("forest", work.load(folder, "forest"))
-            stand.warm("forest", pq.read_table(work.inputs(folder, "forest")[0]), features)
+            first = work.inputs(folder, "forest")[0]
+            stand.warm("forest", pq.read_table(first), features)
+            stand.store.put(f"before/{first.name}", first.read_bytes())
+            stand.score("forest", "before/", features=features)  # so that its pace is known
             for file in work.inputs(folder, "forest"):
                 stand.store.put(f"in/{file.name}", file.read_bytes())
         for _ in range(RUNS):

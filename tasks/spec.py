@@ -106,7 +106,7 @@ class JobSpec:
     max_rejected: str = "1%"
     """Rows that may be rejected before the job counts as failed: a count, or a percentage of all rows."""
     part_rows: int | None = None
-    """Rows that a part aims at; a part is at least one row group. By default as `tasks.plan.PART_ROWS`."""
+    """Rows that a part aims at; a part is at least one row group. By default as `tasks.plan.fitting_rows`."""
     max_attempts: int = 3
     """Times that a part is begun before it fails because its process died each time."""
     read: ReadOptions = field(default_factory=ReadOptions)

@@ -27,7 +27,10 @@ def start(folder: Path, *, directory: bool = True) -> Iterator[Warm]:
         def warm(name: str) -> Work:
             stand.publish(name, load(folder, name))
             features = columns(name)[1:]
-            stand.warm(name, pq.read_table(inputs(folder, name)[0]), features)
+            first = inputs(folder, name)[0]
+            stand.warm(name, pq.read_table(first), features)
+            stand.store.put(f"before/{name}/{first.name}", first.read_bytes())
+            stand.score(name, f"before/{name}/", features=features)  # the model was used before: its pace is known
             for file in inputs(folder, name):
                 stand.store.put(f"in/{name}/{file.name}", file.read_bytes())
 

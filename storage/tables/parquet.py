@@ -40,10 +40,11 @@ class ParquetFormat:
     Parameters
     ----------
     footer_bytes : int
-        Encoded size of the footers to remember; decoded they take some ten times that.
+        Encoded size of the footers to remember, the last one whatever its size; decoded they take some ten times that,
+        which must not grow with the objects of a job.
     """
 
-    def __init__(self, footer_bytes: int = 4 << 20) -> None:
+    def __init__(self, footer_bytes: int = 512 << 10) -> None:
         self._room = footer_bytes
         self._footers: OrderedDict[tuple[str, str], pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
@@ -96,7 +97,10 @@ class ParquetFormat:
         if known is None:
             with self._lock:
                 self._footers[name] = file.metadata
-                while sum(footer.serialized_size for footer in self._footers.values()) > self._room:
+                while (
+                    len(self._footers) > 1
+                    and sum(footer.serialized_size for footer in self._footers.values()) > self._room
+                ):
                     self._footers.popitem(last=False)
         return file
 

@@ -97,11 +97,11 @@ def test_times_add_up() -> None:
         (10**8, None, 4, 131_072),  # nothing is known
         (10**8, 1_000.0, 4, 20_000),
         (10**8, 0.5, 4, 1_024),
-        (10**8, 5e5, 4, 1_048_576),
+        (10**8, 5e5, 4, 262_144),
         (10**6, 5e5, 4, 78_125),  # else some processes would have nothing to do
-        (8 * 10**6, 5e5, 4, 312_500),
+        (8 * 10**6, 5e5, 4, 262_144),
         (10**4, 5e5, 4, 50_000),  # nor are there parts of nothing but overhead
-        (10**8, 5e5, 0, 1_048_576),
+        (10**8, 5e5, 0, 262_144),
     ],
 )
 def test_parts_aim_at_twenty_seconds(rows: int, rows_per_s: float | None, processes: int, expected: int) -> None:

@@ -1,0 +1,106 @@
+"""What `bench_throughput` measured, as tables. Reads and writes ``benchmarks/results/``."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmarks import work
+from benchmarks.measure import RESULTS
+from tasks.stages import STAGES
+
+Runs = Sequence[Mapping[str, Any]]
+LIMITS: dict[tuple[str, str], dict[str, float | None]] = {
+    ("scoreline", "limit"): {"forest": 1.10, "boosting": 1.10, "logistic": 1.5, "text": None},
+    ("scoreline", "daskdistributed"): {"forest": 0.75, "boosting": 0.75, "logistic": 0.4, "text": 0.75},
+    ("scoreline", "raydata"): dict.fromkeys(work.MODELS, 0.4),
+    ("scoreline", "spark"): dict.fromkeys(work.MODELS, 0.4),
+    ("scoreline_s3", "scoreline"): dict.fromkeys(work.MODELS, 1.15),
+}
+"""At most, by who is compared with whom, and by model."""
+
+
+def throughput(told: Mapping[str, Any]) -> str:
+    """Tables of seconds, ratios and stages, in Markdown."""
+    rows, took = told["rows"], told["seconds"]
+    lines = [
+        f"{told['machine']}. {rows:,} rows of 20 float64 columns ({rows // 4:,} texts) in {work.FILES} Parquet files, "
+        f"{work.PROCESSES} processes. Contenders take turns; medians, ratios within a round.",
+        "",
+    ]
+    for model, by_name in took.items():
+        lines += _seconds(model, by_name, rows)
+    lines += ["| ratio of work | model | at most | median (spread) | |", "|---|---|---|---|---|"]
+    for (name, other), limits in LIMITS.items():
+        for model, most in limits.items():
+            by_name = took.get(model, {})
+            if {name, other} <= set(by_name):
+                lines.append(_ratio(name, other, model, most, by_name))
+    lines += ["", *_stages(took), "", *_equality(told["largest difference"])]
+    return "\n".join(lines) + "\n"
+
+
+def _seconds(model: str, by_name: Mapping[str, Runs], rows: int) -> Iterator[str]:
+    yield f"### {model}\n"
+    yield "| | work, s | spread | whole, s | rows/s | work / limit |\n|---|---|---|---|---|---|"
+    count = rows // 4 if model == "text" else rows
+    limit = [run["work"] for run in by_name.get("limit", ())]
+    for name, runs in by_name.items():
+        seconds = [run["work"] for run in runs]
+        median, whole = statistics.median(seconds), statistics.median(run["whole"] for run in runs)
+        ratios = [one / other for one, other in zip(seconds, limit, strict=bool(limit))] if limit else []
+        against = f"{statistics.median(ratios):.2f}" if ratios else ""
+        spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
+        yield f"| {name} | {median:.2f} | {spread} | {whole:.1f} | {count / median:,.0f} | {against} |"
+    yield ""
+
+
+def _ratio(name: str, other: str, model: str, most: float | None, by_name: Mapping[str, Runs]) -> str:
+    ratios = [
+        (one["work"] - _explained(one)) / two["work"] for one, two in zip(by_name[name], by_name[other], strict=True)
+    ]
+    got = statistics.median(ratios)
+    verdict = "" if most is None else "reached" if got <= most else f"missed by {got / most - 1:.0%}"
+    shown = f"{got:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    called = f"{name}, without the S3 server's CPU" if name == "scoreline_s3" else name
+    return f"| {called} / {other} | {model} | {most or ''} | {shown} | {verdict} |"
+
+
+def _explained(run: Mapping[str, Any]) -> float:
+    """Seconds that the S3 server took from the workers, which share the cores with it."""
+    return float(run.get("server_cpu", 0)) / work.PROCESSES
+
+
+def _stages(took: Mapping[str, Mapping[str, Runs]]) -> Iterator[str]:
+    """Where the time of parts goes, in milliseconds a part of the last run, and what all of them are of the job."""
+    yield "| ms a part, by stage | parts | " + " | ".join(STAGES) + " | all, of what 2 processes had |"
+    yield "|" + "---|" * (len(STAGES) + 3)
+    for name in ("scoreline", "scoreline_s3"):
+        for model, by_name in took.items():
+            if name not in by_name:
+                continue
+            run = by_name[name][-1]
+            stages, parts = run["stages"], run["stages"]["parts"]
+            each = " | ".join(f"{1e3 * stages[stage] / parts:.1f}" for stage in STAGES)
+            share = sum(stages[stage] for stage in STAGES) / (work.PROCESSES * run["work"])
+            yield f"| {name}, {model} | {parts} | {each} | {share:.0%} |"
+
+
+def _equality(apart: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    yield "Results against those of the script: ids and predictions are equal; largest difference of a probability:"
+    for model, by_name in apart.items():
+        yield f"- {model}: " + ", ".join(f"{name} {value:.2g}" for name, value in by_name.items())
+
+
+def main() -> None:
+    """Write the tables anew."""
+    told = json.loads((RESULTS / "throughput.json").read_text())
+    text = throughput(told)
+    (RESULTS / "throughput.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
