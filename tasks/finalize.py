@@ -11,7 +11,7 @@ from typing import Any
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from storage import keys
-from storage.errors import ObjectNotFound, ScorelineError, ScoringError, describe
+from storage.errors import ObjectNotFound, PreconditionFailed, ScorelineError, ScoringError, describe
 from storage.ledger.base import Progress
 from storage.models.manifest import digest
 from storage.objects.base import ObjectInfo, ObjectStore, create_once
@@ -22,7 +22,7 @@ from tasks.engine import Engine, step
 from tasks.part import check_receipt
 from tasks.plan import Part
 from tasks.reconcile import tend
-from tasks.records import read_outcome, read_run, read_success, seconds_since
+from tasks.records import read_outcome, read_run, read_success, reading, seconds_since
 from tasks.spec import Outcome, Run, State, budget_rows
 from tasks.stages import Stages
 from tasks.staging import write_answer
@@ -162,7 +162,7 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
             head |= {"partition_by": job.spec.partition_by}
             summary |= {"plan": plan.sha256, "files": len(files)}
         body = _manifest(head, written, files)
-        create_once(store, keys.results_manifest(folder), body)
+        body = _create_manifest(store, keys.results_manifest(folder), body)
         summary["manifest_sha256"] = digest(body)
         create_once(store, keys.success(folder), json.dumps(summary, sort_keys=True).encode())
         if stages.work and (rows + rejected >= _TELLING_ROWS or stages.work >= _TELLING_S):
@@ -242,6 +242,29 @@ def _entry(
         rows=rows, rejected=rejected, text=json.dumps(entry, sort_keys=True, ensure_ascii=False),
         seconds=info.metadata.get("seconds", ""), info=info,
     )  # fmt: skip
+
+
+def _create_manifest(store: ObjectStore, key: str, body: bytes) -> bytes:
+    """Write a manifest, or leave the one that is there; returns what is there.
+
+    Times are the one thing in which two of the same results may differ: a part that somebody deleted was scored again.
+
+    Raises
+    ------
+    PreconditionFailed
+        There is one of other results.
+    """
+    try:
+        create_once(store, key, body)
+    except PreconditionFailed:
+        there = store.get(key).data
+        with reading(store, key):
+            one, other = json.loads(there), json.loads(body)
+            same = one | {"seconds": None} == other | {"seconds": None}
+        if not same:
+            raise
+        return there
+    return body
 
 
 def _manifest(head: Mapping[str, Any], entries: list[str], files: Sequence[File] | None) -> bytes:

@@ -53,7 +53,7 @@ class Stages:
 
     def add(self, text: str) -> None:
         """Add what a part tells of itself; what is no such text counts for nothing: anybody can write an object."""
-        with contextlib.suppress(ValueError, TypeError, AttributeError):
+        with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
             told = json.loads(text)
             for stage in STAGES:
                 value = told.get(stage, 0)

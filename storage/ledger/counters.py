@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -118,7 +119,8 @@ class Counters:
     def pace(self, what: str) -> float | None:
         """Rows a second of the last job of `what`; None where it is not known."""
         with self._tried(), contextlib.suppress(ValueError, TypeError):
-            return float(self._client.hget(self._paces_key, what))
+            pace = float(self._client.hget(self._paces_key, what))
+            return pace if math.isfinite(pace) and pace > 0 else None
         return None
 
     def read(self) -> Totals:

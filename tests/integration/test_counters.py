@@ -179,6 +179,8 @@ def test_the_pace_of_a_model_is_that_of_its_last_job(counters: Counters, monkeyp
     counters.note_pace("churn default", 4321.0)
     assert counters.pace("churn default") == 4321.0
     assert counters.pace("fraud default") is None
+    counters.note_pace("odd default", float("nan"))
+    assert counters.pace("odd default") is None
     monkeypatch.setattr("storage.ledger.counters.MAX_PACES", 1)  # so that Redis does not grow with them
     counters.note_pace("fraud default", 1.0)
     assert counters.pace("churn default") is None

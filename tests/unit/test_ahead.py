@@ -73,7 +73,9 @@ def test_a_part_tells_queue_and_upload_of_the_one_before_of_the_same_job() -> No
     assert between.begin("a").seconds["upload"] == 0  # that one was not written
 
 
-@pytest.mark.parametrize("text", ["", "[]", "7", "{", '{"predict": "x"}', '{"predict": -1}', '{"predict": NaN}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "7", "{", '{"predict": "x"}', '{"predict": -1}', '{"predict": NaN}', 4_000 * "["]
+)
 def test_what_is_no_time_counts_for_nothing(text: str) -> None:
     stages = Stages()
     stages.add(text)

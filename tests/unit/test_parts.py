@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import keys
-from storage.errors import InvalidRequest, RecordCorrupt, ScoringError
+from storage.errors import InvalidRequest, PreconditionFailed, RecordCorrupt, ScoringError
 from storage.models.manifest import PinnedModel
 from storage.objects.base import exists
 from storage.objects.buckets import Buckets
@@ -28,6 +28,7 @@ from tasks import planner
 from tasks.arrange import arrange
 from tasks.dispatch import Documents
 from tasks.engine import Engine, _only
+from tasks.finalize import _create_manifest
 from tasks.plan import BATCH_ROWS, Part
 from tasks.records import read_success
 from tasks.score import MAX_MESSAGE
@@ -224,3 +225,13 @@ def test_parts_are_as_large_as_the_model_was_fast(engine: Engine) -> None:
     assert rows(planner.draft(engine, job())) == [9_000]
     assert rows(planner.draft(engine, job(), slow)) == 9 * [1_000]
     assert rows(planner.draft(engine, job(part_rows=4_500), slow)) == [4_500, 4_500]
+
+
+def test_a_manifest_that_differs_in_its_times_alone_is_the_same(engine: Engine) -> None:
+    store = engine.buckets.main
+    first, later = b'{"rows": 2, "seconds": {"predict": 1.0}}', b'{"rows": 2, "seconds": {"predict": 7.0}}'
+    assert _create_manifest(store, "m.json", first) == first
+    assert _create_manifest(store, "m.json", later) == first == store.get("m.json").data
+    with pytest.raises(PreconditionFailed):
+        _create_manifest(store, "m.json", later.replace(b"2", b"3"))
+    assert store.get("m.json").data == first
