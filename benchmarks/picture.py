@@ -34,7 +34,7 @@ def main() -> None:
     if memory.exists():
         by_rows = json.loads(memory.read_text())["MiB by rows"]
         axes[-1].plot([int(rows) / 1e6 for rows in by_rows], list(by_rows.values()), "o-", color=COLOURS["scoreline"])
-        axes[-1].set_ylim(0)
+        axes[-1].set_ylim(0, 1.2 * max(by_rows.values()))
         axes[-1].set_xlabel("million rows in the job")
         axes[-1].set_title("peak memory of a process, MiB")
     figure.suptitle(f"Two processes, {told['machine']}", fontsize=9)
