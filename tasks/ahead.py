@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Generator, Iterator
-from queue import Empty, Full, Queue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 _POLL_S = 0.2
@@ -14,51 +13,45 @@ _LEAVE_S = 0.5
 _END = object()
 
 
-def ahead[T](items: Iterator[T], depth: int = 1) -> Generator[T]:
-    """Yield the items in order, up to `depth` of them made in advance by a thread.
+def ahead[T](items: Iterator[T]) -> Generator[T]:
+    """Yield the items in order, each made by a thread while the one before is worked on, and no further ahead.
 
     What iterating raises is raised here, after the items before it. The thread alone touches `items`; where the
     generator is closed early, it ends with the item that it is at.
-
-    >>> list(ahead(iter("abc")))
-    ['a', 'b', 'c']
     """
-    made: Queue[tuple[Any, BaseException | None]] = Queue(depth)
+    made: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()  # whose locks no signal can leave held
+    room = threading.Semaphore(1)
     over = threading.Event()
-
-    def put(item: Any, error: BaseException | None = None) -> None:
-        while not over.is_set():
-            try:
-                made.put((item, error), timeout=_POLL_S)
-            except Full:
-                continue
-            return
 
     def make() -> None:
         try:
-            for item in items:
-                put(item)
-                if over.is_set():
-                    return
-            put(_END)
+            while room.acquire() and not over.is_set():
+                made.put((next(items, _END), None))
         except BaseException as error:  # noqa: BLE001  # whoever iterates has to hear of it
-            put(_END, error)
+            made.put((_END, error))
 
     thread = threading.Thread(target=make, name="ahead", daemon=True)
-    thread.start()
     try:
+        thread.start()
         while True:
             try:
                 item, error = made.get(timeout=_POLL_S)  # wakes up, so that signals are heard
             except Empty:
+                if not thread.is_alive() and made.empty():
+                    raise RuntimeError("the thread that reads ahead has died") from None
                 continue
             if error is not None:
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # else it holds what was read until the collector comes
             if item is _END:
                 return
+            room.release()
             yield item
+            del item
     finally:
         over.set()
-        with contextlib.suppress(Empty):
-            made.get_nowait()
-        thread.join(_LEAVE_S)
+        room.release()
+        if thread.ident is not None:
+            thread.join(_LEAVE_S)

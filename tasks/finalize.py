@@ -28,9 +28,9 @@ from tasks.stages import Stages
 from tasks.staging import write_answer
 
 _RECEIPT_THREADS = 16
-_TELLING_ROWS = 10_000
-_TELLING_S = 1.0
-"""From so many rows or seconds on, a job says how fast its model is."""
+_TELLING_ROWS = 1_000
+_TELLING_S = 0.05
+"""From so many rows and seconds a part on, a job says how fast its model is: of a few rows most is not their work."""
 
 
 def finalize(engine: Engine, job_id: str) -> None:
@@ -165,7 +165,7 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
         body = _create_manifest(store, keys.results_manifest(folder), body)
         summary["manifest_sha256"] = digest(body)
         create_once(store, keys.success(folder), json.dumps(summary, sort_keys=True).encode())
-        if stages.work and (rows + rejected >= _TELLING_ROWS or stages.work >= _TELLING_S):
+        if written and rows + rejected >= _TELLING_ROWS * plan.parts and stages.work >= _TELLING_S * plan.parts:
             engine.ledger.counters.note_pace(job.work, (rows + rejected) / stages.work)
     return Outcome(
         state=state, rows=rows, rejected=rejected, parts=plan.parts, parts_done=len(written),

@@ -16,6 +16,7 @@ PART_SECONDS = 20
 """Of work that a part aims at, where earlier jobs of the model say how long its rows take: a restart loses no more, and
 what a part costs besides is a thousandth."""
 LEAST_PART_ROWS = 1_024
+"""Unless these took more than ten times what a part aims at: a part has nine minutes."""
 MOST_PART_ROWS = 262_144
 """Results of a part are in memory until it is written, and memory must not grow with a job. Of three million rows
 a second this is 85 ms of work, and a part costs some 9 ms besides."""
@@ -122,7 +123,8 @@ def fitting_rows(rows: int, rows_per_s: float | None, processes: int) -> int:
     least, most = SHARES
     shares = min(most, max(least, rows / rows_per_s / processes / SHARE_SECONDS))
     aimed = max(_HEADROOM * rows / (processes * shares), LEAST_SECONDS * rows_per_s)
-    return max(LEAST_PART_ROWS, int(min(aimed, PART_SECONDS * rows_per_s, MOST_PART_ROWS)))
+    least_rows = min(LEAST_PART_ROWS, 10 * PART_SECONDS * rows_per_s)
+    return max(1, int(max(least_rows, min(aimed, PART_SECONDS * rows_per_s, MOST_PART_ROWS))))
 
 
 def cut(files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int = PART_BYTES) -> tuple[Part, ...]:

@@ -19,7 +19,7 @@ from tasks.dispatch import results
 from tasks.engine import Engine
 from tasks.plain import plain
 from tasks.plan import BATCH_ROWS, spread
-from tasks.planner import SAMPLE_ROWS, Draft, Pace, draft, first_rows
+from tasks.planner import SAMPLE_ROWS, Draft, draft, first_rows
 from tasks.rejection import reasons
 from tasks.score import score_batch
 from tasks.spec import Job
@@ -59,8 +59,8 @@ class Preflight:
     result_row_bytes: int
     """Of a row of the results, likewise."""
     part_bytes: int
-    """That the largest part takes in memory: a batch as it is read and as the model takes it, all results, and these
-    encoded."""
+    """That the largest part takes in memory: a batch as it is read and as the model takes it, the one after it, all
+    results, and these encoded."""
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def preflight(buckets: Buckets, ledger: RedisLedger, models: ModelStorageManager
     Parameters
     ----------
     ledger : RedisLedger
-        Is asked how fast the model was in earlier jobs; where it cannot be reached, that is not known.
+        Is not asked: parts are as for a model of which nothing is known.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def preflight(buckets: Buckets, ledger: RedisLedger, models: ModelStorageManager
     """
     engine = Engine(buckets=buckets, ledger=ledger, send=_refuse, models=_Models(models=models))
     try:
-        made = draft(engine, job, Pace.of(ledger, job))
+        made = draft(engine, job)
     except ScorelineError:
         raise
     except Exception as error:  # an estimator may raise anything
@@ -111,7 +111,7 @@ def preflight(buckets: Buckets, ledger: RedisLedger, models: ModelStorageManager
         model=job.model.ref, inputs=job.spec.inputs, output=store.uri(folder),
         objects=len(made.surveyed), object_bytes=sum(item.file.size for item in made.surveyed),
         rows=sum(part.rows for part in made.parts), parts=len(made.parts),
-        largest_part_rows=largest, part_bytes=2 * min(largest, BATCH_ROWS) * read + 2 * largest * result,
+        largest_part_rows=largest, part_bytes=3 * min(largest, BATCH_ROWS) * read + 2 * largest * result,
         features=made.columns.features, kept=made.columns.keep,
         unused=tuple(name for name in names if name not in used),
         schema={field.name: str(field.type) for field in table.schema},

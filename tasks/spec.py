@@ -202,8 +202,8 @@ class Job:
 
     @property
     def work(self) -> str:
-        """What decides how long a row takes: model and method."""
-        return f"{self.model.name} {self.spec.method or 'default'}"
+        """What decides how long a row takes: version of the model, and method."""
+        return f"{self.model.ref} {self.spec.method or 'default'}"
 
     def to_json(self) -> bytes:
         """Encode; the same job gives the same bytes."""

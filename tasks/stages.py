@@ -62,8 +62,9 @@ class Stages:
 
     @property
     def work(self) -> float:
-        """Seconds of all stages but waiting."""
-        return sum(self.seconds[stage] for stage in STAGES if stage != "queue")
+        """Seconds that the parts took: those beside which others ran count once, and waiting does not."""
+        at = self.seconds
+        return max(at["decode"], at["align"] + at["predict"]) + at["encode"] + at["upload"]
 
     def to_text(self) -> str:
         """Return the form that `add` takes."""

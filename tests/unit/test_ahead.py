@@ -28,7 +28,7 @@ def test_all_come_in_order_and_the_next_is_made_meanwhile() -> None:
     assert next(found) == 0
     assert second.wait(5)  # though nobody has asked for it
     time.sleep(0.05)
-    assert len(made) <= 3  # one is held by the reader, one waits, one is being put
+    assert made == [0, 1]  # and no more of them: each takes memory
     assert list(found) == list(range(1, 100))
 
 
@@ -53,14 +53,13 @@ def test_whoever_leaves_early_leaves_no_thread_and_waits_for_none() -> None:
 
     found = ahead(items())
     assert next(found) == 1
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "ahead"]
     began = time.monotonic()
     found.close()
     assert time.monotonic() - began < 5  # the store that it waits for does not answer
     stuck.set()
-    for thread in threading.enumerate():
-        if thread.name == "ahead":
-            thread.join(5)
-            assert not thread.is_alive()
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_a_part_tells_queue_and_upload_of_the_one_before_of_the_same_job() -> None:
@@ -69,7 +68,10 @@ def test_a_part_tells_queue_and_upload_of_the_one_before_of_the_same_job() -> No
     between.end("a", 1.5)
     assert between.begin("b").seconds["upload"] == 0
     between.end("a", 1.5)
-    assert between.begin("a").seconds["upload"] == 1.5
+    time.sleep(0.02)
+    after = between.begin("a").seconds
+    assert after["upload"] == 1.5
+    assert after["queue"] >= 0.02
     assert between.begin("a").seconds["upload"] == 0  # that one was not written
 
 
@@ -90,7 +92,13 @@ def test_times_add_up() -> None:
     both.add(one.to_text())
     both.add(one.to_text())
     assert both.seconds["predict"] == pytest.approx(2 * one.seconds["predict"], abs=1e-5)
-    assert both.work == pytest.approx(sum(both.seconds.values()))
+
+
+def test_work_is_what_no_other_stage_ran_beside() -> None:
+    stages = Stages(dict(zip(STAGES, (100.0, 3.0, 1.0, 4.0, 0.5, 0.25), strict=True)))
+    assert stages.work == 5.75
+    stages.seconds["decode"] = 7.0
+    assert stages.work == 7.75
 
 
 @pytest.mark.parametrize(
@@ -98,7 +106,9 @@ def test_times_add_up() -> None:
     [
         (10**8, None, 4, 131_072),  # nothing is known
         (10**8, 1_000.0, 4, 20_000),
-        (10**8, 0.5, 4, 1_024),
+        (10**8, 50.0, 4, 1_024),
+        (10**8, 0.5, 4, 100),  # more would not end in time
+        (10**8, 1e-9, 4, 1),
         (10**8, 5e5, 4, 262_144),
         (10**6, 5e5, 4, 78_125),  # else some processes would have nothing to do
         (8 * 10**6, 5e5, 4, 262_144),
