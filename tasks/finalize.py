@@ -63,8 +63,6 @@ class _Entry:
     rejected: int = 0
     text: str = ""
     failure: str = ""
-    seconds: str = ""
-    """By stage, as `tasks.stages` writes them."""
     info: ObjectInfo | None = None
 
 
@@ -130,9 +128,10 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
                 failures[str(number)] = entry.failure
             else:
                 written.append(entry.text)
-                stages.add(entry.seconds)
-                if entry.info is not None and job.spec.arranged:
-                    infos.append(entry.info)
+                if entry.info is not None:
+                    stages.add(entry.info.metadata.get("seconds", ""))
+                    if job.spec.arranged:
+                        infos.append(entry.info)
                 rows += entry.rows
                 rejected += entry.rejected
     state: State = "partial" if rejected else "succeeded"
@@ -155,14 +154,13 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
             return None
         head = {"job_id": job.spec.job_id, "model": job.model.ref, "manifest_sha256": job.model.manifest_sha256,
                 "rows": rows, "rejected": rejected, "warnings": list(plan.warnings),
-                "seconds": stages.rounded()}  # fmt: skip
+                "seconds": stages.rounded(3)}  # fmt: skip
         summary = {"job_id": job.spec.job_id, "model": job.model.ref, "rows": rows, "rejected": rejected,
                    "parts": len(written)}  # fmt: skip
         if files is not None:
             head |= {"partition_by": job.spec.partition_by}
             summary |= {"plan": plan.sha256, "files": len(files)}
-        body = _manifest(head, written, files)
-        body = _create_manifest(store, keys.results_manifest(folder), body)
+        body = _create_manifest(store, keys.results_manifest(folder), _manifest(head, written, files))
         summary["manifest_sha256"] = digest(body)
         create_once(store, keys.success(folder), json.dumps(summary, sort_keys=True).encode())
         if written and rows + rejected >= _TELLING_ROWS * plan.parts and stages.work >= _TELLING_S * plan.parts:
@@ -238,10 +236,7 @@ def _entry(
                              "sha256": info.metadata["sha256"], "source": source}  # fmt: skip
     if rejected:
         entry |= {"rejected_key": rejected_key, "rejected_sha256": aside["sha256"]}
-    return _Entry(
-        rows=rows, rejected=rejected, text=json.dumps(entry, sort_keys=True, ensure_ascii=False),
-        seconds=info.metadata.get("seconds", ""), info=info,
-    )  # fmt: skip
+    return _Entry(rows=rows, rejected=rejected, text=json.dumps(entry, sort_keys=True, ensure_ascii=False), info=info)
 
 
 def _create_manifest(store: ObjectStore, key: str, body: bytes) -> bytes:

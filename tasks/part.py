@@ -6,12 +6,13 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 import pyarrow as pa
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from storage import keys
+from storage.ahead import ahead
 from storage.errors import (
     InputError,
     LedgerUnavailable,
@@ -29,7 +30,6 @@ from storage.objects.base import ObjectStore, exists
 from storage.tables import parquet
 from storage.tables.base import Rows
 from storage.tables.schemas import from_text
-from tasks.ahead import ahead
 from tasks.dispatch import Documents, parts, results, send_step
 from tasks.ending import fail_job
 from tasks.engine import Engine, kept
@@ -250,7 +250,7 @@ def _score(
     rejected: list[pa.Table] = []
     most, count = max(budget, REJECTED_SHOWN), 0
 
-    def read() -> Iterator[tuple[str, Rows]]:
+    def read() -> Generator[tuple[str, Rows]]:
         for piece in planned.slices:
             uri = engine.buckets[piece.bucket].uri(piece.key)
             for rows in engine.read_slice(piece, columns, job.spec.read, BATCH_ROWS):

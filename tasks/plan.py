@@ -10,11 +10,11 @@ from storage.tables.base import Span
 BATCH_ROWS = 65_536
 """Rows scored at once: the fastest size measured for forests, and 10 MiB at 20 float64 columns."""
 PART_ROWS = 131_072
-"""For a model of which nothing is known yet. Two batches of the size that forests are fastest with: a lost part costs a
-second, and overhead stays below 5%."""
+"""For a version of which nothing is known yet. Two batches of the size that forests are fastest with: a lost part costs
+a second, and overhead stays below 5%."""
 PART_SECONDS = 20
-"""Of work that a part aims at, where earlier jobs of the model say how long its rows take: a restart loses no more, and
-what a part costs besides is a thousandth."""
+"""Of work that a part aims at, where an earlier job of the model version says how long its rows take: a restart loses
+no more, and what a part costs besides is a thousandth."""
 LEAST_PART_ROWS = 1_024
 """Unless these took more than ten times what a part aims at: a part has nine minutes."""
 MOST_PART_ROWS = 262_144
@@ -112,7 +112,7 @@ def spread[T](items: Sequence[T], most: int) -> Iterator[T]:
 
 
 def fitting_rows(rows: int, rows_per_s: float | None, processes: int) -> int:
-    """Rows that parts aim at, by what one process scored in a second in an earlier job of the model.
+    """Rows that parts aim at, by what one process scored in a second in an earlier job of the model version.
 
     >>> fitting_rows(10**8, None, 4), fitting_rows(10**8, 1000.0, 4), fitting_rows(10**8, 5e5, 4)
     (131072, 20000, 262144)

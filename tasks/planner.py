@@ -114,7 +114,7 @@ class Pace:
     """How fast a job's parts will be scored, as far as that is known."""
 
     rows_per_s: float | None = None
-    """Of one process, in the last job of the model."""
+    """Of one process, in the last job of the same version and method."""
     processes: int = 0
 
     @classmethod

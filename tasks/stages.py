@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 STAGES = ("queue", "decode", "align", "predict", "encode", "upload")
@@ -41,7 +41,7 @@ class Stages:
         finally:
             self.seconds[stage] += time.perf_counter() - begun
 
-    def each[T](self, stage: str, items: Iterator[T]) -> Iterator[T]:
+    def each[T](self, stage: str, items: Iterator[T]) -> Generator[T]:
         """Yield the items, and add what it takes to make them."""
         while True:
             with self(stage):
@@ -68,11 +68,11 @@ class Stages:
 
     def to_text(self) -> str:
         """Return the form that `add` takes."""
-        return json.dumps({stage: round(self.seconds[stage], 6) for stage in STAGES})
+        return json.dumps(self.rounded(6))
 
-    def rounded(self) -> dict[str, float]:
+    def rounded(self, digits: int) -> dict[str, float]:
         """Return seconds by stage, in the order of `STAGES`."""
-        return {stage: round(self.seconds[stage], 3) for stage in STAGES}
+        return {stage: round(self.seconds[stage], digits) for stage in STAGES}
 
 
 @dataclass

@@ -23,7 +23,7 @@ MAX_MODELS = 100
 """Models told apart; loads of any further ones are added up as `OTHER_MODELS`."""
 OTHER_MODELS = "_other"
 MAX_PACES = 1_000
-"""Models, each with a method, whose pace is remembered; when there are more, all are learned anew."""
+"""Versions of models, each with a method, whose pace is remembered; when there are more, all are learned anew."""
 ENDS = ("succeeded", "partial", "failed", "cancelled")
 
 _SLOTS = (

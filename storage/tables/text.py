@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from storage.ahead import ahead
 from storage.errors import UnreadableInput
 from storage.tables.base import MAX_RECORD_CHARS, Pinned, Span, Survey
 from storage.tables.boundaries import Boundaries, Records
@@ -59,17 +60,18 @@ def blocks(
         `MAX_RECORD_BYTES`.
     """
     data, place, row = b"", start, first_row
-    for piece, last in _pieces(source, compression, start, stop, block_bytes):
-        data = data + piece if data else piece
-        found = boundaries.find(data, last=last)
-        if found.rest:
-            yield Block(data=data[: found.rest], records=found, start=place, first_row=row)
-            place, row, data = place + found.rest, row + len(found), data[found.rest :]
-        if len(data) > MAX_RECORD_BYTES:
-            raise UnreadableInput(
-                f"{source.uri}: row {row}, which begins at byte {place:,}, is longer than "
-                f"{MAX_RECORD_BYTES >> 20} MiB: is a quotation mark not closed?"
-            )
+    with contextlib.closing(_pieces(source, compression, start, stop, block_bytes)) as pieces:
+        for piece, last in pieces:
+            data = data + piece if data else piece
+            found = boundaries.find(data, last=last)
+            if found.rest:
+                yield Block(data=data[: found.rest], records=found, start=place, first_row=row)
+                place, row, data = place + found.rest, row + len(found), data[found.rest :]
+            if len(data) > MAX_RECORD_BYTES:
+                raise UnreadableInput(
+                    f"{source.uri}: row {row}, which begins at byte {place:,}, is longer than "
+                    f"{MAX_RECORD_BYTES >> 20} MiB: is a quotation mark not closed?"
+                )
     if data:
         raise UnreadableInput(
             f"{source.uri}: row {row}, which begins at byte {place:,}, has a quotation mark that is not closed"
@@ -137,25 +139,22 @@ def head(source: Pinned, compression: str | None, size: int) -> bytes:
 
 def _pieces(
     source: Pinned, compression: str | None, start: int, stop: int | None, size: int
-) -> Iterator[tuple[bytes, bool]]:
+) -> Generator[tuple[bytes, bool]]:
     """Yield bytes, and whether they are the last; the next ones are fetched meanwhile."""
     file = _open(source, compression)
-    left = None if stop is None else stop - start
-    pool = ThreadPoolExecutor(1, thread_name_prefix="text")
-    try:
-        pool.submit(_skip, file, start).result()
-        ahead = pool.submit(_read, file, size if left is None else min(size, left))
-        while True:
-            piece = ahead.result()
+
+    def read() -> Generator[tuple[bytes, bool]]:
+        left = None if stop is None else stop - start
+        _skip(file, start)
+        last = False
+        while not last:
+            piece = _read(file, size if left is None else min(size, left))
             if left is not None:
                 left -= len(piece)
-            if not piece or left == 0:
-                yield piece, True
-                return
-            ahead = pool.submit(_read, file, size if left is None else min(size, left))
-            yield piece, False
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+            last = not piece or left == 0
+            yield piece, last
+
+    return ahead(read())
 
 
 def _open(source: Pinned, compression: str | None) -> RangedFile | Decompressed:

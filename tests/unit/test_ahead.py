@@ -1,23 +1,26 @@
-"""Items made in advance, and what the time of parts is told as."""
+"""Items made in advance."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from pathlib import Path
 
 import pytest
 
-from tasks.ahead import ahead
-from tasks.plan import fitting_rows
-from tasks.stages import STAGES, Between, Stages
+from storage.ahead import ahead
+from storage.objects.directory import DirectoryStore
+from storage.tables.base import Pinned
+from storage.tables.boundaries import Boundaries
+from storage.tables.text import blocks
 
 
 def test_all_come_in_order_and_the_next_is_made_meanwhile() -> None:
     made: list[int] = []
     second = threading.Event()
 
-    def items() -> Iterator[int]:
+    def items() -> Generator[int]:
         for number in range(100):
             made.append(number)
             if number == 1:
@@ -33,7 +36,7 @@ def test_all_come_in_order_and_the_next_is_made_meanwhile() -> None:
 
 
 def test_an_error_comes_after_the_items_before_it() -> None:
-    def items() -> Iterator[int]:
+    def items() -> Generator[int]:
         yield 1
         raise ValueError("torn")
 
@@ -46,7 +49,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
 def test_whoever_leaves_early_leaves_no_thread_and_waits_for_none() -> None:
     stuck = threading.Event()
 
-    def items() -> Iterator[int]:
+    def items() -> Generator[int]:
         yield 1
         stuck.wait(30)
         yield 2
@@ -62,59 +65,33 @@ def test_whoever_leaves_early_leaves_no_thread_and_waits_for_none() -> None:
     assert not thread.is_alive()
 
 
-def test_a_part_tells_queue_and_upload_of_the_one_before_of_the_same_job() -> None:
-    between = Between()
-    assert between.begin("a").seconds == dict.fromkeys(STAGES, 0.0)
-    between.end("a", 1.5)
-    assert between.begin("b").seconds["upload"] == 0
-    between.end("a", 1.5)
-    time.sleep(0.02)
-    after = between.begin("a").seconds
-    assert after["upload"] == 1.5
-    assert after["queue"] >= 0.02
-    assert between.begin("a").seconds["upload"] == 0  # that one was not written
+def letters() -> Generator[str]:
+    yield from "abc"
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "7", "{", '{"predict": "x"}', '{"predict": -1}', '{"predict": NaN}', 4_000 * "["]
-)
-def test_what_is_no_time_counts_for_nothing(text: str) -> None:
-    stages = Stages()
-    stages.add(text)
-    assert stages.seconds == dict.fromkeys(STAGES, 0.0)
+def text_of_lines(tmp_path: Path) -> Generator[object]:
+    store = DirectoryStore(tmp_path, "data")
+    info = store.put("a.jsonl", b"id,x\n" * 100)
+    return blocks(Pinned.of(store, info), None, Boundaries(), 0, None, first_row=0, block_bytes=50)
 
 
-def test_times_add_up() -> None:
-    one, both = Stages(), Stages()
-    with one("predict"):
-        time.sleep(0.01)
-    assert list(one.each("decode", iter("ab"))) == ["a", "b"]
-    both.add(one.to_text())
-    both.add(one.to_text())
-    assert both.seconds["predict"] == pytest.approx(2 * one.seconds["predict"], abs=1e-5)
+@pytest.mark.parametrize("make", [lambda _: ahead(letters()), text_of_lines])
+def test_the_collector_may_come_while_a_thread_starts(
+    make: Callable[[Path], Generator[object]], tmp_path: Path
+) -> None:
+    # Given what is left in the middle, and a thread that is in the lock of all threads that are no daemons
+    found = make(tmp_path)
+    next(found)
+    lock = threading._shutdown_locks_lock  # type: ignore[attr-defined]
 
+    def close() -> None:
+        with lock:
+            found.close()
 
-def test_work_is_what_no_other_stage_ran_beside() -> None:
-    stages = Stages(dict(zip(STAGES, (100.0, 3.0, 1.0, 4.0, 0.5, 0.25), strict=True)))
-    assert stages.work == 5.75
-    stages.seconds["decode"] = 7.0
-    assert stages.work == 7.75
-
-
-@pytest.mark.parametrize(
-    ("rows", "rows_per_s", "processes", "expected"),
-    [
-        (10**8, None, 4, 131_072),  # nothing is known
-        (10**8, 1_000.0, 4, 20_000),
-        (10**8, 50.0, 4, 1_024),
-        (10**8, 0.5, 4, 100),  # more would not end in time
-        (10**8, 1e-9, 4, 1),
-        (10**8, 5e5, 4, 262_144),
-        (10**6, 5e5, 4, 78_125),  # else some processes would have nothing to do
-        (8 * 10**6, 5e5, 4, 262_144),
-        (10**4, 5e5, 4, 50_000),  # nor are there parts of nothing but overhead
-        (10**8, 5e5, 0, 262_144),
-    ],
-)
-def test_parts_aim_at_twenty_seconds(rows: int, rows_per_s: float | None, processes: int, expected: int) -> None:
-    assert fitting_rows(rows, rows_per_s, processes) == expected
+    thread = threading.Thread(target=close, daemon=True)
+    thread.start()
+    thread.join(10)
+    # Then that thread goes on
+    if stuck := thread.is_alive():
+        lock.release()  # for the tests that follow
+    assert not stuck

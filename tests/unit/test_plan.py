@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from storage.tables.base import Span
-from tasks.plan import PART_SLICES, InputFile, cut
+from tasks.plan import PART_SLICES, InputFile, cut, fitting_rows
 
 
 def file(key: str, *rows: int) -> InputFile:
@@ -61,3 +63,22 @@ def test_every_row_is_in_exactly_one_part_whatever_the_files() -> None:
             for row in range(piece.first_row, piece.first_row + piece.rows)
         ]
         assert rows == [(item.key, row) for item in files for row in range(sum(span.rows for span in item.spans))]
+
+
+@pytest.mark.parametrize(
+    ("rows", "rows_per_s", "processes", "expected"),
+    [
+        (10**8, None, 4, 131_072),  # nothing is known
+        (10**8, 1_000.0, 4, 20_000),
+        (10**8, 50.0, 4, 1_024),
+        (10**8, 0.5, 4, 100),  # more would not end in time
+        (10**8, 1e-9, 4, 1),
+        (10**8, 5e5, 4, 262_144),
+        (10**6, 5e5, 4, 78_125),  # else some processes would have nothing to do
+        (8 * 10**6, 5e5, 4, 262_144),
+        (10**4, 5e5, 4, 50_000),  # nor are there parts of nothing but overhead
+        (10**8, 5e5, 0, 262_144),
+    ],
+)
+def test_parts_aim_at_twenty_seconds(rows: int, rows_per_s: float | None, processes: int, expected: int) -> None:
+    assert fitting_rows(rows, rows_per_s, processes) == expected

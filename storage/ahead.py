@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -13,26 +14,31 @@ _LEAVE_S = 0.5
 _END = object()
 
 
-def ahead[T](items: Iterator[T]) -> Generator[T]:
+def ahead[T](items: Generator[T]) -> Generator[T]:
     """Yield the items in order, each made by a thread while the one before is worked on, and no further ahead.
 
-    What iterating raises is raised here, after the items before it. The thread alone touches `items`; where the
-    generator is closed early, it ends with the item that it is at.
+    What iterating raises is raised here, after the items before it. The thread alone touches `items`, and closes it;
+    where this generator is closed early, that is after the item that it is at.
+
+    A signal's exception may come at any moment, and so may the collector, in whatever thread, for a generator that
+    somebody left in the middle: no lock is taken that either can find held. So the thread is a daemon (`threading` has
+    a lock for all others) and no pool, and what it shares are queues written in C.
     """
-    made: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()  # whose locks no signal can leave held
-    room = threading.Semaphore(1)
-    over = threading.Event()
+    made: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+    wanted: SimpleQueue[bool] = SimpleQueue()
 
     def make() -> None:
         try:
-            while room.acquire() and not over.is_set():
-                made.put((next(items, _END), None))
+            with contextlib.closing(items):
+                while wanted.get():
+                    made.put((next(items, _END), None))
         except BaseException as error:  # noqa: BLE001  # whoever iterates has to hear of it
             made.put((_END, error))
 
     thread = threading.Thread(target=make, name="ahead", daemon=True)
     try:
         thread.start()
+        wanted.put(True)
         while True:
             try:
                 item, error = made.get(timeout=_POLL_S)  # wakes up, so that signals are heard
@@ -47,11 +53,10 @@ def ahead[T](items: Iterator[T]) -> Generator[T]:
                     del error  # else it holds what was read until the collector comes
             if item is _END:
                 return
-            room.release()
+            wanted.put(True)
             yield item
             del item
     finally:
-        over.set()
-        room.release()
-        if thread.ident is not None:
+        wanted.put(False)
+        if thread.ident not in (None, threading.get_ident()):
             thread.join(_LEAVE_S)
