@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from benchmarks import work
 from benchmarks.measure import told
@@ -24,7 +23,7 @@ ROWS, RUNS, LIMIT_MS = 1_000, 15, 150.0
 def main() -> None:
     """Measure and print."""
     random = np.random.default_rng(3)
-    table = pa.table({"id": np.arange(ROWS)} | {name: random.normal(size=ROWS) for name in work.COLUMNS})
+    table = work.numbers(random, ROWS)
     took = []
     with Stand(Path(".scoreline")) as stand:
         stand.publish("logistic", work.logistic(random))

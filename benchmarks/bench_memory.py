@@ -19,7 +19,6 @@ from benchmarks.measure import RESULTS, private_bytes, told
 from benchmarks.stand import Stand
 
 ROWS, LIMIT = 2_000_000, 1.05
-DATA = Path(".cache/bench")
 
 
 def peak(folder: Path, times: int) -> float:
@@ -60,8 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, nargs="+", default=[1, 5, 20], help="times 2 million rows, the first is 1")
     asked = parser.parse_args()
-    folder = DATA / f"data-{ROWS}"
-    work.prepare(folder, ROWS)
+    folder = work.prepared(ROWS)
     took = {times * ROWS: peak(folder, times) for times in asked.times}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "memory-by-rows.json").write_text(json.dumps({"MiB by rows": took}, indent=1) + "\n")

@@ -9,35 +9,25 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from benchmarks import work
 from benchmarks.measure import told
 from benchmarks.stand import Stand
 
 ROWS, RUNS, LIMIT = 2_000_000, 3, 1.9
-DATA = Path(".cache/bench")
 
 
 def main() -> None:
     """Measure and print."""
-    folder = DATA / f"data-{ROWS}"
-    work.prepare(folder, ROWS)
+    folder = work.prepared(ROWS)
     features = work.columns("forest")[1:]
     took: dict[int, list[float]] = {1: [], 2: []}
     with contextlib.ExitStack() as stack:
         stands = {count: stack.enter_context(Stand(Path(".scoreline"), processes=count)) for count in took}
         for stand in stands.values():
-            stand.publish("forest", work.load(folder, "forest"))
-            first = work.inputs(folder, "forest")[0]
-            stand.warm("forest", pq.read_table(first), features)
-            stand.store.put(f"before/{first.name}", first.read_bytes())
-            stand.score("forest", "before/", features=features)  # so that its pace is known
-            for file in work.inputs(folder, "forest"):
-                stand.store.put(f"in/{file.name}", file.read_bytes())
+            stand.get_ready(folder, "forest")
         for _ in range(RUNS):
             for count, stand in stands.items():
-                took[count].append(stand.score("forest", "in/", features=features).seconds or 0.0)
+                took[count].append(stand.score("forest", "in/forest/", features=features).seconds or 0.0)
     told("scaling", "times the rate of one process", [a / b for a, b in zip(took[1], took[2], strict=True)], -LIMIT)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from benchmarks import work
 from benchmarks.measure import told
@@ -19,9 +18,8 @@ PARTS, ROWS, RUNS, PROCESSES, LIMIT_MS = 1_000, 1_000, 3, 2, 15.0
 
 def main() -> None:
     """Measure and print."""
-    rows = PARTS * ROWS
     random = np.random.default_rng(3)
-    table = pa.table({"id": np.arange(rows)} | {name: random.normal(size=rows) for name in work.COLUMNS})
+    table = work.numbers(random, PARTS * ROWS)
     with Stand(Path(".scoreline"), processes=PROCESSES) as stand:
         stand.publish("logistic", work.logistic(random))
         stand.warm("logistic", table, work.COLUMNS)

@@ -26,8 +26,7 @@ from benchmarks.machine import described
 from benchmarks.measure import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT / ".cache" / "bench"
-PEERS = DATA / "venv" / "bin" / "python"
+PEERS = work.DATA / "venv" / "bin" / "python"
 OURS = ("limit", "scoreline", "scoreline_s3", "script", "futures")
 THEIRS = ("daskdistributed", "raydata", "spark")
 TOLERANCE = 1e-12
@@ -38,7 +37,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 def turn(name: str, folder: Path, models: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Run a contender once; yields what it tells of each model, with ``whole``: start, warming up and work."""
     python = str(PEERS) if name in THEIRS else sys.executable
-    environ = os.environ | dict.fromkeys(THREADS, "1") | {"PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(DATA / "ray")}
+    environ = os.environ | dict.fromkeys(THREADS, "1") | {"PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(work.DATA / "ray")}
     for model in models:  # a process of its own for each, so that none profits from what another left
         begun = time.perf_counter()
         done = subprocess.run(
@@ -83,8 +82,7 @@ def main() -> None:
     if "spark" in asked.contenders and shutil.which("java") is None:
         print("spark is left out: there is no Java", file=sys.stderr)
         asked.contenders.remove("spark")
-    folder = DATA / f"data-{asked.rows}"
-    work.prepare(folder, asked.rows)
+    folder = work.prepared(asked.rows)
     took: dict[str, dict[str, list[dict[str, Any]]]] = {model: {} for model in asked.models}
     for number in range(asked.rounds):
         for name in list(asked.contenders):

@@ -12,6 +12,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks import work
 from storage.models.manager import ModelStorageManager
 from tasks.client import Client
 from tasks.spec import Status
@@ -79,6 +80,19 @@ class Stand:
             self.put(f"warm/{name}/{number}.parquet", table.slice(0, WARM_ROWS))
         for _ in range(2):
             self.score(name, f"warm/{name}/", part_rows=WARM_ROWS, features=features)
+
+    def get_ready(self, folder: Path, name: str) -> None:
+        """Publish a model of `benchmarks.work`, be warm, score a file with it, and put its files below ``in/NAME/``.
+
+        The model was used before, then: its pace is known.
+        """
+        first, features = work.inputs(folder, name)[0], work.columns(name)[1:]
+        self.publish(name, work.load(folder, name))
+        self.warm(name, pq.read_table(first), features)
+        self.store.put(f"before/{name}/{first.name}", first.read_bytes())
+        self.score(name, f"before/{name}/", features=features)
+        for file in work.inputs(folder, name):
+            self.store.put(f"in/{name}/{file.name}", file.read_bytes())
 
     def server_cpu(self) -> float:
         """Seconds of CPU that the S3 server took so far."""

@@ -1,11 +1,10 @@
 """The same work for every contender: two million rows of twenty columns in eight Parquet files, and four models.
 
-python -m benchmarks.work FOLDER [--rows N]     makes it, with a seed, where it is not there
+`prepared` makes it, with a seed, where it is not there.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+DATA = Path(__file__).resolve().parents[1] / ".cache" / "bench"
 ROWS = 2_000_000
 FILES = 8
 PROCESSES = 2
@@ -35,11 +35,12 @@ RESULT = pd.DataFrame(
 _WORDS = ("good", "bad", "slow", "fast", "late", "early", "broken", "fine", "cheap", "dear", "loud", "quiet")
 
 
-def prepare(folder: Path, rows: int = ROWS) -> None:
-    """Write data and models below a folder, unless they are there."""
+def prepared(rows: int = ROWS) -> Path:
+    """Return the folder of data and models; they are written unless they are there."""
+    folder = DATA / f"data-{rows}"
     done = folder / f"rows-{rows}"
     if done.exists():
-        return
+        return folder
     random = np.random.default_rng(7)
     for name, tables in (("numbers", _numbers(random, rows)), ("text", _texts(random, rows // 4))):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -50,9 +51,8 @@ def prepare(folder: Path, rows: int = ROWS) -> None:
     (folder / "models").mkdir(exist_ok=True)
     for name, model in _fitted(random):
         joblib.dump(model, folder / "models" / f"{name}.joblib")
-    for old in folder.glob("rows-*"):
-        old.unlink()
     done.touch()
+    return folder
 
 
 def inputs(folder: Path, model: str) -> list[Path]:
@@ -80,12 +80,27 @@ def score(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def warm_up(folder: Path, name: str, model: Any) -> None:
+    """Score a few rows."""
+    score(model, pd.read_parquet(inputs(folder, name)[0], columns=columns(name))[:1_000])
+
+
+def score_file(name: str, model: Any, file: Path, out: Path) -> None:
+    """Score a file into one of the same name in the folder `out`."""
+    score(model, pd.read_parquet(file, columns=columns(name))).to_parquet(out / file.name, compression="zstd")
+
+
+def numbers(random: Any, rows: int, first: int = 0) -> pa.Table:
+    """Make rows of noise, with ids from `first` on."""
+    values = random.normal(size=(rows, len(COLUMNS)))
+    ids = np.arange(first, first + rows)
+    return pa.table({"id": ids} | {name: values[:, place] for place, name in enumerate(COLUMNS)})
+
+
 def _numbers(random: Any, rows: int) -> Iterator[pa.Table]:
     for number in range(FILES):
         count = rows // FILES
-        values = random.normal(size=(count, len(COLUMNS)))
-        ids = np.arange(number * count, (number + 1) * count)
-        yield pa.table({"id": ids} | {name: values[:, place] for place, name in enumerate(COLUMNS)})
+        yield numbers(random, count, number * count)
 
 
 def _texts(random: Any, rows: int) -> Iterator[pa.Table]:
@@ -111,16 +126,3 @@ def _fitted(random: Any) -> Iterator[tuple[str, Any]]:
     texts = next(_texts(random, 160_000))["text"].to_pylist()[:20_000]
     kinds = np.array([text.count("good") > text.count("bad") for text in texts]).astype(int)
     yield "text", make_pipeline(TfidfVectorizer(), SGDClassifier(loss="log_loss", random_state=0)).fit(texts, kinds)
-
-
-def main() -> None:
-    """Make the work."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--rows", type=int, default=ROWS)
-    asked = parser.parse_args()
-    prepare(asked.folder, asked.rows)
-
-
-if __name__ == "__main__":
-    main()

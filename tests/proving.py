@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from storage.models import proof, publisher
-from storage.models.manifest import Outputs
 
 _proved: dict[str, int] = {}
 
@@ -19,14 +18,8 @@ def _prove_here(what: str, loose: Sequence[proof.LooseArtifact], *, allow_versio
         time.sleep(0.02)
     _proved[what] = int(time.time())
     blobs = [(item.role, item.name, item.data) for item in loose]
-    answer = proof._describe(*proof._load(blobs, what, allow_version_skew))
-    names = answer["feature_names"]
-    changed = {
-        "feature_names": None if names is None else tuple(names),
-        "outputs": {name: Outputs.from_raw(item) for name, item in answer["outputs"].items()},
-        "memory_bytes": sum(len(item.data) for item in loose),
-    }
-    return proof.Proof(**answer | changed)
+    found = proof._describe(*proof._load(blobs, what, allow_version_skew))
+    return proof._proof(found | {"memory_bytes": sum(len(item.data) for item in loose)})
 
 
 @contextlib.contextmanager

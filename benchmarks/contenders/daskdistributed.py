@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.contenders.protocol import Warm, Work, run
-from benchmarks.work import PROCESSES, RESULT, columns, inputs, load, score
+from benchmarks.work import PROCESSES, RESULT, columns, load, score, warm_up
 
 
 @functools.cache
@@ -23,8 +23,8 @@ def _part(frame: pd.DataFrame, folder: str, name: str) -> pd.DataFrame:
     return score(_model(folder, name), frame)
 
 
-def _warm(folder: str, name: str, file: str) -> None:
-    score(_model(folder, name), pd.read_parquet(file, columns=columns(name))[:1_000])
+def _warm(folder: str, name: str) -> None:
+    warm_up(Path(folder), name, _model(folder, name))
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def start(folder: Path) -> Iterator[Warm]:
     ):  # fmt: skip
 
         def warm(name: str) -> Work:
-            client.run(_warm, str(folder), name, str(inputs(folder, name)[0]))
+            client.run(_warm, str(folder), name)
 
             def work(files: list[Path], out: Path) -> None:
                 frame = dd.read_parquet([str(file) for file in files], columns=columns(name), split_row_groups=False)

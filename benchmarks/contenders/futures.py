@@ -10,10 +10,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from benchmarks.contenders.protocol import Warm, Work, run
-from benchmarks.work import PROCESSES, columns, inputs, load, score
+from benchmarks.work import PROCESSES, load, score_file, warm_up
 
 
 @functools.cache
@@ -21,12 +19,12 @@ def _model(folder: Path, name: str) -> Any:
     return load(folder, name)
 
 
-def _one(folder: Path, name: str, file: Path, out: Path | None) -> None:
-    frame = pd.read_parquet(file, columns=columns(name))
-    if out is None:
-        score(_model(folder, name), frame[:1_000])
-    else:
-        score(_model(folder, name), frame).to_parquet(out / file.name, compression="zstd")
+def _warm(folder: Path, name: str) -> None:
+    warm_up(folder, name, _model(folder, name))
+
+
+def _one(folder: Path, name: str, out: Path, file: Path) -> None:
+    score_file(name, _model(folder, name), file, out)
 
 
 @contextlib.contextmanager
@@ -35,11 +33,11 @@ def start(folder: Path) -> Iterator[Warm]:
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
 
         def warm(name: str) -> Work:
-            first = inputs(folder, name)[0]
-            list(pool.map(functools.partial(_one, folder, name, out=None), [first] * 2 * PROCESSES))
+            for done in [pool.submit(_warm, folder, name) for _ in range(2 * PROCESSES)]:
+                done.result()
 
             def work(files: list[Path], out: Path) -> None:
-                list(pool.map(functools.partial(_one, folder, name, out=out), files))
+                list(pool.map(functools.partial(_one, folder, name, out), files))
 
             return work
 

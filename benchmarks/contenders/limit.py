@@ -8,22 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from benchmarks.contenders.protocol import Warm, run
-from benchmarks.work import PROCESSES, columns, inputs, load, score
+from benchmarks.work import PROCESSES, load, score_file, warm_up
 
 
 def _serve(folder: Path, pipe: Any) -> None:
-    model: Any = None
+    name, model = "", None
     while (order := pipe.recv()) is not None:
         kind, what, out = order
         if kind == "warm":
-            model, wanted = load(folder, what), columns(what)
-            score(model, pd.read_parquet(inputs(folder, what)[0], columns=wanted)[:1_000])
+            name, model = what, load(folder, what)
+            warm_up(folder, name, model)
         else:
             for file in what:
-                score(model, pd.read_parquet(file, columns=wanted)).to_parquet(out / file.name, compression="zstd")
+                score_file(name, model, file, out)
         pipe.send("done")
 
 

@@ -10,11 +10,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from benchmarks.contenders.protocol import Warm, Work, run
 from benchmarks.stand import Stand
-from benchmarks.work import PROCESSES, columns, inputs, load
+from benchmarks.work import PROCESSES, columns
 from storage import keys
 from tasks.spec import parse_uri
 
@@ -25,19 +23,12 @@ def start(folder: Path, *, directory: bool = True) -> Iterator[Warm]:
     with Stand(folder / "stand", processes=PROCESSES, directory=directory) as stand:
 
         def warm(name: str) -> Work:
-            stand.publish(name, load(folder, name))
-            features = columns(name)[1:]
-            first = inputs(folder, name)[0]
-            stand.warm(name, pq.read_table(first), features)
-            stand.store.put(f"before/{name}/{first.name}", first.read_bytes())
-            stand.score(name, f"before/{name}/", features=features)  # the model was used before: its pace is known
-            for file in inputs(folder, name):
-                stand.store.put(f"in/{name}/{file.name}", file.read_bytes())
+            stand.get_ready(folder, name)
 
             def work(files: list[Path], out: Path) -> dict[str, object]:
                 del files
                 before = stand.server_cpu()
-                done = stand.score(name, f"in/{name}/", features=features)
+                done = stand.score(name, f"in/{name}/", features=columns(name)[1:])
                 used = stand.server_cpu() - before
                 place = parse_uri(done.output)[1]
                 for info in stand.store.list(f"{place}part-"):

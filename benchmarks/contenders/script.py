@@ -6,10 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from benchmarks.contenders.protocol import Warm, Work, run
-from benchmarks.work import columns, inputs, load, score
+from benchmarks.work import load, score_file, warm_up
 
 
 @contextlib.contextmanager
@@ -17,12 +15,12 @@ def start(folder: Path) -> Iterator[Warm]:
     """Nothing has to start."""
 
     def warm(name: str) -> Work:
-        model, wanted = load(folder, name), columns(name)
-        score(model, pd.read_parquet(inputs(folder, name)[0], columns=wanted)[:1_000])
+        model = load(folder, name)
+        warm_up(folder, name, model)
 
         def work(files: list[Path], out: Path) -> None:
             for file in files:
-                score(model, pd.read_parquet(file, columns=wanted)).to_parquet(out / file.name, compression="zstd")
+                score_file(name, model, file, out)
 
         return work
 

@@ -93,6 +93,11 @@ def prove(what: str, loose: Sequence[LooseArtifact], *, allow_version_skew: bool
         ) from None
     if "error" in answer:
         raise getattr(errors, answer["error"], ModelUnloadable)(answer["message"])
+    return _proof(answer)
+
+
+def _proof(answer: Mapping[str, Any]) -> Proof:
+    """Read what `_describe` found, with the memory that the bundle takes."""
     return Proof(
         feature_names=None if answer["feature_names"] is None else tuple(answer["feature_names"]),
         n_features=answer["n_features"],
