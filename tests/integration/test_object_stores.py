@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from storage.objects.directory import DirectoryStore
 from storage.objects.r2 import R2Store
 from storage.objects.remembering import RememberingStore
 from storage.settings import R2Settings
+from tests.fakes import CuttingProxy
 from worker.dev.stack import Stack
 
 
@@ -186,6 +189,31 @@ def test_no_link_leads_out_of_a_directory_store(tmp_path: Path) -> None:
     assert (tmp_path / "secret").read_bytes() == b"hush"
     (tmp_path / "data/inside").symlink_to(tmp_path / "data/in/a")
     assert store.get("inside").data == b"1"
+
+
+@pytest.mark.parametrize(("byte_range", "got"), [(None, slice(None)), ((7, 9_000_001), slice(7, 9_000_001))])
+def test_a_body_is_read_on_for_as_long_as_each_connection_brings_some_of_it(
+    stack: Stack, key: str, byte_range: tuple[int, int] | None, got: slice
+) -> None:
+    data = random.Random(0).randbytes(10_000_000)
+    environ = stack.environ
+    settings = R2Settings(endpoint_url=environ["R2_ENDPOINT_URL"], access_key_id="k", secret_access_key="s")
+    R2Store(settings, "scoreline").put(key, data)
+    # Given a network that cuts more connections than there are attempts
+    with CuttingProxy(int(environ["R2_ENDPOINT_URL"].rpartition(":")[2]), after=1_500_000, times=5) as proxy:
+        through = replace(settings, endpoint_url=f"http://127.0.0.1:{proxy.port}")
+        assert R2Store(through, "scoreline", max_attempts=3).get(key, byte_range=byte_range).data == data[got]
+        assert proxy.left <= 0
+    # And one that brings no byte of a body
+
+    def head_only(answer: bytes) -> bytes:
+        head, end, _ = answer.rpartition(b"\r\n\r\n")
+        return head + end
+
+    with CuttingProxy(int(environ["R2_ENDPOINT_URL"].rpartition(":")[2]), answers=head_only) as proxy:
+        through = replace(settings, endpoint_url=f"http://127.0.0.1:{proxy.port}")
+        with pytest.raises(StoreUnavailable, match=key):
+            R2Store(through, "scoreline", max_attempts=3, read_timeout_s=0.3).get(key, byte_range=byte_range)
 
 
 def test_an_unreachable_server_is_named_within_ten_seconds() -> None:
