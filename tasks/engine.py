@@ -66,6 +66,8 @@ class Engine(Dispatcher):
         reads = from_text(columns.reads)
         here = pa.schema([field for field in reads if field.name not in columns.folders])
         for rows in self.tables.read(source, span, here, batch_rows, options):
+            if piece.only is not None and len(rows.numbers) and rows.numbers[0] > piece.only[-1]:
+                return
             found = rows if piece.only is None else _only(rows, np.array(piece.only))
             if columns.folders:
                 found = replace(found, batch=add_columns(found.batch, piece.key, columns.folders, reads))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -23,14 +24,16 @@ from tasks.part import check_receipt
 from tasks.plan import Part
 from tasks.reconcile import tend
 from tasks.records import read_outcome, read_run, read_success, reading, seconds_since
-from tasks.spec import Outcome, Run, State, budget_rows
+from tasks.spec import Job, Outcome, Run, State, budget_rows
 from tasks.stages import Stages
 from tasks.staging import write_answer
 
 _RECEIPT_THREADS = 16
 _TELLING_ROWS = 1_000
-_TELLING_S = 0.05
-"""From so many rows and seconds a part on, a job says how fast its model is: of a few rows most is not their work."""
+_TELLING_S = 0.01
+_TELLING_ANYWAY_S = 1.0
+"""A job says how fast its model is where its parts have so many rows and seconds, or the latter, on average: of a few
+rows most is not their work."""
 
 
 def finalize(engine: Engine, job_id: str) -> None:
@@ -163,12 +166,22 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
         body = _create_manifest(store, keys.results_manifest(folder), _manifest(head, written, files))
         summary["manifest_sha256"] = digest(body)
         create_once(store, keys.success(folder), json.dumps(summary, sort_keys=True).encode())
-        if written and rows + rejected >= _TELLING_ROWS * plan.parts and stages.work >= _TELLING_S * plan.parts:
-            engine.ledger.counters.note_pace(job.work, (rows + rejected) / stages.work)
+        _tell_pace(engine, job, rows=rows + rejected, parts=plan.parts, seconds=stages.work)
     return Outcome(
         state=state, rows=rows, rejected=rejected, parts=plan.parts, parts_done=len(written),
         seconds=seconds_since(documents.job.submitted), error=error, failures=failures, run=run.number,
     )  # fmt: skip
+
+
+def _tell_pace(engine: Engine, job: Job, *, rows: int, parts: int, seconds: float) -> None:
+    """Remember how fast the parts were, where that says something; half of it is what was known before."""
+    if job.spec.rejected_of is not None or not rows:  # reads many rows to score a few
+        return
+    if seconds < _TELLING_ANYWAY_S * parts and (rows < _TELLING_ROWS * parts or seconds < _TELLING_S * parts):
+        return
+    pace = rows / seconds
+    before = engine.ledger.counters.pace(job.work)
+    engine.ledger.counters.note_pace(job.work, math.sqrt(before * pace) if before else pace)
 
 
 def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
@@ -230,7 +243,7 @@ def _entry(
             store.delete(rejected_key)
     except (ObjectNotFound, ScoringError) as error:
         return _Entry(failure=describe(error))
-    source = [{"key": s.key, "etag": s.etag, "first_row": s.first_row, "rows": s.rows} for s in part.slices]
+    source = [{"key": s.key, "etag": s.etag, "first_row": s.scope[0], "rows": s.scope[1]} for s in part.slices]
     named: dict[str, Any] = {"key": key} if where == folder else {"part": number}  # the object will not stay
     entry = named | {"rows": rows, "rejected": rejected, "bytes": info.size,
                              "sha256": info.metadata["sha256"], "source": source}  # fmt: skip

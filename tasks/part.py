@@ -175,14 +175,17 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
         "scoreline.model_version": job.model.version, "scoreline.manifest_sha256": job.model.manifest_sha256,
         "scoreline.scored_at": job.submitted,
         "scoreline.libraries": json.dumps(libraries() | {"pyarrow": pa.__version__}, sort_keys=True),
-        "scoreline.source": json.dumps([[s.key, s.etag, s.first_row, s.rows] for s in planned.slices]),
+        "scoreline.source": json.dumps([[s.key, s.etag, *s.scope] for s in planned.slices]),
     }  # fmt: skip
     receipt = {
         "plan": plan.sha256, "part": str(part), "rows": str(table.num_rows), "rejected": str(rejected.num_rows),
     }  # fmt: skip
     _stop_if_arranged(engine, documents)
     if rejected.num_rows:
-        _put_rejected(store, folder, part, key, parquet.write(rejected, footer), receipt)
+        with stages("encode"):
+            aside = parquet.write(rejected, footer)
+        with stages("upload"):
+            _put_rejected(store, folder, part, key, aside, receipt)
     with stages("encode"):
         body = parquet.write(table, footer)
         receipt["sha256"] = digest(body)
@@ -245,6 +248,7 @@ def _score(
     job, columns = documents.job, documents.plan.columns
     schema = from_text(columns.schema)
     bundle = engine.models.get(job.model)
+    stages.begin()
     goes_on = _watch(engine, job.spec.job_id)
     scored: list[pa.Table] = []
     rejected: list[pa.Table] = []

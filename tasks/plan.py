@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from storage.tables.base import Span
 
@@ -16,7 +17,7 @@ PART_SECONDS = 20
 """Of work that a part aims at, where an earlier job of the model version says how long its rows take: a restart loses
 no more, and what a part costs besides is a thousandth."""
 LEAST_PART_ROWS = 1_024
-"""Unless these took more than ten times what a part aims at: a part has nine minutes."""
+"""Or a second's work, where that is fewer."""
 MOST_PART_ROWS = 262_144
 """Results of a part are in memory until it is written, and memory must not grow with a job. Of three million rows
 a second this is 85 ms of work, and a part costs some 9 ms besides."""
@@ -27,6 +28,10 @@ SHARE_SECONDS = 0.5
 """Of work that a part has where a process gets more than the least of shares and fewer than the most."""
 LEAST_SECONDS = 0.1
 """Of work: ten times what a part costs besides."""
+SUPPOSED_PROCESSES = 8
+"""Where nobody has counted those of the workers lately."""
+SLOW_ROWS_PER_S = 1_000
+"""Of a model that scores fewer, a part of `PART_ROWS` takes a quarter of its time limit and more."""
 _HEADROOM = 1.25
 """Parts are whole row groups: aiming a little higher, one more fits in rather than one less."""
 PART_BYTES = 128 << 20
@@ -61,13 +66,18 @@ class Slice:
     """Number, within the object, of the first row."""
     rows: int
     """How many there are from `start` to `stop`."""
-    only: tuple[int, ...] | None = None
-    """Numbers, within the object and in order, of those to score; by default all."""
+    only: Sequence[int] | None = None
+    """Numbers, within the object and in order, of those to score; by default all. A range, or a tuple."""
 
     @property
     def count(self) -> int:
         """Rows to score."""
         return self.rows if self.only is None else len(self.only)
+
+    @property
+    def scope(self) -> tuple[int, int]:
+        """Number of the first row and how many there are, of the run of rows among which are those to score."""
+        return (self.only.start, len(self.only)) if isinstance(self.only, range) else (self.first_row, self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,31 +124,40 @@ def spread[T](items: Sequence[T], most: int) -> Iterator[T]:
 def fitting_rows(rows: int, rows_per_s: float | None, processes: int) -> int:
     """Rows that parts aim at, by what one process scored in a second in an earlier job of the model version.
 
+    Where nobody knows how many processes there are, `processes` is 0.
+
     >>> fitting_rows(10**8, None, 4), fitting_rows(10**8, 1000.0, 4), fitting_rows(10**8, 5e5, 4)
     (131072, 20000, 262144)
     """
     if not rows_per_s:
         return PART_ROWS
-    processes = max(processes, 1)
+    processes = processes or SUPPOSED_PROCESSES
     least, most = SHARES
     shares = min(most, max(least, rows / rows_per_s / processes / SHARE_SECONDS))
     aimed = max(_HEADROOM * rows / (processes * shares), LEAST_SECONDS * rows_per_s)
-    least_rows = min(LEAST_PART_ROWS, 10 * PART_SECONDS * rows_per_s)
-    return max(1, int(max(least_rows, min(aimed, PART_SECONDS * rows_per_s, MOST_PART_ROWS))))
+    return max(1, int(max(min(LEAST_PART_ROWS, rows_per_s), min(aimed, PART_SECONDS * rows_per_s, MOST_PART_ROWS))))
 
 
-def cut(files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int = PART_BYTES) -> tuple[Part, ...]:
+def cut(
+    files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int = PART_BYTES, most_rows: int | None = None
+) -> tuple[Part, ...]:
     """Cut files into parts of whole spans, in input order.
 
     A part is closed before it would exceed `part_rows` rows, `part_bytes` uncompressed bytes or `PART_SLICES` slices; a
     single span that exceeds them is a part alone. Small files share a part; files and spans without rows are in none.
+
+    Parameters
+    ----------
+    most_rows : int, optional
+        A span of more is divided into runs of at most `part_rows`, though each has to read the span up to its end:
+        for models so slow that this is little.
     """
     parts: list[Part] = []
     current: list[Slice] = []
     rows = size = 0
-    for piece, weight in _pieces(files):
+    for piece, weight in _pieces(files, part_rows, most_rows):
         adjoins = bool(current) and _adjoin(current[-1], piece)
-        full = rows + piece.rows > part_rows or size + weight > part_bytes
+        full = rows + piece.count > part_rows or size + weight > part_bytes
         if current and (full or (len(current) == PART_SLICES and not adjoins)):
             parts.append(Part(slices=tuple(current)))
             current, rows, size = [], 0, 0
@@ -147,14 +166,14 @@ def cut(files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int 
             current.append(replace(last, stop=piece.stop, rows=last.rows + piece.rows))
         else:
             current.append(piece)
-        rows += piece.rows
+        rows += piece.count
         size += weight
     if current:
         parts.append(Part(slices=tuple(current)))
     return tuple(parts)
 
 
-def _pieces(files: Iterable[InputFile]) -> Iterable[tuple[Slice, int]]:
+def _pieces(files: Iterable[InputFile], part_rows: int, most_rows: int | None) -> Iterator[tuple[Slice, int]]:
     for file in files:
         for span in file.spans:
             if span.rows:
@@ -162,8 +181,20 @@ def _pieces(files: Iterable[InputFile]) -> Iterable[tuple[Slice, int]]:
                     bucket=file.bucket, key=file.key, size=file.size, etag=file.etag, start=span.start, stop=span.stop,
                     first_row=span.first_row, rows=span.rows,
                 )  # fmt: skip
-                yield piece, span.size
+                count = 1 if most_rows is None or span.rows <= most_rows else -(-span.rows // part_rows)
+                for only in _runs(span, count) if count > 1 else (None,):
+                    yield replace(piece, only=only), span.size // count
+
+
+def _runs(span: Span, count: int) -> Iterator[range]:
+    """Divide the rows of a span evenly, by their numbers."""
+    bounds = [span.first_row + span.rows * number // count for number in range(count + 1)]
+    yield from (range(start, stop) for start, stop in pairwise(bounds))
 
 
 def _adjoin(left: Slice, right: Slice) -> bool:
-    return (left.bucket, left.key, left.stop) == (right.bucket, right.key, right.start)
+    return left.only is right.only is None and (left.bucket, left.key, left.stop) == (
+        right.bucket,
+        right.key,
+        right.start,
+    )

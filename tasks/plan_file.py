@@ -148,7 +148,7 @@ def _encode(parts: Sequence[Part]) -> dict[str, Any]:
                 s.stop,
                 s.first_row,
                 s.rows,
-                *([] if s.only is None else [s.only]),
+                *([] if s.only is None else [_encode_only(s.only)]),
             ]
             for s in part.slices
         ]
@@ -173,11 +173,19 @@ def _decode(raw: dict[str, Any]) -> list[Part]:
                     stop=stop,
                     first_row=first_row,
                     rows=rows,
-                    only=tuple(only[0]) if only else None,
+                    only=_decode_only(only[0]) if only else None,
                 )
             )
         parts.append(Part(slices=tuple(pieces)))
     return parts
+
+
+def _encode_only(only: Sequence[int]) -> Any:
+    return {"from": only.start, "to": only.stop} if isinstance(only, range) else list(only)
+
+
+def _decode_only(raw: Any) -> Sequence[int]:
+    return range(raw["from"], raw["to"]) if isinstance(raw, dict) else tuple(raw)
 
 
 def _compress(value: Any) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +27,17 @@ from tasks.arrange import check_partition
 from tasks.ending import fail_job
 from tasks.engine import Engine, step
 from tasks.inputs import Surveyed
-from tasks.plan import BATCH_ROWS, Columns, InputFile, Part, cut, fitting_rows, spread
+from tasks.plan import (
+    BATCH_ROWS,
+    PART_SECONDS,
+    SLOW_ROWS_PER_S,
+    Columns,
+    InputFile,
+    Part,
+    cut,
+    fitting_rows,
+    spread,
+)
 from tasks.plan_file import encode
 from tasks.reconcile import open_ledger, tend
 from tasks.records import read_job, read_outcome
@@ -97,6 +109,8 @@ class Draft:
     """Of these, rows that cannot be scored."""
     reason: str = ""
     """Of the first of them."""
+    rows_per_s: float | None = None
+    """That the sample was scored at: less than a whole batch will be, of which calling the model is a smaller part."""
 
 
 def make_plan(engine: Engine, job: Job) -> bytes:
@@ -114,8 +128,9 @@ class Pace:
     """How fast a job's parts will be scored, as far as that is known."""
 
     rows_per_s: float | None = None
-    """Of one process, in the last job of the same version and method."""
+    """Of one process, in earlier jobs of the same version and method."""
     processes: int = 0
+    """Of all workers; 0 where that is not known."""
 
     @classmethod
     def of(cls, ledger: RedisLedger, job: Job) -> Pace:
@@ -169,19 +184,26 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     )
     check_partition(spec, settled.reads, settled.keep)
     files = [item.file for item in surveyed]
-    parts = again or cut(files, part_rows=spec.part_rows or _part_rows(files, pace or Pace()))
+    pace = pace or Pace()
+    parts = again or _cut(files, spec.part_rows, pace)
     columns = Columns(
         features=tuple(features), keep=settled.keep, schema="", reads=to_text(settled.reads), folders=settled.folders
     )
     made = Draft(columns=columns, parts=parts, surveyed=surveyed, warnings=warnings)
     if parts:
         made = _try_rows(engine, job, made, settled)
+    if not again and not spec.part_rows and not pace.rows_per_s and (made.rows_per_s or math.inf) < SLOW_ROWS_PER_S:
+        made = replace(made, parts=_cut(files, None, replace(pace, rows_per_s=made.rows_per_s)))
     return made
 
 
-def _part_rows(files: Sequence[InputFile], pace: Pace) -> int:
+def _cut(files: Sequence[InputFile], part_rows: int | None, pace: Pace) -> tuple[Part, ...]:
+    """Cut files as the job says, or as the pace suggests; a span is divided where it is more than twice what fits."""
+    if part_rows:
+        return cut(files, part_rows, most_rows=2 * part_rows)
     rows = sum(span.rows for file in files for span in file.spans)
-    return fitting_rows(rows, pace.rows_per_s, pace.processes)
+    most_rows = max(1, int(2 * PART_SECONDS * pace.rows_per_s)) if pace.rows_per_s else None
+    return cut(files, fitting_rows(rows, pace.rows_per_s, pace.processes), most_rows=most_rows)
 
 
 def _try_rows(engine: Engine, job: Job, made: Draft, settled: choosing.Settled) -> Draft:
@@ -220,7 +242,9 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
     columns = made.columns
     tried, refused, reason = 0, 0, ""
     for rows in _samples(engine, job, made):
+        begun = time.perf_counter()
         scored = score_batch(bundle, rows.batch, features=columns.features, keep=columns.keep, method=job.spec.method)
+        seconds = time.perf_counter() - begun
         reasons = [str(why) for why in scored.rejected.values()] + [_told(item) for item in rows.broken]
         tried, refused = tried + rows.batch.num_rows + len(rows.broken), refused + len(reasons)
         reason = reason or next(iter(reasons), "")
@@ -233,6 +257,7 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
     return replace(
         made, columns=replace(columns, schema=to_text(schema)), warnings=(*made.warnings, *bundle.warnings),
         sample=rows.batch, scored=scored, tried=tried, refused=refused, reason=reason,
+        rows_per_s=rows.batch.num_rows / seconds,
     )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ encode     results to Parquet, and their digest
 upload     writes the object
 =========  =======================================================================================================
 
-A part's object tells of itself what was known when it was written: `queue` and `upload` are those of the part before it
-in the same process.
+A part's object tells of itself what was known when it was written: `queue` and `upload` are those of the part of the
+same job that the same process scored before.
 """
 
 from __future__ import annotations
@@ -20,10 +20,15 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import OrderedDict
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 STAGES = ("queue", "decode", "align", "predict", "encode", "upload")
+
+
+_JOBS = 64
+"""That a process remembers."""
 
 
 @dataclass
@@ -31,6 +36,14 @@ class Stages:
     """Seconds of one part, or of many added up, by stage."""
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    wall: float = 0.0
+    """From the model's being there to the encoded results, whatever ran beside what; without `upload`."""
+    _began: float = field(default_factory=time.perf_counter)
+    _uploaded: float = 0.0
+
+    def begin(self) -> None:
+        """Let `wall` begin now."""
+        self._began, self._uploaded = time.perf_counter(), self.seconds["upload"]
 
     @contextlib.contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -56,42 +69,45 @@ class Stages:
         with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
             told = json.loads(text)
             for stage in STAGES:
-                value = told.get(stage, 0)
-                if type(value) in (int, float) and 0 <= value < 1e9:
-                    self.seconds[stage] += value
+                self.seconds[stage] += _seconds(told.get(stage))
+            self.wall += _seconds(told.get("wall"))
 
     @property
     def work(self) -> float:
-        """Seconds that the parts took: those beside which others ran count once, and waiting does not."""
-        at = self.seconds
-        return max(at["decode"], at["align"] + at["predict"]) + at["encode"] + at["upload"]
+        """Seconds that the parts took their processes: what ran beside something else counts once, waiting does not."""
+        return self.wall + self.seconds["upload"]
 
     def to_text(self) -> str:
-        """Return the form that `add` takes."""
-        return json.dumps(self.rounded(6))
+        """Return the form that `add` takes; `wall` ends now."""
+        wall = time.perf_counter() - self._began - (self.seconds["upload"] - self._uploaded)
+        return json.dumps(self.rounded(6) | {"wall": round(wall, 6)})
 
     def rounded(self, digits: int) -> dict[str, float]:
         """Return seconds by stage, in the order of `STAGES`."""
         return {stage: round(self.seconds[stage], digits) for stage in STAGES}
 
 
+def _seconds(told: object) -> float:
+    return told if isinstance(told, (int, float)) and not isinstance(told, bool) and 0 <= told < 1e9 else 0.0
+
+
 @dataclass
 class Between:
     """What a process remembers from one part of a job to the next."""
 
-    _job_id: str = ""
-    _ended: float = 0.0
-    _upload_s: float = 0.0
+    _parts: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
+    """By job: when its last part was written, and the seconds that this took."""
 
     def begin(self, job_id: str) -> Stages:
         """Return the stages of a part that begins now."""
         stages = Stages()
-        if job_id == self._job_id:
-            stages.seconds["queue"] = time.perf_counter() - self._ended
-            stages.seconds["upload"] = self._upload_s
-        self._job_id = ""
+        if job_id in self._parts:
+            ended, stages.seconds["upload"] = self._parts.pop(job_id)
+            stages.seconds["queue"] = time.perf_counter() - ended
         return stages
 
     def end(self, job_id: str, upload_s: float) -> None:
         """Note that a part was written."""
-        self._job_id, self._ended, self._upload_s = job_id, time.perf_counter(), upload_s
+        self._parts[job_id] = time.perf_counter(), upload_s
+        while len(self._parts) > _JOBS:
+            self._parts.popitem(last=False)

@@ -110,14 +110,14 @@ class Counters:
                 pipe.execute()
 
     def note_pace(self, what: str, rows_per_s: float) -> None:
-        """Remember how many rows a second one process scored in the last job of `what`."""
+        """Remember how many rows a second one process scores in jobs of `what`."""
         with self._tried():
-            if self._client.hlen(self._paces_key) >= MAX_PACES:
+            if self._client.hlen(self._paces_key) >= MAX_PACES and not self._client.hexists(self._paces_key, what):
                 self._client.delete(self._paces_key)
             self._client.hset(self._paces_key, what, f"{rows_per_s:.6g}")
 
     def pace(self, what: str) -> float | None:
-        """Rows a second of the last job of `what`; None where it is not known."""
+        """Rows a second of `what`, as noted last; None where it is not known."""
         with self._tried(), contextlib.suppress(ValueError, TypeError):
             pace = float(self._client.hget(self._paces_key, what))
             return pace if math.isfinite(pace) and pace > 0 else None

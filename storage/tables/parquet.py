@@ -129,12 +129,12 @@ def _spans(row: int, rows: int, size: int) -> Iterator[Span]:
 def _between(batches: Iterator[pa.RecordBatch], row: int, start: int, stop: int) -> Iterator[Rows]:
     """Rows `start` to `stop` of batches of which the first begins at `row`."""
     for batch in batches:
-        if row >= stop:
-            return
         low, high = max(start - row, 0), min(stop - row, batch.num_rows)
         if low < high:
             yield Rows(batch=batch.slice(low, high - low), numbers=np.arange(row + low, row + high, dtype=np.int64))
         row += batch.num_rows
+        if row >= stop:  # before the next one is decoded
+            return
 
 
 def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | None = None) -> bytes:

@@ -18,10 +18,13 @@ LINE = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0])
 class Models:
     """One model of one feature, x."""
 
+    def __init__(self, model: Any = LINE) -> None:
+        self.model = model
+
     def manifest(self, pinned: PinnedModel) -> Any:
         return SimpleNamespace(
             ref="m@1", feature_names=("x",), n_features=1, outputs={"model": describe_outputs(LINE, None)}
         )
 
     def get(self, pinned: PinnedModel) -> Bundle:
-        return Bundle(models={"model": LINE}, manifest=self.manifest(pinned), manifest_sha256="")
+        return Bundle(models={"model": self.model}, manifest=self.manifest(pinned), manifest_sha256="")

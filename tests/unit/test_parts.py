@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from sklearn.linear_model import LinearRegression
 
 from storage import keys
 from storage.errors import InvalidRequest, PreconditionFailed, RecordCorrupt, ScoringError
@@ -223,8 +226,47 @@ def test_parts_are_as_large_as_the_model_was_fast(engine: Engine) -> None:
 
     slow = planner.Pace(rows_per_s=100.0, processes=1)
     assert rows(planner.draft(engine, job())) == [9_000]
-    assert rows(planner.draft(engine, job(), slow)) == 9 * [1_000]
+    assert rows(planner.draft(engine, job(), slow)) == 18 * [500]
     assert rows(planner.draft(engine, job(part_rows=4_500), slow)) == [4_500, 4_500]
+
+
+class Plods(LinearRegression):
+    """Takes long for what a planner tries."""
+
+    def predict(self, x: Any) -> Any:
+        time.sleep(0.1 if len(x) == planner.SAMPLE_ROWS else 0)
+        return super().predict(x)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "arrow"])
+def test_of_a_slow_model_a_part_is_less_than_can_be_read_alone(engine: Engine, suffix: str) -> None:
+    # Given rows that can be read but all together, and a model of which nothing is known
+    engine.models = Models(Plods().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0]))
+    count, sink = 60_000, io.BytesIO()
+    table = pa.table({"id": np.arange(count), "x": np.arange(count, dtype=float)})
+    if suffix == "parquet":
+        pq.write_table(table, sink)
+    elif suffix == "csv":
+        pa.csv.write_csv(table, sink)
+    else:
+        with pa.ipc.new_file(sink, table.schema) as file:
+            file.write_table(table)
+    engine.buckets.main.put(f"in/a.{suffix}", sink.getvalue())
+    # When its first rows took long
+    made = planner.draft(engine, job())
+    # Then parts are small, and each has its own rows
+    assert len(made.parts) > 5
+    assert max(part.rows for part in made.parts) < 20 * 640
+    assert sum(part.rows for part in made.parts) == count
+    plan: Any = SimpleNamespace(columns=made.columns)
+    for part in (made.parts[0], made.parts[len(made.parts) // 2], made.parts[-1]):
+        (piece,) = part.slices
+        scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), part, 100, Stages())
+        assert (scored["id"].to_pylist(), rejected.num_rows) == (list(piece.only or ()), 0)
+        assert scored["prediction"].to_pylist() == pytest.approx(2 * scored["id"].to_numpy() + 1.0)
+    # Unless the job says how large they are
+    sizes = [part.rows for part in planner.draft(engine, job(part_rows=25_000)).parts]
+    assert sizes == ([20_000] * 3 if suffix != "csv" else sizes)
 
 
 def test_a_manifest_that_differs_in_its_times_alone_is_the_same(engine: Engine) -> None:

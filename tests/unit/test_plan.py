@@ -52,17 +52,30 @@ def test_many_tiny_files_are_several_parts() -> None:
 
 def test_every_row_is_in_exactly_one_part_whatever_the_files() -> None:
     chance = random.Random(1)
-    for _ in range(200):
+    for most_rows in 100 * [None, 30]:
         files = [
             file(str(n), *(chance.choice([0, 1, 7, 50, 200]) for _ in range(chance.randrange(6)))) for n in range(5)
         ]
         rows = [
             (piece.key, row)
-            for part in cut(files, part_rows=100)
+            for part in cut(files, part_rows=100, most_rows=most_rows)
             for piece in part.slices
-            for row in range(piece.first_row, piece.first_row + piece.rows)
+            for row in piece.only or range(piece.first_row, piece.first_row + piece.rows)
         ]
         assert rows == [(item.key, row) for item in files for row in range(sum(span.rows for span in item.spans))]
+
+
+def test_a_span_of_far_more_rows_than_fit_is_divided_evenly() -> None:
+    parts = cut([file("a", 50, 250, 40), file("b", 30)], part_rows=100, most_rows=200)
+    assert [[(s.key, s.start, s.stop, s.scope, s.count) for s in part.slices] for part in parts] == [
+        [("a", 0, 50, (0, 50), 50)],
+        [("a", 50, 300, (50, 83), 83)],
+        [("a", 50, 300, (133, 83), 83)],
+        [("a", 50, 300, (216, 84), 84)],
+        [("a", 300, 340, (300, 40), 40), ("b", 0, 30, (0, 30), 30)],
+    ]
+    assert len(cut([file("a", 200)], part_rows=100, most_rows=200)) == 1
+    assert len(cut([file("a", 250)], part_rows=100)) == 1
 
 
 @pytest.mark.parametrize(
@@ -70,14 +83,17 @@ def test_every_row_is_in_exactly_one_part_whatever_the_files() -> None:
     [
         (10**8, None, 4, 131_072),  # nothing is known
         (10**8, 1_000.0, 4, 20_000),
-        (10**8, 50.0, 4, 1_024),
-        (10**8, 0.5, 4, 100),  # more would not end in time
+        (10**8, 50.0, 4, 1_000),
+        (10**8, 0.5, 4, 10),
         (10**8, 1e-9, 4, 1),
+        (2_000, 10.0, 4, 39),  # all processes have some
+        (10**4, 2_000.0, 4, 1_024),
         (10**8, 5e5, 4, 262_144),
         (10**6, 5e5, 4, 78_125),  # else some processes would have nothing to do
         (8 * 10**6, 5e5, 4, 262_144),
         (10**4, 5e5, 4, 50_000),  # nor are there parts of nothing but overhead
         (10**8, 5e5, 0, 262_144),
+        (10**6, 5e4, 0, 31_250),  # nobody knows how many there are: supposed are eight
     ],
 )
 def test_parts_aim_at_twenty_seconds(rows: int, rows_per_s: float | None, processes: int, expected: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -14,12 +15,13 @@ def test_a_part_tells_queue_and_upload_of_the_one_before_of_the_same_job() -> No
     assert between.begin("a").seconds == dict.fromkeys(STAGES, 0.0)
     between.end("a", 1.5)
     assert between.begin("b").seconds["upload"] == 0
-    between.end("a", 1.5)
+    between.end("b", 2.5)  # jobs take turns
     time.sleep(0.02)
     after = between.begin("a").seconds
     assert after["upload"] == 1.5
     assert after["queue"] >= 0.02
     assert between.begin("a").seconds["upload"] == 0  # that one was not written
+    assert between.begin("b").seconds["upload"] == 2.5
 
 
 @pytest.mark.parametrize(
@@ -41,8 +43,19 @@ def test_times_add_up() -> None:
     assert both.seconds["predict"] == pytest.approx(2 * one.seconds["predict"], abs=1e-5)
 
 
-def test_work_is_what_no_other_stage_ran_beside() -> None:
-    stages = Stages(dict(zip(STAGES, (100.0, 3.0, 1.0, 4.0, 0.5, 0.25), strict=True)))
-    assert stages.work == 5.75
-    stages.seconds["decode"] = 7.0
-    assert stages.work == 7.75
+def test_work_is_the_time_that_a_part_took_whatever_ran_beside_what() -> None:
+    part, job = Stages(), Stages()
+    with part("upload"):  # of the part before
+        time.sleep(0.02)
+    time.sleep(0.05)  # the model is loaded
+    part.begin()
+    thread = threading.Thread(target=lambda: list(part.each("decode", (time.sleep(0.03) for _ in "ab"))))
+    thread.start()
+    with part("predict"):
+        time.sleep(0.06)
+    thread.join()
+    with part("upload"):  # of rejected rows
+        time.sleep(0.02)
+    before = sum(part.seconds[stage] for stage in ("predict", "upload"))
+    job.add(part.to_text())
+    assert before <= job.work + 1e-5 < before + part.seconds["decode"]
