@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -53,6 +54,17 @@ def test_it_scores_its_own_rows_on_what_is_there_and_takes_them_away(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_kept_can_be_scored_again(
+    worker: Stack, store: ObjectStore, tmp_path: Path, cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = demo_without((), worker.environ, tmp_path, "--here", "--rows", "300", "--keep")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = re.search(r"^again: scoreline (.+)$", done.stdout, re.MULTILINE)
+    assert told
+    again = cli(*told[1].split())
+    assert (again.returncode, "300 scored, 0 rejected" in again.stdout) == (0, True), again.stdout + again.stderr
+
+
 def test_where_only_other_applications_have_workers_it_says_what_to_start(
     stack: Stack, cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -92,6 +104,7 @@ def test_workers_are_listed_and_a_health_check_asks_for_one(
         ((), {"R2_BUCKET": "", "R2_ACCESS_KEY_ID": ""}, ("--here",), 2, "R2_ACCESS_KEY_ID is not set; R2_BUCKET is"),
         ((), {"REDIS_URL": "redis://:hush@127.0.0.1:9/0"}, ("--here",), 1, "127.0.0.1:9"),
         ((), {}, ("--here", "--workers", "3"), 2, "--here uses those that run"),
+        ((), {}, ("--keep",), 2, "it goes with --here"),
         (DEVELOPMENT, {}, (), 1, "pip install -r dev-requirements.txt"),
     ],
 )

@@ -44,11 +44,12 @@ def test_the_next_job_of_the_same_version_and_method_is_cut_by_the_pace_of_the_l
     assert first is not None
     assert ROWS / 5 < first <= ROWS / SECONDS
     # Then the next one is cut to about a thousand rows, in the least time that a part is worth
-    count, _ = parts()
+    count, seconds = parts()
     assert count == 3
+    # And what is known is between the two
     later = pace(known)
     assert later is not None
-    assert (first * 800 / 5) ** 0.5 < later < (first * 800 / SECONDS) ** 0.5
+    assert ROWS / sum(seconds.values()) < later**2 / first <= ROWS / seconds["predict"]
     # And a job by another method is not, nor does it change what is known of the first
     assert parts(method="predict")[0] == 1
     assert pace(known) == later

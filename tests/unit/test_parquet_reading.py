@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,3 +47,13 @@ def test_large_row_groups_are_read_in_spans_that_hold_every_row_once(
     spans = parquet.ParquetFormat().survey(source).spans
     assert max(span.rows for span in spans) <= 100
     assert [pair for span in spans for pair in read(source, span)] == [(row, row) for row in range(ROWS)]
+
+
+def test_no_more_is_decoded_than_up_to_the_end_of_a_span() -> None:
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from pa.table({"id": range(20)}).to_batches(max_chunksize=10)
+        pytest.fail("a third batch was asked for")
+
+    assert [rows.numbers.tolist() for rows in parquet._between(batches(), 100, 108, 120)] == [
+        [108, 109], list(range(110, 120)),
+    ]  # fmt: skip

@@ -269,6 +269,17 @@ def test_of_a_slow_model_a_part_is_less_than_can_be_read_alone(engine: Engine, s
     assert sizes == ([20_000] * 3 if suffix != "csv" else sizes)
 
 
+def test_of_what_is_read_for_a_few_of_its_rows_no_more_is_decoded_than_up_to_the_last(engine: Engine) -> None:
+    put(engine, "in/a.parquet", id=np.arange(100), x=np.ones(100))
+    made = planner.draft(engine, job())
+    (piece,) = made.parts[0].slices
+    found = [
+        rows.numbers.tolist()
+        for rows in engine.read_slice(replace(piece, only=range(5, 11)), made.columns, job().spec.read, 10)
+    ]
+    assert found == [[5, 6, 7, 8, 9], [10]]
+
+
 def test_a_manifest_that_differs_in_its_times_alone_is_the_same(engine: Engine) -> None:
     store = engine.buckets.main
     first, later = b'{"rows": 2, "seconds": {"predict": 1.0}}', b'{"rows": 2, "seconds": {"predict": 7.0}}'

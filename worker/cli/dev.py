@@ -55,13 +55,14 @@ def dev(workers: int, beat: bool, command: tuple[str, ...]) -> None:
 @click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(1), help="Rows to score.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes to embed.")
 @click.option("--here", is_flag=True, help="Embed nothing: use the bucket, Redis and workers of this environment.")
+@click.option("--keep", is_flag=True, help="With --here: leave the input in the bucket too, to be scored again.")
 @click.pass_context
-def demo(context: click.Context, rows: int, workers: int, here: bool) -> None:
+def demo(context: click.Context, rows: int, workers: int, here: bool, keep: bool) -> None:
     """Train a model on real data, publish it, and score a million rows with it, on embedded services.
 
     With --here on services and workers that run already: the environment has to name them as it does for the workers
     (R2_*, REDIS_URL), and ml-requirements.txt to be installed. What stays in the bucket is the model
-    demo-breast-cancer, the job and its results.
+    demo-breast-cancer, the job and its results; and its input with --keep.
 
     \b
     docker compose run --rm worker scoreline demo --here
@@ -78,7 +79,9 @@ def demo(context: click.Context, rows: int, workers: int, here: bool) -> None:
                 "heroku ps:scale worker=1), then try again"
             )
         click.echo(f"workers: {', '.join(running)}")
-        sys.exit(_demonstrate(client, os.environ, rows))
+        sys.exit(_demonstrate(client, os.environ, rows, keep))
+    if keep:
+        raise click.UsageError("--keep is for a bucket that stays: it goes with --here")
     with _stack() as stack:
         click.echo(f"Valkey at {stack.environ['REDIS_URL']}, S3 server at {stack.environ['R2_ENDPOINT_URL']}")
         stack.start_worker(workers)
@@ -86,7 +89,7 @@ def demo(context: click.Context, rows: int, workers: int, here: bool) -> None:
     sys.exit(code)
 
 
-def _demonstrate(client: Client, environ: Mapping[str, str], rows: int) -> int:
+def _demonstrate(client: Client, environ: Mapping[str, str], rows: int, keep: bool = False) -> int:
     """Publish, upload, score and read back; returns the exit code."""
     try:
         from storage.models.manager import ModelStorageManager
@@ -103,12 +106,15 @@ def _demonstrate(client: Client, environ: Mapping[str, str], rows: int) -> int:
         return code
     done = client.status(job.job_id)
     summary = steps.summarise(main, parse_uri(done.output)[1])
-    steps.remove(main, folder)
+    if not keep:
+        steps.remove(main, folder)
     click.echo(f"\nfirst rows of {done.output}part-00000.parquet")
     click.echo(summary.head.to_string(index=False))
     click.echo(f"\nrows in {rows:,} = rows out {summary.rows:,}, distinct ids {summary.ids:,}")
     click.echo(f"accuracy against the held-out labels: {summary.accuracy:.4f}")
     click.echo(f"{done.rows / done.seconds:,.0f} rows/s from submit to outcome, scored by {done.model}")
+    if keep:
+        click.echo(f"\nagain: scoreline submit {steps.NAME}@{steps.ALIAS} {main.uri(folder)} --watch")
     return 0 if summary.rows == summary.ids == rows else 1
 
 

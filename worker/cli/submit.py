@@ -36,7 +36,7 @@ _COLUMNS_SHOWN = 8
 @click.option("--job-id", metavar="ID", help="The same id twice is one job. [made from the time]")
 @click.option("--max-rejected", default="1%", show_default=True, metavar="N|P%", help="Rows that may be rejected.")
 @click.option("--part-rows", type=click.IntRange(1), metavar="N",
-              help="Rows that a part aims at. [20 s of work by the last job; 131072 for the first]")  # fmt: skip
+              help="Rows that a part aims at. [20 s of work, 262144 at most; 131072 at first]")  # fmt: skip
 @click.option("--max-attempts", type=click.IntRange(1), default=3, show_default=True, metavar="N",
               help="Times a part is begun before it fails, where its process dies each time.")  # fmt: skip
 @click.option("--partition-by", metavar="COL", help="A kept column: a folder of results for each of its values.")

@@ -23,6 +23,7 @@ from storage.objects.base import ObjectStore
 SEED = 7
 FILES = 8
 GROUPS_PER_FILE = 2
+ALIAS = "champion"
 NAME = "demo-breast-cancer"
 COLUMNS = ["id", "diagnosis", "prediction", "proba_benign", "proba_malignant"]
 """Of the results, the ones that are shown."""
@@ -52,7 +53,7 @@ def train_and_publish(models: ModelStorageManager) -> tuple[Manifest, pd.DataFra
     forest = RandomForestClassifier(100, random_state=SEED, n_jobs=1)
     forest.fit(scaler.transform(x_train), encoder.transform(y_train))
     manifest = models.publish(
-        NAME, forest, preprocessor=scaler, label_encoder=encoder, alias="champion",
+        NAME, forest, preprocessor=scaler, label_encoder=encoder, alias=ALIAS,
         metadata={"data": "breast cancer Wisconsin", "trained_on_rows": len(x_train)},
     )  # fmt: skip
     return manifest, x_test.assign(diagnosis=y_test)
