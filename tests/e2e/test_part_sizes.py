@@ -17,7 +17,7 @@ from tasks.spec import Status, parse_uri
 from tests.faults.estimators import Paced
 from worker.dev.stack import Stack
 
-ROWS, SECONDS = 2_400, 0.25
+ROWS, SECONDS = 4_000, 0.05
 
 
 def test_the_next_job_of_the_same_version_and_method_is_cut_by_the_pace_of_the_last(
@@ -28,30 +28,31 @@ def test_the_next_job_of_the_same_version_and_method_is_cut_by_the_pace_of_the_l
     manifest = models.publish("learned", Paced(seconds=SECONDS).fit(frame[["x"]]))
     pace = client.ledger.counters.pace
 
-    def parts(**options: Any) -> tuple[int, dict[str, float]]:
+    def parts(uri: str, **options: Any) -> tuple[int, float, float]:
+        """Score; returns the number of parts, and seconds of `predict` and of all that is work."""
         done: Status = list(client.watch(client.submit("learned", uri, **options).job_id, timeout_s=60))[-1]
         assert (done.state, done.rows) == ("succeeded", ROWS)
         listed = json.loads(store.get(keys.results_manifest(parse_uri(done.output)[1])).data)
-        return len(listed["parts"]), listed["seconds"]
+        seconds = listed["seconds"]
+        return len(listed["parts"]), seconds["predict"], sum(seconds.values()) - seconds["queue"]
 
-    # Given a job of which nothing is known before: one part, of one call
+    # Given a job of which nothing is known before: one part, of a call for each row group
     known = f"{manifest.ref} default"
     assert pace(known) is None
-    count, seconds = parts()
-    assert count == 1
-    assert seconds["predict"] >= SECONDS
+    count, predict, work = parts(uri)
+    assert (count, predict >= 10 * SECONDS) == (1, True)
     first = pace(known)
     assert first is not None
-    assert ROWS / 5 < first <= ROWS / SECONDS
+    assert ROWS / (work + 0.5) < first <= ROWS / predict
     # Then the next one is cut to about a thousand rows, in the least time that a part is worth
-    count, seconds = parts()
-    assert count == 3
-    # And what is known is between the two
+    smaller = put_table("in/paced-more/a.parquet", frame, row_group_size=200)
+    count, predict, work = parts(smaller)
+    assert (count, predict >= 20 * SECONDS) == (4, True)
+    # And as its calls have fewer rows, what is known then is between the two
     later = pace(known)
     assert later is not None
-    work = sum(seconds.values()) - seconds["queue"]
-    assert ROWS / (work + 0.5) < later**2 / first <= ROWS / seconds["predict"]
+    assert ROWS / (work + 0.5) < later**2 / first <= ROWS / predict
     # And a job by another method is not, nor does it change what is known of the first
-    assert parts(method="predict")[0] == 1
+    assert parts(uri, method="predict")[0] == 1
     assert pace(known) == later
     assert pace(f"{manifest.ref} predict") is not None
