@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+import weakref
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from storage.ahead import ahead
+from storage.objects.base import StoredObject
 from storage.objects.directory import DirectoryStore
 from storage.tables.base import Pinned
 from storage.tables.boundaries import Boundaries
+from storage.tables.ranged import RangedFile
 from storage.tables.text import blocks
 
 
@@ -44,6 +52,151 @@ def test_an_error_comes_after_the_items_before_it() -> None:
     assert next(found) == 1
     with pytest.raises(ValueError, match="torn"):
         next(found)
+
+
+def test_a_call_to_exit_while_an_item_is_made_ends_whoever_waits_for_it() -> None:
+    def items() -> Generator[int]:
+        yield 1
+        raise SystemExit(3)
+
+    found = ahead(items())
+    assert next(found) == 1
+    with pytest.raises(SystemExit) as told:
+        next(found)
+    assert told.value.code == 3
+
+
+class Torn(Exception):
+    """Raised by items, and held by nobody."""
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_an_error_is_held_by_nobody_once_it_is_dealt_with() -> None:
+    threads: list[threading.Thread] = []
+
+    def items() -> Generator[int]:
+        threads.append(threading.current_thread())
+        yield 1
+        raise Torn
+
+    found = ahead(items())
+    next(found)
+    try:
+        next(found)
+    except Torn as error:
+        held = weakref.ref(error)
+    threads[0].join(5)
+    assert held() is None  # nor what was read until then, which its traceback leads to
+
+
+def test_an_item_is_gone_before_the_next_one_is_waited_for() -> None:
+    class Item:
+        pass
+
+    gone = threading.Event()
+    in_time: list[bool] = []
+
+    def items() -> Generator[Item]:
+        yield Item()
+        in_time.append(gone.wait(5))
+        yield Item()
+
+    found = ahead(items())
+    first = next(found)
+    weakref.finalize(first, gone.set)
+    del first
+    next(found)
+    found.close()
+    assert in_time == [True]
+
+
+def test_a_signal_is_heard_while_an_item_is_made() -> None:
+    heard = threading.Event()
+
+    def items() -> Generator[bool]:
+        time.sleep(0.05)  # until somebody waits
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # which interrupts no other thread
+        yield heard.wait(5)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: heard.set())
+    try:
+        assert list(ahead(items())) == [True]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+FORKED = """
+import os, signal, threading
+from storage.ahead import ahead
+
+def items():
+    yield 1
+    threading.Event().wait()
+
+found = ahead(items())
+next(found)
+if child := os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+signal.alarm(20)
+try:
+    next(found)
+except RuntimeError as error:
+    os._exit(7 if "has died" in str(error) else 8)
+os._exit(9)
+"""
+
+
+def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not() -> None:
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED]
+    assert subprocess.run(command, cwd=Path(__file__).parents[2], timeout=60, check=False).returncode == 7
+
+
+def test_what_is_left_early_is_closed_by_the_thread_that_read_it() -> None:
+    closed_by: list[threading.Thread] = []
+    closed = threading.Event()
+
+    def items() -> Generator[int]:
+        try:
+            yield from range(9)
+        finally:
+            closed_by.append(threading.current_thread())
+            closed.set()
+
+    source = items()  # held here too: it is not closed because nobody has it any more
+    found = ahead(source)
+    next(found)
+    found.close()
+    assert closed.wait(5)
+    assert closed_by[0].name == "ahead"
+    assert next(source, None) is None
+
+
+def test_whoever_leaves_early_waits_a_moment_for_the_thread() -> None:
+    def is_gone_in_time() -> bool:
+        threads: list[threading.Thread] = []
+
+        def items() -> Generator[int]:
+            threads.append(threading.current_thread())
+            try:
+                yield from range(9)
+            finally:
+                time.sleep(0.05)
+
+        found = ahead(items())
+        next(found)
+        found.close()
+        gone = not threads[0].is_alive()
+        threads[0].join(5)
+        return gone
+
+    assert any(is_gone_in_time() for _ in range(20))  # the first time, unless the machine is busy
 
 
 def test_whoever_leaves_early_leaves_no_thread_and_waits_for_none() -> None:
@@ -95,3 +248,29 @@ def test_the_collector_may_come_while_a_thread_starts(
     if stuck := thread.is_alive():
         lock.release()  # for the tests that follow
     assert not stuck
+
+
+class AskedStore(DirectoryStore):
+    """Counts what it is asked for."""
+
+    def __init__(self, root: Path, bucket: str) -> None:
+        super().__init__(root, bucket)
+        self.asked: list[tuple[int, int] | None] = []
+        self.twice = threading.Event()
+
+    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, **options: Any) -> StoredObject:
+        self.asked.append(byte_range)
+        if len(self.asked) == 2:
+            self.twice.set()
+        return super().get(key, byte_range=byte_range, **options)
+
+
+def test_a_text_is_read_on_while_its_first_records_are_worked_on(tmp_path: Path) -> None:
+    store = AskedStore(tmp_path, "data")
+    size = RangedFile.WHOLE_BYTES
+    info = store.put("a.jsonl", b"id,x\n" * size)  # five blocks
+    found = blocks(Pinned.of(store, info), None, Boundaries(), 0, None, first_row=0, block_bytes=size)
+    first = next(found)
+    assert store.twice.wait(5)  # though nobody has asked for the second block
+    assert store.asked == [(0, size), (size, 2 * size)]  # nor is any further one in memory
+    assert sum(len(block.records) for block in (first, *found)) == size
