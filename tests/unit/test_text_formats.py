@@ -10,6 +10,7 @@ import io
 import json
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,17 @@ def test_a_quoted_line_end_belongs_to_its_field(put: Put) -> None:
     found = rows_of(source, schema(id=pa.int64(), note=pa.string()))
     assert [row["note"] for row in values(found)] == ["two\nlines", 'a "word"', "plain"]
     assert [n for rows in found for n in rows.numbers] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("key", "noun"), [("in.csv", "records"), ("in.jsonl", "lines")])
+@pytest.mark.parametrize("planned", [2, 4])
+def test_a_span_of_more_or_fewer_rows_than_were_counted_is_refused(put: Put, key: str, noun: str, planned: int) -> None:
+    source = put("x\n1\n2\n3\n" if key == "in.csv" else '{"x":1}\n{"x":2}\n{"x":3}\n', key)
+    table, survey = look(source)
+    (span,) = survey.spans
+    assert [rows.batch.num_rows for rows in table.read(source, span, survey.schema, 64)] == [3]
+    with pytest.raises(UnreadableInput, match=rf"{key} has 3 {noun} from byte .* where {planned} were counted"):
+        list(table.read(source, replace(span, rows=planned), survey.schema, 64))
 
 
 @pytest.mark.parametrize("block_bytes", [8, 1 << 20])
