@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from storage.errors import UnreadableInput
 from storage.objects.directory import DirectoryStore
 from storage.tables import parquet
 from storage.tables.base import Pinned, Span
@@ -57,3 +59,24 @@ def test_no_more_is_decoded_than_up_to_the_end_of_a_span() -> None:
     assert [rows.numbers.tolist() for rows in parquet._between(batches(), 100, 108, 120)] == [
         [108, 109], list(range(110, 120)),
     ]  # fmt: skip
+
+
+def test_a_damaged_page_is_named_though_it_can_be_decoded(tmp_path: Path) -> None:
+    # Given a number that is another one by a single bit, which no decoder minds
+    store = DirectoryStore(tmp_path, "bucket")
+    sink = io.BytesIO()
+    pq.write_table(
+        pa.table({"id": [1, 2, 3], "x": [0.5, 7.25, 1.0]}), sink, compression="none", use_dictionary=False,
+        write_statistics=False, write_page_checksum=True,
+    )  # fmt: skip
+    data = sink.getvalue()
+    assert data.count(struct.pack("<d", 7.25)) == 1
+    info = store.put("a.parquet", data.replace(struct.pack("<d", 7.25), struct.pack("<d", 7.75)))
+    source, formats = Pinned.of(store, info), parquet.ParquetFormat()
+    survey = formats.survey(source)
+    # Then it does not become a score
+    with pytest.raises(UnreadableInput, match=r"s3://bucket/a\.parquet cannot be decoded in row group 0"):
+        list(formats.read(source, survey.spans[0], survey.schema, 64))
+    # And a column beside it does
+    (rows,) = formats.read(source, survey.spans[0], pa.schema([("id", pa.int64())]), 64)
+    assert rows.batch["id"].to_pylist() == [1, 2, 3]
