@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,13 +34,13 @@ from tasks.arrange import arrange
 from tasks.dispatch import Documents
 from tasks.engine import Engine, _only
 from tasks.finalize import _create_manifest
-from tasks.plan import BATCH_ROWS, Part
+from tasks.plan import BATCH_ROWS, Part, Slice
 from tasks.records import read_success
 from tasks.score import MAX_MESSAGE
 from tasks.spec import Job, JobSpec, Outcome
 from tasks.stages import Stages
 from tasks.staging import write_answer
-from tests.unit.one_model import Models
+from tests.unit.one_model import LINE, Models
 
 
 @pytest.fixture
@@ -79,6 +81,52 @@ def test_rows_rejected_of_objects_that_differ_in_a_features_type_are_set_aside_t
     scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), part, 100, Stages())
     assert scored.num_rows + rejected.num_rows == 4
     assert sorted([*scored["id"].to_pylist(), *rejected["id"].to_pylist()]) == [1, 2, 3, 4]
+
+
+class Line(LinearRegression):
+    """Calls a function before each prediction."""
+
+    def __init__(self, before: Callable[[], object]) -> None:
+        self.before = before
+
+    def predict(self, x: Any) -> Any:
+        self.before()
+        return LINE.predict(x)
+
+
+def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(engine, "in/a.parquet", id=[1], x=[1.0])
+    put(engine, "in/b.parquet", id=[2], x=[2.0])
+    made = planner.draft(engine, job())
+    (part,) = made.parts
+    # Given an estimator that answers once the second batch is asked for
+    second, read_slice = threading.Event(), engine.read_slice
+    in_time: list[bool] = []
+
+    def noted(piece: Slice, *rest: Any) -> Iterator[Rows]:
+        if piece.key == "in/b.parquet":
+            second.set()
+        return read_slice(piece, *rest)
+
+    monkeypatch.setattr(engine, "read_slice", noted)
+    engine.models = Models(Line(lambda: in_time.append(second.wait(5))))
+    # Then it answers, and the results are in the order of the input
+    plan: Any = SimpleNamespace(columns=made.columns)
+    scored, _ = parts._score(engine, Documents(job=job(), plan=plan), part, 100, Stages())
+    assert in_time == [True, True]
+    assert scored["id"].to_pylist() == [1, 2]
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_part_of_more_or_fewer_rows_than_were_planned_is_not_written(engine: Engine, more: int) -> None:
+    put(engine, "in/a.parquet", id=[1, 2, 3], x=[1.0, None, 3.0])
+    made = planner.draft(engine, job())
+    ((piece,),) = (part.slices for part in made.parts)
+    planned = Part(slices=(replace(piece, rows=3 + more),))
+    plan: Any = SimpleNamespace(columns=made.columns, sha256="p", part=lambda _: planned)
+    with pytest.raises(ScoringError, match=f"part 0 has {3 + more} rows, scored 2, rejected 1"):
+        parts._commit(engine, Documents(job=job(), plan=plan), 0, 100)
+    assert list(engine.buckets.main.list("out/")) == []
 
 
 def test_a_plan_for_rejected_rows_finds_them_wherever_they_are_in_a_part(
