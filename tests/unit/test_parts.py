@@ -117,6 +117,19 @@ def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatc
     assert scored["id"].to_pylist() == [1, 2]
 
 
+def test_a_part_of_a_job_that_was_stopped_ends_before_the_next_batch(engine: Engine) -> None:
+    for name in "abc":
+        put(engine, f"in/{name}.parquet", x=[1.0])
+    made = planner.draft(engine, job())
+    plan: Any = SimpleNamespace(columns=made.columns)
+    calls: list[str] = []
+    engine.models = Models(Line(lambda: calls.append("predict")))
+    engine.ledger.stopped = lambda job_id: bool(calls)  # type: ignore[method-assign]
+    with pytest.raises(parts._Stopped):
+        parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Stages())
+    assert calls == ["predict"]
+
+
 @pytest.mark.parametrize("more", [-1, 1])
 def test_a_part_of_more_or_fewer_rows_than_were_planned_is_not_written(engine: Engine, more: int) -> None:
     put(engine, "in/a.parquet", id=[1, 2, 3], x=[1.0, None, 3.0])
