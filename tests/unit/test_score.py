@@ -26,6 +26,7 @@ from storage.models.bundle import Bundle
 from storage.models.describe import describe_features, describe_outputs
 from storage.models.manifest import Outputs
 from tasks.score import Scored, score_batch
+from tasks.stages import Stages
 
 
 def bundle(model: Any) -> Bundle:
@@ -67,6 +68,23 @@ class Picky(BaseEstimator):
         if (values[np.isfinite(values)] > 1000).any():
             raise ValueError("too large")
         return np.nansum(values, axis=1)
+
+
+class Looking(LinearRegression):
+    """Looks at a clock when it is called."""
+
+    def predict(self, x: Any) -> Any:
+        self.seen = dict(self.stages.seconds)
+        return super().predict(x)
+
+
+def test_time_before_and_after_the_estimator_is_told_apart_from_its_own() -> None:
+    stages, model = Stages(), Looking().fit([[0.0], [1.0]], [1.0, 3.0])
+    model.stages = stages
+    score_batch(bundle(model), batch(x=[1.0], id=[1]), features=["x"], keep=["id"], method=None, stages=stages)
+    assert 0 < model.seen["align"] < stages.seconds["align"]
+    assert 0 == model.seen["predict"] < stages.seconds["predict"]
+    assert {stage for stage, seconds in stages.seconds.items() if seconds} == {"align", "predict"}
 
 
 def test_rows_that_fail_are_found_and_the_others_keep_their_order() -> None:
