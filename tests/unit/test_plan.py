@@ -40,6 +40,8 @@ def test_files_and_row_groups_without_rows_are_in_no_part() -> None:
 
 def test_bytes_bound_a_part_too() -> None:
     assert len(cut([file("a", 10, 10)], part_rows=100, part_bytes=100)) == 2
+    # And each part anew
+    assert [part.rows for part in cut([file("a", *6 * [10])], part_rows=100, part_bytes=160)] == [20, 20, 20]
 
 
 def test_many_tiny_files_are_several_parts() -> None:
