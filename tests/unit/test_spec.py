@@ -53,6 +53,19 @@ def test_the_budget_is_a_count_or_a_percentage() -> None:
     assert budget_rows("0.29%", 100_000) == 290
 
 
+def test_what_a_pace_is_kept_under_is_version_and_method() -> None:
+    model = PinnedModel(name="m", version="1", manifest_sha256="d")
+    job = Job(spec=SPEC, model=model, submitted="2026-01-01")
+    others = [
+        replace(job, spec=replace(SPEC, method="predict")),
+        replace(job, spec=replace(SPEC, method="predict_proba")),
+        replace(job, model=replace(model, version="2")),
+        replace(job, model=replace(model, name="n")),
+    ]
+    assert len({one.work for one in (job, *others)}) == 5
+    assert replace(job, spec=replace(SPEC, job_id="j2"), submitted="2026-01-02").work == job.work
+
+
 def test_a_job_of_the_time_when_there_was_one_input_is_read() -> None:
     job = Job(spec=SPEC, model=PinnedModel(name="m", version="v", manifest_sha256="d"), submitted="2026-01-01")
     old = json.loads(job.to_json())
