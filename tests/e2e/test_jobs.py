@@ -29,6 +29,7 @@ from storage.objects.base import ObjectStore
 from tasks.client import Client
 from tasks.spec import Status, parse_uri
 from tasks.stages import STAGES
+from tests.faults.estimators import Paced
 from worker.dev.stack import Stack
 
 Put = Callable[..., str]
@@ -95,6 +96,28 @@ def test_a_job_scores_every_row_once_in_order_to_the_last_bit(
     assert [store.head(entry["key"]).size for entry in listed["parts"]] == [e["bytes"] for e in listed["parts"]]
     assert json.loads(store.get(keys.success(folder)).data)["rows"] == 60_000
     assert list(store.list(keys.active(done.job_id))) == []
+
+
+def test_the_manifest_says_where_the_time_went(
+    worker: Stack, client: Client, models: ModelStorageManager, store: ObjectStore, put_table: Put
+) -> None:
+    # Given two processes, a job of more than two parts, and an estimator beside which all else is quick
+    seconds, parts = 0.3, 6
+    models.publish("unhurried", Paced(seconds=seconds).fit(pd.DataFrame({"x": [0.0]})))
+    rows = pd.DataFrame({"id": np.arange(100 * parts), "x": np.arange(100.0 * parts)})
+    uri = put_table("in/unhurried.parquet", rows, row_group_size=100)
+    # When it is scored
+    done = ended(client, client.submit("unhurried", uri, part_rows=100))
+    assert (done.state, done.parts) == ("succeeded", parts)
+    # Then every stage of the parts took some time, and the estimator's is the estimator's alone
+    listed = json.loads(store.get(keys.results_manifest(parse_uri(done.output)[1])).data)
+    told = [json.loads(store.head(entry["key"]).metadata["seconds"]) for entry in listed["parts"]]
+    spent = {stage: sum(one[stage] for one in told) for stage in STAGES}
+    assert min(spent.values()) > 0, spent
+    assert min(one["predict"] for one in told) >= seconds
+    assert max(spent[stage] for stage in ("decode", "align", "encode", "upload")) < seconds * parts, spent
+    # And the manifest adds it up
+    assert listed["seconds"] == pytest.approx(spent, abs=1e-3)
 
 
 def test_a_model_is_loaded_once_a_process_and_not_once_a_part(own: Stack, trained: Any, cells: pd.DataFrame) -> None:
