@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from tasks.preflight import Preflight
     from tasks.rejected import RejectedRows
 
-_POLL_S = 0.25
+_POLL_S = 0.02, 0.25
+"""At first, and at most: the end of a short job is told soon, and a long one costs few requests."""
 
 
 class Client:
@@ -300,15 +301,17 @@ class Client:
 
     def watch(self, job_id: str, timeout_s: float | None = None) -> Iterator[Status]:
         """Yield the status until the job has ended, or `TimeoutError`."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        begun = time.monotonic()
+        least, most = _POLL_S
         while True:
             now = self.status(job_id)
             yield now
             if now.ended:
                 return
-            if deadline is not None and time.monotonic() > deadline:
+            waited = time.monotonic() - begun
+            if timeout_s is not None and waited > timeout_s:
                 raise TimeoutError(f"job {job_id} has not ended after {timeout_s} s")
-            time.sleep(_POLL_S)
+            time.sleep(min(most, max(least, waited / 10)))
 
     def jobs(self) -> Iterator[Status]:
         """Yield the status of every job, oldest first; one whose record is broken says so, and hides no other."""
