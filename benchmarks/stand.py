@@ -13,8 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import work
+from benchmarks.contenders.protocol import REHEARSALS
+from benchmarks.work import PROCESSES
 from storage.models.manager import ModelStorageManager
 from tasks.client import Client
+from tasks.records import read_job
 from tasks.spec import Status
 from worker.dev.stack import Stack
 
@@ -47,9 +50,13 @@ class Stand:
             stack.environ |= {
                 "ENVIRONMENT": "development", "STORE_DIR": str(stack.folder / "store"), "R2_BUCKET": "scoreline",
             }  # fmt: skip
-        self._guard = stack.start_worker(self._processes)
-        self.client = Client.from_env(stack.environ)
-        self.store = self.client.buckets.main
+        try:
+            stack.start_worker(self._processes)
+            self.client = Client.from_env(stack.environ)
+            self.store = self.client.buckets.main
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -82,16 +89,19 @@ class Stand:
             self.score(name, f"warm/{name}/", part_rows=WARM_ROWS, features=features)
 
     def get_ready(self, folder: Path, name: str) -> None:
-        """Publish a model of `benchmarks.work`, be warm, score a file with it, and put its files below ``in/NAME/``.
+        """Publish a model of `benchmarks.work`, rehearse as contenders do, and put its files below ``in/NAME/``.
 
-        The model was used before, then: its pace is known.
+        Raises `RuntimeError` where the model's pace is not known then, as it is of a model in use.
         """
-        first, features = work.inputs(folder, name)[0], work.columns(name)[1:]
+        files, features = work.inputs(folder, name), work.columns(name)[1:]
         self.publish(name, work.load(folder, name))
-        self.warm(name, pq.read_table(first), features)
-        self.store.put(f"before/{name}/{first.name}", first.read_bytes())
-        self.score(name, f"before/{name}/", features=features)
-        for file in work.inputs(folder, name):
+        for file in files[:PROCESSES]:
+            self.store.put(f"before/{name}/{file.name}", file.read_bytes())
+        for _ in range(REHEARSALS):
+            done = self.score(name, f"before/{name}/", features=features)
+        if self.client.ledger.counters.pace(read_job(self.store, done.job_id).work) is None:
+            raise RuntimeError(f"{name}: the pace is not known after {done.rows:,} rows; take more")
+        for file in files:
             self.store.put(f"in/{name}/{file.name}", file.read_bytes())
 
     def server_cpu(self) -> float:

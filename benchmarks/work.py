@@ -80,11 +80,6 @@ def score(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def warm_up(folder: Path, name: str, model: Any) -> None:
-    """Score a few rows."""
-    score(model, pd.read_parquet(inputs(folder, name)[0], columns=columns(name))[:1_000])
-
-
 def score_file(name: str, model: Any, file: Path, out: Path) -> None:
     """Score a file into one of the same name in the folder `out`."""
     score(model, pd.read_parquet(file, columns=columns(name))).to_parquet(out / file.name, compression="zstd")

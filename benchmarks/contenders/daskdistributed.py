@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.contenders.protocol import Warm, Work, run
-from benchmarks.work import PROCESSES, RESULT, columns, load, score, warm_up
+from benchmarks.contenders.protocol import Prepare, Work, run
+from benchmarks.work import PROCESSES, RESULT, columns, load, score
 
 
 @functools.cache
@@ -23,12 +23,8 @@ def _part(frame: pd.DataFrame, folder: str, name: str) -> pd.DataFrame:
     return score(_model(folder, name), frame)
 
 
-def _warm(folder: str, name: str) -> None:
-    warm_up(Path(folder), name, _model(folder, name))
-
-
 @contextlib.contextmanager
-def start(folder: Path) -> Iterator[Warm]:
+def start(folder: Path) -> Iterator[Prepare]:
     """Start scheduler and workers."""
     import dask.dataframe as dd
     from distributed import Client, LocalCluster
@@ -38,12 +34,10 @@ def start(folder: Path) -> Iterator[Warm]:
             n_workers=PROCESSES, threads_per_worker=1, processes=True, dashboard_address=None,
             local_directory=str(folder / "dask"), host="127.0.0.1",
         ) as cluster,
-        Client(cluster) as client,
+        Client(cluster),
     ):  # fmt: skip
 
-        def warm(name: str) -> Work:
-            client.run(_warm, str(folder), name)
-
+        def prepare(name: str) -> Work:
             def work(files: list[Path], out: Path) -> None:
                 frame = dd.read_parquet([str(file) for file in files], columns=columns(name), split_row_groups=False)
                 scored = frame.map_partitions(_part, str(folder), name, meta=RESULT)
@@ -51,7 +45,7 @@ def start(folder: Path) -> Iterator[Warm]:
 
             return work
 
-        yield warm
+        yield prepare
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders.protocol import Warm, Work, run
-from benchmarks.work import PROCESSES, load, score_file, warm_up
+from benchmarks.contenders.protocol import Prepare, Work, run
+from benchmarks.work import PROCESSES, load, score_file
 
 
 @functools.cache
@@ -19,29 +19,22 @@ def _model(folder: Path, name: str) -> Any:
     return load(folder, name)
 
 
-def _warm(folder: Path, name: str) -> None:
-    warm_up(folder, name, _model(folder, name))
-
-
 def _one(folder: Path, name: str, out: Path, file: Path) -> None:
     score_file(name, _model(folder, name), file, out)
 
 
 @contextlib.contextmanager
-def start(folder: Path) -> Iterator[Warm]:
+def start(folder: Path) -> Iterator[Prepare]:
     """Start the pool."""
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
 
-        def warm(name: str) -> Work:
-            for done in [pool.submit(_warm, folder, name) for _ in range(2 * PROCESSES)]:
-                done.result()
-
+        def prepare(name: str) -> Work:
             def work(files: list[Path], out: Path) -> None:
                 list(pool.map(functools.partial(_one, folder, name, out), files))
 
             return work
 
-        yield warm
+        yield prepare
 
 
 if __name__ == "__main__":

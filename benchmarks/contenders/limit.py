@@ -8,17 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders.protocol import Warm, run
-from benchmarks.work import PROCESSES, load, score_file, warm_up
+from benchmarks.contenders.protocol import Prepare, run
+from benchmarks.work import PROCESSES, load, score_file
 
 
 def _serve(folder: Path, pipe: Any) -> None:
     name, model = "", None
     while (order := pipe.recv()) is not None:
         kind, what, out = order
-        if kind == "warm":
+        if kind == "load":
             name, model = what, load(folder, what)
-            warm_up(folder, name, model)
         else:
             for file in what:
                 score_file(name, model, file, out)
@@ -26,7 +25,7 @@ def _serve(folder: Path, pipe: Any) -> None:
 
 
 @contextlib.contextmanager
-def start(folder: Path) -> Iterator[Warm]:
+def start(folder: Path) -> Iterator[Prepare]:
     """Start the processes."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
@@ -43,11 +42,11 @@ def start(folder: Path) -> Iterator[Warm]:
         for pipe in pipes:
             pipe.recv()
 
-    def warm(model: str) -> Any:
-        all_do([("warm", model, None)] * PROCESSES)
+    def prepare(model: str) -> Any:
+        all_do([("load", model, None)] * PROCESSES)
         return lambda files, out: all_do([("score", files[n::PROCESSES], out) for n in range(PROCESSES)])
 
-    yield warm
+    yield prepare
     for pipe in pipes:
         pipe.send(None)
     for process in processes:

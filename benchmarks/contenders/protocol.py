@@ -1,4 +1,4 @@
-"""What every contender has in common: its arguments, its clock, and the lines it prints."""
+"""What every contender has in common: its arguments, its rehearsal, its clock, and the lines it prints."""
 
 from __future__ import annotations
 
@@ -11,33 +11,50 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.work import PROCESSES, inputs
+
 Work = Callable[[list[Path], Path], dict[str, Any] | None]
 """Scores files into a folder; returns what there is to tell besides, ``work`` where it knows that better."""
-Warm = Callable[[str], Work]
+Prepare = Callable[[str], Work]
 """Gets ready for a model."""
+REHEARSALS = 2
+"""In the first, a process that starts late may find its file taken."""
 
 
-def run(name: str, start: Callable[[Path], AbstractContextManager[Warm]]) -> None:
+def run(name: str, start: Callable[[Path], AbstractContextManager[Prepare]], *, rehearsed: bool = False) -> None:
     """Start, score, and print a line of JSON a model: ``{"model", "start", "work"}``, in seconds.
 
-    ``start`` is what it takes until the first model can be asked for; ``work`` leaves out start and warming up.
+    Parameters
+    ----------
+    name : str
+        Of the contender.
+    start : callable
+        Starts what it needs, below a folder; ``start`` is what it takes until the first model can be asked for.
+    rehearsed : bool
+        Whether preparing rehearses. Else all of the work is done before on a file for each process, so that ``work``
+        finds imports, compilers, readers and writers warm.
     """
-    from benchmarks.work import inputs
-
     parser = argparse.ArgumentParser(description=f"The contender {name!r}.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("models", nargs="+")
     asked = parser.parse_args()
     folder = asked.folder.resolve()
     begun = time.perf_counter()
-    with start(folder) as warm:
+    with start(folder) as prepare:
         started = time.perf_counter() - begun
         for model in asked.models:
-            out = folder / "out" / name / model
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir(parents=True)
-            work = warm(model)
+            files, work = inputs(folder, model), prepare(model)
+            for _ in range(0 if rehearsed else REHEARSALS):
+                work(files[:PROCESSES], _emptied(folder / "rehearsal" / name))
+            shutil.rmtree(folder / "rehearsal", ignore_errors=True)
+            out = _emptied(folder / "out" / name / model)
             begun = time.perf_counter()
-            told = work(inputs(folder, model), out) or {}
+            told = work(files, out) or {}
             took = time.perf_counter() - begun
             print(json.dumps({"model": model, "start": started, "work": took} | told), flush=True)
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

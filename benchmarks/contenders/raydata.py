@@ -1,4 +1,7 @@
-"""Ray Data: two actors, which load the model once."""
+"""Ray Data: two actors, which load the model once.
+
+It starts the actors anew for each dataset, with their imports and their model: that is how it works, and is counted.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.contenders.protocol import Warm, Work, run
+from benchmarks.contenders.protocol import Prepare, Work, run
 from benchmarks.work import PROCESSES, columns, load, score
 
 
@@ -21,19 +24,19 @@ class _Scorer:
 
 
 @contextlib.contextmanager
-def start(folder: Path) -> Iterator[Warm]:
+def start(folder: Path) -> Iterator[Prepare]:
     """Start Ray."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
     ray.init(
-        num_cpus=2 * PROCESSES,  # reading and writing take half of one each, and must not wait for the actors
+        num_cpus=2 * PROCESSES,  # an actor holds one for as long as it lives; tasks that read and write need others
         include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=2 << 30,
         _node_ip_address="127.0.0.1",
     )  # fmt: skip
     DataContext.get_current().enable_progress_bars = False
 
-    def warm(name: str) -> Work:
+    def prepare(name: str) -> Work:
         def work(files: list[Path], out: Path) -> None:
             (
                 ray.data.read_parquet([str(file) for file in files], columns=columns(name))
@@ -41,13 +44,13 @@ def start(folder: Path) -> Iterator[Warm]:
                     _Scorer, fn_constructor_args=(str(folder), name), compute=ActorPoolStrategy(size=PROCESSES),
                     batch_format="pandas", batch_size=65_536,
                 )
-                .write_parquet(str(out))
+                .write_parquet(str(out), compression="zstd")
             )  # fmt: skip
 
         return work
 
     try:
-        yield warm
+        yield prepare
     finally:
         ray.shutdown()
 

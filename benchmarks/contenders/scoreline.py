@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.contenders.protocol import Warm, Work, run
+from benchmarks.contenders.protocol import Prepare, Work, run
 from benchmarks.stand import Stand
 from benchmarks.work import PROCESSES, columns
 from storage import keys
@@ -18,11 +18,11 @@ from tasks.spec import parse_uri
 
 
 @contextlib.contextmanager
-def start(folder: Path, *, directory: bool = True) -> Iterator[Warm]:
+def start(folder: Path, *, directory: bool = True) -> Iterator[Prepare]:
     """Start Valkey, the store and a worker."""
     with Stand(folder / "stand", processes=PROCESSES, directory=directory) as stand:
 
-        def warm(name: str) -> Work:
+        def prepare(name: str) -> Work:
             stand.get_ready(folder, name)
 
             def work(files: list[Path], out: Path) -> dict[str, object]:
@@ -39,8 +39,8 @@ def start(folder: Path, *, directory: bool = True) -> Iterator[Warm]:
 
             return work
 
-        yield warm
+        yield prepare
 
 
 if __name__ == "__main__":
-    run("scoreline", start)
+    run("scoreline", start, rehearsed=True)

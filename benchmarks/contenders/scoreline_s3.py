@@ -8,4 +8,4 @@ from benchmarks.contenders.protocol import run
 from benchmarks.contenders.scoreline import start
 
 if __name__ == "__main__":
-    run("scoreline_s3", functools.partial(start, directory=False))
+    run("scoreline_s3", functools.partial(start, directory=False), rehearsed=True)

@@ -6,17 +6,16 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.contenders.protocol import Warm, Work, run
-from benchmarks.work import load, score_file, warm_up
+from benchmarks.contenders.protocol import Prepare, Work, run
+from benchmarks.work import load, score_file
 
 
 @contextlib.contextmanager
-def start(folder: Path) -> Iterator[Warm]:
+def start(folder: Path) -> Iterator[Prepare]:
     """Nothing has to start."""
 
-    def warm(name: str) -> Work:
+    def prepare(name: str) -> Work:
         model = load(folder, name)
-        warm_up(folder, name, model)
 
         def work(files: list[Path], out: Path) -> None:
             for file in files:
@@ -24,7 +23,7 @@ def start(folder: Path) -> Iterator[Warm]:
 
         return work
 
-    yield warm
+    yield prepare
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.contenders.protocol import Warm, Work, run
-from benchmarks.work import PROCESSES, columns, inputs, load, score
+from benchmarks.contenders.protocol import Prepare, Work, run
+from benchmarks.work import PROCESSES, columns, load, score
 
 
 @functools.cache
@@ -22,7 +22,7 @@ def _model(folder: str, name: str) -> Any:
 
 
 @contextlib.contextmanager
-def start(folder: Path) -> Iterator[Warm]:
+def start(folder: Path) -> Iterator[Prepare]:
     """Start Spark, on the Java of this machine."""
     from pyspark.sql import SparkSession
 
@@ -39,7 +39,7 @@ def start(folder: Path) -> Iterator[Warm]:
     )
     session.sparkContext.setLogLevel("ERROR")
 
-    def warm(name: str) -> Work:
+    def prepare(name: str) -> Work:
         where = str(folder)
 
         def parts(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -48,15 +48,15 @@ def start(folder: Path) -> Iterator[Warm]:
             for frame in frames:
                 yield score(_model(where, name), frame)
 
-        def scored(files: list[Path]) -> Any:
+        def work(files: list[Path], out: Path) -> None:
             frame = session.read.parquet(*(str(file) for file in files)).select(*columns(name))
-            return frame.mapInPandas(parts, "id long, prediction long, proba_0 double, proba_1 double")
+            scored = frame.mapInPandas(parts, "id long, prediction long, proba_0 double, proba_1 double")
+            scored.write.mode("overwrite").parquet(str(out))
 
-        scored(inputs(folder, name)).limit(1).collect()
-        return lambda files, out: scored(files).write.mode("overwrite").parquet(str(out))
+        return work
 
     try:
-        yield warm
+        yield prepare
     finally:
         session.stop()
 
