@@ -1,12 +1,14 @@
-"""Scoreline on a directory store: two worker processes, a job a model, from submit to outcome.
+"""Scoreline on a directory store: two worker processes, a job a model, from before submit until the outcome is known.
 
-Prints besides: ``server_cpu``, seconds of the S3 server during the job, and ``stages``, where the parts' time went.
+Prints besides: ``job_seconds``, what the job says it took, ``server_cpu``, seconds of the S3 server meanwhile, and
+``stages``, where the parts' time went.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,15 +29,16 @@ def start(folder: Path, *, directory: bool = True) -> Iterator[Prepare]:
 
             def work(files: list[Path], out: Path) -> dict[str, object]:
                 del files
-                before = stand.server_cpu()
+                before, begun = stand.server_cpu(), time.perf_counter()
                 done = stand.score(name, f"in/{name}/", features=columns(name)[1:])
+                took = time.perf_counter() - begun
                 used = stand.server_cpu() - before
                 place = parse_uri(done.output)[1]
                 for info in stand.store.list(f"{place}part-"):
                     (out / Path(info.key).name).write_bytes(stand.store.get(info.key).data)
                 manifest = json.loads(stand.store.get(keys.results_manifest(place)).data)
                 stages = manifest["seconds"] | {"parts": len(manifest["parts"])}
-                return {"work": done.seconds, "server_cpu": used, "stages": stages}
+                return {"work": took, "job_seconds": done.seconds, "server_cpu": used, "stages": stages}
 
             return work
 
