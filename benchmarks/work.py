@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sklearn
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
@@ -36,11 +38,12 @@ _WORDS = ("good", "bad", "slow", "fast", "late", "early", "broken", "fine", "che
 
 
 def prepared(rows: int = ROWS) -> Path:
-    """Return the folder of data and models; they are written unless they are there."""
+    """Return the folder of data and models; they are written unless they are there, as this file makes them now."""
     folder = DATA / f"data-{rows}"
-    done = folder / f"rows-{rows}"
-    if done.exists():
+    done, recipe = folder / f"rows-{rows}", _recipe()
+    if done.exists() and done.read_text() == recipe:
         return folder
+    done.unlink(missing_ok=True)
     random = np.random.default_rng(7)
     for name, tables in (("numbers", _numbers(random, rows)), ("text", _texts(random, rows // 4))):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -51,8 +54,12 @@ def prepared(rows: int = ROWS) -> Path:
     (folder / "models").mkdir(exist_ok=True)
     for name, model in _fitted(random):
         joblib.dump(model, folder / "models" / f"{name}.joblib")
-    done.touch()
+    done.write_text(recipe)
     return folder
+
+
+def _recipe() -> str:
+    return hashlib.sha256(Path(__file__).read_bytes() + sklearn.__version__.encode()).hexdigest()
 
 
 def inputs(folder: Path, model: str) -> list[Path]:
