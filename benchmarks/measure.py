@@ -55,23 +55,30 @@ def private_bytes(pid: int | None = None) -> int:
 
 def table(rows: Mapping[str, Sequence[float]], form: str = "{:.2f}") -> None:
     """Print medians and spreads."""
-    print("| | median | min | max |\n|---|---|---|---|")
+    print("| | median | min | max | of |\n|---|---|---|---|---|")
     for name, values in rows.items():
         shown = [form.format(value) for value in (statistics.median(values), min(values), max(values))]
-        print(f"| {name} | {' | '.join(shown)} |")
+        print(f"| {name} | {' | '.join(shown)} | {len(values)} |")
 
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parent / "results" / ("quick" if os.environ.get("QUICK") else "")
+"""Where figures are kept; those of ``QUICK=1`` beside the full ones, not over them."""
+
+
+def verdict(got: float, limit: float) -> str:
+    """Say whether a figure reaches its limit (at least, where that is negative), or by how much it does not."""
+    over = got / abs(limit) - 1
+    missed = -over if limit < 0 else over
+    return f"missed by {missed:.0%}" if missed > 0 else "reached"
 
 
 def told(name: str, what: str, values: Sequence[float], limit: float) -> None:
-    """Print a figure against its limit (at least, where that is negative), and keep it in ``results/NAME.json``."""
+    """Print a figure against its limit, as `verdict` takes it, and keep it in ``NAME.json`` of `RESULTS`."""
     got = statistics.median(values)
-    reached = got >= -limit if limit < 0 else got <= limit
     bound = f"at least {-limit:g}" if limit < 0 else f"at most {limit:g}"
-    verdict = "reached" if reached else f"missed by {abs(got / limit) - 1:.0%}"
+    said = verdict(got, limit)
     spread = f"{min(values):.3g} to {max(values):.3g}, {len(values)} runs"
-    print(f"| {what} | {got:.3g} ({spread}) | {bound} | {verdict} |", flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    text = {"what": what, "values": list(values), "median": got, "limit": bound, "verdict": verdict}
+    print(f"| {what} | {got:.3g} ({spread}) | {bound} | {said} |", flush=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    text = {"what": what, "values": list(values), "median": got, "limit": bound, "verdict": said}
     (RESULTS / f"{name}.json").write_text(json.dumps(text, indent=1) + "\n")

@@ -1,17 +1,17 @@
-"""Draw ``results/benchmarks.png``: throughput against the limit, and memory against rows."""
+"""Draw ``benchmarks.png`` of what was measured: throughput against the limit, and memory against rows."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from pathlib import Path
 
 import matplotlib
+
+from benchmarks.measure import RESULTS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-RESULTS = Path(__file__).resolve().parent / "results"
 COLOURS = {"limit": "#888888", "scoreline": "#1f6f54", "scoreline_s3": "#4fa88a"}
 OTHER = "#c9b28a"
 
@@ -36,7 +36,7 @@ def main() -> None:
         axes[-1].plot([int(rows) / 1e6 for rows in by_rows], list(by_rows.values()), "o-", color=COLOURS["scoreline"])
         axes[-1].set_ylim(0, 1.2 * max(by_rows.values()))
         axes[-1].set_xlabel("million rows in the job")
-        axes[-1].set_title("peak memory of a process, MiB")
+        axes[-1].set_title("private memory (anonymous) of a\nworker process, peak in MiB", fontsize=10)
     figure.suptitle(f"Two processes, {told['machine']}", fontsize=9)
     figure.savefig(RESULTS / "benchmarks.png", dpi=110)
 
