@@ -1,0 +1,63 @@
+"""One turn of a contender: a process of its own, of which nothing is left afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import work
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS = work.DATA / "venv" / "bin" / "python"
+OURS = ("limit", "scoreline", "scoreline_s3", "script", "futures")
+THEIRS = ("daskdistributed", "raydata", "spark")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+TURN_S = 900.0
+_END_S = 20.0
+
+
+def turn(name: str, folder: Path, model: str) -> dict[str, Any]:
+    """Run a contender once; returns what it tells, with ``whole``: start, rehearsal and work.
+
+    Raises `RuntimeError` where it fails, or takes more than `TURN_S` seconds.
+    """
+    python = str(PEERS) if name in THEIRS else sys.executable
+    environ = os.environ | dict.fromkeys(THREADS, "1") | {"PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(work.DATA / "ray")}
+    begun = time.perf_counter()
+    try:
+        out, said, code = _run([python, "-m", f"benchmarks.contenders.{name}", str(folder), model], environ)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{model}: it took more than {TURN_S:g} s") from None
+    whole = time.perf_counter() - begun
+    told = next((line for line in reversed(out.splitlines()) if line.startswith("{")), "")
+    if code or not told:
+        print(said[-4000:], file=sys.stderr)
+        raise RuntimeError(f"{model}: {(said.splitlines() or [f'exit status {code}'])[-1][:300]}")
+    return json.loads(told) | {"whole": whole}
+
+
+def _run(command: list[str], environ: Mapping[str, str]) -> tuple[str, str, int]:
+    """Run a command in a session of its own, and end all that is in it, whatever happens."""
+    with subprocess.Popen(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            out, said = process.communicate(timeout=TURN_S)
+        except BaseException:
+            process.send_signal(signal.SIGINT)  # so that it ends what it started in other sessions
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_END_S)
+            raise
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        return out, said, process.returncode
