@@ -62,9 +62,9 @@ def measured(names: list[str], folder: Path, models: Sequence[str], rounds: int)
                 print(f"round {number + 1} {name:16} {model:9} {told['work']:7.2f} s", file=sys.stderr)
         except RuntimeError as error:
             if name in OURS:
-                raise
+                sys.exit(f"{name} failed with {error}")
             print(f"{name} is left out: {error}", file=sys.stderr)
-            failed[name] = f"failed, {error}"
+            failed[name] = f"failed with {error}"
             for by_name in took.values():
                 by_name.pop(name, None)
     return took, failed

@@ -25,17 +25,17 @@ LIMITS: dict[tuple[str, str], dict[str, float | None]] = {
 def throughput(told: Mapping[str, Any]) -> str:
     """Tables of seconds, ratios and stages, in Markdown."""
     rows, took, left_out = told["rows"], told["seconds"], told["left out"]
-    rounds = max(len(runs) for by_name in took.values() for runs in by_name.values())
+    rounds = max((len(runs) for by_name in took.values() for runs in by_name.values()), default=0)
     lines = [
         f"{told['machine']}. {rows:,} rows of 20 float64 columns ({rows // 4:,} texts) in {work.FILES} Parquet files, "
-        f"{work.PROCESSES} processes. Contenders take turns, {rounds} rounds; medians, ratios within a round.",
+        f"{work.PROCESSES} processes. Contenders take turns, rounds: {rounds}; medians, ratios within a round.",
         "",
         *(f"- **{name}** is left out: {_cell(reason)}" for name, reason in left_out.items()),
-        "",
+        *([""] if left_out else []),
     ]
     for model, by_name in took.items():
         lines += _seconds(model, by_name, rows)
-    lines += [f"| ratio of work, {rounds} rounds | model | at most | median (spread) | |", "|---|---|---|---|---|"]
+    lines += [f"| ratio of work, rounds: {rounds} | model | at most | median (spread) | |", "|---|---|---|---|---|"]
     for (name, other), limits in LIMITS.items():
         for model, most in limits.items():
             by_name = took.get(model, {})
@@ -50,7 +50,7 @@ def throughput(told: Mapping[str, Any]) -> str:
 def _seconds(model: str, by_name: Mapping[str, Runs], rows: int) -> Iterator[str]:
     yield f"### {model}\n"
     rounds = max(map(len, by_name.values()), default=0)
-    yield f"| {rounds} rounds | work, s | spread | whole, s | rows/s | work / limit |\n|---|---|---|---|---|---|"
+    yield f"| rounds: {rounds} | work, s | spread | whole, s | rows/s | work / limit |\n|---|---|---|---|---|---|"
     count = rows // 4 if model == "text" else rows
     limit = [run["work"] for run in by_name.get("limit", ())]
     for name, runs in by_name.items():
@@ -109,6 +109,9 @@ def _busy(stages: Mapping[str, float]) -> float:
 
 
 def _equality(apart: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    if not any(apart.values()):
+        yield "Results were not compared with those of the script."
+        return
     yield "Results against those of the script: ids and predictions are equal; largest difference of a probability:"
     for model, by_name in apart.items():
         yield f"- {model}: " + ", ".join(f"{name} {value:.2g}" for name, value in by_name.items())
