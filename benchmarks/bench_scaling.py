@@ -6,6 +6,7 @@ against the script in one, both from `bench_throughput`.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 from pathlib import Path
 
@@ -18,14 +19,18 @@ ROWS, RUNS, LIMIT = 2_000_000, 3, 1.9
 
 def main() -> None:
     """Measure and print."""
-    folder = work.prepared(ROWS)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    asked = parser.parse_args()
+    folder = work.prepared(asked.rows)
     features = work.columns("forest")[1:]
     took: dict[int, list[float]] = {1: [], 2: []}
     with contextlib.ExitStack() as stack:
         stands = {count: stack.enter_context(Stand(Path(".scoreline"), processes=count)) for count in took}
         for stand in stands.values():
             stand.get_ready(folder, "forest")
-        for _ in range(RUNS):
+        for _ in range(asked.runs):
             for count, stand in stands.items():
                 took[count].append(stand.score("forest", "in/forest/", features=features).seconds or 0.0)
     told("scaling", "times the rate of one process", [a / b for a, b in zip(took[1], took[2], strict=True)], -LIMIT)
