@@ -74,6 +74,7 @@ def main() -> None:
     table({f"MiB of private memory (anonymous), {rows:,} rows": found for rows, found in took.items()})
     first, last = min(took), max(took)
     ratios = [more / less for more, less in zip(took[last], took[first], strict=True)]
+    print()
     told("memory", f"peak of private memory (anonymous), {last:,} rows / {first:,}", ratios, LIMIT)
 
 
