@@ -95,6 +95,7 @@ class Stand:
         """
         files, features = work.inputs(folder, name), work.columns(name)[1:]
         self.publish(name, work.load(folder, name))
+        self.warm(name, pq.read_table(files[0]), features)  # two files may be one part, which one process scores
         for file in files[:PROCESSES]:
             self.store.put(f"before/{name}/{file.name}", file.read_bytes())
         for _ in range(REHEARSALS):
