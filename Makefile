@@ -31,8 +31,8 @@ format: setup ## Put the source into its form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup ## Measure against a loop by hand, Dask, Ray and Spark; QUICK=1 takes 5 minutes
-	@scripts/bench $(if $(QUICK),quick)
+bench: setup ## Measure against a loop by hand, Dask, Ray and Spark; QUICK=1 takes 5 minutes once they are installed
+	@scripts/bench $(if $(filter-out 0,$(QUICK)),quick)
 
 soak: setup ## Repeat random faults on real processes for MINUTES (10)
 	@mkdir -p .scoreline

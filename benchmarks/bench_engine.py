@@ -8,6 +8,7 @@ store operations are counted by the store. ``QUICK=1`` leaves out the run of 100
 from __future__ import annotations
 
 import io
+import json
 import os
 import tempfile
 import time
@@ -23,6 +24,7 @@ import redis
 from sklearn.dummy import DummyRegressor
 
 from benchmarks.counted import read
+from benchmarks.measure import RESULTS, no_options
 from storage import keys
 from storage.models.manager import ModelStorageManager
 from storage.objects.base import exists
@@ -48,9 +50,12 @@ LIMITS = {
 
 def main() -> None:
     """Measure and print."""
+    no_options(__doc__)
     columns = {parts: measure(parts) for parts in SIZES}
     print(f"| {PROCESSES} processes, one row a part | limit | " + " | ".join(f"{n:,} parts" for n in SIZES) + " |")
     print("|---|---|" + "---|" * len(SIZES))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "engine-by-parts.json").write_text(json.dumps({"limits": LIMITS, "by parts": columns}, indent=1) + "\n")
     for name in columns[SIZES[0]]:
         limit = f"{LIMITS[name]:g}" if name in LIMITS else ""
         print(f"| {name} | {limit} | " + " | ".join(f"{column[name]:,.2f}" for column in columns.values()) + " |")

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.dummy import DummyRegressor
 
-from benchmarks.measure import table
+from benchmarks.measure import no_options, told
 from storage.models.manager import ModelStorageManager
 from tasks.client import Client
 from worker.dev.stack import Stack
@@ -27,6 +27,7 @@ LARGE, SMALL, RUNS = 10_000, 10, 5
 
 def main() -> None:
     """Measure and print."""
+    no_options(__doc__)
     with tempfile.TemporaryDirectory(dir=".scoreline") as folder, Stack(Path(".scoreline")) as stack:
         environ = stack.environ | {"ENVIRONMENT": "development", "STORE_DIR": folder}
         client = Client.from_env(environ)
@@ -50,7 +51,8 @@ def main() -> None:
             parts.append(float(client.status(large.job_id).parts_done - before))
         assert not client.status(large.job_id).ended
         client.cancel(large.job_id)
-    table({f"parts of the large job ({LARGE:,}) meanwhile": parts, "seconds from submit to outcome": seconds})
+    told("fairness", f"parts of a job of {LARGE:,} while one of {SMALL} is scored", parts)
+    told("fairness-seconds", f"s from submit to outcome of a job of {SMALL} parts behind one of {LARGE:,}", seconds)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import work
-from benchmarks.measure import told
+from benchmarks.measure import no_options, told
 from benchmarks.stand import Stand
 from storage import keys
 from storage.objects.base import exists
@@ -22,6 +22,7 @@ ROWS, RUNS, LIMIT_MS = 1_000, 15, 150.0
 
 def main() -> None:
     """Measure and print."""
+    no_options(__doc__)
     random = np.random.default_rng(3)
     table = work.numbers(random, ROWS)
     took = []

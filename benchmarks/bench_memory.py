@@ -17,7 +17,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from benchmarks import work
-from benchmarks.measure import RESULTS, private_bytes, table, told
+from benchmarks.measure import RESULTS, positive, private_bytes, table, told
 from benchmarks.stand import Stand
 
 ROWS, LIMIT = 2_000_000, 1.05
@@ -59,9 +59,13 @@ def peak(folder: Path, times: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, nargs="+", default=[1, 5, 20], help="times 2 million rows, the first is 1")
-    parser.add_argument("--runs", type=int, default=3, help="of each size, in turns")
+    parser.add_argument(
+        "--times", type=positive, nargs="+", default=[1, 5, 20], help="times 2 million rows, the first is 1"
+    )
+    parser.add_argument("--runs", type=positive, default=3, help="of each size, in turns")
     asked = parser.parse_args()
+    if len(set(asked.times)) < 2:
+        parser.error("--times needs two sizes, to compare them")
     folder = work.prepared(ROWS)
     took: dict[int, list[float]] = {times * ROWS: [] for times in asked.times}
     for _ in range(asked.runs):

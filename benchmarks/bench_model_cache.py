@@ -19,9 +19,9 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bench_model_load import TREES, train
-from measure import table
 
+from benchmarks.bench_model_load import TREES, train
+from benchmarks.measure import no_options, told
 from storage.models.manager import ModelStorageManager
 from tasks.client import Client
 from worker.cache import ModelCache
@@ -58,6 +58,7 @@ def private_after_scoring(stack: Stack, client: Client, ref: str, preload: bool)
 
 def main() -> None:
     """Measure and print."""
+    no_options(__doc__)
     with Stack(Path(".scoreline")) as stack:
         client, models = Client.from_env(stack.environ), ModelStorageManager.from_env(stack.environ)
         forest = train()
@@ -77,7 +78,9 @@ def main() -> None:
                 100 * (uss - base) / size for uss in private_after_scoring(stack, client, manifest.ref, preload)
             ]
         print(f"model: {size:.0f} MiB in memory, {PROCESSES} processes; private memory of a process in % of that\n")
-        table({f"{name} (%{'; target 20' if name == 'preloaded' else ''})": found for name, found in rows.items()})
+        for name, found in rows.items():
+            what = f"private memory of each of {PROCESSES} processes, % of the model, {name}"
+            told(f"model_cache-{name.split()[0]}", what, found, 20.0 if name == "preloaded" else None)
 
         cache = ModelCache(models, 1 << 30)
         pinned = models.registry.resolve(manifest.ref)
@@ -91,7 +94,7 @@ def main() -> None:
             hits.append((time.perf_counter() - started) * 10)
         requests = (stack.folder / "s3.log").read_bytes()[before:].count(b"HTTP/1.1")
         print(f"\n{100_000 * RUNS:,} warm hits, {requests} requests to the store\n")
-        table({"warm hit (us)": hits})
+        told("model_cache-hit", "us of a model that is there", hits)
 
 
 if __name__ == "__main__":

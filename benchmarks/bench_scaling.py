@@ -11,7 +11,7 @@ import contextlib
 from pathlib import Path
 
 from benchmarks import work
-from benchmarks.measure import told
+from benchmarks.measure import positive, told
 from benchmarks.stand import Stand
 
 ROWS, RUNS, LIMIT = 2_000_000, 3, 1.9
@@ -20,8 +20,8 @@ ROWS, RUNS, LIMIT = 2_000_000, 3, 1.9
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--rows", type=work.rows, default=ROWS)
+    parser.add_argument("--runs", type=positive, default=RUNS)
     asked = parser.parse_args()
     folder = work.prepared(asked.rows)
     features = work.columns("forest")[1:]

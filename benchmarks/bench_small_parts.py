@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import work
-from benchmarks.measure import told
+from benchmarks.measure import no_options, told
 from benchmarks.stand import Stand
 
 PARTS, ROWS, RUNS, PROCESSES, LIMIT_MS = 1_000, 1_000, 3, 2, 15.0
@@ -18,6 +18,7 @@ PARTS, ROWS, RUNS, PROCESSES, LIMIT_MS = 1_000, 1_000, 3, 2, 15.0
 
 def main() -> None:
     """Measure and print."""
+    no_options(__doc__)
     random = np.random.default_rng(3)
     table = work.numbers(random, PARTS * ROWS)
     with Stand(Path(".scoreline"), processes=PROCESSES) as stand:

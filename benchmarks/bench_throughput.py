@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import report, work
 from benchmarks.machine import described
-from benchmarks.measure import RESULTS
+from benchmarks.measure import RESULTS, positive
 from benchmarks.turn import OURS, PEERS, THEIRS, turn
 
 TOLERANCE = 1e-12
@@ -52,7 +52,8 @@ def measured(names: list[str], folder: Path, models: Sequence[str], rounds: int)
     """Let all take turns; returns their runs by model and name, and why a peer failed, whose runs are dropped."""
     took: Took = {model: {} for model in models}
     failed: dict[str, str] = {}
-    for number, name in itertools.product(range(rounds), names):
+    for number, place in itertools.product(range(rounds), range(len(names))):
+        name = names[(place + number) % len(names)]  # each round begins with another
         if name in failed:
             continue
         try:
@@ -73,8 +74,8 @@ def measured(names: list[str], folder: Path, models: Sequence[str], rounds: int)
 def main() -> None:
     """Measure, compare, and write; exits with 1 where a peer failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=work.ROWS, help="with fewer than 160,000 a pace may not be known")
+    parser.add_argument("--rounds", type=positive, default=3, help="turns of each contender")
+    parser.add_argument("--rows", type=work.rows, default=work.ROWS, help="of numbers; texts are a quarter as many")
     parser.add_argument("--models", nargs="+", choices=work.MODELS, default=list(work.MODELS))
     parser.add_argument("--contenders", nargs="+", choices=OURS + THEIRS, default=list(OURS + THEIRS))
     asked = parser.parse_args()

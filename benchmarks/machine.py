@@ -1,17 +1,59 @@
-"""What was measured on."""
+"""What was measured on, and what."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+import shutil
+import subprocess
+import time
 from importlib import metadata
+from pathlib import Path
 
 import psutil
 
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARIES = ("scikit-learn", "numpy", "pandas", "pyarrow", "celery")
+
 
 def described() -> str:
-    """Return one line: cores, memory, Python, and the libraries that matter."""
+    """Return a line of cores, memory, system, libraries, peers, commit, day, and how busy the machine is."""
     cores = len(os.sched_getaffinity(0))
     memory = psutil.virtual_memory().total / (1 << 30)
-    libraries = ", ".join(f"{name} {metadata.version(name)}" for name in ("scikit-learn", "numpy", "pyarrow"))
-    return f"{cores} cores, {memory:.0f} GiB, Python {platform.python_version()}, {libraries}"
+    ours = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
+    return (
+        f"{cores} cores ({_processor()}), {memory:.0f} GiB, {platform.system()} {platform.release().split('-')[0]}, "
+        f"Python {platform.python_version()}, {', '.join([*ours, *_peers(), *_java()])}; "
+        f"commit {_said(['git', 'rev-parse', '--short', 'HEAD'])}, {time.strftime('%Y-%m-%d')}, "
+        f"load average before {os.getloadavg()[0]:.1f}"
+    )
+
+
+def _processor() -> str:
+    found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1].strip() if found else platform.machine()
+
+
+def _peers() -> list[str]:
+    """Name and version as `requirements.txt` beside this file pins them."""
+    pinned = re.findall(
+        r"^(dask|ray|pyspark)\S*==(\S+)", (ROOT / "benchmarks/requirements.txt").read_text(), re.MULTILINE
+    )
+    return [f"{name} {version}" for name, version in pinned]
+
+
+def _java() -> list[str]:
+    if shutil.which("java") is None:
+        return []
+    found = re.search(
+        r'"(\S+)"', subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    )
+    return [f"Java {found[1]}"] if found else []
+
+
+def _said(command: list[str]) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

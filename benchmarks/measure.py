@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -16,10 +17,10 @@ from typing import Any
 import psutil
 
 
-def in_fresh_process(script: str, mode: str, environ: Mapping[str, str], *arguments: str) -> dict[str, Any]:
-    """Run ``python script mode arguments...`` and return the JSON of its last line."""
+def in_fresh_process(module: str, environ: Mapping[str, str], *arguments: str) -> dict[str, Any]:
+    """Run ``python -m module arguments...`` and return the JSON of its last line."""
     done = subprocess.run(
-        [sys.executable, script, mode, *arguments], env=os.environ | dict(environ), stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", module, *arguments], env=os.environ | dict(environ), stdout=subprocess.PIPE, text=True,
         check=True,
     )  # fmt: skip
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -72,13 +73,32 @@ def verdict(got: float, limit: float) -> str:
     return f"missed by {missed:.0%}" if missed > 0 else "reached"
 
 
-def told(name: str, what: str, values: Sequence[float], limit: float) -> None:
+def shown(values: Sequence[float]) -> str:
+    """Return median, spread and number of some figures."""
+    spread = f"{min(values):.3g} to {max(values):.3g}, " if len(values) > 1 else ""
+    return f"{statistics.median(values):.3g} ({spread}{len(values)} {'runs' if len(values) > 1 else 'run'})"
+
+
+def positive(text: str) -> int:
+    """Read a number from the command line."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def no_options(about: str | None) -> None:
+    """Answer ``--help`` of a benchmark that has nothing to choose, and refuse everything else."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+
+
+def told(name: str, what: str, values: Sequence[float], limit: float | None = None) -> None:
     """Print a figure against its limit, as `verdict` takes it, and keep it in ``NAME.json`` of `RESULTS`."""
     got = statistics.median(values)
-    bound = f"at least {-limit:g}" if limit < 0 else f"at most {limit:g}"
-    said = verdict(got, limit)
-    spread = f"{min(values):.3g} to {max(values):.3g}, {len(values)} runs"
-    print(f"| {what} | {got:.3g} ({spread}) | {bound} | {said} |", flush=True)
+    bound, said = "", ""
+    if limit is not None:
+        bound, said = f"at least {-limit:g}" if limit < 0 else f"at most {limit:g}", verdict(got, limit)
+    print(f"| {what} | {shown(values)} | {bound} | {said} |", flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     text = {"what": what, "values": list(values), "median": got, "limit": bound, "verdict": said}
     (RESULTS / f"{name}.json").write_text(json.dumps(text, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""What `bench_throughput` measured, as tables. Reads and writes `benchmarks.measure.RESULTS`."""
+"""What was measured, as tables in Markdown. Reads and writes `benchmarks.measure.RESULTS`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks import work
-from benchmarks.measure import RESULTS, verdict
+from benchmarks.measure import RESULTS, shown, verdict
 from tasks.stages import STAGES
 
+_ROUNDS = 3
+"""Fewer decide nothing."""
 Runs = Sequence[Mapping[str, Any]]
 LIMITS: dict[tuple[str, str], dict[str, float | None]] = {
     ("scoreline", "limit"): {"forest": 1.10, "boosting": 1.10, "logistic": 1.5, "text": None},
@@ -22,13 +24,34 @@ LIMITS: dict[tuple[str, str], dict[str, float | None]] = {
 """At most, by who is compared with whom, and by model."""
 
 
+_LEGEND = (
+    "- *work*: from the order to the last result, by the clock of whoever gave it, after a rehearsal of all of it. Of "
+    "Scoreline from before `submit` until the outcome is in the bucket",
+    "- *whole*: likewise, with starting all processes, loading the model and rehearsing; of Scoreline also with "
+    "publishing it, and with copying the input into the store and the results out of it",
+    "- *limit*: the fastest loop by hand that is straightforward, in two processes; *script*: pandas, in one; "
+    "*futures*: `concurrent.futures` over files; *scoreline_s3*: on the S3 server, which shares the cores",
+)
+_STAGES_LEGEND = (
+    "*queue* is between two parts, *decode* has fetching in it and runs beside *align* and *predict*, so that the "
+    "longer counts for the last column. Of *queue* and *upload*, a process's last part of a job is not in there."
+)
+
+
 def throughput(told: Mapping[str, Any]) -> str:
     """Tables of seconds, ratios and stages, in Markdown."""
     rows, took, left_out = told["rows"], told["seconds"], told["left out"]
     rounds = max((len(runs) for by_name in took.values() for runs in by_name.values()), default=0)
     lines = [
-        f"{told['machine']}. {rows:,} rows of 20 float64 columns ({rows // 4:,} texts) in {work.FILES} Parquet files, "
-        f"{work.PROCESSES} processes. Contenders take turns, rounds: {rounds}; medians, ratios within a round.",
+        "# Throughput",
+        "",
+        f"{told['machine']}.",
+        "",
+        f"{rows:,} rows of 20 float64 columns ({rows // 4:,} texts) in {work.FILES} Parquet files, "
+        f"{work.PROCESSES} processes. Contenders take turns, rounds: {rounds}; medians, ratios within a round. Less is "
+        "better, but for rows/s.",
+        "",
+        *_LEGEND,
         "",
         *(f"- **{name}** is left out: {_cell(reason)}" for name, reason in left_out.items()),
         *([""] if left_out else []),
@@ -43,7 +66,7 @@ def throughput(told: Mapping[str, Any]) -> str:
                 lines.append(_ratio(name, other, model, most, by_name))
             elif model in took and (reason := left_out.get(name) or left_out.get(other)):
                 lines.append(f"| {name} / {other} | {model} | {most or ''} | not measured: {_cell(reason)} | |")
-    lines += ["", *_stages(took), "", *_equality(told["largest difference"])]
+    lines += ["", *_stages(took), "", _STAGES_LEGEND, "", *_equality(told["largest difference"])]
     return "\n".join(lines) + "\n"
 
 
@@ -71,6 +94,8 @@ def _ratio(name: str, other: str, model: str, most: float | None, by_name: Mappi
         called += ", without half of the S3 server's CPU"
         shown += "; with it " + _spread([one["work"] / two["work"] for one, two in pairs])
     said = "" if most is None else verdict(statistics.median(ratios), most)
+    if said and len(ratios) < _ROUNDS:
+        said += f", of {len(ratios)} only"
     return f"| {called} | {model} | {most or ''} | {shown} | {said} |"
 
 
@@ -117,11 +142,35 @@ def _equality(apart: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
         yield f"- {model}: " + ", ".join(f"{name} {value:.2g}" for name, value in by_name.items())
 
 
+def claims() -> str:
+    """One table of all that has a figure of its own, and one of the engine."""
+    lines = ["# Figures", "", "Medians (spread, runs). [Throughput](throughput.md) has tables of its own.", ""]
+    lines += ["![throughput and memory](benchmarks.png)", "", "| | got | limit | |", "|---|---|---|---|"]
+    for file in sorted(RESULTS.glob("*.json")):
+        told = json.loads(file.read_text())
+        if "values" in told:
+            lines.append(f"| {told['what']} | {shown(told['values'])} | {told['limit']} | {told['verdict']} |")
+    engine = RESULTS / "engine-by-parts.json"
+    if engine.exists():
+        told = json.loads(engine.read_text())
+        sizes = list(told["by parts"])
+        lines += [
+            "",
+            "| jobs of parts of one row, no-op model | limit | " + " | ".join(f"{int(n):,}" for n in sizes) + " |",
+        ]
+        lines += ["|---|---|" + "---|" * len(sizes)]
+        for name in told["by parts"][sizes[0]]:
+            got = " | ".join(f"{told['by parts'][size][name]:,.2f}" for size in sizes)
+            lines.append(f"| {name} | {told['limits'].get(name, '')} | {got} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Write the tables anew."""
-    told = json.loads((RESULTS / "throughput.json").read_text())
-    text = throughput(told)
-    (RESULTS / "throughput.md").write_text(text)
+    text = claims()
+    if (RESULTS / "throughput.json").exists():
+        (RESULTS / "throughput.md").write_text(throughput(json.loads((RESULTS / "throughput.json").read_text())))
+    (RESULTS / "README.md").write_text(text)
     print(text)
 
 

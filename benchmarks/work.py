@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from sklearn.preprocessing import StandardScaler
 
 DATA = Path(__file__).resolve().parents[1] / ".cache" / "bench"
 ROWS = 2_000_000
+LEAST_ROWS = 160_000
+"""Of fewer, a job of logistic regression may be too short to tell how fast it was."""
 FILES = 8
 PROCESSES = 2
 GROUP_ROWS = 65_536
@@ -60,6 +63,14 @@ def prepared(rows: int = ROWS) -> Path:
 
 def _recipe() -> str:
     return hashlib.sha256(Path(__file__).read_bytes() + sklearn.__version__.encode()).hexdigest()
+
+
+def rows(text: str) -> int:
+    """Read a number of rows from the command line: such that every file has as many."""
+    number = int(text)
+    if number < LEAST_ROWS or number % (4 * FILES):
+        raise argparse.ArgumentTypeError(f"at least {LEAST_ROWS:,}, and a multiple of {4 * FILES}")
+    return number
 
 
 def inputs(folder: Path, model: str) -> list[Path]:
