@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -111,6 +112,11 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             2,
             sink.environ | {"WEBHOOK_SECRET": HIDDEN["webhook"], "OTEL_BSP_SCHEDULE_DELAY": "600000"},
         )
+        log = next(stack.folder.glob("worker*.log"))
+        stack.wait(  # else it may look after these jobs, of which it would make traces of its own
+            "the reconciliation of the start",
+            lambda: re.search(r"Task scoreline\.reconcile\S+ succeeded", log.read_text()) is not None,
+        )
         client = Client.from_env(stack.environ)
         model = Staged(breaks_from=1_000.0, says=f"no way with {' '.join(hidden)}").fit(pd.DataFrame({"x": [0.0]}))
         ModelStorageManager.from_env(stack.environ).publish("watched", model)
@@ -128,7 +134,6 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             while not exists(client.buckets.main, keys.job(job)) and time.monotonic() < deadline:
                 time.sleep(0.05)
             ends[job] = list(client.watch(job, timeout_s=60))[-1].state
-        log = next(stack.folder.glob("worker*.log"))
         assert ends == {"good": "succeeded", "bad": "failed"}, log.read_text()
         stack.stop(guard)
         yield Told(sink=sink, secrets=hidden, good="good", bad="bad", log=log.read_text())
