@@ -18,6 +18,7 @@ from storage.errors import InvalidSettings
 from tasks.queue import CLOCK_QUEUE, QUEUE, broker_settings
 from tasks.settings import QueueSettings
 from worker import (
+    allocator,
     control,  # noqa: F401  # registers the control commands
     logs,
 )
@@ -97,6 +98,7 @@ def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: A
 @celeryd_init.connect
 def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
     """Load the tasks, and settle what fits into memory: the last moment before a worker reads its settings."""
+    allocator.settle(os.environ)
     from worker import lifecycle, shells  # noqa: F401  # late: see above
 
     try:

@@ -11,6 +11,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 from billiard.process import current_process
 from celery import Celery
 from celery.signals import celeryd_after_setup, worker_init, worker_ready
@@ -113,7 +114,8 @@ def _tell_settled(**_: Any) -> None:
         log.info(
             "worker.sized",
             extra={"processes": sizing.processes, "limit_mb": sizing.limit_bytes >> 20,
-                   "process_mb": sizing.process_bytes >> 20, "cache_mb": sizing.cache_bytes >> 20},
+                   "process_mb": sizing.process_bytes >> 20, "cache_mb": sizing.cache_bytes >> 20,
+                   "arrow_pool": pa.default_memory_pool().backend_name},
         )  # fmt: skip
         if sizing.short_bytes:
             log.warning("worker.memory_short", extra={"missing_mb": sizing.short_bytes >> 20})

@@ -32,6 +32,7 @@ def test_ten_times_the_rows_take_the_same_memory(own: Stack) -> None:
     for number in range(20):
         client.buckets.main.put(f"in/{number:02}.parquet", sink.getvalue())
     guard = own.start_worker(1)
+    assert " arrow_pool=system" in next(own.folder.glob("worker*.log")).read_text()
     # When they are scored, one after the other
     peaks = []
     for uri, rows in (("in/0[01].parquet", 10 * GROUP_ROWS), ("in/", 100 * GROUP_ROWS)):

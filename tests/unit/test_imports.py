@@ -47,11 +47,3 @@ def test_what_measures_is_imported_only_where_it_is_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize(("asked", "got"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")])
-def test_a_worker_has_one_allocator_for_arrow_and_numpy_unless_told_otherwise(asked: dict[str, str], got: str) -> None:
-    code = "import worker.shells, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
-    places = {"R2_ENDPOINT_URL": "http://r2.example", "R2_BUCKET": "data"}
-    done = subprocess.run([sys.executable, "-c", code], env=places | asked, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.returncode) == (f"{got}\n", 0), done.stderr
