@@ -92,7 +92,9 @@ def _ratio(name: str, other: str, model: str, most: float | None, by_name: Mappi
     called, shown = f"{name} / {other}", _spread(ratios)
     if name == "scoreline_s3":
         called += ", without half of the S3 server's CPU"
-        shown += "; with it " + _spread([one["work"] / two["work"] for one, two in pairs])
+        bare = [(one["work"] - one["server_cpu"]) / two["work"] for one, two in pairs]
+        shown += f"; without all of it {_spread(bare)}; with it "
+        shown += _spread([one["work"] / two["work"] for one, two in pairs])
     said = "" if most is None else verdict(statistics.median(ratios), most)
     if said and len(ratios) < _ROUNDS:
         said += f", of {len(ratios)} only"
@@ -108,7 +110,7 @@ def _cell(text: str) -> str:
 
 
 def _explained(run: Mapping[str, Any]) -> float:
-    """Seconds that the S3 server took from the workers, which share the cores with it."""
+    """Seconds that the S3 server took from workers that keep both cores busy; where they wait for it, it is all."""
     return float(run.get("server_cpu", 0)) / work.PROCESSES
 
 

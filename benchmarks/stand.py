@@ -26,7 +26,7 @@ from worker.dev.stack import Stack
 
 WARM_ROWS = 1_000
 _WARM_PARTS = 8
-_POLL_S = {True: 0.002, False: 0.01}
+_POLL_S = {True: 0.01, False: 0.02}
 """By whether the store is a directory: asking a server takes time of what is measured."""
 
 
