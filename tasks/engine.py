@@ -65,13 +65,14 @@ class Engine(Dispatcher):
         span = Span(start=piece.start, stop=piece.stop, first_row=piece.first_row, rows=piece.rows, size=0)
         reads = from_text(columns.reads)
         here = pa.schema([field for field in reads if field.name not in columns.folders])
+        only = None if piece.only is None else np.array(piece.only)
         for rows in self.tables.read(source, span, here, batch_rows, options):
-            if piece.only is not None and len(rows.numbers) and rows.numbers[0] > piece.only[-1]:
-                return
-            found = rows if piece.only is None else _only(rows, np.array(piece.only))
+            found = rows if only is None else _only(rows, only)
             if columns.folders:
                 found = replace(found, batch=add_columns(found.batch, piece.key, columns.folders, reads))
             yield found
+            if only is not None and len(rows.numbers) and rows.numbers[-1] >= only[-1]:
+                return  # what follows has larger numbers, broken rows too
 
 
 def _only(rows: Rows, numbers: Any) -> Rows:

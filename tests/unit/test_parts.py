@@ -341,6 +341,14 @@ def test_of_what_is_read_for_a_few_of_its_rows_no_more_is_decoded_than_up_to_the
     assert found == [[5, 6, 7, 8, 9], [10]]
 
 
+def test_a_broken_row_before_all_others_of_a_batch_is_of_the_part_that_has_its_number(engine: Engine) -> None:
+    engine.buckets.main.put("in/a.jsonl", b'z"id": 0}\n{"id": 1, "x": 1.0}\n{"id": 2, "x": 2.0}\n')
+    made = planner.draft(engine, job(part_rows=1))
+    plan: Any = SimpleNamespace(columns=made.columns)
+    found = [parts._score(engine, Documents(job=job(), plan=plan), part, 100, Stages()) for part in made.parts]
+    assert [(scored.num_rows, rejected.num_rows) for scored, rejected in found] == [(0, 1), (1, 0), (1, 0)]
+
+
 def test_a_manifest_that_differs_in_its_times_alone_is_the_same(engine: Engine) -> None:
     store = engine.buckets.main
     first, later = b'{"rows": 2, "seconds": {"predict": 1.0}}', b'{"rows": 2, "seconds": {"predict": 7.0}}'
