@@ -25,6 +25,7 @@ from sklearn.dummy import DummyRegressor
 
 from benchmarks.counted import read
 from benchmarks.measure import RESULTS, no_options
+from benchmarks.report import engine
 from storage import keys
 from storage.models.manager import ModelStorageManager
 from storage.objects.base import exists
@@ -52,13 +53,9 @@ def main() -> None:
     """Measure and print."""
     no_options(__doc__)
     columns = {parts: measure(parts) for parts in SIZES}
-    print(f"| {PROCESSES} processes, one row a part | limit | " + " | ".join(f"{n:,} parts" for n in SIZES) + " |")
-    print("|---|---|" + "---|" * len(SIZES))
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "engine-by-parts.json").write_text(json.dumps({"limits": LIMITS, "by parts": columns}, indent=1) + "\n")
-    for name in columns[SIZES[0]]:
-        limit = f"{LIMITS[name]:g}" if name in LIMITS else ""
-        print(f"| {name} | {limit} | " + " | ".join(f"{column[name]:,.2f}" for column in columns.values()) + " |")
+    print("\n".join(engine(LIMITS, columns)))
     last = columns[SIZES[-1]]
     print("\n| a billion rows | parts | writes (class A) | reads (class B) | dollars |\n|---|---|---|---|---|")
     for label, rows in (("parts as by default", PART_ROWS), ("parts of 10,000 rows", 10_000)):

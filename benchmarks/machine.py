@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[1]
+from worker.dev.stack import ROOT
+
 LIBRARIES = ("scikit-learn", "numpy", "pandas", "pyarrow", "celery")
 
 

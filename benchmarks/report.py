@@ -152,19 +152,20 @@ def claims() -> str:
         told = json.loads(file.read_text())
         if "values" in told:
             lines.append(f"| {told['what']} | {shown(told['values'])} | {told['limit']} | {told['verdict']} |")
-    engine = RESULTS / "engine-by-parts.json"
-    if engine.exists():
-        told = json.loads(engine.read_text())
-        sizes = list(told["by parts"])
-        lines += [
-            "",
-            "| jobs of parts of one row, no-op model | limit | " + " | ".join(f"{int(n):,}" for n in sizes) + " |",
-        ]
-        lines += ["|---|---|" + "---|" * len(sizes)]
-        for name in told["by parts"][sizes[0]]:
-            got = " | ".join(f"{told['by parts'][size][name]:,.2f}" for size in sizes)
-            lines.append(f"| {name} | {told['limits'].get(name, '')} | {got} |")
+    by_parts = RESULTS / "engine-by-parts.json"
+    if by_parts.exists():
+        told = json.loads(by_parts.read_text())
+        lines += ["", *engine(told["limits"], {int(size): found for size, found in told["by parts"].items()})]
     return "\n".join(lines) + "\n"
+
+
+def engine(limits: Mapping[str, float], by_parts: Mapping[int, Mapping[str, float]]) -> Iterator[str]:
+    """Yield a table of what a part costs, by the number of parts of the job."""
+    yield "| jobs of parts of one row, no-op model | limit | " + " | ".join(f"{size:,}" for size in by_parts) + " |"
+    yield "|---|---|" + "---|" * len(by_parts)
+    for name in next(iter(by_parts.values())):
+        got = " | ".join(f"{found[name]:,.2f}" for found in by_parts.values())
+        yield f"| {name} | {limits.get(name, '')} | {got} |"
 
 
 def main() -> None:

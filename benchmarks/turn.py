@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import work
+from worker.dev.stack import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PEERS = work.DATA / "venv" / "bin" / "python"
 OURS = ("limit", "scoreline", "scoreline_s3", "script", "futures")
 THEIRS = ("daskdistributed", "raydata", "spark")

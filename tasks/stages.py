@@ -25,8 +25,6 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 STAGES = ("queue", "decode", "align", "predict", "encode", "upload")
-
-
 _JOBS = 64
 """That a process remembers."""
 
