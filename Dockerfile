@@ -14,6 +14,7 @@ RUN PATH="/opt/venv/bin:$PATH" bin/post_compile
 FROM packages AS product
 RUN pip install setuptools==84.2.1
 COPY pyproject.toml README.md LICENSE ./
+COPY scoreline scoreline
 COPY storage storage
 COPY tasks tasks
 COPY worker worker
@@ -39,7 +40,7 @@ WORKDIR /home/scoreline
 # Exec form: Celery is the main process and gets the signal itself. It takes SOFT_SHUTDOWN_SECONDS (8) and a little more,
 # so docker's 10 s before SIGKILL are too few: --stop-timeout 30.
 STOPSIGNAL SIGTERM
-CMD ["celery", "-A", "worker", "worker", "-P", "prefork", "--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO"]
+CMD ["celery", "-A", "scoreline", "worker", "-P", "prefork", "--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO"]
 # Half a second and 46 MB each time. Beat has another check, and a container that only submits none (--no-healthcheck).
 HEALTHCHECK --interval=60s --timeout=20s --start-period=60s --retries=3 \
     CMD ["sh", "-c", "exec scoreline workers celery@$HOSTNAME --timeout 15"]

@@ -26,12 +26,12 @@ from sklearn.dummy import DummyRegressor
 from benchmarks.counted import read
 from benchmarks.measure import RESULTS, no_options
 from benchmarks.report import engine
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import exists
-from tasks.client import Client
-from tasks.plan import PART_ROWS
-from worker.dev.stack import Stack
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import exists
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.part_sizes import PART_ROWS
+from scoreline.worker.dev.stack import Stack
 
 SIZES = (1_000, 10_000) if os.environ.get("QUICK") else (1_000, 10_000, 100_000)
 GROUPS_PER_FILE = 1_000

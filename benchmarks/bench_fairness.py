@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from sklearn.dummy import DummyRegressor
 
 from benchmarks.measure import no_options, told
-from storage.models.manager import ModelStorageManager
-from tasks.client import Client
-from worker.dev.stack import Stack
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.tasks.client import Client
+from scoreline.worker.dev.stack import Stack
 
 LARGE, SMALL, RUNS = 10_000, 10, 5
 

@@ -13,9 +13,9 @@ import numpy as np
 from benchmarks import work
 from benchmarks.measure import no_options, told
 from benchmarks.stand import Stand
-from storage import keys
-from storage.objects.base import exists
-from tasks.spec import parse_uri
+from scoreline.storage import keys
+from scoreline.storage.objects.base import exists
+from scoreline.tasks.job.uris import parse_uri
 
 ROWS, RUNS, LIMIT_MS = 1_000, 15, 150.0
 

@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 
 from benchmarks.bench_model_load import TREES, train
 from benchmarks.measure import no_options, told
-from storage.models.manager import ModelStorageManager
-from tasks.client import Client
-from worker.cache import ModelCache
-from worker.dev.stack import ROOT, Stack
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.tasks.client import Client
+from scoreline.worker.cache import ModelCache
+from scoreline.worker.dev.stack import ROOT, Stack
 
 PROCESSES = 4
 JOBS = 12
@@ -35,7 +35,7 @@ RUNS = 5
 
 def holders(stack: Stack) -> dict[str, list[dict[str, int]]]:
     """Models of each process that scored, by pid."""
-    command = [sys.executable, "-m", "celery", "-A", "worker", "inspect", "models", "--json"]
+    command = [sys.executable, "-m", "celery", "-A", "scoreline", "inspect", "models", "--json"]
     done = subprocess.run(command, env=stack.environ, cwd=ROOT, capture_output=True, text=True, check=True)
     (found,) = json.loads(done.stdout).values()
     return {pid: held for pid, held in found.items() if held and held[0]["hits"]}

@@ -18,12 +18,12 @@ from pathlib import Path
 import joblib
 
 from benchmarks.measure import PeakMemory, in_fresh_process, private_bytes, table, told
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from storage.models.manifest import CHUNK_BYTES
-from storage.models.proof import release_memory
-from storage.models.stream import READ_AHEAD
-from storage.objects.buckets import Buckets
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.models.manifest import CHUNK_BYTES
+from scoreline.storage.models.stream import READ_AHEAD
+from scoreline.storage.models.trial_load import release_memory
+from scoreline.storage.objects.buckets import Buckets
 
 RUNS = 5
 TREES = 130
@@ -73,7 +73,7 @@ def measured(mode: str, ref: str) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    from worker.dev.stack import Stack
+    from scoreline.worker.dev.stack import Stack
 
     modes = ("raw", "joblib", "scoreline", "naive")
     with Stack(Path(".scoreline")) as stack:
@@ -89,14 +89,16 @@ def main() -> None:
     )
     seconds = {mode: [run["seconds"] for run in runs] for mode, runs in found.items()}
     limits = [max(pair) for pair in zip(seconds["raw"], seconds["joblib"], strict=True)]
-    table({
-        "raw parallel GET (s)": seconds["raw"],
-        "joblib.load from memory (s)": seconds["joblib"],
-        "scoreline, cold (s)": seconds["scoreline"],
-        "naive (s)": seconds["naive"],
-        "naive / larger limit": [s / m for s, m in zip(seconds["naive"], limits, strict=True)],
-        "naive, peak above the model (MiB)": [run["peak"] - run["own"] for run in found["naive"]],
-    })  # fmt: skip
+    table(
+        {
+            "raw parallel GET (s)": seconds["raw"],
+            "joblib.load from memory (s)": seconds["joblib"],
+            "scoreline, cold (s)": seconds["scoreline"],
+            "naive (s)": seconds["naive"],
+            "naive / larger limit": [s / m for s, m in zip(seconds["naive"], limits, strict=True)],
+            "naive, peak above the model (MiB)": [run["peak"] - run["own"] for run in found["naive"]],
+        }
+    )
     print()
     ratios = [s / m for s, m in zip(seconds["scoreline"], limits, strict=True)]
     told("model_load", "seconds of a cold, verified load / the slower of getting and unpickling", ratios, 1.3)

@@ -21,7 +21,7 @@ def main() -> None:
     scoreline = str(Path(sys.executable).with_name("scoreline"))
     for name, label, command in (
         ("help", "s for `scoreline --help`", [scoreline, "--help"]),
-        ("import", "s for `import tasks.client`", [sys.executable, "-c", "import tasks.client"]),
+        ("import", "s for `import scoreline.tasks.client`", [sys.executable, "-c", "import scoreline.tasks.client"]),
         ("python", "s for `python -c pass`", [sys.executable, "-c", "pass"]),
     ):
         took = []

@@ -93,9 +93,12 @@ def main() -> None:
             apart[model] = {name: difference(folder, name, model) for name in took[model] if name != "script"}
     RESULTS.mkdir(parents=True, exist_ok=True)
     told = {
-        "rows": asked.rows, "machine": described(), "seconds": took, "left out": left_out | failed,
+        "rows": asked.rows,
+        "machine": described(),
+        "seconds": took,
+        "left out": left_out | failed,
         "largest difference": apart,
-    }  # fmt: skip
+    }
     (RESULTS / "throughput.json").write_text(json.dumps(told, indent=1) + "\n")
     text = report.throughput(told)
     (RESULTS / "throughput.md").write_text(text)

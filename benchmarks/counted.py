@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from storage.objects.base import ObjectInfo
-from storage.objects.directory import DirectoryStore
-from worker.celery import app
+from scoreline.storage.objects.base import ObjectInfo
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.worker.celery import app
 
 CLASSES = ("get", "head", "put", "list", "delete")
 PAGE_KEYS = 1_000

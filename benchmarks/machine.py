@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from worker.dev.stack import ROOT
+from scoreline.worker.dev.stack import ROOT
 
 LIBRARIES = ("scikit-learn", "numpy", "pandas", "pyarrow", "celery")
 

@@ -20,9 +20,12 @@ import psutil
 def in_fresh_process(module: str, environ: Mapping[str, str], *arguments: str) -> dict[str, Any]:
     """Run ``python -m module arguments...`` and return the JSON of its last line."""
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], env=os.environ | dict(environ), stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", module, *arguments],
+        env=os.environ | dict(environ),
+        stdout=subprocess.PIPE,
+        text=True,
         check=True,
-    )  # fmt: skip
+    )
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import work
 from benchmarks.measure import RESULTS, shown, verdict
-from tasks.stages import STAGES
+from scoreline.tasks.scoring.timings import STAGES
 
 _ROUNDS = 3
 """Fewer decide nothing."""

@@ -16,13 +16,12 @@ import pyarrow.parquet as pq
 from benchmarks import work
 from benchmarks.contenders.protocol import REHEARSALS
 from benchmarks.work import PROCESSES
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import exists
-from tasks.client import Client
-from tasks.records import read_job
-from tasks.spec import Status
-from worker.dev.stack import Stack
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import exists
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Status, read_job
+from scoreline.worker.dev.stack import Stack
 
 WARM_ROWS = 1_000
 _WARM_PARTS = 8
@@ -53,8 +52,10 @@ class Stand:
         stack = self._stack.__enter__()
         if self._directory:
             stack.environ |= {
-                "ENVIRONMENT": "development", "STORE_DIR": str(stack.folder / "store"), "R2_BUCKET": "scoreline",
-            }  # fmt: skip
+                "ENVIRONMENT": "development",
+                "STORE_DIR": str(stack.folder / "store"),
+                "R2_BUCKET": "scoreline",
+            }
         try:
             stack.start_worker(self._processes)
             self.client = Client.from_env(stack.environ)
@@ -114,7 +115,7 @@ class Stand:
 
     def server_cpu(self) -> float:
         """Seconds of CPU that the S3 server took so far."""
-        return sum(sum(item.cpu_times()[:2]) for item in self._descendants("worker.dev.s3"))
+        return sum(sum(item.cpu_times()[:2]) for item in self._descendants("scoreline.worker.dev.s3"))
 
     def pool(self) -> list[psutil.Process]:
         """Return the processes that score."""

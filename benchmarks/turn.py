@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import work
-from worker.dev.stack import ROOT
+from scoreline.worker.dev.stack import ROOT
 
 PEERS = work.DATA / "venv" / "bin" / "python"
 OURS = ("limit", "scoreline", "scoreline_s3", "script", "futures")
@@ -63,9 +63,14 @@ def _place_of_sockets() -> Iterator[str]:
 def _run(command: list[str], environ: Mapping[str, str]) -> tuple[str, str, int]:
     """Run a command in a session of its own, and end all that is in it, whatever happens."""
     with subprocess.Popen(
-        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        command,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
         start_new_session=True,
-    ) as process:  # fmt: skip
+    ) as process:
         try:
             out, said = process.communicate(timeout=TURN_S)
         except BaseException:

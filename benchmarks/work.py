@@ -33,9 +33,11 @@ GROUP_ROWS = 65_536
 COLUMNS = tuple(f"x{number}" for number in range(20))
 MODELS = ("logistic", "boosting", "forest", "text")
 RESULT = pd.DataFrame(
-    {name: pd.Series(dtype=kind) for name, kind in
-     (("id", "int64"), ("prediction", "int64"), ("proba_0", "float64"), ("proba_1", "float64"))}
-)  # fmt: skip
+    {
+        name: pd.Series(dtype=kind)
+        for name, kind in (("id", "int64"), ("prediction", "int64"), ("proba_0", "float64"), ("proba_1", "float64"))
+    }
+)
 """What a result looks like."""
 _WORDS = ("good", "bad", "slow", "fast", "late", "early", "broken", "fine", "cheap", "dear", "loud", "quiet")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from storage.errors import InvalidRequest
+from scoreline.storage.errors import InvalidRequest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")

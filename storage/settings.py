@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from storage.errors import InvalidSettings
+from scoreline.storage.errors import InvalidSettings
 
 log = logging.getLogger(__name__)
 

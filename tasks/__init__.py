@@ -1,5 +1,6 @@
-"""What a job is: spec, plan, scoring, outcome; and the client that submits it."""
+"""What a job is, in rooms: from the documents of a job to the client that submits it.
 
-from tasks.client import Client, cancel, resume, resume_rejected, status, submit, submit_records, watch
-
-__all__ = ["Client", "cancel", "resume", "resume_rejected", "status", "submit", "submit_records", "watch"]
+A module belongs to the lowest room that has all it needs. The rooms, bottom floor first: `job` and `scoring`, `inputs`
+and `dispatch`, `rejects` and `webhooks`, `records`, `steps`, the module `client`, and on top `schedules` and the module
+`django`. A room imports from the floors below it and never from one above, nor from `scoreline.worker`.
+"""

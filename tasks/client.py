@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from storage import keys
-from storage.errors import (
+from scoreline.storage import keys
+from scoreline.storage.errors import (
     JobConflict,
     JobNotFound,
     ModelInUse,
@@ -22,27 +22,39 @@ from storage.errors import (
     describe,
     needing,
 )
-from storage.ledger.redis_ledger import RedisLedger
-from storage.models.manifest import PinnedModel
-from storage.models.registry import ModelRegistry
-from storage.objects.buckets import Buckets
-from storage.tables.options import READ_OPTIONS, read_options
-from tasks import record_jobs
-from tasks.dispatch import Dispatcher, Documents, parts, results, send_step
-from tasks.ending import cleared, end_job, is_complete
-from tasks.plan_file import PlanFile
-from tasks.queue import Queue
-from tasks.reconcile import reconcile
-from tasks.record_jobs import RecordsJob
-from tasks.records import mark_active, read_job, read_outcome, read_run, seconds_since
-from tasks.resume import begin_run, rejected_again
-from tasks.settings import EventSettings, QueueSettings
-from tasks.spec import Job, JobSpec, Outcome, Status, check_apart, parse_uri
+from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.tables.options import READ_OPTIONS, read_options
+from scoreline.tasks.dispatch.dispatcher import Dispatcher, Documents, send_step
+from scoreline.tasks.dispatch.outcome import cleared, end_job, is_complete
+from scoreline.tasks.dispatch.queue import Queue
+from scoreline.tasks.dispatch.reconcile import reconcile
+from scoreline.tasks.dispatch.resume import begin_run, rejected_again
+from scoreline.tasks.dispatch.settings import QueueSettings
+from scoreline.tasks.job.documents import (
+    Job,
+    Outcome,
+    Status,
+    mark_active,
+    read_job,
+    read_outcome,
+    read_run,
+    seconds_since,
+)
+from scoreline.tasks.job.layout import parts, results
+from scoreline.tasks.job.plan_file import PlanFile
+from scoreline.tasks.job.spec import JobSpec, check_apart
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.tasks.records import job
+from scoreline.tasks.records.job import RecordsJob
+from scoreline.tasks.webhooks.settings import EventSettings
 
 if TYPE_CHECKING:
-    from storage.models.settings import ModelSettings
-    from tasks.preflight import Preflight
-    from tasks.rejected import RejectedRows
+    from scoreline.storage.models.settings import ModelSettings
+    from scoreline.tasks.rejects.report import RejectedRows
+    from scoreline.tasks.steps.preflight import Preflight
 
 _POLL_S = 0.02, 0.25
 """At first, and at most: the end of a short job is told soon, and a long one costs few requests."""
@@ -81,11 +93,15 @@ class Client:
             buckets := Buckets.from_env(environ, patient=False),
             Queue(settings.broker_url, settings.broker_tls),
             RedisLedger(
-                settings.redis_url, namespace=buckets.main.bucket, tls=settings.redis_tls, connect_timeout_s=4,
-                timeout_s=5, patience_s=settings.patience_s,
+                settings.redis_url,
+                namespace=buckets.main.bucket,
+                tls=settings.redis_tls,
+                connect_timeout_s=4,
+                timeout_s=5,
+                patience_s=settings.patience_s,
             ),
             EventSettings.from_env(environ),
-        )  # fmt: skip
+        )
 
     @cached_property
     def registry(self) -> ModelRegistry:
@@ -202,9 +218,9 @@ class Client:
             A package of a worker is not installed.
         """
         with needing("trying a job"):
-            from storage.models.manager import ModelStorageManager
-            from storage.models.settings import ModelSettings
-            from tasks.preflight import preflight
+            from scoreline.storage.models.manager import ModelStorageManager
+            from scoreline.storage.models.settings import ModelSettings
+            from scoreline.tasks.steps.preflight import preflight
         spec = self._spec(model, input, **options)
         self._check(spec, webhook or self.events.url)
         main = self.buckets.main
@@ -217,9 +233,15 @@ class Client:
         return preflight(self.buckets, self.ledger, models, job)
 
     def _spec(
-        self, model: str, input: str | Sequence[str], *, output: str | None = None,
-        features: Sequence[str] | None = None, job_id: str | None = None, **options: Any,
-    ) -> JobSpec:  # fmt: skip
+        self,
+        model: str,
+        input: str | Sequence[str],
+        *,
+        output: str | None = None,
+        features: Sequence[str] | None = None,
+        job_id: str | None = None,
+        **options: Any,
+    ) -> JobSpec:
         """Spell out what was left to us, and write numbers and lists as the spec has them."""
         if type(options.get("max_rejected")) is int:
             options["max_rejected"] = str(options["max_rejected"])
@@ -227,19 +249,22 @@ class Client:
             options["keep"] = ",".join(map(str, options["keep"])) or "none"
         reading = {name: options.pop(name) for name in READ_OPTIONS if options.get(name) is not None}
         return JobSpec(
-            job_id=job_id or self.new_job_id(), model=model, inputs=_several(input),
+            job_id=job_id or self.new_job_id(),
+            model=model,
+            inputs=_several(input),
             output=output or self.default_output(str(model).partition("@")[0]),
-            features=tuple(features) if features else None, read=read_options(reading),
+            features=tuple(features) if features else None,
+            read=read_options(reading),
             **{name: value for name, value in options.items() if name not in READ_OPTIONS},
-        )  # fmt: skip
+        )
 
     def default_output(self, model: str) -> str:
         """Return where the results of a model go unless a job says otherwise."""
         return f"s3://{self.buckets.main.bucket}/results/{model}/"
 
     def submit_records(self, model: str, records: Any, **options: Any) -> RecordsJob:
-        """Score rows that the application has at hand (see `tasks.record_jobs.submit_records`)."""
-        return record_jobs.submit_records(self, model, records, **options)
+        """Score rows that the application has at hand (see `scoreline.tasks.records.job.submit_records`)."""
+        return job.submit_records(self, model, records, **options)
 
     def submit_spec(self, spec: JobSpec, *, webhook: str | None = None) -> Status:
         """Submit a job that is spelled out (see `submit`)."""
@@ -248,9 +273,13 @@ class Client:
         return self.status(spec.job_id)
 
     def accept(
-        self, spec: JobSpec, *, webhook: str | None = None, pinned: PinnedModel | None = None,
+        self,
+        spec: JobSpec,
+        *,
+        webhook: str | None = None,
+        pinned: PinnedModel | None = None,
         before: Mapping[str, bytes] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Record a job without sending it: the reconciler would (errors as `submit`).
 
         Parameters
@@ -283,21 +312,43 @@ class Client:
         outcome = read_outcome(self.buckets.main, job_id)
         if outcome is not None:
             return Status(
-                job_id=job_id, state=outcome.state, model=job.model.ref, output=where, parts=outcome.parts,
-                parts_done=outcome.parts_done, rows=outcome.rows, rejected=outcome.rejected,
-                total_rows=self._total(job_id), seconds=outcome.seconds, error=outcome.error,
+                job_id=job_id,
+                state=outcome.state,
+                model=job.model.ref,
+                output=where,
+                parts=outcome.parts,
+                parts_done=outcome.parts_done,
+                rows=outcome.rows,
+                rejected=outcome.rejected,
+                total_rows=self._total(job_id),
+                seconds=outcome.seconds,
+                error=outcome.error,
                 submitted=job.submitted,
-            )  # fmt: skip
+            )
         seconds = seconds_since(job.submitted)
         progress = self.ledger.progress(job_id)
         if progress is None:
-            return Status(job_id=job_id, state="submitted", model=job.model.ref, output=where, seconds=seconds,
-                          submitted=job.submitted)  # fmt: skip
+            return Status(
+                job_id=job_id,
+                state="submitted",
+                model=job.model.ref,
+                output=where,
+                seconds=seconds,
+                submitted=job.submitted,
+            )
         return Status(
-            job_id=job_id, state="running", model=job.model.ref, output=where, parts=progress.parts,
-            parts_done=progress.parts_done, rows=progress.rows, rejected=progress.rejected,
-            total_rows=self._total(job_id), seconds=seconds, submitted=job.submitted,
-        )  # fmt: skip
+            job_id=job_id,
+            state="running",
+            model=job.model.ref,
+            output=where,
+            parts=progress.parts,
+            parts_done=progress.parts_done,
+            rows=progress.rows,
+            rejected=progress.rejected,
+            total_rows=self._total(job_id),
+            seconds=seconds,
+            submitted=job.submitted,
+        )
 
     def watch(self, job_id: str, timeout_s: float | None = None) -> Iterator[Status]:
         """Yield the status until the job has ended, or `TimeoutError`."""
@@ -340,9 +391,15 @@ class Client:
             now = self.status(job_id)
             run, _ = read_run(self.buckets.main, job_id)
             outcome = Outcome(
-                state="cancelled", rows=now.rows, rejected=now.rejected, parts=now.parts, parts_done=now.parts_done,
-                seconds=seconds_since(job.submitted), failures={}, run=run.number,
-            )  # fmt: skip
+                state="cancelled",
+                rows=now.rows,
+                rejected=now.rejected,
+                parts=now.parts,
+                parts_done=now.parts_done,
+                seconds=seconds_since(job.submitted),
+                failures={},
+                run=run.number,
+            )
             end_job(self._dispatcher, job_id, outcome)
         return self.status(job_id)
 
@@ -390,7 +447,7 @@ class Client:
             Transient: try again.
         """
         with needing("what reads rejected rows"):
-            from tasks.rejected import Tally, count_rejected
+            from scoreline.tasks.rejects.report import Tally, count_rejected
         job, state = read_job(self.buckets.main, job_id), self.status(job_id).state
         try:
             columns = PlanFile(self.buckets.main, job_id).columns
@@ -504,7 +561,7 @@ def submit(model: str, input: str | Sequence[str], **options: Any) -> Status:
 
 
 def submit_records(model: str, records: Any, **options: Any) -> RecordsJob:
-    """Score rows at hand, with the settings of this process (see `tasks.record_jobs.submit_records`)."""
+    """Score rows at hand, with the settings of this process (see `scoreline.tasks.records.job.submit_records`)."""
     return Client.from_env().submit_records(model, records, **options)
 
 

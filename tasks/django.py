@@ -14,15 +14,29 @@ import sys
 import threading
 from typing import Any
 
-from storage.errors import InvalidSettings
-from tasks.client import Client
+from scoreline.storage.errors import InvalidSettings
+from scoreline.tasks.client import Client
 
 NAMES = (
-    "R2_ACCOUNT_ID", "R2_ENDPOINT_URL", "R2_JURISDICTION", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY", "R2_BUCKET",
-    "R2_TIMEOUT_SECONDS", "ALLOWED_BUCKETS", "AWS_S3_ENDPOINT_URL", "AWS_STORAGE_BUCKET_NAME", "AWS_S3_ACCESS_KEY_ID",
-    "AWS_S3_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "REDIS_URL", "REDIS_TLS_URL",
-    "REDIS_CA_FILE", "CELERY_BROKER_URL",
-)  # fmt: skip
+    "R2_ACCOUNT_ID",
+    "R2_ENDPOINT_URL",
+    "R2_JURISDICTION",
+    "R2_ACCESS_KEY_ID",
+    "R2_SECRET_ACCESS_KEY",
+    "R2_BUCKET",
+    "R2_TIMEOUT_SECONDS",
+    "ALLOWED_BUCKETS",
+    "AWS_S3_ENDPOINT_URL",
+    "AWS_STORAGE_BUCKET_NAME",
+    "AWS_S3_ACCESS_KEY_ID",
+    "AWS_S3_SECRET_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "REDIS_URL",
+    "REDIS_TLS_URL",
+    "REDIS_CA_FILE",
+    "CELERY_BROKER_URL",
+)
 """Settings that are read; not ``ENVIRONMENT``, which many projects have with a meaning of their own."""
 _OF_STORAGE = {
     "endpoint_url": "AWS_S3_ENDPOINT_URL",

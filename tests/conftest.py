@@ -16,12 +16,12 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
-from storage.models import proof, publisher
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import ObjectStore
-from tasks.client import Client
+from scoreline.storage.models import publisher, trial_load
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.worker.dev.stack import Stack
 from tests.proving import proved_here
-from worker.dev.stack import Stack
 
 SCORELINE = str(Path(sys.executable).with_name("scoreline"))
 
@@ -41,7 +41,7 @@ def _quick_proofs() -> Iterator[None]:
 @pytest.fixture
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prove what is published in a process of its own, as publishing does outside of these tests."""
-    monkeypatch.setattr(publisher, "prove", proof.prove)
+    monkeypatch.setattr(publisher, "prove", trial_load.prove)
 
 
 @pytest.fixture(scope="session")

@@ -8,18 +8,20 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from storage.models import proof, publisher
+from scoreline.storage.models import publisher, trial_load
 
 _proved: dict[str, int] = {}
 
 
-def _prove_here(what: str, loose: Sequence[proof.LooseArtifact], *, allow_version_skew: bool = False) -> proof.Proof:
+def _prove_here(
+    what: str, loose: Sequence[trial_load.LooseArtifact], *, allow_version_skew: bool = False
+) -> trial_load.Proof:
     while _proved.get(what) == int(time.time()):  # versions of one second have no order
         time.sleep(0.02)
     _proved[what] = int(time.time())
     blobs = [(item.role, item.name, item.data) for item in loose]
-    found = proof._describe(*proof._load(blobs, what, allow_version_skew))
-    return proof._proof(found | {"memory_bytes": sum(len(item.data) for item in loose)})
+    found = trial_load._describe(*trial_load._load(blobs, what, allow_version_skew))
+    return trial_load._proof(found | {"memory_bytes": sum(len(item.data) for item in loose)})
 
 
 @contextlib.contextmanager

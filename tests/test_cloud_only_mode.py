@@ -20,7 +20,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
-from storage.models.manager import ModelStorageManager
+from scoreline.storage.models.manager import ModelStorageManager
 
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -97,7 +97,7 @@ def main() -> int:
     with ExitStack() as services:
         environ = dict(os.environ)
         if not (environ.get("R2_ENDPOINT_URL") or environ.get("R2_ACCOUNT_ID")):
-            from worker.dev.stack import Stack
+            from scoreline.worker.dev.stack import Stack
 
             folder = Path(services.enter_context(tempfile.TemporaryDirectory()))
             environ |= services.enter_context(Stack(folder)).environ

@@ -7,11 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from storage.errors import ModelUnloadable
-from storage.models.bundle import Bundle
-from storage.models.manager import ModelStorageManager
-from storage.models.manifest import Manifest, PinnedModel
-from storage.models.proof import release_memory
+from scoreline.storage.errors import ModelUnloadable
+from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.models.manifest import Manifest, PinnedModel
+from scoreline.storage.models.trial_load import release_memory
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The Celery app: ``celery -A worker worker``, ``celery -A worker beat``, ``celery -A worker inspect models``.
+"""The Celery app: ``celery -A scoreline worker``, ``celery -A scoreline beat``, ``celery -A scoreline inspect models``.
 
 Only a worker loads what it takes to score: a clock in 60 MB, and an answer of `inspect`, need none of it.
 """
@@ -14,15 +14,11 @@ from celery import Celery
 from celery.signals import celeryd_init, setup_logging
 from kombu import Queue
 
-from storage.errors import InvalidSettings
-from tasks.queue import CLOCK_QUEUE, QUEUE, broker_settings
-from tasks.settings import QueueSettings
-from worker import (
-    allocator,
-    control,  # noqa: F401  # registers the control commands
-    logs,
-)
-from worker.settings import SOFT_TIME_LIMIT_S, TIME_LIMIT_S, WorkerSettings
+from scoreline.storage.errors import InvalidSettings
+from scoreline.tasks.dispatch.queue import CLOCK_QUEUE, QUEUE, broker_settings
+from scoreline.tasks.dispatch.settings import QueueSettings
+from scoreline.worker import allocator, logs
+from scoreline.worker.settings import SOFT_TIME_LIMIT_S, TIME_LIMIT_S, WorkerSettings
 
 ANSWER_KEPT_S = 3600
 
@@ -99,7 +95,7 @@ def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: A
 def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
     """Load the tasks, and settle what fits into memory: the last moment before a worker reads its settings."""
     allocator.settle(os.environ)
-    from worker import lifecycle, shells  # noqa: F401  # late: see above
+    from scoreline.worker import lifecycle
 
     try:
         lifecycle.fit_into_memory(conf, options)

@@ -2,9 +2,9 @@
 
 ::
 
-    celery -A worker inspect jobs
-    celery -A worker inspect models
-    celery -A worker control evict_models
+    celery -A scoreline inspect jobs
+    celery -A scoreline inspect models
+    celery -A scoreline control evict_models
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def jobs(state: Any) -> list[dict[str, Any]]:
 @inspect_command()
 def models(state: Any) -> dict[str, Any]:
     """Tell which models each process of the pool holds: name, version, bytes, hits, load seconds."""
-    from worker import lifecycle
+    from scoreline.worker import lifecycle
 
     return {str(pid): held for pid, held in lifecycle.models().items()}
 
@@ -33,7 +33,7 @@ def models(state: Any) -> dict[str, Any]:
 @inspect_command()
 def gauges(state: Any) -> dict[str, int]:
     """Tell a scrape the processes of the pool, and the bytes of the models that they hold."""
-    from worker import lifecycle
+    from scoreline.worker import lifecycle
 
     pool = state.consumer.pool.info
     pids = set(pool.get("processes", ()))
@@ -43,7 +43,7 @@ def gauges(state: Any) -> dict[str, int]:
 @control_command()
 def evict_models(state: Any) -> dict[str, str]:
     """Let every process of the pool forget its models; the next part loads again."""
-    from worker import lifecycle
+    from scoreline.worker import lifecycle
 
     return {"ok": f"evicting the models of {lifecycle.evict_models()} processes"}
 

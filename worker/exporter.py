@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from prometheus_client import MetricsHandler
 
-from storage.errors import InvalidRequest
-from worker.metrics import Deployment
+from scoreline.storage.errors import InvalidRequest
+from scoreline.worker.metrics import Deployment
 
 log = logging.getLogger(__name__)
 

@@ -16,24 +16,26 @@ from billiard.process import current_process
 from celery import Celery
 from celery.signals import celeryd_after_setup, worker_init, worker_ready
 
-from storage import keys
-from storage.errors import ScorelineError, StoreError, describe
-from storage.ledger.redis_ledger import RedisLedger, address
-from storage.models.bundle import Bundle
-from storage.models.manager import ModelStorageManager
-from storage.models.registry import ModelRegistry
-from storage.models.settings import ModelSettings
-from storage.objects.buckets import Buckets
-from storage.settings import StorageSettings
-from tasks.client import Client
-from tasks.engine import Engine
-from tasks.queue import Queue, send_message
-from tasks.scheduler import Scheduler
-from tasks.settings import DEFAULT_REDIS_URL, EventSettings, QueueSettings, ScheduleSettings
-from worker import memory, telemetry
-from worker.board import Board
-from worker.cache import ModelCache
-from worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
+from scoreline.storage import keys
+from scoreline.storage.errors import ScorelineError, StoreError, describe
+from scoreline.storage.ledger.redis_ledger import RedisLedger, address
+from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.models.settings import ModelSettings
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.settings import StorageSettings
+from scoreline.tasks.client import Client
+from scoreline.tasks.dispatch.queue import Queue, send_message
+from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
+from scoreline.tasks.schedules.scheduler import Scheduler
+from scoreline.tasks.schedules.settings import ScheduleSettings
+from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.webhooks.settings import EventSettings
+from scoreline.worker import memory, telemetry
+from scoreline.worker.cache import ModelCache
+from scoreline.worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
+from scoreline.worker.shared_memory import Board
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +95,13 @@ def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
     if not isinstance(asked, int) or asked < 1:  # "auto", of which Celery makes a number by the cores alone
         asked = None
     sizing = memory.size(
-        limit_bytes=memory.limit_bytes(), cores=memory.cores(), asked=asked,
-        preloaded_bytes=preloaded, model_bytes=largest, cache_bytes=settings.cache_bytes,
-    )  # fmt: skip
+        limit_bytes=memory.limit_bytes(),
+        cores=memory.cores(),
+        asked=asked,
+        preloaded_bytes=preloaded,
+        model_bytes=largest,
+        cache_bytes=settings.cache_bytes,
+    )
     conf.worker_concurrency = sizing.processes
     conf.worker_max_memory_per_child = sizing.process_bytes >> 10
     _process.sizing = sizing
@@ -113,10 +119,14 @@ def _tell_settled(**_: Any) -> None:
     if (sizing := _process.sizing) is not None:
         log.info(
             "worker.sized",
-            extra={"processes": sizing.processes, "limit_mb": sizing.limit_bytes >> 20,
-                   "process_mb": sizing.process_bytes >> 20, "cache_mb": sizing.cache_bytes >> 20,
-                   "arrow_pool": pa.default_memory_pool().backend_name},
-        )  # fmt: skip
+            extra={
+                "processes": sizing.processes,
+                "limit_mb": sizing.limit_bytes >> 20,
+                "process_mb": sizing.process_bytes >> 20,
+                "cache_mb": sizing.cache_bytes >> 20,
+                "arrow_pool": pa.default_memory_pool().backend_name,
+            },
+        )
         if sizing.short_bytes:
             log.warning("worker.memory_short", extra={"missing_mb": sizing.short_bytes >> 20})
 

@@ -15,13 +15,19 @@ from urllib.parse import unquote, urlsplit
 from celery import current_task
 from pythonjsonlogger.json import JsonFormatter
 
-from storage.settings import Environment
+from scoreline.storage.settings import Environment
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "data"}
 _SECRETS = (
-    "R2_SECRET_ACCESS_KEY", "AWS_S3_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
-    "MODEL_SIGNING_KEY", "WEBHOOK_SECRET", "SENTRY_DSN", "OTEL_EXPORTER_OTLP_HEADERS",
-)  # fmt: skip
+    "R2_SECRET_ACCESS_KEY",
+    "AWS_S3_SECRET_ACCESS_KEY",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "MODEL_SIGNING_KEY",
+    "WEBHOOK_SECRET",
+    "SENTRY_DSN",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+)
 _URLS = ("REDIS_URL", "REDIS_TLS_URL", "CELERY_BROKER_URL")
 _SHORTEST_SECRET = 6
 """Shorter ones would blot out half of every line, and are no secrets."""
@@ -93,9 +99,10 @@ class JsonLines(JsonFormatter):
 
     def __init__(self, hidden: Iterable[str]) -> None:
         super().__init__(
-            ["levelname", "name", "message", "process"], timestamp=True,
+            ["levelname", "name", "message", "process"],
+            timestamp=True,
             rename_fields={"levelname": "level", "name": "logger", "message": "event", "process": "pid"},
-        )  # fmt: skip
+        )
         self._hidden = tuple(hidden)
 
     def format(self, record: logging.LogRecord) -> str:

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.errors import ScorelineError
-from storage.models.registry import ModelRegistry
-from worker.settings import DEFAULT_CACHE_BYTES
+from scoreline.storage.errors import ScorelineError
+from scoreline.storage.models.registry import ModelRegistry
+from scoreline.worker.settings import DEFAULT_CACHE_BYTES
 
 MIB = 1 << 20
 SHARED_BYTES = 230 * MIB

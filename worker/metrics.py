@@ -1,7 +1,8 @@
 """Metrics of a deployment as Prometheus reads them, put together whenever somebody asks.
 
-What happened is counted in Redis (`storage.ledger.counters`); what is now is asked of Redis, the bucket, the broker and
-the workers, all at once. What does not answer in time is left out: a missing metric says more than a wrong zero.
+What happened is counted in Redis (`scoreline.storage.ledger.counters`); what is now is asked of Redis, the bucket, the
+broker and the workers, all at once. What does not answer in time is left out: a missing metric says more than a wrong
+zero.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from storage import keys
-from storage.errors import ScorelineError, describe
-from storage.ledger.counters import Totals
-from tasks.client import Client
-from tasks.queue import Backlog
+from scoreline.storage import keys
+from scoreline.storage.errors import ScorelineError, describe
+from scoreline.storage.ledger.counters import Totals
+from scoreline.tasks.client import Client
+from scoreline.tasks.dispatch.queue import Backlog
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +74,14 @@ class Deployment(Collector):
     def collect(self) -> Iterator[Metric]:
         """Ask every service and yield what is known."""
         said = gather(
-            {"redis": self._redis, "bucket": self._jobs_active, "broker": self._client.queue.backlog,
-             "workers": lambda: self._client.queue.ask_workers("gauges")},
+            {
+                "redis": self._redis,
+                "bucket": self._jobs_active,
+                "broker": self._client.queue.backlog,
+                "workers": lambda: self._client.queue.ask_workers("gauges"),
+            },
             self._deadline_s,
-        )  # fmt: skip
+        )
         yield _up(said)
         if (redis := said.get("redis")) is not None:
             yield from _of_totals(redis.totals)
@@ -141,13 +146,15 @@ def _of_totals(totals: Totals) -> Iterator[Metric]:
     yield jobs
     yield CounterMetricFamily("scoreline_rows_scored", "Rows with a result.", value=totals.rows)
     yield CounterMetricFamily(
-        "scoreline_rows_rejected", "Rows that could not be scored, and were set aside with the reason.",
+        "scoreline_rows_rejected",
+        "Rows that could not be scored, and were set aside with the reason.",
         value=totals.rejected,
-    )  # fmt: skip
+    )
     parts = CounterMetricFamily(
-        "scoreline_parts", "Parts of jobs by outcome, each counted once however often it was delivered.",
+        "scoreline_parts",
+        "Parts of jobs by outcome, each counted once however often it was delivered.",
         labels=["outcome"],
-    )  # fmt: skip
+    )
     parts.add_metric(["scored"], totals.parts_scored)
     parts.add_metric(["failed"], totals.parts_failed)
     yield parts
@@ -171,9 +178,10 @@ def _of_totals(totals: Totals) -> Iterator[Metric]:
 
 def _of_redis(redis: Redis) -> Iterator[Metric]:
     yield _gauge(
-        "redis_memory_bytes", "Memory that Redis has allocated, for queue, ledger and whatever else it holds.",
+        "redis_memory_bytes",
+        "Memory that Redis has allocated, for queue, ledger and whatever else it holds.",
         redis.memory_bytes,
-    )  # fmt: skip
+    )
     if redis.limit_bytes:
         yield _gauge("redis_memory_limit_bytes", "Memory that Redis may allocate (maxmemory).", redis.limit_bytes)
     if redis.last_tick is not None:
@@ -197,9 +205,10 @@ def _of_broker(backlog: Backlog) -> Iterator[Metric]:
     yield waiting
     if backlog.unacked is not None:
         yield _gauge(
-            "unacked_messages", "Messages that workers took and have not done with, of every application that shares "
-            "this Redis.", backlog.unacked,
-        )  # fmt: skip
+            "unacked_messages",
+            "Messages that workers took and have not done with, of every application that shares this Redis.",
+            backlog.unacked,
+        )
     if backlog.oldest_unacked_s is not None:
         yield _gauge(
             "unacked_oldest_seconds",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from storage.errors import InvalidRequest
-from storage.models.manifest import parse_ref
-from storage.settings import Environment
-from tasks.dispatch import LEASE_S, PARTS_PER_PROCESS
+from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.models.manifest import parse_ref
+from scoreline.storage.settings import Environment
+from scoreline.tasks.dispatch.dispatcher import LEASE_S, PARTS_PER_PROCESS
 
 DEFAULT_CACHE_BYTES = 1 << 30
 DEFAULT_RECONCILE_S = 60
@@ -77,6 +77,12 @@ class WorkerSettings:
         parts_per_process = env.number("PARTS_PER_PROCESS", PARTS_PER_PROCESS, minimum=1)
         env.finish()
         return cls(
-            concurrency=concurrency, cache_bytes=cache_bytes, preload=preload, lease_s=lease_s, reconcile_s=reconcile_s,
-            tick_s=tick_s, soft_shutdown_s=soft_shutdown_s, parts_per_process=parts_per_process,
-        )  # fmt: skip
+            concurrency=concurrency,
+            cache_bytes=cache_bytes,
+            preload=preload,
+            lease_s=lease_s,
+            reconcile_s=reconcile_s,
+            tick_s=tick_s,
+            soft_shutdown_s=soft_shutdown_s,
+            parts_per_process=parts_per_process,
+        )

@@ -31,11 +31,15 @@ def start(folder: Path) -> Iterator[Prepare]:
 
     with (
         LocalCluster(
-            n_workers=PROCESSES, threads_per_worker=1, processes=True, dashboard_address=None,
-            local_directory=str(folder / "dask"), host="127.0.0.1",
+            n_workers=PROCESSES,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            local_directory=str(folder / "dask"),
+            host="127.0.0.1",
         ) as cluster,
         Client(cluster),
-    ):  # fmt: skip
+    ):
 
         def prepare(name: str) -> Work:
             def work(files: list[Path], out: Path) -> None:

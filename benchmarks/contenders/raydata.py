@@ -31,9 +31,12 @@ def start(folder: Path) -> Iterator[Prepare]:
 
     ray.init(
         num_cpus=2 * PROCESSES,  # an actor holds one for as long as it lives; tasks that read and write need others
-        include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=2 << 30,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=2 << 30,
         _node_ip_address="127.0.0.1",
-    )  # fmt: skip
+    )
     DataContext.get_current().enable_progress_bars = False
 
     def prepare(name: str) -> Work:
@@ -41,11 +44,14 @@ def start(folder: Path) -> Iterator[Prepare]:
             (
                 ray.data.read_parquet([str(file) for file in files], columns=columns(name))
                 .map_batches(
-                    _Scorer, fn_constructor_args=(str(folder), name), compute=ActorPoolStrategy(size=PROCESSES),
-                    batch_format="pandas", batch_size=65_536,
+                    _Scorer,
+                    fn_constructor_args=(str(folder), name),
+                    compute=ActorPoolStrategy(size=PROCESSES),
+                    batch_format="pandas",
+                    batch_size=65_536,
                 )
                 .write_parquet(str(out), compression="zstd")
-            )  # fmt: skip
+            )
 
         return work
 

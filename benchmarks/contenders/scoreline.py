@@ -15,8 +15,8 @@ from pathlib import Path
 from benchmarks.contenders.protocol import Prepare, Work, run
 from benchmarks.stand import Stand
 from benchmarks.work import PROCESSES, columns
-from storage import keys
-from tasks.spec import parse_uri
+from scoreline.storage import keys
+from scoreline.tasks.job.uris import parse_uri
 
 
 @contextlib.contextmanager

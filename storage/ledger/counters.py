@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from storage.errors import LedgerUnavailable, describe
+from scoreline.storage.errors import LedgerUnavailable, describe
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +27,15 @@ MAX_PACES = 1_000
 ENDS = ("succeeded", "partial", "failed", "cancelled")
 
 _SLOTS = (
-    "rows", "rejected", "scored", "failed", "part_us", *(f"job_{state}" for state in ENDS),
-    *(f"le_{bound}" for bound in PART_BUCKETS_S), "le_inf",
-)  # fmt: skip
+    "rows",
+    "rejected",
+    "scored",
+    "failed",
+    "part_us",
+    *(f"job_{state}" for state in ENDS),
+    *(f"le_{bound}" for bound in PART_BUCKETS_S),
+    "le_inf",
+)
 """64-bit numbers, by their position in one string. Append only: processes of two releases may share it."""
 
 
@@ -135,14 +141,18 @@ class Counters:
             buckets.append((bound, parts))
         names = sorted({field.partition(" ")[0] for field in models})
         return Totals(
-            rows=at["rows"], rejected=at["rejected"], parts_scored=at["scored"], parts_failed=at["failed"],
-            part_seconds=at["part_us"] / 1e6, part_buckets=tuple(buckets),
+            rows=at["rows"],
+            rejected=at["rejected"],
+            parts_scored=at["scored"],
+            parts_failed=at["failed"],
+            part_seconds=at["part_us"] / 1e6,
+            part_buckets=tuple(buckets),
             jobs={state: at[f"job_{state}"] for state in ENDS},
             loads={
                 name: Loads(count=int(models.get(f"{name} count", 0)), seconds=int(models.get(f"{name} us", 0)) / 1e6)
                 for name in names
             },
-        )  # fmt: skip
+        )
 
     def _add(self, changes: Mapping[str, int]) -> None:
         """Add to several numbers by one command, which takes all of them or none."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from storage.errors import LedgerFenced, LedgerLost, LedgerUnavailable
-from storage.ledger.base import Completed, Due, Progress, Recovered, Started, Stopped
-from storage.ledger.counters import Counters
-from storage.ledger.server import Server
+from scoreline.storage.errors import LedgerFenced, LedgerLost, LedgerUnavailable
+from scoreline.storage.ledger.base import Completed, Due, Progress, Recovered, Started, Stopped
+from scoreline.storage.ledger.counters import Counters
+from scoreline.storage.ledger.server import Server
 
 LIFE_AFTER_OUTCOME_S = 24 * 3600
 LIFE_S = 30 * 24 * 3600
@@ -138,9 +138,14 @@ class RedisLedger:
         """
         known = recovered or Recovered(done=frozenset(), rows=0, rejected=0)
         arguments = [
-            plan_sha256, parts, budget, len(known.done), known.rows, known.rejected,
+            plan_sha256,
+            parts,
+            budget,
+            len(known.done),
+            known.rows,
+            known.rejected,
             _bitmap(known.done, parts) if recovered else b"",
-        ]  # fmt: skip
+        ]
         opened = self._run("begin", self._keys(job_id)[:2], arguments)
         self._keep(job_id)
         return bool(opened)

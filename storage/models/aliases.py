@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from storage import keys
-from storage.errors import InvalidRequest, ModelCorrupt, ObjectNotFound, PreconditionFailed
-from storage.models.manifest import PinnedModel
-from storage.objects.base import ObjectStore
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest, ModelCorrupt, ObjectNotFound, PreconditionFailed
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.objects.base import ObjectStore
 
 _TRIES = 50
 _HISTORY = 200

@@ -16,13 +16,13 @@ import joblib
 import sklearn
 from sklearn.exceptions import InconsistentVersionWarning
 
-from storage import keys
-from storage.errors import ModelCorrupt, ModelUnloadable, ScorelineError
-from storage.models.copies import LocalCopies
-from storage.models.manifest import Artifact, Manifest, Role
-from storage.models.stream import FileSource, Source, StoredSource, VerifiedReader
-from storage.models.unpickler import load
-from storage.objects.base import ObjectStore
+from scoreline.storage import keys
+from scoreline.storage.errors import ModelCorrupt, ModelUnloadable, ScorelineError
+from scoreline.storage.models.local_cache import LocalCopies
+from scoreline.storage.models.manifest import Artifact, Manifest, Role
+from scoreline.storage.models.stream import FileSource, Source, StoredSource, VerifiedReader
+from scoreline.storage.models.unpickler import load
+from scoreline.storage.objects.base import ObjectStore
 
 log = logging.getLogger(__name__)
 

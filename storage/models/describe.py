@@ -12,8 +12,8 @@ import sklearn
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from storage.errors import InvalidRequest
-from storage.models.manifest import METHODS, Outputs
+from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.models.manifest import METHODS, Outputs
 
 
 def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, int | None]:
@@ -171,9 +171,10 @@ def _innermost(estimator: Any) -> Any:
 
 def _pairs(steps: list[Any]) -> list[tuple[str, Any]]:
     return [
-        item for item in steps
+        item
+        for item in steps
         if isinstance(item, tuple) and len(item) == 2 and not (item[1] is None or isinstance(item[1], str))
-    ]  # fmt: skip
+    ]
 
 
 def _no_table(estimator: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Publish and load models: the public face of `storage.models`."""
+"""Publish and load models: the public face of `scoreline.storage.models`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from storage import keys
-from storage.errors import BucketNotAllowed, ModelCorrupt
-from storage.models.aliases import Alias
-from storage.models.bundle import Bundle, ModelLoader, dump, unpickle
-from storage.models.copies import LocalCopies
-from storage.models.manifest import Manifest, PinnedModel, digest
-from storage.models.proof import LooseArtifact
-from storage.models.publisher import Publisher
-from storage.models.registry import ModelRegistry
-from storage.models.settings import ModelSettings
-from storage.objects.base import ObjectStore
-from storage.objects.buckets import Buckets
-from storage.settings import StorageSettings
+from scoreline.storage import keys
+from scoreline.storage.errors import BucketNotAllowed, ModelCorrupt
+from scoreline.storage.models.aliases import Alias
+from scoreline.storage.models.bundle import Bundle, ModelLoader, dump, unpickle
+from scoreline.storage.models.local_cache import LocalCopies
+from scoreline.storage.models.manifest import Manifest, PinnedModel, digest
+from scoreline.storage.models.publisher import Publisher
+from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.models.settings import ModelSettings
+from scoreline.storage.models.trial_load import LooseArtifact
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.settings import StorageSettings
 
 
 class ModelStorageManager:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from storage.errors import InvalidRequest, ModelCorrupt
-from storage.keys import check_name, is_version
+from scoreline.storage.errors import InvalidRequest, ModelCorrupt
+from scoreline.storage.keys import check_name, is_version
 
 FORMAT = 1
 CHUNK_BYTES = 4 << 20

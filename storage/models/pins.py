@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from storage.models.manifest import Manifest
+from scoreline.storage.models.manifest import Manifest
 
 _API_VERSION = 1
 

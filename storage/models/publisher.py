@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from storage import keys
-from storage.errors import InvalidRequest, ObjectNotFound, PreconditionFailed
-from storage.models import pins, signatures
-from storage.models.bundle import ModelLoader
-from storage.models.manifest import Artifact, Manifest, content_sha256
-from storage.models.proof import LooseArtifact, prove
-from storage.objects.base import ObjectStore, create_once
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest, ObjectNotFound, PreconditionFailed
+from scoreline.storage.models import pins, signatures
+from scoreline.storage.models.bundle import ModelLoader
+from scoreline.storage.models.manifest import Artifact, Manifest, content_sha256
+from scoreline.storage.models.trial_load import LooseArtifact, prove
+from scoreline.storage.objects.base import ObjectStore, create_once
 
 _TRIES = 10
 

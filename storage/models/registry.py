@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-from storage import keys
-from storage.errors import (
+from scoreline.storage import keys
+from scoreline.storage.errors import (
     InvalidRequest,
     ModelCorrupt,
     ModelInUse,
@@ -14,11 +14,11 @@ from storage.errors import (
     ObjectNotFound,
     StoreUnavailable,
 )
-from storage.models import aliases, signatures
-from storage.models.aliases import Alias
-from storage.models.copies import LocalCopies
-from storage.models.manifest import Manifest, PinnedModel, digest, parse_ref
-from storage.objects.base import ObjectStore, create_once
+from scoreline.storage.models import aliases, signatures
+from scoreline.storage.models.aliases import Alias
+from scoreline.storage.models.local_cache import LocalCopies
+from scoreline.storage.models.manifest import Manifest, PinnedModel, digest, parse_ref
+from scoreline.storage.objects.base import ObjectStore, create_once
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from storage.errors import InvalidRequest
-from storage.models.signatures import check_key
-from storage.settings import Environment
+from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.models.signatures import check_key
+from scoreline.storage.settings import Environment
 
 DEFAULT_CACHE_DIR = ".scoreline/models"
 DEFAULT_CACHE_DIR_MB = 4096

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from storage.errors import InvalidRequest, ModelUntrusted, ScorelineError
+from scoreline.storage.errors import InvalidRequest, ModelUntrusted, ScorelineError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

@@ -11,9 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Protocol, Self
 
-from storage.errors import ModelCorrupt, ObjectNotFound, PreconditionFailed
-from storage.models.manifest import Artifact
-from storage.objects.base import ObjectStore
+from scoreline.storage.errors import ModelCorrupt, ObjectNotFound, PreconditionFailed
+from scoreline.storage.models.manifest import Artifact
+from scoreline.storage.objects.base import ObjectStore
 
 READ_AHEAD = 4
 """Chunks fetched at once: with chunks of 4 MiB, a buffer of some 20 MiB whatever the model's size."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from storage.errors import ObjectNotFound, PreconditionFailed
+from scoreline.storage.errors import ObjectNotFound, PreconditionFailed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 
-from storage.errors import BucketNotAllowed
-from storage.objects.base import ObjectStore
-from storage.objects.directory import DirectoryStore
-from storage.objects.remembering import RememberingStore
-from storage.settings import StorageSettings
+from scoreline.storage.errors import BucketNotAllowed
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.caching import RememberingStore
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.settings import StorageSettings
 
 
 class Buckets:
@@ -53,7 +53,7 @@ class Buckets:
     def _make(self, bucket: str) -> ObjectStore:
         if self._settings.r2 is None:
             return DirectoryStore(self._settings.store_dir, bucket)
-        from storage.objects.r2 import R2Store  # boto3 costs 0.2 s, which a directory store need not pay
+        from scoreline.storage.objects.r2 import R2Store
 
         if self._patient:
             return R2Store(self._settings.r2, bucket, read_timeout_s=self._settings.r2.timeout_s)

@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from storage.errors import InvalidKey, ObjectNotFound, PreconditionFailed, StoreUnavailable
-from storage.objects.base import ObjectInfo, StoredObject
+from scoreline.storage.errors import InvalidKey, ObjectNotFound, PreconditionFailed, StoreUnavailable
+from scoreline.storage.objects.base import ObjectInfo, StoredObject
 
 _META = ".meta"
 _TMP = ".tmp"

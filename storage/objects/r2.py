@@ -15,7 +15,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from storage.errors import (
+from scoreline.storage.errors import (
     AccessDenied,
     InvalidKey,
     ObjectNotFound,
@@ -24,9 +24,9 @@ from storage.errors import (
     StoreUnavailable,
     one_line,
 )
-from storage.objects import multipart
-from storage.objects.base import ObjectInfo, StoredObject
-from storage.settings import R2Settings
+from scoreline.storage.objects import multipart
+from scoreline.storage.objects.base import ObjectInfo, StoredObject
+from scoreline.storage.settings import R2Settings
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from storage.errors import UnreadableInput, one_line
-from storage.tables.base import Pinned, Rows, Span, Survey
-from storage.tables.ranged import RangedFile
+from scoreline.storage.errors import UnreadableInput, one_line
+from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
+from scoreline.storage.tables.ranged import RangedFile
 
 _MAGIC = b"ARROW1"
 _BUFFER_BYTES = 4 << 20

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from storage.objects.base import ObjectStore
+from scoreline.storage.objects.base import ObjectStore
 
 if TYPE_CHECKING:  # whoever only sends jobs has no pyarrow
     import pyarrow as pa
@@ -75,7 +75,7 @@ class Survey:
     """What an object holds."""
 
     schema: pa.Schema
-    """All columns. Of text, with the types that a sample suggests (see `storage.tables.guess`)."""
+    """All columns. Of text, with the types that a sample suggests (see `scoreline.storage.tables.type_inference`)."""
     spans: tuple[Span, ...]
     """In order; together they hold every row once."""
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.errors import UnreadableInput
-from storage.tables.base import Pinned
-from storage.tables.ranged import RangedFile
+from scoreline.storage.errors import UnreadableInput
+from scoreline.storage.tables.base import Pinned
+from scoreline.storage.tables.ranged import RangedFile
 
 _BUFFER_BYTES = 8 << 20
 _CHUNK_BYTES = 256 << 10

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.errors import UnreadableInput
-from storage.tables.base import Broken, Rows
+from scoreline.storage.errors import UnreadableInput
+from scoreline.storage.tables.base import Broken, Rows
 
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
 _SHOWN = 80

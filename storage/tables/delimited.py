@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from storage.errors import UnreadableInput, one_line
-from storage.tables import guess
-from storage.tables.base import Broken, Pinned, Rows, Span, Survey
-from storage.tables.boundaries import Boundaries
-from storage.tables.convert import no_columns, to_flags, to_numbers, to_texts, whole_numbers, without_nulls
-from storage.tables.options import NULL_VALUES, ReadOptions, format_of
-from storage.tables.text import BLOCK_BYTES, BOM, SURVEY_BYTES, Block, blocks, head, part_of, pieces, survey
+from scoreline.storage.errors import UnreadableInput, one_line
+from scoreline.storage.tables import type_inference
+from scoreline.storage.tables.base import Broken, Pinned, Rows, Span, Survey
+from scoreline.storage.tables.boundaries import Boundaries
+from scoreline.storage.tables.convert import no_columns, to_flags, to_numbers, to_texts, whole_numbers, without_nulls
+from scoreline.storage.tables.options import NULL_VALUES, ReadOptions, format_of
+from scoreline.storage.tables.text import BLOCK_BYTES, BOM, SURVEY_BYTES, Block, blocks, head, part_of, pieces, survey
 
 MAX_HEADER_BYTES = 4 << 20
 """Of the first record; 10,000 columns take some 100 kB."""
@@ -67,9 +67,14 @@ class DelimitedFormat:
     ) -> Iterator[Block]:
         boundaries = Boundaries(self._delimiter(source), self._options.quote)
         return blocks(
-            source, format_of(source.key, self._options)[1], boundaries, start, stop, first_row=first_row,
+            source,
+            format_of(source.key, self._options)[1],
+            boundaries,
+            start,
+            stop,
+            first_row=first_row,
             block_bytes=block_bytes,
-        )  # fmt: skip
+        )
 
     def _delimiter(self, source: Pinned) -> str:
         return self._options.delimiter or ("\t" if ".tsv" in source.key.lower()[-8:] else ",")
@@ -123,9 +128,13 @@ class DelimitedFormat:
         most = record.count(delimiter.encode()) + 1
         try:
             table = _parse(
-                self._recoded(source, record, 0), None, delimiter, self._options.quote,
-                {f"f{number}": pa.binary() for number in range(most)}, [],
-            )  # fmt: skip
+                self._recoded(source, record, 0),
+                None,
+                delimiter,
+                self._options.quote,
+                {f"f{number}": pa.binary() for number in range(most)},
+                [],
+            )
             return [str(column[0].as_py() or b"", "utf-8") for column in table.columns]
         except (UnicodeDecodeError, pa.ArrowException) as error:
             raise UnreadableInput(f"{source.uri}: its header cannot be read: {error}") from error
@@ -141,7 +150,9 @@ class DelimitedFormat:
             ) from error
 
     def _guess(self, source: Pinned, header: _Header, block: Block) -> pa.Schema:
-        stop = min(guess.SAMPLE_ROWS, max(1, int(np.searchsorted(block.records.ends, guess.SAMPLE_BYTES))))
+        stop = min(
+            type_inference.SAMPLE_ROWS, max(1, int(np.searchsorted(block.records.ends, type_inference.SAMPLE_BYTES)))
+        )
         sample = part_of(block, 0, min(stop, len(block.records)))
         ragged: list[Any] = []
         table = self._bytes(source, header, sample, range(len(header.names)), ragged)
@@ -154,7 +165,7 @@ class DelimitedFormat:
         for name, column in zip(header.names, table.columns, strict=True):
             texts = to_texts(column.combine_chunks(), {}).to_pylist()
             values = [None if value is None or value.strip() in self._nulls else value for value in texts]
-            fields.append(guess.field(name, guess.guess_texts(values), self._options.types))
+            fields.append(type_inference.field(name, type_inference.guess_texts(values), self._options.types))
         return pa.schema(fields)
 
     def _decode(self, source: Pinned, header: _Header, block: Block, schema: pa.Schema) -> Rows:
@@ -236,9 +247,14 @@ class DelimitedFormat:
         return pa.table({name: _as_bytes(column) for name, column in zip(names, table.columns, strict=True)})
 
     def _table(
-        self, source: Pinned, header: _Header, data: bytes, types: Mapping[str, pa.DataType], ragged: list[Any],
+        self,
+        source: Pinned,
+        header: _Header,
+        data: bytes,
+        types: Mapping[str, pa.DataType],
+        ragged: list[Any],
         nulls: Sequence[str] = (),
-    ) -> pa.Table:  # fmt: skip
+    ) -> pa.Table:
         names = [str(number) for number in range(len(header.names))]
         return _parse(data, names, self._delimiter(source), self._options.quote, types, ragged, ("", *nulls))
 
@@ -257,9 +273,14 @@ class DelimitedFormat:
 
 
 def _rows(
-    source: Pinned, block: Block, schema: pa.Schema, columns: Sequence[pa.Array], ragged: Sequence[Any],
-    faults: Mapping[int, tuple[str | None, str]], encoding: str,
-) -> Rows:  # fmt: skip
+    source: Pinned,
+    block: Block,
+    schema: pa.Schema,
+    columns: Sequence[pa.Array],
+    ragged: Sequence[Any],
+    faults: Mapping[int, tuple[str | None, str]],
+    encoding: str,
+) -> Rows:
     """Put a block's rows together, those that are broken apart.
 
     Parameters
@@ -285,12 +306,13 @@ def _rows(
         good[list(faults)] = False
         batch, whole = batch.filter(pa.array(good)), whole[good]
     return Rows(
-        batch=batch, numbers=block.first_row + whole,
+        batch=batch,
+        numbers=block.first_row + whole,
         broken=tuple(
             Broken(row=block.first_row + row, column=column, message=message, record=block.text(row, encoding))
             for row, (column, message) in sorted(broken.items())
         ),
-    )  # fmt: skip
+    )
 
 
 def _as_bytes(column: pa.ChunkedArray) -> pa.Array:
@@ -320,9 +342,14 @@ def _printable(error: Exception) -> str:
 
 
 def _parse(
-    data: bytes, names: Sequence[str] | None, delimiter: str, quote: str, types: Mapping[str, pa.DataType],
-    ragged: list[Any], nulls: Sequence[str] = ("",),
-) -> pa.Table:  # fmt: skip
+    data: bytes,
+    names: Sequence[str] | None,
+    delimiter: str,
+    quote: str,
+    types: Mapping[str, pa.DataType],
+    ragged: list[Any],
+    nulls: Sequence[str] = ("",),
+) -> pa.Table:
     """Parse records into the columns that `types` names; an empty field without quotes is null.
 
     Parameters
@@ -352,8 +379,12 @@ def _parse(
             delimiter=delimiter, quote_char=quote or False, newlines_in_values=True, invalid_row_handler=keep
         ),
         convert_options=pacsv.ConvertOptions(
-            column_types=types, include_columns=None if names is None else list(types), null_values=list(nulls),
-            strings_can_be_null=True, quoted_strings_can_be_null=False, true_values=["true", "True", "TRUE"],
+            column_types=types,
+            include_columns=None if names is None else list(types),
+            null_values=list(nulls),
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            true_values=["true", "True", "TRUE"],
             false_values=["false", "False", "FALSE"],
         ),
-    )  # fmt: skip
+    )

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from storage.errors import UnreadableInput
-from storage.tables.arrow import ArrowFormat
-from storage.tables.base import Pinned, Rows, Span, Survey, TableFormat
-from storage.tables.convert import without_invalid
-from storage.tables.delimited import DelimitedFormat
-from storage.tables.jsonl import JsonLinesFormat
-from storage.tables.options import FORMATS, SUFFIXES, ReadOptions, format_of
-from storage.tables.parquet import ParquetFormat
+from scoreline.storage.errors import UnreadableInput
+from scoreline.storage.tables.arrow import ArrowFormat
+from scoreline.storage.tables.base import Pinned, Rows, Span, Survey, TableFormat
+from scoreline.storage.tables.convert import without_invalid
+from scoreline.storage.tables.delimited import DelimitedFormat
+from scoreline.storage.tables.jsonl import JsonLinesFormat
+from scoreline.storage.tables.options import FORMATS, SUFFIXES, ReadOptions, format_of
+from scoreline.storage.tables.parquet import ParquetFormat
 
 
 class Tables:

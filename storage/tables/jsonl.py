@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pajson
 
-from storage.errors import UnreadableInput
-from storage.tables import guess
-from storage.tables.base import Broken, Pinned, Rows, Span, Survey
-from storage.tables.boundaries import JSON_SPACE, Boundaries, Records
-from storage.tables.convert import no_columns, shown
-from storage.tables.options import ReadOptions, format_of
-from storage.tables.text import BLOCK_BYTES, BOM, SURVEY_BYTES, Block, blocks, head, pieces, survey
+from scoreline.storage.errors import UnreadableInput
+from scoreline.storage.tables import type_inference
+from scoreline.storage.tables.base import Broken, Pinned, Rows, Span, Survey
+from scoreline.storage.tables.boundaries import JSON_SPACE, Boundaries, Records
+from scoreline.storage.tables.convert import no_columns, shown
+from scoreline.storage.tables.options import ReadOptions, format_of
+from scoreline.storage.tables.text import BLOCK_BYTES, BOM, SURVEY_BYTES, Block, blocks, head, pieces, survey
 
 _WORDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
 
@@ -54,15 +54,20 @@ class JsonLinesFormat:
         self, source: Pinned, start: int, stop: int | None, first_row: int, block_bytes: int
     ) -> Iterator[Block]:
         return blocks(
-            source, format_of(source.key, self._options)[1], Boundaries(json=True), start, stop, first_row=first_row,
+            source,
+            format_of(source.key, self._options)[1],
+            Boundaries(json=True),
+            start,
+            stop,
+            first_row=first_row,
             block_bytes=block_bytes,
-        )  # fmt: skip
+        )
 
     def _guess(self, source: Pinned, block: Block) -> pa.Schema:
         values: dict[str, list[Any]] = {}
         reason, sampled = "", 0
-        for number in range(min(guess.SAMPLE_ROWS, len(block.records))):
-            if block.records.ends[number] > guess.SAMPLE_BYTES and sampled:
+        for number in range(min(type_inference.SAMPLE_ROWS, len(block.records))):
+            if block.records.ends[number] > type_inference.SAMPLE_BYTES and sampled:
                 break
             try:
                 row = _object(_line(block, number))
@@ -74,7 +79,12 @@ class JsonLinesFormat:
             sampled += 1
         if not sampled:
             raise UnreadableInput(f"{source.uri} is not JSON Lines, an object a line: {reason}")
-        return pa.schema([guess.field(name, guess.guess_values(v), self._options.types) for name, v in values.items()])
+        return pa.schema(
+            [
+                type_inference.field(name, type_inference.guess_values(v), self._options.types)
+                for name, v in values.items()
+            ]
+        )
 
 
 def _decode(block: Block, schema: pa.Schema) -> Rows:
@@ -105,12 +115,13 @@ def _decode(block: Block, schema: pa.Schema) -> Rows:
             )
     rows = np.array([number for numbers, _ in found for number in numbers], dtype=np.int64)
     return Rows(
-        batch=_in_order([table for _, table in found], rows, schema), numbers=block.first_row + np.sort(rows),
+        batch=_in_order([table for _, table in found], rows, schema),
+        numbers=block.first_row + np.sort(rows),
         broken=tuple(
             Broken(row=block.first_row + row, column=fault.column, message=fault.message, record=block.text(row))
             for row, fault in sorted(broken.items())
         ),
-    )  # fmt: skip
+    )
 
 
 def _doubtful(block: Block, schema: pa.Schema) -> tuple[list[list[int]], dict[int, _Fault]]:

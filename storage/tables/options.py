@@ -7,25 +7,50 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from storage.errors import InvalidRequest
+from scoreline.storage.errors import InvalidRequest
 
 Format = Literal["parquet", "csv", "jsonl", "arrow"]
 FORMATS: tuple[Format, ...] = ("parquet", "csv", "jsonl", "arrow")
 
 SUFFIXES: Mapping[str, Format] = {
-    ".parquet": "parquet", ".parq": "parquet", ".pq": "parquet",
-    ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
-    ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow", ".arrows": "arrow",
-}  # fmt: skip
+    ".parquet": "parquet",
+    ".parq": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".arrows": "arrow",
+}
 """Formats by the end of an object's name, without that of the compression; `.txt` and others need to be told."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 """Of text, by the very end of an object's name."""
 TYPES = ("string", "int64", "float64", "bool")
 """What a column of text may be told to be."""
 NULL_VALUES = (
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
-    "NULL", "NaN", "None", "n/a", "nan", "null",
-)  # fmt: skip
+    "",
+    "#N/A",
+    "#N/A N/A",
+    "#NA",
+    "-1.#IND",
+    "-1.#QNAN",
+    "-NaN",
+    "-nan",
+    "1.#IND",
+    "1.#QNAN",
+    "<NA>",
+    "N/A",
+    "NA",
+    "NULL",
+    "NaN",
+    "None",
+    "n/a",
+    "nan",
+    "null",
+)
 """Of CSV: fields that stand for no value among numbers and truth values, and in features of text, as pandas reads them.
 In other columns of text, which are carried over as they are, it is the empty field without quotation marks alone."""
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.errors import UnreadableInput, one_line
-from storage.tables.base import Pinned, Rows, Span, Survey
-from storage.tables.ranged import RangedFile
+from scoreline.storage.errors import UnreadableInput, one_line
+from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
+from scoreline.storage.tables.ranged import RangedFile
 
 COMPRESSION = "zstd"
 GROUP_ROWS = 131_072
@@ -89,9 +89,12 @@ class ParquetFormat:
             known = self._footers.get(name)
         try:
             file = pq.ParquetFile(
-                RangedFile(source.store, source.key, source.size, source.etag), metadata=known, pre_buffer=not stream,
-                buffer_size=_STREAM_BYTES if stream else 0, page_checksum_verification=True,
-            )  # fmt: skip
+                RangedFile(source.store, source.key, source.size, source.etag),
+                metadata=known,
+                pre_buffer=not stream,
+                buffer_size=_STREAM_BYTES if stream else 0,
+                page_checksum_verification=True,
+            )
         except (pa.ArrowException, OSError, ValueError) as error:  # names of columns that are no UTF-8 among them
             raise UnreadableInput(f"{source.uri} is not a Parquet file: {one_line(error)}") from error
         if known is None:
@@ -171,9 +174,14 @@ def writer(sink: Any, schema: pa.Schema, dictionaries: Sequence[str]) -> pq.Parq
         Columns to write with a dictionary, as `repeated` names them.
     """
     return pq.ParquetWriter(
-        sink, schema, compression=COMPRESSION, use_dictionary=list(dictionaries) or False, write_statistics=True,
-        write_page_index=True, write_page_checksum=True,
-    )  # fmt: skip
+        sink,
+        schema,
+        compression=COMPRESSION,
+        use_dictionary=list(dictionaries) or False,
+        write_statistics=True,
+        write_page_index=True,
+        write_page_checksum=True,
+    )
 
 
 def repeated(table: pa.Table) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-from storage.errors import InputChanged, ObjectNotFound, PreconditionFailed
-from storage.objects.base import ObjectStore
+from scoreline.storage.errors import InputChanged, ObjectNotFound, PreconditionFailed
+from scoreline.storage.objects.base import ObjectStore
 
 
 class RangedFile(io.RawIOBase):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from storage.ahead import ahead
-from storage.errors import UnreadableInput
-from storage.tables.base import MAX_RECORD_CHARS, Pinned, Span, Survey
-from storage.tables.boundaries import Boundaries, Records
-from storage.tables.compressed import Decompressed
-from storage.tables.ranged import RangedFile
+from scoreline.storage.errors import UnreadableInput
+from scoreline.storage.prefetch import ahead
+from scoreline.storage.tables.base import MAX_RECORD_CHARS, Pinned, Span, Survey
+from scoreline.storage.tables.boundaries import Boundaries, Records
+from scoreline.storage.tables.compressed import Decompressed
+from scoreline.storage.tables.ranged import RangedFile
 
 BLOCK_BYTES = 8 << 20
 """Read, parsed and scored at once: some 20,000 rows of 20 numbers."""
@@ -25,8 +25,11 @@ _SPAN_ROWS = 65_536
 _COPY_BYTES = 1 << 20
 
 _NOT_UTF8 = {
-    b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
-}  # fmt: skip
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 BOM = b"\xef\xbb\xbf"
 
 
@@ -48,9 +51,15 @@ class Block:
 
 
 def blocks(
-    source: Pinned, compression: str | None, boundaries: Boundaries, start: int, stop: int | None, *, first_row: int,
+    source: Pinned,
+    compression: str | None,
+    boundaries: Boundaries,
+    start: int,
+    stop: int | None,
+    *,
+    first_row: int,
     block_bytes: int = BLOCK_BYTES,
-) -> Iterator[Block]:  # fmt: skip
+) -> Iterator[Block]:
     """Yield the records from the byte `start` to `stop` of a text, each of which has to be a boundary.
 
     Raises
@@ -104,9 +113,12 @@ def pieces(found: Iterable[Block], source: Pinned, span: Span, most: int, noun: 
 def _cut(block: Block) -> Iterator[Span]:
     for piece in _divided(block, _SPAN_ROWS) if len(block.records) else ():
         yield Span(
-            start=piece.start, stop=piece.start + len(piece.data), first_row=piece.first_row, rows=len(piece.records),
+            start=piece.start,
+            stop=piece.start + len(piece.data),
+            first_row=piece.first_row,
+            rows=len(piece.records),
             size=len(piece.data),
-        )  # fmt: skip
+        )
 
 
 def _divided(block: Block, most: int) -> Iterator[Block]:

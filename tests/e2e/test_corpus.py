@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from storage.models.manager import ModelStorageManager
-from tasks.client import Client
-from tasks.spec import Status
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Status
+from scoreline.worker.dev.stack import Stack
 from tests.e2e.corpus import CASES, Case
-from worker.dev.stack import Stack
 
 
 @pytest.fixture(scope="module")

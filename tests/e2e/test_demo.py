@@ -14,10 +14,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from storage.objects.base import ObjectStore
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.worker.dev import demo as steps
+from scoreline.worker.dev.stack import Stack
 from tests.installed import not_installed_by
-from worker.dev import demo as steps
-from worker.dev.stack import Stack
 
 DEVELOPMENT = not_installed_by("requirements.txt", "ml-requirements.txt")
 ESTIMATORS = ("sklearn",)
@@ -27,12 +27,17 @@ def demo_without(packages: tuple[str, ...], environ: dict[str, str], folder: Pat
     """Run ``scoreline demo`` where `packages` are not installed."""
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({packages!r})); sys.argv[1:] = {['demo', *arguments]!r}\n"
-        "from worker.cli.main import main; main()"
+        "from scoreline.worker.cli.main import main; main()"
     )
     return subprocess.run(
-        [sys.executable, "-c", code], env={"PATH": os.defpath} | environ, cwd=folder, capture_output=True, text=True,
-        timeout=90, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        env={"PATH": os.defpath} | environ,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
 
 
 def test_it_scores_its_own_rows_on_what_is_there_and_takes_them_away(
@@ -81,7 +86,7 @@ def test_where_only_other_applications_have_workers_it_says_what_to_start(
         # Then it does not wait for the other's worker
         assert (done.returncode, done.stdout) == (1, "")
         assert "no worker answers" in done.stderr
-        assert "celery -A worker worker" in done.stderr
+        assert "celery -A scoreline worker" in done.stderr
         assert cli("workers", "other@embedded", REDIS_URL=broker).returncode == 1
     finally:
         stack.stop(other)
@@ -109,9 +114,14 @@ def test_workers_are_listed_and_a_health_check_asks_for_one(
     ],
 )
 def test_what_it_lacks_is_said_at_once(
-    stack: Stack, tmp_path: Path, missing: tuple[str, ...], environ: dict[str, str], arguments: tuple[str, ...],
-    code: int, expected: str,
-) -> None:  # fmt: skip
+    stack: Stack,
+    tmp_path: Path,
+    missing: tuple[str, ...],
+    environ: dict[str, str],
+    arguments: tuple[str, ...],
+    code: int,
+    expected: str,
+) -> None:
     done = demo_without(missing, stack.environ | environ, tmp_path, *arguments)
     assert done.returncode == code, done.stderr
     assert expected in done.stderr

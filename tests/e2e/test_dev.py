@@ -36,8 +36,13 @@ def test_dev_runs_a_command_with_the_addresses_and_exits_with_its_status(tmp_pat
     environ = os.environ | {"SCORELINE_TEST_MARK": str(tmp_path)}
     done = subprocess.run(
         [SCORELINE, "dev", "--workers", "1", "--", "sh", "-c", "scoreline models list && echo $R2_BUCKET && exit 7"],
-        env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 7, done.stderr
     assert "scoreline" in done.stdout
     assert wait_until_none(str(tmp_path)) == []

@@ -26,11 +26,11 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import ObjectStore
-from tasks.client import Client
-from worker.dev.stack import Stack
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.worker.dev.stack import Stack
 
 MANAGE = Path(__file__).with_name("djangosite") / "manage.py"
 NOWHERE = "redis://:hush@127.0.0.1:9/0"
@@ -188,8 +188,9 @@ def test_a_page_that_is_sent_twice_at_once_is_one_job(
     assert browser.follow(first).text.count("2 scored, 0 rejected, of 2") == 1
     assert set(jobs(store)) - before == {first.job_id}
     with sqlite3.connect(site.database) as connection:
-        assert connection.execute("select count(*) from scoring_scoring where job_id = ?", [first.job_id]) \
-            .fetchone() == (1,)  # fmt: skip
+        assert connection.execute(
+            "select count(*) from scoring_scoring where job_id = ?", [first.job_id]
+        ).fetchone() == (1,)
     # And sent again with something else in it, it is refused
     changed = browser.post("/new/", **fields | {"input": f"{line}.other"})
     assert "This page was sent before" in changed.text
@@ -241,9 +242,20 @@ def test_a_row_whose_process_died_before_it_was_sent_can_be_sent_again(
     site: Site, browser: Browser, store: ObjectStore, line: str
 ) -> None:
     pk = uuid.uuid4()
-    row = {"id": pk.hex, "job_id": f"site-{pk}", "model": "site", "input": line, "created": "2026-11-25 02:30:00",
-           "state": "not sent", "version": "", "output": "", "error": "", "rows": 0, "rejected": 0,
-           "total_rows": 0}  # fmt: skip
+    row = {
+        "id": pk.hex,
+        "job_id": f"site-{pk}",
+        "model": "site",
+        "input": line,
+        "created": "2026-11-25 02:30:00",
+        "state": "not sent",
+        "version": "",
+        "output": "",
+        "error": "",
+        "rows": 0,
+        "rejected": 0,
+        "total_rows": 0,
+    }
     with sqlite3.connect(site.database) as connection:
         names, holes = ", ".join(row), ", ".join("?" * len(row))
         connection.execute(f"insert into scoring_scoring ({names}) values ({holes})", list(row.values()))

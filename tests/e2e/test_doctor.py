@@ -10,19 +10,24 @@ from collections.abc import Callable
 
 import pytest
 
-from storage import keys
-from storage.objects.base import ObjectStore
-from tasks.client import Client
+from scoreline.storage import keys
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.worker.dev.stack import Stack
+from scoreline.worker.doctor import NAMES, examine
 from tests.conftest import SCORELINE
-from worker.dev.stack import Stack
-from worker.doctor import NAMES, examine
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_a_release_is_let_through_with_warnings_and_each_line_fits_a_terminal(stack: Stack) -> None:
-    done = subprocess.run([sys.executable, "-m", "worker", "doctor"], env={"PATH": "/usr/bin:/bin"} | stack.environ,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "scoreline", "doctor"],
+        env={"PATH": "/usr/bin:/bin"} | stack.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
@@ -81,8 +86,9 @@ def test_a_clock_whose_ticks_a_worker_works_on_is_healthy(stack: Stack, worker: 
 
 def test_what_was_written_is_removed_when_somebody_has_no_patience(stack: Stack, store: ObjectStore) -> None:
     # Given a look at the bucket that has begun
-    doctor = subprocess.Popen([SCORELINE, "doctor", "--only", "bucket"], env={"PATH": "/usr/bin:/bin"} | stack.environ,
-                              stdout=subprocess.PIPE)  # fmt: skip
+    doctor = subprocess.Popen(
+        [SCORELINE, "doctor", "--only", "bucket"], env={"PATH": "/usr/bin:/bin"} | stack.environ, stdout=subprocess.PIPE
+    )
     stack.wait("the probe", lambda: len(list(store.list(keys.PROBES))) >= 2, None)
     # When it is told to stop
     doctor.send_signal(signal.SIGTERM)

@@ -18,12 +18,12 @@ from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import ObjectStore
-from tasks.client import Client
-from tasks.spec import parse_uri
-from worker.dev.stack import Stack
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.worker.dev.stack import Stack
 
 
 @pytest.fixture
@@ -84,8 +84,10 @@ def test_an_importable_function(scored: Callable[..., pd.DataFrame], cells: pd.D
 def test_several_models_score_the_same_rows(
     scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any
 ) -> None:
-    made = {"up": LogisticRegression(max_iter=5000).fit(cells, labels),
-            "down": LogisticRegression(max_iter=5000).fit(cells, 1 - labels)}  # fmt: skip
+    made = {
+        "up": LogisticRegression(max_iter=5000).fit(cells, labels),
+        "down": LogisticRegression(max_iter=5000).fit(cells, 1 - labels),
+    }
     results = scored("several-e2e", made, cells)
     assert {"up_prediction", "up_proba_0", "up_proba_1", "down_prediction", "down_proba_0"} <= set(results.columns)
     read = pd.read_parquet(io.BytesIO(cells.to_parquet()))  # how a table lies in memory decides how sums are rounded

@@ -21,14 +21,15 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import ObjectStore
-from storage.tables.base import Pinned
-from storage.tables.parquet import read_table
-from tasks.client import Client
-from tasks.spec import Status, parse_uri
-from worker.dev.stack import Stack
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.tables.base import Pinned
+from scoreline.storage.tables.parquet import read_table
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.worker.dev.stack import Stack
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 ROWS = 1_000
@@ -168,9 +169,13 @@ def test_of_a_dirty_csv_each_row_is_scored_or_told(
     ).fetchall()
     assert {row[0] for row in told} == {uri}
     assert [row[1:4] for row in told] == [
-        (1, "decode", "x"), (2, "schema", "x"), (3, "decode", None), (4, "decode", "name"), (5, "decode", "id"),
+        (1, "decode", "x"),
+        (2, "schema", "x"),
+        (3, "decode", None),
+        (4, "decode", "name"),
+        (5, "decode", "id"),
         (6, "schema", "x"),
-    ]  # fmt: skip
+    ]
     assert told[0][4] == "'x' is 'n/a?', which is not a number"
     assert told[0][5] == '2,n/a?,"two\nlines"'
     assert told[1][6] == 3
@@ -257,7 +262,7 @@ def test_a_model_without_names_takes_the_numeric_columns_in_their_order_with_a_w
 def test_large_row_groups_are_several_parts(
     worker: Stack, client: Client, store: ObjectStore, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("storage.tables.parquet.MAX_SPAN_ROWS", 1_000)
+    monkeypatch.setattr("scoreline.storage.tables.parquet.MAX_SPAN_ROWS", 1_000)
     source_key = "in/large-group.parquet"
     store.put(source_key, frame(0, 5_000).to_parquet(index=False))
     found = client.preflight(line, store.uri(source_key), part_rows=1_000)
@@ -338,10 +343,15 @@ def test_a_csv_is_scored_as_what_pandas_reads_of_it(
     worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager
 ) -> None:
     # Given a model fitted on what pandas reads: truth values, codes with zeros in front, texts that mean nothing
-    table = pd.DataFrame({
-        "id": range(60), "active": [n % 2 == 0 for n in range(60)], "store": [f"{n % 3 + 7:03}" for n in range(60)],
-        "region": [["eu", "NA", "us", "n/a", ""][n % 5] for n in range(60)], "age": [n / 4 for n in range(60)],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "id": range(60),
+            "active": [n % 2 == 0 for n in range(60)],
+            "store": [f"{n % 3 + 7:03}" for n in range(60)],
+            "region": [["eu", "NA", "us", "n/a", ""][n % 5] for n in range(60)],
+            "age": [n / 4 for n in range(60)],
+        }
+    )
     data = table.to_csv(index=False).encode()
     read = pd.read_csv(io.BytesIO(data))
     encode = make_column_transformer(

@@ -22,15 +22,16 @@ import pytest
 import sklearn
 from sklearn.linear_model import LinearRegression
 
-from storage import keys
-from storage.errors import BucketNotAllowed, InvalidRequest, JobConflict, JobNotFound
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import ObjectStore
-from tasks.client import Client
-from tasks.spec import Status, parse_uri
-from tasks.stages import STAGES
+from scoreline.storage import keys
+from scoreline.storage.errors import BucketNotAllowed, InvalidRequest, JobConflict, JobNotFound
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.tasks.scoring.timings import STAGES
+from scoreline.worker.dev.stack import Stack
 from tests.faults.estimators import Paced
-from worker.dev.stack import Stack
 
 Put = Callable[..., str]
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -59,9 +60,16 @@ def result_files(store: ObjectStore, job: Status, folder: Path) -> list[Path]:
 
 
 def test_a_job_scores_every_row_once_in_order_to_the_last_bit(
-    worker: Stack, client: Client, models: ModelStorageManager, store: ObjectStore, put_table: Put, many: pd.DataFrame,
-    trained: Any, cells: pd.DataFrame, tmp_path: Path,
-) -> None:  # fmt: skip
+    worker: Stack,
+    client: Client,
+    models: ModelStorageManager,
+    store: ObjectStore,
+    put_table: Put,
+    many: pd.DataFrame,
+    trained: Any,
+    cells: pd.DataFrame,
+    tmp_path: Path,
+) -> None:
     # Given two files with ids, and a published bundle
     scaler, forest, encoder = trained
     manifest = models.publish("main-job", forest, scaler, encoder, alias="champion")
@@ -144,11 +152,18 @@ def test_inspect_shows_the_models_of_each_process(
 ) -> None:
     models.publish("seen", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]))
     ended(client, client.submit("seen", put_table("in/seen.parquet", pd.DataFrame({"x": [1.0]}))))
-    command = [sys.executable, "-m", "celery", "-A", "worker", "inspect", "models", "--json"]
+    command = [sys.executable, "-m", "celery", "-A", "scoreline", "inspect", "models", "--json"]
     deadline = time.monotonic() + 20
     while True:  # the process tells its parent just after the part's end
-        done = subprocess.run(command, env=worker.environ | {"PATH": "/usr/bin:/bin"}, cwd=Path(__file__).parents[2],
-                              capture_output=True, text=True, check=True, timeout=20)  # fmt: skip
+        done = subprocess.run(
+            command,
+            env=worker.environ | {"PATH": "/usr/bin:/bin"},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
         held = [model for pids in json.loads(done.stdout).values() for models in pids.values() for model in models]
         shown = [model for model in held if model["model"] == "seen"]
         if shown or time.monotonic() > deadline:
@@ -180,8 +195,9 @@ def test_rows_that_cannot_be_scored_are_set_aside_with_their_reason(
     folder = parse_uri(done.output)[1]
     rejected = pq.read_table(io.BytesIO(store.get(keys.rejected_part(folder, 0)).data)).to_pandas()
     assert rejected[["id", "row", "source", "stage", "column"]].to_numpy().tolist() == [
-        [7, 7, uri, "schema", "x"], [250, 250, uri, "schema", "x"],
-    ]  # fmt: skip
+        [7, 7, uri, "schema", "x"],
+        [250, 250, uri, "schema", "x"],
+    ]
     # And past the budget the job has failed, with everything kept but _SUCCESS
     over = ended(client, client.submit("strict", uri, max_rejected="1"))
     assert over.state == "failed"
@@ -211,9 +227,15 @@ def test_the_same_id_is_the_same_job_and_another_spec_is_refused(
     ],
 )
 def test_input_that_cannot_be_scored_fails_the_job_before_scoring(
-    worker: Stack, client: Client, models: ModelStorageManager, store: ObjectStore, put_table: Put, key: str,
-    frame: pd.DataFrame | None, expected: str,
-) -> None:  # fmt: skip
+    worker: Stack,
+    client: Client,
+    models: ModelStorageManager,
+    store: ObjectStore,
+    put_table: Put,
+    key: str,
+    frame: pd.DataFrame | None,
+    expected: str,
+) -> None:
     models.publish("needs-x", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]))
     if frame is not None:
         put_table(key, frame)

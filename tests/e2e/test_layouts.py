@@ -21,14 +21,15 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from storage import keys
-from storage.errors import InvalidRequest
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import ObjectStore
-from tasks.client import Client
-from tasks.spec import Status, parse_uri
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.worker.dev.stack import Stack
 from tests.faults.estimators import Paced
-from worker.dev.stack import Stack
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -91,8 +92,10 @@ def fetch(store: ObjectStore, job: Status, folder: Path) -> Path:
 def layouts(worker: Stack, uri: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     client = Client.from_env(worker.environ)
     options: dict[str, dict[str, Any]] = {
-        "parts": {}, "folders": {"partition_by": "region"}, "gathered": {"gather": True}
-    }  # fmt: skip
+        "parts": {},
+        "folders": {"partition_by": "region"},
+        "gathered": {"gather": True},
+    }
     jobs = {name: client.submit("layouts", uri, part_rows=ROWS // 10, **more) for name, more in options.items()}
     found = {}
     for name, job in jobs.items():
@@ -124,10 +127,13 @@ def by_spark(folder: Path, files: str) -> pa.Table:
         pytest.skip("Spark needs Java")
     sql = pytest.importorskip("pyspark.sql")
     spark = (
-        sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
-        .config("spark.driver.bindAddress", "127.0.0.1").config("spark.driver.host", "127.0.0.1")
-        .config("spark.sql.session.timeZone", "UTC").getOrCreate()
-    )  # fmt: skip
+        sql.SparkSession.builder.master("local[1]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.sql.session.timeZone", "UTC")
+        .getOrCreate()
+    )
     try:
         return spark.read.parquet(str(folder)).toArrow()
     finally:
@@ -174,8 +180,12 @@ def test_folders_and_gathered_files_are_named_in_the_manifest_and_the_parts_are_
         assert sum(file["rows"] for file in manifest["files"]) == ROWS
     assert [file.name for file in layouts["gathered"].glob("part-*")] == ["part-00000.parquet"]
     assert {file.name for file in layouts["folders"].iterdir() if file.is_dir()} == {
-        "region=north", "region=a%2Fb c", "region=50%25%3Dhalf", "region=zürich", f"region={keys.NO_VALUE}",
-    }  # fmt: skip
+        "region=north",
+        "region=a%2Fb c",
+        "region=50%25%3Dhalf",
+        "region=zürich",
+        f"region={keys.NO_VALUE}",
+    }
 
 
 def test_gathered_results_are_in_the_order_of_the_input(layouts: dict[str, Path], expected: pa.Table) -> None:

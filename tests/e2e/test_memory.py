@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.linear_model import LinearRegression
 
-from storage.models.manager import ModelStorageManager
-from tasks.client import Client
-from worker.dev.stack import Stack
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.tasks.client import Client
+from scoreline.worker.dev.stack import Stack
 
 FEATURES = ["a", "b", "c", "d"]
 GROUP_ROWS = 131_072

@@ -26,16 +26,16 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from storage.models.manifest import Manifest
-from storage.objects.base import ObjectStore
-from tasks.client import Client
-from tasks.spec import Status
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.models.manifest import Manifest
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Status
+from scoreline.worker.dev.stack import ROOT, Stack
+from scoreline.worker.metrics import Deployment
 from tests.conftest import SCORELINE
 from tests.faults.estimators import Staged
-from worker.dev.stack import ROOT, Stack
-from worker.metrics import Deployment
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Put = Callable[..., str]
@@ -127,8 +127,11 @@ def test_metrics_say_what_happened(worker: Stack, client: Client, model: Model, 
     assert more["scoreline_rows_rejected_total",] == partial.rejected
     assert [more["scoreline_parts_total", f"outcome={outcome}"] for outcome in ("scored", "failed")] == [4, 1]
     assert {key[1]: more[key] for key in more if key[0] == "scoreline_jobs_total"} == {
-        "state=succeeded": 0, "state=partial": 1, "state=failed": 1, "state=cancelled": 0,
-    }  # fmt: skip
+        "state=succeeded": 0,
+        "state=partial": 1,
+        "state=failed": 1,
+        "state=cancelled": 0,
+    }
     # And how long the parts took, and the models
     buckets = [more[key] for key in more if key[0] == "scoreline_part_duration_seconds_bucket"]
     assert (len(buckets), buckets[-1], more["scoreline_part_duration_seconds_count",]) == (13, 4, 4)
@@ -142,8 +145,10 @@ def test_metrics_say_what_happened(worker: Stack, client: Client, model: Model, 
     assert [after["scoreline_queue_messages", f"queue={queue}"] for queue in ("scoreline", "scoreline.clock")] == [0, 0]
     assert after["scoreline_redis_memory_bytes",] > 100_000
     assert {key[1]: after[key] for key in after if key[0] == "scoreline_up"} == {
-        "service=redis": 1, "service=bucket": 1, "service=broker": 1,
-    }  # fmt: skip
+        "service=redis": 1,
+        "service=bucket": 1,
+        "service=broker": 1,
+    }
     # And asking changes nothing
     assert client.ledger.counters.read() == counted
 
@@ -158,7 +163,7 @@ def test_work_under_way_is_seen(
     try:
         wait(lambda: (now := client.queue.backlog()).unacked == 2 and now.waiting["scoreline"] == 1)
         # When a user asks what the processes are at, and Prometheus
-        command = [sys.executable, "-m", "celery", "-A", "worker", "inspect", "jobs", "--json"]
+        command = [sys.executable, "-m", "celery", "-A", "scoreline", "inspect", "jobs", "--json"]
         asked = subprocess.Popen(
             command, env=worker.environ | {"PATH": "/usr/bin:/bin"}, cwd=ROOT, stdout=subprocess.PIPE
         )
@@ -217,14 +222,21 @@ def test_what_is_down_is_told_and_the_rest_served(stack: Stack, cli: Cli) -> Non
 
 def test_what_does_not_answer_is_not_waited_for(stack: Stack) -> None:
     code = (
-        "from prometheus_client import generate_latest; from tasks.client import Client; "
-        "from worker.metrics import Deployment; "
+        "from prometheus_client import generate_latest; from scoreline.tasks.client import Client; "
+        "from scoreline.worker.metrics import Deployment; "
         "print(generate_latest(Deployment(Client.from_env(), deadline_s=0.5).registry()).decode())"
     )
     with silent_port() as port:
         there = {"REDIS_URL": f"redis://127.0.0.1:{port}/0", "R2_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-        done = subprocess.run([sys.executable, "-c", code], env=stack.environ | there, cwd=ROOT, capture_output=True,
-                              text=True, timeout=20, check=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=stack.environ | there,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
     assert parsed(done.stdout) == {("scoreline_up", f"service={name}"): 0 for name in ("redis", "bucket", "broker")}
 
 
@@ -232,9 +244,11 @@ def test_what_does_not_answer_is_not_waited_for(stack: Stack) -> None:
 def serving(stack: Stack, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that serves metrics, and its address."""
     server = subprocess.Popen(
-        [SCORELINE, "metrics", "--serve", "0", *arguments], env=stack.environ | {"PATH": "/usr/bin:/bin"},
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [SCORELINE, "metrics", "--serve", "0", *arguments],
+        env=stack.environ | {"PATH": "/usr/bin:/bin"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert server.stderr is not None
     with server, server.stderr:
         try:

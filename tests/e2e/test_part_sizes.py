@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import ObjectStore
-from tasks.client import Client
-from tasks.spec import Status, parse_uri
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.worker.dev.stack import Stack
 from tests.faults.estimators import Paced
-from worker.dev.stack import Stack
 
 ROWS, SECONDS = 4_000, 0.05
 

@@ -10,15 +10,22 @@ from typing import Any
 
 import pandas as pd
 
-from storage.models.manager import ModelStorageManager
-from tasks.client import Client
-from worker.dev.stack import ROOT, Stack
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.tasks.client import Client
+from scoreline.worker.dev.stack import ROOT, Stack
 
 
 def celery(stack: Stack, *arguments: str) -> Any:
-    command = [sys.executable, "-m", "celery", "-A", "worker", *arguments, "--json"]
-    done = subprocess.run(command, env=stack.environ | {"PATH": "/usr/bin:/bin"}, cwd=ROOT, capture_output=True,
-                          text=True, check=True, timeout=30)  # fmt: skip
+    command = [sys.executable, "-m", "celery", "-A", "scoreline", *arguments, "--json"]
+    done = subprocess.run(
+        command,
+        env=stack.environ | {"PATH": "/usr/bin:/bin"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
     answer = json.loads(done.stdout)
     (said,) = (answer[0] if isinstance(answer, list) else answer).values()
     return said

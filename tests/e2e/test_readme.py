@@ -19,13 +19,13 @@ import pytest
 from packaging.requirements import Requirement
 from sklearn.linear_model import LinearRegression
 
-import tasks
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import ObjectStore
-from tasks.client import Client
-from tasks.scheduler import Scheduler
-from worker.dev.stack import ROOT, Stack
+import scoreline
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.tasks.schedules.scheduler import Scheduler
+from scoreline.worker.dev.stack import ROOT, Stack
 
 ROWS = 3
 PYTHON = Path(sys.executable)
@@ -66,8 +66,9 @@ def requirements() -> list[str]:
 
 def run(command: list[str], environ: dict[str, str]) -> str:
     path = os.pathsep.join([str(PYTHON.parent), "/usr/bin", "/bin"])
-    done = subprocess.run(command, env={"PATH": path} | environ, cwd=ROOT, capture_output=True, text=True, timeout=60,
-                          check=False)  # fmt: skip
+    done = subprocess.run(
+        command, env={"PATH": path} | environ, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -140,7 +141,7 @@ def test_celery_with_nothing_of_ours_installed(
 
 def test_python(stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path) -> None:
     path = [ROOT, only(requirements(), tmp_path / "lib")]
-    code = recipe("Python") + "import tasks.django  # needs Django no sooner than it is asked for a client\n"
+    code = recipe("Python") + "import scoreline.tasks.django  # needs Django no sooner than it is asked for a client\n"
     printed = run_isolated(code, path, ["sklearn", "pyarrow", "django"], stack.environ)
     assert printed.splitlines()[-1] == f"succeeded {ROWS} of {ROWS}"
     assert job_ids() == ["customers-2026-11-25"]
@@ -162,7 +163,7 @@ def test_every_call(stack: Stack, client: Client, job_ids: Callable[[], list[str
     # And the table has each call that there is, as it is called
     text = (ROOT / "README.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)\(.*?\)` ?(\*?) \|", text, re.MULTILINE))
-    assert {name for name, star in rows.items() if star} == set(tasks.__all__) - {"Client"}
+    assert {name for name, star in rows.items() if star} == set(scoreline.__all__) - {"Client"}
     for name, arguments in re.findall(r"^\| `(\w+)\((.*?)\)`", text, re.MULTILINE):
         takes = inspect.signature(getattr(Client, name)).parameters
         for item in filter(None, arguments.replace("...", "").split(", ")):

@@ -21,17 +21,17 @@ from celery import Celery
 from celery.backends.base import DisabledBackend
 from sklearn.linear_model import LinearRegression
 
-import tasks
-from storage import keys
-from storage.errors import InvalidRequest, JobConflict, JobFailed, JobNotFound, MissingColumns, ModelNotFound
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import ObjectStore
-from tasks.client import Client
-from tasks.record_jobs import MAX_MESSAGE_BYTES, RecordsJob, accept_records
-from tasks.spec import parse_uri
-from tasks.tabular import encode, pack, table_of
+import scoreline
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest, JobConflict, JobFailed, JobNotFound, MissingColumns, ModelNotFound
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.tasks.records.job import MAX_MESSAGE_BYTES, RecordsJob, accept_records
+from scoreline.tasks.records.table import encode, pack, table_of
+from scoreline.worker.dev.stack import Stack
 from tests.installed import not_installed_by
-from worker.dev.stack import Stack
 
 ROWS = [{"id": f"c{n}", "x": n / 2, "at": datetime(2026, 11, 25, n)} for n in range(10)]
 
@@ -68,7 +68,7 @@ def test_records_are_scored_and_handed_back_in_order_and_are_a_job_as_any_other(
     # When an application scores a list of dicts
     for name, value in worker.environ.items():
         monkeypatch.setenv(name, value)
-    job = tasks.submit_records(line, ROWS, keep="id,at")
+    job = scoreline.submit_records(line, ROWS, keep="id,at")
     assert job.wait(timeout_s=30) == scored(ROWS)
     # Then there is a job of which everything is where it always is
     status = job.status()
@@ -112,8 +112,8 @@ def test_requirements_txt_alone_is_enough_to_score_records_and_to_read_the_resul
     missing = not_installed_by("requirements.txt")
     assert {"pandas", "pyarrow", "numpy"} <= set(missing)
     code = (
-        f"import sys; sys.modules.update(dict.fromkeys({missing!r})); import tasks\n"
-        f"print(tasks.submit_records({line!r}, [{{'id': 1, 'x': 2.0}}], keep='id').wait(timeout_s=30))"
+        f"import sys; sys.modules.update(dict.fromkeys({missing!r})); import scoreline\n"
+        f"print(scoreline.submit_records({line!r}, [{{'id': 1, 'x': 2.0}}], keep='id').wait(timeout_s=30))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=worker.environ, capture_output=True, text=True, timeout=60, check=False

@@ -15,14 +15,14 @@ import pytest
 from celery import Celery
 from sklearn.linear_model import LinearRegression
 
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import ObjectStore
-from tasks.client import Client
-from tasks.spec import Status
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Status
+from scoreline.worker.cli.idle_hint import Silence
+from scoreline.worker.cli.jobs import follow_job
+from scoreline.worker.dev.stack import Stack
 from tests.faults.estimators import Paced
-from worker.cli.jobs import follow_job
-from worker.cli.silence import Silence
-from worker.dev.stack import Stack
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -39,8 +39,9 @@ def test_a_user_cancels_a_job_and_resumes_it(worker: Stack, cli: Cli, slow: str)
     job = cli("submit", "slow", slow, "--part-rows", "100").stdout.strip()
     refused = cli("resume", job)
     assert (refused.returncode, refused.stderr.strip()) == (
-        2, f"error: job {job} is under way: scoreline watch {job}",
-    )  # fmt: skip
+        2,
+        f"error: job {job} is under way: scoreline watch {job}",
+    )
     cancelled = cli("cancel", job)
     assert cancelled.returncode == 0
     assert f"{job}: cancelled after" in cancelled.stdout
@@ -205,7 +206,9 @@ def test_whoever_watches_a_job_that_nobody_works_on_is_told_so_once(
         assert watching.result(timeout=20) == 4
     # Then that is said, once
     said += capfd.readouterr().err
-    assert said.count("no worker has answered for 0.5 s: is one running? Start one with `celery -A worker worker`") == 1
+    assert (
+        said.count("no worker has answered for 0.5 s: is one running? Start one with `celery -A scoreline worker`") == 1
+    )
 
 
 def test_nothing_is_said_of_workers_that_answer(worker: Stack, client: Client) -> None:

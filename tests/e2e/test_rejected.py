@@ -17,13 +17,13 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import ObjectStore
-from tasks.client import Client
-from tasks.rejected import MAX_REASONS, OTHER, Tally
-from tasks.spec import parse_uri
-from worker.dev.stack import Stack
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.tasks.rejects.report import MAX_REASONS, OTHER, Tally
+from scoreline.worker.dev.stack import Stack
 
 Put = Callable[..., str]
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -134,7 +134,7 @@ def test_values_that_json_has_no_form_for_are_text() -> None:
 
 
 def test_without_pyarrow_it_is_said_what_to_install(stack: Stack) -> None:
-    code = "import sys; sys.modules['pyarrow'] = None; from worker.cli.main import main; main()"
+    code = "import sys; sys.modules['pyarrow'] = None; from scoreline.worker.cli.main import main; main()"
     command = [sys.executable, "-c", code, "rejected", "any"]
     done = subprocess.run(command, env=stack.environ, capture_output=True, text=True, check=False)
     assert done.returncode == 1

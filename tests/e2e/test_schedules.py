@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage import keys
-from storage.errors import InvalidRequest
-from tasks.client import Client
-from tasks.schedule import State
-from tasks.scheduler import Scheduler
-from tasks.spec import Status
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Status
+from scoreline.tasks.schedules.schedule import State
+from scoreline.tasks.schedules.scheduler import Scheduler
 from tests.conftest import SCORELINE
 from tests.faults.rig import HASTE, Rig
 

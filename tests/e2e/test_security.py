@@ -15,14 +15,14 @@ import pytest
 import redis
 from celery import Celery
 
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from storage.models.signatures import generate
-from storage.objects.base import ObjectStore
-from tasks.client import Client
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.models.signatures import generate
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.worker.dev.stack import Stack
 from tests.conftest import SCORELINE
 from tests.faults.estimators import Paced, Talkative
-from worker.dev.stack import Stack
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_no_secret_is_in_any_log_or_message(own: Stack) -> None:
     client = Client.from_env(environ)
     # When a worker and a clock log all they can, of jobs that go well and badly, and of a Redis that goes away
     log = own.folder / "debug.log"
-    command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-B", "-c", "1", "-l", "DEBUG"]
+    command = [sys.executable, "-m", "celery", "-A", "scoreline", "worker", "-B", "-c", "1", "-l", "DEBUG"]
     guard = own.run(command, log, environ | {"RECONCILE_SECONDS": "1", "LOG_FORMAT": "json"})
     own.wait("the worker", lambda: "ready" in log.read_text(), guard, log)
     client.buckets.main.put("bad/a.parquet", b"no Parquet")
@@ -164,8 +164,13 @@ def test_no_secret_is_in_any_log_or_message(own: Stack) -> None:
     away = environ["REDIS_URL"].replace(f":{port}", ":9")
     for arguments in (["submit", "paced", "s3://scoreline/in/"], ["doctor"]):
         for wrong in ({"REDIS_URL": away}, {"R2_ENDPOINT_URL": "http://127.0.0.1:9"}):
-            done = subprocess.run([SCORELINE, *arguments], env={"PATH": "/usr/bin:/bin"} | environ | wrong,
-                                  capture_output=True, text=True, check=False)  # fmt: skip
+            done = subprocess.run(
+                [SCORELINE, *arguments],
+                env={"PATH": "/usr/bin:/bin"} | environ | wrong,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             said.append(done.stdout + done.stderr)
     # Then nothing of it, in any writing, is there
     for name, value in secrets.items():

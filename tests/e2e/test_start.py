@@ -8,16 +8,16 @@ from pathlib import Path
 import click
 import pytest
 
-from storage.errors import LedgerUnavailable, QueueUnavailable, ScorelineError, StoreUnavailable
-from worker.cli import main
-from worker.dev.stack import Stack
+from scoreline.storage.errors import LedgerUnavailable, QueueUnavailable, ScorelineError, StoreUnavailable
+from scoreline.worker.cli import main
+from scoreline.worker.dev.stack import Stack
 
 
 def test_a_worker_names_a_bucket_that_is_not_there_and_an_address_that_nobody_set(stack: Stack, tmp_path: Path) -> None:
     # Given a bucket that does not exist, and nobody who says where Redis is
     wrong = {"R2_BUCKET": "no-such-bucket", "REDIS_URL": "", "CELERY_BROKER_URL": "redis://127.0.0.1:9/0"}
     log = tmp_path / "worker.log"
-    command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-c", "1", "-l", "INFO"]
+    command = [sys.executable, "-m", "celery", "-A", "scoreline", "worker", "-c", "1", "-l", "INFO"]
     # When a worker starts, and waits for its broker
     guard = stack.run(command, log, stack.environ | wrong)
     stack.wait("the worker", lambda: "consumer: Cannot connect" in log.read_text(), guard, log)

@@ -23,12 +23,12 @@ from celery import Celery
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import exists
-from tasks.client import Client
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import exists
+from scoreline.tasks.client import Client
+from scoreline.worker.dev.stack import ROOT, Stack
 from tests.faults.estimators import Staged
-from worker.dev.stack import ROOT, Stack
 
 HIDDEN = {"redis": "hush-of-redis", "webhook": "hush-of-webhooks-of-all-kinds"}
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -180,8 +180,11 @@ def test_each_task_is_a_span_and_a_job_one_trace_of_whoever_submitted_it(told: T
     for span in spans:
         by_name.setdefault(span.name, []).append(span)
     assert {name: len(of_name) for name, of_name in by_name.items()} == {
-        "scoreline.submit": 1, "scoreline.plan": 1, "scoreline.score_part": 3, "scoreline.finalize": 1,
-    }  # fmt: skip
+        "scoreline.submit": 1,
+        "scoreline.plan": 1,
+        "scoreline.score_part": 3,
+        "scoreline.finalize": 1,
+    }
     assert {span.trace_id.hex() for span in spans} == {TRACE}
     (submit,), (plan,) = by_name["scoreline.submit"], by_name["scoreline.plan"]
     assert [span.parent_span_id.hex() for span in (submit, plan)] == [CALLER, CALLER]
@@ -195,8 +198,9 @@ def test_each_task_is_a_span_and_a_job_one_trace_of_whoever_submitted_it(told: T
 def test_a_part_that_failed_is_marked_and_a_job_that_nobody_traced_is_a_trace_of_its_own(told: Told) -> None:
     spans = of_job(told.sink.spans(), told.bad)
     assert {attributes(span)["scoreline.part"]: span.status.code for span in spans if "part" in span.name} == {
-        0: Status.STATUS_CODE_UNSET, 1: Status.STATUS_CODE_ERROR,
-    }  # fmt: skip
+        0: Status.STATUS_CODE_UNSET,
+        1: Status.STATUS_CODE_ERROR,
+    }
     (trace,) = {span.trace_id.hex() for span in spans}
     assert trace != TRACE
 
@@ -210,17 +214,23 @@ def in_process(code: str, environ: dict[str, str]) -> str:
         "signals.celeryd_after_setup.send(sender=None); signals.worker_process_init.send(sender=None); "
     )
     done = subprocess.run(
-        [sys.executable, "-c", begin + code], env=os.environ | environ, cwd=ROOT, capture_output=True, text=True,
-        check=True, timeout=30,
-    )  # fmt: skip
+        [sys.executable, "-c", begin + code],
+        env=os.environ | environ,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
     return done.stderr
 
 
 def test_a_package_that_is_missing_is_one_warning() -> None:
     environ = {
-        "SENTRY_DSN": "http://key@127.0.0.1:9/1", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "SENTRY_DSN": "http://key@127.0.0.1:9/1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
         "MISSING": "sentry_sdk opentelemetry.exporter",
-    }  # fmt: skip
+    }
     said = in_process("telemetry.report(ValueError('no'), job_id='j')", environ).splitlines()
     assert [line.split(" ", 2)[2] for line in said] == [
         'sentry.missing remedy="pip install sentry-sdk, or take SENTRY_DSN away"',
@@ -232,7 +242,7 @@ def test_a_package_that_is_missing_is_one_warning() -> None:
 def test_an_error_that_is_tried_again_is_no_event_and_one_that_was_given_up_is(told: Told) -> None:
     with Sink() as sink:
         in_process(
-            "import sentry_sdk; from storage.errors import StoreUnavailable; error = StoreUnavailable('R2 is down'); "
+            "import sentry_sdk; from scoreline import StoreUnavailable; error = StoreUnavailable('R2 is down'); "
             "sentry_sdk.capture_exception(error); "
             "[telemetry.report(error, job_id=job) for job in ('a', 'b', 'a')]; sentry_sdk.flush(5)",
             {"SENTRY_DSN": sink.environ["SENTRY_DSN"]},

@@ -17,14 +17,14 @@ import pytest
 import trustme
 from celery import Celery
 
-from storage.errors import InvalidSettings, LedgerUnavailable, QueueUnavailable
-from storage.models.manager import ModelStorageManager
-from tasks.client import Client
-from tasks.settings import QueueSettings
+from scoreline.storage.errors import InvalidSettings, LedgerUnavailable, QueueUnavailable
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.tasks.client import Client
+from scoreline.tasks.dispatch.settings import QueueSettings
+from scoreline.worker.dev.stack import Stack, free_port
+from scoreline.worker.doctor import examine
 from tests.conftest import SCORELINE
 from tests.faults.estimators import Paced
-from worker.dev.stack import Stack, free_port
-from worker.doctor import examine
 
 
 @dataclass
@@ -77,8 +77,13 @@ def test_broker_ledger_and_answers_go_through_tls_with_a_self_signed_certificate
         assert list(client.watch(sent.id, timeout_s=60))[-1].state == "succeeded"
         asked = app.send_task("scoreline.status", kwargs={"job_id": sent.id}, queue="scoreline.clock")
         assert asked.get(timeout=30) == client.status(sent.id).to_dict()
-        done = subprocess.run([SCORELINE, "status", sent.id, "--json"], env=environ | {"PATH": "/usr/bin:/bin"},
-                              capture_output=True, text=True, check=True)  # fmt: skip
+        done = subprocess.run(
+            [SCORELINE, "status", sent.id, "--json"],
+            env=environ | {"PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert json.loads(done.stdout)["rows"] == 2
     finally:
         stack.stop(guard)
@@ -98,8 +103,13 @@ def test_an_authority_that_is_named_has_to_have_signed_the_certificate(
         bad.ledger.ping()
     with pytest.raises(QueueUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         bad.queue.ping()
-    checked = subprocess.run([SCORELINE, "workers"], env=environ | {"REDIS_CA_FILE": str(theirs)}, check=False,
-                             capture_output=True, text=True)  # fmt: skip
+    checked = subprocess.run(
+        [SCORELINE, "workers"],
+        env=environ | {"REDIS_CA_FILE": str(theirs)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert "CERTIFICATE_VERIFY_FAILED" in checked.stderr
     with pytest.raises(LedgerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):  # no public authority signed it
         Client.from_env(environ | {"REDIS_TLS_URL": environ["REDIS_TLS_URL"] + "?ssl_cert_reqs=required"}).ledger.ping()
@@ -132,9 +142,14 @@ def test_the_doctor_says_whether_the_certificate_is_checked_and_by_whom_it_shoul
 
 @pytest.mark.parametrize(
     ("query", "checked"),
-    [("", False), ("?ssl_cert_reqs=none", False), ("?ssl_cert_reqs=CERT_NONE", False),
-     ("?ssl_cert_reqs=CERT_REQUIRED", True), ("?ssl_cert_reqs=required&db=1", True)],
-)  # fmt: skip
+    [
+        ("", False),
+        ("?ssl_cert_reqs=none", False),
+        ("?ssl_cert_reqs=CERT_NONE", False),
+        ("?ssl_cert_reqs=CERT_REQUIRED", True),
+        ("?ssl_cert_reqs=required&db=1", True),
+    ],
+)
 def test_the_address_may_say_whether_the_certificate_is_checked(query: str, checked: bool) -> None:
     settings = QueueSettings.from_env({"REDIS_URL": f"rediss://:hush@example.org:6380/0{query}"})
     assert settings.redis_tls["ssl_cert_reqs"] == (ssl.CERT_REQUIRED if checked else ssl.CERT_NONE)

@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from storage import keys
-from storage.models.bundle import dump
-from storage.models.manager import ModelStorageManager
-from storage.models.proof import LooseArtifact
-from tasks.client import Client
-from tasks.spec import Status, parse_uri
-from worker.dev.stack import Stack
+from scoreline.storage import keys
+from scoreline.storage.models.bundle import dump
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.models.trial_load import LooseArtifact
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.worker.dev.stack import Stack
 
 
 @pytest.fixture

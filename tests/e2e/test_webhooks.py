@@ -14,13 +14,12 @@ import pytest
 import redis
 from standardwebhooks import Webhook
 
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from tasks.client import Client
-from tasks.records import read_notice
-from tasks.spec import Notice
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Notice, read_notice
+from scoreline.worker.dev.stack import Stack
 from tests.faults.estimators import Paced
-from worker.dev.stack import Stack
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from worker.dev.s3 import serve
-from worker.dev.strict import App, Start, StrictR2, refuse
+from scoreline.worker.dev.s3 import serve
+from scoreline.worker.dev.strict import App, Start, StrictR2, refuse
 
 OBSERVER = "observer"
 _REFUSALS = {

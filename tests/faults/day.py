@@ -17,8 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from storage import keys
-from tasks.scheduler import Scheduler
+from scoreline.storage import keys
+from scoreline.tasks.schedules.scheduler import Scheduler
 from tests.faults.rig import Rig
 
 BERLIN = ZoneInfo("Europe/Berlin")

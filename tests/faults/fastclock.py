@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from celery import Celery
 
-from tasks.scheduler import Scheduler
-from worker import lifecycle
-from worker.celery import app
+from scoreline.tasks.schedules.scheduler import Scheduler
+from scoreline.worker import lifecycle
+from scoreline.worker.celery import app
 
 __all__ = ["app", "fast_now"]
 

@@ -19,17 +19,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import redis
 
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import ObjectStore
-from tasks.client import Client
-from tasks.plan_file import PlanFile
-from tasks.records import read_job
-from tasks.spec import Status, parse_uri
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Status, read_job
+from scoreline.tasks.job.plan_file import PlanFile
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.worker.dev.stack import Stack
 from tests.faults.chaos import OBSERVER
 from tests.faults.estimators import Paced
 from tests.proving import proved_here
-from worker.dev.stack import Stack
 
 QUEUE = "scoreline"
 HASTE = {
@@ -74,7 +74,7 @@ class Rig:
 
     # What goes in
 
-    def start_worker(self, processes: int = 2, app: str = "worker", **extra: str) -> None:
+    def start_worker(self, processes: int = 2, app: str = "scoreline", **extra: str) -> None:
         self._guards.append(self.stack.start_worker(processes, HASTE | extra, app))
 
     def start_beat(self, **extra: str) -> None:
@@ -227,7 +227,10 @@ class Rig:
 
     def open_uploads(self) -> list[str]:
         raw = boto3.client(
-            "s3", endpoint_url=self.environ["R2_ENDPOINT_URL"], aws_access_key_id=OBSERVER, aws_secret_access_key="s",
+            "s3",
+            endpoint_url=self.environ["R2_ENDPOINT_URL"],
+            aws_access_key_id=OBSERVER,
+            aws_secret_access_key="s",
             region_name="auto",
-        )  # fmt: skip
+        )
         return [upload["Key"] for upload in raw.list_multipart_uploads(Bucket=self.store.bucket).get("Uploads", [])]

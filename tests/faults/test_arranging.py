@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import keys
-from tasks.spec import Status, parse_uri
+from scoreline.storage import keys
+from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.uris import parse_uri
 from tests.faults.rig import Rig
 
 ROWS, PARTS = 600, 6
@@ -44,8 +45,9 @@ def verify(rig: Rig, job: Status) -> None:
     listed = {info.key for info in rig.store.list(folder)}
     manifest = json.loads(rig.store.get(keys.results_manifest(folder)).data)
     assert listed == {file["key"] for file in manifest["files"]} | {
-        keys.results_manifest(folder), keys.success(folder),
-    }  # fmt: skip
+        keys.results_manifest(folder),
+        keys.success(folder),
+    }
     found = []
     for file in manifest["files"]:
         data = rig.store.get(file["key"]).data

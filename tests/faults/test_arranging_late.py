@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import keys
-from storage.models.manager import ModelStorageManager
-from tasks import arrange, finalize, part, preflight
-from tasks.engine import Engine
-from tasks.spec import Status, parse_uri
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.tasks.steps import arrange, finalize, preflight, score_part
+from scoreline.tasks.steps.engine import Engine
 from tests.faults.rig import Rig
 
 PARTS = 6
@@ -103,9 +104,9 @@ def test_a_part_that_comes_after_the_end_leaves_nothing(rig: Rig) -> None:
     job = submit(rig)
     rig.wait(rig.held, "the last part about to be written")
     other = engine(rig)
-    part._commit(other, other.documents(job.job_id), 5, 0)
+    score_part._commit(other, other.documents(job.job_id), 5, 0)
     # When the job ends before the slow one goes on
-    part.count_part(replace(other, send=lambda *_, **__: None), job.job_id, 5, rows=ROWS)
+    score_part.count_part(replace(other, send=lambda *_, **__: None), job.job_id, 5, rows=ROWS)
     finalize.finalize(other, job.job_id)
     rig.chaos()
     # Then nothing of it is left
@@ -121,8 +122,8 @@ def test_what_cannot_be_arranged_keeps_its_parts_and_goes_on_when_resumed(
     job = submit(rig, partition_by=None, gather=True)
     rig.wait(rig.held, "the last part about to be written")
     other = engine(rig)
-    part._commit(other, other.documents(job.job_id), 5, 0)
-    part.count_part(replace(other, send=lambda *_, **__: None), job.job_id, 5, rows=ROWS)
+    score_part._commit(other, other.documents(job.job_id), 5, 0)
+    score_part.count_part(replace(other, send=lambda *_, **__: None), job.job_id, 5, rows=ROWS)
     with monkeypatch.context() as patch:
         patch.setattr(arrange, "MAX_BYTES", 1_000)
         finalize.finalize(other, job.job_id)

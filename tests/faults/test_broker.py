@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.client import Client
+from scoreline.tasks.client import Client
 from tests.faults.rig import QUEUE, Rig
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage import keys
-from tasks.spec import parse_uri
+from scoreline.storage import keys
+from scoreline.tasks.job.uris import parse_uri
 from tests.faults.rig import Rig
 
 
@@ -99,8 +99,9 @@ def test_a_model_that_kills_the_planner_fails_the_job_with_the_reason(rig: Rig) 
     rig.publish(kills_at=0.0)
     job = rig.end(rig.submit(2), timeout_s=90)
     assert (job.state, job.error) == (
-        "failed", "the worker process died 3 times at the step 'plan': out of memory?",
-    )  # fmt: skip
+        "failed",
+        "the worker process died 3 times at the step 'plan': out of memory?",
+    )
     rig.verify_clean(job)
 
 
@@ -138,7 +139,7 @@ def test_two_finalizers_at_once(rig: Rig) -> None:
 
 SUBMITTER = """
 import os, sys
-from tasks.client import Client
+from scoreline.tasks.client import Client
 client = Client.from_env()
 if sys.argv[2] == "enqueue":
     client.queue.send = lambda *_, **__: os.kill(os.getpid(), 9)

@@ -13,9 +13,9 @@ import joblib
 import psutil
 from celery import Celery
 
+from scoreline.worker.dev.stack import ROOT
+from scoreline.worker.settings import BEAT_CONNECTIONS, PASSING_CONNECTIONS, worker_connections
 from tests.faults.rig import HASTE, Rig
-from worker.dev.stack import ROOT
-from worker.settings import BEAT_CONNECTIONS, PASSING_CONNECTIONS, worker_connections
 
 HEROKU_MINI = 20
 """Connections that Heroku's smallest plan of Redis allows."""

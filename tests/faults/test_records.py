@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from storage import keys
-from storage.errors import JobFailed
-from storage.objects.base import exists
+from scoreline.storage import keys
+from scoreline.storage.errors import JobFailed
+from scoreline.storage.objects.base import exists
 from tests.faults.rig import Rig
 
 

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import keys
-from storage.errors import NothingToResume
-from storage.models.registry import ModelRegistry
-from tasks import reconcile
-from tasks.client import Client
-from tasks.plan_file import PlanFile
-from tasks.spec import Status, parse_uri
+from scoreline.storage import keys
+from scoreline.storage.errors import NothingToResume
+from scoreline.storage.models.registry import ModelRegistry
+from scoreline.tasks.client import Client
+from scoreline.tasks.dispatch import reconcile
+from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.plan_file import PlanFile
+from scoreline.tasks.job.uris import parse_uri
 from tests.faults.rig import Rig
 
 

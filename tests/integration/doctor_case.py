@@ -17,17 +17,19 @@ from typing import Any
 import pytest
 import redis
 
-from storage import keys
-from storage.ledger.redis_ledger import RedisLedger
-from storage.models import signatures
-from storage.models.manifest import Artifact, Manifest, Outputs
-from storage.models.registry import ModelRegistry
-from storage.objects.r2 import R2Store
-from storage.settings import R2Settings
+from scoreline.storage import keys
+from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.models import signatures
+from scoreline.storage.models.manifest import Artifact, Manifest, Outputs
+from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.objects.r2 import R2Store
+from scoreline.storage.settings import R2Settings
+from scoreline.worker.dev.stack import Stack, free_port
 from tests.fakes import CuttingProxy
-from worker.dev.stack import Stack, free_port
 
-PROCFILE = "worker: REMAP_SIGTERM=SIGQUIT OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 celery -A worker worker -P prefork\n"
+PROCFILE = (
+    "worker: REMAP_SIGTERM=SIGQUIT OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 celery -A scoreline worker -P prefork\n"
+)
 SIGNING, VERIFYING = signatures.generate()
 
 
@@ -41,8 +43,9 @@ class Valkey:
         self._stack = stack
         self._guard = stack.run(
             [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
-            folder / "valkey.log", {},
-        )  # fmt: skip
+            folder / "valkey.log",
+            {},
+        )
         self.port = port
         self.address = f"127.0.0.1:{port}"
         self.client = redis.Redis(port=port, decode_responses=True)
@@ -96,9 +99,12 @@ class Case:
         self.bucket = f"doctor-{secrets.token_hex(4)}"
         self.make_bucket(self.bucket)
         self.environ = self.stack.environ | {
-            "R2_BUCKET": self.bucket, "REDIS_URL": f"redis://{self.valkey.address}/0",
-            "MODEL_VERIFY_KEYS": VERIFYING, "WORKER_CONCURRENCY": "2", "MODEL_CACHE_MB": "64",
-        }  # fmt: skip
+            "R2_BUCKET": self.bucket,
+            "REDIS_URL": f"redis://{self.valkey.address}/0",
+            "MODEL_VERIFY_KEYS": VERIFYING,
+            "WORKER_CONCURRENCY": "2",
+            "MODEL_CACHE_MB": "64",
+        }
         (self.folder / "Procfile").write_text(PROCFILE)
         self.patch.chdir(self.folder)
 
@@ -130,11 +136,16 @@ class Case:
         version = "20261101T120000Z-0a1b2"
         artifact = Artifact.of("model", "model", b"as good as a model")
         manifest = Manifest(
-            name=name, version=version, created=datetime.now(UTC).isoformat(), artifacts=(artifact,),
-            feature_names=("x",), n_features=1,
+            name=name,
+            version=version,
+            created=datetime.now(UTC).isoformat(),
+            artifacts=(artifact,),
+            feature_names=("x",),
+            n_features=1,
             outputs={"model": Outputs(kind="regressor", methods=("predict",), classes=None)},
-            libraries={"scikit-learn": saved_by or metadata.version("scikit-learn")}, memory_bytes=5 << 20,
-        )  # fmt: skip
+            libraries={"scikit-learn": saved_by or metadata.version("scikit-learn")},
+            memory_bytes=5 << 20,
+        )
         if whole:
             self.store.put(keys.artifact(name, version, artifact.file), b"as good as a model")
         self.store.put(keys.manifest(name, version), manifest.to_json())

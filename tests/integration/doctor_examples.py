@@ -38,11 +38,27 @@ def example(check: str, severity: str, *says: str) -> Callable[[Callable[[Case],
 # settings
 
 
-@example("settings", "error", "ML_CLOUD_ONLY='perhaps'", "TICK_SECONDS='0'", "PRELOAD_MODELS", "MODEL_SIGNING_KEY",
-         "LOG_FORMAT='xml'", "REDIS_URL is cut short", "WEBHOOK_URL")  # fmt: skip
+@example(
+    "settings",
+    "error",
+    "ML_CLOUD_ONLY='perhaps'",
+    "TICK_SECONDS='0'",
+    "PRELOAD_MODELS",
+    "MODEL_SIGNING_KEY",
+    "LOG_FORMAT='xml'",
+    "REDIS_URL is cut short",
+    "WEBHOOK_URL",
+)
 def many_faults(case: Case) -> None:
-    case.set(ML_CLOUD_ONLY="perhaps", TICK_SECONDS="0", PRELOAD_MODELS="a@b@c", MODEL_SIGNING_KEY="hush-hush",
-             LOG_FORMAT="xml", WEBHOOK_URL="mailto:me", REDIS_URL="redis://:hush#hush@example.org:6379/0")  # fmt: skip
+    case.set(
+        ML_CLOUD_ONLY="perhaps",
+        TICK_SECONDS="0",
+        PRELOAD_MODELS="a@b@c",
+        MODEL_SIGNING_KEY="hush-hush",
+        LOG_FORMAT="xml",
+        WEBHOOK_URL="mailto:me",
+        REDIS_URL="redis://:hush#hush@example.org:6379/0",
+    )
 
 
 @example("settings", "error", "CELERY_BROKER_URL is cut short")
@@ -171,28 +187,48 @@ def a_token_that_only_reads(case: Case) -> None:
     case.break_store("read-only")
 
 
-@example("bucket", "error", "cannot list s3://doctor-", "AccessDenied", "cannot be deleted", "costs what it holds",
-         "ALLOWED_BUCKETS: cannot list s3://elsewhere/")  # fmt: skip
+@example(
+    "bucket",
+    "error",
+    "cannot list s3://doctor-",
+    "AccessDenied",
+    "cannot be deleted",
+    "costs what it holds",
+    "ALLOWED_BUCKETS: cannot list s3://elsewhere/",
+)
 def a_token_with_few_rights(case: Case) -> None:
     case.break_store("unlisted", "no-deletes", "no-aborts")
     case.set(ALLOWED_BUCKETS="elsewhere")
 
 
-@example("bucket", "error", "an object is overwritten that was to be created once (If-None-Match)",
-         "an object is overwritten though its ETag is another (If-Match)", "an upload in parts overwrites")  # fmt: skip
+@example(
+    "bucket",
+    "error",
+    "an object is overwritten that was to be created once (If-None-Match)",
+    "an object is overwritten though its ETag is another (If-Match)",
+    "an upload in parts overwrites",
+)
 def a_store_without_conditional_writes(case: Case) -> None:
     case.break_store("ignores-if-none-match", "ignores-if-match", "ignores-if-none-match-of-uploads")
 
 
-@example("bucket", "error", "sends all of", "a replaced input goes unseen", "a listing lacks what was just written",
-         "metadata does not come back", "in parts, as objects over 64 MiB need it", "NotImplemented")  # fmt: skip
+@example(
+    "bucket",
+    "error",
+    "sends all of",
+    "a replaced input goes unseen",
+    "a listing lacks what was just written",
+    "metadata does not come back",
+    "in parts, as objects over 64 MiB need it",
+    "NotImplemented",
+)
 def a_store_that_ignores_what_a_read_asks(case: Case) -> None:
     case.break_store("ignores-ranges", "ignores-if-match-of-reads", "stale-listings", "loses-metadata", "no-uploads")
 
 
 @example("bucket", "warning", "not all was tried")
 def a_slow_store(case: Case) -> None:
-    case.patch.setattr("worker.doctor.bucket.PROBING_S", 0.0)
+    case.patch.setattr("scoreline.worker.doctor.bucket.PROBING_S", 0.0)
 
 
 @example("bucket", "error", "boto3 cannot be set up", "profile (work)")
@@ -233,17 +269,36 @@ def nobody_to_ask(case: Case) -> None:
 # timeouts
 
 
-@example("timeouts", "warning", "SOFT_SHUTDOWN_SECONDS=28", "PART_LEASE_SECONDS=3", "RECONCILE_SECONDS=900",
-         "TICK_SECONDS=600", "R2_TIMEOUT_SECONDS=300")  # fmt: skip
+@example(
+    "timeouts",
+    "warning",
+    "SOFT_SHUTDOWN_SECONDS=28",
+    "PART_LEASE_SECONDS=3",
+    "RECONCILE_SECONDS=900",
+    "TICK_SECONDS=600",
+    "R2_TIMEOUT_SECONDS=300",
+)
 def times_that_do_not_fit(case: Case) -> None:
-    case.set(SOFT_SHUTDOWN_SECONDS="28", PART_LEASE_SECONDS="3", RECONCILE_SECONDS="900", TICK_SECONDS="600",
-             R2_TIMEOUT_SECONDS="300", REDIS_URL=NOBODY)  # fmt: skip
+    case.set(
+        SOFT_SHUTDOWN_SECONDS="28",
+        PART_LEASE_SECONDS="3",
+        RECONCILE_SECONDS="900",
+        TICK_SECONDS="600",
+        R2_TIMEOUT_SECONDS="300",
+        REDIS_URL=NOBODY,
+    )
 
 
-@example("timeouts", "warning", "given out again after 1200 s", "a task may take 3600 s", "a soft limit of 4000 s is",
-         "PART_LEASE_SECONDS=900")  # fmt: skip
+@example(
+    "timeouts",
+    "warning",
+    "given out again after 1200 s",
+    "a task may take 3600 s",
+    "a soft limit of 4000 s is",
+    "PART_LEASE_SECONDS=900",
+)
 def time_limits_on_the_line(case: Case) -> None:
-    case.write("Procfile", "worker: celery -A worker worker --time-limit=3600 --soft-time-limit 4000")
+    case.write("Procfile", "worker: celery -A scoreline worker --time-limit=3600 --soft-time-limit 4000")
     case.set(PART_LEASE_SECONDS="900", REDIS_URL=NOBODY)
 
 
@@ -252,12 +307,12 @@ def time_limits_on_the_line(case: Case) -> None:
 
 @example("shutdown", "warning", "REMAP_SIGTERM is not SIGQUIT", "the worker's pool is threads")
 def a_worker_line_of_ones_own(case: Case) -> None:
-    case.write("Procfile", "web: gunicorn\nworker: OMP_NUM_THREADS=1 celery -A worker worker -P threads 'unended\n")
+    case.write("Procfile", "web: gunicorn\nworker: OMP_NUM_THREADS=1 celery -A scoreline worker -P threads 'unended\n")
 
 
 @example("threads", "warning", "not 1: OPENBLAS_NUM_THREADS, MKL_NUM_THREADS")
 def threads_beside_processes(case: Case) -> None:
-    case.write("Procfile", "worker: OMP_NUM_THREADS=1 celery -A worker worker")
+    case.write("Procfile", "worker: OMP_NUM_THREADS=1 celery -A scoreline worker")
     case.set(OPENBLAS_NUM_THREADS="8", MKL_NUM_THREADS="8")
 
 
@@ -323,8 +378,13 @@ def a_fault_in_the_object(case: Case) -> None:
     case.store.put("schedules.toml", SCHEDULE.replace("0 2 * * *", "never").encode())
 
 
-@example("schedules", "warning", "nightly: no model 'churn'", "nightly: bucket 'elsewhere' is not in ALLOWED_BUCKETS",
-         "nothing runs nightly: the clock has not ticked")  # fmt: skip
+@example(
+    "schedules",
+    "warning",
+    "nightly: no model 'churn'",
+    "nightly: bucket 'elsewhere' is not in ALLOWED_BUCKETS",
+    "nothing runs nightly: the clock has not ticked",
+)
 def what_is_named_is_not_there(case: Case) -> None:
     case.write("schedules.toml", SCHEDULE)
 

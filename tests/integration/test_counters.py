@@ -11,19 +11,20 @@ from typing import Any
 import pytest
 import redis
 
-from storage import keys
-from storage.errors import LedgerUnavailable
-from storage.ledger.base import Recovered
-from storage.ledger.counters import MAX_MODELS, OTHER_MODELS, Counters
-from storage.ledger.redis_ledger import RedisLedger
-from storage.models.manifest import PinnedModel
-from storage.objects.buckets import Buckets
-from tasks import part as parts
-from tasks.dispatch import Dispatcher
-from tasks.ending import end_job
-from tasks.engine import Engine
-from tasks.spec import Job, JobSpec, Outcome
-from worker.dev.stack import Stack
+from scoreline.storage import keys
+from scoreline.storage.errors import LedgerUnavailable
+from scoreline.storage.ledger.base import Recovered
+from scoreline.storage.ledger.counters import MAX_MODELS, OTHER_MODELS, Counters
+from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.tasks.dispatch.dispatcher import Dispatcher
+from scoreline.tasks.dispatch.outcome import end_job
+from scoreline.tasks.job.documents import Job, Outcome
+from scoreline.tasks.job.spec import JobSpec
+from scoreline.tasks.steps import score_part as parts
+from scoreline.tasks.steps.engine import Engine
+from scoreline.worker.dev.stack import Stack
 
 
 @pytest.fixture
@@ -152,9 +153,11 @@ def test_a_part_that_is_delivered_twice_counts_once(ledger: RedisLedger) -> None
 def test_a_job_is_counted_by_whoever_wrote_its_outcome(ledger: RedisLedger, tmp_path: Path) -> None:
     told: list[tuple[str, str]] = []
     dispatcher = Dispatcher(
-        buckets=Buckets.from_env({"ENVIRONMENT": "development", "STORE_DIR": str(tmp_path)}), ledger=ledger,
-        send=lambda name, **_: None, on_fault=lambda error, job_id: told.append((job_id, str(error))),
-    )  # fmt: skip
+        buckets=Buckets.from_env({"ENVIRONMENT": "development", "STORE_DIR": str(tmp_path)}),
+        ledger=ledger,
+        send=lambda name, **_: None,
+        on_fault=lambda error, job_id: told.append((job_id, str(error))),
+    )
     job = "job-1"
     spec = JobSpec(job_id=job, model="m", inputs=("s3://scoreline/in/",), output="s3://scoreline/out/")
     pinned = PinnedModel(name="m", version="20261101T120000Z-0a1b2", manifest_sha256="0" * 64)
@@ -181,6 +184,6 @@ def test_the_pace_of_a_model_is_that_of_its_last_job(counters: Counters, monkeyp
     assert counters.pace("fraud default") is None
     counters.note_pace("odd default", float("nan"))
     assert counters.pace("odd default") is None
-    monkeypatch.setattr("storage.ledger.counters.MAX_PACES", 1)  # so that Redis does not grow with them
+    monkeypatch.setattr("scoreline.storage.ledger.counters.MAX_PACES", 1)  # so that Redis does not grow with them
     counters.note_pace("fraud default", 1.0)
     assert counters.pace("churn default") is None

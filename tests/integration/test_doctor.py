@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.worker.dev.stack import ROOT, Stack
+from scoreline.worker.doctor import NAMES, Finding, examine
+from scoreline.worker.doctor.packages import pins
 from tests.installed import required_by
 from tests.integration.broken_store import BrokenStore
 from tests.integration.doctor_case import Case, Valkey
 from tests.integration.doctor_examples import EXAMPLES, Example
-from worker.dev.stack import ROOT, Stack
-from worker.doctor import NAMES, Finding, examine
-from worker.doctor.packages import pins
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +146,14 @@ def test_the_requirements_alone_are_enough_to_look(case: Case) -> None:
     case.publish("churn", saved_by="1.0.2")
     code = f"import sys, runpy; sys.path[:0] = [{str(ROOT)!r}, {str(only_the_requirements(case.folder))!r}]; "
     code += "sys.argv = ['worker', 'doctor', '--json']; runpy.run_module('worker', run_name='__main__')"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], env=case.environ, cwd=case.folder,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code],
+        env=case.environ,
+        cwd=case.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = {finding["check"]: finding for finding in json.loads(done.stdout)}
     assert list(found) == list(NAMES)

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from storage.errors import LedgerFenced, LedgerLost, LedgerUnavailable
-from storage.ledger.base import Recovered
-from storage.ledger.redis_ledger import LIFE_AFTER_OUTCOME_S, LIFE_S, MAX_FAILED_PARTS, RedisLedger
-from worker.dev.stack import Stack
+from scoreline.storage.errors import LedgerFenced, LedgerLost, LedgerUnavailable
+from scoreline.storage.ledger.base import Recovered
+from scoreline.storage.ledger.redis_ledger import LIFE_AFTER_OUTCOME_S, LIFE_S, MAX_FAILED_PARTS, RedisLedger
+from scoreline.worker.dev.stack import Stack
 
 LEASE_S = 60
 

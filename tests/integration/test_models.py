@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from storage import keys
-from storage.errors import InvalidRequest, ModelCorrupt, ModelNotFound, ModelUnloadable
-from storage.models.manager import ModelStorageManager
-from storage.objects.base import ObjectStore
-from storage.objects.directory import DirectoryStore
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest, ModelCorrupt, ModelNotFound, ModelUnloadable
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.worker.dev.stack import Stack
 from tests.fakes import CuttingProxy
-from worker.dev.stack import Stack
 
 
 class LeavesATrace:
@@ -57,7 +57,7 @@ def test_a_tampered_byte_is_refused_before_any_code_runs(
     key = keys.artifact("trapped", manifest.version, "model.joblib")
     data = bytearray(store.get(key).data)
     if position == 0:  # a whole other pickle whose first chunk runs code
-        from storage.models.bundle import dump
+        from scoreline.storage.models.bundle import dump
 
         forged = dump(LeavesATrace(trap))
         data[: len(forged)] = forged
@@ -150,7 +150,7 @@ def test_loose_objects_are_verified_too(models: ModelStorageManager, store: Obje
     store.put("loose/b.joblib", b"anything")
     with pytest.raises(ModelCorrupt, match="no recorded digest"):
         models.load_object("loose/b.joblib")
-    from storage.models.bundle import dump
+    from scoreline.storage.models.bundle import dump
 
     store.put("loose/c.joblib", dump(LeavesATrace(trap)), metadata={"sha256": "0" * 64})
     with pytest.raises(ModelCorrupt, match="differs"):

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from storage.errors import AccessDenied, InvalidKey, ObjectNotFound, PreconditionFailed, StoreUnavailable
-from storage.objects.base import ObjectStore
-from storage.objects.directory import DirectoryStore
-from storage.objects.r2 import R2Store
-from storage.objects.remembering import RememberingStore
-from storage.settings import R2Settings
+from scoreline.storage.errors import AccessDenied, InvalidKey, ObjectNotFound, PreconditionFailed, StoreUnavailable
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.caching import RememberingStore
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.objects.r2 import R2Store
+from scoreline.storage.settings import R2Settings
+from scoreline.worker.dev.stack import Stack
 from tests.fakes import CuttingProxy
-from worker.dev.stack import Stack
 
 
 class _All:

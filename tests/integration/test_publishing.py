@@ -18,8 +18,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
-from storage import keys
-from storage.errors import (
+from scoreline.storage import keys
+from scoreline.storage.errors import (
     InvalidRequest,
     ModelCorrupt,
     ModelInUse,
@@ -28,15 +28,15 @@ from storage.errors import (
     ModelUntrusted,
     PreconditionFailed,
 )
-from storage.models import aliases, signatures
-from storage.models.bundle import dump
-from storage.models.manager import ModelStorageManager
-from storage.models.proof import LooseArtifact, _load
-from storage.models.settings import ModelSettings
-from storage.objects.base import ObjectStore
-from storage.objects.directory import DirectoryStore
-from tasks.client import Client
-from worker.dev.stack import Stack
+from scoreline.storage.models import aliases, signatures
+from scoreline.storage.models.bundle import dump
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.models.settings import ModelSettings
+from scoreline.storage.models.trial_load import LooseArtifact, _load
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.tasks.client import Client
+from scoreline.worker.dev.stack import Stack
 
 LINE = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
 
@@ -55,7 +55,11 @@ def test_several_models_and_preprocessors_load_in_their_order(models: ModelStora
     assert list(bundle.models) == ["b", "a"]
     assert np.array_equal(bundle.prepare(x), second.transform(first.transform(x)))
     assert [artifact.file for artifact in manifest.artifacts] == [
-        "b.joblib", "a.joblib", "preprocessor.joblib", "preprocessor_2.joblib"]  # fmt: skip
+        "b.joblib",
+        "a.joblib",
+        "preprocessor.joblib",
+        "preprocessor_2.joblib",
+    ]
 
 
 @pytest.mark.usefixtures("fresh_process")
@@ -109,10 +113,13 @@ def test_a_pickle_that_is_cut_short_is_still_one(models: ModelStorageManager) ->
 @pytest.mark.usefixtures("fresh_process")
 def test_models_of_other_columns_are_not_one_bundle(models: ModelStorageManager) -> None:
     with pytest.raises(InvalidRequest, match="'a' and 'b' were fitted on other columns"):
-        models.publish("mixed", {
-            "a": LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0, 1]),
-            "b": LinearRegression().fit(pd.DataFrame({"y": [0.0, 1.0]}), [0, 1]),
-        })  # fmt: skip
+        models.publish(
+            "mixed",
+            {
+                "a": LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0, 1]),
+                "b": LinearRegression().fit(pd.DataFrame({"y": [0.0, 1.0]}), [0, 1]),
+            },
+        )
 
 
 @pytest.mark.usefixtures("fresh_process")
@@ -350,8 +357,15 @@ def test_publishing_from_files_and_from_a_bucket_as_a_user_does(
     assert set(models.load("files@champion").models) == {"model", "second"}
     store.put("legacy/rf.joblib", (tmp_path / "m.joblib").read_bytes())
     store.put("legacy/scaler.joblib", dump(StandardScaler().fit([[0.0], [1.0]])))
-    done = cli("models", "publish", "adopted", "--from-bucket", "model=legacy/rf.joblib",
-               "--from-bucket", f"preprocessor={store.uri('legacy/scaler.joblib')}")  # fmt: skip
+    done = cli(
+        "models",
+        "publish",
+        "adopted",
+        "--from-bucket",
+        "model=legacy/rf.joblib",
+        "--from-bucket",
+        f"preprocessor={store.uri('legacy/scaler.joblib')}",
+    )
     assert done.returncode == 0, done.stderr
     bundle = models.load("adopted")
     assert len(bundle.preprocessors) == 1

@@ -9,11 +9,11 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from storage.errors import PreconditionFailed, StoreError
-from storage.objects import multipart
-from storage.objects.r2 import R2Store
-from storage.settings import R2Settings
-from worker.dev.stack import Stack
+from scoreline.storage.errors import PreconditionFailed, StoreError
+from scoreline.storage.objects import multipart
+from scoreline.storage.objects.r2 import R2Store
+from scoreline.storage.settings import R2Settings
+from scoreline.worker.dev.stack import Stack
 
 MIB = 1 << 20
 
@@ -23,9 +23,13 @@ def raw(stack: Stack) -> Any:
     """A client without our settings or patience."""
     config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
     return boto3.client(
-        "s3", endpoint_url=stack.environ["R2_ENDPOINT_URL"], aws_access_key_id="k", aws_secret_access_key="s",
-        region_name="auto", config=config,
-    )  # fmt: skip
+        "s3",
+        endpoint_url=stack.environ["R2_ENDPOINT_URL"],
+        aws_access_key_id="k",
+        aws_secret_access_key="s",
+        region_name="auto",
+        config=config,
+    )
 
 
 @pytest.fixture
@@ -61,9 +65,12 @@ def test_a_second_write_within_a_second_is_refused_and_our_store_waits_it_out(ra
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Content-Encoding": "aws-chunked"}, {"x-amz-trailer": "x-amz-checksum-crc32"},
-     {"x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}],
-)  # fmt: skip
+    [
+        {"Content-Encoding": "aws-chunked"},
+        {"x-amz-trailer": "x-amz-checksum-crc32"},
+        {"x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"},
+    ],
+)
 def test_chunked_bodies_and_trailers_are_refused(raw: Any, headers: dict[str, str]) -> None:
     raw.meta.events.register("before-send.s3.PutObject", lambda request, **_: request.headers.update(headers))
     with pytest.raises(ClientError) as error:

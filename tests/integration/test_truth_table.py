@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from storage import keys
-from storage.errors import StoreUnavailable
-from storage.models.bundle import Bundle
-from storage.models.manager import ModelStorageManager
-from storage.models.manifest import Manifest
-from worker.dev.stack import Stack
+from scoreline.storage import keys
+from scoreline.storage.errors import StoreUnavailable
+from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.models.manifest import Manifest
+from scoreline.worker.dev.stack import Stack
 
 LINE = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
 
 LOAD = """
 import logging, resource, sys
 logging.basicConfig(level=logging.WARNING)
-from storage.models.manager import ModelStorageManager
+from scoreline.storage.models.manager import ModelStorageManager
 models = ModelStorageManager.from_env()
 if "no-files" in sys.argv:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # the kernel refuses every byte that goes into a file
@@ -157,11 +157,24 @@ def test_a_load_opens_no_file_for_writing(stack: Stack, published: Manifest, tmp
     def opened_for_writing(**environ: str) -> list[str]:
         trace = tmp_path / "trace"
         subprocess.run(
-            ["strace", "-f", "-e", "trace=open,openat,creat,memfd_create,rename", "-o", str(trace),
-             sys.executable, "-B", "-c", LOAD, published.ref],
-            env=stack.environ | {"MODEL_CACHE_DIR": str(tmp_path / "copies")} | environ, check=True, timeout=120,
+            [
+                "strace",
+                "-f",
+                "-e",
+                "trace=open,openat,creat,memfd_create,rename",
+                "-o",
+                str(trace),
+                sys.executable,
+                "-B",
+                "-c",
+                LOAD,
+                published.ref,
+            ],
+            env=stack.environ | {"MODEL_CACHE_DIR": str(tmp_path / "copies")} | environ,
+            check=True,
+            timeout=120,
             capture_output=True,
-        )  # fmt: skip
+        )
         lines = [line for line in trace.read_text().splitlines() if "ENOENT" not in line]
         wrote = [line for line in lines if re.search(r"O_WRONLY|O_RDWR|O_CREAT| (creat|memfd_create|rename)\(", line)]
         return [line for line in wrote if '"/dev/' not in line and '"/proc/' not in line]

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 from sklearn.linear_model import LinearRegression
 
-from storage.models.bundle import Bundle
-from storage.models.describe import describe_outputs
-from storage.models.manifest import PinnedModel
+from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.models.describe import describe_outputs
+from scoreline.storage.models.manifest import PinnedModel
 
 LINE = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0])
 

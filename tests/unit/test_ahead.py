@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from storage.ahead import ahead
-from storage.objects.base import StoredObject
-from storage.objects.directory import DirectoryStore
-from storage.tables.base import Pinned
-from storage.tables.boundaries import Boundaries
-from storage.tables.ranged import RangedFile
-from storage.tables.text import blocks
+from scoreline.storage.objects.base import StoredObject
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.prefetch import ahead
+from scoreline.storage.tables.base import Pinned
+from scoreline.storage.tables.boundaries import Boundaries
+from scoreline.storage.tables.ranged import RangedFile
+from scoreline.storage.tables.text import blocks
 
 
 def test_all_come_in_order_and_the_next_is_made_meanwhile() -> None:
@@ -134,7 +134,7 @@ def test_a_signal_is_heard_while_an_item_is_made() -> None:
 
 FORKED = """
 import os, signal, threading
-from storage.ahead import ahead
+from scoreline.storage.prefetch import ahead
 
 def items():
     yield 1

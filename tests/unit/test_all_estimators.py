@@ -23,11 +23,11 @@ from sklearn.utils._testing import set_random_state
 from sklearn.utils.estimator_checks import _enforce_estimator_tags_X, _enforce_estimator_tags_y
 from threadpoolctl import threadpool_limits
 
-from storage.errors import ScorelineError
-from storage.models.bundle import Bundle
-from storage.models.describe import describe_features, describe_outputs, takes_one_column
-from storage.models.manifest import METHODS, Outputs
-from tasks.score import score_batch
+from scoreline.storage.errors import ScorelineError
+from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.models.describe import describe_features, describe_outputs, takes_one_column
+from scoreline.storage.models.manifest import METHODS, Outputs
+from scoreline.tasks.scoring.score import score_batch
 
 ROWS, SPLIT = 60, 37
 REASONS = {
@@ -45,23 +45,37 @@ REFUSED = {
     "fit_predict": {"AgglomerativeClustering", "DBSCAN", "HDBSCAN", "OPTICS", "SpectralClustering"},
     "fit_transform": {"ClassicalMDS", "MDS", "SpectralEmbedding", "TSNE"},
     "nothing": {
-        "EmpiricalCovariance", "GraphicalLasso", "GraphicalLassoCV", "LedoitWolf", "MinCovDet", "NearestNeighbors",
-        "OAS", "ShrunkCovariance", "SpectralBiclustering", "SpectralCoclustering",
+        "EmpiricalCovariance",
+        "GraphicalLasso",
+        "GraphicalLassoCV",
+        "LedoitWolf",
+        "MinCovDet",
+        "NearestNeighbors",
+        "OAS",
+        "ShrunkCovariance",
+        "SpectralBiclustering",
+        "SpectralCoclustering",
     },
     "dicts": {"DictVectorizer", "FeatureHasher"},
     "images": {"PatchExtractor"},
     "labels": {"MultiLabelBinarizer"},
     "sparse": {"HashingVectorizer"},
-}  # fmt: skip
+}
 ROUNDED: set[str] = set()
 """Whose linear algebra rounds differently by how its input lies in memory, within 4 units in the last place.
 
 None, since a table lies in memory as pandas has it, and an array as NumPy has it.
 """
 DISCRETE = {
-    "GenericUnivariateSelect", "NeighborhoodComponentsAnalysis", "SelectFdr", "SelectFpr", "SelectFwe", "SelectKBest",
-    "SelectPercentile", "SequentialFeatureSelector",
-}  # fmt: skip
+    "GenericUnivariateSelect",
+    "NeighborhoodComponentsAnalysis",
+    "SelectFdr",
+    "SelectFpr",
+    "SelectFwe",
+    "SelectKBest",
+    "SelectPercentile",
+    "SequentialFeatureSelector",
+}
 """Are no classifiers and take classes."""
 
 
@@ -254,9 +268,12 @@ def test_every_estimator_of_several_targets_scores_as_in_its_makers_process() ->
     assert done.rounded == ROUNDED
     assert len(done.passed) > 40
     assert {name for name, methods in done.passed.items() if "predict_proba" in methods} >= {
-        "DecisionTreeClassifier", "ExtraTreesClassifier", "KNeighborsClassifier",
-        "MultiOutputClassifier", "RandomForestClassifier",
-    }  # fmt: skip
+        "DecisionTreeClassifier",
+        "ExtraTreesClassifier",
+        "KNeighborsClassifier",
+        "MultiOutputClassifier",
+        "RandomForestClassifier",
+    }
 
 
 def test_every_transformer_that_gives_pandas_keeps_its_names_and_values() -> None:
@@ -279,9 +296,12 @@ def test_every_transformer_that_gives_pandas_keeps_its_names_and_values() -> Non
             tried += 1
     assert tried > 60
     assert sparse == {
-        "KBinsDiscretizer", "KNeighborsTransformer", "OneHotEncoder", "RadiusNeighborsTransformer",
+        "KBinsDiscretizer",
+        "KNeighborsTransformer",
+        "OneHotEncoder",
+        "RadiusNeighborsTransformer",
         "RandomTreesEmbedding",
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from storage.errors import ModelUnloadable
-from storage.models.manifest import PinnedModel
-from worker.board import Board
-from worker.cache import ModelCache
+from scoreline.storage.errors import ModelUnloadable
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.worker.cache import ModelCache
+from scoreline.worker.shared_memory import Board
 
 
 class Models:

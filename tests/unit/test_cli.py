@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from tasks.schedule import Schedule
-from tasks.scheduler import Row
-from worker.cli import schedule
-from worker.cli.main import cli
+from scoreline.tasks.schedules.schedule import Schedule
+from scoreline.tasks.schedules.scheduler import Row
+from scoreline.worker.cli import schedule
+from scoreline.worker.cli.main import cli
 
 
 def test_the_help_of_schedules_shows_every_key_that_a_schedule_may_have() -> None:
@@ -31,10 +31,16 @@ def test_schedules_take_a_line_each_in_a_terminal_and_an_error_is_whole(monkeypa
     error = "bucket 'theirs' is not in ALLOWED_BUCKETS (scoreline): add it there, or name another input altogether"
     due = datetime(2026, 11, 26, 2, 30, tzinfo=UTC)
     rows = [
-        Row(schedule=Schedule(name=name, cron="30 2 * * 1-5", zone="Europe/Berlin", model="m", input="s3://data/in/"),
-            next=due, last="2026-11-25T01:30:00+00:00", outcome=outcome, error=told, pending=waiting)
+        Row(
+            schedule=Schedule(name=name, cron="30 2 * * 1-5", zone="Europe/Berlin", model="m", input="s3://data/in/"),
+            next=due,
+            last="2026-11-25T01:30:00+00:00",
+            outcome=outcome,
+            error=told,
+            pending=waiting,
+        )
         for name, outcome, told, waiting in (("customers-eu", "succeeded", "", 2), ("orders", "refused", error, 0))
-    ]  # fmt: skip
+    ]
 
     class Known:
         def rows(self) -> list[Any]:

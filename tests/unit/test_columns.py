@@ -5,22 +5,34 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from storage.errors import MissingColumns
-from storage.models.manifest import Manifest
-from tasks.columns import choose_features
+from scoreline.storage.errors import MissingColumns
+from scoreline.storage.models.manifest import Manifest
+from scoreline.tasks.inputs.columns import choose_features
 
 PLAIN = Manifest(
-    name="m", version="v", created="", artifacts=(), feature_names=None, n_features=4, outputs={}, libraries={},
+    name="m",
+    version="v",
+    created="",
+    artifacts=(),
+    feature_names=None,
+    n_features=4,
+    outputs={},
+    libraries={},
     memory_bytes=0,
-)  # fmt: skip
+)
 NAMED = replace(PLAIN, feature_names=("a", "b"), n_features=2)
 SCHEMA = pa.schema(
     {
-        "flag": pa.bool_(), "name": pa.string(), "price": pa.decimal128(9, 2), "when": pa.timestamp("us"),
-        "count": pa.int16(), "kind": pa.dictionary(pa.int8(), pa.int64()), "size": pa.float32(),
+        "flag": pa.bool_(),
+        "name": pa.string(),
+        "price": pa.decimal128(9, 2),
+        "when": pa.timestamp("us"),
+        "count": pa.int16(),
+        "kind": pa.dictionary(pa.int8(), pa.int64()),
+        "size": pa.float32(),
         "list": pa.list_(pa.float64()),
     }
-)  # fmt: skip
+)
 NUMERIC = ("flag", "price", "count", "size")
 
 

@@ -15,10 +15,10 @@ from django.core.files.storage import storages
 from django.test import override_settings
 from storages.backends.s3 import S3Storage
 
-from storage.errors import InvalidSettings
-from storage.settings import R2Settings, StorageSettings
-from tasks import django as ours
-from tasks.settings import QueueSettings
+from scoreline.storage.errors import InvalidSettings
+from scoreline.storage.settings import R2Settings, StorageSettings
+from scoreline.tasks import django as ours
+from scoreline.tasks.dispatch.settings import QueueSettings
 
 S3 = "storages.backends.s3.S3Storage"
 AWS = {

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from storage import errors
+from scoreline.storage import errors
 
 
 def leaves(kind: type[errors.ScorelineError]) -> list[type[errors.ScorelineError]]:
@@ -15,7 +15,7 @@ def leaves(kind: type[errors.ScorelineError]) -> list[type[errors.ScorelineError
 def test_errors_survive_pickling_and_are_drawn_in_the_tree(kind: type[errors.ScorelineError]) -> None:
     copy = pickle.loads(pickle.dumps(kind("what happened")))
     assert (type(copy), str(copy)) == (kind, "what happened")
-    if kind.__module__ == "storage.errors":
+    if kind.__module__ == "scoreline.storage.errors":
         assert kind.__name__ in str(errors.__doc__)
 
 

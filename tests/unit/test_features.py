@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tasks.features import to_features
+from scoreline.tasks.scoring.features import to_features
 
 
 def array(column: pa.Array | list[Any], kind: pa.DataType | None = None) -> tuple[Any, dict[int, str]]:

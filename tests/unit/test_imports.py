@@ -8,11 +8,21 @@ import pytest
 from tests.installed import not_installed_by
 
 BROKERS = "kombu.transport.redis, kombu.transport.pyamqp"
-SUBMITTING = f"tasks, worker.cli.main, {BROKERS}"
-WORKING = f"worker.shells, celery.bin.worker, celery.bin.beat, celery.concurrency.prefork, worker.dev.demo, {BROKERS}"
+SUBMITTING = f"scoreline.tasks.client, scoreline.worker.cli.main, {BROKERS}"
+CELERY = "celery.bin.worker, celery.bin.beat, celery.concurrency.prefork"
+WORKING = f"scoreline.worker.tasks, scoreline.worker.dev.demo, {CELERY}, {BROKERS}"
 
 
-@pytest.mark.parametrize("module", ["tasks", "tasks.django", "worker.cli.main", "worker.celery"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "scoreline",
+        "scoreline.tasks.client",
+        "scoreline.tasks.django",
+        "scoreline.worker.cli.main",
+        "scoreline.worker.celery",
+    ],
+)
 def test_enqueueing_and_the_clock_need_nothing_of_machine_learning(module: str) -> None:
     code = (
         f"import sys, {module}\n"
@@ -41,7 +51,7 @@ def test_the_requirement_files_name_all_that_is_imported(files: tuple[str, ...],
 
 def test_what_measures_is_imported_only_where_it_is_asked_for() -> None:
     code = (
-        "import sys, worker.cli.main, worker.telemetry\n"
+        "import sys, scoreline.worker.cli.main, scoreline.worker.telemetry\n"
         "found = {'prometheus_client', 'sentry_sdk', 'opentelemetry.exporter'} & sys.modules.keys()\n"
         "sys.exit(f'imported {found}' if found else 0)"
     )

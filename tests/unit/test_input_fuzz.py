@@ -13,13 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.errors import ScorelineError
-from storage.models.manifest import PinnedModel
-from storage.objects.buckets import Buckets
-from tasks.engine import Engine
-from tasks.planner import Draft, draft
-from tasks.score import score_batch
-from tasks.spec import Job, JobSpec
+from scoreline.storage.errors import ScorelineError
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.tasks.job.documents import Job
+from scoreline.tasks.job.spec import JobSpec
+from scoreline.tasks.scoring.score import score_batch
+from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.planner import Draft, draft
 from tests.e2e.corpus import arrow, lines
 from tests.unit.one_model import Models
 

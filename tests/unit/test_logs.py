@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.errors import InvalidSettings
-from worker import logs
+from scoreline.storage.errors import InvalidSettings
+from scoreline.worker import logs
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -35,7 +35,7 @@ def _root_logger_as_before() -> Iterator[None]:
 
 def written(file: Path, environ: dict[str, str]) -> str:
     logs.set_up(environ, file=str(file))
-    log = logging.getLogger("tasks.part")
+    log = logging.getLogger("scoreline.tasks.steps.score_part")
     log.info("part.scored", extra={"job_id": "nightly 1", "part": 3, "seconds": 0.25})
     log.warning(
         "cannot reach %s",
@@ -58,7 +58,11 @@ def test_people_get_lines_with_the_fields_of_the_event(tmp_path: Path) -> None:
 @pytest.mark.parametrize("environ", [{"DYNO": "worker.1"}, {"LOG_FORMAT": "json"}])
 def test_machines_get_a_document_a_line(tmp_path: Path, environ: dict[str, str]) -> None:
     first, _, failed = map(json.loads, written(tmp_path / "log", SETTINGS | environ).splitlines())
-    assert (first["event"], first["level"], first["logger"]) == ("part.scored", "INFO", "tasks.part")
+    assert (first["event"], first["level"], first["logger"]) == (
+        "part.scored",
+        "INFO",
+        "scoreline.tasks.steps.score_part",
+    )
     assert (first["job_id"], first["part"], first["seconds"]) == ("nightly 1", 3, 0.25)
     assert {"timestamp", "pid"} <= first.keys()
     assert "RuntimeError" in failed["exc_info"]

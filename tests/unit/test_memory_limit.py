@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.memory import MIB, limit_bytes, size
+from scoreline.worker.memory import MIB, limit_bytes, size
 
 GIB = 1024 * MIB
 

@@ -19,13 +19,11 @@ from typing import Any
 import pytest
 import yaml
 
-import storage
-import tasks
-import worker
-from storage.errors import InvalidSettings
-from storage.settings import StorageSettings
+import scoreline
+from scoreline.storage.errors import InvalidSettings
+from scoreline.storage.settings import StorageSettings
+from scoreline.worker import logs
 from tests.installed import ROOT, pins
-from worker import logs
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 OURS = ("worker", "beat")
@@ -72,10 +70,9 @@ class Asked(dict[str, str]):
 
 def settings() -> Iterator[Any]:
     """Every class that reads the environment, wherever a module ``settings`` has one."""
-    for package in (storage, tasks, worker):
-        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if found.name.endswith(".settings"):
-                yield from (kind for kind in vars(import_module(found.name)).values() if hasattr(kind, "from_env"))
+    for found in pkgutil.walk_packages(scoreline.__path__, "scoreline."):
+        if found.name.endswith(".settings"):
+            yield from (kind for kind in vars(import_module(found.name)).values() if hasattr(kind, "from_env"))
 
 
 def names_read() -> set[str]:
@@ -195,8 +192,10 @@ def test_each_service_waits_until_what_it_needs_is_healthy() -> None:
     for name in OURS:
         needed = {on: how["condition"] for on, how in COMPOSE[name]["depends_on"].items()}
         assert needed == {
-            "valkey": "service_healthy", "s3": "service_healthy", "bucket": "service_completed_successfully",
-        }  # fmt: skip
+            "valkey": "service_healthy",
+            "s3": "service_healthy",
+            "bucket": "service_completed_successfully",
+        }
         assert COMPOSE[name]["restart"] == "unless-stopped"
     # And whatever stays has a check of its own: the worker the image's, which beat's replaces
     checked = {name for name, service in COMPOSE.items() if "healthcheck" in service}
@@ -228,7 +227,7 @@ def test_a_change_of_code_installs_no_package_again() -> None:
     # Then it installs both files, and nothing of the checkout is there before that but these two
     installs = next(i for i, (_, rest) in enumerate(packages) if all(f"-r {file}" in rest for file in REQUIREMENTS))
     assert [rest for keyword, rest in packages[:installs] if keyword == "COPY"] == [f"{' '.join(REQUIREMENTS)} ./"]
-    assert not {"storage", "tasks", "worker", "."} & {
+    assert not {"scoreline", "storage", "tasks", "worker", "."} & {
         rest.split()[0] for keyword, rest in packages if keyword == "COPY"
     }
 
@@ -249,7 +248,17 @@ def test_docker_sees_what_it_copies_and_nothing_else() -> None:
 def test_the_slug_lacks_only_what_never_runs() -> None:
     ignored = {line.removeprefix("/") for line in (ROOT / ".slugignore").read_text().splitlines()}
     assert all((ROOT / path).exists() for path in ignored)
-    assert not ignored & {"Procfile", ".python-version", "bin", "storage", "tasks", "worker", "LICENSE", *REQUIREMENTS}
+    assert not ignored & {
+        "Procfile",
+        ".python-version",
+        "bin",
+        "scoreline",
+        "storage",
+        "tasks",
+        "worker",
+        "LICENSE",
+        *REQUIREMENTS,
+    }
 
 
 @pytest.fixture
@@ -283,9 +292,12 @@ def test_heroku_installs_both_files_unless_it_is_told_not_to(
 
 def test_a_word_that_is_no_boolean_fails_the_build(build: Path) -> None:
     done = subprocess.run(
-        [build / "bin/pre_compile"], env={"PATH": "/usr/bin:/bin", "INSTALL_ML": "maybe"}, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+        [build / "bin/pre_compile"],
+        env={"PATH": "/usr/bin:/bin", "INSTALL_ML": "maybe"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert "INSTALL_ML=maybe is not a boolean" in done.stderr
     assert pins(str(build / "requirements.txt")) == pins("requirements.txt")

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.errors import UnreadableInput
-from storage.objects.directory import DirectoryStore
-from storage.tables import parquet
-from storage.tables.base import Pinned, Span
+from scoreline.storage.errors import UnreadableInput
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.tables import parquet
+from scoreline.storage.tables.base import Pinned, Span
 
 ROWS = 1_000
 
@@ -57,8 +57,9 @@ def test_no_more_is_decoded_than_up_to_the_end_of_a_span() -> None:
         pytest.fail("a third batch was asked for")
 
     assert [rows.numbers.tolist() for rows in parquet._between(batches(), 100, 108, 120)] == [
-        [108, 109], list(range(110, 120)),
-    ]  # fmt: skip
+        [108, 109],
+        list(range(110, 120)),
+    ]
 
 
 def test_a_damaged_page_is_named_though_it_can_be_decoded(tmp_path: Path) -> None:
@@ -66,9 +67,13 @@ def test_a_damaged_page_is_named_though_it_can_be_decoded(tmp_path: Path) -> Non
     store = DirectoryStore(tmp_path, "bucket")
     sink = io.BytesIO()
     pq.write_table(
-        pa.table({"id": [1, 2, 3], "x": [0.5, 7.25, 1.0]}), sink, compression="none", use_dictionary=False,
-        write_statistics=False, write_page_checksum=True,
-    )  # fmt: skip
+        pa.table({"id": [1, 2, 3], "x": [0.5, 7.25, 1.0]}),
+        sink,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+        write_page_checksum=True,
+    )
     data = sink.getvalue()
     assert data.count(struct.pack("<d", 7.25)) == 1
     info = store.put("a.parquet", data.replace(struct.pack("<d", 7.25), struct.pack("<d", 7.75)))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.tables import parquet
+from scoreline.storage.tables import parquet
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +19,16 @@ def results() -> pa.Table:
     rows = parquet.GROUP_ROWS + 70_000
     return pa.table(
         {
-            "id": np.arange(rows), "name": [f"customer {row}" for row in range(rows)],
-            "a.b": np.arange(rows) % 3, "country": ["de", "fr"] * (rows // 2),
-            "nothing": pa.nulls(rows), "list": [[1, 2]] * rows, "price": pa.array([Decimal("1.50")] * rows),
+            "id": np.arange(rows),
+            "name": [f"customer {row}" for row in range(rows)],
+            "a.b": np.arange(rows) % 3,
+            "country": ["de", "fr"] * (rows // 2),
+            "nothing": pa.nulls(rows),
+            "list": [[1, 2]] * rows,
+            "price": pa.array([Decimal("1.50")] * rows),
             "proba": np.random.default_rng(0).random(rows),
         }
-    )  # fmt: skip
+    )
 
 
 def test_the_same_rows_are_the_same_bytes_and_come_back_in_order(results: pa.Table) -> None:

@@ -20,26 +20,26 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from storage import keys
-from storage.errors import InvalidRequest, PreconditionFailed, RecordCorrupt, ScoringError
-from storage.models.manifest import PinnedModel
-from storage.objects.base import exists
-from storage.objects.buckets import Buckets
-from storage.tables import parquet
-from storage.tables.base import Broken, Rows
-from storage.tables.schemas import to_text
-from tasks import part as parts
-from tasks import planner
-from tasks.arrange import arrange
-from tasks.dispatch import Documents
-from tasks.engine import Engine, _only
-from tasks.finalize import _create_manifest
-from tasks.plan import BATCH_ROWS, Part, Slice
-from tasks.records import read_success
-from tasks.score import MAX_MESSAGE
-from tasks.spec import Job, JobSpec, Outcome
-from tasks.stages import Stages
-from tasks.staging import write_answer
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest, PreconditionFailed, RecordCorrupt, ScoringError
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.objects.base import exists
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.tables import parquet
+from scoreline.storage.tables.base import Broken, Rows
+from scoreline.storage.tables.schemas import to_text
+from scoreline.tasks.dispatch.dispatcher import Documents
+from scoreline.tasks.job.documents import Job, Outcome, read_success
+from scoreline.tasks.job.plan import BATCH_ROWS, Part, Slice
+from scoreline.tasks.job.spec import JobSpec
+from scoreline.tasks.records.staging import write_answer
+from scoreline.tasks.scoring.score import MAX_MESSAGE
+from scoreline.tasks.scoring.timings import Stages
+from scoreline.tasks.steps import planner
+from scoreline.tasks.steps import score_part as parts
+from scoreline.tasks.steps.arrange import arrange
+from scoreline.tasks.steps.engine import Engine, _only
+from scoreline.tasks.steps.finalize import _create_manifest
 from tests.unit.one_model import LINE, Models
 
 
@@ -252,9 +252,14 @@ def test_a_job_that_reads_columns_of_folders_alone_scores_every_row(engine: Engi
 
 
 @pytest.mark.parametrize(
-    ("body", "refused"), [(b"[]", False), (b'{"plan":"other"}', False), (b'{"plan":"p"}', True),
-                          (b'{"plan":"p","rows":"1","rejected":0,"parts":1}', True)],
-)  # fmt: skip
+    ("body", "refused"),
+    [
+        (b"[]", False),
+        (b'{"plan":"other"}', False),
+        (b'{"plan":"p"}', True),
+        (b'{"plan":"p","rows":"1","rejected":0,"parts":1}', True),
+    ],
+)
 def test_a_success_that_nobody_of_ours_wrote_is_none_or_said_to_be_corrupt(
     engine: Engine, body: bytes, refused: bool
 ) -> None:

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from storage.tables.base import Span
-from tasks.plan import PART_SLICES, InputFile, cut, fitting_rows
+from scoreline.storage.tables.base import Span
+from scoreline.tasks.job.part_sizes import PART_SLICES, cut, fitting_rows
+from scoreline.tasks.job.plan import InputFile
 
 
 def file(key: str, *rows: int) -> InputFile:
@@ -20,8 +21,10 @@ def file(key: str, *rows: int) -> InputFile:
 def test_a_large_file_is_cut_at_row_groups() -> None:
     parts = cut([file("a", 60, 60, 60)], part_rows=100)
     assert [(p.slices[0].start, p.slices[0].stop, p.slices[0].first_row, p.rows) for p in parts] == [
-        (0, 60, 0, 60), (60, 120, 60, 60), (120, 180, 120, 60),
-    ]  # fmt: skip
+        (0, 60, 0, 60),
+        (60, 120, 60, 60),
+        (120, 180, 120, 60),
+    ]
 
 
 def test_a_part_is_filled_to_the_last_row_that_it_may_have() -> None:

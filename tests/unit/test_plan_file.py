@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from storage import keys
-from storage.errors import ObjectNotFound, RecordCorrupt
-from storage.objects.base import StoredObject
-from storage.objects.directory import DirectoryStore
-from tasks.plan import Columns, Part, Slice
-from tasks.plan_file import BLOCK_PARTS, PlanFile, encode
+from scoreline.storage import keys
+from scoreline.storage.errors import ObjectNotFound, RecordCorrupt
+from scoreline.storage.objects.base import StoredObject
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.tasks.job.plan import Columns, Part, Slice
+from scoreline.tasks.job.plan_file import BLOCK_PARTS, PlanFile, encode
 
 IDENTITY = {"bucket": "bucket", "job_id": "job", "model": "m@v", "submitted": "2026-11-25"}
 
@@ -46,14 +46,22 @@ def parts_of(count: int) -> list[Part]:
     return [
         Part(
             slices=tuple(
-                Slice(bucket="b", key=f"in/{n // 7:06}-{n * 2654435761 % 2**32:08x}.parquet", size=9 * n,
-                      etag=f"{n // 7:032x}", start=n, stop=n + 1 + extra, first_row=n, rows=n % 5,
-                      only={3: (n, n + 2), 5: range(n, n + 2)}.get(n % 11))
+                Slice(
+                    bucket="b",
+                    key=f"in/{n // 7:06}-{n * 2654435761 % 2**32:08x}.parquet",
+                    size=9 * n,
+                    etag=f"{n // 7:032x}",
+                    start=n,
+                    stop=n + 1 + extra,
+                    first_row=n,
+                    rows=n % 5,
+                    only={3: (n, n + 2), 5: range(n, n + 2)}.get(n % 11),
+                )
                 for extra in range(1 + n % 3)
             )
         )
         for n in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def put(store: Counting, parts: Sequence[Part], warnings: Sequence[str] = ()) -> PlanFile:
@@ -136,4 +144,4 @@ def test_any_tool_can_read_a_plan() -> None:
     assert [sorted(json.loads(line)) for line in lines] == [
         ["blocks", "features", "folders", "identity", "keep", "parts", "reads", "rows", "schema", "warnings"],
         ["objects", "parts"],
-    ]  # fmt: skip
+    ]

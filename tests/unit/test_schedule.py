@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tasks.schedule import MAX_DUE, Schedule, State, decide
+from scoreline.tasks.schedules.schedule import MAX_DUE, Schedule, State, decide
 
 NIGHTLY = Schedule(name="nightly", cron="0 2 * * *", model="m", input="s3://b/in/")
 DAY = timedelta(days=1)
@@ -32,18 +32,33 @@ def local(schedule: Schedule, after: str, until: str) -> list[str]:
         ("Europe/Berlin", "0 * * * *", "2026-03-28T23:59", "2026-03-29T02:30", ["29 00:00", "29 01:00", "29 02:00"]),
         ("Europe/Berlin", "0 * * * *", "2026-10-24T23:30", "2026-10-25T02:30", ["25 00:00", "25 01:00", "25 02:00"]),
         # Sydney, whose summer is the other way round: gap on 4 October, fold on 5 April
-        ("Australia/Sydney", "30 2 * * *", "2026-10-02T00:00", "2026-10-05T00:00",
-         ["02 16:30", "03 16:00", "04 15:30"]),
-        ("Australia/Sydney", "30 2 * * *", "2026-04-03T00:00", "2026-04-06T00:00",
-         ["03 15:30", "04 15:30", "05 16:30"]),
+        (
+            "Australia/Sydney",
+            "30 2 * * *",
+            "2026-10-02T00:00",
+            "2026-10-05T00:00",
+            ["02 16:30", "03 16:00", "04 15:30"],
+        ),
+        (
+            "Australia/Sydney",
+            "30 2 * * *",
+            "2026-04-03T00:00",
+            "2026-04-06T00:00",
+            ["03 15:30", "04 15:30", "05 16:30"],
+        ),
         ("Australia/Sydney", "0 * * * *", "2026-04-04T14:30", "2026-04-04T17:30", ["04 15:00", "04 16:00", "04 17:00"]),
         # Lord Howe moves by half an hour
-        ("Australia/Lord_Howe", "15 2 * * *", "2026-10-02T12:00", "2026-10-04T20:00",
-         ["02 15:45", "03 15:30", "04 15:15"]),
+        (
+            "Australia/Lord_Howe",
+            "15 2 * * *",
+            "2026-10-02T12:00",
+            "2026-10-04T20:00",
+            ["02 15:45", "03 15:30", "04 15:15"],
+        ),
         # a zone without daylight saving
         ("Asia/Kolkata", "30 2 * * *", "2026-03-28T00:00", "2026-03-30T00:00", ["28 21:00", "29 21:00"]),
     ],
-)  # fmt: skip
+)
 def test_slots_follow_the_rule_for_daylight_saving(
     zone: str, cron: str, after: str, until: str, expected: list[str]
 ) -> None:

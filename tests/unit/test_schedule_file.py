@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tasks.schedule_file import parse, render, spec_of
-from tasks.settings import EventSettings
+from scoreline.tasks.schedules.file import parse, render, spec_of
+from scoreline.tasks.webhooks.settings import EventSettings
 
 SOUND = """
 # the first
@@ -33,8 +33,11 @@ def test_every_key_is_read_and_the_others_have_defaults() -> None:
     assert parsed.faults == ()
     nightly, hourly = parsed.schedules
     assert (nightly.name, nightly.zone, nightly.catch_up, nightly.overlap) == (
-        "nightly", "Europe/Berlin", "all", "queue",
-    )  # fmt: skip
+        "nightly",
+        "Europe/Berlin",
+        "all",
+        "queue",
+    )
     assert (nightly.only_new, nightly.enabled, nightly.max_rejected) == (True, False, "5")
     assert (hourly.zone, hourly.catch_up, hourly.overlap, hourly.enabled) == ("UTC", "latest", "skip", True)
 

@@ -21,12 +21,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
-from storage.errors import InputError, ScoringError
-from storage.models.bundle import Bundle
-from storage.models.describe import describe_features, describe_outputs
-from storage.models.manifest import Outputs
-from tasks.score import Scored, score_batch
-from tasks.stages import Stages
+from scoreline.storage.errors import InputError, ScoringError
+from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.models.describe import describe_features, describe_outputs
+from scoreline.storage.models.manifest import Outputs
+from scoreline.tasks.scoring.score import Scored, score_batch
+from scoreline.tasks.scoring.timings import Stages
 
 
 def bundle(model: Any) -> Bundle:
@@ -92,8 +92,9 @@ def test_rows_that_fail_are_found_and_the_others_keep_their_order() -> None:
     values[3], values[70] = float("nan"), float("inf")
     done = score_batch(bundle(LINE), batch(x=values, id=list(range(100))), features=["x"], keep=["id"], method=None)
     assert [(row, why.stage, why.column) for row, why in done.rejected.items()] == [
-        (3, "schema", "x"), (70, "schema", "x"),
-    ]  # fmt: skip
+        (3, "schema", "x"),
+        (70, "schema", "x"),
+    ]
     assert "'x' is null or NaN, which the model does not take: ValueError: Input X contains NaN." in str(
         done.rejected[3]
     )
@@ -193,9 +194,11 @@ def test_missing_and_infinite_values_are_found_in_floats_of_every_kind(kind: pa.
     done = scored(Picky(nan=False, infinite=False), x=column)
     said = {row: (why.stage, str(why).split(",")[0]) for row, why in done.rejected.items()}
     assert said == {
-        1: ("schema", "'x' is null or NaN"), 2: ("schema", "'x' is infinite"), 3: ("schema", "'x' is minus infinity"),
+        1: ("schema", "'x' is null or NaN"),
+        2: ("schema", "'x' is infinite"),
+        3: ("schema", "'x' is minus infinity"),
         4: ("schema", "'x' is null or NaN"),
-    }  # fmt: skip
+    }
 
 
 def test_missing_and_infinite_values_are_found_with_few_calls() -> None:
@@ -263,9 +266,12 @@ def test_the_search_for_rows_that_fail_ends_where_more_failed_than_may() -> None
 
 def test_rows_that_cannot_be_handed_over_are_not_scored() -> None:
     done = score_batch(
-        bundle(LinearRegression().fit(np.eye(2), [1.0, 2.0])), batch(a=[1, 2**53 + 1, 3], b=[0.5, 0.5, 0.5]),
-        features=["a", "b"], keep=["a"], method=None,
-    )  # fmt: skip
+        bundle(LinearRegression().fit(np.eye(2), [1.0, 2.0])),
+        batch(a=[1, 2**53 + 1, 3], b=[0.5, 0.5, 0.5]),
+        features=["a", "b"],
+        keep=["a"],
+        method=None,
+    )
     assert {row: (why.stage, why.column, why.message) for row, why in done.rejected.items()} == {
         1: ("schema", "a", "'a' is 9007199254740993, which float64 cannot hold exactly")
     }
@@ -394,8 +400,9 @@ def test_more_columns_than_a_table_has_are_refused() -> None:
 
 def test_the_column_that_an_error_quotes_is_named() -> None:
     frame = pd.DataFrame({"plan": ["a", "b"], "x": [0.0, 1.0]})
-    model = make_pipeline(make_column_transformer((OrdinalEncoder(), ["plan"]), remainder="passthrough"),
-                          LinearRegression()).fit(frame, [0.0, 2.0])  # fmt: skip
+    model = make_pipeline(
+        make_column_transformer((OrdinalEncoder(), ["plan"]), remainder="passthrough"), LinearRegression()
+    ).fit(frame, [0.0, 2.0])
     done = scored(model, plan=["a", "gold", "b"], x=[1.0, 1.0, 1.0])
     assert {row: (why.stage, why.column) for row, why in done.rejected.items()} == {1: ("predict", "plan")}
 

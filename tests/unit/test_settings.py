@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from storage.errors import InvalidSettings
-from storage.settings import StorageSettings
+from scoreline.storage.errors import InvalidSettings
+from scoreline.storage.settings import StorageSettings
 
 R2 = {
     "R2_ACCOUNT_ID": "abc",
@@ -14,8 +14,11 @@ R2 = {
     "R2_BUCKET": "models",
 }
 ENVIRONMENTS, DYNOS, FORCES, CLOUD_ONLYS = (
-    ("", "production", "development"), ("", "worker.1"), ("", "true", "false"), ("", "true", "false"),
-)  # fmt: skip
+    ("", "production", "development"),
+    ("", "worker.1"),
+    ("", "true", "false"),
+    ("", "true", "false"),
+)
 
 
 def expected(environment: str, dyno: str, force: str, cloud_only: str) -> tuple[bool, bool]:

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from storage.errors import InvalidRequest
-from storage.models.manifest import PinnedModel
-from tasks.spec import Job, JobSpec, budget_rows, check_apart
+from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.tasks.job.documents import Job
+from scoreline.tasks.job.spec import JobSpec, budget_rows, check_apart
 
 SPEC = JobSpec(job_id="j1", model="m@champion", inputs=("s3://data/in/",), output="s3://data/out/")
 
@@ -15,13 +16,25 @@ SPEC = JobSpec(job_id="j1", model="m@champion", inputs=("s3://data/in/",), outpu
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("job_id", "../up"), ("job_id", ""), ("model", "a@b@c"), ("model", "a/b"), ("inputs", ("/etc/passwd",)),
-        ("inputs", ("s3://data/../x",)), ("inputs", ()), ("inputs", (5,)), ("rejected_of", "../up"),
-        ("output", "s3://data/out"), ("method", "fit"), ("max_rejected", "some"),
+        ("job_id", "../up"),
+        ("job_id", ""),
+        ("model", "a@b@c"),
+        ("model", "a/b"),
+        ("inputs", ("/etc/passwd",)),
+        ("inputs", ("s3://data/../x",)),
+        ("inputs", ()),
+        ("inputs", (5,)),
+        ("rejected_of", "../up"),
+        ("output", "s3://data/out"),
+        ("method", "fit"),
+        ("max_rejected", "some"),
         ("max_rejected", "101%"),
-        ("part_rows", 0), ("part_rows", "9"), ("max_attempts", 0), ("max_attempts", True),
+        ("part_rows", 0),
+        ("part_rows", "9"),
+        ("max_attempts", 0),
+        ("max_attempts", True),
     ],
-)  # fmt: skip
+)
 def test_what_is_malformed_is_refused(field: str, value: object) -> None:
     with pytest.raises(InvalidRequest):
         replace(SPEC, **{field: value}).check()
@@ -30,13 +43,18 @@ def test_what_is_malformed_is_refused(field: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("uri", "output", "refused"),
     [
-        ("s3://data/in/", "s3://data/in/", True), ("s3://data/in/", "s3://data/in/scores/", True),
-        ("s3://data/in/", "s3://data/in/_scores/", False), ("s3://data/in/", "s3://data/scores/", False),
-        ("s3://data/in/", "s3://other/in/", False), ("s3://data/*.parquet", "s3://data/out/", True),
-        ("s3://data/*.csv", "s3://data/out/", False), ("s3://data/out/job_id=a/", "s3://data/out/", False),
-        ("s3://data/out/job_id=j1/", "s3://data/out/", True), ("s3://data/*-00001.parquet", "s3://data/out/", True),
+        ("s3://data/in/", "s3://data/in/", True),
+        ("s3://data/in/", "s3://data/in/scores/", True),
+        ("s3://data/in/", "s3://data/in/_scores/", False),
+        ("s3://data/in/", "s3://data/scores/", False),
+        ("s3://data/in/", "s3://other/in/", False),
+        ("s3://data/*.parquet", "s3://data/out/", True),
+        ("s3://data/*.csv", "s3://data/out/", False),
+        ("s3://data/out/job_id=a/", "s3://data/out/", False),
+        ("s3://data/out/job_id=j1/", "s3://data/out/", True),
+        ("s3://data/*-00001.parquet", "s3://data/out/", True),
     ],
-)  # fmt: skip
+)
 def test_results_do_not_become_input(uri: str, output: str, refused: bool) -> None:
     spec = replace(SPEC, inputs=("s3://data/first.csv", uri), output=output)
     if refused:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tasks.stages import STAGES, Between, Stages
+from scoreline.tasks.scoring.timings import STAGES, Between, Stages
 
 
 def test_a_part_tells_queue_and_upload_of_the_one_before_of_the_same_job() -> None:

@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from storage.errors import InvalidRequest
-from tasks.record_jobs import _packed
-from tasks.tabular import MAX_BYTES, MAX_RESULTS_BYTES, decode, encode, pack, table_of, unpack
+from scoreline.storage.errors import InvalidRequest
+from scoreline.tasks.records.job import _packed
+from scoreline.tasks.records.table import MAX_BYTES, MAX_RESULTS_BYTES, decode, encode, pack, table_of, unpack
 
 MIXED = {
     "whole": [1, -(2**63), None],
@@ -34,8 +34,16 @@ def test_every_type_comes_back_as_it_was_written() -> None:
     assert table.columns == MIXED
     assert [type(value) for value in table.columns["both"]] == [float] * 3
     assert list(table.types.values()) == [
-        "int64", "double", "double", "string", "bool", "date32", "timestamp", "timestamp_utc", "double",
-    ]  # fmt: skip
+        "int64",
+        "double",
+        "double",
+        "string",
+        "bool",
+        "date32",
+        "timestamp",
+        "timestamp_utc",
+        "double",
+    ]
     assert table.records()[2]["moment"].utcoffset() == timedelta(0)
 
 
@@ -56,8 +64,12 @@ def test_records_that_are_too_many_for_json_have_the_values_and_types_that_few_h
 def test_rows_columns_and_frames_of_the_same_values_are_the_same_bytes() -> None:
     columns = {"id": [7, 8], "x": [0.5, math.nan], "name": ["a", None], "at": [datetime(2026, 1, 2, 3), None]}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    arrays = {"id": np.array([7, 8]), "x": np.array([0.5, np.nan], np.float32), "name": ("a", None),
-              "at": np.array(["2026-01-02T03", "NaT"], "datetime64[ns]")}  # fmt: skip
+    arrays = {
+        "id": np.array([7, 8]),
+        "x": np.array([0.5, np.nan], np.float32),
+        "name": ("a", None),
+        "at": np.array(["2026-01-02T03", "NaT"], "datetime64[ns]"),
+    }
     frame = pd.DataFrame(columns, index=[40, 41])
     nullable = frame.convert_dtypes()
     given = (columns, rows, iter(rows), arrays, frame, nullable)
@@ -117,12 +129,16 @@ def test_what_cannot_be_written_is_refused() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"{}", pack(b"[]"), pack(b'{"format":2}\n'), pack(b"0" * (MAX_RESULTS_BYTES + 1)),
+        b"",
+        b"{}",
+        pack(b"[]"),
+        pack(b'{"format":2}\n'),
+        pack(b"0" * (MAX_RESULTS_BYTES + 1)),
         pack(encode(table_of({"x": [1]})))[:30],
         pack(b'{"format":1,"columns":[["x","int64"]],"rows":2,"rejected":[]}\n[[1]]\n'),
     ],
     ids=["empty", "no gzip", "no header", "another format", "too large", "cut short", "rows that lack"],
-)  # fmt: skip
+)
 def test_what_is_not_what_was_written_is_refused(data: bytes) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
         decode(unpack(data))

@@ -19,15 +19,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.errors import InvalidRequest, UnreadableInput
-from storage.objects.directory import DirectoryStore
-from storage.tables import jsonl
-from storage.tables.base import Pinned, Rows, Span, Survey
-from storage.tables.boundaries import Boundaries
-from storage.tables.delimited import DelimitedFormat
-from storage.tables.jsonl import JsonLinesFormat
-from storage.tables.options import ReadOptions
-from storage.tables.text import Block
+from scoreline.storage.errors import InvalidRequest, UnreadableInput
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.tables import jsonl
+from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
+from scoreline.storage.tables.boundaries import Boundaries
+from scoreline.storage.tables.delimited import DelimitedFormat
+from scoreline.storage.tables.jsonl import JsonLinesFormat
+from scoreline.storage.tables.options import ReadOptions
+from scoreline.storage.tables.text import Block
 
 Put = Callable[..., Pinned]
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -96,9 +96,15 @@ def test_a_quotation_mark_within_a_field_without_quotes_quotes_nothing(put: Put,
 def test_types_are_guessed_from_what_is_there(put: Put) -> None:
     _, survey = look(put("id,x,code,name,none,mixed\n1,0.5,007,a,,1\n-2,NA,010,,,n/a?\n3,1e3,011,c,,2\n"))
     assert survey.schema.remove_metadata() == pa.schema(
-        [("id", pa.int64()), ("x", pa.float64()), ("code", pa.string()), ("name", pa.string()), ("none", pa.null()),
-         ("mixed", pa.string())]
-    )  # fmt: skip
+        [
+            ("id", pa.int64()),
+            ("x", pa.float64()),
+            ("code", pa.string()),
+            ("name", pa.string()),
+            ("none", pa.null()),
+            ("mixed", pa.string()),
+        ]
+    )
     assert survey.schema.field("mixed").metadata == {b"numbers": b"0.667"}
     assert survey.schema.field("code").metadata == {b"numbers": b"1.000"}
     assert survey.schema.field("name").metadata is None
@@ -257,7 +263,7 @@ def test_what_cannot_be_read_at_all_is_named_with_the_place(put: Put, data: Any,
 
 
 def test_an_endless_record_is_not_collected(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.tables.text.MAX_RECORD_BYTES", 1 << 20)
+    monkeypatch.setattr("scoreline.storage.tables.text.MAX_RECORD_BYTES", 1 << 20)
     with pytest.raises(UnreadableInput, match=r"row 1, which begins at byte 5, is longer than 1 MiB"):
         look(put("id\n1\n" + "9" * (3 << 20)), block_bytes=1 << 18)
 
@@ -322,10 +328,12 @@ FIELDS = st.text(alphabet="ab,;\"\n\r\t 'é🙂0", max_size=6)
 @FUZZ
 @given(
     rows=st.lists(st.tuples(FIELDS, FIELDS, FIELDS), min_size=1, max_size=30),
-    delimiter=st.sampled_from(",;\t"), line_end=st.sampled_from(["\n", "\r\n"]),
-    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), block_bytes=st.integers(8, 200),
+    delimiter=st.sampled_from(",;\t"),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    block_bytes=st.integers(8, 200),
     seed=st.integers(0, 10),
-)  # fmt: skip
+)
 def test_whatever_is_written_as_csv_is_read_wherever_it_is_cut(
     put: Put, rows: list[tuple[str, ...]], delimiter: str, line_end: str, quoting: Any, block_bytes: int, seed: int
 ) -> None:
@@ -353,9 +361,11 @@ def test_whatever_is_written_as_csv_is_read_wherever_it_is_cut(
 
 
 @FUZZ
-@given(data=st.binary(max_size=200) | st.text(alphabet='a1,"\n\r{}[]:\0', max_size=60).map(str.encode),
-       key=st.sampled_from(["in.csv", "in.jsonl", "in.csv.gz", "in.csv.zst"]),
-       block_bytes=st.integers(8, 64))  # fmt: skip
+@given(
+    data=st.binary(max_size=200) | st.text(alphabet='a1,"\n\r{}[]:\0', max_size=60).map(str.encode),
+    key=st.sampled_from(["in.csv", "in.jsonl", "in.csv.gz", "in.csv.zst"]),
+    block_bytes=st.integers(8, 64),
+)
 def test_whatever_the_bytes_each_record_is_a_row_or_broken_or_the_object_is_named(
     put: Put, data: bytes, key: str, block_bytes: int
 ) -> None:
@@ -371,17 +381,64 @@ def test_whatever_the_bytes_each_record_is_a_row_or_broken_or_the_object_is_name
         assert told == list(range(sum(span.rows for span in survey.spans)))
 
 
-CSV_BITS = [b"a", b"1", b",", b'"', b"\n", b"\r", b'""', b" ", b"\xc3\xa9", b"\xff", b"\0", b"\xef\xbb\xbf", b"NA",
-            b"+", b'\n"', b',"', b'",', b"1.5", b"\n\xef\xbb\xbf1,1\n", b"NAN,1\n", b"1,1\n"]  # fmt: skip
-JSON_BITS = [b'{"x":1}', b'{"x":"a"}', b"{", b"}", b'"', b":", b"\n", b'{"x":', b'"x":', b",", b"[", b"]", b" ", b"\r",
-             b"\x0b", b"null", b"1.5", b"\xff", b"\0", b"\xef\xbb\xbf", b"NaN", b"\\", b"\n\x0b\n"]  # fmt: skip
+CSV_BITS = [
+    b"a",
+    b"1",
+    b",",
+    b'"',
+    b"\n",
+    b"\r",
+    b'""',
+    b" ",
+    b"\xc3\xa9",
+    b"\xff",
+    b"\0",
+    b"\xef\xbb\xbf",
+    b"NA",
+    b"+",
+    b'\n"',
+    b',"',
+    b'",',
+    b"1.5",
+    b"\n\xef\xbb\xbf1,1\n",
+    b"NAN,1\n",
+    b"1,1\n",
+]
+JSON_BITS = [
+    b'{"x":1}',
+    b'{"x":"a"}',
+    b"{",
+    b"}",
+    b'"',
+    b":",
+    b"\n",
+    b'{"x":',
+    b'"x":',
+    b",",
+    b"[",
+    b"]",
+    b" ",
+    b"\r",
+    b"\x0b",
+    b"null",
+    b"1.5",
+    b"\xff",
+    b"\0",
+    b"\xef\xbb\xbf",
+    b"NaN",
+    b"\\",
+    b"\n\x0b\n",
+]
 
 
 @settings(FUZZ, max_examples=400)
-@given(text=st.tuples(st.just("in.csv"), st.lists(st.sampled_from(CSV_BITS), max_size=25))
-       | st.tuples(st.just("in.jsonl"), st.lists(st.sampled_from(JSON_BITS), max_size=25)),
-       kind=st.sampled_from([pa.float64(), pa.int64(), pa.string()]), block_bytes=st.integers(1, 12),
-       batch_rows=st.integers(1, 3))  # fmt: skip
+@given(
+    text=st.tuples(st.just("in.csv"), st.lists(st.sampled_from(CSV_BITS), max_size=25))
+    | st.tuples(st.just("in.jsonl"), st.lists(st.sampled_from(JSON_BITS), max_size=25)),
+    kind=st.sampled_from([pa.float64(), pa.int64(), pa.string()]),
+    block_bytes=st.integers(1, 12),
+    batch_rows=st.integers(1, 3),
+)
 def test_what_becomes_of_a_record_does_not_depend_on_where_the_text_is_cut(
     put: Put, text: tuple[str, list[bytes]], kind: pa.DataType, block_bytes: int, batch_rows: int
 ) -> None:
@@ -406,21 +463,43 @@ def test_json_lines_are_typed_and_missing_keys_are_missing_values(put: Put) -> N
     source = put("\n".join(lines), "in.jsonl")
     _, survey = look(source)
     assert dict(zip(survey.schema.names, survey.schema.types, strict=True)) == {
-        "id": pa.int64(), "x": pa.float64(), "ok": pa.bool_(), "tags": pa.list_(pa.string()), "m": pa.string(),
-    }  # fmt: skip
+        "id": pa.int64(),
+        "x": pa.float64(),
+        "ok": pa.bool_(),
+        "tags": pa.list_(pa.string()),
+        "m": pa.string(),
+    }
     found = rows_of(source, schema(id=pa.int64(), x=pa.float64(), ok=pa.bool_()))
     assert values(found) == [{"id": 1, "x": 0.5, "ok": True}, {"id": 2, "x": 3.0, "ok": None}]
 
 
 def test_lines_that_cannot_be_decoded_are_told_with_their_column(put: Put) -> None:
-    lines = ['{"id": 1, "x": 1}', '{"id": 2, "x": "n/a"}', '{"id": 3', "[4]", '{"id": 5, "x": 5}{"id": 6}',
-             '{"id": 7, "id": 7}', '{"id": 8.5}', '{"id": 9, "x": NaN}', '{"x": {"y": 1}}', '{"id":\n1}']  # fmt: skip
+    lines = [
+        '{"id": 1, "x": 1}',
+        '{"id": 2, "x": "n/a"}',
+        '{"id": 3',
+        "[4]",
+        '{"id": 5, "x": 5}{"id": 6}',
+        '{"id": 7, "id": 7}',
+        '{"id": 8.5}',
+        '{"id": 9, "x": NaN}',
+        '{"x": {"y": 1}}',
+        '{"id":\n1}',
+    ]
     found = rows_of(put("\n".join(lines), "in.jsonl"), schema(id=pa.int64(), x=pa.float64()))
     assert [row["id"] for row in values(found)] == [1, 9]
     told = broken(found)
     assert [item[:2] for item in told] == [
-        (1, "x"), (2, None), (3, None), (4, None), (5, None), (6, "id"), (8, "x"), (9, None), (10, None),
-    ]  # fmt: skip
+        (1, "x"),
+        (2, None),
+        (3, None),
+        (4, None),
+        (5, None),
+        (6, "id"),
+        (8, "x"),
+        (9, None),
+        (10, None),
+    ]
     assert told[0][2] == "'x' is a text 'n/a', read as double"
     assert told[1][2].startswith("the line is no JSON: Expecting ',' delimiter")
     assert told[2][2] == "the line is a list, not an object"
@@ -437,13 +516,19 @@ def test_a_line_of_very_many_keys_one_of_them_twice_takes_a_moment(put: Put) -> 
 @FUZZ
 @given(
     rows=st.lists(
-        st.fixed_dictionaries({}, optional={
-            "id": st.integers(-(1 << 63), (1 << 63) - 1), "name": st.none() | st.text(max_size=8),
-            "x": st.none() | st.floats(allow_nan=False, allow_infinity=False),
-        }), min_size=1, max_size=30,
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "id": st.integers(-(1 << 63), (1 << 63) - 1),
+                "name": st.none() | st.text(max_size=8),
+                "x": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+            },
+        ),
+        min_size=1,
+        max_size=30,
     ),
     block_bytes=st.integers(8, 200),
-)  # fmt: skip
+)
 def test_whatever_is_written_as_json_lines_is_read_wherever_it_is_cut(
     put: Put, rows: list[dict[str, Any]], block_bytes: int
 ) -> None:
@@ -478,9 +563,28 @@ def test_finding_a_few_broken_lines_takes_few_parses(put: Put, monkeypatch: pyte
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.float64(), pa.string(), pa.bool_(), pa.list_(pa.int64())], ids=str)
 @pytest.mark.parametrize(
-    "value", ["1", "-0", "1.5", "1.0", "1e3", "1e400", "NaN", "-Infinity", "9" * 30, "9" * 5_000, "true", '"x"', '"1"',
-              '"true"', "[1]", "{}", '["x"]', "null"]
-)  # fmt: skip
+    "value",
+    [
+        "1",
+        "-0",
+        "1.5",
+        "1.0",
+        "1e3",
+        "1e400",
+        "NaN",
+        "-Infinity",
+        "9" * 30,
+        "9" * 5_000,
+        "true",
+        '"x"',
+        '"1"',
+        '"true"',
+        "[1]",
+        "{}",
+        '["x"]',
+        "null",
+    ],
+)
 def test_a_line_is_decoded_or_broken_whatever_its_neighbours_are(value: str, kind: pa.DataType) -> None:
     line = f'{{"x": {value}}}\n'
     alone = jsonl._decode(block_of(line), schema(x=kind))

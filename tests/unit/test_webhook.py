@@ -6,19 +6,23 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks import Webhook
 
-from storage.errors import InvalidRequest, InvalidSettings
-from tasks.settings import EventSettings
-from tasks.spec import Status
-from tasks.webhook import check_target, event_of, sign
+from scoreline.storage.errors import InvalidRequest, InvalidSettings
+from scoreline.tasks.job.documents import Status
+from scoreline.tasks.webhooks.delivery import check_target, event_of, sign
+from scoreline.tasks.webhooks.settings import EventSettings
 
 ALLOWED = ["https://hooks.example.org/scoreline", "http://10.0.0.7:8080/"]
 
 
 @pytest.mark.parametrize(
     "url",
-    ["https://hooks.example.org/scoreline", "https://hooks.example.org/scoreline/a?b=c", "http://10.0.0.7:8080/x",
-     "https://HOOKS.example.org:443/scoreline"],
-)  # fmt: skip
+    [
+        "https://hooks.example.org/scoreline",
+        "https://hooks.example.org/scoreline/a?b=c",
+        "http://10.0.0.7:8080/x",
+        "https://HOOKS.example.org:443/scoreline",
+    ],
+)
 def test_what_begins_with_an_allowed_address_may_be_told(url: str) -> None:
     assert check_target(url, ALLOWED) == url
 
@@ -88,9 +92,12 @@ def test_another_library_finds_the_signature_right(secret: str) -> None:
 def test_every_wrong_setting_is_named_and_no_secret_shown() -> None:
     with pytest.raises(InvalidSettings) as refused:
         EventSettings.from_env(
-            {"WEBHOOK_URL": "ftp://hooks.example.org", "ALLOWED_WEBHOOKS": "https://ok.example, https://u:p@no.example",
-             "WEBHOOK_SECRET": "whsec_hush!"}
-        )  # fmt: skip
+            {
+                "WEBHOOK_URL": "ftp://hooks.example.org",
+                "ALLOWED_WEBHOOKS": "https://ok.example, https://u:p@no.example",
+                "WEBHOOK_SECRET": "whsec_hush!",
+            }
+        )
     message = str(refused.value)
     assert all(name in message for name in ("WEBHOOK_URL: ", "ALLOWED_WEBHOOKS: ", "WEBHOOK_SECRET is not base64"))
     assert "hush" not in message

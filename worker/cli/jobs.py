@@ -13,9 +13,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from tasks.client import Client
-from tasks.spec import Status
-from worker.cli.silence import SILENT_S, Silence
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Status
+from scoreline.worker.cli.idle_hint import SILENT_S, Silence
 
 _OVER_BUDGET = ("rows were rejected, allowed are", "that may be rejected")
 """What the error of a job says that rejected more rows than it may."""
@@ -55,8 +55,9 @@ def cancel(job: str) -> None:
 
 @click.command()
 @click.argument("job")
-@click.option("--max-rejected", metavar="N|P%",
-              help="Rows that may be rejected from now on. [as before; with --rejected all]")  # fmt: skip
+@click.option(
+    "--max-rejected", metavar="N|P%", help="Rows that may be rejected from now on. [as before; with --rejected all]"
+)
 @click.option("--rejected", is_flag=True, help="Score the rows that JOB rejected, as a job of its own.")
 @click.option("--model", metavar="MODEL", help="With --rejected: what to score with. [what JOB was submitted with]")
 @click.option("--watch", "follow", is_flag=True, help="Show progress until the job has ended.")

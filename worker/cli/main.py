@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from storage.errors import (
+from scoreline.storage.errors import (
     InvalidRequest,
     InvalidSettings,
     LedgerUnavailable,
@@ -17,16 +17,16 @@ from storage.errors import (
     ScorelineError,
     describe,
 )
-from storage.ledger.redis_ledger import address
-from tasks.settings import DEFAULT_REDIS_URL, QueueSettings
-from worker import logs
-from worker.cli import dev, doctor, jobs, metrics, models, rejected, schedule, submit, workers
-from worker.release import version
+from scoreline.storage.ledger.redis_ledger import address
+from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
+from scoreline.worker import logs
+from scoreline.worker.cli import dev, doctor, jobs, metrics, models, rejected, schedule, submit, workers
+from scoreline.worker.version import __version__
 
 
 def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
     if asked:
-        click.echo(f"scoreline, version {version() or 'unknown: the source is run as it lies there'}")
+        click.echo(f"scoreline, version {__version__}")
         context.exit()
 
 

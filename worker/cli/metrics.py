@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import click
 
-from tasks.client import Client
+from scoreline.tasks.client import Client
 
 
 @click.command()
-@click.option("--serve", type=click.IntRange(0, 65_535), metavar="PORT",
-              help="Answer on http://HOST:PORT/metrics until SIGTERM; 0 takes a free port.")  # fmt: skip
+@click.option(
+    "--serve",
+    type=click.IntRange(0, 65_535),
+    metavar="PORT",
+    help="Answer on http://HOST:PORT/metrics until SIGTERM; 0 takes a free port.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is everywhere.")
 def metrics(serve: int | None, host: str) -> None:
     """Print the metrics of the deployment in the format of Prometheus, or serve them.
@@ -22,8 +26,8 @@ def metrics(serve: int | None, host: str) -> None:
     """
     from prometheus_client import generate_latest  # 0.1 s, which no other command need pay
 
-    from worker.exporter import serve as serve_until_told
-    from worker.metrics import Deployment
+    from scoreline.worker.exporter import serve as serve_until_told
+    from scoreline.worker.metrics import Deployment
 
     deployment = Deployment(Client.from_env())
     if serve is None:

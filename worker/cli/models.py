@@ -13,18 +13,18 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from storage.errors import InvalidRequest, InvalidSettings, ModelError
-from storage.models import signatures
-from storage.models.aliases import Alias
-from storage.models.manifest import Role
-from storage.models.registry import ModelRegistry
-from storage.models.settings import ModelSettings
-from storage.objects.buckets import Buckets
-from tasks.client import Client
+from scoreline.storage.errors import InvalidRequest, InvalidSettings, ModelError
+from scoreline.storage.models import signatures
+from scoreline.storage.models.aliases import Alias
+from scoreline.storage.models.manifest import Role
+from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.models.settings import ModelSettings
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.tasks.client import Client
 
 if TYPE_CHECKING:
-    from storage.models.manager import ModelStorageManager
-    from storage.models.proof import LooseArtifact
+    from scoreline.storage.models.manager import ModelStorageManager
+    from scoreline.storage.models.trial_load import LooseArtifact
 
 
 @click.group()
@@ -34,20 +34,38 @@ def models() -> None:
 
 @models.command()
 @click.argument("name")
-@click.option("--model", multiple=True, metavar="[NAME=]PATH", help="Fitted estimator, as joblib or pickle; several "
-              "score the same rows and get output columns <NAME>_prediction, <NAME>_proba_<class>.")  # fmt: skip
-@click.option("--preprocessor", multiple=True, metavar="[NAME=]PATH",
-              help="Fitted transformer that stands before the models; several run in the order given.")  # fmt: skip
+@click.option(
+    "--model",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="Fitted estimator, as joblib or pickle; several "
+    "score the same rows and get output columns <NAME>_prediction, <NAME>_proba_<class>.",
+)
+@click.option(
+    "--preprocessor",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="Fitted transformer that stands before the models; several run in the order given.",
+)
 @click.option("--label-encoder", metavar="PATH", help="Fitted LabelEncoder that stands behind the classifiers.")
-@click.option("--from-bucket", multiple=True, metavar="NAME=KEY",
-              help="Adopt an object that is in a bucket already (a key, or s3://bucket/key). NAME is a model's name, "
-              "or preprocessor, preprocessor:NAME or label_encoder.")  # fmt: skip
+@click.option(
+    "--from-bucket",
+    multiple=True,
+    metavar="NAME=KEY",
+    help="Adopt an object that is in a bucket already (a key, or s3://bucket/key). NAME is a model's name, "
+    "or preprocessor, preprocessor:NAME or label_encoder.",
+)
 @click.option("--alias", help="Name for the new version, champion say.")
 @click.option("--metadata", multiple=True, metavar="K=V", help="Kept in the manifest; may be given several times.")
 def publish(
-    name: str, model: tuple[str, ...], preprocessor: tuple[str, ...], label_encoder: str | None,
-    from_bucket: tuple[str, ...], alias: str | None, metadata: tuple[str, ...],
-) -> None:  # fmt: skip
+    name: str,
+    model: tuple[str, ...],
+    preprocessor: tuple[str, ...],
+    label_encoder: str | None,
+    from_bucket: tuple[str, ...],
+    alias: str | None,
+    metadata: tuple[str, ...],
+) -> None:
     """Store a new version of NAME, from files or from objects in a bucket.
 
     \b
@@ -245,14 +263,14 @@ def _needs_ml[T](make: Callable[[], T]) -> T:
 
 
 def _loose(role: Role, name: str, data: bytes, source: str) -> LooseArtifact:
-    from storage.models.proof import LooseArtifact
+    from scoreline.storage.models.trial_load import LooseArtifact
 
     return LooseArtifact(role=role, name=name, data=data, source=source)
 
 
 def _manager() -> ModelStorageManager:
     def make() -> ModelStorageManager:
-        from storage.models.manager import ModelStorageManager  # scikit-learn, which most commands do without
+        from scoreline.storage.models.manager import ModelStorageManager
 
         return ModelStorageManager.from_env()
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tasks.client import Client
-from tasks.spec import Status
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Status
 
 if TYPE_CHECKING:
-    from tasks.rejected import RejectedRows
+    from scoreline.tasks.rejects.report import RejectedRows
 
 _VALUE_CHARS = 40
 _MESSAGE_CHARS = 160
@@ -24,8 +24,14 @@ _LINES = 20
 
 @click.command()
 @click.argument("job")
-@click.option("--examples", type=click.IntRange(0, 1_000), default=3, show_default=True, metavar="N",
-              help="Rows to show of each reason.")  # fmt: skip
+@click.option(
+    "--examples",
+    type=click.IntRange(0, 1_000),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Rows to show of each reason.",
+)
 @click.option("--json", "as_json", is_flag=True, help="For programs: all reasons, and all columns of the examples.")
 def rejected(job: str, examples: int, as_json: bool) -> None:
     """Show why rows of JOB were rejected: how many for which reason, and where they are.

@@ -12,13 +12,14 @@ from zoneinfo import ZoneInfo
 import click
 from rich.table import Table
 
-from storage.errors import InvalidRequest
-from tasks.client import Client
-from tasks.schedule import Schedule
-from tasks.schedule_file import parse
-from tasks.scheduler import Scheduler
-from tasks.settings import EventSettings, ScheduleSettings
-from worker.cli.jobs import console
+from scoreline.storage.errors import InvalidRequest
+from scoreline.tasks.client import Client
+from scoreline.tasks.schedules.file import parse
+from scoreline.tasks.schedules.schedule import Schedule
+from scoreline.tasks.schedules.scheduler import Scheduler
+from scoreline.tasks.schedules.settings import ScheduleSettings
+from scoreline.tasks.webhooks.settings import EventSettings
+from scoreline.worker.cli.jobs import console
 
 
 @click.group()
@@ -169,7 +170,13 @@ def _report(done: list[str]) -> None:
 
 def _plain(row: Any) -> dict[str, Any]:
     return {
-        "name": row.schedule.name, "cron": row.schedule.cron, "zone": row.schedule.zone,
-        "enabled": row.schedule.enabled, "next": row.next and row.next.isoformat(), "last": row.last or None,
-        "outcome": row.outcome or None, "error": row.error or None, "pending": row.pending,
-    }  # fmt: skip
+        "name": row.schedule.name,
+        "cron": row.schedule.cron,
+        "zone": row.schedule.zone,
+        "enabled": row.schedule.enabled,
+        "next": row.next and row.next.isoformat(),
+        "last": row.last or None,
+        "outcome": row.outcome or None,
+        "error": row.error or None,
+        "pending": row.pending,
+    }

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from storage.models.manifest import METHODS
-from storage.tables.options import FORMATS
-from tasks.client import Client
-from worker.cli.jobs import console, follow_job
-from worker.memory import MIB, PROCESS_BYTES
+from scoreline.storage.models.manifest import METHODS
+from scoreline.storage.tables.options import FORMATS
+from scoreline.tasks.client import Client
+from scoreline.worker.cli.jobs import console, follow_job
+from scoreline.worker.memory import MIB, PROCESS_BYTES
 
 if TYPE_CHECKING:
-    from tasks.preflight import Preflight
+    from scoreline.tasks.steps.preflight import Preflight
 
 _NAMES_SHOWN = 12
 _CELL_CHARS = 24
@@ -28,17 +28,33 @@ _COLUMNS_SHOWN = 8
 @click.argument("input", nargs=-1, required=True)
 @click.option("--output", metavar="URI", help="Prefix of the results, s3://bucket/prefix/. [results/<model>/]")
 @click.option("--method", type=click.Choice(METHODS), help="Only this method. [what is usual for the estimator]")
-@click.option("--keep", default="all", show_default=True, metavar="all|none|A,B",
-              help="Input columns to carry over; all means those that are no features, nested ones left out: name "
-              "what you want of them.")  # fmt: skip
-@click.option("--features", metavar="A,B",
-              help="Columns to score, for a model without column names. [the numeric ones, in order]")  # fmt: skip
+@click.option(
+    "--keep",
+    default="all",
+    show_default=True,
+    metavar="all|none|A,B",
+    help="Input columns to carry over; all means those that are no features, nested ones left out: name "
+    "what you want of them.",
+)
+@click.option(
+    "--features", metavar="A,B", help="Columns to score, for a model without column names. [the numeric ones, in order]"
+)
 @click.option("--job-id", metavar="ID", help="The same id twice is one job. [made from the time]")
 @click.option("--max-rejected", default="1%", show_default=True, metavar="N|P%", help="Rows that may be rejected.")
-@click.option("--part-rows", type=click.IntRange(1), metavar="N",
-              help="Rows that a part aims at. [20 s of work, 262144 at most; 131072 at first]")  # fmt: skip
-@click.option("--max-attempts", type=click.IntRange(1), default=3, show_default=True, metavar="N",
-              help="Times a part is begun before it fails, where its process dies each time.")  # fmt: skip
+@click.option(
+    "--part-rows",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Rows that a part aims at. [20 s of work, 262144 at most; 131072 at first]",
+)
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Times a part is begun before it fails, where its process dies each time.",
+)
 @click.option("--partition-by", metavar="COL", help="A kept column: a folder of results for each of its values.")
 @click.option("--gather", is_flag=True, help="Make fewer, larger files of the parts once all are there.")
 @click.option("--webhook", metavar="URL", help="Tell this address how the job ended. [WEBHOOK_URL]")
@@ -50,15 +66,28 @@ _COLUMNS_SHOWN = 8
     "--encoding", default="utf-8", show_default=True, metavar="NAME", help="Of CSV: latin-1, cp1252 and such."
 )
 @click.option("--null-values", metavar="A,B", help="Texts in CSV that stand for no number. [NA, NaN, null and such]")
-@click.option("--types", metavar="A=TYPE,B=TYPE",
-              help="string, int64 or float64 for columns of text. [guessed from the first rows]")  # fmt: skip
+@click.option(
+    "--types",
+    metavar="A=TYPE,B=TYPE",
+    help="string, int64 or float64 for columns of text. [guessed from the first rows]",
+)
 @click.option("--watch", "follow", is_flag=True, help="Show progress until the job has ended.")
 @click.option("--dry-run", is_flag=True, help="Plan it here and score a few rows; nothing is written or sent.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: for programs.")
 def submit(
-    model: str, input: tuple[str, ...], features: str | None, delimiter: str | None, quote: str, columns: str | None,
-    null_values: str | None, types: str | None, follow: bool, dry_run: bool, as_json: bool, **options: Any,
-) -> None:  # fmt: skip
+    model: str,
+    input: tuple[str, ...],
+    features: str | None,
+    delimiter: str | None,
+    quote: str,
+    columns: str | None,
+    null_values: str | None,
+    types: str | None,
+    follow: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Score INPUT with MODEL.
 
     MODEL is name, name@alias or name@version. INPUT is s3://bucket/key, s3://bucket/prefix/ or a quoted glob, or
@@ -70,10 +99,13 @@ def submit(
     """
     client = Client.from_env()
     options |= {
-        "features": _names(features), "columns": _names(columns), "null_values": _names(null_values),
-        "types": _types(types), "delimiter": {"tab": "\t", "\\t": "\t"}.get(delimiter or "", delimiter),
+        "features": _names(features),
+        "columns": _names(columns),
+        "null_values": _names(null_values),
+        "types": _types(types),
+        "delimiter": {"tab": "\t", "\\t": "\t"}.get(delimiter or "", delimiter),
         "quote": "" if quote == "none" else quote,
-    }  # fmt: skip
+    }
     if dry_run:
         found = client.preflight(model, input, **options)
         if as_json:

@@ -16,9 +16,9 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
-from storage.models.manager import ModelStorageManager
-from storage.models.manifest import Manifest
-from storage.objects.base import ObjectStore
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.models.manifest import Manifest
+from scoreline.storage.objects.base import ObjectStore
 
 SEED = 7
 FILES = 8
@@ -53,9 +53,13 @@ def train_and_publish(models: ModelStorageManager) -> tuple[Manifest, pd.DataFra
     forest = RandomForestClassifier(100, random_state=SEED, n_jobs=1)
     forest.fit(scaler.transform(x_train), encoder.transform(y_train))
     manifest = models.publish(
-        NAME, forest, preprocessor=scaler, label_encoder=encoder, alias=ALIAS,
+        NAME,
+        forest,
+        preprocessor=scaler,
+        label_encoder=encoder,
+        alias=ALIAS,
         metadata={"data": "breast cancer Wisconsin", "trained_on_rows": len(x_train)},
-    )  # fmt: skip
+    )
     return manifest, x_test.assign(diagnosis=y_test)
 
 

@@ -1,7 +1,8 @@
 """Runs one command and ends it, with all its children, when whoever asked for it is gone.
 
-``python -m worker.dev.guard FD COMMAND...``: FD is the reading end of a pipe whose writing end only the asker holds.
-The kernel closes that end however the asker ends, SIGKILL included; the guard then ends the command's process group.
+``python -m scoreline.worker.dev.guard FD COMMAND...``: FD is the reading end of a pipe whose writing end only
+the asker holds. The kernel closes that end however the asker ends, SIGKILL included;
+the guard then ends the command's process group.
 """
 
 from __future__ import annotations

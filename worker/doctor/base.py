@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from worker.doctor.setup import Setup
+from scoreline.worker.doctor.setup import Setup
 
 Severity = Literal["ok", "warning", "error"]
 

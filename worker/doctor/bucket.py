@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-from storage import keys
-from storage.errors import AccessDenied, ObjectNotFound, ScorelineError, StoreUnavailable, describe
-from worker.doctor.base import Finding, error, ok, warning
-from worker.doctor.probe import DATA, METADATA, STALE, Probe
-from worker.doctor.setup import Setup
+from scoreline.storage import keys
+from scoreline.storage.errors import AccessDenied, ObjectNotFound, ScorelineError, StoreUnavailable, describe
+from scoreline.worker.doctor.base import Finding, error, ok, warning
+from scoreline.worker.doctor.probe import DATA, METADATA, STALE, Probe
+from scoreline.worker.doctor.setup import Setup
 
 PROBING_S = 8.0
 """What is not tried by then is left out, so that there is time to clean up."""
@@ -81,8 +81,9 @@ def _reading_ranges(probe: Probe) -> Iterator[Finding]:
 
 def _reading_what_was_seen(probe: Probe) -> Iterator[Finding]:
     if probe.accepts(lambda: probe.store.get(probe.key("once"), if_match=STALE)):
-        yield error("an object is read though its ETag is another (If-Match): a replaced input goes unseen",
-                    _OTHER_STORE)  # fmt: skip
+        yield error(
+            "an object is read though its ETag is another (If-Match): a replaced input goes unseen", _OTHER_STORE
+        )
 
 
 def _listing_what_was_written(probe: Probe) -> Iterator[Finding]:
@@ -106,39 +107,55 @@ def _in_parts(probe: Probe) -> Iterator[Finding]:
 
 def _creating_once(probe: Probe) -> Iterator[Finding]:
     if probe.accepts(lambda: probe.overwrite("once", create_only=True)):
-        yield error("an object is overwritten that was to be created once (If-None-Match): results could change",
-                    _OTHER_STORE)  # fmt: skip
+        yield error(
+            "an object is overwritten that was to be created once (If-None-Match): results could change", _OTHER_STORE
+        )
 
 
 def _swapping(probe: Probe) -> Iterator[Finding]:
     if probe.accepts(lambda: probe.overwrite("swapped", if_match=STALE)):
-        yield error("an object is overwritten though its ETag is another (If-Match): aliases and schedules would lose "
-                    "changes", _OTHER_STORE)  # fmt: skip
+        yield error(
+            "an object is overwritten though its ETag is another (If-Match): aliases and schedules would lose changes",
+            _OTHER_STORE,
+        )
     elif not probe.accepts(lambda: probe.overwrite("swapped", if_match=probe.etag("swapped"))):
-        yield error("an object with the right ETag (If-Match) cannot be overwritten: aliases could not be moved",
-                    _OTHER_STORE)  # fmt: skip
+        yield error(
+            "an object with the right ETag (If-Match) cannot be overwritten: aliases could not be moved", _OTHER_STORE
+        )
 
 
 def _completing_once(probe: Probe) -> Iterator[Finding]:
     if probe.in_parts is None or not probe.wrote("parts"):
         return
     if probe.accepts(lambda: probe.overwrite("parts", create_only=True, in_parts=True)):
-        yield error("an upload in parts overwrites what was to be created once (If-None-Match): results could change",
-                    _OTHER_STORE)  # fmt: skip
+        yield error(
+            "an upload in parts overwrites what was to be created once (If-None-Match): results could change",
+            _OTHER_STORE,
+        )
     try:
         still_open = probe.in_parts.open_uploads(probe.prefix)
     except AccessDenied as fault:
         yield warning(f"uploads that were begun: {describe(fault)}", _RIGHTS)
         return
     if still_open:
-        yield warning("an upload that was given up stays open, and costs what it holds",
-                      "allow s3:AbortMultipartUpload, and have a lifecycle rule end those of a week")  # fmt: skip
+        yield warning(
+            "an upload that was given up stays open, and costs what it holds",
+            "allow s3:AbortMultipartUpload, and have a lifecycle rule end those of a week",
+        )
 
 
 _STEPS: tuple[Callable[[Probe], Iterator[Finding]], ...] = (
-    _listing, _writing, _reading, _reading_ranges, _reading_what_was_seen, _listing_what_was_written, _in_parts,
-    _creating_once, _swapping, _completing_once,
-)  # fmt: skip
+    _listing,
+    _writing,
+    _reading,
+    _reading_ranges,
+    _reading_what_was_seen,
+    _listing_what_was_written,
+    _in_parts,
+    _creating_once,
+    _swapping,
+    _completing_once,
+)
 
 
 def _others(setup: Setup) -> Iterator[Finding]:

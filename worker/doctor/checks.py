@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from worker.doctor.base import Check
-from worker.doctor.bucket import bucket
-from worker.doctor.live import clock, workers
-from worker.doctor.models import model_keys, models
-from worker.doctor.packages import packages
-from worker.doctor.process import memory, shutdown, threads
-from worker.doctor.redis import redis
-from worker.doctor.schedules import schedules
-from worker.doctor.settings import settings
-from worker.doctor.timing import clocks_agree, timeouts
+from scoreline.worker.doctor.base import Check
+from scoreline.worker.doctor.bucket import bucket
+from scoreline.worker.doctor.live import clock, workers
+from scoreline.worker.doctor.models import model_keys, models
+from scoreline.worker.doctor.packages import packages
+from scoreline.worker.doctor.process import memory, shutdown, threads
+from scoreline.worker.doctor.redis import redis
+from scoreline.worker.doctor.schedules import schedules
+from scoreline.worker.doctor.settings import settings
+from scoreline.worker.doctor.timing import clocks_agree, timeouts
 
 CHECKS = (
     Check("settings", settings, needs=()),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from storage.errors import LedgerUnavailable, QueueUnavailable, describe
-from tasks.queue import CLOCK_QUEUE, QUEUE
-from worker.doctor.base import Finding, ok, warning
-from worker.doctor.setup import Setup
+from scoreline.storage.errors import LedgerUnavailable, QueueUnavailable, describe
+from scoreline.tasks.dispatch.queue import CLOCK_QUEUE, QUEUE
+from scoreline.worker.doctor.base import Finding, ok, warning
+from scoreline.worker.doctor.setup import Setup
 
-_START = "start one: celery -A worker worker; on Heroku: heroku ps:scale worker=1"
+_START = "start one: celery -A scoreline worker; on Heroku: heroku ps:scale worker=1"
 SHORTEST_SILENCE_S = 120.0
 """A tick may wait a while for a worker that is busy."""
 
@@ -50,7 +50,7 @@ def clock(setup: Setup) -> Iterator[Finding]:
     if silent := silence(setup):
         yield warning(
             f"{silent}: lost parts are not found, schedules stand still",
-            "run exactly one beat (celery -A worker beat; heroku ps:scale beat=1), and a worker",
+            "run exactly one beat (celery -A scoreline beat; heroku ps:scale beat=1), and a worker",
         )
     else:
         yield ok(f"ticked {since_s or 0:.0f} s ago")

@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from storage import keys
-from storage.errors import ModelNotFound, ModelUntrusted, ScorelineError, StoreUnavailable, describe
-from storage.models.manifest import Manifest
-from worker.doctor.base import Finding, error, ok, warning
-from worker.doctor.packages import installed_version
-from worker.doctor.setup import Setup
+from scoreline.storage import keys
+from scoreline.storage.errors import ModelNotFound, ModelUntrusted, ScorelineError, StoreUnavailable, describe
+from scoreline.storage.models.manifest import Manifest
+from scoreline.worker.doctor.base import Finding, error, ok, warning
+from scoreline.worker.doctor.packages import installed_version
+from scoreline.worker.doctor.setup import Setup
 
 LOOKING_S = 8.0
 """A bucket may have thousands of models: what is not seen by then is left out, and said to be."""
@@ -23,8 +23,10 @@ def model_keys(setup: Setup) -> Iterator[Finding]:
     """Whether only signed models are loaded."""
     trusted = setup.models.verify_keys
     if trusted:
-        yield ok(f"a model has to be signed by {'the key' if len(trusted) == 1 else f'one of the {len(trusted)} keys'} "
-                 "in MODEL_VERIFY_KEYS")  # fmt: skip
+        yield ok(
+            f"a model has to be signed by {'the key' if len(trusted) == 1 else f'one of the {len(trusted)} keys'} "
+            "in MODEL_VERIFY_KEYS"
+        )
         return
     yield warning(
         "MODEL_VERIFY_KEYS is not set: whoever can write the bucket can run code in the workers",

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
-from worker.doctor.base import Finding, error, ok, warning
-from worker.doctor.setup import Setup
+from scoreline.worker.doctor.base import Finding, error, ok, warning
+from scoreline.worker.doctor.setup import Setup
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==(?P<version>[^\s;#]+)")

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from storage import keys
-from storage.errors import AccessDenied, PreconditionFailed, ScorelineError, StoreUnavailable
-from storage.objects.base import ObjectInfo, ObjectStore
+from scoreline.storage import keys
+from scoreline.storage.errors import AccessDenied, PreconditionFailed, ScorelineError, StoreUnavailable
+from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 
 if TYPE_CHECKING:
-    from storage.objects.r2 import R2Store
+    from scoreline.storage.objects.r2 import R2Store
 
 DATA = b"0123456789"
 OTHER_DATA = b"abc"
@@ -104,6 +104,6 @@ class Probe:
 
 def _in_parts(store: ObjectStore) -> R2Store | None:
     """Return the store as it writes large objects; None where it writes all of them alike."""
-    from storage.objects.r2 import R2Store  # boto3 costs 0.2 s, which a directory store need not pay
+    from scoreline.storage.objects.r2 import R2Store
 
     return store.in_parts() if isinstance(store, R2Store) else None

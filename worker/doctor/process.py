@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import zip_longest
 
-from worker import memory as sizes
-from worker.doctor.base import Finding, ok, warning
-from worker.doctor.setup import Setup
+from scoreline.worker import memory as sizes
+from scoreline.worker.doctor.base import Finding, ok, warning
+from scoreline.worker.doctor.setup import Setup
 
 _MIB = 1 << 20
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -52,9 +52,13 @@ def memory(setup: Setup) -> Iterator[Finding]:
     """Whether processes and models fit into this machine."""
     preloaded, largest = sizes.measured(setup.registry, setup.worker.preload)
     sizing = sizes.size(
-        limit_bytes=sizes.limit_bytes(), cores=setup.cores, asked=setup.worker.concurrency,
-        preloaded_bytes=preloaded, model_bytes=largest, cache_bytes=setup.worker.cache_bytes,
-    )  # fmt: skip
+        limit_bytes=sizes.limit_bytes(),
+        cores=setup.cores,
+        asked=setup.worker.concurrency,
+        preloaded_bytes=preloaded,
+        model_bytes=largest,
+        cache_bytes=setup.worker.cache_bytes,
+    )
     what = f"{sizing.processes} {'process' if sizing.processes == 1 else 'processes'} of a worker"
     models = f"{preloaded // _MIB:,} MiB of preloaded models, {sizing.cache_bytes // _MIB:,} MiB of cache each"
     here = f"{sizing.limit_bytes // _MIB:,} MiB"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from storage.errors import LedgerUnavailable, QueueUnavailable, describe
-from storage.ledger.redis_ledger import RedisLedger, address
-from storage.ledger.server import Server
-from worker.doctor.base import Finding, error, ok, warning
-from worker.doctor.setup import ANSWER_S, CONNECT_S, Setup
-from worker.settings import BEAT_CONNECTIONS, PASSING_CONNECTIONS, worker_connections
+from scoreline.storage.errors import LedgerUnavailable, QueueUnavailable, describe
+from scoreline.storage.ledger.redis_ledger import RedisLedger, address
+from scoreline.storage.ledger.server import Server
+from scoreline.worker.doctor.base import Finding, error, ok, warning
+from scoreline.worker.doctor.setup import ANSWER_S, CONNECT_S, Setup
+from scoreline.worker.settings import BEAT_CONNECTIONS, PASSING_CONNECTIONS, worker_connections
 
 OLDEST = (6, 2)
 FULL = 0.8
@@ -111,7 +111,7 @@ def _room(setup: Setup, server: Server) -> Iterator[tuple[str, str]]:
     if server.max_bytes and server.used_bytes is not None and server.used_bytes >= FULL * server.max_bytes:
         yield (
             f"{_mb(server.used_bytes)} of {_mb(server.max_bytes)} MB are in use; when it is full, nothing can be sent",
-            "a larger plan; `scoreline jobs` shows what is under way, `celery -A worker purge` drops what is queued",
+            "a larger plan; `scoreline jobs` shows what is under way, `celery -A scoreline purge` drops what is queued",
         )
     if server.max_clients is None:
         yield (

@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from threading import Event, Thread
 
-from storage.errors import ScorelineError, describe
-from worker import logs
-from worker.doctor.base import Check, Finding, error, warning
-from worker.doctor.checks import CHECKS
-from worker.doctor.setup import Setup
+from scoreline.storage.errors import ScorelineError, describe
+from scoreline.worker import logs
+from scoreline.worker.doctor.base import Check, Finding, error, warning
+from scoreline.worker.doctor.checks import CHECKS
+from scoreline.worker.doctor.setup import Setup
 
 DEADLINE_S = 25.0
 """Heroku's release command and a container's health check have to end, whatever hangs."""

@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from storage import keys
-from storage.errors import LedgerUnavailable, ModelNotFound, ScorelineError, describe
-from tasks.schedule import Schedule
-from tasks.schedule_file import parse, render
-from tasks.spec import parse_uri
-from worker.doctor.base import Finding, error, ok, warning
-from worker.doctor.live import silence
-from worker.doctor.setup import Setup
+from scoreline.storage import keys
+from scoreline.storage.errors import LedgerUnavailable, ModelNotFound, ScorelineError, describe
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.tasks.schedules.file import parse, render
+from scoreline.tasks.schedules.schedule import Schedule
+from scoreline.worker.doctor.base import Finding, error, ok, warning
+from scoreline.worker.doctor.live import silence
+from scoreline.worker.doctor.setup import Setup
 
 
 def schedules(setup: Setup) -> Iterator[Finding]:

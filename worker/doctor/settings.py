@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from storage.errors import InvalidSettings
-from worker import logs
-from worker.doctor.base import Finding, error, ok, warning
-from worker.doctor.setup import Setup
+from scoreline.storage.errors import InvalidSettings
+from scoreline.worker import logs
+from scoreline.worker.doctor.base import Finding, error, ok, warning
+from scoreline.worker.doctor.setup import Setup
 
 
 def settings(setup: Setup) -> Iterator[Finding]:
     """Read what every part of Scoreline reads; all faults at once."""
     readers: tuple[Callable[[], object], ...] = (
-        lambda: setup.storage, lambda: setup.queue, lambda: setup.models, lambda: setup.worker,
-        lambda: setup.events, lambda: setup.schedules, lambda: logs.form_from_env(setup.environ),
-    )  # fmt: skip
+        lambda: setup.storage,
+        lambda: setup.queue,
+        lambda: setup.models,
+        lambda: setup.worker,
+        lambda: setup.events,
+        lambda: setup.schedules,
+        lambda: logs.form_from_env(setup.environ),
+    )
     faults = []
     for read in readers:
         try:

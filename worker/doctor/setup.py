@@ -12,18 +12,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 
-from storage.ledger.redis_ledger import RedisLedger
-from storage.models.registry import ModelRegistry
-from storage.models.settings import ModelSettings
-from storage.objects.base import ObjectStore
-from storage.objects.buckets import Buckets
-from storage.settings import StorageSettings
-from tasks.client import Client
-from tasks.queue import Queue
-from tasks.scheduler import Scheduler
-from tasks.settings import EventSettings, QueueSettings, ScheduleSettings
-from worker import memory
-from worker.settings import WorkerSettings
+from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.models.settings import ModelSettings
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.settings import StorageSettings
+from scoreline.tasks.client import Client
+from scoreline.tasks.dispatch.queue import Queue
+from scoreline.tasks.dispatch.settings import QueueSettings
+from scoreline.tasks.schedules.scheduler import Scheduler
+from scoreline.tasks.schedules.settings import ScheduleSettings
+from scoreline.tasks.webhooks.settings import EventSettings
+from scoreline.worker import memory
+from scoreline.worker.settings import WorkerSettings
 
 CONNECT_S = 3
 ANSWER_S = 4
@@ -99,9 +101,12 @@ class Setup:
     def ledger(self) -> RedisLedger:
         """The ledger of the main bucket's jobs."""
         return RedisLedger(
-            self.queue.redis_url, namespace=self.storage.bucket_name, tls=self.queue.redis_tls,
-            connect_timeout_s=CONNECT_S, timeout_s=ANSWER_S,
-        )  # fmt: skip
+            self.queue.redis_url,
+            namespace=self.storage.bucket_name,
+            tls=self.queue.redis_tls,
+            connect_timeout_s=CONNECT_S,
+            timeout_s=ANSWER_S,
+        )
 
     @cached_property
     def broker(self) -> Queue:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from storage.errors import QueueUnavailable, ScorelineError
-from tasks.queue import QUEUE
-from tasks.schedule import ON_TIME
-from worker.doctor.base import Finding, error, ok, warning
-from worker.doctor.setup import Setup
-from worker.settings import PROCESSES_KNOWN_S, TIME_LIMIT_S, WorkerSettings
+from scoreline.storage.errors import QueueUnavailable, ScorelineError
+from scoreline.tasks.dispatch.queue import QUEUE
+from scoreline.tasks.schedules.schedule import ON_TIME
+from scoreline.worker.doctor.base import Finding, error, ok, warning
+from scoreline.worker.doctor.setup import Setup
+from scoreline.worker.settings import PROCESSES_KNOWN_S, TIME_LIMIT_S, WorkerSettings
 
 SKEW_S = 2.0
 """More makes leases of other lengths than they are."""
@@ -48,7 +48,7 @@ def clocks_agree(setup: Setup) -> Iterator[Finding]:
 
 
 def _bucket_offset(setup: Setup) -> tuple[str, float | None]:
-    from storage.objects.r2 import R2Store  # boto3 costs 0.2 s, which a directory store need not pay
+    from scoreline.storage.objects.r2 import R2Store
 
     if not setup.storage.use_r2:
         return "the bucket", None
@@ -131,7 +131,7 @@ def _of_settings(setup: Setup, worker: WorkerSettings) -> Iterator[tuple[str, st
 def _of_apps(setup: Setup) -> Iterator[tuple[str, str]]:
     """Compare this app and every worker of any application on the broker: the shortest visibility timeout wins."""
     confs: dict[str, Mapping[str, Any]] = {}
-    from worker.celery import app  # late: it reads the settings, which may be what is wrong
+    from scoreline.worker.celery import app
 
     names = ("task_default_queue", "task_time_limit", "task_soft_time_limit", "broker_transport_options")
     confs["the app"] = {name: app.conf[name] for name in names} | _on_line(setup.worker_line)

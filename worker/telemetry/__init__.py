@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker.telemetry import faults, traces
+from scoreline.worker.telemetry import faults, traces
 
 
 def connect() -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 from celery.signals import celeryd_after_setup, worker_process_init
 
-from storage.errors import JobFailed, describe
-from worker.logs import redact, secrets_of
-from worker.release import version
+from scoreline.storage.errors import JobFailed, describe
+from scoreline.worker.logs import redact, secrets_of
+from scoreline.worker.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _init() -> None:
     try:
         sentry_sdk.init(
             dsn=os.environ["SENTRY_DSN"].strip(),
-            release=None if (number := version()) is None else f"scoreline@{number}",
+            release=None if __version__ == "unknown" else f"scoreline@{__version__}",
             environment=os.environ.get("ENVIRONMENT") or "production",
             send_default_pii=False,
             include_local_variables=False,  # rows would be among them

@@ -22,9 +22,9 @@ from celery.signals import (
     worker_process_shutdown,
 )
 
-from storage.errors import describe
-from worker.logs import redact, secrets_of
-from worker.release import version
+from scoreline.storage.errors import describe
+from scoreline.worker.logs import redact, secrets_of
+from scoreline.worker.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +143,7 @@ def _in_child(**_: Any) -> None:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     name = os.environ.get("OTEL_SERVICE_NAME") or "scoreline"
-    provider = TracerProvider(
-        resource=Resource.create({"service.name": name, "service.version": version() or "unknown"})
-    )
+    provider = TracerProvider(resource=Resource.create({"service.name": name, "service.version": __version__}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     _tracer = Tracer(provider)
     task_prerun.connect(_tracer.begin, weak=False)

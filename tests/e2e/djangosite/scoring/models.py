@@ -8,9 +8,9 @@ import uuid
 from django.db import models
 from django.urls import reverse
 
-from storage.errors import JobNotFound
-from tasks.django import client
-from tasks.spec import ENDED, Status
+from scoreline.storage.errors import JobNotFound
+from scoreline.tasks.django import client
+from scoreline.tasks.job.documents import ENDED, Status
 
 UNSENT = "not sent"
 

@@ -10,9 +10,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
+from scoreline.storage.errors import InvalidRequest, ScorelineError
 from scoring.forms import ScoringForm
 from scoring.models import Scoring
-from storage.errors import InvalidRequest, ScorelineError
 
 
 @require_safe

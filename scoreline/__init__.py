@@ -1,0 +1,138 @@
+"""Batch scoring with scikit-learn models: Celery workers, models streamed from Cloudflare R2, results as Parquet.
+
+This is the public face. It needs `requirements.txt` alone::
+
+    from scoreline import submit, watch
+
+    job = submit("churn@champion", "s3://my-bucket/in/")
+    for status in watch(job.job_id):
+        print(status.state, status.rows)
+
+`ModelStorageManager` also needs `ml-requirements.txt`, because it loads models. Each name is imported when it is first
+used, so that a process which uses one of them does not pay for the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scoreline.storage.errors import (
+        AccessDenied,
+        BucketNotAllowed,
+        InputChanged,
+        InputError,
+        InputNotFound,
+        InvalidKey,
+        InvalidRequest,
+        InvalidSettings,
+        InvalidURI,
+        JobConflict,
+        JobFailed,
+        JobNotFound,
+        LedgerError,
+        LedgerFenced,
+        LedgerLost,
+        LedgerUnavailable,
+        MissingColumns,
+        ModelCorrupt,
+        ModelError,
+        ModelInUse,
+        ModelNotFound,
+        ModelUnloadable,
+        ModelUntrusted,
+        NothingToResume,
+        ObjectNotFound,
+        PackageMissing,
+        PreconditionFailed,
+        QueueUnavailable,
+        RecordCorrupt,
+        ScorelineError,
+        ScoringError,
+        StoreError,
+        StoreUnavailable,
+        UnreadableInput,
+        WebhookRefused,
+        WebhookUnavailable,
+    )
+    from scoreline.storage.models.manager import ModelStorageManager
+    from scoreline.tasks.client import Client, cancel, resume, resume_rejected, status, submit, submit_records, watch
+    from scoreline.tasks.job.documents import Status
+    from scoreline.tasks.records.job import RecordsJob
+    from scoreline.worker.version import __version__
+
+__all__ = [
+    "AccessDenied",
+    "BucketNotAllowed",
+    "Client",
+    "InputChanged",
+    "InputError",
+    "InputNotFound",
+    "InvalidKey",
+    "InvalidRequest",
+    "InvalidSettings",
+    "InvalidURI",
+    "JobConflict",
+    "JobFailed",
+    "JobNotFound",
+    "LedgerError",
+    "LedgerFenced",
+    "LedgerLost",
+    "LedgerUnavailable",
+    "MissingColumns",
+    "ModelCorrupt",
+    "ModelError",
+    "ModelInUse",
+    "ModelNotFound",
+    "ModelStorageManager",
+    "ModelUnloadable",
+    "ModelUntrusted",
+    "NothingToResume",
+    "ObjectNotFound",
+    "PackageMissing",
+    "PreconditionFailed",
+    "QueueUnavailable",
+    "RecordCorrupt",
+    "RecordsJob",
+    "ScorelineError",
+    "ScoringError",
+    "Status",
+    "StoreError",
+    "StoreUnavailable",
+    "UnreadableInput",
+    "WebhookRefused",
+    "WebhookUnavailable",
+    "__version__",
+    "cancel",
+    "resume",
+    "resume_rejected",
+    "status",
+    "submit",
+    "submit_records",
+    "watch",
+]
+
+_HOMES = {
+    "ModelStorageManager": "scoreline.storage.models.manager",
+    "RecordsJob": "scoreline.tasks.records.job",
+    "Status": "scoreline.tasks.job.documents",
+    "__version__": "scoreline.worker.version",
+} | dict.fromkeys(
+    ("Client", "cancel", "resume", "resume_rejected", "status", "submit", "submit_records", "watch"),
+    "scoreline.tasks.client",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used; every name without a home of its own is an error."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES.get(name, "scoreline.storage.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Name what the package offers, whether it was imported yet or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,56 @@
+"""Hold a step of a job while a process works on it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+from scoreline.storage.errors import ScorelineError, ScoringError
+from scoreline.tasks.steps.engine import Engine
+
+STEP_ATTEMPTS = 3
+"""Times that planning or finalizing is begun before the job fails because the process died each time."""
+
+
+@contextlib.contextmanager
+def kept(renew: Callable[[], object], every_s: float) -> Iterator[None]:
+    """Call `renew` every so often while the block runs, and not after; what it cannot do now it may the next time."""
+    end = threading.Event()
+
+    def beat() -> None:
+        while not end.wait(every_s):
+            with contextlib.suppress(ScorelineError):
+                renew()
+
+    thread = threading.Thread(target=beat, daemon=True, name="renew")
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def step(engine: Engine, job_id: str, name: str) -> Iterator[None]:
+    """Hold a step of a job while the block runs.
+
+    Raises
+    ------
+    ScoringError
+        The processes that began it before died of it.
+    """
+    ledger, lease_s = engine.ledger, engine.lease_s
+    attempt = ledger.begin_step(job_id, name, lease_s)
+    again = False
+    try:
+        if attempt > STEP_ATTEMPTS:
+            raise ScoringError(f"the worker process died {attempt - 1} times at the step {name!r}: out of memory?")
+        with kept(lambda: ledger.renew_step(job_id, name, lease_s), lease_s / 3):
+            yield
+    except BaseException:
+        again = True
+        raise
+    finally:  # not reached where the process dies
+        ledger.end_step(job_id, name, again=again)

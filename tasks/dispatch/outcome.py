@@ -1,0 +1,110 @@
+"""How a job ends: the outcome in the bucket, and nothing left of what is there only while it is under way."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from scoreline.storage import keys
+from scoreline.storage.errors import BucketNotAllowed, JobFailed, PreconditionFailed, describe
+from scoreline.storage.objects.base import ObjectStore, exists
+from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
+from scoreline.tasks.job.documents import (
+    Job,
+    Outcome,
+    mark_active,
+    read_job,
+    read_notice,
+    read_outcome,
+    read_run,
+    seconds_since,
+)
+from scoreline.tasks.job.layout import results
+
+log = logging.getLogger(__name__)
+
+
+def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
+    """End a job that cannot go on, with the reason."""
+    if is_complete(dispatcher, job_id):
+        log.error("job.complete", extra={"job_id": job_id, "error": describe(error)})
+        return  # the reconciler has it finalized once more
+    run, _ = read_run(dispatcher.buckets.main, job_id)
+    submitted = read_job(dispatcher.buckets.main, job_id).submitted
+    outcome = Outcome(
+        state="failed", error=describe(error), failures={}, run=run.number, seconds=seconds_since(submitted)
+    )
+    if (now := dispatcher.ledger.progress(job_id)) is not None:
+        outcome = replace(outcome, rows=now.rows, rejected=now.rejected, parts=now.parts, parts_done=now.parts_done)
+    end_job(dispatcher, job_id, outcome, cause=error)
+
+
+def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
+    """Whether ``_SUCCESS`` is written: such a job neither fails nor can it be cancelled."""
+    try:
+        store, folder = results(dispatcher.buckets, read_job(dispatcher.buckets.main, job_id))
+    except BucketNotAllowed:  # nothing was written there
+        return False
+    return exists(store, keys.success(folder))
+
+
+def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: BaseException | None = None) -> None:
+    """Write the outcome, if nobody did before, and forget the job's ledger.
+
+    The outcome of an earlier run gives way to that of a later one, never the other way round.
+    """
+    if _write(dispatcher, job_id, outcome):
+        dispatcher.ledger.counters.count_job(outcome.state)
+        if outcome.state == "failed":
+            dispatcher.on_fault(cause or JobFailed(outcome.error), job_id=job_id)
+    else:
+        log.info("outcome.exists", extra={"job_id": job_id})
+    _clear(dispatcher, job_id, outcome.run)
+    log.info("job.ended", extra={"job_id": job_id, "state": outcome.state})
+
+
+def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:
+    """Write the outcome; returns whether it was this call that did."""
+    main, key = dispatcher.buckets.main, keys.outcome(job_id)
+    try:
+        main.put(key, outcome.to_json(), create_only=True)
+        return True
+    except PreconditionFailed:
+        existing = main.get(key)
+    if Outcome.from_json(existing.data).run >= outcome.run:
+        return False
+    try:
+        main.put(key, outcome.to_json(), if_match=existing.info.etag)
+        return True
+    except PreconditionFailed:
+        return False
+
+
+def cleared(dispatcher: Dispatcher, job_id: str) -> bool:
+    """Whether a job has ended; then nothing of it is left that is there only while it is under way."""
+    outcome = read_outcome(dispatcher.buckets.main, job_id)
+    if outcome is not None:
+        _clear(dispatcher, job_id, outcome.run)
+    return outcome is not None
+
+
+def untold(main: ObjectStore, job: Job, run: int) -> bool:
+    """Whether somebody is still to be told how a run of a job ended."""
+    if job.webhook is None:
+        return False
+    notice = read_notice(main, job.spec.job_id)
+    return notice is None or notice.run < run
+
+
+def _clear(dispatcher: Dispatcher, job_id: str, run: int) -> None:
+    """Remove what is there only while a job is under way."""
+    main = dispatcher.buckets.main
+    if read_run(main, job_id)[0].number != run:
+        return
+    dispatcher.ledger.close(job_id)
+    if untold(main, read_job(main, job_id), run):
+        send_step(dispatcher, "events", job_id)  # whoever has told them removes the marker
+        return
+    main.delete(keys.active(job_id))
+    if read_run(main, job_id)[0].number != run:  # resumed meanwhile
+        mark_active(main, job_id)

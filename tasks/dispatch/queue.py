@@ -1,0 +1,196 @@
+"""Messages to the worker, over whatever broker Celery can use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+from kombu import Connection, pools
+from kombu.exceptions import OperationalError
+
+from scoreline.storage.errors import QueueUnavailable
+from scoreline.storage.ledger.redis_ledger import address
+
+QUEUE = "scoreline"
+CLOCK_QUEUE = "scoreline.clock"
+"""What the clock asks for, which must not wait behind the parts of every job."""
+CONNECT_TIMEOUT_S = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """What a broker says of its messages; what it cannot say is missing, or None."""
+
+    waiting: Mapping[str, int]
+    """Messages that no worker took yet, by queue."""
+    unacked: int | None
+    """Messages that workers took and have not done with, as Redis knows them."""
+    oldest_unacked_s: float | None
+    """Seconds since the first of them was handed out; 0 where there is none."""
+
+
+class Queue:
+    """The queue that workers read.
+
+    Parameters
+    ----------
+    broker_url : str
+        As Celery takes it.
+    tls : mapping of str to object, optional
+        How to make a connection to a ``rediss://`` address.
+    app : Celery, optional
+        The worker's own, whose connections are used; by default one is made.
+    """
+
+    def __init__(self, broker_url: str, tls: Mapping[str, Any] | None = None, app: Celery | None = None) -> None:
+        self._address = address(broker_url)
+        self._app = app or self._make(broker_url, tls)
+
+    @staticmethod
+    def _make(broker_url: str, tls: Mapping[str, Any] | None) -> Celery:
+        app = Celery("scoreline-client", broker=broker_url, set_as_current=False)
+        app.conf.update(
+            broker_write_url=broker_url,  # the broker alone gives way to CELERY_BROKER_URL of the environment
+            task_default_queue=QUEUE,
+            task_ignore_result=True,
+            task_serializer="json",
+            accept_content=["json"],
+            broker_connection_timeout=CONNECT_TIMEOUT_S,
+            **broker_settings(
+                broker_url, tls, redis={"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": 10}
+            ),
+        )
+        return app
+
+    def ping(self) -> None:
+        """Raise `QueueUnavailable` where the broker does not answer."""
+        with self._connected():
+            pass
+
+    def backlog(self) -> Backlog:
+        """Ask the broker how much there is to do; raises `QueueUnavailable`."""
+        with self._connected() as connection:
+            counts = {name: _waiting(connection, name) for name in (QUEUE, CLOCK_QUEUE)}
+            waiting = {name: count for name, count in counts.items() if count is not None}
+            channel: Any = connection.default_channel
+            if connection.transport.driver_type != "redis":
+                return Backlog(waiting=waiting, unacked=None, oldest_unacked_s=None)
+            unacked = int(channel.client.hlen(channel.unacked_key))
+            first = channel.client.zrange(channel.unacked_index_key, 0, 0, withscores=True)
+            oldest_s = max(0.0, time.time() - first[0][1]) if first else 0.0  # the score is when it was handed out
+            return Backlog(waiting=waiting, unacked=unacked, oldest_unacked_s=oldest_s)
+
+    def workers(self, name: str | None = None, timeout_s: float = 2.0) -> list[str]:
+        """Return the names of the workers that read this queue and answer within `timeout_s` seconds.
+
+        Workers of other applications, which may share the broker, are not among them.
+
+        Parameters
+        ----------
+        name : str, optional
+            Ask this one alone, as ``celery@host``; its answer ends the wait.
+
+        Raises
+        ------
+        QueueUnavailable
+            The broker does not answer.
+        """
+        answers = self.ask_workers("active_queues", timeout_s, name)
+        return sorted(worker for worker, queues in answers.items() if QUEUE in {queue["name"] for queue in queues})
+
+    def send(self, name: str, **kwargs: Any) -> None:
+        """Put a message into the queue."""
+        send_message(self._app, name, kwargs, address=self._address, retry=False)
+
+    def ask_workers(self, what: str, timeout_s: float = 1.0, name: str | None = None) -> dict[str, Any]:
+        """Ask every worker of every application on this broker; returns the answers that came, by worker.
+
+        Parameters
+        ----------
+        what : str
+            A command of ``celery inspect``: ``active_queues``, ``conf``, or one of `scoreline.worker.control`.
+        timeout_s : float
+            All of it is waited, since nobody knows how many there are.
+        name : str, optional
+            Ask this one alone, as ``celery@host``; its answer ends the wait.
+        """
+        with self._connected() as connection:
+            asked = [name] if name else None
+            answers = self._app.control.broadcast(
+                what, reply=True, destination=asked, timeout=timeout_s, connection=connection
+            )
+        return {worker: answer for reply in answers or [] for worker, answer in reply.items()}
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        with self._app.connection_for_write() as connection:
+            try:
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_TIMEOUT_S)
+                yield connection
+            except _errors(connection) as error:
+                raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
+
+
+def _waiting(connection: Connection, queue: str) -> int | None:
+    """Return the messages in a queue; None where the broker cannot say."""
+    channel: Any
+    with connection.channel() as channel:  # a broker may close the channel on which it says no
+        try:
+            return int(channel.queue_declare(queue=queue, passive=True).message_count)
+        except NotImplementedError:
+            return None
+        except connection.channel_errors as error:
+            return 0 if str(getattr(error, "reply_code", "")) == "404" else None
+
+
+def _errors(connection: Connection) -> tuple[type[BaseException], ...]:
+    """Kombu's errors, and those of the transport, which has its own."""
+    return (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
+
+
+def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: dict[str, Any]) -> dict[str, Any]:
+    """Celery's settings that depend on the broker: `redis` where it is that, confirmed messages where it is AMQP."""
+    scheme = broker_url.partition(":")[0]
+    if scheme in ("amqp", "amqps", "pyamqp"):
+        return {"broker_transport_options": {"confirm_publish": True}}
+    if scheme in ("redis", "rediss"):
+        return {"broker_transport_options": redis} | ({"broker_use_ssl": dict(tls)} if tls else {})
+    return {}
+
+
+def send_message(app: Celery, name: str, kwargs: dict[str, Any], *, address: str, retry: bool = True) -> None:
+    """Put a message into the queue; raises `QueueUnavailable` where the broker does not take it."""
+    try:
+        with app.producer_or_acquire() as producer:
+            app.send_task(name, kwargs=kwargs, producer=producer, retry=retry, ignore_result=True)
+            _close_idle(producer)
+    except (OperationalError, OSError) as error:
+        raise QueueUnavailable(f"cannot reach the broker at {address}: {error}") from error
+
+
+def _close_idle(producer: Any) -> None:
+    """Close the connection over which kombu's Redis channel sent a PING when it was made; only consumers need it.
+
+    Small plans of Redis allow 20 connections, and each process that sends would keep this one for good.
+    """
+    pool = getattr(producer.channel, "_async_pool", None)
+    if pool is not None:
+        pool.disconnect(inuse_connections=False)
+
+
+def _leave_connections_to_parent() -> None:
+    """Have a forked process open connections of its own: kombu keeps them by address for the whole process.
+
+    It lets go of them by itself where Celery's pool forks, and nowhere else: not in a server that loads the application
+    before it forks.
+    """
+    pools.producers.clear()
+    pools.connections.clear()
+
+
+os.register_at_fork(after_in_child=_leave_connections_to_parent)

@@ -1,0 +1,145 @@
+"""What is due for a job, at any moment: the bucket is the record, Redis may have forgotten everything."""
+
+from __future__ import annotations
+
+import logging
+import random
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+from billiard.exceptions import SoftTimeLimitExceeded
+
+from scoreline.storage import keys
+from scoreline.storage.errors import JobNotFound, LedgerFenced, LedgerLost, ObjectNotFound, ScorelineError, describe
+from scoreline.storage.ledger.base import Due, Recovered
+from scoreline.tasks.dispatch.dispatcher import Dispatcher, Documents, send_step
+from scoreline.tasks.dispatch.outcome import cleared
+from scoreline.tasks.job.documents import read_run, read_success
+from scoreline.tasks.job.layout import parts, results
+from scoreline.tasks.job.spec import budget_rows
+
+log = logging.getLogger(__name__)
+
+_ORPHANED = timedelta(days=1)
+_THREADS = 16
+
+
+def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
+    """Tend every job under way; one that cannot be tended does not hold up the others.
+
+    Returns
+    -------
+    dict of str to str
+        What was done, by job id.
+    """
+    main = dispatcher.buckets.main
+    report: dict[str, str] = {}
+    under_way = list(main.list(keys.JOBS_ACTIVE))
+    random.shuffle(under_way)  # should the time not be enough for all, others come first the next time
+    for info in under_way:
+        job_id = info.key.removeprefix(keys.JOBS_ACTIVE)
+        try:
+            report[job_id] = tend(dispatcher, job_id)
+        except JobNotFound:
+            report[job_id] = "submitting"  # the marker comes before the job
+            _drop_orphan(dispatcher, info.key)
+        except ScorelineError as error:
+            report[job_id] = f"failed: {describe(error)}"
+            log.error("reconcile.failed", extra={"job_id": job_id, "error": describe(error)})
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:  # a fault in one job's records, or in the code, is no reason to leave the others
+            report[job_id] = f"failed: {describe(error)}"
+            log.exception("reconcile.failed", extra={"job_id": job_id})
+            dispatcher.on_fault(error, job_id=job_id)
+    return report
+
+
+def tend(dispatcher: Dispatcher, job_id: str) -> str:
+    """Do for a job whatever is due now; harmless at any moment and from any number of processes.
+
+    Returns
+    -------
+    str
+        What was done: ``ended``, ``planning``, ``dispatched N``, ``finalizing`` or ``waiting``.
+    """
+    if cleared(dispatcher, job_id):
+        return "ended"
+    try:
+        documents = dispatcher.documents(job_id, fresh=True)
+    except ObjectNotFound:
+        return "planning" if send_step(dispatcher, "plan", job_id) else "waiting"
+    due = _due(dispatcher, job_id, documents)
+    if due is None or due.stopped == "closed":
+        if cleared(dispatcher, job_id):  # it ended meanwhile
+            return "ended"
+        if due is not None:  # of an earlier run
+            dispatcher.ledger.forget(job_id)
+        open_ledger(dispatcher, documents, recover(dispatcher, documents))
+        log.warning("ledger.rebuilt", extra={"job_id": job_id})
+        if cleared(dispatcher, job_id):  # cancelled while the bucket was listed
+            return "ended"
+        due = dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
+    for part in due.parts:
+        dispatcher.send("scoreline.score_part", job_id=job_id, part=part)
+    if due.all_done or due.stopped:
+        return "finalizing" if send_step(dispatcher, "finalize", job_id) else "waiting"
+    return f"dispatched {len(due.parts)}" if due.parts else "waiting"
+
+
+def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | None:
+    """Ask the ledger; None where it is lost, or of another plan."""
+    try:
+        return dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
+    except (LedgerLost, LedgerFenced):
+        return None
+
+
+def open_ledger(dispatcher: Dispatcher, documents: Documents, recovered: Recovered | None = None) -> None:
+    """Open a job's ledger, where nobody did before; with what was recovered, where the plan is not new."""
+    job_id, plan = documents.job.spec.job_id, documents.plan
+    run, _ = read_run(dispatcher.buckets.main, job_id)
+    budget = budget_rows(run.max_rejected or documents.job.spec.max_rejected, plan.rows)
+    try:
+        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
+    except LedgerFenced:  # the bucket is the record: a ledger of another plan is stale
+        dispatcher.ledger.forget(job_id)
+        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
+
+
+def recover(dispatcher: Dispatcher, documents: Documents) -> Recovered:
+    """Learn from the results in the bucket which parts are done: two listings, and a HEAD a part with rejected rows.
+
+    Rows are those of the plan, less the rejected ones; the finalizer checks each part's own receipt. Where results are
+    arranged, parts that are gone are done if ``_SUCCESS`` is there.
+    """
+    store, folder = results(dispatcher.buckets, documents.job)
+    plan = documents.plan
+    where = parts(dispatcher.buckets, documents.job)[1]
+    listed = ((_number(info.key), info) for info in store.list(f"{where}part-"))
+    done = {part: info for part, info in listed if part is not None and part < plan.parts}
+    if documents.job.spec.arranged and (told := read_success(store, folder, plan.sha256)) is not None:
+        return Recovered(done=frozenset(range(plan.parts)), rows=told["rows"], rejected=told["rejected"])
+    aside = [part for info in store.list(keys.rejected_folder(folder)) if (part := _number(info.key)) in done]
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="receipt") as pool:
+        receipts = pool.map(lambda part: store.head(done[part].key).metadata, aside)
+        rejected = sum(int(receipt.get("rejected", 0)) for receipt in receipts)
+    rows = sum(part.rows for number, part in enumerate(plan) if number in done) if len(done) < plan.parts else plan.rows
+    return Recovered(done=frozenset(done), rows=rows - rejected, rejected=rejected)
+
+
+def _drop_orphan(dispatcher: Dispatcher, key: str) -> None:
+    """Remove a marker whose submitter died before it wrote the job: nobody was told of such a job."""
+    main = dispatcher.buckets.main
+    try:
+        marked = datetime.fromisoformat(main.get(key).data.decode())
+    except (ObjectNotFound, ValueError):
+        return
+    if datetime.now(UTC) - marked > _ORPHANED:
+        main.delete(key)
+
+
+def _number(key: str) -> int | None:
+    """Part number in a result's key, where it is one of ours."""
+    stem = key.rpartition("/part-")[2].removesuffix(".parquet")
+    return int(stem) if stem.isdigit() and key.endswith(f"/part-{int(stem):05d}.parquet") else None

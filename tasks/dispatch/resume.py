@@ -1,0 +1,61 @@
+"""Another run of a job that failed or was cancelled; and the rows that one rejected, as a job of their own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from scoreline.storage import keys
+from scoreline.storage.errors import NothingToResume, PreconditionFailed
+from scoreline.storage.objects.base import ObjectStore, exists
+from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
+from scoreline.tasks.job.documents import Outcome, Run, mark_active, read_job, read_outcome, read_run
+from scoreline.tasks.job.spec import JobSpec, check_budget
+
+
+def begin_run(dispatcher: Dispatcher, job_id: str, max_rejected: str | None = None) -> None:
+    """Make the outcome count no more, and have planned what is missing (see `Client.resume`)."""
+    main = dispatcher.buckets.main
+    read_job(main, job_id)
+    if max_rejected is not None:
+        check_budget(max_rejected)
+    outcome = _ended(main, job_id)
+    if outcome.state in ("succeeded", "partial"):
+        raise NothingToResume(f"job {job_id} has all its results: {outcome.state}")
+    run, etag = read_run(main, job_id)
+    later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
+    mark_active(main, job_id)
+    try:
+        # From here on the outcome counts no more: whoever dies after this, the reconciler goes on.
+        main.put(keys.run(job_id), later.to_json(), create_only=etag is None, if_match=etag)
+    except PreconditionFailed:
+        if read_run(main, job_id)[0] != later:  # not our own, retried, but somebody else's
+            raise NothingToResume(f"job {job_id} was just resumed by somebody else") from None
+    mark_active(main, job_id)  # a reconciler may have taken the marker for one of the run before
+    dispatcher.ledger.forget(job_id)
+    send_step(dispatcher, "plan", job_id)
+
+
+def rejected_again(dispatcher: Dispatcher, job_id: str, model: str | None, max_rejected: str) -> JobSpec:
+    """Return the job that scores the rows that another rejected (see `Client.resume_rejected`)."""
+    main = dispatcher.buckets.main
+    old = read_job(main, job_id).spec
+    if not _ended(main, job_id).rejected:
+        raise NothingToResume(f"job {job_id} has rejected no row")
+    number = 1
+    while exists(main, keys.job(f"{job_id}-rejected-{number}")):
+        number += 1
+    return replace(
+        old,
+        job_id=f"{job_id}-rejected-{number}",
+        rejected_of=job_id,
+        model=model or old.model,
+        max_rejected=max_rejected,
+        only_new=None,
+    )
+
+
+def _ended(main: ObjectStore, job_id: str) -> Outcome:
+    outcome = read_outcome(main, job_id)
+    if outcome is None:
+        raise NothingToResume(f"job {job_id} is under way: scoreline watch {job_id}")
+    return outcome

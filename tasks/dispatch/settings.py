@@ -1,0 +1,94 @@
+"""Where the queue and the ledger are, read from the environment once."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from scoreline.storage.settings import Environment
+
+DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueSettings:
+    """Addresses of Redis and of the broker."""
+
+    redis_url: str = field(repr=False)
+    broker_url: str = field(repr=False)
+    redis_tls: Mapping[str, Any] = field(default_factory=dict)
+    """How to make a TLS connection, as redis-py and Celery name it; empty where there is none."""
+    broker_tls: Mapping[str, Any] = field(default_factory=dict)
+    patience_s: float = 120.0
+    """Seconds after which a part that was dispatched and not started is dispatched again."""
+    assumed: bool = False
+    """Whether nobody said where Redis is, so that it is looked for at `DEFAULT_REDIS_URL`."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> QueueSettings:
+        """Read the settings; raises `InvalidSettings` naming every fault at once."""
+        env = Environment(environ)
+        told = env.text("REDIS_TLS_URL", "REDIS_URL")
+        redis_url = told or DEFAULT_REDIS_URL
+        if not redis_url.startswith(("redis://", "rediss://")):
+            env.faults.append("REDIS_URL is not a redis:// or rediss:// address")
+        patience_s = env.number("PART_PATIENCE_SECONDS", 120, minimum=1)
+        ca_file = env.text("REDIS_CA_FILE")
+        env.check("REDIS_CA_FILE", ca_file, lambda path: Path(path).is_file(), "a file")
+        name = "REDIS_TLS_URL" if env.text("REDIS_TLS_URL") else "REDIS_URL"
+        redis_url, redis_tls = _tls(env, name, redis_url, ca_file)
+        broker_url, broker_tls = _tls(env, "CELERY_BROKER_URL", env.text("CELERY_BROKER_URL"), ca_file)
+        broker_url = broker_url or redis_url
+        if broker_url == redis_url:
+            broker_tls = redis_tls
+        env.finish()
+        return cls(
+            redis_url=redis_url,
+            broker_url=broker_url,
+            redis_tls=redis_tls,
+            broker_tls=broker_tls,
+            patience_s=patience_s,
+            assumed=not told,
+        )
+
+
+def _is_readable(url: str) -> bool:
+    """Whether the address of a Redis has a host and a port: an unescaped password may cut it in two.
+
+    >>> _is_readable("redis://:secret@host:6379/0"), _is_readable("redis://:se#cret@host:6379/0")
+    (True, False)
+    """
+    try:
+        parts = urlsplit(url)
+        return parts.hostname is not None or (not parts.netloc and parts.port is None)
+    except ValueError:
+        return False
+
+
+def _tls(env: Environment, name: str, url: str, ca_file: str) -> tuple[str, dict[str, Any]]:
+    """Take the TLS options out of a rediss:// address, where clients would each read them in their own way.
+
+    Heroku's certificates are self-signed, and no authority is known to check them against: what is not asked for, by
+    ``ssl_cert_reqs`` in the address or a file of authorities, is not checked.
+    """
+    if url.startswith(("redis://", "rediss://")) and not _is_readable(url):  # not a word of what may be a password
+        env.faults.append(f"{name} is cut short by a character of its password: write # / ? [ as %23 %2F %3F %5B")
+        return "", {}
+    if not url.startswith("rediss://"):
+        return url, {}
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    asked = query.pop("ssl_cert_reqs", "required" if ca_file else "none").lower().removeprefix("cert_")
+    ca_file = query.pop("ssl_ca_certs", ca_file)
+    if asked not in ("none", "required"):
+        env.faults.append(f"ssl_cert_reqs={asked!r} of a rediss:// address is neither none nor required")
+    options: dict[str, Any] = {"ssl_cert_reqs": ssl.CERT_REQUIRED if asked == "required" else ssl.CERT_NONE}
+    if asked == "required":
+        options["ssl_check_hostname"] = True
+        if ca_file:
+            options["ssl_ca_certs"] = ca_file
+    return urlunsplit(parts._replace(query=urlencode(query))), options

@@ -1,0 +1,209 @@
+"""A job's plan as one object of which a worker reads a few kilobytes, however many parts it has.
+
+``plan.json.gz`` is a gzip file of several members, each of them JSON: first the header, then blocks of parts. The
+header names place and SHA-256 of each block, so that its own digest is that of the plan. ``zcat`` shows all of it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scoreline.storage import keys
+from scoreline.storage.errors import RecordCorrupt
+from scoreline.storage.models.manifest import digest
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.job.plan import Columns, Part, Slice
+
+BLOCK_PARTS = 512
+"""What a process scores before it is recycled lies in one or two blocks of some 10 kB."""
+_FIRST_READ = 64 << 10
+_BLOCKS_KEPT = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    first_part: int
+    offset: int
+    """Bytes after the header's member."""
+    size: int
+    sha256: str
+
+
+class PlanFile:
+    """A plan that reads its blocks when they are asked for.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        Where the plan is.
+    job_id : str
+        Whose plan.
+
+    Raises
+    ------
+    ObjectNotFound
+        The job is not planned yet.
+    RecordCorrupt
+        The object is no plan.
+    """
+
+    def __init__(self, store: ObjectStore, job_id: str) -> None:
+        self._store = store
+        self._key = keys.plan(job_id)
+        got = store.get(self._key, byte_range=(0, _FIRST_READ))
+        self._etag, data = got.info.etag, got.data
+        header = _member(data)
+        while header is None and len(data) < got.info.size:
+            data += store.get(self._key, byte_range=(len(data), 4 * len(data)), if_match=self._etag).data
+            header = _member(data)
+        if header is None:
+            raise RecordCorrupt(f"{store.uri(self._key)} is no plan: its header is cut short")
+        text, self._start = header
+        self._first = data
+        self.sha256 = digest(text)
+        """Of the header, which names the digest of every block: what fences the ledger, and each result's receipt."""
+        try:
+            raw = json.loads(text)
+            self.columns = Columns(
+                features=tuple(raw["features"]),
+                keep=tuple(raw["keep"]),
+                schema=str(raw["schema"]),
+                reads=str(raw["reads"]),
+                folders=tuple(raw["folders"]),
+            )
+            self.identity = dict(raw["identity"])
+            """What makes this the plan of one job and no other: bucket, job id, model, time."""
+            self.warnings = tuple(raw["warnings"])
+            """What the planner overlooked because the settings allow it; kept in the job's manifest."""
+            self.rows = int(raw["rows"])
+            self.parts = int(raw["parts"])
+            self._blocks = [_Block(**block) for block in raw["blocks"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordCorrupt(f"{store.uri(self._key)} is no plan: {error}") from error
+        self._firsts = [block.first_part for block in self._blocks]
+        self._kept: OrderedDict[int, list[Part]] = OrderedDict()
+
+    def part(self, number: int) -> Part:
+        """Return one part; raises `RecordCorrupt` where the block is not the one that the header names."""
+        if not 0 <= number < self.parts:
+            raise RecordCorrupt(f"{self._store.uri(self._key)} has {self.parts} parts, and so none of number {number}")
+        block = bisect_right(self._firsts, number) - 1
+        if block not in self._kept:
+            self._kept[block] = self._read(self._blocks[block])
+            while len(self._kept) > _BLOCKS_KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[block][number - self._firsts[block]]
+
+    def __iter__(self) -> Iterator[Part]:
+        """Yield all parts, a block in memory at a time."""
+        for block in self._blocks:
+            yield from self._read(block)
+
+    def _read(self, block: _Block) -> list[Part]:
+        start = self._start + block.offset
+        data = self._first[start : start + block.size]
+        if len(data) < block.size:
+            data = self._store.get(self._key, byte_range=(start, start + block.size), if_match=self._etag).data
+        if digest(data) != block.sha256:
+            raise RecordCorrupt(f"{self._store.uri(self._key)} differs from its header at part {block.first_part}")
+        return _decode(json.loads(gzip.decompress(data)))
+
+
+def encode(
+    columns: Columns, parts: Sequence[Part], warnings: Sequence[str] = (), *, identity: Mapping[str, str]
+) -> bytes:
+    """Return a plan's object; the same plan gives the same bytes.
+
+    Parameters
+    ----------
+    identity : mapping of str to str
+        What tells this job from any other that writes to the same place. It is part of the digest, and so of every
+        receipt: a result of another job is never taken for one of this.
+    """
+    blocks, bodies, offset = [], [], 0
+    for first in range(0, len(parts), BLOCK_PARTS):
+        body = _compress(_encode(parts[first : first + BLOCK_PARTS]))
+        blocks.append(_Block(first_part=first, offset=offset, size=len(body), sha256=digest(body)))
+        bodies.append(body)
+        offset += len(body)
+    header = {
+        **asdict(columns),
+        "identity": dict(identity),
+        "warnings": list(warnings),
+        "rows": sum(part.rows for part in parts),
+        "parts": len(parts),
+        "blocks": [asdict(block) for block in blocks],
+    }
+    return _compress(header) + b"".join(bodies)
+
+
+def _encode(parts: Sequence[Part]) -> dict[str, Any]:
+    """Name each object once a block, each slice by numbers."""
+    objects: dict[tuple[str, str, int, str], int] = {}
+    slices = [
+        [
+            [
+                objects.setdefault((s.bucket, s.key, s.size, s.etag), len(objects)),
+                s.start,
+                s.stop,
+                s.first_row,
+                s.rows,
+                *([] if s.only is None else [_encode_only(s.only)]),
+            ]
+            for s in part.slices
+        ]
+        for part in parts
+    ]
+    return {"objects": [list(item) for item in objects], "parts": slices}
+
+
+def _decode(raw: dict[str, Any]) -> list[Part]:
+    parts = []
+    for slices in raw["parts"]:
+        pieces = []
+        for number, start, stop, first_row, rows, *only in slices:
+            bucket, key, size, etag = raw["objects"][number]
+            pieces.append(
+                Slice(
+                    bucket=bucket,
+                    key=key,
+                    size=size,
+                    etag=etag,
+                    start=start,
+                    stop=stop,
+                    first_row=first_row,
+                    rows=rows,
+                    only=_decode_only(only[0]) if only else None,
+                )
+            )
+        parts.append(Part(slices=tuple(pieces)))
+    return parts
+
+
+def _encode_only(only: Sequence[int]) -> Any:
+    return {"from": only.start, "to": only.stop} if isinstance(only, range) else list(only)
+
+
+def _decode_only(raw: Any) -> Sequence[int]:
+    return range(raw["from"], raw["to"]) if isinstance(raw, dict) else tuple(raw)
+
+
+def _compress(value: Any) -> bytes:
+    return gzip.compress(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n", mtime=0)
+
+
+def _member(data: bytes) -> tuple[bytes, int] | None:
+    """Text of the first member and the bytes it takes; None where it goes on past `data`."""
+    decoder = zlib.decompressobj(wbits=31)
+    try:
+        text = decoder.decompress(data)
+    except zlib.error as error:
+        raise RecordCorrupt(f"the plan is no gzip file: {error}") from error
+    return (text, len(data) - len(decoder.unused_data)) if decoder.eof else None

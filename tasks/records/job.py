@@ -1,0 +1,327 @@
+"""Jobs of records: rows that an application has at hand, scored as any job is, with the results handed back.
+
+The records are an object in the bucket before the job is, and the message names the job alone: what was accepted is
+lost neither with its message nor with Redis, and a small Redis holds as many of these as of any other message. What an
+application sends by itself, with nothing of ours installed, rides in the message (`MAX_MESSAGE_BYTES`), and the worker
+that takes it accepts it in the same way. Needs `requirements.txt` alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest, JobFailed, LedgerUnavailable, MissingColumns, ObjectNotFound
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.tasks.job.documents import Outcome, Status, read_job, read_outcome, reading
+from scoreline.tasks.job.spec import JobSpec, kept_names
+from scoreline.tasks.records import arrow
+from scoreline.tasks.records.table import (
+    MAX_BYTES,
+    Table,
+    TooManyRecords,
+    decode,
+    encode,
+    is_frame,
+    pack,
+    table_of,
+    unpack,
+)
+
+if TYPE_CHECKING:
+    from scoreline.tasks.client import Client
+from scoreline.storage.errors import needing
+from scoreline.storage.tables.base import Pinned
+from scoreline.tasks.job.layout import results
+from scoreline.tasks.job.uris import parse_uri
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from scoreline.tasks.client import Client
+
+
+MAX_MESSAGE_BYTES = 256 << 10
+"""JSON of the records that a message may carry, and of the results that the answer to it carries."""
+_FIRST_PAUSE_S = 0.005
+_LONGEST_PAUSE_S = 0.25
+_LOOK_EVERY_S = 1.0
+"""The ledger says at once that a job has ended, and costs nothing to ask; the bucket says it for certain."""
+
+
+class RecordsJob:
+    """A job whose results are handed back.
+
+    Parameters
+    ----------
+    client : Client
+        Of the application.
+    job_id : str
+        Also one that another process submitted.
+    like : DataFrame, optional
+        What the records came as; the results come so too, with its index.
+    """
+
+    def __init__(self, client: Client, job_id: str, like: Any = None) -> None:
+        self.job_id = job_id
+        self.rejected: Mapping[int, str] = {}
+        """Once `wait` has returned: why records are not among the results, by their number from 0."""
+        self._client = client
+        self._like = like
+
+    def status(self) -> Status:
+        """Return how far the job is (see `Client.status`)."""
+        return self._client.status(self.job_id)
+
+    def wait(self, timeout_s: float | None = None) -> Any:
+        """Wait for the end; returns the results, in the order of the records.
+
+        Returns
+        -------
+        list of dict, or DataFrame where the records came as one
+            Kept columns and scores of every record but the `rejected` ones.
+
+        Raises
+        ------
+        JobFailed
+            With the reason; also where it was cancelled.
+        JobNotFound
+            There is none.
+        TimeoutError
+            It goes on; wait again.
+        InvalidRequest
+            The results are larger than what is handed back: the message says where they are.
+        """
+        outcome = _wait(self._client, self.job_id, timeout_s)
+        if outcome.state not in ("succeeded", "partial"):
+            raise JobFailed(f"job {self.job_id} {outcome.state}" + (f": {outcome.error}" if outcome.error else ""))
+        try:
+            table = read_results(self._client, self.job_id)
+        except ObjectNotFound:
+            return self._bulk()
+        self.rejected = table.rejected
+        if self._like is None:
+            return table.records()
+        return type(self._like)(dict(table.columns), index=self._index())
+
+    def _bulk(self) -> Any:
+        """Return results that are too large to be handed back, read from where they are."""
+        found, self.rejected = read_parts(self._client, self.job_id)
+        if self._like is None:
+            return found.to_pylist()
+        frame = found.to_pandas()
+        frame.index = self._index()
+        return frame
+
+    def _index(self) -> list[Any]:
+        return [label for row, label in enumerate(self._like.index) if row not in self.rejected]
+
+    def __repr__(self) -> str:
+        return f"RecordsJob({self.job_id!r})"
+
+
+def submit_records(
+    client: Client,
+    model: str,
+    records: Any,
+    *,
+    output: str | None = None,
+    method: str | None = None,
+    keep: str = "all",
+    features: Sequence[str] | None = None,
+    job_id: str | None = None,
+    max_rejected: str = "100%",
+    max_attempts: int = 3,
+    webhook: str | None = None,
+) -> RecordsJob:
+    """Score rows that the application has at hand.
+
+    Submitting again with the same `job_id` and the same arguments is the same job, sent once more.
+
+    Parameters
+    ----------
+    model : str
+        ``name``, ``name@alias`` or ``name@version``.
+    records : list of dict, dict of str to column, or DataFrame
+        See `table_of`; columns that are no features are carried over. More than 8 MiB of them as JSON
+        need pyarrow and pandas here.
+    max_rejected : str
+        Records that may be rejected before the job counts as failed; by default, any but all of them.
+    output, method, keep, features, job_id, max_attempts, webhook
+        As in `Client.submit`.
+
+    Raises
+    ------
+    InvalidRequest (ModelNotFound, BucketNotAllowed, JobConflict among them), MissingColumns
+        Nothing was recorded.
+    QueueUnavailable, LedgerUnavailable, StoreUnavailable
+        Transient: try again with the same `job_id`.
+    """
+    job_id = job_id or client.new_job_id()
+    accept_records(
+        client,
+        model,
+        records,
+        job_id=job_id,
+        output=output,
+        method=method,
+        keep=keep,
+        features=features,
+        max_rejected=max_rejected,
+        max_attempts=max_attempts,
+        webhook=webhook,
+    )
+    client.score_soon(job_id)
+    return RecordsJob(client, job_id, like=records if is_frame(records) else None)
+
+
+def accept_records(
+    client: Client,
+    model: str,
+    records: Any,
+    *,
+    job_id: str,
+    output: str | None = None,
+    keep: str = "all",
+    features: Sequence[str] | None = None,
+    max_rejected: str = "100%",
+    webhook: str | None = None,
+    **options: Any,
+) -> None:
+    """Record a job of records without sending it (see `submit_records`)."""
+    if features is not None and not isinstance(features, (list, tuple)):
+        raise InvalidRequest(f"features {features!r} are no list of names")
+    main = client.buckets.main
+    key, before, names = _packed(job_id, records)
+    spec = JobSpec(
+        job_id=job_id,
+        model=model,
+        inputs=(main.uri(key),),
+        output=output or client.default_output(str(model).partition("@")[0]),
+        keep=keep,
+        features=tuple(features) if features else None,
+        max_rejected=max_rejected,
+        **options,
+    ).check()
+    pinned = client.registry.resolve(model)
+    _check_columns(client, pinned, spec, names)
+    client.accept(spec, webhook=webhook, pinned=pinned, before=before)
+
+
+def _packed(job_id: str, records: Any) -> tuple[str, dict[str, bytes], list[str]]:
+    """Return the key of the job's input, what has to be in the bucket for it, and the names of the columns."""
+    if not (is_frame(records) and records.memory_usage(index=False).sum() > 8 * MAX_BYTES):
+        table = table_of(records)
+        records = records if is_frame(records) else table  # of which each column has a type: pandas would guess one
+        with contextlib.suppress(TooManyRecords):
+            text = encode(table)
+            sha256 = hashlib.sha256(text).hexdigest()
+            return keys.records_table(job_id, sha256), {keys.records(job_id, sha256): pack(text)}, list(table.columns)
+    key, names, body = arrow.as_parquet(job_id, records)
+    return key, {key: body}, names
+
+
+def check_message(records: Any) -> None:
+    """Refuse records that are too large for a message; raises `InvalidRequest`."""
+    size = len(json.dumps(records, default=str, separators=(",", ":")))
+    if size > MAX_MESSAGE_BYTES:
+        raise InvalidRequest(
+            f"the records take {size:,} bytes as JSON, a message carries {MAX_MESSAGE_BYTES:,}: send fewer, use "
+            "submit_records, which puts them into the bucket, or write them there as Parquet and send scoreline.submit"
+        )
+
+
+def read_results(client: Client, job_id: str) -> Table:
+    """Return the results of a job of records that has ended well; raises `ObjectNotFound` where they are too large."""
+    main, key = client.buckets.main, keys.answer(job_id)
+    with reading(main, key):
+        return decode(unpack(main.get(key).data))
+
+
+def answer(client: Client, job_id: str) -> dict[str, Any] | None:
+    """Return what an application is told that sent records by message; None where the job has not ended.
+
+    ``results`` and ``rejected_records`` are left out where they would take more than `MAX_MESSAGE_BYTES`.
+    """
+    if read_outcome(client.buckets.main, job_id) is None:
+        return None
+    status = client.status(job_id)
+    told: dict[str, Any] = status.to_dict()
+    if status.state in ("succeeded", "partial"):
+        with contextlib.suppress(ObjectNotFound):
+            table = read_results(client, job_id)
+            more = {
+                "results": table.records(),
+                "rejected_records": [{"record": row, "message": why} for row, why in table.rejected.items()],
+            }
+            if len(json.dumps(more, default=str)) <= MAX_MESSAGE_BYTES:
+                told |= more
+    return told
+
+
+def _check_columns(client: Client, pinned: PinnedModel, spec: JobSpec, names: Sequence[str]) -> None:
+    """Refuse records that lack a column before anything is recorded."""
+    features = spec.features or client.registry.manifest(pinned).feature_names or ()
+    if missing := [name for name in (*features, *kept_names(spec.keep)) if name not in names]:
+        raise MissingColumns(
+            f"the records lack {', '.join(map(repr, missing))}; they have {', '.join(map(repr, names[:20]))}"
+        )
+
+
+def _wait(client: Client, job_id: str, timeout_s: float | None) -> Outcome:
+    """Return how a job ended, soon after it did."""
+    started = time.monotonic()
+    pause_s, looked = _FIRST_PAUSE_S, started
+    while True:
+        now = time.monotonic()
+        if _closed(client, job_id) or now - looked >= _LOOK_EVERY_S:
+            if (outcome := read_outcome(client.buckets.main, job_id)) is not None:
+                return outcome
+            read_job(client.buckets.main, job_id)
+            looked = now
+        if timeout_s is not None and now - started >= timeout_s:
+            raise TimeoutError(f"job {job_id} has not ended after {timeout_s} s")
+        time.sleep(pause_s)
+        pause_s = min(_LONGEST_PAUSE_S, 1.25 * pause_s)
+
+
+def _closed(client: Client, job_id: str) -> bool:
+    """Whether the ledger says that a job has ended."""
+    with contextlib.suppress(LedgerUnavailable):
+        progress = client.ledger.progress(job_id)
+        return progress is not None and progress.stopped == "closed"
+    return False
+
+
+def read_parts(client: Client, job_id: str) -> tuple[pa.Table, dict[int, str]]:
+    """Return the results of a job of such records, and why others are not among them, by their number.
+
+    Raises
+    ------
+    InvalidRequest
+        The job is none of such records.
+    """
+    job = read_job(client.buckets.main, job_id)
+    if not keys.is_records_bulk(job_id, parse_uri(job.spec.inputs[0])[1]):
+        folder = keys.output_folder(job.spec.output, job_id)
+        raise InvalidRequest(f"job {job_id} hands no results back: read {folder}part-*.parquet")
+    with needing("reading the results of more than 8 MiB of records"):
+        import pyarrow as pa
+
+        from scoreline.storage.tables.parquet import read_table
+        from scoreline.tasks.rejects.report import reasons_by_row
+    store, folder = results(client.buckets, job)
+    if job.spec.arranged:
+        raise InvalidRequest(f"the results of job {job_id} are arranged in files of {store.uri(folder)}: read these")
+    plan = client.documents(job_id).plan
+    tables: list[pa.Table] = []
+    rejected: dict[int, str] = {}
+    for number in range(plan.parts):
+        tables.append(read_table(Pinned.of(store, store.head(keys.result_part(folder, number)))))
+        rejected |= reasons_by_row(store, keys.rejected_part(folder, number), plan.columns)
+    return pa.concat_tables(tables), rejected

@@ -1,0 +1,115 @@
+"""Records into Parquet, which is what a job of records reads; and its results back into JSON, for whoever waits."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from typing import Any
+
+import pyarrow as pa
+from billiard.exceptions import SoftTimeLimitExceeded
+
+from scoreline.storage import keys
+from scoreline.storage.errors import InputNotFound, ObjectNotFound, PreconditionFailed, describe
+from scoreline.storage.objects.base import ObjectStore, exists
+from scoreline.storage.tables import parquet
+from scoreline.storage.tables.base import Pinned
+from scoreline.tasks.dispatch.dispatcher import Documents
+from scoreline.tasks.job.documents import Job, Outcome, reading
+from scoreline.tasks.job.layout import parts, results
+from scoreline.tasks.job.part_sizes import PART_ROWS
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.tasks.records.arrow import to_arrow
+from scoreline.tasks.records.table import MAX_RESULTS_BYTES, Table, decode, encode, pack, table_of, unpack
+from scoreline.tasks.rejects.report import reasons_by_row
+from scoreline.tasks.steps.engine import Engine
+
+log = logging.getLogger(__name__)
+
+_MAX_ANSWER_CELLS = 2 << 20
+"""Beyond, scores alone are larger than `MAX_RESULTS_BYTES`, and Python would hold 100 MB to find that out."""
+
+
+def stage(engine: Engine, job: Job) -> None:
+    """Write the input of a job of records, where nobody did before; of any other job there is nothing to do.
+
+    Raises
+    ------
+    InputNotFound
+        The records that the job was submitted with are gone.
+    RecordCorrupt
+        They are not what the job names.
+    """
+    main = engine.buckets.main
+    sha256 = _records_of(main, job)
+    if sha256 is None:
+        return
+    key = keys.records(job.spec.job_id, sha256)
+    try:
+        data = main.get(key).data
+    except ObjectNotFound:
+        raise InputNotFound(f"the records of job {job.spec.job_id} are gone: no object {main.uri(key)}") from None
+    with reading(main, key):
+        text = unpack(data)
+        if hashlib.sha256(text).hexdigest() != sha256:
+            raise ValueError("its digest is another")
+        table = _to_arrow(decode(text))
+    body = parquet.write(table, {}, group_rows=PART_ROWS)
+    with contextlib.suppress(PreconditionFailed):
+        main.put(keys.records_table(job.spec.job_id, sha256), body, create_only=True)
+
+
+def write_answer(engine: Engine, documents: Documents, outcome: Outcome) -> None:
+    """Write the results of a job of records for whoever waits for them, unless they are too large to be handed back."""
+    main, job = engine.buckets.main, documents.job
+    if outcome.state not in ("succeeded", "partial") or _records_of(main, job) is None:
+        return
+    if job.spec.arranged and exists(main, keys.answer(job.spec.job_id)):  # and the parts may be gone
+        return
+    try:
+        table = _results(engine, documents, aside=bool(outcome.rejected))
+        if table is None:
+            return
+        body = pack(encode(table, MAX_RESULTS_BYTES))
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:
+        if getattr(error, "transient", False):
+            raise
+        # too large, or its parts went before, or are not what was written: the job is complete, and has to end
+        log.info("answer.not_written", extra={"job_id": job.spec.job_id, "why": describe(error)})
+        return
+    with contextlib.suppress(PreconditionFailed):
+        main.put(keys.answer(job.spec.job_id), body, create_only=True)
+
+
+def _records_of(main: ObjectStore, job: Job) -> str | None:
+    """Digest of the records that a job was submitted with; None where it was not."""
+    bucket, key = parse_uri(job.spec.inputs[0])
+    return keys.records_named(job.spec.job_id, key) if bucket == main.bucket else None
+
+
+def _to_arrow(table: Table) -> pa.Table:
+    try:
+        return to_arrow(table)
+    except (pa.ArrowException, OverflowError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _results(engine: Engine, documents: Documents, *, aside: bool) -> Table | None:
+    """Read every part's results, and what is set `aside` where anything is; None where they are too large."""
+    store, folder = results(engine.buckets, documents.job)
+    where = parts(engine.buckets, documents.job)[1]
+    columns: dict[str, list[Any]] = {}
+    rejected: dict[int, str] = {}
+    for number in range(documents.plan.parts):
+        part = parquet.read_table(Pinned.of(store, store.head(keys.result_part(where, number))))
+        if part.num_rows * part.num_columns + sum(map(len, columns.values())) > _MAX_ANSWER_CELLS:
+            return None
+        for name in part.column_names:
+            columns.setdefault(name, []).extend(part.column(name).to_pylist())
+        if aside:
+            rejected |= reasons_by_row(store, keys.rejected_part(folder, number), documents.plan.columns)
+    table = table_of(columns)
+    return Table(columns=table.columns, types=table.types, rows=table.rows, rejected=rejected)

@@ -1,0 +1,311 @@
+"""Rows that an application has at hand, as typed columns, and their JSON form. Needs neither pandas nor pyarrow.
+
+The JSON form is lines: a header with the name and type of each column, then blocks of rows, column by column. Types are
+settled once, by whoever has all the rows, so that no reader has to guess. JSON has no infinite numbers: they are texts.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from scoreline.storage.errors import InvalidRequest
+
+MAX_BYTES = 8 << 20
+"""Of records as JSON. Python holds some ten times that while it reads it; more belongs into a Parquet object."""
+MAX_RESULTS_BYTES = 4 * MAX_BYTES
+"""Of results as JSON: scores have 17 digits, and a model may have many classes."""
+_BLOCK_ROWS = 1_000
+_FORMAT = 1
+_MISSING = frozenset({"NAType", "NaTType"})  # pandas' own, told without importing it
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+
+_TYPES: Mapping[frozenset[str], str] = {
+    frozenset(): "double",  # nothing but nulls: a feature without a value is a number that is missing
+    frozenset({"true or false"}): "bool",
+    frozenset({"whole number"}): "int64",
+    frozenset({"number"}): "double",
+    frozenset({"whole number", "number"}): "double",
+    frozenset({"text"}): "string",
+    frozenset({"date"}): "date32",
+    frozenset({"time"}): "timestamp",
+    frozenset({"time with a zone"}): "timestamp_utc",
+}
+_INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
+_ENCODE: Mapping[str, Callable[[Any], Any]] = {
+    "double": lambda value: value if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity",
+    "date32": lambda value: value.isoformat(),
+    "timestamp": lambda value: value.isoformat(timespec="microseconds"),
+    "timestamp_utc": lambda value: value.astimezone(UTC).isoformat(timespec="microseconds"),
+}
+_DECODE: Mapping[str, Callable[[Any], Any]] = {
+    "double": lambda value: _INFINITE[value] if isinstance(value, str) else float(value),
+    "date32": date.fromisoformat,
+    "timestamp": datetime.fromisoformat,
+    "timestamp_utc": datetime.fromisoformat,
+}
+
+_BASES: Sequence[tuple[type, Callable[[Any], Any]]] = (
+    (str, str),
+    (int, int),
+    (float, float),
+    (Decimal, float),
+    (UUID, str),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows by column."""
+
+    columns: Mapping[str, Sequence[Any]]
+    """Plain values, None where there is none, in the order of the rows."""
+    types: Mapping[str, str]
+    """``bool``, ``int64``, ``double``, ``string``, ``date32``, ``timestamp`` or ``timestamp_utc``, by column."""
+    rows: int
+    rejected: Mapping[int, str] = field(default_factory=dict)
+    """Of results: why rows of the input are not among these, by their number in the input."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the rows as dicts."""
+        return [dict(zip(self.columns, row, strict=True)) for row in zip(*self.columns.values(), strict=True)]
+
+
+def table_of(records: Any) -> Table:
+    """Take rows as an application has them.
+
+    Missing values (None, NaN, and pandas' own) are nulls; a whole number beside others with fractions is one of these.
+
+    Parameters
+    ----------
+    records : list of dict, dict of str to column, or DataFrame
+        Values are numbers, texts, truth values, dates, times and None; numbers of NumPy and `Decimal` are numbers,
+        and a `UUID` is a text. The index of a DataFrame is no column.
+
+    Raises
+    ------
+    InvalidRequest
+        Naming the record and the column.
+
+    Examples
+    --------
+    >>> table_of([{"id": 1, "x": 0.5}, {"id": 2, "x": None}]).types
+    {'id': 'int64', 'x': 'double'}
+    """
+    columns = _columns(records)
+    rows = len(next(iter(columns.values()), ()))
+    if not rows:
+        raise InvalidRequest("there are no records: give at least one, with at least one column")
+    typed = {name: _typed(name, values) for name, values in columns.items()}
+    return Table(
+        columns={name: values for name, (values, _) in typed.items()},
+        types={name: kind for name, (_, kind) in typed.items()},
+        rows=rows,
+    )
+
+
+class TooManyRecords(InvalidRequest):
+    """Raised when records are larger than what is carried as JSON."""
+
+
+def is_frame(records: Any) -> bool:
+    """Whether it is a DataFrame, as pandas has them."""
+    return all(hasattr(records, name) for name in ("columns", "index", "to_dict", "iloc"))
+
+
+def encode(table: Table, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the JSON form; the same table gives the same bytes, whatever the machine.
+
+    Raises
+    ------
+    TooManyRecords
+        It takes more than `max_bytes`.
+    InvalidRequest
+        A text cannot be written.
+    """
+    lines, size = [], 0
+    for line in _lines(table):
+        try:
+            lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n")
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"the records hold a text that is not Unicode: {error.reason}") from None
+        if (size := size + len(lines[-1])) > max_bytes:
+            raise TooManyRecords(
+                f"the {table.rows:,} records take more than {max_bytes >> 20} MiB as JSON: write them as Parquet to "
+                "the bucket, and submit that"
+            )
+    return b"".join(lines)
+
+
+def decode(text: bytes) -> Table:
+    """Read the JSON form; raises `ValueError`, `KeyError` or `TypeError` where it is none."""
+    lines = iter(text.splitlines())
+    header = json.loads(next(lines, b""))
+    if header["format"] != _FORMAT:
+        raise ValueError(f"format {header['format']!r}")
+    types = {str(name): str(kind) for name, kind in header["columns"]}
+    columns: dict[str, list[Any]] = {name: [] for name in types}
+    for line in lines:
+        for (name, kind), values in zip(types.items(), json.loads(line), strict=True):
+            change = _DECODE.get(kind)
+            columns[name] += [change(v) if v is not None else None for v in values] if change else values
+    if any(len(values) != header["rows"] for values in columns.values()):
+        raise ValueError(f"not {header['rows']} rows")
+    rejected = {int(row): str(reason) for row, reason in header["rejected"]}
+    return Table(columns=columns, types=types, rows=int(header["rows"]), rejected=rejected)
+
+
+def pack(text: bytes) -> bytes:
+    """Compress the JSON form."""
+    return gzip.compress(text, compresslevel=5, mtime=0)
+
+
+def unpack(data: bytes) -> bytes:
+    """Decompress the JSON form; raises `ValueError` where it is larger than any that was written."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        try:
+            text = file.read(MAX_RESULTS_BYTES + 1)
+        except (OSError, EOFError) as error:
+            raise ValueError(str(error)) from None
+    if len(text) > MAX_RESULTS_BYTES:
+        raise ValueError(f"it is larger than {MAX_RESULTS_BYTES} bytes")
+    return text
+
+
+def _lines(table: Table) -> Iterator[Any]:
+    yield {
+        "format": _FORMAT,
+        "columns": list(table.types.items()),
+        "rows": table.rows,
+        "rejected": list(table.rejected.items()),
+    }
+    for first in range(0, table.rows, _BLOCK_ROWS):
+        block = []
+        for name, kind in table.types.items():
+            values, change = table.columns[name][first : first + _BLOCK_ROWS], _ENCODE.get(kind)
+            block.append([change(v) if v is not None else None for v in values] if change else values)
+        yield block
+
+
+def _columns(records: Any) -> dict[str, list[Any]]:
+    """Return the columns, all of one length."""
+    if is_frame(records):
+        names = list(records.columns)
+        if twice := sorted({repr(name) for name in names if names.count(name) > 1}):
+            raise InvalidRequest(f"the records have the column {', '.join(twice)} twice")
+        return {_checked(name): list(records[name]) for name in names}
+    if isinstance(records, Mapping):
+        return _of_columns(records)
+    if isinstance(records, Iterable) and not isinstance(records, (str, bytes)):
+        return _of_rows(list(records))
+    raise InvalidRequest(
+        f"records are a list of dicts, a dict of columns or a DataFrame, not a value of type {type(records).__name__}"
+    )
+
+
+def _of_columns(given: Mapping[Any, Any]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {}
+    for name, values in given.items():
+        if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+            raise InvalidRequest(f"column {_checked(name)!r} is a {type(values).__name__}, not a list of values")
+        columns[_checked(name)] = list(values)
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name!r} has {length}" for name, length in list(lengths.items())[:20])
+        raise InvalidRequest(f"the columns are not equally long: {said}")
+    return columns
+
+
+def _of_rows(rows: list[Any]) -> dict[str, list[Any]]:
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise InvalidRequest(f"record {number} is a {type(row).__name__}, not a dict")
+    names = [_checked(name) for name in rows[0]] if rows else []
+    for number, row in enumerate(rows):
+        if lacking := [name for name in names if name not in row]:
+            raise InvalidRequest(
+                f"record {number} lacks {', '.join(map(repr, lacking))}, which record 0 has: write None where there "
+                "is no value"
+            )
+        if len(row) > len(names):
+            more = ", ".join(repr(name) for name in row if name not in names)
+            raise InvalidRequest(f"record {number} has {more}, which record 0 has not: write None where there is none")
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def _checked(name: Any) -> str:
+    if not isinstance(name, str):
+        raise InvalidRequest(f"column {name!r} has a name that is no text")
+    return str(name)
+
+
+def _typed(name: str, given: Sequence[Any]) -> tuple[list[Any], str]:
+    """Return a column's plain values and their type."""
+    values: list[Any] = []
+    seen: dict[str, int] = {}
+    for row, value in enumerate(given):
+        try:
+            values.append(_plain(value))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidRequest(
+                f"record {row} has {name!r} of type {type(value).__name__}: values are numbers, texts, true or false, "
+                f"dates, times and None{f' ({error})' if str(error) else ''}"
+            ) from None
+        if values[-1] is not None:
+            seen.setdefault(_kind(values[-1]), row)
+    kind = _TYPES.get(frozenset(seen))
+    if kind is None:
+        said = ", ".join(f"a {what} in record {row}" for what, row in seen.items())
+        raise InvalidRequest(f"column {name!r} mixes types: {said}")
+    if kind == "double":
+        values = [None if value is None else float(value) for value in values]
+    return values, kind
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case bool():
+            return "true or false"
+        case int():
+            return "whole number"
+        case float():
+            return "number"
+        case str():
+            return "text"
+        case datetime():
+            return "time" if value.tzinfo is None else "time with a zone"
+        case _:
+            return "date"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as one of a handful of types; raises `TypeError` where there is none for it."""
+    kind = type(value)
+    if value is None or kind is str or kind is bool:
+        return value
+    if kind is float:
+        return None if math.isnan(value) else value
+    if kind is int:
+        if not _LEAST <= value <= _MOST:
+            raise ValueError("a whole number has 64 bits")
+        return value
+    if kind.__name__ in _MISSING:
+        return None
+    if isinstance(value, date):  # times among them
+        return value
+    if kind.__name__ == "datetime64":
+        return value.astype("datetime64[us]").item()
+    if getattr(value, "shape", None) == () and kind.__name__ != "timedelta64":  # a scalar of NumPy
+        return _plain(value.item())
+    for base, change in _BASES:
+        if isinstance(value, base):
+            return _plain(change(value))
+    raise TypeError

@@ -1,0 +1,207 @@
+"""``schedules.toml``: one table a schedule, every fault named with its line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.keys import check_name
+from scoreline.storage.tables.options import READ_OPTIONS, read_options
+from scoreline.tasks.job.spec import JobSpec, check_apart
+from scoreline.tasks.schedules.schedule import CATCH_UP, OVERLAP, Schedule
+from scoreline.tasks.webhooks.settings import EventSettings
+
+_TEXT = ("a string", lambda value: isinstance(value, str))
+_FLAG = ("true or false", lambda value: isinstance(value, bool))
+_TEXTS = ("a list of strings", lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value))
+_KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "enabled": _FLAG,
+    "only_new": _FLAG,
+    "features": _TEXTS,
+    "columns": _TEXTS,
+    "null_values": _TEXTS,
+    "input": ("a string, or a list of some", lambda value: _TEXT[1](value) or (_TEXTS[1](value) and bool(value))),
+    "types": ("a table of strings", lambda value: isinstance(value, dict) and _TEXTS[1](list(value.values()))),
+}
+_REQUIRED = ("cron", "model", "input")
+_FIELD = re.compile(r"\{(?P<name>slot|previous)(?::(?P<form>[^{}]*))?\}")
+_MAX_NAME = 80
+"""With its slot, a name has to fit into a job id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What is wrong with the file, and where."""
+
+    line: int
+    message: str
+    schedule: str = ""
+
+    def __str__(self) -> str:
+        where = f" [{self.schedule}]" if self.schedule else ""
+        return f"line {self.line}:{where} {self.message}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parsed:
+    """Schedules that can be used, and what is wrong with the others."""
+
+    schedules: tuple[Schedule, ...]
+    faults: tuple[Fault, ...]
+
+
+def parse(text: str, events: EventSettings | None = None) -> Parsed:
+    """Read ``schedules.toml``; a fault in one schedule leaves the others usable.
+
+    Parameters
+    ----------
+    events : EventSettings, optional
+        Which webhooks a schedule may name; by default that is not checked.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"line (\d+)", str(error))
+        line = int(found[1]) if found else len(text.splitlines())
+        return Parsed(schedules=(), faults=(Fault(line=line, message=f"is not TOML: {error}"),))
+    schedules, faults = [], []
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            faults.append(Fault(line=_line(text, "", name), message=f"{name!r} is outside of a [schedule]"))
+            continue
+        wrong = [
+            Fault(line=_line(text, name, key), message=message, schedule=name)
+            for key, message in _check(name, table, events)
+        ]
+        faults += wrong
+        if not wrong:
+            schedules.append(Schedule(name=name, **table))
+    return Parsed(schedules=tuple(schedules), faults=tuple(faults))
+
+
+def render(schedule: Schedule, template: str, slot: datetime) -> str:
+    """Fill a template with a slot, in the schedule's zone.
+
+    >>> nightly = Schedule(name="n", cron="0 2 * * *", zone="Europe/Berlin", model="m", input="s3://b/in/")
+    >>> render(nightly, "s3://b/{previous:%d}-{slot}/", datetime(2026, 11, 25, 1, tzinfo=UTC))
+    's3://b/24-2026-11-25/'
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        moment = slot.astimezone(ZoneInfo(schedule.zone)) if match["name"] == "slot" else schedule.preceding(slot)
+        return moment.strftime(match["form"] or "%Y-%m-%d")
+
+    return _FIELD.sub(fill, template)
+
+
+def spec_of(schedule: Schedule, slot: datetime, output: str) -> JobSpec:
+    """Return the job of a slot; `output` is where results go if the schedule does not say."""
+    reading = {name: getattr(schedule, name) for name in READ_OPTIONS}
+    return JobSpec(
+        job_id=schedule.job_id(slot),
+        model=render(schedule, schedule.model, slot),
+        inputs=tuple(render(schedule, uri, slot) for uri in schedule.inputs),
+        output=render(schedule, schedule.output or output, slot),
+        method=schedule.method,
+        keep=schedule.keep,
+        features=tuple(schedule.features) if schedule.features else None,
+        max_rejected=schedule.max_rejected,
+        read=read_options({name: value for name, value in reading.items() if value is not None}),
+        partition_by=schedule.partition_by,
+        gather=schedule.gather,
+        only_new=schedule.name if schedule.only_new else None,
+    )
+
+
+def _check(name: str, table: Mapping[str, Any], events: EventSettings | None) -> list[tuple[str, str]]:
+    """Return key and message of every fault of one table."""
+    faults: list[tuple[str, str]] = []
+    known = {item.name for item in fields(Schedule)} - {"name"}
+    if len(name) > _MAX_NAME:
+        faults.append(("", f"its name is longer than {_MAX_NAME} characters"))
+    try:
+        check_name("schedule", name)
+    except InvalidRequest as error:
+        faults.append(("", str(error)))
+    faults += [(key, f"unknown key {key!r}; known are {', '.join(sorted(known))}") for key in table if key not in known]
+    faults += [("", f"{key!r} is missing") for key in _REQUIRED if key not in table]
+    sound = {}
+    for key in known & table.keys():
+        found = _fault(key, table[key])
+        if found:
+            faults.append((key, f"{key} = {table[key]!r}{'' if found.startswith(':') else ' '}{found}"))
+        else:
+            sound[key] = table[key]
+    faults += _check_together(sound)
+    if events is not None and "webhook" in sound:
+        try:
+            events.check(sound["webhook"])
+        except InvalidRequest as error:
+            faults.append(("webhook", str(error)))
+    return sorted(faults, key=lambda fault: list(table).index(fault[0]) if fault[0] in table else -1)
+
+
+def _fault(key: str, value: Any) -> str:
+    """Say what is wrong with a value by itself; nothing where it is sound."""
+    what, suits = _KINDS.get(key, _TEXT)
+    if not suits(value):
+        return f"is not {what}"
+    options: tuple[str, ...] | None = {"catch_up": CATCH_UP, "overlap": OVERLAP}.get(key)
+    if options and value not in options:
+        return f"is not one of {', '.join(options)}"
+    if key == "zone":
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            return "is no IANA time zone, as Europe/Berlin is"
+    if key == "cron":
+        try:
+            next(CronSim(value, datetime.now(UTC)))
+        except (CronSimError, StopIteration) as error:
+            return f": {error or 'is never due'}"
+    if key in ("model", "input", "output"):
+        for text in [value] if isinstance(value, str) else value:
+            if "{" in (rest := _FIELD.sub("", text)) or "}" in rest:
+                return ": only {slot:FORMAT} and {previous:FORMAT} are filled in"
+    return ""
+
+
+def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Check what a job is made of, a value at a time, and then whether output and input go together."""
+    faults = []
+    times: dict[str, Any] = {"name": "n", "cron": "0 0 * * *", "model": "m", "input": "s3://bucket/in/"}
+    times |= {key: sound[key] for key in ("cron", "zone") if key in sound}
+    slot = Schedule(**times).following(datetime.now(UTC))
+    for key in sorted(sound.keys() - {"cron", "zone", "catch_up", "overlap", "enabled", "only_new", "webhook"}):
+        try:
+            spec_of(Schedule(**times | {key: sound[key]}), slot, "s3://bucket/out/").check()
+        except InvalidRequest as error:
+            faults.append((key, f"{key}: {error}"))
+    if not faults and {"input", "output"} <= sound.keys():
+        try:
+            check_apart(spec_of(Schedule(**times | {key: sound[key] for key in ("input", "output")}), slot, ""))
+        except InvalidRequest as error:
+            faults.append(("output", f"output: {error}"))
+    return faults
+
+
+def _line(text: str, table: str, key: str) -> int:
+    """Line of a key in a table; of the table's header where the key is not there."""
+    header = 0
+    inside = table == ""
+    for number, line in enumerate(text.splitlines(), 1):
+        found = re.match(r"\s*\[\s*[\"']?([^\"'\]]+?)[\"']?\s*\]", line)
+        if found:
+            inside = found[1] == table
+            header = number if inside else header
+        elif inside and key and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
+            return number
+    return max(header, 1)

@@ -1,0 +1,212 @@
+"""What a schedule is, when it is due, and what is done then: values in, values out, no clock of its own.
+
+Slots are those of cron in the schedule's zone, by Debian's rule for daylight saving: where the clock jumps ahead, what
+fell into the gap is due at its end; where it goes back, a fixed time is due once, at its first occurrence, and what
+runs every hour (or more often) goes on by elapsed time, so that an hourly run has its 23 or 25 slots that day.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim
+
+CatchUp = Literal["none", "latest", "all"]
+Overlap = Literal["skip", "queue", "cancel_running"]
+CATCH_UP: tuple[CatchUp, ...] = ("none", "latest", "all")
+OVERLAP: tuple[Overlap, ...] = ("skip", "queue", "cancel_running")
+
+ON_TIME = timedelta(minutes=5)
+"""A slot that is seen so late is not a missed one: a tick may have had to wait."""
+MAX_DUE = 1_000
+"""Slots that one tick takes up, the earliest first; the next tick goes on."""
+HISTORY_KEPT = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """One table of ``schedules.toml``."""
+
+    name: str
+    cron: str
+    zone: str = "UTC"
+    """IANA name."""
+    model: str
+    input: str | Sequence[str]
+    """One or several. May hold ``{slot:%Y-%m-%d}`` and ``{previous:...}``, in the schedule's zone; as may `model` and
+    `output`."""
+    output: str | None = None
+    method: str | None = None
+    keep: str = "all"
+    features: Sequence[str] | None = None
+    format: str | None = None
+    """How the input is read, where its names do not say it: this and the next six, as in `ReadOptions`."""
+    delimiter: str | None = None
+    quote: str = '"'
+    columns: Sequence[str] | None = None
+    encoding: str = "utf-8"
+    null_values: Sequence[str] | None = None
+    types: Mapping[str, str] | None = None
+    max_rejected: str = "1%"
+    catch_up: CatchUp = "latest"
+    """What is done about slots that nobody saw: ``none`` of them, the ``latest``, or ``all``, one after another."""
+    overlap: Overlap = "skip"
+    """What is done where the run before is still under way."""
+    webhook: str | None = None
+    """Who is told how each run ended."""
+    enabled: bool = True
+    partition_by: str | None = None
+    gather: bool = False
+    """As in `scoreline.tasks.job.spec.JobSpec`, both."""
+    only_new: bool = False
+    """Whether only objects are scored that no earlier run of the schedule has scored, by key and ETag."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All inputs."""
+        return (self.input,) if isinstance(self.input, str) else tuple(self.input)
+
+    def slots(self, after: datetime, until: datetime) -> list[datetime]:
+        """Due times in ``after < slot <= until``, in UTC, at most `MAX_DUE`, the earliest first."""
+        found: list[datetime] = []
+        for slot in CronSim(self.cron, after.astimezone(ZoneInfo(self.zone))):
+            if slot > until or len(found) == MAX_DUE:
+                break
+            found.append(slot.astimezone(UTC))
+        return found
+
+    def between(self, first: datetime, last: datetime) -> list[datetime]:
+        """Due times in ``first <= slot <= last``, in UTC, however many."""
+        found: list[datetime] = []
+        after = first - timedelta(minutes=1)
+        while more := self.slots(after, last):
+            found += more
+            after = more[-1]
+        return [slot for slot in found if slot >= first]
+
+    def following(self, moment: datetime) -> datetime:
+        """Return the first slot after a moment, in the schedule's zone."""
+        return next(CronSim(self.cron, moment.astimezone(ZoneInfo(self.zone))))
+
+    def preceding(self, slot: datetime) -> datetime:
+        """Return the last slot before one, in the schedule's zone."""
+        return next(CronSim(self.cron, slot.astimezone(ZoneInfo(self.zone)), reverse=True))
+
+    def job_id(self, slot: datetime) -> str:
+        """Return the id that the job of a slot has, whoever submits it.
+
+        >>> nightly = Schedule(name="nightly", cron="0 2 * * *", model="m", input="s3://b/in/")
+        >>> nightly.job_id(datetime(2026, 11, 25, 2, tzinfo=UTC))
+        'nightly-20261125T020000Z'
+        """
+        return f"{self.name}-{slot.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What became of a slot."""
+
+    slot: str
+    state: str
+    """An outcome, or ``skipped``, ``missed``, ``superseded``, ``refused``."""
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What a schedule has done: the content of ``schedules/<name>/state.json``. Times are UTC, ISO 8601."""
+
+    through: str
+    """Slots up to here were seen."""
+    pending: tuple[str, ...] = ()
+    """Due slots to be run, the first first."""
+    asked: tuple[str, ...] = ()
+    """Slots that somebody asked for, to be run when none is due."""
+    current: str | None = None
+    """The slot whose job was begun and has not been seen to end."""
+    history: tuple[Past, ...] = ()
+
+    def to_json(self) -> bytes:
+        """Encode."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> State:
+        """Decode."""
+        raw: dict[str, Any] = json.loads(data)
+        past = tuple(Past(**item) for item in raw["history"])
+        return cls(
+            through=raw["through"],
+            pending=tuple(raw["pending"]),
+            asked=tuple(raw["asked"]),
+            current=raw["current"],
+            history=past,
+        )
+
+    def noted(self, slots: Sequence[str], state: str, error: str = "") -> State:
+        """Return the state with what became of some slots."""
+        past = [Past(slot=slot, state=state, error=error) for slot in slots]
+        return replace(self, history=(*self.history, *past)[-HISTORY_KEPT:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one look at a schedule decides."""
+
+    state: State
+    cancel: str | None = None
+    """Slot whose job is to be cancelled."""
+
+
+def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) -> Step:
+    """Decide what is due; the caller writes the state, and only then does what it says.
+
+    Parameters
+    ----------
+    running : bool
+        Whether the job of ``state.current`` is under way.
+
+    Returns
+    -------
+    Step
+        Where its state's `current` is another slot, that slot's job is to be submitted.
+    """
+    due = schedule.slots(datetime.fromisoformat(state.through), now)
+    cancel = None
+    if due:
+        state = replace(state, through=due[-1].isoformat())
+        wanted = _wanted(schedule, due, now)
+        missed = [slot.isoformat() for slot in due if slot not in wanted]
+        fresh = tuple(slot.isoformat() for slot in wanted)
+        if schedule.enabled:
+            state = state.noted(missed, "missed")
+        if running and schedule.overlap == "skip":
+            state, fresh = state.noted(fresh, "skipped"), ()
+        state = replace(state, pending=(*state.pending, *fresh))
+    if running and schedule.overlap == "cancel_running" and state.pending:
+        cancel, running = state.current, False
+    if not running and state.pending:
+        if schedule.overlap == "cancel_running":
+            state = replace(state.noted(state.pending[:-1], "superseded"), pending=state.pending[-1:])
+        if cancel is not None:
+            state = state.noted([cancel], "cancelled")
+        return Step(state=replace(state, current=state.pending[0], pending=state.pending[1:]), cancel=cancel)
+    if not running and state.asked:
+        state = replace(state, current=state.asked[0], asked=state.asked[1:])
+    return Step(state=state)
+
+
+def _wanted(schedule: Schedule, due: Sequence[datetime], now: datetime) -> list[datetime]:
+    if not schedule.enabled:
+        return []
+    if schedule.catch_up == "all":
+        return list(due)
+    on_time = [slot for slot in due if now - slot <= ON_TIME]
+    if schedule.catch_up == "latest":
+        return on_time or list(due[-1:])
+    return on_time

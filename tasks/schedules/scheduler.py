@@ -1,0 +1,229 @@
+"""Runs schedules: looks at what is due, writes what it decides, and only then does it.
+
+The state of a schedule is one object that is changed by compare-and-swap, and the job of a slot has an id of its own:
+two clocks, a clock that was away, ten ticks at once and an emptied Redis still give each slot one job.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from scoreline.storage import keys
+from scoreline.storage.errors import (
+    InvalidRequest,
+    JobConflict,
+    ObjectNotFound,
+    PreconditionFailed,
+    RecordCorrupt,
+    ScorelineError,
+    describe,
+)
+from scoreline.storage.objects.base import exists
+from scoreline.tasks.client import Client
+from scoreline.tasks.inputs.only_new import remember
+from scoreline.tasks.job.documents import read_outcome, reading
+from scoreline.tasks.schedules.file import Parsed, parse, spec_of
+from scoreline.tasks.schedules.schedule import Schedule, State, decide
+
+log = logging.getLogger(__name__)
+
+_ROUNDS = 20
+"""Looks at one schedule in one tick: others may change its state, and a refused slot makes room for the next."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What ``scoreline schedule list`` shows of a schedule."""
+
+    schedule: Schedule
+    next: datetime | None
+    """In the schedule's zone; None where it is not enabled."""
+    last: str
+    """Slot that was last run, or asked for."""
+    outcome: str
+    error: str
+    pending: int
+
+
+class Scheduler:
+    """Schedules of one bucket.
+
+    Parameters
+    ----------
+    client : Client
+        Submits and cancels.
+    file : Path
+        ``schedules.toml`` of this checkout; where there is none, the object of that name in the bucket.
+    """
+
+    def __init__(self, client: Client, file: Path) -> None:
+        self._client = client
+        self._file = file
+        self._main = client.buckets.main
+
+    def source(self) -> tuple[str, str]:
+        """Return where the schedules are, and their text; no text where there are none."""
+        if self._file.is_file():
+            return str(self._file), self._file.read_text()
+        try:
+            return self._main.uri(keys.SCHEDULES), self._main.get(keys.SCHEDULES).data.decode()
+        except ObjectNotFound:
+            return self._main.uri(keys.SCHEDULES), ""
+        except UnicodeDecodeError as error:
+            raise RecordCorrupt(f"{self._main.uri(keys.SCHEDULES)} is not UTF-8: {error}") from error
+
+    def parsed(self) -> Parsed:
+        """Read the schedules."""
+        return parse(self.source()[1])
+
+    def get(self, name: str) -> Schedule:
+        """Return one schedule; raises `InvalidRequest` where there is none, or its faults."""
+        parsed = self.parsed()
+        for schedule in parsed.schedules:
+            if schedule.name == name:
+                return schedule
+        faults = [str(fault) for fault in parsed.faults if fault.schedule in (name, "")]
+        if faults:
+            raise InvalidRequest(f"schedule {name!r} cannot be used: {'; '.join(faults)}")
+        raise InvalidRequest(f"no schedule {name!r} in {self.source()[0]}")
+
+    def tick(self, now: datetime | None = None) -> dict[str, list[str]]:
+        """Do what is due, for every schedule; one that fails does not hold up the others.
+
+        Returns
+        -------
+        dict of str to list of str
+            What was done, by schedule.
+        """
+        now = now or datetime.now(UTC)
+        parsed = self.parsed()
+        for fault in parsed.faults:
+            log.error("schedule.invalid", extra={"file": self.source()[0], "error": str(fault)})
+        report: dict[str, list[str]] = {}
+        for schedule in parsed.schedules:
+            try:
+                report[schedule.name] = self._tick(schedule, now)
+            except ScorelineError as error:
+                report[schedule.name] = [f"failed: {describe(error)}"]
+                log.error("schedule.failed", extra={"schedule": schedule.name, "error": describe(error)})
+        return report
+
+    def ask(self, schedule: Schedule, slots: list[datetime], now: datetime | None = None) -> list[str]:
+        """Have slots run that nobody is waiting for: once each, whatever ran before; returns what was done.
+
+        Raises
+        ------
+        InvalidRequest
+            A slot is still to come: its job would be there, and what it is for would not.
+        """
+        now = now or datetime.now(UTC)
+        if early := [slot for slot in slots if slot > now]:
+            raise InvalidRequest(f"{early[0].isoformat()} is still to come: {schedule.name!r} will run then by itself")
+        wanted = [slot.astimezone(UTC).isoformat() for slot in slots if not self._exists(schedule, slot)]
+        for _ in range(_ROUNDS):
+            state, etag = self._state(schedule, now)
+            known = (*state.pending, *state.asked, state.current)
+            asked = (*state.asked, *(slot for slot in wanted if slot not in known))
+            if self._swap(schedule, replace(state, asked=asked), etag):
+                break
+        others = "; the others have a job" if len(wanted) < len(slots) else ""
+        return [f"asked for {len(wanted)} of {len(slots)}{others}", *self._tick(schedule, now)]
+
+    def rows(self, now: datetime | None = None) -> list[Row]:
+        """Return what there is to say of each schedule."""
+        now = now or datetime.now(UTC)
+        rows = []
+        for schedule in self.parsed().schedules:
+            state, _ = self._read(schedule)
+            past = state.history[-1] if state and state.history else None
+            current = state.current if state else None
+            outcome, error = (past.state, past.error) if past else ("", "")
+            if current:
+                ended = read_outcome(self._main, schedule.job_id(datetime.fromisoformat(current)))
+                outcome, error = (ended.state, ended.error) if ended else ("running", "")
+            rows.append(
+                Row(
+                    schedule=schedule,
+                    next=schedule.following(now) if schedule.enabled else None,
+                    last=current or (past.slot if past else ""),
+                    outcome=outcome,
+                    error=error,
+                    pending=len(state.pending + state.asked) if state else 0,
+                )
+            )
+        return rows
+
+    def _tick(self, schedule: Schedule, now: datetime) -> list[str]:
+        done: list[str] = []
+        for _ in range(_ROUNDS):
+            state, etag = self._state(schedule, now)
+            seen = self._look(schedule, state, done)
+            step = decide(schedule, seen, now, running=seen.current is not None)
+            if step.state == state and etag is not None:
+                return done
+            if not self._swap(schedule, step.state, etag):
+                continue  # another tick was first: look at what it decided
+            if step.cancel is not None:
+                job_id = schedule.job_id(datetime.fromisoformat(step.cancel))
+                self._client.cancel(job_id)
+                done.append(f"cancelled {job_id}")
+        return done
+
+    def _look(self, schedule: Schedule, state: State, done: list[str]) -> State:
+        """Submit the current slot's job where that is not done yet, and note how it ended where it has."""
+        if state.current is None:
+            return state
+        slot = datetime.fromisoformat(state.current)
+        job_id = schedule.job_id(slot)
+        outcome = read_outcome(self._main, job_id)
+        if outcome is None:
+            if self._exists(schedule, slot):
+                return state
+            try:
+                self._submit(schedule, slot)
+            except JobConflict:  # the schedule was edited while its job was submitted: that is the slot's job
+                return state
+            except ScorelineError as error:
+                if error.transient:
+                    raise
+                log.error("schedule.refused", extra={"job_id": job_id, "error": describe(error)})
+                done.append(f"refused {job_id}: {describe(error)}")
+                return replace(state.noted([state.current], "refused", describe(error)), current=None)
+            done.append(f"submitted {job_id}")
+            return state
+        if schedule.only_new and outcome.state in ("succeeded", "partial"):
+            remember(self._main, schedule.name, job_id)
+        return replace(state.noted([state.current], outcome.state, outcome.error), current=None)
+
+    def _submit(self, schedule: Schedule, slot: datetime) -> None:
+        name = schedule.model.partition("@")[0]
+        self._client.submit_spec(spec_of(schedule, slot, self._client.default_output(name)), webhook=schedule.webhook)
+
+    def _exists(self, schedule: Schedule, slot: datetime) -> bool:
+        return exists(self._main, keys.job(schedule.job_id(slot)))
+
+    def _state(self, schedule: Schedule, now: datetime) -> tuple[State, str | None]:
+        """Read a schedule's state; a schedule that was never seen is due from now on."""
+        state, etag = self._read(schedule)
+        return state or State(through=(now - timedelta(microseconds=1)).isoformat()), etag
+
+    def _read(self, schedule: Schedule) -> tuple[State | None, str | None]:
+        key = keys.schedule_state(schedule.name)
+        try:
+            got = self._main.get(key)
+        except ObjectNotFound:
+            return None, None
+        with reading(self._main, key):
+            return State.from_json(got.data), got.info.etag
+
+    def _swap(self, schedule: Schedule, state: State, etag: str | None) -> bool:
+        """Write a state in the place of the one that was read; returns whether it still was there."""
+        key = keys.schedule_state(schedule.name)
+        try:
+            self._main.put(key, state.to_json(), create_only=etag is None, if_match=etag)
+        except PreconditionFailed:
+            return False
+        return True

@@ -1,0 +1,79 @@
+"""A Parquet file that grows in memory, compressed from the first rows on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scoreline.storage.tables import parquet
+
+GROUP_BYTES = 32 << 20
+"""Uncompressed, after which a row group is closed before it has `parquet.GROUP_ROWS` rows: wide rows take memory."""
+
+
+class GrowingFile:
+    """A Parquet file in memory.
+
+    Rows that are too few for a row group wait in compressed form, so that a thousand files may grow at once.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        Of its rows.
+    metadata : mapping of str to str
+        Goes into the footer.
+    """
+
+    def __init__(self, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
+        # Added to the file at its end, it would not be what pyarrow shows as the schema's.
+        self._schema = schema.with_metadata(dict(metadata))
+        self._sink = io.BytesIO()  # hands its bytes out without a copy
+        self._out: pq.ParquetWriter | None = None
+        self._waiting: list[pa.Buffer] = []
+        self._rows = 0
+        self._bytes = 0
+
+    def add(self, table: pa.Table) -> None:
+        """Append rows."""
+        while self._rows + table.num_rows >= parquet.GROUP_ROWS:
+            fits = parquet.GROUP_ROWS - self._rows
+            self._close_group(table.slice(0, fits))
+            table = table.slice(fits)
+        if self._bytes + table.nbytes >= GROUP_BYTES:
+            self._close_group(table)
+        elif table.num_rows:
+            self._waiting.append(_pack(table))
+            self._rows += table.num_rows
+            self._bytes += table.nbytes
+
+    def finish(self) -> bytes:
+        """Return the whole file; nothing can be added to it any more."""
+        if self._waiting or self._out is None:
+            self._close_group(self._schema.empty_table())
+        assert self._out is not None
+        self._out.close()
+        return self._sink.getvalue()
+
+    def _close_group(self, last: pa.Table) -> None:
+        rows = pa.concat_tables([*map(_unpack, self._waiting), last]).unify_dictionaries().combine_chunks()
+        rows = rows.replace_schema_metadata(self._schema.metadata)
+        self._waiting, self._rows, self._bytes = [], 0, 0
+        if self._out is None:
+            self._out = parquet.writer(self._sink, self._schema, parquet.repeated(rows))
+        self._out.write_table(rows, row_group_size=max(1, rows.num_rows))
+
+
+def _pack(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as out:
+        out.write_table(table)
+    return sink.getvalue()
+
+
+def _unpack(packed: pa.Buffer) -> pa.Table:
+    with pa.ipc.open_stream(packed) as stream:
+        return stream.read_all()

@@ -1,0 +1,328 @@
+"""One part of a job: lease, read, score, commit, count."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable, Generator, Mapping
+
+import pyarrow as pa
+from billiard.exceptions import SoftTimeLimitExceeded
+
+from scoreline.storage import keys
+from scoreline.storage.errors import (
+    InputError,
+    LedgerUnavailable,
+    ModelError,
+    ObjectNotFound,
+    PreconditionFailed,
+    ScorelineError,
+    ScoringError,
+    StoreUnavailable,
+    describe,
+)
+from scoreline.storage.models.describe import libraries
+from scoreline.storage.models.manifest import digest
+from scoreline.storage.objects.base import ObjectStore, exists
+from scoreline.storage.prefetch import ahead
+from scoreline.storage.tables import parquet
+from scoreline.storage.tables.base import Rows
+from scoreline.storage.tables.schemas import from_text
+from scoreline.tasks.dispatch.dispatcher import Documents, send_step
+from scoreline.tasks.dispatch.leases import kept
+from scoreline.tasks.dispatch.outcome import fail_job
+from scoreline.tasks.job.documents import read_success
+from scoreline.tasks.job.layout import parts, results
+from scoreline.tasks.job.plan import BATCH_ROWS, Part
+from scoreline.tasks.rejects.table import reasons, set_aside, together
+from scoreline.tasks.scoring.score import score_batch
+from scoreline.tasks.scoring.timings import Stages
+from scoreline.tasks.steps.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+REJECTED_SHOWN = 1_000
+"""Rows of a batch that are set aside with their reasons even where fewer may be rejected: somebody has to see them."""
+MAX_REASON = 500
+"""Characters of a failed part's reason: Redis keeps some hundred of them."""
+
+
+class _Stopped(Exception):
+    """The job wants no more of this part."""
+
+
+def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: bool = False) -> tuple[int, int] | None:
+    """Score a part, commit it, and dispatch what comes next; harmless when run again, at any moment.
+
+    Parameters
+    ----------
+    holder : str
+        Names the message: one that is delivered again takes over the lease of its earlier delivery, any other
+        leaves the part to whoever holds the lease.
+    back : bool
+        The message comes again because of a transient error, which was no attempt.
+
+    Returns
+    -------
+    tuple of int and int, optional
+        Rows scored and rejected; None where there was nothing to do.
+
+    Raises
+    ------
+    ScorelineError
+        Marked transient: it was no attempt, and the message has to come again.
+    """
+    documents = engine.documents(job_id)
+    plan = documents.plan
+    if type(part) is not int or not 0 <= part < plan.parts:  # the ledger would keep a bit for it, however far away
+        log.error("part.unknown", extra={"job_id": job_id, "part": part, "parts": plan.parts})
+        return None
+    started = engine.ledger.start(job_id, plan.sha256, part, holder, engine.lease_s, back=back)
+    if started.to_do != "run":
+        log.info("part.skipped", extra={"job_id": job_id, "part": part, "why": started.to_do})
+        if started.all_done and started.to_do == "done":
+            send_step(engine, "finalize", job_id)
+        return None
+    rows, rejected, failure = 0, 0, ""
+    seconds: float | None = None
+
+    def renew() -> None:
+        engine.ledger.renew(job_id, plan.sha256, part, holder, engine.lease_s)
+
+    try:
+        with kept(renew, engine.lease_s / 3):
+            written = _written(engine, documents, part) if started.result_may_exist else None
+            if written is None and started.attempt > documents.job.spec.max_attempts:
+                raise ScoringError(
+                    f"the worker process died {started.attempt - 1} times while scoring part {part}: out of memory?"
+                )
+            begun = time.perf_counter()
+            rows, rejected = written or _commit(engine, documents, part, started.budget)
+            seconds = None if written else time.perf_counter() - begun
+    except _Stopped:
+        log.info("part.stopped", extra={"job_id": job_id, "part": part})
+        return None
+    except SystemExit:  # the worker is told to stop: the message goes back to the queue, and this was no attempt
+        engine.ledger.release(job_id, plan.sha256, part, holder)
+        raise
+    except ModelError as error:  # every other part would fail so too
+        fail_job(engine, job_id, error)
+        return None
+    except ScorelineError as error:
+        if error.transient:
+            engine.ledger.release(job_id, plan.sha256, part, holder)
+            raise
+        failure = describe(error)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:  # an estimator may raise anything; the job must end with the reason
+        log.exception("part.failed", extra={"job_id": job_id, "part": part})
+        engine.on_fault(error, job_id=job_id, part=part)
+        failure = describe(error)
+    count_part(engine, job_id, part, rows=rows, rejected=rejected, failure=failure, seconds=seconds)
+    return rows, rejected
+
+
+def count_part(
+    engine: Engine,
+    job_id: str,
+    part: int,
+    *,
+    rows: int = 0,
+    rejected: int = 0,
+    failure: str = "",
+    seconds: float | None = None,
+) -> None:
+    """Count a part in the ledger and send what the answer asks for; `seconds` is how long it took to score."""
+    plan_sha256 = engine.documents(job_id).plan.sha256
+    failure = failure[:MAX_REASON]
+    done = engine.ledger.complete(job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=failure)
+    if done.counted:
+        engine.ledger.counters.count_part(rows=rows, rejected=rejected, failed=bool(failure), seconds=seconds)
+    if done.next_part is not None:
+        engine.send("scoreline.score_part", job_id=job_id, part=done.next_part)
+    if done.all_done or done.stopped in ("budget", "failures"):
+        send_step(engine, "finalize", job_id)
+
+
+def check_receipt(metadata: Mapping[str, str], plan_sha256: str, part: int, uri: str) -> tuple[int, int]:
+    """Rows scored and rejected, as a result object says; raises `ScoringError` where it is of another plan or part."""
+    if metadata.get("plan") != plan_sha256 or metadata.get("part") != str(part):
+        raise ScoringError(f"{uri} exists already and was not written for this part of this job")
+    return int(metadata["rows"]), int(metadata["rejected"])
+
+
+def _written(engine: Engine, documents: Documents, part: int) -> tuple[int, int] | None:
+    """Rows scored and rejected of a part that was written and not counted; None where it was not."""
+    store, folder = parts(engine.buckets, documents.job)
+    key = keys.result_part(folder, part)
+    try:
+        return check_receipt(store.head(key).metadata, documents.plan.sha256, part, store.uri(key))
+    except ObjectNotFound:
+        return None
+
+
+def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tuple[int, int]:
+    """Write a part's objects, the rejected rows first; returns rows scored and rows rejected."""
+    job, plan = documents.job, documents.plan
+    store, folder = results(engine.buckets, job)
+    key = keys.result_part(parts(engine.buckets, job)[1], part)
+    started = time.perf_counter()
+    planned = plan.part(part)
+    stages = engine.between.begin(job.spec.job_id)
+    table, rejected = _score(engine, documents, planned, budget, stages)
+    if table.num_rows + rejected.num_rows != planned.rows:
+        raise ScoringError(
+            f"part {part} has {planned.rows} rows, scored {table.num_rows}, rejected {rejected.num_rows}"
+        )
+    footer = {
+        "scoreline.job_id": job.spec.job_id,
+        "scoreline.part": str(part),
+        "scoreline.model": job.model.name,
+        "scoreline.model_version": job.model.version,
+        "scoreline.manifest_sha256": job.model.manifest_sha256,
+        "scoreline.scored_at": job.submitted,
+        "scoreline.libraries": json.dumps(libraries() | {"pyarrow": pa.__version__}, sort_keys=True),
+        "scoreline.source": json.dumps([[s.key, s.etag, *s.scope] for s in planned.slices]),
+    }
+    receipt = {
+        "plan": plan.sha256,
+        "part": str(part),
+        "rows": str(table.num_rows),
+        "rejected": str(rejected.num_rows),
+    }
+    _stop_if_arranged(engine, documents)
+    if rejected.num_rows:
+        with stages("encode"):
+            aside = parquet.write(rejected, footer)
+        with stages("upload"):
+            _put_rejected(store, folder, part, key, aside, receipt)
+    with stages("encode"):
+        body = parquet.write(table, footer)
+        receipt["sha256"] = digest(body)
+    receipt["seconds"] = stages.to_text()
+    begun = time.perf_counter()
+    try:
+        store.put(key, body, metadata=receipt, create_only=True)
+    except PreconditionFailed:
+        committed = _written(engine, documents, part)
+        if committed is None:  # refused for another reason, or taken away again
+            raise StoreUnavailable(f"{store.uri(key)} could not be written, and is not there") from None
+        if rejected.num_rows and not committed[1]:
+            store.delete(keys.rejected_part(folder, part))
+        return committed
+    engine.between.end(job.spec.job_id, time.perf_counter() - begun)
+    try:
+        _stop_if_arranged(engine, documents)
+    except _Stopped:
+        store.delete(key)
+        raise
+    log.info(
+        "part.scored",
+        extra={
+            "job_id": job.spec.job_id,
+            "part": part,
+            "rows": table.num_rows,
+            "seconds": round(time.perf_counter() - started, 3),
+        },
+    )
+    return table.num_rows, rejected.num_rows
+
+
+def _stop_if_arranged(engine: Engine, documents: Documents) -> None:
+    """Raise `_Stopped` where the results were made, and the parts deleted: whoever comes late must not write one."""
+    if documents.job.spec.arranged:
+        store, folder = results(engine.buckets, documents.job)
+        if read_success(store, folder, documents.plan.sha256) is not None:
+            raise _Stopped
+
+
+def _put_rejected(
+    store: ObjectStore, folder: str, part: int, committed_key: str, body: bytes, receipt: Mapping[str, str]
+) -> None:
+    """Write the rejected rows of a part that is not committed yet.
+
+    An earlier try that died before its commit may have left other ones, which count for nothing.
+    """
+    key = keys.rejected_part(folder, part)
+    metadata = {**receipt, "sha256": digest(body)}
+    try:
+        store.put(key, body, metadata=metadata, create_only=True)
+    except PreconditionFailed:
+        if dict(store.head(key).metadata) != metadata and not exists(store, committed_key):
+            store.put(key, body, metadata=metadata)
+
+
+def _score(
+    engine: Engine, documents: Documents, planned: Part, budget: int, stages: Stages
+) -> tuple[pa.Table, pa.Table]:
+    """Score a part batch by batch; returns its results and its rejected rows, each in input order.
+
+    The next batch is fetched and decoded meanwhile.
+    """
+    job, columns = documents.job, documents.plan.columns
+    schema = from_text(columns.schema)
+    bundle = engine.models.get(job.model)
+    stages.begin()
+    goes_on = _watch(engine, job.spec.job_id)
+    scored: list[pa.Table] = []
+    rejected: list[pa.Table] = []
+    most, count = max(budget, REJECTED_SHOWN), 0
+
+    def read() -> Generator[tuple[str, Rows]]:
+        for piece in planned.slices:
+            uri = engine.buckets[piece.bucket].uri(piece.key)
+            for rows in engine.read_slice(piece, columns, job.spec.read, BATCH_ROWS):
+                yield uri, rows
+
+    with contextlib.closing(ahead(stages.each("decode", read()))) as batches:
+        for uri, rows in batches:
+            goes_on()
+            done = score_batch(
+                bundle,
+                rows.batch,
+                features=columns.features,
+                keep=columns.keep,
+                method=job.spec.method,
+                max_rejected=most,
+                stages=stages,
+            )
+            if done.table.num_rows:
+                with stages("align"):
+                    scored.append(_cast(done.table, schema, f"{uri} from row {rows.numbers[0]}"))
+            if done.rejected or rows.broken:
+                rejected.append(set_aside(rows, done.rejected, uri))
+                count += rejected[-1].num_rows
+            if count > most:
+                raise ScoringError(
+                    f"more rows cannot be scored than the {most} that may be rejected; one of them is {uri}, "
+                    f"{next(reasons(rows, done.rejected))}"
+                )
+    return (
+        pa.concat_tables(scored) if scored else schema.empty_table(),
+        together(rejected) if rejected else pa.table({}),
+    )
+
+
+def _watch(engine: Engine, job_id: str) -> Callable[[], None]:
+    """Return what raises `_Stopped` before a batch where the job was stopped; the first was asked for at the start."""
+    batches = 0
+
+    def goes_on() -> None:
+        nonlocal batches
+        batches += 1
+        with contextlib.suppress(LedgerUnavailable):  # what is scored is worth more than the question
+            if batches > 1 and engine.ledger.stopped(job_id):
+                raise _Stopped
+
+    return goes_on
+
+
+def _cast(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowException, KeyError) as error:
+        raise InputError(f"{where}: results do not fit the planned schema: {describe(error)}") from error

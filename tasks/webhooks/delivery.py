@@ -1,0 +1,186 @@
+"""Tell another system how a job ended: one signed POST, as Standard Webhooks describes it.
+
+The receiver computes HMAC-SHA256 over ``<webhook-id>.<webhook-timestamp>.<body>`` with the secret that both know. The
+id is the same each time an event is sent, so that one which comes twice can be told.
+See https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import unquote, urlsplit
+
+from scoreline.storage.errors import InvalidRequest, WebhookRefused, WebhookUnavailable
+from scoreline.tasks.job.documents import Status
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 10
+_TRY_AGAIN = frozenset({408, 425, 429})
+_PREFIX = "whsec_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What is sent."""
+
+    id: str
+    body: bytes
+
+
+def event_of(status: Status, run: int, ended: datetime) -> Event:
+    """Return the event of a job that has ended, in its run of that number: ``job.succeeded`` and so on.
+
+    Its data are the fields of `Status`, which hold no row of the input.
+    """
+    body = {"type": f"job.{status.state}", "timestamp": ended.isoformat(timespec="seconds"), "data": status.to_dict()}
+    return Event(id=f"{status.job_id}.{run}", body=json.dumps(body, sort_keys=True, ensure_ascii=False).encode())
+
+
+def check_target(url: str, allowed: Iterable[str], also: str | None = None) -> str:
+    """Return an address where it begins with one that is allowed, else raise `InvalidRequest`.
+
+    Scheme, host and port have to be equal, and the path may only go on below the allowed one. A refusal names what was
+    asked for and what is allowed, without users and queries.
+
+    Parameters
+    ----------
+    also : str, optional
+        One more that is allowed, and not named: its path may be a secret that whoever asks does not have.
+
+    >>> check_target("https://example.org/hooks/scoreline", ["https://example.org/hooks"])
+    'https://example.org/hooks/scoreline'
+    """
+    if not isinstance(url, str):
+        raise InvalidRequest(f"webhook {url!r} is no address")
+    try:
+        wanted = _parts(url)
+    except ValueError as error:
+        raise InvalidRequest(f"webhook {_shown(url)!r} is no address of a webhook: {error}") from None
+    named = tuple(allowed)
+    for other in (*named, also) if also else named:
+        place, path = _parts(other)
+        if wanted[0] == place and (wanted[1] + "/").startswith(path.rstrip("/") + "/"):
+            return url
+    known = f"which allows {', '.join(map(_shown, named))}" if named else "which is not set"
+    raise InvalidRequest(f"webhook {_shown(url)!r} is not within ALLOWED_WEBHOOKS, {known}")
+
+
+def address(url: str) -> str:
+    """Scheme and host of an address: what follows may be a secret, and is not for logs.
+
+    >>> address("https://user:hush@example.org/services/T0/hush?key=hush")
+    'https://example.org'
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(malformed)"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _shown(url: str) -> str:
+    """Scheme, host and path of an address, for whoever wrote it; what has no host may begin with a password.
+
+    >>> _shown("https://user:hush@example.org/hooks?key=hush"), _shown("example.org/hooks"), _shown("user:hush@host")
+    ('https://example.org/hooks', 'example.org/hooks', '(malformed)')
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(malformed)"
+    if parts.netloc:
+        return address(url) + parts.path
+    return "(malformed)" if "@" in url else url.partition("?")[0].partition("#")[0]
+
+
+def sign(secret: str, event_id: str, timestamp: int, body: bytes) -> str:
+    """Return the value of ``webhook-signature``.
+
+    Parameters
+    ----------
+    secret : str
+        ``whsec_`` and a key in base64, or a key as it is.
+    timestamp : int
+        Seconds since 1970; receivers refuse what is some minutes off.
+    """
+    signed = b"%s.%d.%s" % (event_id.encode(), timestamp, body)
+    return "v1," + base64.b64encode(hmac.new(_key(secret), signed, hashlib.sha256).digest()).decode()
+
+
+def send(url: str, event: Event, secret: str) -> None:
+    """POST an event, once; redirects are not followed.
+
+    Raises
+    ------
+    WebhookRefused
+        The receiver does not want it, and will not when it is asked again.
+    WebhookUnavailable
+        Transient: the receiver cannot be reached, or is busy.
+    """
+    import urllib3  # late: whoever only submits does not send
+
+    now = int(datetime.now(UTC).timestamp())
+    headers = {
+        "content-type": "application/json",
+        "user-agent": "scoreline",
+        "webhook-id": event.id,
+        "webhook-timestamp": str(now),
+        "webhook-signature": sign(secret, event.id, now, event.body),
+    }
+    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
+    with urllib3.PoolManager(num_pools=1) as pool:
+        try:
+            answer = pool.request(
+                "POST",
+                url,
+                body=event.body,
+                headers=headers,
+                timeout=timeout,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+        except urllib3.exceptions.HTTPError as error:  # names the address, which may hold a secret
+            raise WebhookUnavailable(f"cannot reach {address(url)}: {type(error).__name__}") from None
+        answer.close()  # nothing of the answer is read: it could be endless
+    if 200 <= answer.status < 300:
+        return
+    if answer.status >= 500 or answer.status in _TRY_AGAIN:
+        raise WebhookUnavailable(f"{address(url)} answered {answer.status}")
+    raise WebhookRefused(f"{address(url)} answered {answer.status}")
+
+
+def check_secret(secret: str) -> None:
+    """Raise `ValueError` where a secret cannot be used to sign."""
+    if len(_key(secret)) < 16:
+        raise ValueError("is shorter than 16 bytes")
+
+
+def _key(secret: str) -> bytes:
+    if secret.startswith(_PREFIX):
+        try:
+            return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+        except binascii.Error as error:
+            raise ValueError("is not base64 after whsec_") from error
+    return secret.encode()
+
+
+def _parts(url: str) -> tuple[tuple[str, str, int], str]:
+    """Split an address into what has to be equal, and its path; raises `ValueError`."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise ValueError("it has to begin with https:// and a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("it names a user")
+    if parts.fragment or any(ord(char) <= 32 or char == "\\" for char in url):
+        raise ValueError("it has characters that no address has")
+    if any(step in (".", "..") for step in unquote(parts.path).split("/")):
+        raise ValueError("its path goes up")
+    return (parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), parts.path

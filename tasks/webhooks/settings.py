@@ -1,0 +1,46 @@
+"""Who may be notified how jobs end, read from the environment once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.settings import Environment
+from scoreline.tasks.webhooks.delivery import check_secret, check_target
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventSettings:
+    """Who may be told how jobs end."""
+
+    url: str | None = None
+    """Who is told of a job that does not say."""
+    allowed: tuple[str, ...] = ()
+    """Addresses that a job may name besides `url`, or what they begin with."""
+    secret: str = field(default="", repr=False)
+    """What workers sign with."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> EventSettings:
+        """Read the settings; raises `InvalidSettings` naming every fault at once."""
+        env = Environment(environ)
+        url, secret = env.text("WEBHOOK_URL"), env.text("WEBHOOK_SECRET")
+        listed = [item for item in re.split(r"[\s,]+", env.text("ALLOWED_WEBHOOKS")) if item]
+        for name, target in [("WEBHOOK_URL", url)] * bool(url) + [("ALLOWED_WEBHOOKS", item) for item in listed]:
+            try:
+                check_target(target, [target])
+            except InvalidRequest as error:
+                env.faults.append(f"{name}: {error}")
+        if secret:
+            try:
+                check_secret(secret)
+            except ValueError as error:
+                env.faults.append(f"WEBHOOK_SECRET {error}")
+        env.finish()
+        return cls(url=url or None, allowed=tuple(listed), secret=secret)
+
+    def check(self, webhook: str) -> str:
+        """Return an address where a job may name it, else raise `InvalidRequest`."""
+        return check_target(webhook, self.allowed, self.url)
