@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import work
 from benchmarks.measure import RESULTS, shown, verdict
-from scoreline.tasks.scoring.timings import STAGES
+from scoreline.tasks.scoring.timings import TIMINGS
 
 _ROUNDS = 3
 """Fewer decide nothing."""
@@ -116,15 +116,15 @@ def _explained(run: Mapping[str, Any]) -> float:
 
 def _stages(took: Mapping[str, Mapping[str, Runs]]) -> Iterator[str]:
     """Where the time of parts goes, in milliseconds a part of the last run, and what all of them are of the job."""
-    yield "| ms a part, by stage, last round | parts | " + " | ".join(STAGES) + " | all, of what 2 processes had |"
-    yield "|" + "---|" * (len(STAGES) + 3)
+    yield "| ms a part, by stage, last round | parts | " + " | ".join(TIMINGS) + " | all, of what 2 processes had |"
+    yield "|" + "---|" * (len(TIMINGS) + 3)
     for name in ("scoreline", "scoreline_s3"):
         for model, by_name in took.items():
             if name not in by_name:
                 continue
             run = by_name[name][-1]
             stages, parts = run["stages"], run["stages"]["parts"]
-            each = " | ".join(f"{1e3 * stages[stage] / parts:.1f}" for stage in STAGES)
+            each = " | ".join(f"{1e3 * stages[stage] / parts:.1f}" for stage in TIMINGS)
             share = _busy(stages) / (work.PROCESSES * run["job_seconds"])
             yield f"| {name}, {model} | {parts} | {each} | {share:.0%} |"
 

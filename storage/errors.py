@@ -24,7 +24,7 @@
     │   └── ModelUnloadable
     ├── ScoringError               an estimator failed on every row or broke its own schema
     ├── JobFailed
-    ├── RecordCorrupt
+    ├── DocumentCorrupt
     ├── StoreError                 the object store
     │   ├── ObjectNotFound
     │   ├── PreconditionFailed
@@ -145,7 +145,7 @@ class JobFailed(ScorelineError):
     """A job ended without all its results."""
 
 
-class RecordCorrupt(ScorelineError):
+class DocumentCorrupt(ScorelineError):
     """A stored record of a job is not what Scoreline wrote."""
 
 
@@ -210,7 +210,7 @@ class QueueUnavailable(ScorelineError):
 
 
 @contextlib.contextmanager
-def needing(what: str) -> Iterator[None]:
+def require_extra(what: str) -> Iterator[None]:
     """Say how to install it where the block imports something of a worker that is not here; raises `PackageMissing`."""
     try:
         yield

@@ -14,7 +14,7 @@ _LEAVE_S = 0.5
 _END = object()
 
 
-def ahead[T](items: Generator[T]) -> Generator[T]:
+def prefetched[T](items: Generator[T]) -> Generator[T]:
     """Yield the items in order, each made by a thread while the one before is worked on, and no further ahead.
 
     What iterating raises is raised here, after the items before it. The thread alone touches `items`, and closes it;
@@ -35,7 +35,7 @@ def ahead[T](items: Generator[T]) -> Generator[T]:
         except BaseException as error:  # noqa: BLE001  # whoever iterates has to hear of it
             made.put((_END, error))
 
-    thread = threading.Thread(target=make, name="ahead", daemon=True)
+    thread = threading.Thread(target=make, name="prefetch", daemon=True)
     try:
         thread.start()
         wanted.put(True)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
+    DocumentCorrupt,
     JobConflict,
     JobNotFound,
     ModelInUse,
     ObjectNotFound,
     PreconditionFailed,
-    RecordCorrupt,
     describe,
-    needing,
+    require_extra,
 )
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models.manifest import PinnedModel
@@ -28,7 +28,7 @@ from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.options import READ_OPTIONS, read_options
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, Documents, send_step
-from scoreline.tasks.dispatch.outcome import cleared, end_job, is_complete
+from scoreline.tasks.dispatch.outcome import clean_up_if_ended, end_job, is_complete
 from scoreline.tasks.dispatch.queue import Queue
 from scoreline.tasks.dispatch.reconcile import reconcile
 from scoreline.tasks.dispatch.resume import begin_run, rejected_again
@@ -49,7 +49,7 @@ from scoreline.tasks.job.spec import JobSpec, check_apart
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records import job
 from scoreline.tasks.records.job import RecordsJob
-from scoreline.tasks.webhooks.settings import EventSettings
+from scoreline.tasks.webhooks.settings import WebhookSettings
 
 if TYPE_CHECKING:
     from scoreline.storage.models.settings import ModelSettings
@@ -71,17 +71,17 @@ class Client:
         Where messages go.
     ledger : RedisLedger
         Where progress is read.
-    events : EventSettings, optional
+    events : WebhookSettings, optional
         Who may be told how jobs end.
     """
 
     def __init__(
-        self, buckets: Buckets, queue: Queue, ledger: RedisLedger, events: EventSettings | None = None
+        self, buckets: Buckets, queue: Queue, ledger: RedisLedger, events: WebhookSettings | None = None
     ) -> None:
         self.buckets = buckets
         self.queue = queue
         self.ledger = ledger
-        self.events = events or EventSettings()
+        self.events = events or WebhookSettings()
         self._totals: dict[str, int] = {}
 
     @classmethod
@@ -100,7 +100,7 @@ class Client:
                 timeout_s=5,
                 patience_s=settings.patience_s,
             ),
-            EventSettings.from_env(environ),
+            WebhookSettings.from_env(environ),
         )
 
     @cached_property
@@ -217,7 +217,7 @@ class Client:
         PackageMissing
             A package of a worker is not installed.
         """
-        with needing("trying a job"):
+        with require_extra("trying a job"):
             from scoreline.storage.models.manager import ModelStorageManager
             from scoreline.storage.models.settings import ModelSettings
             from scoreline.tasks.steps.preflight import preflight
@@ -371,7 +371,7 @@ class Client:
                 case ["jobs", job_id, "job.json"]:
                     try:
                         yield self.status(job_id)
-                    except RecordCorrupt as error:
+                    except DocumentCorrupt as error:
                         yield Status(job_id=job_id, state="failed", model="", output="", error=describe(error))
 
     def cancel(self, job_id: str) -> Status:
@@ -446,7 +446,7 @@ class Client:
         StoreUnavailable
             Transient: try again.
         """
-        with needing("what reads rejected rows"):
+        with require_extra("what reads rejected rows"):
             from scoreline.tasks.rejects.report import Tally, count_rejected
         job, state = read_job(self.buckets.main, job_id), self.status(job_id).state
         try:
@@ -512,7 +512,7 @@ class Client:
             main.put(keys.job(job_id), job.to_json(), create_only=True)
         except PreconditionFailed:
             existing = read_job(main, job_id)
-            cleared(self._dispatcher, job_id)
+            clean_up_if_ended(self._dispatcher, job_id)
             _refuse_other(existing, job.spec)
 
     def _check(self, spec: JobSpec, webhook: str | None) -> None:

@@ -31,7 +31,7 @@ from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.webhooks.settings import EventSettings
+from scoreline.tasks.webhooks.settings import WebhookSettings
 from scoreline.worker import memory, telemetry
 from scoreline.worker.cache import ModelCache
 from scoreline.worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
@@ -218,7 +218,7 @@ def client(app: Celery) -> Client:
             Buckets.from_env(os.environ, patient=False),
             Queue(settings.broker_url, app=app),
             engine(app).ledger,
-            EventSettings.from_env(os.environ),
+            WebhookSettings.from_env(os.environ),
         )
     return _process.client
 

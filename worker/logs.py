@@ -90,7 +90,7 @@ class HumanLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and a traceback below it where there is one."""
         first, _, rest = super().format(record).partition("\n")
-        shown = " ".join(f"{name}={_plain(value)}" for name, value in fields(record).items())
+        shown = " ".join(f"{name}={_format_value(value)}" for name, value in fields(record).items())
         return redact("\n".join(filter(None, (f"{first} {shown}".rstrip(), rest))), self._hidden)
 
 
@@ -133,6 +133,6 @@ def _with_task(record: logging.LogRecord) -> bool:
     return True
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return json.dumps(text, ensure_ascii=False) if " " in text and isinstance(value, str) else text

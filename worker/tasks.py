@@ -35,7 +35,7 @@ from scoreline.tasks.steps import inline, planner
 from scoreline.tasks.steps import score_part as parts
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.webhooks import notify
-from scoreline.tasks.webhooks.settings import EventSettings
+from scoreline.tasks.webhooks.settings import WebhookSettings
 from scoreline.worker import lifecycle
 from scoreline.worker.celery import app
 from scoreline.worker.settings import PROCESSES_KNOWN_S, SOFT_TIME_LIMIT_S
@@ -98,11 +98,11 @@ def _until_told(task: Task[Any, Any], job_id: str) -> Iterator[None]:
             log.exception("task.broken", extra={"job_id": job_id})
         patience = MAX_RETRIES if getattr(error, "transient", False) else 0 if known else MAX_UNKNOWN
         if task.request.retries < patience:
-            raise _again(task, error) from error
+            raise _retry_later(task, error) from error
         outcome.fail_job(lifecycle.engine(app), job_id, error)
 
 
-def _again(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseException:
+def _retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseException:
     """Send the message again after a pause that doubles, with jitter, so that workers do not come back in step."""
     longest = min(LONGEST_RETRY_S, 2 ** (task.request.retries + 1))
     return task.retry(
@@ -131,7 +131,7 @@ def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **opti
         if not error.transient or self.request.retries >= MAX_RETRIES:
             log.error("submit.refused", extra={"model": model, "input": input, "error": describe(error)})
             raise
-        raise _again(self, error) from error
+        raise _retry_later(self, error) from error
 
 
 @app.task(
@@ -162,10 +162,10 @@ def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = Non
         if not error.transient or self.request.retries >= MAX_RETRIES:
             log.error("records.refused", extra={"model": model, "job_id": job_id, "error": describe(error)})
             raise
-        raise _again(self, error) from error
+        raise _retry_later(self, error) from error
     lifecycle.report()
     if told is None:  # somebody else is at it
-        raise _again(self, JobFailed(f"job {job_id} has not ended yet: ask scoreline.status"))
+        raise _retry_later(self, JobFailed(f"job {job_id} has not ended yet: ask scoreline.status"))
     return told
 
 
@@ -185,7 +185,7 @@ def _rebuilt(engine: Engine, job_id: str) -> Iterator[None]:
         yield
     except (LedgerLost, LedgerFenced, ObjectNotFound):
         with contextlib.suppress(SoftTimeLimitExceeded):
-            reconciling.tend(engine, job_id)
+            reconciling.reconcile_job(engine, job_id)
 
 
 @app.task(name="scoreline.status", ignore_result=False)
@@ -214,23 +214,23 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     done: dict[str, int] | None = None
     with _until_told(self, job_id):
         try:
-            done = _score_part(engine, job_id, part, str(self.request.id), back=0 < retried == tries)
+            done = _score_part(engine, job_id, part, str(self.request.id), is_retry=0 < retried == tries)
         except (LedgerLost, LedgerFenced, ObjectNotFound):  # Redis was emptied, or there is no plan
             with contextlib.suppress(SoftTimeLimitExceeded):  # the reconciler goes on
-                reconciling.tend(engine, job_id)
+                reconciling.reconcile_job(engine, job_id)
         except ScorelineError as error:
             if not error.transient:
                 raise
             if tries < MAX_RETRIES:
-                raise _again(self, error, retried=tries + 1) from error
+                raise _retry_later(self, error, retried=tries + 1) from error
             parts.count_part(engine, job_id, part, failure=f"gave up: {describe(error)}")
     lifecycle.report()
     return done
 
 
-def _score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: bool) -> dict[str, int] | None:
+def _score_part(engine: Engine, job_id: str, part: int, holder: str, *, is_retry: bool) -> dict[str, int] | None:
     try:
-        done = parts.score_part(engine, job_id, part, holder, back=back)
+        done = parts.score_part(engine, job_id, part, holder, is_retry=is_retry)
         return None if done is None else {"rows": done[0], "rejected": done[1]}
     except SoftTimeLimitExceeded:
         reason = f"part {part} took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"
@@ -251,12 +251,12 @@ def tell(self: Task[Any, Any], job_id: str) -> None:
     _refuse_unless_id(job_id)
     engine = lifecycle.engine(app)
     try:
-        notify.notify(engine, lifecycle.client(app), EventSettings.from_env(os.environ), job_id)
+        notify.notify(engine, lifecycle.client(app), WebhookSettings.from_env(os.environ), job_id)
     except JobNotFound as error:
         log.warning("job.unknown", extra={"job_id": job_id, "error": describe(error)})
     except ScorelineError as error:
         if error.transient and self.request.retries < MAX_RETRIES:
-            raise _again(self, error) from error
+            raise _retry_later(self, error) from error
         notify.give_up(engine, job_id, error)
 
 

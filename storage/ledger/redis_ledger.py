@@ -158,15 +158,15 @@ class RedisLedger:
         return Due(parts=tuple(map(int, parts)), all_done=int(left) == 0, stopped=stopped)
 
     def start(
-        self, job_id: str, plan_sha256: str, part: int, holder: str, lease_s: float, *, back: bool = False
+        self, job_id: str, plan_sha256: str, part: int, holder: str, lease_s: float, *, is_retry: bool = False
     ) -> Started:
         """Lease `part` for `lease_s` seconds to `holder`, who may also take over a lease of its own.
 
-        With `back` the holder's earlier start ended in a transient error, and is no attempt.
+        With `is_retry` the holder's earlier start ended in a transient error, and is no attempt.
         """
         now = time.time()
         to_do, attempt, left, may_exist, budget = self._run(
-            "start", self._keys(job_id)[:2], [plan_sha256, part, now, f"{now + lease_s:.3f}", holder, int(back)]
+            "start", self._keys(job_id)[:2], [plan_sha256, part, now, f"{now + lease_s:.3f}", holder, int(is_retry)]
         )
         return Started(
             to_do=to_do,
@@ -182,7 +182,7 @@ class RedisLedger:
         return bool(self._run("extend", self._keys(job_id)[:1], [plan_sha256, part, holder, until, 0]))
 
     def release(self, job_id: str, plan_sha256: str, part: int, holder: str) -> None:
-        """Take back a start that ended in a transient error, whose message comes again: it was no attempt."""
+        """Take back a start that ended in a transient error, whose message comes will_retry: it was no attempt."""
         until = f"{time.time() + self._patience_s:.3f}"
         self._run("extend", self._keys(job_id)[:1], [plan_sha256, part, holder, until, 1])
 
@@ -244,9 +244,9 @@ class RedisLedger:
         """Note that the caller goes on with a step for `seconds`."""
         self._step("renew", job_id, step, seconds)
 
-    def end_step(self, job_id: str, step: str, *, again: bool = False) -> None:
-        """Note that a step is done; or, with `again`, that its message comes again and this was no attempt."""
-        self._step("pause" if again else "end", job_id, step, 0)
+    def end_step(self, job_id: str, step: str, *, will_retry: bool = False) -> None:
+        """Note that a step is done; or, with `will_retry`, that its message comes again and this was no attempt."""
+        self._step("pause" if will_retry else "end", job_id, step, 0)
 
     def once_in(self, what: str, seconds: float) -> bool:
         """Whether the caller is the first to ask within `seconds`, of all processes."""

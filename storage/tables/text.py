@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from scoreline.storage.errors import UnreadableInput
-from scoreline.storage.prefetch import ahead
+from scoreline.storage.prefetch import prefetched
 from scoreline.storage.tables.base import MAX_RECORD_CHARS, Pinned, Span, Survey
 from scoreline.storage.tables.boundaries import Boundaries, Records
 from scoreline.storage.tables.compressed import Decompressed
@@ -166,7 +166,7 @@ def _pieces(
             last = not piece or left == 0
             yield piece, last
 
-    return ahead(read())
+    return prefetched(read())
 
 
 def _open(source: Pinned, compression: str | None) -> RangedFile | Decompressed:

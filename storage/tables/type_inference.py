@@ -13,7 +13,7 @@ SAMPLE_ROWS = 2_000
 
 _WHOLE = re.compile(r"0|-?[1-9]\d{0,18}")
 _NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|[-+]?inf(?:inity)?|nan", re.IGNORECASE)
-TOLD = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
+ARROW_TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 """What a user may say that a column is."""
 _PADDED = re.compile(r"[-+]?0\d+(?:\.\d*)?")
 _FLAGS = frozenset({"true", "True", "TRUE", "false", "False", "FALSE"})

@@ -14,7 +14,7 @@ STEP_ATTEMPTS = 3
 
 
 @contextlib.contextmanager
-def kept(renew: Callable[[], object], every_s: float) -> Iterator[None]:
+def keep_renewed(renew: Callable[[], object], every_s: float) -> Iterator[None]:
     """Call `renew` every so often while the block runs, and not after; what it cannot do now it may the next time."""
     end = threading.Event()
 
@@ -33,7 +33,7 @@ def kept(renew: Callable[[], object], every_s: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def step(engine: Engine, job_id: str, name: str) -> Iterator[None]:
+def hold_step(engine: Engine, job_id: str, name: str) -> Iterator[None]:
     """Hold a step of a job while the block runs.
 
     Raises
@@ -43,14 +43,14 @@ def step(engine: Engine, job_id: str, name: str) -> Iterator[None]:
     """
     ledger, lease_s = engine.ledger, engine.lease_s
     attempt = ledger.begin_step(job_id, name, lease_s)
-    again = False
+    will_retry = False
     try:
         if attempt > STEP_ATTEMPTS:
             raise ScoringError(f"the worker process died {attempt - 1} times at the step {name!r}: out of memory?")
-        with kept(lambda: ledger.renew_step(job_id, name, lease_s), lease_s / 3):
+        with keep_renewed(lambda: ledger.renew_step(job_id, name, lease_s), lease_s / 3):
             yield
     except BaseException:
-        again = True
+        will_retry = True
         raise
     finally:  # not reached where the process dies
-        ledger.end_step(job_id, name, again=again)
+        ledger.end_step(job_id, name, will_retry=will_retry)

@@ -13,8 +13,8 @@ from scoreline.tasks.job.documents import (
     Job,
     Outcome,
     mark_active,
+    read_delivery,
     read_job,
-    read_notice,
     read_outcome,
     read_run,
     seconds_since,
@@ -80,7 +80,7 @@ def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:
         return False
 
 
-def cleared(dispatcher: Dispatcher, job_id: str) -> bool:
+def clean_up_if_ended(dispatcher: Dispatcher, job_id: str) -> bool:
     """Whether a job has ended; then nothing of it is left that is there only while it is under way."""
     outcome = read_outcome(dispatcher.buckets.main, job_id)
     if outcome is not None:
@@ -88,11 +88,11 @@ def cleared(dispatcher: Dispatcher, job_id: str) -> bool:
     return outcome is not None
 
 
-def untold(main: ObjectStore, job: Job, run: int) -> bool:
+def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
     """Whether somebody is still to be told how a run of a job ended."""
     if job.webhook is None:
         return False
-    notice = read_notice(main, job.spec.job_id)
+    notice = read_delivery(main, job.spec.job_id)
     return notice is None or notice.run < run
 
 
@@ -102,7 +102,7 @@ def _clear(dispatcher: Dispatcher, job_id: str, run: int) -> None:
     if read_run(main, job_id)[0].number != run:
         return
     dispatcher.ledger.close(job_id)
-    if untold(main, read_job(main, job_id), run):
+    if webhook_pending(main, read_job(main, job_id), run):
         send_step(dispatcher, "events", job_id)  # whoever has told them removes the marker
         return
     main.delete(keys.active(job_id))

@@ -13,7 +13,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import JobNotFound, LedgerFenced, LedgerLost, ObjectNotFound, ScorelineError, describe
 from scoreline.storage.ledger.base import Due, Recovered
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, Documents, send_step
-from scoreline.tasks.dispatch.outcome import cleared
+from scoreline.tasks.dispatch.outcome import clean_up_if_ended
 from scoreline.tasks.job.documents import read_run, read_success
 from scoreline.tasks.job.layout import parts, results
 from scoreline.tasks.job.spec import budget_rows
@@ -39,7 +39,7 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
     for info in under_way:
         job_id = info.key.removeprefix(keys.JOBS_ACTIVE)
         try:
-            report[job_id] = tend(dispatcher, job_id)
+            report[job_id] = reconcile_job(dispatcher, job_id)
         except JobNotFound:
             report[job_id] = "submitting"  # the marker comes before the job
             _drop_orphan(dispatcher, info.key)
@@ -55,7 +55,7 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
     return report
 
 
-def tend(dispatcher: Dispatcher, job_id: str) -> str:
+def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
     """Do for a job whatever is due now; harmless at any moment and from any number of processes.
 
     Returns
@@ -63,7 +63,7 @@ def tend(dispatcher: Dispatcher, job_id: str) -> str:
     str
         What was done: ``ended``, ``planning``, ``dispatched N``, ``finalizing`` or ``waiting``.
     """
-    if cleared(dispatcher, job_id):
+    if clean_up_if_ended(dispatcher, job_id):
         return "ended"
     try:
         documents = dispatcher.documents(job_id, fresh=True)
@@ -71,13 +71,13 @@ def tend(dispatcher: Dispatcher, job_id: str) -> str:
         return "planning" if send_step(dispatcher, "plan", job_id) else "waiting"
     due = _due(dispatcher, job_id, documents)
     if due is None or due.stopped == "closed":
-        if cleared(dispatcher, job_id):  # it ended meanwhile
+        if clean_up_if_ended(dispatcher, job_id):  # it ended meanwhile
             return "ended"
         if due is not None:  # of an earlier run
             dispatcher.ledger.forget(job_id)
         open_ledger(dispatcher, documents, recover(dispatcher, documents))
         log.warning("ledger.rebuilt", extra={"job_id": job_id})
-        if cleared(dispatcher, job_id):  # cancelled while the bucket was listed
+        if clean_up_if_ended(dispatcher, job_id):  # cancelled while the bucket was listed
             return "ended"
         due = dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
     for part in due.parts:

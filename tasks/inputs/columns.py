@@ -14,7 +14,7 @@ from scoreline.storage.errors import (
     UnreadableInput,
 )
 from scoreline.storage.models.manifest import Manifest
-from scoreline.storage.tables.type_inference import TOLD
+from scoreline.storage.tables.type_inference import ARROW_TYPES
 from scoreline.tasks.inputs.hive_partitions import types_of, values_of
 from scoreline.tasks.inputs.listing import Surveyed
 from scoreline.tasks.job.spec import JobSpec, kept_names
@@ -78,13 +78,13 @@ def settle(
     seen = {name: _Seen(name=name, kept=name not in scored) for name in names if name not in folders}
     for item in surveyed:
         if len(item.schema):
-            _look(item, seen, folders)
+            _note_types(item, seen, folders)
     told = told or {}
     in_text = {name for item in surveyed if item.text for name in item.schema.names} if told else set()
     if unknown := [name for name in told if name not in in_text]:
         raise MissingColumns(f"types are told for {_listed(unknown)}, and no CSV or JSON Lines of the input has that")
     types = {name: folder_types[name] for name in folders} | {
-        name: TOLD[told[name]] if name in told else found.settled() for name, found in seen.items()
+        name: ARROW_TYPES[told[name]] if name in told else found.settled() for name, found in seen.items()
     }
     for name in features:
         if is_nested(types[name]):
@@ -123,19 +123,19 @@ class _Seen:
             self.mixed = self.mixed or 0 < numbers < 1
         elif self.typed is None:
             self.typed, self.typed_in = column.type, item.uri
-        elif self.kept and column.type != self.typed and _plain(column.type) != _plain(self.typed):
+        elif self.kept and column.type != self.typed and _value_type(column.type) != _value_type(self.typed):
             raise UnreadableInput(f"{item.uri} has {self.name!r} as {column.type}, {self.typed_in} as {self.typed}")
 
     def settled(self) -> pa.DataType:
         """Return what it is read as: its type in tables with types of their own, else what suits all texts."""
         if self.typed is None:
             return _merged(list(self.texts), kept=self.kept)
-        if self.texts and _plain(self.typed) not in _TEXT_TYPES:
+        if self.texts and _value_type(self.typed) not in _TEXT_TYPES:
             raise UnreadableInput(
                 f"{next(iter(self.texts.values()))} has {self.name!r} as text, {self.typed_in} as {self.typed}, which "
                 "text is not read as"
             )
-        return _plain(self.typed) if self.texts else self.typed
+        return _value_type(self.typed) if self.texts else self.typed
 
     def is_mixed(self) -> bool:
         """Whether it is text in which some values are numbers, or numbers in some objects alone."""
@@ -143,7 +143,7 @@ class _Seen:
         return self.typed is None and (self.mixed or (any(numbers) and not all(numbers)))
 
 
-def _look(item: Surveyed, seen: Mapping[str, _Seen], folders: Sequence[str]) -> None:
+def _note_types(item: Surveyed, seen: Mapping[str, _Seen], folders: Sequence[str]) -> None:
     """Take note of the columns of one object; refuse it where it lacks one, or has it twice."""
     here = values_of(item.file.key)
     columns: dict[str, pa.Field] = {}
@@ -249,7 +249,7 @@ def _kept(keep: str, schema: pa.Schema, features: Sequence[str]) -> tuple[str, .
     return kept_names(keep)
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def _value_type(kind: pa.DataType) -> pa.DataType:
     """Return the one type of texts for all that Arrow has."""
     return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
 

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
+    DocumentCorrupt,
     InvalidRequest,
     JobNotFound,
     ObjectNotFound,
     PreconditionFailed,
-    RecordCorrupt,
 )
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import ObjectStore
@@ -111,7 +111,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Notice:
+class Delivery:
     """Whether somebody was told how a job ended: the content of ``notice.json``."""
 
     run: int
@@ -124,7 +124,7 @@ class Notice:
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> Notice:
+    def from_json(cls, data: bytes) -> Delivery:
         """Decode."""
         return cls(**json.loads(data))
 
@@ -163,19 +163,19 @@ _MALFORMED = (ValueError, KeyError, TypeError, InvalidRequest)
 
 
 @contextlib.contextmanager
-def reading(store: ObjectStore, key: str) -> Iterator[None]:
-    """Name the object where the block finds that it is not what Scoreline writes; raises `RecordCorrupt`."""
+def decoding(store: ObjectStore, key: str) -> Iterator[None]:
+    """Name the object where the block finds that it is not what Scoreline writes; raises `DocumentCorrupt`."""
     try:
         yield
     except _MALFORMED as error:
         reason = str(error) if isinstance(error, InvalidRequest) else repr(error)
-        raise RecordCorrupt(f"{store.uri(key)} is not what Scoreline writes there: {reason}") from error
+        raise DocumentCorrupt(f"{store.uri(key)} is not what Scoreline writes there: {reason}") from error
 
 
 def read_job(store: ObjectStore, job_id: str) -> Job:
     """Read ``job.json``; raises `JobNotFound`."""
     try:
-        with reading(store, key := keys.job(job_id)):
+        with decoding(store, key := keys.job(job_id)):
             job = Job.from_json(store.get(key).data)
             if job.spec.job_id != job_id:
                 raise ValueError(f"it is job {job.spec.job_id!r}")
@@ -192,14 +192,14 @@ def read_run(store: ObjectStore, job_id: str) -> tuple[Run, str | None]:
         got = store.get(keys.run(job_id))
     except ObjectNotFound:
         return Run(), None
-    with reading(store, keys.run(job_id)):
+    with decoding(store, keys.run(job_id)):
         return Run.from_json(got.data), got.info.etag
 
 
 def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
     """Read ``outcome.json``, where the run that counts has ended."""
     try:
-        with reading(store, key := keys.outcome(job_id)):
+        with decoding(store, key := keys.outcome(job_id)):
             outcome = Outcome.from_json(store.get(key).data)
     except ObjectNotFound:
         return None
@@ -214,7 +214,7 @@ def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[s
     Once it is there the job's parts may be gone.
     """
     try:
-        with reading(store, key := keys.success(folder)):
+        with decoding(store, key := keys.success(folder)):
             raw = json.loads(store.get(key).data)
             if not isinstance(raw, dict) or raw.get("plan") != plan_sha256:
                 return None
@@ -225,11 +225,11 @@ def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[s
         return None
 
 
-def read_notice(store: ObjectStore, job_id: str) -> Notice | None:
+def read_delivery(store: ObjectStore, job_id: str) -> Delivery | None:
     """Read whether somebody was told of a job's end; None where nobody was, and somebody may still try."""
     try:
-        with reading(store, key := keys.notice(job_id)):
-            return Notice.from_json(store.get(key).data)
+        with decoding(store, key := keys.notice(job_id)):
+            return Delivery.from_json(store.get(key).data)
     except ObjectNotFound:
         return None
 

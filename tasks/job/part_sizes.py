@@ -39,7 +39,7 @@ PART_SLICES = 256
 """Objects that a part may read: each costs some requests, one after the other."""
 
 
-def fitting_rows(rows: int, rows_per_s: float | None, processes: int) -> int:
+def target_part_rows(rows: int, rows_per_s: float | None, processes: int) -> int:
     """Rows that parts aim at, by what one process scored in a second in an earlier job of the model version.
 
     Where nobody knows how many processes there are, `processes` is 0.

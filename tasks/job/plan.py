@@ -82,7 +82,7 @@ class Columns:
         return tuple(dict.fromkeys((*self.features, *self.keep)))
 
 
-def spread[T](items: Sequence[T], most: int) -> Iterator[T]:
+def evenly_spaced[T](items: Sequence[T], most: int) -> Iterator[T]:
     """Yield at most `most` and one of some items, from the first to the last, as far apart as can be.
 
     >>> list(spread("abcdefghi", 2)), list(spread("ab", 9)), list(spread("", 9))

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from scoreline.storage import keys
-from scoreline.storage.errors import RecordCorrupt
+from scoreline.storage.errors import DocumentCorrupt
 from scoreline.storage.models.manifest import digest
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.job.plan import Columns, Part, Slice
@@ -50,7 +50,7 @@ class PlanFile:
     ------
     ObjectNotFound
         The job is not planned yet.
-    RecordCorrupt
+    DocumentCorrupt
         The object is no plan.
     """
 
@@ -64,7 +64,7 @@ class PlanFile:
             data += store.get(self._key, byte_range=(len(data), 4 * len(data)), if_match=self._etag).data
             header = _member(data)
         if header is None:
-            raise RecordCorrupt(f"{store.uri(self._key)} is no plan: its header is cut short")
+            raise DocumentCorrupt(f"{store.uri(self._key)} is no plan: its header is cut short")
         text, self._start = header
         self._first = data
         self.sha256 = digest(text)
@@ -86,14 +86,14 @@ class PlanFile:
             self.parts = int(raw["parts"])
             self._blocks = [_Block(**block) for block in raw["blocks"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise RecordCorrupt(f"{store.uri(self._key)} is no plan: {error}") from error
+            raise DocumentCorrupt(f"{store.uri(self._key)} is no plan: {error}") from error
         self._firsts = [block.first_part for block in self._blocks]
         self._kept: OrderedDict[int, list[Part]] = OrderedDict()
 
     def part(self, number: int) -> Part:
-        """Return one part; raises `RecordCorrupt` where the block is not the one that the header names."""
+        """Return one part; raises `DocumentCorrupt` where the block is not the one that the header names."""
         if not 0 <= number < self.parts:
-            raise RecordCorrupt(f"{self._store.uri(self._key)} has {self.parts} parts, and so none of number {number}")
+            raise DocumentCorrupt(f"{self._store.uri(self._key)} has {self.parts} parts: there is no part {number}")
         block = bisect_right(self._firsts, number) - 1
         if block not in self._kept:
             self._kept[block] = self._read(self._blocks[block])
@@ -112,7 +112,7 @@ class PlanFile:
         if len(data) < block.size:
             data = self._store.get(self._key, byte_range=(start, start + block.size), if_match=self._etag).data
         if digest(data) != block.sha256:
-            raise RecordCorrupt(f"{self._store.uri(self._key)} differs from its header at part {block.first_part}")
+            raise DocumentCorrupt(f"{self._store.uri(self._key)} differs from its header at part {block.first_part}")
         return _decode(json.loads(gzip.decompress(data)))
 
 
@@ -205,5 +205,5 @@ def _member(data: bytes) -> tuple[bytes, int] | None:
     try:
         text = decoder.decompress(data)
     except zlib.error as error:
-        raise RecordCorrupt(f"the plan is no gzip file: {error}") from error
+        raise DocumentCorrupt(f"the plan is no gzip file: {error}") from error
     return (text, len(data) - len(decoder.unused_data)) if decoder.eof else None

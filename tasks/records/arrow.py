@@ -10,7 +10,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from scoreline.storage import keys
-from scoreline.storage.errors import InvalidRequest, needing, one_line
+from scoreline.storage.errors import InvalidRequest, one_line, require_extra
 from scoreline.tasks.records.table import Table
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
     InvalidRequest
         Parquet has no form for a value; names its column.
     """
-    with needing("scoring more than 8 MiB of records"):
+    with require_extra("scoring more than 8 MiB of records"):
         import pyarrow as pa
         import pyarrow.parquet as pq
     try:
         if isinstance(records, Table):
-            table = to_arrow(records)
+            table = records_to_arrow(records)
         else:
             table = pa.Table.from_pandas(records, preserve_index=False).replace_schema_metadata(None)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
@@ -51,7 +51,7 @@ def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
     return keys.records_bulk(job_id, hashlib.sha256(data).hexdigest()), table.column_names, data
 
 
-def to_arrow(table: Table) -> pa.Table:
+def records_to_arrow(table: Table) -> pa.Table:
     """Return records as Arrow has them; raises `pyarrow.ArrowException` and `OverflowError` where it has not."""
     import pyarrow as pa
 

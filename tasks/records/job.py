@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest, JobFailed, LedgerUnavailable, MissingColumns, ObjectNotFound
 from scoreline.storage.models.manifest import PinnedModel
-from scoreline.tasks.job.documents import Outcome, Status, read_job, read_outcome, reading
+from scoreline.tasks.job.documents import Outcome, Status, decoding, read_job, read_outcome
 from scoreline.tasks.job.spec import JobSpec, kept_names
 from scoreline.tasks.records import arrow
 from scoreline.tasks.records.table import (
@@ -35,7 +35,7 @@ from scoreline.tasks.records.table import (
 
 if TYPE_CHECKING:
     from scoreline.tasks.client import Client
-from scoreline.storage.errors import needing
+from scoreline.storage.errors import require_extra
 from scoreline.storage.tables.base import Pinned
 from scoreline.tasks.job.layout import results
 from scoreline.tasks.job.uris import parse_uri
@@ -239,7 +239,7 @@ def check_message(records: Any) -> None:
 def read_results(client: Client, job_id: str) -> Table:
     """Return the results of a job of records that has ended well; raises `ObjectNotFound` where they are too large."""
     main, key = client.buckets.main, keys.answer(job_id)
-    with reading(main, key):
+    with decoding(main, key):
         return decode(unpack(main.get(key).data))
 
 
@@ -310,7 +310,7 @@ def read_parts(client: Client, job_id: str) -> tuple[pa.Table, dict[int, str]]:
     if not keys.is_records_bulk(job_id, parse_uri(job.spec.inputs[0])[1]):
         folder = keys.output_folder(job.spec.output, job_id)
         raise InvalidRequest(f"job {job_id} hands no results back: read {folder}part-*.parquet")
-    with needing("reading the results of more than 8 MiB of records"):
+    with require_extra("reading the results of more than 8 MiB of records"):
         import pyarrow as pa
 
         from scoreline.storage.tables.parquet import read_table

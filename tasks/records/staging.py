@@ -16,11 +16,11 @@ from scoreline.storage.objects.base import ObjectStore, exists
 from scoreline.storage.tables import parquet
 from scoreline.storage.tables.base import Pinned
 from scoreline.tasks.dispatch.dispatcher import Documents
-from scoreline.tasks.job.documents import Job, Outcome, reading
+from scoreline.tasks.job.documents import Job, Outcome, decoding
 from scoreline.tasks.job.layout import parts, results
 from scoreline.tasks.job.part_sizes import PART_ROWS
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.records.arrow import to_arrow
+from scoreline.tasks.records.arrow import records_to_arrow
 from scoreline.tasks.records.table import MAX_RESULTS_BYTES, Table, decode, encode, pack, table_of, unpack
 from scoreline.tasks.rejects.report import reasons_by_row
 from scoreline.tasks.steps.engine import Engine
@@ -38,7 +38,7 @@ def stage(engine: Engine, job: Job) -> None:
     ------
     InputNotFound
         The records that the job was submitted with are gone.
-    RecordCorrupt
+    DocumentCorrupt
         They are not what the job names.
     """
     main = engine.buckets.main
@@ -50,7 +50,7 @@ def stage(engine: Engine, job: Job) -> None:
         data = main.get(key).data
     except ObjectNotFound:
         raise InputNotFound(f"the records of job {job.spec.job_id} are gone: no object {main.uri(key)}") from None
-    with reading(main, key):
+    with decoding(main, key):
         text = unpack(data)
         if hashlib.sha256(text).hexdigest() != sha256:
             raise ValueError("its digest is another")
@@ -92,7 +92,7 @@ def _records_of(main: ObjectStore, job: Job) -> str | None:
 
 def _to_arrow(table: Table) -> pa.Table:
     try:
-        return to_arrow(table)
+        return records_to_arrow(table)
     except (pa.ArrowException, OverflowError) as error:
         raise ValueError(str(error)) from error
 

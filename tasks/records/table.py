@@ -253,7 +253,7 @@ def _typed(name: str, given: Sequence[Any]) -> tuple[list[Any], str]:
     seen: dict[str, int] = {}
     for row, value in enumerate(given):
         try:
-            values.append(_plain(value))
+            values.append(_to_python_scalar(value))
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidRequest(
                 f"record {row} has {name!r} of type {type(value).__name__}: values are numbers, texts, true or false, "
@@ -286,7 +286,7 @@ def _kind(value: Any) -> str:
             return "date"
 
 
-def _plain(value: Any) -> Any:
+def _to_python_scalar(value: Any) -> Any:
     """Return a value as one of a handful of types; raises `TypeError` where there is none for it."""
     kind = type(value)
     if value is None or kind is str or kind is bool:
@@ -304,8 +304,8 @@ def _plain(value: Any) -> Any:
     if kind.__name__ == "datetime64":
         return value.astype("datetime64[us]").item()
     if getattr(value, "shape", None) == () and kind.__name__ != "timedelta64":  # a scalar of NumPy
-        return _plain(value.item())
+        return _to_python_scalar(value.item())
     for base, change in _BASES:
         if isinstance(value, base):
-            return _plain(change(value))
+            return _to_python_scalar(change(value))
     raise TypeError

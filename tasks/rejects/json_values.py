@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """Return a value that every reader of JSON takes; what JSON has no form for is text.
 
     >>> from datetime import date
@@ -15,9 +15,9 @@ def plain(value: Any) -> Any:
     """
     match value:
         case dict():
-            return {str(key): plain(item) for key, item in value.items()}
+            return {str(key): to_json_value(item) for key, item in value.items()}
         case list() | tuple():
-            return [plain(item) for item in value]
+            return [to_json_value(item) for item in value]
         case float() if not math.isfinite(value):
             return str(value)
         case None | bool() | int() | float() | str():

@@ -17,7 +17,7 @@ from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.storage.tables.base import Pinned, Rows
 from scoreline.storage.tables.parquet import ParquetFormat, read_table
 from scoreline.tasks.job.plan import Columns
-from scoreline.tasks.rejects.json_values import plain
+from scoreline.tasks.rejects.json_values import to_json_value
 from scoreline.tasks.rejects.table import note_columns
 
 MAX_REASONS = 500
@@ -54,7 +54,7 @@ class Example:
 
 
 @dataclass(kw_only=True)
-class Reason:
+class ReasonCount:
     """Rows that were rejected for the same thing."""
 
     stage: str
@@ -75,7 +75,7 @@ class RejectedRows:
     job_id: str
     state: str
     rows: int
-    reasons: tuple[Reason, ...]
+    reasons: tuple[ReasonCount, ...]
     stages: Mapping[str, int]
     columns: Mapping[str, int]
     """Rows by the column at fault, where it is known."""
@@ -113,7 +113,7 @@ class Tally:
         self._notes = note_columns(own)
         self._examples = examples
         self.rows = 0
-        self._reasons: dict[tuple[str, str, str], Reason] = {}
+        self._reasons: dict[tuple[str, str, str], ReasonCount] = {}
         self._stages: dict[str, int] = {}
         self._columns: dict[str, int] = {}
         self._sources: dict[str, int] = {}
@@ -150,15 +150,15 @@ class Tally:
             reasons=tuple(sorted(self._reasons.values(), key=lambda r: -r.rows)),
         )
 
-    def _reason(self, stage: str, column: str, message: str) -> Reason:
+    def _reason(self, stage: str, column: str, message: str) -> ReasonCount:
         key = (stage, column, normalised(message))
         if key not in self._reasons and len(self._reasons) >= MAX_REASONS:
             key = ("", "", OTHER)
-        return self._reasons.setdefault(key, Reason(stage=key[0], column=key[1], message=key[2]))
+        return self._reasons.setdefault(key, ReasonCount(stage=key[0], column=key[1], message=key[2]))
 
     def _own(self, batch: pa.RecordBatch, number: int) -> dict[str, Any]:
         (row,) = batch.slice(number, 1).to_pylist()
-        return {name: plain(value) for name, value in row.items() if name not in self._notes.values()}
+        return {name: to_json_value(value) for name, value in row.items() if name not in self._notes.values()}
 
 
 def count_rejected(store: ObjectStore, folder: str, parts_folder: str, tally: Tally) -> None:

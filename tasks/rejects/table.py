@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from scoreline.storage.tables.base import Rows
-from scoreline.tasks.scoring.features import Reason
+from scoreline.tasks.scoring.features import Rejection
 
 
-def reasons(rows: Rows, rejected: Mapping[int, Reason]) -> Iterator[str]:
+def reasons(rows: Rows, rejected: Mapping[int, Rejection]) -> Iterator[str]:
     """Say of each row of a batch that has no result why, first of those that cannot be decoded."""
     yield from (f"row {item.row}: {item.message}" for item in rows.broken)
     yield from (f"row {rows.numbers[row]}: {why}" for row, why in rejected.items())
 
 
-def set_aside(rows: Rows, reasons: Mapping[int, Reason], uri: str) -> pa.Table:
+def rejects_table(rows: Rows, reasons: Mapping[int, Rejection], uri: str) -> pa.Table:
     """Return the rows of a batch that have no result, in input order, each with what is known of its rejection."""
     failed = list(reasons)
     table = pa.Table.from_batches([rows.batch]).take(pa.array(failed, pa.int64()))

@@ -17,7 +17,7 @@ from scoreline.storage.keys import check_name
 from scoreline.storage.tables.options import READ_OPTIONS, read_options
 from scoreline.tasks.job.spec import JobSpec, check_apart
 from scoreline.tasks.schedules.schedule import CATCH_UP, OVERLAP, Schedule
-from scoreline.tasks.webhooks.settings import EventSettings
+from scoreline.tasks.webhooks.settings import WebhookSettings
 
 _TEXT = ("a string", lambda value: isinstance(value, str))
 _FLAG = ("true or false", lambda value: isinstance(value, bool))
@@ -58,12 +58,12 @@ class Parsed:
     faults: tuple[Fault, ...]
 
 
-def parse(text: str, events: EventSettings | None = None) -> Parsed:
+def parse(text: str, webhooks: WebhookSettings | None = None) -> Parsed:
     """Read ``schedules.toml``; a fault in one schedule leaves the others usable.
 
     Parameters
     ----------
-    events : EventSettings, optional
+    webhooks : WebhookSettings, optional
         Which webhooks a schedule may name; by default that is not checked.
     """
     try:
@@ -79,7 +79,7 @@ def parse(text: str, events: EventSettings | None = None) -> Parsed:
             continue
         wrong = [
             Fault(line=_line(text, name, key), message=message, schedule=name)
-            for key, message in _check(name, table, events)
+            for key, message in _check(name, table, webhooks)
         ]
         faults += wrong
         if not wrong:
@@ -121,7 +121,7 @@ def spec_of(schedule: Schedule, slot: datetime, output: str) -> JobSpec:
     )
 
 
-def _check(name: str, table: Mapping[str, Any], events: EventSettings | None) -> list[tuple[str, str]]:
+def _check(name: str, table: Mapping[str, Any], webhooks: WebhookSettings | None) -> list[tuple[str, str]]:
     """Return key and message of every fault of one table."""
     faults: list[tuple[str, str]] = []
     known = {item.name for item in fields(Schedule)} - {"name"}
@@ -141,9 +141,9 @@ def _check(name: str, table: Mapping[str, Any], events: EventSettings | None) ->
         else:
             sound[key] = table[key]
     faults += _check_together(sound)
-    if events is not None and "webhook" in sound:
+    if webhooks is not None and "webhook" in sound:
         try:
-            events.check(sound["webhook"])
+            webhooks.check(sound["webhook"])
         except InvalidRequest as error:
             faults.append(("webhook", str(error)))
     return sorted(faults, key=lambda fault: list(table).index(fault[0]) if fault[0] in table else -1)

@@ -13,18 +13,18 @@ from pathlib import Path
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
+    DocumentCorrupt,
     InvalidRequest,
     JobConflict,
     ObjectNotFound,
     PreconditionFailed,
-    RecordCorrupt,
     ScorelineError,
     describe,
 )
 from scoreline.storage.objects.base import exists
 from scoreline.tasks.client import Client
 from scoreline.tasks.inputs.only_new import remember
-from scoreline.tasks.job.documents import read_outcome, reading
+from scoreline.tasks.job.documents import decoding, read_outcome
 from scoreline.tasks.schedules.file import Parsed, parse, spec_of
 from scoreline.tasks.schedules.schedule import Schedule, State, decide
 
@@ -73,7 +73,7 @@ class Scheduler:
         except ObjectNotFound:
             return self._main.uri(keys.SCHEDULES), ""
         except UnicodeDecodeError as error:
-            raise RecordCorrupt(f"{self._main.uri(keys.SCHEDULES)} is not UTF-8: {error}") from error
+            raise DocumentCorrupt(f"{self._main.uri(keys.SCHEDULES)} is not UTF-8: {error}") from error
 
     def parsed(self) -> Parsed:
         """Read the schedules."""
@@ -216,7 +216,7 @@ class Scheduler:
             got = self._main.get(key)
         except ObjectNotFound:
             return None, None
-        with reading(self._main, key):
+        with decoding(self._main, key):
             return State.from_json(got.data), got.info.etag
 
     def _swap(self, schedule: Schedule, state: State, etag: str | None) -> bool:

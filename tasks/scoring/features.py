@@ -50,7 +50,7 @@ _EXACT_POWER = 22
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reason:
+class Rejection:
     """Why a row was rejected."""
 
     stage: Literal["schema", "predict"]
@@ -65,7 +65,7 @@ class Reason:
 
 def to_features(
     batch: pa.RecordBatch, features: Sequence[str], *, form: Form, named: bool
-) -> tuple[Any, dict[int, Reason]]:
+) -> tuple[Any, dict[int, Rejection]]:
     """Return the features as the table above says, and the rows with a value that cannot be handed over.
 
     Parameters
@@ -87,10 +87,10 @@ def to_features(
         By row number within the batch.
     """
     columns = {name: batch.column(name) for name in features}
-    rejected: dict[int, Reason] = {}
+    rejected: dict[int, Rejection] = {}
     if form == "column":
         (name,) = features
-        value = _value(name, _plain(columns[name]), rejected)
+        value = _value(name, _decode_nested_types(columns[name]), rejected)
         return (value if isinstance(value, np.ndarray) else value.astype(object).to_numpy()), rejected
     if all(_is_number(column.type) for column in columns.values()):
         values = {name: _value(name, column, rejected) for name, column in columns.items()}
@@ -99,7 +99,7 @@ def to_features(
     if form == "frame":
         values = {name: _value(name, column, rejected) for name, column in columns.items()}
         return pd.DataFrame(values, copy=False), rejected
-    columns = {name: _plain(column) for name, column in columns.items()}
+    columns = {name: _decode_nested_types(column) for name, column in columns.items()}
     values = {name: _value(name, column, rejected) for name, column in columns.items()}
     if all(isinstance(value, np.ndarray) and value.dtype.kind in "biuf" for value in values.values()):
         return _matrix(columns, values, rejected, order="C"), rejected
@@ -129,7 +129,7 @@ def suspects(batch: pa.RecordBatch, features: Sequence[str]) -> dict[tuple[str, 
     """
     found = {}
     for name in features:
-        column = _plain(batch.column(name))
+        column = _decode_nested_types(batch.column(name))
         found[name, "null or NaN"] = pc.is_null(column, nan_is_null=True)
         if pa.types.is_floating(column.type):
             infinite = pc.fill_null(pc.is_inf(column), False)
@@ -141,7 +141,7 @@ def suspects(batch: pa.RecordBatch, features: Sequence[str]) -> dict[tuple[str, 
 
 
 def _matrix(
-    columns: Mapping[str, pa.Array], values: Mapping[str, Any], rejected: dict[int, Reason], order: Literal["C", "F"]
+    columns: Mapping[str, pa.Array], values: Mapping[str, Any], rejected: dict[int, Rejection], order: Literal["C", "F"]
 ) -> Any:
     """Numbers side by side, in their common type, laid out as pandas or NumPy does: linear algebra rounds by that."""
     dtype = np.result_type(*values.values())
@@ -153,7 +153,7 @@ def _matrix(
     return x
 
 
-def _value(name: str, column: pa.Array, rejected: dict[int, Reason]) -> Any:
+def _value(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> Any:
     kind = column.type
     if pa.types.is_floating(kind) or (pa.types.is_boolean(kind) and not column.null_count):
         return column.to_numpy(zero_copy_only=False)
@@ -177,13 +177,13 @@ def _distinct(column: pa.DictionaryArray) -> pa.DictionaryArray:
     values = column.dictionary
     if len(values.unique()) == len(values) and not pc.any(pc.is_null(values, nan_is_null=True)).as_py():
         return column
-    plain = _plain(column)
+    plain = _decode_nested_types(column)
     plain = pc.if_else(pc.is_null(plain, nan_is_null=True), pa.scalar(None, plain.type), plain)
     encoded = plain.dictionary_encode()
     return pa.DictionaryArray.from_arrays(encoded.indices, encoded.dictionary, ordered=column.type.ordered)
 
 
-def _plain(column: pa.Array) -> pa.Array:
+def _decode_nested_types(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
@@ -191,7 +191,7 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind))
 
 
-def _reject_inexact(name: str, column: pa.Array, rejected: dict[int, Reason]) -> None:
+def _reject_inexact(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> None:
     """Reject integers that float64 cannot hold; looks at single values only where there are some beyond 2**53."""
     if column.type.bit_width < 64 or len(column) == column.null_count:
         return
@@ -205,7 +205,7 @@ def _reject_inexact(name: str, column: pa.Array, rejected: dict[int, Reason]) ->
             _reject(rejected, int(row), name, f"{name!r} is {exact}, which float64 cannot hold exactly")
 
 
-def _from_decimal(name: str, column: pa.Array, rejected: dict[int, Reason]) -> Any:
+def _from_decimal(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> Any:
     """Return the float64 nearest to each decimal, which Arrow's own conversion misses at times."""
     if not 0 <= column.type.scale <= _EXACT_POWER or column.type.precision > 38:
         digits, short = np.zeros(len(column)), np.zeros(len(column), dtype=bool)
@@ -231,5 +231,5 @@ def _unscaled(column: pa.Array) -> tuple[Any, Any]:
     return low.astype(np.float64), (high == low >> 63) & (low > -(10**_DIGITS)) & (low < 10**_DIGITS)
 
 
-def _reject(rejected: dict[int, Reason], row: int, name: str, message: str) -> None:
-    rejected.setdefault(row, Reason(stage="schema", column=name, message=message))
+def _reject(rejected: dict[int, Rejection], row: int, name: str, message: str) -> None:
+    rejected.setdefault(row, Rejection(stage="schema", column=name, message=message))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scoreline.tasks.scoring.features import Reason, suspects
+from scoreline.tasks.scoring.features import Rejection, suspects
 
 ROW_FAULTS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 """What an estimator raises of rows that it cannot score."""
@@ -22,7 +22,7 @@ Score = Callable[[pa.RecordBatch], Any]
 
 def refused(
     score: Score, batch: pa.RecordBatch, features: Sequence[str], learned: MutableMapping[Any, str]
-) -> dict[int, Reason]:
+) -> dict[int, Rejection]:
     """Find the rows with a missing or infinite value in a column where the estimator takes none.
 
     A value is refused where a row that can be scored cannot with that value in it, nor can the first and the last row
@@ -41,7 +41,7 @@ def refused(
     masks = suspects(batch, features)
     trial = _Trial(score=score, batch=batch, features=features, masks=masks)
     kinds = tuple((name, str(batch.column(name).type)) for name in features)
-    rejected: dict[int, Reason] = {}
+    rejected: dict[int, Rejection] = {}
     for (name, what), mask in masks.items():
         key = (kinds, name, what)
         if key not in learned:
@@ -53,7 +53,7 @@ def refused(
             learned[key] = ""
         if learned[key]:
             message = f"{name!r} is {what}, which the model does not take: {learned[key]}"
-            why = Reason(stage="schema", column=name, message=message)
+            why = Rejection(stage="schema", column=name, message=message)
             rejected |= {int(row): why for row in rows if int(row) not in rejected}
     return rejected
 

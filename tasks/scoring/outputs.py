@@ -94,7 +94,7 @@ def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:
     return dict(columns)
 
 
-def to_arrow(name: str, column: Any) -> pa.Array:
+def column_to_arrow(name: str, column: Any) -> pa.Array:
     """Convert one column; NaN stays NaN among numbers, and is null among texts and objects.
 
     Raises

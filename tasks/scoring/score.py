@@ -12,10 +12,10 @@ import pyarrow as pa
 from scoreline.storage.errors import InputError, ScoringError
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.describe import takes_one_column
-from scoreline.tasks.scoring.features import Form, Reason, take, to_features
+from scoreline.tasks.scoring.features import Form, Rejection, take, to_features
 from scoreline.tasks.scoring.non_finite import ROW_FAULTS, one_line, refused
-from scoreline.tasks.scoring.outputs import outputs, to_arrow
-from scoreline.tasks.scoring.timings import Stages
+from scoreline.tasks.scoring.outputs import column_to_arrow, outputs
+from scoreline.tasks.scoring.timings import Timings
 
 MAX_MESSAGE = 1_000
 """Characters of a reason: estimators quote whole texts, and a job's error and the log would have them too."""
@@ -27,7 +27,7 @@ class Scored:
 
     table: pa.Table
     """Kept columns and scores of the rows that could be scored, in input order."""
-    rejected: Mapping[int, Reason]
+    rejected: Mapping[int, Rejection]
     """By row number within the batch, in order."""
 
 
@@ -39,7 +39,7 @@ def score_batch(
     keep: Sequence[str],
     method: str | None,
     max_rejected: int | None = None,
-    stages: Stages | None = None,
+    timings: Timings | None = None,
 ) -> Scored:
     """Score one batch; a row that makes the estimator fail is found and rejected alone.
 
@@ -61,7 +61,7 @@ def score_batch(
     max_rejected : int, optional
         Rows after which looking for more is idle: the job is over its budget. A row of a 64k batch that is found by
         bisection costs some 17 calls of the estimator.
-    stages : Stages, optional
+    timings : Timings, optional
         Is told how long `align` and `predict` take.
 
     Raises
@@ -71,7 +71,7 @@ def score_batch(
     InputError
         Features that the model cannot take whatever their values, or a kept column named as an output.
     """
-    stages = stages or Stages()
+    timings = timings or Timings()
     form = _form(bundle, features)
     named = bundle.manifest.feature_names is not None
 
@@ -79,7 +79,7 @@ def score_batch(
         return outputs(bundle, to_features(some, features, form=form, named=named)[0], method)
 
     learned = bundle.refused.setdefault(method, {})
-    with stages("align"):
+    with timings("align"):
         x, rejected = to_features(batch, features, form=form, named=named)
     rows = np.array([row for row in range(batch.num_rows) if row not in rejected]) if rejected else None
     search = _Search(
@@ -89,18 +89,18 @@ def score_batch(
         n_rows=batch.num_rows,
         max_rejected=max_rejected,
     )
-    with stages("predict"):
+    with timings("predict"):
         search.run(
             np.arange(batch.num_rows) if rows is None else rows, lambda: refused(score, batch, features, learned)
         )
-    with stages("align"):
+    with timings("align"):
         return _joined(batch, keep, rejected, search.pieces)
 
 
 def _joined(
     batch: pa.RecordBatch,
     keep: Sequence[str],
-    rejected: Mapping[int, Reason],
+    rejected: Mapping[int, Rejection],
     pieces: Sequence[tuple[Any, dict[str, Any]]],
 ) -> Scored:
     """Put scores beside the columns that are carried over, without the rejected rows."""
@@ -133,7 +133,7 @@ class _Search:
     """
 
     score: Callable[[Any], dict[str, Any]]
-    rejected: dict[int, Reason]
+    rejected: dict[int, Rejection]
     blame: Callable[[int, str], str | None]
     n_rows: int
     max_rejected: int | None
@@ -141,7 +141,7 @@ class _Search:
     def __post_init__(self) -> None:
         self.pieces: list[tuple[Any, dict[str, Any]]] = []
 
-    def run(self, rows: Any, refused: Callable[[], dict[int, Reason]]) -> None:
+    def run(self, rows: Any, refused: Callable[[], dict[int, Rejection]]) -> None:
         """Score `rows`; those that `refused` names, once it turns out that some fail, are not tried again."""
         self._check_budget()
         pending, asked = [rows] if len(rows) else [], False
@@ -166,7 +166,7 @@ class _Search:
                 continue
             message = one_line(failure)
             column = self.blame(int(some[0]), message)
-            self.rejected[int(some[0])] = Reason(stage="predict", column=column, message=message[:MAX_MESSAGE])
+            self.rejected[int(some[0])] = Rejection(stage="predict", column=column, message=message[:MAX_MESSAGE])
             self._check_budget()
 
     def _check_budget(self) -> None:
@@ -191,7 +191,7 @@ def _form(bundle: Bundle, features: Sequence[str]) -> Form:
 
 
 def _in_order(pieces: Sequence[tuple[Any, dict[str, Any]]]) -> pa.Table:
-    tables = [pa.table({name: to_arrow(name, column) for name, column in piece.items()}) for _, piece in pieces]
+    tables = [pa.table({name: column_to_arrow(name, column) for name, column in piece.items()}) for _, piece in pieces]
     if len(tables) == 1:
         return tables[0]
     order = np.argsort(np.concatenate([rows for rows, _ in pieces]))

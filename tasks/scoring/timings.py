@@ -1,7 +1,7 @@
 """Where the time of parts goes.
 
 =========  =======================================================================================================
-stage      what a worker process does in it
+name      what a worker process does in it
 =========  =======================================================================================================
 queue      between two parts of a job: counting the one, fetching the other, whatever else it works on, waiting
 decode     fetches bytes of the input and decodes them, while the batch before is scored
@@ -24,16 +24,16 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
-STAGES = ("queue", "decode", "align", "predict", "encode", "upload")
+TIMINGS = ("queue", "decode", "align", "predict", "encode", "upload")
 _JOBS = 64
 """That a process remembers."""
 
 
 @dataclass
-class Stages:
-    """Seconds of one part, or of many added up, by stage."""
+class Timings:
+    """Seconds of one part, or of many added up, by name."""
 
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TIMINGS, 0.0))
     wall: float = 0.0
     """From the model's being there to the encoded results, whatever ran beside what; without `upload`."""
     _began: float = field(default_factory=time.perf_counter)
@@ -44,18 +44,18 @@ class Stages:
         self._began, self._uploaded = time.perf_counter(), self.seconds["upload"]
 
     @contextlib.contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
+    def __call__(self, name: str) -> Iterator[None]:
         """Add what the block takes."""
         begun = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - begun
+            self.seconds[name] += time.perf_counter() - begun
 
-    def each[T](self, stage: str, items: Iterator[T]) -> Generator[T]:
+    def each[T](self, name: str, items: Iterator[T]) -> Generator[T]:
         """Yield the items, and add what it takes to make them."""
         while True:
-            with self(stage):
+            with self(name):
                 try:
                     item = next(items)
                 except StopIteration:
@@ -66,8 +66,8 @@ class Stages:
         """Add what a part tells of itself; what is no such text counts for nothing: anybody can write an object."""
         with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
             told = json.loads(text)
-            for stage in STAGES:
-                self.seconds[stage] += _seconds(told.get(stage))
+            for name in TIMINGS:
+                self.seconds[name] += _seconds(told.get(name))
             self.wall += _seconds(told.get("wall"))
 
     @property
@@ -81,8 +81,8 @@ class Stages:
         return json.dumps(self.rounded(6) | {"wall": round(wall, 6)})
 
     def rounded(self, digits: int) -> dict[str, float]:
-        """Return seconds by stage, in the order of `STAGES`."""
-        return {stage: round(self.seconds[stage], digits) for stage in STAGES}
+        """Return seconds by name, in the order of `TIMINGS`."""
+        return {name: round(self.seconds[name], digits) for name in TIMINGS}
 
 
 def _seconds(told: object) -> float:
@@ -90,19 +90,19 @@ def _seconds(told: object) -> float:
 
 
 @dataclass
-class Between:
+class PartHistory:
     """What a process remembers from one part of a job to the next."""
 
     _parts: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
     """By job: when its last part was written, and the seconds that this took."""
 
-    def begin(self, job_id: str) -> Stages:
-        """Return the stages of a part that begins now."""
-        stages = Stages()
+    def begin(self, job_id: str) -> Timings:
+        """Return the timings of a part that begins now."""
+        timings = Timings()
         if job_id in self._parts:
-            ended, stages.seconds["upload"] = self._parts.pop(job_id)
-            stages.seconds["queue"] = time.perf_counter() - ended
-        return stages
+            ended, timings.seconds["upload"] = self._parts.pop(job_id)
+            timings.seconds["queue"] = time.perf_counter() - ended
+        return timings
 
     def end(self, job_id: str, upload_s: float) -> None:
         """Note that a part was written."""

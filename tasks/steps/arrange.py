@@ -99,7 +99,7 @@ class _Folder:
         return keys.result_part(self.folder, self.files)
 
 
-class _Stopped(Exception):
+class _ArrangingStopped(Exception):
     """The job has ended."""
 
 
@@ -134,7 +134,7 @@ def arrange(engine: Engine, documents: Documents, written: Sequence[ObjectInfo])
         )
     try:
         return _Arrangement(engine, documents, written).run()
-    except _Stopped:
+    except _ArrangingStopped:
         return None
     except (InputError, pa.ArrowException) as error:
         raise ScoringError(f"the parts in {where} cannot be read: {describe(error)}") from error
@@ -213,7 +213,7 @@ class _Arrangement:
     def _go_on(self) -> None:
         with contextlib.suppress(LedgerUnavailable):
             if self._engine.ledger.stopped(self._documents.job.spec.job_id):
-                raise _Stopped
+                raise _ArrangingStopped
 
     def _take(self, part: int, libraries: str, batch: pa.RecordBatch, weight: int) -> None:
         """Note which rows of a batch go where; they follow when they are many."""

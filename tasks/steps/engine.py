@@ -21,7 +21,7 @@ from scoreline.storage.tables.schemas import from_text
 from scoreline.tasks.dispatch.dispatcher import LEASE_S, Dispatcher
 from scoreline.tasks.inputs.hive_partitions import add_columns
 from scoreline.tasks.job.plan import Columns, Slice
-from scoreline.tasks.scoring.timings import Between
+from scoreline.tasks.scoring.timings import PartHistory
 
 
 class ModelSource(Protocol):
@@ -43,7 +43,7 @@ class Engine(Dispatcher):
     models: ModelSource
     lease_s: float = LEASE_S
     tables: Tables = field(default_factory=Tables)
-    between: Between = field(default_factory=Between)
+    between: PartHistory = field(default_factory=PartHistory)
 
     def read_slice(self, piece: Slice, columns: Columns, options: ReadOptions, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a slice that are to be scored, at most `batch_rows` at once, with the columns to read.

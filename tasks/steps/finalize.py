@@ -17,25 +17,25 @@ from scoreline.storage.ledger.base import Progress
 from scoreline.storage.models.manifest import digest
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore, create_once
 from scoreline.tasks.dispatch.dispatcher import Documents
-from scoreline.tasks.dispatch.leases import step
+from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import end_job
-from scoreline.tasks.dispatch.reconcile import tend
+from scoreline.tasks.dispatch.reconcile import reconcile_job
 from scoreline.tasks.job.documents import (
     Job,
     Outcome,
     Run,
     State,
+    decoding,
     read_outcome,
     read_run,
     read_success,
-    reading,
     seconds_since,
 )
 from scoreline.tasks.job.layout import parts, results
 from scoreline.tasks.job.plan import Part
 from scoreline.tasks.job.spec import budget_rows
 from scoreline.tasks.records.staging import write_answer
-from scoreline.tasks.scoring.timings import Stages
+from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.arrange import File, arrange, remove_parts
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.score_part import check_receipt
@@ -58,10 +58,10 @@ def finalize(engine: Engine, job_id: str) -> None:
     progress = engine.ledger.progress(job_id)
     if progress is None or not progress.over or read_outcome(main, job_id) is not None:
         engine.ledger.end_step(job_id, "finalize")
-        tend(engine, job_id)
+        reconcile_job(engine, job_id)
         return
     documents = engine.documents(job_id, fresh=True)
-    with step(engine, job_id, "finalize"):
+    with hold_step(engine, job_id, "finalize"):
         outcome = _stopped(documents, run, progress) if progress.stopped else _close(engine, documents, run, progress)
         if outcome is not None:
             write_answer(engine, documents, outcome)
@@ -140,7 +140,7 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
     written: list[str] = []
     infos: list[ObjectInfo] = []
     rows = rejected = 0
-    stages = Stages()
+    timings = Timings()
     with ThreadPoolExecutor(_RECEIPT_THREADS, thread_name_prefix="receipt") as pool:
         where = parts(engine.buckets, job)[1]
         for number, entry in enumerate(_entries(pool, store, folder, where, documents, progress.failures)):
@@ -149,7 +149,7 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
             else:
                 written.append(entry.text)
                 if entry.info is not None:
-                    stages.add(entry.info.metadata.get("seconds", ""))
+                    timings.add(entry.info.metadata.get("seconds", ""))
                     if job.spec.arranged:
                         infos.append(entry.info)
                 rows += entry.rows
@@ -179,7 +179,7 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
             "rows": rows,
             "rejected": rejected,
             "warnings": list(plan.warnings),
-            "seconds": stages.rounded(3),
+            "seconds": timings.rounded(3),
         }
         summary = {
             "job_id": job.spec.job_id,
@@ -194,7 +194,7 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
         body = _create_manifest(store, keys.results_manifest(folder), _manifest(head, written, files))
         summary["manifest_sha256"] = digest(body)
         create_once(store, keys.success(folder), json.dumps(summary, sort_keys=True).encode())
-        _tell_pace(engine, job, rows=rows + rejected, parts=plan.parts, seconds=stages.work)
+        _tell_pace(engine, job, rows=rows + rejected, parts=plan.parts, seconds=timings.work)
     return Outcome(
         state=state,
         rows=rows,
@@ -316,7 +316,7 @@ def _create_manifest(store: ObjectStore, key: str, body: bytes) -> bytes:
         create_once(store, key, body)
     except PreconditionFailed:
         there = store.get(key).data
-        with reading(store, key):
+        with decoding(store, key):
             one, other = json.loads(there), json.loads(body)
             same = one | {"seconds": None} == other | {"seconds": None}
         if not same:

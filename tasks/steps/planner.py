@@ -20,17 +20,17 @@ from scoreline.storage.objects.base import exists
 from scoreline.storage.tables.base import Broken, Rows
 from scoreline.storage.tables.parquet import check_writable
 from scoreline.storage.tables.schemas import to_text
-from scoreline.tasks.dispatch.leases import step
+from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import fail_job
-from scoreline.tasks.dispatch.reconcile import open_ledger, tend
+from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job
 from scoreline.tasks.inputs import columns as choosing
 from scoreline.tasks.inputs import listing
 from scoreline.tasks.inputs.columns import check_partition
 from scoreline.tasks.inputs.listing import Surveyed
 from scoreline.tasks.inputs.only_new import unseen
 from scoreline.tasks.job.documents import Job, read_job, read_outcome
-from scoreline.tasks.job.part_sizes import PART_SECONDS, SLOW_ROWS_PER_S, cut, fitting_rows
-from scoreline.tasks.job.plan import BATCH_ROWS, Columns, InputFile, Part, spread
+from scoreline.tasks.job.part_sizes import PART_SECONDS, SLOW_ROWS_PER_S, cut, target_part_rows
+from scoreline.tasks.job.plan import BATCH_ROWS, Columns, InputFile, Part, evenly_spaced
 from scoreline.tasks.job.plan_file import encode
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.staging import stage
@@ -49,11 +49,11 @@ SAMPLED_PARTS = 8
 def plan_job(engine: Engine, job_id: str) -> None:
     """Plan a job and dispatch its first parts; harmless when run again. A job that cannot be scored ends as failed."""
     main = engine.buckets.main
-    with step(engine, job_id, "plan"):
+    with hold_step(engine, job_id, "plan"):
         planned = exists(main, keys.plan(job_id)) or read_outcome(main, job_id) is not None
         if not planned and not _plan(engine, read_job(main, job_id)):
             return
-    tend(engine, job_id)
+    reconcile_job(engine, job_id)
 
 
 def _plan(engine: Engine, job: Job) -> bool:
@@ -198,7 +198,7 @@ def _cut(files: Sequence[InputFile], part_rows: int | None, pace: Pace) -> tuple
         return cut(files, part_rows, most_rows=2 * part_rows)
     rows = sum(span.rows for file in files for span in file.spans)
     most_rows = max(1, int(2 * PART_SECONDS * pace.rows_per_s)) if pace.rows_per_s else None
-    return cut(files, fitting_rows(rows, pace.rows_per_s, pace.processes), most_rows=most_rows)
+    return cut(files, target_part_rows(rows, pace.rows_per_s, pace.processes), most_rows=most_rows)
 
 
 def _try_rows(engine: Engine, job: Job, made: Draft, settled: choosing.Settled) -> Draft:
@@ -240,7 +240,7 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
         begun = time.perf_counter()
         scored = score_batch(bundle, rows.batch, features=columns.features, keep=columns.keep, method=job.spec.method)
         seconds = time.perf_counter() - begun
-        reasons = [str(why) for why in scored.rejected.values()] + [_told(item) for item in rows.broken]
+        reasons = [str(why) for why in scored.rejected.values()] + [_format_broken(item) for item in rows.broken]
         tried, refused = tried + rows.batch.num_rows + len(rows.broken), refused + len(reasons)
         reason = reason or next(iter(reasons), "")
         if scored.table.num_rows:
@@ -275,7 +275,7 @@ def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
 
 def _firsts(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
     """Yield the first rows of some parts, from the first part to the last."""
-    for part in spread(made.parts, SAMPLED_PARTS):
+    for part in evenly_spaced(made.parts, SAMPLED_PARTS):
         rows = first_rows(engine.read_slice(part.slices[0], made.columns, job.spec.read, BATCH_ROWS))
         if rows is not None:
             yield rows
@@ -286,7 +286,7 @@ def first_rows(read: Iterator[Rows]) -> Rows | None:
     return next((rows for rows in read if rows.batch.num_rows or rows.broken), None)
 
 
-def _told(broken: Broken) -> str:
+def _format_broken(broken: Broken) -> str:
     return f"row {broken.row}: {broken.message}"
 
 

@@ -17,8 +17,8 @@ from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.inputs.columns import available
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.layout import results
-from scoreline.tasks.job.plan import BATCH_ROWS, spread
-from scoreline.tasks.rejects.json_values import plain
+from scoreline.tasks.job.plan import BATCH_ROWS, evenly_spaced
+from scoreline.tasks.rejects.json_values import to_json_value
 from scoreline.tasks.rejects.table import reasons
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.engine import Engine
@@ -121,7 +121,7 @@ def preflight(buckets: Buckets, ledger: RedisLedger, models: ModelStorageManager
         kept=made.columns.keep,
         unused=tuple(name for name in names if name not in used),
         schema={field.name: str(field.type) for field in table.schema},
-        sample=tuple(plain(row) for row in table.slice(0, SHOWN_ROWS).to_pylist()),
+        sample=tuple(to_json_value(row) for row in table.slice(0, SHOWN_ROWS).to_pylist()),
         model_bytes=engine.models.manifest(job.model).memory_bytes,
         batch_row_bytes=read,
         result_row_bytes=result,
@@ -143,7 +143,7 @@ def _look_into(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
     """Score the first rows of each object, of several that are spread over the input; tells of those that fail."""
     firsts = {(piece.bucket, piece.key): piece for part in reversed(made.parts) for piece in reversed(part.slices)}
     bundle = engine.models.get(job.model)
-    for piece in spread(list(reversed(firsts.values()))[1:], OBJECTS_TRIED):  # the first was tried
+    for piece in evenly_spaced(list(reversed(firsts.values()))[1:], OBJECTS_TRIED):  # the first was tried
         rows = first_rows(engine.read_slice(piece, made.columns, job.spec.read, SAMPLE_ROWS))
         if rows is None:
             continue

@@ -26,19 +26,19 @@ from scoreline.storage.errors import (
 from scoreline.storage.models.describe import libraries
 from scoreline.storage.models.manifest import digest
 from scoreline.storage.objects.base import ObjectStore, exists
-from scoreline.storage.prefetch import ahead
+from scoreline.storage.prefetch import prefetched
 from scoreline.storage.tables import parquet
 from scoreline.storage.tables.base import Rows
 from scoreline.storage.tables.schemas import from_text
 from scoreline.tasks.dispatch.dispatcher import Documents, send_step
-from scoreline.tasks.dispatch.leases import kept
+from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.job.documents import read_success
 from scoreline.tasks.job.layout import parts, results
 from scoreline.tasks.job.plan import BATCH_ROWS, Part
-from scoreline.tasks.rejects.table import reasons, set_aside, together
+from scoreline.tasks.rejects.table import reasons, rejects_table, together
 from scoreline.tasks.scoring.score import score_batch
-from scoreline.tasks.scoring.timings import Stages
+from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -50,11 +50,13 @@ MAX_REASON = 500
 """Characters of a failed part's reason: Redis keeps some hundred of them."""
 
 
-class _Stopped(Exception):
+class _PartStopped(Exception):
     """The job wants no more of this part."""
 
 
-def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: bool = False) -> tuple[int, int] | None:
+def score_part(
+    engine: Engine, job_id: str, part: int, holder: str, *, is_retry: bool = False
+) -> tuple[int, int] | None:
     """Score a part, commit it, and dispatch what comes next; harmless when run again, at any moment.
 
     Parameters
@@ -80,7 +82,7 @@ def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: boo
     if type(part) is not int or not 0 <= part < plan.parts:  # the ledger would keep a bit for it, however far away
         log.error("part.unknown", extra={"job_id": job_id, "part": part, "parts": plan.parts})
         return None
-    started = engine.ledger.start(job_id, plan.sha256, part, holder, engine.lease_s, back=back)
+    started = engine.ledger.start(job_id, plan.sha256, part, holder, engine.lease_s, is_retry=is_retry)
     if started.to_do != "run":
         log.info("part.skipped", extra={"job_id": job_id, "part": part, "why": started.to_do})
         if started.all_done and started.to_do == "done":
@@ -93,7 +95,7 @@ def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: boo
         engine.ledger.renew(job_id, plan.sha256, part, holder, engine.lease_s)
 
     try:
-        with kept(renew, engine.lease_s / 3):
+        with keep_renewed(renew, engine.lease_s / 3):
             written = _written(engine, documents, part) if started.result_may_exist else None
             if written is None and started.attempt > documents.job.spec.max_attempts:
                 raise ScoringError(
@@ -102,7 +104,7 @@ def score_part(engine: Engine, job_id: str, part: int, holder: str, *, back: boo
             begun = time.perf_counter()
             rows, rejected = written or _commit(engine, documents, part, started.budget)
             seconds = None if written else time.perf_counter() - begun
-    except _Stopped:
+    except _PartStopped:
         log.info("part.stopped", extra={"job_id": job_id, "part": part})
         return None
     except SystemExit:  # the worker is told to stop: the message goes back to the queue, and this was no attempt
@@ -172,8 +174,8 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
     key = keys.result_part(parts(engine.buckets, job)[1], part)
     started = time.perf_counter()
     planned = plan.part(part)
-    stages = engine.between.begin(job.spec.job_id)
-    table, rejected = _score(engine, documents, planned, budget, stages)
+    timings = engine.between.begin(job.spec.job_id)
+    table, rejected = _score(engine, documents, planned, budget, timings)
     if table.num_rows + rejected.num_rows != planned.rows:
         raise ScoringError(
             f"part {part} has {planned.rows} rows, scored {table.num_rows}, rejected {rejected.num_rows}"
@@ -196,14 +198,14 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
     }
     _stop_if_arranged(engine, documents)
     if rejected.num_rows:
-        with stages("encode"):
+        with timings("encode"):
             aside = parquet.write(rejected, footer)
-        with stages("upload"):
+        with timings("upload"):
             _put_rejected(store, folder, part, key, aside, receipt)
-    with stages("encode"):
+    with timings("encode"):
         body = parquet.write(table, footer)
         receipt["sha256"] = digest(body)
-    receipt["seconds"] = stages.to_text()
+    receipt["seconds"] = timings.to_text()
     begun = time.perf_counter()
     try:
         store.put(key, body, metadata=receipt, create_only=True)
@@ -217,7 +219,7 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
     engine.between.end(job.spec.job_id, time.perf_counter() - begun)
     try:
         _stop_if_arranged(engine, documents)
-    except _Stopped:
+    except _PartStopped:
         store.delete(key)
         raise
     log.info(
@@ -233,11 +235,11 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
 
 
 def _stop_if_arranged(engine: Engine, documents: Documents) -> None:
-    """Raise `_Stopped` where the results were made, and the parts deleted: whoever comes late must not write one."""
+    """Raise `_PartStopped` if the results were arranged and the parts deleted: a late part must not be written."""
     if documents.job.spec.arranged:
         store, folder = results(engine.buckets, documents.job)
         if read_success(store, folder, documents.plan.sha256) is not None:
-            raise _Stopped
+            raise _PartStopped
 
 
 def _put_rejected(
@@ -257,7 +259,7 @@ def _put_rejected(
 
 
 def _score(
-    engine: Engine, documents: Documents, planned: Part, budget: int, stages: Stages
+    engine: Engine, documents: Documents, planned: Part, budget: int, timings: Timings
 ) -> tuple[pa.Table, pa.Table]:
     """Score a part batch by batch; returns its results and its rejected rows, each in input order.
 
@@ -266,7 +268,7 @@ def _score(
     job, columns = documents.job, documents.plan.columns
     schema = from_text(columns.schema)
     bundle = engine.models.get(job.model)
-    stages.begin()
+    timings.begin()
     goes_on = _watch(engine, job.spec.job_id)
     scored: list[pa.Table] = []
     rejected: list[pa.Table] = []
@@ -278,7 +280,7 @@ def _score(
             for rows in engine.read_slice(piece, columns, job.spec.read, BATCH_ROWS):
                 yield uri, rows
 
-    with contextlib.closing(ahead(stages.each("decode", read()))) as batches:
+    with contextlib.closing(prefetched(timings.each("decode", read()))) as batches:
         for uri, rows in batches:
             goes_on()
             done = score_batch(
@@ -288,13 +290,13 @@ def _score(
                 keep=columns.keep,
                 method=job.spec.method,
                 max_rejected=most,
-                stages=stages,
+                timings=timings,
             )
             if done.table.num_rows:
-                with stages("align"):
+                with timings("align"):
                     scored.append(_cast(done.table, schema, f"{uri} from row {rows.numbers[0]}"))
             if done.rejected or rows.broken:
-                rejected.append(set_aside(rows, done.rejected, uri))
+                rejected.append(rejects_table(rows, done.rejected, uri))
                 count += rejected[-1].num_rows
             if count > most:
                 raise ScoringError(
@@ -308,7 +310,7 @@ def _score(
 
 
 def _watch(engine: Engine, job_id: str) -> Callable[[], None]:
-    """Return what raises `_Stopped` before a batch where the job was stopped; the first was asked for at the start."""
+    """Return a check to call before each batch; it raises `_PartStopped` if the job was stopped meanwhile."""
     batches = 0
 
     def goes_on() -> None:
@@ -316,7 +318,7 @@ def _watch(engine: Engine, job_id: str) -> Callable[[], None]:
         batches += 1
         with contextlib.suppress(LedgerUnavailable):  # what is scored is worth more than the question
             if batches > 1 and engine.ledger.stopped(job_id):
-                raise _Stopped
+                raise _PartStopped
 
     return goes_on
 

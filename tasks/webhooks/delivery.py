@@ -27,20 +27,20 @@ _PREFIX = "whsec_"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
+class Notification:
     """What is sent."""
 
     id: str
     body: bytes
 
 
-def event_of(status: Status, run: int, ended: datetime) -> Event:
+def notification_of(status: Status, run: int, ended: datetime) -> Notification:
     """Return the event of a job that has ended, in its run of that number: ``job.succeeded`` and so on.
 
     Its data are the fields of `Status`, which hold no row of the input.
     """
     body = {"type": f"job.{status.state}", "timestamp": ended.isoformat(timespec="seconds"), "data": status.to_dict()}
-    return Event(id=f"{status.job_id}.{run}", body=json.dumps(body, sort_keys=True, ensure_ascii=False).encode())
+    return Notification(id=f"{status.job_id}.{run}", body=json.dumps(body, sort_keys=True, ensure_ascii=False).encode())
 
 
 def check_target(url: str, allowed: Iterable[str], also: str | None = None) -> str:
@@ -114,7 +114,7 @@ def sign(secret: str, event_id: str, timestamp: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.new(_key(secret), signed, hashlib.sha256).digest()).decode()
 
 
-def send(url: str, event: Event, secret: str) -> None:
+def send(url: str, event: Notification, secret: str) -> None:
     """POST an event, once; redirects are not followed.
 
     Raises

@@ -19,17 +19,17 @@ from scoreline.storage.errors import (
     describe,
 )
 from scoreline.tasks.client import Client
-from scoreline.tasks.dispatch.leases import step
-from scoreline.tasks.dispatch.outcome import cleared, untold
-from scoreline.tasks.job.documents import Job, Notice, Outcome, read_job, read_outcome
+from scoreline.tasks.dispatch.leases import hold_step
+from scoreline.tasks.dispatch.outcome import clean_up_if_ended, webhook_pending
+from scoreline.tasks.job.documents import Delivery, Job, Outcome, read_job, read_outcome
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.webhooks import delivery
-from scoreline.tasks.webhooks.settings import EventSettings
+from scoreline.tasks.webhooks.settings import WebhookSettings
 
 log = logging.getLogger(__name__)
 
 
-def notify(engine: Engine, client: Client, settings: EventSettings, job_id: str) -> None:
+def notify(engine: Engine, client: Client, settings: WebhookSettings, job_id: str) -> None:
     """Send a job's webhook, if it has one that was not sent yet; harmless when run again.
 
     Raises
@@ -39,16 +39,16 @@ def notify(engine: Engine, client: Client, settings: EventSettings, job_id: str)
     """
     main = engine.buckets.main
     job, outcome = read_job(main, job_id), read_outcome(main, job_id)
-    if outcome is not None and job.webhook is not None and untold(main, job, outcome.run):
+    if outcome is not None and job.webhook is not None and webhook_pending(main, job, outcome.run):
         try:
-            with step(engine, job_id, "events"):
+            with hold_step(engine, job_id, "events"):
                 _send(client, settings, job, job.webhook, outcome)
         except (WebhookRefused, InvalidRequest, InvalidSettings, ScoringError) as error:
             give_up(engine, job_id, error)
             return
-        _record(engine, job_id, Notice(run=outcome.run, delivered=True))
+        _write_notice(engine, job_id, Delivery(run=outcome.run, delivered=True))
         log.info("event.sent", extra={"job_id": job_id, "state": outcome.state, "to": delivery.address(job.webhook)})
-    cleared(engine, job_id)
+    clean_up_if_ended(engine, job_id)
 
 
 def give_up(engine: Engine, job_id: str, error: ScorelineError) -> None:
@@ -56,19 +56,19 @@ def give_up(engine: Engine, job_id: str, error: ScorelineError) -> None:
     outcome = read_outcome(engine.buckets.main, job_id)
     log.error("event.undelivered", extra={"job_id": job_id, "error": describe(error)})
     if outcome is not None:
-        _record(engine, job_id, Notice(run=outcome.run, delivered=False, error=describe(error)))
-        cleared(engine, job_id)
+        _write_notice(engine, job_id, Delivery(run=outcome.run, delivered=False, error=describe(error)))
+        clean_up_if_ended(engine, job_id)
 
 
-def _send(client: Client, settings: EventSettings, job: Job, url: str, outcome: Outcome) -> None:
+def _send(client: Client, settings: WebhookSettings, job: Job, url: str, outcome: Outcome) -> None:
     """Send it; what the job's record names is checked again, since others may have written that."""
     settings.check(url)
     if not settings.secret:
         raise InvalidSettings("WEBHOOK_SECRET is not set for the workers: nothing is sent unsigned")
     ended = datetime.fromisoformat(job.submitted) + timedelta(seconds=outcome.seconds)
     status = client.status(job.spec.job_id)
-    delivery.send(url, delivery.event_of(status, outcome.run, ended.astimezone(UTC)), settings.secret)
+    delivery.send(url, delivery.notification_of(status, outcome.run, ended.astimezone(UTC)), settings.secret)
 
 
-def _record(engine: Engine, job_id: str, notice: Notice) -> None:
+def _write_notice(engine: Engine, job_id: str, notice: Delivery) -> None:
     engine.buckets.main.put(keys.notice(job_id), notice.to_json())

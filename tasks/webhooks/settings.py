@@ -12,7 +12,7 @@ from scoreline.tasks.webhooks.delivery import check_secret, check_target
 
 
 @dataclass(frozen=True, kw_only=True)
-class EventSettings:
+class WebhookSettings:
     """Who may be told how jobs end."""
 
     url: str | None = None
@@ -23,7 +23,7 @@ class EventSettings:
     """What workers sign with."""
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> EventSettings:
+    def from_env(cls, environ: Mapping[str, str]) -> WebhookSettings:
         """Read the settings; raises `InvalidSettings` naming every fault at once."""
         env = Environment(environ)
         url, secret = env.text("WEBHOOK_URL"), env.text("WEBHOOK_SECRET")

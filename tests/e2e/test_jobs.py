@@ -29,7 +29,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.scoring.timings import STAGES
+from scoreline.tasks.scoring.timings import TIMINGS
 from scoreline.worker.dev.stack import Stack
 from tests.faults.estimators import Paced
 
@@ -98,7 +98,7 @@ def test_a_job_scores_every_row_once_in_order_to_the_last_bit(
     # And the manifest accounts for each row, with nothing listed that is missing
     folder = parse_uri(done.output)[1]
     listed = json.loads(store.get(keys.results_manifest(folder)).data)
-    assert set(listed["seconds"]) == set(STAGES)
+    assert set(listed["seconds"]) == set(TIMINGS)
     assert listed["seconds"]["predict"] > 0
     assert sum(entry["rows"] for entry in listed["parts"]) == listed["rows"] == 60_000
     assert [store.head(entry["key"]).size for entry in listed["parts"]] == [e["bytes"] for e in listed["parts"]]
@@ -120,7 +120,7 @@ def test_the_manifest_says_where_the_time_went(
     # Then every stage of the parts took some time, and the estimator's is the estimator's alone
     listed = json.loads(store.get(keys.results_manifest(parse_uri(done.output)[1])).data)
     told = [json.loads(store.head(entry["key"]).metadata["seconds"]) for entry in listed["parts"]]
-    spent = {stage: sum(one[stage] for one in told) for stage in STAGES}
+    spent = {stage: sum(one[stage] for one in told) for stage in TIMINGS}
     assert min(spent.values()) > 0, spent
     assert min(one["predict"] for one in told) >= seconds
     assert max(spent[stage] for stage in ("decode", "align", "encode", "upload")) < seconds * parts, spent

@@ -17,7 +17,7 @@ from standardwebhooks import Webhook
 from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.client import Client
-from scoreline.tasks.job.documents import Notice, read_notice
+from scoreline.tasks.job.documents import Delivery, read_delivery
 from scoreline.worker.dev.stack import Stack
 from tests.faults.estimators import Paced
 
@@ -91,8 +91,8 @@ def test_whoever_is_to_be_told_is_told_of_each_end_and_nobody_else(own: Stack, r
     def submit(path: str, source: str = "in/", **options: Any) -> str:
         return client.submit("paced", store.uri(source), webhook=receiver.url + path, **options).job_id
 
-    def notice(job: str) -> Notice:
-        return wait(lambda: read_notice(store, job))
+    def notice(job: str) -> Delivery:
+        return wait(lambda: read_delivery(store, job))
 
     # A receiver that is busy, or hangs up, is told in the end, with the same id each time
     receiver.answers["/ours/busy"] = [503, 0, 429]

@@ -113,10 +113,10 @@ def test_a_transient_end_is_no_attempt_though_it_could_not_be_told(ledger: Redis
     ledger.begin(job, "p", 1, budget=0)
     ledger.dispatch(job, "p", window=1)
     assert ledger.start(job, "p", 0, "m", LEASE_S).attempt == 1
-    assert ledger.start(job, "p", 0, "m", LEASE_S, back=True).attempt == 1
+    assert ledger.start(job, "p", 0, "m", LEASE_S, is_retry=True).attempt == 1
     assert ledger.start(job, "p", 0, "m", LEASE_S).attempt == 2
     ledger.release(job, "p", 0, "m")
-    assert ledger.start(job, "p", 0, "m", LEASE_S, back=True).attempt == 2
+    assert ledger.start(job, "p", 0, "m", LEASE_S, is_retry=True).attempt == 2
 
 
 def test_a_window_of_thousands_is_dispatched(ledger: RedisLedger, job: str) -> None:
@@ -253,7 +253,7 @@ def test_a_step_that_is_worked_on_is_not_sent_again_and_its_deaths_are_counted(l
     time.sleep(0.25)
     assert not ledger.claim_step(job, "plan")
     assert ledger.begin_step(job, "plan", 60) == 2  # the first never ended
-    ledger.end_step(job, "plan", again=True)
+    ledger.end_step(job, "plan", will_retry=True)
     assert ledger.begin_step(job, "plan", 60) == 2
     ledger.end_step(job, "plan")
     assert ledger.begin_step(job, "plan", 60) == 1

@@ -17,7 +17,7 @@ import pytest
 
 from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.storage.prefetch import ahead
+from scoreline.storage.prefetch import prefetched
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.boundaries import Boundaries
 from scoreline.storage.tables.ranged import RangedFile
@@ -35,7 +35,7 @@ def test_all_come_in_order_and_the_next_is_made_meanwhile() -> None:
                 second.set()
             yield number
 
-    found = ahead(items())
+    found = prefetched(items())
     assert next(found) == 0
     assert second.wait(5)  # though nobody has asked for it
     time.sleep(0.05)
@@ -48,7 +48,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         yield 1
         raise ValueError("torn")
 
-    found = ahead(items())
+    found = prefetched(items())
     assert next(found) == 1
     with pytest.raises(ValueError, match="torn"):
         next(found)
@@ -59,7 +59,7 @@ def test_a_call_to_exit_while_an_item_is_made_ends_whoever_waits_for_it() -> Non
         yield 1
         raise SystemExit(3)
 
-    found = ahead(items())
+    found = prefetched(items())
     assert next(found) == 1
     with pytest.raises(SystemExit) as told:
         next(found)
@@ -86,7 +86,7 @@ def test_an_error_is_held_by_nobody_once_it_is_dealt_with() -> None:
         yield 1
         raise Torn
 
-    found = ahead(items())
+    found = prefetched(items())
     next(found)
     try:
         next(found)
@@ -108,7 +108,7 @@ def test_an_item_is_gone_before_the_next_one_is_waited_for() -> None:
         in_time.append(gone.wait(5))
         yield Item()
 
-    found = ahead(items())
+    found = prefetched(items())
     first = next(found)
     weakref.finalize(first, gone.set)
     del first
@@ -127,20 +127,20 @@ def test_a_signal_is_heard_while_an_item_is_made() -> None:
 
     before = signal.signal(signal.SIGUSR1, lambda *_: heard.set())
     try:
-        assert list(ahead(items())) == [True]
+        assert list(prefetched(items())) == [True]
     finally:
         signal.signal(signal.SIGUSR1, before)
 
 
 FORKED = """
 import os, signal, threading
-from scoreline.storage.prefetch import ahead
+from scoreline.storage.prefetch import prefetched
 
 def items():
     yield 1
     threading.Event().wait()
 
-found = ahead(items())
+found = prefetched(items())
 next(found)
 if child := os.fork():
     os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -170,11 +170,11 @@ def test_what_is_left_early_is_closed_by_the_thread_that_read_it() -> None:
             closed.set()
 
     source = items()  # held here too: it is not closed because nobody has it any more
-    found = ahead(source)
+    found = prefetched(source)
     next(found)
     found.close()
     assert closed.wait(5)
-    assert closed_by[0].name == "ahead"
+    assert closed_by[0].name == "prefetch"
     assert next(source, None) is None
 
 
@@ -189,7 +189,7 @@ def test_whoever_leaves_early_waits_a_moment_for_the_thread() -> None:
             finally:
                 time.sleep(0.05)
 
-        found = ahead(items())
+        found = prefetched(items())
         next(found)
         found.close()
         gone = not threads[0].is_alive()
@@ -207,9 +207,9 @@ def test_whoever_leaves_early_leaves_no_thread_and_waits_for_none() -> None:
         stuck.wait(30)
         yield 2
 
-    found = ahead(items())
+    found = prefetched(items())
     assert next(found) == 1
-    (thread,) = [thread for thread in threading.enumerate() if thread.name == "ahead"]
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "prefetch"]
     began = time.monotonic()
     found.close()
     assert time.monotonic() - began < 5  # the store that it waits for does not answer
@@ -228,7 +228,7 @@ def text_of_lines(tmp_path: Path) -> Generator[object]:
     return blocks(Pinned.of(store, info), None, Boundaries(), 0, None, first_row=0, block_bytes=50)
 
 
-@pytest.mark.parametrize("make", [lambda _: ahead(letters()), text_of_lines])
+@pytest.mark.parametrize("make", [lambda _: prefetched(letters()), text_of_lines])
 def test_the_collector_may_come_while_a_thread_starts(
     make: Callable[[Path], Generator[object]], tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
-from scoreline.storage.errors import InvalidRequest, PreconditionFailed, RecordCorrupt, ScoringError
+from scoreline.storage.errors import DocumentCorrupt, InvalidRequest, PreconditionFailed, ScoringError
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import exists
 from scoreline.storage.objects.buckets import Buckets
@@ -34,7 +34,7 @@ from scoreline.tasks.job.plan import BATCH_ROWS, Part, Slice
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.score import MAX_MESSAGE
-from scoreline.tasks.scoring.timings import Stages
+from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps import planner
 from scoreline.tasks.steps import score_part as parts
 from scoreline.tasks.steps.arrange import arrange
@@ -78,7 +78,7 @@ def test_rows_rejected_of_objects_that_differ_in_a_features_type_are_set_aside_t
     made = planner.draft(engine, job())
     (part,) = made.parts
     plan: Any = SimpleNamespace(columns=made.columns)
-    scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), part, 100, Stages())
+    scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), part, 100, Timings())
     assert scored.num_rows + rejected.num_rows == 4
     assert sorted([*scored["id"].to_pylist(), *rejected["id"].to_pylist()]) == [1, 2, 3, 4]
 
@@ -112,7 +112,7 @@ def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatc
     engine.models = Models(Line(lambda: in_time.append(second.wait(5))))
     # Then it answers, and the results are in the order of the input
     plan: Any = SimpleNamespace(columns=made.columns)
-    scored, _ = parts._score(engine, Documents(job=job(), plan=plan), part, 100, Stages())
+    scored, _ = parts._score(engine, Documents(job=job(), plan=plan), part, 100, Timings())
     assert in_time == [True, True]
     assert scored["id"].to_pylist() == [1, 2]
 
@@ -125,8 +125,8 @@ def test_a_part_of_a_job_that_was_stopped_ends_before_the_next_batch(engine: Eng
     calls: list[str] = []
     engine.models = Models(Line(lambda: calls.append("predict")))
     engine.ledger.stopped = lambda job_id: bool(calls)  # type: ignore[method-assign]
-    with pytest.raises(parts._Stopped):
-        parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Stages())
+    with pytest.raises(parts._PartStopped):
+        parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
     assert calls == ["predict"]
 
 
@@ -194,7 +194,7 @@ def test_a_text_of_arrow_that_is_no_utf8_costs_its_row_and_only_where_it_is_want
     for keep, expected in (("all", (1, 1)), ("none", (2, 0))):
         made = planner.draft(engine, job(keep=keep))
         plan: Any = SimpleNamespace(columns=made.columns)
-        scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Stages())
+        scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
         assert (scored.num_rows, rejected.num_rows) == expected
 
 
@@ -211,7 +211,7 @@ def test_objects_of_arrow_with_categories_of_their_own_share_a_part(engine: Engi
     (part,) = made.parts
     plan: Any = SimpleNamespace(columns=made.columns)
     for table, expected in zip(
-        parts._score(engine, Documents(job=job(), plan=plan), part, 100, Stages()),
+        parts._score(engine, Documents(job=job(), plan=plan), part, 100, Timings()),
         ([*texts[0][1:], *texts[1][1:]], [texts[0][0], texts[1][0]]),
         strict=True,
     ):
@@ -247,7 +247,7 @@ def test_a_job_that_reads_columns_of_folders_alone_scores_every_row(engine: Engi
     engine.buckets.main.put(f"in/x=1/{name}", sink.getvalue())
     made = planner.draft(engine, job(keep="none"))
     plan: Any = SimpleNamespace(columns=made.columns)
-    scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Stages())
+    scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
     assert (scored.num_rows, rejected.num_rows) == (3, int(name == "a.jsonl"))
 
 
@@ -264,7 +264,7 @@ def test_a_success_that_nobody_of_ours_wrote_is_none_or_said_to_be_corrupt(
     engine: Engine, body: bytes, refused: bool
 ) -> None:
     engine.buckets.main.put("out/_SUCCESS", body)
-    with pytest.raises(RecordCorrupt) if refused else contextlib.nullcontext():
+    with pytest.raises(DocumentCorrupt) if refused else contextlib.nullcontext():
         assert read_success(engine.buckets.main, "out/", "p") is None
 
 
@@ -272,7 +272,7 @@ def test_a_reason_does_not_hold_the_whole_of_a_long_text(engine: Engine) -> None
     put(engine, "in/a.parquet", x=["1", "a" * 1_000_000])
     made = planner.draft(engine, job())
     plan: Any = SimpleNamespace(columns=made.columns)
-    _, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Stages())
+    _, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
     (message,) = rejected["message"].to_pylist()
     assert 100 < len(message) <= MAX_MESSAGE
 
@@ -327,7 +327,7 @@ def test_of_a_slow_model_a_part_is_less_than_can_be_read_alone(engine: Engine, s
     plan: Any = SimpleNamespace(columns=made.columns)
     for part in (made.parts[0], made.parts[len(made.parts) // 2], made.parts[-1]):
         (piece,) = part.slices
-        scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), part, 100, Stages())
+        scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), part, 100, Timings())
         assert (scored["id"].to_pylist(), rejected.num_rows) == (list(piece.only or ()), 0)
         assert scored["prediction"].to_pylist() == pytest.approx(2 * scored["id"].to_numpy() + 1.0)
     # Unless the job says how large they are
@@ -350,7 +350,7 @@ def test_a_broken_row_before_all_others_of_a_batch_is_of_the_part_that_has_its_n
     engine.buckets.main.put("in/a.jsonl", b'z"id": 0}\n{"id": 1, "x": 1.0}\n{"id": 2, "x": 2.0}\n')
     made = planner.draft(engine, job(part_rows=1))
     plan: Any = SimpleNamespace(columns=made.columns)
-    found = [parts._score(engine, Documents(job=job(), plan=plan), part, 100, Stages()) for part in made.parts]
+    found = [parts._score(engine, Documents(job=job(), plan=plan), part, 100, Timings()) for part in made.parts]
     assert [(scored.num_rows, rejected.num_rows) for scored, rejected in found] == [(0, 1), (1, 0), (1, 0)]
 
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from scoreline.storage.tables.base import Span
-from scoreline.tasks.job.part_sizes import PART_SLICES, cut, fitting_rows
+from scoreline.tasks.job.part_sizes import PART_SLICES, cut, target_part_rows
 from scoreline.tasks.job.plan import InputFile
 
 
@@ -102,4 +102,4 @@ def test_a_span_of_far_more_rows_than_fit_is_divided_evenly() -> None:
     ],
 )
 def test_parts_aim_at_twenty_seconds(rows: int, rows_per_s: float | None, processes: int, expected: int) -> None:
-    assert fitting_rows(rows, rows_per_s, processes) == expected
+    assert target_part_rows(rows, rows_per_s, processes) == expected

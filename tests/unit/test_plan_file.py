@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scoreline.storage import keys
-from scoreline.storage.errors import ObjectNotFound, RecordCorrupt
+from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound
 from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.job.plan import Columns, Part, Slice
@@ -117,7 +117,7 @@ def test_a_block_that_differs_from_the_header_is_refused(store: Counting) -> Non
     store.put(keys.plan("job"), bytes(data))
     plan = PlanFile(store, "job")
     assert plan.part(0) == parts_of(1)[0]
-    with pytest.raises(RecordCorrupt, match="part 19968"):
+    with pytest.raises(DocumentCorrupt, match="part 19968"):
         plan.part(19_999)
 
 
@@ -128,14 +128,14 @@ def test_a_block_that_differs_from_the_header_is_refused(store: Counting) -> Non
 )
 def test_what_is_no_plan_is_named(store: Counting, data: bytes) -> None:
     store.put(keys.plan("job"), data)
-    with pytest.raises(RecordCorrupt, match="plan"):
+    with pytest.raises(DocumentCorrupt, match="plan"):
         PlanFile(store, "job")
 
 
 def test_a_part_that_is_not_there_and_a_plan_that_is_not_there_are_named(store: Counting) -> None:
     with pytest.raises(ObjectNotFound):
         PlanFile(store, "job")
-    with pytest.raises(RecordCorrupt, match="none of number 3"):
+    with pytest.raises(DocumentCorrupt, match="there is no part 3"):
         put(store, parts_of(3)).part(3)
 
 

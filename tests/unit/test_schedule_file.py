@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from scoreline.tasks.schedules.file import parse, render, spec_of
-from scoreline.tasks.webhooks.settings import EventSettings
+from scoreline.tasks.webhooks.settings import WebhookSettings
 
 SOUND = """
 # the first
@@ -90,7 +90,7 @@ def test_every_fault_is_named_with_its_line_and_spares_the_other_schedules(
 def test_all_faults_of_a_schedule_are_named_at_once() -> None:
     text = SOUND.replace('cron = "30 2', 'cron = "99 2').replace('"5"', '"few"').replace('"queue"', '"kill"')
     text = text.replace("enabled = false", 'enabled = "no"\nwebhook = "https://elsewhere.example/"\nformat = "xlsx"')
-    faults = parse(text, EventSettings(allowed=("https://example.org/",))).faults
+    faults = parse(text, WebhookSettings(allowed=("https://example.org/",))).faults
     assert [fault.line for fault in faults] == [4, 10, 11, 13, 14, 15]
     assert "is not within ALLOWED_WEBHOOKS" in str(faults[4])
     assert "format 'xlsx' is none of parquet, csv, jsonl, arrow" in str(faults[5])

@@ -26,7 +26,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.describe import describe_features, describe_outputs
 from scoreline.storage.models.manifest import Outputs
 from scoreline.tasks.scoring.score import Scored, score_batch
-from scoreline.tasks.scoring.timings import Stages
+from scoreline.tasks.scoring.timings import Timings
 
 
 def bundle(model: Any) -> Bundle:
@@ -74,17 +74,17 @@ class Looking(LinearRegression):
     """Looks at a clock when it is called."""
 
     def predict(self, x: Any) -> Any:
-        self.seen = dict(self.stages.seconds)
+        self.seen = dict(self.timings.seconds)
         return super().predict(x)
 
 
 def test_time_before_and_after_the_estimator_is_told_apart_from_its_own() -> None:
-    stages, model = Stages(), Looking().fit([[0.0], [1.0]], [1.0, 3.0])
-    model.stages = stages
-    score_batch(bundle(model), batch(x=[1.0], id=[1]), features=["x"], keep=["id"], method=None, stages=stages)
-    assert 0 < model.seen["align"] < stages.seconds["align"]
-    assert 0 == model.seen["predict"] < stages.seconds["predict"]
-    assert {stage for stage, seconds in stages.seconds.items() if seconds} == {"align", "predict"}
+    timings, model = Timings(), Looking().fit([[0.0], [1.0]], [1.0, 3.0])
+    model.timings = timings
+    score_batch(bundle(model), batch(x=[1.0], id=[1]), features=["x"], keep=["id"], method=None, timings=timings)
+    assert 0 < model.seen["align"] < timings.seconds["align"]
+    assert 0 == model.seen["predict"] < timings.seconds["predict"]
+    assert {stage for stage, seconds in timings.seconds.items() if seconds} == {"align", "predict"}
 
 
 def test_rows_that_fail_are_found_and_the_others_keep_their_order() -> None:

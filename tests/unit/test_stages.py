@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from scoreline.tasks.scoring.timings import STAGES, Between, Stages
+from scoreline.tasks.scoring.timings import TIMINGS, PartHistory, Timings
 
 
 def test_a_part_tells_queue_and_upload_of_the_one_before_of_the_same_job() -> None:
-    between = Between()
-    assert between.begin("a").seconds == dict.fromkeys(STAGES, 0.0)
+    between = PartHistory()
+    assert between.begin("a").seconds == dict.fromkeys(TIMINGS, 0.0)
     between.end("a", 1.5)
     assert between.begin("b").seconds["upload"] == 0
     between.end("b", 2.5)  # jobs take turns
@@ -28,13 +28,13 @@ def test_a_part_tells_queue_and_upload_of_the_one_before_of_the_same_job() -> No
     "text", ["", "[]", "7", "{", '{"predict": "x"}', '{"predict": -1}', '{"predict": NaN}', 4_000 * "["]
 )
 def test_what_is_no_time_counts_for_nothing(text: str) -> None:
-    stages = Stages()
-    stages.add(text)
-    assert stages.seconds == dict.fromkeys(STAGES, 0.0)
+    timings = Timings()
+    timings.add(text)
+    assert timings.seconds == dict.fromkeys(TIMINGS, 0.0)
 
 
 def test_times_add_up() -> None:
-    one, both = Stages(), Stages()
+    one, both = Timings(), Timings()
     with one("predict"):
         time.sleep(0.01)
     assert list(one.each("decode", iter("ab"))) == ["a", "b"]
@@ -44,7 +44,7 @@ def test_times_add_up() -> None:
 
 
 def test_work_is_the_time_that_a_part_took_whatever_ran_beside_what() -> None:
-    part, job = Stages(), Stages()
+    part, job = Timings(), Timings()
     with part("upload"):  # of the part before
         time.sleep(0.02)
     time.sleep(0.05)  # the model is loaded

@@ -8,8 +8,8 @@ from standardwebhooks import Webhook
 
 from scoreline.storage.errors import InvalidRequest, InvalidSettings
 from scoreline.tasks.job.documents import Status
-from scoreline.tasks.webhooks.delivery import check_target, event_of, sign
-from scoreline.tasks.webhooks.settings import EventSettings
+from scoreline.tasks.webhooks.delivery import check_target, notification_of, sign
+from scoreline.tasks.webhooks.settings import WebhookSettings
 
 ALLOWED = ["https://hooks.example.org/scoreline", "http://10.0.0.7:8080/"]
 
@@ -76,7 +76,7 @@ def test_a_refusal_names_the_whole_path_and_what_is_allowed_but_nobody_who_is_to
 @pytest.mark.parametrize("secret", ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a key as it is, of 32 characters"])
 def test_another_library_finds_the_signature_right(secret: str) -> None:
     now = datetime.now(UTC)
-    event = event_of(Status(job_id="night-1", state="partial", model="m@v", output="s3://b/é/"), 2, now)
+    event = notification_of(Status(job_id="night-1", state="partial", model="m@v", output="s3://b/é/"), 2, now)
     headers = {
         "webhook-id": event.id,
         "webhook-timestamp": str(int(now.timestamp())),
@@ -91,7 +91,7 @@ def test_another_library_finds_the_signature_right(secret: str) -> None:
 
 def test_every_wrong_setting_is_named_and_no_secret_shown() -> None:
     with pytest.raises(InvalidSettings) as refused:
-        EventSettings.from_env(
+        WebhookSettings.from_env(
             {
                 "WEBHOOK_URL": "ftp://hooks.example.org",
                 "ALLOWED_WEBHOOKS": "https://ok.example, https://u:p@no.example",
@@ -102,7 +102,9 @@ def test_every_wrong_setting_is_named_and_no_secret_shown() -> None:
     assert all(name in message for name in ("WEBHOOK_URL: ", "ALLOWED_WEBHOOKS: ", "WEBHOOK_SECRET is not base64"))
     assert "hush" not in message
     with pytest.raises(InvalidSettings, match="WEBHOOK_SECRET is shorter than 16 bytes"):
-        EventSettings.from_env({"WEBHOOK_SECRET": "short"})
-    settings = EventSettings.from_env({"WEBHOOK_URL": "https://a.example/x", "WEBHOOK_SECRET": "a-secret-of-20-chars"})
+        WebhookSettings.from_env({"WEBHOOK_SECRET": "short"})
+    settings = WebhookSettings.from_env(
+        {"WEBHOOK_URL": "https://a.example/x", "WEBHOOK_SECRET": "a-secret-of-20-chars"}
+    )
     assert settings.check("https://a.example/x/y") == "https://a.example/x/y"
     assert "a-secret" not in repr(settings)

@@ -18,7 +18,7 @@ from scoreline.tasks.schedules.file import parse
 from scoreline.tasks.schedules.schedule import Schedule
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
-from scoreline.tasks.webhooks.settings import EventSettings
+from scoreline.tasks.webhooks.settings import WebhookSettings
 from scoreline.worker.cli.jobs import console
 
 
@@ -65,7 +65,7 @@ def list_(as_json: bool) -> None:
     """Show every schedule: its next slot, its last one, and how that ended."""
     rows = _scheduler().rows()
     if as_json:
-        click.echo(json.dumps([_plain(row) for row in rows], indent=1))
+        click.echo(json.dumps([_row_to_json(row) for row in rows], indent=1))
         return
     table = Table(box=None)
     for name in ("schedule", "cron", "next", "last", "outcome"):
@@ -93,7 +93,7 @@ def check(file: Any) -> None:
     A webhook is held against ALLOWED_WEBHOOKS of this environment, which should be the workers'.
     """
     where, text = (file.name, file.read()) if file else _scheduler().source()
-    parsed = parse(text, EventSettings.from_env(os.environ))
+    parsed = parse(text, WebhookSettings.from_env(os.environ))
     for fault in parsed.faults:
         click.echo(f"{where}: {fault}", err=True)
     now = datetime.now(UTC)
@@ -168,7 +168,7 @@ def _report(done: list[str]) -> None:
     sys.exit(any(line.startswith("refused") for line in done))
 
 
-def _plain(row: Any) -> dict[str, Any]:
+def _row_to_json(row: Any) -> dict[str, Any]:
     return {
         "name": row.schedule.name,
         "cron": row.schedule.cron,

@@ -25,7 +25,7 @@ def schedules(setup: Setup) -> Iterator[Finding]:
             "deploy the file, or unset SCHEDULES_FILE",
         )
     where, text = setup.scheduler.source()
-    parsed = parse(text, setup.events)
+    parsed = parse(text, setup.webhooks)
     report = error if setup.schedules.file.is_file() else warning
     wrong = [report(f"{where}: {fault}", "`scoreline schedule check` until it says nothing") for fault in parsed.faults]
     enabled = [item for item in parsed.schedules if item.enabled]

@@ -17,7 +17,7 @@ def settings(setup: Setup) -> Iterator[Finding]:
         lambda: setup.queue,
         lambda: setup.models,
         lambda: setup.worker,
-        lambda: setup.events,
+        lambda: setup.webhooks,
         lambda: setup.schedules,
         lambda: logs.form_from_env(setup.environ),
     )
@@ -29,7 +29,7 @@ def settings(setup: Setup) -> Iterator[Finding]:
             faults.append(str(fault).removeprefix("invalid settings: "))
     if faults:
         yield error("; ".join(faults), "mend these variables: README.md says what each means")
-    elif (setup.events.allowed or setup.events.url) and not setup.events.secret:
+    elif (setup.webhooks.allowed or setup.webhooks.url) and not setup.webhooks.secret:
         yield warning(
             "WEBHOOK_SECRET is not set: no webhook is sent unsigned",
             "set it for the workers: whsec_ and 32 random bytes in base64 (openssl rand -base64 32)",

@@ -23,7 +23,7 @@ from scoreline.tasks.dispatch.queue import Queue
 from scoreline.tasks.dispatch.settings import QueueSettings
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
-from scoreline.tasks.webhooks.settings import EventSettings
+from scoreline.tasks.webhooks.settings import WebhookSettings
 from scoreline.worker import memory
 from scoreline.worker.settings import WorkerSettings
 
@@ -65,9 +65,9 @@ class Setup:
         return WorkerSettings.from_env(self.environ)
 
     @cached_property
-    def events(self) -> EventSettings:
+    def webhooks(self) -> WebhookSettings:
         """Who is told how jobs end."""
-        return EventSettings.from_env(self.environ)
+        return WebhookSettings.from_env(self.environ)
 
     @cached_property
     def schedules(self) -> ScheduleSettings:
