@@ -23,6 +23,7 @@
     │   ├── ModelUntrusted
     │   └── ModelUnloadable
     ├── ScoringError               an estimator failed on every row or broke its own schema
+    │   └── RejectBudgetExceeded
     ├── JobFailed
     ├── DocumentCorrupt
     ├── StoreError                 the object store
@@ -139,6 +140,10 @@ class ModelUnloadable(ModelError):
 
 class ScoringError(ScorelineError):
     """An estimator failed, or broke the output schema that the plan fixed."""
+
+
+class RejectBudgetExceeded(ScoringError):
+    """Raised when more rows cannot be scored than the job may reject."""
 
 
 class JobFailed(ScorelineError):

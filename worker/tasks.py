@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -26,10 +25,10 @@ from scoreline.storage.errors import (
     describe,
 )
 from scoreline.storage.keys import check_name
-from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch import outcome
 from scoreline.tasks.dispatch import reconcile as reconciling
-from scoreline.tasks.records import job
+from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions, check_known
+from scoreline.tasks.records import job as records_job
 from scoreline.tasks.steps import finalize as finalizing
 from scoreline.tasks.steps import inline, planner
 from scoreline.tasks.steps import score_part as parts
@@ -51,9 +50,6 @@ RETRY_DELAY_S = 2
 """After the process of a part died."""
 PROCESSES_COUNTED_EVERY_S = 30
 
-_SUBMIT_OPTIONS = inspect.signature(Client.submit).parameters.keys() - {"self", "model", "input"}
-_RECORDS_OPTIONS = inspect.signature(job.submit_records).parameters.keys() - {"client", "model", "records"}
-
 lifecycle.connect(app)
 
 
@@ -64,12 +60,6 @@ def _refuse_unless_id(job_id: str) -> None:
     except InvalidRequest as error:
         log.error("message.refused", extra={"error": describe(error)})
         raise Reject(describe(error), requeue=False) from None
-
-
-def _check_options(options: Iterable[str], known: Iterable[str]) -> None:
-    """Name what a message asks for that nobody knows; raises `InvalidRequest`."""
-    if unknown := sorted(set(options) - set(known)):
-        raise InvalidRequest(f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}")
 
 
 def _check_given(**needed: Any) -> None:
@@ -125,7 +115,7 @@ def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **opti
     options["job_id"] = options.get("job_id") or self.request.id
     try:
         _check_given(model=model, input=input)
-        _check_options(options, _SUBMIT_OPTIONS)
+        check_known(options, SubmitOptions)
         return lifecycle.client(app).submit(model, input, **options).to_dict()
     except ScorelineError as error:
         if not error.transient or self.request.retries >= MAX_RETRIES:
@@ -152,12 +142,12 @@ def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = Non
     engine, client = lifecycle.engine(app), lifecycle.client(app)
     try:
         _check_given(model=model, records=records)
-        _check_options(options, _RECORDS_OPTIONS)
-        job.check_message(records)
-        job.accept_records(client, model, records, **options)
+        check_known(options, RecordsOptions)
+        records_job.check_message(records)
+        records_job.accept_records(client.submission, model, records, **options)
         with _rebuilt(engine, job_id):
             inline.score_small(engine, job_id, str(self.request.id))
-        told = job.answer(client, job_id)
+        told = records_job.answer(client, job_id)
     except ScorelineError as error:
         if not error.transient or self.request.retries >= MAX_RETRIES:
             log.error("records.refused", extra={"model": model, "job_id": job_id, "error": describe(error)})
@@ -251,7 +241,7 @@ def tell(self: Task[Any, Any], job_id: str) -> None:
     _refuse_unless_id(job_id)
     engine = lifecycle.engine(app)
     try:
-        notify.notify(engine, lifecycle.client(app), WebhookSettings.from_env(os.environ), job_id)
+        notify.notify(engine, WebhookSettings.from_env(os.environ), job_id)
     except JobNotFound as error:
         log.warning("job.unknown", extra={"job_id": job_id, "error": describe(error)})
     except ScorelineError as error:

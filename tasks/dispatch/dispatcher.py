@@ -45,6 +45,8 @@ class Dispatcher:
     """``on_fault(error, job_id=...)`` is told of a job that failed, and of an error that nobody foresaw."""
     parts_per_process: int = PARTS_PER_PROCESS
     """Parts of one job in the queue at once, for each process that was counted."""
+    lease_s: float = LEASE_S
+    """Seconds after which a part or a step is taken from a process that does not renew its lease."""
     _documents: OrderedDict[str, Documents] = field(default_factory=OrderedDict)
 
     def documents(self, job_id: str, *, fresh: bool = False) -> Documents:

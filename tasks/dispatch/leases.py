@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from scoreline.storage.errors import ScorelineError, ScoringError
-from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.dispatch.dispatcher import Dispatcher
 
 STEP_ATTEMPTS = 3
 """Times that planning or finalizing is begun before the job fails because the process died each time."""
@@ -33,7 +33,7 @@ def keep_renewed(renew: Callable[[], object], every_s: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hold_step(engine: Engine, job_id: str, name: str) -> Iterator[None]:
+def hold_step(dispatcher: Dispatcher, job_id: str, name: str) -> Iterator[None]:
     """Hold a step of a job while the block runs.
 
     Raises
@@ -41,7 +41,7 @@ def hold_step(engine: Engine, job_id: str, name: str) -> Iterator[None]:
     ScoringError
         The processes that began it before died of it.
     """
-    ledger, lease_s = engine.ledger, engine.lease_s
+    ledger, lease_s = dispatcher.ledger, dispatcher.lease_s
     attempt = ledger.begin_step(job_id, name, lease_s)
     will_retry = False
     try:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 
 from scoreline.storage import keys
-from scoreline.storage.errors import BucketNotAllowed, JobFailed, PreconditionFailed, describe
+from scoreline.storage.errors import BucketNotAllowed, JobFailed, PreconditionFailed, RejectBudgetExceeded, describe
 from scoreline.storage.objects.base import ObjectStore, exists
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.job.documents import (
@@ -19,7 +19,7 @@ from scoreline.tasks.job.documents import (
     read_run,
     seconds_since,
 )
-from scoreline.tasks.job.layout import results
+from scoreline.tasks.job.layout import ResultsLayout
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,12 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
     run, _ = read_run(dispatcher.buckets.main, job_id)
     submitted = read_job(dispatcher.buckets.main, job_id).submitted
     outcome = Outcome(
-        state="failed", error=describe(error), failures={}, run=run.number, seconds=seconds_since(submitted)
+        state="failed",
+        error=describe(error),
+        reason="rejected" if isinstance(error, RejectBudgetExceeded) else "error",
+        failures={},
+        run=run.number,
+        seconds=seconds_since(submitted),
     )
     if (now := dispatcher.ledger.progress(job_id)) is not None:
         outcome = replace(outcome, rows=now.rows, rejected=now.rejected, parts=now.parts, parts_done=now.parts_done)
@@ -42,10 +47,10 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
 def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
     """Whether ``_SUCCESS`` is written: such a job neither fails nor can it be cancelled."""
     try:
-        store, folder = results(dispatcher.buckets, read_job(dispatcher.buckets.main, job_id))
+        layout = ResultsLayout.of(dispatcher.buckets, read_job(dispatcher.buckets.main, job_id))
     except BucketNotAllowed:  # nothing was written there
         return False
-    return exists(store, keys.success(folder))
+    return exists(layout.store, layout.success)
 
 
 def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: BaseException | None = None) -> None:

@@ -7,15 +7,24 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
-from billiard.exceptions import SoftTimeLimitExceeded
-
 from scoreline.storage import keys
-from scoreline.storage.errors import JobNotFound, LedgerFenced, LedgerLost, ObjectNotFound, ScorelineError, describe
+from scoreline.storage.errors import (
+    JobNotFound,
+    LedgerFenced,
+    LedgerLost,
+    ObjectNotFound,
+    ScorelineError,
+    ScoringError,
+    describe,
+)
 from scoreline.storage.ledger.base import Due, Recovered
+from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, Documents, send_step
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended
+from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
 from scoreline.tasks.job.documents import read_run, read_success
-from scoreline.tasks.job.layout import parts, results
+from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.job.spec import budget_rows
 
 log = logging.getLogger(__name__)
@@ -113,19 +122,25 @@ def recover(dispatcher: Dispatcher, documents: Documents) -> Recovered:
     Rows are those of the plan, less the rejected ones; the finalizer checks each part's own receipt. Where results are
     arranged, parts that are gone are done if ``_SUCCESS`` is there.
     """
-    store, folder = results(dispatcher.buckets, documents.job)
-    plan = documents.plan
-    where = parts(dispatcher.buckets, documents.job)[1]
-    listed = ((_number(info.key), info) for info in store.list(f"{where}part-"))
+    layout = ResultsLayout.of(dispatcher.buckets, documents.job)
+    store, plan = layout.store, documents.plan
+    listed = ((_number(info.key), info) for info in store.list(f"{layout.parts_folder}part-"))
     done = {part: info for part, info in listed if part is not None and part < plan.parts}
-    if documents.job.spec.arranged and (told := read_success(store, folder, plan.sha256)) is not None:
+    if documents.job.spec.arranged and (told := read_success(store, layout.folder, plan.sha256)) is not None:
         return Recovered(done=frozenset(range(plan.parts)), rows=told["rows"], rejected=told["rejected"])
-    aside = [part for info in store.list(keys.rejected_folder(folder)) if (part := _number(info.key)) in done]
+    aside = [part for info in store.list(layout.rejected_folder) if (part := _number(info.key)) in done]
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="receipt") as pool:
-        receipts = pool.map(lambda part: store.head(done[part].key).metadata, aside)
-        rejected = sum(int(receipt.get("rejected", 0)) for receipt in receipts)
+        rejected = sum(pool.map(lambda part: _rejected_of(store, done[part].key), aside))
     rows = sum(part.rows for number, part in enumerate(plan) if number in done) if len(done) < plan.parts else plan.rows
     return Recovered(done=frozenset(done), rows=rows - rejected, rejected=rejected)
+
+
+def _rejected_of(store: ObjectStore, key: str) -> int:
+    """Return how many rows a part rejected; none if the object has no receipt, which the finalizer will refuse."""
+    try:
+        return Receipt.from_metadata(store.head(key).metadata, store.uri(key)).rejected
+    except ScoringError:
+        return 0
 
 
 def _drop_orphan(dispatcher: Dispatcher, key: str) -> None:

@@ -23,6 +23,8 @@ from scoreline.storage.tables.options import read_options
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
+Reason = Literal["", "rejected", "parts", "error"]
+"""Why a job failed: more rows were ``rejected`` than allowed, ``parts`` failed, or an ``error`` ended it as a whole."""
 ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelled"})
 
 
@@ -95,14 +97,17 @@ class Outcome:
     parts_done: int = 0
     seconds: float = 0.0
     error: str = ""
+    reason: Reason = ""
+    """Why it failed, for programs; empty in any other state, and in documents of releases that did not write it."""
     failures: Mapping[str, str]
-    """Reasons by number of the failed part."""
+    """Messages by number of the failed part."""
     run: int = 1
     """Which run of the job ended so: the outcome of an earlier one is no outcome any more."""
 
     def to_json(self) -> bytes:
-        """Encode."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False).encode()
+        """Encode; `reason` is left out where there is none, as releases wrote it that had no reasons."""
+        fields = {name: value for name, value in asdict(self).items() if name != "reason" or value}
+        return json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
@@ -146,6 +151,8 @@ class Status:
     total_rows: int = 0
     seconds: float = 0.0
     error: str = ""
+    reason: Reason = ""
+    """Why the job failed; empty in any other state."""
     submitted: str = ""
     """UTC, ISO 8601."""
 

@@ -1,6 +1,8 @@
-"""Where a job's results and parts lie."""
+"""Where the objects of a job's results lie."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from scoreline.storage import keys
 from scoreline.storage.objects.base import ObjectStore
@@ -9,13 +11,52 @@ from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.uris import parse_uri
 
 
-def results(buckets: Buckets, job: Job) -> tuple[ObjectStore, str]:
-    """Store and folder of a job's results."""
-    bucket, prefix = parse_uri(job.spec.output)
-    return buckets[bucket], keys.output_folder(prefix, job.spec.job_id)
+@dataclass(frozen=True, kw_only=True)
+class ResultsLayout:
+    """The store of a job's results, and the keys of its objects there."""
 
+    store: ObjectStore
+    folder: str
+    """Prefix of everything that the job writes for its reader; ends in ``/``."""
+    parts_folder: str
+    """Prefix of the parts: `folder` itself, or a folder in it that is removed once the results are arranged."""
 
-def parts(buckets: Buckets, job: Job) -> tuple[ObjectStore, str]:
-    """Store and folder of a job's parts: that of the results, unless these are arranged from the parts."""
-    store, folder = results(buckets, job)
-    return store, keys.parts_folder(folder) if job.spec.arranged else folder
+    @classmethod
+    def of(cls, buckets: Buckets, job: Job) -> ResultsLayout:
+        """Return the layout of a job; raises `BucketNotAllowed` if its output is in no allowed bucket."""
+        bucket, prefix = parse_uri(job.spec.output)
+        folder = keys.output_folder(prefix, job.spec.job_id)
+        parts_folder = keys.parts_folder(folder) if job.spec.arranged else folder
+        return cls(store=buckets[bucket], folder=folder, parts_folder=parts_folder)
+
+    @property
+    def keeps_parts(self) -> bool:
+        """Whether the parts are the results, rather than what the results are arranged from."""
+        return self.parts_folder == self.folder
+
+    def part(self, number: int) -> str:
+        """Return the key of a part's scored rows."""
+        return keys.result_part(self.parts_folder, number)
+
+    def rejected_part(self, number: int) -> str:
+        """Return the key of a part's rejected rows."""
+        return keys.rejected_part(self.folder, number)
+
+    @property
+    def rejected_folder(self) -> str:
+        """Prefix of all rejected rows."""
+        return keys.rejected_folder(self.folder)
+
+    @property
+    def manifest(self) -> str:
+        """Key of the manifest, which lists every part."""
+        return keys.results_manifest(self.folder)
+
+    @property
+    def success(self) -> str:
+        """Key of ``_SUCCESS``, which is written last."""
+        return keys.success(self.folder)
+
+    def uri(self, key: str) -> str:
+        """Return a key as a person writes it, bucket included."""
+        return self.store.uri(key)

@@ -13,13 +13,28 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from scoreline.storage import keys
-from scoreline.storage.errors import InvalidRequest, JobFailed, LedgerUnavailable, MissingColumns, ObjectNotFound
+from scoreline.storage.errors import (
+    InvalidRequest,
+    JobFailed,
+    LedgerUnavailable,
+    MissingColumns,
+    ObjectNotFound,
+    require_extra,
+)
+from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.tables.base import Pinned
+from scoreline.tasks.dispatch.submission import Submission
 from scoreline.tasks.job.documents import Outcome, Status, decoding, read_job, read_outcome
+from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.spec import JobSpec, kept_names
+from scoreline.tasks.job.submit_options import RecordsOptions, check_known, spec_from
+from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records import arrow
 from scoreline.tasks.records.table import (
     MAX_BYTES,
@@ -34,16 +49,7 @@ from scoreline.tasks.records.table import (
 )
 
 if TYPE_CHECKING:
-    from scoreline.tasks.client import Client
-from scoreline.storage.errors import require_extra
-from scoreline.storage.tables.base import Pinned
-from scoreline.tasks.job.layout import results
-from scoreline.tasks.job.uris import parse_uri
-
-if TYPE_CHECKING:
     import pyarrow as pa
-
-    from scoreline.tasks.client import Client
 
 
 MAX_MESSAGE_BYTES = 256 << 10
@@ -54,20 +60,38 @@ _LOOK_EVERY_S = 1.0
 """The ledger says at once that a job has ended, and costs nothing to ask; the bucket says it for certain."""
 
 
+class JobReader(Protocol):
+    """What can follow a job: a `Client` or a `Submission`."""
+
+    @property
+    def buckets(self) -> Buckets:
+        """Where jobs and results are."""
+        ...
+
+    @property
+    def ledger(self) -> RedisLedger:
+        """Where progress is kept."""
+        ...
+
+    def status(self, job_id: str) -> Status:
+        """Return how far a job is; raises `JobNotFound`."""
+        ...
+
+
 class RecordsJob:
     """A job whose results are handed back.
 
     Parameters
     ----------
-    client : Client
-        Of the application.
+    client : JobReader
+        A `Client` of the application.
     job_id : str
-        Also one that another process submitted.
+        The job, which another process may have submitted.
     like : DataFrame, optional
-        What the records came as; the results come so too, with its index.
+        The records; the results are returned in the same form, with its index.
     """
 
-    def __init__(self, client: Client, job_id: str, like: Any = None) -> None:
+    def __init__(self, client: JobReader, job_id: str, like: Any = None) -> None:
         self.job_id = job_id
         self.rejected: Mapping[int, str] = {}
         """Once `wait` has returned: why records are not among the results, by their number from 0."""
@@ -125,35 +149,22 @@ class RecordsJob:
         return f"RecordsJob({self.job_id!r})"
 
 
-def submit_records(
-    client: Client,
-    model: str,
-    records: Any,
-    *,
-    output: str | None = None,
-    method: str | None = None,
-    keep: str = "all",
-    features: Sequence[str] | None = None,
-    job_id: str | None = None,
-    max_rejected: str = "100%",
-    max_attempts: int = 3,
-    webhook: str | None = None,
-) -> RecordsJob:
+def submit_records(submission: Submission, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
     """Score rows that the application has at hand.
 
     Submitting again with the same `job_id` and the same arguments is the same job, sent once more.
 
     Parameters
     ----------
+    submission : Submission
+        Accepts the job.
     model : str
         ``name``, ``name@alias`` or ``name@version``.
     records : list of dict, dict of str to column, or DataFrame
-        See `table_of`; columns that are no features are carried over. More than 8 MiB of them as JSON
-        need pyarrow and pandas here.
-    max_rejected : str
-        Records that may be rejected before the job counts as failed; by default, any but all of them.
-    output, method, keep, features, job_id, max_attempts, webhook
-        As in `Client.submit`.
+        See `table_of`; columns that are no features are carried over. If they are more than 8 MiB as JSON, this process
+        needs pyarrow and pandas.
+    **options
+        As described in `RecordsOptions`. All records may be rejected unless `max_rejected` says otherwise.
 
     Raises
     ------
@@ -162,55 +173,24 @@ def submit_records(
     QueueUnavailable, LedgerUnavailable, StoreUnavailable
         Transient: try again with the same `job_id`.
     """
-    job_id = job_id or client.new_job_id()
-    accept_records(
-        client,
-        model,
-        records,
-        job_id=job_id,
-        output=output,
-        method=method,
-        keep=keep,
-        features=features,
-        max_rejected=max_rejected,
-        max_attempts=max_attempts,
-        webhook=webhook,
-    )
-    client.score_soon(job_id)
-    return RecordsJob(client, job_id, like=records if is_frame(records) else None)
+    job_id = accept_records(submission, model, records, **options)
+    submission.score_inline(job_id)
+    return RecordsJob(submission, job_id, like=records if is_frame(records) else None)
 
 
-def accept_records(
-    client: Client,
-    model: str,
-    records: Any,
-    *,
-    job_id: str,
-    output: str | None = None,
-    keep: str = "all",
-    features: Sequence[str] | None = None,
-    max_rejected: str = "100%",
-    webhook: str | None = None,
-    **options: Any,
-) -> None:
-    """Record a job of records without sending it (see `submit_records`)."""
-    if features is not None and not isinstance(features, (list, tuple)):
-        raise InvalidRequest(f"features {features!r} are no list of names")
-    main = client.buckets.main
+def accept_records(submission: Submission, model: str, records: Any, **options: Unpack[RecordsOptions]) -> str:
+    """Record a job of records without enqueueing it (see `submit_records`); return its id."""
+    check_known(options, RecordsOptions)
+    job_id = options.get("job_id") or submission.new_job_id()
+    main = submission.buckets.main
     key, before, names = _packed(job_id, records)
-    spec = JobSpec(
-        job_id=job_id,
-        model=model,
-        inputs=(main.uri(key),),
-        output=output or client.default_output(str(model).partition("@")[0]),
-        keep=keep,
-        features=tuple(features) if features else None,
-        max_rejected=max_rejected,
-        **options,
-    ).check()
-    pinned = client.registry.resolve(model)
-    _check_columns(client, pinned, spec, names)
-    client.accept(spec, webhook=webhook, pinned=pinned, before=before)
+    if options.get("max_rejected") is None:
+        options["max_rejected"] = "100%"
+    spec = spec_from(model, main.uri(key), options, job_id=job_id, output=submission.default_output(model)).check()
+    pinned = submission.registry.resolve(model)
+    _check_columns(submission, pinned, spec, names)
+    submission.accept(spec, webhook=options.get("webhook"), pinned=pinned, before=before)
+    return job_id
 
 
 def _packed(job_id: str, records: Any) -> tuple[str, dict[str, bytes], list[str]]:
@@ -236,14 +216,14 @@ def check_message(records: Any) -> None:
         )
 
 
-def read_results(client: Client, job_id: str) -> Table:
+def read_results(client: JobReader, job_id: str) -> Table:
     """Return the results of a job of records that has ended well; raises `ObjectNotFound` where they are too large."""
     main, key = client.buckets.main, keys.answer(job_id)
     with decoding(main, key):
         return decode(unpack(main.get(key).data))
 
 
-def answer(client: Client, job_id: str) -> dict[str, Any] | None:
+def answer(client: JobReader, job_id: str) -> dict[str, Any] | None:
     """Return what an application is told that sent records by message; None where the job has not ended.
 
     ``results`` and ``rejected_records`` are left out where they would take more than `MAX_MESSAGE_BYTES`.
@@ -264,16 +244,16 @@ def answer(client: Client, job_id: str) -> dict[str, Any] | None:
     return told
 
 
-def _check_columns(client: Client, pinned: PinnedModel, spec: JobSpec, names: Sequence[str]) -> None:
+def _check_columns(submission: Submission, pinned: PinnedModel, spec: JobSpec, names: Sequence[str]) -> None:
     """Refuse records that lack a column before anything is recorded."""
-    features = spec.features or client.registry.manifest(pinned).feature_names or ()
+    features = spec.features or submission.registry.manifest(pinned).feature_names or ()
     if missing := [name for name in (*features, *kept_names(spec.keep)) if name not in names]:
         raise MissingColumns(
             f"the records lack {', '.join(map(repr, missing))}; they have {', '.join(map(repr, names[:20]))}"
         )
 
 
-def _wait(client: Client, job_id: str, timeout_s: float | None) -> Outcome:
+def _wait(client: JobReader, job_id: str, timeout_s: float | None) -> Outcome:
     """Return how a job ended, soon after it did."""
     started = time.monotonic()
     pause_s, looked = _FIRST_PAUSE_S, started
@@ -290,7 +270,7 @@ def _wait(client: Client, job_id: str, timeout_s: float | None) -> Outcome:
         pause_s = min(_LONGEST_PAUSE_S, 1.25 * pause_s)
 
 
-def _closed(client: Client, job_id: str) -> bool:
+def _closed(client: JobReader, job_id: str) -> bool:
     """Whether the ledger says that a job has ended."""
     with contextlib.suppress(LedgerUnavailable):
         progress = client.ledger.progress(job_id)
@@ -298,7 +278,7 @@ def _closed(client: Client, job_id: str) -> bool:
     return False
 
 
-def read_parts(client: Client, job_id: str) -> tuple[pa.Table, dict[int, str]]:
+def read_parts(client: JobReader, job_id: str) -> tuple[pa.Table, dict[int, str]]:
     """Return the results of a job of such records, and why others are not among them, by their number.
 
     Raises
@@ -315,13 +295,16 @@ def read_parts(client: Client, job_id: str) -> tuple[pa.Table, dict[int, str]]:
 
         from scoreline.storage.tables.parquet import read_table
         from scoreline.tasks.rejects.report import reasons_by_row
-    store, folder = results(client.buckets, job)
+    layout = ResultsLayout.of(client.buckets, job)
     if job.spec.arranged:
-        raise InvalidRequest(f"the results of job {job_id} are arranged in files of {store.uri(folder)}: read these")
-    plan = client.documents(job_id).plan
+        raise InvalidRequest(
+            f"the results of job {job_id} are arranged in files, which are not handed back: read those in "
+            f"{layout.uri(layout.folder)}"
+        )
+    plan = PlanFile(client.buckets.main, job_id)
     tables: list[pa.Table] = []
     rejected: dict[int, str] = {}
     for number in range(plan.parts):
-        tables.append(read_table(Pinned.of(store, store.head(keys.result_part(folder, number)))))
-        rejected |= reasons_by_row(store, keys.rejected_part(folder, number), plan.columns)
+        tables.append(read_table(Pinned.of(layout.store, layout.store.head(layout.part(number)))))
+        rejected |= reasons_by_row(layout.store, layout.rejected_part(number), plan.columns)
     return pa.concat_tables(tables), rejected

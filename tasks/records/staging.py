@@ -8,22 +8,22 @@ import logging
 from typing import Any
 
 import pyarrow as pa
-from billiard.exceptions import SoftTimeLimitExceeded
 
 from scoreline.storage import keys
 from scoreline.storage.errors import InputNotFound, ObjectNotFound, PreconditionFailed, describe
 from scoreline.storage.objects.base import ObjectStore, exists
+from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables import parquet
 from scoreline.storage.tables.base import Pinned
 from scoreline.tasks.dispatch.dispatcher import Documents
+from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
 from scoreline.tasks.job.documents import Job, Outcome, decoding
-from scoreline.tasks.job.layout import parts, results
+from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.part_sizes import PART_ROWS
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.arrow import records_to_arrow
 from scoreline.tasks.records.table import MAX_RESULTS_BYTES, Table, decode, encode, pack, table_of, unpack
 from scoreline.tasks.rejects.report import reasons_by_row
-from scoreline.tasks.steps.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _MAX_ANSWER_CELLS = 2 << 20
 """Beyond, scores alone are larger than `MAX_RESULTS_BYTES`, and Python would hold 100 MB to find that out."""
 
 
-def stage(engine: Engine, job: Job) -> None:
+def stage_records(main: ObjectStore, job: Job) -> None:
     """Write the input of a job of records, where nobody did before; of any other job there is nothing to do.
 
     Raises
@@ -41,7 +41,6 @@ def stage(engine: Engine, job: Job) -> None:
     DocumentCorrupt
         They are not what the job names.
     """
-    main = engine.buckets.main
     sha256 = _records_of(main, job)
     if sha256 is None:
         return
@@ -60,15 +59,15 @@ def stage(engine: Engine, job: Job) -> None:
         main.put(keys.records_table(job.spec.job_id, sha256), body, create_only=True)
 
 
-def write_answer(engine: Engine, documents: Documents, outcome: Outcome) -> None:
+def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> None:
     """Write the results of a job of records for whoever waits for them, unless they are too large to be handed back."""
-    main, job = engine.buckets.main, documents.job
+    main, job = buckets.main, documents.job
     if outcome.state not in ("succeeded", "partial") or _records_of(main, job) is None:
         return
     if job.spec.arranged and exists(main, keys.answer(job.spec.job_id)):  # and the parts may be gone
         return
     try:
-        table = _results(engine, documents, aside=bool(outcome.rejected))
+        table = _results(buckets, documents, aside=bool(outcome.rejected))
         if table is None:
             return
         body = pack(encode(table, MAX_RESULTS_BYTES))
@@ -97,19 +96,19 @@ def _to_arrow(table: Table) -> pa.Table:
         raise ValueError(str(error)) from error
 
 
-def _results(engine: Engine, documents: Documents, *, aside: bool) -> Table | None:
+def _results(buckets: Buckets, documents: Documents, *, aside: bool) -> Table | None:
     """Read every part's results, and what is set `aside` where anything is; None where they are too large."""
-    store, folder = results(engine.buckets, documents.job)
-    where = parts(engine.buckets, documents.job)[1]
+    layout = ResultsLayout.of(buckets, documents.job)
+    store = layout.store
     columns: dict[str, list[Any]] = {}
     rejected: dict[int, str] = {}
     for number in range(documents.plan.parts):
-        part = parquet.read_table(Pinned.of(store, store.head(keys.result_part(where, number))))
+        part = parquet.read_table(Pinned.of(store, store.head(layout.part(number))))
         if part.num_rows * part.num_columns + sum(map(len, columns.values())) > _MAX_ANSWER_CELLS:
             return None
         for name in part.column_names:
             columns.setdefault(name, []).extend(part.column(name).to_pylist())
         if aside:
-            rejected |= reasons_by_row(store, keys.rejected_part(folder, number), documents.plan.columns)
+            rejected |= reasons_by_row(store, layout.rejected_part(number), documents.plan.columns)
     table = table_of(columns)
     return Table(columns=table.columns, types=table.types, rows=table.rows, rejected=rejected)

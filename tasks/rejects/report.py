@@ -11,12 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from scoreline.storage import keys
 from scoreline.storage.errors import ObjectNotFound
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.storage.tables.base import Pinned, Rows
 from scoreline.storage.tables.parquet import ParquetFormat, read_table
+from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import Columns
+from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.rejects.json_values import to_json_value
 from scoreline.tasks.rejects.table import note_columns
 
@@ -161,9 +162,9 @@ class Tally:
         return {name: to_json_value(value) for name, value in row.items() if name not in self._notes.values()}
 
 
-def count_rejected(store: ObjectStore, folder: str, parts_folder: str, tally: Tally) -> None:
-    """Count what was rejected of the job whose results are in `folder`, as far as it is committed."""
-    for rows in rejected_rows(store, committed(store, folder, parts_folder)):
+def count_rejected(layout: ResultsLayout, tally: Tally) -> None:
+    """Count the rejected rows of a job, as far as their parts are committed."""
+    for rows in rejected_rows(layout.store, committed(layout)):
         tally.add(rows.batch)
 
 
@@ -187,31 +188,31 @@ def reasons_by_row(store: ObjectStore, key: str, columns: Columns) -> dict[int, 
     return dict(zip(table[notes["row"]].to_pylist(), table[notes["message"]].to_pylist(), strict=True))
 
 
-def committed(store: ObjectStore, folder: str, parts_folder: str) -> Iterator[ObjectInfo]:
+def committed(layout: ResultsLayout) -> Iterator[ObjectInfo]:
     """Yield the objects of rejected rows of a job, but for those of a part that died before its commit.
 
     Parts that results were arranged from are gone; then the manifest says what was committed.
     """
-    aside = keys.rejected_folder(folder)
+    store = layout.store
     listed: set[str] | None = None
-    for info in store.list(aside):
+    for info in store.list(layout.rejected_folder):
         try:
-            receipt = store.head(parts_folder + info.key.removeprefix(aside)).metadata
+            part = store.head(layout.parts_folder + info.key.removeprefix(layout.rejected_folder))
         except ObjectNotFound:
-            if parts_folder == folder:
+            if layout.keeps_parts:
                 continue
-            listed = _in_manifest(store, folder) if listed is None else listed
+            listed = _in_manifest(layout) if listed is None else listed
             if info.key in listed:
                 yield info
             continue
-        if receipt.get("rejected") != "0":
+        if Receipt.from_metadata(part.metadata, store.uri(part.key)).rejected:
             yield info
 
 
-def _in_manifest(store: ObjectStore, folder: str) -> set[str]:
+def _in_manifest(layout: ResultsLayout) -> set[str]:
     """Keys of rejected rows that a job's manifest names; none where there is no manifest yet."""
     try:
-        manifest = json.loads(store.get(keys.results_manifest(folder)).data)
+        manifest = json.loads(layout.store.get(layout.manifest).data)
     except ObjectNotFound:
         return set()
     return {entry["rejected_key"] for entry in manifest["parts"] if entry["rejected"]}

@@ -12,7 +12,7 @@ from scoreline.storage.errors import NothingToResume
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.base import Pinned
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
-from scoreline.tasks.job.layout import parts, results
+from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import Part
 from scoreline.tasks.rejects.report import committed, rejected_rows
 from scoreline.tasks.rejects.table import note_columns
@@ -30,13 +30,12 @@ def parts_again(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
         It has rejected nothing.
     """
     documents = dispatcher.documents(job_id)
-    store, folder = results(dispatcher.buckets, documents.job)
-    where = parts(dispatcher.buckets, documents.job)[1]
+    layout = ResultsLayout.of(dispatcher.buckets, documents.job)
     notes = note_columns(documents.plan.columns.names)
     found = []
-    for info in committed(store, folder, where):
+    for info in committed(layout):
         rejected: dict[str, list[int]] = {}
-        for rows in rejected_rows(store, [info]):
+        for rows in rejected_rows(layout.store, [info]):
             _collect(rows.batch, notes, rejected)
         for numbers in rejected.values():
             numbers.sort()

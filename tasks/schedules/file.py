@@ -5,32 +5,46 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.keys import check_name
-from scoreline.storage.tables.options import READ_OPTIONS, read_options
 from scoreline.tasks.job.spec import JobSpec, check_apart
+from scoreline.tasks.job.submit_options import SubmitOptions, described, spec_from
 from scoreline.tasks.schedules.schedule import CATCH_UP, OVERLAP, Schedule
 from scoreline.tasks.webhooks.settings import WebhookSettings
 
 _TEXT = ("a string", lambda value: isinstance(value, str))
 _FLAG = ("true or false", lambda value: isinstance(value, bool))
 _TEXTS = ("a list of strings", lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value))
+_COUNT = ("a whole number of at least 1", lambda value: type(value) is int and value >= 1)
+_TYPES = ("a table of strings", lambda value: isinstance(value, dict) and _TEXTS[1](list(value.values())))
+_FORMS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "text": _TEXT,
+    "character": _TEXT,
+    "names": _TEXTS,
+    "types": _TYPES,
+    "count": _COUNT,
+    "flag": _FLAG,
+}
+"""What the value of an option has to be, by its kind."""
+_OPTIONS = {name: option for name, option in described(SubmitOptions).items() if name != "job_id"}
 _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "cron": _TEXT,
+    "zone": _TEXT,
+    "model": _TEXT,
+    "input": ("a string, or a list of some", lambda value: _TEXT[1](value) or (_TEXTS[1](value) and bool(value))),
+    "catch_up": _TEXT,
+    "overlap": _TEXT,
     "enabled": _FLAG,
     "only_new": _FLAG,
-    "features": _TEXTS,
-    "columns": _TEXTS,
-    "null_values": _TEXTS,
-    "input": ("a string, or a list of some", lambda value: _TEXT[1](value) or (_TEXTS[1](value) and bool(value))),
-    "types": ("a table of strings", lambda value: isinstance(value, dict) and _TEXTS[1](list(value.values()))),
-}
+} | {name: _FORMS[option.kind] for name, option in _OPTIONS.items()}
+"""What the value of each key has to be, and whether it is."""
 _REQUIRED = ("cron", "model", "input")
 _FIELD = re.compile(r"\{(?P<name>slot|previous)(?::(?P<form>[^{}]*))?\}")
 _MAX_NAME = 80
@@ -83,7 +97,7 @@ def parse(text: str, webhooks: WebhookSettings | None = None) -> Parsed:
         ]
         faults += wrong
         if not wrong:
-            schedules.append(Schedule(name=name, **table))
+            schedules.append(_schedule(name, table))
     return Parsed(schedules=tuple(schedules), faults=tuple(faults))
 
 
@@ -104,27 +118,28 @@ def render(schedule: Schedule, template: str, slot: datetime) -> str:
 
 def spec_of(schedule: Schedule, slot: datetime, output: str) -> JobSpec:
     """Return the job of a slot; `output` is where results go if the schedule does not say."""
-    reading = {name: getattr(schedule, name) for name in READ_OPTIONS}
-    return JobSpec(
+    options: dict[str, Any] = {name: value for name, value in schedule.options.items() if name != "webhook"}
+    return spec_from(
+        render(schedule, schedule.model, slot),
+        [render(schedule, uri, slot) for uri in schedule.inputs],
+        options | {"output": render(schedule, schedule.options.get("output") or output, slot)},
         job_id=schedule.job_id(slot),
-        model=render(schedule, schedule.model, slot),
-        inputs=tuple(render(schedule, uri, slot) for uri in schedule.inputs),
-        output=render(schedule, schedule.output or output, slot),
-        method=schedule.method,
-        keep=schedule.keep,
-        features=tuple(schedule.features) if schedule.features else None,
-        max_rejected=schedule.max_rejected,
-        read=read_options({name: value for name, value in reading.items() if value is not None}),
-        partition_by=schedule.partition_by,
-        gather=schedule.gather,
+        output=output,
         only_new=schedule.name if schedule.only_new else None,
     )
+
+
+def _schedule(name: str, table: Mapping[str, Any]) -> Schedule:
+    """Make a schedule of keys that are sound."""
+    options = {key: value for key, value in table.items() if key in _OPTIONS}
+    own = {key: value for key, value in table.items() if key not in _OPTIONS}
+    return Schedule(name=name, options=cast(SubmitOptions, options), **own)
 
 
 def _check(name: str, table: Mapping[str, Any], webhooks: WebhookSettings | None) -> list[tuple[str, str]]:
     """Return key and message of every fault of one table."""
     faults: list[tuple[str, str]] = []
-    known = {item.name for item in fields(Schedule)} - {"name"}
+    known = _KINDS.keys()
     if len(name) > _MAX_NAME:
         faults.append(("", f"its name is longer than {_MAX_NAME} characters"))
     try:
@@ -151,7 +166,7 @@ def _check(name: str, table: Mapping[str, Any], webhooks: WebhookSettings | None
 
 def _fault(key: str, value: Any) -> str:
     """Say what is wrong with a value by itself; nothing where it is sound."""
-    what, suits = _KINDS.get(key, _TEXT)
+    what, suits = _KINDS[key]
     if not suits(value):
         return f"is not {what}"
     options: tuple[str, ...] | None = {"catch_up": CATCH_UP, "overlap": OVERLAP}.get(key)
@@ -177,17 +192,17 @@ def _fault(key: str, value: Any) -> str:
 def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Check what a job is made of, a value at a time, and then whether output and input go together."""
     faults = []
-    times: dict[str, Any] = {"name": "n", "cron": "0 0 * * *", "model": "m", "input": "s3://bucket/in/"}
+    times: dict[str, Any] = {"cron": "0 0 * * *", "model": "m", "input": "s3://bucket/in/"}
     times |= {key: sound[key] for key in ("cron", "zone") if key in sound}
-    slot = Schedule(**times).following(datetime.now(UTC))
+    slot = _schedule("n", times).following(datetime.now(UTC))
     for key in sorted(sound.keys() - {"cron", "zone", "catch_up", "overlap", "enabled", "only_new", "webhook"}):
         try:
-            spec_of(Schedule(**times | {key: sound[key]}), slot, "s3://bucket/out/").check()
+            spec_of(_schedule("n", times | {key: sound[key]}), slot, "s3://bucket/out/").check()
         except InvalidRequest as error:
             faults.append((key, f"{key}: {error}"))
     if not faults and {"input", "output"} <= sound.keys():
         try:
-            check_apart(spec_of(Schedule(**times | {key: sound[key] for key in ("input", "output")}), slot, ""))
+            check_apart(spec_of(_schedule("n", times | {key: sound[key] for key in ("input", "output")}), slot, ""))
         except InvalidRequest as error:
             faults.append(("output", f"output: {error}"))
     return faults

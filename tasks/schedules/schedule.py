@@ -8,13 +8,15 @@ runs every hour (or more often) goes on by elapsed time, so that an hourly run h
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
+
+from scoreline.tasks.job.submit_options import SubmitOptions
 
 CatchUp = Literal["none", "latest", "all"]
 Overlap = Literal["skip", "queue", "cancel_running"]
@@ -38,31 +40,14 @@ class Schedule:
     """IANA name."""
     model: str
     input: str | Sequence[str]
-    """One or several. May hold ``{slot:%Y-%m-%d}`` and ``{previous:...}``, in the schedule's zone; as may `model` and
-    `output`."""
-    output: str | None = None
-    method: str | None = None
-    keep: str = "all"
-    features: Sequence[str] | None = None
-    format: str | None = None
-    """How the input is read, where its names do not say it: this and the next six, as in `ReadOptions`."""
-    delimiter: str | None = None
-    quote: str = '"'
-    columns: Sequence[str] | None = None
-    encoding: str = "utf-8"
-    null_values: Sequence[str] | None = None
-    types: Mapping[str, str] | None = None
-    max_rejected: str = "1%"
+    """One or several. May hold ``{slot:%Y-%m-%d}`` and ``{previous:...}``, in the schedule's zone, as `model` may."""
+    options: SubmitOptions = field(default_factory=SubmitOptions)
+    """Options of each job; `output` may hold ``{slot:...}`` too. `job_id` is none of them: a slot has its own."""
     catch_up: CatchUp = "latest"
     """What is done about slots that nobody saw: ``none`` of them, the ``latest``, or ``all``, one after another."""
     overlap: Overlap = "skip"
     """What is done where the run before is still under way."""
-    webhook: str | None = None
-    """Who is told how each run ended."""
     enabled: bool = True
-    partition_by: str | None = None
-    gather: bool = False
-    """As in `scoreline.tasks.job.spec.JobSpec`, both."""
     only_new: bool = False
     """Whether only objects are scored that no earlier run of the schedule has scored, by key and ETag."""
 

@@ -160,7 +160,7 @@ class Scheduler:
         done: list[str] = []
         for _ in range(_ROUNDS):
             state, etag = self._state(schedule, now)
-            seen = self._look(schedule, state, done)
+            seen = self._follow_current(schedule, state, done)
             step = decide(schedule, seen, now, running=seen.current is not None)
             if step.state == state and etag is not None:
                 return done
@@ -172,7 +172,7 @@ class Scheduler:
                 done.append(f"cancelled {job_id}")
         return done
 
-    def _look(self, schedule: Schedule, state: State, done: list[str]) -> State:
+    def _follow_current(self, schedule: Schedule, state: State, done: list[str]) -> State:
         """Submit the current slot's job where that is not done yet, and note how it ended where it has."""
         if state.current is None:
             return state
@@ -199,8 +199,8 @@ class Scheduler:
         return replace(state.noted([state.current], outcome.state, outcome.error), current=None)
 
     def _submit(self, schedule: Schedule, slot: datetime) -> None:
-        name = schedule.model.partition("@")[0]
-        self._client.submit_spec(spec_of(schedule, slot, self._client.default_output(name)), webhook=schedule.webhook)
+        spec = spec_of(schedule, slot, self._client.default_output(schedule.model))
+        self._client.submit_spec(spec, webhook=schedule.options.get("webhook"))
 
     def _exists(self, schedule: Schedule, slot: datetime) -> bool:
         return exists(self._main, keys.job(schedule.job_id(slot)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scoreline.storage.errors import InputError, ScoringError
+from scoreline.storage.errors import InputError, RejectBudgetExceeded
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.describe import takes_one_column
 from scoreline.tasks.scoring.features import Form, Rejection, take, to_features
@@ -172,7 +172,7 @@ class _Search:
     def _check_budget(self) -> None:
         if self.max_rejected is not None and len(self.rejected) > self.max_rejected:
             row = min(self.rejected)
-            raise ScoringError(
+            raise RejectBudgetExceeded(
                 f"more rows cannot be scored than the {self.max_rejected} that may be rejected; the first is row {row} "
                 f"of a batch of {self.n_rows}: {self.rejected[row]}"
             )

@@ -37,7 +37,7 @@ from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.schemas import from_text
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import Job
-from scoreline.tasks.job.layout import parts, results
+from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.parquet_buffer import GrowingFile
 
@@ -122,8 +122,8 @@ def arrange(engine: Engine, documents: Documents, written: Sequence[ObjectInfo])
         What was asked for cannot be done; the parts stay as they are, and the message says how to go on.
     """
     size = sum(info.size for info in written)
-    store, folder = parts(engine.buckets, documents.job)
-    where = store.uri(folder)
+    layout = ResultsLayout.of(engine.buckets, documents.job)
+    where = layout.uri(layout.parts_folder)
     if not written:
         return ()
     if size > MAX_BYTES:
@@ -142,9 +142,9 @@ def arrange(engine: Engine, documents: Documents, written: Sequence[ObjectInfo])
 
 def remove_parts(engine: Engine, job: Job) -> None:
     """Delete the parts of a job whose files are all there, and that has said so."""
-    store, folder = parts(engine.buckets, job)
+    layout = ResultsLayout.of(engine.buckets, job)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="remove") as pool:
-        for _ in pool.map(store.delete, [info.key for info in store.list(folder)]):
+        for _ in pool.map(layout.store.delete, [info.key for info in layout.store.list(layout.parts_folder)]):
             pass
 
 
@@ -153,13 +153,14 @@ class _Arrangement:
 
     def __init__(self, engine: Engine, documents: Documents, written: Sequence[ObjectInfo]) -> None:
         self._engine, self._documents, self._written = engine, documents, written
-        self._store, self._folder = results(engine.buckets, documents.job)
+        layout = ResultsLayout.of(engine.buckets, documents.job)
+        self._store, self._folder, self._parts_folder = layout.store, layout.folder, layout.parts_folder
         self._column = documents.job.spec.partition_by
         schema = from_text(documents.plan.columns.schema)
         self._schema = schema.remove(schema.get_field_index(self._column)) if self._column else schema
         self._made_of = digest(json.dumps([info.metadata["sha256"] for info in written]).encode())
         """What the files are made of: in the receipt of each."""
-        self._there = self._look()
+        self._there = self._find_written()
         self._order: list[_Folder] = []
         self._by_folder: dict[str, int] = {}
         self._by_value: dict[str | None, int] = {}
@@ -183,7 +184,7 @@ class _Arrangement:
         self._close([folder for folder in self._order if folder.rows or not folder.files])
         return tuple(sorted(self._files, key=lambda file: file.key))
 
-    def _look(self) -> dict[str, ObjectInfo]:
+    def _find_written(self) -> dict[str, ObjectInfo]:
         """Find the files of this job that are written; those that were made of other parts go away.
 
         Somebody may have deleted a part after files were made of it, and had it scored again.
@@ -248,19 +249,16 @@ class _Arrangement:
             return self._by_value[value]
         where = self._folder if self._column is None else keys.partition_folder(self._folder, self._column, value)
         if where not in self._by_folder:
+            parts = f"{self._store.uri(self._parts_folder)}part-*.parquet"
             if len(self._order) == MAX_VALUES:
-                store, place = parts(self._engine.buckets, self._documents.job)
                 raise ScoringError(
                     f"{self._column!r} has more than {MAX_VALUES:,} values, which are too many folders: all results "
-                    f"are there, and can be read, as {store.uri(place)}part-*.parquet. Submit a job that parts by "
-                    "another column"
+                    f"are there, and can be read, as {parts}. Submit a job that parts by another column"
                 )
             if len(where.encode()) > _FOLDER_BYTES:
-                store, place = parts(self._engine.buckets, self._documents.job)
                 raise ScoringError(
                     f"{self._column!r} has a value too long for the name of a folder, {str(value)[:40]!r}…: all "
-                    f"results are there, and can be read, as {store.uri(place)}part-*.parquet. Submit a job that parts "
-                    "by another column"
+                    f"results are there, and can be read, as {parts}. Submit a job that parts by another column"
                 )
             self._by_folder[where] = len(self._order)
             self._order.append(_Folder(folder=where, value=None if value == keys.NO_VALUE else value))
@@ -356,7 +354,7 @@ class _Arrangement:
             if {**info.metadata, "sha256": ""} != {**receipt, "sha256": ""}:  # another library may give other bytes
                 raise ScoringError(
                     f"{self._store.uri(folder.key)} exists already and was not written by this job: all results are "
-                    f"in {keys.parts_folder(self._folder)}; remove it, and resume"
+                    f"in {self._store.uri(self._parts_folder)}; remove it, and resume"
                 ) from None
         log.info("file.written", extra={"job_id": job.spec.job_id, "key": folder.key, "rows": folder.rows})
         return info

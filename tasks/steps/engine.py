@@ -18,7 +18,7 @@ from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.schemas import from_text
-from scoreline.tasks.dispatch.dispatcher import LEASE_S, Dispatcher
+from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.inputs.hive_partitions import add_columns
 from scoreline.tasks.job.plan import Columns, Slice
 from scoreline.tasks.scoring.timings import PartHistory
@@ -41,7 +41,6 @@ class Engine(Dispatcher):
     """What a worker process needs to move jobs on."""
 
     models: ModelSource
-    lease_s: float = LEASE_S
     tables: Tables = field(default_factory=Tables)
     between: PartHistory = field(default_factory=PartHistory)
 

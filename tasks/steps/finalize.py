@@ -9,9 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from billiard.exceptions import SoftTimeLimitExceeded
-
-from scoreline.storage import keys
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, ScorelineError, ScoringError, describe
 from scoreline.storage.ledger.base import Progress
 from scoreline.storage.models.manifest import digest
@@ -20,9 +17,11 @@ from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import end_job
 from scoreline.tasks.dispatch.reconcile import reconcile_job
+from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
 from scoreline.tasks.job.documents import (
     Job,
     Outcome,
+    Reason,
     Run,
     State,
     decoding,
@@ -31,14 +30,14 @@ from scoreline.tasks.job.documents import (
     read_success,
     seconds_since,
 )
-from scoreline.tasks.job.layout import parts, results
+from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import Part
+from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.job.spec import budget_rows
 from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.arrange import File, arrange, remove_parts
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.score_part import check_receipt
 
 _RECEIPT_THREADS = 16
 _TELLING_ROWS = 1_000
@@ -64,7 +63,7 @@ def finalize(engine: Engine, job_id: str) -> None:
     with hold_step(engine, job_id, "finalize"):
         outcome = _stopped(documents, run, progress) if progress.stopped else _close(engine, documents, run, progress)
         if outcome is not None:
-            write_answer(engine, documents, outcome)
+            write_answer(engine.buckets, documents, outcome)
             if documents.job.spec.arranged and outcome.state in ("succeeded", "partial"):
                 remove_parts(engine, documents.job)
             end_job(engine, job_id, outcome)
@@ -77,6 +76,7 @@ class _Entry:
     rows: int = 0
     rejected: int = 0
     text: str = ""
+    seconds: str = ""
     failure: str = ""
     info: ObjectInfo | None = None
 
@@ -95,7 +95,8 @@ def _close(engine: Engine, documents: Documents, run: Run, progress: Progress) -
 
 def _succeeded(engine: Engine, documents: Documents, run: Run) -> Outcome | None:
     """Outcome of a job whose ``_SUCCESS`` is there; None of any other."""
-    told = read_success(*results(engine.buckets, documents.job), documents.plan.sha256)
+    layout = ResultsLayout.of(engine.buckets, documents.job)
+    told = read_success(layout.store, layout.folder, documents.plan.sha256)
     if told is None:
         return None
     return Outcome(
@@ -117,10 +118,10 @@ def _arrange(
     try:
         return arrange(engine, documents, written), ""
     except SoftTimeLimitExceeded:
-        job_id, (store, folder) = documents.job.spec.job_id, parts(engine.buckets, documents.job)
+        job_id, layout = documents.job.spec.job_id, ResultsLayout.of(engine.buckets, documents.job)
         return None, (
             "arranging the results took too long: all are there, and can be read, as "
-            f"{store.uri(folder)}part-*.parquet. `scoreline resume {job_id}` goes on; "
+            f"{layout.uri(layout.parts_folder)}part-*.parquet. `scoreline resume {job_id}` goes on; "
             "if it does not end, score fewer objects in one job"
         )
     except ScorelineError as error:
@@ -135,38 +136,39 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
     None where the job ended meanwhile: it was cancelled.
     """
     job, plan = documents.job, documents.plan
-    store, folder = results(engine.buckets, job)
+    layout = ResultsLayout.of(engine.buckets, job)
     failures: dict[str, str] = {}
     written: list[str] = []
     infos: list[ObjectInfo] = []
     rows = rejected = 0
     timings = Timings()
     with ThreadPoolExecutor(_RECEIPT_THREADS, thread_name_prefix="receipt") as pool:
-        where = parts(engine.buckets, job)[1]
-        for number, entry in enumerate(_entries(pool, store, folder, where, documents, progress.failures)):
+        for number, entry in enumerate(_entries(pool, layout, documents, progress.failures)):
             if entry.failure:
                 failures[str(number)] = entry.failure
             else:
                 written.append(entry.text)
-                if entry.info is not None:
-                    timings.add(entry.info.metadata.get("seconds", ""))
-                    if job.spec.arranged:
-                        infos.append(entry.info)
+                timings.add(entry.seconds)
+                if entry.info is not None and job.spec.arranged:
+                    infos.append(entry.info)
                 rows += entry.rows
                 rejected += entry.rejected
     state: State = "partial" if rejected else "succeeded"
     error = ""
+    why: Reason = ""
     allowed = run.max_rejected or job.spec.max_rejected
     if failures:
         part, reason = next(iter(failures.items()))
-        state, error = "failed", f"{len(failures)} of {plan.parts} parts failed; part {part}: {reason}"
+        state, why = "failed", "parts"
+        error = f"{len(failures)} of {plan.parts} parts failed; part {part}: {reason}"
     elif rejected > budget_rows(allowed, plan.rows):
-        state, error = "failed", f"{rejected} of {plan.rows} rows were rejected, allowed are {allowed}"
+        state, why = "failed", "rejected"
+        error = f"{rejected} of {plan.rows} rows were rejected, allowed are {allowed}"
     files: tuple[File, ...] | None = None
     if not error and job.spec.arranged:
         files, error = _arrange(engine, documents, infos)
         if error:
-            state = "failed"
+            state, why = "failed", "error"
         elif files is None:
             return None
     if not error:
@@ -191,9 +193,9 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
         if files is not None:
             head |= {"partition_by": job.spec.partition_by}
             summary |= {"plan": plan.sha256, "files": len(files)}
-        body = _create_manifest(store, keys.results_manifest(folder), _manifest(head, written, files))
+        body = _create_manifest(layout.store, layout.manifest, _manifest(head, written, files))
         summary["manifest_sha256"] = digest(body)
-        create_once(store, keys.success(folder), json.dumps(summary, sort_keys=True).encode())
+        create_once(layout.store, layout.success, json.dumps(summary, sort_keys=True).encode())
         _tell_pace(engine, job, rows=rows + rejected, parts=plan.parts, seconds=timings.work)
     return Outcome(
         state=state,
@@ -203,6 +205,7 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
         parts_done=len(written),
         seconds=seconds_since(documents.job.submitted),
         error=error,
+        reason=why,
         failures=failures,
         run=run.number,
     )
@@ -239,27 +242,23 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
         parts_done=progress.parts_done - len(progress.failures),
         seconds=seconds_since(documents.job.submitted),
         error=error,
+        reason="rejected" if progress.stopped == "budget" else "parts",
         failures={str(part): reason for part, reason in progress.failures.items()},
         run=run.number,
     )
 
 
 def _entries(
-    pool: ThreadPoolExecutor,
-    store: ObjectStore,
-    folder: str,
-    where: str,
-    documents: Documents,
-    failed: Mapping[int, str],
+    pool: ThreadPoolExecutor, layout: ResultsLayout, documents: Documents, failed: Mapping[int, str]
 ) -> Iterator[_Entry]:
     """Yield an entry a part, in order; some hundreds are asked for at once."""
-    with_rejected = {info.key for info in store.list(keys.rejected_folder(folder))}
+    with_rejected = {info.key for info in layout.store.list(layout.rejected_folder)}
 
     def ask(item: tuple[int, Part]) -> _Entry:
         number, part = item
         if number in failed:
             return _Entry(failure=failed[number])
-        return _entry(store, folder, where, documents.plan.sha256, number, part, with_rejected)
+        return _entry(layout, documents.plan.sha256, number, part, with_rejected)
 
     waiting: list[tuple[int, Part]] = []
     for item in enumerate(documents.plan):
@@ -270,36 +269,45 @@ def _entries(
     yield from pool.map(ask, waiting)
 
 
-def _entry(
-    store: ObjectStore, folder: str, where: str, plan_sha256: str, number: int, part: Part, with_rejected: set[str]
-) -> _Entry:
-    """Check a part, which is in `where`; its rejected rows are below `folder`."""
-    key, rejected_key = keys.result_part(where, number), keys.rejected_part(folder, number)
+def _entry(layout: ResultsLayout, plan_sha256: str, number: int, part: Part, with_rejected: set[str]) -> _Entry:
+    """Check the receipts of a part and of its rejected rows; return what the manifest says of the part."""
+    store, key, rejected_key = layout.store, layout.part(number), layout.rejected_part(number)
+
+    def receipt_of(info: ObjectInfo) -> Receipt:
+        uri = store.uri(info.key)
+        return Receipt.from_metadata(info.metadata, uri).check(plan_sha256, number, uri)
+
     try:
         info = store.head(key)
-        rows, rejected = check_receipt(info.metadata, plan_sha256, number, store.uri(key))
-        if rows + rejected != part.rows:
-            raise ScoringError(f"has {part.rows} rows, scored {rows} and rejected {rejected}")
-        if rejected:
-            aside = store.head(rejected_key).metadata
-            if check_receipt(aside, plan_sha256, number, store.uri(rejected_key)) != (rows, rejected):
+        scored = receipt_of(info)
+        if scored.rows + scored.rejected != part.rows:
+            raise ScoringError(f"has {part.rows} rows, scored {scored.rows} and rejected {scored.rejected}")
+        if scored.rejected:
+            aside = receipt_of(store.head(rejected_key))
+            if (aside.rows, aside.rejected) != (scored.rows, scored.rejected):
                 raise ScoringError(f"{store.uri(rejected_key)} is not what was rejected when the part was scored")
         elif rejected_key in with_rejected:  # of a try that died before its commit
             store.delete(rejected_key)
     except (ObjectNotFound, ScoringError) as error:
         return _Entry(failure=describe(error))
     source = [{"key": s.key, "etag": s.etag, "first_row": s.scope[0], "rows": s.scope[1]} for s in part.slices]
-    named: dict[str, Any] = {"key": key} if where == folder else {"part": number}  # the object will not stay
+    named: dict[str, Any] = {"key": key} if layout.keeps_parts else {"part": number}  # the object will not stay
     entry = named | {
-        "rows": rows,
-        "rejected": rejected,
+        "rows": scored.rows,
+        "rejected": scored.rejected,
         "bytes": info.size,
-        "sha256": info.metadata["sha256"],
+        "sha256": scored.sha256,
         "source": source,
     }
-    if rejected:
-        entry |= {"rejected_key": rejected_key, "rejected_sha256": aside["sha256"]}
-    return _Entry(rows=rows, rejected=rejected, text=json.dumps(entry, sort_keys=True, ensure_ascii=False), info=info)
+    if scored.rejected:
+        entry |= {"rejected_key": rejected_key, "rejected_sha256": aside.sha256}
+    return _Entry(
+        rows=scored.rows,
+        rejected=scored.rejected,
+        text=json.dumps(entry, sort_keys=True, ensure_ascii=False),
+        seconds=scored.seconds,
+        info=info,
+    )
 
 
 def _create_manifest(store: ObjectStore, key: str, body: bytes) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 from scoreline.storage import keys
 from scoreline.storage.errors import ObjectNotFound
 from scoreline.tasks.job.documents import read_job
-from scoreline.tasks.job.layout import parts
+from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.finalize import finalize
@@ -38,7 +38,7 @@ def score_small(engine: Engine, job_id: str, holder: str) -> None:
     fixed = {keys.job(job_id), keys.plan(job_id)}
     engine = replace(engine, buckets=engine.buckets.remembering(fixed), _documents=OrderedDict())
     job = read_job(engine.buckets.main, job_id)
-    fixed |= {parse_uri(job.spec.inputs[0])[1], keys.result_part(parts(engine.buckets, job)[1], 0)}
+    fixed |= {parse_uri(job.spec.inputs[0])[1], ResultsLayout.of(engine.buckets, job).part(0)}
     kept_back: list[tuple[str, dict[str, Any]]] = []
 
     def send(name: str, **kwargs: Any) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-from billiard.exceptions import SoftTimeLimitExceeded
 
 from scoreline.storage import keys
 from scoreline.storage.errors import LedgerUnavailable, PreconditionFailed, ScorelineError, ScoringError
@@ -23,6 +22,7 @@ from scoreline.storage.tables.schemas import to_text
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job
+from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
 from scoreline.tasks.inputs import columns as choosing
 from scoreline.tasks.inputs import listing
 from scoreline.tasks.inputs.columns import check_partition
@@ -33,7 +33,7 @@ from scoreline.tasks.job.part_sizes import PART_SECONDS, SLOW_ROWS_PER_S, cut, t
 from scoreline.tasks.job.plan import BATCH_ROWS, Columns, InputFile, Part, evenly_spaced
 from scoreline.tasks.job.plan_file import encode
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.records.staging import stage
+from scoreline.tasks.records.staging import stage_records
 from scoreline.tasks.rejects.rescore import objects_of, parts_again
 from scoreline.tasks.scoring.score import Scored, score_batch
 from scoreline.tasks.steps.engine import Engine
@@ -156,7 +156,7 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     _ = engine.buckets[parse_uri(spec.output)[0]]
     manifest = engine.models.manifest(job.model)
     named = choosing.named_features(manifest, spec.features)
-    stage(engine, job)
+    stage_records(engine.buckets.main, job)
     again = None if spec.rejected_of is None else parts_again(engine, spec.rejected_of)
     found = listing.find(engine.buckets, spec.inputs) if again is None else objects_of(engine.buckets, again)
     if spec.only_new is not None:

@@ -16,7 +16,7 @@ from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.inputs.columns import available
 from scoreline.tasks.job.documents import Job
-from scoreline.tasks.job.layout import results
+from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import BATCH_ROWS, evenly_spaced
 from scoreline.tasks.rejects.json_values import to_json_value
 from scoreline.tasks.rejects.table import reasons
@@ -104,13 +104,13 @@ def preflight(buckets: Buckets, ledger: RedisLedger, models: ModelStorageManager
     names = available(made.surveyed).names
     used = {*made.columns.features, *made.columns.keep}
     table = made.scored.table if made.scored is not None else pa.table({})
-    store, folder = results(buckets, job)
+    layout = ResultsLayout.of(buckets, job)
     largest = max((part.rows for part in made.parts), default=0)
     read, result = _row_bytes(made.sample), _row_bytes(table)
     return Preflight(
         model=job.model.ref,
         inputs=job.spec.inputs,
-        output=store.uri(folder),
+        output=layout.uri(layout.folder),
         objects=len(made.surveyed),
         object_bytes=sum(item.file.size for item in made.surveyed),
         rows=sum(part.rows for part in made.parts),

@@ -6,18 +6,18 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
+from dataclasses import replace
 
 import pyarrow as pa
-from billiard.exceptions import SoftTimeLimitExceeded
 
-from scoreline.storage import keys
 from scoreline.storage.errors import (
     InputError,
     LedgerUnavailable,
     ModelError,
     ObjectNotFound,
     PreconditionFailed,
+    RejectBudgetExceeded,
     ScorelineError,
     ScoringError,
     StoreUnavailable,
@@ -25,7 +25,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.models.describe import libraries
 from scoreline.storage.models.manifest import digest
-from scoreline.storage.objects.base import ObjectStore, exists
+from scoreline.storage.objects.base import exists
 from scoreline.storage.prefetch import prefetched
 from scoreline.storage.tables import parquet
 from scoreline.storage.tables.base import Rows
@@ -33,9 +33,11 @@ from scoreline.storage.tables.schemas import from_text
 from scoreline.tasks.dispatch.dispatcher import Documents, send_step
 from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.dispatch.outcome import fail_job
+from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
 from scoreline.tasks.job.documents import read_success
-from scoreline.tasks.job.layout import parts, results
+from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import BATCH_ROWS, Part
+from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.rejects.table import reasons, rejects_table, together
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings
@@ -102,7 +104,8 @@ def score_part(
                     f"the worker process died {started.attempt - 1} times while scoring part {part}: out of memory?"
                 )
             begun = time.perf_counter()
-            rows, rejected = written or _commit(engine, documents, part, started.budget)
+            receipt = written or commit_part(engine, documents, part, started.budget)
+            rows, rejected = receipt.rows, receipt.rejected
             seconds = None if written else time.perf_counter() - begun
     except _PartStopped:
         log.info("part.stopped", extra={"job_id": job_id, "part": part})
@@ -110,7 +113,7 @@ def score_part(
     except SystemExit:  # the worker is told to stop: the message goes back to the queue, and this was no attempt
         engine.ledger.release(job_id, plan.sha256, part, holder)
         raise
-    except ModelError as error:  # every other part would fail so too
+    except (ModelError, RejectBudgetExceeded) as error:  # no other part can save the job
         fail_job(engine, job_id, error)
         return None
     except ScorelineError as error:
@@ -150,28 +153,22 @@ def count_part(
         send_step(engine, "finalize", job_id)
 
 
-def check_receipt(metadata: Mapping[str, str], plan_sha256: str, part: int, uri: str) -> tuple[int, int]:
-    """Rows scored and rejected, as a result object says; raises `ScoringError` where it is of another plan or part."""
-    if metadata.get("plan") != plan_sha256 or metadata.get("part") != str(part):
-        raise ScoringError(f"{uri} exists already and was not written for this part of this job")
-    return int(metadata["rows"]), int(metadata["rejected"])
-
-
-def _written(engine: Engine, documents: Documents, part: int) -> tuple[int, int] | None:
-    """Rows scored and rejected of a part that was written and not counted; None where it was not."""
-    store, folder = parts(engine.buckets, documents.job)
-    key = keys.result_part(folder, part)
+def _written(engine: Engine, documents: Documents, part: int) -> Receipt | None:
+    """Return the receipt of a part that was written and not counted; None if it was not written."""
+    layout = ResultsLayout.of(engine.buckets, documents.job)
+    key = layout.part(part)
     try:
-        return check_receipt(store.head(key).metadata, documents.plan.sha256, part, store.uri(key))
+        metadata = layout.store.head(key).metadata
     except ObjectNotFound:
         return None
+    return Receipt.from_metadata(metadata, layout.uri(key)).check(documents.plan.sha256, part, layout.uri(key))
 
 
-def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tuple[int, int]:
-    """Write a part's objects, the rejected rows first; returns rows scored and rows rejected."""
+def commit_part(engine: Engine, documents: Documents, part: int, budget: int) -> Receipt:
+    """Score a part and write its objects, the rejected rows first; return the receipt that counts."""
     job, plan = documents.job, documents.plan
-    store, folder = results(engine.buckets, job)
-    key = keys.result_part(parts(engine.buckets, job)[1], part)
+    layout = ResultsLayout.of(engine.buckets, job)
+    store, key = layout.store, layout.part(part)
     started = time.perf_counter()
     planned = plan.part(part)
     timings = engine.between.begin(job.spec.job_id)
@@ -190,31 +187,26 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
         "scoreline.libraries": json.dumps(libraries() | {"pyarrow": pa.__version__}, sort_keys=True),
         "scoreline.source": json.dumps([[s.key, s.etag, *s.scope] for s in planned.slices]),
     }
-    receipt = {
-        "plan": plan.sha256,
-        "part": str(part),
-        "rows": str(table.num_rows),
-        "rejected": str(rejected.num_rows),
-    }
+    receipt = Receipt(plan_sha256=plan.sha256, part=part, rows=table.num_rows, rejected=rejected.num_rows)
     _stop_if_arranged(engine, documents)
     if rejected.num_rows:
         with timings("encode"):
             aside = parquet.write(rejected, footer)
         with timings("upload"):
-            _put_rejected(store, folder, part, key, aside, receipt)
+            _put_rejected(layout, receipt, aside)
     with timings("encode"):
         body = parquet.write(table, footer)
-        receipt["sha256"] = digest(body)
-    receipt["seconds"] = timings.to_text()
+        receipt = replace(receipt, sha256=digest(body))
+    receipt = replace(receipt, seconds=timings.to_text())
     begun = time.perf_counter()
     try:
-        store.put(key, body, metadata=receipt, create_only=True)
+        store.put(key, body, metadata=receipt.to_metadata(), create_only=True)
     except PreconditionFailed:
         committed = _written(engine, documents, part)
         if committed is None:  # refused for another reason, or taken away again
             raise StoreUnavailable(f"{store.uri(key)} could not be written, and is not there") from None
-        if rejected.num_rows and not committed[1]:
-            store.delete(keys.rejected_part(folder, part))
+        if rejected.num_rows and not committed.rejected:
+            store.delete(layout.rejected_part(part))
         return committed
     engine.between.end(job.spec.job_id, time.perf_counter() - begun)
     try:
@@ -231,30 +223,28 @@ def _commit(engine: Engine, documents: Documents, part: int, budget: int) -> tup
             "seconds": round(time.perf_counter() - started, 3),
         },
     )
-    return table.num_rows, rejected.num_rows
+    return receipt
 
 
 def _stop_if_arranged(engine: Engine, documents: Documents) -> None:
     """Raise `_PartStopped` if the results were arranged and the parts deleted: a late part must not be written."""
     if documents.job.spec.arranged:
-        store, folder = results(engine.buckets, documents.job)
-        if read_success(store, folder, documents.plan.sha256) is not None:
+        layout = ResultsLayout.of(engine.buckets, documents.job)
+        if read_success(layout.store, layout.folder, documents.plan.sha256) is not None:
             raise _PartStopped
 
 
-def _put_rejected(
-    store: ObjectStore, folder: str, part: int, committed_key: str, body: bytes, receipt: Mapping[str, str]
-) -> None:
+def _put_rejected(layout: ResultsLayout, receipt: Receipt, body: bytes) -> None:
     """Write the rejected rows of a part that is not committed yet.
 
     An earlier try that died before its commit may have left other ones, which count for nothing.
     """
-    key = keys.rejected_part(folder, part)
-    metadata = {**receipt, "sha256": digest(body)}
+    store, key = layout.store, layout.rejected_part(receipt.part)
+    metadata = replace(receipt, sha256=digest(body)).to_metadata()
     try:
         store.put(key, body, metadata=metadata, create_only=True)
     except PreconditionFailed:
-        if dict(store.head(key).metadata) != metadata and not exists(store, committed_key):
+        if dict(store.head(key).metadata) != metadata and not exists(store, layout.part(receipt.part)):
             store.put(key, body, metadata=metadata)
 
 
@@ -299,7 +289,7 @@ def _score(
                 rejected.append(rejects_table(rows, done.rejected, uri))
                 count += rejected[-1].num_rows
             if count > most:
-                raise ScoringError(
+                raise RejectBudgetExceeded(
                     f"more rows cannot be scored than the {most} that may be rejected; one of them is {uri}, "
                     f"{next(reasons(rows, done.rejected))}"
                 )

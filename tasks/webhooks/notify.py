@@ -18,18 +18,18 @@ from scoreline.storage.errors import (
     WebhookRefused,
     describe,
 )
-from scoreline.tasks.client import Client
+from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended, webhook_pending
+from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.documents import Delivery, Job, Outcome, read_job, read_outcome
-from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.webhooks import delivery
 from scoreline.tasks.webhooks.settings import WebhookSettings
 
 log = logging.getLogger(__name__)
 
 
-def notify(engine: Engine, client: Client, settings: WebhookSettings, job_id: str) -> None:
+def notify(dispatcher: Dispatcher, settings: WebhookSettings, job_id: str) -> None:
     """Send a job's webhook, if it has one that was not sent yet; harmless when run again.
 
     Raises
@@ -37,38 +37,38 @@ def notify(engine: Engine, client: Client, settings: WebhookSettings, job_id: st
     WebhookUnavailable, StoreUnavailable, LedgerUnavailable
         Transient: run it again.
     """
-    main = engine.buckets.main
+    main = dispatcher.buckets.main
     job, outcome = read_job(main, job_id), read_outcome(main, job_id)
     if outcome is not None and job.webhook is not None and webhook_pending(main, job, outcome.run):
         try:
-            with hold_step(engine, job_id, "events"):
-                _send(client, settings, job, job.webhook, outcome)
+            with hold_step(dispatcher, job_id, "events"):
+                _send(dispatcher, settings, job, job.webhook, outcome)
         except (WebhookRefused, InvalidRequest, InvalidSettings, ScoringError) as error:
-            give_up(engine, job_id, error)
+            give_up(dispatcher, job_id, error)
             return
-        _write_notice(engine, job_id, Delivery(run=outcome.run, delivered=True))
+        _write_notice(dispatcher, job_id, Delivery(run=outcome.run, delivered=True))
         log.info("event.sent", extra={"job_id": job_id, "state": outcome.state, "to": delivery.address(job.webhook)})
-    clean_up_if_ended(engine, job_id)
+    clean_up_if_ended(dispatcher, job_id)
 
 
-def give_up(engine: Engine, job_id: str, error: ScorelineError) -> None:
+def give_up(dispatcher: Dispatcher, job_id: str, error: ScorelineError) -> None:
     """Record that a job's webhook was not delivered, and will not be."""
-    outcome = read_outcome(engine.buckets.main, job_id)
+    outcome = read_outcome(dispatcher.buckets.main, job_id)
     log.error("event.undelivered", extra={"job_id": job_id, "error": describe(error)})
     if outcome is not None:
-        _write_notice(engine, job_id, Delivery(run=outcome.run, delivered=False, error=describe(error)))
-        clean_up_if_ended(engine, job_id)
+        _write_notice(dispatcher, job_id, Delivery(run=outcome.run, delivered=False, error=describe(error)))
+        clean_up_if_ended(dispatcher, job_id)
 
 
-def _send(client: Client, settings: WebhookSettings, job: Job, url: str, outcome: Outcome) -> None:
+def _send(dispatcher: Dispatcher, settings: WebhookSettings, job: Job, url: str, outcome: Outcome) -> None:
     """Send it; what the job's record names is checked again, since others may have written that."""
     settings.check(url)
     if not settings.secret:
         raise InvalidSettings("WEBHOOK_SECRET is not set for the workers: nothing is sent unsigned")
     ended = datetime.fromisoformat(job.submitted) + timedelta(seconds=outcome.seconds)
-    status = client.status(job.spec.job_id)
+    status = StatusReader(dispatcher.buckets.main, dispatcher.ledger).status(job.spec.job_id)
     delivery.send(url, delivery.notification_of(status, outcome.run, ended.astimezone(UTC)), settings.secret)
 
 
-def _write_notice(engine: Engine, job_id: str, notice: Delivery) -> None:
-    engine.buckets.main.put(keys.notice(job_id), notice.to_json())
+def _write_notice(dispatcher: Dispatcher, job_id: str, notice: Delivery) -> None:
+    dispatcher.buckets.main.put(keys.notice(job_id), notice.to_json())

@@ -104,7 +104,7 @@ def test_a_part_that_comes_after_the_end_leaves_nothing(rig: Rig) -> None:
     job = submit(rig)
     rig.wait(rig.held, "the last part about to be written")
     other = engine(rig)
-    score_part._commit(other, other.documents(job.job_id), 5, 0)
+    score_part.commit_part(other, other.documents(job.job_id), 5, 0)
     # When the job ends before the slow one goes on
     score_part.count_part(replace(other, send=lambda *_, **__: None), job.job_id, 5, rows=ROWS)
     finalize.finalize(other, job.job_id)
@@ -122,7 +122,7 @@ def test_what_cannot_be_arranged_keeps_its_parts_and_goes_on_when_resumed(
     job = submit(rig, partition_by=None, gather=True)
     rig.wait(rig.held, "the last part about to be written")
     other = engine(rig)
-    score_part._commit(other, other.documents(job.job_id), 5, 0)
+    score_part.commit_part(other, other.documents(job.job_id), 5, 0)
     score_part.count_part(replace(other, send=lambda *_, **__: None), job.job_id, 5, rows=ROWS)
     with monkeypatch.context() as patch:
         patch.setattr(arrange, "MAX_BYTES", 1_000)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.tasks.schedules.schedule import Schedule
 from scoreline.tasks.schedules.scheduler import Row
 from scoreline.worker.cli import schedule
@@ -18,12 +19,13 @@ from scoreline.worker.cli.main import cli
 
 def test_the_help_of_schedules_shows_every_key_that_a_schedule_may_have() -> None:
     shown = CliRunner().invoke(cli, ["schedule", "--help"]).output
-    assert [item.name for item in fields(Schedule) if item.name != "name" and f"  {item.name} = " not in shown] == []
+    keys = {item.name for item in fields(Schedule)} | get_type_hints(SubmitOptions).keys()
+    assert sorted(key for key in keys - {"name", "options", "job_id"} if f"  {key} = " not in shown) == []
 
 
 def test_help_says_that_features_are_not_carried_over() -> None:
     shown = " ".join(CliRunner().invoke(cli, ["submit", "--help"]).output.split())
-    assert "Input columns to carry over; all means those that are no features" in shown
+    assert "'all' means every column that is neither a feature nor nested" in shown
 
 
 def test_schedules_take_a_line_each_in_a_terminal_and_an_error_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,7 @@ def test_a_part_of_more_or_fewer_rows_than_were_planned_is_not_written(engine: E
     planned = Part(slices=(replace(piece, rows=3 + more),))
     plan: Any = SimpleNamespace(columns=made.columns, sha256="p", part=lambda _: planned)
     with pytest.raises(ScoringError, match=f"part 0 has {3 + more} rows, scored 2, rejected 1"):
-        parts._commit(engine, Documents(job=job(), plan=plan), 0, 100)
+        parts.commit_part(engine, Documents(job=job(), plan=plan), 0, 100)
     assert list(engine.buckets.main.list("out/")) == []
 
 
@@ -172,7 +172,7 @@ def test_a_complete_job_of_records_ends_also_where_its_results_cannot_be_read(en
     engine.buckets.main.put(keys.result_part(keys.output_folder("out/", "j"), 0), what)
     plan: Any = SimpleNamespace(parts=1)
     # When the answer is written, it is left out
-    write_answer(engine, Documents(job=records, plan=plan), Outcome(state="succeeded", rows=1, failures={}))
+    write_answer(engine.buckets, Documents(job=records, plan=plan), Outcome(state="succeeded", rows=1, failures={}))
     assert not exists(engine.buckets.main, keys.answer("j"))
 
 

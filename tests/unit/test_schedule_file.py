@@ -38,7 +38,7 @@ def test_every_key_is_read_and_the_others_have_defaults() -> None:
         "all",
         "queue",
     )
-    assert (nightly.only_new, nightly.enabled, nightly.max_rejected) == (True, False, "5")
+    assert (nightly.only_new, nightly.enabled, nightly.options["max_rejected"]) == (True, False, "5")
     assert (hourly.zone, hourly.catch_up, hourly.overlap, hourly.enabled) == ("UTC", "latest", "skip", True)
 
 

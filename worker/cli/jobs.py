@@ -17,8 +17,6 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.idle_hint import SILENT_S, Silence
 
-_OVER_BUDGET = ("rows were rejected, allowed are", "that may be rejected")
-"""What the error of a job says that rejected more rows than it may."""
 EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4}
 
 
@@ -187,7 +185,7 @@ def _hints(job: Status) -> Iterator[str]:
         return
     if job.rejected:
         yield f"scoreline rejected {job.job_id} says why rows were rejected; they are in {job.output}_rejected/"
-    if any(words in job.error for words in _OVER_BUDGET):
+    if job.reason == "rejected":
         yield f"scoreline resume {job.job_id} --max-rejected N|P% goes on and allows more"
     elif job.state == "failed":
         yield f"scoreline resume {job.job_id} scores what is missing, once the cause is mended"

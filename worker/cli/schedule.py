@@ -44,6 +44,8 @@ def schedule() -> None:
     partition_by = "region"            # a folder of results for each value of a kept column
     gather = false                     # fewer, larger files of results
     max_rejected = "1%"                # rows that may be rejected: a count, or a percentage
+    part_rows = 100000                 # rows that a part aims at
+    max_attempts = 3                   # times a part is begun if its process dies each time
     webhook = "https://example.org/hooks/x"   # who is told how each run ended. [WEBHOOK_URL]
     enabled = true
 

@@ -47,7 +47,7 @@ def _look_at(setup: Setup, item: Schedule) -> Iterator[tuple[str, str]]:
             setup.registry.resolve(item.model)
         except ModelNotFound as fault:
             yield describe(fault), f"publish the model, or mend {keys.SCHEDULES}"
-    for place in filter(None, (*item.inputs, item.output)):
+    for place in filter(None, (*item.inputs, item.options.get("output"))):
         try:
             setup.buckets[parse_uri(render(item, place, slot))[0]]
         except ScorelineError as fault:

@@ -1,0 +1,115 @@
+"""How far jobs are: read from the outcome in the bucket, and from the ledger while a job is under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound, describe
+from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.job.documents import Status, read_job, read_outcome, seconds_since
+from scoreline.tasks.job.plan_file import PlanFile
+
+_FIRST_POLL_S = 0.02
+_LONGEST_POLL_S = 0.25
+"""`watch` polls fast at first, so that the end of a short job is seen soon, and then ever more slowly."""
+
+
+class StatusReader:
+    """Reads the status of jobs. Works with `requirements.txt` alone.
+
+    Parameters
+    ----------
+    main : ObjectStore
+        The bucket of the jobs' documents.
+    ledger : RedisLedger
+        Asked only about jobs that have not ended.
+    """
+
+    def __init__(self, main: ObjectStore, ledger: RedisLedger) -> None:
+        self._main = main
+        self._ledger = ledger
+        self._total_rows: dict[str, int] = {}
+
+    def status(self, job_id: str) -> Status:
+        """Return how far a job is; raises `JobNotFound`."""
+        job = read_job(self._main, job_id)
+        output = f"{job.spec.output}job_id={job_id}/"
+        outcome = read_outcome(self._main, job_id)
+        if outcome is not None:
+            return Status(
+                job_id=job_id,
+                state=outcome.state,
+                model=job.model.ref,
+                output=output,
+                parts=outcome.parts,
+                parts_done=outcome.parts_done,
+                rows=outcome.rows,
+                rejected=outcome.rejected,
+                total_rows=self._rows_planned(job_id),
+                seconds=outcome.seconds,
+                error=outcome.error,
+                reason=outcome.reason,
+                submitted=job.submitted,
+            )
+        seconds = seconds_since(job.submitted)
+        progress = self._ledger.progress(job_id)
+        if progress is None:
+            return Status(
+                job_id=job_id,
+                state="submitted",
+                model=job.model.ref,
+                output=output,
+                seconds=seconds,
+                submitted=job.submitted,
+            )
+        return Status(
+            job_id=job_id,
+            state="running",
+            model=job.model.ref,
+            output=output,
+            parts=progress.parts,
+            parts_done=progress.parts_done,
+            rows=progress.rows,
+            rejected=progress.rejected,
+            total_rows=self._rows_planned(job_id),
+            seconds=seconds,
+            submitted=job.submitted,
+        )
+
+    def watch(self, job_id: str, timeout_s: float | None = None) -> Iterator[Status]:
+        """Yield the status until the job has ended; raises `TimeoutError` if that takes longer than `timeout_s`."""
+        begun = time.monotonic()
+        while True:
+            now = self.status(job_id)
+            yield now
+            if now.ended:
+                return
+            waited = time.monotonic() - begun
+            if timeout_s is not None and waited > timeout_s:
+                raise TimeoutError(
+                    f"job {job_id} has not ended after {timeout_s} s; it goes on, and can be watched again"
+                )
+            time.sleep(min(_LONGEST_POLL_S, max(_FIRST_POLL_S, waited / 10)))
+
+    def jobs(self) -> Iterator[Status]:
+        """Yield the status of every job, in the order of their ids.
+
+        A job whose document is corrupt is reported as failed with that reason, so that it hides no other job.
+        """
+        for info in self._main.list("jobs/"):
+            match info.key.split("/"):
+                case ["jobs", job_id, "job.json"]:
+                    try:
+                        yield self.status(job_id)
+                    except DocumentCorrupt as error:
+                        yield Status(job_id=job_id, state="failed", model="", output="", error=describe(error))
+
+    def _rows_planned(self, job_id: str) -> int:
+        if job_id not in self._total_rows:
+            try:
+                self._total_rows[job_id] = PlanFile(self._main, job_id).rows
+            except ObjectNotFound:
+                return 0
+        return self._total_rows[job_id]

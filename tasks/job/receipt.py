@@ -1,0 +1,75 @@
+"""The receipt of a part: what its object says of itself, in the metadata that the store keeps beside the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scoreline.storage.errors import ScoringError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """For which part of which plan an object was written, and how many rows went where.
+
+    A receipt is compared by plan, part and rows, never by the digest: another CPU may round a last bit differently.
+    """
+
+    plan_sha256: str
+    part: int
+    rows: int
+    """Rows scored."""
+    rejected: int
+    """Rows rejected."""
+    sha256: str = ""
+    """Hexadecimal digest of the object."""
+    seconds: str = ""
+    """Timings of the part, as `Timings.to_text` writes them; empty for rejected rows."""
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the metadata to store with the object."""
+        metadata = {
+            "plan": self.plan_sha256,
+            "part": str(self.part),
+            "rows": str(self.rows),
+            "rejected": str(self.rejected),
+        }
+        optional = {"sha256": self.sha256, "seconds": self.seconds}
+        return metadata | {name: value for name, value in optional.items() if value}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], uri: str) -> Receipt:
+        """Read the receipt of the object at `uri`.
+
+        Raises
+        ------
+        ScoringError
+            The object has no receipt: something else wrote it.
+        """
+        try:
+            return cls(
+                plan_sha256=metadata["plan"],
+                part=int(metadata["part"]),
+                rows=int(metadata["rows"]),
+                rejected=int(metadata["rejected"]),
+                sha256=metadata.get("sha256", ""),
+                seconds=metadata.get("seconds", ""),
+            )
+        except (KeyError, ValueError):
+            raise ScoringError(
+                f"{uri} exists already and was not written for this part of this job: remove it, then resume the job"
+            ) from None
+
+    def check(self, plan_sha256: str, part: int, uri: str) -> Receipt:
+        """Return the receipt if it is of that part of that plan.
+
+        Raises
+        ------
+        ScoringError
+            The object at `uri` was written for another part or by another job.
+        """
+        if (self.plan_sha256, self.part) != (plan_sha256, part):
+            raise ScoringError(
+                f"{uri} exists already and was not written for this part of this job: remove it, then resume the job"
+            )
+        return self

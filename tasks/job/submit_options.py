@@ -1,0 +1,261 @@
+"""The options of a job, typed and documented once.
+
+`Client.submit`, `scoreline submit`, the message ``scoreline.submit`` and ``schedules.toml`` all take these options and
+read them from here, so that an option which one of them takes is taken by all of them. What is left out, or None, is as
+in `JobSpec` and `ReadOptions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+
+from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.models.manifest import METHODS
+from scoreline.storage.tables.options import FORMATS, READ_OPTIONS, TYPES, read_options
+from scoreline.tasks.job.spec import JobSpec
+
+Kind = Literal["text", "names", "types", "count", "flag", "character"]
+"""What a value is: a text, several names, types by column, a number of at least 1, a switch, or one character."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What a user has to know of one option, wherever it is written.
+
+    Parameters
+    ----------
+    help : str
+        A full phrase, which the command line shows.
+    kind : Kind
+        What the value is.
+    metavar : str
+        What stands for the value in the help.
+    default : str
+        How the default is shown; empty if the help says it.
+    choices : tuple of str
+        The values that a text may have; any if empty.
+    """
+
+    help: str
+    kind: Kind = "text"
+    metavar: str = ""
+    default: str = ""
+    choices: tuple[str, ...] = ()
+
+
+class SharedOptions(TypedDict, total=False):
+    """Options of every job."""
+
+    output: Annotated[
+        str | None,
+        Option(
+            help="Write the results below this prefix, s3://bucket/prefix/.", metavar="URI", default="results/<model>/"
+        ),
+    ]
+    method: Annotated[
+        str | None,
+        Option(
+            help="Score with this method of the estimator alone.", choices=METHODS, default="the estimator's usual ones"
+        ),
+    ]
+    keep: Annotated[
+        str | Sequence[str] | None,
+        Option(
+            help="Carry these input columns over into the results. 'all' means every column that is neither a feature "
+            "nor nested.",
+            metavar="all|none|A,B",
+            default="all",
+        ),
+    ]
+    features: Annotated[
+        Sequence[str] | None,
+        Option(
+            help="Score these columns, in this order, if the model was fitted without column names.",
+            kind="names",
+            metavar="A,B",
+            default="the numeric columns, in order",
+        ),
+    ]
+    job_id: Annotated[
+        str | None,
+        Option(
+            help="Use this job id. Submitting the same id and options twice is one job.",
+            metavar="ID",
+            default="made from the time",
+        ),
+    ]
+    max_rejected: Annotated[
+        str | int | None,
+        Option(
+            help="Fail the job if more rows than this are rejected: a count, or a percentage of all rows.",
+            metavar="N|P%",
+            default="1%",
+        ),
+    ]
+    max_attempts: Annotated[
+        int | None,
+        Option(
+            help="Begin a part at most this many times if its process dies each time.",
+            kind="count",
+            metavar="N",
+            default="3",
+        ),
+    ]
+
+
+class SpecOptions(SharedOptions, total=False):
+    """Options of a job whose input lies in a bucket, as its spec records them."""
+
+    part_rows: Annotated[
+        int | None,
+        Option(
+            help="Aim at parts of this many rows.",
+            kind="count",
+            metavar="N",
+            default="20 s of work and at most 262144; 131072 for a model's first job",
+        ),
+    ]
+    partition_by: Annotated[
+        str | None,
+        Option(help="Write the results into one folder for each value of this kept column.", metavar="COL"),
+    ]
+    gather: Annotated[
+        bool | None,
+        Option(help="Gather the parts into fewer, larger files once all of them are scored.", kind="flag"),
+    ]
+    format: Annotated[
+        str | None,
+        Option(help="Read every object in this format.", choices=FORMATS, default="by each object's name"),
+    ]
+    delimiter: Annotated[
+        str | None,
+        Option(
+            help="Split the fields of CSV at this character; 'tab' means a tab.",
+            kind="character",
+            metavar="CHAR",
+            default="a comma; a tab in .tsv",
+        ),
+    ]
+    quote: Annotated[
+        str | None,
+        Option(
+            help="Fields of CSV may be quoted with this character; 'none' means that none are.",
+            kind="character",
+            metavar="CHAR",
+            default='"',
+        ),
+    ]
+    columns: Annotated[
+        Sequence[str] | None,
+        Option(
+            help="Name the columns of CSV whose objects have no header.",
+            kind="names",
+            metavar="A,B",
+            default="the header's names",
+        ),
+    ]
+    encoding: Annotated[
+        str | None,
+        Option(help="Decode CSV from this encoding, for example latin-1.", metavar="NAME", default="utf-8"),
+    ]
+    null_values: Annotated[
+        Sequence[str] | None,
+        Option(
+            help="Read these texts of CSV as missing values.",
+            kind="names",
+            metavar="A,B",
+            default="NA, NaN, null and others that pandas knows",
+        ),
+    ]
+    types: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            help=f"Read columns of CSV and JSON Lines as these types: {', '.join(TYPES)}.",
+            kind="types",
+            metavar="A=TYPE,B=TYPE",
+            default="inferred from the first rows",
+        ),
+    ]
+
+
+class SubmitOptions(SpecOptions, total=False):
+    """Options of `Client.submit`."""
+
+    webhook: Annotated[
+        str | None,
+        Option(help="Notify this address of how the job ended.", metavar="URL", default="WEBHOOK_URL"),
+    ]
+
+
+class RecordsOptions(SharedOptions, total=False):
+    """Options of `submit_records`; up to all records may be rejected unless `max_rejected` says otherwise."""
+
+    webhook: Annotated[
+        str | None,
+        Option(help="Notify this address of how the job ended.", metavar="URL", default="WEBHOOK_URL"),
+    ]
+
+
+@cache
+def described(options: type) -> Mapping[str, Option]:
+    """Return the options of one of the classes above by name, in the order in which they are declared."""
+    hints = get_type_hints(options, include_extras=True)
+    return {name: next(item for item in hint.__metadata__ if isinstance(item, Option)) for name, hint in hints.items()}
+
+
+def check_known(given: Iterable[str], options: type) -> None:
+    """Raise `InvalidRequest` if an option that is none of `options` is given; names all of them."""
+    known = described(options)
+    if unknown := sorted(set(given) - known.keys()):
+        raise InvalidRequest(f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+
+
+def spec_from(
+    model: str, input: str | Sequence[str], options: Mapping[str, Any], *, job_id: str, output: str, **fixed: Any
+) -> JobSpec:
+    """Return the spec that a request asks for.
+
+    Parameters
+    ----------
+    model : str
+        ``name``, ``name@alias`` or ``name@version``.
+    input : str or sequence of str
+        One URI or several.
+    options : mapping
+        `SubmitOptions`; those that are None are left out.
+    job_id, output : str
+        Used if the options name none.
+    **fixed
+        Fields of the spec that no user sets.
+
+    Raises
+    ------
+    InvalidRequest
+        An option is unknown, or has the wrong form.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    check_known(given, SubmitOptions)
+    given.pop("webhook", None)  # decided when the job is accepted: it is no part of the spec
+    read = {name: given.pop(name) for name in READ_OPTIONS if name in given}
+    if type(given.get("max_rejected")) is int:
+        given["max_rejected"] = str(given["max_rejected"])
+    if isinstance(given.get("keep"), list | tuple):
+        given["keep"] = ",".join(map(str, given["keep"])) or "none"
+    if "features" in given:
+        given["features"] = _names("features", given["features"])
+    return JobSpec(
+        model=model,
+        inputs=(input,) if isinstance(input, str) or not isinstance(input, Sequence) else tuple(input),
+        read=read_options(read),
+        **{"job_id": job_id, "output": output} | given | fixed,
+    )
+
+
+def _names(option: str, value: Any) -> tuple[str, ...] | None:
+    """Return names as a spec has them; a text would be taken for the names of its characters."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InvalidRequest(f"{option} {value!r} is not a list of names")
+    return tuple(value) or None

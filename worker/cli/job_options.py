@@ -1,0 +1,71 @@
+"""The options of a job on the command line, made of `scoreline.tasks.job.submit_options`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from scoreline.tasks.job.submit_options import Option, described
+
+_CHARACTERS = {"tab": "\t", "\\t": "\t", "none": ""}
+
+
+def job_options[F: Callable[..., Any]](options: type) -> Callable[[F], F]:
+    """Return a decorator that adds one option to a command for each of `options`; one that is not given is None."""
+
+    def decorate(command: F) -> F:
+        for name, option in reversed(list(described(options).items())):
+            command = _click_option(name, option)(command)
+        return command
+
+    return decorate
+
+
+def _click_option(name: str, option: Option) -> Callable[[Any], Any]:
+    flag = f"--{name.replace('_', '-')}"
+    text = f"{option.help}  [default: {option.default}]" if option.default else option.help
+    if option.kind == "flag":
+        return click.option(flag, name, is_flag=True, default=None, help=text)
+    kind = click.Choice(option.choices) if option.choices else _KINDS[option.kind]
+    return click.option(flag, name, type=kind, metavar=option.metavar or None, help=text)
+
+
+class _Names(click.ParamType[Any]):
+    """Names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        return [name.strip() for name in value.split(",")]
+
+
+class _Types(click.ParamType[Any]):
+    """Types by column, as ``column=type,column=type``."""
+
+    name = "types"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        pairs = [item.rpartition("=") for item in value.split(",")]
+        if not all(name and kind for name, _, kind in pairs):
+            self.fail(f"{value!r} is not of the form column=type,column=type", param, ctx)
+        return {name.strip(): kind.strip() for name, _, kind in pairs}
+
+
+class _Character(click.ParamType[Any]):
+    """One character, or a word for one that is hard to type."""
+
+    name = "character"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return _CHARACTERS.get(value, str(value))
+
+
+_KINDS: dict[str, Any] = {
+    "text": str,
+    "count": click.IntRange(1),
+    "names": _Names(),
+    "types": _Types(),
+    "character": _Character(),
+}
