@@ -17,7 +17,11 @@ from kombu import Queue
 from scoreline.storage.errors import InvalidSettings
 from scoreline.tasks.dispatch.queue import CLOCK_QUEUE, QUEUE, broker_settings
 from scoreline.tasks.dispatch.settings import QueueSettings
-from scoreline.worker import allocator, logs
+from scoreline.worker import (
+    allocator,
+    control,  # noqa: F401  # registers the control commands
+    logs,
+)
 from scoreline.worker.settings import SOFT_TIME_LIMIT_S, TIME_LIMIT_S, WorkerSettings
 
 ANSWER_KEPT_S = 3600
@@ -95,7 +99,7 @@ def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: A
 def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
     """Load the tasks, and settle what fits into memory: the last moment before a worker reads its settings."""
     allocator.settle(os.environ)
-    from scoreline.worker import lifecycle
+    from scoreline.worker import lifecycle, tasks  # noqa: F401  # late: a clock and `inspect` need none of them
 
     try:
         lifecycle.fit_into_memory(conf, options)

@@ -53,7 +53,9 @@ class Buckets:
     def _make(self, bucket: str) -> ObjectStore:
         if self._settings.r2 is None:
             return DirectoryStore(self._settings.store_dir, bucket)
-        from scoreline.storage.objects.r2 import R2Store
+        from scoreline.storage.objects.r2 import (
+            R2Store,
+        )  # boto3 takes 0.2 s to import, which a directory store need not pay
 
         if self._patient:
             return R2Store(self._settings.r2, bucket, read_timeout_s=self._settings.r2.timeout_s)

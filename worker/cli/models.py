@@ -270,7 +270,7 @@ def _loose(role: Role, name: str, data: bytes, source: str) -> LooseArtifact:
 
 def _manager() -> ModelStorageManager:
     def make() -> ModelStorageManager:
-        from scoreline.storage.models.manager import ModelStorageManager
+        from scoreline.storage.models.manager import ModelStorageManager  # scikit-learn: most commands need none
 
         return ModelStorageManager.from_env()
 

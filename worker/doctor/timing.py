@@ -48,7 +48,9 @@ def clocks_agree(setup: Setup) -> Iterator[Finding]:
 
 
 def _bucket_offset(setup: Setup) -> tuple[str, float | None]:
-    from scoreline.storage.objects.r2 import R2Store
+    from scoreline.storage.objects.r2 import (
+        R2Store,
+    )  # boto3 takes 0.2 s to import, which a directory store need not pay
 
     if not setup.storage.use_r2:
         return "the bucket", None
@@ -131,7 +133,7 @@ def _of_settings(setup: Setup, worker: WorkerSettings) -> Iterator[tuple[str, st
 def _of_apps(setup: Setup) -> Iterator[tuple[str, str]]:
     """Compare this app and every worker of any application on the broker: the shortest visibility timeout wins."""
     confs: dict[str, Mapping[str, Any]] = {}
-    from scoreline.worker.celery import app
+    from scoreline.worker.celery import app  # late: it reads the settings, which may be what is wrong
 
     names = ("task_default_queue", "task_time_limit", "task_soft_time_limit", "broker_transport_options")
     confs["the app"] = {name: app.conf[name] for name in names} | _on_line(setup.worker_line)
