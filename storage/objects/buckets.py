@@ -55,7 +55,7 @@ class Buckets:
             return DirectoryStore(self._settings.store_dir, bucket)
         from scoreline.storage.objects.r2 import (
             R2Store,
-        )  # boto3 takes 0.2 s to import, which a directory store need not pay
+        )  # boto3 takes 0.2 s to import
 
         if self._patient:
             return R2Store(self._settings.r2, bucket, read_timeout_s=self._settings.r2.timeout_s)

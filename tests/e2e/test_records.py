@@ -233,14 +233,14 @@ def test_records_that_are_gone_or_not_those_that_were_submitted_fail_the_job(
     # Given two jobs that were accepted and not sent yet, and somebody who can write the bucket
     stored = {}
     for job_id in ("gone", "changed"):
-        accept_records(client, line, ROWS, job_id=job_id)
+        accept_records(client.submission, line, ROWS, job_id=job_id)
         (stored[job_id],) = (info.key for info in store.list(f"jobs/{job_id}/records-"))
     store.delete(stored["gone"])
-    client.score_soon("gone")
+    client.submission.score_inline("gone")
     with pytest.raises(JobFailed, match=f"the records of job gone are gone: no object {store.uri(stored['gone'])}"):
         RecordsJob(client, "gone").wait(timeout_s=30)
     store.put(stored["changed"], pack(encode(table_of([{"id": "theirs", "x": 7.0}]))))
-    client.score_soon("changed")
+    client.submission.score_inline("changed")
     with pytest.raises(JobFailed, match=r"is not what Scoreline writes there: .*its digest is another"):
         RecordsJob(client, "changed").wait(timeout_s=30)
 

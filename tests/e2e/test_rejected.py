@@ -138,4 +138,4 @@ def test_without_pyarrow_it_is_said_what_to_install(stack: Stack) -> None:
     command = [sys.executable, "-c", code, "rejected", "any"]
     done = subprocess.run(command, env=stack.environ, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == ("error: what reads rejected rows needs 'pyarrow': pip install -r ml-requirements.txt\n")
+    assert done.stderr == ("error: reading rejected rows needs 'pyarrow': pip install -r ml-requirements.txt\n")

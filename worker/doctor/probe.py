@@ -15,7 +15,7 @@ from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 if TYPE_CHECKING:
     from scoreline.storage.objects.r2 import (
         R2Store,
-    )  # boto3 takes 0.2 s to import, which a directory store need not pay
+    )  # boto3 takes 0.2 s to import
 
 DATA = b"0123456789"
 OTHER_DATA = b"abc"
@@ -108,6 +108,6 @@ def _in_parts(store: ObjectStore) -> R2Store | None:
     """Return the store as it writes large objects; None where it writes all of them alike."""
     from scoreline.storage.objects.r2 import (
         R2Store,
-    )  # boto3 takes 0.2 s to import, which a directory store need not pay
+    )  # boto3 takes 0.2 s to import
 
     return store.in_parts() if isinstance(store, R2Store) else None

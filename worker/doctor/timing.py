@@ -50,7 +50,7 @@ def clocks_agree(setup: Setup) -> Iterator[Finding]:
 def _bucket_offset(setup: Setup) -> tuple[str, float | None]:
     from scoreline.storage.objects.r2 import (
         R2Store,
-    )  # boto3 takes 0.2 s to import, which a directory store need not pay
+    )  # boto3 takes 0.2 s to import
 
     if not setup.storage.use_r2:
         return "the bucket", None
