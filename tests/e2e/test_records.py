@@ -170,7 +170,7 @@ def test_any_celery_application_scores_records_by_message(
         "a message carries 262,144": send(model=line, records=[{"x": "a" * MAX_MESSAGE_BYTES}]),
         "unknown options hue": send(model=line, records=rows, hue=1),
         "the records lack 'x'": send(model=line, records=[{"y": 1}]),
-        "features 7 are no list of names": send(model=line, records=rows, features=7),
+        "features 7 is not a list of names": send(model=line, records=rows, features=7),
         "bucket 'theirs' is not in ALLOWED_BUCKETS": send(model=line, records=rows, output="s3://theirs/out/"),
         "mixes types": send(model=line, records=[{"x": 1}, {"x": "a"}]),
         "no model 'nobody'": send(model="nobody", records=[{"x": 1}]),
@@ -214,7 +214,7 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_recorded(
     refused(InvalidRequest, "method 'guess'", method="guess")
     refused(InvalidRequest, "mixes types", records=[{"x": 1}, {"x": "1"}])
     refused(InvalidRequest, "not within ALLOWED_WEBHOOKS", webhook="https://example.org")
-    refused(TypeError, "hue", hue=1)
+    refused(InvalidRequest, "unknown options hue", hue=1)
     assert list(store.list("jobs/refused/")) + list(store.list(keys.active("refused"))) == []
     # And a job that fails says why to whoever waits
     failing = client.submit_records(line, [{"x": math.nan}, {"x": None}])
