@@ -1,6 +1,6 @@
-"""What it takes to move a job on, without a model or a table: its documents, the ledger, the queue.
+"""What moves a job on without a model or a table: its documents, the ledger and the queue.
 
-Works with `requirements.txt` alone, so that an application and the command line can cancel, resume and reconcile.
+It works with `requirements.txt` alone, so that an application and the command line can cancel, resume and reconcile.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from scoreline.tasks.job.plan_file import PlanFile
 
 PARTS_PER_PROCESS = 4
 MIN_WINDOW = 8
-"""Parts of one job in the queue at once, at least."""
+"""The fewest parts of one job that are in the queue at once, if it has as many."""
 MAX_WINDOW = 2_000
-"""And at most: some 3 MB of messages and ledger."""
+"""The most parts of one job that are in the queue at once: about 3 MB of messages and ledger."""
 LEASE_S = 60.0
-"""How long a part or a step is left to a process that does not say that it lives; it says so thrice in that time."""
+"""Seconds that a lease lasts. A process that works on a part or a step renews it three times in that span."""
 _DOCUMENTS_KEPT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """What a job's parts need to know."""
+    """A job and its plan, which is all that its parts need."""
 
     job: Job
     plan: PlanFile
@@ -35,24 +35,34 @@ class Documents:
 
 @dataclass(kw_only=True)
 class Dispatcher:
-    """What it takes to move jobs on."""
+    """What moves jobs on: the bucket, the ledger and the queue."""
 
     buckets: Buckets
     ledger: RedisLedger
     send: Callable[..., None]
     """``send(task_name, **kwargs)`` puts a message into the queue."""
     on_fault: Callable[..., None] = lambda error, **where: None
-    """``on_fault(error, job_id=...)`` is told of a job that failed, and of an error that nobody foresaw."""
+    """``on_fault(error, job_id=...)`` receives the error of a failed job, and any unexpected one."""
     parts_per_process: int = PARTS_PER_PROCESS
-    """Parts of one job in the queue at once, for each process that was counted."""
+    """How many parts of one job are in the queue at once, for each process that was counted."""
     lease_s: float = LEASE_S
     """Seconds after which a part or a step is taken from a process that does not renew its lease."""
     _documents: OrderedDict[str, Documents] = field(default_factory=OrderedDict)
 
     def documents(self, job_id: str, *, fresh: bool = False) -> Documents:
-        """Read a job and its plan, once a process; raises `JobNotFound` and `ObjectNotFound`.
+        """Return a job and its plan, which are read once in a process.
 
-        Where `fresh`, read them again: records removed by hand may have made room for another job of that id.
+        Parameters
+        ----------
+        fresh : bool
+            Read them again: documents that were deleted by hand may have made room for another job with that id.
+
+        Raises
+        ------
+        JobNotFound
+            No job has that id.
+        ObjectNotFound
+            The job is not planned yet.
         """
         if fresh:
             self._documents.pop(job_id, None)
@@ -64,20 +74,25 @@ class Dispatcher:
         return self._documents[job_id]
 
     def window(self) -> int:
-        """Parts of one job that may be in the queue now."""
+        """Return how many parts of one job may be in the queue now."""
         return min(MAX_WINDOW, max(MIN_WINDOW, self.parts_per_process * self.ledger.processes()))
 
 
 def send_step(dispatcher: Dispatcher, step: str, job_id: str, task: str | None = None) -> bool:
-    """Send a job's plan or finalize message, unless somebody did lately; returns whether it was sent.
+    """Send the message of a step, unless it was sent lately; return whether it was sent.
 
-    `task` is what to send where that does more than the step alone.
+    Parameters
+    ----------
+    step : str
+        ``plan``, ``finalize`` or ``events``, which sends the job's notification.
+    task : str, optional
+        The task to send, if it is not the one that is named like the step.
     """
     if not dispatcher.ledger.claim_step(job_id, step):
         return False
     try:
         dispatcher.send(task or f"scoreline.{step}", job_id=job_id)
-    except ScorelineError:  # whoever tries again must not have to wait for this claim
+    except ScorelineError:  # the next try must not have to wait for this claim
         dispatcher.ledger.end_step(job_id, step)
         raise
     return True

@@ -18,20 +18,20 @@ from scoreline.storage.ledger.redis_ledger import address
 
 QUEUE = "scoreline"
 CLOCK_QUEUE = "scoreline.clock"
-"""What the clock asks for, which must not wait behind the parts of every job."""
+"""The queue of the clock's messages, which must not wait behind the parts of every job."""
 CONNECT_TIMEOUT_S = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backlog:
-    """What a broker says of its messages; what it cannot say is missing, or None."""
+    """How many messages a broker holds; what it cannot say is missing, or None."""
 
     waiting: Mapping[str, int]
-    """Messages that no worker took yet, by queue."""
+    """Messages that no worker has taken yet, by queue."""
     unacked: int | None
-    """Messages that workers took and have not done with, as Redis knows them."""
+    """Messages that workers have taken and not acknowledged; Redis alone knows."""
     oldest_unacked_s: float | None
-    """Seconds since the first of them was handed out; 0 where there is none."""
+    """Seconds since the oldest of them was handed out; 0 if there is none."""
 
 
 class Queue:
@@ -40,11 +40,11 @@ class Queue:
     Parameters
     ----------
     broker_url : str
-        As Celery takes it.
+        In the form that Celery takes.
     tls : mapping of str to object, optional
-        How to make a connection to a ``rediss://`` address.
+        TLS options for a ``rediss://`` URL, under redis-py's names.
     app : Celery, optional
-        The worker's own, whose connections are used; by default one is made.
+        The worker's own app, whose connections are used; by default an app is made.
     """
 
     def __init__(self, broker_url: str, tls: Mapping[str, Any] | None = None, app: Celery | None = None) -> None:
@@ -55,7 +55,7 @@ class Queue:
     def _make(broker_url: str, tls: Mapping[str, Any] | None) -> Celery:
         app = Celery("scoreline-client", broker=broker_url, set_as_current=False)
         app.conf.update(
-            broker_write_url=broker_url,  # the broker alone gives way to CELERY_BROKER_URL of the environment
+            broker_write_url=broker_url,  # Celery lets CELERY_BROKER_URL of the environment override `broker`, but not this
             task_default_queue=QUEUE,
             task_ignore_result=True,
             task_serializer="json",
@@ -68,12 +68,12 @@ class Queue:
         return app
 
     def ping(self) -> None:
-        """Raise `QueueUnavailable` where the broker does not answer."""
+        """Raise `QueueUnavailable` if the broker does not answer."""
         with self._connected():
             pass
 
     def backlog(self) -> Backlog:
-        """Ask the broker how much there is to do; raises `QueueUnavailable`."""
+        """Return how many messages wait; raises `QueueUnavailable`."""
         with self._connected() as connection:
             counts = {name: _waiting(connection, name) for name in (QUEUE, CLOCK_QUEUE)}
             waiting = {name: count for name, count in counts.items() if count is not None}
@@ -88,12 +88,12 @@ class Queue:
     def workers(self, name: str | None = None, timeout_s: float = 2.0) -> list[str]:
         """Return the names of the workers that read this queue and answer within `timeout_s` seconds.
 
-        Workers of other applications, which may share the broker, are not among them.
+        Workers of other applications that share the broker are left out.
 
         Parameters
         ----------
         name : str, optional
-            Ask this one alone, as ``celery@host``; its answer ends the wait.
+            Ask only this worker, for example ``celery@host``; its answer ends the wait.
 
         Raises
         ------
@@ -104,20 +104,20 @@ class Queue:
         return sorted(worker for worker, queues in answers.items() if QUEUE in {queue["name"] for queue in queues})
 
     def send(self, name: str, **kwargs: Any) -> None:
-        """Put a message into the queue."""
+        """Put a message into the queue; raises `QueueUnavailable`."""
         send_message(self._app, name, kwargs, address=self._address, retry=False)
 
     def ask_workers(self, what: str, timeout_s: float = 1.0, name: str | None = None) -> dict[str, Any]:
-        """Ask every worker of every application on this broker; returns the answers that came, by worker.
+        """Ask every worker of every application on this broker; return the answers that arrived, by worker.
 
         Parameters
         ----------
         what : str
             A command of ``celery inspect``: ``active_queues``, ``conf``, or one of `scoreline.worker.control`.
         timeout_s : float
-            All of it is waited, since nobody knows how many there are.
+            How long to wait. All of it is waited, because the number of workers is not known.
         name : str, optional
-            Ask this one alone, as ``celery@host``; its answer ends the wait.
+            Ask only this worker, for example ``celery@host``; its answer ends the wait.
         """
         with self._connected() as connection:
             asked = [name] if name else None
@@ -137,9 +137,9 @@ class Queue:
 
 
 def _waiting(connection: Connection, queue: str) -> int | None:
-    """Return the messages in a queue; None where the broker cannot say."""
+    """Return how many messages are in a queue; None if the broker cannot say."""
     channel: Any
-    with connection.channel() as channel:  # a broker may close the channel on which it says no
+    with connection.channel() as channel:  # a broker may close the channel on which it refuses
         try:
             return int(channel.queue_declare(queue=queue, passive=True).message_count)
         except NotImplementedError:
@@ -149,12 +149,12 @@ def _waiting(connection: Connection, queue: str) -> int | None:
 
 
 def _errors(connection: Connection) -> tuple[type[BaseException], ...]:
-    """Kombu's errors, and those of the transport, which has its own."""
+    """Return kombu's errors and those of the transport, which has its own."""
     return (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
 
 
 def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: dict[str, Any]) -> dict[str, Any]:
-    """Celery's settings that depend on the broker: `redis` where it is that, confirmed messages where it is AMQP."""
+    """Return Celery's settings for a broker: the options `redis` for Redis, and confirmed publishing for AMQP."""
     scheme = broker_url.partition(":")[0]
     if scheme in ("amqp", "amqps", "pyamqp"):
         return {"broker_transport_options": {"confirm_publish": True}}
@@ -164,7 +164,7 @@ def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: di
 
 
 def send_message(app: Celery, name: str, kwargs: dict[str, Any], *, address: str, retry: bool = True) -> None:
-    """Put a message into the queue; raises `QueueUnavailable` where the broker does not take it."""
+    """Put a message into the queue; raises `QueueUnavailable` if the broker does not take it."""
     try:
         with app.producer_or_acquire() as producer:
             app.send_task(name, kwargs=kwargs, producer=producer, retry=retry, ignore_result=True)
@@ -174,9 +174,9 @@ def send_message(app: Celery, name: str, kwargs: dict[str, Any], *, address: str
 
 
 def _close_idle(producer: Any) -> None:
-    """Close the connection over which kombu's Redis channel sent a PING when it was made; only consumers need it.
+    """Close the connection on which kombu's Redis channel sent a PING when it was made; only consumers need it.
 
-    Small plans of Redis allow 20 connections, and each process that sends would keep this one for good.
+    Small Redis plans allow 20 connections, and each process that sends would otherwise keep this one forever.
     """
     pool = getattr(producer.channel, "_async_pool", None)
     if pool is not None:
@@ -184,10 +184,10 @@ def _close_idle(producer: Any) -> None:
 
 
 def _leave_connections_to_parent() -> None:
-    """Have a forked process open connections of its own: kombu keeps them by address for the whole process.
+    """Make a forked process open connections of its own, because kombu keeps them for the whole process.
 
-    It lets go of them by itself where Celery's pool forks, and nowhere else: not in a server that loads the application
-    before it forks.
+    Kombu drops them by itself when Celery's pool forks, but not in a web server that loads the application before it
+    forks.
     """
     pools.producers.clear()
     pools.connections.clear()

@@ -21,21 +21,21 @@ class QueueSettings:
     redis_url: str = field(repr=False)
     broker_url: str = field(repr=False)
     redis_tls: Mapping[str, Any] = field(default_factory=dict)
-    """How to make a TLS connection, as redis-py and Celery name it; empty where there is none."""
+    """TLS options under the names of redis-py and Celery; empty without TLS."""
     broker_tls: Mapping[str, Any] = field(default_factory=dict)
     patience_s: float = 120.0
     """Seconds after which a part that was dispatched and not started is dispatched again."""
     assumed: bool = False
-    """Whether nobody said where Redis is, so that it is looked for at `DEFAULT_REDIS_URL`."""
+    """Whether no variable says where Redis is, so that `DEFAULT_REDIS_URL` is used."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> QueueSettings:
         """Read the settings; raises `InvalidSettings` naming every fault at once."""
         env = Environment(environ)
-        told = env.text("REDIS_TLS_URL", "REDIS_URL")
-        redis_url = told or DEFAULT_REDIS_URL
+        given = env.text("REDIS_TLS_URL", "REDIS_URL")
+        redis_url = given or DEFAULT_REDIS_URL
         if not redis_url.startswith(("redis://", "rediss://")):
-            env.faults.append("REDIS_URL is not a redis:// or rediss:// address")
+            env.faults.append("REDIS_URL is not a redis:// or rediss:// URL")
         patience_s = env.number("PART_PATIENCE_SECONDS", 120, minimum=1)
         ca_file = env.text("REDIS_CA_FILE")
         env.check("REDIS_CA_FILE", ca_file, lambda path: Path(path).is_file(), "a file")
@@ -52,12 +52,12 @@ class QueueSettings:
             redis_tls=redis_tls,
             broker_tls=broker_tls,
             patience_s=patience_s,
-            assumed=not told,
+            assumed=not given,
         )
 
 
 def _is_readable(url: str) -> bool:
-    """Whether the address of a Redis has a host and a port: an unescaped password may cut it in two.
+    """Return whether a Redis URL has a host and a port; a password that is not escaped may cut the URL in two.
 
     >>> _is_readable("redis://:secret@host:6379/0"), _is_readable("redis://:se#cret@host:6379/0")
     (True, False)
@@ -70,13 +70,13 @@ def _is_readable(url: str) -> bool:
 
 
 def _tls(env: Environment, name: str, url: str, ca_file: str) -> tuple[str, dict[str, Any]]:
-    """Take the TLS options out of a rediss:// address, where clients would each read them in their own way.
+    """Take the TLS options out of a ``rediss://`` URL, because each client would read them in its own way.
 
-    Heroku's certificates are self-signed, and no authority is known to check them against: what is not asked for, by
-    ``ssl_cert_reqs`` in the address or a file of authorities, is not checked.
+    Certificates are verified only if ``ssl_cert_reqs`` in the URL or a CA bundle asks for it: Heroku's are self-signed,
+    and there is no authority to verify them against.
     """
-    if url.startswith(("redis://", "rediss://")) and not _is_readable(url):  # not a word of what may be a password
-        env.faults.append(f"{name} is cut short by a character of its password: write # / ? [ as %23 %2F %3F %5B")
+    if url.startswith(("redis://", "rediss://")) and not _is_readable(url):  # say nothing of what may be a password
+        env.faults.append(f"{name} cannot be read: its password contains a reserved character; write # / ? [ as %23 %2F %3F %5B")
         return "", {}
     if not url.startswith("rediss://"):
         return url, {}
@@ -85,7 +85,7 @@ def _tls(env: Environment, name: str, url: str, ca_file: str) -> tuple[str, dict
     asked = query.pop("ssl_cert_reqs", "required" if ca_file else "none").lower().removeprefix("cert_")
     ca_file = query.pop("ssl_ca_certs", ca_file)
     if asked not in ("none", "required"):
-        env.faults.append(f"ssl_cert_reqs={asked!r} of a rediss:// address is neither none nor required")
+        env.faults.append(f"ssl_cert_reqs={asked!r} of a rediss:// URL must be none or required")
     options: dict[str, Any] = {"ssl_cert_reqs": ssl.CERT_REQUIRED if asked == "required" else ssl.CERT_NONE}
     if asked == "required":
         options["ssl_check_hostname"] = True

@@ -1,4 +1,4 @@
-"""A job's documents, as they lie in the bucket."""
+"""The documents of a job: JSON objects in the bucket, each a dataclass here."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Job:
     spec: JobSpec
     model: PinnedModel
     submitted: str
-    """UTC, ISO 8601."""
+    """When, in UTC and ISO 8601."""
     webhook: str | None = None
-    """Whom to tell how it ended. No part of the spec: of two who submit the same job, the first decides."""
+    """Address to notify of how the job ended. It is not part of the spec: the first who submits a job decides."""
 
     @property
     def work(self) -> str:
-        """What decides how long a row takes: version of the model, and method."""
+        """What decides how long a row takes: the version of the model, and the method."""
         return f"{self.model.ref} {self.spec.method or 'default'}"
 
     def to_json(self) -> bytes:
@@ -50,10 +50,10 @@ class Job:
 
     @classmethod
     def from_json(cls, data: bytes) -> Job:
-        """Decode and check, since whoever can write the bucket could have written it."""
+        """Decode and check; the document is not trusted, because anyone with access to the bucket could write it."""
         raw = json.loads(data)
         given = dict(raw["spec"])
-        if "input" in given:  # as jobs were recorded that had one input alone
+        if "input" in given:  # the form of jobs that had exactly one input
             given |= {"inputs": [given.pop("input")], "read": {}}
         features = tuple(given["features"]) if given["features"] else None
         spec = JobSpec(
@@ -61,17 +61,17 @@ class Job:
         )
         webhook = raw.get("webhook")
         if webhook is not None and not isinstance(webhook, str):
-            raise TypeError(f"webhook {webhook!r} is no address")
+            raise TypeError(f"webhook {webhook!r} is not an address")
         return cls(spec=spec.check(), model=PinnedModel(**raw["model"]), submitted=raw["submitted"], webhook=webhook)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run of a job: the content of ``run.json``, which is there once a job was resumed."""
+    """One run of a job: the content of ``run.json``, which exists once a job was resumed."""
 
     number: int = 1
     max_rejected: str | None = None
-    """Reject budget of this run, where it is not the spec's."""
+    """Reject budget of this run, if it differs from the spec's."""
 
     def to_json(self) -> bytes:
         """Encode."""
@@ -98,14 +98,14 @@ class Outcome:
     seconds: float = 0.0
     error: str = ""
     reason: Reason = ""
-    """Why it failed, for programs; empty in any other state, and in documents of releases that did not write it."""
+    """Why the job failed, for programs; empty in any other state, and in documents of older releases."""
     failures: Mapping[str, str]
     """Messages by number of the failed part."""
     run: int = 1
-    """Which run of the job ended so: the outcome of an earlier one is no outcome any more."""
+    """Which run of the job ended this way. The outcome of an earlier run no longer counts."""
 
     def to_json(self) -> bytes:
-        """Encode; `reason` is left out where there is none, as releases wrote it that had no reasons."""
+        """Encode; an empty `reason` is left out, so that older releases can read the document."""
         fields = {name: value for name, value in asdict(self).items() if name != "reason" or value}
         return json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()
 
@@ -117,12 +117,12 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """Whether somebody was told how a job ended: the content of ``notice.json``."""
+    """Whether the notification of a job's end was delivered: the content of ``notice.json``."""
 
     run: int
     delivered: bool
     error: str = ""
-    """Why not, where nobody tries any more."""
+    """Why it was not delivered and will not be tried again."""
 
     def to_json(self) -> bytes:
         """Encode."""
@@ -136,12 +136,12 @@ class Delivery:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What can be said of a job now."""
+    """How far a job is."""
 
     job_id: str
     state: State
     model: str
-    """``name@version`` that scores every row of it."""
+    """The ``name@version`` that scores every row of the job."""
     output: str
     """Where the results are."""
     parts: int = 0
@@ -154,11 +154,11 @@ class Status:
     reason: Reason = ""
     """Why the job failed; empty in any other state."""
     submitted: str = ""
-    """UTC, ISO 8601."""
+    """When the job was submitted, in UTC and ISO 8601."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the job has ended."""
         return self.state in ENDED
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,7 +171,7 @@ _MALFORMED = (ValueError, KeyError, TypeError, InvalidRequest)
 
 @contextlib.contextmanager
 def decoding(store: ObjectStore, key: str) -> Iterator[None]:
-    """Name the object where the block finds that it is not what Scoreline writes; raises `DocumentCorrupt`."""
+    """Raise `DocumentCorrupt`, naming the object, if the block finds that it is not what Scoreline writes."""
     try:
         yield
     except _MALFORMED as error:
@@ -194,7 +194,7 @@ def read_job(store: ObjectStore, job_id: str) -> Job:
 
 
 def read_run(store: ObjectStore, job_id: str) -> tuple[Run, str | None]:
-    """Read which run of a job counts, and the ETag of its record where it was resumed."""
+    """Return which run of a job counts, and the ETag of ``run.json`` if the job was resumed."""
     try:
         got = store.get(keys.run(job_id))
     except ObjectNotFound:
@@ -204,7 +204,7 @@ def read_run(store: ObjectStore, job_id: str) -> tuple[Run, str | None]:
 
 
 def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
-    """Read ``outcome.json``, where the run that counts has ended."""
+    """Return the outcome of the run that counts; None if that run has not ended."""
     try:
         with decoding(store, key := keys.outcome(job_id)):
             outcome = Outcome.from_json(store.get(key).data)
@@ -216,9 +216,9 @@ def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
 
 
 def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[str, Any] | None:
-    """Read ``_SUCCESS`` of a job whose results are arranged; None where it is not there, or is of another plan.
+    """Return ``_SUCCESS`` of a job whose results are arranged; None if it does not exist, or is of another plan.
 
-    Once it is there the job's parts may be gone.
+    Once it exists, the job's parts may be gone.
     """
     try:
         with decoding(store, key := keys.success(folder)):
@@ -233,7 +233,7 @@ def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[s
 
 
 def read_delivery(store: ObjectStore, job_id: str) -> Delivery | None:
-    """Read whether somebody was told of a job's end; None where nobody was, and somebody may still try."""
+    """Return the delivery of a job's notification; None if it may still be tried."""
     try:
         with decoding(store, key := keys.notice(job_id)):
             return Delivery.from_json(store.get(key).data)
@@ -242,12 +242,12 @@ def read_delivery(store: ObjectStore, job_id: str) -> Delivery | None:
 
 
 def mark_active(store: ObjectStore, job_id: str) -> None:
-    """Note in the bucket that a job is under way, and since when."""
+    """Write the marker of a job under way, with the time."""
     with contextlib.suppress(PreconditionFailed):
         now = datetime.now(UTC).isoformat(timespec="seconds")
         store.put(keys.active(job_id), now.encode(), create_only=True)
 
 
 def seconds_since(moment: str) -> float:
-    """Seconds since a time in ISO 8601, a job's submission say."""
+    """Return the seconds since a time in ISO 8601."""
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()

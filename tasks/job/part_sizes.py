@@ -10,41 +10,48 @@ from scoreline.storage.tables.base import Span
 from scoreline.tasks.job.plan import InputFile, Part, Slice
 
 PART_ROWS = 131_072
-"""For a version of which nothing is known yet. Two batches of the size that forests are fastest with: a lost part costs
-a second, and overhead stays below 5%."""
+"""Rows of a part if nothing is known of the model version yet: two batches of the size that forests are fastest with. A
+lost part then costs a second, and overhead stays below 5%."""
 PART_SECONDS = 20
-"""Of work that a part aims at, where an earlier job of the model version says how long its rows take: a restart loses
-no more, and what a part costs besides is a thousandth."""
+"""Seconds of work that a part aims at, if an earlier job of the model version says how long its rows take. A restart
+loses no more than that, and the overhead of a part is a thousandth of it."""
 LEAST_PART_ROWS = 1_024
-"""Or a second's work, where that is fewer."""
+"""A part has at least so many rows, or a second's work if that is fewer rows."""
 MOST_PART_ROWS = 262_144
-"""Results of a part are in memory until it is written, and memory must not grow with a job. Of three million rows
-a second this is 85 ms of work, and a part costs some 9 ms besides."""
+"""The results of a part are in memory until it is written, and memory must not grow with a job. At three million rows a
+second this is 85 ms of work, beside an overhead of about 9 ms a part."""
 SHARES = (4, 16)
-"""Parts for each process, at least and at most, of a job that has fewer than `PART_SECONDS` of work for each part:
-enough of them that no process waits long for the others' last, and not so many that their overhead counts."""
+"""The minimum and the maximum number of parts for each process, in a job that has less than `PART_SECONDS` of work for
+each part: enough that no process waits long for the last parts of others, and few enough to keep overhead small."""
 SHARE_SECONDS = 0.5
-"""Of work that a part has where a process gets more than the least of shares and fewer than the most."""
+"""Target seconds per part while each process gets between the minimum and the maximum number of parts."""
 LEAST_SECONDS = 0.1
-"""Of work: ten times what a part costs besides."""
+"""Seconds of work that a part has at least: ten times its overhead."""
 SUPPOSED_PROCESSES = 8
-"""Where nobody has counted those of the workers lately."""
+"""Processes that are assumed if the workers' were not counted lately."""
 SLOW_ROWS_PER_S = 1_000
-"""Of a model that scores fewer, a part of `PART_ROWS` takes a quarter of its time limit and more."""
+"""Below this pace, a part of `PART_ROWS` would take a quarter of its time limit or more."""
 _HEADROOM = 1.25
-"""Parts are whole row groups: aiming a little higher, one more fits in rather than one less."""
+"""Parts are whole row groups, so that aiming a little higher fits in one more rather than one less."""
 PART_BYTES = 128 << 20
-"""Uncompressed. Bounds a worker's memory for wide rows."""
+"""Uncompressed bytes of a part. This bounds a worker's memory when rows are wide."""
 PART_SLICES = 256
-"""Objects that a part may read: each costs some requests, one after the other."""
+"""Slices that a part may have: each costs a few requests, one after the other."""
 
 
 def target_part_rows(rows: int, rows_per_s: float | None, processes: int) -> int:
-    """Rows that parts aim at, by what one process scored in a second in an earlier job of the model version.
+    """Return the number of rows that parts aim at.
 
-    Where nobody knows how many processes there are, `processes` is 0.
+    Parameters
+    ----------
+    rows : int
+        Rows of the job.
+    rows_per_s : float, optional
+        What one process scored in a second in an earlier job of the model version; None if there was none.
+    processes : int
+        Processes that score parts; 0 if they were not counted lately.
 
-    >>> fitting_rows(10**8, None, 4), fitting_rows(10**8, 1000.0, 4), fitting_rows(10**8, 5e5, 4)
+    >>> target_part_rows(10**8, None, 4), target_part_rows(10**8, 1000.0, 4), target_part_rows(10**8, 5e5, 4)
     (131072, 20000, 262144)
     """
     if not rows_per_s:
@@ -62,13 +69,14 @@ def cut(
     """Cut files into parts of whole spans, in input order.
 
     A part is closed before it would exceed `part_rows` rows, `part_bytes` uncompressed bytes or `PART_SLICES` slices; a
-    single span that exceeds them is a part alone. Small files share a part; files and spans without rows are in none.
+    single span that exceeds them is a part by itself. Small files share a part. Files and spans without rows are in no
+    part.
 
     Parameters
     ----------
     most_rows : int, optional
-        A span of more is divided into runs of at most `part_rows`, though each has to read the span up to its end:
-        for models so slow that this is little.
+        A span of more rows is divided into runs of at most `part_rows`. Each run has to read the span up to its own
+        end, which is only worth it for models so slow that this takes little time in comparison.
     """
     parts: list[Part] = []
     current: list[Slice] = []
@@ -111,7 +119,7 @@ def _pieces(files: Iterable[InputFile], part_rows: int, most_rows: int | None) -
 
 
 def _runs(span: Span, count: int) -> Iterator[range]:
-    """Divide the rows of a span evenly, by their numbers."""
+    """Divide the rows of a span evenly, by their row numbers."""
     bounds = [span.first_row + span.rows * number // count for number in range(count + 1)]
     yield from (range(start, stop) for start, stop in pairwise(bounds))
 

@@ -1,4 +1,4 @@
-"""How an input is cut into parts: values in, values out."""
+"""What a plan says: the objects, the slices of them that make up each part, and the columns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from scoreline.storage.tables.base import Span
 
 BATCH_ROWS = 65_536
-"""Rows scored at once: the fastest size measured for forests, and 10 MiB at 20 float64 columns."""
+"""Rows scored at once. Forests were fastest with batches of this size, which take 10 MiB at 20 float64 columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
-    """A planned object and what of it can be read alone."""
+    """An object of the input, and the spans of it that can be read by themselves."""
 
     bucket: str
     key: str
@@ -31,35 +31,35 @@ class Slice:
     size: int
     etag: str
     start: int
-    """Where they begin, in the unit of the format (see `Span`)."""
+    """Where the rows begin, in the unit of the format (see `Span`)."""
     stop: int
     first_row: int
-    """Number, within the object, of the first row."""
+    """Number of the first row within the object, from 0."""
     rows: int
-    """How many there are from `start` to `stop`."""
+    """How many rows there are from `start` to `stop`."""
     only: Sequence[int] | None = None
-    """Numbers, within the object and in order, of those to score; by default all. A range, or a tuple."""
+    """Numbers of the rows to score, within the object and in order: a range or a tuple. By default all are scored."""
 
     @property
     def count(self) -> int:
-        """Rows to score."""
+        """How many rows are scored."""
         return self.rows if self.only is None else len(self.only)
 
     @property
     def scope(self) -> tuple[int, int]:
-        """Number of the first row and how many there are, of the run of rows among which are those to score."""
+        """First row, and number of rows, of the run of rows that contains those to score."""
         return (self.only.start, len(self.only)) if isinstance(self.only, range) else (self.first_row, self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What one task scores: slices in input order."""
+    """What one task scores: slices, in input order."""
 
     slices: tuple[Slice, ...]
 
     @property
     def rows(self) -> int:
-        """Rows to score of all slices."""
+        """How many rows are scored in all slices."""
         return sum(piece.count for piece in self.slices)
 
 
@@ -72,20 +72,20 @@ class Columns:
     schema: str
     """Output schema as Arrow IPC in base64; empty for an input without rows."""
     reads: str = ""
-    """Schema of what is read, features first, likewise: text is decoded to these types."""
+    """Schema of what is read, features first, in the same form: text is decoded to these types."""
     folders: tuple[str, ...] = ()
-    """Those of them that are in the names of folders, as ``year=2026/``, where an object itself has no such column."""
+    """The columns read from names of folders, such as ``year=2026/``, rather than from the objects."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that are read, each once."""
+        """Every column that is read, once."""
         return tuple(dict.fromkeys((*self.features, *self.keep)))
 
 
 def evenly_spaced[T](items: Sequence[T], most: int) -> Iterator[T]:
-    """Yield at most `most` and one of some items, from the first to the last, as far apart as can be.
+    """Yield at most ``most + 1`` items, from the first to the last, as far apart as possible.
 
-    >>> list(spread("abcdefghi", 2)), list(spread("ab", 9)), list(spread("", 9))
+    >>> list(evenly_spaced("abcdefghi", 2)), list(evenly_spaced("ab", 9)), list(evenly_spaced("", 9))
     (['a', 'e', 'i'], ['a', 'b'], [])
     """
     for number in sorted({n * (len(items) - 1) // most for n in range(most + 1)}) if items else ():

@@ -1,7 +1,8 @@
-"""A job's plan as one object of which a worker reads a few kilobytes, however many parts it has.
+"""A job's plan as one object, of which a worker reads a few kilobytes however many parts there are.
 
 ``plan.json.gz`` is a gzip file of several members, each of them JSON: first the header, then blocks of parts. The
-header names place and SHA-256 of each block, so that its own digest is that of the plan. ``zcat`` shows all of it.
+header names the place and the SHA-256 of each block, so that the header's digest stands for the plan. ``zcat`` shows it
+all.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.job.plan import Columns, Part, Slice
 
 BLOCK_PARTS = 512
-"""What a process scores before it is recycled lies in one or two blocks of some 10 kB."""
+"""A process reads one or two blocks, of about 10 kB each, before it is recycled."""
 _FIRST_READ = 64 << 10
 _BLOCKS_KEPT = 4
 
@@ -31,27 +32,27 @@ _BLOCKS_KEPT = 4
 class _Block:
     first_part: int
     offset: int
-    """Bytes after the header's member."""
+    """Bytes from the end of the header to the block."""
     size: int
     sha256: str
 
 
 class PlanFile:
-    """A plan that reads its blocks when they are asked for.
+    """A plan whose blocks are read when they are needed.
 
     Parameters
     ----------
     store : ObjectStore
         Where the plan is.
     job_id : str
-        Whose plan.
+        The job that the plan is for.
 
     Raises
     ------
     ObjectNotFound
         The job is not planned yet.
     DocumentCorrupt
-        The object is no plan.
+        The object is not a plan.
     """
 
     def __init__(self, store: ObjectStore, job_id: str) -> None:
@@ -64,11 +65,11 @@ class PlanFile:
             data += store.get(self._key, byte_range=(len(data), 4 * len(data)), if_match=self._etag).data
             header = _member(data)
         if header is None:
-            raise DocumentCorrupt(f"{store.uri(self._key)} is no plan: its header is cut short")
+            raise DocumentCorrupt(f"{store.uri(self._key)} is not a plan: its header is cut short")
         text, self._start = header
         self._first = data
         self.sha256 = digest(text)
-        """Of the header, which names the digest of every block: what fences the ledger, and each result's receipt."""
+        """Digest of the header, which names the digest of every block. It fences the ledger and each part's receipt."""
         try:
             raw = json.loads(text)
             self.columns = Columns(
@@ -79,19 +80,19 @@ class PlanFile:
                 folders=tuple(raw["folders"]),
             )
             self.identity = dict(raw["identity"])
-            """What makes this the plan of one job and no other: bucket, job id, model, time."""
+            """What makes this the plan of one job and no other: its bucket, id, model and time."""
             self.warnings = tuple(raw["warnings"])
-            """What the planner overlooked because the settings allow it; kept in the job's manifest."""
+            """What the planner accepted because the settings allow it; the job's manifest repeats it."""
             self.rows = int(raw["rows"])
             self.parts = int(raw["parts"])
             self._blocks = [_Block(**block) for block in raw["blocks"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise DocumentCorrupt(f"{store.uri(self._key)} is no plan: {error}") from error
+            raise DocumentCorrupt(f"{store.uri(self._key)} is not a plan: {error}") from error
         self._firsts = [block.first_part for block in self._blocks]
         self._kept: OrderedDict[int, list[Part]] = OrderedDict()
 
     def part(self, number: int) -> Part:
-        """Return one part; raises `DocumentCorrupt` where the block is not the one that the header names."""
+        """Return one part; raises `DocumentCorrupt` if its block is not the one that the header names."""
         if not 0 <= number < self.parts:
             raise DocumentCorrupt(f"{self._store.uri(self._key)} has {self.parts} parts: there is no part {number}")
         block = bisect_right(self._firsts, number) - 1
@@ -102,7 +103,7 @@ class PlanFile:
         return self._kept[block][number - self._firsts[block]]
 
     def __iter__(self) -> Iterator[Part]:
-        """Yield all parts, a block in memory at a time."""
+        """Yield all parts, with one block in memory at a time."""
         for block in self._blocks:
             yield from self._read(block)
 
@@ -119,13 +120,13 @@ class PlanFile:
 def encode(
     columns: Columns, parts: Sequence[Part], warnings: Sequence[str] = (), *, identity: Mapping[str, str]
 ) -> bytes:
-    """Return a plan's object; the same plan gives the same bytes.
+    """Return the bytes of a plan's object; the same plan gives the same bytes.
 
     Parameters
     ----------
     identity : mapping of str to str
-        What tells this job from any other that writes to the same place. It is part of the digest, and so of every
-        receipt: a result of another job is never taken for one of this.
+        What distinguishes this job from any other that writes to the same place. It is part of the digest, and so of
+        every receipt: a result of another job is never taken for one of this job.
     """
     blocks, bodies, offset = [], [], 0
     for first in range(0, len(parts), BLOCK_PARTS):
@@ -145,7 +146,7 @@ def encode(
 
 
 def _encode(parts: Sequence[Part]) -> dict[str, Any]:
-    """Name each object once a block, each slice by numbers."""
+    """Encode a block: each object is named once, and slices refer to it by number."""
     objects: dict[tuple[str, str, int, str], int] = {}
     slices = [
         [
@@ -200,10 +201,10 @@ def _compress(value: Any) -> bytes:
 
 
 def _member(data: bytes) -> tuple[bytes, int] | None:
-    """Text of the first member and the bytes it takes; None where it goes on past `data`."""
+    """Return the text of the first member and its size in bytes; None if it goes on past `data`."""
     decoder = zlib.decompressobj(wbits=31)
     try:
         text = decoder.decompress(data)
     except zlib.error as error:
-        raise DocumentCorrupt(f"the plan is no gzip file: {error}") from error
+        raise DocumentCorrupt(f"the plan is not a gzip file: {error}") from error
     return (text, len(data) - len(decoder.unused_data)) if decoder.eof else None

@@ -12,7 +12,7 @@ _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]+)/(?P<key>[^\0]*)")
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
-    """Split ``s3://bucket/key``.
+    """Split ``s3://bucket/key`` into bucket and key; raises `InvalidURI`.
 
     >>> parse_uri("s3://data/in/*.parquet")
     ('data', 'in/*.parquet')
@@ -21,12 +21,12 @@ def parse_uri(uri: str) -> tuple[str, str]:
     if match is None:
         raise InvalidURI(f"{uri!r} is not of the form s3://bucket/key")
     if any(step in (".", "..") for step in match["key"].split("/")):
-        raise InvalidURI(f"{uri!r} has '.' or '..' as a step")
+        raise InvalidURI(f"{uri!r} has '.' or '..' between its slashes: write the key out")
     return match["bucket"], match["key"]
 
 
 def names(pattern: str, key: str) -> bool:
-    """Whether an input's key, prefix or glob names an object (see `scoreline.tasks.inputs.listing.find`).
+    """Return whether an input's key, prefix or glob names the object `key`.
 
     >>> names("in/", "in/a.csv"), names("in/", "in/_tmp/a.csv"), names("in/*.csv", "in/x/a.csv"), names("in", "in/a")
     (True, False, True, False)
@@ -39,5 +39,5 @@ def names(pattern: str, key: str) -> bool:
 
 
 def _visible(key: str) -> bool:
-    """Whether dataset readers look at a key: they leave out steps that begin so, and marks that stand for folders."""
+    """Return whether dataset readers look at a key: they skip names that begin with ``_`` or ``.``, and folders."""
     return not any(step.startswith(("_", ".")) for step in key.split("/")) and not key.endswith("/")

@@ -204,7 +204,7 @@ def test_a_page_that_is_sent_twice_at_once_is_one_job(
         ("../../etc", "s3://scoreline/site/", "not a valid name"),
         ("site", "s3://elsewhere/site/", "bucket &#x27;elsewhere&#x27; is not in ALLOWED_BUCKETS"),
         ("site", "file:///etc/passwd", "not of the form s3://bucket/key"),
-        ("site", "s3://scoreline/../secrets", "as a step"),
+        ("site", "s3://scoreline/../secrets", "between its slashes"),
         ("site", "", "This field is required"),
     ],
 )

@@ -215,7 +215,7 @@ def test_a_column_that_makes_no_folders_is_refused_when_the_job_is_planned(
 
 
 def test_a_column_that_readers_pass_over_is_refused_at_once(client: Client, uri: str) -> None:
-    with pytest.raises(InvalidRequest, match="readers pass over folders"):
+    with pytest.raises(InvalidRequest, match="readers skip folders"):
         client.submit("layouts", uri, partition_by="_region")
 
 

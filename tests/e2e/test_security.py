@@ -46,10 +46,10 @@ def uri(models: ModelStorageManager, store: ObjectStore) -> str:
     [
         ({"input": "s3://theirs/in/"}, "bucket 'theirs' is not in ALLOWED_BUCKETS"),
         ({"output": "s3://theirs/out/"}, "bucket 'theirs' is not in ALLOWED_BUCKETS"),
-        ({"output": "s3://scoreline/a/../b/"}, "has '.' or '..' as a step"),
+        ({"output": "s3://scoreline/a/../b/"}, "has '.' or '..' between its slashes"),
         ({"input": "file:///etc/passwd"}, "is not of the form s3://bucket/key"),
         ({"job_id": "../../models"}, "is not a valid name"),
-        ({"job_id": "active"}, "job id 'active' is not free"),
+        ({"job_id": "active"}, "job id 'active' is reserved"),
         ({"model": "../jobs"}, "is not a valid name"),
         ({"model": 7}, "7"),
         ({"max_rejected": 5.5}, "max_rejected 5.5 is not a text"),
@@ -120,7 +120,7 @@ def test_a_record_with_a_path_that_goes_up_is_named_and_not_followed(
     store.put(keys.job("upwards"), json.dumps(sound).encode())
     said = client.reconcile()["upwards"]
     assert said.startswith("failed: s3://scoreline/jobs/upwards/job.json is not what Scoreline writes there: ")
-    assert "has '.' or '..' as a step" in said
+    assert "has '.' or '..' between its slashes" in said
     # And whoever lists the jobs sees it among the others
     (listed,) = [job for job in client.jobs() if job.job_id == "upwards"]
     assert (listed.state, listed.error) == ("failed", said.removeprefix("failed: "))

@@ -69,7 +69,7 @@ def test_a_slot_becomes_a_job_with_its_dates_in_the_zone() -> None:
         ('max_rejected = "5"', 'max_rejected = "few"', 11, "neither a count nor a percentage"),
         ("enabled = false", "enbled = false", 13, "unknown key 'enbled'"),
         ("{slot:%Y/%m/%d}", "{day}", 7, "only {slot:FORMAT} and {previous:FORMAT}"),
-        ('"s3://data/scores/{previous:%Y%m%d}/"', '"s3://data/scores"', 8, "has to end with '/'"),
+        ('"s3://data/scores/{previous:%Y%m%d}/"', '"s3://data/scores"', 8, "does not end with '/'"),
         ('model = "churn@champion"', 'model = "a@b@c"', 6, "model"),
         ("[nightly]", "[nightly", 3, "is not TOML"),
         ("[nightly]", '["night ly"]', 3, "not a valid name"),
