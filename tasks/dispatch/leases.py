@@ -1,4 +1,4 @@
-"""Hold a step of a job while a process works on it."""
+"""Leases that a process holds, and renews, while it works on a part or a step of a job."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from scoreline.storage.errors import ScorelineError, ScoringError
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 
 STEP_ATTEMPTS = 3
-"""Times that planning or finalizing is begun before the job fails because the process died each time."""
+"""How often a step is begun, if its process dies each time, before the job fails."""
 
 
 @contextlib.contextmanager
 def keep_renewed(renew: Callable[[], object], every_s: float) -> Iterator[None]:
-    """Call `renew` every so often while the block runs, and not after; what it cannot do now it may the next time."""
+    """Call `renew` every `every_s` seconds while the block runs; a renewal that fails is tried again the next time."""
     end = threading.Event()
 
     def beat() -> None:
@@ -39,18 +39,20 @@ def hold_step(dispatcher: Dispatcher, job_id: str, name: str) -> Iterator[None]:
     Raises
     ------
     ScoringError
-        The processes that began it before died of it.
+        Every process that began the step before died.
     """
     ledger, lease_s = dispatcher.ledger, dispatcher.lease_s
     attempt = ledger.begin_step(job_id, name, lease_s)
     will_retry = False
     try:
         if attempt > STEP_ATTEMPTS:
-            raise ScoringError(f"the worker process died {attempt - 1} times at the step {name!r}: out of memory?")
+            raise ScoringError(
+                f"the worker process died {attempt - 1} times at the step {name!r}: it may be out of memory"
+            )
         with keep_renewed(lambda: ledger.renew_step(job_id, name, lease_s), lease_s / 3):
             yield
     except BaseException:
         will_retry = True
         raise
-    finally:  # not reached where the process dies
+    finally:  # not reached if the process dies
         ledger.end_step(job_id, name, will_retry=will_retry)

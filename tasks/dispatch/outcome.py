@@ -1,4 +1,4 @@
-"""How a job ends: the outcome in the bucket, and nothing left of what is there only while it is under way."""
+"""How a job ends: the outcome is written to the bucket, and what exists only while a job is under way is removed."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 
 def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
-    """End a job that cannot go on, with the reason."""
+    """End a job that cannot go on, with its error."""
     if is_complete(dispatcher, job_id):
         log.error("job.complete", extra={"job_id": job_id, "error": describe(error)})
-        return  # the reconciler has it finalized once more
+        return  # the reconciler has it finalized again
     run, _ = read_run(dispatcher.buckets.main, job_id)
     submitted = read_job(dispatcher.buckets.main, job_id).submitted
     outcome = Outcome(
@@ -45,7 +45,7 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
 
 
 def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
-    """Whether ``_SUCCESS`` is written: such a job neither fails nor can it be cancelled."""
+    """Return whether ``_SUCCESS`` is written: then the job can neither fail nor be cancelled."""
     try:
         layout = ResultsLayout.of(dispatcher.buckets, read_job(dispatcher.buckets.main, job_id))
     except BucketNotAllowed:  # nothing was written there
@@ -54,9 +54,9 @@ def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
 
 
 def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: BaseException | None = None) -> None:
-    """Write the outcome, if nobody did before, and forget the job's ledger.
+    """Write the outcome, unless it is written, and close the job's ledger.
 
-    The outcome of an earlier run gives way to that of a later one, never the other way round.
+    The outcome of a later run replaces that of an earlier one, never the other way round.
     """
     if _write(dispatcher, job_id, outcome):
         dispatcher.ledger.counters.count_job(outcome.state)
@@ -69,7 +69,7 @@ def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: Bas
 
 
 def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:
-    """Write the outcome; returns whether it was this call that did."""
+    """Write the outcome; return whether this call did."""
     main, key = dispatcher.buckets.main, keys.outcome(job_id)
     try:
         main.put(key, outcome.to_json(), create_only=True)
@@ -86,7 +86,7 @@ def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:
 
 
 def clean_up_if_ended(dispatcher: Dispatcher, job_id: str) -> bool:
-    """Whether a job has ended; then nothing of it is left that is there only while it is under way."""
+    """If the job has ended, remove its marker and close its ledger. Return whether it had ended."""
     outcome = read_outcome(dispatcher.buckets.main, job_id)
     if outcome is not None:
         _clear(dispatcher, job_id, outcome.run)
@@ -94,7 +94,7 @@ def clean_up_if_ended(dispatcher: Dispatcher, job_id: str) -> bool:
 
 
 def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
-    """Whether somebody is still to be told how a run of a job ended."""
+    """Return whether the notification of a run's end is still to be delivered."""
     if job.webhook is None:
         return False
     notice = read_delivery(main, job.spec.job_id)
@@ -102,14 +102,14 @@ def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
 
 
 def _clear(dispatcher: Dispatcher, job_id: str, run: int) -> None:
-    """Remove what is there only while a job is under way."""
+    """Close the ledger and remove the marker, unless another run has begun."""
     main = dispatcher.buckets.main
     if read_run(main, job_id)[0].number != run:
         return
     dispatcher.ledger.close(job_id)
     if webhook_pending(main, read_job(main, job_id), run):
-        send_step(dispatcher, "events", job_id)  # whoever has told them removes the marker
+        send_step(dispatcher, "events", job_id)  # the marker stays until it is delivered
         return
     main.delete(keys.active(job_id))
-    if read_run(main, job_id)[0].number != run:  # resumed meanwhile
+    if read_run(main, job_id)[0].number != run:  # the job was resumed meanwhile
         mark_active(main, job_id)

@@ -55,7 +55,7 @@ class Queue:
     def _make(broker_url: str, tls: Mapping[str, Any] | None) -> Celery:
         app = Celery("scoreline-client", broker=broker_url, set_as_current=False)
         app.conf.update(
-            broker_write_url=broker_url,  # Celery lets CELERY_BROKER_URL of the environment override `broker`, but not this
+            broker_write_url=broker_url,  # CELERY_BROKER_URL overrides `broker`, but not this
             task_default_queue=QUEUE,
             task_ignore_result=True,
             task_serializer="json",

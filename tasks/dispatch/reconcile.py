@@ -1,4 +1,4 @@
-"""What is due for a job, at any moment: the bucket is the record, Redis may have forgotten everything."""
+"""Do what is due for a job, from what the bucket says: Redis may have lost everything."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _THREADS = 16
 
 
 def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
-    """Tend every job under way; one that cannot be tended does not hold up the others.
+    """Reconcile every job under way; a job that fails to be reconciled does not hold up the others.
 
     Returns
     -------
@@ -44,20 +44,20 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
     main = dispatcher.buckets.main
     report: dict[str, str] = {}
     under_way = list(main.list(keys.JOBS_ACTIVE))
-    random.shuffle(under_way)  # should the time not be enough for all, others come first the next time
+    random.shuffle(under_way)  # if the time is too short for all, others come first the next time
     for info in under_way:
         job_id = info.key.removeprefix(keys.JOBS_ACTIVE)
         try:
             report[job_id] = reconcile_job(dispatcher, job_id)
         except JobNotFound:
-            report[job_id] = "submitting"  # the marker comes before the job
+            report[job_id] = "submitting"  # the marker is written before the job
             _drop_orphan(dispatcher, info.key)
         except ScorelineError as error:
             report[job_id] = f"failed: {describe(error)}"
             log.error("reconcile.failed", extra={"job_id": job_id, "error": describe(error)})
         except SoftTimeLimitExceeded:
             raise
-        except Exception as error:  # a fault in one job's records, or in the code, is no reason to leave the others
+        except Exception as error:  # a fault in one job must not hold up the others
             report[job_id] = f"failed: {describe(error)}"
             log.exception("reconcile.failed", extra={"job_id": job_id})
             dispatcher.on_fault(error, job_id=job_id)
@@ -65,7 +65,7 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
 
 
 def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
-    """Do for a job whatever is due now; harmless at any moment and from any number of processes.
+    """Do what is due for a job now; harmless at any moment and from any number of processes.
 
     Returns
     -------
@@ -80,13 +80,13 @@ def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
         return "planning" if send_step(dispatcher, "plan", job_id) else "waiting"
     due = _due(dispatcher, job_id, documents)
     if due is None or due.stopped == "closed":
-        if clean_up_if_ended(dispatcher, job_id):  # it ended meanwhile
+        if clean_up_if_ended(dispatcher, job_id):  # the job ended meanwhile
             return "ended"
-        if due is not None:  # of an earlier run
+        if due is not None:  # the ledger is of an earlier run
             dispatcher.ledger.forget(job_id)
         open_ledger(dispatcher, documents, recover(dispatcher, documents))
         log.warning("ledger.rebuilt", extra={"job_id": job_id})
-        if clean_up_if_ended(dispatcher, job_id):  # cancelled while the bucket was listed
+        if clean_up_if_ended(dispatcher, job_id):  # the job was cancelled while the bucket was listed
             return "ended"
         due = dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
     for part in due.parts:
@@ -97,7 +97,7 @@ def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
 
 
 def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | None:
-    """Ask the ledger; None where it is lost, or of another plan."""
+    """Return what the ledger says is due; None if the ledger is lost or of another plan."""
     try:
         return dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
     except (LedgerLost, LedgerFenced):
@@ -105,29 +105,30 @@ def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | Non
 
 
 def open_ledger(dispatcher: Dispatcher, documents: Documents, recovered: Recovered | None = None) -> None:
-    """Open a job's ledger, where nobody did before; with what was recovered, where the plan is not new."""
+    """Open a job's ledger, unless it is open, with what was recovered if the plan is not new."""
     job_id, plan = documents.job.spec.job_id, documents.plan
     run, _ = read_run(dispatcher.buckets.main, job_id)
     budget = budget_rows(run.max_rejected or documents.job.spec.max_rejected, plan.rows)
     try:
         dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
-    except LedgerFenced:  # the bucket is the record: a ledger of another plan is stale
+    except LedgerFenced:  # the bucket decides: a ledger of another plan is stale
         dispatcher.ledger.forget(job_id)
         dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
 
 
 def recover(dispatcher: Dispatcher, documents: Documents) -> Recovered:
-    """Learn from the results in the bucket which parts are done: two listings, and a HEAD a part with rejected rows.
+    """Return which parts are done, from the results in the bucket.
 
-    Rows are those of the plan, less the rejected ones; the finalizer checks each part's own receipt. Where results are
-    arranged, parts that are gone are done if ``_SUCCESS`` is there.
+    This takes two listings, and one HEAD for each part with rejected rows. Rows are counted from the plan, less the
+    rejected ones; the finalizer checks each part's own receipt. If ``_SUCCESS`` of arranged results exists, every part
+    is done, even if it is gone.
     """
     layout = ResultsLayout.of(dispatcher.buckets, documents.job)
     store, plan = layout.store, documents.plan
     listed = ((_number(info.key), info) for info in store.list(f"{layout.parts_folder}part-"))
     done = {part: info for part, info in listed if part is not None and part < plan.parts}
-    if documents.job.spec.arranged and (told := read_success(store, layout.folder, plan.sha256)) is not None:
-        return Recovered(done=frozenset(range(plan.parts)), rows=told["rows"], rejected=told["rejected"])
+    if documents.job.spec.arranged and (success := read_success(store, layout.folder, plan.sha256)) is not None:
+        return Recovered(done=frozenset(range(plan.parts)), rows=success["rows"], rejected=success["rejected"])
     aside = [part for info in store.list(layout.rejected_folder) if (part := _number(info.key)) in done]
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="receipt") as pool:
         rejected = sum(pool.map(lambda part: _rejected_of(store, done[part].key), aside))
@@ -144,7 +145,7 @@ def _rejected_of(store: ObjectStore, key: str) -> int:
 
 
 def _drop_orphan(dispatcher: Dispatcher, key: str) -> None:
-    """Remove a marker whose submitter died before it wrote the job: nobody was told of such a job."""
+    """Remove an old marker whose submitter died before it wrote the job; no caller knows of such a job."""
     main = dispatcher.buckets.main
     try:
         marked = datetime.fromisoformat(main.get(key).data.decode())
@@ -155,6 +156,6 @@ def _drop_orphan(dispatcher: Dispatcher, key: str) -> None:
 
 
 def _number(key: str) -> int | None:
-    """Part number in a result's key, where it is one of ours."""
+    """Return the number of the part that a key names; None if no part is named so."""
     stem = key.rpartition("/part-")[2].removesuffix(".parquet")
     return int(stem) if stem.isdigit() and key.endswith(f"/part-{int(stem):05d}.parquet") else None

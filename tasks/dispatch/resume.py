@@ -1,4 +1,4 @@
-"""Another run of a job that failed or was cancelled; and the rows that one rejected, as a job of their own."""
+"""Resume a job that failed or was cancelled, or score the rows that a job rejected as a job of their own."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from scoreline.tasks.job.spec import JobSpec, check_budget
 
 
 def begin_run(dispatcher: Dispatcher, job_id: str, max_rejected: str | None = None) -> None:
-    """Make the outcome count no more, and have planned what is missing (see `Client.resume`)."""
+    """Begin another run of a job, so that its outcome no longer counts (see `Client.resume`)."""
     main = dispatcher.buckets.main
     read_job(main, job_id)
     if max_rejected is not None:
         check_budget(max_rejected)
     outcome = _ended(main, job_id)
     if outcome.state in ("succeeded", "partial"):
-        raise NothingToResume(f"job {job_id} has all its results: {outcome.state}")
+        raise NothingToResume(f"job {job_id} has all its results ({outcome.state}): there is nothing to resume")
     run, etag = read_run(main, job_id)
     later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
     mark_active(main, job_id)
     try:
-        # From here on the outcome counts no more: whoever dies after this, the reconciler goes on.
+        # From here on the outcome no longer counts: if this process dies now, the reconciler goes on.
         main.put(keys.run(job_id), later.to_json(), create_only=etag is None, if_match=etag)
     except PreconditionFailed:
-        if read_run(main, job_id)[0] != later:  # not our own, retried, but somebody else's
-            raise NothingToResume(f"job {job_id} was just resumed by somebody else") from None
-    mark_active(main, job_id)  # a reconciler may have taken the marker for one of the run before
+        if read_run(main, job_id)[0] != later:  # not our own put, repeated by the client library
+            raise NothingToResume(f"job {job_id} was just resumed by another process") from None
+    mark_active(main, job_id)  # a reconciler may have removed the marker of the run before
     dispatcher.ledger.forget(job_id)
     send_step(dispatcher, "plan", job_id)
 
 
 def rejected_again(dispatcher: Dispatcher, job_id: str, model: str | None, max_rejected: str) -> JobSpec:
-    """Return the job that scores the rows that another rejected (see `Client.resume_rejected`)."""
+    """Return the spec of a job that scores the rows which another job rejected (see `Client.resume_rejected`)."""
     main = dispatcher.buckets.main
     old = read_job(main, job_id).spec
     if not _ended(main, job_id).rejected:
-        raise NothingToResume(f"job {job_id} has rejected no row")
+        raise NothingToResume(f"job {job_id} rejected no row")
     number = 1
     while exists(main, keys.job(f"{job_id}-rejected-{number}")):
         number += 1
@@ -57,5 +57,5 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, model: str | None, max_r
 def _ended(main: ObjectStore, job_id: str) -> Outcome:
     outcome = read_outcome(main, job_id)
     if outcome is None:
-        raise NothingToResume(f"job {job_id} is under way: scoreline watch {job_id}")
+        raise NothingToResume(f"job {job_id} is under way: follow it with `scoreline watch {job_id}`")
     return outcome

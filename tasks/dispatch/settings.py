@@ -76,7 +76,9 @@ def _tls(env: Environment, name: str, url: str, ca_file: str) -> tuple[str, dict
     and there is no authority to verify them against.
     """
     if url.startswith(("redis://", "rediss://")) and not _is_readable(url):  # say nothing of what may be a password
-        env.faults.append(f"{name} cannot be read: its password contains a reserved character; write # / ? [ as %23 %2F %3F %5B")
+        env.faults.append(
+            f"{name} cannot be read: if its password contains # / ? or [, write them as %23 %2F %3F and %5B"
+        )
         return "", {}
     if not url.startswith("rediss://"):
         return url, {}

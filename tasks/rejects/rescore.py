@@ -48,7 +48,7 @@ def parts_again(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
                 slices.append(replace(piece, only=tuple(numbers[start:stop])))
         found.append(Part(slices=tuple(slices)))
     if not found:
-        raise NothingToResume(f"job {job_id} has rejected no row")
+        raise NothingToResume(f"job {job_id} rejected no row")
     return tuple(found)
 
 

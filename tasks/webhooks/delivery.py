@@ -1,7 +1,7 @@
-"""Tell another system how a job ended: one signed POST, as Standard Webhooks describes it.
+"""Notify another system of how a job ended, by one signed POST in the form of Standard Webhooks.
 
 The receiver computes HMAC-SHA256 over ``<webhook-id>.<webhook-timestamp>.<body>`` with the secret that both know. The
-id is the same each time an event is sent, so that one which comes twice can be told.
+id is the same each time a notification is sent, so that the receiver can drop one that arrives twice.
 See https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
@@ -28,41 +28,41 @@ _PREFIX = "whsec_"
 
 @dataclass(frozen=True, kw_only=True)
 class Notification:
-    """What is sent."""
+    """What is sent: an id, and a JSON body."""
 
     id: str
     body: bytes
 
 
 def notification_of(status: Status, run: int, ended: datetime) -> Notification:
-    """Return the event of a job that has ended, in its run of that number: ``job.succeeded`` and so on.
+    """Return the notification of a job that has ended; its type is ``job.succeeded`` and so on.
 
-    Its data are the fields of `Status`, which hold no row of the input.
+    Its data are the fields of `Status`, which contain no row of the input. Its id names the job and the run.
     """
     body = {"type": f"job.{status.state}", "timestamp": ended.isoformat(timespec="seconds"), "data": status.to_dict()}
     return Notification(id=f"{status.job_id}.{run}", body=json.dumps(body, sort_keys=True, ensure_ascii=False).encode())
 
 
 def check_target(url: str, allowed: Iterable[str], also: str | None = None) -> str:
-    """Return an address where it begins with one that is allowed, else raise `InvalidRequest`.
+    """Return an address if it lies within an allowed one; raises `InvalidRequest`.
 
-    Scheme, host and port have to be equal, and the path may only go on below the allowed one. A refusal names what was
-    asked for and what is allowed, without users and queries.
+    Scheme, host and port must be equal, and the path must continue the allowed one. A refusal names what was asked for
+    and what is allowed, without users and queries.
 
     Parameters
     ----------
     also : str, optional
-        One more that is allowed, and not named: its path may be a secret that whoever asks does not have.
+        One more that is allowed. A refusal does not name it, because its path may be a secret.
 
     >>> check_target("https://example.org/hooks/scoreline", ["https://example.org/hooks"])
     'https://example.org/hooks/scoreline'
     """
     if not isinstance(url, str):
-        raise InvalidRequest(f"webhook {url!r} is no address")
+        raise InvalidRequest(f"webhook {url!r} is not an address")
     try:
         wanted = _parts(url)
     except ValueError as error:
-        raise InvalidRequest(f"webhook {_shown(url)!r} is no address of a webhook: {error}") from None
+        raise InvalidRequest(f"webhook {_shown(url)!r} is not the address of a webhook: {error}") from None
     named = tuple(allowed)
     for other in (*named, also) if also else named:
         place, path = _parts(other)
@@ -73,7 +73,7 @@ def check_target(url: str, allowed: Iterable[str], also: str | None = None) -> s
 
 
 def address(url: str) -> str:
-    """Scheme and host of an address: what follows may be a secret, and is not for logs.
+    """Return scheme and host of an address; the rest may be a secret and must not be logged.
 
     >>> address("https://user:hush@example.org/services/T0/hush?key=hush")
     'https://example.org'
@@ -86,7 +86,7 @@ def address(url: str) -> str:
 
 
 def _shown(url: str) -> str:
-    """Scheme, host and path of an address, for whoever wrote it; what has no host may begin with a password.
+    """Return scheme, host and path of an address, for messages; a text without a host may begin with a password.
 
     >>> _shown("https://user:hush@example.org/hooks?key=hush"), _shown("example.org/hooks"), _shown("user:hush@host")
     ('https://example.org/hooks', 'example.org/hooks', '(malformed)')
@@ -108,23 +108,23 @@ def sign(secret: str, event_id: str, timestamp: int, body: bytes) -> str:
     secret : str
         ``whsec_`` and a key in base64, or a key as it is.
     timestamp : int
-        Seconds since 1970; receivers refuse what is some minutes off.
+        Seconds since 1970; receivers refuse one that is minutes off.
     """
     signed = b"%s.%d.%s" % (event_id.encode(), timestamp, body)
     return "v1," + base64.b64encode(hmac.new(_key(secret), signed, hashlib.sha256).digest()).decode()
 
 
 def send(url: str, event: Notification, secret: str) -> None:
-    """POST an event, once; redirects are not followed.
+    """POST a notification once; redirects are not followed.
 
     Raises
     ------
     WebhookRefused
-        The receiver does not want it, and will not when it is asked again.
+        The receiver refuses it, and would refuse it again.
     WebhookUnavailable
         Transient: the receiver cannot be reached, or is busy.
     """
-    import urllib3  # late: whoever only submits does not send
+    import urllib3  # late: a process that only submits does not send
 
     now = int(datetime.now(UTC).timestamp())
     headers = {
@@ -147,9 +147,9 @@ def send(url: str, event: Notification, secret: str) -> None:
                 redirect=False,
                 preload_content=False,
             )
-        except urllib3.exceptions.HTTPError as error:  # names the address, which may hold a secret
+        except urllib3.exceptions.HTTPError as error:  # the error names the address, which may contain a secret
             raise WebhookUnavailable(f"cannot reach {address(url)}: {type(error).__name__}") from None
-        answer.close()  # nothing of the answer is read: it could be endless
+        answer.close()  # the answer is not read: it could be endless
     if 200 <= answer.status < 300:
         return
     if answer.status >= 500 or answer.status in _TRY_AGAIN:
@@ -158,7 +158,7 @@ def send(url: str, event: Notification, secret: str) -> None:
 
 
 def check_secret(secret: str) -> None:
-    """Raise `ValueError` where a secret cannot be used to sign."""
+    """Raise `ValueError` if a secret cannot be used to sign."""
     if len(_key(secret)) < 16:
         raise ValueError("is shorter than 16 bytes")
 
@@ -173,14 +173,14 @@ def _key(secret: str) -> bytes:
 
 
 def _parts(url: str) -> tuple[tuple[str, str, int], str]:
-    """Split an address into what has to be equal, and its path; raises `ValueError`."""
+    """Split an address into what must be equal, and its path; raises `ValueError`."""
     parts = urlsplit(url)
     if parts.scheme not in ("https", "http") or not parts.hostname:
-        raise ValueError("it has to begin with https:// and a host")
+        raise ValueError("it must begin with https:// and a host")
     if parts.username is not None or parts.password is not None:
         raise ValueError("it names a user")
     if parts.fragment or any(ord(char) <= 32 or char == "\\" for char in url):
-        raise ValueError("it has characters that no address has")
+        raise ValueError("it contains characters that no address may contain")
     if any(step in (".", "..") for step in unquote(parts.path).split("/")):
-        raise ValueError("its path goes up")
+        raise ValueError("its path contains '.' or '..'")
     return (parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), parts.path

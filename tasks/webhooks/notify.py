@@ -1,7 +1,7 @@
-"""Tell others how a job ended, and record in the bucket that they were told: messages get lost, the record does not.
+"""Send the notification of a job's end, and record in the bucket whether it was delivered.
 
-While somebody is still to be told, the job keeps its marker in ``jobs/active/``, and the reconciler sends the message
-``scoreline.events`` again.
+Messages get lost; what the bucket says does not. Until the delivery is recorded, the job keeps its marker in
+``jobs/active/``, and the reconciler sends the message ``scoreline.events`` again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def notify(dispatcher: Dispatcher, settings: WebhookSettings, job_id: str) -> None:
-    """Send a job's webhook, if it has one that was not sent yet; harmless when run again.
+    """Send a job's notification, if it has one that was not delivered yet; harmless when run again.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def notify(dispatcher: Dispatcher, settings: WebhookSettings, job_id: str) -> No
 
 
 def give_up(dispatcher: Dispatcher, job_id: str, error: ScorelineError) -> None:
-    """Record that a job's webhook was not delivered, and will not be."""
+    """Record that a job's notification was not delivered and will not be tried again."""
     outcome = read_outcome(dispatcher.buckets.main, job_id)
     log.error("event.undelivered", extra={"job_id": job_id, "error": describe(error)})
     if outcome is not None:
@@ -61,7 +61,7 @@ def give_up(dispatcher: Dispatcher, job_id: str, error: ScorelineError) -> None:
 
 
 def _send(dispatcher: Dispatcher, settings: WebhookSettings, job: Job, url: str, outcome: Outcome) -> None:
-    """Send it; what the job's record names is checked again, since others may have written that."""
+    """Send it. The address in the job's document is checked again, because others may have written the document."""
     settings.check(url)
     if not settings.secret:
         raise InvalidSettings("WEBHOOK_SECRET is not set for the workers: nothing is sent unsigned")

@@ -1,4 +1,4 @@
-"""Who may be notified how jobs end, read from the environment once."""
+"""Which addresses may be notified of how jobs end, read from the environment once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from scoreline.tasks.webhooks.delivery import check_secret, check_target
 
 @dataclass(frozen=True, kw_only=True)
 class WebhookSettings:
-    """Who may be told how jobs end."""
+    """Which addresses may be notified of how jobs end."""
 
     url: str | None = None
-    """Who is told of a job that does not say."""
+    """The address of a job that names none."""
     allowed: tuple[str, ...] = ()
-    """Addresses that a job may name besides `url`, or what they begin with."""
+    """Addresses that a job may name besides `url`, or the beginnings of such addresses."""
     secret: str = field(default="", repr=False)
-    """What workers sign with."""
+    """The secret that workers sign with."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> WebhookSettings:
@@ -42,5 +42,5 @@ class WebhookSettings:
         return cls(url=url or None, allowed=tuple(listed), secret=secret)
 
     def check(self, webhook: str) -> str:
-        """Return an address where a job may name it, else raise `InvalidRequest`."""
+        """Return an address if a job may name it; raises `InvalidRequest`."""
         return check_target(webhook, self.allowed, self.url)

@@ -208,7 +208,7 @@ def test_rejected_rows_are_scored_again_alone_once_the_model_takes_them(
     assert again.model != first.model
     # And there is nothing more to do
     nothing = cli("resume", "mend-rejected-1", "--rejected")
-    assert (nothing.returncode, nothing.stderr) == (2, "error: job mend-rejected-1 has rejected no row\n")
+    assert (nothing.returncode, nothing.stderr) == (2, "error: job mend-rejected-1 rejected no row\n")
     assert cli("resume", "mend", "--model", "mend").returncode == 2
 
 

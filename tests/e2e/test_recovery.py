@@ -40,7 +40,7 @@ def test_a_user_cancels_a_job_and_resumes_it(worker: Stack, cli: Cli, slow: str)
     refused = cli("resume", job)
     assert (refused.returncode, refused.stderr.strip()) == (
         2,
-        f"error: job {job} is under way: scoreline watch {job}",
+        f"error: job {job} is under way: follow it with `scoreline watch {job}`",
     )
     cancelled = cli("cancel", job)
     assert cancelled.returncode == 0
@@ -57,7 +57,10 @@ def test_a_user_cancels_a_job_and_resumes_it(worker: Stack, cli: Cli, slow: str)
     assert f"{job} " in cli("jobs").stdout  # whole, to be copied, though nobody looks at a terminal
     assert job in {item["job_id"] for item in json.loads(cli("jobs", "--json").stdout)}
     again = cli("resume", job)
-    assert (again.returncode, again.stderr.strip()) == (2, f"error: job {job} has all its results: succeeded")
+    assert (again.returncode, again.stderr.strip()) == (
+        2,
+        f"error: job {job} has all its results (succeeded): there is nothing to resume",
+    )
 
 
 def test_a_user_has_the_jobs_looked_after(worker: Stack, cli: Cli, store: ObjectStore, slow: str) -> None:

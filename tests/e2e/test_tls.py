@@ -159,7 +159,7 @@ def test_the_address_may_say_whether_the_certificate_is_checked(query: str, chec
 
 
 def test_a_wrong_wish_or_file_is_named() -> None:
-    with pytest.raises(InvalidSettings, match=r"ssl_cert_reqs='maybe'.*neither none nor required"):
+    with pytest.raises(InvalidSettings, match=r"ssl_cert_reqs='maybe'.*must be none or required"):
         QueueSettings.from_env({"REDIS_URL": "rediss://example.org/0?ssl_cert_reqs=maybe"})
     with pytest.raises(InvalidSettings, match=r"REDIS_CA_FILE='/nowhere.pem' is not a file"):
         QueueSettings.from_env({"REDIS_URL": "rediss://example.org/0", "REDIS_CA_FILE": "/nowhere.pem"})

@@ -100,7 +100,7 @@ def test_a_model_that_kills_the_planner_fails_the_job_with_the_reason(rig: Rig) 
     job = rig.end(rig.submit(2), timeout_s=90)
     assert (job.state, job.error) == (
         "failed",
-        "the worker process died 3 times at the step 'plan': out of memory?",
+        "the worker process died 3 times at the step 'plan': it may be out of memory",
     )
     rig.verify_clean(job)
 

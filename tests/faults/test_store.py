@@ -120,7 +120,7 @@ def test_over_the_budget_a_job_stops_early_and_goes_on_with_a_larger_one(rig: Ri
     assert {name: rig.store.head(parse_uri(job.output)[1] + name).etag for name in written} == before
     manifest = json.loads(rig.store.get(keys.results_manifest(parse_uri(job.output)[1])).data)
     assert manifest["rows"] + manifest["rejected"] == 10_000
-    with pytest.raises(NothingToResume, match="has all its results: partial"):
+    with pytest.raises(NothingToResume, match=r"has all its results \(partial\)"):
         rig.client.resume(job.job_id)
 
 
