@@ -1,9 +1,9 @@
-"""A client for a Django project, from its settings over the environment. The only module that imports Django.
+"""A client for a Django project, made from its settings and the environment. No other module imports Django.
 
-Of the settings that README.md lists, a project may name any of `NAMES` in ``settings.py``; what it leaves out is read
-from the environment. Address, bucket and credentials may also be those of an ``S3Storage`` of django-storages: that of
-``STORAGES["default"]``, or of the entry that ``SCORELINE_STORAGE`` names. A name that begins with ``R2_`` wins over it,
-wherever it stands; workers read the environment alone.
+A project may set any of `NAMES` in ``settings.py``; what it leaves out is read from the environment. Endpoint, bucket
+and credentials may also come from an ``S3Storage`` of django-storages: from ``STORAGES["default"]``, or from the entry
+that ``SCORELINE_STORAGE`` names. A setting that begins with ``R2_`` wins over the storage, wherever it is set. Workers
+read only the environment.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAMES = (
     "REDIS_CA_FILE",
     "CELERY_BROKER_URL",
 )
-"""Settings that are read; not ``ENVIRONMENT``, which many projects have with a meaning of their own."""
+"""The settings that are read. ``ENVIRONMENT`` is not among them, because many projects use it with another meaning."""
 _OF_STORAGE = {
     "endpoint_url": "AWS_S3_ENDPOINT_URL",
     "bucket_name": "AWS_STORAGE_BUCKET_NAME",
@@ -49,19 +49,19 @@ _making = threading.Lock()
 
 
 def client() -> Client:
-    """Return the client of this process, which all its threads share; a forked process makes one of its own.
+    """Return the client of this process, which all its threads share; a forked process makes its own.
 
     Raises
     ------
     InvalidSettings
-        Naming every fault at once.
+        The message names every fault at once.
     """
     with _making:
         return _client()
 
 
 def forget() -> None:
-    """Have the next call make another client: in a test that changes settings, say."""
+    """Make the next call create another client, for example in a test that changes settings."""
     global _making
     _making = threading.Lock()  # a thread of the parent, which is not here, may have held the old one
     _client.cache_clear()
@@ -76,17 +76,17 @@ def _client() -> Client:
 
 
 def environ() -> dict[str, str]:
-    """Return the variables that every ``from_env`` of Scoreline reads, with the project's settings over them."""
+    """Return the environment that every ``from_env`` of Scoreline reads, overridden by the project's settings."""
     from django.conf import settings
 
-    told = {name: text for name in NAMES if (text := _text(getattr(settings, name, None)))} | _of_storage()
-    if "REDIS_URL" in told:
-        told.setdefault("REDIS_TLS_URL", "")  # that of the environment would win over a setting
-    return {**os.environ, **told}
+    given = {name: text for name in NAMES if (text := _text(getattr(settings, name, None)))} | _of_storage()
+    if "REDIS_URL" in given:
+        given.setdefault("REDIS_TLS_URL", "")  # otherwise the environment's would win over the setting
+    return {**os.environ, **given}
 
 
 def _of_storage() -> dict[str, str]:
-    """Return what an S3Storage of django-storages was made with, under the names of its settings."""
+    """Return how an S3Storage of django-storages is configured, under the names of its settings."""
     from django.conf import settings
     from django.core.files.storage import InvalidStorageError, storages
 
@@ -103,12 +103,12 @@ def _of_storage() -> dict[str, str]:
 
 
 def _is_s3(storage: object) -> bool:
-    module = sys.modules.get("storages.backends.s3")  # imported where there is such a storage; else not worth 0.4 s
+    module = sys.modules.get("storages.backends.s3")  # loaded if there is such a storage; otherwise not worth the 0.4 s
     return module is not None and isinstance(storage, module.S3Storage)
 
 
 def _text(value: Any) -> str:
-    """Return a setting as a variable is written; several names with commas between them."""
+    """Return a setting in the form of an environment variable, with commas between several values."""
     if isinstance(value, (list, tuple, set, frozenset)):
         return ",".join(map(str, value))
     return "" if value is None else str(value).strip()

@@ -1,6 +1,6 @@
-"""Records that are too many to be JSON: an object of Parquet in the bucket, and results that are read from there.
+"""Records that are too large for JSON: they become a Parquet object in the bucket.
 
-Needs pyarrow and pandas in the application.
+The application needs pyarrow and pandas for this.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GROUP_ROWS = 131_072
 
 
 def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
-    """Return key, names of the columns, and bytes of the records as Parquet; the index of a DataFrame is no column.
+    """Return the key, the names of the columns, and the bytes of the records as Parquet, without a DataFrame's index.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
     PackageMissing
         pyarrow or pandas is not installed.
     InvalidRequest
-        Parquet has no form for a value; names its column.
+        Parquet cannot hold a value; the message names its column.
     """
     with require_extra("scoring more than 8 MiB of records"):
         import pyarrow as pa
@@ -52,7 +52,7 @@ def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
 
 
 def records_to_arrow(table: Table) -> pa.Table:
-    """Return records as Arrow has them; raises `pyarrow.ArrowException` and `OverflowError` where it has not."""
+    """Return records as an Arrow table; raises `pyarrow.ArrowException` or `OverflowError` for other values."""
     import pyarrow as pa
 
     types = {

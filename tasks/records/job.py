@@ -1,9 +1,9 @@
-"""Jobs of records: rows that an application has at hand, scored as any job is, with the results handed back.
+"""Jobs of records: rows that an application hands over are scored as any job is, and their scores are handed back.
 
-The records are an object in the bucket before the job is, and the message names the job alone: what was accepted is
-lost neither with its message nor with Redis, and a small Redis holds as many of these as of any other message. What an
-application sends by itself, with nothing of ours installed, rides in the message (`MAX_MESSAGE_BYTES`), and the worker
-that takes it accepts it in the same way. Needs `requirements.txt` alone.
+The records are an object in the bucket before the job exists, and the message names only the job. What was accepted is
+therefore lost neither with its message nor with Redis, and a small Redis holds as many of these messages as of any
+other. Only an application without Scoreline installed sends the records in the message itself, up to
+`MAX_MESSAGE_BYTES`; the worker that takes it accepts them in the same way. It works with `requirements.txt` alone.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ if TYPE_CHECKING:
 
 
 MAX_MESSAGE_BYTES = 256 << 10
-"""JSON of the records that a message may carry, and of the results that the answer to it carries."""
+"""Most bytes of JSON for the records in a message, and for the results in the answer to it."""
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.25
 _LOOK_EVERY_S = 1.0
-"""The ledger says at once that a job has ended, and costs nothing to ask; the bucket says it for certain."""
+"""The ledger is asked at every poll, because that is cheap; the bucket, which knows for certain, only so often."""
 
 
 class JobReader(Protocol):
@@ -94,7 +94,7 @@ class RecordsJob:
     def __init__(self, client: JobReader, job_id: str, like: Any = None) -> None:
         self.job_id = job_id
         self.rejected: Mapping[int, str] = {}
-        """Once `wait` has returned: why records are not among the results, by their number from 0."""
+        """Why records were rejected, by their number from 0; filled in once `wait` has returned."""
         self._client = client
         self._like = like
 
@@ -103,23 +103,23 @@ class RecordsJob:
         return self._client.status(self.job_id)
 
     def wait(self, timeout_s: float | None = None) -> Any:
-        """Wait for the end; returns the results, in the order of the records.
+        """Wait until the job ends, and return the results in the order of the records.
 
         Returns
         -------
-        list of dict, or DataFrame where the records came as one
-            Kept columns and scores of every record but the `rejected` ones.
+        list of dict, or DataFrame if the records were one
+            The kept columns and the scores of every record that was not `rejected`.
 
         Raises
         ------
         JobFailed
-            With the reason; also where it was cancelled.
+            The job failed, with its error, or was cancelled.
         JobNotFound
-            There is none.
+            No job has that id.
         TimeoutError
-            It goes on; wait again.
+            The job goes on; wait again.
         InvalidRequest
-            The results are larger than what is handed back: the message says where they are.
+            The results are too large to be handed back; the message says where they are.
         """
         outcome = _wait(self._client, self.job_id, timeout_s)
         if outcome.state not in ("succeeded", "partial"):
@@ -134,7 +134,7 @@ class RecordsJob:
         return type(self._like)(dict(table.columns), index=self._index())
 
     def _bulk(self) -> Any:
-        """Return results that are too large to be handed back, read from where they are."""
+        """Return large results, read from their Parquet files."""
         found, self.rejected = read_parts(self._client, self.job_id)
         if self._like is None:
             return found.to_pylist()
@@ -194,10 +194,10 @@ def accept_records(submission: Submission, model: str, records: Any, **options: 
 
 
 def _packed(job_id: str, records: Any) -> tuple[str, dict[str, bytes], list[str]]:
-    """Return the key of the job's input, what has to be in the bucket for it, and the names of the columns."""
+    """Return the key of the job's input, the objects that it needs in the bucket, and the names of the columns."""
     if not (is_frame(records) and records.memory_usage(index=False).sum() > 8 * MAX_BYTES):
         table = table_of(records)
-        records = records if is_frame(records) else table  # of which each column has a type: pandas would guess one
+        records = records if is_frame(records) else table  # its columns have types, which pandas would have to guess
         with contextlib.suppress(TooManyRecords):
             text = encode(table)
             sha256 = hashlib.sha256(text).hexdigest()
@@ -211,27 +211,27 @@ def check_message(records: Any) -> None:
     size = len(json.dumps(records, default=str, separators=(",", ":")))
     if size > MAX_MESSAGE_BYTES:
         raise InvalidRequest(
-            f"the records take {size:,} bytes as JSON, a message carries {MAX_MESSAGE_BYTES:,}: send fewer, use "
-            "submit_records, which puts them into the bucket, or write them there as Parquet and send scoreline.submit"
+            f"the records take {size:,} bytes as JSON, and a message carries {MAX_MESSAGE_BYTES:,}: send fewer, call "
+            "submit_records, which stages them in the bucket, or write Parquet there and send scoreline.submit"
         )
 
 
 def read_results(client: JobReader, job_id: str) -> Table:
-    """Return the results of a job of records that has ended well; raises `ObjectNotFound` where they are too large."""
+    """Return the results of a job of records that succeeded; raises `ObjectNotFound` if they were too large."""
     main, key = client.buckets.main, keys.answer(job_id)
     with decoding(main, key):
         return decode(unpack(main.get(key).data))
 
 
 def answer(client: JobReader, job_id: str) -> dict[str, Any] | None:
-    """Return what an application is told that sent records by message; None where the job has not ended.
+    """Return the answer to an application that sent records by message; None if the job has not ended.
 
-    ``results`` and ``rejected_records`` are left out where they would take more than `MAX_MESSAGE_BYTES`.
+    ``results`` and ``rejected_records`` are left out if they would take more than `MAX_MESSAGE_BYTES`.
     """
     if read_outcome(client.buckets.main, job_id) is None:
         return None
     status = client.status(job_id)
-    told: dict[str, Any] = status.to_dict()
+    reply: dict[str, Any] = status.to_dict()
     if status.state in ("succeeded", "partial"):
         with contextlib.suppress(ObjectNotFound):
             table = read_results(client, job_id)
@@ -240,8 +240,8 @@ def answer(client: JobReader, job_id: str) -> dict[str, Any] | None:
                 "rejected_records": [{"record": row, "message": why} for row, why in table.rejected.items()],
             }
             if len(json.dumps(more, default=str)) <= MAX_MESSAGE_BYTES:
-                told |= more
-    return told
+                reply |= more
+    return reply
 
 
 def _check_columns(submission: Submission, pinned: PinnedModel, spec: JobSpec, names: Sequence[str]) -> None:
@@ -254,7 +254,7 @@ def _check_columns(submission: Submission, pinned: PinnedModel, spec: JobSpec, n
 
 
 def _wait(client: JobReader, job_id: str, timeout_s: float | None) -> Outcome:
-    """Return how a job ended, soon after it did."""
+    """Return the outcome soon after the job has ended; raises `TimeoutError`."""
     started = time.monotonic()
     pause_s, looked = _FIRST_PAUSE_S, started
     while True:
@@ -265,13 +265,13 @@ def _wait(client: JobReader, job_id: str, timeout_s: float | None) -> Outcome:
             read_job(client.buckets.main, job_id)
             looked = now
         if timeout_s is not None and now - started >= timeout_s:
-            raise TimeoutError(f"job {job_id} has not ended after {timeout_s} s")
+            raise TimeoutError(f"job {job_id} has not ended after {timeout_s} s; it goes on: wait again")
         time.sleep(pause_s)
         pause_s = min(_LONGEST_PAUSE_S, 1.25 * pause_s)
 
 
 def _closed(client: JobReader, job_id: str) -> bool:
-    """Whether the ledger says that a job has ended."""
+    """Return whether the ledger says that a job has ended."""
     with contextlib.suppress(LedgerUnavailable):
         progress = client.ledger.progress(job_id)
         return progress is not None and progress.stopped == "closed"
@@ -279,17 +279,17 @@ def _closed(client: JobReader, job_id: str) -> bool:
 
 
 def read_parts(client: JobReader, job_id: str) -> tuple[pa.Table, dict[int, str]]:
-    """Return the results of a job of such records, and why others are not among them, by their number.
+    """Return the results of a job of large records, and why records were rejected, by their number.
 
     Raises
     ------
     InvalidRequest
-        The job is none of such records.
+        The job is not one of large records.
     """
     job = read_job(client.buckets.main, job_id)
     if not keys.is_records_bulk(job_id, parse_uri(job.spec.inputs[0])[1]):
         folder = keys.output_folder(job.spec.output, job_id)
-        raise InvalidRequest(f"job {job_id} hands no results back: read {folder}part-*.parquet")
+        raise InvalidRequest(f"job {job_id} does not hand its results back: read {folder}part-*.parquet")
     with require_extra("reading the results of more than 8 MiB of records"):
         import pyarrow as pa
 

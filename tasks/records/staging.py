@@ -1,4 +1,4 @@
-"""Records into Parquet, which is what a job of records reads; and its results back into JSON, for whoever waits."""
+"""Turn records into the Parquet that their job reads, and its results into the JSON that the application waits for."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from scoreline.tasks.rejects.report import reasons_by_row
 log = logging.getLogger(__name__)
 
 _MAX_ANSWER_CELLS = 2 << 20
-"""Beyond, scores alone are larger than `MAX_RESULTS_BYTES`, and Python would hold 100 MB to find that out."""
+"""With more cells, the scores alone exceed `MAX_RESULTS_BYTES`, and Python would take 100 MB to find that out."""
 
 
 def stage_records(main: ObjectStore, job: Job) -> None:
-    """Write the input of a job of records, where nobody did before; of any other job there is nothing to do.
+    """Write the Parquet input of a job of records, unless it is written; do nothing for any other job.
 
     Raises
     ------
     InputNotFound
         The records that the job was submitted with are gone.
     DocumentCorrupt
-        They are not what the job names.
+        The records are not those that the job names.
     """
     sha256 = _records_of(main, job)
     if sha256 is None:
@@ -52,7 +52,7 @@ def stage_records(main: ObjectStore, job: Job) -> None:
     with decoding(main, key):
         text = unpack(data)
         if hashlib.sha256(text).hexdigest() != sha256:
-            raise ValueError("its digest is another")
+            raise ValueError("its digest differs from the one in its key")
         table = _to_arrow(decode(text))
     body = parquet.write(table, {}, group_rows=PART_ROWS)
     with contextlib.suppress(PreconditionFailed):
@@ -60,14 +60,14 @@ def stage_records(main: ObjectStore, job: Job) -> None:
 
 
 def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> None:
-    """Write the results of a job of records for whoever waits for them, unless they are too large to be handed back."""
+    """Write the results of a job of records in the form that `RecordsJob.wait` reads, unless they are too large."""
     main, job = buckets.main, documents.job
     if outcome.state not in ("succeeded", "partial") or _records_of(main, job) is None:
         return
-    if job.spec.arranged and exists(main, keys.answer(job.spec.job_id)):  # and the parts may be gone
+    if job.spec.arranged and exists(main, keys.answer(job.spec.job_id)):  # the parts may be gone
         return
     try:
-        table = _results(buckets, documents, aside=bool(outcome.rejected))
+        table = _results(buckets, documents, with_rejected=bool(outcome.rejected))
         if table is None:
             return
         body = pack(encode(table, MAX_RESULTS_BYTES))
@@ -76,7 +76,7 @@ def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> No
     except Exception as error:
         if getattr(error, "transient", False):
             raise
-        # too large, or its parts went before, or are not what was written: the job is complete, and has to end
+        # the results are too large or unreadable, but the job is complete and must end
         log.info("answer.not_written", extra={"job_id": job.spec.job_id, "why": describe(error)})
         return
     with contextlib.suppress(PreconditionFailed):
@@ -84,7 +84,7 @@ def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> No
 
 
 def _records_of(main: ObjectStore, job: Job) -> str | None:
-    """Digest of the records that a job was submitted with; None where it was not."""
+    """Return the digest of the records that a job was submitted with; None if it has other input."""
     bucket, key = parse_uri(job.spec.inputs[0])
     return keys.records_named(job.spec.job_id, key) if bucket == main.bucket else None
 
@@ -96,8 +96,8 @@ def _to_arrow(table: Table) -> pa.Table:
         raise ValueError(str(error)) from error
 
 
-def _results(buckets: Buckets, documents: Documents, *, aside: bool) -> Table | None:
-    """Read every part's results, and what is set `aside` where anything is; None where they are too large."""
+def _results(buckets: Buckets, documents: Documents, *, with_rejected: bool) -> Table | None:
+    """Read the results of every part, and why rows were rejected; None if they are too large."""
     layout = ResultsLayout.of(buckets, documents.job)
     store = layout.store
     columns: dict[str, list[Any]] = {}
@@ -108,7 +108,7 @@ def _results(buckets: Buckets, documents: Documents, *, aside: bool) -> Table | 
             return None
         for name in part.column_names:
             columns.setdefault(name, []).extend(part.column(name).to_pylist())
-        if aside:
+        if with_rejected:
             rejected |= reasons_by_row(store, layout.rejected_part(number), documents.plan.columns)
     table = table_of(columns)
     return Table(columns=table.columns, types=table.types, rows=table.rows, rejected=rejected)

@@ -1,7 +1,8 @@
-"""Rows that an application has at hand, as typed columns, and their JSON form. Needs neither pandas nor pyarrow.
+"""Records as typed columns, and the JSON form of these. It needs neither pandas nor pyarrow.
 
-The JSON form is lines: a header with the name and type of each column, then blocks of rows, column by column. Types are
-settled once, by whoever has all the rows, so that no reader has to guess. JSON has no infinite numbers: they are texts.
+The JSON form is lines: a header with the name and type of each column, then blocks of rows, column by column. The
+writer settles the types, because it has all the rows, and no reader has to guess. JSON has no infinite numbers, so that
+they are written as texts.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from uuid import UUID
 from scoreline.storage.errors import InvalidRequest
 
 MAX_BYTES = 8 << 20
-"""Of records as JSON. Python holds some ten times that while it reads it; more belongs into a Parquet object."""
+"""Most bytes of records as JSON. Python takes about ten times as much memory to read them; more belong in Parquet."""
 MAX_RESULTS_BYTES = 4 * MAX_BYTES
-"""Of results as JSON: scores have 17 digits, and a model may have many classes."""
+"""Most bytes of results as JSON: scores have 17 digits, and a model may have many classes."""
 _BLOCK_ROWS = 1_000
 _FORMAT = 1
-_MISSING = frozenset({"NAType", "NaTType"})  # pandas' own, told without importing it
+_MISSING = frozenset({"NAType", "NaTType"})  # pandas' missing values, recognised without importing pandas
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
 _TYPES: Mapping[frozenset[str], str] = {
-    frozenset(): "double",  # nothing but nulls: a feature without a value is a number that is missing
+    frozenset(): "double",  # nothing but nulls: a missing feature is taken for a missing number
     frozenset({"true or false"}): "bool",
     frozenset({"whole number"}): "int64",
     frozenset({"number"}): "double",
@@ -67,12 +68,12 @@ class Table:
     """Rows by column."""
 
     columns: Mapping[str, Sequence[Any]]
-    """Plain values, None where there is none, in the order of the rows."""
+    """Plain Python values in the order of the rows, with None for a missing one."""
     types: Mapping[str, str]
     """``bool``, ``int64``, ``double``, ``string``, ``date32``, ``timestamp`` or ``timestamp_utc``, by column."""
     rows: int
     rejected: Mapping[int, str] = field(default_factory=dict)
-    """Of results: why rows of the input are not among these, by their number in the input."""
+    """For results: why a record was rejected, by its number among the records."""
 
     def records(self) -> list[dict[str, Any]]:
         """Return the rows as dicts."""
@@ -80,20 +81,21 @@ class Table:
 
 
 def table_of(records: Any) -> Table:
-    """Take rows as an application has them.
+    """Make a table of the records that an application hands over.
 
-    Missing values (None, NaN, and pandas' own) are nulls; a whole number beside others with fractions is one of these.
+    Missing values (None, NaN, and pandas' own) become nulls. If any number of a column has a fraction, the whole column
+    becomes ``double``.
 
     Parameters
     ----------
     records : list of dict, dict of str to column, or DataFrame
-        Values are numbers, texts, truth values, dates, times and None; numbers of NumPy and `Decimal` are numbers,
-        and a `UUID` is a text. The index of a DataFrame is no column.
+        Values are numbers, texts, truth values, dates, times and None. NumPy's numbers and `Decimal` are numbers, and a
+        `UUID` is a text. The index of a DataFrame is not a column.
 
     Raises
     ------
     InvalidRequest
-        Naming the record and the column.
+        A value cannot be taken; the message names the record and the column.
 
     Examples
     --------
@@ -113,11 +115,11 @@ def table_of(records: Any) -> Table:
 
 
 class TooManyRecords(InvalidRequest):
-    """Raised when records are larger than what is carried as JSON."""
+    """Raised when records are too large to be carried as JSON."""
 
 
 def is_frame(records: Any) -> bool:
-    """Whether it is a DataFrame, as pandas has them."""
+    """Return whether the records are a pandas DataFrame."""
     return all(hasattr(records, name) for name in ("columns", "index", "to_dict", "iloc"))
 
 
@@ -127,9 +129,9 @@ def encode(table: Table, max_bytes: int = MAX_BYTES) -> bytes:
     Raises
     ------
     TooManyRecords
-        It takes more than `max_bytes`.
+        The JSON takes more than `max_bytes`.
     InvalidRequest
-        A text cannot be written.
+        A text is not valid Unicode.
     """
     lines, size = [], 0
     for line in _lines(table):
@@ -146,7 +148,7 @@ def encode(table: Table, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def decode(text: bytes) -> Table:
-    """Read the JSON form; raises `ValueError`, `KeyError` or `TypeError` where it is none."""
+    """Read the JSON form; raises `ValueError`, `KeyError` or `TypeError` if the text is not of that form."""
     lines = iter(text.splitlines())
     header = json.loads(next(lines, b""))
     if header["format"] != _FORMAT:
@@ -169,7 +171,7 @@ def pack(text: bytes) -> bytes:
 
 
 def unpack(data: bytes) -> bytes:
-    """Decompress the JSON form; raises `ValueError` where it is larger than any that was written."""
+    """Decompress the JSON form; raises `ValueError` if it is larger than any that is written."""
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
         try:
             text = file.read(MAX_RESULTS_BYTES + 1)
@@ -243,12 +245,12 @@ def _of_rows(rows: list[Any]) -> dict[str, list[Any]]:
 
 def _checked(name: Any) -> str:
     if not isinstance(name, str):
-        raise InvalidRequest(f"column {name!r} has a name that is no text")
+        raise InvalidRequest(f"column {name!r} has a name that is not a text")
     return str(name)
 
 
 def _typed(name: str, given: Sequence[Any]) -> tuple[list[Any], str]:
-    """Return a column's plain values and their type."""
+    """Return a column's plain Python values and their type."""
     values: list[Any] = []
     seen: dict[str, int] = {}
     for row, value in enumerate(given):
@@ -287,7 +289,7 @@ def _kind(value: Any) -> str:
 
 
 def _to_python_scalar(value: Any) -> Any:
-    """Return a value as one of a handful of types; raises `TypeError` where there is none for it."""
+    """Return a value as one of the plain Python types; raises `TypeError` if none can hold it."""
     kind = type(value)
     if value is None or kind is str or kind is bool:
         return value
@@ -299,11 +301,11 @@ def _to_python_scalar(value: Any) -> Any:
         return value
     if kind.__name__ in _MISSING:
         return None
-    if isinstance(value, date):  # times among them
+    if isinstance(value, date):  # a datetime is a date too
         return value
     if kind.__name__ == "datetime64":
         return value.astype("datetime64[us]").item()
-    if getattr(value, "shape", None) == () and kind.__name__ != "timedelta64":  # a scalar of NumPy
+    if getattr(value, "shape", None) == () and kind.__name__ != "timedelta64":  # a NumPy scalar
         return _to_python_scalar(value.item())
     for base, change in _BASES:
         if isinstance(value, base):

@@ -1,4 +1,4 @@
-"""``schedules.toml``: one table a schedule, every fault named with its line."""
+"""Read ``schedules.toml``, which has one table for each schedule, and name every fault with its line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "cron": _TEXT,
     "zone": _TEXT,
     "model": _TEXT,
-    "input": ("a string, or a list of some", lambda value: _TEXT[1](value) or (_TEXTS[1](value) and bool(value))),
+    "input": ("a string or a list of strings", lambda value: _TEXT[1](value) or (_TEXTS[1](value) and bool(value))),
     "catch_up": _TEXT,
     "overlap": _TEXT,
     "enabled": _FLAG,
@@ -53,7 +53,7 @@ _MAX_NAME = 80
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What is wrong with the file, and where."""
+    """A fault of the file, and its line."""
 
     line: int
     message: str
@@ -66,19 +66,19 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Parsed:
-    """Schedules that can be used, and what is wrong with the others."""
+    """The schedules that can be used, and the faults of the others."""
 
     schedules: tuple[Schedule, ...]
     faults: tuple[Fault, ...]
 
 
 def parse(text: str, webhooks: WebhookSettings | None = None) -> Parsed:
-    """Read ``schedules.toml``; a fault in one schedule leaves the others usable.
+    """Read the text of ``schedules.toml``; a fault in one schedule leaves the others usable.
 
     Parameters
     ----------
     webhooks : WebhookSettings, optional
-        Which webhooks a schedule may name; by default that is not checked.
+        Which addresses a schedule may notify; by default this is not checked.
     """
     try:
         tables = tomllib.loads(text)
@@ -89,7 +89,12 @@ def parse(text: str, webhooks: WebhookSettings | None = None) -> Parsed:
     schedules, faults = [], []
     for name, table in tables.items():
         if not isinstance(table, dict):
-            faults.append(Fault(line=_line(text, "", name), message=f"{name!r} is outside of a [schedule]"))
+            faults.append(
+                Fault(
+                    line=_line(text, "", name),
+                    message=f"{name!r} is outside of a [schedule]: put it below the header of a schedule",
+                )
+            )
             continue
         wrong = [
             Fault(line=_line(text, name, key), message=message, schedule=name)
@@ -102,7 +107,7 @@ def parse(text: str, webhooks: WebhookSettings | None = None) -> Parsed:
 
 
 def render(schedule: Schedule, template: str, slot: datetime) -> str:
-    """Fill a template with a slot, in the schedule's zone.
+    """Fill in a template's slots, in the schedule's zone.
 
     >>> nightly = Schedule(name="n", cron="0 2 * * *", zone="Europe/Berlin", model="m", input="s3://b/in/")
     >>> render(nightly, "s3://b/{previous:%d}-{slot}/", datetime(2026, 11, 25, 1, tzinfo=UTC))
@@ -117,7 +122,7 @@ def render(schedule: Schedule, template: str, slot: datetime) -> str:
 
 
 def spec_of(schedule: Schedule, slot: datetime, output: str) -> JobSpec:
-    """Return the job of a slot; `output` is where results go if the schedule does not say."""
+    """Return the spec of a slot's job; `output` is used if the schedule names none."""
     options: dict[str, Any] = {name: value for name, value in schedule.options.items() if name != "webhook"}
     return spec_from(
         render(schedule, schedule.model, slot),
@@ -137,7 +142,7 @@ def _schedule(name: str, table: Mapping[str, Any]) -> Schedule:
 
 
 def _check(name: str, table: Mapping[str, Any], webhooks: WebhookSettings | None) -> list[tuple[str, str]]:
-    """Return key and message of every fault of one table."""
+    """Return the key and the message of every fault in one table."""
     faults: list[tuple[str, str]] = []
     known = _KINDS.keys()
     if len(name) > _MAX_NAME:
@@ -165,7 +170,7 @@ def _check(name: str, table: Mapping[str, Any], webhooks: WebhookSettings | None
 
 
 def _fault(key: str, value: Any) -> str:
-    """Say what is wrong with a value by itself; nothing where it is sound."""
+    """Say what is wrong with a value by itself; return an empty text if it is sound."""
     what, suits = _KINDS[key]
     if not suits(value):
         return f"is not {what}"
@@ -176,7 +181,7 @@ def _fault(key: str, value: Any) -> str:
         try:
             ZoneInfo(value)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            return "is no IANA time zone, as Europe/Berlin is"
+            return "is not an IANA time zone such as Europe/Berlin"
     if key == "cron":
         try:
             next(CronSim(value, datetime.now(UTC)))
@@ -190,7 +195,7 @@ def _fault(key: str, value: Any) -> str:
 
 
 def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Check what a job is made of, a value at a time, and then whether output and input go together."""
+    """Check the values that a job is made of, one at a time, and then whether output and input go together."""
     faults = []
     times: dict[str, Any] = {"cron": "0 0 * * *", "model": "m", "input": "s3://bucket/in/"}
     times |= {key: sound[key] for key in ("cron", "zone") if key in sound}
@@ -209,7 +214,7 @@ def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _line(text: str, table: str, key: str) -> int:
-    """Line of a key in a table; of the table's header where the key is not there."""
+    """Return the line of a key in a table, or of the table's header if the key is missing."""
     header = 0
     inside = table == ""
     for number, line in enumerate(text.splitlines(), 1):

@@ -1,8 +1,8 @@
-"""What a schedule is, when it is due, and what is done then: values in, values out, no clock of its own.
+"""What a schedule is, when it is due, and what is done then: pure functions without a clock of their own.
 
-Slots are those of cron in the schedule's zone, by Debian's rule for daylight saving: where the clock jumps ahead, what
-fell into the gap is due at its end; where it goes back, a fixed time is due once, at its first occurrence, and what
-runs every hour (or more often) goes on by elapsed time, so that an hourly run has its 23 or 25 slots that day.
+Slots are those of cron in the schedule's time zone, by Debian's rule for daylight saving time. When the clock jumps
+ahead, what fell into the gap is due at its end. When it goes back, a fixed time is due once, at its first occurrence,
+while an hourly (or more frequent) run goes on by elapsed time, so that it has 23 or 25 slots that day.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ CATCH_UP: tuple[CatchUp, ...] = ("none", "latest", "all")
 OVERLAP: tuple[Overlap, ...] = ("skip", "queue", "cancel_running")
 
 ON_TIME = timedelta(minutes=5)
-"""A slot that is seen so late is not a missed one: a tick may have had to wait."""
+"""A slot that is seen at most so late is not missed: a tick may have had to wait."""
 MAX_DUE = 1_000
-"""Slots that one tick takes up, the earliest first; the next tick goes on."""
+"""The most slots that one tick handles, the earliest first; the next tick handles the others."""
 HISTORY_KEPT = 50
 
 
@@ -37,27 +37,28 @@ class Schedule:
     name: str
     cron: str
     zone: str = "UTC"
-    """IANA name."""
+    """Time zone, by its IANA name."""
     model: str
     input: str | Sequence[str]
-    """One or several. May hold ``{slot:%Y-%m-%d}`` and ``{previous:...}``, in the schedule's zone, as `model` may."""
+    """One input or several. Like `model`, they may contain ``{slot:%Y-%m-%d}`` and ``{previous:...}``, in the
+    schedule's zone."""
     options: SubmitOptions = field(default_factory=SubmitOptions)
-    """Options of each job; `output` may hold ``{slot:...}`` too. `job_id` is none of them: a slot has its own."""
+    """Options of each job, without `job_id`, since each slot has its own; `output` may contain ``{slot:...}`` too."""
     catch_up: CatchUp = "latest"
-    """What is done about slots that nobody saw: ``none`` of them, the ``latest``, or ``all``, one after another."""
+    """Which missed slots are run: ``none``, the ``latest``, or ``all``, one after another."""
     overlap: Overlap = "skip"
-    """What is done where the run before is still under way."""
+    """What is done if the previous run is still under way."""
     enabled: bool = True
     only_new: bool = False
-    """Whether only objects are scored that no earlier run of the schedule has scored, by key and ETag."""
+    """Whether to score only objects that no earlier run of the schedule has scored, by key and ETag."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """All inputs."""
+        """The inputs as a tuple."""
         return (self.input,) if isinstance(self.input, str) else tuple(self.input)
 
     def slots(self, after: datetime, until: datetime) -> list[datetime]:
-        """Due times in ``after < slot <= until``, in UTC, at most `MAX_DUE`, the earliest first."""
+        """Return the slots in ``after < slot <= until``, in UTC, the earliest first and at most `MAX_DUE`."""
         found: list[datetime] = []
         for slot in CronSim(self.cron, after.astimezone(ZoneInfo(self.zone))):
             if slot > until or len(found) == MAX_DUE:
@@ -66,7 +67,7 @@ class Schedule:
         return found
 
     def between(self, first: datetime, last: datetime) -> list[datetime]:
-        """Due times in ``first <= slot <= last``, in UTC, however many."""
+        """Return all slots in ``first <= slot <= last``, in UTC."""
         found: list[datetime] = []
         after = first - timedelta(minutes=1)
         while more := self.slots(after, last):
@@ -83,7 +84,7 @@ class Schedule:
         return next(CronSim(self.cron, slot.astimezone(ZoneInfo(self.zone)), reverse=True))
 
     def job_id(self, slot: datetime) -> str:
-        """Return the id that the job of a slot has, whoever submits it.
+        """Return the id of a slot's job, which is the same for every process that submits it.
 
         >>> nightly = Schedule(name="nightly", cron="0 2 * * *", model="m", input="s3://b/in/")
         >>> nightly.job_id(datetime(2026, 11, 25, 2, tzinfo=UTC))
@@ -94,7 +95,7 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """What became of a slot."""
+    """How a slot ended."""
 
     slot: str
     state: str
@@ -104,14 +105,14 @@ class Past:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What a schedule has done: the content of ``schedules/<name>/state.json``. Times are UTC, ISO 8601."""
+    """What a schedule has done: the content of ``schedules/<name>/state.json``. Times are in UTC and ISO 8601."""
 
     through: str
-    """Slots up to here were seen."""
+    """Slots up to this time were handled."""
     pending: tuple[str, ...] = ()
-    """Due slots to be run, the first first."""
+    """Slots that are due and wait to be run, the first one first."""
     asked: tuple[str, ...] = ()
-    """Slots that somebody asked for, to be run when none is due."""
+    """Slots that a person asked for; they are run when none is due."""
     current: str | None = None
     """The slot whose job was begun and has not been seen to end."""
     history: tuple[Past, ...] = ()
@@ -134,22 +135,22 @@ class State:
         )
 
     def noted(self, slots: Sequence[str], state: str, error: str = "") -> State:
-        """Return the state with what became of some slots."""
+        """Return the state with the end of some slots added to its history."""
         past = [Past(slot=slot, state=state, error=error) for slot in slots]
         return replace(self, history=(*self.history, *past)[-HISTORY_KEPT:])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What one look at a schedule decides."""
+    """What one tick decides for a schedule."""
 
     state: State
     cancel: str | None = None
-    """Slot whose job is to be cancelled."""
+    """The slot whose job is to be cancelled."""
 
 
 def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) -> Step:
-    """Decide what is due; the caller writes the state, and only then does what it says.
+    """Decide what is due. The caller first writes the state, and only then does what it says.
 
     Parameters
     ----------
@@ -159,7 +160,7 @@ def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) ->
     Returns
     -------
     Step
-        Where its state's `current` is another slot, that slot's job is to be submitted.
+        If `current` of its state is another slot, that slot's job is to be submitted.
     """
     due = schedule.slots(datetime.fromisoformat(state.through), now)
     cancel = None

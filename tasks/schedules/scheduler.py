@@ -1,7 +1,7 @@
-"""Runs schedules: looks at what is due, writes what it decides, and only then does it.
+"""Run schedules: see what is due, write what is decided, and only then do it.
 
-The state of a schedule is one object that is changed by compare-and-swap, and the job of a slot has an id of its own:
-two clocks, a clock that was away, ten ticks at once and an emptied Redis still give each slot one job.
+The state of a schedule is one object that is changed by compare-and-swap, and the job of a slot has a fixed id. Two
+clocks, a clock that was down, ten ticks at once and an emptied Redis still give each slot exactly one job.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from scoreline.tasks.schedules.schedule import Schedule, State, decide
 log = logging.getLogger(__name__)
 
 _ROUNDS = 20
-"""Looks at one schedule in one tick: others may change its state, and a refused slot makes room for the next."""
+"""How often one tick looks at a schedule: others may change its state, and a refused slot makes room for the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +40,23 @@ class Row:
 
     schedule: Schedule
     next: datetime | None
-    """In the schedule's zone; None where it is not enabled."""
+    """The next slot, in the schedule's zone; None if the schedule is not enabled."""
     last: str
-    """Slot that was last run, or asked for."""
+    """The slot that was run last."""
     outcome: str
     error: str
     pending: int
 
 
 class Scheduler:
-    """Schedules of one bucket.
+    """The schedules of one bucket.
 
     Parameters
     ----------
     client : Client
         Submits and cancels.
     file : Path
-        ``schedules.toml`` of this checkout; where there is none, the object of that name in the bucket.
+        ``schedules.toml`` of the working directory; if it does not exist, the bucket's object of that name is read.
     """
 
     def __init__(self, client: Client, file: Path) -> None:
@@ -65,7 +65,7 @@ class Scheduler:
         self._main = client.buckets.main
 
     def source(self) -> tuple[str, str]:
-        """Return where the schedules are, and their text; no text where there are none."""
+        """Return where the schedules are, and their text; the text is empty if there are none."""
         if self._file.is_file():
             return str(self._file), self._file.read_text()
         try:
@@ -76,11 +76,11 @@ class Scheduler:
             raise DocumentCorrupt(f"{self._main.uri(keys.SCHEDULES)} is not UTF-8: {error}") from error
 
     def parsed(self) -> Parsed:
-        """Read the schedules."""
+        """Read the schedules and their faults."""
         return parse(self.source()[1])
 
     def get(self, name: str) -> Schedule:
-        """Return one schedule; raises `InvalidRequest` where there is none, or its faults."""
+        """Return one schedule; raises `InvalidRequest` if it does not exist or has faults."""
         parsed = self.parsed()
         for schedule in parsed.schedules:
             if schedule.name == name:
@@ -91,7 +91,7 @@ class Scheduler:
         raise InvalidRequest(f"no schedule {name!r} in {self.source()[0]}")
 
     def tick(self, now: datetime | None = None) -> dict[str, list[str]]:
-        """Do what is due, for every schedule; one that fails does not hold up the others.
+        """Do what is due for every schedule; one that fails does not hold up the others.
 
         Returns
         -------
@@ -112,12 +112,12 @@ class Scheduler:
         return report
 
     def ask(self, schedule: Schedule, slots: list[datetime], now: datetime | None = None) -> list[str]:
-        """Have slots run that nobody is waiting for: once each, whatever ran before; returns what was done.
+        """Run slots on request, each once, whatever ran before; return what was done.
 
         Raises
         ------
         InvalidRequest
-            A slot is still to come: its job would be there, and what it is for would not.
+            A slot is still to come: its input would not exist yet.
         """
         now = now or datetime.now(UTC)
         if early := [slot for slot in slots if slot > now]:
@@ -133,7 +133,7 @@ class Scheduler:
         return [f"asked for {len(wanted)} of {len(slots)}{others}", *self._tick(schedule, now)]
 
     def rows(self, now: datetime | None = None) -> list[Row]:
-        """Return what there is to say of each schedule."""
+        """Return what ``scoreline schedule list`` shows of each schedule."""
         now = now or datetime.now(UTC)
         rows = []
         for schedule in self.parsed().schedules:
@@ -165,7 +165,7 @@ class Scheduler:
             if step.state == state and etag is not None:
                 return done
             if not self._swap(schedule, step.state, etag):
-                continue  # another tick was first: look at what it decided
+                continue  # another tick was first: see what it decided
             if step.cancel is not None:
                 job_id = schedule.job_id(datetime.fromisoformat(step.cancel))
                 self._client.cancel(job_id)
@@ -173,7 +173,7 @@ class Scheduler:
         return done
 
     def _follow_current(self, schedule: Schedule, state: State, done: list[str]) -> State:
-        """Submit the current slot's job where that is not done yet, and note how it ended where it has."""
+        """Submit the current slot's job unless it is submitted, and note its outcome once it has ended."""
         if state.current is None:
             return state
         slot = datetime.fromisoformat(state.current)
@@ -184,7 +184,7 @@ class Scheduler:
                 return state
             try:
                 self._submit(schedule, slot)
-            except JobConflict:  # the schedule was edited while its job was submitted: that is the slot's job
+            except JobConflict:  # the schedule was edited while its job was being submitted: that job is the slot's
                 return state
             except ScorelineError as error:
                 if error.transient:
@@ -206,7 +206,7 @@ class Scheduler:
         return exists(self._main, keys.job(schedule.job_id(slot)))
 
     def _state(self, schedule: Schedule, now: datetime) -> tuple[State, str | None]:
-        """Read a schedule's state; a schedule that was never seen is due from now on."""
+        """Return a schedule's state; a schedule that is seen for the first time is due from now on."""
         state, etag = self._read(schedule)
         return state or State(through=(now - timedelta(microseconds=1)).isoformat()), etag
 
@@ -220,7 +220,7 @@ class Scheduler:
             return State.from_json(got.data), got.info.etag
 
     def _swap(self, schedule: Schedule, state: State, etag: str | None) -> bool:
-        """Write a state in the place of the one that was read; returns whether it still was there."""
+        """Replace the state that was read; return whether it had not changed meanwhile."""
         key = keys.schedule_state(schedule.name)
         try:
             self._main.put(key, state.to_json(), create_only=etag is None, if_match=etag)

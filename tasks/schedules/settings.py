@@ -14,7 +14,7 @@ class ScheduleSettings:
     """Where the schedules are."""
 
     file: Path
-    """Of this checkout; where there is none, they are in the bucket."""
+    """The file of the working directory; if it does not exist, the schedules are in the bucket."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ScheduleSettings:

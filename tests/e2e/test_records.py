@@ -241,7 +241,7 @@ def test_records_that_are_gone_or_not_those_that_were_submitted_fail_the_job(
         RecordsJob(client, "gone").wait(timeout_s=30)
     store.put(stored["changed"], pack(encode(table_of([{"id": "theirs", "x": 7.0}]))))
     client.submission.score_inline("changed")
-    with pytest.raises(JobFailed, match=r"is not what Scoreline writes there: .*its digest is another"):
+    with pytest.raises(JobFailed, match=r"is not what Scoreline writes there: .*its digest differs"):
         RecordsJob(client, "changed").wait(timeout_s=30)
 
 

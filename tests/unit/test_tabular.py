@@ -100,7 +100,7 @@ def test_what_django_and_numpy_have_becomes_what_json_has() -> None:
         ([{"x": 1}, ["x"]], "record 1 is a list, not a dict"),
         ([{"x": 1, "y": 2}, {"x": 1}], r"record 1 lacks 'y', which record 0 has: write None"),
         ([{"x": 1}, {"x": 1, "z": 2}], r"record 1 has 'z', which record 0 has not"),
-        ([{1: 2}], "column 1 has a name that is no text"),
+        ([{1: 2}], "column 1 has a name that is not a text"),
         ({"x": [1, 2], "y": [1]}, "not equally long: 'x' has 2, 'y' has 1"),
         ({"x": 1}, "column 'x' is a int, not a list"),
         ({"x": "abc"}, "column 'x' is a str, not a list"),
