@@ -18,7 +18,7 @@ from redis import Redis
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.worker.dev.stack import ROOT, Stack
 from scoreline.worker.doctor import NAMES, Finding, examine
-from scoreline.worker.doctor.packages import pins
+from scoreline.worker.doctor.packages import required
 from tests.installed import required_by
 from tests.integration.broken_store import BrokenStore
 from tests.integration.doctor_case import Case, Valkey
@@ -178,5 +178,13 @@ def only_the_requirements(folder: Path) -> Path:
     return site
 
 
-def test_pins_are_read_from_the_distribution_where_the_files_are_not(tmp_path: Path) -> None:
-    assert pins(tmp_path) == pins()
+def test_a_wheel_requires_ranges_where_a_checkout_has_pins(tmp_path: Path) -> None:
+    # Given the requirement files of a checkout, and a folder without them
+    for pinned, ranges in zip(required(), required(tmp_path), strict=True):
+        # Then both name the same packages, and each pin is inside its range
+        assert pinned.keys() == ranges.keys()
+        for name, pin in pinned.items():
+            (version,) = pin
+            assert version.operator == "=="
+            assert "==" not in str(ranges[name])
+            assert ranges[name].contains(version.version)
