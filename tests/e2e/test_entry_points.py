@@ -29,13 +29,14 @@ def run(stack: Stack, *arguments: str) -> str:
 def test_celery_finds_one_app_under_both_names(stack: Stack) -> None:
     # A Procfile that was deployed before the packages were renamed says `celery -A worker`
     reports = [run(stack, "celery", "-A", name, "report") for name in ("scoreline", "worker")]
-    assert "scoreline.worker" in reports[0]
+    assert "task_default_queue: 'scoreline'" in reports[0]
     assert reports[0] == reports[1]
 
 
-def test_a_worker_answers_celery_under_both_names(worker: Stack) -> None:
-    for name in ("scoreline", "worker"):
-        assert "scoreline.score_part" in run(worker, "celery", "-A", name, "inspect", "registered", "-t", "30")
+def test_a_worker_starts_under_the_old_name_and_knows_every_task(own: Stack) -> None:
+    own.start_worker(1, app="worker")
+    (log,) = own.folder.glob("worker*.log")
+    assert ". scoreline.score_part" in log.read_text()
 
 
 @pytest.mark.parametrize("module", ["scoreline", "worker"])
