@@ -112,8 +112,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     (wheel,) = (folder / "dist").iterdir()
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     found = Installed(folder / "venv", wheel)
-    pip = [sys.executable, "-m", "pip", "--python", found.python, "install", "-q", "--no-deps", "--no-index", wheel]
-    subprocess.run(pip, check=True)
+    install = [sys.executable, "-m", "pip", "--python", found.python, "install", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*install, wheel], check=True)
     # Then the packages that it requires are those of this environment. A .pth file within that folder has no effect
     # there, so the one that leads from here to the checkout has none
     (site,) = found.folder.glob("lib/python*/site-packages")
@@ -167,7 +167,3 @@ def test_an_application_with_packages_of_the_same_names_scores_a_job(
     files = {name: Path(file) for name, file in found["files"].items()}
     assert {name: files[name].parent for name in FOLDERS} == {name: site / name for name in FOLDERS}
     assert files["scoreline"].is_relative_to(installed.folder)
-
-
-
-

@@ -77,13 +77,13 @@ def test_nothing_is_found_where_all_is_right_and_nothing_is_left_behind(case: Ca
     case.write("schedules.toml", '[n]\ncron = "0 2 * * *"\nmodel = "churn@champion"\ninput = "s3://scoreline/in/"\n')
     RedisLedger(worker.environ["REDIS_URL"], namespace=case.bucket).note_tick()
     redis = Redis.from_url(worker.environ["REDIS_URL"])
-    before = set(redis.keys())  # type: ignore[arg-type]
+    before = set(redis.keys())
     # When everything is examined
     found = examine(case.environ)
     # Then every check says so
     assert [(finding.check, finding.severity) for finding in found] == [(name, "ok") for name in NAMES], found
     assert case.left_behind() == []
-    assert set(redis.keys()) - before <= {b"unacked", b"unacked_index", *redis.keys("*{scoreline}*")}  # type: ignore[misc, arg-type]  # the worker's
+    assert set(redis.keys()) - before <= {b"unacked", b"unacked_index", *redis.keys("*{scoreline}*")}  # the worker's
     redis.close()
 
 
@@ -174,7 +174,7 @@ def only_the_requirements(folder: Path) -> Path:
             continue
         for top in {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}:
             if not (site / top).exists():
-                os.symlink(found.locate_file(top), site / top)
+                os.symlink(str(found.locate_file(top)), site / top)
     return site
 
 
