@@ -26,9 +26,9 @@ import scoreline
 assert not importlib.util.find_spec("sklearn"), "this interpreter has what a worker needs: it shows nothing"
 client = scoreline.Client.from_env()
 client.submit("doubled@champion", "s3://scoreline/in/", job_id="elsewhere")
-*_, last = client.watch("elsewhere", timeout_s=60)
+*_, last = client.watch("elsewhere", timeout_s=300)
 job = client.submit_records("doubled@champion", [{"x": 2.0}])
-print(platform.python_version(), last.state, last.rows, [row["prediction"] for row in job.wait(timeout_s=60)])
+print(platform.python_version(), last.state, last.rows, [row["prediction"] for row in job.wait(timeout_s=300)])
 """
 
 
@@ -43,7 +43,7 @@ def main(python: Path) -> None:
         stack.start_worker(1)
         # -I: neither the checkout in the working directory nor PYTHONPATH is what is imported
         done = subprocess.run(
-            [python, "-I", "-c", SUBMIT], env=stack.environ, capture_output=True, text=True, timeout=120, check=False
+            [python, "-I", "-c", SUBMIT], env=stack.environ, capture_output=True, text=True, timeout=600, check=False
         )
     sys.stderr.write(done.stderr)
     sys.stdout.write(done.stdout)
