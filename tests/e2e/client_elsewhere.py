@@ -28,7 +28,7 @@ client = scoreline.Client.from_env()
 client.submit("doubled@champion", "s3://scoreline/in/", job_id="elsewhere")
 *_, last = client.watch("elsewhere", timeout_s=300)
 job = client.submit_records("doubled@champion", [{"x": 2.0}])
-print(platform.python_version(), last.state, last.rows, [row["prediction"] for row in job.wait(timeout_s=300)])
+print(platform.python_version(), last.state, last.rows, [round(row["prediction"], 6) for row in job.wait(timeout_s=300)])
 """
 
 
@@ -47,7 +47,7 @@ def main(python: Path) -> None:
         )
     sys.stderr.write(done.stderr)
     sys.stdout.write(done.stdout)
-    if done.returncode or f"succeeded {ROWS} [4.0" not in done.stdout:
+    if done.returncode or f"succeeded {ROWS} [4.0]" not in done.stdout:
         raise SystemExit(f"error: the client did not work under {python}")
 
 
