@@ -28,7 +28,8 @@ client = scoreline.Client.from_env()
 client.submit("doubled@champion", "s3://scoreline/in/", job_id="elsewhere")
 *_, last = client.watch("elsewhere", timeout_s=300)
 job = client.submit_records("doubled@champion", [{"x": 2.0}])
-print(platform.python_version(), last.state, last.rows, [round(row["prediction"], 6) for row in job.wait(timeout_s=300)])
+predictions = [round(row["prediction"], 6) for row in job.wait(timeout_s=300)]
+print(platform.python_version(), last.state, last.rows, predictions)
 """
 
 
