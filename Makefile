@@ -1,46 +1,51 @@
-# Everything happens inside the checkout: .venv, .cache, .scoreline.
+# Everything is made inside the checkout, in .venv, .cache and .scoreline.
 export TMPDIR := $(CURDIR)/.cache/tmp
 BIN := .venv/bin
 
 MINUTES ?= 10
 
-.PHONY: help setup demo test lint format bench soak day clean
+.PHONY: help setup demo test test-versions lint format bench soak day clean
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
-setup: ## Make .venv with Python 3.12 and every requirement
+setup: ## Create .venv with Python 3.12 and every requirement
 	@mkdir -p $(TMPDIR)
 	@scripts/setup
 
-demo: setup ## Score a million rows of real data on embedded services
+demo: setup ## Score a million rows on an embedded Valkey and S3 server
 	@$(BIN)/scoreline demo
 
-test: setup ## Run every test, on embedded services and real worker processes
+test: setup ## Run every test, on embedded services and real workers
 	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
-lint: setup ## Style, types, the direction of imports, and the files of Docker
+test-versions: setup ## Test the lowest and newest packages that are allowed
+	@scripts/test-versions
+
+lint: setup ## Check style, types, imports, and the Docker and CI files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
 
-format: setup ## Put the source into its form
+format: setup ## Format the source and fix what can be fixed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup ## Measure against a loop by hand, Dask, Ray and Spark; QUICK=1 takes 5 minutes once they are installed
+bench: setup ## Run the benchmarks (40 minutes; QUICK=1: 5 minutes)
 	@scripts/bench $(if $(filter-out 0,$(QUICK)),quick)
 
-soak: setup ## Repeat random faults on real processes for MINUTES (10)
+soak: setup ## Inject random faults for MINUTES (default 10)
 	@mkdir -p .scoreline
 	@$(BIN)/python -m tests.faults.soak $(MINUTES)
 
-day: setup ## Run a day of schedules in 4 minutes, with clocks that die and double
+day: setup ## Run a day of schedules in 4 minutes, with failing clocks
 	@mkdir -p .scoreline
 	@$(BIN)/python -m tests.faults.day
 
-clean: ## Remove everything that was made here
+clean: ## Remove .venv, .cache and .scoreline
 	rm -rf .venv .cache .scoreline

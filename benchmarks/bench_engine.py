@@ -88,7 +88,7 @@ def measure(parts: int) -> dict[str, float]:
 
 def _run(client: Client, uri: str, parts: int, connection: redis.Redis, counts: Path) -> dict[str, float]:
     def info(section: str) -> dict[str, Any]:
-        return dict(connection.info(section))  # type: ignore[arg-type]
+        return dict(connection.info(section))
 
     idle = info("memory")["used_memory"]
     before = read(counts)
@@ -99,7 +99,7 @@ def _run(client: Client, uri: str, parts: int, connection: redis.Redis, counts: 
     first_half = 0.0
     while not exists(client.buckets.main, keys.outcome(job.job_id)):
         peak = max(peak, info("memory")["used_memory"])
-        longest = max(longest, int(connection.llen("scoreline")))  # type: ignore[arg-type]
+        longest = max(longest, int(connection.llen("scoreline")))
         if not first_half and client.ledger.progress(job.job_id) and 2 * client.status(job.job_id).parts_done >= parts:
             first_half = time.perf_counter() - started
         time.sleep(0.1)

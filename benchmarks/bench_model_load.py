@@ -14,6 +14,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import joblib
 
@@ -24,12 +25,13 @@ from scoreline.storage.models.manifest import CHUNK_BYTES
 from scoreline.storage.models.stream import READ_AHEAD
 from scoreline.storage.models.trial_load import release_memory
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.objects.r2 import R2Store
 
 RUNS = 5
 TREES = 130
 
 
-def train() -> object:
+def train() -> Any:
     """Fit a forest whose trees are grown to the end on noise: large, as real ones of many rows are."""
     import numpy as np
     from sklearn.ensemble import RandomForestRegressor
@@ -63,6 +65,7 @@ def measured(mode: str, ref: str) -> dict[str, float]:
         elif mode == "joblib":
             kept = joblib.load(source)
         else:
+            assert isinstance(store, R2Store)
             kept = joblib.load(io.BytesIO(store._client.get_object(Bucket=store.bucket, Key=key)["Body"].read()))
         seconds = time.perf_counter() - started
     release_memory()

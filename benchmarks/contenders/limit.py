@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 from collections.abc import Iterator
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +76,14 @@ def start(folder: Path) -> Iterator[Prepare]:
         return work
 
     def work(files: list[Path], out: Path) -> None:
-        left, free, busy = list(files), list(pipes), set()
+        left, free = list(files), list(pipes)
+        busy: set[Connection] = set()
         while left or busy:
             while left and free:
                 pipe = free.pop()
                 pipe.send((left.pop(0), out))
                 busy.add(pipe)
-            for pipe in wait(busy):
+            for pipe in busy.intersection(wait(busy)):
                 _answer(pipe)
                 busy.remove(pipe)
                 free.append(pipe)

@@ -10,7 +10,7 @@ def to_json_value(value: Any) -> Any:
     """Return a value that every reader of JSON takes; what JSON has no form for is text.
 
     >>> from datetime import date
-    >>> plain({"x": float("inf"), "on": [date(2026, 11, 25), None]})
+    >>> to_json_value({"x": float("inf"), "on": [date(2026, 11, 25), None]})
     {'x': 'inf', 'on': ['2026-11-25', None]}
     """
     match value:

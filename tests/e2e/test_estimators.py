@@ -110,8 +110,8 @@ def test_a_pipeline_over_texts_categories_and_missing_values(scored: Callable[..
     random = np.random.default_rng(0)
     frame = pd.DataFrame(
         {
-            "plan": pd.Categorical.from_codes(random.integers(-1, 3, 400), ["basic", "gold", "team"]),
-            "city": random.choice(["Bonn", "Köln", None], 400),
+            "plan": pd.Categorical.from_codes(random.integers(-1, 3, 400), pd.Index(["basic", "gold", "team"])),
+            "city": random.choice(np.array(["Bonn", "Köln", None], dtype=object), 400),
             "age": np.where(random.uniform(size=400) < 0.2, np.nan, random.integers(18, 90, 400)),
             "active": random.integers(0, 2, 400).astype(bool),
         }

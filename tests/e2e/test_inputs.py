@@ -164,9 +164,11 @@ def test_of_a_dirty_csv_each_row_is_scored_or_told(
     # And the rejected rows are a Parquet file that another tool opens
     folder = parse_uri(job.output)[1]
     (tmp_path / "rejected.parquet").write_bytes(store.get(keys.rejected_part(folder, 0)).data)
-    told = duckdb.sql(
+    relation = duckdb.sql(
         f"SELECT source, row, stage, \"column\", message, record, id FROM '{tmp_path}/rejected.parquet' ORDER BY row"
-    ).fetchall()
+    )
+    assert relation is not None
+    told = relation.fetchall()
     assert {row[0] for row in told} == {uri}
     assert [row[1:4] for row in told] == [
         (1, "decode", "x"),

@@ -80,7 +80,9 @@ def test_a_job_scores_every_row_once_in_order_to_the_last_bit(
     # Then outside readers find each row once, in order, with the scores of the estimators themselves
     assert (done.state, done.rows, done.error) == ("succeeded", 60_000, "")
     files = result_files(store, done, tmp_path)
-    by_duckdb = duckdb.sql(f"select * from read_parquet('{tmp_path}/part-*.parquet', file_row_number=false)").df()
+    relation = duckdb.sql(f"select * from read_parquet('{tmp_path}/part-*.parquet', file_row_number=false)")
+    assert relation is not None
+    by_duckdb = relation.df()
     by_pandas = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
     expected = forest.predict_proba(scaler.transform(many[cells.columns]))
     for frame in (by_duckdb, by_pandas):

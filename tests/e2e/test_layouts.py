@@ -119,7 +119,9 @@ def by_polars(folder: Path, files: str) -> pa.Table:
 
 
 def by_duckdb(folder: Path, files: str) -> pa.Table:
-    return duckdb.sql(f"select * from read_parquet('{folder}/{files}', hive_partitioning=true)").to_arrow_table()
+    found = duckdb.sql(f"select * from read_parquet('{folder}/{files}', hive_partitioning=true)")
+    assert found is not None
+    return found.to_arrow_table()
 
 
 def by_spark(folder: Path, files: str) -> pa.Table:

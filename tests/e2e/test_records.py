@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from celery import Celery
-from celery.backends.base import DisabledBackend
+from celery.backends.redis import RedisBackend
 from sklearn.linear_model import LinearRegression
 
 import scoreline
@@ -33,7 +33,7 @@ from scoreline.tasks.records.table import encode, pack, table_of
 from scoreline.worker.dev.stack import Stack
 from tests.installed import not_installed_by
 
-ROWS = [{"id": f"c{n}", "x": n / 2, "at": datetime(2026, 11, 25, n)} for n in range(10)]
+ROWS: list[dict[str, Any]] = [{"id": f"c{n}", "x": n / 2, "at": datetime(2026, 11, 25, n)} for n in range(10)]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def app(worker: Stack) -> Iterator[Celery]:
     url = worker.environ["REDIS_URL"]
     with Celery(broker=url, backend=url, set_as_current=False) as other:
         yield other
-        assert not isinstance(other.backend, DisabledBackend)
+        assert isinstance(other.backend, RedisBackend)
         other.backend.client.close()
 
 

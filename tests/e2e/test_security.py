@@ -73,11 +73,11 @@ def test_messages_that_name_no_job_or_part_do_nothing_and_hold_up_nothing(
 ) -> None:
     job = list(client.watch(client.submit("secure", uri).job_id, timeout_s=60))[-1].job_id
     with redis.Redis.from_url(worker.environ["REDIS_URL"]) as server:
-        before = server.info("memory")["used_memory"]  # type: ignore[index]
+        before = server.info("memory")["used_memory"]
         for name in ("plan", "score_part", "finalize", "events", "score_staged"):
             for job_id in ("../x", 7, None, {"a": 1}, "no-such-job"):
-                part = {"part": 0} if name == "score_part" else {}
-                elsewhere.send_task(f"scoreline.{name}", kwargs={"job_id": job_id, **part}, queue="scoreline")
+                extra = {"part": 0} if name == "score_part" else {}
+                elsewhere.send_task(f"scoreline.{name}", kwargs={"job_id": job_id, **extra}, queue="scoreline")
         for part in (-1, 2**31, "0", None):
             elsewhere.send_task("scoreline.score_part", kwargs={"job_id": job, "part": part}, queue="scoreline")
         elsewhere.send_task("scoreline.score_part", args=["too", "few", "or", "many"], queue="scoreline")
@@ -85,7 +85,7 @@ def test_messages_that_name_no_job_or_part_do_nothing_and_hold_up_nothing(
         # What is sent after them is done, and Redis keeps nothing of them
         again = client.submit("secure", uri).job_id
         assert list(client.watch(again, timeout_s=60))[-1].state == "succeeded"
-        assert server.info("memory")["used_memory"] < before + (8 << 20)  # type: ignore[index]
+        assert server.info("memory")["used_memory"] < before + (8 << 20)
 
 
 @pytest.mark.parametrize(

@@ -122,4 +122,5 @@ def slot_of(job_id: str) -> datetime:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*(float(argument) for argument in sys.argv[1:2]), *(int(argument) for argument in sys.argv[2:3])))
+    minutes, *seed = sys.argv[1:] or ["4"]
+    sys.exit(main(float(minutes), *map(int, seed)))

@@ -30,8 +30,8 @@ class FastScheduler(Scheduler):
         return super().tick(now or fast_now())
 
 
-def _scheduler(of: Celery) -> Scheduler:
-    found = _real(of)
+def _scheduler(app: Celery) -> Scheduler:
+    found = _real(app)
     found.__class__ = FastScheduler
     return found
 

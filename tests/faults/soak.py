@@ -39,7 +39,7 @@ def faults(rig: Rig, chance: random.Random) -> dict[str, Callable[[], object]]:
 
     def lose_messages() -> None:
         for message in rig.messages():
-            rig.redis.lrem(QUEUE, 1, message)
+            rig.redis.lrem(QUEUE, 1, message.decode())
 
     def double_messages() -> None:
         for message in rig.messages():

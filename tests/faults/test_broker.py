@@ -73,7 +73,7 @@ def test_messages_are_lost_between_pop_and_unacked(rig: Rig) -> None:
     lost: list[bytes] = []
     for parts in (2, 10, 18):
         rig.wait_for_parts(job, parts)
-        lost += [message for message in rig.messages() if rig.redis.lrem(QUEUE, 1, message)]
+        lost += [message for message in rig.messages() if rig.redis.lrem(QUEUE, 1, message.decode())]
     assert len(lost) >= 6
     # Then the reconciler sends again what was never started
     rig.verify(rig.end(job))
@@ -169,6 +169,6 @@ def test_lost_parts_are_found_while_another_job_keeps_the_queue_busy(rig: Rig) -
         rig.client.submit("paced", rig.store.uri("in/"), part_rows=100)
     for message in rig.messages():
         if lost.job_id.encode() in body(message):
-            rig.redis.lrem(QUEUE, 1, message)
+            rig.redis.lrem(QUEUE, 1, message.decode())
     rig.verify(rig.end(lost))
     rig.end(busy)

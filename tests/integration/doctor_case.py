@@ -56,7 +56,7 @@ class Valkey:
         """Change settings, ``_`` for ``-``, until `restore`."""
         for name, value in config.items():
             name = name.replace("_", "-")
-            self._config.setdefault(name, self.client.config_get(name)[name])  # type: ignore[index]
+            self._config.setdefault(name, str(self.client.config_get(name)[name]))
             self.client.config_set(name, str(value))
 
     def restore(self) -> None:
@@ -176,9 +176,9 @@ class Case:
         proxy = self.ends.enter_context(CuttingProxy(self.valkey.port, answers=old))
         self.set(REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0")
 
-    def redis_keys(self) -> set[str]:
+    def redis_keys(self) -> frozenset[bytes | str]:
         """Every key but a table of kombu's own, with one line that any worker or question to workers makes."""
-        return set(self.valkey.client.keys()) - {"_kombu.binding_deadlines"}  # type: ignore[arg-type]
+        return frozenset(self.valkey.client.keys()) - {"_kombu.binding_deadlines"}
 
     def left_behind(self) -> list[str]:
         """What a probe wrote and did not remove: objects, and uploads in parts."""

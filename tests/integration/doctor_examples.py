@@ -118,7 +118,7 @@ def no_memory_left(case: Case) -> None:
 
 @example("redis", "warning", "of 1.", "MB are in use")
 def little_memory_left(case: Case) -> None:
-    used = int(case.valkey.client.info("memory")["used_memory"])  # type: ignore[index]
+    used = int(case.valkey.client.info("memory")["used_memory"])
     case.valkey.set(maxmemory=int(used / 0.85))
 
 
@@ -410,5 +410,5 @@ def nobody_ticks(case: Case) -> None:
 @example("clock", "warning", "the clock ticked 1", "s ago")
 def the_clock_stood_still(case: Case) -> None:
     case.ledger.note_tick()
-    (key,) = case.valkey.client.keys("*:tick")  # type: ignore[misc]
+    (key,) = case.valkey.client.keys("*:tick")
     case.valkey.client.pexpire(key, 86_400_000 - 150_000)

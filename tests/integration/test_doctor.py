@@ -18,7 +18,7 @@ from redis import Redis
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.worker.dev.stack import ROOT, Stack
 from scoreline.worker.doctor import NAMES, Finding, examine
-from scoreline.worker.doctor.packages import pins
+from scoreline.worker.doctor.packages import required
 from tests.installed import required_by
 from tests.integration.broken_store import BrokenStore
 from tests.integration.doctor_case import Case, Valkey
@@ -77,13 +77,13 @@ def test_nothing_is_found_where_all_is_right_and_nothing_is_left_behind(case: Ca
     case.write("schedules.toml", '[n]\ncron = "0 2 * * *"\nmodel = "churn@champion"\ninput = "s3://scoreline/in/"\n')
     RedisLedger(worker.environ["REDIS_URL"], namespace=case.bucket).note_tick()
     redis = Redis.from_url(worker.environ["REDIS_URL"])
-    before = set(redis.keys())  # type: ignore[arg-type]
+    before = set(redis.keys())
     # When everything is examined
     found = examine(case.environ)
     # Then every check says so
     assert [(finding.check, finding.severity) for finding in found] == [(name, "ok") for name in NAMES], found
     assert case.left_behind() == []
-    assert set(redis.keys()) - before <= {b"unacked", b"unacked_index", *redis.keys("*{scoreline}*")}  # type: ignore[misc, arg-type]  # the worker's
+    assert set(redis.keys()) - before <= {b"unacked", b"unacked_index", *redis.keys("*{scoreline}*")}  # the worker's
     redis.close()
 
 
@@ -174,9 +174,17 @@ def only_the_requirements(folder: Path) -> Path:
             continue
         for top in {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}:
             if not (site / top).exists():
-                os.symlink(found.locate_file(top), site / top)
+                os.symlink(str(found.locate_file(top)), site / top)
     return site
 
 
-def test_pins_are_read_from_the_distribution_where_the_files_are_not(tmp_path: Path) -> None:
-    assert pins(tmp_path) == pins()
+def test_a_wheel_requires_ranges_where_a_checkout_has_pins(tmp_path: Path) -> None:
+    # Given the requirement files of a checkout, and a folder without them
+    for pinned, ranges in zip(required(), required(tmp_path), strict=True):
+        # Then both name the same packages, and each pin is inside its range
+        assert pinned.keys() == ranges.keys()
+        for name, pin in pinned.items():
+            (version,) = pin
+            assert version.operator == "=="
+            assert "==" not in str(ranges[name])
+            assert ranges[name].contains(version.version)

@@ -174,7 +174,7 @@ def test_a_change_that_was_made_though_its_answer_says_no_is_made_once(
 ) -> None:
     versions = [models.publish("answer", LINE, alias="champion", metadata={"n": n}).version for n in range(3)]
     put = type(store).put
-    refused = []
+    refused: list[str] = []
 
     def put_and_refuse(self: Any, key: str, data: bytes, **options: Any) -> Any:
         info = put(self, key, data, **options)

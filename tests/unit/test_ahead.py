@@ -222,7 +222,7 @@ def letters() -> Generator[str]:
     yield from "abc"
 
 
-def text_of_lines(tmp_path: Path) -> Generator[object]:
+def text_of_lines(tmp_path: Path) -> Iterator[object]:
     store = DirectoryStore(tmp_path, "data")
     info = store.put("a.jsonl", b"id,x\n" * 100)
     return blocks(Pinned.of(store, info), None, Boundaries(), 0, None, first_row=0, block_bytes=50)

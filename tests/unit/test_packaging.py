@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 import scoreline
 from scoreline.storage.errors import InvalidSettings
@@ -27,6 +28,7 @@ from tests.installed import ROOT, pins
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 OURS = ("worker", "beat")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 APP = json.loads((ROOT / "app.json").read_text())
 REQUIREMENTS = ("requirements.txt", "ml-requirements.txt")
 R2 = {"R2_ACCOUNT_ID": "abc", "R2_ACCESS_KEY_ID": "key", "R2_SECRET_ACCESS_KEY": "hush", "R2_BUCKET": "models"}
@@ -210,14 +212,71 @@ def test_images_are_pinned_by_version() -> None:
         assert re.fullmatch(r"[a-z/]+:\d+\.\d+[a-z0-9.-]*", image)
 
 
-def test_one_version_of_python_everywhere() -> None:
+def test_deployments_run_one_version_of_python_and_it_is_the_lowest_that_is_allowed() -> None:
     version = (ROOT / ".python-version").read_text().strip()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["project"]["requires-python"].startswith(f">={version},")
-    assert project["tool"]["ruff"]["target-version"] == f"py{version.replace('.', '')}"
+    assert PYPROJECT["project"]["requires-python"].startswith(f">={version},")  # the lowest that the client allows
+    assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py{version.replace('.', '')}"
     assert sys.version.startswith(f"{version}.")
     bases = {rest.split()[0] for stage in stages() for keyword, rest in stage if keyword == "FROM"}
     assert all(base.startswith(f"python:{version}-slim") for base in bases - {"packages"})
+
+
+@pytest.mark.parametrize(
+    ("file", "lines"),
+    [
+        ("requirements.txt", PYPROJECT["project"]["dependencies"]),
+        ("ml-requirements.txt", PYPROJECT["project"]["optional-dependencies"]["ml"]),
+    ],
+)
+def test_what_a_deployment_pins_is_inside_what_the_wheel_allows(file: str, lines: list[str]) -> None:
+    pinned = {pin.name: pin for pin in pins(file)}
+    allowed = {requirement.name: requirement for requirement in map(Requirement, lines)}
+    assert list(pinned) == list(allowed)  # in the same order, so that both are easy to compare
+    for name, pin in pinned.items():
+        (version,) = pin.specifier
+        assert version.operator == "=="
+        assert allowed[name].specifier.contains(version.version), f"{pin} is outside {allowed[name]}"
+        assert allowed[name].extras == pin.extras
+        assert any(bound.operator == ">=" for bound in allowed[name].specifier)
+
+
+def test_the_first_release_in_the_changelog_is_the_version_of_the_wheel() -> None:
+    headings = re.findall(r"^## \[(.*?)\](.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == ("Unreleased", "")
+    assert headings[1][0] == PYPROJECT["project"]["version"]
+    assert all(re.fullmatch(r" - \d{4}-\d\d-\d\d", date) for _, date in headings[1:])
+
+
+def test_contributing_names_files_tests_and_targets_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    paths = re.findall(r"(?:tests|storage|tasks|worker|scripts|benchmarks)/[\w/]*(?:\.py)?", text)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    for file, words in re.findall(r"(tests/\S+\.py) -k (\w+)", text):
+        assert re.search(rf"^def test_\w*{words}", (ROOT / file).read_text(), re.MULTILINE), f"{file} -k {words}"
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:`|^ {4})make ([a-z-]+)", text, re.MULTILINE)) <= set(targets)
+
+
+def test_hooks_run_the_tools_of_the_checkout_and_fetch_nothing() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    tools = set((ROOT / "Makefile").read_text().split())
+    for hook in repository["hooks"]:
+        assert hook["language"] == "system"
+        assert hook["entry"].split()[0].replace(".venv/bin", "@$(BIN)") in tools  # `make lint` runs it too
+
+
+def test_hosted_ci_runs_what_everybody_runs_and_may_write_nothing() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["jobs"]["test"]["steps"][-1] == {"run": ".ci/run"}
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 90
+        assert "permissions" not in job
+        actions = [step["uses"] for step in job["steps"] if "uses" in step]
+        assert [name for name in actions if not re.fullmatch(r"actions/[a-z-]+@v\d+\.\d+\.\d+", name)] == []
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(workflow["jobs"]["longer"]["strategy"]["matrix"]["target"]) <= set(targets)
 
 
 def test_a_change_of_code_installs_no_package_again() -> None:

@@ -69,5 +69,7 @@ def test_another_engine_finds_a_row_by_what_the_groups_say(
 ) -> None:
     path = tmp_path_factory.mktemp("pruned") / "part.parquet"
     path.write_bytes(parquet.write(results, {}))
-    found = duckdb.sql(f"select id, name, proba from '{path}' where id = {results.num_rows - 1}").fetchall()
-    assert found == [tuple(results.select(["id", "name", "proba"]).slice(results.num_rows - 1).to_pylist()[0].values())]
+    found = duckdb.sql(f"select id, name, proba from '{path}' where id = {results.num_rows - 1}")
+    assert found is not None
+    rows = found.fetchall()
+    assert rows == [tuple(results.select(["id", "name", "proba"]).slice(results.num_rows - 1).to_pylist()[0].values())]

@@ -104,7 +104,7 @@ def test_what_is_named_for_r2_wins_over_the_names_of_django_storages() -> None:
 
 def test_a_bucket_named_for_django_storages_is_named_in_development_too() -> None:
     settings = StorageSettings.from_env({"ENVIRONMENT": "development", "AWS_STORAGE_BUCKET_NAME": "media"})
-    assert (settings.bucket_name, settings.allowed_buckets) == ("media", {"media"})
+    assert (settings.bucket_name, settings.allowed_buckets) == ("media", frozenset({"media"}))
 
 
 @pytest.mark.parametrize("owner", ["R2", "AWS_S3"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ SPEC = JobSpec(job_id="j1", model="m@champion", inputs=("s3://data/in/",), outpu
         ("max_attempts", True),
     ],
 )
-def test_what_is_malformed_is_refused(field: str, value: object) -> None:
+def test_what_is_malformed_is_refused(field: str, value: Any) -> None:
     with pytest.raises(InvalidRequest):
         replace(SPEC, **{field: value}).check()
 

@@ -292,7 +292,11 @@ def test_compressed_texts_are_cut_and_read_like_others(put: Put) -> None:
 
 @pytest.mark.parametrize("key", ["in.csv.gz", "in.csv.bz2", "in.csv.zst"])
 def test_streams_one_after_the_other_are_one_and_nothing_else_may_follow(put: Put, key: str) -> None:
-    pack = {"gz": gzip.compress, "bz2": bz2.compress, "zst": lambda data: pa.compress(data, "zstd", asbytes=True)}
+    pack: dict[str, Callable[[bytes], bytes]] = {
+        "gz": gzip.compress,
+        "bz2": bz2.compress,
+        "zst": lambda data: pa.compress(data, "zstd", asbytes=True),
+    }
     one, two = (pack[key.rsplit(".", 1)[1]](data) for data in (b"id\n1\n", b"2\n"))
     assert values(rows_of(put(one + two, key), schema(id=pa.int64()))) == [{"id": 1}, {"id": 2}]
     for damaged in (one + b"garbage", one + b"?" + two[1:], one + two[:3], one + two[:-3], one[:-3]):

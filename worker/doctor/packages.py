@@ -1,45 +1,53 @@
-"""Whether what is installed is what the requirements pin."""
+"""Whether the installed packages are those that this release is tested with.
+
+A checkout pins one version of each package in its requirement files. A wheel carries the ranges of pyproject.toml.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from scoreline.worker.doctor.base import Finding, error, ok, warning
 from scoreline.worker.doctor.setup import Setup
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==(?P<version>[^\s;#]+)")
 _FILES = ("requirements.txt", "ml-requirements.txt")
 
 
 def packages(_: Setup) -> Iterator[Finding]:
-    """Compare both requirement files with what is installed."""
-    base, ml = pins()
+    """Compare what is installed with the requirement files, or without these with what the wheel requires."""
+    base, ml = required()
     installed = {name: version for name in base | ml if (version := installed_version(name)) is not None}
+    to_submit, to_work = _install_commands()
     if missing := _names(base.keys() - installed.keys()):
-        yield error(f"not installed: {missing}", f"pip install -r {_FILES[0]}")
+        yield error(f"not installed: {missing}", to_submit)
     if missing := _names(ml.keys() - installed.keys()):
         yield warning(
             f"not installed: {missing}; models are neither loaded nor compared with what is here",
-            f"pip install -r {_FILES[1]}, unless this process only enqueues",
+            f"{to_work}, unless this process only enqueues",
         )
     other = [
-        f"{name} is {installed[name]}, pinned is {pin}"
-        for name, pin in sorted((base | ml).items())
-        if installed.get(name, pin) != pin
+        f"{name} is {installed[name]}, {_required(versions)}"
+        for name, versions in sorted((base | ml).items())
+        if name in installed and not versions.contains(installed[name], prereleases=True)
     ]
     if other:
-        yield warning("; ".join(other), f"pip install {' '.join(f'-r {name}' for name in _FILES)}")
+        yield warning("; ".join(other), to_work)
     if not other and len(installed) == len(base | ml):
-        yield ok(f"all {len(installed)} are installed as they are pinned")
+        yield ok(f"all {len(installed)} packages have the versions that this release requires")
 
 
-def pins(folder: Path = _ROOT) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what is pinned for every process and for workers besides, by name: from the files, else as installed."""
-    if all((folder / name).is_file() for name in _FILES):
+def required(folder: Path = _ROOT) -> tuple[dict[str, SpecifierSet], dict[str, SpecifierSet]]:
+    """Return the versions that every process needs and those that only a worker needs, by package.
+
+    They come from the requirement files in `folder`, or from the installed distribution where these are missing.
+    """
+    if _has_files(folder):
         base, ml = (_read((folder / name).read_text().splitlines()) for name in _FILES)
         return base, ml
     lines = metadata.requires("scoreline") or []
@@ -54,8 +62,25 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-def _read(lines: Iterable[str]) -> dict[str, str]:
-    return {found["name"]: found["version"] for line in lines if (found := _PIN.match(line))}
+def _install_commands() -> tuple[str, str]:
+    """Return how to install what an application needs, and what a worker needs."""
+    if not _has_files(_ROOT):
+        return "pip install scoreline", "pip install 'scoreline[ml]'"
+    return f"pip install -r {_FILES[0]}", f"pip install {' '.join(f'-r {name}' for name in _FILES)}"
+
+
+def _has_files(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _FILES)
+
+
+def _required(versions: SpecifierSet) -> str:
+    pins = [version.version for version in versions if version.operator == "=="]
+    return f"pinned is {pins[0]}" if pins else f"required is {versions}"
+
+
+def _read(lines: Iterable[str]) -> dict[str, SpecifierSet]:
+    requirements = [Requirement(text) for line in lines if (text := line.partition("#")[0].strip())]
+    return {requirement.name: requirement.specifier for requirement in requirements}
 
 
 def _names(names: Iterable[str]) -> str:

@@ -1,0 +1,169 @@
+"""The wheel, in an environment of its own, beside an application that has packages named as our folders are."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import textwrap
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.tasks.client import Client
+from scoreline.worker.dev.stack import ROOT, Stack
+
+FOLDERS = ("storage", "tasks", "worker")
+SITE = {
+    "settings.py": """
+        INSTALLED_APPS = ["tasks", "storage", "worker"]
+        DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+        SECRET_KEY = "of-a-test"
+        """,
+    "tasks/__init__.py": "",
+    "tasks/scoring.py": """
+        from scoreline.tasks.django import client
+        from storage.places import INPUT
+
+        def score():
+            return client().submit("doubled@champion", INPUT, job_id="own-apps")
+        """,
+    "storage/__init__.py": "",
+    "storage/places.py": """
+        INPUT = "s3://scoreline/in/"
+        """,
+    "worker/__init__.py": "",
+    "score.py": """
+        import io, json
+        import django, pandas
+        django.setup()
+        import scoreline, storage, tasks, tasks.scoring, worker
+        from django.apps import apps
+        from scoreline.tasks.django import client
+
+        tasks.scoring.score()
+        *_, last = client().watch("own-apps", timeout_s=120)
+        store = client().buckets.main
+        parts = sorted(info.key for info in store.list(f"results/doubled/job_id=own-apps/part-"))
+        tables = [pandas.read_parquet(io.BytesIO(store.get(key).data)) for key in parts]
+        print(json.dumps({
+            "files": {module.__name__: module.__file__ for module in (scoreline, storage, tasks, worker)},
+            "apps": {app.label: app.path for app in apps.get_app_configs()},
+            "state": last.state,
+            "predictions": pandas.concat(tables)["prediction"].tolist(),
+        }))
+        """,
+}
+"""A Django project whose three apps have the names of our folders."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A virtual environment that has the wheel, and the packages of this one but not its checkout."""
+
+    folder: Path
+    wheel: Path
+
+    @property
+    def python(self) -> str:
+        return str(self.folder / "bin" / "python")
+
+    def command(self, cwd: Path, *arguments: str) -> list[str]:
+        """Return a command that runs this Python in `cwd`, where no PYTHONPATH leads to the checkout."""
+        return ["sh", "-c", 'unset PYTHONPATH; cd "$0"; exec "$@"', str(cwd), self.python, *arguments]
+
+    def run(self, cwd: Path, *arguments: str, **environ: str) -> str:
+        done = subprocess.run(
+            self.command(cwd, *arguments),
+            env={"PATH": os.defpath, **environ},
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    folder = tmp_path_factory.mktemp("wheel")
+    # Given a copy of the source: setuptools would take old modules from a `build` that is left in the checkout
+    source = folder / "source"
+    source.mkdir()
+    for name in ("scoreline", *FOLDERS):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    # When the wheel is built and installed without a network
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w"]
+    subprocess.run([*build, folder / "dist", source], check=True)
+    (wheel,) = (folder / "dist").iterdir()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+    found = Installed(folder / "venv", wheel)
+    install = [sys.executable, "-m", "pip", "--python", found.python, "install", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*install, wheel], check=True)
+    # Then the packages that it requires are those of this environment. A .pth file within that folder has no effect
+    # there, so the one that leads from here to the checkout has none
+    (site,) = found.folder.glob("lib/python*/site-packages")
+    (site / "required.pth").write_text(sysconfig.get_path("purelib"))
+    return found
+
+
+def test_the_wheel_has_each_file_of_the_packages_once_and_nothing_else(installed: Installed) -> None:
+    def kept(path: Path) -> bool:
+        return path.suffix in (".py", ".lua") or path.name == "py.typed"
+
+    source = [path.relative_to(ROOT) for path in (ROOT / "scoreline").glob("*") if path.is_file()]
+    source += [
+        Path("scoreline", path.relative_to(ROOT))
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*")
+        if kept(path)
+    ]
+    names = [Path(name) for name in zipfile.ZipFile(installed.wheel).namelist()]
+    packaged = [name for name in names if not name.parts[0].endswith(".dist-info")]
+    assert Counter(packaged) == Counter(source)
+    assert {name.suffix for name in packaged} >= {".lua", ".typed"}
+
+
+def test_an_application_with_packages_of_the_same_names_scores_a_job(
+    installed: Installed, own: Stack, tmp_path: Path
+) -> None:
+    # Given a model and rows, and a project that has its own tasks, storage and worker
+    models = ModelStorageManager.from_env(own.environ)
+    models.publish("doubled", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]), alias="champion")
+    sink = io.BytesIO()
+    pd.DataFrame({"x": [1.0, 2.0, 3.0]}).to_parquet(sink, index=False)
+    Client.from_env(own.environ).buckets.main.put("in/all.parquet", sink.getvalue())
+    site = tmp_path / "site"
+    for name, text in SITE.items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(textwrap.dedent(text))
+    # And a worker of the wheel that was started in that project's folder
+    log = own.folder / "wheel.log"
+    worker = ("-m", "celery", "-A", "scoreline", "worker", "-c", "1", "-n", "wheel@embedded", "-l", "INFO")
+    guard = own.run(installed.command(site, *worker), log, own.environ)
+    own.wait("the worker", lambda: "wheel@embedded ready" in log.read_text(errors="replace"), guard, log)
+    # When the project submits a job and reads its results
+    environ = own.environ | {"DJANGO_SETTINGS_MODULE": "settings", "HOME": str(tmp_path)}
+    found: dict[str, Any] = json.loads(installed.run(site, "score.py", **environ))
+    # Then every row is scored
+    assert found["state"] == "succeeded", log.read_text(errors="replace")
+    assert found["predictions"] == pytest.approx([2.0, 4.0, 6.0])
+    # And each name leads to the project's package, except ours, which is the wheel's
+    assert found["apps"] == {name: str(site / name) for name in FOLDERS}
+    files = {name: Path(file) for name, file in found["files"].items()}
+    assert {name: files[name].parent for name in FOLDERS} == {name: site / name for name in FOLDERS}
+    assert files["scoreline"].is_relative_to(installed.folder)
