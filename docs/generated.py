@@ -13,6 +13,8 @@ meanings, and the columns that the code knows are put between the two::
     | `TICK_SECONDS` | how often beat asks for the schedules that are due, in seconds |
 
 A name that is missing from such a table, or that the code does not know, is an error.
+
+Pages link to files beside ``docs/`` as the repository has them; on the site these are pages of ``project/``.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,11 +41,22 @@ from scoreline.storage.settings import Environment
 from scoreline.worker import logs
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 FOLDERS = ("storage", "tasks", "worker")
+PROJECT = {
+    ROOT / "ARCHITECTURE.md": DOCS / "project/architecture.md",
+    ROOT / "SECURITY.md": DOCS / "project/security.md",
+    ROOT / "CHANGELOG.md": DOCS / "project/changelog.md",
+    ROOT / "benchmarks/README.md": DOCS / "project/benchmarks.md",
+    ROOT / "benchmarks/results/README.md": DOCS / "project/figures.md",
+    ROOT / "benchmarks/results/throughput.md": DOCS / "project/throughput.md",
+}
+"""Files beside ``docs/``, and the pages that show them."""
 
 _MARK = re.compile(
-    r"^<!-- generated: (?P<what>\w+) ?(?P<argument>[\w.]*) -->\n(?P<table>(?:\|.*\|\n)*)", re.MULTILINE
+    r"^<!-- generated: (?P<what>\w+) ?(?P<argument>[\w./]*) -->\n(?P<table>(?:\|.*\|\n)*)", re.MULTILINE
 )
+_LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 _NAME = re.compile(r"`([^`]+)`")
 _HELP_COLUMNS = 80
 _LEVELS = {
@@ -91,17 +105,46 @@ def fill(text: str) -> str:
         arguments = [match["argument"]] if match["argument"] else []
         return make(*arguments, match["table"]) if match["table"] else make(*arguments)
 
-    return _MARK.sub(filled, text)
+    done = _MARK.sub(filled, text)
+    if "<!-- generated: settings" in text:  # in several tables
+        _refuse_missing("settings", settings(), re.findall(r"^\| `([A-Z0-9_]+)` \|", done, re.MULTILINE))
+    return done
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Have Sphinx fill each page before it is parsed."""
 
-    def read(_: Any, __: str, source: list[str]) -> None:
-        source[0] = fill(source[0])
+    def read(_: Any, name: str, source: list[str]) -> None:
+        page = DOCS / f"{name}.md"
+        source[0] = relink(fill(source[0]), page, page)
 
     app.connect("source-read", read)
     return {"parallel_read_safe": True}
+
+
+# Links and files
+
+
+def relink(text: str, source: Path, page: Path) -> str:
+    """Return the text of a file with its links as they have to be on a page; what the site does not have is no link."""
+
+    def linked(match: re.Match[str]) -> str:
+        target, _, anchor = match["target"].partition("#")
+        if not target or "://" in target:
+            return match[0]
+        found = (source.parent / target).resolve()
+        found = PROJECT.get(found, found)
+        if not match["image"] and not (found.is_relative_to(DOCS) and found.is_file()):
+            return match["text"]
+        path = os.path.relpath(found, page.parent)
+        return f"{match['image']}[{match['text']}]({path}{'#' * bool(anchor)}{anchor})"
+
+    return _LINK.sub(linked, text)
+
+
+def _file(path: str) -> str:
+    source = ROOT / path
+    return relink(source.read_text(), source, PROJECT[source])
 
 
 # Settings
@@ -170,7 +213,7 @@ def _settings_classes() -> Iterator[Any]:
 def _settings_table(table: str) -> str:
     known = settings()
     columns = {name: (item.accepts or "a text", item.default) for name, item in known.items()}
-    return _merge("settings", table, ("accepts", "default"), columns)
+    return _merge("settings", table, ("accepts", "default"), columns, whole=False)
 
 
 # Log events
@@ -355,7 +398,7 @@ def _bare(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def _merge(
-    what: str, table: str, between: tuple[str, ...], known: Mapping[str, tuple[str, ...]]
+    what: str, table: str, between: tuple[str, ...], known: Mapping[str, tuple[str, ...]], *, whole: bool = True
 ) -> str:
     """Put what the code knows between the names and the meanings of a table; raises `PageIncomplete`."""
     head, _, *rows = table.splitlines()
@@ -369,9 +412,14 @@ def _merge(
             raise PageIncomplete(f"{what}: the code has no {label}")
         named.append(found[1])
         lines.append(f"| {' | '.join((label, *known[found[1]], meaning))} |")
-    if (missing := sorted(known.keys() - set(named)):
-        raise PageIncomplete(f"{what}: the page lacks {', '.join(missing)}")
+    if whole:
+        _refuse_missing(what, known, named)
     return "\n".join([*lines, ""])
+
+
+def _refuse_missing(what: str, known: Iterable[str], named: Iterable[str]) -> None:
+    if missing := sorted(set(known) - set(named)):
+        raise PageIncomplete(f"{what}: the page lacks {', '.join(missing)}")
 
 
 def _cells(row: str) -> tuple[str, str]:
@@ -386,5 +434,6 @@ _MAKERS: Mapping[str, Callable[..., str]] = {
     "metrics": _metrics_table,
     "commands": _commands_pages,
     "errors": _errors_list,
+    "file": _file,
     "messages": _messages_table,
 }
