@@ -1,0 +1,439 @@
+"""Fill the reference pages with what the code says: an extension of Sphinx, whose functions the tests call too.
+
+A page marks the place with a comment. Where only the code knows what belongs there, the comment stands alone::
+
+    <!-- generated: commands -->
+
+Where people write what a name means and the code knows the rest, the comment stands above a table of names and
+meanings, and the columns that the code knows are put between the two::
+
+    <!-- generated: settings -->
+    | setting | meaning |
+    |---|---|
+    | `TICK_SECONDS` | how often beat asks for the schedules that are due, in seconds |
+
+A name that is missing from such a table, or that the code does not know, is an error.
+
+Pages link to files beside ``docs/`` as the repository has them; on the site these are pages of ``project/``.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import functools
+import inspect
+import os
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import click
+
+import scoreline
+from scoreline.storage import errors
+from scoreline.storage.settings import Environment
+from scoreline.worker import logs
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+FOLDERS = ("storage", "tasks", "worker")
+PROJECT = {
+    ROOT / "ARCHITECTURE.md": DOCS / "project/architecture.md",
+    ROOT / "SECURITY.md": DOCS / "project/security.md",
+    ROOT / "CHANGELOG.md": DOCS / "project/changelog.md",
+    ROOT / "benchmarks/README.md": DOCS / "project/benchmarks.md",
+    ROOT / "benchmarks/results/README.md": DOCS / "project/figures.md",
+    ROOT / "benchmarks/results/throughput.md": DOCS / "project/throughput.md",
+}
+"""Files beside ``docs/``, and the pages that show them."""
+
+_MARK = re.compile(
+    r"^<!-- generated: (?P<what>\w+) ?(?P<argument>[\w./]*) -->\n(?P<table>(?:\|.*\|\n)*)", re.MULTILINE
+)
+_LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
+_NAME = re.compile(r"`([^`]+)`")
+_HELP_COLUMNS = 80
+_LEVELS = {
+    "debug": "DEBUG",
+    "info": "INFO",
+    "warning": "WARNING",
+    "error": "ERROR",
+    "exception": "ERROR",
+    "critical": "CRITICAL",
+}
+"""By the method that logs; `exception` adds a traceback."""
+_READ_BY_LIBRARIES = {
+    "SENTRY_DSN": "a DSN",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "an address",
+    "OTEL_EXPORTER_OTLP_HEADERS": "`name=value`, with commas",
+    "OTEL_SERVICE_NAME": "a name",
+}
+"""Variables that no settings class reads: Sentry and OpenTelemetry do."""
+
+
+class PageIncomplete(Exception):
+    """A table of a page lacks a name that the code has, or has one that the code lacks."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One variable of the environment."""
+
+    accepts: str
+    default: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Event:
+    """One event of the log, wherever the code logs it."""
+
+    levels: tuple[str, ...]
+    fields: tuple[str, ...]
+
+
+def fill(text: str) -> str:
+    """Return the source of a page with every mark filled in; raises `PageIncomplete`."""
+
+    def filled(match: re.Match[str]) -> str:
+        make = _MAKERS[match["what"]]
+        arguments = [match["argument"]] if match["argument"] else []
+        return make(*arguments, match["table"]) if match["table"] else make(*arguments)
+
+    done = _MARK.sub(filled, text)
+    if "<!-- generated: settings" in text:  # in several tables
+        _refuse_missing("settings", settings(), re.findall(r"^\| `([A-Z0-9_]+)` \|", done, re.MULTILINE))
+    return done
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Have Sphinx fill each page before it is parsed."""
+
+    def read(_: Any, name: str, source: list[str]) -> None:
+        page = DOCS / f"{name}.md"
+        source[0] = relink(fill(source[0]), page, page)
+
+    app.connect("source-read", read)
+    return {"parallel_read_safe": True}
+
+
+# Links and files
+
+
+def relink(text: str, source: Path, page: Path) -> str:
+    """Return the text of a file with its links as they have to be on a page; what the site does not have is no link."""
+
+    def linked(match: re.Match[str]) -> str:
+        target, _, anchor = match["target"].partition("#")
+        if not target or "://" in target:
+            return match[0]
+        found = (source.parent / target).resolve()
+        found = PROJECT.get(found, found)
+        if not match["image"] and not (found.is_relative_to(DOCS) and found.is_file()):
+            return match["text"]
+        path = os.path.relpath(found, page.parent)
+        return f"{match['image']}[{match['text']}]({path}{'#' * bool(anchor)}{anchor})"
+
+    return _LINK.sub(linked, text)
+
+
+def _file(path: str) -> str:
+    source = ROOT / path
+    return relink(source.read_text(), source, PROJECT[source])
+
+
+# Settings
+
+
+_ENVIRONMENTS: tuple[Mapping[str, str], ...] = (
+    {"R2_ACCOUNT_ID": "abc", "R2_ACCESS_KEY_ID": "key", "R2_SECRET_ACCESS_KEY": "hush", "R2_BUCKET": "models"},
+    {},
+    {"ENVIRONMENT": "development"},
+)
+"""Between them, every settings class asks for all that it knows."""
+
+
+@functools.cache
+def settings() -> Mapping[str, Setting]:
+    """Return every variable that a settings class asks for, with what it accepts and its default."""
+    found = {name: Setting(accepts=accepts, default="") for name, accepts in _READ_BY_LIBRARIES.items()}
+
+    def note(name: str, accepts: str, default: object) -> None:
+        shown = "" if default in ("", None) else f"`{default}`"
+        if name not in found or not found[name].default:
+            found[name] = Setting(accepts=accepts, default=shown)
+
+    first, flag, number, choice = Environment.first, Environment.flag, Environment.number, Environment.choice
+
+    def read_first(env: Environment, *names: str) -> tuple[str, str]:
+        for name in names:
+            note(name, "", None)
+        return first(env, *names)
+
+    def read_text(env: Environment, *names: str, default: str = "") -> str:
+        for name in names:
+            note(name, "", default if len(names) == 1 else None)
+        return first(env, *names)[1] or default
+
+    def read_flag(env: Environment, name: str, default: bool) -> bool:
+        note(name, "`true` or `false`", str(default).lower())
+        return flag(env, name, default)
+
+    def read_number(env: Environment, name: str, default: int, minimum: int = 0) -> int:
+        note(name, f"a whole number, at least {minimum}", default if default >= minimum else None)
+        return number(env, name, default, minimum)
+
+    def read_choice(env: Environment, name: str, options: tuple[str, ...], default: str) -> str:
+        note(name, ", ".join(f"`{option}`" for option in options), default)
+        return choice(env, name, options, default)
+
+    readers = {"first": read_first, "text": read_text, "flag": read_flag, "number": read_number, "choice": read_choice}
+    with mock.patch.multiple(Environment, **readers):
+        for environ in _ENVIRONMENTS:
+            for read in (*(kind.from_env for kind in _settings_classes()), logs.form_from_env):
+                with contextlib.suppress(errors.InvalidSettings):
+                    read(environ)
+    for owner in ("AWS_S3", "AWS"):  # asked for only where one of the pair is set
+        for half in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+            note(f"{owner}_{half}", "", None)
+    return found
+
+
+def _settings_classes() -> Iterator[Any]:
+    for found in pkgutil.walk_packages(scoreline.__path__, "scoreline."):
+        if found.name.endswith(".settings"):
+            yield from (kind for kind in vars(import_module(found.name)).values() if hasattr(kind, "from_env"))
+
+
+def _settings_table(table: str) -> str:
+    known = settings()
+    columns = {name: (item.accepts or "a text", item.default) for name, item in known.items()}
+    return _merge("settings", table, ("accepts", "default"), columns, whole=False)
+
+
+# Log events
+
+
+@functools.cache
+def events() -> Mapping[str, Event]:
+    """Return every event that the code logs, with its levels and the fields that it may have."""
+    found: dict[str, Event] = {}
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for name, level, fields in _logged(ast.parse(path.read_text())):
+                before = found.get(name, Event(levels=(), fields=()))
+                found[name] = Event(
+                    levels=tuple(dict.fromkeys((*before.levels, level))),
+                    fields=tuple(dict.fromkeys((*before.fields, *fields))),
+                )
+    return found
+
+
+def _logged(tree: ast.Module) -> Iterator[tuple[str, str, list[str]]]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="log"), attr=level), args=[ast.Constant(value=str(name)), *_]
+            ) if level in _LEVELS and re.fullmatch(r"\w+\.\w+", name):
+                extra = next((keyword.value for keyword in node.keywords if keyword.arg == "extra"), None)
+                keys = extra.keys if isinstance(extra, ast.Dict) else []
+                yield name, _LEVELS[level], [str(key.value) for key in keys if isinstance(key, ast.Constant)]
+
+
+def _events_table(table: str) -> str:
+    columns = {
+        name: (
+            " or ".join(event.levels),
+            ", ".join(f"`{field}`" for field in event.fields),
+        )
+        for name, event in events().items()
+    }
+    return _merge("log events", table, ("level", "fields"), columns)
+
+
+# Documents
+
+
+def fields_of(path: str) -> Mapping[str, tuple[str, str]]:
+    """Return type and default of each field of the dataclass that `path` names."""
+    kind = _import(path)
+    return {
+        field.name: (f"`{field.type}`".replace("|", r"\|"), _default_of(field)) for field in dataclasses.fields(kind)
+    }
+
+
+def _import(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _default_of(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return f"`{field.default!r}`"
+    return "" if field.default_factory is dataclasses.MISSING else "empty"
+
+
+def _fields_table(path: str, table: str) -> str:
+    return _merge(path, table, ("type", "default"), fields_of(path))
+
+
+# Metrics
+
+
+@functools.cache
+def metrics() -> Mapping[str, tuple[str, tuple[str, ...], str]]:
+    """Return every metric as Prometheus shows it: its type, its labels, and its help."""
+    found = {}
+    for node in ast.walk(ast.parse((ROOT / "worker/metrics.py").read_text())):
+        match node:
+            case ast.Call(
+                func=ast.Name(id=family), args=[ast.Constant(value=str(name)), ast.Constant(value=str(told)), *_]
+            ) if family == "_gauge" or family.endswith("MetricFamily"):
+                kind = "gauge" if family == "_gauge" else family.removesuffix("MetricFamily").lower()
+                shown = f"scoreline_{name}" if family == "_gauge" else name
+                labels = next((keyword.value for keyword in node.keywords if keyword.arg == "labels"), None)
+                names = labels.elts if isinstance(labels, ast.List) else []
+                named = tuple(str(item.value) for item in names if isinstance(item, ast.Constant))
+                found[shown + "_total" * (kind == "counter")] = (kind, named, told)
+    return found
+
+
+def _metrics_table() -> str:
+    rows = [
+        f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {told} |"
+        for name, (kind, labels, told) in metrics().items()
+    ]
+    return "\n".join(["| metric | type | labels | meaning |", "|---|---|---|---|", *rows, ""])
+
+
+# Commands
+
+
+@functools.cache
+def commands() -> Mapping[str, click.Command]:
+    """Return every command by what is typed, groups before what is in them."""
+    from scoreline.worker.cli.main import cli
+
+    def below(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+        yield name, command
+        if isinstance(command, click.Group):
+            for each, inner in sorted(command.commands.items()):
+                yield from below(f"{name} {each}", inner)
+
+    return dict(below("scoreline", cli))
+
+
+def help_of(name: str) -> str:
+    """Return what ``--help`` of a command prints on a terminal of 80 columns."""
+    context: click.Context | None = None
+    path = name.split()
+    for end in range(1, len(path) + 1):
+        command = commands()[" ".join(path[:end])]
+        context = click.Context(
+            command,
+            parent=context,
+            info_name=path[end - 1],
+            **command.context_settings | {"terminal_width": _HELP_COLUMNS, "max_content_width": _HELP_COLUMNS},
+        )
+    assert context is not None
+    return context.command.get_help(context)
+
+
+def _commands_pages() -> str:
+    pages = []
+    for name in commands():
+        level = "##" if name.count(" ") < 2 else "###"
+        pages.append(f"{level} {name}\n\n```text\n{help_of(name)}\n```\n")
+    return "\n".join(pages)
+
+
+# Errors
+
+
+def _errors_list() -> str:
+    lines = []
+
+    def add(kind: type[errors.ScorelineError], depth: int) -> None:
+        told = (kind.__doc__ or "").strip().splitlines()[0]
+        again = " Transient: the same call may work later." if kind.transient else ""
+        lines.append(f"{'  ' * depth}- `{kind.__name__}`: {told}{again}")
+        for below in kind.__subclasses__():
+            if below.__module__ == errors.__name__:
+                add(below, depth + 1)
+
+    add(errors.ScorelineError, 0)
+    return "\n".join([*lines, ""])
+
+
+# Messages
+
+
+def tasks() -> Mapping[str, Any]:
+    """Return every Celery task by its name."""
+    import_module("scoreline.worker.tasks")
+    from scoreline.worker.celery import app
+
+    return {name: task for name, task in sorted(app.tasks.items()) if name.startswith("scoreline.")}
+
+
+def _messages_table(table: str) -> str:
+    columns = {}
+    for name, task in tasks().items():
+        taken = [parameter for parameter in inspect.signature(task.run).parameters.values() if parameter.name != "self"]
+        shown = ", ".join(f"`{parameter}`".replace("'", "") for parameter in map(_bare, taken))
+        columns[name] = (shown, "no" if task.ignore_result or task.ignore_result is None else "yes")
+    return _merge("messages", table, ("kwargs", "answers"), columns)
+
+
+def _bare(parameter: inspect.Parameter) -> inspect.Parameter:
+    return parameter.replace(annotation=inspect.Parameter.empty)
+
+
+# Tables
+
+
+def _merge(
+    what: str, table: str, between: tuple[str, ...], known: Mapping[str, tuple[str, ...]], *, whole: bool = True
+) -> str:
+    """Put what the code knows between the names and the meanings of a table; raises `PageIncomplete`."""
+    head, _, *rows = table.splitlines()
+    first, last = _cells(head)
+    lines = [f"| {' | '.join((first, *between, last))} |", "|---" * (len(between) + 2) + "|"]
+    named = []
+    for row in rows:
+        label, meaning = _cells(row)
+        found = _NAME.match(label)
+        if found is None or found[1] not in known:
+            raise PageIncomplete(f"{what}: the code has no {label}")
+        named.append(found[1])
+        lines.append(f"| {' | '.join((label, *known[found[1]], meaning))} |")
+    if whole:
+        _refuse_missing(what, known, named)
+    return "\n".join([*lines, ""])
+
+
+def _refuse_missing(what: str, known: Iterable[str], named: Iterable[str]) -> None:
+    if missing := sorted(set(known) - set(named)):
+        raise PageIncomplete(f"{what}: the page lacks {', '.join(missing)}")
+
+
+def _cells(row: str) -> tuple[str, str]:
+    first, _, last = row.strip().strip("|").strip().partition(" | ")
+    return first.strip(), last.strip()
+
+
+_MAKERS: Mapping[str, Callable[..., str]] = {
+    "settings": _settings_table,
+    "events": _events_table,
+    "fields": _fields_table,
+    "metrics": _metrics_table,
+    "commands": _commands_pages,
+    "errors": _errors_list,
+    "file": _file,
+    "messages": _messages_table,
+}
