@@ -1,7 +1,7 @@
-"""The process: Celery app, model cache, control commands, command line.
+"""The process: the Celery app, its tasks, the model cache, the command line and the doctor.
 
-What a deployment starts lives here, and the settings that it reads. What a job is does not enter. It imports
-`scoreline.tasks` and `scoreline.storage`; nothing imports it back.
+Whatever a deployment starts, and the settings that only a worker reads, live here; what a job is lives in
+`scoreline.tasks`. This package may import `scoreline.tasks` and `scoreline.storage`, and neither imports it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Give ``celery -A worker`` the one app: deployed Procfiles name it so, where the checkout is on the path."""
+    """Provide `app` for ``celery -A worker``, which deployed Procfiles use with the checkout on the path."""
     if name == "app":
         from scoreline.worker.celery import app
 

@@ -1,4 +1,4 @@
-"""``python -m scoreline`` is ``scoreline``, where nothing is installed but the requirements."""
+"""Runs ``scoreline`` as ``python -m scoreline``, which works where only the requirements are installed."""
 
 from scoreline.worker.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Models of one process: each loaded once, kept by the digest of its manifest."""
+"""Keeps the models of one process in memory. Each is loaded once and found by the digest of its manifest."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ class _Entry:
 
 
 class ModelCache:
-    """Least recently used bundles go first, before the one that needs their room is loaded.
+    """A cache of bundles that evicts the least recently used ones before it loads one that needs their room.
 
-    Thread-safe; a bundle is loaded once however many ask for it, and hits do not wait for loads of others. The key is
-    the digest of the manifest, which names the digest of every byte: nothing stale can be served.
+    It is thread-safe: a bundle is loaded once, however many threads ask for it, and a hit never waits for the load of
+    another bundle. The key is the digest of the manifest, which contains the digest of every byte, so that a stale
+    bundle cannot be served.
 
     Parameters
     ----------
     models : ModelStorageManager
-        Where bundles come from.
+        Loads the bundles.
     max_bytes : int
-        Memory to spend, by what each bundle was measured to take.
+        How much memory the bundles may take, by what each was measured to take when it was published.
     preloaded : iterable of Bundle
-        Loaded before the fork, their memory shared with the parent.
+        Bundles that were loaded before the fork; the process shares their memory with its parent.
     on_load : callable
-        Is told of each bundle that was loaded here.
+        Called with each bundle after this cache has loaded it.
     """
 
     def __init__(
@@ -55,12 +56,13 @@ class ModelCache:
         self._reserved: dict[str, int] = {}
 
     def get(self, pinned: PinnedModel) -> Bundle:
-        """Return a bundle, loading it where it is not here.
+        """Return a bundle, and load it first if the cache does not hold it.
 
         Raises
         ------
         ModelUnloadable
-            It takes more memory than the cache may hold, or `ModelStorageManager.load_pinned` says why.
+            The bundle needs more memory than the cache may use, or cannot be loaded for another reason (see
+            `ModelStorageManager.load_pinned`).
         """
         key = pinned.manifest_sha256
         with self._lock:
@@ -90,13 +92,13 @@ class ModelCache:
         return entry.bundle.manifest if entry else self._models.registry.manifest(pinned)
 
     def evict_all(self) -> None:
-        """Let go of every bundle; one that is scoring goes when it has done."""
+        """Drop every bundle. The memory of one that is in use is freed when its part is scored."""
         with self._lock:
             self._entries.clear()
         release_memory()
 
     def snapshot(self) -> list[dict[str, object]]:
-        """Return what ``inspect models`` shows, least recently used first."""
+        """Describe every bundle for ``celery inspect models``, the least recently used one first."""
         with self._lock:
             return [
                 {
@@ -119,12 +121,12 @@ class ModelCache:
         return entry.bundle
 
     def _reserve(self, key: str, manifest: Manifest) -> None:
-        """Let old bundles go until the new one fits, so that both are never in memory."""
+        """Evict bundles until the new one fits, before it is loaded, so that they are never in memory together."""
         size = manifest.memory_bytes
         if size > self._max_bytes:
             raise ModelUnloadable(
-                f"{manifest.ref} takes {size / 2**20:,.0f} MiB of memory, a process may keep "
-                f"{self._max_bytes / 2**20:,.0f} MiB of models: raise MODEL_CACHE_MB, lower WORKER_CONCURRENCY, "
+                f"{manifest.ref} needs {size / 2**20:,.0f} MiB of memory, but a process may use only "
+                f"{self._max_bytes / 2**20:,.0f} MiB for models: raise MODEL_CACHE_MB, lower WORKER_CONCURRENCY, "
                 "or use a larger machine"
             )
         evicted = False

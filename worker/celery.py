@@ -1,6 +1,7 @@
 """The Celery app: ``celery -A scoreline worker``, ``celery -A scoreline beat``, ``celery -A scoreline inspect models``.
 
-Only a worker loads what it takes to score: a clock in 60 MB, and an answer of `inspect`, need none of it.
+Only a worker imports the tasks and the packages that score. Beat and ``celery inspect`` do without them, so that beat
+needs less than 60 MB.
 """
 
 from __future__ import annotations
@@ -17,11 +18,7 @@ from kombu import Queue
 from scoreline.storage.errors import InvalidSettings
 from scoreline.tasks.dispatch.queue import CLOCK_QUEUE, QUEUE, broker_settings
 from scoreline.tasks.dispatch.settings import QueueSettings
-from scoreline.worker import (
-    allocator,
-    control,  # noqa: F401  # registers the control commands
-    logs,
-)
+from scoreline.worker import allocator, control, logs  # noqa: F401  # control registers its commands
 from scoreline.worker.settings import SOFT_TIME_LIMIT_S, TIME_LIMIT_S, WorkerSettings
 
 ANSWER_KEPT_S = 3600
@@ -38,8 +35,8 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     task_acks_on_failure=True,
     task_acks_on_timeout=True,
-    task_reject_on_worker_lost=False,  # true loops for ever on a part that kills its process
-    task_retry_on_worker_lost=True,  # bounded by each task's max_retries, and a part by its attempts
+    task_reject_on_worker_lost=False,  # if true, a part that kills its process is redelivered for ever
+    task_retry_on_worker_lost=True,  # bounded by each task's max_retries, and for a part by its attempts
     worker_cancel_long_running_tasks_on_connection_loss=True,
     task_time_limit=TIME_LIMIT_S,
     task_soft_time_limit=SOFT_TIME_LIMIT_S,
@@ -47,7 +44,7 @@ app.conf.update(
         _queue.broker_url,
         _queue.broker_tls,
         redis={
-            "visibility_timeout": 2 * TIME_LIMIT_S,  # shorter, and a running part is given out twice
+            "visibility_timeout": 2 * TIME_LIMIT_S,  # if it were shorter, a running part would be delivered twice
             "unacked_restore_interval": 15,
             "unacked_restore_throttle": 1,
             "socket_timeout": 30,
@@ -56,12 +53,12 @@ app.conf.update(
             "health_check_interval": 25,
         },
     ),
-    worker_concurrency=_worker.concurrency,  # None: `lifecycle` makes it what fits into memory
+    worker_concurrency=_worker.concurrency,  # if None, `startup` sets it to the number that fits into memory
     worker_soft_shutdown_timeout=_worker.soft_shutdown_s,
     broker_connection_retry_on_startup=True,
-    broker_connection_max_retries=None,  # a worker without its broker waits for it
-    broker_pool_limit=2,  # a cap: a child uses one; `inspect` holds two at once, and would wait for ever with one
-    task_ignore_result=True,  # but for those that answer an application
+    broker_connection_max_retries=None,  # a worker that cannot reach its broker waits for it
+    broker_pool_limit=2,  # a child uses one; `inspect` holds two at once, and with a limit of one waits for ever
+    task_ignore_result=True,  # except of the tasks that answer an application
     result_backend=_queue.redis_url,
     redis_backend_use_ssl=dict(_queue.redis_tls) or None,
     redis_socket_connect_timeout=10,
@@ -76,12 +73,12 @@ app.conf.update(
     worker_send_task_events=False,
     worker_max_tasks_per_child=200,
     worker_proc_alive_timeout=60,
-    beat_scheduler="celery.beat.Scheduler",  # a clock needs no file, and a dyno would lose it
+    beat_scheduler="celery.beat.Scheduler",  # unlike the default one, it keeps no file
     beat_schedule={
         name: {
             "task": f"scoreline.{name}",
             "schedule": float(every_s),
-            # While no worker is up, one message waits, not thousands; and nobody waits for an answer.
+            # They expire, so that one message and not thousands waits while no worker is up. No process reads a result.
             "options": {"expires": every_s, "ignore_result": True},
         }
         for name, every_s in (("reconcile", _worker.reconcile_s), ("tick", _worker.tick_s))
@@ -91,17 +88,17 @@ app.conf.update(
 
 @setup_logging.connect
 def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: Any) -> None:
-    """Log in our form instead of Celery's; to a file where Celery was told one."""
+    """Replace Celery's logging by `logs`; write to the file of ``--logfile`` if it is given."""
     logs.set_up(os.environ, loglevel or logging.INFO, logfile)
 
 
 @celeryd_init.connect
 def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
-    """Load the tasks, and settle what fits into memory: the last moment before a worker reads its settings."""
-    allocator.settle(os.environ)
-    from scoreline.worker import lifecycle, tasks  # noqa: F401  # late: a clock and `inspect` need none of them
+    """Import the tasks and size the pool. This signal is the last one before Celery reads the settings of its pool."""
+    allocator.use_one_heap(os.environ)
+    from scoreline.worker import startup, tasks  # noqa: F401  # beat and `inspect` do without them
 
     try:
-        lifecycle.fit_into_memory(conf, options)
-    except InvalidSettings as error:  # else Celery would log it, and fail message after message
+        startup.fit_into_memory(conf, options)
+    except InvalidSettings as error:  # Celery would only log it, and then fail every message
         raise SystemExit(f"error: {error}") from None

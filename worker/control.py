@@ -1,6 +1,7 @@
-"""Control commands, which run in the parent of a worker; whoever asks needs their names alone, hence the late imports.
+"""Control commands, which Celery runs in the main process of a worker.
 
-::
+``celery inspect`` and ``celery control`` import this module for the names of the commands alone. Its functions
+therefore import the rest of the worker only when they run::
 
     celery -A scoreline inspect jobs
     celery -A scoreline inspect models
@@ -18,21 +19,23 @@ from celery.worker.control import control_command, inspect_command
 
 @inspect_command()
 def jobs(state: Any) -> list[dict[str, Any]]:
-    """Tell what each process is at: job, step, part, pid, seconds since it began, try, whether redelivered."""
-    return sorted((_at_work(request) for request in list(working.active_requests)), key=lambda row: row["pid"] or 0)
+    """Return what each process works on: job, step, part, pid, seconds since it began, try, whether redelivered."""
+    return sorted(
+        (_describe_request(request) for request in list(working.active_requests)), key=lambda row: row["pid"] or 0
+    )
 
 
 @inspect_command()
 def models(state: Any) -> dict[str, Any]:
-    """Tell which models each process of the pool holds: name, version, bytes, hits, load seconds."""
+    """Return the models that each process of the pool holds: name, version, bytes, hits, load seconds."""
     from scoreline.worker import lifecycle
 
-    return {str(pid): held for pid, held in lifecycle.models().items()}
+    return {str(pid): held for pid, held in lifecycle.models_by_pid().items()}
 
 
 @inspect_command()
 def gauges(state: Any) -> dict[str, int]:
-    """Tell a scrape the processes of the pool, and the bytes of the models that they hold."""
+    """Return the number of processes in the pool and the bytes of the models that they hold, for `metrics`."""
     from scoreline.worker import lifecycle
 
     pool = state.consumer.pool.info
@@ -42,16 +45,16 @@ def gauges(state: Any) -> dict[str, int]:
 
 @control_command()
 def evict_models(state: Any) -> dict[str, str]:
-    """Let every process of the pool forget its models; the next part loads again."""
+    """Make every process of the pool drop its models; the next part loads its model again."""
     from scoreline.worker import lifecycle
 
     return {"ok": f"evicting the models of {lifecycle.evict_models()} processes"}
 
 
-def _at_work(request: Any) -> dict[str, Any]:
+def _describe_request(request: Any) -> dict[str, Any]:
     began = request.time_start
     return {
-        "job_id": request.kwargs.get("job_id"),  # none of the clock's
+        "job_id": request.kwargs.get("job_id"),  # None for the tasks that the clock asks for
         "step": request.name.removeprefix("scoreline."),
         "part": request.kwargs.get("part"),
         "pid": request.worker_pid,

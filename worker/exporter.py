@@ -1,4 +1,4 @@
-"""Serves the metrics of a deployment over HTTP."""
+"""Serves the metrics of a deployment over HTTP, for Prometheus to scrape."""
 
 from __future__ import annotations
 
@@ -23,27 +23,33 @@ _STOPS = {signal.SIGTERM, signal.SIGINT}
 
 
 def serve(deployment: Deployment, host: str, port: int, announce: Callable[[str], None]) -> None:
-    """Answer requests, each in a thread of its own, until SIGTERM or SIGINT; for the main thread.
+    """Serve requests until SIGTERM or SIGINT, each in its own thread. Call it from the main thread.
 
     Parameters
     ----------
+    deployment : Deployment
+        Collects the metrics of each response.
+    host : str
+        Name or address to listen on.
     port : int
-        0 takes a free one.
+        Port to listen on; 0 takes a free one.
     announce : callable
-        Is given the address once it answers.
+        Called with the URL once the server listens.
 
     Raises
     ------
     InvalidRequest
-        Nothing can listen there.
+        The host and port cannot be listened on.
     """
     handler = _Handler.factory(deployment.registry())
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         server = _Server(family, address, handler)
     except OSError as error:
-        raise InvalidRequest(f"cannot listen on {host}:{port}: {error}; choose another port or host") from error
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # before the first thread: none is to be interrupted
+        raise InvalidRequest(
+            f"cannot listen on {host}:{port}: {error}; choose another --serve port or --host"
+        ) from error
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # before the first thread starts, so that every thread inherits it
     thread = threading.Thread(target=server.serve_forever, daemon=True, name="serve")
     thread.start()
     shown = f"[{host}]" if ":" in host else host
@@ -56,18 +62,18 @@ def serve(deployment: Deployment, host: str, port: int, announce: Callable[[str]
 class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
-    block_on_close = False  # a scrape that nobody waits for any more does not hold up the end
+    block_on_close = False  # a slow scrape must not delay the shutdown
 
     def __init__(self, family: socket.AddressFamily, address: Any, handler: type) -> None:
         self.address_family = family
         super().__init__(address, handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.info("metrics.unanswered", exc_info=True)  # the scraper hung up
+        log.info("metrics.unanswered", exc_info=True)  # the scraper has closed its connection
 
 
 class _Handler(MetricsHandler):
-    timeout = 10  # seconds that a client has to say what it wants
+    timeout = 10  # seconds in which a client must send its request
 
     def do_GET(self) -> None:
         if urlsplit(self.path).path == PATH:

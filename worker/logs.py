@@ -1,4 +1,4 @@
-"""How this process logs: lines for people at a terminal, JSON where a machine collects them, secrets nowhere.
+"""Sets up logging: lines for people at a terminal, JSON for machines that collect logs, and secrets in neither.
 
 An event has a static name and fields: ``log.info("part.scored", extra={"job_id": ..., "part": 3})``.
 """
@@ -30,16 +30,16 @@ _SECRETS = (
 )
 _URLS = ("REDIS_URL", "REDIS_TLS_URL", "CELERY_BROKER_URL")
 _SHORTEST_SECRET = 6
-"""Shorter ones would blot out half of every line, and are no secrets."""
+"""Shorter values are not redacted: they are hardly secrets, and would match in the middle of ordinary words."""
 
 
 def set_up(environ: Mapping[str, str], level: int = logging.INFO, file: str | None = None) -> None:
-    """Send every logger to stderr or to a file: as JSON on a dyno or where ``LOG_FORMAT=json``, else as lines."""
+    """Send every logger to stderr or to `file`: as JSON on a dyno or if ``LOG_FORMAT=json``, otherwise as lines."""
     form = form_from_env(environ)
     hidden = secrets_of(environ)
     handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(hidden) if form == "json" else HumanLines(hidden))
-    handler.addFilter(_with_task)
+    handler.addFilter(_add_task_id)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -47,7 +47,7 @@ def set_up(environ: Mapping[str, str], level: int = logging.INFO, file: str | No
 
 
 def form_from_env(environ: Mapping[str, str]) -> Literal["human", "json"]:
-    """Return how to log; raises `InvalidSettings`."""
+    """Return the format of the log, from ``LOG_FORMAT`` and ``DYNO``; raises `InvalidSettings`."""
     env = Environment(environ)
     form: Literal["human", "json"] = env.choice(
         "LOG_FORMAT", ("human", "json"), "json" if env.text("DYNO") else "human"
@@ -57,23 +57,23 @@ def form_from_env(environ: Mapping[str, str]) -> Literal["human", "json"]:
 
 
 def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what must not be logged: keys, and passwords within addresses, in every way that they may be written."""
+    """Return what must not be logged: keys and the passwords in URLs, in every form in which a log may contain them."""
     values = [environ.get(name, "") for name in _SECRETS]
     for name in _URLS:
         password = _password(environ.get(name, ""))
         values += [password, unquote(password)]
-    found = {form for value in values if len(value.strip()) >= _SHORTEST_SECRET for form in _written(value.strip())}
+    found = {form for value in values if len(value.strip()) >= _SHORTEST_SECRET for form in _spellings(value.strip())}
     return tuple(sorted(found, key=len, reverse=True))
 
 
-def _written(secret: str) -> set[str]:
-    """Return the ways in which a secret may stand in a line: as it is, quoted by Python, and both quoted by JSON."""
+def _spellings(secret: str) -> set[str]:
+    """Return the forms in which a secret may be logged: as it is or quoted by Python, and either quoted by JSON."""
     plain = {secret, repr(secret)[1:-1]}
     return plain | {json.dumps(text, ensure_ascii=ascii)[1:-1] for text in plain for ascii in (True, False)}
 
 
 def _password(url: str) -> str:
-    """Return what stands between the name and the host; an address that cannot be split is hidden whole."""
+    """Return the password in a URL; if the URL cannot be parsed, return all of it, so that all of it is redacted."""
     try:
         return urlsplit(url).password or ""
     except ValueError:
@@ -81,21 +81,21 @@ def _password(url: str) -> str:
 
 
 class HumanLines(logging.Formatter):
-    """``12:30:05 INFO part.scored job_id=nightly-1 part=3 rows=100``."""
+    """Formats an event as ``12:30:05 INFO part.scored job_id=nightly-1 part=3 rows=100``."""
 
     def __init__(self, hidden: Iterable[str]) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
         self._hidden = tuple(hidden)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, and a traceback below it where there is one."""
+        """Return the line, followed by the traceback if there is one."""
         first, _, rest = super().format(record).partition("\n")
         shown = " ".join(f"{name}={_format_value(value)}" for name, value in fields(record).items())
         return redact("\n".join(filter(None, (f"{first} {shown}".rstrip(), rest))), self._hidden)
 
 
 class JsonLines(JsonFormatter):
-    """One JSON document a line: time, level, logger, event, and the event's fields."""
+    """Formats an event as one line of JSON: time, level, logger, pid, event, and the fields of the event."""
 
     def __init__(self, hidden: Iterable[str]) -> None:
         super().__init__(
@@ -106,17 +106,17 @@ class JsonLines(JsonFormatter):
         self._hidden = tuple(hidden)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Return the line of JSON."""
         return redact(super().format(record), self._hidden)
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what was given as `extra`."""
+    """Return the fields of an event, which are what the caller passed as `extra`."""
     return {name: value for name, value in vars(record).items() if name not in _STANDARD and name[0] != "_"}
 
 
 def redact(text: str, hidden: Iterable[str]) -> str:
-    """Blot out secrets.
+    """Replace every secret in a text by three asterisks.
 
     >>> redact("redis://:hush-hush@host", ["hush-hush"])
     'redis://:***@host'
@@ -126,8 +126,8 @@ def redact(text: str, hidden: Iterable[str]) -> str:
     return text
 
 
-def _with_task(record: logging.LogRecord) -> bool:
-    """Note in which task an event happened."""
+def _add_task_id(record: logging.LogRecord) -> bool:
+    """Add the id of the running task to an event."""
     if current_task and current_task.request.id and not hasattr(record, "task_id"):
         record.task_id = current_task.request.id
     return True

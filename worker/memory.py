@@ -1,7 +1,7 @@
-"""How many processes fit into the memory of this machine, and how much each may take.
+"""Computes how many processes fit into the memory of this machine, and how much memory each may take.
 
-A dyno that runs out of memory is killed, or swaps until it might as well be. So a worker counts before it forks: what
-its limit is, what a process takes, and what the models that it will load were measured to take.
+A dyno that runs out of memory is killed, or swaps until it is useless. A worker therefore adds up, before it forks, the
+memory limit, what a process takes, and what the models that it may load were measured to take.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from scoreline.worker.settings import DEFAULT_CACHE_BYTES
 
 MIB = 1 << 20
 SHARED_BYTES = 230 * MIB
-"""The main process, and what its children share with it: measured at 218 MiB on Linux x86-64."""
+"""Memory of the main process, most of which its children share. It was measured at 218 MiB on Linux x86-64."""
 PROCESS_BYTES = 260 * MIB
-"""What a child has for itself besides models: measured at 241 to 262 MiB, on parts of 250,000 rows of 20 columns."""
+"""Memory that a child does not share, without models: 241 to 262 MiB, measured on parts of 250,000 rows, 20 columns."""
 USABLE = 0.95
-"""Of the limit; the rest is for the shell, for page tables, and for what was not measured."""
+"""Share of the limit that is given out. The rest is for the shell, page tables, and what was not measured."""
 _UNLIMITED = 1 << 60
-_MODELS_LOOKED_AT = 100
+_MAX_MODELS_MEASURED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizing:
-    """What a worker makes of its memory."""
+    """How a worker divides its memory."""
 
     limit_bytes: int
     processes: int
     cache_bytes: int
-    """Of models, for each process."""
+    """Memory that each process may use for models."""
     process_bytes: int
-    """Resident memory, what is shared included, after which a process is replaced between two tasks."""
+    """Resident memory, shared pages included, above which a process is replaced after its current task."""
     short_bytes: int
-    """How much more memory even one process would need; 0 where it fits."""
+    """Memory that each process lacks; 0 if all processes fit."""
 
 
 def size(
@@ -51,22 +51,23 @@ def size(
     model_bytes: int = 0,
     cache_bytes: int | None = None,
 ) -> Sizing:
-    """Divide the memory: as many processes as fit, one a core at most, at least one.
+    """Divide the memory among as many processes as fit: at least one, and at most one for each core.
 
     Parameters
     ----------
     limit_bytes : int
-        What the machine or the container has.
+        Memory of the machine or the container.
     cores : int
-        Processes beyond these would only fight.
+        Cores that the worker may use; more processes would only compete for them.
     asked : int, optional
-        Processes that somebody asked for, whatever fits.
+        The number of processes that the user asked for, which is taken whether it fits or not.
     preloaded_bytes : int
-        Models loaded before the fork: in memory once, however many processes there are.
+        Size of the models that are loaded before the fork. They are in memory once, for all processes.
     model_bytes : int
-        The largest model that a process may have to load besides.
+        Size of the largest model that a process may have to load itself.
     cache_bytes : int, optional
-        Models that each process may keep, where the settings say; by default what is left to it, up to 1 GiB.
+        Memory for the models of each process, if the settings fix it; by default what the process does not need
+        otherwise, up to 1 GiB.
 
     >>> size(limit_bytes=512 * MIB, cores=8).processes, size(limit_bytes=1024 * MIB, cores=8).processes
     (1, 2)
@@ -84,37 +85,38 @@ def size(
     )
 
 
-def measured(registry: ModelRegistry, preload: Sequence[str]) -> tuple[int, int]:
-    """Return the bytes of the models to load before the fork, and of the largest that a process may load by itself.
+def measure_models(registry: ModelRegistry, preload: Sequence[str]) -> tuple[int, int]:
+    """Return the total size of the models in `preload`, and the size of the largest model that a process may load.
 
-    Where none is named to be preloaded, that is the largest of the newest versions in the bucket. A model that cannot
-    be asked for counts nothing: whoever loads it says why.
+    The second is 0 if models are preloaded; otherwise it is the largest of the newest versions in the bucket. A model
+    whose manifest cannot be read counts as 0 bytes, because loading it will report why.
 
     Raises
     ------
     StoreError
-        The bucket cannot be listed: there is none, it is not ours, or it is away.
+        The bucket cannot be listed: it does not exist, access is denied, or the store is unreachable.
     """
 
-    def ask(ref: str) -> int:
+    def size_of(ref: str) -> int:
         with contextlib.suppress(ScorelineError):
             return registry.show(ref).memory_bytes
         return 0
 
     with ThreadPoolExecutor(8, thread_name_prefix="manifest") as pool:
         if preload:
-            return sum(pool.map(ask, preload)), 0
-        return 0, max(pool.map(ask, registry.names()[:_MODELS_LOOKED_AT]), default=0)
+            return sum(pool.map(size_of, preload)), 0
+        return 0, max(pool.map(size_of, registry.names()[:_MAX_MODELS_MEASURED]), default=0)
 
 
 def limit_bytes(root: Path = Path("/")) -> int:
-    """Return the memory of this container, else of the machine.
+    """Return the memory limit of this container, or the memory of the machine if there is none.
+
+    The limits of every control group that contains this process count, in both versions of control groups.
 
     Parameters
     ----------
     root : Path
-        Where ``sys/fs/cgroup`` and ``proc/self/cgroup`` are; both versions of control groups are read, and every
-        group that this process is in.
+        The directory that contains ``sys/fs/cgroup`` and ``proc/self/cgroup``.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     mount = root / "sys/fs/cgroup"
@@ -123,25 +125,25 @@ def limit_bytes(root: Path = Path("/")) -> int:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
         if controllers == "":
-            limits += _read(mount, path, "memory.max")
+            limits += _read_limits(mount, path, "memory.max")
         elif "memory" in controllers.split(","):
-            limits += _read(mount / "memory", path, "memory.limit_in_bytes")
+            limits += _read_limits(mount / "memory", path, "memory.limit_in_bytes")
     return min(limits)
 
 
 def cores() -> int:
-    """Count the cores that this process may use, by affinity and by the quota of its control group."""
-    from joblib import cpu_count  # late: the main process of a worker that has its number needs no joblib
+    """Return how many cores this process may use, by its CPU affinity and the quota of its control group."""
+    from joblib import cpu_count  # imported late: `doctor` also runs where joblib is not installed
 
     return int(cpu_count())
 
 
-def _read(mount: Path, path: str, name: str) -> list[int]:
-    """Return the limits of a group and of those above it; inside a container only the mount itself may be there."""
+def _read_limits(mount: Path, path: str, name: str) -> list[int]:
+    """Return the limits of a group and of its ancestors. In a container only the mount itself may be visible."""
     found = []
     folder = mount / path.strip("/")
     for group in (folder, *folder.parents):
-        with contextlib.suppress(OSError, ValueError):  # "max" is no number
+        with contextlib.suppress(OSError, ValueError):  # "max" is not a number
             value = int((group / name).read_text())
             if value < _UNLIMITED:
                 found.append(value)

@@ -1,8 +1,8 @@
-"""Metrics of a deployment as Prometheus reads them, put together whenever somebody asks.
+"""Collects the metrics of a deployment for Prometheus, anew for each scrape.
 
-What happened is counted in Redis (`scoreline.storage.ledger.counters`); what is now is asked of Redis, the bucket, the
-broker and the workers, all at once. What does not answer in time is left out: a missing metric says more than a wrong
-zero.
+Redis counts what has happened (`scoreline.storage.ledger.counters`). The present state comes from Redis, the bucket,
+the broker and the workers, which are all asked at the same time. The metrics of a service that does not answer in time
+are left out, because a missing metric is less misleading than a zero.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ from scoreline.tasks.dispatch.queue import Backlog
 log = logging.getLogger(__name__)
 
 DEADLINE_S = 5.0
-"""Half of the time that Prometheus gives a scrape unless it is told otherwise."""
+"""Half of Prometheus' default timeout of a scrape, 10 s."""
 SERVICES = ("redis", "bucket", "broker")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Redis:
-    """What Redis says of a deployment."""
+    """What Redis knows about a deployment."""
 
     totals: Totals
     memory_bytes: int
     limit_bytes: int
-    """0 where there is none."""
+    """0 if Redis has no limit."""
     last_tick: float | None
-    """When a worker last did what the clock asks for, in seconds since 1970; None where it did not within a day."""
+    """When a worker last ran a tick, in seconds since 1970; None if none did within a day."""
 
 
 class Deployment(Collector):
-    """One deployment.
+    """A collector of the metrics of one deployment.
 
     Parameters
     ----------
     client : Client
-        Reaches its services.
+        Reaches the services of the deployment.
     deadline_s : float
-        How long a service is given to answer.
+        How many seconds a service has to answer.
     """
 
     def __init__(self, client: Client, deadline_s: float = DEADLINE_S) -> None:
@@ -66,14 +66,14 @@ class Deployment(Collector):
         self._deadline_s = deadline_s
 
     def registry(self) -> CollectorRegistry:
-        """Return what the library's functions take."""
+        """Return a registry that holds this collector alone."""
         registry = CollectorRegistry()
         registry.register(self)
         return registry
 
     def collect(self) -> Iterator[Metric]:
-        """Ask every service and yield what is known."""
-        said = gather(
+        """Query every service and yield the metrics of those that answered."""
+        answers = query_all(
             {
                 "redis": self._redis,
                 "bucket": self._jobs_active,
@@ -82,20 +82,20 @@ class Deployment(Collector):
             },
             self._deadline_s,
         )
-        yield _up(said)
-        if (redis := said.get("redis")) is not None:
-            yield from _of_totals(redis.totals)
-            yield from _of_redis(redis)
-        if (active := said.get("bucket")) is not None:
+        yield _up(answers)
+        if (redis := answers.get("redis")) is not None:
+            yield from _job_metrics(redis.totals)
+            yield from _redis_metrics(redis)
+        if (active := answers.get("bucket")) is not None:
             yield _gauge(
                 "jobs_active",
-                "Jobs under way: submitted and not ended, or with a webhook still to be sent. Counted in the bucket.",
+                "Jobs in the bucket that have not ended, or whose webhook has not been sent.",
                 active,
             )
-        if (backlog := said.get("broker")) is not None:
-            yield from _of_broker(backlog)
-        if (workers := said.get("workers")) is not None:
-            yield from _of_workers(workers)
+        if (backlog := answers.get("broker")) is not None:
+            yield from _queue_metrics(backlog)
+        if (workers := answers.get("workers")) is not None:
+            yield from _worker_metrics(workers)
 
     def _redis(self) -> Redis:
         ledger = self._client.ledger
@@ -107,17 +107,17 @@ class Deployment(Collector):
         return sum(1 for _ in self._client.buckets.main.list(keys.JOBS_ACTIVE))
 
 
-def gather(probes: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Any]:
-    """Ask all at once; what fails, or has not answered after so many seconds, is left out."""
+def query_all(probes: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Any]:
+    """Call every probe at once. Leave out those that fail or have not returned after `seconds`."""
     answers: dict[str, Any] = {}
 
-    def ask(name: str, probe: Callable[[], Any]) -> None:
+    def query(name: str, probe: Callable[[], Any]) -> None:
         try:
             answers[name] = probe()
         except ScorelineError as error:
             log.warning("metrics.unavailable", extra={"service": name, "error": describe(error)})
 
-    threads = [threading.Thread(target=ask, args=item, daemon=True, name="probe") for item in probes.items()]
+    threads = [threading.Thread(target=query, args=item, daemon=True, name="probe") for item in probes.items()]
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.start()
@@ -126,33 +126,35 @@ def gather(probes: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str,
     return dict(answers)
 
 
-def _up(said: Mapping[str, Any]) -> Metric:
+def _up(answers: Mapping[str, Any]) -> Metric:
     up = GaugeMetricFamily(
         "scoreline_up",
-        "1 where the service answered this scrape within 5 s. At 0, the metrics that it would give are missing.",
+        "Whether the service answered this scrape within 5 s. If 0, the metrics that come from it are missing.",
         labels=["service"],
     )
     for service in SERVICES:
-        up.add_metric([service], float(service in said))
+        up.add_metric([service], float(service in answers))
     return up
 
 
-def _of_totals(totals: Totals) -> Iterator[Metric]:
+def _job_metrics(totals: Totals) -> Iterator[Metric]:
     jobs = CounterMetricFamily(
-        "scoreline_jobs", "Jobs that ended, by state: partial is a success with some rows rejected.", labels=["state"]
+        "scoreline_jobs",
+        "Jobs that have ended, by state. Partial means success with some rows rejected.",
+        labels=["state"],
     )
     for state, count in totals.jobs.items():
         jobs.add_metric([state], count)
     yield jobs
-    yield CounterMetricFamily("scoreline_rows_scored", "Rows with a result.", value=totals.rows)
+    yield CounterMetricFamily("scoreline_rows_scored", "Rows that were scored.", value=totals.rows)
     yield CounterMetricFamily(
         "scoreline_rows_rejected",
-        "Rows that could not be scored, and were set aside with the reason.",
+        "Rows that were rejected because they could not be scored.",
         value=totals.rejected,
     )
     parts = CounterMetricFamily(
         "scoreline_parts",
-        "Parts of jobs by outcome, each counted once however often it was delivered.",
+        "Parts that are done, by outcome. Each counts once, however often it was delivered.",
         labels=["outcome"],
     )
     parts.add_metric(["scored"], totals.parts_scored)
@@ -160,15 +162,15 @@ def _of_totals(totals: Totals) -> Iterator[Metric]:
     yield parts
     yield HistogramMetricFamily(
         "scoreline_part_duration_seconds",
-        "Time to read, score and write one part, with loading its model where the process did not have it. Scored "
-        "parts only; Celery ends one that takes 600 s.",
+        "Time to read, score and write one part, including the load of its model if the process did not hold it. "
+        "Scored parts only. Celery ends a part after 600 s.",
         buckets=[("+Inf" if bound == inf else str(bound), count) for bound, count in totals.part_buckets],
         sum_value=totals.part_seconds,
     )
     loads = SummaryMetricFamily(
         "scoreline_model_load_duration_seconds",
-        "Time to stream a model from the bucket into one process, verified. One count a process and model is as it "
-        "should be; more, and MODEL_CACHE_MB is too small for the models in use.",
+        "Time to load and verify a model from the bucket into one process. More than one load for each process means "
+        "that MODEL_CACHE_MB is too small for the models in use.",
         labels=["model"],
     )
     for name, load in totals.loads.items():
@@ -176,10 +178,10 @@ def _of_totals(totals: Totals) -> Iterator[Metric]:
     yield loads
 
 
-def _of_redis(redis: Redis) -> Iterator[Metric]:
+def _redis_metrics(redis: Redis) -> Iterator[Metric]:
     yield _gauge(
         "redis_memory_bytes",
-        "Memory that Redis has allocated, for queue, ledger and whatever else it holds.",
+        "Memory that Redis has allocated for the queue, the ledger and all other keys.",
         redis.memory_bytes,
     )
     if redis.limit_bytes:
@@ -187,17 +189,17 @@ def _of_redis(redis: Redis) -> Iterator[Metric]:
     if redis.last_tick is not None:
         yield _gauge(
             "clock_last_tick_timestamp_seconds",
-            "When a worker last looked at the schedules, as the clock (celery beat) asks for every 30 s. Well behind "
-            "time(), either beat is down or no worker takes its messages.",
+            "When a worker last ran a tick, which celery beat asks for every 30 s. If this falls well behind time(), "
+            "beat is down or no worker takes its messages.",
             redis.last_tick,
         )
 
 
-def _of_broker(backlog: Backlog) -> Iterator[Metric]:
+def _queue_metrics(backlog: Backlog) -> Iterator[Metric]:
     waiting = GaugeMetricFamily(
         "scoreline_queue_messages",
-        "Messages that wait for a worker. Each job keeps only a window of its parts here; while it grows in "
-        "scoreline.clock, no worker is there to take them.",
+        "Messages that wait for a worker. A job has only a window of its parts in the queue. If scoreline.clock grows, "
+        "no worker is taking messages.",
         labels=["queue"],
     )
     for name, count in backlog.waiting.items():
@@ -206,29 +208,26 @@ def _of_broker(backlog: Backlog) -> Iterator[Metric]:
     if backlog.unacked is not None:
         yield _gauge(
             "unacked_messages",
-            "Messages that workers took and have not done with, of every application that shares this Redis.",
+            "Messages that workers have taken and not acknowledged, in all applications that share this Redis.",
             backlog.unacked,
         )
     if backlog.oldest_unacked_s is not None:
         yield _gauge(
             "unacked_oldest_seconds",
-            "How long a worker has had the message that it took first. Celery ends a task after 600 s: far above that, "
-            "a worker died with its message, or hangs.",
+            "Age of the oldest unacknowledged message. Celery ends a task after 600 s; far above that, a worker has "
+            "died or hangs.",
             backlog.oldest_unacked_s,
         )
 
 
-def _of_workers(answers: Mapping[str, Any]) -> Iterator[Metric]:
-    workers = {
-        name: answer for name, answer in answers.items() if "processes" in answer
-    }  # others' know no such question
+def _worker_metrics(answers: Mapping[str, Any]) -> Iterator[Metric]:
+    # Workers of other applications have no such command, and answer with an error.
+    workers = {name: answer for name, answer in answers.items() if "processes" in answer}
     yield _gauge("workers", "Workers that answered the broker within a second.", len(workers))
-    processes = GaugeMetricFamily(
-        "scoreline_worker_processes", "Processes that score parts, by worker.", labels=["worker"]
-    )
+    processes = GaugeMetricFamily("scoreline_worker_processes", "Processes in the pool of a worker.", labels=["worker"])
     cached = GaugeMetricFamily(
         "scoreline_model_cache_bytes",
-        "Memory of the models that the processes of a worker hold; what they share by PRELOAD_MODELS counts once.",
+        "Memory of the models that the processes of a worker hold. Models of PRELOAD_MODELS are shared and count once.",
         labels=["worker"],
     )
     for name, gauges in sorted(workers.items()):

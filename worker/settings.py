@@ -1,4 +1,4 @@
-"""What a worker process keeps in memory, read from the environment once."""
+"""The settings of workers and of beat, read from the environment once, and limits that every worker shares."""
 
 from __future__ import annotations
 
@@ -14,49 +14,48 @@ DEFAULT_CACHE_BYTES = 1 << 30
 DEFAULT_RECONCILE_S = 60
 DEFAULT_TICK_S = 30
 DEFAULT_SOFT_SHUTDOWN_S = 8
-"""Of the 30 s that a dyno has: a part about to be written is written, the others are soon back in the queue."""
-
+"""How much of a dyno's 30 s parts may use: one that is nearly done is written, the others soon return to the queue."""
 
 TIME_LIMIT_S = 600
 SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60
-"""What a part or a step may take."""
+"""How long a part or a step may take before it is interrupted; a minute later its process is killed."""
 PROCESSES_KNOWN_S = 600
-"""How long it is remembered how many processes there are, which `reconcile` counts."""
+"""How long Redis keeps the number of worker processes, which `reconcile` counts."""
 BEAT_CONNECTIONS = 2
-"""Connections to Redis that the clock holds."""
+"""Connections to Redis that beat holds."""
 PASSING_CONNECTIONS = 3
-"""Connections that a worker opens for a moment: when it counts processes, or answers an application."""
+"""Connections that a worker opens for a moment, to count processes or to answer an application."""
 
 
 def worker_connections(processes: int) -> int:
-    """Count the connections to Redis that a worker holds: six of its main process, and two of each other.
+    """Return how many connections to Redis a worker holds: six in its main process, and two in each child.
 
-    The broker's are for the queue, for what is not acknowledged, for control commands and for answers to them; each
-    other process has the ledger's, and one to send. ``tests/faults/test_procfile.py`` counts them on a server.
+    The main process needs them for the queue, for unacknowledged messages, for control commands and for the replies to
+    these. A child has one for the ledger and one to send. ``tests/faults/test_procfile.py`` counts them on a server.
     """
     return 6 + 2 * processes
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """What a worker keeps in memory."""
+    """The settings of a worker, and of beat."""
 
     concurrency: int | None
-    """Processes of a worker; None where memory and cores decide."""
+    """Number of processes in the pool; if None, memory and cores decide."""
     cache_bytes: int | None
-    """Of models, for each process; None where memory decides."""
+    """Memory for the models of each process; if None, what the process does not need otherwise."""
     preload: tuple[str, ...]
     """Models to load before the fork, as ``name``, ``name@alias`` or ``name@version``."""
     lease_s: float
-    """How long a part is left to a process that does not say that it lives."""
+    """Seconds after which a part is taken from a process that has stopped renewing its lease."""
     reconcile_s: float
-    """How often the clock asks for the jobs under way to be looked after."""
+    """Seconds between two messages of beat that ask for all jobs under way to be reconciled."""
     tick_s: float
-    """How often the clock asks for what the schedules have due."""
+    """Seconds between two messages of beat that ask for due schedules to be run."""
     soft_shutdown_s: float
-    """How long parts may go on after the worker was told to stop; Celery sleeps all of it where any is under way."""
+    """Seconds that running parts have left when the worker stops. Celery sleeps for all of them if any part runs."""
     parts_per_process: int
-    """Parts of one job in the queue at once, for each process."""
+    """How many parts of one job the queue holds at a time, for each worker process."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> WorkerSettings:

@@ -1,7 +1,7 @@
-"""What children and their parent tell each other, through memory that they share since the fork.
+"""Memory that the main process of a worker and its children share since the fork.
 
-Control commands run in the parent, models are in the children. Anonymous shared memory needs no file and no Redis,
-and cannot outlive the worker.
+Control commands run in the main process, but the models are in the children. Anonymous shared memory carries data
+between them without a file and without Redis, and disappears with the worker.
 """
 
 from __future__ import annotations
@@ -12,46 +12,46 @@ import struct
 import zlib
 from typing import Any
 
-_ORDERS = struct.Struct("<Q")
+_EVICTIONS = struct.Struct("<Q")
 _HEADER = struct.Struct("<III")  # pid, length, CRC-32 of the text
 SLOT_BYTES = 16_384
 
 
 class Board:
-    """One slot a child; each child writes its own, the parent reads all, and gives orders by a counter.
+    """One slot for each child, which the child writes and the main process reads, and a counter of evictions.
 
     Parameters
     ----------
     slots : int
-        At least as many as the pool has processes.
+        At least the number of processes in the pool.
     """
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._memory = mmap.mmap(-1, _ORDERS.size + slots * SLOT_BYTES)
+        self._memory = mmap.mmap(-1, _EVICTIONS.size + slots * SLOT_BYTES)
 
     def write(self, slot: int, pid: int, value: Any) -> None:
-        """Put a child's value into its slot; one that does not fit is cut to an empty list."""
+        """Write a child's value, as JSON, into its slot. A value that does not fit is replaced by an empty list."""
         text = json.dumps(value).encode()
         if len(text) > SLOT_BYTES - _HEADER.size:
             text = b"[]"
-        start = _ORDERS.size + (slot % self._slots) * SLOT_BYTES
+        start = _EVICTIONS.size + (slot % self._slots) * SLOT_BYTES
         self._memory[start : start + _HEADER.size + len(text)] = _HEADER.pack(pid, len(text), zlib.crc32(text)) + text
 
     def read(self) -> dict[int, Any]:
-        """Return the value of each child by pid; one that is just being written is left out."""
+        """Return the value of each child by pid. A value that is being written at this moment is left out."""
         found = {}
-        for start in range(_ORDERS.size, _ORDERS.size + self._slots * SLOT_BYTES, SLOT_BYTES):
+        for start in range(_EVICTIONS.size, _EVICTIONS.size + self._slots * SLOT_BYTES, SLOT_BYTES):
             pid, length, checksum = _HEADER.unpack_from(self._memory, start)
             text = self._memory[start + _HEADER.size : start + _HEADER.size + min(length, SLOT_BYTES)]
             if pid and zlib.crc32(text) == checksum:
                 found[pid] = json.loads(text)
         return found
 
-    def order_eviction(self) -> None:
-        """Tell every child to let go of its models; for the parent."""
-        _ORDERS.pack_into(self._memory, 0, self.evictions_ordered() + 1)
+    def request_eviction(self) -> None:
+        """Ask every child to drop its models. Only the main process calls this."""
+        _EVICTIONS.pack_into(self._memory, 0, self.evictions_requested() + 1)
 
-    def evictions_ordered(self) -> int:
-        """Return how often an eviction was ordered: a child that knows a smaller number has one to carry out."""
-        return int(_ORDERS.unpack_from(self._memory)[0])
+    def evictions_requested(self) -> int:
+        """Return how many evictions were requested; a child that has seen fewer must drop its models."""
+        return int(_EVICTIONS.unpack_from(self._memory)[0])

@@ -1,4 +1,4 @@
-"""Which release this is."""
+"""The version of this release."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import importlib.metadata
 
 try:
     __version__ = importlib.metadata.version("scoreline")
-    """The version of the installed distribution; ``unknown`` in a checkout that is not installed."""
+    """The version of the installed distribution, or ``unknown`` in a checkout that is not installed."""
 except importlib.metadata.PackageNotFoundError:
     __version__ = "unknown"

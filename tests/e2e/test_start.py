@@ -27,7 +27,7 @@ def test_a_worker_names_a_bucket_that_is_not_there_and_an_address_that_nobody_se
     (of_bucket,) = [line for line in lines if "ERROR bucket.unusable" in line]
     assert "bucket=no-such-bucket" in of_bucket
     assert "no bucket 'no-such-bucket' at http://127.0.0.1" in of_bucket
-    assert "see that R2_BUCKET is the name of a bucket that exists" in of_bucket
+    assert "set R2_BUCKET to a bucket that exists in this account" in of_bucket
     (of_redis,) = [line for line in lines if "WARNING settings.assumed" in line]
     assert "variable=REDIS_URL used=redis://127.0.0.1:6379/0" in of_redis
     assert not [line for line in lines if "Traceback" in line]

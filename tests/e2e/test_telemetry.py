@@ -208,7 +208,7 @@ def test_a_part_that_failed_is_marked_and_a_job_that_nobody_traced_is_a_trace_of
 def in_process(code: str, environ: dict[str, str]) -> str:
     """What a process logs that is set up as a worker's parent is, and then as a child."""
     begin = (
-        "import logging, os, sys; from celery import signals; from worker import logs, telemetry; "
+        "import logging, os, sys; from celery import signals; from scoreline.worker import logs, telemetry; "
         "logs.set_up(os.environ); "
         "sys.modules.update(dict.fromkeys(os.environ.get('MISSING', '').split())); telemetry.connect(); "
         "signals.celeryd_after_setup.send(sender=None); signals.worker_process_init.send(sender=None); "
@@ -233,9 +233,9 @@ def test_a_package_that_is_missing_is_one_warning() -> None:
     }
     said = in_process("telemetry.report(ValueError('no'), job_id='j')", environ).splitlines()
     assert [line.split(" ", 2)[2] for line in said] == [
-        'sentry.missing remedy="pip install sentry-sdk, or take SENTRY_DSN away"',
-        'opentelemetry.missing remedy="pip install opentelemetry-exporter-otlp-proto-http, or take '
-        'OTEL_EXPORTER_OTLP_ENDPOINT away"',
+        'sentry.missing remedy="pip install sentry-sdk, or unset SENTRY_DSN"',
+        'opentelemetry.missing remedy="pip install opentelemetry-exporter-otlp-proto-http, or unset '
+        'OTEL_EXPORTER_OTLP_ENDPOINT"',
     ]
 
 
@@ -253,5 +253,5 @@ def test_an_error_that_is_tried_again_is_no_event_and_one_that_was_given_up_is(t
 
 def test_a_dsn_that_cannot_be_used_stops_no_worker() -> None:
     said = in_process("", {"SENTRY_DSN": "not-an-address"})
-    assert 'ERROR sentry.refused error="SENTRY_DSN cannot be used: ' in said
+    assert 'ERROR sentry.refused error="SENTRY_DSN is invalid: ' in said
     assert len(said.splitlines()) == 2

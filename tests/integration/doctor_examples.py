@@ -1,4 +1,4 @@
-"""What goes wrong in production, for each check of the doctor: how it comes about, and what is said of it."""
+"""Deployments that are wrong in one way, for each check of the doctor, and what the check must say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tests.integration.doctor_case import Case
 
-NOBODY = "redis://:hush-hush@127.0.0.1:9/0"
+UNUSED_ADDRESS = "redis://:hush-hush@127.0.0.1:9/0"
 SCHEDULE = '[nightly]\ncron = "0 2 * * *"\nmodel = "churn@champion"\ninput = "s3://elsewhere/in/"\n'
 
 
@@ -17,8 +17,9 @@ class Example:
     check: str
     severity: str
     says: tuple[str, ...]
-    """Words of its messages, each of which may be in another finding."""
+    """Texts that the messages must contain, each in any of the findings."""
     spoil: Callable[[Case], None]
+    """Makes a case wrong that was right."""
 
     def __str__(self) -> str:
         return f"{self.check}:{self.spoil.__name__}"
@@ -66,7 +67,7 @@ def a_bracket_in_a_password(case: Case) -> None:
     case.set(CELERY_BROKER_URL="rediss://:hush[hush@example.org:6379/0")
 
 
-@example("settings", "warning", "WEBHOOK_SECRET is not set: no webhook is sent unsigned")
+@example("settings", "warning", "WEBHOOK_SECRET is not set, and an unsigned webhook is never sent")
 def webhooks_without_a_secret(case: Case) -> None:
     case.set(ALLOWED_WEBHOOKS="https://hooks.example.org/")
 
@@ -74,8 +75,8 @@ def webhooks_without_a_secret(case: Case) -> None:
 # packages
 
 
-@example("packages", "warning", "scikit-learn is 1.8.0, pinned is")
-def another_version(case: Case) -> None:
+@example("packages", "warning", "scikit-learn 1.8.0 is installed, ", " is pinned")
+def another_version_of_a_package(case: Case) -> None:
     info = case.folder / "site" / "scikit_learn-1.8.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: scikit-learn\nVersion: 1.8.0\n")
@@ -86,17 +87,17 @@ def another_version(case: Case) -> None:
 
 
 @example("redis", "error", "cannot reach Redis at 127.0.0.1:9")
-def nobody_listens(case: Case) -> None:
-    case.set(REDIS_URL=NOBODY)
+def no_server_at_the_address(case: Case) -> None:
+    case.set(REDIS_URL=UNUSED_ADDRESS)
 
 
 @example("redis", "error", "broker: cannot reach Redis at 127.0.0.1:9")
-def nobody_listens_as_broker(case: Case) -> None:
-    case.set(CELERY_BROKER_URL=NOBODY)
+def no_redis_as_broker(case: Case) -> None:
+    case.set(CELERY_BROKER_URL=UNUSED_ADDRESS)
 
 
 @example("redis", "error", "cannot reach the broker at 127.0.0.1:9")
-def nobody_listens_as_another_broker(case: Case) -> None:
+def no_rabbitmq_as_broker(case: Case) -> None:
     case.set(CELERY_BROKER_URL="amqp://user:hush-hush@127.0.0.1:9//")
 
 
@@ -122,30 +123,30 @@ def little_memory_left(case: Case) -> None:
     case.valkey.set(maxmemory=int(used / 0.85))
 
 
-@example("redis", "warning", "maxmemory-policy is allkeys-lru", "messages and ledgers vanish")
+@example("redis", "warning", "maxmemory-policy is allkeys-lru", "evicts messages and ledgers")
 def keys_are_evicted(case: Case) -> None:
     case.valkey.set(maxmemory_policy="allkeys-lru")
 
 
-@example("redis", "warning", "maxmemory-policy is volatile-ttl", "keys that expire, and so ledgers vanish")
+@example("redis", "warning", "maxmemory-policy is volatile-ttl", "evicts ledgers")
 def keys_that_expire_are_evicted(case: Case) -> None:
     case.valkey.set(maxmemory_policy="volatile-ttl")
 
 
-@example("redis", "warning", "it takes 20 connections; a worker of 8 processes and beat may hold 27")
+@example("redis", "warning", "the server accepts 20 connections", "with 8 processes and beat may need 27")
 def a_plan_with_few_connections(case: Case) -> None:
     case.valkey.set(maxclients=20)
     case.set(WORKER_CONCURRENCY="8")
 
 
 @example("redis", "warning", "of 25 connections are open")
-def connections_that_were_left_behind(case: Case) -> None:
+def idle_connections(case: Case) -> None:
     case.valkey.set(maxclients=25)
     case.connect(20)
 
 
-@example("redis", "warning", "does not say what it does when its memory is full", "how many connections it takes")
-def a_server_that_keeps_silent(case: Case) -> None:
+@example("redis", "warning", "does not reveal what it does when its memory is full", "how many connections it accepts")
+def a_server_without_info(case: Case) -> None:
     case.limit("+@all", "-config", "-info")
 
 
@@ -159,7 +160,7 @@ def an_old_server(case: Case) -> None:
     case.age_valkey()
 
 
-@example("redis", "error", "redis.example.invalid:6379 is reached without TLS")
+@example("redis", "error", "the connection to redis.example.invalid:6379 does not use TLS")
 def no_tls_on_a_dyno(case: Case) -> None:
     case.set(DYNO="release.1", REDIS_URL="redis://:hush-hush@redis.example.invalid:6379/0")
 
@@ -193,7 +194,7 @@ def a_token_that_only_reads(case: Case) -> None:
     "cannot list s3://doctor-",
     "AccessDenied",
     "cannot be deleted",
-    "costs what it holds",
+    "its parts are charged for",
     "ALLOWED_BUCKETS: cannot list s3://elsewhere/",
 )
 def a_token_with_few_rights(case: Case) -> None:
@@ -204,9 +205,9 @@ def a_token_with_few_rights(case: Case) -> None:
 @example(
     "bucket",
     "error",
-    "an object is overwritten that was to be created once (If-None-Match)",
-    "an object is overwritten though its ETag is another (If-Match)",
-    "an upload in parts overwrites",
+    "a write ignores If-None-Match",
+    "a write ignores If-Match",
+    "a multipart upload ignores If-None-Match",
 )
 def a_store_without_conditional_writes(case: Case) -> None:
     case.break_store("ignores-if-none-match", "ignores-if-match", "ignores-if-none-match-of-uploads")
@@ -216,24 +217,24 @@ def a_store_without_conditional_writes(case: Case) -> None:
     "bucket",
     "error",
     "sends all of",
-    "a replaced input goes unseen",
-    "a listing lacks what was just written",
-    "metadata does not come back",
-    "in parts, as objects over 64 MiB need it",
+    "a read ignores If-Match",
+    "a listing lacks an object that was just written",
+    "the metadata of an object is lost",
+    "multipart uploads, which objects over 64 MiB need",
     "NotImplemented",
 )
-def a_store_that_ignores_what_a_read_asks(case: Case) -> None:
+def a_store_that_ignores_conditions_of_reads(case: Case) -> None:
     case.break_store("ignores-ranges", "ignores-if-match-of-reads", "stale-listings", "loses-metadata", "no-uploads")
 
 
-@example("bucket", "warning", "not all was tried")
+@example("bucket", "warning", "some steps were skipped")
 def a_slow_store(case: Case) -> None:
     case.patch.setattr("scoreline.worker.doctor.bucket.PROBING_S", 0.0)
 
 
 @example("bucket", "error", "boto3 cannot be set up", "profile (work)")
 def a_profile_that_boto3_cannot_find(case: Case) -> None:
-    assert case.left_behind() == []  # with a client of its own, which is made before
+    assert case.left_behind() == []  # makes the client of the test before the profile is set
     case.patch.setenv("AWS_PROFILE", "work")
 
 
@@ -261,9 +262,9 @@ def a_store_whose_clock_is_off(case: Case) -> None:
     case.break_store("is-behind")
 
 
-@example("time", "warning", "no server says what time it is")
-def nobody_to_ask(case: Case) -> None:
-    case.set(REDIS_URL=NOBODY, R2_ENDPOINT_URL="http://127.0.0.1:9")
+@example("time", "warning", "neither the bucket nor Redis says what time it is")
+def no_server_to_ask(case: Case) -> None:
+    case.set(REDIS_URL=UNUSED_ADDRESS, R2_ENDPOINT_URL="http://127.0.0.1:9")
 
 
 # timeouts
@@ -278,45 +279,45 @@ def nobody_to_ask(case: Case) -> None:
     "TICK_SECONDS=600",
     "R2_TIMEOUT_SECONDS=300",
 )
-def times_that_do_not_fit(case: Case) -> None:
+def times_that_contradict_each_other(case: Case) -> None:
     case.set(
         SOFT_SHUTDOWN_SECONDS="28",
         PART_LEASE_SECONDS="3",
         RECONCILE_SECONDS="900",
         TICK_SECONDS="600",
         R2_TIMEOUT_SECONDS="300",
-        REDIS_URL=NOBODY,
+        REDIS_URL=UNUSED_ADDRESS,
     )
 
 
 @example(
     "timeouts",
     "warning",
-    "given out again after 1200 s",
+    "redelivered after 1200 s",
     "a task may take 3600 s",
-    "a soft limit of 4000 s is",
+    "the soft time limit of 4000 s is",
     "PART_LEASE_SECONDS=900",
 )
-def time_limits_on_the_line(case: Case) -> None:
+def time_limits_in_the_procfile(case: Case) -> None:
     case.write("Procfile", "worker: celery -A scoreline worker --time-limit=3600 --soft-time-limit 4000")
-    case.set(PART_LEASE_SECONDS="900", REDIS_URL=NOBODY)
+    case.set(PART_LEASE_SECONDS="900", REDIS_URL=UNUSED_ADDRESS)
 
 
 # shutdown, threads
 
 
-@example("shutdown", "warning", "REMAP_SIGTERM is not SIGQUIT", "the worker's pool is threads")
-def a_worker_line_of_ones_own(case: Case) -> None:
+@example("shutdown", "warning", "REMAP_SIGTERM is not SIGQUIT", "the worker uses the pool threads")
+def a_worker_line_without_signals_and_prefork(case: Case) -> None:
     case.write("Procfile", "web: gunicorn\nworker: OMP_NUM_THREADS=1 celery -A scoreline worker -P threads 'unended\n")
 
 
-@example("threads", "warning", "not 1: OPENBLAS_NUM_THREADS, MKL_NUM_THREADS")
-def threads_beside_processes(case: Case) -> None:
+@example("threads", "warning", "not set to 1: OPENBLAS_NUM_THREADS, MKL_NUM_THREADS")
+def several_threads_per_process(case: Case) -> None:
     case.write("Procfile", "worker: OMP_NUM_THREADS=1 celery -A scoreline worker")
     case.set(OPENBLAS_NUM_THREADS="8", MKL_NUM_THREADS="8")
 
 
-@example("threads", "warning", "not 1: OMP_NUM_THREADS, OPENBLAS_NUM_THREADS")
+@example("threads", "warning", "not set to 1: OMP_NUM_THREADS, OPENBLAS_NUM_THREADS")
 def no_procfile(case: Case) -> None:
     (case.folder / "Procfile").unlink()
 
@@ -330,7 +331,7 @@ def no_keys(case: Case) -> None:
 
 
 @example("models", "error", "PRELOAD_MODELS: nowhere@champion", "no model 'nowhere'")
-def nothing_to_preload(case: Case) -> None:
+def a_missing_model_to_preload(case: Case) -> None:
     case.set(PRELOAD_MODELS="nowhere@champion")
 
 
@@ -340,16 +341,16 @@ def an_unsigned_model_to_preload(case: Case) -> None:
 
 
 @example("models", "error", "lacks model.joblib")
-def half_a_model_to_preload(case: Case) -> None:
+def an_incomplete_model_to_preload(case: Case) -> None:
     case.set(PRELOAD_MODELS=case.publish("churn", whole=False))
 
 
-@example("models", "error", "was saved by scikit-learn 1.0.2, here is")
+@example("models", "error", "was saved by scikit-learn 1.0.2, but")
 def a_model_of_another_version_to_preload(case: Case) -> None:
     case.set(PRELOAD_MODELS=case.publish("churn", saved_by="1.0.2"))
 
 
-@example("models", "warning", "saved by scikit-learn 1.0.2, here is", "churn@champion, fraud@champion")
+@example("models", "warning", "saved by scikit-learn 1.0.2, but", "churn@champion, fraud@champion")
 def models_of_another_version_in_use(case: Case) -> None:
     case.publish("churn", saved_by="1.0.2")
     case.publish("fraud", saved_by="1.0.2")
@@ -360,8 +361,8 @@ def an_unsigned_model_in_use(case: Case) -> None:
     case.publish("churn", signed=False)
 
 
-@example("memory", "warning", "the memory killer will come")
-def caches_that_do_not_fit(case: Case) -> None:
+@example("memory", "warning", "the kernel will kill processes")
+def caches_larger_than_memory(case: Case) -> None:
     case.set(MODEL_CACHE_MB="99999999")
 
 
@@ -383,32 +384,32 @@ def a_fault_in_the_object(case: Case) -> None:
     "warning",
     "nightly: no model 'churn'",
     "nightly: bucket 'elsewhere' is not in ALLOWED_BUCKETS",
-    "nothing runs nightly: the clock has not ticked",
+    "nightly will not run: the clock has not ticked",
 )
-def what_is_named_is_not_there(case: Case) -> None:
+def a_schedule_of_a_missing_model_and_bucket(case: Case) -> None:
     case.write("schedules.toml", SCHEDULE)
 
 
-@example("schedules", "warning", "SCHEDULES_FILE=deployed.toml is no file")
-def a_file_that_was_not_deployed(case: Case) -> None:
+@example("schedules", "warning", "SCHEDULES_FILE=deployed.toml is not a file")
+def a_missing_schedules_file(case: Case) -> None:
     case.set(SCHEDULES_FILE="deployed.toml")
 
 
-# others
+# workers, clock
 
 
-@example("workers", "warning", "no worker answers: jobs will wait")
-def nobody_works(case: Case) -> None:
+@example("workers", "warning", "no worker answers, so jobs will wait")
+def no_worker(case: Case) -> None:
     pass
 
 
-@example("clock", "warning", "the clock has not ticked, or not within a day")
-def nobody_ticks(case: Case) -> None:
+@example("clock", "warning", "the clock has not ticked within a day")
+def no_clock(case: Case) -> None:
     pass
 
 
-@example("clock", "warning", "the clock ticked 1", "s ago")
-def the_clock_stood_still(case: Case) -> None:
+@example("clock", "warning", "the clock last ticked 1", "s ago")
+def a_clock_that_has_stopped(case: Case) -> None:
     case.ledger.note_tick()
     (key,) = case.valkey.client.keys("*:tick")
     case.valkey.client.pexpire(key, 86_400_000 - 150_000)

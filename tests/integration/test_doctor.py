@@ -1,4 +1,4 @@
-"""Every check of ``scoreline doctor`` on what production gets wrong, and on what is right."""
+"""Tests every check of ``scoreline doctor`` on deployments that are right, and on ones that are wrong in one way."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ def worst(findings: list[Finding]) -> str:
     return max((finding.severity for finding in findings), key=["ok", "warning", "error"].index)
 
 
-def test_every_check_has_an_example_that_it_finds() -> None:
+def test_every_check_has_an_example() -> None:
     assert {example.check for example in EXAMPLES} == set(NAMES)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
-def test_what_goes_wrong_is_found_and_comes_with_a_remedy(case: Case, example: Example) -> None:
+def test_each_fault_is_found_and_comes_with_a_remedy(case: Case, example: Example) -> None:
     example.spoil(case)
     before = case.redis_keys()
     found = examine(case.environ, only=[example.check], **case.examined)
     assert worst(found) == example.severity, found
     assert {finding.check for finding in found} == {example.check}
-    said = "\n".join(finding.message for finding in found)
-    assert [words for words in example.says if words not in said] == [], said
+    messages = "\n".join(finding.message for finding in found)
+    assert [words for words in example.says if words not in messages] == [], messages
     for finding in found:
         assert bool(finding.remedy) == (finding.severity != "ok")
         assert not any(secret in f"{finding.message} {finding.remedy}" for secret in ("hush", "right-right"))
@@ -71,30 +71,30 @@ def test_what_goes_wrong_is_found_and_comes_with_a_remedy(case: Case, example: E
         assert case.left_behind() == []
 
 
-def test_nothing_is_found_where_all_is_right_and_nothing_is_left_behind(case: Case, worker: Stack) -> None:
-    # Given models, schedules, workers and a clock
+def test_a_sound_deployment_passes_every_check_and_no_probe_is_left_behind(case: Case, worker: Stack) -> None:
+    # Given a deployment with models, schedules, workers and a clock
     case.set(REDIS_URL=worker.environ["REDIS_URL"], PRELOAD_MODELS=case.publish("churn"), ALLOWED_BUCKETS="scoreline")
     case.write("schedules.toml", '[n]\ncron = "0 2 * * *"\nmodel = "churn@champion"\ninput = "s3://scoreline/in/"\n')
     RedisLedger(worker.environ["REDIS_URL"], namespace=case.bucket).note_tick()
     redis = Redis.from_url(worker.environ["REDIS_URL"])
     before = set(redis.keys())
-    # When everything is examined
+    # When all of it is examined
     found = examine(case.environ)
-    # Then every check says so
+    # Then every check passes
     assert [(finding.check, finding.severity) for finding in found] == [(name, "ok") for name in NAMES], found
     assert case.left_behind() == []
-    assert set(redis.keys()) - before <= {b"unacked", b"unacked_index", *redis.keys("*{scoreline}*")}  # the worker's
+    assert set(redis.keys()) - before <= {b"unacked", b"unacked_index", *redis.keys("*{scoreline}*")}  # keys of the worker
     redis.close()
 
 
-def test_where_there_is_no_procfile_the_environment_counts(case: Case) -> None:
+def test_without_a_procfile_the_environment_counts(case: Case) -> None:
     (case.folder / "Procfile").unlink()
     case.set(REMAP_SIGTERM="SIGQUIT", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     found = examine(case.environ, only=["timeouts", "shutdown", "threads"])
     assert [finding.severity for finding in found] == ["ok", "ok", "ok"], found
 
 
-def test_a_directory_is_held_to_the_same_contract(case: Case) -> None:
+def test_a_directory_must_fulfil_the_same_contract(case: Case) -> None:
     case.set(ENVIRONMENT="development", STORE_DIR=str(case.folder / "store"), ALLOWED_BUCKETS="")
     found = examine(case.environ, only=["bucket", "time"])
     assert [finding.severity for finding in found] == ["ok", "ok"], found
@@ -102,23 +102,23 @@ def test_a_directory_is_held_to_the_same_contract(case: Case) -> None:
     assert files == [".lock"]
 
 
-def test_nobody_is_asked_for_anything_before_the_settings_are_right(case: Case) -> None:
+def test_checks_that_need_settings_are_skipped_while_settings_are_invalid(case: Case) -> None:
     case.set(TICK_SECONDS="soon")
     found = {finding.check: finding for finding in examine(case.environ)}
     assert list(found) == list(NAMES)
     assert found["settings"].severity == "error"
-    assert found["bucket"].message == "not looked at"
+    assert found["bucket"].message == "skipped"
     assert found["shutdown"].severity == "ok"
 
 
-def test_a_check_that_raises_is_an_error_and_no_traceback(case: Case) -> None:
-    case.set(R2_ENDPOINT_URL="http://[::1")  # on which boto3 raises what nobody expects
+def test_a_check_that_raises_becomes_an_error(case: Case) -> None:
+    case.set(R2_ENDPOINT_URL="http://[::1")  # for which boto3 raises an unexpected error
     found = {finding.check: finding for finding in examine(case.environ, only=["bucket", "redis"])}
     assert (found["bucket"].severity, found["redis"].severity) == ("error", "ok")
     assert "ValueError: " in found["bucket"].message
 
 
-def test_whatever_hangs_is_an_error_in_the_end(case: Case) -> None:
+def test_a_check_that_hangs_becomes_an_error(case: Case) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         case.set(R2_ENDPOINT_URL=f"http://127.0.0.1:{port}", REDIS_URL=f"redis://127.0.0.1:{port}/0")
@@ -127,22 +127,22 @@ def test_whatever_hangs_is_an_error_in_the_end(case: Case) -> None:
         if thread.name.startswith("doctor-"):
             thread.join()
     assert list(found) == list(NAMES)
-    assert {found[name].message for name in ("redis", "bucket", "time")} == {"no answer within 0.5 s"}
-    assert {found[name].message for name in ("models", "workers", "clock")} == {"not looked at"}
+    assert {found[name].message for name in ("redis", "bucket", "time")} == {"no result within 0.5 s"}
+    assert {found[name].message for name in ("models", "workers", "clock")} == {"skipped"}
     assert found["shutdown"].severity == "ok"
 
 
-def test_another_application_on_the_broker_does_no_work_of_ours_and_may_cut_ours_short(case: Case) -> None:
+def test_workers_of_another_application_do_not_count_but_their_visibility_timeout_does(case: Case) -> None:
     guard = case.stack.start_worker(1, case.environ, app="tests.integration.hasty_app")
     try:
         found = {finding.check: finding for finding in examine(case.environ, only=["workers", "timeouts"])}
     finally:
         case.stack.stop(guard)
-    assert "no worker answers (1 of other applications do)" in found["workers"].message
-    assert "has messages given out again after 60 s (visibility_timeout)" in found["timeouts"].message
+    assert "no worker answers (1 of other applications does)" in found["workers"].message
+    assert "has messages redelivered after 60 s (visibility_timeout)" in found["timeouts"].message
 
 
-def test_the_requirements_alone_are_enough_to_look(case: Case) -> None:
+def test_the_doctor_needs_requirements_txt_alone(case: Case) -> None:
     case.publish("churn", saved_by="1.0.2")
     code = f"import sys, runpy; sys.path[:0] = [{str(ROOT)!r}, {str(only_the_requirements(case.folder))!r}]; "
     code += "sys.argv = ['worker', 'doctor', '--json']; runpy.run_module('worker', run_name='__main__')"
@@ -164,13 +164,13 @@ def test_the_requirements_alone_are_enough_to_look(case: Case) -> None:
 
 
 def only_the_requirements(folder: Path) -> Path:
-    """Make a directory of what `requirements.txt` installs, and nothing else, out of what is installed here."""
+    """Make a directory that contains only the packages of `requirements.txt`, as links to those installed here."""
     site = folder / "site"
     site.mkdir()
     for name in required_by("requirements.txt"):
         try:
             found = distribution(name)
-        except PackageNotFoundError:  # of another platform
+        except PackageNotFoundError:  # it is for another platform
             continue
         for top in {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}:
             if not (site / top).exists():
@@ -178,7 +178,7 @@ def only_the_requirements(folder: Path) -> Path:
     return site
 
 
-def test_a_wheel_requires_ranges_where_a_checkout_has_pins(tmp_path: Path) -> None:
+def test_a_wheel_requires_ranges_and_a_checkout_pins_versions_within_them(tmp_path: Path) -> None:
     # Given the requirement files of a checkout, and a folder without them
     for pinned, ranges in zip(required(), required(tmp_path), strict=True):
         # Then both name the same packages, and each pin is inside its range

@@ -10,8 +10,8 @@ import pytest
 
 CODE = """
 import ctypes, os, threading
-from worker import allocator
-allocator.settle(os.environ)
+from scoreline.worker import allocator
+allocator.use_one_heap(os.environ)
 import pyarrow
 threads = [threading.Thread(target=lambda: bytearray(100_000)) for _ in range(4)]
 [thread.start() for thread in threads]

@@ -118,8 +118,8 @@ def test_eviction_empties_it(models: Models) -> None:
     assert held(cache) == []
 
 
-def test_an_order_reaches_whoever_shares_the_board() -> None:
+def test_a_request_for_eviction_reaches_every_process_that_shares_the_board() -> None:
     board = Board(2)
     board.write(1, 77, [{"model": "a"}])
-    board.order_eviction()
-    assert (board.evictions_ordered(), board.read()) == (1, {77: [{"model": "a"}]})
+    board.request_eviction()
+    assert (board.evictions_requested(), board.read()) == (1, {77: [{"model": "a"}]})

@@ -1,35 +1,154 @@
-"""What the command line shows, without any service."""
+"""The help and the output of the command line, without any service."""
 
 from __future__ import annotations
 
+import os
+import shlex
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, get_type_hints
 
+import click
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.tasks.schedules.schedule import Schedule
 from scoreline.tasks.schedules.scheduler import Row
-from scoreline.worker.cli import schedule
+from scoreline.worker.cli import jobs, output, schedule
+from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.main import cli
 
+COLUMNS = 80
 
-def test_the_help_of_schedules_shows_every_key_that_a_schedule_may_have() -> None:
-    shown = CliRunner().invoke(cli, ["schedule", "--help"]).output
+
+def commands(group: Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command below a group, and the group itself, with the words that one types."""
+    yield path, group
+    for name, command in group.commands.items():
+        if isinstance(command, Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+ALL = list(commands(cli))
+every_command = pytest.mark.parametrize(
+    ("path", "command"), ALL, ids=["scoreline " + " ".join(path) for path, _ in ALL]
+)
+
+
+def help_of(path: tuple[str, ...]) -> str:
+    return CliRunner().invoke(cli, [*path, "--help"]).output
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], str]:
+    """Parse what follows ``scoreline`` and run nothing; returns the usage error, if there is one."""
+    for _, command in ALL:
+        monkeypatch.setattr(command, "callback", lambda **_: None)
+    return lambda words: CliRunner().invoke(cli, words).stderr
+
+
+@every_command
+def test_every_command_has_a_summary_that_is_one_imperative_sentence(
+    path: tuple[str, ...], command: click.Command
+) -> None:
+    summary, blank, *_ = [*(command.help or "").splitlines(), ""]
+    assert summary[0].isupper()
+    assert summary.endswith(".")
+    assert not summary.split()[0].endswith("s")  # "Show", not "Shows"
+    assert blank == ""
+
+
+@every_command
+def test_every_option_has_help_that_is_one_or_more_sentences(path: tuple[str, ...], command: click.Command) -> None:
+    for option in (param for param in command.params if isinstance(param, click.Option)):
+        assert option.help, option.name
+        assert option.help[0].isupper(), option.name
+        assert option.help.endswith("."), option.name
+
+
+@every_command
+def test_no_help_page_is_wider_than_80_columns_and_no_summary_is_cut(
+    path: tuple[str, ...], command: click.Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for width in (COLUMNS, 2 * COLUMNS):
+        monkeypatch.setenv("COLUMNS", str(width))
+        page = help_of(path)
+        assert [line for line in page.splitlines() if len(line) > COLUMNS] == []
+        assert "..." not in page.partition("Commands:")[2].partition("Examples:")[0]
+        assert "\b" not in page
+
+
+@every_command
+def test_every_command_has_examples_that_parse(
+    path: tuple[str, ...],
+    command: click.Command,
+    parse: Callable[[list[str]], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PORT", "9100")
+    Path("schedules.toml").touch()
+    page = help_of(path)
+    examples = page.partition("\nExamples:\n")[2].replace("\\\n", " ").splitlines()
+    assert examples != []
+    for example in examples:
+        words = shlex.split(os.path.expandvars(example), comments=True)
+        words = words[words.index("scoreline") + 1 :]
+        assert tuple(words[: len(path)]) == path
+        assert parse(words) == ""
+
+
+@pytest.mark.parametrize("words", [["submit", "m", "s3://b/in/", "--kep", "id"], ["model", "list"], ["models", "lst"]])
+def test_an_unknown_option_or_command_does_not_parse(parse: Callable[[list[str]], str], words: list[str]) -> None:
+    assert "No such " in parse(words)
+
+
+def test_the_sections_of_the_main_help_page_list_every_command_once() -> None:
+    listed = [name for names in cli.sections.values() for name in names]
+    assert sorted(listed) == sorted(cli.commands)
+
+
+def test_the_help_of_schedules_shows_every_key_of_a_schedule() -> None:
+    page = help_of(("schedule",))
     keys = {item.name for item in fields(Schedule)} | get_type_hints(SubmitOptions).keys()
-    assert sorted(key for key in keys - {"name", "options", "job_id"} if f"  {key} = " not in shown) == []
+    assert sorted(key for key in keys - {"name", "options", "job_id"} if f"  {key} = " not in page) == []
 
 
 def test_help_says_that_features_are_not_carried_over() -> None:
-    shown = " ".join(CliRunner().invoke(cli, ["submit", "--help"]).output.split())
-    assert "'all' means every column that is neither a feature nor nested" in shown
+    page = " ".join(help_of(("submit",)).split())
+    assert "'all' means every column that is neither a feature nor nested" in page
 
 
-def test_schedules_take_a_line_each_in_a_terminal_and_an_error_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given two schedules, of which one was refused for a long reason
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make output look as in a terminal of 80 columns."""
+    monkeypatch.setattr(output, "terminal_width", lambda **_: COLUMNS)
+    monkeypatch.setattr(output, "console", lambda: Console(width=COLUMNS))
+
+
+def listed(rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """List schedules, and return the lines without trailing spaces."""
+
+    class Known:
+        def rows(self) -> list[Any]:
+            return rows
+
+    monkeypatch.setattr(schedule, "_scheduler", Known)
+    return [line.rstrip() for line in CliRunner().invoke(cli, ["schedule", "list"]).output.splitlines()]
+
+
+def test_a_schedule_is_one_line_of_the_list_and_its_error_is_wrapped_below(
+    terminal: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given two schedules, one of which was refused for a reason that is longer than a line
     error = "bucket 'theirs' is not in ALLOWED_BUCKETS (scoreline): add it there, or name another input altogether"
     due = datetime(2026, 11, 26, 2, 30, tzinfo=UTC)
     rows = [
@@ -38,22 +157,86 @@ def test_schedules_take_a_line_each_in_a_terminal_and_an_error_is_whole(monkeypa
             next=due,
             last="2026-11-25T01:30:00+00:00",
             outcome=outcome,
-            error=told,
+            error=reason,
             pending=waiting,
         )
-        for name, outcome, told, waiting in (("customers-eu", "succeeded", "", 2), ("orders", "refused", error, 0))
+        for name, outcome, reason, waiting in (("customers-eu", "succeeded", "", 2), ("orders", "refused", error, 0))
     ]
-
-    class Known:
-        def rows(self) -> list[Any]:
-            return rows
-
-    monkeypatch.setattr(schedule, "_scheduler", Known)
-    monkeypatch.setattr(schedule, "console", lambda: Console(width=80))
-    # When they are listed where 80 characters fit
-    lines = [line.rstrip() for line in CliRunner().invoke(cli, ["schedule", "list"]).output.splitlines()]
-    # Then
+    # When they are listed
+    lines = listed(rows, monkeypatch)
+    # Then each has its line
     assert lines[1].split()[6:] == ["2026-11-26", "02:30", "UTC", "2026-11-25", "02:30", "succeeded"]
     assert lines[1].split()[0] == "customers-eu"
     assert " 30 2 * * 1-5 " in lines[1]
-    assert lines[3:] == ["customers-eu: 2 slots wait", f"orders: refused: {error}"]
+    assert lines[3] == "customers-eu: 2 slots wait"
+    # And the error is complete
+    assert " ".join(" ".join(lines[4:]).split()) == f"orders: refused: {error}"
+    assert max(map(len, lines)) <= COLUMNS
+
+
+def shown(job: Status, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
+    """Return the lines that a command prints about a job."""
+
+    class Known:
+        def status(self, job_id: str) -> Status:
+            return job
+
+        def jobs(self) -> list[Status]:
+            return [job]
+
+    monkeypatch.setattr(jobs.Client, "from_env", Known)
+    return CliRunner().invoke(cli, words).output.splitlines()
+
+
+FAILED = Status(
+    job_id="20261125T023000Z-0a1b2c",
+    state="failed",
+    model="customer-churn-europe@20261101T120000Z-0a1b2",
+    output="s3://scoreline/results/customer-churn-europe/job_id=20261125T023000Z-0a1b2c/",
+    rows=98_000_000,
+    rejected=1_200_000,
+    total_rows=200_000_000,
+    parts=1_600,
+    parts_done=900,
+    seconds=4_000.5,
+    reason="rejected",
+    error="1200000 rows were rejected, allowed are 5 of 200000000; the first of them is row 17 of in/customers.parquet",
+    submitted="2026-11-25T02:30:00.000+00:00",
+)
+
+
+def test_a_status_fits_80_columns_of_a_terminal_and_loses_no_word(
+    terminal: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = shown(FAILED, monkeypatch, "status", FAILED.job_id)
+    text = " ".join(" ".join(lines).split())
+    assert [line for line in lines if len(line) > COLUMNS and "s3://" not in line] == []  # a URI is never broken
+    assert FAILED.output in text
+    assert FAILED.error in text
+    assert "scoreline resume 20261125T023000Z-0a1b2c --max-rejected N|P% goes on" in text
+
+
+def test_a_status_in_a_pipe_has_a_line_for_each_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown(FAILED, monkeypatch, "status", FAILED.job_id)
+    assert f"  error    {FAILED.error}" in lines
+    assert f"  results  {FAILED.output}" in lines
+
+
+def test_a_list_of_jobs_is_cut_with_an_ellipsis_in_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = shown(FAILED, monkeypatch, "jobs")
+    assert whole[1].split()[0] == FAILED.job_id
+    assert whole[1].split()[-1] == FAILED.model
+    monkeypatch.setattr(output, "console", lambda: Console(width=COLUMNS))
+    heading, line = (text.rstrip() for text in shown(FAILED, monkeypatch, "jobs"))
+    assert heading.split() == ["job", "state", "rows", "rejected", "age", "model"]
+    assert line.split()[:4] == [FAILED.job_id, "failed", "98,000,000", "1,200,000"]
+    assert line.endswith("…")
+    assert len(line) <= COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("seconds", "age"), [(0, "0s"), (59, "59s"), (61, "1m"), (7_200, "2h"), (90_000, "1d"), (864_000, "10d")]
+)
+def test_the_age_of_a_job_is_in_the_largest_unit_that_fits(seconds: int, age: str) -> None:
+    submitted = datetime.fromisoformat(FAILED.submitted)
+    assert jobs.age(FAILED, datetime.fromtimestamp(submitted.timestamp() + seconds, UTC)) == age

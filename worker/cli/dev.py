@@ -1,4 +1,4 @@
-"""``scoreline dev`` and ``scoreline demo``: everything on embedded services, or the demo on those that run."""
+"""``scoreline dev`` and ``scoreline demo``: run everything on embedded services, or the demo on services that run."""
 
 from __future__ import annotations
 
@@ -16,26 +16,43 @@ from click.core import ParameterSource
 from scoreline.storage.errors import ScorelineError
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.uris import parse_uri
+from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.jobs import follow_job
+from scoreline.worker.cli.output import echo
 
 if TYPE_CHECKING:
     from scoreline.worker.dev.stack import Stack
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(0, 64), help="Worker processes.")
-@click.option("--beat", is_flag=True, help="Start the clock of schedules too.")
+@click.command(
+    cls=Command,
+    context_settings={"ignore_unknown_options": True},
+    epilog="""\
+scoreline dev
+scoreline dev --beat -- bash
+scoreline dev -- sh -c 'scoreline models list; scoreline jobs'
+""",
+)
+@click.option(
+    "--workers",
+    default=2,
+    show_default=True,
+    type=click.IntRange(0, 64),
+    metavar="N",
+    help="Start a worker with this many processes; 0 starts none.",
+)
+@click.option("--beat", is_flag=True, help="Start beat too, so that schedules run.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def dev(workers: int, beat: bool, command: tuple[str, ...]) -> None:
-    """Start Valkey, an S3 server with a bucket, and workers; run COMMAND with their addresses; stop everything.
+    """Run a command on embedded services.
 
-    \b
-    scoreline dev -- sh -c 'scoreline models list; scoreline jobs'
-    scoreline dev            prints the addresses and runs until Ctrl-C
+    Starts Valkey, an S3 server with a bucket, and a worker, and runs COMMAND with their addresses in its environment.
+    When COMMAND ends, everything is stopped and its data is gone. Without COMMAND, print the addresses and run until
+    Ctrl-C. This command needs the packages of dev-requirements.txt.
 
-    The exit code is COMMAND's.
+    The exit code is that of COMMAND.
     """
-    _end_on_signals()
+    _exit_on_signals()
     with _stack() as stack:
         if workers:
             stack.start_worker(workers)
@@ -47,41 +64,57 @@ def dev(workers: int, beat: bool, command: tuple[str, ...]) -> None:
             for name, value in stack.environ.items():
                 click.echo(f"export {name}={shlex.quote(value)}")
             click.echo("# running until Ctrl-C", err=True)
-            code = _until_interrupted()
+            code = _wait_for_interrupt()
     sys.exit(code)
 
 
-@click.command()
-@click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(1), help="Rows to score.")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes to embed.")
-@click.option("--here", is_flag=True, help="Embed nothing: use the bucket, Redis and workers of this environment.")
-@click.option("--keep", is_flag=True, help="With --here: leave the input in the bucket too, to be scored again.")
+@click.command(
+    cls=Command,
+    epilog="""\
+scoreline demo
+scoreline demo --here --keep --rows 20000
+docker compose run --rm worker scoreline demo --here
+heroku run python -m scoreline demo --here --rows 100000
+""",
+)
+@click.option(
+    "--rows", default=1_000_000, show_default=True, type=click.IntRange(1), metavar="N", help="Score this many rows."
+)
+@click.option(
+    "--workers",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Start a worker with this many processes.",
+)
+@click.option("--here", is_flag=True, help="Use the bucket, Redis and workers of this environment; embed nothing.")
+@click.option("--keep", is_flag=True, help="With --here, keep the input in the bucket, so that it can be scored again.")
 @click.pass_context
 def demo(context: click.Context, rows: int, workers: int, here: bool, keep: bool) -> None:
-    """Train a model on real data, publish it, and score a million rows with it, on embedded services.
+    """Train a model on real data and score a million rows with it.
 
-    With --here on services and workers that run already: the environment has to name them as it does for the workers
-    (R2_*, REDIS_URL), and ml-requirements.txt to be installed. What stays in the bucket is the model
-    demo-breast-cancer, the job and its results; and its input with --keep.
+    Publishes the model, uploads the rows, submits a job, and compares the results with the known labels. Everything
+    runs on embedded services, which need the packages of dev-requirements.txt.
 
-    \b
-    docker compose run --rm worker scoreline demo --here
-    heroku run python -m scoreline demo --here --rows 100000
+    With --here, the services and workers must be running already. The environment must name them as it does for the
+    workers (R2_*, REDIS_URL), and the packages of ml-requirements.txt must be installed. The job, its results and the
+    model demo-breast-cancer stay in the bucket.
     """
-    _end_on_signals()
+    _exit_on_signals()
     if here:
         if context.get_parameter_source("workers") is ParameterSource.COMMANDLINE:
-            raise click.UsageError("--workers is for embedded workers: --here uses those that run")
+            raise click.UsageError("--workers cannot be used with --here, which uses workers that are running already")
         client = Client.from_env()
         if not (running := client.queue.workers()):
             raise ScorelineError(
                 "no worker answers: start one with the same settings (celery -A scoreline worker, docker compose up "
                 "-d, heroku ps:scale worker=1), then try again"
             )
-        click.echo(f"workers: {', '.join(running)}")
+        echo(f"workers: {', '.join(running)}", indent=2)
         sys.exit(_demonstrate(client, os.environ, rows, keep))
     if keep:
-        raise click.UsageError("--keep is for a bucket that stays: it goes with --here")
+        raise click.UsageError("--keep requires --here, because an embedded bucket is deleted at the end")
     with _stack() as stack:
         click.echo(f"Valkey at {stack.environ['REDIS_URL']}, S3 server at {stack.environ['R2_ENDPOINT_URL']}")
         stack.start_worker(workers)
@@ -90,17 +123,17 @@ def demo(context: click.Context, rows: int, workers: int, here: bool, keep: bool
 
 
 def _demonstrate(client: Client, environ: Mapping[str, str], rows: int, keep: bool = False) -> int:
-    """Publish, upload, score and read back; returns the exit code."""
+    """Publish a model, upload rows, score them and read the results; return the exit code."""
     try:
         from scoreline.storage.models.manager import ModelStorageManager
         from scoreline.worker.dev import demo as steps
     except ModuleNotFoundError as error:
-        raise ScorelineError(f"the demonstration needs {error.name!r}: pip install -r ml-requirements.txt") from error
+        raise ScorelineError(f"scoreline demo needs {error.name!r}: pip install -r ml-requirements.txt") from error
     main, folder = client.buckets.main, steps.new_folder()
     manifest, held_out = steps.train_and_publish(ModelStorageManager.from_env(environ))
-    click.echo(f"published {manifest.ref}: {', '.join(a.name for a in manifest.artifacts)}")
+    echo(f"published {manifest.ref}: {', '.join(a.name for a in manifest.artifacts)}", indent=2)
     steps.upload(main, held_out, rows, folder)
-    click.echo(f"uploaded {rows:,} rows in {steps.FILES} Parquet files to {main.uri(folder)}")
+    echo(f"uploaded {rows:,} rows in {steps.FILES} Parquet files to {main.uri(folder)}", indent=2)
     job = client.submit(manifest.ref, main.uri(folder))
     if code := follow_job(client, job.job_id):
         return code
@@ -108,13 +141,15 @@ def _demonstrate(client: Client, environ: Mapping[str, str], rows: int, keep: bo
     summary = steps.summarise(main, parse_uri(done.output)[1])
     if not keep:
         steps.remove(main, folder)
-    click.echo(f"\nfirst rows of {done.output}part-00000.parquet")
+    click.echo()
+    echo(f"first rows of {done.output}part-00000.parquet")
     click.echo(summary.head.to_string(index=False))
     click.echo(f"\nrows in {rows:,} = rows out {summary.rows:,}, distinct ids {summary.ids:,}")
-    click.echo(f"accuracy against the held-out labels: {summary.accuracy:.4f}")
-    click.echo(f"{done.rows / done.seconds:,.0f} rows/s from submit to outcome, scored by {done.model}")
+    click.echo(f"accuracy on the held-out labels: {summary.accuracy:.4f}")
+    echo(f"{done.rows / done.seconds:,.0f} rows/s from submission to outcome, scored by {done.model}", indent=2)
     if keep:
-        click.echo(f"\nagain: scoreline submit {steps.NAME}@{steps.ALIAS} {main.uri(folder)} --watch")
+        click.echo()
+        echo(f"again: scoreline submit {steps.NAME}@{steps.ALIAS} {main.uri(folder)} --watch")
     return 0 if summary.rows == summary.ids == rows else 1
 
 
@@ -133,29 +168,30 @@ def _stack() -> Stack:
 
 
 def _run(stack: Stack, command: list[str]) -> int:
+    """Run a command with the addresses of the services, and return its exit code."""
     environ = {**os.environ, **stack.environ}
     environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + environ.get("PATH", "")
     guard = stack.run(command, None, environ)
     return guard.wait()
 
 
-def _until_interrupted() -> int:
+def _wait_for_interrupt() -> int:
     try:
         while True:
-            time.sleep(0.2)  # a signal that comes just before the sleep is only seen after it
+            time.sleep(0.2)  # short, because a signal that arrives just before a sleep is handled only after it
     except KeyboardInterrupt:
         return 0
 
 
-def _end_on_signals() -> None:
-    """Turn the signals that end a terminal's program into an exit that runs every ``finally``."""
+def _exit_on_signals() -> None:
+    """Turn SIGTERM, SIGHUP and SIGINT into exceptions, so that every ``finally`` runs before the process exits."""
 
     def leave(number: int, _: Any) -> None:
         raise SystemExit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes its background jobs ignore SIGINT
 
 
 __all__ = ["demo", "dev"]

@@ -1,4 +1,4 @@
-"""The options of a job on the command line, made of `scoreline.tasks.job.submit_options`."""
+"""Derives the command line's options of a job from `scoreline.tasks.job.submit_options`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHARACTERS = {"tab": "\t", "\\t": "\t", "none": ""}
 
 
 def job_options[F: Callable[..., Any]](options: type) -> Callable[[F], F]:
-    """Return a decorator that adds one option to a command for each of `options`; one that is not given is None."""
+    """Return a decorator that adds one option to a command for each of `options`. Those that are not given are None."""
 
     def decorate(command: F) -> F:
         for name, option in reversed(list(described(options).items())):
@@ -33,7 +33,7 @@ def _click_option(name: str, option: Option) -> Callable[[Any], Any]:
 
 
 class _Names(click.ParamType[Any]):
-    """Names with commas between them."""
+    """Names separated by commas."""
 
     name = "names"
 
@@ -42,7 +42,7 @@ class _Names(click.ParamType[Any]):
 
 
 class _Types(click.ParamType[Any]):
-    """Types by column, as ``column=type,column=type``."""
+    """Types by column, written as ``column=type,column=type``."""
 
     name = "types"
 
@@ -54,7 +54,7 @@ class _Types(click.ParamType[Any]):
 
 
 class _Character(click.ParamType[Any]):
-    """One character, or a word for one that is hard to type."""
+    """One character, or a word that stands for one that is hard to type."""
 
     name = "character"
 

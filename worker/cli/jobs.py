@@ -1,30 +1,50 @@
-"""``scoreline status | watch | jobs | cancel | resume | reconcile``."""
+"""``scoreline status | watch | jobs | cancel | resume | reconcile``: follows jobs and changes their course."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import chain
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
-from scoreline.worker.cli.idle_hint import SILENT_S, Silence
+from scoreline.worker.cli.help import Command
+from scoreline.worker.cli.idle_hint import IDLE_S, IdleHint
+from scoreline.worker.cli.output import echo, echo_field, print_table
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4}
+_BAR_COLUMNS = 20
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    epilog="""\
+scoreline status nightly-20261125T020000Z
+scoreline status nightly-20261125T020000Z --json
+""",
+)
 @click.argument("job")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 def status(job: str, as_json: bool) -> None:
-    """Show how far JOB is; the exit code is its outcome, and 0 while it is under way."""
+    """Show the status of a job.
+
+    Prints how many parts and rows of JOB are done, where its results are, and what to do if it failed. JOB is the id
+    that `scoreline submit` printed.
+
+    \b
+    Exit codes:
+      0  succeeded, or still under way
+      1  failed
+      3  partial: some rows were rejected
+      4  cancelled
+    """
     now = Client.from_env().status(job)
     if as_json:
         click.echo(json.dumps(now.to_dict(), indent=1))
@@ -33,45 +53,79 @@ def status(job: str, as_json: bool) -> None:
     sys.exit(EXIT_CODES.get(now.state, 0))
 
 
-@click.command()
+@click.command(cls=Command, epilog="scoreline watch nightly-20261125T020000Z\n")
 @click.argument("job")
 def watch(job: str) -> None:
-    """Show progress of JOB until it has ended; the exit code is its outcome."""
+    """Show the progress of a job until it ends.
+
+    Ctrl-C stops watching; JOB itself goes on.
+
+    \b
+    Exit codes:
+      0    succeeded
+      1    failed
+      3    partial: some rows were rejected
+      4    cancelled
+      130  interrupted with Ctrl-C
+    """
     sys.exit(follow_job(Client.from_env(), job))
 
 
-@click.command()
+@click.command(cls=Command, epilog="scoreline cancel nightly-20261125T020000Z\n")
 @click.argument("job")
 def cancel(job: str) -> None:
-    """End JOB now. What is written stays; `scoreline resume` goes on from there."""
+    """Cancel a job.
+
+    Parts that are running stop within one record batch. Results that are written stay, and `scoreline resume JOB`
+    scores the rest. A job that has ended keeps its outcome.
+    """
     client = Client.from_env()
     before = client.status(job)
     if before.ended:
-        click.echo(f"{job} has ended before: there is nothing to cancel", err=True)
+        echo(f"{job} has already ended, so there is nothing to cancel", err=True)
     _show(client.cancel(job))
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    epilog="""\
+scoreline resume nightly-20261125T020000Z --watch
+scoreline resume nightly-20261125T020000Z --max-rejected 5%
+scoreline resume nightly-20261125T020000Z --rejected --model churn@champion
+""",
+)
 @click.argument("job")
 @click.option(
-    "--max-rejected", metavar="N|P%", help="Rows that may be rejected from now on. [as before; with --rejected all]"
+    "--max-rejected",
+    metavar="N|P%",
+    show_default="as before; with --rejected, 100%",
+    help="Fail if more rows than this are rejected: a count, or a percentage of all rows.",
 )
-@click.option("--rejected", is_flag=True, help="Score the rows that JOB rejected, as a job of its own.")
-@click.option("--model", metavar="MODEL", help="With --rejected: what to score with. [what JOB was submitted with]")
-@click.option("--watch", "follow", is_flag=True, help="Show progress until the job has ended.")
+@click.option(
+    "--rejected", is_flag=True, help="Score only the rows that JOB rejected, as a new job named JOB-rejected-1."
+)
+@click.option(
+    "--model",
+    metavar="MODEL",
+    show_default="the model that JOB was submitted with",
+    help="With --rejected, score with this model: name, name@alias or name@version.",
+)
+@click.option("--watch", "follow", is_flag=True, help="Show the progress until the job ends, as `scoreline watch`.")
 def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None, follow: bool) -> None:
-    """Run what is missing of JOB, which failed or was cancelled.
+    """Run what is missing of a job that failed or was cancelled.
 
-    What is written stays, and is not scored again. A job keeps the model version and the input objects of its plan: an
-    object that was replaced since needs a new job, one that was away may come back.
+    Results that are written stay and are not scored again. JOB keeps its model version and its input objects: an
+    object that was unreachable may return, but one that was replaced needs a new job.
 
-    With --rejected, score the rows that could not be scored, and these alone, out of the same objects: once the model
-    was mended, say. That is a new job, JOB-rejected-1, with results of its own beside those of JOB; its model is looked
-    up again.
+    With --rejected, score the rows that could not be scored, and only these, after the model was corrected for
+    example. They are read from the same objects. The results of the new job lie beside those of JOB, and its model is
+    resolved again.
+
+    With --watch, the exit codes are those of `scoreline watch`.
     """
     client = Client.from_env()
     if model is not None and not rejected:
-        raise click.UsageError("--model goes with --rejected: a job that goes on keeps its model")
+        raise click.UsageError("--model requires --rejected, because a job that is resumed keeps its model")
     if rejected:
         again = client.resume_rejected(job, model=model, max_rejected=max_rejected or "100%")
         click.echo(again.job_id)
@@ -80,114 +134,136 @@ def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None
         return
     before = client.status(job)
     now = client.resume(job, max_rejected=max_rejected)
-    had = f"{before.parts_done} of {before.parts} parts were done" if before.parts else "it had no plan yet"
-    click.echo(f"{job}: resumed, {had}; a worker looks at the plan again", err=True)
+    done = f"with {before.parts_done} of {before.parts} parts done" if before.parts else "which had no plan yet"
+    echo(f"resumed {job}, {done}", err=True)
     if follow:
         sys.exit(follow_job(client, job))
     _show(now)
 
 
-@click.command()
+@click.command(cls=Command, epilog="scoreline reconcile\n")
 def reconcile() -> None:
-    """Look after all jobs under way, as the clock does every minute.
+    """Repair jobs that lost a message, a worker or their ledger.
 
-    Rebuilds the ledger of a job from the bucket where Redis lost it, dispatches parts whose message or worker got lost,
-    and finalizes what is complete. Harmless at any moment.
+    For each job under way, rebuilds the ledger from the bucket if Redis lost it, dispatches parts whose message or
+    worker was lost, and finalizes the job if its parts are all done. Beat asks for the same every minute, and it never
+    does harm.
+
+    The exit code is 1 if a job could not be reconciled.
     """
     report = Client.from_env().reconcile()
     for job_id, done in report.items():
-        click.echo(f"{job_id}: {done}")
+        echo(f"{job_id}: {done}", indent=2)
     click.echo(f"jobs under way: {len(report)}", err=True)
     sys.exit(any(done.startswith("failed") for done in report.values()))
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.command(
+    cls=Command,
+    epilog="""\
+scoreline jobs
+scoreline jobs --json
+""",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the jobs as JSON.")
 def jobs(as_json: bool) -> None:
-    """List all jobs, oldest first."""
+    """List all jobs, oldest first.
+
+    The age is the time since a job was submitted, in seconds, minutes, hours or days.
+    """
     found = sorted(Client.from_env().jobs(), key=lambda job: job.submitted)
     if as_json:
         click.echo(json.dumps([job.to_dict() for job in found], indent=1))
         return
-    table = Table(box=None)
-    for name in ("job", "submitted", "state", "rows", "rejected", "model"):
-        table.add_column(name, no_wrap=name != "model", overflow="fold")
-    for job in found:
-        rows = (f"{job.rows:,}", f"{job.rejected:,}")
-        table.add_row(job.job_id, job.submitted[:16].replace("T", " "), job.state, *rows, job.model)
-    console().print(table)
+    now = datetime.now(UTC)
+    rows = ((job.job_id, job.state, f"{job.rows:,}", f"{job.rejected:,}", age(job, now), job.model) for job in found)
+    print_table(("job", "state", "rows", "rejected", "age", "model"), rows, cut=["model"])
 
 
-def follow_job(client: Client, job_id: str, silent_s: float = SILENT_S) -> int:
-    """Draw progress to the end; returns the exit code.
+def follow_job(client: Client, job_id: str, idle_s: float = IDLE_S) -> int:
+    """Show the progress of a job until it ends, and return the exit code.
 
-    Where there is none for `silent_s` seconds, and no worker answers, that is said.
+    Parameters
+    ----------
+    client : Client
+        Reads the status of the job.
+    job_id : str
+        The job to follow.
+    idle_s : float
+        Seconds without progress after which workers are asked for, and a hint is printed if none answers.
     """
-    silence = Silence(lambda timeout_s: client.queue.workers(timeout_s=timeout_s), silent_s)
+    idle_hint = IdleHint(lambda timeout_s: client.queue.workers(timeout_s=timeout_s), idle_s)
     try:
-        last = _draw(client.watch(job_id), silence)
+        last = _draw(client.watch(job_id), idle_hint)
     except KeyboardInterrupt:
-        click.echo(f"{job_id} goes on: scoreline watch {job_id}, or scoreline cancel {job_id}", err=True)
+        echo(f"{job_id} goes on: use `scoreline watch {job_id}` or `scoreline cancel {job_id}`", err=True)
         return 130
     _show(last)
     return EXIT_CODES[last.state]
 
 
-def console() -> Console:
-    """Return a console as wide as the terminal; output that goes elsewhere is not folded."""
-    return Console() if sys.stdout.isatty() else Console(width=240)
-
-
-class _Rate(ProgressColumn):
-    """Rows a second."""
+class _RowsPerSecond(ProgressColumn):
+    """The rate of the progress bar."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.0f} rows/s")
 
 
-def _draw(updates: Iterator[Status], silence: Silence) -> Status:
-    first = next(updates)  # before there is a bar: the job may not exist
+def _draw(updates: Iterator[Status], idle_hint: IdleHint) -> Status:
+    first = next(updates)  # before the bar is drawn, because the job may not exist
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(_BAR_COLUMNS),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows"),
-        _Rate(),
+        _RowsPerSecond(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("submitted", total=0)
         for now in chain([first], updates):
-            if hint := silence.hint(now):
-                progress.console.print(hint, soft_wrap=True, markup=False, highlight=False)
+            if hint := idle_hint.update(now):
+                console = progress.console
+                console.print(hint, soft_wrap=not console.is_terminal, markup=False, highlight=False)
             progress.update(bar, description=now.state, total=now.total_rows, completed=now.rows + now.rejected)
     return now
 
 
 def _show(job: Status) -> None:
-    click.echo(f"{job.job_id}: {job.state} after {job.seconds:.1f} s")
-    click.echo(f"  model    {job.model}")
+    echo(f"{job.job_id}: {job.state} after {job.seconds:,.1f} s")
+    echo_field("model", job.model)
     if job.state == "submitted":
-        click.echo("  parts    not known until a worker has looked at the plan")
+        echo_field("parts", "not known until a worker has planned the job")
     else:
-        click.echo(f"  parts    {job.parts_done} of {job.parts}")
-        click.echo(f"  rows     {job.rows:,} scored, {job.rejected:,} rejected, of {job.total_rows:,}")
-    click.echo(f"  results  {job.output}")
+        echo_field("parts", f"{job.parts_done} of {job.parts}")
+        echo_field("rows", f"{job.rows:,} scored, {job.rejected:,} rejected, of {job.total_rows:,}")
+    echo_field("results", job.output)
     if job.error:
-        click.echo(f"  error    {job.error}")
+        echo_field("error", job.error)
     for hint in _hints(job):
-        click.echo(f"  hint     {hint}")
+        echo_field("hint", hint)
 
 
 def _hints(job: Status) -> Iterator[str]:
-    """Say what can be done about rows that were rejected, or a job that failed."""
+    """Yield what can be done about rejected rows, or about a job that failed."""
     if job.state not in ("failed", "partial"):
         return
     if job.rejected:
         yield f"scoreline rejected {job.job_id} says why rows were rejected; they are in {job.output}_rejected/"
     if job.reason == "rejected":
-        yield f"scoreline resume {job.job_id} --max-rejected N|P% goes on and allows more"
+        yield f"scoreline resume {job.job_id} --max-rejected N|P% goes on and allows more rejected rows"
     elif job.state == "failed":
-        yield f"scoreline resume {job.job_id} scores what is missing, once the cause is mended"
+        yield f"scoreline resume {job.job_id} scores what is missing, once the cause is fixed"
     else:
-        yield f"scoreline resume {job.job_id} --rejected scores them again, once the cause is mended"
+        yield f"scoreline resume {job.job_id} --rejected scores them again, once the cause is fixed"
+
+
+def age(job: Status, now: datetime) -> str:
+    """Return the time since a job was submitted, in the largest unit that fits; empty if the time is not known."""
+    if not job.submitted:
+        return ""
+    seconds = max(0.0, (now - datetime.fromisoformat(job.submitted)).total_seconds())
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{seconds:.0f}s"

@@ -1,8 +1,9 @@
-"""``scoreline``: the commands, and how their errors look."""
+"""Puts the commands of ``scoreline`` together, and prints expected errors without a traceback."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -21,6 +22,8 @@ from scoreline.storage.ledger.redis_ledger import address
 from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
 from scoreline.worker import logs
 from scoreline.worker.cli import dev, doctor, jobs, metrics, models, rejected, schedule, submit, workers
+from scoreline.worker.cli.help import Group
+from scoreline.worker.cli.output import echo
 from scoreline.worker.version import __version__
 
 
@@ -30,20 +33,48 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
         context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show it.")
+@click.group(
+    cls=Group,
+    sections={
+        "Jobs": ("submit", "status", "watch", "jobs", "rejected", "cancel", "resume"),
+        "Models": ("models",),
+        "Schedules": ("schedule",),
+        "Operations": ("doctor", "workers", "metrics", "reconcile"),
+        "Local": ("demo", "dev"),
+    },
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    epilog="""\
+scoreline demo
+scoreline models publish churn --model model.joblib --alias champion
+scoreline submit churn@champion s3://bucket/in/ --watch
+""",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Score batches of rows with scikit-learn models that live in object storage.
 
-    \b
-    Try it with nothing installed but this:   scoreline demo
-    Score your own data:                      scoreline models publish churn --model model.joblib --alias champion
-                                              scoreline submit churn@champion s3://bucket/in/ --watch
+    Settings are environment variables: R2_BUCKET names the bucket, and REDIS_URL the Redis server. `scoreline demo`
+    needs none of them.
 
-    Exit codes: 0 succeeded, 1 failed, 2 usage, 3 partial (some rows were rejected), 4 cancelled.
+    \b
+    Exit codes:
+      0    success
+      1    an error, or a failed job
+      2    a usage error, or an invalid setting
+      3    a partial job: some rows were rejected
+      4    a cancelled job
+      130  interrupted with Ctrl-C
     """
-    with contextlib.suppress(*(InvalidSettings,) if context.invoked_subcommand == "doctor" else ()):  # it reports that
+    is_doctor = context.invoked_subcommand == "doctor"  # it reports invalid settings itself
+    with contextlib.suppress(*(InvalidSettings,) if is_doctor else ()):
         logs.set_up(os.environ, logging.WARNING)
 
 
@@ -65,22 +96,24 @@ cli.add_command(dev.demo)
 
 
 def main() -> None:
-    """Run a command; an expected error is one line and an exit code, never a traceback."""
+    """Run a command. An expected error is one line and an exit code, never a traceback."""
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:
-        error.show()
+        error.show(shown := io.StringIO())
+        for line in shown.getvalue().splitlines():
+            echo(line, err=True)
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(130)
     except ScorelineError as error:
-        click.echo(f"error: {describe(error)}{_assumed(error)}", err=True)
+        echo(f"error: {describe(error)}{_assumed_address(error)}", err=True)
         sys.exit(2 if isinstance(error, (InvalidRequest, InvalidSettings)) else 1)
 
 
-def _assumed(error: ScorelineError) -> str:
-    """Say where an address comes from that nobody set, where nothing answers there."""
-    nothing_there = isinstance(error, LedgerUnavailable | QueueUnavailable) and address(DEFAULT_REDIS_URL) in str(error)
-    if nothing_there and QueueSettings.from_env(os.environ).assumed:
+def _assumed_address(error: ScorelineError) -> str:
+    """Explain where the address of an unreachable Redis comes from, if it is the default one."""
+    unreachable = isinstance(error, LedgerUnavailable | QueueUnavailable) and address(DEFAULT_REDIS_URL) in str(error)
+    if unreachable and QueueSettings.from_env(os.environ).assumed:
         return f" (REDIS_URL is not set, so {DEFAULT_REDIS_URL} was tried)"
     return ""

@@ -1,36 +1,48 @@
-"""``scoreline metrics``."""
+"""``scoreline metrics``: prints or serves the metrics of the deployment."""
 
 from __future__ import annotations
 
 import click
 
 from scoreline.tasks.client import Client
+from scoreline.worker.cli.help import Command
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    epilog="""\
+scoreline metrics
+scoreline metrics --serve 9100
+scoreline metrics --serve $PORT --host 0.0.0.0  # in a dyno
+""",
+)
 @click.option(
     "--serve",
     type=click.IntRange(0, 65_535),
     metavar="PORT",
-    help="Answer on http://HOST:PORT/metrics until SIGTERM; 0 takes a free port.",
+    help="Serve the metrics at http://HOST:PORT/metrics until SIGTERM; 0 takes a free port.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is everywhere.")
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="With --serve, listen on this address; 0.0.0.0 means all addresses.",
+)
 def metrics(serve: int | None, host: str) -> None:
-    """Print the metrics of the deployment in the format of Prometheus, or serve them.
+    """Print the metrics of the deployment, or serve them.
 
-    \b
-    One process serves them for all workers. In a dyno:   scoreline metrics --serve $PORT --host 0.0.0.0
-
-    Counters are kept in Redis and begin again at zero when it is emptied, which rate() and increase() know how to take.
-    A service that is down makes scoreline_up 0 for it, and its metrics missing.
+    The format is that of Prometheus. One process serves the metrics of all workers, because workers count in Redis.
+    Counters start again at zero if Redis is emptied, which rate() and increase() allow for. If a service cannot be
+    reached, its scoreline_up is 0 and its metrics are missing.
     """
-    from prometheus_client import generate_latest  # 0.1 s, which no other command need pay
+    from prometheus_client import generate_latest  # takes 0.1 s to import, which other commands need not spend
 
-    from scoreline.worker.exporter import serve as serve_until_told
+    from scoreline.worker.exporter import serve as serve_until_stopped
     from scoreline.worker.metrics import Deployment
 
     deployment = Deployment(Client.from_env())
     if serve is None:
         click.echo(generate_latest(deployment.registry()).decode(), nl=False)
     else:
-        serve_until_told(deployment, host, serve, lambda address: click.echo(f"serving {address}", err=True))
+        serve_until_stopped(deployment, host, serve, lambda url: click.echo(f"serving {url}", err=True))

@@ -1,4 +1,4 @@
-"""``scoreline rejected``: why rows of a job were set aside."""
+"""``scoreline rejected``: shows why rows of a job were rejected."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import click
 
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
+from scoreline.worker.cli.help import Command
+from scoreline.worker.cli.output import cut, echo, echo_cut, echo_field, plural
 
 if TYPE_CHECKING:
     from scoreline.tasks.rejects.report import RejectedRows
@@ -17,12 +19,19 @@ if TYPE_CHECKING:
 _VALUE_CHARS = 40
 _MESSAGE_CHARS = 160
 _COLUMNS_SHOWN = 8
-_SOURCES = 3
-_LINES = 20
-"""Of reasons, and of each table: --json has the rest."""
+_SOURCES_SHOWN = 3
+_LINES_SHOWN = 20
+"""Limit of the reasons, and of the lines of each table; --json has all of them."""
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    epilog="""\
+scoreline rejected nightly-20261125T020000Z
+scoreline rejected nightly-20261125T020000Z --examples 10
+scoreline rejected nightly-20261125T020000Z --json
+""",
+)
 @click.argument("job")
 @click.option(
     "--examples",
@@ -30,17 +39,21 @@ _LINES = 20
     default=3,
     show_default=True,
     metavar="N",
-    help="Rows to show of each reason.",
+    help="Show this many rows for each reason.",
 )
-@click.option("--json", "as_json", is_flag=True, help="For programs: all reasons, and all columns of the examples.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print all reasons, and all columns of the example rows, as JSON."
+)
 def rejected(job: str, examples: int, as_json: bool) -> None:
-    """Show why rows of JOB were rejected: how many for which reason, and where they are.
+    """Show why rows of a job were rejected.
 
-    Rows whose messages differ in a number or a text in quotes alone are counted as one reason. Rows are numbered from 0
-    within their object. The rows themselves are Parquet, in the folder _rejected/ of the results. Of a job that is
-    under way, these are the ones so far. Needs ml-requirements.txt.
+    Prints how many rows of JOB were rejected for which reason, and examples. While the job is under way, only the rows
+    that were rejected so far are counted. Messages that differ only in a number or in quoted text count as one
+    reason. Rows are numbered from 0 within their object. The rows themselves are Parquet files, in the folder
+    _rejected/ of the results.
 
-    `scoreline resume JOB --rejected` scores the rows again, once the cause is mended.
+    Once the cause is fixed, `scoreline resume JOB --rejected` scores the rows again. This command needs the packages
+    of ml-requirements.txt.
     """
     client = Client.from_env()
     found = client.rejected(job, examples=examples)
@@ -51,22 +64,23 @@ def rejected(job: str, examples: int, as_json: bool) -> None:
 
 
 def _show(found: RejectedRows, now: Status) -> None:
-    click.echo(f"{found.job_id}: {found.rows:,} rejected, {now.rows:,} scored, of {now.total_rows:,} rows; {now.state}")
+    echo(f"{found.job_id}: {found.rows:,} rejected, {now.rows:,} scored, of {now.total_rows:,} rows; {now.state}")
     if now.error:
-        click.echo(f"  error  {now.error}")
-    for reason in found.reasons[:_LINES]:
+        echo_field("error", now.error)
+    for reason in found.reasons[:_LINES_SHOWN]:
         where = f"{reason.stage}  {reason.column!r}" if reason.column else reason.stage
-        click.echo(f"\n{reason.rows:,} rows  {where}  {reason.message}")
-        for source, rows in list(reason.sources.items())[:_SOURCES]:
-            click.echo(f"  {rows:,} of {source}")
+        click.echo()
+        echo(f"{reason.rows:,} rows  {where}  {reason.message}", indent=2)
+        for source, rows in list(reason.sources.items())[:_SOURCES_SHOWN]:
+            echo(f"  {rows:,} of {source}")
         for example in reason.examples:
             message = _short(example.message, _MESSAGE_CHARS)
-            click.echo(f"  row {example.row} of {example.source.rpartition('/')[2]}: {message}")
-            click.echo(
+            echo(f"  row {example.row} of {example.source.rpartition('/')[2]}: {message}", indent=4)
+            echo_cut(
                 f"    {_line(example.columns) if example.record is None else _short(example.record, _MESSAGE_CHARS)}"
             )
-    if len(found.reasons) > _LINES:
-        click.echo(f"\n... and {len(found.reasons) - _LINES} other reasons: --json shows them")
+    if len(found.reasons) > _LINES_SHOWN:
+        click.echo(f"\n… and {plural(len(found.reasons) - _LINES_SHOWN, 'other reason')}; use --json to see all")
     for title, counts in ("column", found.columns), ("stage", found.stages), ("object", found.sources):
         if len(counts) > 1:
             _show_counts(title, counts)
@@ -74,20 +88,19 @@ def _show(found: RejectedRows, now: Status) -> None:
 
 def _show_counts(title: str, counts: Mapping[str, int]) -> None:
     click.echo(f"\nby {title}")
-    for name, rows in list(counts.items())[:_LINES]:
-        click.echo(f"  {rows:>12,}  {name}")
-    if len(counts) > _LINES:
-        click.echo(f"  {'...':>12}  and {len(counts) - _LINES} others: --json shows them")
+    for name, rows in list(counts.items())[:_LINES_SHOWN]:
+        echo(f"  {rows:>12,}  {name}")
+    if len(counts) > _LINES_SHOWN:
+        click.echo(f"  {'…':>12}  and {len(counts) - _LINES_SHOWN:,} more; use --json to see all")
 
 
 def _line(columns: Mapping[str, Any]) -> str:
     shown = {name: _short(value, _VALUE_CHARS) for name, value in list(columns.items())[:_COLUMNS_SHOWN]}
-    more = f" and {len(columns) - _COLUMNS_SHOWN} columns more" if len(columns) > _COLUMNS_SHOWN else ""
-    return json.dumps(shown, ensure_ascii=False) + more
+    hidden = len(columns) - _COLUMNS_SHOWN
+    return json.dumps(shown, ensure_ascii=False) + (f" and {plural(hidden, 'more column')}" if hidden > 0 else "")
 
 
 def _short(value: Any, chars: int) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    text = " ".join(str(value).split())
-    return text if len(text) <= chars else f"{text[:chars]}..."
+    return cut(" ".join(str(value).split()), chars)

@@ -10,7 +10,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
-from rich.table import Table
 
 from scoreline.storage.errors import InvalidRequest
 from scoreline.tasks.client import Client
@@ -19,38 +18,55 @@ from scoreline.tasks.schedules.schedule import Schedule
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
 from scoreline.tasks.webhooks.settings import WebhookSettings
-from scoreline.worker.cli.jobs import console
+from scoreline.worker.cli.help import Group
+from scoreline.worker.cli.output import echo, plural, print_table
 
 
-@click.group()
+@click.group(
+    cls=Group,
+    epilog="""\
+scoreline schedule check
+scoreline schedule list
+scoreline schedule backfill nightly --from 2026-11-01 --to 2026-11-07
+""",
+)
 def schedule() -> None:
-    """Jobs that run by the clock.
+    """Check, list and run jobs on a schedule.
 
-    Schedules are in schedules.toml of the working directory, else in the object schedules.toml of the bucket:
+    Schedules are tables in the file schedules.toml of the working directory, or in the file that SCHEDULES_FILE names.
+    If there is no such file, they are read from the object schedules.toml of the bucket. They run while a worker and
+    beat are running. A table may have these keys, of which cron, model and input are required:
 
     \b
     [nightly]
-    cron = "30 2 * * *"                # minute hour day month weekday
-    zone = "Europe/Berlin"             # [UTC]
+    # Minute, hour, day, month, weekday, in the time zone [default: UTC].
+    cron = "30 2 * * *"
+    zone = "Europe/Berlin"
     model = "churn@champion"
-    input = "s3://data/{slot:%Y-%m-%d}/*.parquet"   # {previous:...} is the slot before; or a list of several
-    output = "s3://data/scores/"       # [results/<model>/ of the bucket]
-    catch_up = "latest"                # of slots that were missed: none | latest | all
-    overlap = "skip"                   # the run before is under way: skip | queue | cancel_running
-    only_new = false                   # only objects that no earlier run has scored
-    method = "predict"                 # [what is usual for the estimator]
-    keep = "all"                       # input columns to carry over: all but features, none, or "id,name"
-    features = ["a", "b"]              # [as the model names them]
-    partition_by = "region"            # a folder of results for each value of a kept column
-    gather = false                     # fewer, larger files of results
-    max_rejected = "1%"                # rows that may be rejected: a count, or a percentage
-    part_rows = 100000                 # rows that a part aims at
-    max_attempts = 3                   # times a part is begun if its process dies each time
-    webhook = "https://example.org/hooks/x"   # who is told how each run ended. [WEBHOOK_URL]
+    # An object, prefix or glob, or a list of them. {slot:...} is the time of
+    # the run, and {previous:...} that of the run before it.
+    input = "s3://data/{slot:%Y-%m-%d}/*.parquet"
+    output = "s3://data/scores/"
+    # Which missed runs to make up for: none, latest or all [default: latest].
+    catch_up = "latest"
+    # What to do if the run before is still under way: skip, queue or
+    # cancel_running [default: skip].
+    overlap = "skip"
+    # Score only objects that no earlier run has scored [default: false].
+    only_new = false
     enabled = true
 
     \b
-    # How the input is read, where its names do not say it, as for scoreline submit:
+    # Options of the job, as `scoreline submit --help` explains them:
+    method = "predict"
+    keep = "id,name"
+    features = ["a", "b"]
+    max_rejected = "1%"
+    part_rows = 100000
+    max_attempts = 3
+    partition_by = "region"
+    gather = false
+    webhook = "https://example.org/hooks/x"
     format = "csv"
     delimiter = ";"
     quote = "'"
@@ -61,89 +77,140 @@ def schedule() -> None:
     """
 
 
-@schedule.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@schedule.command(
+    "list",
+    epilog="""\
+scoreline schedule list
+scoreline schedule list --json
+""",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the schedules as JSON.")
 def list_(as_json: bool) -> None:
-    """Show every schedule: its next slot, its last one, and how that ended."""
+    """List all schedules.
+
+    Prints the next and the last slot of each schedule, and the outcome of the last. A slot is a time at which a
+    schedule is due.
+    """
     rows = _scheduler().rows()
     if as_json:
         click.echo(json.dumps([_row_to_json(row) for row in rows], indent=1))
         return
-    table = Table(box=None)
-    for name in ("schedule", "cron", "next", "last", "outcome"):
-        table.add_column(name, no_wrap=name != "schedule", overflow="fold")
-    for row in rows:
-        following = f"{row.next:%Y-%m-%d %H:%M %Z}" if row.next else "not enabled"
-        last = ""
-        if row.last:
-            slot = datetime.fromisoformat(row.last).astimezone(ZoneInfo(row.schedule.zone))
-            last = f"{slot:%Y-%m-%d %H:%M}"
-        table.add_row(row.schedule.name, row.schedule.cron, following, last, row.outcome)
-    console().print(table)
+    print_table(("schedule", "cron", "next", "last", "outcome"), map(_cells, rows), wrapped=["schedule"])
     for row in rows:
         if row.pending:
-            click.echo(f"{row.schedule.name}: {row.pending} {'slot waits' if row.pending == 1 else 'slots wait'}")
+            verb = "waits" if row.pending == 1 else "wait"
+            click.echo(f"{row.schedule.name}: {plural(row.pending, 'slot')} {verb}")
         if row.error:
-            click.echo(f"{row.schedule.name}: {row.outcome}: {row.error}")
+            echo(f"{row.schedule.name}: {row.outcome}: {row.error}", indent=2)
 
 
-@schedule.command()
+@schedule.command(
+    epilog="""\
+scoreline schedule check
+scoreline schedule check schedules.toml
+""",
+)
 @click.argument("file", type=click.File(), required=False)
 def check(file: Any) -> None:
-    """Read schedules.toml (or FILE) and name every fault with its line.
+    """Check the schedules for faults.
 
-    A webhook is held against ALLOWED_WEBHOOKS of this environment, which should be the workers'.
+    Reads FILE, or the schedules that are in use, and prints every fault with its line, and the next slot of every valid
+    schedule. Webhooks are compared with ALLOWED_WEBHOOKS, which should have the value that it has for the workers.
+
+    The exit code is 1 if there is a fault.
     """
     where, text = (file.name, file.read()) if file else _scheduler().source()
     parsed = parse(text, WebhookSettings.from_env(os.environ))
     for fault in parsed.faults:
-        click.echo(f"{where}: {fault}", err=True)
+        echo(f"{where}: {fault}", indent=2, err=True)
     now = datetime.now(UTC)
     for item in parsed.schedules:
         note = "" if item.enabled else ", not enabled"
-        click.echo(f"{item.name}: next {item.following(now):%Y-%m-%d %H:%M %Z}{note}")
+        echo(f"{item.name}: next {item.following(now):%Y-%m-%d %H:%M %Z}{note}")
     if not text:
-        click.echo(f"{where}: there are no schedules", err=True)
+        echo(f"{where}: there are no schedules", err=True)
     sys.exit(bool(parsed.faults))
 
 
-@schedule.command()
+@schedule.command(epilog="scoreline schedule tick\n")
 def tick() -> None:
-    """Do what is due now, as the clock does every 30 seconds; for a clock of your own, as Heroku Scheduler."""
+    """Run the schedules that are due.
+
+    Beat asks a worker for the same every 30 seconds. Use this command with a clock of your own, such as Heroku
+    Scheduler. A slot runs once, however often this is called.
+
+    The exit code is 1 if a job could not be submitted.
+    """
     report = _scheduler().tick()
     for name, done in report.items():
-        click.echo(f"{name}: {'; '.join(done) or 'nothing is due'}")
+        echo(f"{name}: {'; '.join(done) or 'nothing is due'}", indent=2)
     sys.exit(any(line.startswith("failed") for done in report.values() for line in done))
 
 
-@schedule.command()
+@schedule.command(
+    epilog="""\
+scoreline schedule run nightly --at 2026-11-25T02:30
+scoreline schedule run nightly --at 2026-11-25T02:30+01:00
+"""
+)
 @click.argument("name")
-@click.option("--at", required=True, metavar="TIME", help="ISO 8601; in the schedule's zone unless it says.")
+@click.option(
+    "--at",
+    required=True,
+    metavar="TIME",
+    help="Run the slot of this time, in ISO 8601; in the time zone of the schedule unless TIME has an offset.",
+)
 def run(name: str, at: str) -> None:
-    """Run schedule NAME for one slot, whether it is due or not; a slot that has a job has it already."""
+    """Run a schedule for one past slot.
+
+    Submits the job of schedule NAME for that slot, whether the slot is due or not. A slot that has a job already keeps
+    it.
+
+    The exit code is 1 if the job was refused.
+    """
     scheduler = _scheduler()
     item = scheduler.get(name)
     slot = _time(item, at)
     if not item.between(slot, slot):
         near = " and ".join(f"{moment:%Y-%m-%dT%H:%M}" for moment in (item.preceding(slot), item.following(slot)))
-        raise InvalidRequest(f"{at} is no slot of {name!r} (cron {item.cron!r}, {item.zone}): around it are {near}")
+        raise InvalidRequest(
+            f"--at {at} is not a slot of {name!r} (cron {item.cron!r}, {item.zone}); the nearest slots are {near}"
+        )
     _report(scheduler.ask(item, [slot]))
 
 
-@schedule.command()
+@schedule.command(
+    epilog="""\
+scoreline schedule backfill nightly --from 2026-11-01 --to 2026-11-07
+scoreline schedule backfill nightly --from 2026-11-01 --to 2026-11-07 \\
+    --dry-run
+"""
+)
 @click.argument("name")
-@click.option("--from", "start", required=True, metavar="TIME", help="First slot.")
-@click.option("--to", "stop", required=True, metavar="TIME", help="Last slot, included; a day is all of it.")
-@click.option("--dry-run", is_flag=True, help="Only show the slots.")
+@click.option("--from", "start", required=True, metavar="TIME", help="Start with the first slot from this time on.")
+@click.option(
+    "--to",
+    "stop",
+    required=True,
+    metavar="TIME",
+    help="End with the last slot up to this time; a date includes the whole day.",
+)
+@click.option("--dry-run", is_flag=True, help="Only print the slots and their job ids.")
 def backfill(name: str, start: str, stop: str, dry_run: bool) -> None:
-    """Run schedule NAME for every slot of a time, one after another; those that have a job are left out."""
+    """Run a schedule for all slots in a period.
+
+    The jobs of schedule NAME run one after another, the earliest first. Slots that have a job already are left out.
+    Times are in ISO 8601, and in the time zone of the schedule unless they have an offset.
+
+    The exit code is 1 if a job was refused.
+    """
     scheduler = _scheduler()
     item = scheduler.get(name)
     first, last = _time(item, start), _time(item, stop)
     if len(stop) == len("2026-11-25"):
         last += timedelta(days=1, microseconds=-1)
     if first > last:
-        raise InvalidRequest(f"--from {start} is after --to {stop}")
+        raise InvalidRequest(f"--from {start} is after --to {stop}: exchange them")
     slots = item.between(first, last)
     if dry_run:
         for slot in slots:
@@ -160,14 +227,23 @@ def _time(item: Schedule, text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidRequest(f"{text!r} is not a time of ISO 8601, as 2026-11-25T02:30") from None
+        raise InvalidRequest(f"{text!r} is not a time in ISO 8601, such as 2026-11-25T02:30") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(item.zone))
 
 
 def _report(done: list[str]) -> None:
     for line in done:
-        click.echo(line)
+        echo(line, indent=2)
     sys.exit(any(line.startswith("refused") for line in done))
+
+
+def _cells(row: Any) -> tuple[str, ...]:
+    following = f"{row.next:%Y-%m-%d %H:%M %Z}" if row.next else "not enabled"
+    last = ""
+    if row.last:
+        slot = datetime.fromisoformat(row.last).astimezone(ZoneInfo(row.schedule.zone))
+        last = f"{slot:%Y-%m-%d %H:%M}"
+    return row.schedule.name, row.schedule.cron, following, last, row.outcome
 
 
 def _row_to_json(row: Any) -> dict[str, Any]:

@@ -1,18 +1,20 @@
-"""``scoreline submit``: ask for a job, or try what it would do."""
+"""``scoreline submit``: submits a job, or tries what it would do."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 import click
-from rich.table import Table
 
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.submit_options import SubmitOptions
+from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.job_options import job_options
-from scoreline.worker.cli.jobs import console, follow_job
+from scoreline.worker.cli.jobs import follow_job
+from scoreline.worker.cli.output import cut, echo, echo_field, plural, print_table
 from scoreline.worker.memory import MIB, PROCESS_BYTES
 
 if TYPE_CHECKING:
@@ -23,24 +25,37 @@ _CELL_CHARS = 24
 _COLUMNS_SHOWN = 8
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    epilog="""\
+scoreline submit churn@champion s3://bucket/in/ --watch
+scoreline submit churn 's3://bucket/in/*.csv' --delimiter ';' --dry-run
+scoreline submit churn s3://bucket/a.parquet s3://bucket/b.parquet \\
+    --keep id,name --max-rejected 0
+""",
+)
 @click.argument("model")
 @click.argument("input", nargs=-1, required=True)
 @job_options(SubmitOptions)
-@click.option("--watch", "follow", is_flag=True, help="Show progress until the job has ended.")
-@click.option("--dry-run", is_flag=True, help="Plan the job and score a few rows here; write and send nothing.")
-@click.option("--json", "as_json", is_flag=True, help="With --dry-run, print JSON.")
+@click.option("--watch", "follow", is_flag=True, help="Show the progress until the job ends, as `scoreline watch`.")
+@click.option(
+    "--dry-run", is_flag=True, help="Plan the job and score a few rows in this process; write and send nothing."
+)
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run, print the result as JSON.")
 def submit(
     model: str, input: tuple[str, ...], follow: bool, dry_run: bool, as_json: bool, **options: Unpack[SubmitOptions]
 ) -> None:
-    """Score INPUT with MODEL.
+    """Submit a job that scores objects with a model.
 
-    MODEL is name, name@alias or name@version. INPUT is s3://bucket/key, s3://bucket/prefix/ or a quoted glob, or
-    several of these. Objects are Parquet, CSV, JSON Lines (both also as .gz, .zst, .bz2) or Arrow IPC, as their names
-    say. Folders named as year=2026/ are columns.
+    MODEL is NAME, NAME@ALIAS or NAME@VERSION. INPUT is an object (s3://bucket/key), a prefix (s3://bucket/prefix/), a
+    quoted glob, or several of these. Objects are Parquet, CSV, JSON Lines or Arrow IPC, according to their names; CSV
+    and JSON Lines may be compressed (.gz, .zst, .bz2). Folders with names such as year=2026/ become columns.
 
-    --dry-run shows parts, columns, a scored sample and the memory that a worker needs; it fails where the job would,
-    with the same message. It needs ml-requirements.txt.
+    Prints the id of the job. With --watch, show its progress too; the exit code is then its outcome: 0 succeeded, 1
+    failed, 3 partial (some rows were rejected), 4 cancelled.
+
+    With --dry-run, print the parts, columns, a scored sample and the memory that a worker needs. It fails if the job
+    would, with the same message, and needs the packages of ml-requirements.txt.
     """
     client = Client.from_env()
     if dry_run:
@@ -57,23 +72,24 @@ def submit(
 
 
 def _show(found: Preflight) -> None:
-    line = "  {:9}{}".format
-    click.echo(f"{found.model}: {found.rows:,} rows; nothing was written or sent")
-    click.echo(line("input", f"{found.objects:,} objects, {found.object_bytes / MIB:,.1f} MiB"))
-    click.echo(line("parts", f"{found.parts:,} of up to {found.largest_part_rows:,} rows"))
-    for what, names in (("features", found.features), ("kept", found.kept), ("unused", found.unused)):
-        click.echo(line(what, _listed(names)))
-    click.echo(line("output", found.output))
-    click.echo(line("columns", _listed([f"{name} {kind}" for name, kind in found.schema.items()])))
-    click.echo(line("memory", _memory(found)))
+    echo(f"{found.model}: {found.rows:,} rows; nothing was written or sent")
+    echo_field("input", f"{plural(found.objects, 'object')}, {found.object_bytes / MIB:,.1f} MiB")
+    echo_field("parts", f"{found.parts:,} of up to {found.largest_part_rows:,} rows")
+    for label, names in (("features", found.features), ("kept", found.kept), ("unused", found.unused)):
+        echo_field(label, _listed(names))
+    echo_field("output", found.output)
+    echo_field("columns", _listed([f"{name} {kind}" for name, kind in found.schema.items()]))
+    echo_field("memory", _memory(found))
     for warning in found.warnings:
-        click.echo(line("warning", warning))
+        echo_field("warning", warning)
     if found.sample:
-        click.echo(f"\nthe first {len(found.sample)} rows, scored:")
-        console().print(_sample(found))
+        click.echo(f"\nfirst {plural(len(found.sample), 'row')}, scored:")
+        sampled = _sample_columns(found)
+        headings = [cut(name, _CELL_CHARS) for name in sampled]
+        print_table(headings, [[_cell(row[name]) for name in sampled] for row in found.sample], cut=headings)
 
 
-def _listed(names: Any) -> str:
+def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return f"{len(names)}: {', '.join(names[:_NAMES_SHOWN])}{more}" if names else "none"
 
@@ -82,25 +98,17 @@ def _memory(found: Preflight) -> str:
     work = found.part_bytes
     whole = PROCESS_BYTES + found.model_bytes + work
     return (
-        f"about {whole / MIB:,.0f} MiB a worker process: {PROCESS_BYTES / MIB:,.0f} by itself, "
-        f"{found.model_bytes / MIB:,.0f} the model, {work / MIB:,.0f} the rows"
+        f"about {whole / MIB:,.0f} MiB for each worker process: {PROCESS_BYTES / MIB:,.0f} for itself, "
+        f"{found.model_bytes / MIB:,.0f} for the model, {work / MIB:,.0f} for the rows"
     )
 
 
-def _sample(found: Preflight) -> Table:
-    """Show the first and the last columns: kept ones and scores."""
+def _sample_columns(found: Preflight) -> list[str]:
+    """Return the first and the last columns of the sample, which are kept columns and scores."""
     names = list(found.sample[0])
-    if len(names) > _COLUMNS_SHOWN:
-        half = _COLUMNS_SHOWN // 2
-        names = [*names[:half], *names[-half:]]
-    table = Table(box=None)
-    for name in names:
-        table.add_column(name[:_CELL_CHARS], no_wrap=True)
-    for row in found.sample:
-        table.add_row(*(_cell(row[name]) for name in names))
-    return table
+    half = _COLUMNS_SHOWN // 2
+    return names if len(names) <= _COLUMNS_SHOWN else [*names[:half], *names[-half:]]
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
-    return text if len(text) <= _CELL_CHARS else text[: _CELL_CHARS - 1] + "…"
+    return cut(f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value), _CELL_CHARS)

@@ -1,4 +1,4 @@
-"""``scoreline workers``."""
+"""``scoreline workers``: lists the workers that answer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ import click
 
 from scoreline.tasks.dispatch.queue import Queue
 from scoreline.tasks.dispatch.settings import QueueSettings
+from scoreline.worker.cli.help import Command
+from scoreline.worker.cli.output import echo
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    epilog="""\
+scoreline workers
+scoreline workers celery@$HOSTNAME --timeout 15  # as a health check
+""",
+)
 @click.argument("name", required=False)
 @click.option(
     "--timeout",
@@ -19,18 +27,21 @@ from scoreline.tasks.dispatch.settings import QueueSettings
     default=2.0,
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="Seconds to wait for answers.",
+    metavar="SECONDS",
+    help="Wait this many seconds for answers.",
 )
 def workers(name: str | None, timeout_s: float) -> None:
-    """List the workers that answer, or only NAME, as celery@host; the exit code is 1 where none does.
+    """List the workers that answer.
 
-    For health checks: `celery -A scoreline inspect ping` takes five times the time and memory, since it loads all
-    that a worker needs to score.
+    With NAME (celery@host), ask that worker alone. As a health check this takes a fifth of the time and memory of
+    `celery -A scoreline inspect ping`, which imports everything that a worker needs to score.
+
+    The exit code is 1 if no worker answers.
     """
     settings = QueueSettings.from_env(os.environ)
     found = Queue(settings.broker_url, settings.broker_tls).workers(name, timeout_s)
     for worker in found:
         click.echo(worker)
     if not found:
-        click.echo(f"{f'{name} does not answer' if name else 'no worker answers'} within {timeout_s:g} s", err=True)
+        echo(f"{f'{name} does not answer' if name else 'no worker answers'} within {timeout_s:g} s", err=True)
     sys.exit(not found)

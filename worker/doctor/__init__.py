@@ -1,13 +1,14 @@
-"""What goes wrong in production, looked for before it does: each check says what it found and how to mend it.
+"""Checks a deployment for what goes wrong in production, and says what each check found and how to repair it.
 
-An error certainly breaks what is deployed; what may be right all the same, or depends on other processes, is a warning.
-A check is a function in the module of its subject, and a line in `checks`.
+A check is a function in the module of its subject and one line in `checks`; what certainly breaks the deployment is an
+error, and what may be intended, or depends on other processes, is a warning. Checks may import any other room except
+`scoreline.worker.cli`, but a check that needs a package of ml-requirements.txt must work without it.
 """
 
-from scoreline.worker.doctor.base import Finding, Severity
+from scoreline.worker.doctor.check import Finding, Severity
 from scoreline.worker.doctor.checks import CHECKS
-from scoreline.worker.doctor.run import NOT_LOOKED_AT, examine
+from scoreline.worker.doctor.run import SKIPPED, examine
 
 NAMES = tuple(check.name for check in CHECKS)
 
-__all__ = ["NAMES", "NOT_LOOKED_AT", "Finding", "Severity", "examine"]
+__all__ = ["NAMES", "SKIPPED", "Finding", "Severity", "examine"]

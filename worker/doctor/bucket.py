@@ -1,4 +1,4 @@
-"""Whether the bucket does what results and records rely on: tried on small objects, which are removed again."""
+"""Checks that the bucket does what jobs rely on, by trying it on small objects that are removed afterwards."""
 
 from __future__ import annotations
 
@@ -8,47 +8,56 @@ from collections.abc import Callable, Iterator
 
 from scoreline.storage import keys
 from scoreline.storage.errors import AccessDenied, ObjectNotFound, ScorelineError, StoreUnavailable, describe
-from scoreline.worker.doctor.base import Finding, error, ok, warning
+from scoreline.worker.doctor.check import Finding, error, ok, warning
+from scoreline.worker.doctor.context import Context
 from scoreline.worker.doctor.probe import DATA, METADATA, STALE, Probe
-from scoreline.worker.doctor.setup import Setup
 
 PROBING_S = 8.0
-"""What is not tried by then is left out, so that there is time to clean up."""
-_RIGHTS = "give R2_ACCESS_KEY_ID the right to list, read, write and delete: on R2, Object Read & Write"
-_KEYS = "mend R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"
-_PLACE = "mend R2_ACCOUNT_ID, R2_ENDPOINT_URL or what stands between (a proxy, a firewall)"
-_OTHER_STORE = "take a store that does it: R2, S3, or one that documents conditional writes"
-_OF_BOTO3 = ("AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_CA_BUNDLE", "AWS_USE_FIPS_ENDPOINT", "HTTPS_PROXY", "HTTP_PROXY")
+"""Seconds after which the remaining steps are left out, so that there is time to clean up."""
+_PERMISSIONS = "allow R2_ACCESS_KEY_ID to list, read, write and delete objects; on R2: Object Read & Write"
+_CREDENTIALS = "correct R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"
+_ENDPOINT = "correct R2_ACCOUNT_ID or R2_ENDPOINT_URL, and check the proxy or firewall in between"
+_OTHER_STORE = "use a store that supports this: R2, S3, or another that documents conditional writes"
+_READ_BY_BOTO3 = (
+    "AWS_PROFILE",
+    "AWS_CONFIG_FILE",
+    "AWS_CA_BUNDLE",
+    "AWS_USE_FIPS_ENDPOINT",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+)
 
 
-def bucket(setup: Setup) -> Iterator[Finding]:
-    """Try the contract of an object store on the main bucket, and list the others that jobs may name."""
+def bucket(context: Context) -> Iterator[Finding]:
+    """Try the contract of an object store on the main bucket, and list the other buckets that jobs may name."""
     try:
-        probe = Probe(setup.store, setup.leaving)
+        probe = Probe(context.store, context.leaving)
     except ScorelineError as fault:
-        yield _explained(fault)
+        yield _finding_of(fault)
         return
     try:
-        wrong = _probe(setup, probe)
+        wrong = _probe(context, probe)
     finally:
         left = probe.clean()
     if left:
-        wrong.append(error(f"what a probe wrote cannot be deleted: {', '.join(left)}", _RIGHTS))
-    wrong += _others(setup)
-    yield from wrong or [ok(_summary(setup))]
+        wrong.append(error(f"objects that this check wrote cannot be deleted: {', '.join(left)}", _PERMISSIONS))
+    wrong += _others(context)
+    yield from wrong or [ok(_summary(context))]
 
 
-def _probe(setup: Setup, probe: Probe) -> list[Finding]:
+def _probe(context: Context, probe: Probe) -> list[Finding]:
     deadline = time.monotonic() + PROBING_S
     wrong: list[Finding] = []
     for step in _STEPS:
-        if setup.leaving.is_set() or time.monotonic() > deadline:
-            wrong.append(warning(f"so slow that not all was tried within {PROBING_S:g} s", _PLACE))
+        if context.leaving.is_set() or time.monotonic() > deadline:
+            wrong.append(
+                warning(f"the bucket is so slow that some steps were skipped after {PROBING_S:g} s", _ENDPOINT)
+            )
             break
         try:
             wrong += step(probe)
         except ScorelineError as fault:
-            wrong.append(_explained(fault))
+            wrong.append(_finding_of(fault))
             if step is _writing or isinstance(fault, (StoreUnavailable, ObjectNotFound)):
                 break
     return wrong
@@ -68,79 +77,75 @@ def _writing(probe: Probe) -> Iterator[Finding]:
 def _reading(probe: Probe) -> Iterator[Finding]:
     got = probe.store.get(probe.key("once"))
     if got.data != DATA:
-        yield error("an object does not come back as it was written", _OTHER_STORE)
+        yield error("an object is not read back as it was written", _OTHER_STORE)
     if dict(got.info.metadata) != METADATA:
-        yield error("an object's metadata does not come back: no part's receipt can be read", _OTHER_STORE)
+        yield error("the metadata of an object is lost, so the receipts of parts cannot be read", _OTHER_STORE)
 
 
 def _reading_ranges(probe: Probe) -> Iterator[Finding]:
     got = probe.store.get(probe.key("once"), byte_range=(2, 5))
     if (got.data, got.info.size) != (DATA[2:5], len(DATA)):
-        yield error("another range of an object comes than was asked for: models cannot be streamed", _OTHER_STORE)
+        yield error("a read returns another range than was requested, so models cannot be streamed", _OTHER_STORE)
 
 
-def _reading_what_was_seen(probe: Probe) -> Iterator[Finding]:
+def _reading_conditionally(probe: Probe) -> Iterator[Finding]:
     if probe.accepts(lambda: probe.store.get(probe.key("once"), if_match=STALE)):
+        yield error("a read ignores If-Match, so a replaced input would go unnoticed", _OTHER_STORE)
+
+
+def _listing_new_objects(probe: Probe) -> Iterator[Finding]:
+    if probe.key("once") not in [info.key for info in probe.store.list(probe.prefix)]:
         yield error(
-            "an object is read though its ETag is another (If-Match): a replaced input goes unseen", _OTHER_STORE
+            "a listing lacks an object that was just written, so recovery would score parts twice", _OTHER_STORE
         )
 
 
-def _listing_what_was_written(probe: Probe) -> Iterator[Finding]:
-    if probe.key("once") not in [info.key for info in probe.store.list(probe.prefix)]:
-        yield error("a listing lacks what was just written: recovery would score parts twice", _OTHER_STORE)
-
-
-def _in_parts(probe: Probe) -> Iterator[Finding]:
-    """Upload in one part, which may be small: of two the first would have to be 5 MiB."""
+def _uploading_in_parts(probe: Probe) -> Iterator[Finding]:
+    """Upload an object in one part, which may be small; the first of two parts would have to be 5 MiB."""
     if probe.in_parts is None:
         return
     try:
         probe.put("parts", create_only=True, in_parts=True)
     except AccessDenied as fault:
-        yield error(f"in parts, as objects over 64 MiB need it: {describe(fault)}", _RIGHTS)
+        yield error(f"multipart uploads, which objects over 64 MiB need: {describe(fault)}", _PERMISSIONS)
     except StoreUnavailable:
         raise
     except ScorelineError as fault:
-        yield error(f"in parts, as objects over 64 MiB need it: {describe(fault)}", _OTHER_STORE)
+        yield error(f"multipart uploads, which objects over 64 MiB need: {describe(fault)}", _OTHER_STORE)
 
 
 def _creating_once(probe: Probe) -> Iterator[Finding]:
     if probe.accepts(lambda: probe.overwrite("once", create_only=True)):
-        yield error(
-            "an object is overwritten that was to be created once (If-None-Match): results could change", _OTHER_STORE
-        )
+        yield error("a write ignores If-None-Match, so results could be overwritten", _OTHER_STORE)
 
 
 def _swapping(probe: Probe) -> Iterator[Finding]:
     if probe.accepts(lambda: probe.overwrite("swapped", if_match=STALE)):
         yield error(
-            "an object is overwritten though its ETag is another (If-Match): aliases and schedules would lose changes",
+            "a write ignores If-Match, so changes of aliases and schedules would be lost",
             _OTHER_STORE,
         )
     elif not probe.accepts(lambda: probe.overwrite("swapped", if_match=probe.etag("swapped"))):
-        yield error(
-            "an object with the right ETag (If-Match) cannot be overwritten: aliases could not be moved", _OTHER_STORE
-        )
+        yield error("a write is refused although its If-Match holds, so aliases could not be moved", _OTHER_STORE)
 
 
-def _completing_once(probe: Probe) -> Iterator[Finding]:
+def _uploading_once(probe: Probe) -> Iterator[Finding]:
     if probe.in_parts is None or not probe.wrote("parts"):
         return
     if probe.accepts(lambda: probe.overwrite("parts", create_only=True, in_parts=True)):
         yield error(
-            "an upload in parts overwrites what was to be created once (If-None-Match): results could change",
+            "a multipart upload ignores If-None-Match, so results could be overwritten",
             _OTHER_STORE,
         )
     try:
         still_open = probe.in_parts.open_uploads(probe.prefix)
     except AccessDenied as fault:
-        yield warning(f"uploads that were begun: {describe(fault)}", _RIGHTS)
+        yield warning(f"unfinished multipart uploads cannot be listed: {describe(fault)}", _PERMISSIONS)
         return
     if still_open:
         yield warning(
-            "an upload that was given up stays open, and costs what it holds",
-            "allow s3:AbortMultipartUpload, and have a lifecycle rule end those of a week",
+            "an aborted multipart upload still exists, and its parts are charged for",
+            "allow s3:AbortMultipartUpload, and add a lifecycle rule that aborts uploads after a week",
         )
 
 
@@ -149,43 +154,52 @@ _STEPS: tuple[Callable[[Probe], Iterator[Finding]], ...] = (
     _writing,
     _reading,
     _reading_ranges,
-    _reading_what_was_seen,
-    _listing_what_was_written,
-    _in_parts,
+    _reading_conditionally,
+    _listing_new_objects,
+    _uploading_in_parts,
     _creating_once,
     _swapping,
-    _completing_once,
+    _uploading_once,
 )
 
 
-def _others(setup: Setup) -> Iterator[Finding]:
-    """Other buckets may serve inputs alone: they are only listed."""
-    for name in sorted(setup.storage.allowed_buckets - {setup.storage.bucket_name}):
+def _others(context: Context) -> Iterator[Finding]:
+    """List the other buckets; more is not required of them, because they may hold inputs alone."""
+    for name in sorted(context.storage.allowed_buckets - {context.storage.bucket_name}):
         try:
-            next(iter(setup.buckets[name].list(keys.PROBES)), None)
+            next(iter(context.buckets[name].list(keys.PROBES)), None)
         except ScorelineError as fault:
-            yield warning(f"ALLOWED_BUCKETS: {describe(fault)}", f"make the bucket, take it off the list, or {_RIGHTS}")
+            yield warning(
+                f"ALLOWED_BUCKETS: {describe(fault)}",
+                f"create the bucket, remove it from ALLOWED_BUCKETS, or {_PERMISSIONS}",
+            )
 
 
-def _explained(fault: ScorelineError) -> Finding:
+def _finding_of(fault: ScorelineError) -> Finding:
     message = describe(fault)
     if isinstance(fault, ObjectNotFound):
-        remedy = "make the bucket, or mend R2_BUCKET"
+        remedy = "create the bucket, or correct R2_BUCKET"
     elif isinstance(fault, AccessDenied):
         wrong_key = "InvalidAccessKeyId" in message or "SignatureDoesNotMatch" in message
-        remedy = _KEYS if wrong_key else "set this machine's clock" if "TimeTooSkewed" in message else _RIGHTS
+        remedy = (
+            _CREDENTIALS
+            if wrong_key
+            else "synchronise the clock of this machine"
+            if "TimeTooSkewed" in message
+            else _PERMISSIONS
+        )
     else:
-        remedy = _PLACE if isinstance(fault, StoreUnavailable) else _OTHER_STORE
-        if named := [name for name in _OF_BOTO3 if os.environ.get(name)]:
-            remedy += f"; boto3 also goes by {', '.join(named)}, set here"
+        remedy = _ENDPOINT if isinstance(fault, StoreUnavailable) else _OTHER_STORE
+        if named := [name for name in _READ_BY_BOTO3 if os.environ.get(name)]:
+            remedy += f"; note that boto3 also reads {', '.join(named)}, set here"
     return error(message, remedy)
 
 
-def _summary(setup: Setup) -> str:
-    kind = "objects" if setup.storage.use_r2 else f"files below {setup.storage.store_dir}"
-    others = len(setup.storage.allowed_buckets) - 1
+def _summary(context: Context) -> str:
+    where = f"{context.store.bucket!r}" if context.storage.use_r2 else f"the directory {context.storage.store_dir}"
+    others = len(context.storage.allowed_buckets) - 1
     return (
-        f"{setup.store.bucket!r} lists, reads ranges of, creates once, swaps and deletes {kind}"
-        + (", in parts too" if setup.storage.use_r2 else "")
-        + (f"; {others} more can be listed" if others else "")
+        f"{where} supports listing, ranged reads, conditional writes and deletion"
+        + (", also of multipart uploads" if context.storage.use_r2 else "")
+        + (f"; {others} more {'bucket' if others == 1 else 'buckets'} can be listed" if others else "")
     )

@@ -1,10 +1,10 @@
-"""The checks, in the order in which they are shown; a check may need those before it."""
+"""The list of checks, in the order in which they are shown. A check may need only those before it."""
 
 from __future__ import annotations
 
-from scoreline.worker.doctor.base import Check
 from scoreline.worker.doctor.bucket import bucket
-from scoreline.worker.doctor.live import clock, workers
+from scoreline.worker.doctor.check import Check
+from scoreline.worker.doctor.liveness import clock, workers
 from scoreline.worker.doctor.models import model_keys, models
 from scoreline.worker.doctor.packages import packages
 from scoreline.worker.doctor.process import memory, shutdown, threads

@@ -1,4 +1,4 @@
-"""Whether models are protected, and those in use are there and can be loaded here."""
+"""Checks that models are protected by signatures, and that those in use exist and can be loaded."""
 
 from __future__ import annotations
 
@@ -10,68 +10,73 @@ from dataclasses import dataclass, field
 from scoreline.storage import keys
 from scoreline.storage.errors import ModelNotFound, ModelUntrusted, ScorelineError, StoreUnavailable, describe
 from scoreline.storage.models.manifest import Manifest
-from scoreline.worker.doctor.base import Finding, error, ok, warning
+from scoreline.worker.doctor.check import Finding, error, ok, warning
+from scoreline.worker.doctor.context import Context
 from scoreline.worker.doctor.packages import installed_version
-from scoreline.worker.doctor.setup import Setup
 
-LOOKING_S = 8.0
-"""A bucket may have thousands of models: what is not seen by then is left out, and said to be."""
-_NAMED = 5
+INSPECTION_S = 8.0
+"""Seconds after which the remaining models are left out, because a bucket may hold thousands of them."""
+_MAX_NAMED = 5
+_PUBLISH_AGAIN = "publish the model again and move its aliases to the new version"
 
 
-def model_keys(setup: Setup) -> Iterator[Finding]:
-    """Whether only signed models are loaded."""
-    trusted = setup.models.verify_keys
+def model_keys(context: Context) -> Iterator[Finding]:
+    """Check that workers load only signed models."""
+    trusted = context.models.verify_keys
     if trusted:
         yield ok(
-            f"a model has to be signed by {'the key' if len(trusted) == 1 else f'one of the {len(trusted)} keys'} "
-            "in MODEL_VERIFY_KEYS"
+            "workers load only models that are signed by "
+            f"{'the key' if len(trusted) == 1 else f'one of the {len(trusted)} keys'} in MODEL_VERIFY_KEYS"
         )
         return
     yield warning(
-        "MODEL_VERIFY_KEYS is not set: whoever can write the bucket can run code in the workers",
-        "`scoreline models keygen`; MODEL_SIGNING_KEY where models are published, MODEL_VERIFY_KEYS here",
+        "MODEL_VERIFY_KEYS is not set: anyone who can write to the bucket can run code in the workers",
+        "make keys with `scoreline models keygen`; set MODEL_SIGNING_KEY where models are published, and "
+        "MODEL_VERIFY_KEYS here",
     )
 
 
-def models(setup: Setup) -> Iterator[Finding]:
-    """Look at the models to be preloaded, then at those in use: what aliases name, else the newest version."""
-    tour = _Tour(setup)
-    for ref in setup.worker.preload:
-        yield from tour.visit(ref, preloaded=True)
-    deadline = time.monotonic() + LOOKING_S
+def models(context: Context) -> Iterator[Finding]:
+    """Inspect the models to be preloaded, then those in use.
+
+    The versions in use are those that aliases name, or the newest version of a model without aliases.
+    """
+    inspection = _Inspection(context)
+    for ref in context.worker.preload:
+        yield from inspection.inspect(ref, preloaded=True)
+    deadline = time.monotonic() + INSPECTION_S
     all_seen = True
-    for name in setup.registry.names():
-        all_seen = not setup.leaving.is_set() and time.monotonic() < deadline
+    for name in context.registry.names():
+        all_seen = not context.leaving.is_set() and time.monotonic() < deadline
         if not all_seen:
             break
-        for ref in [f"{name}@{alias.name}" for alias in setup.registry.aliases(name)] or [name]:
-            yield from tour.visit(ref)
-    yield from tour.skewed()
-    if tour.right:
-        yield ok(tour.summary(all_seen))
+        for ref in [f"{name}@{alias.name}" for alias in context.registry.aliases(name)] or [name]:
+            yield from inspection.inspect(ref)
+    yield from inspection.skewed()
+    if inspection.passed:
+        yield ok(inspection.summary(all_seen))
 
 
 @dataclass
-class _Tour:
-    """A look at one model after another."""
+class _Inspection:
+    """Inspects one model after another."""
 
-    setup: Setup
-    here: str | None = field(default_factory=lambda: installed_version("scikit-learn"))
-    """The installed scikit-learn."""
-    right: bool = True
+    context: Context
+    installed: str | None = field(default_factory=lambda: installed_version("scikit-learn"))
+    """The version of the installed scikit-learn; None if it is not installed."""
+    passed: bool = True
     _seen: dict[str, int] = field(default_factory=dict)
-    """Memory in bytes, by model."""
-    _others: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Models by the scikit-learn that saved them, where that is not the one here."""
+    """Memory of the inspected models in bytes; 0 for those that are not preloaded."""
+    _skewed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Models that another version of scikit-learn saved, by that version."""
 
-    def visit(self, ref: str, *, preloaded: bool = False) -> Iterator[Finding]:
-        """Look at one model; what is wrong with one that is to be preloaded is an error."""
+    def inspect(self, ref: str, *, preloaded: bool = False) -> Iterator[Finding]:
+        """Inspect one model. A fault is an error if the model is to be preloaded, and a warning otherwise."""
         if ref in self._seen:
             return
         self._seen[ref] = 0
         try:
-            manifest = self.setup.registry.show(ref)
+            manifest = self.context.registry.show(ref)
         except StoreUnavailable:
             raise
         except ScorelineError as fault:
@@ -79,57 +84,60 @@ class _Tour:
             return
         self._seen[ref] = manifest.memory_bytes if preloaded else 0
         if preloaded and (gone := self._incomplete(manifest)):
-            yield self._wrong(f"{manifest.ref} lacks {gone}", "publish it again, and let aliases name that", preloaded)
-        saved_by = manifest.libraries.get("scikit-learn", self.here)
-        if self.here is None or saved_by == self.here or self.setup.models.allow_version_skew:
+            yield self._wrong(f"{manifest.ref} lacks {gone}", _PUBLISH_AGAIN, preloaded)
+        saved_by = manifest.libraries.get("scikit-learn", self.installed)
+        if self.installed is None or saved_by == self.installed or self.context.models.allow_version_skew:
             return
         if preloaded:
             yield self._wrong(
-                f"{ref} was saved by scikit-learn {saved_by}, here is {self.here}", _way_out(saved_by), True
+                f"{ref} was saved by scikit-learn {saved_by}, but {self.installed} is installed",
+                _skew_remedy(saved_by),
+                True,
             )
         else:
-            self._others[str(saved_by)].append(ref)
+            self._skewed[str(saved_by)].append(ref)
 
     def skewed(self) -> Iterator[Finding]:
-        """Name the models that this scikit-learn did not save."""
-        for saved_by, refs in sorted(self._others.items()):
-            named = ", ".join(refs[:_NAMED]) + (f" and {len(refs) - _NAMED} more" if refs[_NAMED:] else "")
+        """Yield a finding for each version of scikit-learn, other than the installed one, that saved models in use."""
+        for saved_by, refs in sorted(self._skewed.items()):
+            named = ", ".join(refs[:_MAX_NAMED]) + (f" and {len(refs) - _MAX_NAMED} more" if refs[_MAX_NAMED:] else "")
             yield self._wrong(
-                f"saved by scikit-learn {saved_by}, here is {self.here}: {named}", _way_out(saved_by), False
+                f"saved by scikit-learn {saved_by}, but {self.installed} is installed: {named}",
+                _skew_remedy(saved_by),
+                False,
             )
 
     def summary(self, all_seen: bool) -> str:
-        """Say what was seen."""
-        preload = self.setup.worker.preload
+        """Return the message of the finding that nothing is wrong."""
+        preload = self.context.worker.preload
         size = sum(self._seen[ref] for ref in preload)
-        said = f"{len(self._seen) or 'none'} in use" + (
-            "" if all_seen else ", the others were left out for want of time"
-        )
+        text = f"{len(self._seen) or 'none'} in use" + ("" if all_seen else "; there was no time to inspect the others")
         if preload:
-            said += (
-                f"; {len(preload)} to be preloaded {'takes' if len(preload) == 1 else 'take'} {size / 2**20:,.0f} MiB"
-            )
-        if self.setup.models.verify_keys and not self.setup.verifies:
-            said += "; cryptography is not here: signatures were not checked"
-        return said + ("; scikit-learn is not here: versions were not compared" if self.here is None else "")
+            text += f"; {len(preload)} to be preloaded, with {size / 2**20:,.0f} MiB"
+        if self.context.models.verify_keys and not self.context.verifies:
+            text += "; signatures were not checked, because cryptography is not installed"
+        if self.installed is None:
+            text += "; versions were not compared, because scikit-learn is not installed"
+        return text
 
     def _incomplete(self, manifest: Manifest) -> str:
+        """Return the names of the files that are missing, or have the wrong size."""
         folder = keys.version_folder(manifest.name, manifest.version)
-        sizes = {info.key.removeprefix(folder): info.size for info in self.setup.store.list(folder)}
+        sizes = {info.key.removeprefix(folder): info.size for info in self.context.store.list(folder)}
         return ", ".join(item.file for item in manifest.artifacts if sizes.get(item.file) != item.size)
 
     def _wrong(self, message: str, remedy: str, preloaded: bool) -> Finding:
-        self.right = False
+        self.passed = False
         return error(f"PRELOAD_MODELS: {message}", remedy) if preloaded else warning(message, remedy)
 
 
 def _remedy(fault: ScorelineError, preloaded: bool) -> str:
     if isinstance(fault, ModelUntrusted):
-        return "`scoreline models sign`, or let MODEL_VERIFY_KEYS name the key that signed it"
+        return "sign it with `scoreline models sign`, or add the key that signed it to MODEL_VERIFY_KEYS"
     if isinstance(fault, ModelNotFound):
-        return f"publish it, or mend {'PRELOAD_MODELS' if preloaded else 'the alias'}"
-    return "`scoreline models verify` says what is wrong with it; publish it again, and let aliases name that"
+        return f"publish it, or correct {'PRELOAD_MODELS' if preloaded else 'the alias'}"
+    return f"find out what is wrong with `scoreline models verify`; {_PUBLISH_AGAIN}"
 
 
-def _way_out(saved_by: str | None) -> str:
-    return f"pin scikit-learn=={saved_by}, publish again with the one here, or set ML_ALLOW_VERSION_SKEW=true"
+def _skew_remedy(saved_by: str | None) -> str:
+    return f"install scikit-learn=={saved_by}, publish with the installed version, or set ML_ALLOW_VERSION_SKEW=true"

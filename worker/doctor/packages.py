@@ -1,4 +1,4 @@
-"""Whether the installed packages are those that this release is tested with.
+"""Checks that the installed packages are those that this release is tested with.
 
 A checkout pins one version of each package in its requirement files. A wheel carries the ranges of pyproject.toml.
 """
@@ -12,15 +12,15 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from scoreline.worker.doctor.base import Finding, error, ok, warning
-from scoreline.worker.doctor.setup import Setup
+from scoreline.worker.doctor.check import Finding, error, ok, warning
+from scoreline.worker.doctor.context import Context
 
 _ROOT = Path(__file__).resolve().parents[2]
 _FILES = ("requirements.txt", "ml-requirements.txt")
 
 
-def packages(_: Setup) -> Iterator[Finding]:
-    """Compare what is installed with the requirement files, or without these with what the wheel requires."""
+def packages(_: Context) -> Iterator[Finding]:
+    """Compare the installed packages with the requirement files, or with what the wheel requires if there are none."""
     base, ml = required()
     installed = {name: version for name in base | ml if (version := installed_version(name)) is not None}
     to_submit, to_work = _install_commands()
@@ -28,11 +28,11 @@ def packages(_: Setup) -> Iterator[Finding]:
         yield error(f"not installed: {missing}", to_submit)
     if missing := _names(ml.keys() - installed.keys()):
         yield warning(
-            f"not installed: {missing}; models are neither loaded nor compared with what is here",
-            f"{to_work}, unless this process only enqueues",
+            f"not installed: {missing}; this process cannot load models or check their versions",
+            f"{to_work}, unless this process only submits jobs",
         )
     other = [
-        f"{name} is {installed[name]}, {_required(versions)}"
+        f"{name} {installed[name]} is installed, {_expected(versions)}"
         for name, versions in sorted((base | ml).items())
         if name in installed and not versions.contains(installed[name], prereleases=True)
     ]
@@ -45,7 +45,7 @@ def packages(_: Setup) -> Iterator[Finding]:
 def required(folder: Path = _ROOT) -> tuple[dict[str, SpecifierSet], dict[str, SpecifierSet]]:
     """Return the versions that every process needs and those that only a worker needs, by package.
 
-    They come from the requirement files in `folder`, or from the installed distribution where these are missing.
+    They come from the requirement files in `folder`, or from the installed distribution if there are no such files.
     """
     if _has_files(folder):
         base, ml = (_read((folder / name).read_text().splitlines()) for name in _FILES)
@@ -55,7 +55,7 @@ def required(folder: Path = _ROOT) -> tuple[dict[str, SpecifierSet], dict[str, S
 
 
 def installed_version(name: str) -> str | None:
-    """Return the version of an installed distribution."""
+    """Return the version of a distribution, or None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -63,7 +63,7 @@ def installed_version(name: str) -> str | None:
 
 
 def _install_commands() -> tuple[str, str]:
-    """Return how to install what an application needs, and what a worker needs."""
+    """Return the commands that install what an application needs, and what a worker needs."""
     if not _has_files(_ROOT):
         return "pip install scoreline", "pip install 'scoreline[ml]'"
     return f"pip install -r {_FILES[0]}", f"pip install {' '.join(f'-r {name}' for name in _FILES)}"
@@ -73,9 +73,9 @@ def _has_files(folder: Path) -> bool:
     return all((folder / name).is_file() for name in _FILES)
 
 
-def _required(versions: SpecifierSet) -> str:
+def _expected(versions: SpecifierSet) -> str:
     pins = [version.version for version in versions if version.operator == "=="]
-    return f"pinned is {pins[0]}" if pins else f"required is {versions}"
+    return f"{pins[0]} is pinned" if pins else f"{versions} is required"
 
 
 def _read(lines: Iterable[str]) -> dict[str, SpecifierSet]:

@@ -1,4 +1,4 @@
-"""Small objects that are written to see what a store does, and removed whatever happens."""
+"""Small objects that are written to find out what a store does, and are always removed."""
 
 from __future__ import annotations
 
@@ -13,28 +13,26 @@ from scoreline.storage.errors import AccessDenied, PreconditionFailed, Scoreline
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 
 if TYPE_CHECKING:
-    from scoreline.storage.objects.r2 import (
-        R2Store,
-    )  # boto3 takes 0.2 s to import
+    from scoreline.storage.objects.r2 import R2Store
 
 DATA = b"0123456789"
 OTHER_DATA = b"abc"
 METADATA: Mapping[str, str] = {"rows": "10"}
 STALE = "0123456789abcdef0123456789abcdef"
-"""An ETag of the right form that no object has."""
+"""A well-formed ETag that no object has."""
 _SAME_KEY_S = 1.05
-"""R2 takes one write a second to a key."""
+"""R2 accepts one write per second to the same key."""
 
 
 class Probe:
-    """Objects of one examination, under names that no other has.
+    """The objects of one examination, whose prefix no other examination uses.
 
     Parameters
     ----------
     store : ObjectStore
-        What is tried.
+        The store to examine.
     leaving : Event
-        Set when there is no time to wait for anything.
+        Set when the process must end, so that the probe stops waiting.
     """
 
     def __init__(self, store: ObjectStore, leaving: Event) -> None:
@@ -47,7 +45,7 @@ class Probe:
         self._last = 0.0
 
     def key(self, name: str) -> str:
-        """Return the key of an object."""
+        """Return the key of the object `name`."""
         return self.prefix + name
 
     def put(self, name: str, *, in_parts: bool = False, **how: Any) -> None:
@@ -56,21 +54,21 @@ class Probe:
         self._last = time.monotonic()
 
     def overwrite(self, name: str, *, in_parts: bool = False, **how: Any) -> None:
-        """Write an object again, once a second has passed since the last was written."""
+        """Write an object again, more than a second after the last write."""
         if self.in_parts is not None:
             self._leaving.wait(max(0, self._last + _SAME_KEY_S - time.monotonic()))
         self._put(name, OTHER_DATA, in_parts, how)
 
     def wrote(self, name: str) -> bool:
-        """Whether an object could be written."""
+        """Return whether `put` succeeded."""
         return name in self._written
 
     def etag(self, name: str) -> str:
-        """Return the ETag of an object as it was first written."""
+        """Return the ETag that `put` received."""
         return self._written[name].etag
 
     def accepts(self, attempt: Callable[[], Any]) -> bool:
-        """Whether the store does something, rather than say that a condition does not hold."""
+        """Return whether the store carries out a request, rather than refuse it because its condition does not hold."""
         try:
             attempt()
         except PreconditionFailed:
@@ -78,16 +76,16 @@ class Probe:
         return True
 
     def clean(self) -> list[str]:
-        """Remove everything; returns the keys that cannot be removed."""
+        """Remove all objects, and return the keys of those that cannot be removed."""
         left = []
-        away = False
+        unreachable = False
         for key in self._begun:
             try:
-                if not away:
+                if not unreachable:
                     self.store.delete(key)
                     continue
             except ScorelineError as fault:
-                away = isinstance(fault, StoreUnavailable)
+                unreachable = isinstance(fault, StoreUnavailable)
             left.append(key)
         return left
 
@@ -99,15 +97,13 @@ class Probe:
         try:
             return store.put(key, data, **how)
         except AccessDenied:
-            if name not in self._written:  # nothing is there that would have to be removed
+            if name not in self._written:  # the object does not exist, and need not be removed
                 self._begun.remove(key)
             raise
 
 
 def _in_parts(store: ObjectStore) -> R2Store | None:
-    """Return the store as it writes large objects; None where it writes all of them alike."""
-    from scoreline.storage.objects.r2 import (
-        R2Store,
-    )  # boto3 takes 0.2 s to import
+    """Return a store that uploads every object in parts, or None if this kind of store never does."""
+    from scoreline.storage.objects.r2 import R2Store  # boto3 takes 0.2 s to import, which a directory does not need
 
     return store.in_parts() if isinstance(store, R2Store) else None

@@ -1,4 +1,4 @@
-"""Whether a worker stops, computes and fits as it should."""
+"""Checks that a worker stops cleanly, computes with one thread for each process, and fits into memory."""
 
 from __future__ import annotations
 
@@ -6,74 +6,77 @@ from collections.abc import Iterator
 from itertools import zip_longest
 
 from scoreline.worker import memory as sizes
-from scoreline.worker.doctor.base import Finding, ok, warning
-from scoreline.worker.doctor.setup import Setup
+from scoreline.worker.doctor.check import Finding, ok, warning
+from scoreline.worker.doctor.context import Context
 
 _MIB = 1 << 20
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def shutdown(setup: Setup) -> Iterator[Finding]:
-    """Whether a worker that is told to stop gives its parts back."""
+def shutdown(context: Context) -> Iterator[Finding]:
+    """Check that a worker which is stopped returns its parts to the queue."""
     wrong = False
-    if setup.of_worker("REMAP_SIGTERM") != "SIGQUIT":
+    if context.worker_variable("REMAP_SIGTERM") != "SIGQUIT":
         wrong = True
         yield warning(
-            "REMAP_SIGTERM is not SIGQUIT: each time a worker is told to stop, the parts under way are cut off in the "
-            "middle, and wait until they are missed",
-            f"set REMAP_SIGTERM=SIGQUIT in {_where(setup)}",
+            "REMAP_SIGTERM is not SIGQUIT: whenever a worker is stopped, its running parts are interrupted, and wait "
+            "until their leases expire",
+            f"set REMAP_SIGTERM=SIGQUIT in {_worker_environment(context)}",
         )
-    pool = _pool(setup.worker_line)
+    pool = _pool(context.worker_line)
     if pool not in ("", "prefork"):
         wrong = True
         yield warning(
-            f"the worker's pool is {pool}: a part can be neither cut off by its time limit nor given back at a stop",
-            "-P prefork on the Procfile's worker line",
+            f"the worker uses the pool {pool}, which can neither enforce time limits nor return parts when it stops",
+            "use -P prefork on the worker line of the Procfile",
         )
     if not wrong:
-        yield ok("a worker that is told to stop gives its parts back")
+        yield ok("a worker that is stopped returns its parts to the queue")
 
 
-def threads(setup: Setup) -> Iterator[Finding]:
-    """Whether every process of a worker computes with one thread."""
-    wrong = [name for name in _THREADS if setup.of_worker(name) != "1"]
-    if setup.of_worker("MKL_NUM_THREADS") not in ("", "1"):
+def threads(context: Context) -> Iterator[Finding]:
+    """Check that every process of a worker computes with one thread."""
+    wrong = [name for name in _THREADS if context.worker_variable(name) != "1"]
+    if context.worker_variable("MKL_NUM_THREADS") not in ("", "1"):
         wrong.append("MKL_NUM_THREADS")
     if wrong:
         yield warning(
-            f"not 1: {', '.join(wrong)}; processes fight over the cores, and one forked after a prediction hangs",
-            f"set {' '.join(f'{name}=1' for name in wrong)} in {_where(setup)}",
+            f"not set to 1: {', '.join(wrong)}; processes compete for the cores, and a process that is forked after a "
+            "prediction hangs",
+            f"set {' '.join(f'{name}=1' for name in wrong)} in {_worker_environment(context)}",
         )
     else:
         yield ok("every process computes with one thread")
 
 
-def memory(setup: Setup) -> Iterator[Finding]:
-    """Whether processes and models fit into this machine."""
-    preloaded, largest = sizes.measured(setup.registry, setup.worker.preload)
+def memory(context: Context) -> Iterator[Finding]:
+    """Check that the processes and models of a worker fit into the memory of this machine."""
+    preloaded, largest = sizes.measure_models(context.registry, context.worker.preload)
     sizing = sizes.size(
         limit_bytes=sizes.limit_bytes(),
-        cores=setup.cores,
-        asked=setup.worker.concurrency,
+        cores=context.cores,
+        asked=context.worker.concurrency,
         preloaded_bytes=preloaded,
         model_bytes=largest,
-        cache_bytes=setup.worker.cache_bytes,
+        cache_bytes=context.worker.cache_bytes,
     )
-    what = f"{sizing.processes} {'process' if sizing.processes == 1 else 'processes'} of a worker"
-    models = f"{preloaded // _MIB:,} MiB of preloaded models, {sizing.cache_bytes // _MIB:,} MiB of cache each"
-    here = f"{sizing.limit_bytes // _MIB:,} MiB"
+    one = sizing.processes == 1
+    processes = f"{sizing.processes} worker {'process' if one else 'processes'}"
+    models = f"{preloaded // _MIB:,} MiB of preloaded models and {sizing.cache_bytes // _MIB:,} MiB of cache each"
+    limit = f"{sizing.limit_bytes // _MIB:,} MiB"
     if sizing.short_bytes:
+        missing = f"{sizing.short_bytes * sizing.processes // _MIB:,} MiB"
         yield warning(
-            f"{what} with {models} need {sizing.short_bytes * sizing.processes // _MIB:,} MiB more than the {here} of "
-            "this machine: the memory killer will come",
-            "a smaller WORKER_CONCURRENCY or MODEL_CACHE_MB, fewer PRELOAD_MODELS, or a larger machine",
+            f"{processes} with {models} {'needs' if one else 'need'} {missing} more than the {limit} of this machine, "
+            "so the kernel will kill processes",
+            "lower WORKER_CONCURRENCY or MODEL_CACHE_MB, preload fewer models, or use a larger machine",
         )
     else:
-        yield ok(f"{what} fit into {here}, with {models}")
+        yield ok(f"{processes} {'fits' if one else 'fit'} into {limit}, with {models}")
 
 
 def _pool(words: tuple[str, ...]) -> str:
-    """Return the pool that the Procfile's line asks for."""
+    """Return the pool that the worker line of the Procfile asks for, if any."""
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word in ("-P", "--pool"):
             return following
@@ -82,5 +85,5 @@ def _pool(words: tuple[str, ...]) -> str:
     return ""
 
 
-def _where(setup: Setup) -> str:
-    return "the Procfile's worker line" if setup.worker_line else "the environment of the worker"
+def _worker_environment(context: Context) -> str:
+    return "the worker line of the Procfile" if context.worker_line else "the environment of the worker"

@@ -1,4 +1,4 @@
-"""Runs checks side by side, whatever they do: one that raises or hangs is an error, and the others go on."""
+"""Runs the checks in parallel. One that raises or hangs becomes an error and does not affect the others."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from threading import Event, Thread
 
 from scoreline.storage.errors import ScorelineError, describe
 from scoreline.worker import logs
-from scoreline.worker.doctor.base import Check, Finding, error, warning
+from scoreline.worker.doctor.check import Check, Finding, error, warning
 from scoreline.worker.doctor.checks import CHECKS
-from scoreline.worker.doctor.setup import Setup
+from scoreline.worker.doctor.context import Context
 
 DEADLINE_S = 25.0
-"""Heroku's release command and a container's health check have to end, whatever hangs."""
-_LEAVE_S = 10.0
-NOT_LOOKED_AT = "not looked at"
-"""What there is to say of a check that needs another."""
+"""Heroku's release command and the health check of a container must end, even if a service hangs."""
+_CLEANUP_S = 10.0
+SKIPPED = "skipped"
+"""The message of a check that did not run because one that it needs has failed."""
 
 
 def examine(
@@ -28,37 +28,37 @@ def examine(
     now: Callable[[], float] = time.time,
     deadline_s: float = DEADLINE_S,
 ) -> list[Finding]:
-    """Run checks, and return what they found in the order of `CHECKS`; each has at least one finding.
+    """Run checks and return what they found, in the order of `CHECKS` and with at least one finding for each.
 
     Parameters
     ----------
     environ : mapping of str to str, optional
-        Of this process by default.
+        The environment to examine; by default that of this process.
     only : collection of str, optional
-        Names of the checks to run; all by default.
+        The names of the checks to run; by default all.
     now : callable
-        This machine's clock.
+        Returns the time of this machine's clock, in seconds since 1970.
     deadline_s : float
-        Seconds after which what has not ended counts as hanging; its thread ends with the process.
+        Seconds after which a check that has not ended is reported as hanging. Its thread ends with the process.
     """
-    setup = Setup(os.environ if environ is None else environ, now=now)
+    context = Context(os.environ if environ is None else environ, now=now)
     runs: dict[str, _Run] = {}
     for check in CHECKS:
         if only is None or check.name in only:
-            runs[check.name] = _Run(check, setup, [runs[name] for name in check.needs if name in runs])
+            runs[check.name] = _Run(check, context, [runs[name] for name in check.needs if name in runs])
     deadline = time.monotonic() + deadline_s
     try:
         for run in runs.values():
             run.start()
         for run in runs.values():
             run.done.wait(max(0, deadline - time.monotonic()))
-    except BaseException:  # told to stop: what was written for a probe is removed first
-        setup.leaving.set()
-        deadline = time.monotonic() + _LEAVE_S
+    except BaseException:  # the process is stopping: let the probe of the bucket remove its objects
+        context.leaving.set()
+        deadline = time.monotonic() + _CLEANUP_S
         for run in runs.values():
             run.done.wait(max(0, deadline - time.monotonic()))
         raise
-    hidden = logs.secrets_of(setup.environ)
+    hidden = logs.secrets_of(context.environ)
     found = [finding for run in runs.values() for finding in run.result(deadline_s)]
     return [
         replace(item, message=logs.redact(item.message, hidden), remedy=logs.redact(item.remedy, hidden))
@@ -67,42 +67,44 @@ def examine(
 
 
 class _Run(Thread):
-    """One check under way."""
+    """The thread of one check."""
 
-    def __init__(self, check: Check, setup: Setup, needed: Iterable[_Run]) -> None:
+    def __init__(self, check: Check, context: Context, needed: Iterable[_Run]) -> None:
         super().__init__(name=f"doctor-{check.name}", daemon=True)
         self.done = Event()
         self._check = check
-        self._setup = setup
+        self._setup = context
         self._needed = tuple(needed)
         self._found: list[Finding] = []
 
     def run(self) -> None:
-        """Wait for what is needed, then look."""
+        """Wait for the checks that this one needs, then run it."""
         try:
             for other in self._needed:
                 other.done.wait()
             if self._blocker() is None:
-                for finding in self._check.look(self._setup):
+                for finding in self._check.find(self._setup):
                     self._found.append(finding)
-        except Exception as fault:  # noqa: BLE001  # whatever a check does, it is a finding
-            ours = "this is a fault of Scoreline's, unless something above explains it"
-            remedy = "mend that first" if isinstance(fault, ScorelineError) else ours
+        except Exception as fault:  # noqa: BLE001  # a check that raises must not end the others
+            bug = "see whether another finding explains it; if none does, please report it as a bug of Scoreline"
+            remedy = "fix this first" if isinstance(fault, ScorelineError) else bug
             self._found.append(error(describe(fault), remedy))
         finally:
             self.done.set()
 
     def result(self, deadline_s: float) -> list[Finding]:
-        """Return what was found, and whether it hangs."""
+        """Return what the check found, with an error if it has not ended and a warning if it was skipped."""
         found = list(self._found)
         if (blocker := self._blocker()) is not None:
-            found = [warning(NOT_LOOKED_AT, f"mend {blocker} first")]
+            found = [warning(SKIPPED, f"fix the check `{blocker}` first")]
         elif not self.done.is_set():
-            found.append(error(f"no answer within {deadline_s:g} s", "see what hangs: the network, a proxy, a server"))
+            found.append(
+                error(f"no result within {deadline_s:g} s", "find out what hangs: the network, a proxy or the server")
+            )
         return [replace(finding, check=self._check.name) for finding in found]
 
     def _blocker(self) -> str | None:
-        """Return the name of a check whose error leaves nothing to look at."""
+        """Return the name of a needed check that has failed or not ended, if there is one."""
         for other in self._needed:
             if not other.done.is_set() or any(finding.severity == "error" for finding in other._found):
                 return other._check.name

@@ -1,4 +1,4 @@
-"""Whether the schedules can be read, and what they name is there."""
+"""Checks that the schedules are valid, and that the models and buckets which they name exist."""
 
 from __future__ import annotations
 
@@ -11,44 +11,52 @@ from scoreline.storage.errors import LedgerUnavailable, ModelNotFound, Scoreline
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.schedules.file import parse, render
 from scoreline.tasks.schedules.schedule import Schedule
-from scoreline.worker.doctor.base import Finding, error, ok, warning
-from scoreline.worker.doctor.live import silence
-from scoreline.worker.doctor.setup import Setup
+from scoreline.worker.doctor.check import Finding, error, ok, warning
+from scoreline.worker.doctor.context import Context
+from scoreline.worker.doctor.liveness import clock_silence
 
 
-def schedules(setup: Setup) -> Iterator[Finding]:
-    """Read the schedules; one that is in the deployed file and cannot be used is an error, as it came with it."""
-    asked = setup.environ.get("SCHEDULES_FILE", "").strip()
-    if asked and not setup.schedules.file.is_file():
+def schedules(context: Context) -> Iterator[Finding]:
+    """Read the schedules.
+
+    A fault in the deployed file is an error, because this release brought it. One in the bucket is a warning.
+    """
+    asked = context.environ.get("SCHEDULES_FILE", "").strip()
+    if asked and not context.schedules.file.is_file():
         yield warning(
-            f"SCHEDULES_FILE={asked} is no file: the object {keys.SCHEDULES} of the bucket counts, if there is one",
+            f"SCHEDULES_FILE={asked} is not a file, so the object {keys.SCHEDULES} of the bucket is used if it exists",
             "deploy the file, or unset SCHEDULES_FILE",
         )
-    where, text = setup.scheduler.source()
-    parsed = parse(text, setup.webhooks)
-    report = error if setup.schedules.file.is_file() else warning
-    wrong = [report(f"{where}: {fault}", "`scoreline schedule check` until it says nothing") for fault in parsed.faults]
+    where, text = context.scheduler.source()
+    parsed = parse(text, context.webhooks)
+    report = error if context.schedules.file.is_file() else warning
+    wrong = [
+        report(f"{where}: {fault}", "correct it; `scoreline schedule check` shows what is still wrong")
+        for fault in parsed.faults
+    ]
     enabled = [item for item in parsed.schedules if item.enabled]
     for item in enabled:
-        wrong += [warning(f"{item.name}: {message}", remedy) for message, remedy in _look_at(setup, item)]
-    with contextlib.suppress(LedgerUnavailable):  # the check of Redis says why
-        if enabled and (silent := silence(setup)):
+        wrong += [warning(f"{item.name}: {message}", remedy) for message, remedy in _faults_of(context, item)]
+    with contextlib.suppress(LedgerUnavailable):  # the check `redis` reports why
+        if enabled and (silent := clock_silence(context)):
             names = ", ".join(item.name for item in enabled)
-            wrong.append(warning(f"nothing runs {names}: {silent}", "start the clock: see the check `clock`"))
+            wrong.append(warning(f"{names} will not run: {silent}", "start the clock; see the check `clock`"))
     yield from wrong
     if not wrong:
-        yield ok(f"{len(enabled)} of {len(parsed.schedules)} in {where} are enabled" if text else "there are none")
+        yield ok(
+            f"{len(enabled)} of {len(parsed.schedules)} in {where} are enabled" if text else "there are no schedules"
+        )
 
 
-def _look_at(setup: Setup, item: Schedule) -> Iterator[tuple[str, str]]:
+def _faults_of(context: Context, item: Schedule) -> Iterator[tuple[str, str]]:
     slot = item.following(datetime.now(UTC))
-    if "{" not in item.model:  # what a slot fills in may be published by then
+    if "{" not in item.model:  # a model whose name contains the slot may be published later
         try:
-            setup.registry.resolve(item.model)
+            context.registry.resolve(item.model)
         except ModelNotFound as fault:
-            yield describe(fault), f"publish the model, or mend {keys.SCHEDULES}"
+            yield describe(fault), f"publish the model, or correct {keys.SCHEDULES}"
     for place in filter(None, (*item.inputs, item.options.get("output"))):
         try:
-            setup.buckets[parse_uri(render(item, place, slot))[0]]
+            context.buckets[parse_uri(render(item, place, slot))[0]]
         except ScorelineError as fault:
-            yield describe(fault), "add the bucket to ALLOWED_BUCKETS of workers and beat"
+            yield describe(fault), "add the bucket to ALLOWED_BUCKETS of the workers and of beat"

@@ -1,4 +1,4 @@
-"""Whether every variable can be read."""
+"""Checks that every environment variable is valid."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator
 
 from scoreline.storage.errors import InvalidSettings
 from scoreline.worker import logs
-from scoreline.worker.doctor.base import Finding, error, ok, warning
-from scoreline.worker.doctor.setup import Setup
+from scoreline.worker.doctor.check import Finding, error, ok, warning
+from scoreline.worker.doctor.context import Context
 
 
-def settings(setup: Setup) -> Iterator[Finding]:
-    """Read what every part of Scoreline reads; all faults at once."""
+def settings(context: Context) -> Iterator[Finding]:
+    """Read every setting, and report all faults at once."""
     readers: tuple[Callable[[], object], ...] = (
-        lambda: setup.storage,
-        lambda: setup.queue,
-        lambda: setup.models,
-        lambda: setup.worker,
-        lambda: setup.webhooks,
-        lambda: setup.schedules,
-        lambda: logs.form_from_env(setup.environ),
+        lambda: context.storage,
+        lambda: context.queue,
+        lambda: context.models,
+        lambda: context.worker,
+        lambda: context.webhooks,
+        lambda: context.schedules,
+        lambda: logs.form_from_env(context.environ),
     )
     faults = []
     for read in readers:
@@ -28,11 +28,11 @@ def settings(setup: Setup) -> Iterator[Finding]:
         except InvalidSettings as fault:
             faults.append(str(fault).removeprefix("invalid settings: "))
     if faults:
-        yield error("; ".join(faults), "mend these variables: README.md says what each means")
-    elif (setup.webhooks.allowed or setup.webhooks.url) and not setup.webhooks.secret:
+        yield error("; ".join(faults), "correct these variables; the reference of settings explains each of them")
+    elif (context.webhooks.allowed or context.webhooks.url) and not context.webhooks.secret:
         yield warning(
-            "WEBHOOK_SECRET is not set: no webhook is sent unsigned",
-            "set it for the workers: whsec_ and 32 random bytes in base64 (openssl rand -base64 32)",
+            "WEBHOOK_SECRET is not set, and an unsigned webhook is never sent",
+            "set it for the workers to whsec_ followed by the output of `openssl rand -base64 32`",
         )
     else:
-        yield ok("every variable can be read")
+        yield ok("all variables are valid")

@@ -1,6 +1,8 @@
-"""What a worker tells others where it is told to: its errors to Sentry, its spans to OpenTelemetry.
+"""Reports the errors of a worker to Sentry and its tasks to OpenTelemetry, if the environment asks for it.
 
-Both are optional: without their variables nothing is imported, without their packages one warning says what to install.
+A service that receives what a worker reports may be added here, as long as it is optional: it is imported only if its
+variable is set, and one warning says what to install if its package is missing. The package may import `logs`,
+`version`, the errors of `scoreline.storage` and the signals of Celery.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ from scoreline.worker.telemetry import faults, traces
 
 
 def connect() -> None:
-    """Set up in each process of a worker what the environment asks for."""
+    """Arrange for each process of a worker to set up the services that the environment asks for."""
     faults.connect()
     traces.connect()
 
 
 def report(error: BaseException, **where: Any) -> None:
-    """Tell of a job that failed, or of an error that nobody foresaw; `where` names the job and the part."""
+    """Report a job that failed, or an unexpected error; `where` names the job and, if there is one, the part."""
     faults.report(error, **where)
     traces.note(error)

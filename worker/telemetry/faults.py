@@ -1,6 +1,7 @@
-"""Errors to Sentry, where SENTRY_DSN is set: jobs that failed, and what nobody foresaw; each once, and no secret.
+"""Reports failed jobs and unexpected errors to Sentry if SENTRY_DSN is set, each once and without secrets.
 
-Errors that are tried again are none, and neither is what the log says at level ERROR: it says much of it at each try.
+An error that will be retried is not reported. Neither are log records of level ERROR, because many of them recur with
+each retry.
 """
 
 from __future__ import annotations
@@ -21,32 +22,32 @@ from scoreline.worker.version import __version__
 log = logging.getLogger(__name__)
 
 _FLUSH_S = 2
-_REMEMBERED = 1_000
-_told: OrderedDict[tuple[Any, ...], None] = OrderedDict()
-"""What this process has reported, oldest first."""
+_MAX_REMEMBERED = 1_000
+_reported: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+"""The errors that this process has reported, oldest first."""
 
 
 def connect() -> None:
-    """Set up the parent, and each child anew: a client has a thread and connections, which no fork takes along."""
+    """Set up the main process, and each child again: the threads and connections of a client do not survive a fork."""
     celeryd_after_setup.connect(_in_parent, weak=False)
     worker_process_init.connect(_in_child, weak=False)
 
 
 def report(error: BaseException, **where: Any) -> None:
-    """Send an error once a process and job; never raises.
+    """Send an error, but once only for each process and job. Never raises.
 
-    A transient one that is given up is sent as `JobFailed`, so that it is told from those that are tried again.
+    A transient error that is no longer retried is sent as `JobFailed`, because transient ones are otherwise dropped.
     """
     if not _installed() or not _wanted():
         return
     import sentry_sdk
 
     key = (where.get("job_id"), "part" in where, type(error))
-    if key in _told:
+    if key in _reported:
         return
-    _told[key] = None
-    while len(_told) > _REMEMBERED:
-        _told.popitem(last=False)
+    _reported[key] = None
+    while len(_reported) > _MAX_REMEMBERED:
+        _reported.popitem(last=False)
     if getattr(error, "transient", False):
         cause, error = error, JobFailed(describe(error))
         error.__cause__ = cause
@@ -57,7 +58,7 @@ def report(error: BaseException, **where: Any) -> None:
 
 
 def scrubbed(value: Any, hidden: Iterable[str]) -> Any:
-    """Blot secrets out of every text in a document.
+    """Redact the secrets in every text of a document.
 
     >>> scrubbed({"url": ["redis://:hush-hush@host"], "line": 3}, ["hush-hush"])
     {'url': ['redis://:***@host'], 'line': 3}
@@ -75,7 +76,7 @@ def _in_parent(**_: Any) -> None:
     if not _wanted():
         return
     if not _installed():
-        remedy = "pip install sentry-sdk, or take SENTRY_DSN away"
+        remedy = "pip install sentry-sdk, or unset SENTRY_DSN"
         log.warning("sentry.missing", extra={"remedy": remedy})
         return
     _init()
@@ -107,7 +108,7 @@ def _init() -> None:
 
     def before_send(event: Any, hint: Any) -> Any:
         error = (hint.get("exc_info") or (None, None))[1]
-        if getattr(error, "transient", False):  # it is tried again, by the clock at the latest
+        if getattr(error, "transient", False):  # it is retried, by the clock at the latest
             return None
         return scrubbed(event, hidden)
 
@@ -117,19 +118,19 @@ def _init() -> None:
             release=None if __version__ == "unknown" else f"scoreline@{__version__}",
             environment=os.environ.get("ENVIRONMENT") or "production",
             send_default_pii=False,
-            include_local_variables=False,  # rows would be among them
-            default_integrations=False,  # others would send arguments, addresses and headers along
+            include_local_variables=False,  # they may contain rows
+            default_integrations=False,  # they would send arguments, addresses and headers
             auto_enabling_integrations=False,
             integrations=[
                 AtexitIntegration(callback=lambda pending, timeout: None),
                 CeleryIntegration(propagate_traces=False),
                 DedupeIntegration(),
                 ExcepthookIntegration(),
-                LoggingIntegration(event_level=None, sentry_logs_level=None),  # what happened before, as breadcrumbs
+                LoggingIntegration(event_level=None, sentry_logs_level=None),  # log records are breadcrumbs only
             ],
             auto_session_tracking=False,
             shutdown_timeout=_FLUSH_S,
             before_send=before_send,
         )
     except BadDsn as error:
-        log.error("sentry.refused", extra={"error": f"SENTRY_DSN cannot be used: {error}"})
+        log.error("sentry.refused", extra={"error": f"SENTRY_DSN is invalid: {error}"})

@@ -1,8 +1,8 @@
-"""Spans to OpenTelemetry, where OTEL_EXPORTER_OTLP_ENDPOINT is set: one a task, those of a job in one trace.
+"""Reports each task as a span to OpenTelemetry if OTEL_EXPORTER_OTLP_ENDPOINT is set; a job is one trace.
 
-The context travels in the messages' headers (W3C ``traceparent``): an application that sends ``scoreline.submit``
-within a span of its own finds the job there, else planning is the root. Parts and the end of a job are children of
-planning, side by side, not of the part before them whose completion sent them.
+The headers of the messages carry the context (W3C ``traceparent``). An application that sends ``scoreline.submit``
+within a span of its own finds the job in its trace; otherwise planning is the root of the trace. The parts and the end
+of a job are children of planning, not of the part whose completion sent them.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _PACKAGES = {
     "opentelemetry-sdk": "opentelemetry.sdk",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",
 }
-_DONE = ("job_id", "rows", "rejected")
-"""What an answer of a task may say of a span."""
+_RESULT_KEYS = ("job_id", "rows", "rejected")
+"""Keys of a task's return value that become attributes of its span."""
 _HEADERS = ("traceparent", "tracestate")
 
 
 class Tracer:
-    """Spans of one process, which runs one task at a time.
+    """The spans of one process, which runs one task at a time.
 
     Parameters
     ----------
     provider : opentelemetry.sdk.trace.TracerProvider
-        Exports them.
+        Exports the spans.
     """
 
     def __init__(self, provider: Any) -> None:
@@ -56,10 +56,10 @@ class Tracer:
         self._hidden = secrets_of(os.environ)
         self._span: Any = None
         self._token: Any = None
-        self._onward: dict[str, str] = {}
+        self._propagated: dict[str, str] = {}
 
     def begin(self, task_id: str, task: Any, kwargs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Begin a task's span."""
+        """Begin the span of a task."""
         from opentelemetry import context, trace
 
         carrier = {name: value for name in _HEADERS if (value := task.request.get(name))}
@@ -73,25 +73,25 @@ class Tracer:
         )
         inside = trace.set_span_in_context(self._span)
         self._token = context.attach(inside)
-        self._onward = carrier
+        self._propagated = carrier
         if task.name == "scoreline.plan" or not carrier:
-            self._onward = {}
-            self._propagator.inject(self._onward, inside)
+            self._propagated = {}
+            self._propagator.inject(self._propagated, inside)
 
     def send(self, headers: dict[str, Any] | None = None, **_: Any) -> None:
-        """Give a message on its way the context that its task belongs to."""
+        """Add the trace context to the headers of a message that is being sent."""
         if headers is not None:
-            headers.update(self._onward)
+            headers.update(self._propagated)
 
     def note(self, error: BaseException) -> None:
-        """Mark the span under way as one in which something went wrong."""
+        """Mark the current span as failed."""
         if self._span is not None:
             from opentelemetry.trace import Status, StatusCode
 
             self._span.set_status(Status(StatusCode.ERROR, redact(describe(error), self._hidden)))
 
     def end(self, retval: Any = None, state: str | None = None, **_: Any) -> None:
-        """End the task's span, with what it did."""
+        """End the span of the task, and add what the task returned."""
         from opentelemetry import context
 
         if self._span is None:
@@ -99,14 +99,14 @@ class Tracer:
         if isinstance(retval, BaseException) and state == "FAILURE":
             self.note(retval)
         elif isinstance(retval, dict):
-            self._span.set_attributes({f"scoreline.{name}": retval[name] for name in _DONE if name in retval})
+            self._span.set_attributes({f"scoreline.{name}": retval[name] for name in _RESULT_KEYS if name in retval})
         self._span.set_attribute("celery.state", state or "")
         self._span.end()
         context.detach(self._token)
-        self._span, self._onward = None, {}
+        self._span, self._propagated = None, {}
 
     def close(self, **_: Any) -> None:
-        """Send what is left, for at most two seconds: the process ends by ``os._exit``, which waits for no thread."""
+        """Export the remaining spans for at most 2 s. The process ends by ``os._exit``, which waits for no thread."""
         thread = threading.Thread(target=self._provider.shutdown, daemon=True, name="spans")
         thread.start()
         thread.join(_FLUSH_S)
@@ -116,20 +116,20 @@ _tracer: Tracer | None = None
 
 
 def connect() -> None:
-    """Set up each child: what exports has a thread, which no fork takes along."""
+    """Set up each child after the fork, because the thread of the exporter does not survive one."""
     celeryd_after_setup.connect(_in_parent, weak=False)
     worker_process_init.connect(_in_child, weak=False)
 
 
 def note(error: BaseException) -> None:
-    """Mark the span under way, if there is any."""
+    """Mark the current span as failed, if there is one."""
     if _tracer is not None:
         _tracer.note(error)
 
 
 def _in_parent(**_: Any) -> None:
     if _wanted() and (missing := _missing()):
-        remedy = f"pip install {' '.join(missing)}, or take OTEL_EXPORTER_OTLP_ENDPOINT away"
+        remedy = f"pip install {' '.join(missing)}, or unset OTEL_EXPORTER_OTLP_ENDPOINT"
         log.warning("opentelemetry.missing", extra={"remedy": remedy})
 
 
@@ -163,5 +163,5 @@ def _missing() -> list[str]:
 def _found(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package around it
+    except ModuleNotFoundError:  # its parent package is missing too
         return False

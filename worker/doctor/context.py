@@ -1,4 +1,4 @@
-"""What is examined: the environment, the working directory, and what they lead to."""
+"""What the checks examine: the environment, the working directory, and the services that they name."""
 
 from __future__ import annotations
 
@@ -29,54 +29,54 @@ from scoreline.worker.settings import WorkerSettings
 
 CONNECT_S = 3
 ANSWER_S = 4
-"""Seconds for one answer of Redis or the bucket: what takes longer counts as away."""
+"""Seconds that Redis or the bucket has for one answer before it counts as unreachable."""
 
 
 @dataclass
-class Setup:
-    """Opens what the settings name when it is asked for; every property may raise `InvalidSettings`."""
+class Context:
+    """Reads settings and opens services when they are first used. Every property may raise `InvalidSettings`."""
 
     environ: Mapping[str, str]
     now: Callable[[], float] = time.time
     """This machine's clock."""
     folder: Path = field(default_factory=Path.cwd)
-    """Where a Procfile would be."""
+    """The directory in which a Procfile is looked for."""
     leaving: Event = field(default_factory=Event)
-    """Set when a check has to come to its end."""
+    """Set when the checks must end."""
 
     @cached_property
     def storage(self) -> StorageSettings:
-        """Where objects live."""
+        """The settings of the object store."""
         return StorageSettings.from_env(self.environ)
 
     @cached_property
     def queue(self) -> QueueSettings:
-        """Where Redis and the broker are."""
+        """The settings of Redis and the broker."""
         return QueueSettings.from_env(self.environ)
 
     @cached_property
     def models(self) -> ModelSettings:
-        """Which models are trusted."""
+        """The settings that say which models are trusted."""
         return ModelSettings.from_env(self.environ)
 
     @cached_property
     def worker(self) -> WorkerSettings:
-        """What a worker does."""
+        """The settings of a worker."""
         return WorkerSettings.from_env(self.environ)
 
     @cached_property
     def webhooks(self) -> WebhookSettings:
-        """Who is told how jobs end."""
+        """The settings of webhooks."""
         return WebhookSettings.from_env(self.environ)
 
     @cached_property
     def schedules(self) -> ScheduleSettings:
-        """Where the schedules are."""
+        """The settings of the schedules."""
         return ScheduleSettings.from_env(self.environ)
 
     @cached_property
     def buckets(self) -> Buckets:
-        """Stores that do not wait long."""
+        """The stores, with short timeouts and few retries."""
         settings = self.storage
         if settings.r2 is not None:
             settings = replace(settings, r2=replace(settings.r2, timeout_s=min(ANSWER_S, settings.r2.timeout_s)))
@@ -84,22 +84,22 @@ class Setup:
 
     @property
     def store(self) -> ObjectStore:
-        """The main bucket."""
+        """The store of the main bucket."""
         return self.buckets.main
 
     @cached_property
     def registry(self) -> ModelRegistry:
-        """Models by name, with their signatures checked as the settings say, where that is possible."""
+        """The models of the main bucket. Signatures are checked if the settings ask for it and `verifies` is true."""
         return ModelRegistry(self.store, verify_keys=self.models.verify_keys if self.verifies else ())
 
     @property
     def verifies(self) -> bool:
-        """Whether signatures can be checked here."""
+        """Whether signatures can be checked, for which cryptography must be installed."""
         return find_spec("cryptography") is not None
 
     @cached_property
     def ledger(self) -> RedisLedger:
-        """The ledger of the main bucket's jobs."""
+        """The ledger of the main bucket's jobs, with short timeouts."""
         return RedisLedger(
             self.queue.redis_url,
             namespace=self.storage.bucket_name,
@@ -110,33 +110,33 @@ class Setup:
 
     @cached_property
     def broker(self) -> Queue:
-        """Where messages go."""
+        """The queue that workers read."""
         return Queue(self.queue.broker_url, self.queue.broker_tls)
 
     @cached_property
     def scheduler(self) -> Scheduler:
-        """Who reads the schedules."""
+        """The scheduler, which reads the schedules."""
         return Scheduler(Client(self.buckets, self.broker, self.ledger), self.schedules.file)
 
     @cached_property
     def on_dyno(self) -> bool:
-        """Whether this is Heroku."""
+        """Whether this process runs on Heroku."""
         return bool(self.environ.get("DYNO"))
 
     @cached_property
     def cores(self) -> int:
-        """Cores of this machine that its processes may use."""
+        """The number of cores that a worker on this machine may use."""
         return memory.cores() if find_spec("joblib") else os.cpu_count() or 1
 
     @cached_property
     def processes(self) -> int:
-        """Processes that a worker of this machine has."""
+        """The number of processes that a worker on this machine starts."""
         fit = memory.size(limit_bytes=memory.limit_bytes(), cores=self.cores).processes
         return self.worker.concurrency or fit
 
     @cached_property
     def worker_line(self) -> tuple[str, ...]:
-        """The words of the Procfile's ``worker:`` line; none where there is none."""
+        """The words of the ``worker:`` line of the Procfile; empty if there is no such line."""
         try:
             lines = (self.folder / "Procfile").read_text().splitlines()
         except (OSError, UnicodeDecodeError):
@@ -144,10 +144,10 @@ class Setup:
         line = next((line.partition(":")[2] for line in lines if line.startswith("worker:")), "")
         try:
             return tuple(shlex.split(line))
-        except ValueError:  # a quotation that does not end
+        except ValueError:  # a quotation mark is not closed
             return tuple(line.split())
 
-    def of_worker(self, name: str) -> str:
-        """Return a variable as a worker has it: on Heroku the Procfile's line may set what other dynos do not see."""
+    def worker_variable(self, name: str) -> str:
+        """Return an environment variable of the worker, which may be set on its line of the Procfile alone."""
         on_line = dict(word.split("=", 1) for word in self.worker_line if "=" in word and word[0] != "-")
         return on_line.get(name, self.environ.get(name, "")).strip()

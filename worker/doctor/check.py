@@ -1,4 +1,4 @@
-"""What a check is, and what it finds."""
+"""A check, and what it finds."""
 
 from __future__ import annotations
 
@@ -6,51 +6,52 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from scoreline.worker.doctor.setup import Setup
+from scoreline.worker.doctor.context import Context
 
 Severity = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a check saw."""
+    """One result of a check."""
 
     check: str = ""
-    """Its name, which whoever runs the check fills in."""
+    """The name of the check, which `examine` fills in."""
     severity: Severity
     message: str
     remedy: str = ""
+    """What to do about it; empty if the severity is ``ok``."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One subject.
+    """One subject that the doctor examines.
 
     Parameters
     ----------
     name : str
-        As ``--only`` takes it.
-    look : callable
-        Yields what it finds: everything that is wrong, else that all is right.
+        The name that ``--only`` takes.
+    find : callable
+        Yields a finding for everything that is wrong, or one ``ok`` finding if nothing is.
     needs : tuple of str
-        Checks without whose success this one could only repeat what they say.
+        Checks that must succeed first, because this one would only repeat their errors.
     """
 
     name: str
-    look: Callable[[Setup], Iterable[Finding]]
+    find: Callable[[Context], Iterable[Finding]]
     needs: tuple[str, ...] = ("settings",)
 
 
 def ok(message: str) -> Finding:
-    """Return a finding that nothing has to be done."""
+    """Return a finding that nothing is wrong."""
     return Finding(severity="ok", message=message)
 
 
 def warning(message: str, remedy: str) -> Finding:
-    """Return a finding of what may go wrong, or needs somebody to do something."""
+    """Return a finding that something may go wrong."""
     return Finding(severity="warning", message=message, remedy=remedy)
 
 
 def error(message: str, remedy: str) -> Finding:
-    """Return a finding of what cannot work."""
+    """Return a finding that something cannot work."""
     return Finding(severity="error", message=message, remedy=remedy)

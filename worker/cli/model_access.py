@@ -1,0 +1,30 @@
+"""Gives the commands of ``scoreline models`` access to the models in the bucket."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from scoreline.storage.errors import InvalidSettings
+from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.models.settings import ModelSettings
+from scoreline.storage.objects.buckets import Buckets
+
+if TYPE_CHECKING:
+    from scoreline.storage.models.manager import ModelStorageManager
+
+
+def model_manager() -> ModelStorageManager:
+    """Return the manager, which can load models; raises `InvalidSettings` if the packages for that are missing."""
+    try:
+        from scoreline.storage.models.manager import ModelStorageManager
+
+        return ModelStorageManager.from_env()
+    except ModuleNotFoundError as error:
+        raise InvalidSettings(f"this command needs {error.name}: pip install -r ml-requirements.txt") from error
+
+
+def model_registry() -> ModelRegistry:
+    """Return the registry, which reads and writes manifests and aliases and needs requirements.txt alone."""
+    settings = ModelSettings.from_env(os.environ)
+    return ModelRegistry(Buckets.from_env(os.environ, patient=False).main, verify_keys=settings.verify_keys)

@@ -1,0 +1,134 @@
+"""``scoreline models publish``: stores a new version of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from scoreline.storage.models.manifest import Role
+from scoreline.worker.cli.help import Command
+from scoreline.worker.cli.model_access import model_manager
+
+if TYPE_CHECKING:
+    from scoreline.storage.models.trial_load import LooseArtifact
+
+
+@click.command(
+    cls=Command,
+    epilog="""\
+scoreline models publish churn --model model.joblib --alias champion
+scoreline models publish churn --model model.joblib \\
+    --preprocessor scaler.joblib --label-encoder labels.joblib
+scoreline models publish churn --model rf=forest.joblib --model lr=line.joblib
+scoreline models publish churn --from-bucket model=old/rf.joblib \\
+    --from-bucket preprocessor=old/scaler.joblib
+""",
+)
+@click.argument("name")
+@click.option(
+    "--model",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="Publish the fitted estimator in this joblib or pickle file. If repeated, all estimators score the same rows, "
+    "each into columns such as NAME_prediction and NAME_proba_CLASS.",
+)
+@click.option(
+    "--preprocessor",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="Transform the rows with the fitted transformer in this file before they are scored. If repeated, the "
+    "transformers run in this order.",
+)
+@click.option(
+    "--label-encoder",
+    metavar="PATH",
+    help="Translate the predictions of classifiers back into labels with the fitted LabelEncoder in this file.",
+)
+@click.option(
+    "--from-bucket",
+    multiple=True,
+    metavar="ROLE=KEY",
+    help="Publish an object that is in a bucket, given by its key or as s3://bucket/key. ROLE is the name of a model, "
+    "preprocessor, preprocessor:NAME or label_encoder. May be repeated.",
+)
+@click.option("--alias", metavar="ALIAS", help="Let this alias name the new version, for example champion.")
+@click.option(
+    "--metadata",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Store this text in the manifest of the version. May be repeated.",
+)
+def publish(
+    name: str,
+    model: tuple[str, ...],
+    preprocessor: tuple[str, ...],
+    label_encoder: str | None,
+    from_bucket: tuple[str, ...],
+    alias: str | None,
+    metadata: tuple[str, ...],
+) -> None:
+    """Publish a new version of a model.
+
+    Stores one or several estimators of model NAME, and what belongs to them, as one version: they are loaded together
+    or not at all. A fresh process first loads them for trial, and nothing is stored if that fails. Loading runs code,
+    so publish only files that you trust.
+
+    The version is signed if MODEL_SIGNING_KEY is set. Its reference, NAME@VERSION, is printed. This command needs the
+    packages of ml-requirements.txt.
+    """
+    manager = model_manager()
+    loose = [*_from_files("model", "model", model), *_from_files("preprocessor", "preprocessor", preprocessor)]
+    if label_encoder is not None:
+        loose += _from_files("label_encoder", "label_encoder", (label_encoder,))
+    pairs: dict[str, object] = dict(_pair("--metadata", item) for item in metadata)
+    adopted = {}
+    for item in from_bucket:
+        text, key = _pair("--from-bucket", item)
+        role, artifact = _role(text)
+        adopted[artifact], data = manager.fetch(key)
+        loose.append(_artifact(role, artifact, data, adopted[artifact]))
+    if adopted:
+        pairs["adopted_from"] = adopted
+    click.echo(manager.publish_files(name, loose, alias=alias, metadata=pairs).ref)
+
+
+def _from_files(role: Role, default: str, items: Iterable[str]) -> list[LooseArtifact]:
+    """Read artifacts from arguments of the form ``[NAME=]PATH``."""
+    loose = []
+    for number, item in enumerate(items, 1):
+        given, _, path = item.rpartition("=")
+        if given and Path(item).is_file():  # the name of the file contains an equals sign
+            given, path = "", item
+        name = given or (default if number == 1 else f"{default}_{number}")
+        try:
+            loose.append(_artifact(role, name, Path(path).read_bytes(), path))
+        except OSError as error:
+            raise click.BadParameter(
+                f"cannot read {path}: {error.strerror}", param_hint=f"--{role.replace('_', '-')}"
+            ) from None
+    return loose
+
+
+def _role(text: str) -> tuple[Role, str]:
+    """Return the role and the name of an artifact from the left side of ``--from-bucket``."""
+    if text == "label_encoder":
+        return "label_encoder", text
+    if text.partition(":")[0] == "preprocessor":
+        return "preprocessor", text.partition(":")[2] or "preprocessor"
+    return "model", text
+
+
+def _pair(option: str, item: str) -> tuple[str, str]:
+    name, equals, value = item.partition("=")
+    if not (name and equals and value):
+        raise click.BadParameter(f"{item!r} is not of the form NAME=VALUE", param_hint=option)
+    return name, value
+
+
+def _artifact(role: Role, name: str, data: bytes, source: str) -> LooseArtifact:
+    from scoreline.storage.models.trial_load import LooseArtifact
+
+    return LooseArtifact(role=role, name=name, data=data, source=source)

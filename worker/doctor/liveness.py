@@ -1,0 +1,74 @@
+"""Checks that workers and beat are running. As they are other processes, their absence is only ever a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from scoreline.storage.errors import LedgerUnavailable, QueueUnavailable, describe
+from scoreline.tasks.dispatch.queue import CLOCK_QUEUE, QUEUE
+from scoreline.worker.doctor.check import Finding, ok, warning
+from scoreline.worker.doctor.context import Context
+
+_FIX_REDIS = "fix the check `redis` first"
+SHORTEST_SILENCE_S = 120.0
+"""Seconds without a tick that are never a warning, because a tick may have to wait for a busy worker."""
+
+
+def workers(context: Context) -> Iterator[Finding]:
+    """Ask every worker on the broker which queues it reads, and wait one second for the answers."""
+    try:
+        answers = context.broker.ask_workers("active_queues")
+    except QueueUnavailable as fault:
+        yield warning(describe(fault), _FIX_REDIS)
+        return
+    readers = {
+        queue: [name for name, read in answers.items() if queue in _queue_names(read)] for queue in (QUEUE, CLOCK_QUEUE)
+    }
+    others = len(answers.keys() - set(chain.from_iterable(readers.values())))
+    if not any(readers.values()):
+        also = f" ({others} of other applications {'does' if others == 1 else 'do'})" if others else ""
+        yield warning(
+            f"no worker answers{also}, so jobs will wait",
+            "start one: celery -A scoreline worker; on Heroku: heroku ps:scale worker=1",
+        )
+        return
+    for queue, names in readers.items():
+        if not names:
+            yield warning(
+                f"no worker reads the queue {queue!r}",
+                f"start workers without -Q, or with both queues: -Q {QUEUE},{CLOCK_QUEUE}",
+            )
+    if all(readers.values()):
+        yield ok(f"{', '.join(sorted(readers[QUEUE]))} answered")
+
+
+def clock(context: Context) -> Iterator[Finding]:
+    """Check that beat ticks and that a worker runs the ticks."""
+    try:
+        since_s = context.ledger.seconds_since_tick()
+    except LedgerUnavailable as fault:
+        yield warning(describe(fault), _FIX_REDIS)
+        return
+    if silent := clock_silence(context):
+        yield warning(
+            f"{silent}, so lost parts are not found and schedules do not run",
+            "run exactly one beat (celery -A scoreline beat; on Heroku: heroku ps:scale beat=1) and a worker",
+        )
+    else:
+        yield ok(f"the last tick was {since_s or 0:.0f} s ago")
+
+
+def clock_silence(context: Context) -> str:
+    """Describe how long the clock has been silent; an empty text means that it ticks."""
+    since_s = context.ledger.seconds_since_tick()
+    if since_s is None:
+        return "the clock has not ticked within a day"
+    if since_s > max(3 * context.worker.tick_s, SHORTEST_SILENCE_S):
+        return f"the clock last ticked {since_s:,.0f} s ago"
+    return ""
+
+
+def _queue_names(queues: object) -> set[str]:
+    """Return the names in a worker's answer, which is not a list if the worker failed to answer."""
+    return {queue["name"] for queue in queues} if isinstance(queues, list) else set()

@@ -1,0 +1,102 @@
+"""What a worker does when a task fails: retry the message, drop it, or fail the job with the reason."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Reject, Retry
+
+from scoreline.storage.errors import (
+    InvalidRequest,
+    JobNotFound,
+    LedgerFenced,
+    LedgerLost,
+    ObjectNotFound,
+    ScorelineError,
+    ScoringError,
+    describe,
+)
+from scoreline.storage.keys import check_name
+from scoreline.tasks.dispatch import outcome, reconcile
+from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
+from scoreline.tasks.steps.engine import Engine
+from scoreline.worker import lifecycle
+from scoreline.worker.settings import SOFT_TIME_LIMIT_S
+
+log = logging.getLogger(__name__)
+
+MAX_RETRIES = 30
+"""With up to `LONGEST_RETRY_S` between them, an outage of a quarter of an hour fails no part."""
+LONGEST_RETRY_S = 60
+MAX_UNKNOWN_RETRIES = 3
+"""Retries after an error that is not a `ScorelineError`. Without a limit, a bug would keep its job open for ever."""
+
+
+def drop_unless_job_id(job_id: str) -> None:
+    """Drop a message whose job id is not valid; anyone who can reach the broker could have sent it."""
+    try:
+        check_name("job id", job_id)
+    except InvalidRequest as error:
+        log.error("message.refused", extra={"error": describe(error)})
+        raise Reject(describe(error), requeue=False) from None
+
+
+@contextlib.contextmanager
+def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
+    """Retry the message after an error in the block, or fail its job with the reason.
+
+    A transient error is retried `MAX_RETRIES` times, an unknown one `MAX_UNKNOWN_RETRIES` times, and any other error
+    not at all. A message of a job that does not exist is dropped.
+    """
+    drop_unless_job_id(job_id)
+    try:
+        yield
+    except Retry:
+        raise
+    except JobNotFound as error:
+        log.warning("job.unknown", extra={"job_id": job_id, "error": describe(error)})
+    except SoftTimeLimitExceeded:
+        step = task.name.removeprefix("scoreline.")
+        reason = f"the step {step!r} took longer than {SOFT_TIME_LIMIT_S} s: submit fewer objects in one job"
+        outcome.fail_job(lifecycle.engine(task.app), job_id, ScoringError(reason))
+    except Exception as error:
+        known = isinstance(error, ScorelineError)
+        if not known:
+            log.exception("task.broken", extra={"job_id": job_id})
+        allowed = MAX_RETRIES if getattr(error, "transient", False) else 0 if known else MAX_UNKNOWN_RETRIES
+        if task.request.retries < allowed:
+            raise retry_later(task, error) from error
+        outcome.fail_job(lifecycle.engine(task.app), job_id, error)
+
+
+def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseException:
+    """Return the exception that makes Celery send the message again, with some arguments changed.
+
+    The pause doubles with each retry and is jittered, so that the workers do not all return at the same moment.
+    """
+    longest = min(LONGEST_RETRY_S, 2 ** (task.request.retries + 1))
+    return task.retry(
+        exc=error,
+        countdown=random.uniform(longest / 2, longest),
+        max_retries=MAX_RETRIES,
+        throw=False,
+        kwargs={**(task.request.kwargs or {}), **changed},
+    )
+
+
+@contextlib.contextmanager
+def reconcile_if_lost(engine: Engine, job_id: str) -> Iterator[None]:
+    """Reconcile the job if the block finds that Redis has lost it, or that it has no plan yet.
+
+    That sends the messages which are due, and they complete what the block did not.
+    """
+    try:
+        yield
+    except (LedgerLost, LedgerFenced, ObjectNotFound):
+        with contextlib.suppress(SoftTimeLimitExceeded):  # the clock reconciles the job again
+            reconcile.reconcile_job(engine, job_id)

@@ -1,0 +1,142 @@
+"""What the main process of a worker does before and after it forks its pool.
+
+It sizes the pool, logs what it found, and loads `PRELOAD_MODELS` once for all children. When the worker is ready, it
+asks for every job under way to be reconciled.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+from celery import Celery
+from celery.signals import celeryd_after_setup, worker_init, worker_ready
+
+from scoreline.storage import keys
+from scoreline.storage.errors import ScorelineError, StoreError, describe
+from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.models.settings import ModelSettings
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.settings import StorageSettings
+from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
+from scoreline.worker import lifecycle, memory, telemetry
+from scoreline.worker.lifecycle import process
+from scoreline.worker.settings import WorkerSettings
+from scoreline.worker.shared_memory import Board
+
+log = logging.getLogger(__name__)
+
+_BUCKET_REMEDY = (
+    "set R2_BUCKET to a bucket that exists in this account, and use a token that may read and write it; "
+    "`scoreline doctor --only bucket` says more"
+)
+_SLOTS = 256
+
+
+def connect(app: Celery) -> None:
+    """Register what a worker does at each stage of its start."""
+
+    def reconcile_jobs(**_: Any) -> None:
+        with app.connection_for_write() as connection:  # its own, because this process never sends again
+            app.send_task("scoreline.reconcile", expires=60, connection=connection, ignore_result=True)
+        _count_preloaded()
+
+    worker_init.connect(_share_memory, weak=False)
+    celeryd_after_setup.connect(_log_sizing, weak=False)
+    telemetry.connect()
+    celeryd_after_setup.connect(_preload, weak=False)
+    worker_ready.connect(reconcile_jobs, weak=False)
+
+
+def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
+    """Set how many processes the pool has, unless a setting or an option does, and how much memory each may take."""
+    settings = WorkerSettings.from_env(os.environ)
+    storage, models = StorageSettings.from_env(os.environ), ModelSettings.from_env(os.environ)
+    store = Buckets(storage, patient=False).main
+    preloaded = largest = 0
+    try:
+        next(store.list(keys.MODELS), None)  # finds a missing bucket, which a look at single models would not
+        preloaded, largest = memory.measure_models(
+            ModelRegistry(store, verify_keys=models.verify_keys), settings.preload
+        )
+    except StoreError as error:
+        process.store_error = error
+    asked = options.get("concurrency")
+    if not isinstance(asked, int) or asked < 1:  # "auto", which Celery would turn into the number of cores
+        asked = None
+    sizing = memory.size(
+        limit_bytes=memory.limit_bytes(),
+        cores=memory.cores(),
+        asked=asked,
+        preloaded_bytes=preloaded,
+        model_bytes=largest,
+        cache_bytes=settings.cache_bytes,
+    )
+    conf.worker_concurrency = sizing.processes
+    conf.worker_max_memory_per_child = sizing.process_bytes >> 10
+    process.sizing = sizing
+
+
+def _share_memory(**_: Any) -> None:
+    process.board = Board(_SLOTS)
+
+
+def _log_sizing(**_: Any) -> None:
+    """Log the size of the pool and the faults that were found before logging was set up."""
+    if QueueSettings.from_env(os.environ).assumed:
+        log.warning("settings.assumed", extra={"variable": "REDIS_URL", "used": DEFAULT_REDIS_URL})
+    if (error := process.store_error) is not None and error.transient:
+        log.warning("models.unmeasured", extra={"error": describe(error)})
+    elif error is not None:
+        bucket = StorageSettings.from_env(os.environ).bucket_name
+        log.error("bucket.unusable", extra={"bucket": bucket, "error": describe(error), "remedy": _BUCKET_REMEDY})
+    if (sizing := process.sizing) is not None:
+        log.info(
+            "worker.sized",
+            extra={
+                "processes": sizing.processes,
+                "limit_mb": sizing.limit_bytes >> 20,
+                "process_mb": sizing.process_bytes >> 20,
+                "cache_mb": sizing.cache_bytes >> 20,
+                "arrow_pool": pa.default_memory_pool().backend_name,
+            },
+        )
+        if sizing.short_bytes:
+            log.warning("worker.memory_short", extra={"missing_mb": sizing.short_bytes >> 20})
+
+
+def _preload(**_: Any) -> None:
+    """Load models before the pool forks, so that its processes share their memory.
+
+    The parent predicts nothing with them: the threads of OpenMP do not survive a fork, and a child would wait for them
+    for ever. A model that cannot be loaded is logged, and a job that needs it fails with the reason.
+    """
+    settings = WorkerSettings.from_env(os.environ)
+    if not settings.preload:
+        return
+    models = lifecycle.open_models()
+    for ref in settings.preload:
+        try:
+            bundle = models.load(ref)
+        except ScorelineError as error:
+            log.error("models.preload_failed", extra={"model": ref, "error": describe(error)})
+            continue
+        process.preloaded.append(bundle)
+        seconds = round(bundle.load_seconds, 3)
+        log.info("models.preloaded", extra={"model": bundle.manifest.ref, "seconds": seconds})
+    del models
+    gc.collect()
+    gc.freeze()  # else the collector of each child would write to every object, and so copy every page
+
+
+def _count_preloaded() -> None:
+    """Count the loads of the parent in the metrics, over a connection that no child inherits."""
+    if process.preloaded:
+        ledger = lifecycle.open_ledger(QueueSettings.from_env(os.environ), Buckets.from_env(os.environ))
+        for bundle in process.preloaded:
+            ledger.counters.count_load(bundle.manifest.name, bundle.load_seconds)
+        ledger.disconnect()
