@@ -13,11 +13,11 @@ from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.tasks.dispatch.connections import Connections
 from scoreline.tasks.dispatch.outcome import end_job, is_complete
 from scoreline.tasks.dispatch.queue import Queue
 from scoreline.tasks.dispatch.reconcile import reconcile
 from scoreline.tasks.dispatch.resume import begin_run, rejected_again
-from scoreline.tasks.dispatch.settings import QueueSettings
 from scoreline.tasks.dispatch.submission import Submission, refuse_other_spec
 from scoreline.tasks.job.documents import Job, Outcome, Status, read_job, read_outcome, read_run, seconds_since
 from scoreline.tasks.job.layout import ResultsLayout
@@ -63,20 +63,8 @@ class Client:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Client:
         """Make a client from environment variables; raises `InvalidSettings`."""
         environ = os.environ if environ is None else environ
-        settings = QueueSettings.from_env(environ)
-        return cls(
-            buckets := Buckets.from_env(environ, patient=False),
-            Queue(settings.broker_url, settings.broker_tls),
-            RedisLedger(
-                settings.redis_url,
-                namespace=buckets.main.bucket,
-                tls=settings.redis_tls,
-                connect_timeout_s=4,
-                timeout_s=5,
-                patience_s=settings.patience_s,
-            ),
-            WebhookSettings.from_env(environ),
-        )
+        connections = Connections(environ)
+        return cls(connections.buckets, connections.queue, connections.ledger, WebhookSettings.from_env(environ))
 
     @property
     def registry(self) -> ModelRegistry:

@@ -96,7 +96,9 @@ def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: A
 def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
     """Import the tasks and size the pool. This signal is the last one before Celery reads the settings of its pool."""
     allocator.use_one_heap(os.environ)
-    from scoreline.worker import startup, tasks  # noqa: F401  # beat and `inspect` do without them
+    from scoreline.worker import startup
+
+    app.loader.import_task_module("scoreline.worker.tasks")  # by name, because that module imports this one
 
     try:
         startup.fit_into_memory(conf, options)

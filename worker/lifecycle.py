@@ -13,15 +13,14 @@ from billiard.process import current_process
 from celery import Celery
 
 from scoreline.storage.errors import StoreError
-from scoreline.storage.ledger.redis_ledger import RedisLedger, address
+from scoreline.storage.ledger.redis_ledger import address
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.settings import ModelSettings
-from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.settings import StorageSettings
 from scoreline.tasks.client import Client
-from scoreline.tasks.dispatch.queue import Queue, send_message
-from scoreline.tasks.dispatch.settings import QueueSettings
+from scoreline.tasks.dispatch.connections import CLIENT, WORKER, Connections
+from scoreline.tasks.dispatch.queue import send_message
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
 from scoreline.tasks.steps.engine import Engine
@@ -56,11 +55,6 @@ class Process:
 process = Process()
 
 
-def open_ledger(queue: QueueSettings, buckets: Buckets) -> RedisLedger:
-    """Return a new ledger of the main bucket's jobs, with connections of its own."""
-    return RedisLedger(queue.redis_url, namespace=buckets.main.bucket, tls=queue.redis_tls, patience_s=queue.patience_s)
-
-
 def open_models() -> ModelStorageManager:
     """Return a new manager of models, with connections of its own."""
     settings = ModelSettings.from_env(os.environ)
@@ -71,9 +65,8 @@ def engine(app: Celery) -> Engine:
     """Return the engine of this process, which the first call makes."""
     if process.engine is None:
         cache_bytes = process.sizing.cache_bytes if process.sizing else DEFAULT_CACHE_BYTES
-        queue, settings = QueueSettings.from_env(os.environ), WorkerSettings.from_env(os.environ)
-        buckets = Buckets.from_env(os.environ)
-        ledger = open_ledger(queue, buckets)
+        connections, settings = Connections(os.environ, WORKER), WorkerSettings.from_env(os.environ)
+        ledger, broker = connections.ledger, address(connections.queue_settings.broker_url)
 
         def count_load(bundle: Bundle) -> None:
             ledger.counters.count_load(bundle.manifest.name, bundle.load_seconds)
@@ -81,10 +74,10 @@ def engine(app: Celery) -> Engine:
         process.cache = ModelCache(open_models(), settings.cache_bytes or cache_bytes, process.preloaded, count_load)
 
         def send(name: str, **kwargs: Any) -> None:
-            send_message(app, name, kwargs, address=address(queue.broker_url))
+            send_message(app, name, kwargs, address=broker)
 
         process.engine = Engine(
-            buckets=buckets,
+            buckets=connections.buckets,
             ledger=ledger,
             models=process.cache,
             send=send,
@@ -104,13 +97,8 @@ def client(app: Celery) -> Client:
     It shares the engine's connections, because small plans of Redis allow few.
     """
     if process.client is None:
-        settings = QueueSettings.from_env(os.environ)
-        process.client = Client(
-            Buckets.from_env(os.environ, patient=False),
-            Queue(settings.broker_url, app=app),
-            engine(app).ledger,
-            WebhookSettings.from_env(os.environ),
-        )
+        connections, webhooks = Connections(os.environ, CLIENT, app=app), WebhookSettings.from_env(os.environ)
+        process.client = Client(connections.buckets, connections.queue, engine(app).ledger, webhooks)
     return process.client
 
 

@@ -18,10 +18,8 @@ from celery.signals import celeryd_after_setup, worker_init, worker_ready
 
 from scoreline.storage import keys
 from scoreline.storage.errors import ScorelineError, StoreError, describe
-from scoreline.storage.models.registry import ModelRegistry
-from scoreline.storage.models.settings import ModelSettings
-from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.settings import StorageSettings
+from scoreline.tasks.dispatch.connections import WORKER, Connections
 from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
 from scoreline.worker import lifecycle, memory, telemetry
 from scoreline.worker.lifecycle import process
@@ -55,14 +53,12 @@ def connect(app: Celery) -> None:
 def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
     """Set how many processes the pool has, unless a setting or an option does, and how much memory each may take."""
     settings = WorkerSettings.from_env(os.environ)
-    storage, models = StorageSettings.from_env(os.environ), ModelSettings.from_env(os.environ)
-    store = Buckets(storage, patient=False).main
+    connections = Connections(os.environ)
+    registry = connections.registry
     preloaded = largest = 0
     try:
-        next(store.list(keys.MODELS), None)  # finds a missing bucket, which a look at single models would not
-        preloaded, largest = memory.measure_models(
-            ModelRegistry(store, verify_keys=models.verify_keys), settings.preload
-        )
+        next(connections.buckets.main.list(keys.MODELS), None)  # raises if there is no such bucket
+        preloaded, largest = memory.measure_models(registry, settings.preload)
     except StoreError as error:
         process.store_error = error
     asked = options.get("concurrency")
@@ -136,7 +132,7 @@ def _preload(**_: Any) -> None:
 def _count_preloaded() -> None:
     """Count the loads of the parent in the metrics, over a connection that no child inherits."""
     if process.preloaded:
-        ledger = lifecycle.open_ledger(QueueSettings.from_env(os.environ), Buckets.from_env(os.environ))
+        ledger = Connections(os.environ, WORKER).ledger
         for bundle in process.preloaded:
             ledger.counters.count_load(bundle.manifest.name, bundle.load_seconds)
         ledger.disconnect()

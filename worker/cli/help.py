@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-_LONGEST_OPTION = 40
-"""Columns of an option with its metavar; a list of choices that is longer moves into the text beside it."""
+_LONGEST_OPTION = 30
+"""Columns of an option and its choices. If they need more, the choices move into the text beside them."""
 
 
 _UNBREAKABLE_HYPHEN = "\u2011"

@@ -98,8 +98,8 @@ scoreline resume nightly-20261125T020000Z --rejected --model churn@champion
 @click.option(
     "--max-rejected",
     metavar="N|P%",
-    show_default="as before; with --rejected, 100%",
-    help="Fail if more rows than this are rejected: a count, or a percentage of all rows.",
+    help="Fail if more rows than this are rejected: a count, or a percentage of all rows.  [default: as before; with "
+    "--rejected, 100%]",
 )
 @click.option(
     "--rejected", is_flag=True, help="Score only the rows that JOB rejected, as a new job named JOB-rejected-1."
@@ -107,8 +107,8 @@ scoreline resume nightly-20261125T020000Z --rejected --model churn@champion
 @click.option(
     "--model",
     metavar="MODEL",
-    show_default="the model that JOB was submitted with",
-    help="With --rejected, score with this model: name, name@alias or name@version.",
+    help="With --rejected, score with this model: NAME, NAME@ALIAS or NAME@VERSION.  [default: the model that JOB was "
+    "submitted with]",
 )
 @click.option("--watch", "follow", is_flag=True, help="Show the progress until the job ends, as `scoreline watch`.")
 def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None, follow: bool) -> None:

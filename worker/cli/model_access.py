@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from scoreline.storage.errors import InvalidSettings
 from scoreline.storage.models.registry import ModelRegistry
-from scoreline.storage.models.settings import ModelSettings
-from scoreline.storage.objects.buckets import Buckets
+from scoreline.tasks.dispatch.connections import Connections
 
 if TYPE_CHECKING:
     from scoreline.storage.models.manager import ModelStorageManager
@@ -26,5 +25,4 @@ def model_manager() -> ModelStorageManager:
 
 def model_registry() -> ModelRegistry:
     """Return the registry, which reads and writes manifests and aliases and needs requirements.txt alone."""
-    settings = ModelSettings.from_env(os.environ)
-    return ModelRegistry(Buckets.from_env(os.environ, patient=False).main, verify_keys=settings.verify_keys)
+    return Connections(os.environ).registry

@@ -13,8 +13,8 @@ from scoreline.storage.models import signatures
 from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.models.settings import ModelSettings
-from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.client import Client
+from scoreline.tasks.dispatch.connections import Connections
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.model_access import model_manager, model_registry
 from scoreline.worker.cli.output import echo, plural, print_table
@@ -212,7 +212,7 @@ def sign(refs: tuple[str, ...]) -> None:
     key = ModelSettings.from_env(os.environ).signing_key
     if not key:
         raise InvalidSettings("MODEL_SIGNING_KEY is not set: make a key pair with `scoreline models keygen`")
-    registry = ModelRegistry(Buckets.from_env(os.environ, patient=False).main)
+    registry = ModelRegistry(Connections(os.environ).buckets.main)  # must read versions that are not signed yet
     for ref in refs:
         click.echo(f"signed {registry.sign(ref, key).ref}")
 

@@ -7,8 +7,7 @@ import sys
 
 import click
 
-from scoreline.tasks.dispatch.queue import Queue
-from scoreline.tasks.dispatch.settings import QueueSettings
+from scoreline.tasks.dispatch.connections import Connections
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.output import echo
 
@@ -38,8 +37,7 @@ def workers(name: str | None, timeout_s: float) -> None:
 
     The exit code is 1 if no worker answers.
     """
-    settings = QueueSettings.from_env(os.environ)
-    found = Queue(settings.broker_url, settings.broker_tls).workers(name, timeout_s)
+    found = Connections(os.environ).queue.workers(name, timeout_s)
     for worker in found:
         click.echo(worker)
     if not found:

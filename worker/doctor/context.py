@@ -6,7 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.settings import StorageSettings
 from scoreline.tasks.client import Client
+from scoreline.tasks.dispatch.connections import Connections, Patience
 from scoreline.tasks.dispatch.queue import Queue
 from scoreline.tasks.dispatch.settings import QueueSettings
 from scoreline.tasks.schedules.scheduler import Scheduler
@@ -30,6 +31,9 @@ from scoreline.worker.settings import WorkerSettings
 CONNECT_S = 3
 ANSWER_S = 4
 """Seconds that Redis or the bucket has for one answer before it counts as unreachable."""
+PATIENCE = Patience(
+    outlasts_outages=False, redis_connect_s=CONNECT_S, redis_answer_s=ANSWER_S, bucket_answer_s=ANSWER_S
+)
 
 
 @dataclass
@@ -44,20 +48,20 @@ class Context:
     leaving: Event = field(default_factory=Event)
     """Set when the checks must end."""
 
-    @cached_property
+    @property
     def storage(self) -> StorageSettings:
         """The settings of the object store."""
-        return StorageSettings.from_env(self.environ)
+        return self.connections.storage_settings
 
-    @cached_property
+    @property
     def queue(self) -> QueueSettings:
         """The settings of Redis and the broker."""
-        return QueueSettings.from_env(self.environ)
+        return self.connections.queue_settings
 
-    @cached_property
+    @property
     def models(self) -> ModelSettings:
         """The settings that say which models are trusted."""
-        return ModelSettings.from_env(self.environ)
+        return self.connections.model_settings
 
     @cached_property
     def worker(self) -> WorkerSettings:
@@ -75,12 +79,14 @@ class Context:
         return ScheduleSettings.from_env(self.environ)
 
     @cached_property
+    def connections(self) -> Connections:
+        """The services, with short timeouts and few retries."""
+        return Connections(self.environ, PATIENCE)
+
+    @property
     def buckets(self) -> Buckets:
-        """The stores, with short timeouts and few retries."""
-        settings = self.storage
-        if settings.r2 is not None:
-            settings = replace(settings, r2=replace(settings.r2, timeout_s=min(ANSWER_S, settings.r2.timeout_s)))
-        return Buckets(settings, patient=False)
+        """The stores of all buckets that the settings allow."""
+        return self.connections.buckets
 
     @property
     def store(self) -> ObjectStore:
@@ -90,28 +96,22 @@ class Context:
     @cached_property
     def registry(self) -> ModelRegistry:
         """The models of the main bucket. Signatures are checked if the settings ask for it and `verifies` is true."""
-        return ModelRegistry(self.store, verify_keys=self.models.verify_keys if self.verifies else ())
+        return self.connections.registry if self.verifies else ModelRegistry(self.store)
 
     @property
     def verifies(self) -> bool:
         """Whether signatures can be checked, for which cryptography must be installed."""
         return find_spec("cryptography") is not None
 
-    @cached_property
+    @property
     def ledger(self) -> RedisLedger:
-        """The ledger of the main bucket's jobs, with short timeouts."""
-        return RedisLedger(
-            self.queue.redis_url,
-            namespace=self.storage.bucket_name,
-            tls=self.queue.redis_tls,
-            connect_timeout_s=CONNECT_S,
-            timeout_s=ANSWER_S,
-        )
+        """The ledger of the main bucket's jobs."""
+        return self.connections.ledger
 
-    @cached_property
+    @property
     def broker(self) -> Queue:
         """The queue that workers read."""
-        return Queue(self.queue.broker_url, self.queue.broker_tls)
+        return self.connections.queue
 
     @cached_property
     def scheduler(self) -> Scheduler:

@@ -1,0 +1,103 @@
+"""Opens the services that the settings of a process name: buckets, queue, ledger and registry.
+
+This is the only place where they are made. Clients, workers, the doctor and the command line differ in how long they
+wait, which is a `Patience`. Works with `requirements.txt` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.models.settings import ModelSettings
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.settings import StorageSettings
+from scoreline.tasks.dispatch.queue import Queue
+from scoreline.tasks.dispatch.settings import QueueSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a process waits for a service that does not answer."""
+
+    outlasts_outages: bool
+    """Whether requests to a bucket are retried for as long as a short outage lasts."""
+    redis_connect_s: float
+    redis_answer_s: float
+    bucket_answer_s: float | None = None
+    """Upper limit of R2_TIMEOUT_SECONDS; None for no limit."""
+
+
+WORKER = Patience(outlasts_outages=True, redis_connect_s=5, redis_answer_s=10)
+CLIENT = Patience(outlasts_outages=False, redis_connect_s=4, redis_answer_s=5)
+"""A person at a terminal, or a web request, wants an answer within 10 s."""
+
+
+class Connections:
+    """The services of one process. Each is opened when it is first used, and then kept.
+
+    Every property may raise `InvalidSettings`, and names every fault of its settings at once.
+
+    Parameters
+    ----------
+    environ : mapping of str to str
+        The environment variables that hold the settings.
+    patience : Patience
+        How long to wait.
+    app : celery.Celery, optional
+        The app of a worker, whose connections to the broker the queue then uses; by default the queue makes its own.
+    """
+
+    def __init__(self, environ: Mapping[str, str], patience: Patience = CLIENT, *, app: Any = None) -> None:
+        self._environ = environ
+        self._patience = patience
+        self._app = app
+
+    @cached_property
+    def storage_settings(self) -> StorageSettings:
+        """The settings of the object store."""
+        return StorageSettings.from_env(self._environ)
+
+    @cached_property
+    def queue_settings(self) -> QueueSettings:
+        """The settings of Redis and the broker."""
+        return QueueSettings.from_env(self._environ)
+
+    @cached_property
+    def model_settings(self) -> ModelSettings:
+        """The settings that say which models are trusted."""
+        return ModelSettings.from_env(self._environ)
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        """The stores of all buckets that the settings allow."""
+        settings, longest_s = self.storage_settings, self._patience.bucket_answer_s
+        if settings.r2 is not None and longest_s is not None:
+            settings = replace(settings, r2=replace(settings.r2, timeout_s=min(longest_s, settings.r2.timeout_s)))
+        return Buckets(settings, patient=self._patience.outlasts_outages)
+
+    @cached_property
+    def queue(self) -> Queue:
+        """The queue that workers read."""
+        return Queue(self.queue_settings.broker_url, self.queue_settings.broker_tls, self._app)
+
+    @cached_property
+    def ledger(self) -> RedisLedger:
+        """The ledger of the main bucket's jobs."""
+        return RedisLedger(
+            self.queue_settings.redis_url,
+            namespace=self.storage_settings.bucket_name,
+            tls=self.queue_settings.redis_tls,
+            connect_timeout_s=self._patience.redis_connect_s,
+            timeout_s=self._patience.redis_answer_s,
+            patience_s=self.queue_settings.patience_s,
+        )
+
+    @cached_property
+    def registry(self) -> ModelRegistry:
+        """The models of the main bucket. It checks signatures if MODEL_VERIFY_KEYS is set."""
+        return ModelRegistry(self.buckets.main, verify_keys=self.model_settings.verify_keys)
