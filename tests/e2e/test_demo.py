@@ -1,4 +1,4 @@
-"""``scoreline demo --here``: on a bucket, a Redis and workers that somebody else started."""
+"""Tests ``scoreline demo --here`` on a bucket, a Redis and workers that are already running."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ESTIMATORS = ("sklearn",)
 
 
 def demo_without(packages: tuple[str, ...], environ: dict[str, str], folder: Path, *arguments: str) -> Any:
-    """Run ``scoreline demo`` where `packages` are not installed."""
+    """Run ``scoreline demo`` as if `packages` were not installed."""
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({packages!r})); sys.argv[1:] = {['demo', *arguments]!r}\n"
         "from scoreline.worker.cli.main import main; main()"
@@ -40,40 +40,40 @@ def demo_without(packages: tuple[str, ...], environ: dict[str, str], folder: Pat
     )
 
 
-def test_it_scores_its_own_rows_on_what_is_there_and_takes_them_away(
+def test_the_demo_scores_only_its_own_rows_and_deletes_them(
     worker: Stack, store: ObjectStore, cells: pd.DataFrame, tmp_path: Path
 ) -> None:
-    # Given workers that run, an installation without the packages for development, and input that a demonstration
-    # which was interrupted has left behind
+    # Given running workers, an installation without the packages for development, and the input of a demo that was
+    # interrupted
     left_behind = steps.new_folder()
     steps.upload(store, cells, 20, left_behind)
     before = {info.key for info in store.list("demo/")}
-    # When it runs with another number of rows
+    # When the demo runs with another number of rows
     done = demo_without(DEVELOPMENT, worker.environ, tmp_path, "--here", "--rows", "1500")
     # Then it scores its own rows and no others
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rows in 1,500 = rows out 1,500, distinct ids 1,500" in done.stdout
     assert "demo-breast-cancer@" in done.stdout
-    # And what it uploaded is gone, from the bucket and from the disk
+    # And what it uploaded is gone from the bucket and from the disk
     assert {info.key for info in store.list("demo/")} == before
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_kept_can_be_scored_again(
+def test_input_that_is_kept_can_be_scored_again(
     worker: Stack, store: ObjectStore, tmp_path: Path, cli: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     done = demo_without((), worker.environ, tmp_path, "--here", "--rows", "300", "--keep")
     assert done.returncode == 0, done.stdout + done.stderr
-    told = re.search(r"^again: scoreline (.+)$", done.stdout, re.MULTILINE)
-    assert told
-    again = cli(*told[1].split())
+    suggested = re.search(r"^again: scoreline (.+)$", done.stdout, re.MULTILINE)
+    assert suggested
+    again = cli(*suggested[1].split())
     assert (again.returncode, "300 scored, 0 rejected" in again.stdout) == (0, True), again.stdout + again.stderr
 
 
-def test_where_only_other_applications_have_workers_it_says_what_to_start(
+def test_the_demo_says_what_to_start_if_only_other_applications_have_workers(
     stack: Stack, cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    # Given a broker, another database of the same Redis, that only a worker with other queues reads
+    # Given a broker (another database of the same Redis) on which only a worker of another application listens
     broker = stack.environ["REDIS_URL"].removesuffix("/0") + "/9"
     celery = [sys.executable, "-m", "celery", "-b", broker]
     other = stack.run([*celery, "worker", "-P", "solo", "-n", "other@embedded"], tmp_path / "other.log", {})
@@ -81,9 +81,9 @@ def test_where_only_other_applications_have_workers_it_says_what_to_start(
         deadline = time.monotonic() + 30
         while subprocess.run([*celery, "inspect", "ping"], capture_output=True, check=False).returncode:
             assert time.monotonic() < deadline, (tmp_path / "other.log").read_text()
-        # When the demonstration is to run there
+        # When the demo is started there
         done = demo_without((), stack.environ | {"REDIS_URL": broker}, tmp_path, "--here")
-        # Then it does not wait for the other's worker
+        # Then it does not wait for that worker
         assert (done.returncode, done.stdout) == (1, "")
         assert "no worker answers" in done.stderr
         assert "celery -A scoreline worker" in done.stderr
@@ -92,15 +92,15 @@ def test_where_only_other_applications_have_workers_it_says_what_to_start(
         stack.stop(other)
 
 
-def test_workers_are_listed_and_a_health_check_asks_for_one(
+def test_workers_lists_all_workers_or_checks_one(
     worker: Stack, cli: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     names = cli("workers").stdout.split()
     assert any(name.endswith("@embedded") for name in names)
     assert cli("workers", names[0], "--timeout", "10").stdout.split() == names[:1]
-    nobody = cli("workers", "nobody@embedded", "--timeout", "0.5")
-    assert (nobody.returncode, nobody.stdout) == (1, "")
-    assert nobody.stderr == "nobody@embedded does not answer within 0.5 s\n"
+    unknown = cli("workers", "unknown@embedded", "--timeout", "0.5")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert unknown.stderr == "unknown@embedded does not answer within 0.5 s\n"
 
 
 @pytest.mark.parametrize(
@@ -108,12 +108,12 @@ def test_workers_are_listed_and_a_health_check_asks_for_one(
     [
         ((), {"R2_BUCKET": "", "R2_ACCESS_KEY_ID": ""}, ("--here",), 2, "R2_ACCESS_KEY_ID is not set; R2_BUCKET is"),
         ((), {"REDIS_URL": "redis://:hush@127.0.0.1:9/0"}, ("--here",), 1, "127.0.0.1:9"),
-        ((), {}, ("--here", "--workers", "3"), 2, "--here uses those that run"),
-        ((), {}, ("--keep",), 2, "it goes with --here"),
+        ((), {}, ("--here", "--workers", "3"), 2, "--workers cannot be used with --here"),
+        ((), {}, ("--keep",), 2, "--keep requires --here"),
         (DEVELOPMENT, {}, (), 1, "pip install -r dev-requirements.txt"),
     ],
 )
-def test_what_it_lacks_is_said_at_once(
+def test_the_demo_reports_at_once_what_is_missing(
     stack: Stack,
     tmp_path: Path,
     missing: tuple[str, ...],
@@ -128,7 +128,7 @@ def test_what_it_lacks_is_said_at_once(
     assert "hush" not in done.stderr
 
 
-def test_where_estimators_are_missing_it_names_the_file_to_install(worker: Stack, tmp_path: Path) -> None:
+def test_the_demo_names_the_requirements_file_if_scikit_learn_is_missing(worker: Stack, tmp_path: Path) -> None:
     done = demo_without(ESTIMATORS, worker.environ, tmp_path, "--here")
     assert done.returncode == 1, done.stderr
     assert "needs 'sklearn': pip install -r ml-requirements.txt" in done.stderr

@@ -19,7 +19,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
-from scoreline.worker.cli.idle_hint import Silence
+from scoreline.worker.cli.idle_hint import IdleHint
 from scoreline.worker.cli.jobs import follow_job
 from scoreline.worker.dev.stack import Stack
 from tests.faults.estimators import Paced
@@ -47,9 +47,9 @@ def test_a_user_cancels_a_job_and_resumes_it(worker: Stack, cli: Cli, slow: str)
     assert f"{job}: cancelled after" in cancelled.stdout
     assert [cli(command, job).returncode for command in ("watch", "status")] == [4, 4]
     again = cli("cancel", job)
-    assert again.stderr.strip() == f"{job} has ended before: there is nothing to cancel"
+    assert again.stderr.strip() == f"{job} has already ended, so there is nothing to cancel"
     resumed = cli("resume", job)
-    assert re.search(r": resumed, (\d+ of 20 parts were done|it had no plan yet); a worker looks", resumed.stderr)
+    assert re.search(rf"resumed {job}, (with \d+ of 20 parts done|which had no plan yet)", resumed.stderr)
     assert not re.search("parts +0 of 0|of 0$", resumed.stdout, re.MULTILINE)
     resumed = cli("watch", job)
     assert resumed.returncode == 0, resumed.stderr
@@ -129,7 +129,7 @@ def test_help_keeps_the_lines_of_its_examples(cli: Cli, command: tuple[str, ...]
     assert shown.returncode == 0
     assert "\\b" not in shown.stdout
     if not command:
-        assert "Try it with nothing installed but this:   scoreline demo\n" in shown.stdout
+        assert "  scoreline demo\n  scoreline models publish churn" in shown.stdout
 
 
 def test_why_rows_were_rejected_is_told_by_reason_with_examples(
@@ -210,7 +210,7 @@ def test_whoever_watches_a_job_that_nobody_works_on_is_told_so_once(
     # Then that is said, once
     said += capfd.readouterr().err
     assert (
-        said.count("no worker has answered for 0.5 s: is one running? Start one with `celery -A scoreline worker`") == 1
+        said.count("no worker has answered for 0.5 s: start one with `celery -A scoreline worker`") == 1
     )
 
 
@@ -221,7 +221,7 @@ def test_nothing_is_said_of_workers_that_answer(worker: Stack, client: Client) -
         answers.append(client.queue.workers(timeout_s=0.5))
         return answers[-1]
 
-    silence, job = Silence(ask, after_s=0), Status(job_id="j", state="submitted", model="m", output="s3://data/")
-    worker.wait("an answer", lambda: silence.hint(job) is not None or bool(answers))
+    idle_hint, job = IdleHint(ask, after_s=0), Status(job_id="j", state="submitted", model="m", output="s3://data/")
+    worker.wait("an answer", lambda: idle_hint.update(job) is not None or bool(answers))
     assert answers[0] != []
-    assert silence.hint(job) is None
+    assert idle_hint.update(job) is None

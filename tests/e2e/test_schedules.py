@@ -215,9 +215,9 @@ def test_a_user_checks_lists_runs_and_backfills(rig: Rig, tmp_path: Path) -> Non
     assert "cannot be used: line 3" in cli("run", "hourly", "--at", "2026-10-25T12:00").stderr
     assert "no schedule 'daily'" in cli("run", "daily", "--at", "2026-10-25T12:00").stderr
     file.write_text(HOURLY)
-    assert "not a time of ISO 8601" in cli("run", "hourly", "--at", "noon").stderr
+    assert "not a time in ISO 8601" in cli("run", "hourly", "--at", "noon").stderr
     between = cli("run", "hourly", "--at", "2026-10-25T12:01").stderr
-    assert "is no slot of 'hourly'" in between
+    assert "is not a slot of 'hourly'" in between
     assert "around it are 2026-10-25T12:00 and 2026-10-25T13:00" in between
     assert "is still to come" in cli("run", "hourly", "--at", "2126-10-25T12:00").stderr
     whole = cli("backfill", "hourly", "--from", "2026-10-24", "--to", "2026-10-24", "--dry-run")
