@@ -182,7 +182,7 @@ def test_the_budget_alone_decides_how_many_rows_may_be_rejected(
     assert "15,000 scored, 5,000 rejected, of 20,000" in done.stdout
     shown = cli("status", "quarter").stdout
     assert "scoreline rejected quarter says why" in shown
-    assert "/job_id=quarter/_rejected/" in shown
+    assert "_rejected/ of the results contains them" in shown
     assert "hint" not in cli("status", "quarter", "--json").stdout
 
 

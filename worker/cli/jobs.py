@@ -249,7 +249,7 @@ def _hints(job: Status) -> Iterator[str]:
     if job.state not in ("failed", "partial"):
         return
     if job.rejected:
-        yield f"scoreline rejected {job.job_id} says why rows were rejected; they are in {job.output}_rejected/"
+        yield f"scoreline rejected {job.job_id} says why rows were rejected; _rejected/ of the results contains them"
     if job.reason == "rejected":
         yield f"scoreline resume {job.job_id} --max-rejected N|P% goes on and allows more rejected rows"
     elif job.state == "failed":

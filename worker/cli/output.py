@@ -34,8 +34,13 @@ def echo(text: str, *, indent: int = 0, err: bool = False) -> None:
 
 
 def echo_field(label: str, text: str) -> None:
-    """Print an indented label and a text beside it."""
-    echo(f"  {label:<9}{text}", indent=11)
+    """Print an indented label and a text beside it; in a terminal, wrap the text."""
+    column, width = 11, terminal_width()
+    lines = [text]
+    if width is not None:
+        lines = textwrap.wrap(text, width - column, break_long_words=False, break_on_hyphens=False) or [""]
+    for number, line in enumerate(lines):
+        click.echo(f"{f'  {label}' if number == 0 else '':<{column}}{line}")
 
 
 def echo_cut(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The main job on real data: a bundle trained on one half of a data set scores a million rows of the other."""
+"""The steps of ``scoreline demo``: train a model on half of a data set, and score rows of the other half with it."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ GROUPS_PER_FILE = 2
 ALIAS = "champion"
 NAME = "demo-breast-cancer"
 COLUMNS = ["id", "diagnosis", "prediction", "proba_benign", "proba_malignant"]
-"""Of the results, the ones that are shown."""
+"""The columns of the results that are read and shown."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What the results say."""
+    """A summary of the results."""
 
     rows: int
     ids: int
-    """Distinct ids: equals `rows` where each was scored once."""
+    """Number of distinct ids; equal to `rows` if each row was scored once."""
     accuracy: float
     head: pd.DataFrame
 
 
 def train_and_publish(models: ModelStorageManager) -> tuple[Manifest, pd.DataFrame]:
-    """Fit scaler, forest and label encoder on one half; returns the version and the held-out half with labels."""
+    """Fit a scaler, a forest and a label encoder on one half; return the version and the held-out half with labels."""
     data = load_breast_cancer(as_frame=True)
     features = data.data
     labels = data.target.map(dict(enumerate(data.target_names)))
@@ -64,12 +64,12 @@ def train_and_publish(models: ModelStorageManager) -> tuple[Manifest, pd.DataFra
 
 
 def new_folder() -> str:
-    """Return a prefix for one demonstration's input: a job scores all that is under it, so each has its own."""
+    """Return a new prefix for the input of one demo, because a job scores every object below its prefix."""
     return f"demo/{secrets.token_hex(4)}/"
 
 
 def upload(store: ObjectStore, held_out: pd.DataFrame, rows: int, folder: str) -> None:
-    """Resample the held-out half to `rows` rows with ids, in several Parquet files."""
+    """Resample the held-out half to `rows` rows with ids, and upload them as several Parquet files."""
     picks = np.random.default_rng(SEED).integers(0, len(held_out), rows)
     bounds = np.linspace(0, rows, FILES + 1).astype(int)
     for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
@@ -87,7 +87,7 @@ def remove(store: ObjectStore, folder: str) -> None:
 
 
 def summarise(store: ObjectStore, folder: str) -> Summary:
-    """Read the results back, one file at a time: a small machine could not hold all of them."""
+    """Read and summarise the results one file at a time, because a small machine could not hold all of them."""
     ids, correct, head = [], 0, pd.DataFrame()
     for info in store.list(f"{folder}part-"):
         part = pq.read_table(io.BytesIO(store.get(info.key).data), columns=COLUMNS).to_pandas()

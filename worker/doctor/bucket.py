@@ -199,7 +199,8 @@ def _summary(context: Context) -> str:
     where = f"{context.store.bucket!r}" if context.storage.use_r2 else f"the directory {context.storage.store_dir}"
     others = len(context.storage.allowed_buckets) - 1
     return (
-        f"{where} supports listing, ranged reads, conditional writes and deletion"
-        + (", also of multipart uploads" if context.storage.use_r2 else "")
+        f"{where} supports listing, ranged reads, conditional writes"
+        + (", multipart uploads" if context.storage.use_r2 else "")
+        + " and deletion"
         + (f"; {others} more {'bucket' if others == 1 else 'buckets'} can be listed" if others else "")
     )
