@@ -14,7 +14,7 @@ SCORELINE = str(Path(sys.executable).with_name("scoreline"))
 
 
 def services(mark: str) -> list[psutil.Process]:
-    """Every process that carries `mark` in its environment."""
+    """Return every process that has `mark` in its environment."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -32,7 +32,7 @@ def wait_until_none(mark: str) -> list[psutil.Process]:
     return left
 
 
-def test_dev_runs_a_command_with_the_addresses_and_exits_with_its_status(tmp_path: Path) -> None:
+def test_dev_runs_a_command_with_the_addresses_and_exits_with_its_code(tmp_path: Path) -> None:
     environ = os.environ | {"SCORELINE_TEST_MARK": str(tmp_path)}
     done = subprocess.run(
         [SCORELINE, "dev", "--workers", "1", "--", "sh", "-c", "scoreline models list && echo $R2_BUCKET && exit 7"],
@@ -49,13 +49,13 @@ def test_dev_runs_a_command_with_the_addresses_and_exits_with_its_status(tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_outlives_dev_however_it_ends(tmp_path: Path, number: signal.Signals) -> None:
+def test_no_process_outlives_dev_however_it_ends(tmp_path: Path, number: signal.Signals) -> None:
     environ = os.environ | {"SCORELINE_TEST_MARK": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     dev = subprocess.Popen([SCORELINE, "dev", "--workers", "1"], env=environ, cwd=tmp_path, stdout=subprocess.PIPE)
     assert dev.stdout is not None
     with dev.stdout:
         assert dev.stdout.readline().startswith(b"export ")
-        assert len(services(str(tmp_path))) >= 5  # dev, Valkey, the S3 server, worker and its child
+        assert len(services(str(tmp_path))) >= 5  # dev, Valkey, the S3 server, the worker and its child
         dev.send_signal(number)
         try:
             dev.wait(40)

@@ -1,4 +1,4 @@
-"""What ``scoreline metrics`` says, held against what happened."""
+"""Compares the output of ``scoreline metrics`` with what has happened."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Samples = dict[tuple[str, ...], float]
 
 
 def parsed(text: str) -> Samples:
-    """Values by name and labels, as a reader of the format sees them; every family says what it is."""
+    """Return the values by name and labels, and check that every metric is documented."""
     found: Samples = {}
     for family in text_string_to_metric_families(text):
         assert family.documentation.endswith(".")
@@ -79,7 +79,7 @@ def wait(until: Callable[[], Any]) -> None:
 
 
 def wait_until_idle(client: Client) -> None:
-    """Wait for what other tests left under way: a job always has a message in the queue, or with a worker."""
+    """Wait until the jobs of other tests have ended; a job always has a message in the queue or with a worker."""
     wait(lambda: (now := client.queue.backlog()).unacked == 0 and not any(now.waiting.values()))
 
 
@@ -90,7 +90,7 @@ def rows(put_table: Put, key: str, ids: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Model:
-    """A published model that scores nothing until its gate is there."""
+    """A published model that scores nothing until the file `gate` exists."""
 
     manifest: Manifest
     gate: Path
@@ -103,12 +103,14 @@ def model(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Model:
     return Model(ModelStorageManager.from_env(stack.environ).publish("measured", staged), gate)
 
 
-def test_metrics_say_what_happened(worker: Stack, client: Client, model: Model, put_table: Put, cli: Cli) -> None:
-    # Given what was counted before
+def test_metrics_count_jobs_rows_parts_and_loads(
+    worker: Stack, client: Client, model: Model, put_table: Put, cli: Cli
+) -> None:
+    # Given the counters so far
     model.gate.touch()
     wait_until_idle(client)
     before = scrape(client)
-    # When a job of three parts rejects two rows, and one of two parts of another fails
+    # When a job of three parts rejects two rows, and one of the two parts of another job fails
     jobs = [
         client.submit("measured", rows(put_table, f"in/measured/{name}.parquet", ids), part_rows=100)
         for name, ids in {"partial": [*range(300)], "failed": [*range(100), *range(1_000, 1_100)]}.items()
@@ -117,7 +119,7 @@ def test_metrics_say_what_happened(worker: Stack, client: Client, model: Model, 
     assert [partial.state, failed.state] == ["partial", "failed"]
     assert (partial.rows, partial.rejected, failed.rows) == (298, 2, 100)
     wait(lambda: client.ledger.counters.read().jobs["failed"] == before["scoreline_jobs_total", "state=failed"] + 1)
-    # Then the command says just that
+    # Then the command reports exactly that
     counted = client.ledger.counters.read()
     said = cli("metrics")
     assert (said.returncode, said.stderr) == (0, "")
@@ -132,14 +134,14 @@ def test_metrics_say_what_happened(worker: Stack, client: Client, model: Model, 
         "state=failed": 1,
         "state=cancelled": 0,
     }
-    # And how long the parts took, and the models
+    # And how long the parts and the loads took
     buckets = [more[key] for key in more if key[0] == "scoreline_part_duration_seconds_bucket"]
     assert (len(buckets), buckets[-1], more["scoreline_part_duration_seconds_count",]) == (13, 4, 4)
     assert buckets == sorted(buckets)
     assert 0 < more["scoreline_part_duration_seconds_sum",] < 60
     assert 1 <= more["scoreline_model_load_duration_seconds_count", "model=measured"] <= 2
     assert more["scoreline_model_load_duration_seconds_sum", "model=measured"] > 0
-    # And what is now
+    # And the present state
     assert total(after, "scoreline_model_cache_bytes") >= model.manifest.memory_bytes > 0
     assert total(after, "scoreline_worker_processes") == 2 * after["scoreline_workers",] > 0
     assert [after["scoreline_queue_messages", f"queue={queue}"] for queue in ("scoreline", "scoreline.clock")] == [0, 0]
@@ -149,20 +151,20 @@ def test_metrics_say_what_happened(worker: Stack, client: Client, model: Model, 
         "service=bucket": 1,
         "service=broker": 1,
     }
-    # And asking changes nothing
+    # And the command has changed nothing
     assert client.ledger.counters.read() == counted
 
 
-def test_work_under_way_is_seen(
+def test_running_parts_are_visible_to_inspect_and_in_metrics(
     worker: Stack, client: Client, model: Model, store: ObjectStore, put_table: Put
 ) -> None:
-    # Given two processes at a part each, and one part that waits
+    # Given two processes that each score a part, and one part that waits
     model.gate.unlink(missing_ok=True)
     wait_until_idle(client)
     job = client.submit("measured", rows(put_table, "in/gated.parquet", range(298)), part_rows=100)
     try:
         wait(lambda: (now := client.queue.backlog()).unacked == 2 and now.waiting["scoreline"] == 1)
-        # When a user asks what the processes are at, and Prometheus
+        # When a user inspects the workers, and Prometheus scrapes the metrics
         command = [sys.executable, "-m", "celery", "-A", "scoreline", "inspect", "jobs", "--json"]
         asked = subprocess.Popen(
             command, env=worker.environ | {"PATH": "/usr/bin:/bin"}, cwd=ROOT, stdout=subprocess.PIPE
@@ -172,7 +174,7 @@ def test_work_under_way_is_seen(
         held = {entry.key for entry in store.list(keys.JOBS_ACTIVE)}
     finally:
         model.gate.touch()
-    # Then both are told
+    # Then both see the same parts
     assert [(row["job_id"], row["step"], row["try"], row["redelivered"]) for row in at_work] == [
         (job.job_id, "score_part", 1, False)
     ] * 2
@@ -186,7 +188,7 @@ def test_work_under_way_is_seen(
     assert ended(client, job).rows == 298
 
 
-def test_no_worker_and_no_job_is_a_number_and_a_tick_has_a_time(own: Stack) -> None:
+def test_without_workers_and_jobs_their_numbers_are_zero_and_the_last_tick_has_a_time(own: Stack) -> None:
     client = Client.from_env(own.environ)
     client.ledger.note_tick()
     found = scrape(client)
@@ -198,19 +200,19 @@ def test_no_worker_and_no_job_is_a_number_and_a_tick_has_a_time(own: Stack) -> N
 
 @contextlib.contextmanager
 def silent_port() -> Iterator[int]:
-    """A server that takes connections and never says a word."""
+    """The port of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         yield int(listener.getsockname()[1])
 
 
-def test_what_is_down_is_told_and_the_rest_served(stack: Stack, cli: Cli) -> None:
+def test_a_service_that_is_down_is_reported_and_the_other_metrics_are_served(stack: Stack, cli: Cli) -> None:
     with ThreadPoolExecutor(2) as pool:
         without_redis = pool.submit(cli, "metrics", REDIS_URL="redis://:hush-hush@127.0.0.1:9/0")
         without_bucket = pool.submit(cli, "metrics", R2_ENDPOINT_URL="http://127.0.0.1:9")
     found = parsed(without_redis.result().stdout)
     assert [found["scoreline_up", f"service={name}"] for name in ("redis", "bucket", "broker")] == [0, 1, 0]
     assert "scoreline_jobs_active" in {key[0] for key in found}
-    assert not counters_of(found)  # absent, not zero
+    assert not counters_of(found)  # missing, not zero
     assert "metrics.unavailable service=redis" in without_redis.result().stderr
     assert "hush-hush" not in without_redis.result().stderr
     found = parsed(without_bucket.result().stdout)
@@ -220,7 +222,7 @@ def test_what_is_down_is_told_and_the_rest_served(stack: Stack, cli: Cli) -> Non
     assert [done.result().returncode for done in (without_redis, without_bucket)] == [0, 0]
 
 
-def test_what_does_not_answer_is_not_waited_for(stack: Stack) -> None:
+def test_a_service_that_does_not_answer_is_left_out_after_the_deadline(stack: Stack) -> None:
     code = (
         "from prometheus_client import generate_latest; from scoreline.tasks.client import Client; "
         "from scoreline.worker.metrics import Deployment; "
@@ -242,7 +244,7 @@ def test_what_does_not_answer_is_not_waited_for(stack: Stack) -> None:
 
 @contextlib.contextmanager
 def serving(stack: Stack, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A process that serves metrics, and its address."""
+    """A process that serves metrics, and its URL."""
     server = subprocess.Popen(
         [SCORELINE, "metrics", "--serve", "0", *arguments],
         env=stack.environ | {"PATH": "/usr/bin:/bin"},
@@ -263,30 +265,30 @@ def port_of(address: str) -> int:
     return int(found[1])
 
 
-def test_metrics_are_served_to_many_at_once_and_sigterm_is_a_clean_end(stack: Stack) -> None:
+def test_metrics_are_served_to_several_clients_at_once_until_sigterm(stack: Stack) -> None:
     with serving(stack) as (server, address):
 
         def get(_: int) -> Any:
             with urllib.request.urlopen(address, timeout=9) as answer:
                 return answer.headers["Content-Type"], parsed(answer.read().decode())
 
-        # When one client says nothing, and four ask
+        # When one client sends nothing, and four send requests
         port = port_of(address)
         with socket.create_connection(("127.0.0.1", port)), ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(get, range(4)))
-        # Then each is answered
+        # Then each request is answered
         for kind, samples in answers:
             assert kind.startswith("text/plain; version=")
             assert samples["scoreline_up", "service=redis"] == 1
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(address.replace("/metrics", "/"), timeout=9)
-        # And the end is clean, also in the middle of an answer
+        # And the server exits cleanly, even in the middle of a response
         with socket.create_connection(("127.0.0.1", port)) as waiting:
             waiting.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             assert stopped(server, signal.SIGTERM) == (0, "")
 
 
-def test_serving_ends_cleanly_with_control_c(stack: Stack) -> None:
+def test_control_c_ends_the_server_cleanly(stack: Stack) -> None:
     with serving(stack, "--host", "localhost") as (server, address):
         assert address.startswith("http://localhost:")
         assert stopped(server, signal.SIGINT) == (0, "")
@@ -298,7 +300,7 @@ def stopped(server: subprocess.Popen[str], number: signal.Signals) -> tuple[int,
     return server.wait(15), server.stderr.read()
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(cli: Cli) -> None:
+def test_a_port_that_is_in_use_is_an_error_of_one_line(cli: Cli) -> None:
     with silent_port() as port:
         done = cli("metrics", "--serve", str(port))
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)

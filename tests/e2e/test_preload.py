@@ -1,4 +1,4 @@
-"""A worker that loads its models before it forks, and lets go of them when it is told to."""
+"""Tests a worker that loads models before it forks, and drops them on request."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def held(stack: Stack, done: Any) -> dict[str, Any]:
     return dict(found)
 
 
-def test_preloaded_models_are_shared_and_evicted(own: Stack, trained: Any, cells: pd.DataFrame) -> None:
+def test_preloaded_models_are_shared_and_can_be_evicted(own: Stack, trained: Any, cells: pd.DataFrame) -> None:
     models, client = ModelStorageManager.from_env(own.environ), Client.from_env(own.environ)
     manifest = models.publish("early", trained[1], trained[0], trained[2], alias="champion")
     for number in range(12):
@@ -61,15 +61,15 @@ def test_preloaded_models_are_shared_and_evicted(own: Stack, trained: Any, cells
     assert gets() == before + 1
     assert client.ledger.counters.read().loads["early"].count == 1
     found: dict[str, Any] = {}
-    for _ in range(5):  # the other process may have been busy with something else
+    for _ in range(5):  # until both processes have scored a part
         score()
         if len(found := held(own, lambda found: len(found) == 2)) == 2:
             break
     assert all(model["preloaded"] and model["hits"] > 0 for models in found.values() for model in models)
     assert len(found) == 2
-    assert gets() == before + 1  # neither process loaded it again
+    assert gets() == before + 1  # neither process has loaded it again
     (gauges,) = client.queue.ask_workers("gauges").values()
-    assert gauges == {"processes": 2, "cache_bytes": manifest.memory_bytes}  # which they share
+    assert gauges == {"processes": 2, "cache_bytes": manifest.memory_bytes}  # which both share
     assert celery(own, "control", "evict_models") == {"ok": "evicting the models of 2 processes"}
     assert held(own, lambda found: not any(found.values())) == {pid: [] for pid in found}
     score()

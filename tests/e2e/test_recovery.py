@@ -209,9 +209,7 @@ def test_whoever_watches_a_job_that_nobody_works_on_is_told_so_once(
         assert watching.result(timeout=20) == 4
     # Then that is said, once
     said += capfd.readouterr().err
-    assert (
-        said.count("no worker has answered for 0.5 s: start one with `celery -A scoreline worker`") == 1
-    )
+    assert said.count("no worker has answered for 0.5 s: start one with `celery -A scoreline worker`") == 1
 
 
 def test_nothing_is_said_of_workers_that_answer(worker: Stack, client: Client) -> None:

@@ -1,4 +1,4 @@
-"""What is said at the start where something is not set, or is not what it should be."""
+"""What a process reports at its start if a setting is missing or wrong."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from scoreline.worker.cli import main
 from scoreline.worker.dev.stack import Stack
 
 
-def test_a_worker_names_a_bucket_that_is_not_there_and_an_address_that_nobody_set(stack: Stack, tmp_path: Path) -> None:
-    # Given a bucket that does not exist, and nobody who says where Redis is
+def test_a_worker_reports_a_missing_bucket_and_the_default_address_of_redis(stack: Stack, tmp_path: Path) -> None:
+    # Given a bucket that does not exist, and no address of Redis
     wrong = {"R2_BUCKET": "no-such-bucket", "REDIS_URL": "", "CELERY_BROKER_URL": "redis://127.0.0.1:9/0"}
     log = tmp_path / "worker.log"
     command = [sys.executable, "-m", "celery", "-A", "scoreline", "worker", "-c", "1", "-l", "INFO"]
-    # When a worker starts, and waits for its broker
+    # When a worker starts and waits for its broker
     guard = stack.run(command, log, stack.environ | wrong)
     stack.wait("the worker", lambda: "consumer: Cannot connect" in log.read_text(), guard, log)
     stack.stop(guard)
-    # Then each is said once, with what to look at
+    # Then each fault is reported once, with a remedy
     lines = log.read_text().splitlines()
     (of_bucket,) = [line for line in lines if "ERROR bucket.unusable" in line]
     assert "bucket=no-such-bucket" in of_bucket
@@ -34,7 +34,7 @@ def test_a_worker_names_a_bucket_that_is_not_there_and_an_address_that_nobody_se
 
 
 @pytest.mark.parametrize(
-    ("url", "error", "told"),
+    ("url", "error", "named"),
     [
         ("", LedgerUnavailable("cannot reach Redis at 127.0.0.1:6379: refused"), True),
         ("", QueueUnavailable("cannot reach the broker at 127.0.0.1:6379: refused"), True),
@@ -43,8 +43,8 @@ def test_a_worker_names_a_bucket_that_is_not_there_and_an_address_that_nobody_se
         ("redis://127.0.0.1:6379/1", LedgerUnavailable("cannot reach Redis at 127.0.0.1:6379: refused"), False),
     ],
 )
-def test_a_person_is_told_which_address_was_tried_because_none_is_set(
-    url: str, error: ScorelineError, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_error_names_the_default_address_of_redis_if_it_was_tried(
+    url: str, error: ScorelineError, named: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @click.command()
     def failing() -> None:
@@ -56,5 +56,5 @@ def test_a_person_is_told_which_address_was_tried_because_none_is_set(
     with pytest.raises(SystemExit):
         main.main()
     said = capsys.readouterr().err
-    assert ("(REDIS_URL is not set, so redis://127.0.0.1:6379/0 was tried)" in said) == told
+    assert ("(REDIS_URL is not set, so redis://127.0.0.1:6379/0 was tried)" in said) == named
     assert len(said.splitlines()) == 1

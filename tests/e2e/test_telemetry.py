@@ -1,4 +1,4 @@
-"""Errors and spans of a real worker, as they arrive at servers that stand where Sentry and a collector would."""
+"""Tests which errors and spans of a real worker arrive at servers that replace Sentry and a collector."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 class Sink:
-    """An HTTP server that takes whatever it is sent; a context manager."""
+    """An HTTP server that accepts every request; a context manager."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, bytes]] = []
@@ -71,7 +71,7 @@ class Sink:
         }
 
     def events(self) -> list[dict[str, Any]]:
-        """Events among Sentry's envelopes: a line of headers, then a line of headers and a body an item."""
+        """Return the events in Sentry's envelopes, each of which is a line, and two more lines for each item."""
         found = []
         for path, body in self.received:
             if path.endswith("/envelope/"):
@@ -90,8 +90,8 @@ class Sink:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a worker told while it did two jobs."""
+class Reported:
+    """What a worker reported while it ran two jobs."""
 
     sink: Sink
     secrets: tuple[str, ...]
@@ -101,8 +101,8 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    """A worker that scores one job, fails at another in a way that nobody foresaw, and is told to stop."""
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reported]:
+    """A worker that scores one job, fails another with an unexpected error, and is stopped."""
     with Stack(tmp_path_factory.mktemp("telemetry")) as stack, Sink() as sink:
         with redis.Redis.from_url(stack.environ["REDIS_URL"]) as connection:
             connection.config_set("requirepass", HIDDEN["redis"])
@@ -113,7 +113,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             sink.environ | {"WEBHOOK_SECRET": HIDDEN["webhook"], "OTEL_BSP_SCHEDULE_DELAY": "600000"},
         )
         log = next(stack.folder.glob("worker*.log"))
-        stack.wait(  # else it may look after these jobs, of which it would make traces of its own
+        stack.wait(  # otherwise it might reconcile these jobs, in traces of their own
             "the reconciliation of the start",
             lambda: re.search(r"Task scoreline\.reconcile\S+ succeeded", log.read_text()) is not None,
         )
@@ -136,7 +136,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             ends[job] = list(client.watch(job, timeout_s=60))[-1].state
         assert ends == {"good": "succeeded", "bad": "failed"}, log.read_text()
         stack.stop(guard)
-        yield Told(sink=sink, secrets=hidden, good="good", bad="bad", log=log.read_text())
+        yield Reported(sink=sink, secrets=hidden, good="good", bad="bad", log=log.read_text())
 
 
 def attributes(span: Span) -> dict[str, Any]:
@@ -151,31 +151,31 @@ def of_job(spans: list[Span], job: str) -> list[Span]:
     return [span for span in spans if attributes(span).get("scoreline.job_id") == job]
 
 
-def test_a_failed_job_and_the_error_behind_it_are_events_once_each(told: Told) -> None:
-    events = {event["exception"]["values"][-1]["type"]: event for event in told.sink.events()}
+def test_a_failed_job_and_its_cause_are_one_event_each(reported: Reported) -> None:
+    events = {event["exception"]["values"][-1]["type"]: event for event in reported.sink.events()}
     assert sorted(events) == ["JobFailed", "RuntimeError"]
-    assert len(told.sink.events()) == 2
-    assert events["JobFailed"]["tags"]["job_id"] == told.bad
-    assert events["RuntimeError"]["tags"].items() >= {"job_id": told.bad, "part": 1}.items()
+    assert len(reported.sink.events()) == 2
+    assert events["JobFailed"]["tags"]["job_id"] == reported.bad
+    assert events["RuntimeError"]["tags"].items() >= {"job_id": reported.bad, "part": 1}.items()
     assert events["JobFailed"]["exception"]["values"][-1]["value"].startswith("1 of 2 parts failed; part 1: Runtime")
     for event in events.values():
         assert event["release"].startswith("scoreline@")
         assert event["environment"] == "production"
 
 
-def test_no_event_and_no_span_holds_a_secret_or_a_row(told: Told) -> None:
-    assert {path for path, _ in told.sink.received} == {"/api/1/envelope/", "/v1/traces"}
-    for _, body in told.sink.received:
-        for secret in told.secrets:
+def test_no_event_and_no_span_holds_a_secret_or_a_row(reported: Reported) -> None:
+    assert {path for path, _ in reported.sink.received} == {"/api/1/envelope/", "/v1/traces"}
+    for _, body in reported.sink.received:
+        for secret in reported.secrets:
             assert secret.encode() not in body
         assert b'"vars"' not in body
-        assert b"in/bad.parquet" not in body  # arguments of tasks
-        assert b"results/watched" not in body  # and their answers
-    assert b"no way with *** *** ***" in b"".join(body for _, body in told.sink.received)
+        assert b"in/bad.parquet" not in body  # in the arguments of tasks
+        assert b"results/watched" not in body  # in their results
+    assert b"no way with *** *** ***" in b"".join(body for _, body in reported.sink.received)
 
 
-def test_each_task_is_a_span_and_a_job_one_trace_of_whoever_submitted_it(told: Told) -> None:
-    spans = of_job(told.sink.spans(), told.good)
+def test_each_task_is_a_span_and_a_job_belongs_to_the_trace_of_its_caller(reported: Reported) -> None:
+    spans = of_job(reported.sink.spans(), reported.good)
     by_name: dict[str, list[Span]] = {}
     for span in spans:
         by_name.setdefault(span.name, []).append(span)
@@ -195,8 +195,8 @@ def test_each_task_is_a_span_and_a_job_one_trace_of_whoever_submitted_it(told: T
     assert all(span.end_time_unix_nano > span.start_time_unix_nano for span in spans)
 
 
-def test_a_part_that_failed_is_marked_and_a_job_that_nobody_traced_is_a_trace_of_its_own(told: Told) -> None:
-    spans = of_job(told.sink.spans(), told.bad)
+def test_a_failed_part_is_marked_and_a_job_without_a_caller_is_a_trace_of_its_own(reported: Reported) -> None:
+    spans = of_job(reported.sink.spans(), reported.bad)
     assert {attributes(span)["scoreline.part"]: span.status.code for span in spans if "part" in span.name} == {
         0: Status.STATUS_CODE_UNSET,
         1: Status.STATUS_CODE_ERROR,
@@ -206,7 +206,7 @@ def test_a_part_that_failed_is_marked_and_a_job_that_nobody_traced_is_a_trace_of
 
 
 def in_process(code: str, environ: dict[str, str]) -> str:
-    """What a process logs that is set up as a worker's parent is, and then as a child."""
+    """Return what a process logs that is set up as the main process of a worker, and then as a child."""
     begin = (
         "import logging, os, sys; from celery import signals; from scoreline.worker import logs, telemetry; "
         "logs.set_up(os.environ); "
@@ -225,7 +225,7 @@ def in_process(code: str, environ: dict[str, str]) -> str:
     return done.stderr
 
 
-def test_a_package_that_is_missing_is_one_warning() -> None:
+def test_a_missing_package_is_one_warning() -> None:
     environ = {
         "SENTRY_DSN": "http://key@127.0.0.1:9/1",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
@@ -239,7 +239,7 @@ def test_a_package_that_is_missing_is_one_warning() -> None:
     ]
 
 
-def test_an_error_that_is_tried_again_is_no_event_and_one_that_was_given_up_is(told: Told) -> None:
+def test_an_error_is_an_event_only_when_it_is_no_longer_retried(reported: Reported) -> None:
     with Sink() as sink:
         in_process(
             "import sentry_sdk; from scoreline import StoreUnavailable; error = StoreUnavailable('R2 is down'); "
@@ -251,7 +251,7 @@ def test_an_error_that_is_tried_again_is_no_event_and_one_that_was_given_up_is(t
     assert found == [("JobFailed", "a"), ("JobFailed", "b")]
 
 
-def test_a_dsn_that_cannot_be_used_stops_no_worker() -> None:
+def test_an_invalid_dsn_is_logged_and_does_not_stop_a_worker() -> None:
     said = in_process("", {"SENTRY_DSN": "not-an-address"})
     assert 'ERROR sentry.refused error="SENTRY_DSN is invalid: ' in said
     assert len(said.splitlines()) == 2

@@ -1,4 +1,4 @@
-"""Where the memory of a worker comes from."""
+"""Arrow, NumPy and all threads of a worker allocate from one heap."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ libc.fflush(ctypes.c_void_p(out))
     ("asked", "pool", "one_heap"),
     [({}, "system", True), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc", "MALLOC_ARENA_MAX": "4"}, "mimalloc", False)],
 )
-def test_arrow_numpy_and_all_threads_share_one_heap_unless_somebody_says_otherwise(
+def test_arrow_and_all_threads_share_one_heap_unless_the_environment_says_otherwise(
     asked: dict[str, str], pool: str, one_heap: bool
 ) -> None:
     done = subprocess.run([sys.executable, "-c", CODE], env=asked, capture_output=True, text=True, check=True)

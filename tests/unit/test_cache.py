@@ -15,7 +15,7 @@ from scoreline.worker.shared_memory import Board
 
 
 class Models:
-    """Stands in for the manager: each model takes as many bytes as its name says."""
+    """Replaces the manager; the name of a model says how many bytes it takes."""
 
     def __init__(self) -> None:
         self.loads: list[str] = []
@@ -47,7 +47,7 @@ def models() -> Models:
     return Models()
 
 
-def test_the_least_recently_used_goes_first(models: Models) -> None:
+def test_the_least_recently_used_model_is_evicted_first(models: Models) -> None:
     cache = ModelCache(models, 100)  # type: ignore[arg-type]
     for name in ("a-40", "b-40", "a-40", "c-40"):
         cache.get(pin(name))
@@ -57,7 +57,7 @@ def test_the_least_recently_used_goes_first(models: Models) -> None:
     assert held(cache) == ["d-90"]
 
 
-def test_what_does_not_fit_is_refused_and_evicts_nothing(models: Models) -> None:
+def test_a_model_larger_than_the_cache_is_refused_and_evicts_nothing(models: Models) -> None:
     cache = ModelCache(models, 100)  # type: ignore[arg-type]
     cache.get(pin("a-40"))
     with pytest.raises(ModelUnloadable, match="raise MODEL_CACHE_MB"):
@@ -65,14 +65,14 @@ def test_what_does_not_fit_is_refused_and_evicts_nothing(models: Models) -> None
     assert held(cache) == ["a-40"]
 
 
-def test_the_key_is_the_digest(models: Models) -> None:
+def test_models_with_different_digests_are_different_entries(models: Models) -> None:
     cache = ModelCache(models, 100)  # type: ignore[arg-type]
     cache.get(pin("a-40", "one"))
     cache.get(pin("a-40", "two"))
     assert models.loads == ["a-40", "a-40"]
 
 
-def test_many_ask_and_one_loads_while_hits_go_on(models: Models) -> None:
+def test_a_model_is_loaded_once_for_many_threads_and_hits_do_not_wait_for_it(models: Models) -> None:
     cache = ModelCache(models, 100)  # type: ignore[arg-type]
     cache.get(pin("warm-10"))
     models.gates["slow-40"] = threading.Event()
@@ -80,13 +80,13 @@ def test_many_ask_and_one_loads_while_hits_go_on(models: Models) -> None:
         waiting = [pool.submit(cache.get, pin("slow-40")) for _ in range(4)]
         while "slow-40" not in models.loads:
             time.sleep(0.01)
-        cache.get(pin("warm-10"))  # would hang here if a hit waited for the load
+        cache.get(pin("warm-10"))  # hangs if a hit waits for the load
         models.gates["slow-40"].set()
         assert len({id(future.result()) for future in waiting}) == 1
     assert models.loads == ["warm-10", "slow-40"]
 
 
-def test_two_loads_at_once_share_the_bound(models: Models) -> None:
+def test_two_concurrent_loads_together_stay_within_the_limit(models: Models) -> None:
     cache = ModelCache(models, 100)  # type: ignore[arg-type]
     cache.get(pin("old-50"))
     models.gates = {"a-45": threading.Event(), "b-45": threading.Event()}
@@ -94,7 +94,7 @@ def test_two_loads_at_once_share_the_bound(models: Models) -> None:
         both = [pool.submit(cache.get, pin(name)) for name in models.gates]
         while len(models.loads) < 3:
             time.sleep(0.01)
-        assert held(cache) == []  # both would not fit beside it
+        assert held(cache) == []  # the old model had to make room for both
         for gate in models.gates.values():
             gate.set()
         for future in both:
@@ -102,7 +102,7 @@ def test_two_loads_at_once_share_the_bound(models: Models) -> None:
     assert sorted(map(str, held(cache))) == ["a-45", "b-45"]
 
 
-def test_a_load_that_fails_is_tried_again(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_load_failed_is_loaded_again(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = ModelCache(models, 100)  # type: ignore[arg-type]
     with monkeypatch.context() as patch:
         patch.setattr(models, "load_manifest", lambda *_: (_ for _ in ()).throw(ModelUnloadable("no")))
@@ -111,7 +111,7 @@ def test_a_load_that_fails_is_tried_again(models: Models, monkeypatch: pytest.Mo
     assert cache.get(pin("a-90")) is cache.get(pin("a-90"))
 
 
-def test_eviction_empties_it(models: Models) -> None:
+def test_evict_all_empties_the_cache(models: Models) -> None:
     cache = ModelCache(models, 100)  # type: ignore[arg-type]
     cache.get(pin("a-40"))
     cache.evict_all()

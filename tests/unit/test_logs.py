@@ -49,14 +49,14 @@ def written(file: Path, environ: dict[str, str]) -> str:
     return file.read_text()
 
 
-def test_people_get_lines_with_the_fields_of_the_event(tmp_path: Path) -> None:
+def test_a_human_line_has_the_fields_of_the_event(tmp_path: Path) -> None:
     lines = written(tmp_path / "log", SETTINGS).splitlines()
     assert re.fullmatch(r'\d\d:\d\d:\d\d INFO part.scored job_id="nightly 1" part=3 seconds=0.25', lines[0])
     assert "Traceback" in lines[3]
 
 
 @pytest.mark.parametrize("environ", [{"DYNO": "worker.1"}, {"LOG_FORMAT": "json"}])
-def test_machines_get_a_document_a_line(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_a_json_line_has_the_fields_of_the_event(tmp_path: Path, environ: dict[str, str]) -> None:
     first, _, failed = map(json.loads, written(tmp_path / "log", SETTINGS | environ).splitlines())
     assert (first["event"], first["level"], first["logger"]) == (
         "part.scored",
@@ -69,13 +69,13 @@ def test_machines_get_a_document_a_line(tmp_path: Path, environ: dict[str, str])
 
 
 @pytest.mark.parametrize("form", ["human", "json"])
-def test_no_secret_is_written_wherever_it_stands(tmp_path: Path, form: str) -> None:
+def test_no_secret_is_written_in_messages_fields_or_tracebacks(tmp_path: Path, form: str) -> None:
     text = written(tmp_path / "log", SETTINGS | {"LOG_FORMAT": form})
     assert "s3cr3t" not in text
     assert text.count("***") >= 4
 
 
-def test_a_dyno_can_log_for_people_and_another_form_is_refused(tmp_path: Path) -> None:
+def test_a_dyno_may_log_human_lines_and_an_unknown_format_is_refused(tmp_path: Path) -> None:
     assert " INFO part.scored" in written(tmp_path / "log", SETTINGS | {"DYNO": "worker.1", "LOG_FORMAT": "human"})
     with pytest.raises(InvalidSettings, match="LOG_FORMAT"):
         logs.set_up({"LOG_FORMAT": "xml"})

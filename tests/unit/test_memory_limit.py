@@ -1,4 +1,4 @@
-"""How many processes fit into a machine's memory, and what the machine has."""
+"""How many processes fit into the memory of a machine, and how much memory it has."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_a_small_dyno_has_one_process_and_a_large_machine_one_a_core() -> None:
+def test_a_small_dyno_has_one_process_and_a_large_machine_has_one_for_each_core() -> None:
     assert size(limit_bytes=512 * MIB, cores=8).processes == 1
     assert size(limit_bytes=GIB, cores=8).processes == 2
     assert size(limit_bytes=64 * GIB, cores=8).processes == 8
 
 
-def test_a_model_of_each_process_takes_from_their_number_and_a_shared_one_only_once() -> None:
+def test_a_model_counts_once_for_each_process_and_a_preloaded_one_counts_once() -> None:
     assert size(limit_bytes=4 * GIB, cores=8).processes == 8
     assert size(limit_bytes=4 * GIB, cores=8, model_bytes=GIB).processes == 2
     assert size(limit_bytes=4 * GIB, cores=8, preloaded_bytes=GIB).processes == 8
@@ -39,21 +39,21 @@ def test_all_processes_together_stay_within_the_limit() -> None:
             assert sizing.cache_bytes >= model
 
 
-def test_what_somebody_asked_for_is_what_there_is_and_what_is_missing_is_said() -> None:
+def test_the_requested_number_of_processes_is_kept_and_the_missing_memory_reported() -> None:
     sizing = size(limit_bytes=GIB, cores=2, asked=6)
     assert sizing.processes == 6
     assert sizing.short_bytes > 0
     assert size(limit_bytes=GIB, cores=2, asked=2).short_bytes == 0
 
 
-def test_where_not_even_one_process_fits_there_is_one_and_it_is_said_how_much_is_missing() -> None:
+def test_there_is_always_one_process_even_if_it_does_not_fit() -> None:
     sizing = size(limit_bytes=512 * MIB, cores=2, model_bytes=GIB)
     assert sizing.processes == 1
     assert GIB * 0.9 < sizing.short_bytes < GIB * 1.1
     assert size(limit_bytes=100 * MIB, cores=2).processes == 1
 
 
-def test_the_cache_is_what_the_settings_say_else_what_is_left() -> None:
+def test_the_cache_has_the_size_that_the_settings_say_or_else_the_remaining_memory() -> None:
     assert size(limit_bytes=64 * GIB, cores=2).cache_bytes == GIB
     assert size(limit_bytes=GIB, cores=2, cache_bytes=7 * MIB).cache_bytes == 7 * MIB
     assert 200 * MIB < size(limit_bytes=GIB, cores=1).cache_bytes < 600 * MIB
@@ -71,7 +71,7 @@ def test_the_cache_is_what_the_settings_say_else_what_is_left() -> None:
         ("", "memory.max", "1\n", None),
     ],
 )
-def test_the_limit_of_the_control_group_counts(
+def test_the_limit_of_the_control_group_is_found(
     tmp_path: Path, cgroup: str, file: str, text: str, expected: int | None
 ) -> None:
     machine = limit_bytes(tmp_path / "nothing")
@@ -81,7 +81,7 @@ def test_the_limit_of_the_control_group_counts(
     assert limit_bytes(tmp_path) == min(expected or machine, machine)
 
 
-def test_the_least_of_nested_groups_counts(tmp_path: Path) -> None:
+def test_the_lowest_limit_of_nested_control_groups_counts(tmp_path: Path) -> None:
     write(tmp_path / "proc/self/cgroup", "0::/a/b")
     write(tmp_path / "sys/fs/cgroup/a/memory.max", str(600 * MIB))
     write(tmp_path / "sys/fs/cgroup/a/b/memory.max", str(700 * MIB))
