@@ -218,7 +218,7 @@ def test_a_user_checks_lists_runs_and_backfills(rig: Rig, tmp_path: Path) -> Non
     assert "not a time in ISO 8601" in cli("run", "hourly", "--at", "noon").stderr
     between = cli("run", "hourly", "--at", "2026-10-25T12:01").stderr
     assert "is not a slot of 'hourly'" in between
-    assert "around it are 2026-10-25T12:00 and 2026-10-25T13:00" in between
+    assert "the nearest slots are 2026-10-25T12:00 and 2026-10-25T13:00" in between
     assert "is still to come" in cli("run", "hourly", "--at", "2126-10-25T12:00").stderr
     whole = cli("backfill", "hourly", "--from", "2026-10-24", "--to", "2026-10-24", "--dry-run")
     assert len(whole.stdout.splitlines()) == 24
