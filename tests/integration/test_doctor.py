@@ -83,7 +83,7 @@ def test_a_sound_deployment_passes_every_check_and_no_probe_is_left_behind(case:
     # Then every check passes
     assert [(finding.check, finding.severity) for finding in found] == [(name, "ok") for name in NAMES], found
     assert case.left_behind() == []
-    assert set(redis.keys()) - before <= {b"unacked", b"unacked_index", *redis.keys("*{scoreline}*")}  # keys of the worker
+    assert set(redis.keys()) - before <= {b"unacked", b"unacked_index", *redis.keys("*{scoreline}*")}  # of the worker
     redis.close()
 
 

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.tasks.schedules.schedule import Schedule
@@ -184,7 +185,7 @@ def shown(job: Status, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str
         def jobs(self) -> list[Status]:
             return [job]
 
-    monkeypatch.setattr(jobs.Client, "from_env", Known)
+    monkeypatch.setattr(Client, "from_env", Known)
     return CliRunner().invoke(cli, words).output.splitlines()
 
 
