@@ -12,7 +12,7 @@ from typing import Any
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest, ModelCorrupt, ObjectNotFound, PreconditionFailed
 from scoreline.storage.models.manifest import PinnedModel
-from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.base import ObjectStore, if_unchanged
 
 _TRIES = 50
 _HISTORY = 200
@@ -113,10 +113,7 @@ def move(
         )
         new = Alias(name=alias, history=_bounded((*(current.history if current else ()), change)))
         try:
-            if found is None:
-                store.put(keys.alias(name, alias), _encode(new), create_only=True)
-            else:
-                store.put(keys.alias(name, alias), _encode(new), if_match=found[1])
+            store.put(keys.alias(name, alias), _encode(new), mode=if_unchanged(found[1] if found else None))
         except PreconditionFailed:
             continue
         return new

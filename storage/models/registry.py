@@ -18,7 +18,7 @@ from scoreline.storage.models import aliases, signatures
 from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.local_cache import LocalCopies
 from scoreline.storage.models.manifest import Manifest, PinnedModel, digest, parse_ref
-from scoreline.storage.objects.base import ObjectStore, create_once
+from scoreline.storage.objects.base import IfMatch, ObjectStore, create_once
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class ModelRegistry:
             create_once(self._store, key, line.encode())
             return pinned
         if line not in stored.data.decode(errors="replace"):
-            self._store.put(key, stored.data + line.encode(), if_match=stored.info.etag)
+            self._store.put(key, stored.data + line.encode(), mode=IfMatch(stored.info.etag))
         return pinned
 
     def aliases(self, name: str) -> list[Alias]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed
 
@@ -28,6 +28,33 @@ class StoredObject:
 
     info: ObjectInfo
     data: bytes
+
+
+@dataclass(frozen=True)
+class IfMatch:
+    """Write only if the object is still there with this ETag: a compare-and-swap."""
+
+    etag: str
+
+
+type PutMode = Literal["overwrite", "create"] | IfMatch
+"""When a write takes effect: always, only if the key is free, or only if the object is unchanged."""
+OVERWRITE: Final = "overwrite"
+CREATE: Final = "create"
+
+
+def if_unchanged(etag: str | None) -> PutMode:
+    """Return the mode that writes only if the object is still as it was read.
+
+    Parameters
+    ----------
+    etag : str or None
+        ETag of the object as it was read; None if there was no object.
+
+    >>> if_unchanged("1f-2"), if_unchanged(None)
+    (IfMatch(etag='1f-2'), 'create')
+    """
+    return CREATE if etag is None else IfMatch(etag)
 
 
 class ObjectStore(Protocol):
@@ -60,17 +87,16 @@ class ObjectStore(Protocol):
         key: str,
         data: bytes,
         *,
+        mode: PutMode = OVERWRITE,
         metadata: Mapping[str, str] | None = None,
-        create_only: bool = False,
-        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object, whole or not at all.
 
         Raises
         ------
         PreconditionFailed
-            With `create_only`: the key is taken. With `if_match`: the object is gone or has another ETag.
-            A store that retries by itself may answer so to its own earlier success: compare what is stored.
+            With `CREATE`, the key is taken. With `IfMatch`, the object is gone or has another ETag. A store that
+            retries on its own may raise this for its own earlier success: compare with what is stored.
         """
         ...
 
@@ -105,7 +131,7 @@ def create_once(store: ObjectStore, key: str, data: bytes) -> None:
         The key holds other bytes.
     """
     try:
-        store.put(key, data, create_only=True)
+        store.put(key, data, mode=CREATE)
     except PreconditionFailed:
         if store.get(key).data != data:
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 
 from scoreline.storage.errors import PreconditionFailed
-from scoreline.storage.objects.base import ObjectInfo, ObjectStore, StoredObject
+from scoreline.storage.objects.base import CREATE, OVERWRITE, ObjectInfo, ObjectStore, PutMode, StoredObject
 
 
 class RememberingStore:
@@ -48,14 +48,13 @@ class RememberingStore:
         key: str,
         data: bytes,
         *,
+        mode: PutMode = OVERWRITE,
         metadata: Mapping[str, str] | None = None,
-        create_only: bool = False,
-        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object (see `ObjectStore.put`)."""
         self._kept.pop(key, None)
-        info = self._store.put(key, data, metadata=metadata, create_only=create_only, if_match=if_match)
-        if create_only:
+        info = self._store.put(key, data, mode=mode, metadata=metadata)
+        if mode == CREATE:
             self._keep(StoredObject(info=info, data=data))
         return info
 

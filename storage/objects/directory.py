@@ -15,9 +15,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import assert_never
 
 from scoreline.storage.errors import InvalidKey, ObjectNotFound, PreconditionFailed, StoreUnavailable
-from scoreline.storage.objects.base import ObjectInfo, StoredObject
+from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject
 
 _META = ".meta"
 _TMP = ".tmp"
@@ -70,9 +71,8 @@ class DirectoryStore:
         key: str,
         data: bytes,
         *,
+        mode: PutMode = OVERWRITE,
         metadata: Mapping[str, str] | None = None,
-        create_only: bool = False,
-        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object by renaming a finished file into place (see `ObjectStore.put`)."""
         path = self._path(key)
@@ -85,7 +85,7 @@ class DirectoryStore:
                     file.write(data)
                 etag = _etag(temporary.stat())
                 with self._locked():
-                    self._check(key, path, create_only, if_match)
+                    self._check(key, path, mode)
                     self._write_metadata(key, etag, metadata)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     temporary.replace(path)
@@ -156,11 +156,18 @@ class DirectoryStore:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _check(self, key: str, path: Path, create_only: bool, if_match: str | None) -> None:
-        if create_only and path.exists():
-            raise PreconditionFailed(f"{self.uri(key)} exists already")
-        if if_match is not None and (not path.is_file() or _etag(path.stat()) != if_match):
-            raise PreconditionFailed(f"{self.uri(key)} changed since it was last seen")
+    def _check(self, key: str, path: Path, mode: PutMode) -> None:
+        match mode:
+            case "overwrite":
+                return
+            case "create":
+                if path.exists():
+                    raise PreconditionFailed(f"{self.uri(key)} already exists")
+            case IfMatch(etag):
+                if not path.is_file() or _etag(path.stat()) != etag:
+                    raise PreconditionFailed(f"{self.uri(key)} was changed or deleted since it was read")
+            case _:
+                assert_never(mode)
 
     def _write_metadata(self, key: str, etag: str, metadata: Mapping[str, str] | None) -> None:
         folder = self._root / _META / key

@@ -29,7 +29,7 @@ def upload(
     key: str,
     data: bytes,
     metadata: Mapping[str, str],
-    create_only: bool,
+    condition: Mapping[str, str],
 ) -> str:
     """Upload `data` in parts and return the new object's ETag; on any way out but success the upload is aborted.
 
@@ -37,8 +37,8 @@ def upload(
     ----------
     ask : callable
         ``ask(method, **arguments)`` calls the client and waits out throttling.
-    create_only : bool
-        Whether an object that is there by then is kept, and the upload fails with 412.
+    condition : mapping of str to str
+        Arguments that make the last request, which completes the upload, conditional. R2 takes ``IfNoneMatch`` there.
     """
     where = {"Bucket": bucket, "Key": key}
     upload_id = ask(client.create_multipart_upload, **where, Metadata=dict(metadata))["UploadId"]
@@ -55,7 +55,6 @@ def upload(
             parts = list(pool.map(send, itertools.count(1), split(data)))
         finally:  # a dyno that is told to stop has 30 s: the abort does not wait for what is on its way
             pool.shutdown(wait=False, cancel_futures=True)
-        condition = {"IfNoneMatch": "*"} if create_only else {}
         answer = ask(client.complete_multipart_upload, **open_upload, MultipartUpload={"Parts": parts}, **condition)
         done = True
         return str(answer["ETag"])

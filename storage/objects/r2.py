@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import boto3
 from botocore.config import Config
@@ -25,7 +25,7 @@ from scoreline.storage.errors import (
     one_line,
 )
 from scoreline.storage.objects import multipart
-from scoreline.storage.objects.base import ObjectInfo, StoredObject
+from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject
 from scoreline.storage.settings import R2Settings
 
 if TYPE_CHECKING:
@@ -182,25 +182,22 @@ class R2Store:
         key: str,
         data: bytes,
         *,
+        mode: PutMode = OVERWRITE,
         metadata: Mapping[str, str] | None = None,
-        create_only: bool = False,
-        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object with one PutObject, or in parts where it is large (see `ObjectStore.put`)."""
-        condition = {"IfNoneMatch": "*"} if create_only else {}
-        if if_match is not None:
-            condition["IfMatch"] = f'"{if_match}"'
+        condition = _condition(mode)
         where: dict[str, Any] = {"Bucket": self.bucket, "Key": _checked(key)}
         try:
-            if len(data) > self._parts_over_bytes and if_match is None:  # what is swapped is small
-                etag = multipart.upload(self._client, self._ask, self.bucket, key, data, metadata or {}, create_only)
+            if len(data) > self._parts_over_bytes and not isinstance(mode, IfMatch):  # what is swapped is small
+                etag = multipart.upload(self._client, self._ask, self.bucket, key, data, metadata or {}, condition)
             else:
                 where |= {"Metadata": dict(metadata)} if metadata else {}
                 etag = self._ask(self._client.put_object, **where, Body=data, **condition)["ETag"]
         except (ClientError, BotoCoreError) as error:
             failure = self._translate(error, "write", key)
-            if if_match is not None and isinstance(failure, ObjectNotFound):
-                failure = PreconditionFailed(f"{self.uri(key)} is gone")
+            if isinstance(mode, IfMatch) and isinstance(failure, ObjectNotFound):
+                failure = PreconditionFailed(f"{self.uri(key)} was deleted since it was read")
             raise failure from error
         return _info(key, len(data), etag, metadata)
 
@@ -290,6 +287,19 @@ class R2Store:
         if status == 416:
             return PreconditionFailed(f"{self.uri(key)} is shorter than when it was last seen")
         return StoreError(f"cannot {what}: {code or status}")
+
+
+def _condition(mode: PutMode) -> dict[str, str]:
+    """Return the arguments that make a request of boto3 conditional."""
+    match mode:
+        case "overwrite":
+            return {}
+        case "create":
+            return {"IfNoneMatch": "*"}
+        case IfMatch(etag):
+            return {"IfMatch": f'"{etag}"'}
+        case _:
+            assert_never(mode)
 
 
 def _status(error: ClientError) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from scoreline.storage import keys
 from scoreline.storage.errors import BucketNotAllowed, JobFailed, PreconditionFailed, RejectBudgetExceeded, describe
-from scoreline.storage.objects.base import ObjectStore, exists
+from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.job.documents import (
     Job,
@@ -72,14 +72,14 @@ def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:
     """Write the outcome; return whether this call did."""
     main, key = dispatcher.buckets.main, keys.outcome(job_id)
     try:
-        main.put(key, outcome.to_json(), create_only=True)
+        main.put(key, outcome.to_json(), mode=CREATE)
         return True
     except PreconditionFailed:
         existing = main.get(key)
     if Outcome.from_json(existing.data).run >= outcome.run:
         return False
     try:
-        main.put(key, outcome.to_json(), if_match=existing.info.etag)
+        main.put(key, outcome.to_json(), mode=IfMatch(existing.info.etag))
         return True
     except PreconditionFailed:
         return False

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from scoreline.storage import keys
 from scoreline.storage.errors import NothingToResume, PreconditionFailed
-from scoreline.storage.objects.base import ObjectStore, exists
+from scoreline.storage.objects.base import ObjectStore, exists, if_unchanged
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.job.documents import Outcome, Run, mark_active, read_job, read_outcome, read_run
 from scoreline.tasks.job.spec import JobSpec, check_budget
@@ -26,7 +26,7 @@ def begin_run(dispatcher: Dispatcher, job_id: str, max_rejected: str | None = No
     mark_active(main, job_id)
     try:
         # From here on the outcome no longer counts: if this process dies now, the reconciler goes on.
-        main.put(keys.run(job_id), later.to_json(), create_only=etag is None, if_match=etag)
+        main.put(keys.run(job_id), later.to_json(), mode=if_unchanged(etag))
     except PreconditionFailed:
         if read_run(main, job_id)[0] != later:  # not our own put, repeated by the client library
             raise NothingToResume(f"job {job_id} was just resumed by another process") from None

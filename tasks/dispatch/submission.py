@@ -14,6 +14,7 @@ from scoreline.storage.errors import JobConflict, JobNotFound, ModelInUse, Preco
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.objects.base import CREATE
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended
@@ -155,9 +156,9 @@ class Submission:
         mark_active(main, job_id)
         for key, data in before.items():
             with contextlib.suppress(PreconditionFailed):  # written by an earlier try that died
-                main.put(key, data, create_only=True)
+                main.put(key, data, mode=CREATE)
         try:
-            main.put(keys.job(job_id), job.to_json(), create_only=True)
+            main.put(keys.job(job_id), job.to_json(), mode=CREATE)
         except PreconditionFailed:
             existing = read_job(main, job_id)
             clean_up_if_ended(self.dispatcher, job_id)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from scoreline.storage import keys
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, StoreUnavailable
-from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.base import ObjectStore, if_unchanged
 from scoreline.storage.tables.base import Pinned
 from scoreline.tasks.job.plan_file import PlanFile
 
@@ -31,7 +31,7 @@ def remember(main: ObjectStore, schedule: str, job_id: str) -> None:
         if scored <= known:
             return
         try:
-            main.put(keys.schedule_seen(schedule), _encode(known | scored), create_only=etag is None, if_match=etag)
+            main.put(keys.schedule_seen(schedule), _encode(known | scored), mode=if_unchanged(etag))
             return
         except PreconditionFailed:  # another tick was first: look again
             continue

@@ -18,7 +18,7 @@ from scoreline.storage.errors import (
     PreconditionFailed,
 )
 from scoreline.storage.models.manifest import PinnedModel
-from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.base import CREATE, ObjectStore
 from scoreline.storage.tables.options import read_options
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
@@ -245,7 +245,7 @@ def mark_active(store: ObjectStore, job_id: str) -> None:
     """Write the marker of a job under way, with the time."""
     with contextlib.suppress(PreconditionFailed):
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        store.put(keys.active(job_id), now.encode(), create_only=True)
+        store.put(keys.active(job_id), now.encode(), mode=CREATE)
 
 
 def seconds_since(moment: str) -> float:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from scoreline.storage import keys
 from scoreline.storage.errors import InputNotFound, ObjectNotFound, PreconditionFailed, describe
-from scoreline.storage.objects.base import ObjectStore, exists
+from scoreline.storage.objects.base import CREATE, ObjectStore, exists
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables import parquet
 from scoreline.storage.tables.base import Pinned
@@ -56,7 +56,7 @@ def stage_records(main: ObjectStore, job: Job) -> None:
         table = _to_arrow(decode(text))
     body = parquet.write(table, {}, group_rows=PART_ROWS)
     with contextlib.suppress(PreconditionFailed):
-        main.put(keys.records_table(job.spec.job_id, sha256), body, create_only=True)
+        main.put(keys.records_table(job.spec.job_id, sha256), body, mode=CREATE)
 
 
 def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> None:
@@ -80,7 +80,7 @@ def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> No
         log.info("answer.not_written", extra={"job_id": job.spec.job_id, "why": describe(error)})
         return
     with contextlib.suppress(PreconditionFailed):
-        main.put(keys.answer(job.spec.job_id), body, create_only=True)
+        main.put(keys.answer(job.spec.job_id), body, mode=CREATE)
 
 
 def _records_of(main: ObjectStore, job: Job) -> str | None:

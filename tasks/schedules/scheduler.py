@@ -21,7 +21,7 @@ from scoreline.storage.errors import (
     ScorelineError,
     describe,
 )
-from scoreline.storage.objects.base import exists
+from scoreline.storage.objects.base import exists, if_unchanged
 from scoreline.tasks.client import Client
 from scoreline.tasks.inputs.only_new import remember
 from scoreline.tasks.job.documents import decoding, read_outcome
@@ -223,7 +223,7 @@ class Scheduler:
         """Replace the state that was read; return whether it had not changed meanwhile."""
         key = keys.schedule_state(schedule.name)
         try:
-            self._main.put(key, state.to_json(), create_only=etag is None, if_match=etag)
+            self._main.put(key, state.to_json(), mode=if_unchanged(etag))
         except PreconditionFailed:
             return False
         return True

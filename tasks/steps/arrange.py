@@ -32,7 +32,7 @@ from scoreline.storage.errors import (
     describe,
 )
 from scoreline.storage.models.manifest import digest
-from scoreline.storage.objects.base import ObjectInfo
+from scoreline.storage.objects.base import CREATE, ObjectInfo
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.schemas import from_text
 from scoreline.tasks.dispatch.dispatcher import Documents
@@ -343,7 +343,7 @@ class _Arrangement:
             "sha256": digest(body),
         }
         try:
-            info = self._store.put(folder.key, body, metadata=receipt, create_only=True)
+            info = self._store.put(folder.key, body, mode=CREATE, metadata=receipt)
         except PreconditionFailed:
             found = self._head(folder.key)
             if found is None:  # refused for another reason, or taken away again

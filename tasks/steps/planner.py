@@ -15,7 +15,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import LedgerUnavailable, PreconditionFailed, ScorelineError, ScoringError
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models.bundle import Bundle
-from scoreline.storage.objects.base import exists
+from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.tables.base import Broken, Rows
 from scoreline.storage.tables.parquet import check_writable
 from scoreline.storage.tables.schemas import to_text
@@ -73,7 +73,7 @@ def _plan(engine: Engine, job: Job) -> bool:
         fail_job(engine, job_id, error)
         return False
     try:
-        engine.buckets.main.put(keys.plan(job_id), data, create_only=True)
+        engine.buckets.main.put(keys.plan(job_id), data, mode=CREATE)
     except PreconditionFailed:
         log.info("plan.exists", extra={"job_id": job_id})
     else:

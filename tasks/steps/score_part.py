@@ -25,7 +25,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.models.describe import libraries
 from scoreline.storage.models.manifest import digest
-from scoreline.storage.objects.base import exists
+from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.prefetch import prefetched
 from scoreline.storage.tables import parquet
 from scoreline.storage.tables.base import Rows
@@ -200,7 +200,7 @@ def commit_part(engine: Engine, documents: Documents, part: int, budget: int) ->
     receipt = replace(receipt, seconds=timings.to_text())
     begun = time.perf_counter()
     try:
-        store.put(key, body, metadata=receipt.to_metadata(), create_only=True)
+        store.put(key, body, mode=CREATE, metadata=receipt.to_metadata())
     except PreconditionFailed:
         committed = _written(engine, documents, part)
         if committed is None:  # refused for another reason, or taken away again
@@ -242,7 +242,7 @@ def _put_rejected(layout: ResultsLayout, receipt: Receipt, body: bytes) -> None:
     store, key = layout.store, layout.rejected_part(receipt.part)
     metadata = replace(receipt, sha256=digest(body)).to_metadata()
     try:
-        store.put(key, body, metadata=metadata, create_only=True)
+        store.put(key, body, mode=CREATE, metadata=metadata)
     except PreconditionFailed:
         if dict(store.head(key).metadata) != metadata and not exists(store, layout.part(receipt.part)):
             store.put(key, body, metadata=metadata)

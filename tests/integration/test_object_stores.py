@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scoreline.storage.errors import AccessDenied, InvalidKey, ObjectNotFound, PreconditionFailed, StoreUnavailable
-from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.storage.objects.caching import RememberingStore
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.objects.r2 import R2Store
@@ -68,9 +68,9 @@ def test_a_range_of_a_replaced_object_is_refused(store: ObjectStore, key: str) -
 
 
 def test_create_only_keeps_the_first(store: ObjectStore, key: str) -> None:
-    store.put(key, b"first", create_only=True)
+    store.put(key, b"first", mode=CREATE)
     with pytest.raises(PreconditionFailed):
-        store.put(key, b"second", create_only=True)
+        store.put(key, b"second", mode=CREATE)
     assert store.get(key).data == b"first"
 
 
@@ -79,7 +79,7 @@ def test_of_many_creators_at_once_one_wins(store: ObjectStore, key: str) -> None
 
     def create(number: int) -> None:
         try:
-            store.put(key, str(number).encode(), create_only=True)
+            store.put(key, str(number).encode(), mode=CREATE)
             won.append(number)
         except PreconditionFailed:
             pass
@@ -94,15 +94,21 @@ def test_of_many_creators_at_once_one_wins(store: ObjectStore, key: str) -> None
 
 def test_compare_and_swap_replaces_only_what_was_seen(store: ObjectStore, key: str) -> None:
     first = store.put(key, b"1")
-    second = store.put(key, b"22", if_match=first.etag)
+    second = store.put(key, b"22", mode=IfMatch(first.etag))
     with pytest.raises(PreconditionFailed):
-        store.put(key, b"333", if_match=first.etag)
+        store.put(key, b"333", mode=IfMatch(first.etag))
     assert store.get(key).info.etag == second.etag
 
 
 def test_compare_and_swap_of_nothing_is_refused(store: ObjectStore, key: str) -> None:
     with pytest.raises(PreconditionFailed):
-        store.put(key, b"1", if_match="e")
+        store.put(key, b"1", mode=IfMatch("e"))
+
+
+def test_an_unknown_mode_writes_nothing(store: ObjectStore, key: str) -> None:
+    with pytest.raises(AssertionError):
+        store.put(key, b"1", mode="creat")  # type: ignore[arg-type]
+    assert not exists(store, key)
 
 
 def test_new_content_without_metadata_has_none(store: ObjectStore, key: str) -> None:
@@ -142,7 +148,7 @@ def test_what_cannot_change_is_read_once(tmp_path: Path) -> None:
     store = RememberingStore(behind, {"read", "written"})
     behind.put("read", b"0123456789", metadata={"rows": "3"})
     behind.put("other", b"0")
-    put = store.put("written", b"abc", metadata={"rows": "1"}, create_only=True)
+    put = store.put("written", b"abc", mode=CREATE, metadata={"rows": "1"})
     seen = store.get("read", byte_range=(0, 99))
     assert store.get("other").data == b"0"
     # When all are gone

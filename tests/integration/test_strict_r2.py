@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from scoreline.storage.errors import PreconditionFailed, StoreError
 from scoreline.storage.objects import multipart
+from scoreline.storage.objects.base import CREATE
 from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.settings import R2Settings
 from scoreline.worker.dev.stack import Stack
@@ -94,12 +95,12 @@ def test_unequal_or_small_parts_are_refused(raw: Any, sizes: tuple[int, ...]) ->
 
 def test_a_large_object_goes_up_in_equal_parts_once_and_leaves_no_upload_open(raw: Any, patient: R2Store) -> None:
     data = b"".join(number.to_bytes(4, "big") * (MIB // 4) for number in range(multipart.THRESHOLD_BYTES // MIB + 3))
-    put = patient.put("strict/large", data, metadata={"part": "7"}, create_only=True)
+    put = patient.put("strict/large", data, mode=CREATE, metadata={"part": "7"})
     assert "-" in put.etag  # of several parts
     got = patient.get("strict/large")
     assert (got.data == data, got.info.metadata, got.info.etag) == (True, {"part": "7"}, put.etag)
     with pytest.raises(PreconditionFailed):
-        patient.put("strict/large", data + b"other", create_only=True)
+        patient.put("strict/large", data + b"other", mode=CREATE)
     assert patient.head("strict/large").etag == put.etag
     assert open_uploads(raw) == []
 

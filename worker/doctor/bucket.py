@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from scoreline.storage import keys
 from scoreline.storage.errors import AccessDenied, ObjectNotFound, ScorelineError, StoreUnavailable, describe
+from scoreline.storage.objects.base import CREATE, IfMatch
 from scoreline.worker.doctor.check import Finding, error, ok, warning
 from scoreline.worker.doctor.context import Context
 from scoreline.worker.doctor.probe import DATA, METADATA, STALE, Probe
@@ -69,7 +70,7 @@ def _listing(probe: Probe) -> Iterator[Finding]:
 
 
 def _writing(probe: Probe) -> Iterator[Finding]:
-    probe.put("once", metadata=METADATA, create_only=True)
+    probe.put("once", mode=CREATE, metadata=METADATA)
     probe.put("swapped")
     yield from ()
 
@@ -105,7 +106,7 @@ def _uploading_in_parts(probe: Probe) -> Iterator[Finding]:
     if probe.in_parts is None:
         return
     try:
-        probe.put("parts", create_only=True, in_parts=True)
+        probe.put("parts", mode=CREATE, in_parts=True)
     except AccessDenied as fault:
         yield error(f"multipart uploads, which objects over 64 MiB need: {describe(fault)}", _PERMISSIONS)
     except StoreUnavailable:
@@ -115,24 +116,24 @@ def _uploading_in_parts(probe: Probe) -> Iterator[Finding]:
 
 
 def _creating_once(probe: Probe) -> Iterator[Finding]:
-    if probe.accepts(lambda: probe.overwrite("once", create_only=True)):
+    if probe.accepts(lambda: probe.overwrite("once", mode=CREATE)):
         yield error("a write ignores If-None-Match, so results could be overwritten", _OTHER_STORE)
 
 
 def _swapping(probe: Probe) -> Iterator[Finding]:
-    if probe.accepts(lambda: probe.overwrite("swapped", if_match=STALE)):
+    if probe.accepts(lambda: probe.overwrite("swapped", mode=IfMatch(STALE))):
         yield error(
             "a write ignores If-Match, so changes of aliases and schedules would be lost",
             _OTHER_STORE,
         )
-    elif not probe.accepts(lambda: probe.overwrite("swapped", if_match=probe.etag("swapped"))):
+    elif not probe.accepts(lambda: probe.overwrite("swapped", mode=IfMatch(probe.etag("swapped")))):
         yield error("a write is refused although its If-Match holds, so aliases could not be moved", _OTHER_STORE)
 
 
 def _uploading_once(probe: Probe) -> Iterator[Finding]:
     if probe.in_parts is None or not probe.wrote("parts"):
         return
-    if probe.accepts(lambda: probe.overwrite("parts", create_only=True, in_parts=True)):
+    if probe.accepts(lambda: probe.overwrite("parts", mode=CREATE, in_parts=True)):
         yield error(
             "a multipart upload ignores If-None-Match, so results could be overwritten",
             _OTHER_STORE,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scoreline.storage import keys
 from scoreline.storage.errors import AccessDenied, PreconditionFailed, ScorelineError, StoreUnavailable
-from scoreline.storage.objects.base import ObjectInfo, ObjectStore
+from scoreline.storage.objects.base import OVERWRITE, ObjectInfo, ObjectStore, PutMode
 
 if TYPE_CHECKING:
     from scoreline.storage.objects.r2 import R2Store
@@ -48,16 +48,18 @@ class Probe:
         """Return the key of the object `name`."""
         return self.prefix + name
 
-    def put(self, name: str, *, in_parts: bool = False, **how: Any) -> None:
+    def put(
+        self, name: str, *, mode: PutMode = OVERWRITE, metadata: Mapping[str, str] | None = None, in_parts: bool = False
+    ) -> None:
         """Write an object for the first time."""
-        self._written[name] = self._put(name, DATA, in_parts, how)
+        self._written[name] = self._put(name, DATA, mode, metadata, in_parts)
         self._last = time.monotonic()
 
-    def overwrite(self, name: str, *, in_parts: bool = False, **how: Any) -> None:
+    def overwrite(self, name: str, *, mode: PutMode, in_parts: bool = False) -> None:
         """Write an object again, more than a second after the last write."""
         if self.in_parts is not None:
             self._leaving.wait(max(0, self._last + _SAME_KEY_S - time.monotonic()))
-        self._put(name, OTHER_DATA, in_parts, how)
+        self._put(name, OTHER_DATA, mode, None, in_parts)
 
     def wrote(self, name: str) -> bool:
         """Return whether `put` succeeded."""
@@ -89,13 +91,15 @@ class Probe:
             left.append(key)
         return left
 
-    def _put(self, name: str, data: bytes, in_parts: bool, how: Mapping[str, Any]) -> ObjectInfo:
+    def _put(
+        self, name: str, data: bytes, mode: PutMode, metadata: Mapping[str, str] | None, in_parts: bool
+    ) -> ObjectInfo:
         store = self.in_parts if in_parts and self.in_parts is not None else self.store
         key = self.key(name)
         if key not in self._begun:
             self._begun.append(key)
         try:
-            return store.put(key, data, **how)
+            return store.put(key, data, mode=mode, metadata=metadata)
         except AccessDenied:
             if name not in self._written:  # the object does not exist, and need not be removed
                 self._begun.remove(key)
