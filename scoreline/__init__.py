@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scoreline.storage.errors import (
         AccessDenied,
         BucketNotAllowed,
+        BucketNotFound,
         DocumentCorrupt,
         InputChanged,
         InputError,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessDenied",
     "BucketNotAllowed",
+    "BucketNotFound",
     "Client",
     "DocumentCorrupt",
     "InputChanged",

@@ -3,9 +3,9 @@
 ::
 
     ScorelineError
-    ├── InvalidSettings            the environment is wrong
-    ├── PackageMissing             what was asked for needs a package that is not installed
-    ├── InvalidRequest             what the user asked for cannot be done as asked
+    ├── InvalidSettings            environment variables cannot be used
+    ├── PackageMissing             a package is not installed
+    ├── InvalidRequest             the request cannot be carried out as it was made
     │   ├── InvalidURI
     │   ├── BucketNotAllowed
     │   ├── ModelNotFound
@@ -22,23 +22,26 @@
     │   ├── ModelCorrupt
     │   ├── ModelUntrusted
     │   └── ModelUnloadable
-    ├── ScoringError               an estimator failed on every row or broke its own schema
+    ├── ScoringError               an estimator failed or departed from its output schema
     │   └── RejectBudgetExceeded
-    ├── JobFailed
-    ├── DocumentCorrupt
-    ├── StoreError                 the object store
+    ├── JobFailed                  a job ended without all its results
+    ├── DocumentCorrupt            a job's document is not what Scoreline wrote
+    ├── StoreError                 the object store refused a request
+    │   ├── BucketNotFound
     │   ├── ObjectNotFound
     │   ├── PreconditionFailed
     │   ├── AccessDenied
     │   ├── InvalidKey
     │   └── StoreUnavailable       transient
-    ├── LedgerError
-    │   ├── LedgerFenced           it is of another plan than the one in the bucket
-    │   ├── LedgerLost             Redis was emptied
+    ├── LedgerError                the ledger cannot be used
+    │   ├── LedgerFenced
+    │   ├── LedgerLost
     │   └── LedgerUnavailable      transient
-    ├── WebhookRefused             the receiver does not want what it was sent
+    ├── WebhookRefused             the receiver does not accept a webhook
     ├── WebhookUnavailable         transient
     └── QueueUnavailable           transient
+
+The same call may succeed later if the error is transient; any other error needs a change first.
 """
 
 from __future__ import annotations
@@ -48,98 +51,98 @@ from collections.abc import Iterator, Sequence
 
 
 class ScorelineError(Exception):
-    """Scoreline could not do what was asked.
+    """Raised when Scoreline cannot do what was asked; every error below is a subclass.
 
-    Every leaf takes one message, so that each survives pickling and JSON.
+    Each class takes a single message, so that it survives pickling and JSON.
     """
 
     transient: bool = False
-    """Whether trying again later, unchanged, may help."""
+    """Whether the same call may succeed later."""
 
 
 class InvalidSettings(ScorelineError):
-    """The environment holds settings that cannot be used; the message names all of them."""
+    """Raised when environment variables cannot be used; the message names all of them."""
 
     @classmethod
-    def of(cls, faults: Sequence[str]) -> InvalidSettings:
-        """One error for all `faults`, in their order."""
+    def from_faults(cls, faults: Sequence[str]) -> InvalidSettings:
+        """Return one error that lists all `faults`, in their order."""
         return cls("invalid settings: " + "; ".join(faults))
 
 
 class PackageMissing(ScorelineError):
-    """What was asked for needs a package that is not installed."""
+    """Raised when an operation needs a package that is not installed."""
 
 
 class InvalidRequest(ScorelineError):
-    """What was asked for cannot be done as asked."""
+    """Raised when a request cannot be carried out as it was made."""
 
 
 class InvalidURI(InvalidRequest):
-    """A URI has the wrong form."""
+    """Raised when a URI is malformed."""
 
 
 class BucketNotAllowed(InvalidRequest):
-    """A URI names a bucket outside ALLOWED_BUCKETS."""
+    """Raised when a URI names a bucket that is not in ALLOWED_BUCKETS."""
 
 
 class ModelNotFound(InvalidRequest):
-    """No model, version or alias has that name."""
+    """Raised when no model, version or alias has the given name."""
 
 
 class ModelInUse(InvalidRequest):
-    """An alias or a job under way needs the version."""
+    """Raised when a version cannot be deleted because an alias or a running job needs it."""
 
 
 class InputNotFound(InvalidRequest):
-    """The input names no object."""
+    """Raised when the input matches no object."""
 
 
 class JobNotFound(InvalidRequest):
-    """No job has that id."""
+    """Raised when no job has the given id."""
 
 
 class JobConflict(InvalidRequest):
-    """The job id is taken by a job with another spec."""
+    """Raised when the job id is already taken by a job with another spec."""
 
 
 class NothingToResume(InvalidRequest):
-    """The job is under way, or has all its results."""
+    """Raised when a job cannot be resumed because it is still running or has all its results."""
 
 
 class InputError(ScorelineError):
-    """The input cannot be scored."""
+    """Raised when the input cannot be scored."""
 
 
 class InputChanged(InputError):
-    """An input object is not the one that was planned any more."""
+    """Raised when an input object was replaced or deleted after the job was planned."""
 
 
 class MissingColumns(InputError):
-    """An input object lacks columns that the model needs."""
+    """Raised when an input object lacks columns that the model needs."""
 
 
 class UnreadableInput(InputError):
-    """An input object is not what its name says."""
+    """Raised when an input object cannot be read in the format that its name or the options give."""
 
 
 class ModelError(ScorelineError):
-    """A model cannot be trusted or loaded."""
+    """Raised when a model cannot be trusted or loaded."""
 
 
 class ModelCorrupt(ModelError):
-    """Stored bytes of a model differ from what its manifest says."""
+    """Raised when the stored bytes of a model differ from its manifest."""
 
 
 class ModelUntrusted(ModelError):
-    """A model is not signed by a key that is trusted here."""
+    """Raised when a model is not signed by any key in MODEL_VERIFY_KEYS."""
 
 
 class ModelUnloadable(ModelError):
-    """A model's bytes are right, yet it cannot be loaded here."""
+    """Raised when a model's bytes are intact but cannot be loaded in this environment."""
 
 
 class ScoringError(ScorelineError):
-    """An estimator failed, or broke the output schema that the plan fixed."""
+    """Raised when an estimator fails or departs from the output schema that the plan fixed."""
 
 
 class RejectBudgetExceeded(ScoringError):
@@ -147,76 +150,91 @@ class RejectBudgetExceeded(ScoringError):
 
 
 class JobFailed(ScorelineError):
-    """A job ended without all its results."""
+    """Raised when a job ended without all its results."""
 
 
 class DocumentCorrupt(ScorelineError):
-    """A stored record of a job is not what Scoreline wrote."""
+    """Raised when a stored document of a job is not what Scoreline wrote."""
 
 
 class StoreError(ScorelineError):
-    """The object store refused."""
+    """Raised when the object store refuses a request."""
+
+
+class BucketNotFound(StoreError):
+    """Raised when the object store has no bucket with the given name."""
 
 
 class ObjectNotFound(StoreError):
-    """No object has that key."""
+    """Raised when no object has the given key."""
 
 
 class PreconditionFailed(StoreError):
-    """The object exists already, or is not the one expected any more."""
+    """Raised when an object already exists, or was changed or deleted since it was read."""
 
 
 class AccessDenied(StoreError):
-    """The object store refused the credentials."""
+    """Raised when the object store refuses the credentials."""
 
 
 class InvalidKey(StoreError):
-    """A key that the object store cannot hold."""
+    """Raised when the object store cannot hold a key."""
 
 
 class StoreUnavailable(StoreError):
-    """The object store cannot be reached, or answers that it is busy."""
+    """Raised when the object store cannot be reached or answers that it is busy."""
 
     transient = True
 
 
 class LedgerError(ScorelineError):
-    """The ledger and the job's plan disagree."""
+    """Raised when the ledger of a job cannot be used."""
 
 
 class LedgerFenced(LedgerError):
-    """The ledger is of another plan than the one in the bucket."""
+    """Raised when the ledger belongs to another plan than the one in the bucket."""
 
 
 class LedgerLost(LedgerError):
-    """Redis knows nothing of a job that was begun: it was emptied."""
+    """Raised when Redis has no ledger for a job that was begun, because it was emptied."""
 
 
 class LedgerUnavailable(LedgerError):
-    """Redis, where the ledger lives, cannot be reached."""
+    """Raised when Redis, which holds the ledger, cannot be reached."""
 
     transient = True
 
 
 class WebhookRefused(ScorelineError):
-    """The receiver of a webhook answered that it does not want it."""
+    """Raised when the receiver of a webhook answers that it does not accept it."""
 
 
 class WebhookUnavailable(ScorelineError):
-    """The receiver of a webhook cannot be reached, or answers that it is busy."""
+    """Raised when the receiver of a webhook cannot be reached or answers that it is busy."""
 
     transient = True
 
 
 class QueueUnavailable(ScorelineError):
-    """The broker cannot be reached."""
+    """Raised when the message broker cannot be reached."""
 
     transient = True
 
 
 @contextlib.contextmanager
 def require_extra(what: str) -> Iterator[None]:
-    """Say how to install it where the block imports something of a worker that is not here; raises `PackageMissing`."""
+    """Turn a failed import in the block into an error that says how to install the missing package.
+
+    Parameters
+    ----------
+    what : str
+        What needs the package, as the message names it.
+
+    Raises
+    ------
+    PackageMissing
+        The block imports a package of `ml-requirements.txt` that is not installed.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
@@ -224,12 +242,18 @@ def require_extra(what: str) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message without its line ends."""
+    """Return an error's message on one line."""
     return " ".join(str(error).split())
 
 
 def describe(error: BaseException) -> str:
-    """One line that says what went wrong: a domain error's own message, or type and message of any other."""
+    """Return one line that says what went wrong.
+
+    It is the message of a `ScorelineError`, and the type and the message of any other error.
+
+    >>> describe(KeyError("x")), describe(StoreError("cannot read"))
+    ("KeyError: 'x'", 'cannot read')
+    """
     text = one_line(error)
     if isinstance(error, ScorelineError) and text:
         return text

@@ -82,7 +82,7 @@ class Environment:
     def finish(self) -> None:
         """Raise `InvalidSettings` where any fault was noted."""
         if self.faults:
-            raise InvalidSettings.of(self.faults)
+            raise InvalidSettings.from_faults(self.faults)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,11 +94,15 @@ def _of_storage() -> dict[str, str]:
     try:
         storage = storages[chosen or "default"]
     except InvalidStorageError as error:
-        raise InvalidSettings.of([f"SCORELINE_STORAGE={chosen!r}: {error}" if chosen else str(error)]) from error
+        raise InvalidSettings.from_faults(
+            [f"SCORELINE_STORAGE={chosen!r}: {error}" if chosen else str(error)]
+        ) from error
     if _is_s3(storage):
         return {name: text for option, name in _OF_STORAGE.items() if (text := _text(getattr(storage, option)))}
     if chosen:
-        raise InvalidSettings.of([f"SCORELINE_STORAGE={chosen!r} names a {type(storage).__name__}, not an S3Storage"])
+        raise InvalidSettings.from_faults(
+            [f"SCORELINE_STORAGE={chosen!r} names a {type(storage).__name__}, not an S3Storage"]
+        )
     return {}
 
 

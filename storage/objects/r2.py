@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from scoreline.storage.errors import (
     AccessDenied,
+    BucketNotFound,
     InvalidKey,
     ObjectNotFound,
     PreconditionFailed,
@@ -275,7 +276,9 @@ class R2Store:
         if code == _MULTIPART_GONE:  # an earlier Complete may have succeeded though its answer was lost
             return PreconditionFailed(f"{self.uri(key)} may be written already: its upload is closed")
         if code == "NoSuchBucket":
-            return ObjectNotFound(f"no bucket {self.bucket!r} at {self._endpoint}")
+            return BucketNotFound(
+                f"no bucket {self.bucket!r} at {self._endpoint}: create it, or correct its name in the settings"
+            )
         if code in _NOT_FOUND:
             return ObjectNotFound(f"no object {self.uri(key)}")
         if status in (409, 412) or code in ("PreconditionFailed", "ConditionalRequestConflict"):

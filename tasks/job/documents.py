@@ -187,9 +187,7 @@ def read_job(store: ObjectStore, job_id: str) -> Job:
             if job.spec.job_id != job_id:
                 raise ValueError(f"it is job {job.spec.job_id!r}")
             return job
-    except ObjectNotFound as error:
-        if "no bucket" in str(error):
-            raise
+    except ObjectNotFound:
         raise JobNotFound(f"no job {job_id!r} in bucket {store.bucket!r}") from None
 
 

@@ -10,12 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from scoreline.storage.errors import AccessDenied, InvalidKey, ObjectNotFound, PreconditionFailed, StoreUnavailable
+from scoreline.storage.errors import (
+    AccessDenied,
+    BucketNotFound,
+    InvalidKey,
+    ObjectNotFound,
+    PreconditionFailed,
+    StoreUnavailable,
+)
 from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.storage.objects.caching import RememberingStore
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.settings import R2Settings
+from scoreline.tasks.job.documents import read_job
 from scoreline.worker.dev.stack import Stack
 from tests.fakes import CuttingProxy
 
@@ -228,6 +236,25 @@ def test_an_unreachable_server_is_named_within_ten_seconds() -> None:
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:9"):
         R2Store(settings, "b", max_attempts=2, connect_timeout_s=3).get("k")
     assert time.monotonic() - started < 10
+
+
+def test_a_missing_bucket_is_told_apart_from_a_missing_object(stack: Stack) -> None:
+    # Given a bucket that does not exist
+    settings = R2Settings(endpoint_url=stack.environ["R2_ENDPOINT_URL"], access_key_id="k", secret_access_key="s")
+    store = R2Store(settings, "no-such-bucket")
+    # Then every request that can tell says so
+    for request in (
+        lambda: store.get("k"),
+        lambda: list(store.list("")),
+        lambda: store.put("k", b"1"),
+        lambda: store.put("k", b"1", mode=CREATE),
+        lambda: store.put("k", b"1", mode=IfMatch("e")),
+    ):
+        with pytest.raises(BucketNotFound, match="no bucket 'no-such-bucket' at http:"):
+            request()
+    # And a job that is looked up there is not reported as missing
+    with pytest.raises(BucketNotFound):
+        read_job(store, "j")
 
 
 def test_wrong_credentials_are_said_to_be_refused(stack: Stack) -> None:

@@ -7,7 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 
 from scoreline.storage import keys
-from scoreline.storage.errors import AccessDenied, ObjectNotFound, ScorelineError, StoreUnavailable, describe
+from scoreline.storage.errors import (
+    AccessDenied,
+    BucketNotFound,
+    ObjectNotFound,
+    ScorelineError,
+    StoreUnavailable,
+    describe,
+)
 from scoreline.storage.objects.base import CREATE, IfMatch
 from scoreline.worker.doctor.check import Finding, error, ok, warning
 from scoreline.worker.doctor.context import Context
@@ -59,7 +66,7 @@ def _probe(context: Context, probe: Probe) -> list[Finding]:
             wrong += step(probe)
         except ScorelineError as fault:
             wrong.append(_finding_of(fault))
-            if step is _writing or isinstance(fault, (StoreUnavailable, ObjectNotFound)):
+            if step is _writing or isinstance(fault, StoreUnavailable | BucketNotFound | ObjectNotFound):
                 break
     return wrong
 
@@ -178,7 +185,7 @@ def _others(context: Context) -> Iterator[Finding]:
 
 def _finding_of(fault: ScorelineError) -> Finding:
     message = describe(fault)
-    if isinstance(fault, ObjectNotFound):
+    if isinstance(fault, BucketNotFound | ObjectNotFound):
         remedy = "create the bucket, or correct R2_BUCKET"
     elif isinstance(fault, AccessDenied):
         wrong_key = "InvalidAccessKeyId" in message or "SignatureDoesNotMatch" in message
