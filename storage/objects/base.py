@@ -1,4 +1,4 @@
-"""The contract of an object store; `tests/integration/test_object_stores.py` holds every store to it."""
+"""The contract of an object store, which `tests/integration/test_object_stores.py` runs against every store."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from scoreline.storage.errors import ObjectNotFound, PreconditionFailed
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectInfo:
-    """What a store knows of an object without its bytes."""
+    """What a store knows about an object, without its bytes."""
 
     key: str
     size: int
-    """Bytes."""
+    """Size in bytes."""
     etag: str
-    """Changes whenever the content does; opaque, without quotes."""
+    """Opaque identifier, without quotes, that changes whenever the content does."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """User metadata; empty in listings, which do not carry it."""
+    """User metadata; empty in listings, which do not include it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """Bytes of an object, or of a range of it, with what the store knows of the whole."""
+    """The bytes of an object or of a range of it, and what the store knows about the whole object."""
 
     info: ObjectInfo
     data: bytes
@@ -38,7 +38,7 @@ class IfMatch:
 
 
 type PutMode = Literal["overwrite", "create"] | IfMatch
-"""When a write takes effect: always, only if the key is free, or only if the object is unchanged."""
+"""When a write takes effect: always, only if the key is free, or only if the object has not changed."""
 OVERWRITE: Final = "overwrite"
 CREATE: Final = "create"
 
@@ -60,8 +60,8 @@ def if_unchanged(etag: str | None) -> PutMode:
 class ObjectStore(Protocol):
     """One bucket.
 
-    Every method raises `StoreUnavailable` (transient) when the store cannot be reached within its own
-    retries, and `AccessDenied` when it refuses the credentials.
+    Every method raises `StoreUnavailable` (transient) if the store's own retries are used up, `AccessDenied` if the
+    store refuses the credentials, and `BucketNotFound` if the store says that there is no such bucket.
     """
 
     bucket: str
@@ -79,7 +79,7 @@ class ObjectStore(Protocol):
         ...
 
     def head(self, key: str) -> ObjectInfo:
-        """Return what the store knows of an object; raises `ObjectNotFound`."""
+        """Return what the store knows about an object; raises `ObjectNotFound`."""
         ...
 
     def put(
@@ -90,7 +90,7 @@ class ObjectStore(Protocol):
         mode: PutMode = OVERWRITE,
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
-        """Write an object, whole or not at all.
+        """Write an object, either completely or not at all.
 
         Raises
         ------
@@ -101,20 +101,20 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the objects whose key begins with `prefix`, in the order of their keys."""
+        """Yield the objects whose keys begin with `prefix`, sorted by key."""
         ...
 
     def delete(self, key: str) -> None:
-        """Remove an object; no error where there is none."""
+        """Delete an object; deleting one that does not exist is not an error."""
         ...
 
     def uri(self, key: str) -> str:
-        """Return how a person writes the key, bucket included."""
+        """Return the URI that users write for a key, including the bucket."""
         ...
 
 
 def exists(store: ObjectStore, key: str) -> bool:
-    """Whether an object has that key."""
+    """Return whether an object has the given key."""
     try:
         store.head(key)
     except ObjectNotFound:
@@ -123,12 +123,12 @@ def exists(store: ObjectStore, key: str) -> bool:
 
 
 def create_once(store: ObjectStore, key: str, data: bytes) -> None:
-    """Write an object that nobody may change; the same bytes written twice are one object.
+    """Write an object that never changes; writing the same bytes again does nothing.
 
     Raises
     ------
     PreconditionFailed
-        The key holds other bytes.
+        The key is taken by an object with other bytes.
     """
     try:
         store.put(key, data, mode=CREATE)

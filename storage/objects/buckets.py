@@ -1,4 +1,4 @@
-"""Stores by bucket name, for those buckets that the settings allow."""
+"""Open object stores by bucket name, limited to the buckets that the settings allow."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from collections.abc import Container, Mapping
 
 from scoreline.storage.errors import BucketNotAllowed
 from scoreline.storage.objects.base import ObjectStore
-from scoreline.storage.objects.caching import RememberingStore
+from scoreline.storage.objects.caching import CachingStore
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.settings import StorageSettings
 
 
 class Buckets:
-    """Opens stores, one a bucket, and keeps them.
+    """A store for each allowed bucket, opened on first use and kept open.
 
     Parameters
     ----------
     settings : StorageSettings
-        Where objects live, and which buckets may be named.
-    patient : bool
-        Whether to wait out transient failures, as a worker does; a person at a terminal wants an answer within
-        10 seconds.
+        Where objects live, and which buckets are allowed.
+    fail_fast : bool
+        Whether to report an unreachable store within 10 seconds, as a person at a terminal expects. By default a store
+        waits out transient failures, as a worker should.
     """
 
-    def __init__(self, settings: StorageSettings, *, patient: bool = True) -> None:
+    def __init__(self, settings: StorageSettings, *, fail_fast: bool = False) -> None:
         self._settings = settings
-        self._patient = patient
-        self._open: dict[str, ObjectStore] = {}
+        self._fail_fast = fail_fast
+        self._stores: dict[str, ObjectStore] = {}
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str], *, patient: bool = True) -> Buckets:
-        """Read the settings and open nothing yet."""
-        return cls(StorageSettings.from_env(environ), patient=patient)
+    def from_env(cls, environ: Mapping[str, str], *, fail_fast: bool = False) -> Buckets:
+        """Read the settings from `environ`; no store is opened yet."""
+        return cls(StorageSettings.from_env(environ), fail_fast=fail_fast)
 
     @property
     def main(self) -> ObjectStore:
@@ -41,33 +41,35 @@ class Buckets:
     def __getitem__(self, bucket: str) -> ObjectStore:
         if bucket not in self._settings.allowed_buckets:
             allowed = ", ".join(sorted(self._settings.allowed_buckets))
-            raise BucketNotAllowed(f"bucket {bucket!r} is not in ALLOWED_BUCKETS ({allowed})")
-        if bucket not in self._open:
-            self._open[bucket] = self._make(bucket)
-        return self._open[bucket]
+            raise BucketNotAllowed(
+                f"bucket {bucket!r} is not in ALLOWED_BUCKETS ({allowed}): add it there, or use one of these"
+            )
+        if bucket not in self._stores:
+            self._stores[bucket] = self._open(bucket)
+        return self._stores[bucket]
 
-    def remembering(self, fixed: Container[str]) -> Buckets:
-        """Return the same stores for one task, which are not asked twice for the objects of the keys `fixed`."""
-        return _Remembering(self, fixed)
+    def caching(self, immutable: Container[str]) -> Buckets:
+        """Return the same stores, wrapped so that the objects under the keys `immutable` are read only once."""
+        return _CachingBuckets(self, immutable)
 
-    def _make(self, bucket: str) -> ObjectStore:
+    def _open(self, bucket: str) -> ObjectStore:
         if self._settings.r2 is None:
             return DirectoryStore(self._settings.store_dir, bucket)
         from scoreline.storage.objects.r2 import (
             R2Store,
         )  # boto3 takes 0.2 s to import
 
-        if self._patient:
+        if not self._fail_fast:
             return R2Store(self._settings.r2, bucket, read_timeout_s=self._settings.r2.timeout_s)
         timeout_s = min(20, self._settings.r2.timeout_s)
         return R2Store(self._settings.r2, bucket, max_attempts=2, connect_timeout_s=3, read_timeout_s=timeout_s)
 
 
-class _Remembering(Buckets):
-    def __init__(self, behind: Buckets, fixed: Container[str]) -> None:
-        super().__init__(behind._settings, patient=behind._patient)
+class _CachingBuckets(Buckets):
+    def __init__(self, behind: Buckets, immutable: Container[str]) -> None:
+        super().__init__(behind._settings, fail_fast=behind._fail_fast)
         self._behind = behind
-        self._fixed = fixed
+        self._immutable = immutable
 
-    def _make(self, bucket: str) -> ObjectStore:
-        return RememberingStore(self._behind[bucket], self._fixed)
+    def _open(self, bucket: str) -> ObjectStore:
+        return CachingStore(self._behind[bucket], self._immutable)

@@ -1,8 +1,8 @@
-"""Objects as files below a directory: the store of development, with R2's contract.
+"""Objects as files in a directory: the store for development, with the same contract as R2.
 
-An object is a plain file that any tool can open. Its ETag is made of inode, modification time and size, which a
-rename keeps; user metadata lies beside, under ``.meta/<key>/<etag>.json``, written before the file appears. A
-file that somebody copied in is therefore an object without metadata.
+An object is a plain file that any tool can open. Its ETag consists of inode, modification time and size, which a rename
+preserves. User metadata is stored under ``.meta/<key>/<etag>.json``, which is written before the file appears. A file
+that was copied in by hand is therefore an object without metadata.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMo
 
 _META = ".meta"
 _TMP = ".tmp"
-_MAX_KEY_BYTES = 1024  # R2's limit, so that what works here works there
+_MAX_KEY_BYTES = 1024  # R2's limit, so that every key that works here also works there
 
 
 class DirectoryStore:
-    """A bucket as a directory.
+    """A bucket that is a directory.
 
     Parameters
     ----------
     root : Path
-        Holds one directory a bucket; made when first written to.
+        Directory that holds one directory for each bucket; created on the first write.
     bucket : str
         Name of the bucket.
     """
@@ -46,7 +46,7 @@ class DirectoryStore:
             with self._path(key).open("rb") as file:
                 info = self._info(key, os.fstat(file.fileno()))
                 if if_match is not None and info.etag != if_match:
-                    raise PreconditionFailed(f"{self.uri(key)} changed since it was last seen")
+                    raise PreconditionFailed(f"{self.uri(key)} was changed since it was read")
                 start, stop = byte_range or (0, info.size)
                 file.seek(start)
                 return StoredObject(info=info, data=file.read(max(0, stop - start)))
@@ -56,7 +56,7 @@ class DirectoryStore:
             raise StoreUnavailable(f"cannot read {self.uri(key)}: {error.strerror}") from error
 
     def head(self, key: str) -> ObjectInfo:
-        """Return what is known of an object (see `ObjectStore.head`)."""
+        """Return what is known about an object (see `ObjectStore.head`)."""
         path = self._path(key)
         try:
             stat = path.stat()
@@ -93,18 +93,21 @@ class DirectoryStore:
                 temporary.unlink(missing_ok=True)
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             raise InvalidKey(
-                f"cannot write {self.uri(key)}: a directory store cannot hold both a key and keys below it"
+                f"cannot write {self.uri(key)}: a directory store cannot hold both an object and objects below its "
+                "key: choose another key"
             ) from error
         except OSError as error:
             raise StoreUnavailable(f"cannot write {self.uri(key)}: {error.strerror}") from error
         return ObjectInfo(key=key, size=len(data), etag=etag, metadata=dict(metadata or {}))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield objects in the order of their keys (see `ObjectStore.list`)."""
+        """Yield objects sorted by key (see `ObjectStore.list`)."""
         if any(step in (".", "..") for step in prefix.split("/")):
-            raise InvalidKey(f"{prefix!r} is not a prefix that a directory store can hold")
+            raise InvalidKey(
+                f"a directory store cannot list {prefix!r}: a prefix must not contain '.' or '..' as a step"
+            )
         folder = self._root / prefix.rpartition("/")[0].lstrip("/")
-        found = []
+        infos = []
         for directory, names, files in os.walk(folder):
             if Path(directory) == self._root:
                 names[:] = [name for name in names if name not in (_META, _TMP)]
@@ -115,11 +118,11 @@ class DirectoryStore:
                 if key.startswith(prefix):
                     with contextlib.suppress(FileNotFoundError):
                         stat = path.stat()
-                        found.append(ObjectInfo(key=key, size=stat.st_size, etag=_etag(stat)))
-        yield from sorted(found, key=lambda info: info.key.encode())
+                        infos.append(ObjectInfo(key=key, size=stat.st_size, etag=_etag(stat)))
+        yield from sorted(infos, key=lambda info: info.key.encode())
 
     def delete(self, key: str) -> None:
-        """Remove an object and its metadata (see `ObjectStore.delete`)."""
+        """Delete an object and its metadata (see `ObjectStore.delete`)."""
         path = self._path(key)
         if not self._root.exists():
             return
@@ -129,7 +132,7 @@ class DirectoryStore:
             shutil.rmtree(self._root / _META / key, ignore_errors=True)
 
     def uri(self, key: str) -> str:
-        """Return the key with its bucket, as a job's input is written."""
+        """Return the ``s3://`` URI of a key, as users write the input of a job."""
         return f"s3://{self.bucket}/{key}"
 
     def __repr__(self) -> str:
@@ -144,10 +147,13 @@ class DirectoryStore:
             or any(step in ("", ".", "..") for step in steps)
             or steps[0] in (_META, _TMP, ".lock")
         ):
-            raise InvalidKey(f"{key!r} is not a key that a directory store can hold")
+            raise InvalidKey(
+                f"a directory store cannot hold the key {key!r}: a key has 1 to {_MAX_KEY_BYTES} bytes, and no step "
+                "that is empty, '.' or '..'"
+            )
         path = self._root.joinpath(*steps)
         if not path.resolve().is_relative_to(self._root):
-            raise InvalidKey(f"{self.uri(key)} is a link, or below one, that leads out of the directory store")
+            raise InvalidKey(f"{self.uri(key)} passes through a symbolic link that leads out of the directory store")
         return path
 
     @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""Large objects in equal parts, visible whole or not at all, with nothing left behind.
+"""Multipart uploads: a large object appears completely or not at all, and a failed upload leaves nothing behind.
 
-R2 wants all parts but the last of one size, from 5 MiB, and at most 10,000 of them; it looks at Complete
-(https://developers.cloudflare.com/r2/objects/multipart-objects/). The precondition is judged at Complete.
+R2 requires that all parts but the last have the same size, that this is at least 5 MiB, and that there are at most
+10,000 parts (https://developers.cloudflare.com/r2/objects/multipart-objects/). It checks this and the precondition
+when the upload is completed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 THRESHOLD_BYTES = 64 << 20
-"""Larger objects go up in parts: what a broken connection makes us send again is then one part."""
+"""Larger objects are uploaded in parts, so that a broken connection costs one part and not the whole object."""
 PART_BYTES = 16 << 20
 MAX_PARTS = 10_000
 _THREADS = 4
@@ -24,54 +25,59 @@ _THREADS = 4
 
 def upload(
     client: S3Client,
-    ask: Callable[..., Any],
+    call: Callable[..., Any],
     bucket: str,
     key: str,
     data: bytes,
     metadata: Mapping[str, str],
     condition: Mapping[str, str],
 ) -> str:
-    """Upload `data` in parts and return the new object's ETag; on any way out but success the upload is aborted.
+    """Upload `data` in parts and return the ETag of the new object; abort the upload if anything goes wrong.
 
     Parameters
     ----------
-    ask : callable
-        ``ask(method, **arguments)`` calls the client and waits out throttling.
+    call : callable
+        ``call(method, **arguments)`` calls the client and waits out throttling.
     condition : mapping of str to str
         Arguments that make the last request, which completes the upload, conditional. R2 takes ``IfNoneMatch`` there.
     """
     where = {"Bucket": bucket, "Key": key}
-    upload_id = ask(client.create_multipart_upload, **where, Metadata=dict(metadata))["UploadId"]
+    upload_id = call(client.create_multipart_upload, **where, Metadata=dict(metadata))["UploadId"]
     open_upload = {**where, "UploadId": upload_id}
-    done = False
+    completed = False
     try:
 
         def send(number: int, part: memoryview) -> dict[str, Any]:
-            answer = ask(client.upload_part, **open_upload, PartNumber=number, Body=bytes(part))
+            answer = call(client.upload_part, **open_upload, PartNumber=number, Body=bytes(part))
             return {"PartNumber": number, "ETag": answer["ETag"]}
 
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="upload")
         try:
-            parts = list(pool.map(send, itertools.count(1), split(data)))
-        finally:  # a dyno that is told to stop has 30 s: the abort does not wait for what is on its way
+            parts = list(pool.map(send, itertools.count(1), split_into_parts(data)))
+        finally:  # a stopping dyno has 30 s, so the abort does not wait for parts that are being sent
             pool.shutdown(wait=False, cancel_futures=True)
-        answer = ask(client.complete_multipart_upload, **open_upload, MultipartUpload={"Parts": parts}, **condition)
-        done = True
+        answer = call(client.complete_multipart_upload, **open_upload, MultipartUpload={"Parts": parts}, **condition)
+        completed = True
         return str(answer["ETag"])
     finally:
-        if not done:
-            with contextlib.suppress(Exception):  # the first failure is the one to tell; R2 aborts by itself in a week
+        if not completed:
+            with contextlib.suppress(
+                Exception
+            ):  # the first error is the one to report; R2 aborts the upload after a week
                 client.abort_multipart_upload(**open_upload)
 
 
-def left_open(client: S3Client, bucket: str, prefix: str) -> list[str]:
-    """Return the keys below `prefix` whose upload was begun and neither completed nor aborted, a thousand at most."""
+def list_open_uploads(client: S3Client, bucket: str, prefix: str) -> list[str]:
+    """Return the keys below `prefix`, at most 1,000, whose upload was neither completed nor aborted."""
     answer = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix)
     return [upload["Key"] for upload in answer.get("Uploads", [])]
 
 
-def split(data: bytes) -> Iterator[memoryview]:
-    """Yield equal parts and a smaller last one; the parts grow where there would be more than R2 takes."""
+def split_into_parts(data: bytes) -> Iterator[memoryview]:
+    """Yield parts of equal size and a last one that may be smaller.
+
+    Parts have `PART_BYTES`, or more if there would otherwise be more than `MAX_PARTS` of them.
+    """
     size = max(PART_BYTES, -(-len(data) // MAX_PARTS))
     view = memoryview(data)
     for start in range(0, len(data), size):

@@ -1,4 +1,4 @@
-"""Objects in Cloudflare R2, or in anything that speaks the S3 protocol. The only module that imports boto3."""
+"""Objects in Cloudflare R2 or any other server that speaks the S3 protocol; the only module that imports boto3."""
 
 from __future__ import annotations
 
@@ -43,32 +43,32 @@ _DENIED = {
     "401",
     "403",
 }
-_BODY_FAULTS = (BotoCoreError, OSError)  # botocore has three of its own for a body that ends early
-_SAME_KEY_S = 1.0  # R2 takes one write a second to a key, and answers 429 to the next
-_TRIES_FOR_A_KEY = 4
-_STEP_BYTES = 1 << 20
-"""Read at a time of a body that broke before, to lose no more of it when it breaks again; the first try reads all of it
-into one place, for that costs half of the CPU."""
-_MULTIPART_GONE = "NoSuchUpload"
+_BODY_ERRORS = (BotoCoreError, OSError)  # botocore has three error types for a body that ends early
+_SAME_KEY_S = 1.0  # R2 accepts one write per second to a key and answers 429 to the next
+_THROTTLED_ATTEMPTS = 4
+_RETRY_READ_BYTES = 1 << 20
+"""Bytes per read of a body that was cut short before, so that little is lost if it is cut short again. The first
+attempt reads the whole body at once, which costs half of the CPU time."""
+_UPLOAD_GONE = "NoSuchUpload"
 
 
 class R2Store:
     """A bucket in R2.
 
-    Thread-safe. Not fork-safe: make one in each process.
+    It is thread-safe but not fork-safe: each process needs its own.
 
     Parameters
     ----------
     settings : R2Settings
-        Address and credentials.
+        Endpoint and credentials.
     bucket : str
         Name of the bucket.
     max_attempts : int
-        Requests made before a transient failure is raised. A worker waits; a person at a terminal does not.
+        Number of requests that may fail before a transient error is raised.
     connect_timeout_s, read_timeout_s : float
-        Seconds to wait for a connection, and between two reads of a body.
+        Seconds to wait for a connection, and for the next bytes of a response.
     connections : int
-        Size of the connection pool: as many as threads share this store.
+        Size of the connection pool, which should equal the number of threads that share the store.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class R2Store:
         self.bucket = bucket
         self._endpoint = settings.endpoint_url
         self._max_attempts = max_attempts
-        self._parts_over_bytes = multipart.THRESHOLD_BYTES
+        self._multipart_above_bytes = multipart.THRESHOLD_BYTES
         config = Config(
             retries={"mode": "standard", "total_max_attempts": max_attempts},
             connect_timeout=connect_timeout_s,
@@ -92,7 +92,7 @@ class R2Store:
             tcp_keepalive=True,
             max_pool_connections=connections,
             s3={"addressing_style": "path"},
-            # boto3's default sends aws-chunked trailers over https, which R2 refuses.
+            # By default boto3 sends aws-chunked trailers over https, which R2 refuses.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
@@ -105,13 +105,14 @@ class R2Store:
                 region_name=settings.region,
                 config=config,
             )
-        except BotoCoreError as error:  # a profile or a file that the machine's AWS_* variables name
-            raise StoreError(f"boto3 cannot be set up: {error}") from error
+        except BotoCoreError as error:  # the machine's AWS_* variables name a profile or file that cannot be used
+            raise StoreError(f"boto3 cannot be set up: {error} (check the AWS_* variables)") from error
 
     def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
-        """Read an object or a range of it; a body cut short is resumed where it broke (see `ObjectStore.get`).
+        """Read an object or a range of it, and resume a body that is cut short (see `ObjectStore.get`).
 
-        What makes progress goes on for as long as that takes.
+        Only attempts that bring no bytes count towards `max_attempts`, so that a slow transfer is never given up while
+        it makes progress.
         """
         start, stop = byte_range or (0, None)
         if stop is not None and stop <= start:
@@ -120,16 +121,16 @@ class R2Store:
         attempt = 1
         while True:
             ranged = byte_range is not None or bool(received)
-            had = len(received)
-            step = sys.maxsize if attempt == 1 else _STEP_BYTES
-            info, fault = self._read_body(key, received, start, stop, if_match, ranged, step)
-            if fault is None:
+            blocks_before = len(received)
+            read_bytes = sys.maxsize if attempt == 1 else _RETRY_READ_BYTES
+            info, error = self._read_body(key, received, start, stop, if_match, ranged, read_bytes)
+            if error is None:
                 return StoredObject(info=info, data=received[0] if len(received) == 1 else b"".join(received))
-            attempt = attempt + 1 if len(received) == had else 2
+            attempt = attempt + 1 if len(received) == blocks_before else 2
             if attempt > self._max_attempts:
-                raise self._translate(fault, "read", key)
+                raise self._translate(error, "read", key)
             time.sleep(random.uniform(0, 0.1 * 2**attempt))
-            if_match = info.etag  # the rest has to come from the same object
+            if_match = info.etag  # the rest must come from the same object
 
     def _read_body(
         self,
@@ -139,41 +140,44 @@ class R2Store:
         stop: int | None,
         if_match: str | None,
         ranged: bool,
-        step: int,
+        read_bytes: int,
     ) -> tuple[ObjectInfo, Exception | None]:
-        arguments: dict[str, Any] = {"Bucket": self.bucket, "Key": _checked(key)}
-        at = start + sum(map(len, received))
+        arguments: dict[str, Any] = {"Bucket": self.bucket, "Key": _check_key(key)}
+        position = start + sum(map(len, received))
         if ranged:
             last = "" if stop is None else stop - 1
-            arguments["Range"] = f"bytes={at}-{last}"
+            arguments["Range"] = f"bytes={position}-{last}"
         if if_match is not None:
             arguments["IfMatch"] = f'"{if_match}"'
         try:
-            answer = self._ask(self._client.get_object, **arguments)
+            answer = self._call(self._client.get_object, **arguments)
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "read", key) from error
         if ranged and "ContentRange" not in answer:
-            raise StoreError(f"{self._endpoint} sends all of {self.uri(key)} where a range of it was asked for")
+            raise StoreError(
+                f"{self._endpoint} answered a range request for {self.uri(key)} with the whole object: use a store "
+                "that supports Range"
+            )
         size = int(answer["ContentRange"].rpartition("/")[2]) if ranged else answer["ContentLength"]
         info = _info(key, size, answer["ETag"], answer.get("Metadata"))
-        expected = (min(size, stop) if stop is not None else size) - at
+        expected = (min(size, stop) if stop is not None else size) - position
         body = answer["Body"]
         try:
-            while expected > 0 and (block := body.read(min(step, expected))):
+            while expected > 0 and (block := body.read(min(read_bytes, expected))):
                 received.append(block)
                 expected -= len(block)
-        except _BODY_FAULTS as error:
+        except _BODY_ERRORS as error:
             return info, error
         finally:
             body.close()
         if expected > 0:
-            return info, StoreUnavailable(f"{self.uri(key)} ended {expected} bytes too early")
+            return info, StoreUnavailable(f"the response for {self.uri(key)} ended {expected:,} bytes too early")
         return info, None
 
     def head(self, key: str) -> ObjectInfo:
-        """Return what R2 knows of an object (see `ObjectStore.head`)."""
+        """Return what R2 knows about an object (see `ObjectStore.head`)."""
         try:
-            answer = self._ask(self._client.head_object, Bucket=self.bucket, Key=_checked(key))
+            answer = self._call(self._client.head_object, Bucket=self.bucket, Key=_check_key(key))
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "read", key) from error
         return _info(key, answer["ContentLength"], answer["ETag"], answer.get("Metadata"))
@@ -186,15 +190,16 @@ class R2Store:
         mode: PutMode = OVERWRITE,
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
-        """Write an object with one PutObject, or in parts where it is large (see `ObjectStore.put`)."""
+        """Write an object with one PutObject, or in parts if it is large (see `ObjectStore.put`)."""
         condition = _condition(mode)
-        where: dict[str, Any] = {"Bucket": self.bucket, "Key": _checked(key)}
+        where: dict[str, Any] = {"Bucket": self.bucket, "Key": _check_key(key)}
         try:
-            if len(data) > self._parts_over_bytes and not isinstance(mode, IfMatch):  # what is swapped is small
-                etag = multipart.upload(self._client, self._ask, self.bucket, key, data, metadata or {}, condition)
+            # Objects that are compared and swapped are small, so IfMatch never needs parts.
+            if len(data) > self._multipart_above_bytes and not isinstance(mode, IfMatch):
+                etag = multipart.upload(self._client, self._call, self.bucket, key, data, metadata or {}, condition)
             else:
                 where |= {"Metadata": dict(metadata)} if metadata else {}
-                etag = self._ask(self._client.put_object, **where, Body=data, **condition)["ETag"]
+                etag = self._call(self._client.put_object, **where, Body=data, **condition)["ETag"]
         except (ClientError, BotoCoreError) as error:
             failure = self._translate(error, "write", key)
             if isinstance(mode, IfMatch) and isinstance(failure, ObjectNotFound):
@@ -203,42 +208,42 @@ class R2Store:
         return _info(key, len(data), etag, metadata)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield objects in the order of their keys, a thousand a request (see `ObjectStore.list`)."""
+        """Yield objects sorted by key, with one request per 1,000 objects (see `ObjectStore.list`)."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         try:
             for page in pages:
                 for item in page.get("Contents", []):
-                    if not item["Key"].endswith("/"):  # consoles write these as folders
+                    if not item["Key"].endswith("/"):  # consoles create such objects to show folders
                         yield _info(item["Key"], item["Size"], item["ETag"], None)
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "list", prefix) from error
 
     def delete(self, key: str) -> None:
-        """Remove an object (see `ObjectStore.delete`)."""
+        """Delete an object (see `ObjectStore.delete`)."""
         try:
-            self._ask(self._client.delete_object, Bucket=self.bucket, Key=_checked(key))
+            self._call(self._client.delete_object, Bucket=self.bucket, Key=_check_key(key))
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "delete", key) from error
 
     def uri(self, key: str) -> str:
-        """Return the key with its bucket, as a job's input is written."""
+        """Return the ``s3://`` URI of a key, as users write the input of a job."""
         return f"s3://{self.bucket}/{key}"
 
-    def in_parts(self) -> R2Store:
-        """Return this store as it writes large objects: in parts, here however small an object is."""
+    def always_multipart(self) -> R2Store:
+        """Return a copy of this store that writes every object as a multipart upload, however small it is."""
         store = copy.copy(self)
-        store._parts_over_bytes = 0
+        store._multipart_above_bytes = 0
         return store
 
     def open_uploads(self, prefix: str) -> Sequence[str]:
-        """Return the keys below `prefix` whose upload in parts was begun and neither completed nor aborted."""
+        """Return the keys below `prefix`, at most 1,000, whose upload was neither completed nor aborted."""
         try:
-            return multipart.left_open(self._client, self.bucket, prefix)
+            return multipart.list_open_uploads(self._client, self.bucket, prefix)
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "list the uploads of", prefix) from error
 
-    def now(self) -> datetime:
-        """Return what time it is for the server, in whole seconds; also where it refuses everything else."""
+    def server_time(self) -> datetime:
+        """Return the server's time in whole seconds, even if the server refuses the credentials."""
         try:
             answer: Mapping[str, Any] = self._client.head_bucket(Bucket=self.bucket)
         except ClientError as error:
@@ -247,34 +252,34 @@ class R2Store:
             raise self._translate(error, "reach", "") from error
         headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         if "date" not in headers:
-            raise StoreError(f"{self._endpoint} does not say what time it is")
+            raise StoreError(f"{self._endpoint} sends no Date header, so its clock cannot be compared")
         return parsedate_to_datetime(headers["date"])
 
     def __repr__(self) -> str:
         return f"R2Store({self._endpoint!r}, {self.bucket!r})"
 
-    def _ask(self, method: Callable[..., Any], **arguments: Any) -> Any:
-        """Call the client; where botocore's own tries came too soon for a key that many write, wait some more."""
-        for attempt in range(1, _TRIES_FOR_A_KEY + 1):
+    def _call(self, method: Callable[..., Any], **arguments: Any) -> Any:
+        """Call the client, and retry more slowly than botocore does when too many writers share a key."""
+        for attempt in range(1, _THROTTLED_ATTEMPTS + 1):
             try:
                 return method(**arguments)
             except ClientError as error:
-                if _status(error) != 429 or attempt == _TRIES_FOR_A_KEY:
+                if _status(error) != 429 or attempt == _THROTTLED_ATTEMPTS:
                     raise
                 time.sleep(_SAME_KEY_S * random.uniform(1, 1 + attempt))
-        raise AssertionError("there is at least one try")
+        raise AssertionError("there is at least one attempt")
 
     def _translate(self, error: Exception, verb: str, key: str) -> StoreError:
-        """Turn every failure of boto3 into the domain's own; the only place that does."""
-        what = f"{verb} {self.uri(key)} at {self._endpoint}"
+        """Turn an error of boto3 into one of ours; nothing else does."""
+        action = f"{verb} {self.uri(key)} at {self._endpoint}"
         if isinstance(error, StoreError):
             return error
         if not isinstance(error, ClientError):
-            return StoreUnavailable(f"cannot {what}: {one_line(error)}")
+            return StoreUnavailable(f"cannot {action}: {one_line(error)}")
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = _status(error)
-        if code == _MULTIPART_GONE:  # an earlier Complete may have succeeded though its answer was lost
-            return PreconditionFailed(f"{self.uri(key)} may be written already: its upload is closed")
+        if code == _UPLOAD_GONE:  # an earlier attempt to complete it may have succeeded although its response was lost
+            return PreconditionFailed(f"{self.uri(key)} may have been written already: its upload is closed")
         if code == "NoSuchBucket":
             return BucketNotFound(
                 f"no bucket {self.bucket!r} at {self._endpoint}: create it, or correct its name in the settings"
@@ -282,14 +287,16 @@ class R2Store:
         if code in _NOT_FOUND:
             return ObjectNotFound(f"no object {self.uri(key)}")
         if status in (409, 412) or code in ("PreconditionFailed", "ConditionalRequestConflict"):
-            return PreconditionFailed(f"{self.uri(key)} exists already or changed since it was last seen")
+            return PreconditionFailed(f"{self.uri(key)} already exists, or was changed since it was read")
         if code in _DENIED or status in (401, 403):
-            return AccessDenied(f"cannot {what}: the credentials were refused ({code or status})")
+            return AccessDenied(
+                f"cannot {action}: the credentials were refused ({code or status}): check the key and its rights"
+            )
         if status == 429 or (status >= 500 and code != "NotImplemented"):
-            return StoreUnavailable(f"cannot {what}: it answered {code or status}")
+            return StoreUnavailable(f"cannot {action}: the server answered {code or status}")
         if status == 416:
-            return PreconditionFailed(f"{self.uri(key)} is shorter than when it was last seen")
-        return StoreError(f"cannot {what}: {code or status}")
+            return PreconditionFailed(f"{self.uri(key)} is shorter than it was when it was read")
+        return StoreError(f"cannot {action}: the server answered {code or status}")
 
 
 def _condition(mode: PutMode) -> dict[str, str]:
@@ -309,10 +316,14 @@ def _status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _checked(key: str) -> str:
+def _check_key(key: str) -> str:
     if not key or len(key.encode()) > _MAX_KEY_BYTES:
-        raise InvalidKey(f"{key[:80]!r} is not a key: R2 takes 1 to {_MAX_KEY_BYTES} bytes")
+        raise InvalidKey(f"R2 cannot hold the key {_shorten(key)!r}: a key has 1 to {_MAX_KEY_BYTES} bytes")
     return key
+
+
+def _shorten(key: str) -> str:
+    return key if len(key) <= 80 else f"{key[:80]}…"
 
 
 def _info(key: str, size: int, etag: str, metadata: Mapping[str, str] | None) -> ObjectInfo:

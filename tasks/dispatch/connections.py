@@ -78,7 +78,7 @@ class Connections:
         settings, longest_s = self.storage_settings, self._patience.bucket_answer_s
         if settings.r2 is not None and longest_s is not None:
             settings = replace(settings, r2=replace(settings.r2, timeout_s=min(longest_s, settings.r2.timeout_s)))
-        return Buckets(settings, patient=self._patience.outlasts_outages)
+        return Buckets(settings, fail_fast=not self._patience.outlasts_outages)
 
     @cached_property
     def queue(self) -> Queue:

@@ -36,7 +36,7 @@ def score_small(engine: Engine, job_id: str, holder: str) -> None:
         Marked transient: the message has to come again.
     """
     fixed = {keys.job(job_id), keys.plan(job_id)}
-    engine = replace(engine, buckets=engine.buckets.remembering(fixed), _documents=OrderedDict())
+    engine = replace(engine, buckets=engine.buckets.caching(fixed), _documents=OrderedDict())
     job = read_job(engine.buckets.main, job_id)
     fixed |= {parse_uri(job.spec.inputs[0])[1], ResultsLayout.of(engine.buckets, job).part(0)}
     kept_back: list[tuple[str, dict[str, Any]]] = []

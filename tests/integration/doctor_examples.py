@@ -216,7 +216,7 @@ def a_store_without_conditional_writes(case: Case) -> None:
 @example(
     "bucket",
     "error",
-    "sends all of",
+    "with the whole object",
     "a read ignores If-Match",
     "a listing lacks an object that was just written",
     "the metadata of an object is lost",

@@ -19,7 +19,7 @@ from scoreline.storage.errors import (
     StoreUnavailable,
 )
 from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
-from scoreline.storage.objects.caching import RememberingStore
+from scoreline.storage.objects.caching import CachingStore
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.settings import R2Settings
@@ -35,10 +35,10 @@ class _All:
         return True
 
 
-@pytest.fixture(params=["r2", "directory", "remembering"])
+@pytest.fixture(params=["r2", "directory", "caching"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "remembering":
-        return RememberingStore(DirectoryStore(tmp_path, "data"), _All())
+    if request.param == "caching":
+        return CachingStore(DirectoryStore(tmp_path, "data"), _All())
     if request.param == "directory":
         return DirectoryStore(tmp_path, "data")
     stack: Stack = request.getfixturevalue("stack")
@@ -153,7 +153,7 @@ def test_a_key_too_long_for_r2_is_refused_everywhere(store: ObjectStore) -> None
 def test_what_cannot_change_is_read_once(tmp_path: Path) -> None:
     # Given two objects that were read whole, one of them named as fixed, and a third, written as fixed
     behind = DirectoryStore(tmp_path, "data")
-    store = RememberingStore(behind, {"read", "written"})
+    store = CachingStore(behind, {"read", "written"})
     behind.put("read", b"0123456789", metadata={"rows": "3"})
     behind.put("other", b"0")
     put = store.put("written", b"abc", mode=CREATE, metadata={"rows": "1"})

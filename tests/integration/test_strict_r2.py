@@ -127,5 +127,5 @@ def test_an_upload_that_is_interrupted_is_aborted(
 
 
 def test_parts_are_equal_and_grow_before_there_are_more_than_r2_takes() -> None:
-    sizes = [len(part) for part in multipart.split(bytes(3 * multipart.PART_BYTES + 5))]
+    sizes = [len(part) for part in multipart.split_into_parts(bytes(3 * multipart.PART_BYTES + 5))]
     assert sizes == [multipart.PART_BYTES] * 3 + [5]

@@ -110,4 +110,4 @@ def _in_parts(store: ObjectStore) -> R2Store | None:
     """Return a store that uploads every object in parts, or None if this kind of store never does."""
     from scoreline.storage.objects.r2 import R2Store  # boto3 takes 0.2 s to import, which a directory does not need
 
-    return store.in_parts() if isinstance(store, R2Store) else None
+    return store.always_multipart() if isinstance(store, R2Store) else None

@@ -56,7 +56,7 @@ def _bucket_offset(context: Context) -> tuple[str, float | None]:
         store = context.store
         assert isinstance(store, R2Store)
         before = context.now()
-        at = store.now().timestamp()
+        at = store.server_time().timestamp()
     except ScorelineError:  # the check `bucket` reports why
         return "the bucket", None
     return "the bucket", _certain_offset(before, at, context.now(), 1.0)
