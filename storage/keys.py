@@ -1,4 +1,4 @@
-"""The layout of the bucket: every key that Scoreline writes is spelled here, and every name is checked here."""
+"""The layout of the bucket: this module spells every key that Scoreline writes and checks every name in one."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ JOBS_ACTIVE = "jobs/active/"
 MODELS = "models/"
 SCHEDULES = "schedules.toml"
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
-"""What stands for no value in the name of a folder, wherever there are folders by the values of a column."""
+"""Stands for a missing value in the folder names of partitioned results, as in Hive."""
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{}\[\]^]")
 PROBES = "_scoreline-doctor-"
-"""What ``scoreline doctor`` writes and removes; no folder, which a directory store would keep."""
+"""Prefix of the objects that ``scoreline doctor`` writes and deletes. It is not a folder, because a directory store
+would keep the empty folder."""
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return `name` where it is safe as one step of a key, else raise `InvalidRequest`."""
+    """Return `name` if it can be one step of a key, else raise `InvalidRequest`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidRequest(
             f"{kind} {name!r} is not a valid name: use up to 100 letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit"
+            "beginning with a letter or a digit"
         )
     return name
 
 
 def is_version(text: str) -> bool:
-    """Whether `text` has the form of a model version, ``YYYYMMDDThhmmssZ-<5 hex>``.
+    """Return whether `text` has the form of a model version, ``YYYYMMDDThhmmssZ-<5 hex>``.
 
     >>> is_version("20261101T120000Z-0a1b2"), is_version("champion")
     (True, False)
@@ -40,37 +41,37 @@ def is_version(text: str) -> bool:
 
 
 def model_folder(name: str) -> str:
-    """Folder of all versions and aliases of a model."""
+    """Return the folder of all versions and aliases of a model."""
     return f"{MODELS}{check_name('model', name)}/"
 
 
 def version_folder(name: str, version: str) -> str:
-    """Folder of one model version."""
+    """Return the folder of a model version."""
     return f"{model_folder(name)}{check_name('version', version)}/"
 
 
 def manifest(name: str, version: str) -> str:
-    """Manifest of a model version: the version exists once this exists."""
+    """Return the key of a version's manifest; the version exists as soon as this object does."""
     return f"{version_folder(name, version)}manifest.json"
 
 
 def signature(name: str, version: str) -> str:
-    """Signatures of a model version's manifest."""
+    """Return the key of the signatures of a version's manifest."""
     return f"{version_folder(name, version)}manifest.sig"
 
 
 def pins_entry(name: str, version: str) -> str:
-    """Return the key that makes a version an entry of a `pins` board."""
+    """Return the key of the object that makes a version readable as an entry of a `pins` board."""
     return f"{version_folder(name, version)}data.txt"
 
 
 def artifact(name: str, version: str, file: str) -> str:
-    """Return the key of one file of a model version."""
+    """Return the key of a file of a model version."""
     return f"{version_folder(name, version)}{check_name('artifact', file)}"
 
 
 def aliases_folder(name: str) -> str:
-    """Folder of a model's aliases."""
+    """Return the folder of a model's aliases."""
     return f"{model_folder(name)}aliases/"
 
 
@@ -80,27 +81,27 @@ def alias(name: str, alias: str) -> str:
 
 
 def job(job_id: str) -> str:
-    """Spec and pinned model of a job."""
+    """Return the key of a job's spec and pinned model."""
     return f"jobs/{check_name('job id', job_id)}/job.json"
 
 
 def records(job_id: str, sha256: str) -> str:
-    """Return the key of the records that a job was submitted with, named for what is in them."""
+    """Return the key of the records that a job was submitted with; `sha256` identifies their content."""
     return f"jobs/{check_name('job id', job_id)}/records-{sha256}.jsonl.gz"
 
 
 def records_table(job_id: str, sha256: str) -> str:
-    """Return the key of the same records as Parquet, which is that job's input."""
+    """Return the key of the same records as Parquet, which are the job's input."""
     return f"jobs/{check_name('job id', job_id)}/records-{sha256}.parquet"
 
 
 def records_bulk(job_id: str, sha256: str) -> str:
-    """Return the key of records that came as Parquet, which are that job's input as they are."""
+    """Return the key of records that were submitted as Parquet, which are the job's input as they are."""
     return f"jobs/{check_name('job id', job_id)}/bulk-{sha256}.parquet"
 
 
 def is_records_bulk(job_id: str, key: str) -> bool:
-    """Whether a key is that of a job's records that came as Parquet.
+    """Return whether a key is that of a job's records that were submitted as Parquet.
 
     >>> is_records_bulk("a", records_bulk("a", "f" * 64)), is_records_bulk("a", "in/bulk-1.parquet")
     (True, False)
@@ -108,10 +109,10 @@ def is_records_bulk(job_id: str, key: str) -> bool:
     return key.startswith(f"jobs/{job_id}/bulk-")
 
 
-def records_named(job_id: str, key: str) -> str | None:
-    """Return the digest in the key of a job's records as Parquet; None where it is another key.
+def records_digest(job_id: str, key: str) -> str | None:
+    """Return the digest in a key of `records_table`, or None if the key is another.
 
-    >>> records_named("a", records_table("a", "f" * 64)) == "f" * 64, records_named("b", records_table("a", "f" * 64))
+    >>> records_digest("a", records_table("a", "f" * 64)) == "f" * 64, records_digest("b", records_table("a", "f" * 64))
     (True, None)
     """
     match = _RECORDS.fullmatch(key)
@@ -119,67 +120,69 @@ def records_named(job_id: str, key: str) -> str | None:
 
 
 def answer(job_id: str) -> str:
-    """Return the key of the results of a job of records, for whoever cannot read Parquet."""
+    """Return the key of a records job's results as JSON Lines, for clients that cannot read Parquet."""
     return f"jobs/{check_name('job id', job_id)}/results.jsonl.gz"
 
 
 def plan(job_id: str) -> str:
-    """Plan of a job."""
+    """Return the key of a job's plan."""
     return f"jobs/{check_name('job id', job_id)}/plan.json.gz"
 
 
 def outcome(job_id: str) -> str:
-    """Terminal state of a job."""
+    """Return the key of a job's terminal state."""
     return f"jobs/{check_name('job id', job_id)}/outcome.json"
 
 
 def run(job_id: str) -> str:
-    """Which run of a job counts, where it was resumed."""
+    """Return the key of the document that says which run of a resumed job counts."""
     return f"jobs/{check_name('job id', job_id)}/run.json"
 
 
-def notice(job_id: str) -> str:
-    """Return the key of the record that somebody was told of a job's end."""
+def delivery(job_id: str) -> str:
+    """Return the key of the document that records the delivery of a job's webhook."""
     return f"jobs/{check_name('job id', job_id)}/notice.json"
 
 
 def active(job_id: str) -> str:
-    """Marker that is there from submit to outcome, and until whoever wants to know was told."""
+    """Return the key of the marker that exists until a job has its outcome and its webhook is delivered or given up."""
     return f"{JOBS_ACTIVE}{check_name('job id', job_id)}"
 
 
 def schedule_state(name: str) -> str:
-    """Return the key of what a schedule has done."""
+    """Return the key of a schedule's state."""
     return f"schedules/{check_name('schedule', name)}/state.json"
 
 
 def schedule_seen(name: str) -> str:
-    """Return the key of the names of the objects that a schedule has scored."""
+    """Return the key of the list of objects that a schedule has already scored."""
     return f"schedules/{check_name('schedule', name)}/seen.json.gz"
 
 
 def probe(name: str) -> str:
-    """Return the key of an object of ``scoreline doctor``."""
+    """Return the key of an object that ``scoreline doctor`` writes."""
     return f"{PROBES}{check_name('probe', name)}"
 
 
 def output_folder(prefix: str, job_id: str) -> str:
-    """Folder of one job's results below the output `prefix`."""
+    """Return the folder of a job's results below the output `prefix`."""
     return f"{prefix}job_id={check_name('job id', job_id)}/"
 
 
 def result_part(folder: str, part: int) -> str:
-    """Results of one part: five digits, more where a job has 100,000 parts and more."""
+    """Return the key of a part's results, with at least five digits; jobs of 100,000 parts and more need more."""
     return f"{folder}part-{part:05d}.parquet"
 
 
 def parts_folder(folder: str) -> str:
-    """Folder of the parts of a job whose results are arranged once all are there."""
+    """Return the folder that holds the parts of a job until all exist and are arranged into the final files."""
     return f"{folder}_parts/"
 
 
 def partition_folder(folder: str, column: str, value: str | None) -> str:
-    """Folder of the results with one value of a column, as Hive names it; no value and an empty text share one.
+    """Return the folder of the results with one value of a column, named as in Hive.
+
+    A missing value and an empty string share a folder.
 
     >>> partition_folder("", "day", "2026/11"), partition_folder("", "day", None)
     ('day=2026%2F11/', 'day=__HIVE_DEFAULT_PARTITION__/')
@@ -188,22 +191,22 @@ def partition_folder(folder: str, column: str, value: str | None) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escape what Hive and Spark escape, which they and every other reader undo; what is not ASCII stays."""
+    """Escape the characters that Hive and Spark escape, as readers expect; characters outside ASCII are kept."""
     return _ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", text)
 
 
 def rejected_folder(folder: str) -> str:
-    """Folder of the rows that could not be scored."""
+    """Return the folder of the rejected rows."""
     return f"{folder}_rejected/"
 
 
 def rejected_part(folder: str, part: int) -> str:
-    """Rows of one part that could not be scored."""
+    """Return the key of a part's rejected rows."""
     return f"{rejected_folder(folder)}part-{part:05d}.parquet"
 
 
 def part_number(key: str) -> int:
-    """Return the number of the part that an object of results, or of rejected rows, is of.
+    """Return the part number in the key of a part's results or rejected rows.
 
     >>> part_number("out/job_id=a/_rejected/part-00017.parquet")
     17
@@ -212,10 +215,10 @@ def part_number(key: str) -> int:
 
 
 def results_manifest(folder: str) -> str:
-    """One entry a part."""
+    """Return the key of the results manifest, which has one entry for each part."""
     return f"{folder}_manifest.json"
 
 
 def success(folder: str) -> str:
-    """Last object of a complete job."""
+    """Return the key of the object that is written last, when all results of a job are complete."""
     return f"{folder}_SUCCESS"

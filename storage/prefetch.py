@@ -1,4 +1,4 @@
-"""The next item of an iterator is made while the one before is worked on."""
+"""Prefetching: a thread produces the next item of a generator while the caller works on the current one."""
 
 from __future__ import annotations
 
@@ -9,54 +9,57 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 _POLL_S = 0.2
-_LEAVE_S = 0.5
-"""Not longer: it may wait for a store that does not answer, and a worker that is told to stop must not."""
+_JOIN_TIMEOUT_S = 0.5
+"""How long to wait for the thread at the end. It may be waiting for a store that does not answer, and a worker that is
+stopping cannot wait for that."""
 _END = object()
 
 
 def prefetched[T](items: Generator[T]) -> Generator[T]:
-    """Yield the items in order, each made by a thread while the one before is worked on, and no further ahead.
+    """Yield the items in order, while a thread produces the next one; it is never more than one item ahead.
 
-    What iterating raises is raised here, after the items before it. The thread alone touches `items`, and closes it;
-    where this generator is closed early, that is after the item that it is at.
+    An error that `items` raises is raised here, after the items that precede it. Only the thread iterates over `items`,
+    and it closes the generator. If this generator is closed early, the thread first finishes the item that it is
+    producing.
 
-    A signal's exception may come at any moment, and so may the collector, in whatever thread, for a generator that
-    somebody left in the middle: no lock is taken that either can find held. So the thread is a daemon (`threading` has
-    a lock for all others) and no pool, and what it shares are queues written in C.
+    A signal handler may raise at any moment, and the garbage collector may close an abandoned generator at any moment,
+    in any thread. Therefore nothing here takes a lock that either of them could find held: the two threads share queues
+    that are implemented in C, and the thread is a daemon rather than part of a pool, because `threading` takes a lock
+    for all other threads.
     """
-    made: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-    wanted: SimpleQueue[bool] = SimpleQueue()
+    results: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+    requests: SimpleQueue[bool] = SimpleQueue()
 
-    def make() -> None:
+    def produce() -> None:
         try:
             with contextlib.closing(items):
-                while wanted.get():
-                    made.put((next(items, _END), None))
-        except BaseException as error:  # noqa: BLE001  # whoever iterates has to hear of it
-            made.put((_END, error))
+                while requests.get():
+                    results.put((next(items, _END), None))
+        except BaseException as error:  # noqa: BLE001  # raised again in the thread that iterates
+            results.put((_END, error))
 
-    thread = threading.Thread(target=make, name="prefetch", daemon=True)
+    thread = threading.Thread(target=produce, name="prefetch", daemon=True)
     try:
         thread.start()
-        wanted.put(True)
+        requests.put(True)
         while True:
             try:
-                item, error = made.get(timeout=_POLL_S)  # wakes up, so that signals are heard
+                item, error = results.get(timeout=_POLL_S)  # wakes up regularly, so that signals are handled
             except Empty:
-                if not thread.is_alive() and made.empty():
-                    raise RuntimeError("the thread that reads ahead has died") from None
+                if not thread.is_alive() and results.empty():
+                    raise RuntimeError("the prefetch thread has died") from None
                 continue
             if error is not None:
                 try:
                     raise error
                 finally:
-                    del error  # else it holds what was read until the collector comes
+                    del error  # else its traceback keeps the data alive until the next collection
             if item is _END:
                 return
-            wanted.put(True)
+            requests.put(True)
             yield item
             del item
     finally:
-        wanted.put(False)
+        requests.put(False)
         if thread.ident not in (None, threading.get_ident()):
-            thread.join(_LEAVE_S)
+            thread.join(_JOIN_TIMEOUT_S)

@@ -1,7 +1,6 @@
-"""Where models and results live, read from the environment once.
+"""Where models and results are stored, read once from the environment.
 
-The truth table of ``StorageSettings.from_env`` is in ARCHITECTURE.md and, row by row, in
-``tests/unit/test_settings.py``.
+The truth table of `StorageSettings.from_env` is in ARCHITECTURE.md, and ``tests/unit/test_settings.py`` tests each row.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ DEFAULT_BUCKET = "scoreline"
 
 
 class Environment:
-    """Reads typed variables and collects every fault, so that all are reported at once.
+    """Reads typed environment variables and collects every fault, so that all of them are reported at once.
 
-    An empty variable counts as unset: that is how deployment tools blank one.
+    An empty variable counts as unset, because that is how deployment tools clear one.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -36,16 +35,16 @@ class Environment:
         self.faults: list[str] = []
 
     def text(self, *names: str, default: str = "") -> str:
-        """Return the first of `names` that is set."""
+        """Return the value of the first of `names` that is set, else `default`."""
         return self.first(*names)[1] or default
 
     def first(self, *names: str) -> tuple[str, str]:
-        """Return name and value of the first of `names` that is set; else the first name, and nothing."""
+        """Return name and value of the first of `names` that is set, or the first name and an empty value."""
         found = ((name, value) for name in names if (value := self._environ.get(name, "").strip()))
         return next(found, (names[0], ""))
 
     def flag(self, name: str, default: bool) -> bool:
-        """Return a strict boolean: true/false/1/0/yes/no/on/off in any case."""
+        """Return a strict boolean: true, false, 1, 0, yes, no, on or off, in upper or lower case."""
         value = self.text(name).lower()
         if not value:
             return default
@@ -75,53 +74,53 @@ class Environment:
         return default
 
     def check(self, name: str, value: str, accepts: Callable[[str], bool], expected: str) -> None:
-        """Note a fault where `value` is set and `accepts` refuses it."""
+        """Note a fault if `value` is set and `accepts` rejects it."""
         if value and not accepts(value):
             self.faults.append(f"{name}={value!r} is not {expected}")
 
     def finish(self) -> None:
-        """Raise `InvalidSettings` where any fault was noted."""
+        """Raise `InvalidSettings` if any fault was noted."""
         if self.faults:
             raise InvalidSettings.from_faults(self.faults)
 
 
 @dataclass(frozen=True, kw_only=True)
 class R2Settings:
-    """How to reach one account's object storage."""
+    """How to reach the object storage of an account."""
 
     endpoint_url: str
-    """``https://<account>.r2.cloudflarestorage.com``, or any server that speaks the S3 protocol."""
+    """``https://<account>.r2.cloudflarestorage.com``, or the URL of another server that speaks the S3 protocol."""
     access_key_id: str
     secret_access_key: str = field(repr=False)
     region: str = "auto"
     timeout_s: float = 30.0
-    """Seconds to wait for the next bytes of an answer."""
+    """Seconds to wait for the next bytes of a response."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StorageSettings:
-    """Where models and results live."""
+    """Where models and results are stored."""
 
     environment: Literal["production", "development"]
     use_r2: bool
-    """Whether objects live in R2; otherwise in `store_dir`."""
+    """Whether objects are stored in R2 rather than in `store_dir`."""
     cloud_only: bool
-    """Whether no byte of a model may touch the disk."""
+    """Whether no byte of a model may be written to disk."""
     bucket_name: str
-    """The bucket of models, jobs and, unless a job says otherwise, results."""
+    """The bucket of models and jobs, and of results unless a job names another."""
     allowed_buckets: frozenset[str]
-    """Buckets that inputs and outputs may name."""
+    """Buckets that inputs and outputs may use; `bucket_name` is one of them."""
     store_dir: Path
     r2: R2Settings | None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> StorageSettings:
-        """Read the settings.
+        """Read the settings from `environ`.
 
         Raises
         ------
         InvalidSettings
-            Naming every fault at once.
+            A variable is missing or cannot be used. The message lists every fault.
         """
         env = Environment(environ)
         environment: Literal["production", "development"] = env.choice(
@@ -178,7 +177,7 @@ def _r2(env: Environment) -> R2Settings:
 
 
 def _credentials(env: Environment) -> tuple[str, str]:
-    """Both halves under names that belong together: a key of one account and a secret of another only puzzle."""
+    """Return key and secret from variables that belong together, so that they are of the same account."""
     pairs = [(f"{owner}_ACCESS_KEY_ID", f"{owner}_SECRET_ACCESS_KEY") for owner in ("R2", "AWS_S3", "AWS")]
     names = next((pair for pair in pairs if env.text(*pair)), pairs[0])
     env.faults += [f"{name} is not set" for name in names if not env.text(name)]

@@ -233,7 +233,7 @@ def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[s
 def read_delivery(store: ObjectStore, job_id: str) -> Delivery | None:
     """Return the delivery of a job's notification; None if it may still be tried."""
     try:
-        with decoding(store, key := keys.notice(job_id)):
+        with decoding(store, key := keys.delivery(job_id)):
             return Delivery.from_json(store.get(key).data)
     except ObjectNotFound:
         return None

@@ -86,7 +86,7 @@ def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> No
 def _records_of(main: ObjectStore, job: Job) -> str | None:
     """Return the digest of the records that a job was submitted with; None if it has other input."""
     bucket, key = parse_uri(job.spec.inputs[0])
-    return keys.records_named(job.spec.job_id, key) if bucket == main.bucket else None
+    return keys.records_digest(job.spec.job_id, key) if bucket == main.bucket else None
 
 
 def _to_arrow(table: Table) -> pa.Table:

@@ -71,4 +71,4 @@ def _send(dispatcher: Dispatcher, settings: WebhookSettings, job: Job, url: str,
 
 
 def _write_notice(dispatcher: Dispatcher, job_id: str, notice: Delivery) -> None:
-    dispatcher.buckets.main.put(keys.notice(job_id), notice.to_json())
+    dispatcher.buckets.main.put(keys.delivery(job_id), notice.to_json())
