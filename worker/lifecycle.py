@@ -13,7 +13,7 @@ from billiard.process import current_process
 from celery import Celery
 
 from scoreline.storage.errors import StoreError
-from scoreline.storage.ledger.redis_ledger import address
+from scoreline.storage.ledger.redis_ledger import host_and_port
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.settings import ModelSettings
@@ -66,7 +66,7 @@ def engine(app: Celery) -> Engine:
     if process.engine is None:
         cache_bytes = process.sizing.cache_bytes if process.sizing else DEFAULT_CACHE_BYTES
         connections, settings = Connections(os.environ, WORKER), WorkerSettings.from_env(os.environ)
-        ledger, broker = connections.ledger, address(connections.queue_settings.broker_url)
+        ledger, broker = connections.ledger, host_and_port(connections.queue_settings.broker_url)
 
         def count_load(bundle: Bundle) -> None:
             ledger.counters.count_load(bundle.manifest.name, bundle.load_seconds)

@@ -54,7 +54,7 @@ class RedisLedger:
         timeout_s: float = 10,
         patience_s: float = 120,
     ) -> None:
-        self._address = address(url)
+        self._address = host_and_port(url)
         self._translated = functools.partial(_translated, self._address)  # no method: the counters have it too, and a
         # cycle would keep the sockets open until it is collected
         self._namespace = namespace
@@ -302,10 +302,10 @@ class RedisLedger:
         return [f"scoreline:{{{self._namespace}/{job_id}}}:{kind}" for kind in ("state", "done", "failed")]
 
 
-def address(url: str) -> str:
-    """Host and port of a URL, without what is secret in it.
+def host_and_port(url: str) -> str:
+    """Return host and port of a Redis URL, without its credentials.
 
-    >>> address("redis://:secret@example.org:6380/0")
+    >>> host_and_port("redis://:secret@example.org:6380/0")
     'example.org:6380'
     """
     parts = urlsplit(url)

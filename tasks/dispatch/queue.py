@@ -14,7 +14,7 @@ from kombu import Connection, pools
 from kombu.exceptions import OperationalError
 
 from scoreline.storage.errors import QueueUnavailable
-from scoreline.storage.ledger.redis_ledger import address
+from scoreline.storage.ledger.redis_ledger import host_and_port
 
 QUEUE = "scoreline"
 CLOCK_QUEUE = "scoreline.clock"
@@ -48,7 +48,7 @@ class Queue:
     """
 
     def __init__(self, broker_url: str, tls: Mapping[str, Any] | None = None, app: Celery | None = None) -> None:
-        self._address = address(broker_url)
+        self._address = host_and_port(broker_url)
         self._app = app or self._make(broker_url, tls)
 
     @staticmethod

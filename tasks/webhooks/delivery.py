@@ -72,10 +72,10 @@ def check_target(url: str, allowed: Iterable[str], also: str | None = None) -> s
     raise InvalidRequest(f"webhook {_shown(url)!r} is not within ALLOWED_WEBHOOKS, {known}")
 
 
-def address(url: str) -> str:
-    """Return scheme and host of an address; the rest may be a secret and must not be logged.
+def origin(url: str) -> str:
+    """Return scheme and host of a URL; the rest may be a secret and must not be logged.
 
-    >>> address("https://user:hush@example.org/services/T0/hush?key=hush")
+    >>> origin("https://user:hush@example.org/services/T0/hush?key=hush")
     'https://example.org'
     """
     try:
@@ -96,7 +96,7 @@ def _shown(url: str) -> str:
     except ValueError:
         return "(malformed)"
     if parts.netloc:
-        return address(url) + parts.path
+        return origin(url) + parts.path
     return "(malformed)" if "@" in url else url.partition("?")[0].partition("#")[0]
 
 
@@ -148,13 +148,13 @@ def send(url: str, event: Notification, secret: str) -> None:
                 preload_content=False,
             )
         except urllib3.exceptions.HTTPError as error:  # the error names the address, which may contain a secret
-            raise WebhookUnavailable(f"cannot reach {address(url)}: {type(error).__name__}") from None
+            raise WebhookUnavailable(f"cannot reach {origin(url)}: {type(error).__name__}") from None
         answer.close()  # the answer is not read: it could be endless
     if 200 <= answer.status < 300:
         return
     if answer.status >= 500 or answer.status in _TRY_AGAIN:
-        raise WebhookUnavailable(f"{address(url)} answered {answer.status}")
-    raise WebhookRefused(f"{address(url)} answered {answer.status}")
+        raise WebhookUnavailable(f"{origin(url)} answered {answer.status}")
+    raise WebhookRefused(f"{origin(url)} answered {answer.status}")
 
 
 def check_secret(secret: str) -> None:

@@ -47,7 +47,7 @@ def notify(dispatcher: Dispatcher, settings: WebhookSettings, job_id: str) -> No
             give_up(dispatcher, job_id, error)
             return
         _write_notice(dispatcher, job_id, Delivery(run=outcome.run, delivered=True))
-        log.info("event.sent", extra={"job_id": job_id, "state": outcome.state, "to": delivery.address(job.webhook)})
+        log.info("event.sent", extra={"job_id": job_id, "state": outcome.state, "to": delivery.origin(job.webhook)})
     clean_up_if_ended(dispatcher, job_id)
 
 

@@ -34,27 +34,33 @@ def test_a_worker_reports_a_missing_bucket_and_the_default_address_of_redis(stac
 
 
 @pytest.mark.parametrize(
-    ("url", "error", "named"),
+    ("environ", "error", "explained"),
     [
-        ("", LedgerUnavailable("cannot reach Redis at 127.0.0.1:6379: refused"), True),
-        ("", QueueUnavailable("cannot reach the broker at 127.0.0.1:6379: refused"), True),
-        ("", QueueUnavailable("cannot reach the broker at rabbit:5672: refused"), False),
-        ("", StoreUnavailable("cannot list s3://127.0.0.1:6379"), False),
-        ("redis://127.0.0.1:6379/1", LedgerUnavailable("cannot reach Redis at 127.0.0.1:6379: refused"), False),
+        ({}, LedgerUnavailable("cannot reach Redis"), True),
+        ({}, QueueUnavailable("cannot reach the broker"), True),
+        ({"CELERY_BROKER_URL": "redis://rabbit:5672/0"}, QueueUnavailable("cannot reach the broker"), False),
+        ({"CELERY_BROKER_URL": "redis://rabbit:5672/0"}, LedgerUnavailable("cannot reach Redis"), True),
+        ({}, StoreUnavailable("cannot list s3://127.0.0.1:6379"), False),
+        ({"REDIS_URL": "redis://127.0.0.1:6379/1"}, LedgerUnavailable("cannot reach Redis"), False),
     ],
 )
-def test_an_error_names_the_default_address_of_redis_if_it_was_tried(
-    url: str, error: ScorelineError, named: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_command_line_names_the_default_address_that_was_tried_if_redis_url_is_not_set(
+    environ: dict[str, str],
+    error: ScorelineError,
+    explained: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     @click.command()
     def failing() -> None:
         raise error
 
-    monkeypatch.setenv("REDIS_URL", url)
+    for name in ("REDIS_URL", "REDIS_TLS_URL", "CELERY_BROKER_URL"):
+        monkeypatch.setenv(name, environ.get(name, ""))
     monkeypatch.setattr(main, "cli", failing)
     monkeypatch.setattr(sys, "argv", ["scoreline"])
     with pytest.raises(SystemExit):
         main.main()
     said = capsys.readouterr().err
-    assert ("(REDIS_URL is not set, so redis://127.0.0.1:6379/0 was tried)" in said) == named
+    assert ("(REDIS_URL is not set, so redis://127.0.0.1:6379/0 was tried)" in said) == explained
     assert len(said.splitlines()) == 1

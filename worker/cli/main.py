@@ -18,7 +18,6 @@ from scoreline.storage.errors import (
     ScorelineError,
     describe,
 )
-from scoreline.storage.ledger.redis_ledger import address
 from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
 from scoreline.worker import logs
 from scoreline.worker.cli import dev, doctor, jobs, metrics, models, rejected, schedule, submit, workers
@@ -113,7 +112,10 @@ def main() -> None:
 
 def _assumed_address(error: ScorelineError) -> str:
     """Explain where the address of an unreachable Redis comes from, if it is the default one."""
-    unreachable = isinstance(error, LedgerUnavailable | QueueUnavailable) and address(DEFAULT_REDIS_URL) in str(error)
-    if unreachable and QueueSettings.from_env(os.environ).assumed:
+    if not isinstance(error, LedgerUnavailable | QueueUnavailable):
+        return ""
+    settings = QueueSettings.from_env(os.environ)
+    url = settings.redis_url if isinstance(error, LedgerUnavailable) else settings.broker_url
+    if settings.assumed and url == DEFAULT_REDIS_URL:
         return f" (REDIS_URL is not set, so {DEFAULT_REDIS_URL} was tried)"
     return ""

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from scoreline.storage.errors import LedgerUnavailable, QueueUnavailable, describe
-from scoreline.storage.ledger.redis_ledger import RedisLedger, address
+from scoreline.storage.ledger.redis_ledger import RedisLedger, host_and_port
 from scoreline.storage.ledger.server import Server
 from scoreline.worker.doctor.check import Finding, error, ok, warning
 from scoreline.worker.doctor.context import ANSWER_S, CONNECT_S, Context
@@ -48,7 +48,7 @@ def redis(context: Context) -> Iterator[Finding]:
     """Examine the server of the ledger, and that of the broker if it is another one."""
     settings = context.queue
     targets = [_Target("ledger and broker", settings.redis_url, settings.redis_tls)]
-    if address(settings.broker_url) != address(settings.redis_url):
+    if host_and_port(settings.broker_url) != host_and_port(settings.redis_url):
         targets = [_Target("ledger", settings.redis_url, settings.redis_tls)]
         if settings.broker_url.startswith(("redis://", "rediss://")):
             targets.append(_Target("broker", settings.broker_url, settings.broker_tls))
@@ -141,13 +141,14 @@ def _transport_faults(context: Context, target: _Target) -> Iterator[tuple[str, 
     """Find out whether passwords and messages travel over the network unencrypted."""
     if context.on_dyno and target.url.startswith("redis://") and urlsplit(target.url).hostname not in _LOCAL:
         yield (
-            f"the connection to {address(target.url)} does not use TLS: others can read its password and every message",
+            f"the connection to {host_and_port(target.url)} does not use TLS: others can read its password and all "
+            "messages",
             "use a URL that begins with rediss://, such as Heroku's REDIS_URL or REDIS_TLS_URL",
         )
 
 
 def _summary(server: Server, target: _Target) -> str:
-    facts = [f"{server.name or 'a server'} at {address(target.url)}", str(server.policy)]
+    facts = [f"{server.name or 'a server'} at {host_and_port(target.url)}", str(server.policy)]
     if server.used_bytes is not None:
         facts.append(f"{_mb(server.used_bytes)} MB used" + (f" of {_mb(server.max_bytes)}" if server.max_bytes else ""))
     facts.append(f"{server.clients} of {server.max_clients} connections")
