@@ -41,7 +41,7 @@ def _quick_proofs() -> Iterator[None]:
 @pytest.fixture
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prove what is published in a process of its own, as publishing does outside of these tests."""
-    monkeypatch.setattr(publisher, "prove", trial_load.prove)
+    monkeypatch.setattr(publisher, "try_loading", trial_load.try_loading)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Names that move from version to version, by compare-and-swap and with their history."""
+"""Aliases: names that move from version to version by compare-and-swap and keep their history."""
 
 from __future__ import annotations
 
@@ -14,55 +14,56 @@ from scoreline.storage.errors import InvalidRequest, ModelCorrupt, ObjectNotFoun
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import ObjectStore, if_unchanged
 
-_TRIES = 50
-_HISTORY = 200
-"""Changes kept; older ones go."""
+_ATTEMPTS = 50
+_MAX_HISTORY = 200
+"""Changes that are kept; older ones are dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One setting of an alias."""
+    """One change of an alias."""
 
     seq: int
-    """1 for the first setting."""
+    """Number of the change, from 1."""
     version: str
     manifest_sha256: str
     at: str
-    """UTC, ISO 8601."""
+    """Time of the change in UTC, as ISO 8601."""
     rollback: bool = False
-    """Whether it went back to what stood before."""
+    """Whether the change returned to an earlier version."""
     token: str = ""
-    """Random: tells a setter that its request, answered with a refusal after a retry, was carried out all the same."""
+    """Random token by which a writer recognizes its own change if the store retried a write that had already succeeded,
+    and then reported a conflict."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alias:
-    """Where a name stands, and how it came there."""
+    """The version that an alias names, and how it got there."""
 
     name: str
     history: tuple[Change, ...]
-    """Oldest first; the last is where the alias stands."""
+    """Changes, oldest first; the last one names the current version."""
 
     @property
     def current(self) -> Change:
-        """The last change."""
+        """The latest change."""
         return self.history[-1]
 
     @property
     def version(self) -> str:
-        """What the alias stands for."""
+        """The version that the alias names."""
         return self.current.version
 
     @property
     def seq(self) -> int:
-        """How often the alias was set."""
+        """Number of the latest change."""
         return self.current.seq
 
     @property
     def previous(self) -> Change | None:
-        """What a rollback goes back to: a rollback takes the setting before it away, so that the next goes further."""
-        stood = _stack(self.history)
-        return stood[-2] if len(stood) > 1 else None
+        """The change that a rollback returns to; each further rollback goes one change further back."""
+        effective = _effective_changes(self.history)
+        return effective[-2] if len(effective) > 1 else None
 
 
 def parse(name: str, alias: str, data: bytes) -> Alias:
@@ -71,14 +72,14 @@ def parse(name: str, alias: str, data: bytes) -> Alias:
         raw = json.loads(data)
         history = tuple(Change(**item) for item in raw["history"])
         if (history[-1].version, history[-1].seq) != (raw["version"], raw["seq"]):
-            raise ValueError("its history ends elsewhere")
+            raise ValueError("its history ends with another version")
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise ModelCorrupt(f"alias {name}@{alias} cannot be read: {error!r}") from error
+        raise ModelCorrupt(f"the object of alias {name}@{alias} cannot be read: {error!r}") from error
     return Alias(name=alias, history=history)
 
 
 def read(store: ObjectStore, name: str, alias: str) -> tuple[Alias, str] | None:
-    """Return an alias and the ETag of its object, where there is one."""
+    """Return an alias and the ETag of its object, or None if there is no such alias."""
     try:
         stored = store.get(keys.alias(name, alias))
     except ObjectNotFound:
@@ -89,15 +90,23 @@ def read(store: ObjectStore, name: str, alias: str) -> tuple[Alias, str] | None:
 def move(
     store: ObjectStore, name: str, alias: str, choose: Callable[[Alias | None], PinnedModel], *, rollback: bool = False
 ) -> Alias:
-    """Set an alias to what `choose` makes of its present state; of two setters at once, none is lost.
+    """Move an alias by compare-and-swap, so that no concurrent change is lost.
+
+    Parameters
+    ----------
+    choose : callable
+        Receives the current state, or None if the alias is new, and returns the version to name. It is called again
+        whenever another writer was faster.
+    rollback : bool
+        Whether the change returns to an earlier version.
 
     Raises
     ------
     InvalidRequest
-        Others changed it again and again.
+        Other writers changed the alias at every attempt.
     """
     token = secrets.token_hex(8)
-    for _ in range(_TRIES):
+    for _ in range(_ATTEMPTS):
         found = read(store, name, alias)
         current = found[0] if found else None
         if current is not None and any(change.token == token for change in current.history):
@@ -111,34 +120,41 @@ def move(
             rollback=rollback,
             token=token,
         )
-        new = Alias(name=alias, history=_bounded((*(current.history if current else ()), change)))
+        new = Alias(name=alias, history=with_change(current.history if current else (), change))
         try:
             store.put(keys.alias(name, alias), _encode(new), mode=if_unchanged(found[1] if found else None))
         except PreconditionFailed:
             continue
         return new
-    raise InvalidRequest(f"alias {name}@{alias} was changed by others {_TRIES} times: try again")
+    raise InvalidRequest(f"the alias {name}@{alias} was changed by others {_ATTEMPTS} times in a row: try again")
 
 
 def _encode(alias: Alias) -> bytes:
-    now = alias.current
-    body: dict[str, Any] = {"version": now.version, "manifest_sha256": now.manifest_sha256, "seq": now.seq}
+    latest = alias.current
+    body: dict[str, Any] = {
+        "version": latest.version,
+        "manifest_sha256": latest.manifest_sha256,
+        "seq": latest.seq,
+    }
     return json.dumps(body | {"history": [asdict(change) for change in alias.history]}, indent=1).encode()
 
 
-def _stack(history: tuple[Change, ...]) -> list[Change]:
-    stood: list[Change] = []
+def _effective_changes(history: tuple[Change, ...]) -> list[Change]:
+    """Return the changes that rollbacks have left in effect, oldest first."""
+    effective: list[Change] = []
     for change in history:
-        if change.rollback and stood:
-            stood.pop()
-            if stood:
-                stood[-1] = change
+        if change.rollback and effective:
+            effective.pop()
+            if effective:
+                effective[-1] = change
                 continue
-        stood.append(change)
-    return stood
+        effective.append(change)
+    return effective
 
 
-def _bounded(history: tuple[Change, ...]) -> tuple[Change, ...]:
-    if len(history) <= _HISTORY:
+def with_change(history: tuple[Change, ...], change: Change) -> tuple[Change, ...]:
+    """Return a history with one more change; one that grows too long keeps only the latest changes in effect."""
+    history = (*history, change)
+    if len(history) <= _MAX_HISTORY:
         return history
-    return tuple(replace(change, rollback=False) for change in _stack(history)[-_HISTORY:])
+    return tuple(replace(change, rollback=False) for change in _effective_changes(history)[-_MAX_HISTORY:])

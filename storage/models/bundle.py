@@ -1,4 +1,4 @@
-"""A model in memory, with everything that has to be loaded beside it."""
+"""A model in memory, together with everything that must be loaded with it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import re
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,26 +19,20 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 from scoreline.storage import keys
 from scoreline.storage.errors import ModelCorrupt, ModelUnloadable, ScorelineError
-from scoreline.storage.models.local_cache import LocalCopies
+from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Artifact, Manifest, Role
-from scoreline.storage.models.stream import FileSource, Source, StoredSource, VerifiedReader
+from scoreline.storage.models.stream import FileSource, ObjectSource, Source, VerifiedReader
 from scoreline.storage.models.unpickler import load
 from scoreline.storage.objects.base import ObjectStore
 
 log = logging.getLogger(__name__)
-
-_MAIN = r"'(?:__main__|__mp_main__|storage\.models\.proof)'"
-_NOT_THERE = re.compile(
-    rf"attribute '(?P<name>[^']+)' (?:of|on|from)? ?<module {_MAIN}|module {_MAIN} has no attribute '(?P<old>[^']+)'"
-)
-"""What a pickle says of what was in the main module of whoever saved it, which is another one here."""
 
 _BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """One or several models, and whatever stands around them.
+    """One or more models, with their preprocessors and label encoder.
 
     Scoring runs each preprocessor's ``transform`` in order, then each model's method, then
     ``label_encoder.inverse_transform``.
@@ -50,12 +45,12 @@ class Bundle:
     manifest_sha256: str
     load_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
-    """What was overlooked at the loading because the settings allow it."""
-    refused: dict[str | None, dict[Any, str]] = field(default_factory=dict, repr=False, compare=False)
-    """Values that the models were found not to take, by method and column; kept as long as they are in memory."""
+    """Problems that the settings allowed to ignore while loading."""
+    unsupported_values: dict[str | None, dict[Any, str]] = field(default_factory=dict, repr=False, compare=False)
+    """Values that the models turned out not to support, by method and column, as long as the bundle is in memory."""
 
     def prepare(self, x: Any) -> Any:
-        """Run the preprocessors: features of shape (n_rows, n_features) in, what the models take out."""
+        """Run the preprocessors on features of shape (n_rows, n_features), and return what the models take."""
         for preprocessor in self.preprocessors:
             x = preprocessor.transform(x)
         return x
@@ -63,37 +58,37 @@ class Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelLoader:
-    """Loads versions from a store, through local copies where there are any.
+    """Loads versions from a store, through the local cache if there is one.
 
     Parameters
     ----------
     store : ObjectStore
         The bucket of the models.
-    copies : LocalCopies, optional
-        Verified like the store itself, and healed from it.
+    local_cache : LocalCache, optional
+        Copies on disk, which are verified like the store and replaced from it if they are corrupt.
     allow_version_skew : bool
-        Whether a model saved by another scikit-learn is loaded, with a warning.
+        Whether to load a model that another version of scikit-learn saved, with a warning.
     """
 
     store: ObjectStore
-    copies: LocalCopies | None = None
+    local_cache: LocalCache | None = None
     allow_version_skew: bool = False
 
     def load(self, manifest: Manifest, manifest_sha256: str) -> Bundle:
-        """Stream every artifact of a version into memory, verified; whole or not at all.
+        """Stream every artifact of a version into memory and verify it; the bundle is loaded completely or not at all.
 
         Raises
         ------
         ModelCorrupt
-            Stored bytes differ from the manifest; nothing of them reached the unpickler.
+            Stored bytes differ from the manifest. None of them has reached the unpickler.
         ModelUnloadable
-            The bytes are right, but a module is missing, or scikit-learn is another version.
+            The bytes are intact, but a module is missing or scikit-learn has another version.
         """
         started = time.perf_counter()
         skew = check_version(manifest.ref, manifest.libraries, self.allow_version_skew)
         steps: dict[Role, dict[str, Any]] = {"model": {}, "preprocessor": {}, "label_encoder": {}}
         for artifact in manifest.artifacts:
-            steps[artifact.role][artifact.name] = one_thread(self._load_artifact(manifest, artifact))
+            steps[artifact.role][artifact.name] = limit_to_one_thread(self._load_artifact(manifest, artifact))
         return Bundle(
             models=steps["model"],
             preprocessors=tuple(steps["preprocessor"].values()),
@@ -105,73 +100,87 @@ class ModelLoader:
         )
 
     def check(self, manifest: Manifest, artifact: Artifact) -> int:
-        """Read an artifact from the store and compare it with the manifest; returns its bytes (errors as `load`)."""
+        """Compare an artifact in the store with the manifest and return its size in bytes (errors as in `load`)."""
         with VerifiedReader(self._stored(manifest, artifact), artifact) as raw:
             return raw.drain()
 
     def _load_artifact(self, manifest: Manifest, artifact: Artifact) -> Any:
         what = f"{artifact.role} of {manifest.ref}"
-        if self.copies is None:
+        if self.local_cache is None:
             return self._read(self._stored(manifest, artifact), artifact, what)
-        descriptor = self.copies.open(artifact)
+        descriptor = self.local_cache.open(artifact)
         if descriptor is not None:
             try:
-                source = FileSource(str(self.copies.path(artifact)), descriptor)
+                source = FileSource(str(self.local_cache.path(artifact)), descriptor)
                 return self._read(source, artifact, what)
             except ModelCorrupt as error:
                 log.warning("models.copy_corrupt", extra={"error": str(error)})
-                self.copies.drop(artifact)
+                self.local_cache.drop(artifact)
             finally:
                 os.close(descriptor)
-        with self.copies.writer(artifact) as copy:
-            return self._read(self._stored(manifest, artifact), artifact, what, copy)
+        with self.local_cache.writer(artifact) as writer:
+            return self._read(self._stored(manifest, artifact), artifact, what, writer)
 
     def _stored(self, manifest: Manifest, artifact: Artifact) -> Source:
         key = keys.artifact(manifest.name, manifest.version, artifact.file)
-        return StoredSource(self.store, key, artifact.size)
+        return ObjectSource(self.store, key, artifact.size)
 
     def _read(self, source: Source, artifact: Artifact, what: str, tee: Callable[[bytes], None] | None = None) -> Any:
         with VerifiedReader(source, artifact, tee) as raw:
             buffered = io.BufferedReader(raw, _BUFFER_BYTES)
             loaded, _ = unpickle(buffered, what, allow_version_skew=self.allow_version_skew)
             if buffered.read(1):
-                raise ModelCorrupt(f"{source.uri} has bytes after the end of its pickle")
+                raise ModelCorrupt(f"{source.uri} has bytes after the end of its pickle: publish the model again")
             return loaded
 
 
 def check_version(ref: str, saved_with: Mapping[str, str], allow_skew: bool) -> str | None:
-    """Compare scikit-learn's version before anything is unpickled; returns the warning where skew is allowed.
+    """Compare the version of scikit-learn that saved a model with the installed one, before anything is unpickled.
+
+    Returns
+    -------
+    warning : str or None
+        None if the versions are the same; a warning if they differ and `allow_skew` is set.
 
     Raises
     ------
     ModelUnloadable
-        Naming both versions and the ways out.
+        The versions differ. The message names both and the possible remedies.
     """
     saved_by = saved_with.get("scikit-learn")
     if saved_by in (None, sklearn.__version__):
         return None
-    skew = f"{ref} was saved by scikit-learn {saved_by}, here is {sklearn.__version__}"
+    skew = f"{ref} was saved by scikit-learn {saved_by}, but {sklearn.__version__} is installed"
     if not allow_skew:
         raise ModelUnloadable(
             f"{skew}: install scikit-learn=={saved_by}, publish the model again, "
-            "or set ML_ALLOW_VERSION_SKEW=true to go on at your own risk"
+            "or set ML_ALLOW_VERSION_SKEW=true to load it at your own risk"
         )
     log.warning("models.version_skew", extra={"warning": skew})
     return skew
 
 
 def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = False) -> tuple[Any, str | None]:
-    """Load a joblib stream whose bytes were verified.
+    """Load a joblib stream whose bytes have been verified.
+
+    Parameters
+    ----------
+    file : buffered reader
+        The stream.
+    what : str
+        What is loaded, for error messages.
+    allow_version_skew : bool
+        Whether to load what another version of scikit-learn saved.
 
     Returns
     -------
     obj, saved_by : Any, str or None
-        What was stored, and the version of scikit-learn that saved it where that is another than this one.
+        The stored object, and the version of scikit-learn that saved it if it is not the installed one.
 
     Raises
     ------
     ModelUnloadable
-        With the missing module, or both versions of scikit-learn, named.
+        The message names the missing module, or both versions of scikit-learn.
     """
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -180,16 +189,15 @@ def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = F
     except ScorelineError:
         raise
     except ModuleNotFoundError as error:
-        raise ModelUnloadable(f"{what} needs the module {error.name!r}, which is not installed") from error
+        raise ModelUnloadable(f"{what} needs the module {error.name!r}: install it where workers run") from error
     except InconsistentVersionWarning as error:
         raise ModelUnloadable(
-            f"{what} was saved by scikit-learn {error.original_sklearn_version}, here is {sklearn.__version__}: "
-            f"install scikit-learn=={error.original_sklearn_version}, or set ML_ALLOW_VERSION_SKEW=true to go on "
-            "at your own risk"
+            f"{what} was saved by scikit-learn {error.original_sklearn_version}, but {sklearn.__version__} is "
+            f"installed: install scikit-learn=={error.original_sklearn_version}, or set ML_ALLOW_VERSION_SKEW=true to "
+            "load it at your own risk"
         ) from error
     except AttributeError as error:
-        if found := _NOT_THERE.search(str(error)):
-            name = found["name"] or found["old"]
+        if name := _missing_in_main(str(error)):
             raise ModelUnloadable(
                 f"{what} cannot be loaded: it uses {name!r}, which was defined in a notebook or a script: define it in "
                 "a module that workers can import, and save the model again"
@@ -206,8 +214,17 @@ def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = F
     return loaded, saved_by
 
 
-def one_thread(estimator: Any) -> Any:
-    """Set every ``n_jobs`` of an estimator to 1: the processes of a worker are its parallelism."""
+def _missing_in_main(message: str) -> str | None:
+    """Return the name that a pickle expects in the main module of the process that saved it, which is not this one."""
+    main = re.escape(repr(sys.modules["__main__"]))
+    for pattern in (rf"attribute '([^']+)' on {main}", r"module '__(?:mp_)?main__' has no attribute '([^']+)'"):
+        if found := re.search(pattern, message):
+            return found[1]
+    return None
+
+
+def limit_to_one_thread(estimator: Any) -> Any:
+    """Set every ``n_jobs`` of an estimator to 1, because a worker gets its parallelism from its processes."""
     if hasattr(estimator, "get_params"):
         threads = {name: 1 for name in estimator.get_params() if name.rpartition("__")[2] == "n_jobs"}
         if threads:
@@ -216,7 +233,7 @@ def one_thread(estimator: Any) -> Any:
 
 
 def dump(obj: Any) -> bytes:
-    """Encode an estimator as joblib does, uncompressed: loading it is then bound by the network."""
+    """Encode an estimator with joblib, uncompressed, so that only the network limits how fast it loads."""
     buffer = io.BytesIO()
     joblib.dump(obj, buffer)
     return buffer.getvalue()

@@ -1,4 +1,7 @@
-"""Verified local copies of models, for machines whose disk stays: they save transfers and serve when R2 is down."""
+"""The local cache: copies of models on disk, which save transfers and serve when R2 is down.
+
+It is for machines whose disk survives a restart.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,23 @@ from scoreline.storage.models.manifest import Artifact
 log = logging.getLogger(__name__)
 
 _STALE_S = 3600.0
+"""Age at which a temporary file is deleted, because its writer must have been killed."""
 
 
-class LocalCopies:
-    """Artifacts by their SHA-256, and the documents (manifests, signatures, aliases) that were read last.
+class LocalCache:
+    """Stores artifacts by their SHA-256, and the manifests, signatures and aliases as they were last read.
 
-    Nothing here is trusted: whoever reads a copy verifies it as if it came over the network. Files appear whole, by
-    rename, so that processes share the folder. A disk that is full or read-only costs a warning, never a load.
+    Nothing here is trusted: a copy is verified as if it had come over the network. Files appear complete, by rename, so
+    that processes can share the folder. If the disk is full or read-only, a warning is logged and the model is loaded
+    from the store.
 
     Parameters
     ----------
     folder : Path
-        Made when first written to, readable by its owner alone.
+        Directory of the cache. It is created on the first write, and only its owner can read it.
     max_bytes : int
-        Of artifacts; those used longest ago go first, and one that is larger alone is not kept.
+        Largest total size of the artifacts. The least recently used are deleted first, and an artifact that is larger
+        than this is not kept.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -37,30 +43,30 @@ class LocalCopies:
         self._max_bytes = max_bytes
 
     def open(self, artifact: Artifact) -> int | None:
-        """Return a descriptor of the copy, to be closed by the caller; None where there is none."""
+        """Return a file descriptor of the copy, which the caller must close, or None if there is no copy."""
         path = self._artifacts / artifact.sha256
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError:
             return None
         with contextlib.suppress(OSError):
-            os.utime(path)  # used now: others go first
+            os.utime(path)  # marks it as recently used
         return descriptor
 
     def path(self, artifact: Artifact) -> Path:
-        """Return where the copy of an artifact is, or would be."""
+        """Return the path of an artifact's copy, whether or not it exists."""
         return self._artifacts / artifact.sha256
 
     def drop(self, artifact: Artifact) -> None:
-        """Remove a copy that turned out to be corrupt."""
+        """Delete a copy that turned out to be corrupt."""
         with contextlib.suppress(OSError):
             self.path(artifact).unlink()
 
     @contextlib.contextmanager
-    def writer(self, artifact: Artifact) -> Iterator[CopyWriter | None]:
-        """Yield what takes the verified chunks of an artifact in order; None where it is not to be kept.
+    def writer(self, artifact: Artifact) -> Iterator[CacheWriter | None]:
+        """Yield a writer for the verified chunks of an artifact, or None if the artifact is too large to be kept.
 
-        The copy appears when the block ends without an error, and only if all of it was written.
+        The copy appears when the block ends without an error, provided that all of it was written.
         """
         if artifact.size > self._max_bytes:
             log.warning(
@@ -70,44 +76,44 @@ class LocalCopies:
             yield None
             return
         self._make_room(artifact.size)
-        copy = CopyWriter(self.path(artifact), artifact.size)
+        writer = CacheWriter(self.path(artifact), artifact.size)
         try:
-            yield copy
-            copy.commit()
+            yield writer
+            writer.commit()
         finally:
-            copy.discard()
+            writer.discard()
 
     def keep_document(self, key: str, data: bytes) -> None:
-        """Remember a document of the store."""
+        """Keep a document of the store as it was just read."""
         if self.document(key) != data:
-            copy = CopyWriter(self._documents / key, len(data))
-            copy(data)
-            copy.commit()
-            copy.discard()
+            writer = CacheWriter(self._documents / key, len(data))
+            writer(data)
+            writer.commit()
+            writer.discard()
 
     def document(self, key: str) -> bytes | None:
-        """Return a document as it was read last."""
+        """Return a document as it was last read, or None if it never was."""
         try:
             return (self._documents / key).read_bytes()
         except OSError:
             return None
 
     def documents(self, prefix: str) -> list[str]:
-        """Return the keys of known documents that begin with `prefix`, which ends with a slash."""
+        """Return the keys of the kept documents below `prefix`, which ends with a slash."""
         found = (self._documents / prefix).rglob("*")
         return sorted(str(path.relative_to(self._documents)) for path in found if path.is_file())
 
     def _make_room(self, size: int) -> None:
-        kept = []
-        with contextlib.suppress(OSError):  # another process makes room too
+        copies = []
+        with contextlib.suppress(OSError):  # another process may be making room, too
             for path in self._artifacts.iterdir():
                 stat = path.stat()
                 if not path.name.startswith("."):
-                    kept.append((stat.st_mtime, stat.st_size, path))
-                elif time.time() - stat.st_mtime > _STALE_S:  # its writer was killed
+                    copies.append((stat.st_mtime, stat.st_size, path))
+                elif time.time() - stat.st_mtime > _STALE_S:
                     path.unlink(missing_ok=True)
-        used = sum(item[1] for item in kept)
-        for _, bytes_, path in sorted(kept):
+        used = sum(item[1] for item in copies)
+        for _, bytes_, path in sorted(copies):
             if used + size <= self._max_bytes:
                 break
             with contextlib.suppress(OSError):
@@ -115,8 +121,8 @@ class LocalCopies:
             used -= bytes_
 
 
-class CopyWriter:
-    """A file that appears whole or not at all."""
+class CacheWriter:
+    """Writes a file that appears completely or not at all."""
 
     def __init__(self, path: Path, size: int) -> None:
         self._path = path
@@ -143,7 +149,7 @@ class CopyWriter:
             self._give_up(error)
 
     def commit(self) -> None:
-        """Let the file appear, if all of it is there."""
+        """Let the file appear if all of it was written."""
         if self._descriptor >= 0 and self._left == 0:
             try:
                 os.replace(self._temporary, self._path)
@@ -152,7 +158,7 @@ class CopyWriter:
                 self._give_up(error)
 
     def discard(self) -> None:
-        """Remove what did not appear."""
+        """Delete the temporary file unless it was committed."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -1,8 +1,7 @@
-"""What a model version is made of, as JSON beside its artifacts."""
+"""The manifest of a model version: a JSON document, stored beside the artifacts, that describes all of them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -10,12 +9,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from scoreline.storage.errors import InvalidRequest, ModelCorrupt
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.keys import check_name, is_version
 
 FORMAT = 1
 CHUNK_BYTES = 4 << 20
-"""Bytes verified at a time: large enough that requests to object storage are few, small enough that several
-chunks in memory do not matter beside a model."""
+"""Bytes that are verified at a time: large enough that few requests are needed, and small enough that the memory for
+several chunks is negligible beside a model."""
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")
 """Methods of an estimator that score rows it was not fitted on."""
@@ -28,8 +28,8 @@ _DEFAULTS = {
     "density_estimator": ("predict",),
     "transformer": ("transform",),
 }
-"""By kind: what is scored where no method is named."""
-_ELSE = ("transform", "score_samples", "decision_function")
+"""Methods that score by default, by kind of estimator."""
+_FALLBACKS = ("transform", "score_samples", "decision_function")
 
 Role = Literal["model", "preprocessor", "label_encoder"]
 
@@ -38,18 +38,18 @@ _REF = re.compile(r"(?P<name>[^@]+)(?:@(?P<which>[^@]+))?")
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """One joblib file of a version."""
+    """A joblib file of a version."""
 
     role: Role
     name: str
-    """Name of the model within the bundle; the role's own name for the others."""
+    """Name of the model within the bundle; for other roles, the name of the role."""
     file: str
     size: int
-    """Bytes."""
+    """Size in bytes."""
     sha256: str
     chunk_bytes: int
     chunks: tuple[str, ...]
-    """SHA-256 of each chunk, in order; the last chunk may be shorter."""
+    """SHA-256 of each chunk, in order. The last chunk may be shorter than the others."""
 
     @classmethod
     def of(cls, role: Role, name: str, data: bytes) -> Artifact:
@@ -60,38 +60,38 @@ class Artifact:
             name=name,
             file=f"{name}.joblib",
             size=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
+            sha256=sha256_hex(data),
             chunk_bytes=CHUNK_BYTES,
-            chunks=tuple(hashlib.sha256(piece).hexdigest() for piece in pieces),
+            chunks=tuple(sha256_hex(piece) for piece in pieces),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """What one model of a bundle can say."""
+    """What a model of a bundle can return."""
 
     kind: str
     """``classifier``, ``regressor``, ``clusterer``, ``outlier_detector``, ``density_estimator``, ``transformer``, or
-    ``estimator`` where it does not say."""
+    ``estimator`` if the model does not declare its kind."""
     methods: tuple[str, ...]
-    """Of `METHODS`, those it has for rows that it was not fitted on."""
+    """Those of `METHODS` that the model has."""
     classes: tuple[Any, ...] | None
-    """Labels as users read them, in the order of the probability columns; a tuple for each target where it predicts
-    several."""
+    """Labels as users read them, in the order of the probability columns. A model with several targets has a tuple of
+    labels for each."""
 
     @property
-    def default(self) -> tuple[str, ...]:
-        """Methods to score with where none is named: what one expects of its kind.
+    def default_methods(self) -> tuple[str, ...]:
+        """The methods to score with if the job names none, depending on the kind of the model.
 
-        >>> Outputs(kind="outlier_detector", methods=("predict", "decision_function"), classes=None).default
+        >>> Outputs(kind="outlier_detector", methods=("predict", "decision_function"), classes=None).default_methods
         ('predict', 'decision_function')
         """
         usual = tuple(method for method in _DEFAULTS.get(self.kind, _DEFAULTS["classifier"]) if method in self.methods)
-        return usual or tuple(method for method in _ELSE if method in self.methods)[:1] or self.methods[:1]
+        return usual or tuple(method for method in _FALLBACKS if method in self.methods)[:1] or self.methods[:1]
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> Outputs:
-        """Decode what JSON made of it."""
+        """Decode what was read from JSON."""
         classes = raw["classes"]
         return cls(
             kind=raw["kind"],
@@ -102,21 +102,21 @@ class Outputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A model version."""
+    """Everything that is recorded about a model version."""
 
     name: str
     version: str
     created: str
-    """UTC, ISO 8601."""
+    """Time of publishing in UTC, as ISO 8601."""
     artifacts: tuple[Artifact, ...]
     feature_names: tuple[str, ...] | None
     n_features: int | None
     outputs: Mapping[str, Outputs]
-    """By name of the model."""
+    """What each model returns, by name of the model."""
     libraries: Mapping[str, str]
-    """Versions that the version was made with: python, scikit-learn, numpy, joblib."""
+    """Versions of ``python``, ``numpy`` and ``joblib`` at publishing, and of the ``scikit-learn`` that saved it."""
     memory_bytes: int
-    """Of a process, for the loaded bundle: measured when it was published, in a process of its own."""
+    """Memory in bytes that the loaded bundle takes, as measured in a fresh process when it was published."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -127,31 +127,40 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """Bytes of all artifacts."""
+        """Total size of the artifacts in bytes."""
         return sum(artifact.size for artifact in self.artifacts)
 
     @property
     def content_sha256(self) -> str:
-        """SHA-256 of what the version is made of: artifacts in their roles, and metadata."""
+        """SHA-256 of the artifacts, their roles and the metadata (see `content_sha256`)."""
         return content_sha256(self.artifacts, self.metadata)
 
     def to_json(self) -> bytes:
-        """Encode; the same manifest gives the same bytes."""
+        """Encode the manifest; equal manifests give the same bytes."""
         return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes, ref: str) -> Manifest:
-        """Decode.
+        """Decode a manifest.
+
+        Parameters
+        ----------
+        data : bytes
+            The manifest as stored.
+        ref : str
+            ``name@version`` that the manifest must have.
 
         Raises
         ------
         ModelCorrupt
-            The bytes are no manifest of a format known here, or another version's manifest.
+            The bytes are not a manifest of a known format, or they are the manifest of another version.
         """
         try:
             raw = json.loads(data)
             if raw["format"] != FORMAT:
-                raise ModelCorrupt(f"manifest of {ref} has format {raw['format']}, known here is {FORMAT}")
+                raise ModelCorrupt(
+                    f"the manifest of {ref} has format {raw['format']}, but this release reads format {FORMAT}: upgrade"
+                )
             manifest = cls(
                 **raw
                 | {
@@ -163,15 +172,15 @@ class Manifest:
                 }
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ModelCorrupt(f"manifest of {ref} cannot be read: {error!r}") from error
+            raise ModelCorrupt(f"the manifest of {ref} cannot be read: {error!r}") from error
         if manifest.ref != ref:
-            raise ModelCorrupt(f"manifest of {ref} says that it is {manifest.ref}: was it copied?")
+            raise ModelCorrupt(f"the manifest of {ref} names {manifest.ref}: was it copied?")
         return manifest
 
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedModel:
-    """One version, named so that nothing else can answer to it."""
+    """A version and the digest of its manifest, so that nothing else can take its place."""
 
     name: str
     version: str
@@ -184,23 +193,21 @@ class PinnedModel:
 
 
 def content_sha256(artifacts: Iterable[Artifact], metadata: Mapping[str, Any]) -> str:
-    """SHA-256 of what a version is made of; two versions of the same content differ in their time alone."""
+    """Return the SHA-256 of a version's artifacts, their roles and its metadata.
+
+    Two versions with the same content differ only in their time of publishing.
+    """
     content = [[[item.role, item.name, item.sha256] for item in artifacts], dict(metadata)]
-    return digest(json.dumps(content, sort_keys=True).encode())
-
-
-def digest(data: bytes) -> str:
-    """SHA-256 in hex."""
-    return hashlib.sha256(data).hexdigest()
+    return sha256_hex(json.dumps(content, sort_keys=True).encode())
 
 
 def parse_ref(ref: str) -> tuple[str, str | None]:
-    """Split ``name``, ``name@alias`` or ``name@version``.
+    """Split ``name``, ``name@alias`` or ``name@version`` into name and alias or version.
 
     Raises
     ------
     InvalidRequest
-        It is none of these.
+        The reference has another form.
 
     Examples
     --------
@@ -209,7 +216,7 @@ def parse_ref(ref: str) -> tuple[str, str | None]:
     """
     match = _REF.fullmatch(ref)
     if match is None:
-        raise InvalidRequest(f"model {ref!r} is none of name, name@alias, name@version")
+        raise InvalidRequest(f"model {ref!r} is not of the form name, name@alias or name@version")
     which = match["which"]
     if which is not None and not is_version(which):
         check_name("alias", which)

@@ -1,4 +1,4 @@
-"""A version's folder as an entry of a `pins` board, so that `pins.board_s3` and `pins.board_folder` can read it."""
+"""Describe a version as an entry of a `pins` board, so that `pins.board_s3` and `pins.board_folder` can read it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _API_VERSION = 1
 
 
 def data_txt(manifest: Manifest) -> bytes:
-    """Encode ``data.txt``: JSON, which is YAML too.
+    """Encode ``data.txt`` as JSON, which is also valid YAML.
 
-    A version of one file is of the type ``joblib``, which ``pin_read`` loads; one of several is of the type ``file``,
-    which ``pin_download`` fetches.
+    A version of one file has the type ``joblib``, which ``pin_read`` loads. A version of several files has the type
+    ``file``, which ``pin_download`` fetches.
     """
     files = [artifact.file for artifact in manifest.artifacts]
     sizes = [artifact.size for artifact in manifest.artifacts]
-    alone = len(files) == 1
+    single = len(files) == 1
     entry = {
-        "file": files[0] if alone else files,
-        "file_size": sizes[0] if alone else sizes,
+        "file": files[0] if single else files,
+        "file_size": sizes[0] if single else sizes,
         "pin_hash": manifest.content_sha256[:16],
-        "type": "joblib" if alone else "file",
+        "type": "joblib" if single else "file",
         "title": f"{manifest.name}: {', '.join(manifest.outputs)}",
         "description": None,
         "tags": None,

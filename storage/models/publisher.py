@@ -1,4 +1,4 @@
-"""A new version of a model: proven, uploaded, checked, and only then there."""
+"""Publish a new version of a model: load it on trial, upload it, verify the upload, and write the manifest last."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from scoreline.storage.errors import InvalidRequest, ObjectNotFound, Preconditio
 from scoreline.storage.models import pins, signatures
 from scoreline.storage.models.bundle import ModelLoader
 from scoreline.storage.models.manifest import Artifact, Manifest, content_sha256
-from scoreline.storage.models.trial_load import LooseArtifact, prove
+from scoreline.storage.models.trial_load import NewArtifact, try_loading
 from scoreline.storage.objects.base import ObjectStore, create_once
 
-_TRIES = 10
+_ATTEMPTS = 10
 
 
 class Publisher:
-    """Makes versions.
+    """Publishes versions.
 
     Parameters
     ----------
     store : ObjectStore
         The bucket of the models.
     signing_key : str
-        Signs every version; empty: none is signed.
+        Key that signs every version; if empty, versions are not signed.
     allow_version_skew : bool
-        Whether what another scikit-learn saved may be published; the manifest then names that one.
+        Whether a model that another version of scikit-learn saved may be published. Its manifest names that version.
     """
 
     def __init__(self, store: ObjectStore, *, signing_key: str = "", allow_version_skew: bool = False) -> None:
@@ -36,54 +36,55 @@ class Publisher:
         self._signing_key = signing_key
         self._allow_version_skew = allow_version_skew
 
-    def publish(self, name: str, loose: Sequence[LooseArtifact], metadata: Mapping[str, Any]) -> Manifest:
-        """Store a new version; it exists once all of it is there.
+    def publish(self, name: str, files: Sequence[NewArtifact], metadata: Mapping[str, Any]) -> Manifest:
+        """Store a new version and return its manifest.
 
-        The bundle is loaded in a fresh process, then uploaded, then read back and compared. The manifest comes last.
+        The bundle is loaded in a fresh process, then uploaded, then read back and compared. The manifest is written
+        last, so that the version exists only once it is complete.
 
         Raises
         ------
         InvalidRequest
-            A name is not valid, an object cannot score, or the metadata is not JSON.
+            A name is not valid, the bundle cannot score, or the metadata cannot be encoded as JSON.
         ModelUnloadable
-            A fresh process cannot load it. Nothing was stored.
+            A fresh process cannot load the bundle. Nothing has been stored.
         """
         keys.check_name("model", name)
-        _check_names(loose)
-        artifacts = tuple(Artifact.of(item.role, item.name, item.data) for item in loose)
+        _check_files(files)
+        artifacts = tuple(Artifact.of(item.role, item.name, item.data) for item in files)
         try:
             content = content_sha256(artifacts, metadata)
         except TypeError as error:
-            raise InvalidRequest(f"metadata of {name!r} is not JSON: {error}") from None
-        proof = prove(name, loose, allow_version_skew=self._allow_version_skew)
-        for _ in range(_TRIES):
+            raise InvalidRequest(f"the metadata of {name!r} cannot be encoded as JSON: {error}") from None
+        trial = try_loading(name, files, allow_version_skew=self._allow_version_skew)
+        for _ in range(_ATTEMPTS):
             now = datetime.now(UTC)
             manifest = Manifest(
                 name=name,
                 version=f"{now:%Y%m%dT%H%M%SZ}-{content[:5]}",
                 created=now.isoformat(timespec="seconds"),
                 artifacts=artifacts,
-                feature_names=proof.feature_names,
-                n_features=proof.n_features,
-                outputs=proof.outputs,
-                libraries=proof.libraries,
-                memory_bytes=proof.memory_bytes,
+                feature_names=trial.feature_names,
+                n_features=trial.n_features,
+                outputs=trial.outputs,
+                libraries=trial.libraries,
+                memory_bytes=trial.memory_bytes,
                 metadata=dict(metadata),
             )
             try:
-                self._write(manifest, loose)
-            except PreconditionFailed:  # somebody published in this very second
-                twin = self._same_content(manifest)
-                if twin is not None:
-                    return twin
+                self._write(manifest, files)
+            except PreconditionFailed:  # another publisher used the same version in this second
+                existing = self._find_same_content(manifest)
+                if existing is not None:
+                    return existing
                 time.sleep(1 - datetime.now(UTC).microsecond / 1e6)
             else:
                 return manifest
-        raise InvalidRequest(f"others published {name!r} at the same second {_TRIES} times: try again")
+        raise InvalidRequest(f"{name!r} was published by others in the same second {_ATTEMPTS} times: try again")
 
-    def _write(self, manifest: Manifest, loose: Sequence[LooseArtifact]) -> None:
+    def _write(self, manifest: Manifest, files: Sequence[NewArtifact]) -> None:
         name, version = manifest.name, manifest.version
-        for artifact, item in zip(manifest.artifacts, loose, strict=True):
+        for artifact, item in zip(manifest.artifacts, files, strict=True):
             create_once(self._store, keys.artifact(name, version, artifact.file), item.data)
         loader = ModelLoader(store=self._store)
         for artifact in manifest.artifacts:
@@ -95,28 +96,28 @@ class Publisher:
             create_once(self._store, keys.signature(name, version), line.encode())
         create_once(self._store, keys.manifest(name, version), data)
 
-    def _same_content(self, manifest: Manifest) -> Manifest | None:
+    def _find_same_content(self, manifest: Manifest) -> Manifest | None:
         try:
             data = self._store.get(keys.manifest(manifest.name, manifest.version)).data
         except ObjectNotFound:
             return None
-        there = Manifest.from_json(data, manifest.ref)
-        return there if there.content_sha256 == manifest.content_sha256 else None
+        existing = Manifest.from_json(data, manifest.ref)
+        return existing if existing.content_sha256 == manifest.content_sha256 else None
 
 
-def _check_names(loose: Sequence[LooseArtifact]) -> None:
-    """Every artifact is a file of its own, every model a prefix of output columns."""
-    seen = set()
-    for item in loose:
+def _check_files(files: Sequence[NewArtifact]) -> None:
+    """Raise `InvalidRequest` unless the files form a bundle and their names are valid and distinct."""
+    names = set()
+    for item in files:
         keys.check_name(item.role.replace("_", " "), item.name)
-        if item.name in seen:
-            raise InvalidRequest(f"two artifacts of the bundle are named {item.name!r}: give each its own name")
+        if item.name in names:
+            raise InvalidRequest(f"two files of the bundle are named {item.name!r}: give each its own name")
         if item.role == "model" and item.name in ("preprocessor", "label_encoder"):
-            raise InvalidRequest(f"a model cannot be named {item.name!r}: that is a role")
+            raise InvalidRequest(f"a model cannot be named {item.name!r}, which is the name of a role: choose another")
         if not item.data:
-            raise InvalidRequest(f"{item.role} {item.name!r} is empty")
-        seen.add(item.name)
-    if not any(item.role == "model" for item in loose):
-        raise InvalidRequest("a bundle needs a model")
-    if sum(item.role == "label_encoder" for item in loose) > 1:
-        raise InvalidRequest("a bundle has at most one label encoder")
+            raise InvalidRequest(f"the file of {item.role} {item.name!r} is empty")
+        names.add(item.name)
+    if not any(item.role == "model" for item in files):
+        raise InvalidRequest("a bundle needs at least one model")
+    if sum(item.role == "label_encoder" for item in files) > 1:
+        raise InvalidRequest("a bundle can have only one label encoder")

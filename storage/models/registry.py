@@ -1,4 +1,7 @@
-"""Names of models, without loading any: all of this works with `requirements.txt` alone."""
+"""The registry of model versions: it resolves, lists and deletes them without loading any.
+
+It needs only `requirements.txt`.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ from scoreline.storage.errors import (
     ObjectNotFound,
     StoreUnavailable,
 )
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models import aliases, signatures
 from scoreline.storage.models.aliases import Alias
-from scoreline.storage.models.local_cache import LocalCopies
-from scoreline.storage.models.manifest import Manifest, PinnedModel, digest, parse_ref
+from scoreline.storage.models.local_cache import LocalCache
+from scoreline.storage.models.manifest import Manifest, PinnedModel, parse_ref
 from scoreline.storage.objects.base import IfMatch, ObjectStore, create_once
 
 log = logging.getLogger(__name__)
@@ -31,20 +35,20 @@ class ModelRegistry:
     store : ObjectStore
         The bucket that holds ``models/``.
     verify_keys : sequence of str
-        Of these one has to have signed a manifest before it is handed out; none: signatures are not asked for.
-    copies : LocalCopies, optional
-        Where documents are kept, to be read when the store cannot be reached.
+        Keys of which one must have signed a manifest before it is returned; if empty, signatures are not checked.
+    local_cache : LocalCache, optional
+        Keeps manifests, signatures and aliases, to be read when the store cannot be reached.
     """
 
     def __init__(
-        self, store: ObjectStore, *, verify_keys: Sequence[str] = (), copies: LocalCopies | None = None
+        self, store: ObjectStore, *, verify_keys: Sequence[str] = (), local_cache: LocalCache | None = None
     ) -> None:
         self._store = store
         self._verify_keys = tuple(verify_keys)
-        self._copies = copies
+        self._local_cache = local_cache
 
     def names(self) -> list[str]:
-        """Names of all models that have a version."""
+        """Return the names of all models that have a version."""
         return sorted({name for name, _ in self._published(keys.MODELS)})
 
     def versions(self, name: str) -> list[str]:
@@ -52,53 +56,55 @@ class ModelRegistry:
         return sorted(version for _, version in self._published(keys.model_folder(name)))
 
     def resolve(self, ref: str) -> PinnedModel:
-        """Pin ``name`` (its newest version), ``name@alias`` or ``name@version``.
+        """Pin the version that ``name`` (the newest), ``name@alias`` or ``name@version`` stands for.
 
         Raises
         ------
         ModelNotFound
-            There is no such model, alias or version; the message says which there are.
+            There is no such model, alias or version. The message names those that exist.
         """
         name, which = parse_ref(ref)
         if which is not None and not keys.is_version(which):
             try:
-                now = aliases.parse(name, which, self._document(keys.alias(name, which))).current
+                target = aliases.parse(name, which, self._read_document(keys.alias(name, which))).current
             except ObjectNotFound:
-                raise self._unknown(name, f"no alias {which!r}") from None
-            return PinnedModel(name=name, version=now.version, manifest_sha256=now.manifest_sha256)
+                raise self._not_found(name, f"no alias {which!r}") from None
+            return PinnedModel(name=name, version=target.version, manifest_sha256=target.manifest_sha256)
         version = which or next(reversed(self.versions(name)), None)
         if version is None:
-            raise self._unknown(name, "no version")
+            raise self._not_found(name, "no version")
         try:
-            data = self._document(keys.manifest(name, version))
+            data = self._read_document(keys.manifest(name, version))
         except ObjectNotFound:
-            raise self._unknown(name, f"no version {version!r}") from None
-        return PinnedModel(name=name, version=version, manifest_sha256=digest(data))
+            raise self._not_found(name, f"no version {version!r}") from None
+        return PinnedModel(name=name, version=version, manifest_sha256=sha256_hex(data))
 
     def manifest(self, pinned: PinnedModel) -> Manifest:
-        """Read the manifest of a pinned version; whatever is loaded goes through here first.
+        """Read and verify the manifest of a pinned version; every load starts here.
 
         Raises
         ------
+        ModelNotFound
+            The version was deleted.
         ModelCorrupt
-            The stored manifest is not the one that was pinned, or another version's.
+            The stored manifest is not the one that was pinned.
         ModelUntrusted
-            There are verify keys, and none of them signed it.
+            There are verify keys, but none of them signed the manifest.
         """
         data = self._pinned_bytes(pinned)
         self._signer(pinned, data)
         return Manifest.from_json(data, pinned.ref)
 
     def signer(self, pinned: PinnedModel) -> str | None:
-        """Return the id of the trusted key that signed; None where there are no verify keys (errors as `manifest`)."""
+        """Return the id of the trusted key that signed; None if there are no verify keys (errors as in `manifest`)."""
         return self._signer(pinned, self._pinned_bytes(pinned))
 
     def show(self, ref: str) -> Manifest:
-        """Read the manifest that `ref` stands for (errors as `resolve` and `manifest`)."""
+        """Read the manifest of the version that `ref` stands for (errors as in `resolve` and `manifest`)."""
         return self.manifest(self.resolve(ref))
 
     def sign(self, ref: str, signing_key: str) -> PinnedModel:
-        """Add a signature to a published version: to one that has none, or before an older key is given up."""
+        """Add a signature to a published version, because it has none or because its key is being replaced."""
         pinned = self.resolve(ref)
         data = self._pinned_bytes(pinned)
         Manifest.from_json(data, pinned.ref)
@@ -114,81 +120,83 @@ class ModelRegistry:
         return pinned
 
     def aliases(self, name: str) -> list[Alias]:
-        """All aliases of a model, by name."""
+        """Return all aliases of a model, sorted by name."""
         folder = keys.aliases_folder(name)
         names = [info.key.removeprefix(folder).removesuffix(".json") for info in self._store.list(folder)]
         return [found for alias in names if (found := self.find_alias(name, alias))]
 
     def find_alias(self, name: str, alias: str) -> Alias | None:
-        """Return an alias with its history, if there is one."""
+        """Return an alias with its history, or None if there is no such alias."""
         found = aliases.read(self._store, name, alias)
         return found[0] if found else None
 
     def alias(self, name: str, alias: str, version: str) -> Alias:
-        """Let `alias` name `version`, by compare-and-swap: of two setters at once, none is lost.
+        """Make `alias` name `version`, by compare-and-swap, so that no concurrent change is lost.
 
         Raises
         ------
         ModelNotFound
             There is no such version.
+        InvalidRequest
+            The alias has the form of a version.
         """
         if keys.is_version(alias):
-            raise InvalidRequest(f"alias {alias!r} has the form of a version")
+            raise InvalidRequest(f"alias {alias!r} has the form of a version: choose another name")
         pinned = self.resolve(f"{name}@{version}")
-        self.manifest(pinned)  # what workers would refuse is not named
+        self.manifest(pinned)  # an alias must not name a version that workers would refuse
         return self._move(name, alias, lambda _: pinned)
 
     def rollback(self, name: str, alias: str) -> Alias:
-        """Let `alias` name what it named before; again, and it goes one further back.
+        """Make `alias` name the version that it named before; each further rollback goes one version further back.
 
         Raises
         ------
         ModelNotFound
-            There is no such alias, or what it named before was deleted.
+            There is no such alias, or the earlier version was deleted.
         InvalidRequest
-            It named nothing before.
+            The alias named no version before.
         """
 
         def previous(current: Alias | None) -> PinnedModel:
             if current is None:
-                raise self._unknown(name, f"no alias {alias!r}")
+                raise self._not_found(name, f"no alias {alias!r}")
             target = current.previous
             if target is None:
-                raise InvalidRequest(f"{name}@{alias} named nothing before {current.version}: no way back")
+                raise InvalidRequest(f"cannot roll back {name}@{alias}: it named no version before {current.version}")
             pinned = PinnedModel(name=name, version=target.version, manifest_sha256=target.manifest_sha256)
-            self._check_there(pinned)
+            self._check_exists(pinned)
             self.manifest(pinned)
             return pinned
 
         return self._move(name, alias, previous, rollback=True)
 
-    def delete(self, pinned: PinnedModel, refuse_used: Callable[[PinnedModel], None]) -> None:
-        """Remove a version for good.
+    def delete(self, pinned: PinnedModel, check_unused: Callable[[PinnedModel], None]) -> None:
+        """Delete a version permanently.
 
         Parameters
         ----------
         pinned : PinnedModel
-            What to remove.
-        refuse_used : callable
-            Raises `ModelInUse` where something besides an alias needs the version; asked before and after, since
-            somebody may begin to in between.
+            The version to delete.
+        check_unused : callable
+            Raises `ModelInUse` if something other than an alias needs the version. It is called before and after the
+            manifest is deleted, because a job may start to use the version in between.
 
         Raises
         ------
         ModelInUse
-            An alias names it, or `refuse_used` says so. The version stays.
+            An alias names the version, or `check_unused` says that it is in use. The version stays.
         """
 
-        def refuse() -> None:
-            self._refuse_aliased(pinned)
-            refuse_used(pinned)
+        def check() -> None:
+            self._check_no_alias(pinned)
+            check_unused(pinned)
 
-        refuse()
+        check()
         key = keys.manifest(pinned.name, pinned.version)
         data = self._store.get(key).data
-        self._store.delete(key)  # first: from now on the version does not exist
+        self._store.delete(key)  # deleted first, so that the version no longer exists from here on
         try:
-            refuse()
+            check()
         except ModelInUse:
             create_once(self._store, key, data)
             raise
@@ -199,28 +207,28 @@ class ModelRegistry:
         self, name: str, alias: str, choose: Callable[[Alias | None], PinnedModel], *, rollback: bool = False
     ) -> Alias:
         new = aliases.move(self._store, name, alias, choose, rollback=rollback)
-        now = new.current
-        self._check_there(PinnedModel(name=name, version=now.version, manifest_sha256=now.manifest_sha256))
+        target = new.current
+        self._check_exists(PinnedModel(name=name, version=target.version, manifest_sha256=target.manifest_sha256))
         return new
 
-    def _check_there(self, pinned: PinnedModel) -> None:
+    def _check_exists(self, pinned: PinnedModel) -> None:
         try:
             self._store.head(keys.manifest(pinned.name, pinned.version))
         except ObjectNotFound:
-            raise ModelNotFound(f"model {pinned.ref} was deleted: let the alias name another version") from None
+            raise ModelNotFound(f"model {pinned.ref} was deleted: set the alias to another version") from None
 
-    def _refuse_aliased(self, pinned: PinnedModel) -> None:
+    def _check_no_alias(self, pinned: PinnedModel) -> None:
         names = [alias.name for alias in self.aliases(pinned.name) if alias.version == pinned.version]
         if names:
-            raise ModelInUse(f"{pinned.ref} is what {', '.join(names)} stands for: let the alias name another first")
+            raise ModelInUse(f"{pinned.ref} is named by {', '.join(names)}: set the alias to another version first")
 
     def _pinned_bytes(self, pinned: PinnedModel) -> bytes:
         try:
-            data = self._document(keys.manifest(pinned.name, pinned.version))
+            data = self._read_document(keys.manifest(pinned.name, pinned.version))
         except ObjectNotFound:
-            raise ModelNotFound(f"model {pinned.ref} was deleted") from None
-        if digest(data) != pinned.manifest_sha256:
-            raise ModelCorrupt(f"manifest of {pinned.ref} is not the one that was pinned: it was altered")
+            raise ModelNotFound(f"model {pinned.ref} was deleted: use another version") from None
+        if sha256_hex(data) != pinned.manifest_sha256:
+            raise ModelCorrupt(f"the manifest of {pinned.ref} was altered after it was pinned: publish the model again")
         return data
 
     def _signer(self, pinned: PinnedModel, manifest: bytes) -> str | None:
@@ -228,30 +236,30 @@ class ModelRegistry:
             return None
         lines: bytes | None
         try:
-            lines = self._document(keys.signature(pinned.name, pinned.version))
+            lines = self._read_document(keys.signature(pinned.name, pinned.version))
         except ObjectNotFound:
             lines = None
         return signatures.verify(manifest, lines, self._verify_keys, pinned.ref)
 
-    def _document(self, key: str) -> bytes:
-        """Read a small object; from its local copy where the store cannot be reached."""
+    def _read_document(self, key: str) -> bytes:
+        """Read a small object, from its local copy if the store cannot be reached."""
         try:
             data = self._store.get(key).data
         except StoreUnavailable as error:
-            data_kept = self._copies.document(key) if self._copies else None
-            if data_kept is None:
+            cached = self._local_cache.document(key) if self._local_cache else None
+            if cached is None:
                 raise
             log.warning("models.served_from_copy", extra={"key": key, "error": str(error)})
-            return data_kept
-        if self._copies:
-            self._copies.keep_document(key, data)
+            return cached
+        if self._local_cache:
+            self._local_cache.keep_document(key, data)
         return data
 
     def _published(self, folder: str) -> Iterator[tuple[str, str]]:
         try:
             found = [info.key for info in self._store.list(folder)]
         except StoreUnavailable as error:
-            found = self._copies.documents(folder) if self._copies else []
+            found = self._local_cache.documents(folder) if self._local_cache else []
             if not found:
                 raise
             log.warning("models.listed_from_copies", extra={"folder": folder, "error": str(error)})
@@ -260,10 +268,10 @@ class ModelRegistry:
                 case [name, version, "manifest.json"] if keys.is_version(version):
                     yield name, version
 
-    def _unknown(self, name: str, what: str) -> ModelNotFound:
+    def _not_found(self, name: str, what: str) -> ModelNotFound:
         versions = self.versions(name)
         if not versions:
-            known = ", ".join(self.names()) or "none is published yet"
+            known = ", ".join(self.names()) or "none published yet"
             return ModelNotFound(f"no model {name!r} in bucket {self._store.bucket!r} (models: {known})")
         names = ", ".join(alias.name for alias in self.aliases(name)) or "none"
         return ModelNotFound(f"model {name!r} has {what} (versions: {', '.join(versions[-3:])}; aliases: {names})")

@@ -1,4 +1,4 @@
-"""How models are kept, signed and trusted, read from the environment once."""
+"""How models are cached, signed and trusted, read once from the environment."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ DEFAULT_CACHE_DIR_MB = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """What a process may do with models."""
+    """Which models a process may load, and how it signs and caches them."""
 
     cache_dir: Path = Path(DEFAULT_CACHE_DIR)
-    """Holds verified local copies; used with ``ML_CLOUD_ONLY=false`` alone."""
+    """Directory of the local cache, which is used only with ``ML_CLOUD_ONLY=false``."""
     cache_dir_bytes: int = DEFAULT_CACHE_DIR_MB << 20
     signing_key: str = field(default="", repr=False)
-    """Signs what is published; empty where nothing is signed."""
+    """Key that signs published versions; if empty, they are not signed."""
     verify_keys: tuple[str, ...] = ()
-    """Of these one has to have signed a version that is loaded; none: signatures are not asked for."""
+    """Keys of which one must have signed a version that is loaded; if empty, signatures are not checked."""
     allow_version_skew: bool = False
-    """Whether a model saved by another scikit-learn is loaded, with a warning."""
+    """Whether to load a model that another version of scikit-learn saved, with a warning."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ModelSettings:
-        """Read the settings; raises `InvalidSettings` naming every fault at once."""
+        """Read the settings from `environ`; raises `InvalidSettings`, which lists every fault."""
         env = Environment(environ)
         signing_key = env.text("MODEL_SIGNING_KEY")
         verify_keys = tuple(re.split(r"[\s,]+", text)) if (text := env.text("MODEL_VERIFY_KEYS").strip(", ")) else ()

@@ -1,19 +1,19 @@
-"""Ed25519 signatures of manifests: a worker loads only what a holder of the signing key has published.
+"""Ed25519 signatures of manifests, so that workers load only what a holder of the signing key has published.
 
-``manifest.sig`` holds a line a signature, ``<key id> <signature in base64>``, over the bytes of ``manifest.json``,
-which name the model, the version and the digest of every chunk. Several lines let two keys sign while one replaces
-the other. A worker knows verify keys alone: it can refuse, and cannot forge.
+Each line of ``manifest.sig`` is a signature, ``<key id> <signature in base64>``, of the bytes of ``manifest.json``, and
+these name the model, the version and the digest of every chunk. While one key replaces another, both can sign. Workers
+have only verify keys, so they can check signatures but not forge them.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scoreline.storage.errors import InvalidRequest, ModelUntrusted, ScorelineError
+from scoreline.storage.hashing import sha256_hex
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -22,8 +22,8 @@ _PREFIX = {"signing": "scoreline-signing-", "verify": "scoreline-verify-"}
 _KEY_BYTES = 32
 
 
-def generate() -> tuple[str, str]:
-    """Make a pair: the signing key, which is a secret, and the verify key that workers get."""
+def generate_keys() -> tuple[str, str]:
+    """Return a new key pair: the signing key, which is secret, and the verify key for the workers."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     private = Ed25519PrivateKey.generate()
@@ -31,10 +31,16 @@ def generate() -> tuple[str, str]:
 
 
 def check_key(kind: str, key: str) -> bytes:
-    """Return the 32 bytes of a ``signing`` or ``verify`` key; raises `InvalidRequest`, which never shows the key."""
+    """Return the 32 bytes of a key of the kind ``signing`` or ``verify``.
+
+    Raises
+    ------
+    InvalidRequest
+        It is not such a key. The message never contains the key.
+    """
     other = "verify" if kind == "signing" else "signing"
     if key.startswith(_PREFIX[other]):
-        raise InvalidRequest(f"a {other} key where a {kind} key belongs")
+        raise InvalidRequest(f"this is a {other} key, but a {kind} key is needed")
     text = key.removeprefix(_PREFIX[kind])
     try:
         raw = base64.b64decode(text + "=", altchars=b"-_", validate=True)
@@ -42,41 +48,43 @@ def check_key(kind: str, key: str) -> bytes:
         raw = b""
     if text == key or len(raw) != _KEY_BYTES:
         raise InvalidRequest(
-            f"not a {kind} key ({_PREFIX[kind]} and 43 characters): make a pair with `scoreline models keygen`"
+            f"this is not a {kind} key ({_PREFIX[kind]} and 43 characters): create keys with `scoreline models keygen`"
         )
     return raw
 
 
 def sign(manifest: bytes, signing_key: str) -> str:
-    """Return the line of ``manifest.sig`` for these bytes."""
+    """Return a line of ``manifest.sig``: the signature of a manifest's bytes."""
     private = _private(signing_key)
     signature = base64.b64encode(private.sign(manifest)).decode()
     return f"{key_id(private.public_key().public_bytes_raw())} {signature}\n"
 
 
 def verify(manifest: bytes, signatures: bytes | None, verify_keys: Sequence[str], ref: str) -> str:
-    """Return the id of the trusted key that signed these bytes.
+    """Return the id of the trusted key that signed a manifest.
 
     Parameters
     ----------
     manifest : bytes
-        As stored.
+        The bytes of the manifest as stored.
     signatures : bytes or None
-        Content of ``manifest.sig``; None where there is none.
+        Content of ``manifest.sig``, or None if there is no such object.
     verify_keys : sequence of str
-        At least one.
+        The trusted keys, of which there is at least one.
     ref : str
-        For messages.
+        ``name@version``, for error messages.
 
     Raises
     ------
     ModelUntrusted
-        It is not signed, signed by no trusted key, or the signature does not fit.
+        The manifest is not signed by a trusted key, or the signature does not match it.
     """
     from cryptography.exceptions import InvalidSignature
 
     if signatures is None:
-        raise ModelUntrusted(f"{ref} is not signed, and MODEL_VERIFY_KEYS is set: refused before unpickling")
+        raise ModelUntrusted(
+            f"{ref} is not signed, but MODEL_VERIFY_KEYS is set: if you trust it, sign it with `scoreline models sign`"
+        )
     trusted = {key_id(raw): _public(raw) for raw in (check_key("verify", key) for key in verify_keys)}
     signers = []
     for line in signatures.decode(errors="replace").splitlines():
@@ -88,18 +96,18 @@ def verify(manifest: bytes, signatures: bytes | None, verify_keys: Sequence[str]
             trusted[signer].verify(base64.b64decode(text, validate=True), manifest)
         except (InvalidSignature, binascii.Error, ValueError):
             raise ModelUntrusted(
-                f"the signature of {ref} by key {signer} does not fit its manifest: refused before unpickling"
+                f"the signature of {ref} by key {signer} does not match its manifest: do not trust this version"
             ) from None
         return signer
     raise ModelUntrusted(
-        f"{ref} is signed by {', '.join(signers) or 'nobody'}, which is none of MODEL_VERIFY_KEYS "
-        f"({', '.join(trusted)}): refused before unpickling"
+        f"{ref} is signed by {', '.join(signers) or 'no key'}, but not by any key in MODEL_VERIFY_KEYS "
+        f"({', '.join(trusted)}): if you trust it, sign it again or add its key there"
     )
 
 
 def key_id(public: bytes) -> str:
-    """Return what a verify key is called in messages and signatures: eight hex digits of its SHA-256."""
-    return hashlib.sha256(public).hexdigest()[:8]
+    """Return the id of a verify key in messages and signatures: the first eight hexadecimal digits of its SHA-256."""
+    return sha256_hex(public)[:8]
 
 
 def _encode(kind: str, raw: bytes) -> str:

@@ -1,8 +1,7 @@
-"""Bytes of an artifact as a stream, each chunk verified before anybody reads it."""
+"""The bytes of an artifact as a stream in which every chunk is verified before it can be read."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections import deque
@@ -12,11 +11,12 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from scoreline.storage.errors import ModelCorrupt, ObjectNotFound, PreconditionFailed
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models.manifest import Artifact
 from scoreline.storage.objects.base import ObjectStore
 
 READ_AHEAD = 4
-"""Chunks fetched at once: with chunks of 4 MiB, a buffer of some 20 MiB whatever the model's size."""
+"""Chunks that are fetched ahead. With chunks of 4 MiB the buffer takes some 20 MiB, whatever the size of the model."""
 
 
 class Source(Protocol):
@@ -25,15 +25,20 @@ class Source(Protocol):
     uri: str
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return the bytes ``start <= i < stop``, unverified; called by several threads at once, after a first alone.
+        """Return the bytes ``start <= i < stop``, unverified.
 
-        Raises `ModelCorrupt` where what is stored cannot be this artifact.
+        The first call is made alone; the following ones come from several threads at once.
+
+        Raises
+        ------
+        ModelCorrupt
+            What is stored cannot be this artifact.
         """
         ...
 
 
-class StoredSource:
-    """An object: the first read pins its ETag, the others carry it as If-Match."""
+class ObjectSource:
+    """Reads from an object; the first read pins its ETag, and all others require it."""
 
     def __init__(self, store: ObjectStore, key: str, size: int) -> None:
         self.uri = store.uri(key)
@@ -47,17 +52,19 @@ class StoredSource:
         try:
             stored = self._store.get(self._key, byte_range=(start, stop), if_match=self._etag)
         except ObjectNotFound as error:
-            raise ModelCorrupt(f"{self.uri} is missing, though its manifest is there") from error
+            raise ModelCorrupt(f"{self.uri} is missing, but its manifest exists: publish the model again") from error
         except PreconditionFailed as error:
-            raise ModelCorrupt(f"{self.uri} was replaced or cut while it was read") from error
+            raise ModelCorrupt(f"{self.uri} was replaced or truncated while it was read") from error
         if stored.info.size != self._size:
-            raise ModelCorrupt(f"{self.uri} has {stored.info.size} bytes, its manifest says {self._size}: refused")
+            raise ModelCorrupt(
+                f"{self.uri} has {stored.info.size} bytes, but its manifest says {self._size}: publish the model again"
+            )
         self._etag = stored.info.etag
         return stored.data
 
 
 class FileSource:
-    """An open file."""
+    """Reads from an open file."""
 
     def __init__(self, uri: str, descriptor: int) -> None:
         self.uri = uri
@@ -72,26 +79,26 @@ class FileSource:
 
 
 class VerifiedReader(io.RawIOBase):
-    """A raw stream; wrap it in `io.BufferedReader`.
+    """A raw stream, to be wrapped in `io.BufferedReader`, that returns verified bytes only.
 
-    No byte is handed out before the SHA-256 of its chunk agreed with the manifest. Chunks are fetched and verified
-    ahead, by threads, while earlier ones are being unpickled.
+    No byte is returned before the SHA-256 of its chunk is known to match the manifest. Threads fetch and verify chunks
+    ahead while earlier chunks are unpickled.
 
     Parameters
     ----------
     source : Source
         Where the bytes come from.
     artifact : Artifact
-        What they have to be.
+        The artifact that the bytes must form.
     tee : callable, optional
-        Gets every verified chunk, in order.
+        Receives every verified chunk, in order.
 
     Raises (from any read)
     ----------------------
     ModelCorrupt
-        The bytes are missing, replaced, too few, too many or altered.
+        Bytes are missing, were replaced or altered, or are too few or too many.
     StoreUnavailable
-        Transient; the store's own retries are used up.
+        The store's own retries are used up. The error is transient.
     """
 
     def __init__(self, source: Source, artifact: Artifact, tee: Callable[[bytes], None] | None = None) -> None:
@@ -103,11 +110,11 @@ class VerifiedReader(io.RawIOBase):
         self._view = memoryview(b"")
 
     def readable(self) -> bool:
-        """Whether bytes can be read: always."""
+        """Return True, because the stream can be read."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer is wider
-        """Fill `buffer` with verified bytes; 0 at the end."""
+        """Fill `buffer` with verified bytes and return their number, which is 0 at the end."""
         if not self._view:
             self._view = memoryview(next(self._chunks, b""))
         count = min(len(buffer), len(self._view))
@@ -116,13 +123,13 @@ class VerifiedReader(io.RawIOBase):
         return count
 
     def drain(self) -> int:
-        """Verify and drop what was not read yet; returns its bytes."""
+        """Verify and discard what has not been read yet, and return its size in bytes."""
         left = len(self._view)
         self._view = memoryview(b"")
         return left + sum(len(chunk) for chunk in self._chunks)
 
     def close(self) -> None:
-        """Cancel what is read ahead."""
+        """Cancel the chunks that are being fetched ahead."""
         self._chunks.close()
         super().close()
 
@@ -137,8 +144,8 @@ class VerifiedReader(io.RawIOBase):
     def _verified_chunks(self) -> Generator[bytes]:
         count = len(self._artifact.chunks)
         if not count:
-            raise ModelCorrupt(f"{self._source.uri} is empty")
-        data = self._verified(0)  # alone: it pins the object
+            raise ModelCorrupt(f"{self._source.uri} is empty: publish the model again")
+        data = self._verified(0)  # alone, because it pins the object
         with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="model-read") as pool:
             ahead: deque[Future[bytes]] = deque()
             try:
@@ -148,7 +155,7 @@ class VerifiedReader(io.RawIOBase):
                     if self._tee is not None:
                         self._tee(data)
                     yield data
-                    data = b""  # let go before the next is waited for
+                    data = b""  # released before waiting for the next chunk
                     if ahead:
                         data = ahead.popleft().result()
             finally:
@@ -158,6 +165,8 @@ class VerifiedReader(io.RawIOBase):
     def _verified(self, number: int) -> bytes:
         start = number * self._artifact.chunk_bytes
         data = self._source.read(start, min(start + self._artifact.chunk_bytes, self._artifact.size))
-        if hashlib.sha256(data).hexdigest() != self._artifact.chunks[number]:
-            raise ModelCorrupt(f"{self._source.uri} differs from its manifest in chunk {number}: refused")
+        if sha256_hex(data) != self._artifact.chunks[number]:
+            raise ModelCorrupt(
+                f"chunk {number} of {self._source.uri} differs from its manifest: publish the model again"
+            )
         return data

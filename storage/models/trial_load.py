@@ -1,8 +1,8 @@
-"""Is a bundle loadable where nothing of its maker's process is there? Asked before a version exists.
+"""The trial load: before a version exists, a fresh process loads its files, as a worker will.
 
-The bytes go to a fresh interpreter through a pipe: none of them touches the disk or the bucket before they are known
-to load, and code of the pickles runs in that process alone. It tells what the bundle can do, and measures the memory
-that it takes.
+The bytes reach a new interpreter through a pipe, so that nothing is written to disk or to the bucket before it is known
+to load, and the code in the pickles runs in that process alone. The process reports what the bundle can do and how much
+memory it takes.
 """
 
 from __future__ import annotations
@@ -29,37 +29,57 @@ _TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class LooseArtifact:
-    """One joblib file that is to become part of a version."""
+class NewArtifact:
+    """A joblib or pickle file that is to become part of a new version."""
 
     role: Role
     name: str
     data: bytes
     source: str = ""
-    """File or object that it is from, where there is one."""
+    """Path or URI that the file was read from, if it was."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proof:
-    """What a fresh process found out."""
+class TrialLoad:
+    """What a fresh process found out about a bundle."""
 
     feature_names: tuple[str, ...] | None
     n_features: int | None
     outputs: dict[str, Outputs]
     libraries: dict[str, str]
     memory_bytes: int
-    """Private memory that the loaded bundle takes, and at least the size of its artifacts."""
+    """Private memory of the process that the loaded bundle takes; never less than the size of its files."""
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> TrialLoad:
+        """Decode what the process reports (see `describe_bundle`), with ``memory_bytes``."""
+        return cls(
+            feature_names=None if raw["feature_names"] is None else tuple(raw["feature_names"]),
+            n_features=raw["n_features"],
+            outputs={name: Outputs.from_raw(item) for name, item in raw["outputs"].items()},
+            libraries=raw["libraries"],
+            memory_bytes=raw["memory_bytes"],
+        )
 
 
-def prove(what: str, loose: Sequence[LooseArtifact], *, allow_version_skew: bool = False) -> Proof:
-    """Load a bundle in a fresh process.
+def try_loading(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> TrialLoad:
+    """Load a bundle in a fresh process and return what that process found out.
+
+    Parameters
+    ----------
+    name : str
+        Name of the bundle, for error messages.
+    files : sequence of NewArtifact
+        The files of the bundle.
+    allow_version_skew : bool
+        Whether files that another version of scikit-learn saved are accepted.
 
     Raises
     ------
     ModelUnloadable
-        It cannot be loaded there, or its loading ends the process or takes longer than ten minutes.
+        The bundle cannot be loaded, or loading it ends the process or takes longer than ten minutes.
     InvalidRequest
-        It loads and cannot score.
+        The bundle can be loaded but cannot score.
     """
     root = str(Path(__file__).resolve().parents[2])
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))}
@@ -72,109 +92,132 @@ def prove(what: str, loose: Sequence[LooseArtifact], *, allow_version_skew: bool
     )
     assert child.stdin is not None
     header = {
-        "what": what,
+        "name": name,
         "allow_version_skew": allow_version_skew,
-        "artifacts": [[item.role, item.name, len(item.data)] for item in loose],
-        "sources": {item.name: item.source for item in loose if item.source},
+        "artifacts": [[item.role, item.name, len(item.data)] for item in files],
+        "sources": {item.name: item.source for item in files if item.source},
     }
     try:
-        with contextlib.suppress(BrokenPipeError):  # it ended early: its answer or its exit code says why
+        with contextlib.suppress(BrokenPipeError):  # it ended early: its report or its exit code says why
             child.stdin.write(json.dumps(header).encode() + b"\n")
-            for item in loose:
+            for item in files:
                 child.stdin.write(item.data)
             child.stdin.flush()
         out, err = child.communicate(timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        raise ModelUnloadable(f"{what} did not load within {_TIMEOUT_S:.0f} s in a fresh process") from None
+        raise ModelUnloadable(f"{name} did not load within {_TIMEOUT_S:.0f} s in a fresh process") from None
     finally:
         if child.poll() is None:
             child.kill()
             child.communicate()
     try:
-        answer = json.loads(out)
+        report = json.loads(out)
     except ValueError:
         last = err.decode(errors="replace").strip().splitlines()[-1:]
         raise ModelUnloadable(
-            f"{what} ended a fresh process that loaded it (exit code {child.returncode}): {' '.join(last)}"
+            f"loading {name} ended the fresh process that tried it (exit code {child.returncode}): {' '.join(last)}"
         ) from None
-    if "error" in answer:
-        raise getattr(errors, answer["error"], ModelUnloadable)(answer["message"])
-    return _proof(answer)
+    if "error" in report:
+        raise getattr(errors, report["error"], ModelUnloadable)(report["message"])
+    return TrialLoad.from_raw(report)
 
 
-def _proof(answer: Mapping[str, Any]) -> Proof:
-    """Read what `_describe` found, with the memory that the bundle takes."""
-    return Proof(
-        feature_names=None if answer["feature_names"] is None else tuple(answer["feature_names"]),
-        n_features=answer["n_features"],
-        outputs={name: Outputs.from_raw(item) for name, item in answer["outputs"].items()},
-        libraries=answer["libraries"],
-        memory_bytes=answer["memory_bytes"],
-    )
-
-
-def _load(
-    blobs: Sequence[tuple[Role, str, bytes]], what: str, allow_skew: bool, sources: Mapping[str, str] | None = None
+def load_files(
+    blobs: Sequence[tuple[Role, str, bytes]],
+    bundle: str,
+    *,
+    allow_version_skew: bool,
+    sources: Mapping[str, str] | None = None,
 ) -> tuple[dict[Role, Any], str | None]:
-    from scoreline.storage.models.bundle import one_thread, unpickle
+    """Unpickle the files of a bundle in this process.
+
+    Parameters
+    ----------
+    blobs : sequence of (role, name, data)
+        The files.
+    bundle : str
+        Name of the bundle, for error messages.
+    allow_version_skew : bool
+        Whether files that another version of scikit-learn saved are accepted.
+    sources : mapping of str to str, optional
+        Path or URI of a file by the name of its artifact, for error messages.
+
+    Returns
+    -------
+    steps, saved_by : dict of role to dict of name to estimator, str or None
+        The estimators, and the version of scikit-learn that saved them if it is another than this one.
+    """
+    from scoreline.storage.models.bundle import limit_to_one_thread, unpickle
 
     steps: dict[Role, Any] = {"model": {}, "preprocessor": {}, "label_encoder": {}}
     saved_by = None
     for role, name, data in blobs:
-        file, artifact = io.BytesIO(data), f"{role} {name!r} of {what}"
+        file, artifact = io.BytesIO(data), f"{role} {name!r} of {bundle}"
         try:
-            loaded, other = unpickle(file, artifact, allow_version_skew=allow_skew)
+            loaded, other_version = unpickle(file, artifact, allow_version_skew=allow_version_skew)
         except ModelUnloadable as error:
             if _is_pickle(data):
                 raise
             source = (sources or {}).get(name, artifact)
-            raise ModelUnloadable(f"{source} is no joblib or pickle file: {_why(error)}") from error
+            raise ModelUnloadable(f"{source} is not a joblib or pickle file: {_cause(error)}") from error
         if file.read(1):
-            raise InvalidRequest(f"{artifact} has bytes after the end of its pickle")
-        steps[role][name] = one_thread(loaded)
-        saved_by = saved_by or other
+            raise InvalidRequest(f"{artifact} has bytes after the end of its pickle: save it again")
+        steps[role][name] = limit_to_one_thread(loaded)
+        saved_by = saved_by or other_version
     return steps, saved_by
 
 
 def _is_pickle(data: bytes) -> bool:
-    """Whether bytes begin as every pickle does that Python 3 writes unless it is told otherwise.
+    """Return whether the data begin like every pickle of protocol 2 or newer, which are Python's defaults.
 
-    Of anything else an unpickler says whatever the first letters mean to it: of a table that begins with ``id,x``, that
-    there is no module ``d,x``.
+    For anything else an unpickler reports whatever the first characters mean to it: for a table that begins with
+    ``id,x`` it would say that there is no module ``d,x``.
     """
     from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
 
     try:
         with _validate_fileobject_and_memmap(io.BytesIO(data), "", None) as (stream, _):
             return bool(stream.read(1) == pickle.PROTO)
-    except Exception:  # noqa: BLE001  # what decompresses it may raise anything
+    except Exception:  # noqa: BLE001  # the decompressor may raise anything
         return False
 
 
-def _why(error: BaseException) -> str:
-    """Return the first line of what was raised."""
+def _cause(error: BaseException) -> str:
+    """Return the first line of the underlying error."""
     cause = error.__cause__ or error
     return f"{type(cause).__name__}: {cause}".splitlines()[0]
 
 
-def _describe(steps: dict[Role, Any], saved_by: str | None) -> dict[str, Any]:
-    from scoreline.storage.models.describe import describe_features, describe_outputs, libraries
+def describe_bundle(steps: dict[Role, Any], saved_by: str | None) -> dict[str, Any]:
+    """Return what a loaded bundle takes and returns, as JSON can hold it.
+
+    Parameters
+    ----------
+    steps, saved_by
+        The result of `load_files`.
+
+    Raises
+    ------
+    InvalidRequest
+        The bundle cannot score.
+    """
+    from scoreline.storage.models.introspection import describe_features, describe_outputs, library_versions
 
     encoder = next(iter(steps["label_encoder"].values()), None)
     for name, step in steps["preprocessor"].items():
         if not callable(getattr(step, "transform", None)):
-            raise InvalidRequest(f"preprocessor {name!r}, a {type(step).__name__}, has no transform()")
+            raise InvalidRequest(f"preprocessor {name!r} has no transform(): it is a {type(step).__name__}")
     if encoder is not None and not callable(getattr(encoder, "inverse_transform", None)):
-        raise InvalidRequest(f"the label encoder, a {type(encoder).__name__}, has no inverse_transform()")
+        raise InvalidRequest(f"the label encoder has no inverse_transform(): it is a {type(encoder).__name__}")
     outputs = {name: asdict(describe_outputs(model, encoder)) for name, model in steps["model"].items()}
     first = dict(list(steps["preprocessor"].items())[:1]) or steps["model"]
     names, count = describe_features(first)
-    versions = libraries() | ({"scikit-learn": saved_by} if saved_by else {})
+    versions = library_versions() | ({"scikit-learn": saved_by} if saved_by else {})
     return {"feature_names": names, "n_features": count, "outputs": outputs, "libraries": versions}
 
 
 def release_memory() -> None:
-    """Give memory that nothing refers to back to the system."""
+    """Return unused memory to the operating system."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # not the GNU C library
         ctypes.CDLL(None).malloc_trim(0)
@@ -187,28 +230,28 @@ def _private_bytes() -> int:
 
 
 def main() -> None:
-    """Read a bundle from standard input, answer in JSON on standard output."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a pickle prints is no answer
+    """Read a bundle from standard input and write a report in JSON to standard output."""
+    report_file = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a pickle prints must not mix with the report
     stream = sys.stdin.buffer
     header = json.loads(stream.readline())
-    blobs = [(role, name, stream.read(size)) for role, name, size in header["artifacts"]]
+    name, skew = header["name"], header["allow_version_skew"]
+    blobs = [(role, artifact, stream.read(size)) for role, artifact, size in header["artifacts"]]
     try:
-        steps, saved_by = _load(  # imports what it needs
-            blobs, header["what"], header["allow_version_skew"], header["sources"]
-        )
-        answer = _describe(steps, saved_by)
+        # The first load imports every module that the bundle needs; the second measures the bundle alone.
+        steps, saved_by = load_files(blobs, name, allow_version_skew=skew, sources=header["sources"])
+        report = describe_bundle(steps, saved_by)
         del steps
         release_memory()
         before = _private_bytes()
-        again = _load(blobs, header["what"], header["allow_version_skew"])
+        measured = load_files(blobs, name, allow_version_skew=skew)
         release_memory()
-        answer["memory_bytes"] = max(_private_bytes() - before, sum(len(data) for _, _, data in blobs))
-        del again
+        report["memory_bytes"] = max(_private_bytes() - before, sum(len(data) for _, _, data in blobs))
+        del measured
     except ScorelineError as error:
-        answer = {"error": type(error).__name__, "message": str(error)}
-    json.dump(answer, answers)
-    answers.flush()
+        report = {"error": type(error).__name__, "message": str(error)}
+    json.dump(report, report_file)
+    report_file.flush()
 
 
 if __name__ == "__main__":

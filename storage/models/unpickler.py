@@ -1,9 +1,9 @@
-"""joblib's unpickler, without a second copy of every tree.
+"""The unpickler of joblib, without a second copy of every tree.
 
-An unpickler remembers each object that it made until the end, in case the stream refers to it again. The state of a
-scikit-learn tree is a dict of arrays which ``Tree.__setstate__`` copies into its own memory: with it remembered, a
-forest takes twice its size while it is loaded. That dict is made for the pickle alone, nothing else can refer to it,
-and so it is emptied once the tree has it.
+An unpickler keeps every object that it has created until the end, in case the stream refers to it again. The state of a
+scikit-learn tree is a dict of arrays, which ``Tree.__setstate__`` copies into memory of its own. If these dicts were
+kept, a forest would take twice its size while it is loaded. Each dict is created for the pickle alone and nothing else
+can refer to it, so it is emptied as soon as the tree has copied it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Unpickler(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
     dispatch = NumpyUnpickler.dispatch.copy()
 
     def load_build(self) -> None:
-        """Give an object its state."""
+        """Set the state of an object, and empty the state of a tree afterwards."""
         state = self.stack[-1]
         super().load_build()
         if type(self.stack[-1]) is Tree and type(state) is dict:
@@ -36,7 +36,7 @@ def load(file: io.BufferedIOBase) -> Any:
     Parameters
     ----------
     file : buffered reader
-        Needs no seeking; stands behind the pickle afterwards.
+        The stream. It need not be seekable, and is positioned after the pickle afterwards.
     """
     with _validate_fileobject_and_memmap(file, "", None) as (stream, _):
         return _Unpickler("", stream, ensure_native_byte_order=True).load()

@@ -18,7 +18,7 @@ from typing import Any
 
 from scoreline.storage import keys
 from scoreline.storage.errors import DocumentCorrupt
-from scoreline.storage.models.manifest import digest
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.job.plan import Columns, Part, Slice
 
@@ -68,7 +68,7 @@ class PlanFile:
             raise DocumentCorrupt(f"{store.uri(self._key)} is not a plan: its header is cut short")
         text, self._start = header
         self._first = data
-        self.sha256 = digest(text)
+        self.sha256 = sha256_hex(text)
         """Digest of the header, which names the digest of every block. It fences the ledger and each part's receipt."""
         try:
             raw = json.loads(text)
@@ -112,7 +112,7 @@ class PlanFile:
         data = self._first[start : start + block.size]
         if len(data) < block.size:
             data = self._store.get(self._key, byte_range=(start, start + block.size), if_match=self._etag).data
-        if digest(data) != block.sha256:
+        if sha256_hex(data) != block.sha256:
             raise DocumentCorrupt(f"{self._store.uri(self._key)} differs from its header at part {block.first_part}")
         return _decode(json.loads(gzip.decompress(data)))
 
@@ -131,7 +131,7 @@ def encode(
     blocks, bodies, offset = [], [], 0
     for first in range(0, len(parts), BLOCK_PARTS):
         body = _compress(_encode(parts[first : first + BLOCK_PARTS]))
-        blocks.append(_Block(first_part=first, offset=offset, size=len(body), sha256=digest(body)))
+        blocks.append(_Block(first_part=first, offset=offset, size=len(body), sha256=sha256_hex(body)))
         bodies.append(body)
         offset += len(body)
     header = {

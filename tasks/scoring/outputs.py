@@ -77,7 +77,7 @@ def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:
         offered = bundle.manifest.outputs[name]
         if method is not None and method not in offered.methods:
             raise ScoringError(f"model {name!r} has no {method}: it offers {', '.join(offered.methods)}")
-        methods = (method,) if method else offered.default
+        methods = (method,) if method else offered.default_methods
         estimator, taken = last_step(model, x) if len(methods) > 1 else (model, x)
         with computed_once(estimator, taken):
             for chosen in methods:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from scoreline.storage.errors import InputError, RejectBudgetExceeded
 from scoreline.storage.models.bundle import Bundle
-from scoreline.storage.models.describe import takes_one_column
+from scoreline.storage.models.introspection import takes_one_column
 from scoreline.tasks.scoring.features import Form, Rejection, take, to_features
 from scoreline.tasks.scoring.non_finite import ROW_FAULTS, one_line, refused
 from scoreline.tasks.scoring.outputs import column_to_arrow, outputs
@@ -57,7 +57,8 @@ def score_batch(
     keep : sequence of str
         Columns to carry over.
     method : str, optional
-        Of `scoreline.storage.models.manifest.METHODS`; by default what is usual for the model (`Outputs.default`).
+        Of `scoreline.storage.models.manifest.METHODS`; by default those that are usual for the model
+        (`Outputs.default_methods`).
     max_rejected : int, optional
         Rows after which looking for more is idle: the job is over its budget. A row of a 64k batch that is found by
         bisection costs some 17 calls of the estimator.
@@ -78,7 +79,7 @@ def score_batch(
     def score(some: pa.RecordBatch) -> dict[str, Any]:
         return outputs(bundle, to_features(some, features, form=form, named=named)[0], method)
 
-    learned = bundle.refused.setdefault(method, {})
+    learned = bundle.unsupported_values.setdefault(method, {})
     with timings("align"):
         x, rejected = to_features(batch, features, form=form, named=named)
     rows = np.array([row for row in range(batch.num_rows) if row not in rejected]) if rejected else None

@@ -31,7 +31,7 @@ from scoreline.storage.errors import (
     StoreUnavailable,
     describe,
 )
-from scoreline.storage.models.manifest import digest
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.objects.base import CREATE, ObjectInfo
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.schemas import from_text
@@ -158,7 +158,7 @@ class _Arrangement:
         self._column = documents.job.spec.partition_by
         schema = from_text(documents.plan.columns.schema)
         self._schema = schema.remove(schema.get_field_index(self._column)) if self._column else schema
-        self._made_of = digest(json.dumps([info.metadata["sha256"] for info in written]).encode())
+        self._made_of = sha256_hex(json.dumps([info.metadata["sha256"] for info in written]).encode())
         """What the files are made of: in the receipt of each."""
         self._there = self._find_written()
         self._order: list[_Folder] = []
@@ -340,7 +340,7 @@ class _Arrangement:
             "file": str(folder.files),
             "rows": str(folder.rows),
             "parts": self._made_of,
-            "sha256": digest(body),
+            "sha256": sha256_hex(body),
         }
         try:
             info = self._store.put(folder.key, body, mode=CREATE, metadata=receipt)

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, ScorelineError, ScoringError, describe
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.ledger.base import Progress
-from scoreline.storage.models.manifest import digest
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore, create_once
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.leases import hold_step
@@ -194,7 +194,7 @@ def _check(engine: Engine, documents: Documents, run: Run, progress: Progress) -
             head |= {"partition_by": job.spec.partition_by}
             summary |= {"plan": plan.sha256, "files": len(files)}
         body = _create_manifest(layout.store, layout.manifest, _manifest(head, written, files))
-        summary["manifest_sha256"] = digest(body)
+        summary["manifest_sha256"] = sha256_hex(body)
         create_once(layout.store, layout.success, json.dumps(summary, sort_keys=True).encode())
         _tell_pace(engine, job, rows=rows + rejected, parts=plan.parts, seconds=timings.work)
     return Outcome(

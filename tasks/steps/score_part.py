@@ -23,8 +23,8 @@ from scoreline.storage.errors import (
     StoreUnavailable,
     describe,
 )
-from scoreline.storage.models.describe import libraries
-from scoreline.storage.models.manifest import digest
+from scoreline.storage.hashing import sha256_hex
+from scoreline.storage.models.introspection import library_versions
 from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.prefetch import prefetched
 from scoreline.storage.tables import parquet
@@ -184,7 +184,7 @@ def commit_part(engine: Engine, documents: Documents, part: int, budget: int) ->
         "scoreline.model_version": job.model.version,
         "scoreline.manifest_sha256": job.model.manifest_sha256,
         "scoreline.scored_at": job.submitted,
-        "scoreline.libraries": json.dumps(libraries() | {"pyarrow": pa.__version__}, sort_keys=True),
+        "scoreline.libraries": json.dumps(library_versions() | {"pyarrow": pa.__version__}, sort_keys=True),
         "scoreline.source": json.dumps([[s.key, s.etag, *s.scope] for s in planned.slices]),
     }
     receipt = Receipt(plan_sha256=plan.sha256, part=part, rows=table.num_rows, rejected=rejected.num_rows)
@@ -196,7 +196,7 @@ def commit_part(engine: Engine, documents: Documents, part: int, budget: int) ->
             _put_rejected(layout, receipt, aside)
     with timings("encode"):
         body = parquet.write(table, footer)
-        receipt = replace(receipt, sha256=digest(body))
+        receipt = replace(receipt, sha256=sha256_hex(body))
     receipt = replace(receipt, seconds=timings.to_text())
     begun = time.perf_counter()
     try:
@@ -240,7 +240,7 @@ def _put_rejected(layout: ResultsLayout, receipt: Receipt, body: bytes) -> None:
     An earlier try that died before its commit may have left other ones, which count for nothing.
     """
     store, key = layout.store, layout.rejected_part(receipt.part)
-    metadata = replace(receipt, sha256=digest(body)).to_metadata()
+    metadata = replace(receipt, sha256=sha256_hex(body)).to_metadata()
     try:
         store.put(key, body, mode=CREATE, metadata=metadata)
     except PreconditionFailed:

@@ -17,7 +17,7 @@ from celery import Celery
 
 from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
-from scoreline.storage.models.signatures import generate
+from scoreline.storage.models.signatures import generate_keys
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
@@ -130,7 +130,7 @@ def test_a_record_with_a_path_that_goes_up_is_named_and_not_followed(
 
 def test_no_secret_is_in_any_log_or_message(own: Stack) -> None:
     # Given services with passwords, one of which has to be quoted in an address
-    private, _ = generate()
+    private, _ = generate_keys()
     secrets = {
         "REDIS": "hush/of@redis-1234",
         "R2_SECRET_ACCESS_KEY": 'hush-of-r2-"1234"',

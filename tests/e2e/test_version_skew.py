@@ -9,7 +9,7 @@ from sklearn.linear_model import LinearRegression
 from scoreline.storage import keys
 from scoreline.storage.models.bundle import dump
 from scoreline.storage.models.manager import ModelStorageManager
-from scoreline.storage.models.trial_load import LooseArtifact
+from scoreline.storage.models.trial_load import NewArtifact
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
@@ -22,7 +22,7 @@ def antique(own: Stack, monkeypatch: pytest.MonkeyPatch, fresh_process: None) ->
     monkeypatch.setattr("sklearn.base.__version__", "1.0.2")
     line = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0])
     models = ModelStorageManager.from_env(own.environ | {"ML_ALLOW_VERSION_SKEW": "true"})
-    return models.publish_files("antique", [LooseArtifact(role="model", name="model", data=dump(line))]).ref
+    return models.publish_files("antique", [NewArtifact(role="model", name="model", data=dump(line))]).ref
 
 
 def score(client: Client, ref: str) -> Status:

@@ -30,7 +30,7 @@ from tests.fakes import CuttingProxy
 PROCFILE = (
     "worker: REMAP_SIGTERM=SIGQUIT OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 celery -A scoreline worker -P prefork\n"
 )
-SIGNING, VERIFYING = signatures.generate()
+SIGNING, VERIFYING = signatures.generate_keys()
 
 
 class Valkey:

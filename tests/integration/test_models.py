@@ -19,7 +19,7 @@ from tests.fakes import CuttingProxy
 
 
 class LeavesATrace:
-    """Unpickling it makes a directory."""
+    """Creates a directory when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
@@ -31,7 +31,9 @@ class LeavesATrace:
         return x
 
 
-def test_a_bundle_comes_back_whole(models: ModelStorageManager, trained: Any, cells: pd.DataFrame) -> None:
+def test_a_loaded_bundle_equals_the_published_one(
+    models: ModelStorageManager, trained: Any, cells: pd.DataFrame
+) -> None:
     scaler, forest, encoder = trained
     manifest = models.publish("whole", forest, scaler, encoder, alias="champion", metadata={"auc": 0.99})
     bundle = models.load("whole@champion")
@@ -46,17 +48,17 @@ def test_a_bundle_comes_back_whole(models: ModelStorageManager, trained: Any, ce
 
 
 @pytest.mark.parametrize("position", [0, 5_000_000, -1])
-def test_a_tampered_byte_is_refused_before_any_code_runs(
+def test_an_altered_byte_is_refused_before_any_code_runs(
     models: ModelStorageManager, store: ObjectStore, tmp_path: Path, position: int
 ) -> None:
     trap = tmp_path / "trace"
     holder = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
     holder.payload = [np.zeros(1_500_000), LeavesATrace(trap)]  # several chunks
     manifest = models.publish("trapped", holder)
-    trap.rmdir()  # publishing loads it in a process of its own
+    trap.rmdir()  # publishing loads the model, too
     key = keys.artifact("trapped", manifest.version, "model.joblib")
     data = bytearray(store.get(key).data)
-    if position == 0:  # a whole other pickle whose first chunk runs code
+    if position == 0:  # another pickle, whose first chunk runs code
         from scoreline.storage.models.bundle import dump
 
         forged = dump(LeavesATrace(trap))
@@ -83,7 +85,9 @@ def test_missing_and_trailing_bytes_are_refused(
     store.put(key, original)
 
 
-def test_a_missing_artifact_is_no_half_bundle(models: ModelStorageManager, store: ObjectStore, trained: Any) -> None:
+def test_a_bundle_with_a_missing_artifact_is_not_loaded(
+    models: ModelStorageManager, store: ObjectStore, trained: Any
+) -> None:
     manifest = models.publish("half", trained[1], trained[0])
     store.delete(keys.artifact("half", manifest.version, "preprocessor.joblib"))
     with pytest.raises(ModelCorrupt, match=r"preprocessor\.joblib is missing"):
@@ -101,7 +105,7 @@ def test_a_manifest_copied_to_another_name_is_refused(
     store.delete(keys.manifest("copy", manifest.version))
 
 
-def test_an_altered_manifest_does_not_answer_to_its_alias(
+def test_an_altered_manifest_is_not_loaded_through_its_alias(
     models: ModelStorageManager, store: ObjectStore, trained: Any
 ) -> None:
     manifest = models.publish("altered", trained[1], alias="champion")
@@ -111,7 +115,7 @@ def test_an_altered_manifest_does_not_answer_to_its_alias(
         models.load("altered@champion")
 
 
-def test_unknown_names_say_what_there_is(models: ModelStorageManager, trained: Any) -> None:
+def test_an_error_for_an_unknown_name_lists_the_known_ones(models: ModelStorageManager, trained: Any) -> None:
     manifest = models.publish("known", trained[1], alias="champion")
     with pytest.raises(ModelNotFound, match="known"):
         models.load("unknown")
@@ -121,7 +125,7 @@ def test_unknown_names_say_what_there_is(models: ModelStorageManager, trained: A
         models.load("known@20200101T000000Z-00000")
 
 
-def test_an_alias_moves_and_counts(models: ModelStorageManager, trained: Any) -> None:
+def test_setting_an_alias_again_increments_its_sequence_number(models: ModelStorageManager, trained: Any) -> None:
     first = models.publish("moving", trained[1], alias="champion")
     second = models.publish("moving", LogisticRegression().fit([[0.0], [1.0]], [0, 1]))
     assert models.load("moving@champion").manifest.version == first.version
@@ -129,21 +133,23 @@ def test_an_alias_moves_and_counts(models: ModelStorageManager, trained: Any) ->
     assert models.show("moving@champion").version == second.version
 
 
-def test_another_scikit_learn_is_named_before_unpickling(
+def test_another_version_of_scikit_learn_is_reported_before_unpickling(
     models: ModelStorageManager, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = models.publish("old", trained[1])
     monkeypatch.setattr("sklearn.__version__", "0.1")
-    with pytest.raises(ModelUnloadable, match=r"saved by scikit-learn .*, here is 0\.1: .*ML_ALLOW_VERSION_SKEW"):
+    with pytest.raises(
+        ModelUnloadable, match=r"saved by scikit-learn .*, but 0\.1 is installed: .*ML_ALLOW_VERSION_SKEW"
+    ):
         models.load(manifest.ref)
 
 
-def test_what_cannot_score_is_not_published(models: ModelStorageManager) -> None:
-    with pytest.raises(InvalidRequest, match="is no estimator"):
+def test_an_object_without_a_scoring_method_is_not_published(models: ModelStorageManager) -> None:
+    with pytest.raises(InvalidRequest, match="is not an estimator"):
         models.publish("nothing", object())
 
 
-def test_loose_objects_are_verified_too(models: ModelStorageManager, store: ObjectStore, tmp_path: Path) -> None:
+def test_single_objects_are_verified_too(models: ModelStorageManager, store: ObjectStore, tmp_path: Path) -> None:
     trap = tmp_path / "trace"
     models.save("loose/a.joblib", {"a": 1})
     assert models.load_object("loose/a.joblib") == {"a": 1}
@@ -158,13 +164,13 @@ def test_loose_objects_are_verified_too(models: ModelStorageManager, store: Obje
     assert not trap.exists()
 
 
-def test_a_directory_serves_as_well(tmp_path: Path, trained: Any) -> None:
+def test_a_directory_store_can_hold_models(tmp_path: Path, trained: Any) -> None:
     models = ModelStorageManager(DirectoryStore(tmp_path, "dev"), cloud_only=False, use_r2=False)
     models.publish("local", trained[1], alias="champion")
     assert models.list() == {"local": [models.load("local@champion").manifest.version]}
 
 
-def test_a_load_goes_on_where_a_connection_was_cut(models: ModelStorageManager, stack: Stack) -> None:
+def test_a_load_resumes_where_the_connection_was_cut(models: ModelStorageManager, stack: Stack) -> None:
     holder = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
     holder.payload = np.random.default_rng(0).normal(size=3_000_000)  # six chunks
     manifest = models.publish("interrupted", holder)

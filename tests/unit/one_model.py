@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.linear_model import LinearRegression
 
 from scoreline.storage.models.bundle import Bundle
-from scoreline.storage.models.describe import describe_outputs
+from scoreline.storage.models.introspection import describe_outputs
 from scoreline.storage.models.manifest import PinnedModel
 
 LINE = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0])

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from scoreline.storage.errors import ScorelineError
 from scoreline.storage.models.bundle import Bundle
-from scoreline.storage.models.describe import describe_features, describe_outputs, takes_one_column
+from scoreline.storage.models.introspection import describe_features, describe_outputs, takes_one_column
 from scoreline.storage.models.manifest import METHODS, Outputs
 from scoreline.tasks.scoring.score import score_batch
 
@@ -181,7 +181,7 @@ def scored(bundle: Bundle, method: str, x: pd.DataFrame) -> Any:
 
 def together(bundle: Bundle, x: pd.DataFrame) -> str | None:
     """Whether several methods at once, as is usual, give anything else than each by itself."""
-    methods = bundle.manifest.outputs["model"].default
+    methods = bundle.manifest.outputs["model"].default_methods
     rows = pa.RecordBatch.from_pandas(x)
     both = score_batch(bundle, rows, features=list(x.columns), keep=[], method=None).table
     if len(methods) == 1:

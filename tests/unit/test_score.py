@@ -23,7 +23,7 @@ from sklearn.svm import LinearSVC
 
 from scoreline.storage.errors import InputError, ScoringError
 from scoreline.storage.models.bundle import Bundle
-from scoreline.storage.models.describe import describe_features, describe_outputs
+from scoreline.storage.models.introspection import describe_features, describe_outputs
 from scoreline.storage.models.manifest import Outputs
 from scoreline.tasks.scoring.score import Scored, score_batch
 from scoreline.tasks.scoring.timings import Timings
@@ -384,7 +384,7 @@ def test_models_published_when_manifests_said_less_are_scored_too(
     kind: str, methods: list[str], default: tuple[str, ...]
 ) -> None:
     offered = Outputs.from_raw({"kind": kind, "methods": methods, "classes": [0, 1] if kind == "classifier" else None})
-    assert offered.default == default
+    assert offered.default_methods == default
 
 
 def test_a_method_that_a_model_does_not_have_is_refused_with_those_it_has() -> None:

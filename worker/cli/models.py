@@ -198,7 +198,7 @@ def keygen() -> None:
     To change keys, give the workers both verify keys, with a comma in between; sign the versions in use with the new
     key by `scoreline models sign`; and then remove the old verify key.
     """
-    signing, verifying = signatures.generate()
+    signing, verifying = signatures.generate_keys()
     click.echo(f"MODEL_SIGNING_KEY={signing}\nMODEL_VERIFY_KEYS={verifying}")
 
 

@@ -13,7 +13,7 @@ from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.model_access import model_manager
 
 if TYPE_CHECKING:
-    from scoreline.storage.models.trial_load import LooseArtifact
+    from scoreline.storage.models.trial_load import NewArtifact
 
 
 @click.command(
@@ -80,36 +80,36 @@ def publish(
     packages of ml-requirements.txt.
     """
     manager = model_manager()
-    loose = [*_from_files("model", "model", model), *_from_files("preprocessor", "preprocessor", preprocessor)]
+    files = [*_from_files("model", "model", model), *_from_files("preprocessor", "preprocessor", preprocessor)]
     if label_encoder is not None:
-        loose += _from_files("label_encoder", "label_encoder", (label_encoder,))
+        files += _from_files("label_encoder", "label_encoder", (label_encoder,))
     pairs: dict[str, object] = dict(_pair("--metadata", item) for item in metadata)
     adopted = {}
     for item in from_bucket:
         text, key = _pair("--from-bucket", item)
         role, artifact = _role(text)
         adopted[artifact], data = manager.fetch(key)
-        loose.append(_artifact(role, artifact, data, adopted[artifact]))
+        files.append(_artifact(role, artifact, data, adopted[artifact]))
     if adopted:
         pairs["adopted_from"] = adopted
-    click.echo(manager.publish_files(name, loose, alias=alias, metadata=pairs).ref)
+    click.echo(manager.publish_files(name, files, alias=alias, metadata=pairs).ref)
 
 
-def _from_files(role: Role, default: str, items: Iterable[str]) -> list[LooseArtifact]:
+def _from_files(role: Role, default: str, items: Iterable[str]) -> list[NewArtifact]:
     """Read artifacts from arguments of the form ``[NAME=]PATH``."""
-    loose = []
+    files = []
     for number, item in enumerate(items, 1):
         given, _, path = item.rpartition("=")
         if given and Path(item).is_file():  # the name of the file contains an equals sign
             given, path = "", item
         name = given or (default if number == 1 else f"{default}_{number}")
         try:
-            loose.append(_artifact(role, name, Path(path).read_bytes(), path))
+            files.append(_artifact(role, name, Path(path).read_bytes(), path))
         except OSError as error:
             raise click.BadParameter(
                 f"cannot read {path}: {error.strerror}", param_hint=f"--{role.replace('_', '-')}"
             ) from None
-    return loose
+    return files
 
 
 def _role(text: str) -> tuple[Role, str]:
@@ -128,7 +128,7 @@ def _pair(option: str, item: str) -> tuple[str, str]:
     return name, value
 
 
-def _artifact(role: Role, name: str, data: bytes, source: str) -> LooseArtifact:
-    from scoreline.storage.models.trial_load import LooseArtifact
+def _artifact(role: Role, name: str, data: bytes, source: str) -> NewArtifact:
+    from scoreline.storage.models.trial_load import NewArtifact
 
-    return LooseArtifact(role=role, name=name, data=data, source=source)
+    return NewArtifact(role=role, name=name, data=data, source=source)

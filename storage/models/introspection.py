@@ -1,0 +1,204 @@
+"""Find out from a fitted estimator what it takes and what it returns."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import joblib
+import numpy
+import sklearn
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.models.manifest import METHODS, Outputs
+
+
+def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, int | None]:
+    """Return names and number of the columns that the first step of a bundle was fitted on, if it records them.
+
+    Parameters
+    ----------
+    first : mapping of str to estimator
+        The first preprocessor, or all models if there is no preprocessor.
+
+    Raises
+    ------
+    InvalidRequest
+        The models were fitted on different columns and so cannot score the same rows, or they do not take columns.
+    """
+    names, count, named_by = None, None, ""
+    for label, estimator in first.items():
+        if other_input := _non_tabular_input(estimator):
+            raise InvalidRequest(
+                f"{label!r} takes {other_input}, not the columns of a table: it is a {type(estimator).__name__}"
+            )
+        fitted_names = getattr(estimator, "feature_names_in_", None)
+        own_names = None if fitted_names is None else tuple(str(name) for name in fitted_names)
+        number = getattr(estimator, "n_features_in_", None)
+        if own_names is not None and names is not None and own_names != names:
+            raise InvalidRequest(
+                f"models {named_by!r} and {label!r} were fitted on different columns: publish them separately"
+            )
+        if number is not None and count not in (None, number):
+            raise InvalidRequest(
+                f"model {label!r} takes {number} columns, the other models take {count}: publish them separately"
+            )
+        if own_names is not None:
+            names, named_by = own_names, label
+        count = count if number is None else int(number)
+    if len({takes_one_column(estimator) for estimator in first.values()}) > 1:
+        raise InvalidRequest(
+            f"some of the models {', '.join(map(repr, first))} take a single column and others a table: "
+            "publish them separately"
+        )
+    return names, count
+
+
+def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
+    """Describe what a fitted model returns for new rows, with its classes as users read them.
+
+    The model itself is inspected, because many methods exist only after fitting or with certain parameters.
+
+    Raises
+    ------
+    InvalidRequest
+        The model has no method that scores new rows, or it has classes that the label encoder does not know.
+    """
+    if not hasattr(model, "fit") and not hasattr(model, "predict"):  # a DataFrame has a transform method, too
+        raise InvalidRequest(f"{type(model).__name__} is not an estimator: it has neither fit() nor predict()")
+    _check_fitted(model)
+    methods = tuple(name for name in METHODS if callable(getattr(model, name, None)))
+    if not methods:
+        raise InvalidRequest(_why_it_cannot_score(model))
+    classes: Any = getattr(model, "classes_", None)
+    if _is_multi_output(classes):
+        if label_encoder is not None:
+            raise InvalidRequest(
+                f"the model predicts {len(classes)} targets, but a label encoder serves only one: publish without it"
+            )
+        labels: tuple[Any, ...] | None = tuple(_labels(one) for one in classes)
+    else:
+        if classes is not None and label_encoder is not None:
+            try:
+                classes = label_encoder.inverse_transform(classes)
+            except ValueError as error:
+                raise InvalidRequest(f"the label encoder does not know the model's classes: {error}") from error
+        labels = None if classes is None else _labels(classes)
+    return Outputs(kind=_kind(model, methods), methods=methods, classes=labels)
+
+
+def takes_one_column(estimator: Any) -> bool:
+    """Return whether the estimator takes a one-dimensional array of values, as text vectorizers do.
+
+    Meta-estimators and pipelines do not report this; their first step does.
+    """
+    return not getattr(_input_tags(_innermost(estimator)), "two_d_array", True)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that a model depends on."""
+    return {
+        "python": platform.python_version(),
+        "scikit-learn": sklearn.__version__,
+        "numpy": numpy.__version__,
+        "joblib": joblib.__version__,
+    }
+
+
+def _check_fitted(model: Any) -> None:
+    """Raise `InvalidRequest` if an estimator of scikit-learn is not fitted; others follow no common convention."""
+    if not type(model).__module__.startswith("sklearn."):
+        return
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        raise InvalidRequest(f"this {type(model).__name__} is not fitted: call fit() before you save it") from None
+    except (TypeError, AttributeError, ValueError):  # cannot be determined
+        return
+
+
+def _why_it_cannot_score(model: Any) -> str:
+    name = type(model).__name__
+    for method in ("fit_predict", "fit_transform"):
+        if callable(getattr(model, method, None)):
+            remedy = ": fit it with novelty=True" if hasattr(model, "novelty") else ""
+            return f"{name} cannot score new rows: it has only {method}(), for the rows it is fitted on{remedy}"
+    return f"{name} cannot score: it has none of the methods {', '.join(METHODS)}"
+
+
+def _is_multi_output(classes: Any) -> bool:
+    return isinstance(classes, list | tuple) and bool(classes) and all(numpy.ndim(one) == 1 for one in classes)
+
+
+def _labels(classes: Any) -> tuple[Any, ...]:
+    """Return the labels as JSON can hold them; other types become text, such as ``2026-11-25`` for a date."""
+    array = numpy.asarray(classes)
+    if array.dtype.kind == "M":
+        return tuple(numpy.datetime_as_string(array, unit="auto").tolist())
+    return tuple(x if isinstance(x, bool | int | float | str) else str(x) for x in array.tolist())
+
+
+def _kind(model: Any, methods: tuple[str, ...]) -> str:
+    kind = getattr(model, "_estimator_type", None) or getattr(_tags(model), "estimator_type", None)
+    if kind:
+        return str(kind)
+    if "predict" not in methods:
+        return "transformer" if "transform" in methods else "density_estimator"
+    return "estimator"
+
+
+def _tags(estimator: Any) -> Any:
+    try:
+        return sklearn.utils.get_tags(estimator)
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+    ):  # not an estimator, or made for another scikit-learn
+        return None
+
+
+def _input_tags(estimator: Any) -> Any:
+    return getattr(_tags(estimator), "input_tags", None)
+
+
+def _innermost(estimator: Any) -> Any:
+    """Return the innermost estimator that receives the rows first."""
+    while True:
+        if (best := getattr(estimator, "best_estimator_", None)) is not None:
+            estimator = best
+            continue
+        steps = [
+            step
+            for name in ("steps", "transformer_list", "estimators")
+            if isinstance(getattr(estimator, name, None), list)
+            for _, step in _named_steps(getattr(estimator, name))
+        ]
+        inner = steps[0] if steps else getattr(estimator, "estimator", None)
+        if inner is None or not hasattr(inner, "fit"):
+            return estimator
+        estimator = inner
+
+
+def _named_steps(steps: list[Any]) -> list[tuple[str, Any]]:
+    return [
+        item
+        for item in steps
+        if isinstance(item, tuple) and len(item) == 2 and not (item[1] is None or isinstance(item[1], str))
+    ]
+
+
+def _non_tabular_input(estimator: Any) -> str | None:
+    """Return what an estimator takes instead of a table, or None if it takes a table."""
+    inner = _innermost(estimator)
+    tags = _tags(inner)
+    if tags is None or tags.input_tags.two_d_array:
+        return None
+    if tags.input_tags.dict:
+        return "dicts"
+    if tags.input_tags.three_d_array:
+        return "images"
+    return "sets of labels" if tags.target_tags.two_d_labels else None
