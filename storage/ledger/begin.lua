@@ -1,6 +1,8 @@
--- Opens a job's ledger, once. KEYS: state, done.
--- ARGV: plan digest, parts, reject budget, done before, rows, rejected, bitmap of the parts done before or ''.
--- Returns 1 where this call opened it. `rebuilt` tells that results may exist of which the ledger knows nothing.
+-- Opens the ledger of a job, unless it is already open. KEYS: state, done.
+-- ARGV: plan digest, number of parts, reject budget; of the parts that are already done: their number, scored rows,
+-- rejected rows, and a bitmap ('' if the plan is new).
+-- Returns 1 if this call opened the ledger. The field `rebuilt` means that results may exist that the ledger has not
+-- counted.
 local digest = redis.call('HGET', KEYS[1], 'plan')
 if digest then
   if digest ~= ARGV[1] then

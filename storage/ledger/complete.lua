@@ -1,8 +1,8 @@
--- Counts a part, once. KEYS: state, done, failed.
--- ARGV: plan digest, part, rows, rejected, reason of the failure or '', patience for the next one's message (until, s),
--- failures after which the job stops, life of the keys (s).
--- Returns {next part to dispatch or -1, parts left, stopped or '', 1 where this call counted the part}; only that call is
--- given a next part.
+-- Counts a part exactly once. KEYS: state, done, failed.
+-- ARGV: plan digest, part, scored rows, rejected rows, reason of the failure or '', time (s) until which the message of
+-- the next part is waited for, failures after which the job stops, seconds until the keys expire.
+-- Returns {next part to dispatch or -1, parts left, reason for stopping or '', 1 if this call counted the part}.
+-- Only the call that counts the part receives a next part.
 local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'rows', 'rejected', 'cursor', 'budget', 'rebuilt',
   'stopped', 'failures')
 if not state[1] then
@@ -23,7 +23,7 @@ done = done + 1
 if done == 1 then
   redis.call('EXPIRE', KEYS[2], ARGV[8])
 end
-if in_turn == 0 then -- a part that this ledger did not give out: the cursor has to look before it steps
+if in_turn == 0 then -- not dispatched by this ledger, so the cursor may meet parts that are done
   state[8] = '1'
   redis.call('HSET', KEYS[1], 'rebuilt', 1)
 end

@@ -1,7 +1,8 @@
--- Claims the parts that whoever calls has to put into the queue: those whose message or worker seems lost, and new
--- ones up to the window. KEYS: state, done. ARGV: plan digest, window, now (s), patience (s), longest patience (s).
--- A flight is 'until attempts sent holder': in the state hash under f<part>, from dispatch to completion.
--- Returns {parts left, stopped or '', part, part, ...}.
+-- Claims the parts that the caller must put into the queue: parts whose message or worker seems lost, and new parts up
+-- to the window. KEYS: state, done. ARGV: plan digest, window, now (s), patience (s), longest patience (s).
+-- From its dispatch to its completion a part is in flight: the field f<part> of the state is
+-- '<time (s) until which it is waited for> <attempts> <messages sent> <holder of the lease, or ->'.
+-- Returns {parts left, reason for stopping or '', part, part, ...}.
 local state = redis.call('HGETALL', KEYS[1])
 local field, flights, count = {}, {}, 0
 for i = 1, #state, 2 do
@@ -24,7 +25,7 @@ if field.stopped then
 end
 local now, patience, longest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local function send(part, attempts, sent)
-  -- each message that nobody answers is waited for twice as long: the queue may only be full
+  -- each unanswered message doubles the wait, because the queue may simply be long
   local wait = math.min(longest, patience * 2 ^ sent)
   redis.call('HSET', KEYS[1], 'f' .. part, string.format('%.3f %d %d -', now + wait, attempts, sent + 1))
   answer[#answer + 1] = part

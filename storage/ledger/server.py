@@ -1,4 +1,4 @@
-"""What a Redis or Valkey server says of itself."""
+"""What a Redis or Valkey server reports about itself."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A server; None stands for what it does not say."""
+    """State and settings of a server; a field is None if the server does not report it."""
 
     name: str
-    """Product and version, as ``Valkey 9.1.2``."""
+    """Product and version, such as ``Valkey 9.1.2``."""
     version: tuple[int, ...] | None
-    """Of Redis, whose commands it takes."""
+    """Version of Redis that the server is compatible with."""
     replica: bool
-    """Whether it takes no writes because it follows another."""
+    """Whether the server is a replica, which accepts no writes."""
     policy: str | None
-    """What it gives up when its memory is full."""
+    """Eviction policy, which decides what is deleted when memory is full."""
     persistent: bool | None
-    """Whether its keys outlive it."""
+    """Whether keys survive a restart of the server."""
     used_bytes: int | None
     max_bytes: int | None
-    """0 where nothing but the machine limits it."""
+    """Memory limit; 0 means that there is none."""
     clients: int | None
-    """Open connections, that of who asks included."""
+    """Open connections, including the one that asks."""
     max_clients: int | None
     now: float | None
-    """Its clock, in seconds since 1970."""
+    """Clock of the server, in seconds since 1970."""
 
     @classmethod
     def of(cls, info: Mapping[str, Any], config: Mapping[str, str], now: tuple[int, int] | None) -> Server:
-        """Read the answers to INFO, CONFIG GET and TIME, of which each may be missing.
+        """Combine the answers to INFO, CONFIG GET and TIME, each of which may be missing.
 
         >>> Server.of({"redis_version": "7.4.1", "maxmemory_policy": "noeviction"}, {}, None).version
         (7, 4, 1)

@@ -1,7 +1,8 @@
--- Leases a part. KEYS: state, done. ARGV: plan digest, part, now (s), end of the lease (s), who asks,
--- 1 where the asker's own earlier start ended in a transient error: that was no attempt.
--- Returns {what to do, attempt, parts left, 1 where a result may exist, reject budget}. What to do: 'run'; 'done' (was finished
--- before); 'busy' (another holds the lease); 'stopped'; 'unknown' (its turn has not come: it will be sent again).
+-- Leases a part. KEYS: state, done. ARGV: plan digest, part, now (s), end of the lease (s), holder,
+-- 1 if the holder's earlier start ended in a transient error, which does not count as an attempt.
+-- Returns {what to do, attempt, parts left, 1 if a result may exist, reject budget}. What to do is 'run', 'done' (the
+-- part was finished before), 'busy' (another holder has the lease), 'stopped', or 'unknown' (the part is not due yet and
+-- will be dispatched again).
 local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'stopped', 'rebuilt', 'f' .. ARGV[2],
   'budget')
 if not state[1] then
