@@ -1,4 +1,4 @@
-"""Arrow IPC: files (Feather too), and streams."""
+"""Arrow IPC: files, including Feather, and streams."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _BUFFER_BYTES = 4 << 20
 
 
 class ArrowFormat:
-    """Reads Arrow IPC. A span is record batches; in a stream, those before it have to be read too."""
+    """Reads Arrow IPC. A span consists of record batches; a stream must be read up to its first one."""
 
     def survey(self, source: Pinned) -> Survey:
-        """Read every record batch, one at a time: Arrow counts no rows ahead (see `TableFormat.survey`)."""
+        """Read every record batch, because Arrow does not store the number of rows (see `TableFormat.survey`)."""
         spans: list[Span] = []
         row = 0
         reader = _Reader(source)
         for number, batch in enumerate(reader.batches(0, None, None)):
             spans.append(Span(start=number, stop=number + 1, first_row=row, rows=batch.num_rows, size=batch.nbytes))
             row += batch.num_rows
-        return Survey(schema=_widened(reader.schema), spans=tuple(spans))
+        return Survey(schema=_with_wide_dictionaries(reader.schema), spans=tuple(spans))
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span in order (see `TableFormat.read`)."""
@@ -41,20 +41,20 @@ class ArrowFormat:
 
 
 class _Bounded(io.BufferedReader):
-    """Reads no more than there is: a damaged length would else have gigabytes set aside for it."""
+    """Never reads beyond the end, because Arrow would allocate gigabytes for a damaged length."""
 
     def __init__(self, raw: io.RawIOBase, size: int) -> None:
         super().__init__(raw, _BUFFER_BYTES)
         self._size = size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return up to `size` bytes."""
+        """Return up to `size` bytes, but no more than are left."""
         left = max(self._size - self.tell(), 0)
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
 class _Reader:
-    """Record batches of an object, by number."""
+    """Reads record batches of an object by number."""
 
     def __init__(self, source: Pinned) -> None:
         self._source = source
@@ -93,9 +93,9 @@ class _Reader:
                 batch = reader.read_next_batch()
             except StopIteration:
                 return None
-        for column in batch.columns:  # its bytes come from anywhere: offsets that lead nowhere would end the process
+        for column in batch.columns:  # the data are not trusted, and an invalid offset would crash the process
             _as_bytes(column).validate(full=True)
-        wide = _widened(batch.schema)
+        wide = _with_wide_dictionaries(batch.schema)
         return batch if wide == batch.schema else batch.cast(wide)
 
     def _try(self, what: str, call: Any) -> Any:
@@ -106,7 +106,7 @@ class _Reader:
 
 
 def _as_bytes(column: pa.Array) -> pa.Array:
-    """Return texts as bytes: one that is no UTF-8 costs its row, where the column is read, and no more."""
+    """Return strings as bytes, so that invalid UTF-8 rejects its row later, and not the whole batch here."""
     if pa.types.is_dictionary(column.type):
         return pa.DictionaryArray.from_arrays(column.indices, _as_bytes(column.dictionary), safe=False)
     if pa.types.is_string(column.type):
@@ -114,10 +114,10 @@ def _as_bytes(column: pa.Array) -> pa.Array:
     return column.view(pa.large_binary()) if pa.types.is_large_string(column.type) else column
 
 
-def _widened(schema: pa.Schema) -> pa.Schema:
-    """Return a schema in which dictionaries are as large as those of Parquet.
+def _with_wide_dictionaries(schema: pa.Schema) -> pa.Schema:
+    """Return a schema in which dictionaries have 32-bit indices, as in Parquet.
 
-    pandas counts 100 categories in 8 bits, and so many of each of several objects are too many for that.
+    pandas stores 100 categories with 8-bit indices, which are too small for the categories of several such objects.
     """
     fields = []
     for field in schema:

@@ -1,4 +1,4 @@
-"""What every format of tables offers: a survey of what is there, and the rows of a span of it, read alone."""
+"""The contract of table formats: survey an object, and read the rows of a span of it on its own."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from scoreline.storage.objects.base import ObjectStore
 
-if TYPE_CHECKING:  # whoever only sends jobs has no pyarrow
+if TYPE_CHECKING:  # an application that only submits jobs need not have pyarrow
     import pyarrow as pa
 
-MAX_RECORD_CHARS = 1_024
-"""Of a record that cannot be decoded, what is kept to be shown."""
+MAX_RAW_CHARS = 1_024
+"""Characters of a record that are kept for display if it cannot be decoded."""
 
 
 class Listed(Protocol):
-    """What tells an object from all others, and from what it was or will be."""
+    """What identifies an object and its current content."""
 
     @property
     def key(self) -> str:
-        """Where it is."""
+        """Key of the object."""
         ...
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         ...
 
     @property
     def etag(self) -> str:
-        """Of its content."""
+        """ETag of the current content."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pinned:
-    """One object, as it was when it was listed."""
+    """An object with the content that it had when it was listed."""
 
     store: ObjectStore = field(repr=False)
     key: str
     size: int
-    """Bytes."""
+    """Size in bytes."""
     etag: str
 
     @classmethod
     def of(cls, store: ObjectStore, listed: Listed) -> Pinned:
-        """Pin an object of a store as it was listed, or planned."""
+        """Pin an object of a store as it was listed or planned."""
         return cls(store=store, key=listed.key, size=listed.size, etag=listed.etag)
 
     @property
@@ -57,83 +57,85 @@ class Pinned:
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """Rows of an object that can be read without those before and after."""
+    """Rows of an object that can be read on their own."""
 
     start: int
-    """Row (Parquet), record batch (Arrow IPC), or byte of the text, uncompressed (CSV, JSON Lines)."""
+    """Number of the first row (Parquet) or record batch (Arrow IPC), or position in bytes of the decompressed text (CSV
+    and JSON Lines)."""
     stop: int
-    """The one after the last."""
+    """The number or position after the last one."""
     first_row: int
-    """Number, within the object, of the first row."""
+    """Number of the first row within the object, counted from 0."""
     rows: int
     size: int
-    """Bytes, uncompressed."""
+    """Uncompressed size in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What an object holds."""
+    """The columns of an object, and the spans that it can be divided into."""
 
     schema: pa.Schema
-    """All columns. Of text, with the types that a sample suggests (see `scoreline.storage.tables.type_inference`)."""
+    """All columns. In text formats their types are inferred (see `scoreline.storage.tables.type_inference`)."""
     spans: tuple[Span, ...]
-    """In order; together they hold every row once."""
+    """Spans in order; each row is in exactly one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Broken:
-    """A row that could not be decoded."""
+class MalformedRow:
+    """A row that cannot be decoded."""
 
     row: int
-    """Number within the object."""
+    """Number of the row within the object, counted from 0."""
     column: str | None
-    """Where one is to blame."""
+    """The column that cannot be decoded, or None if the whole row cannot."""
     message: str
-    record: str | None
-    """The text of it, up to `MAX_RECORD_CHARS`."""
+    raw: str | None
+    """Text of the row, up to `MAX_RAW_CHARS`; None if the format is not text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Some rows of an object, in order."""
+    """Consecutive rows of an object."""
 
     batch: pa.RecordBatch
-    """Those that could be decoded, with the columns that were asked for, in that order."""
+    """The rows that could be decoded, with the requested columns in the requested order."""
     numbers: Any
-    """ndarray of int64, shape (batch.num_rows,): the number of each row within the object, from 0."""
-    broken: tuple[Broken, ...] = ()
+    """ndarray of int64, shape (batch.num_rows,): number of each row within the object, counted from 0."""
+    malformed: tuple[MalformedRow, ...] = ()
+    """The rows that could not be decoded."""
 
 
 class TableFormat(Protocol):
-    """Reads the objects of one format. Thread-safe, but for what it hands out."""
+    """Reads objects of one format. It is thread-safe, but the iterators that it returns are not."""
 
     def survey(self, source: Pinned) -> Survey:
-        """Look at a whole object, in constant memory.
+        """Find the columns and spans of an object, in constant memory.
 
         Raises
         ------
         UnreadableInput
-            It is not of this format, or damaged; names the object and the place.
+            The object has another format or is damaged. The message names the object and the position.
         InputChanged
-            It is not the one with that ETag any more.
+            The object was replaced or deleted.
         """
         ...
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
-        """Yield the rows of a span in order, at most `batch_rows` at once.
+        """Yield the rows of a span in order, at most `batch_rows` at a time.
 
         Parameters
         ----------
         span : Span
-            One that a survey gave, or several of them that adjoin, as one.
+            A span of the survey, or adjacent spans combined into one.
         schema : pyarrow.Schema
-            The columns to read. Text is decoded to these types; other formats hand out their own.
+            The columns to read. Text is converted to these types; other formats return their own types.
         batch_rows : int
-            Each row that cannot be decoded counts too.
+            Largest number of rows in a batch, including those that cannot be decoded.
 
         Raises
         ------
         UnreadableInput, InputChanged
-            As `survey`.
+            As in `survey`.
         """
         ...

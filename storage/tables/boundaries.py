@@ -1,7 +1,7 @@
-r"""Where the records of a text end, exactly as the parsers of Arrow see it.
+r"""Find the boundaries of records in a text, exactly as the parsers of Arrow do.
 
-A quotation mark opens a field only at its beginning, and is written twice within one; line ends within such a field
-belong to it. Outside, ``\n``, ``\r\n`` and a lone ``\r`` end a record. An empty line is none.
+A quotation mark opens a field only at its beginning. Inside a quoted field a quotation mark is written twice, and line
+ends belong to the field. Outside, ``\n``, ``\r\n`` and a lone ``\r`` end a record. An empty line is not a record.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ import numpy as np
 
 _LF, _CR = 10, 13
 JSON_SPACE = b" \t\r\n"
-"""What JSON allows between values: less than what Python takes for white space."""
+"""The white space that JSON allows between values, which is less than what Python strips."""
 
 
 @dataclass(frozen=True)
 class Records:
-    """Places in a text."""
+    """Positions of records in a text."""
 
     starts: Any
-    """ndarray of int64: first byte of each record that is not empty."""
+    """ndarray of int64: position of the first byte of each record that is not empty."""
     ends: Any
-    """ndarray of int64: the byte after its line end."""
+    """ndarray of int64: position after the line end of each record."""
     rest: int
-    """First byte of what is not ended yet."""
+    """Position of the first byte of the incomplete record at the end."""
 
     def __len__(self) -> int:
         return len(self.starts)
 
 
-class Boundaries:
-    r"""Finds the records of a text, a block at a time: each begins where a record does.
+class RecordFinder:
+    r"""Finds the records of a text, one block at a time; each block must begin with a record.
 
     Parameters
     ----------
     delimiter : str
-        Between fields.
+        Character between fields.
     quote : str
-        Around fields; empty where there are none.
+        Character around fields; if empty, fields are not quoted.
     json : bool
-        Lines of JSON: ``\n`` alone ends one, and one of white space alone is empty.
+        Whether the text is JSON Lines, where only ``\n`` ends a record and a line of white space is empty.
     """
 
     def __init__(self, delimiter: str = ",", quote: str = '"', *, json: bool = False) -> None:
@@ -60,15 +60,15 @@ class Boundaries:
             self._whole = re.compile(record)
 
     def find(self, data: bytes, *, last: bool) -> Records:
-        """Find the records of a block; where it is the `last`, the end of the text ends one too."""
+        """Find the records of a block; in the `last` block, the end of the text also ends a record."""
         ends = self._ends(data, last)
         rest = int(ends[-1]) if len(ends) else 0
         if last and rest < len(data) and self._is_whole(data, rest):
             ends = np.append(ends, len(data))
             rest = len(data)
         starts = np.concatenate([[0], ends[:-1]]).astype(np.int64) if len(ends) else ends
-        full = self._filled(data, starts, ends)
-        return Records(starts=starts[full], ends=ends[full], rest=rest)
+        filled = self._filled(data, starts, ends)
+        return Records(starts=starts[filled], ends=ends[filled], rest=rest)
 
     def _ends(self, data: bytes, last: bool) -> Any:
         array = np.frombuffer(data, dtype=np.uint8)
@@ -78,52 +78,52 @@ class Boundaries:
         quotes = np.flatnonzero(array == self._quote[0])
         opening = quotes[0::2]
         before = self._before[array[opening - 1]] | (opening == 0)
-        before[1:] |= opening[1:] - 1 == quotes[1::2][: len(opening) - 1]  # written twice, within a field
-        good = len(data) if before.all() else int(opening[np.argmin(before)])
+        before[1:] |= opening[1:] - 1 == quotes[1::2][: len(opening) - 1]  # written twice inside a field
+        well_formed_until = len(data) if before.all() else int(opening[np.argmin(before)])
         inside = np.searchsorted(quotes, ends - 1) & 1
-        ends = ends[(inside == 0) & (ends <= good)]
-        return ends if good == len(data) else self._walk(data, ends, last)
+        ends = ends[(inside == 0) & (ends <= well_formed_until)]
+        return ends if well_formed_until == len(data) else self._walk(data, ends, last)
 
     def _walk(self, data: bytes, ends: Any, last: bool) -> Any:
-        """Go on record by record: there is a quotation mark that quotes nothing."""
-        found = []
-        place = int(ends[-1]) if len(ends) else 0
-        while match := self._ended.match(data, place):
+        """Continue record by record, because there is a quotation mark in the middle of a field."""
+        more = []
+        position = int(ends[-1]) if len(ends) else 0
+        while match := self._ended.match(data, position):
             if match.end() == len(data) and data.endswith(b"\r") and not last:
                 break
-            place = match.end()
-            found.append(place)
-        return np.concatenate([ends, np.array(found, dtype=np.int64)])
+            position = match.end()
+            more.append(position)
+        return np.concatenate([ends, np.array(more, dtype=np.int64)])
 
     def _is_whole(self, data: bytes, start: int) -> bool:
-        """Whether what no line end follows is a record: no quotation mark is open."""
+        """Return whether the text after the last line end is a complete record, which has no open quotation mark."""
         if not self._quote:
             return True
         match = self._whole.match(data, start)
         return match is not None and match.end() == len(data)
 
     def _filled(self, data: bytes, starts: Any, ends: Any) -> Any:
-        """Tell the records from the empty lines."""
+        """Return which lines are records rather than empty lines."""
         array = np.frombuffer(data, dtype=np.uint8)
         first = array[starts] if len(starts) else array[:0]
         if self._json:
-            full = first == ord("{")
-            others = np.flatnonzero(~full)
-            full[others] = [
+            filled = first == ord("{")
+            others = np.flatnonzero(~filled)
+            filled[others] = [
                 bool(data[a:b].strip(JSON_SPACE)) for a, b in zip(starts[others], ends[others], strict=True)
             ]
-            return full
+            return filled
         return (first != _LF) & (first != _CR)
 
 
 def _line_ends(data: bytes, array: Any, *, lone: bool, last: bool) -> Any:
-    """Return the places after line ends, whatever is quoted."""
+    """Return the positions after all line ends, including quoted ones."""
     ends = np.flatnonzero(array == _LF) + 1
     if not lone or data.find(b"\r") < 0:
         return ends
     returns = np.flatnonzero(array == _CR)
     at_end = len(returns) > 0 and returns[-1] == len(data) - 1
-    if at_end and not last:  # what follows may be its \n
+    if at_end and not last:  # the next block may begin with its \n
         returns = returns[:-1]
     following = array[np.minimum(returns + 1, len(data) - 1)]
     alone = returns[(following != _LF) | (returns == len(data) - 1)] + 1

@@ -1,4 +1,7 @@
-"""Compressed objects as streams of their bytes: several streams one after the other are one, other bytes a fault."""
+"""Decompress objects as streams.
+
+Several compressed streams in a row are read as one. Any other bytes after a stream are an error.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _BUFFER_BYTES = 8 << 20
 _CHUNK_BYTES = 256 << 10
 
 
-class Decompressed:
+class DecompressedFile:
     """Reads a compressed object from its beginning.
 
     Parameters
@@ -31,23 +34,23 @@ class Decompressed:
         self._source = source
         raw = RangedFile(source.store, source.key, source.size, source.etag)
         self._file = _open(io.BufferedReader(raw, _BUFFER_BYTES), compression)
-        self._place = 0
+        self._position = 0
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes; none at the end.
+        """Return up to `size` bytes, or none at the end.
 
         Raises
         ------
         UnreadableInput
-            It is damaged, ends too early, or is followed by something else.
+            The object is damaged or truncated, or other bytes follow the compressed data.
         """
         try:
             data: bytes = self._file.read(size)
         except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
             raise UnreadableInput(
-                f"{self._source.uri} cannot be decompressed: {error} (after some {self._place:,} bytes of its text)"
+                f"{self._source.uri} cannot be decompressed: {error} (after {self._position:,} decompressed bytes)"
             ) from error
-        self._place += len(data)
+        self._position += len(data)
         return data
 
 
@@ -62,10 +65,10 @@ def _open(file: io.BufferedReader, compression: str) -> Any:
 
 
 class _Bz2:
-    """Streams of bz2, as parallel compressors write them.
+    """Reads several bz2 streams in a row, as parallel compressors write them.
 
-    The one of the standard library takes whatever follows the first stream for its end, if it is no stream itself: with
-    a damaged one, all rows after it would be missing without a word.
+    The reader of the standard library ignores whatever follows a stream if it is not a stream itself. If a stream were
+    damaged, all rows after it would be missing silently.
     """
 
     def __init__(self, file: io.BufferedReader) -> None:
@@ -81,6 +84,6 @@ class _Bz2:
                     return b""
                 decoder = self._decoder = bz2.BZ2Decompressor()
             elif decoder.needs_input and not (data := self._file.read(_CHUNK_BYTES)):
-                raise EOFError("it ends within a stream")
-            if found := decoder.decompress(data, size):
-                return found
+                raise EOFError("it ends inside a compressed stream")
+            if decompressed := decoder.decompress(data, size):
+                return decompressed

@@ -1,4 +1,4 @@
-"""Columns of texts into columns of numbers; what is none is told by row."""
+"""Convert columns of strings to other types, and report by row the values that cannot be converted."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoreline.storage.errors import UnreadableInput
-from scoreline.storage.tables.base import Broken, Rows
+from scoreline.storage.tables.base import MalformedRow, Rows
 
-_WHOLE = r"^(0|-?[1-9][0-9]*)$"
-_SHOWN = 80
-"""Characters of a value in a message."""
+_INTEGER = r"^(0|-?[1-9][0-9]*)$"
+_MAX_SHOWN = 80
+"""Characters of a value that a message shows."""
 
 
-def to_texts(column: pa.Array, faults: dict[int, str]) -> pa.Array:
-    """Return bytes as text; those that are no UTF-8 are null, and told."""
+def to_strings(column: pa.Array, errors: dict[int, str]) -> pa.Array:
+    """Decode a binary column as UTF-8.
+
+    Values that are not UTF-8 become null, and `errors` receives a message for each of their rows.
+    """
     try:
         return column.cast(pa.string())
     except pa.ArrowException:
@@ -29,88 +32,99 @@ def to_texts(column: pa.Array, faults: dict[int, str]) -> pa.Array:
             try:
                 values.append(None if value is None else value.decode())
             except UnicodeDecodeError as error:
-                faults[row] = f"is not UTF-8: {error.reason} at its byte {error.start}"
+                errors[row] = f"is not UTF-8: {error.reason} at byte {error.start}"
                 values.append(None)
         return pa.array(values, pa.string())
 
 
-def without_invalid(rows: Rows, uri: str) -> Rows:
-    """Set rows apart that have a text which is no UTF-8: Parquet and Arrow hold whatever was written as one.
+def reject_invalid_strings(rows: Rows, uri: str) -> Rows:
+    """Move rows with a string that is not UTF-8 to the malformed rows, because Parquet and Arrow files may contain any.
 
     Raises
     ------
     UnreadableInput
-        Values of another type lead nowhere.
+        A column of another type is invalid.
     """
-    faults: dict[int, tuple[str, str]] = {}
+    errors: dict[int, tuple[str, str]] = {}
     for name, column in zip(rows.batch.schema.names, rows.batch.columns, strict=True):
         try:
             column.validate(full=True)
         except pa.ArrowException as error:
-            told: dict[int, str] = {}
-            text = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-            if pa.types.is_string(text.type) or pa.types.is_large_string(text.type):
-                to_texts(text.cast(pa.large_binary(), safe=False), told)
-            if not told:
+            invalid: dict[int, str] = {}
+            strings = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+            if pa.types.is_string(strings.type) or pa.types.is_large_string(strings.type):
+                to_strings(strings.cast(pa.large_binary(), safe=False), invalid)
+            if not invalid:
                 raise UnreadableInput(f"{uri} cannot be decoded: the column {name!r} is damaged: {error}") from error
-            for row, message in told.items():
-                faults.setdefault(row, (name, f"{name!r} {message}"))
-    if not faults:
+            for row, message in invalid.items():
+                errors.setdefault(row, (name, f"{name!r} {message}"))
+    if not errors:
         return rows
     good = np.ones(rows.batch.num_rows, dtype=bool)
-    good[list(faults)] = False
-    broken = (
-        Broken(row=int(rows.numbers[row]), column=name, message=message, record=None)
-        for row, (name, message) in sorted(faults.items())
+    good[list(errors)] = False
+    malformed = (
+        MalformedRow(row=int(rows.numbers[row]), column=name, message=message, raw=None)
+        for row, (name, message) in sorted(errors.items())
     )
-    return Rows(batch=rows.batch.filter(pa.array(good)), numbers=rows.numbers[good], broken=(*rows.broken, *broken))
+    return Rows(
+        batch=rows.batch.filter(pa.array(good)), numbers=rows.numbers[good], malformed=(*rows.malformed, *malformed)
+    )
 
 
 def to_numbers(
-    column: pa.Array, kind: pa.DataType, nulls: Sequence[str], faults: dict[int, str], *, strict: bool = True
+    column: pa.Array, kind: pa.DataType, nulls: Sequence[str], errors: dict[int, str], *, strict: bool = True
 ) -> pa.Array:
-    """Return texts as int64 or float64; those that are no number are null, and told.
+    """Convert strings to int64 or float64.
+
+    Values that are not numbers become null, and `errors` receives a message for each of their rows.
 
     Parameters
     ----------
     column : pyarrow.StringArray
-        White space around a number is no fault.
+        The strings. White space around a number is ignored.
+    kind : pyarrow.DataType
+        int64 or float64.
     nulls : sequence of str
-        Texts that stand for no value.
+        Strings that stand for a missing value.
+    errors : dict of int to str
+        Receives the messages, by row of the column.
     strict : bool
-        Whether ``007`` is no integer: the zeros would be lost.
+        Whether integers such as ``007`` are errors, because the zeros would be lost.
     """
     column = pc.utf8_trim_whitespace(column)
     column = pc.if_else(pc.is_in(column, pa.array(["", *nulls], pa.string())), pa.scalar(None, pa.string()), column)
     if kind == pa.int64():
-        if (whole := whole_numbers(column)) is not None:
-            return whole
+        if (integers := to_int64(column)) is not None:
+            return integers
     else:
         with contextlib.suppress(pa.ArrowException):
             return column.cast(kind)
-    return pa.array([_number(row, value, kind, faults, strict) for row, value in enumerate(column.to_pylist())], kind)
+    return pa.array([_number(row, value, kind, errors, strict) for row, value in enumerate(column.to_pylist())], kind)
 
 
-def to_flags(column: pa.Array, nulls: Sequence[str], faults: dict[int, str]) -> pa.Array:
-    """Return ``true`` and ``false`` as truth values; other texts are null, and told."""
+def to_booleans(column: pa.Array, nulls: Sequence[str], errors: dict[int, str]) -> pa.Array:
+    """Convert ``true`` and ``false`` in any case to booleans.
+
+    Other strings become null, and `errors` receives a message for each of their rows unless they are in `nulls`.
+    """
     known = {"true": True, "false": False}
     values: list[bool | None] = []
     for row, text in enumerate(pc.utf8_trim_whitespace(column).to_pylist()):
         value = None if text is None else known.get(text.lower())
         if value is None and text is not None and text and text not in nulls:
-            faults[row] = f"is {shown(text)}, neither true nor false"
+            errors[row] = f"is {shorten(text)}, which is neither true nor false"
         values.append(value)
     return pa.array(values, pa.bool_())
 
 
-def without_nulls(column: pa.Array, nulls: Sequence[str]) -> pa.Array:
-    """Return texts with those that stand for no value as null."""
+def replace_nulls(column: pa.Array, nulls: Sequence[str]) -> pa.Array:
+    """Replace the strings that stand for a missing value by null."""
     return pc.if_else(pc.is_in(column, pa.array(nulls, pa.string())), pa.scalar(None, pa.string()), column)
 
 
-def whole_numbers(column: pa.Array) -> pa.Array | None:
-    """Return texts as int64 where each is one, written as people write them; else None."""
-    if pc.all(pc.match_substring_regex(column, _WHOLE)).as_py() is False:
+def to_int64(column: pa.Array) -> pa.Array | None:
+    """Convert strings to int64 if each is an integer without leading zeros, else return None."""
+    if pc.all(pc.match_substring_regex(column, _INTEGER)).as_py() is False:
         return None
     try:
         return column.cast(pa.int64())
@@ -118,29 +132,29 @@ def whole_numbers(column: pa.Array) -> pa.Array | None:
         return None
 
 
-def _number(row: int, value: str | None, kind: pa.DataType, faults: dict[int, str], strict: bool) -> Any:
+def _number(row: int, value: str | None, kind: pa.DataType, errors: dict[int, str], strict: bool) -> Any:
     if value is None:
         return None
     try:
         plain = value.isascii() and "_" not in value
         if kind == pa.int64():
-            number: Any = int(value) if plain and (not strict or re.match(_WHOLE, value)) else None
+            number: Any = int(value) if plain and (not strict or re.match(_INTEGER, value)) else None
             if number is not None and -(1 << 63) <= number < 1 << 63:
                 return number
         elif plain:
             return float(value)
     except ValueError:
         pass
-    what = "a whole number of 64 bits, as the first rows are: tell its type" if kind == pa.int64() else "a number"
-    faults[row] = f"is {shown(value)}, which is not {what}"
+    expected = "a 64-bit integer like the first rows: set its type with --types" if kind == pa.int64() else "a number"
+    errors[row] = f"is {shorten(value)}, which is not {expected}"
     return None
 
 
-def shown(value: str) -> str:
-    """Return a value as messages show it."""
-    return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
+def shorten(value: str) -> str:
+    """Return a value in quotation marks, with an ellipsis if it is too long for a message."""
+    return repr(value if len(value) <= _MAX_SHOWN else value[:_MAX_SHOWN] + "…")
 
 
-def no_columns(rows: int) -> pa.RecordBatch:
-    """Return rows without columns."""
-    return pa.record_batch({"": pa.nulls(rows)}).select([])  # made without columns, it would have no rows
+def batch_without_columns(rows: int) -> pa.RecordBatch:
+    """Return a record batch that has rows but no columns."""
+    return pa.record_batch({"": pa.nulls(rows)}).select([])  # if created without columns, it would have no rows

@@ -1,4 +1,4 @@
-"""Which format an object is read with."""
+"""Choose the format that an object is read with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables.arrow import ArrowFormat
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey, TableFormat
-from scoreline.storage.tables.convert import without_invalid
+from scoreline.storage.tables.convert import reject_invalid_strings
 from scoreline.storage.tables.delimited import DelimitedFormat
 from scoreline.storage.tables.jsonl import JsonLinesFormat
 from scoreline.storage.tables.options import FORMATS, SUFFIXES, ReadOptions, format_of
@@ -18,38 +18,42 @@ from scoreline.storage.tables.parquet import ParquetFormat
 
 
 class Tables:
-    """Reads objects of any format; one for a process, since it remembers footers and headers. Thread-safe."""
+    """Reads objects of any format.
+
+    It is thread-safe and caches footers and headers, so a process should have only one.
+    """
 
     def __init__(self) -> None:
         self._formats: dict[str, TableFormat] = {}
         self._lock = threading.Lock()
 
     def survey(self, source: Pinned, options: ReadOptions) -> Survey:
-        """Look at a whole object (see `TableFormat.survey`); one of no bytes holds no rows and no columns."""
+        """Find the columns and spans of an object (see `TableFormat.survey`); an empty object has none."""
         if source.size == 0:
             return Survey(schema=pa.schema([]), spans=())
-        return self._of(source, options).survey(source)
+        return self._format(source, options).survey(source)
 
     def read(
         self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int, options: ReadOptions
     ) -> Iterator[Rows]:
         """Yield the rows of a span (see `TableFormat.read`)."""
-        found = self._of(source, options).read(source, span, schema, batch_rows)
+        batches = self._format(source, options).read(source, span, schema, batch_rows)
         if is_text(format_of(source.key, options)[0]):
-            yield from found
+            yield from batches
         else:
-            yield from (without_invalid(rows, source.uri) for rows in found)
+            yield from (reject_invalid_strings(rows, source.uri) for rows in batches)
 
-    def _of(self, source: Pinned, options: ReadOptions) -> TableFormat:
+    def _format(self, source: Pinned, options: ReadOptions) -> TableFormat:
         kind, compression = format_of(source.key, options)
         if kind is None:
             raise UnreadableInput(
-                f"{source.uri} is not named as any of {', '.join(SUFFIXES)}: say with --format which of "
-                f"{', '.join(FORMATS)} it is, or name the others alone"
+                f"{source.uri} has none of the suffixes {', '.join(SUFFIXES)}: give its format with --format "
+                f"({', '.join(FORMATS)}), or leave it out of the input"
             )
         if compression is not None and not is_text(kind):
             raise UnreadableInput(
-                f"{source.uri} is {kind} in {compression}: it has to be decompressed, {kind} compresses by itself"
+                f"{source.uri} is {kind} compressed with {compression}: decompress it, because {kind} has its own "
+                "compression"
             )
         name = repr((kind, options if is_text(kind) else None))
         with self._lock:
@@ -59,7 +63,7 @@ class Tables:
 
 
 def is_text(kind: str | None) -> bool:
-    """Whether a format is text, whose types are guessed and whose rows may be broken."""
+    """Return whether a format is text, so that types are inferred and single rows may be malformed."""
     return kind in ("csv", "jsonl")
 
 

@@ -1,4 +1,4 @@
-"""JSON Lines: an object a line."""
+"""JSON Lines: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -15,20 +15,36 @@ import pyarrow.json as pajson
 
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables import type_inference
-from scoreline.storage.tables.base import Broken, Pinned, Rows, Span, Survey
-from scoreline.storage.tables.boundaries import JSON_SPACE, Boundaries, Records
-from scoreline.storage.tables.convert import no_columns, shown
+from scoreline.storage.tables.base import MalformedRow, Pinned, Rows, Span, Survey
+from scoreline.storage.tables.boundaries import JSON_SPACE, RecordFinder, Records
+from scoreline.storage.tables.convert import batch_without_columns, shorten
 from scoreline.storage.tables.options import ReadOptions, format_of
-from scoreline.storage.tables.text import BLOCK_BYTES, BOM, SURVEY_BYTES, Block, blocks, head, pieces, survey
+from scoreline.storage.tables.text import (
+    BLOCK_BYTES,
+    BOM,
+    SURVEY_BYTES,
+    Block,
+    read_blocks,
+    read_head,
+    split_blocks,
+    survey_blocks,
+)
 
-_WORDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
+_TYPE_NAMES = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+}
 
 
 class JsonLinesFormat:
-    """Reads JSON Lines. A span is bytes of the text; what is compressed has to be read up to there.
+    """Reads JSON Lines. A span consists of bytes of the text; a compressed object must be read up to its first one.
 
-    A key that is missing is null. Numbers that are ``NaN``, ``Infinity`` or ``-Infinity``, which Python's json writes,
-    are taken. Thread-safe, but for what it hands out.
+    A missing key is null. The numbers ``NaN``, ``Infinity`` and ``-Infinity``, which Python writes, are accepted. It is
+    thread-safe, but the iterators that it returns are not.
     """
 
     def __init__(self, options: ReadOptions, block_bytes: int = BLOCK_BYTES) -> None:
@@ -36,116 +52,117 @@ class JsonLinesFormat:
         self._block_bytes = block_bytes
 
     def survey(self, source: Pinned) -> Survey:
-        """Read the text once, block by block, and find its lines (see `TableFormat.survey`)."""
-        first = head(source, format_of(source.key, self._options)[1], 64)
-        start = len(BOM) if first.startswith(BOM) else 0
-        if first[start:].lstrip().startswith(b"["):
-            raise UnreadableInput(f"{source.uri} is one JSON array: JSON Lines has an object a line, without [ and ]")
-        found = self._blocks(source, start, None, 0, min(SURVEY_BYTES, self._block_bytes))
-        return survey(found, lambda block: self._guess(source, block), pa.schema([]))
+        """Read the text once, block by block, to find its lines (see `TableFormat.survey`)."""
+        head = read_head(source, format_of(source.key, self._options)[1], 64)
+        start = len(BOM) if head.startswith(BOM) else 0
+        if head[start:].lstrip().startswith(b"["):
+            raise UnreadableInput(f"{source.uri} is one JSON array: convert it to JSON Lines, one object per line")
+        blocks = self._blocks(source, start, None, 0, min(SURVEY_BYTES, self._block_bytes))
+        return survey_blocks(blocks, lambda block: self._infer_schema(source, block), pa.schema([]))
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span (see `TableFormat.read`)."""
-        found = self._blocks(source, span.start, span.stop, span.first_row, self._block_bytes)
-        for piece in pieces(found, source, span, batch_rows, "lines"):
-            yield _decode(piece, schema)
+        blocks = self._blocks(source, span.start, span.stop, span.first_row, self._block_bytes)
+        for block in split_blocks(blocks, source, span, batch_rows, "lines"):
+            yield decode_block(block, schema)
 
     def _blocks(
         self, source: Pinned, start: int, stop: int | None, first_row: int, block_bytes: int
     ) -> Iterator[Block]:
-        return blocks(
+        return read_blocks(
             source,
             format_of(source.key, self._options)[1],
-            Boundaries(json=True),
+            RecordFinder(json=True),
             start,
             stop,
             first_row=first_row,
             block_bytes=block_bytes,
         )
 
-    def _guess(self, source: Pinned, block: Block) -> pa.Schema:
+    def _infer_schema(self, source: Pinned, block: Block) -> pa.Schema:
         values: dict[str, list[Any]] = {}
         reason, sampled = "", 0
         for number in range(min(type_inference.SAMPLE_ROWS, len(block.records))):
             if block.records.ends[number] > type_inference.SAMPLE_BYTES and sampled:
                 break
             try:
-                row = _object(_line(block, number))
-            except _NoRow as error:
+                row = _parse_object(_line(block, number))
+            except _InvalidLine as error:
                 reason = reason or f"row {number}: {error}"
                 continue
             for name, value in row.items():
                 values.setdefault(name, []).append(value)
             sampled += 1
         if not sampled:
-            raise UnreadableInput(f"{source.uri} is not JSON Lines, an object a line: {reason}")
+            raise UnreadableInput(f"{source.uri} is not JSON Lines, which has one object per line: {reason}")
         return pa.schema(
             [
-                type_inference.field(name, type_inference.guess_values(v), self._options.types)
+                type_inference.typed_field(name, type_inference.infer_from_json(v), self._options.types)
                 for name, v in values.items()
             ]
         )
 
 
-def _decode(block: Block, schema: pa.Schema) -> Rows:
-    """Decode a block at once where all of it can be; else look at its lines one by one."""
+def decode_block(block: Block, schema: pa.Schema) -> Rows:
+    """Decode a block at once if all of its lines are valid, else find the malformed ones."""
     every = list(range(len(block.records)))
-    broken: dict[int, _Fault] = {}
-    found: list[tuple[list[int], pa.Table]] = []
+    malformed: dict[int, _Fault] = {}
+    decoded: list[tuple[list[int], pa.Table]] = []
     pending = [every] if every else []
-    if not len(schema):  # Arrow counts no rows where it is asked for no column
-        told = {number: _fault(_line(block, number), schema) for number in every}
-        broken = {number: fault for number, fault in told.items() if fault is not None}
-        pending, found = [], [([number for number in every if number not in broken], schema.empty_table())]
-    elif every and (table := _table(block, schema)) is not None:
-        pending, found = [], [(every, table)]
+    if not len(schema):  # Arrow does not count rows if no column is requested
+        faults = {number: _find_fault(_line(block, number), schema) for number in every}
+        malformed = {number: fault for number, fault in faults.items() if fault is not None}
+        pending, decoded = [], [([number for number in every if number not in malformed], schema.empty_table())]
+    elif every and (table := parse_block(block, schema)) is not None:
+        pending, decoded = [], [(every, table)]
     elif every:
-        pending, broken = _doubtful(block, schema)
+        pending, malformed = _separate(block, schema)
     while pending:
         numbers = pending.pop()
-        table = _table(_picked(block, numbers), schema)
+        table = parse_block(_pick_lines(block, numbers), schema)
         if table is not None:
-            found.append((numbers, table))
+            decoded.append((numbers, table))
         elif len(numbers) > 1:
             middle = len(numbers) // 2
             pending += [numbers[:middle], numbers[middle:]]
         else:
-            broken[numbers[0]] = _fault(_line(block, numbers[0]), schema) or _Fault(
-                None, "the line cannot be read as JSON with these columns", sure=True
+            malformed[numbers[0]] = _find_fault(_line(block, numbers[0]), schema) or _Fault(
+                None, "the line cannot be decoded to the types of the columns", certain=True
             )
-    rows = np.array([number for numbers, _ in found for number in numbers], dtype=np.int64)
+    rows = np.array([number for numbers, _ in decoded for number in numbers], dtype=np.int64)
     return Rows(
-        batch=_in_order([table for _, table in found], rows, schema),
+        batch=_in_order([table for _, table in decoded], rows, schema),
         numbers=block.first_row + np.sort(rows),
-        broken=tuple(
-            Broken(row=block.first_row + row, column=fault.column, message=fault.message, record=block.text(row))
-            for row, fault in sorted(broken.items())
+        malformed=tuple(
+            MalformedRow(row=block.first_row + row, column=fault.column, message=fault.message, raw=block.text(row))
+            for row, fault in sorted(malformed.items())
         ),
     )
 
 
-def _doubtful(block: Block, schema: pa.Schema) -> tuple[list[list[int]], dict[int, _Fault]]:
-    """Return what Arrow has to be asked about, as one, and the lines that are broken for sure.
+def _separate(block: Block, schema: pa.Schema) -> tuple[list[list[int]], dict[int, _Fault]]:
+    """Return groups of lines for Arrow to parse, and the lines that are certainly malformed.
 
-    Halving alone takes some 30 parses a broken line: where one in a hundred is, it took a hundred times as long. Where
-    Python and Arrow may differ, Arrow is asked about the line alone, so that no line's fate depends on its neighbours.
+    Bisection alone takes some 30 parses for each malformed line, and a hundred times as long for a text in which one
+    line in a hundred is malformed. Where Python and Arrow may disagree, Arrow parses the line alone, so that the result
+    for a line never depends on its neighbours.
     """
-    sure: dict[int, _Fault] = {}
+    certain: dict[int, _Fault] = {}
     alone, together = [], []
     places = zip(block.records.starts.tolist(), block.records.ends.tolist(), strict=True)
     for number, (start, stop) in enumerate(places):
-        fault = _fault(block.data[start:stop], schema)
+        fault = _find_fault(block.data[start:stop], schema)
         if fault is None:
             together.append(number)
-        elif fault.sure:
-            sure[number] = fault
+        elif fault.certain:
+            certain[number] = fault
         else:
             alone.append([number])
-    return [*alone, together] if together else alone, sure
+    return [*alone, together] if together else alone, certain
 
 
-def _picked(block: Block, numbers: Sequence[int]) -> Block:
-    """Return some lines of a block as one."""
+def _pick_lines(block: Block, numbers: Sequence[int]) -> Block:
+    """Return some lines of a block as a block."""
     lines = [_line(block, number) for number in numbers]
     if not lines[-1].endswith(b"\n"):
         lines[-1] += b"\n"
@@ -155,9 +172,9 @@ def _picked(block: Block, numbers: Sequence[int]) -> Block:
 
 
 def _in_order(tables: Sequence[pa.Table], rows: Any, schema: pa.Schema) -> pa.RecordBatch:
-    """Put tables together, of which the rows have these numbers."""
+    """Concatenate tables and sort their rows by number."""
     if not len(schema):
-        return no_columns(len(rows))
+        return batch_without_columns(len(rows))
     if len(tables) == 1:
         return _one_batch(tables[0], schema)
     whole = pa.concat_tables(tables) if tables else schema.empty_table()
@@ -169,8 +186,8 @@ def _one_batch(table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=schema.names)
 
 
-def _table(block: Block, schema: pa.Schema) -> pa.Table | None:
-    """Parse lines; None where one of them cannot be."""
+def parse_block(block: Block, schema: pa.Schema) -> pa.Table | None:
+    """Parse the lines of a block with Arrow, or return None if one of them is malformed."""
     data, records = block.data, block.records
     if not _are_objects(block):
         return None
@@ -182,7 +199,7 @@ def _table(block: Block, schema: pa.Schema) -> pa.Table | None:
                 explicit_schema=schema, unexpected_field_behavior="ignore", newlines_in_values=False
             ),
         )
-        table.validate(full=True)  # Arrow takes texts as they are, UTF-8 or not
+        table.validate(full=True)  # Arrow accepts strings that are not UTF-8
     except (pa.ArrowException, ValueError):
         return None
     if table.num_rows != len(records):  # several values on a line
@@ -191,10 +208,11 @@ def _table(block: Block, schema: pa.Schema) -> pa.Table | None:
 
 
 def _are_objects(block: Block) -> bool:
-    """Whether each line begins with { and ends with }.
+    """Return whether each line begins with { and ends with }.
 
-    Arrow reads on over line ends. No line end between } and { can be within an object, though: where lines are like
-    this, and as many as objects were read, each is one. Else two on a line would make up for one on two lines.
+    Arrow continues over line ends, so it would not notice two objects on one line if another object is spread over two
+    lines. But a line end between } and { cannot be inside an object: if all lines look like this, and there are as many
+    objects as lines, then each line is an object.
     """
     array = np.frombuffer(block.data, dtype=np.uint8)
     starts, stops = block.records.starts, block.records.ends
@@ -209,37 +227,35 @@ def _line(block: Block, number: int) -> bytes:
     return block.data[block.records.starts[number] : block.records.ends[number]]
 
 
-class _NoRow(Exception):
-    """A line is not what it should be."""
+class _InvalidLine(Exception):
+    """Raised when a line is not a JSON object; the message is a full sentence."""
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-        raise _NoRow(f"{twice!r} is there twice")
-    return found
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        duplicate = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise _InvalidLine(f"the key {duplicate!r} occurs more than once")
+    return unique
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+_DECODER = json.JSONDecoder(object_pairs_hook=_reject_duplicates)
 
 
-def _object(line: bytes) -> dict[str, Any]:
-    """Parse a line; raises `_NoRow` that says what is wrong with it."""
+def _parse_object(line: bytes) -> dict[str, Any]:
+    """Parse a line; raises `_InvalidLine`."""
     try:
         value = _DECODER.decode(line.decode())
     except UnicodeDecodeError as error:
-        raise _NoRow(f"is not UTF-8: {error.reason} at its byte {error.start}") from error
+        raise _InvalidLine(f"the line is not UTF-8: {error.reason} at byte {error.start}") from error
     except RecursionError:
-        raise _NoRow("is nested too deeply") from None
+        raise _InvalidLine("the line is nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise _NoRow(f"is no JSON: {error.msg} at its character {error.pos}") from error
-    except ValueError:  # Python's limit, against conversions that take minutes
-        raise _NoRow(
-            f"is no JSON for Python: an integer of more than {sys.get_int_max_str_digits():,} digits"
-        ) from None
+        raise _InvalidLine(f"the line is not JSON: {error.msg} at character {error.pos}") from error
+    except ValueError:  # Python limits the length of integers, because converting long ones takes minutes
+        raise _InvalidLine(f"the line has an integer of more than {sys.get_int_max_str_digits():,} digits") from None
     if not isinstance(value, dict):
-        raise _NoRow(f"is {_WORDS.get(type(value), 'null')}, not an object")
+        raise _InvalidLine(f"the line is {_TYPE_NAMES.get(type(value), 'null')}, not an object")
     return value
 
 
@@ -247,35 +263,35 @@ def _object(line: bytes) -> dict[str, Any]:
 class _Fault:
     column: str | None
     message: str
-    sure: bool
-    """Whether Arrow refuses the line too."""
+    certain: bool
+    """Whether Arrow is known to reject the line, too."""
 
 
-def _fault(line: bytes, schema: pa.Schema) -> _Fault | None:
-    """Return which column of a line is at fault, where one is, and what the fault is; None where Python sees none."""
+def _find_fault(line: bytes, schema: pa.Schema) -> _Fault | None:
+    """Return what is wrong with a line and in which column, or None if Python finds nothing."""
     try:
-        row = _object(line)
-    except _NoRow as error:
-        return _Fault(None, f"the line {error}" if str(error).startswith("is ") else str(error), sure=False)
+        row = _parse_object(line)
+    except _InvalidLine as error:
+        return _Fault(None, str(error), certain=False)
     for field in schema:
         value = row.get(field.name)
-        if value is not None and not _suits(value, field.type):
-            what = _WORDS.get(type(value), "null")
-            text = f" {shown(str(value))}" if isinstance(value, str | int | float) else ""
-            message = f"{field.name!r} is {what}{text}, read as {field.type}"
-            return _Fault(field.name, message, sure=_differs(value, field.type))
+        if value is not None and not _fits(value, field.type):
+            what = _TYPE_NAMES.get(type(value), "null")
+            text = f" {shorten(str(value))}" if isinstance(value, str | int | float) else ""
+            message = f"{field.name!r} is {what}{text}, but the column is read as {field.type}"
+            return _Fault(field.name, message, certain=_has_other_kind(value, field.type))
     return None
 
 
-def _differs(value: Any, kind: pa.DataType) -> bool:
-    """Whether a value that does not suit is of another kind: of numbers too large, and nested ones, Arrow has a say."""
+def _has_other_kind(value: Any, kind: pa.DataType) -> bool:
+    """Return whether a value has another kind than its column, rather than being too large or wrongly nested."""
     number = type(value) in (int, float)
     if pa.types.is_string(kind) or pa.types.is_boolean(kind):
         return True
     return (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and not number
 
 
-def _suits(value: Any, kind: pa.DataType) -> bool:
+def _fits(value: Any, kind: pa.DataType) -> bool:
     if pa.types.is_floating(kind):
         return type(value) in (int, float) and abs(value) <= sys.float_info.max
     if pa.types.is_integer(kind):

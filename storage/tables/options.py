@@ -1,4 +1,4 @@
-"""How an input is to be read, where its name does not say it."""
+"""Options for reading an input, as far as the names of its objects do not determine them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ SUFFIXES: Mapping[str, Format] = {
     ".ipc": "arrow",
     ".arrows": "arrow",
 }
-"""Formats by the end of an object's name, without that of the compression; `.txt` and others need to be told."""
+"""Formats by suffix of an object's name, without the suffix of its compression. Other names, such as ``a.txt``, need
+`ReadOptions.format`."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-"""Of text, by the very end of an object's name."""
+"""Compressions of text formats, by the last suffix of an object's name."""
 TYPES = ("string", "int64", "float64", "bool")
-"""What a column of text may be told to be."""
+"""The types that a user may set for a column of a text format."""
 NULL_VALUES = (
     "",
     "#N/A",
@@ -51,30 +52,30 @@ NULL_VALUES = (
     "nan",
     "null",
 )
-"""Of CSV: fields that stand for no value among numbers and truth values, and in features of text, as pandas reads them.
-In other columns of text, which are carried over as they are, it is the empty field without quotation marks alone."""
+"""CSV fields that stand for a missing value in numeric and boolean columns and in string features, as in pandas. In
+other string columns, which are kept as they are, only an empty unquoted field does."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How the objects of an input are read; what is not said here, their names say.
+    """How the objects of an input are read; what is not set here follows from their names.
 
     Parameters
     ----------
     format : str, optional
-        One of `FORMATS`, for all objects; by default each one's name tells.
+        Format of all objects, one of `FORMATS`; by default, the name of each object determines it.
     delimiter : str, optional
-        Of CSV, one character; a tab where the name ends in ``.tsv``, else a comma.
+        Character between the fields of CSV; by default a tab if the name ends in ``.tsv``, else a comma.
     quote : str
-        Of CSV, one character; within a quoted field it is written twice. Empty: there are none.
+        Character around the fields of CSV, which is written twice inside a field; if empty, fields are not quoted.
     columns : tuple of str, optional
-        Of CSV, the names of the columns where the objects have no header.
+        Names of the columns of CSV without a header.
     encoding : str
-        Of CSV: UTF-8, or any encoding of one byte a character that contains ASCII.
+        Encoding of CSV: UTF-8, or any single-byte encoding that contains ASCII.
     null_values : tuple of str, optional
-        Of CSV, in the place of `NULL_VALUES`.
+        Fields of CSV that stand for a missing value; by default `NULL_VALUES`.
     types : mapping of str to str
-        Of text, one of `TYPES` by column, in the place of what a sample suggests.
+        Types by column for text formats, each one of `TYPES`; other types are inferred from a sample.
     """
 
     format: Format | None = None
@@ -86,26 +87,26 @@ class ReadOptions:
     types: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> ReadOptions:
-        """Return the options where all of them are well-formed, else raise `InvalidRequest`."""
+        """Return the options if all of them are valid, else raise `InvalidRequest`."""
         if self.format is not None and self.format not in FORMATS:
-            raise InvalidRequest(f"format {self.format!r} is none of {', '.join(FORMATS)}")
+            raise InvalidRequest(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
         for name, value in (("delimiter", self.delimiter), ("quote", self.quote)):
             if value is not None and not (isinstance(value, str) and len(value) <= 1 and value.isascii()):
-                raise InvalidRequest(f"{name} {value!r} is not one ASCII character")
+                raise InvalidRequest(f"{name} {value!r} is not a single ASCII character")
         if self.delimiter is not None and self.delimiter in ("", "\0", "\n", "\r", self.quote):
-            raise InvalidRequest(f"delimiter {self.delimiter!r} cannot divide fields")
+            raise InvalidRequest(f"delimiter {self.delimiter!r} cannot separate fields: use another character")
         if self.quote in ("\0", "\n", "\r") or (self.delimiter is None and self.quote in (",", "\t")):
             raise InvalidRequest(
-                f"{self.quote!r} is no quotation mark: it ends lines, or divides fields, or is no text"
+                f"quote {self.quote!r} cannot quote fields: use one that neither ends lines nor separates fields"
             )
         for name, many in (("columns", self.columns), ("null_values", self.null_values)):
             if many is not None and not all(isinstance(item, str) for item in many):
-                raise InvalidRequest(f"{name} {many!r} are not all texts")
+                raise InvalidRequest(f"{name} {many!r} must be a list of strings")
         if self.columns is not None and len(set(self.columns)) != len(self.columns):
-            raise InvalidRequest("columns names one twice")
+            raise InvalidRequest(f"columns {self.columns!r} must not name a column twice")
         for column, kind in self.types.items():
             if kind not in TYPES:
-                raise InvalidRequest(f"types: {column!r} cannot be told to be {kind!r}, only {', '.join(TYPES)}")
+                raise InvalidRequest(f"types: the type {kind!r} of {column!r} is not one of {', '.join(TYPES)}")
         _check_encoding(self.encoding)
         return self
 
@@ -114,15 +115,15 @@ READ_OPTIONS = tuple(item.name for item in fields(ReadOptions))
 
 
 def read_options(given: Mapping[str, Any]) -> ReadOptions:
-    """Make options of what JSON, TOML or a caller has; raises `InvalidRequest`."""
+    """Make options from values of JSON, TOML or a caller; raises `InvalidRequest`."""
     options = dict(given)
     for name in ("columns", "null_values"):
         if options.get(name) is not None:
             if isinstance(options[name], str) or not isinstance(options[name], Iterable):
-                raise InvalidRequest(f"{name} {options[name]!r} is not a list of texts")
+                raise InvalidRequest(f"{name} {options[name]!r} must be a list of strings")
             options[name] = tuple(options[name])
     if not isinstance(options.get("types", {}), Mapping):
-        raise InvalidRequest(f"types {options['types']!r} is not a mapping of columns to types")
+        raise InvalidRequest(f"types {options['types']!r} must be a mapping of columns to types")
     return ReadOptions(**options)
 
 
@@ -133,15 +134,15 @@ def _check_encoding(encoding: str) -> None:
         plain = ascii_bytes.decode(name) == ascii_bytes.decode("ascii")
         single = len(bytes(range(256)).decode(name, "replace")) == 256
     except (LookupError, UnicodeError, TypeError):
-        raise InvalidRequest(f"encoding {encoding!r} is not known here") from None
+        raise InvalidRequest(f"encoding {encoding!r} is unknown: use a name such as 'latin-1'") from None
     if name not in ("utf-8", "utf-8-sig") and not (plain and single):
         raise InvalidRequest(
-            f"encoding {encoding!r} is neither UTF-8 nor one byte a character with ASCII among them: convert the input"
+            f"encoding {encoding!r} is neither UTF-8 nor a single-byte encoding with ASCII: convert the input to UTF-8"
         )
 
 
 def format_of(key: str, options: ReadOptions) -> tuple[Format | None, str | None]:
-    """Format and compression of an object, as its name or the options say; None where neither does.
+    """Return format and compression of an object from its name and the options; None stands for unknown or none.
 
     >>> format_of("in/2026.CSV.gz", ReadOptions()), format_of("in/part-1", ReadOptions(format="jsonl"))
     (('csv', 'gzip'), ('jsonl', None))
@@ -151,5 +152,5 @@ def format_of(key: str, options: ReadOptions) -> tuple[Format | None, str | None
     for suffix, kind in COMPRESSIONS.items():
         if name.endswith(suffix):
             name, compression = name.removesuffix(suffix), kind
-    found = next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
-    return options.format or found, compression
+    named = next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+    return options.format or named, compression

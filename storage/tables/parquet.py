@@ -1,4 +1,4 @@
-"""Parquet in and out."""
+"""Read and write Parquet."""
 
 from __future__ import annotations
 
@@ -18,39 +18,41 @@ from scoreline.storage.tables.ranged import RangedFile
 
 COMPRESSION = "zstd"
 GROUP_ROWS = 131_072
-"""Rows of a row group of what is written: engines share out row groups, and want some 100,000 rows in one
-(https://duckdb.org/docs/stable/guides/performance/file_formats). A part of ordinary size is one."""
+"""Rows in a row group of the files that are written. Query engines process row groups in parallel, and work best with
+some 100,000 rows in each (https://duckdb.org/docs/stable/guides/performance/file_formats). A typical part is one row
+group."""
 _SAMPLE_ROWS = 8_192
-_REPEATS = 4
-"""A column is written with a dictionary where its first rows hold each value so often, on average. For others it costs:
-131,072 rows of ids, names and scores take a fifth less without, and a quarter of the time."""
+_MIN_REPEATS = 4
+"""How often each value must occur in the first rows, on average, for a column to be written with a dictionary. Other
+columns are better without: 131,072 rows of ids, names and scores then take a fifth less space and a quarter of the
+time."""
 MAX_SPAN_ROWS = 524_288
 MAX_SPAN_BYTES = 256 << 20
-"""Row groups beyond these are read in several spans, so that a worker's memory does not grow with them. Each has to
-decode what is before it in its group, which costs a tenth of what scoring it does."""
+"""Larger row groups are read in several spans, so that the memory of a worker does not grow with them. Each span must
+decode the rows before it in its group, which takes a tenth of the time for scoring them."""
 _STREAM_BYTES = 1 << 20
-"""Read at a time of each column of such a row group."""
+"""Bytes that are read at a time from each column of such a row group."""
 
 
 class ParquetFormat:
-    """Reads Parquet objects by ranges; the footer of an object is asked for once, however many parts read it.
+    """Reads Parquet objects by ranged GETs; the footer of an object is read once, however many parts need it.
 
-    A span is rows. Thread-safe, but for what it hands out.
+    A span consists of rows. The format is thread-safe, but the iterators that it returns are not.
 
     Parameters
     ----------
     footer_bytes : int
-        Encoded size of the footers to remember, the last one whatever its size; decoded they take some ten times that,
-        which must not grow with the objects of a job.
+        Total encoded size of the footers to cache; the latest is always kept. Decoded footers take some ten times as
+        much memory, which must not grow with the number of objects in a job.
     """
 
     def __init__(self, footer_bytes: int = 512 << 10) -> None:
-        self._room = footer_bytes
+        self._footer_bytes = footer_bytes
         self._footers: OrderedDict[tuple[str, str], pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
 
     def survey(self, source: Pinned) -> Survey:
-        """Read the footer alone (see `TableFormat.survey`)."""
+        """Read only the footer (see `TableFormat.survey`)."""
         metadata = self._open(source).metadata
         spans: list[Span] = []
         row = 0
@@ -70,7 +72,7 @@ class ParquetFormat:
             if start < stop:
                 large = _is_large(group.num_rows, group.total_byte_size)
                 batches = self._group(source, number, schema.names, batch_rows, stream=large)
-                yield from _between(batches, first, start, stop)
+                yield from rows_between(batches, first, start, stop)
             first += group.num_rows
 
     def _group(
@@ -95,14 +97,14 @@ class ParquetFormat:
                 buffer_size=_STREAM_BYTES if stream else 0,
                 page_checksum_verification=True,
             )
-        except (pa.ArrowException, OSError, ValueError) as error:  # names of columns that are no UTF-8 among them
+        except (pa.ArrowException, OSError, ValueError) as error:  # including column names that are not UTF-8
             raise UnreadableInput(f"{source.uri} is not a Parquet file: {one_line(error)}") from error
         if known is None:
             with self._lock:
                 self._footers[name] = file.metadata
                 while (
                     len(self._footers) > 1
-                    and sum(footer.serialized_size for footer in self._footers.values()) > self._room
+                    and sum(footer.serialized_size for footer in self._footers.values()) > self._footer_bytes
                 ):
                     self._footers.popitem(last=False)
         return file
@@ -112,7 +114,7 @@ def _schema(metadata: pq.FileMetaData, source: Pinned) -> pa.Schema:
     try:
         return metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UnreadableInput(f"{source.uri} has columns that cannot be read: {one_line(error)}") from error
+        raise UnreadableInput(f"the schema of {source.uri} cannot be read: {one_line(error)}") from error
 
 
 def _is_large(rows: int, size: int) -> bool:
@@ -120,7 +122,7 @@ def _is_large(rows: int, size: int) -> bool:
 
 
 def _spans(row: int, rows: int, size: int) -> Iterator[Span]:
-    """Cut a row group where it is large, into runs of about half what is large."""
+    """Divide a row group into spans: one if it is small, else several of about half the largest size."""
     count = max(-(-2 * rows // MAX_SPAN_ROWS), -(-2 * size // MAX_SPAN_BYTES)) if _is_large(rows, size) else 1
     count = min(count, max(rows, 1))
     for number in range(count):
@@ -129,49 +131,49 @@ def _spans(row: int, rows: int, size: int) -> Iterator[Span]:
             yield Span(start=start, stop=stop, first_row=start, rows=stop - start, size=size // count)
 
 
-def _between(batches: Iterator[pa.RecordBatch], row: int, start: int, stop: int) -> Iterator[Rows]:
-    """Rows `start` to `stop` of batches of which the first begins at `row`."""
+def rows_between(batches: Iterator[pa.RecordBatch], row: int, start: int, stop: int) -> Iterator[Rows]:
+    """Yield the rows from `start` to `stop` of consecutive batches, the first of which begins at `row`."""
     for batch in batches:
         low, high = max(start - row, 0), min(stop - row, batch.num_rows)
         if low < high:
             yield Rows(batch=batch.slice(low, high - low), numbers=np.arange(row + low, row + high, dtype=np.int64))
         row += batch.num_rows
-        if row >= stop:  # before the next one is decoded
+        if row >= stop:  # so that the next batch is not decoded
             return
 
 
 def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | None = None) -> bytes:
-    """Encode a table in the order of its rows; the same table and metadata give the same bytes.
+    """Encode a table as Parquet without changing the order of rows; equal tables and metadata give the same bytes.
 
-    Statistics of row groups and of pages of 20,000 rows let a reader pass over what it does not look for.
+    Statistics of row groups and of pages of 20,000 rows let readers skip what they do not need.
 
     Parameters
     ----------
     table : pyarrow.Table
-        What to write, without metadata of its own.
+        The table. Its own metadata is not written.
     metadata : mapping of str to str
-        Goes into the footer.
+        Metadata to write to the footer.
     group_rows : int, optional
-        Rows of a row group; `GROUP_ROWS` by default.
+        Rows in a row group; by default `GROUP_ROWS`.
     """
     sink = pa.BufferOutputStream()
     described = table.replace_schema_metadata(dict(metadata))
-    with writer(sink, described.schema, repeated(table)) as out:
+    with open_writer(sink, described.schema, repetitive_columns(table)) as out:
         out.write_table(described, row_group_size=group_rows or GROUP_ROWS)
     return bytes(sink.getvalue())
 
 
-def writer(sink: Any, schema: pa.Schema, dictionaries: Sequence[str]) -> pq.ParquetWriter:
-    """Open a file to be written by row groups, all of them as `write` writes its own.
+def open_writer(sink: Any, schema: pa.Schema, dictionaries: Sequence[str]) -> pq.ParquetWriter:
+    """Open a writer that encodes row groups exactly as `write` does.
 
     Parameters
     ----------
     sink : file or pyarrow.NativeFile
-        Where the bytes go.
+        Destination of the bytes.
     schema : pyarrow.Schema
-        Its metadata goes into the footer.
+        Schema of the table. Its metadata is written to the footer.
     dictionaries : sequence of str
-        Columns to write with a dictionary, as `repeated` names them.
+        Columns to write with a dictionary (see `repetitive_columns`).
     """
     return pq.ParquetWriter(
         sink,
@@ -184,8 +186,8 @@ def writer(sink: Any, schema: pa.Schema, dictionaries: Sequence[str]) -> pq.Parq
     )
 
 
-def repeated(table: pa.Table) -> list[str]:
-    """Name the columns whose first rows hold few values again and again."""
+def repetitive_columns(table: pa.Table) -> list[str]:
+    """Return the names of the columns that repeat few values in their first rows."""
     sample = table.slice(0, _SAMPLE_ROWS)
     return [name for name in sample.column_names if _repeats(sample.column(name))]
 
@@ -194,13 +196,13 @@ def _repeats(column: pa.ChunkedArray) -> bool:
     if pa.types.is_dictionary(column.type):
         return True
     try:
-        return bool(_REPEATS * pc.count_distinct(column).as_py() <= len(column))
+        return bool(_MIN_REPEATS * pc.count_distinct(column).as_py() <= len(column))
     except pa.ArrowNotImplementedError:  # lists, structs and the like
         return False
 
 
 def read_table(source: Pinned) -> pa.Table:
-    """Read an object whole (raises `UnreadableInput`)."""
+    """Read a whole object; raises `UnreadableInput`."""
     tables = ParquetFormat()
     survey = tables.survey(source)
     rows = [rows for span in survey.spans for rows in tables.read(source, span, survey.schema, MAX_SPAN_ROWS)]
@@ -208,17 +210,17 @@ def read_table(source: Pinned) -> pa.Table:
 
 
 def check_writable(schema: pa.Schema) -> None:
-    """Raise `UnreadableInput` that names the first column of a type that Parquet has no form for."""
-    if _refusal(schema) is None:
+    """Raise `UnreadableInput` if Parquet cannot hold the type of a column; the message names the first such column."""
+    if _write_error(schema) is None:
         return
     for field in schema:
-        if error := _refusal(pa.schema([field])):
+        if error := _write_error(pa.schema([field])):
             raise UnreadableInput(
                 f"the column {field.name!r} is {field.type}, which Parquet cannot hold: leave it out with --keep"
             ) from error
 
 
-def _refusal(schema: pa.Schema) -> Exception | None:
+def _write_error(schema: pa.Schema) -> Exception | None:
     try:
         pq.write_table(schema.empty_table(), pa.BufferOutputStream())
     except (pa.ArrowException, OSError) as error:

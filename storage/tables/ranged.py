@@ -1,4 +1,4 @@
-"""An object as a seekable file of ranged GETs, all from the object that was planned."""
+"""An object as a seekable file that is read by ranged GETs, all from the version that was planned."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from scoreline.storage.objects.base import ObjectStore
 
 
 class RangedFile(io.RawIOBase):
-    """A read-only file over an object, pinned by its ETag.
+    """A read-only file over an object that is pinned by its ETag.
 
     Parameters
     ----------
-    store, key
-        The object.
+    store : ObjectStore
+        The store of the object.
+    key : str
+        Key of the object.
     size : int
-        Its bytes.
+        Size of the object in bytes.
     etag : str
-        What it has to be at every read.
+        ETag that the object must have at every read.
 
     Raises (from any read)
     ----------------------
@@ -27,7 +29,7 @@ class RangedFile(io.RawIOBase):
     """
 
     WHOLE_BYTES = 256 << 10
-    """Objects up to this size are read whole with one request: a request costs more than these bytes."""
+    """Objects up to this size are read with one request, because a request costs more than these bytes."""
 
     def __init__(self, store: ObjectStore, key: str, size: int, etag: str) -> None:
         super().__init__()
@@ -39,25 +41,25 @@ class RangedFile(io.RawIOBase):
         self._whole: bytes | None = None
 
     def readable(self) -> bool:
-        """Whether bytes can be read: always."""
+        """Return True, because the file can be read."""
         return True
 
     def seekable(self) -> bool:
-        """Whether the position can be set: always."""
+        """Return True, because the position can be set."""
         return True
 
     def tell(self) -> int:
-        """Return the position, in bytes."""
+        """Return the position in bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the position, in bytes."""
+        """Set the position in bytes and return it."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return up to `size` bytes with one request."""
+        """Read up to `size` bytes with a single request."""
         stop = self._size if size is None or size < 0 else min(self._position + size, self._size)
         if stop <= self._position:
             return b""
@@ -77,7 +79,7 @@ class RangedFile(io.RawIOBase):
             ) from error
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer is wider
-        """Fill `buffer`; 0 at the end."""
+        """Fill `buffer` and return the number of bytes, which is 0 at the end."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -1,4 +1,4 @@
-"""Schemas as text, for documents of JSON."""
+"""Encode Arrow schemas as text, so that JSON documents can hold them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pyarrow as pa
 
 
 def to_text(schema: pa.Schema) -> str:
-    """Return a schema as Arrow IPC in base64."""
+    """Encode a schema as Arrow IPC in base64."""
     return base64.b64encode(schema.serialize().to_pybytes()).decode()
 
 
 def from_text(text: str) -> pa.Schema:
-    """Read what `to_text` wrote; nothing is a schema without columns."""
+    """Decode a schema that `to_text` encoded; an empty text is a schema without columns."""
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) if text else pa.schema([])

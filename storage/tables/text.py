@@ -1,4 +1,4 @@
-"""The bytes of a text, decompressed, a block at a time, and the records in them; what its readers have in common."""
+"""Read text formats: decompress an object block by block, and find the records in it."""
 
 from __future__ import annotations
 
@@ -10,108 +10,144 @@ import pyarrow as pa
 
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.prefetch import prefetched
-from scoreline.storage.tables.base import MAX_RECORD_CHARS, Pinned, Span, Survey
-from scoreline.storage.tables.boundaries import Boundaries, Records
-from scoreline.storage.tables.compressed import Decompressed
+from scoreline.storage.tables.base import MAX_RAW_CHARS, Pinned, Span, Survey
+from scoreline.storage.tables.boundaries import RecordFinder, Records
+from scoreline.storage.tables.compressed import DecompressedFile
 from scoreline.storage.tables.ranged import RangedFile
 
 BLOCK_BYTES = 8 << 20
-"""Read, parsed and scored at once: some 20,000 rows of 20 numbers."""
+"""Bytes that are read, parsed and scored at a time: some 20,000 rows of 20 numbers."""
 SURVEY_BYTES = 4 << 20
-"""Likewise where records are only counted, of several objects at a time."""
+"""Bytes that are read at a time when records are only counted, of several objects in parallel."""
 MAX_RECORD_BYTES = 16 << 20
-"""A longer record is taken for a quotation mark that is not closed, rather than collected in memory."""
-_SPAN_ROWS = 65_536
-_COPY_BYTES = 1 << 20
+"""Largest record. A longer one is reported as an unclosed quotation mark instead of being collected in memory."""
+BOM = b"\xef\xbb\xbf"
 
-_NOT_UTF8 = {
+_SPAN_ROWS = 65_536
+_SKIP_BYTES = 1 << 20
+_OTHER_BOMS = {
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Whole records of a text."""
+    """Complete records of a text."""
 
     data: bytes
     records: Records
     start: int
-    """Where the block begins in the text, in bytes."""
+    """Position of the block in the text, in bytes."""
     first_row: int
-    """Number of the first record, from 0."""
+    """Number of the first record, counted from 0."""
 
     def text(self, number: int, encoding: str = "utf-8") -> str:
-        """Return one record, as it can be shown."""
+        """Return a record for display: at most `MAX_RAW_CHARS`, without its line end."""
         raw = self.data[self.records.starts[number] : self.records.ends[number]]
-        return raw[: 4 * MAX_RECORD_CHARS].decode(encoding, "replace").rstrip("\r\n")[:MAX_RECORD_CHARS]
+        return raw[: 4 * MAX_RAW_CHARS].decode(encoding, "replace").rstrip("\r\n")[:MAX_RAW_CHARS]
 
 
-def blocks(
+def read_blocks(
     source: Pinned,
     compression: str | None,
-    boundaries: Boundaries,
+    finder: RecordFinder,
     start: int,
     stop: int | None,
     *,
     first_row: int,
     block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[Block]:
-    """Yield the records from the byte `start` to `stop` of a text, each of which has to be a boundary.
+    """Yield the records of a text from the byte `start` to the byte `stop`, both of which must be record boundaries.
+
+    Parameters
+    ----------
+    source : Pinned
+        The object.
+    compression : str, optional
+        How the object is compressed.
+    finder : RecordFinder
+        Finds the records.
+    start, stop : int, int or None
+        Positions in the decompressed text; None stands for its end.
+    first_row : int
+        Number of the record at `start`.
+    block_bytes : int
+        Bytes to read at a time.
 
     Raises
     ------
     UnreadableInput
-        Naming the object and the place: it cannot be decompressed, a record is not ended or longer than
-        `MAX_RECORD_BYTES`.
+        The object cannot be decompressed, or a record is incomplete or longer than `MAX_RECORD_BYTES`. The message
+        names the object and the position.
     """
-    data, place, row = b"", start, first_row
+    data, position, row = b"", start, first_row
     with contextlib.closing(_pieces(source, compression, start, stop, block_bytes)) as pieces:
         for piece, last in pieces:
             data = data + piece if data else piece
-            found = boundaries.find(data, last=last)
-            if found.rest:
-                yield Block(data=data[: found.rest], records=found, start=place, first_row=row)
-                place, row, data = place + found.rest, row + len(found), data[found.rest :]
+            records = finder.find(data, last=last)
+            if records.rest:
+                yield Block(data=data[: records.rest], records=records, start=position, first_row=row)
+                position, row, data = position + records.rest, row + len(records), data[records.rest :]
             if len(data) > MAX_RECORD_BYTES:
                 raise UnreadableInput(
-                    f"{source.uri}: row {row}, which begins at byte {place:,}, is longer than "
-                    f"{MAX_RECORD_BYTES >> 20} MiB: is a quotation mark not closed?"
+                    f"{source.uri}: row {row}, which begins at byte {position:,}, is longer than "
+                    f"{MAX_RECORD_BYTES >> 20} MiB: check whether a quotation mark is not closed"
                 )
     if data:
         raise UnreadableInput(
-            f"{source.uri}: row {row}, which begins at byte {place:,}, has a quotation mark that is not closed"
+            f"{source.uri}: row {row}, which begins at byte {position:,}, has a quotation mark that is not closed"
         )
 
 
-def survey(found: Iterable[Block], schema_of: Callable[[Block], pa.Schema], empty: pa.Schema) -> Survey:
-    """Cut the blocks of a text into spans; the schema is that of the first block with records, where there is one."""
+def survey_blocks(blocks: Iterable[Block], schema_of: Callable[[Block], pa.Schema], empty: pa.Schema) -> Survey:
+    """Return the spans of a text.
+
+    Parameters
+    ----------
+    blocks : iterable of Block
+        All blocks of the text.
+    schema_of : callable
+        Infers the schema from the first block that has records.
+    empty : pyarrow.Schema
+        The schema if there are no records.
+    """
     spans: list[Span] = []
     schema = empty
-    for block in found:
+    for block in blocks:
         if not spans and len(block.records):
             schema = schema_of(block)
-        spans += _cut(block)
+        spans += _spans(block)
     return Survey(schema=schema, spans=tuple(spans))
 
 
-def pieces(found: Iterable[Block], source: Pinned, span: Span, most: int, noun: str) -> Iterator[Block]:
-    """Yield the blocks of a span by so many records, `noun` to its readers; refuses more or fewer than were counted."""
-    seen = 0
-    for block in found:
-        seen += len(block.records)
-        yield from _divided(block, most)
-    if seen != span.rows:
+def split_blocks(blocks: Iterable[Block], source: Pinned, span: Span, max_records: int, noun: str) -> Iterator[Block]:
+    """Divide the blocks of a span into blocks of at most `max_records`.
+
+    Parameters
+    ----------
+    noun : str
+        What a record is called in error messages.
+
+    Raises
+    ------
+    UnreadableInput
+        The span has more or fewer records than the survey counted.
+    """
+    count = 0
+    for block in blocks:
+        count += len(block.records)
+        yield from _divide(block, max_records)
+    if count != span.rows:
         raise UnreadableInput(
-            f"{source.uri} has {seen} {noun} from byte {span.start:,} to {span.stop:,}, where {span.rows} were counted"
+            f"{source.uri} has {count} {noun} from byte {span.start:,} to {span.stop:,}, but {span.rows} were counted"
         )
 
 
-def _cut(block: Block) -> Iterator[Span]:
-    for piece in _divided(block, _SPAN_ROWS) if len(block.records) else ():
+def _spans(block: Block) -> Iterator[Span]:
+    for piece in _divide(block, _SPAN_ROWS) if len(block.records) else ():
         yield Span(
             start=piece.start,
             stop=piece.start + len(piece.data),
@@ -121,38 +157,38 @@ def _cut(block: Block) -> Iterator[Span]:
         )
 
 
-def _divided(block: Block, most: int) -> Iterator[Block]:
-    """Divide a block into such of at most so many records; empty lines at its end belong to the last."""
+def _divide(block: Block, max_records: int) -> Iterator[Block]:
+    """Divide a block into blocks of at most `max_records`; empty lines at its end belong to the last one."""
     count = len(block.records)
-    if count <= most:
+    if count <= max_records:
         yield block
         return
-    for start in range(0, count, most):
-        yield part_of(block, start, min(start + most, count))
+    for start in range(0, count, max_records):
+        yield slice_block(block, start, min(start + max_records, count))
 
 
-def part_of(block: Block, start: int, stop: int) -> Block:
-    """Return some records of a block, by number."""
+def slice_block(block: Block, start: int, stop: int) -> Block:
+    """Return the records of a block from number `start` to number `stop`."""
     records = block.records
     low = int(records.starts[start]) if start else 0
     high = int(records.starts[stop]) if stop < len(records) else len(block.data)
-    moved = type(records)(starts=records.starts[start:stop] - low, ends=records.ends[start:stop] - low, rest=high - low)
+    moved = Records(starts=records.starts[start:stop] - low, ends=records.ends[start:stop] - low, rest=high - low)
     return Block(data=block.data[low:high], records=moved, start=block.start + low, first_row=block.first_row + start)
 
 
-def head(source: Pinned, compression: str | None, size: int) -> bytes:
-    """Return the first bytes of a text; refuses what is not UTF-8 by its own sign."""
+def read_head(source: Pinned, compression: str | None, size: int) -> bytes:
+    """Return the first bytes of a text; raises `UnreadableInput` if its byte order mark is not that of UTF-8."""
     data = _read(_open(source, compression), size)
-    for sign, name in _NOT_UTF8.items():
-        if data.startswith(sign):
-            raise UnreadableInput(f"{source.uri} is {name}: it has to be UTF-8")
+    for mark, encoding in _OTHER_BOMS.items():
+        if data.startswith(mark):
+            raise UnreadableInput(f"{source.uri} is {encoding}: convert it to UTF-8")
     return data
 
 
 def _pieces(
     source: Pinned, compression: str | None, start: int, stop: int | None, size: int
 ) -> Generator[tuple[bytes, bool]]:
-    """Yield bytes, and whether they are the last; the next ones are fetched meanwhile."""
+    """Yield pieces of at most `size` bytes, each with whether it is the last; the next one is prefetched."""
     file = _open(source, compression)
 
     def read() -> Generator[tuple[bytes, bool]]:
@@ -169,23 +205,23 @@ def _pieces(
     return prefetched(read())
 
 
-def _open(source: Pinned, compression: str | None) -> RangedFile | Decompressed:
+def _open(source: Pinned, compression: str | None) -> RangedFile | DecompressedFile:
     if compression is not None:
-        return Decompressed(source, compression)
+        return DecompressedFile(source, compression)
     return RangedFile(source.store, source.key, source.size, source.etag)
 
 
-def _skip(file: RangedFile | Decompressed, count: int) -> None:
-    """Go to a byte: what is compressed has to be read up to there."""
+def _skip(file: RangedFile | DecompressedFile, count: int) -> None:
+    """Go to a position; a compressed file must be read up to there."""
     if isinstance(file, RangedFile):
         file.seek(count)
         return
-    while count and (piece := file.read(min(count, _COPY_BYTES))):
+    while count and (piece := file.read(min(count, _SKIP_BYTES))):
         count -= len(piece)
 
 
-def _read(file: RangedFile | Decompressed, size: int) -> bytes:
-    """Read that many bytes, or to the end."""
+def _read(file: RangedFile | DecompressedFile, size: int) -> bytes:
+    """Read `size` bytes, or fewer at the end of the file."""
     pieces, left = [], size
     while left and (piece := file.read(left)):
         pieces.append(piece)

@@ -1,4 +1,4 @@
-"""Which types the columns of a text have, by a sample of it."""
+"""Infer the types of text columns from a sample of their values."""
 
 from __future__ import annotations
 
@@ -11,49 +11,51 @@ import pyarrow as pa
 SAMPLE_BYTES = 1 << 20
 SAMPLE_ROWS = 2_000
 
-_WHOLE = re.compile(r"0|-?[1-9]\d{0,18}")
-_NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|[-+]?inf(?:inity)?|nan", re.IGNORECASE)
 ARROW_TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
-"""What a user may say that a column is."""
-_PADDED = re.compile(r"[-+]?0\d+(?:\.\d*)?")
-_FLAGS = frozenset({"true", "True", "TRUE", "false", "False", "FALSE"})
-_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+"""The types that a user may set for a column, by name."""
+
+_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
+_NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|[-+]?inf(?:inity)?|nan", re.IGNORECASE)
+_ZERO_PADDED = re.compile(r"[-+]?0\d+(?:\.\d*)?")
+_BOOLEANS = frozenset({"true", "True", "TRUE", "false", "False", "FALSE"})
+_INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 
-def guess_texts(values: Sequence[str | None]) -> tuple[pa.DataType, float]:
-    """Return the type of a column of CSV, and which share of its values are numbers.
+def infer_from_strings(values: Sequence[str | None]) -> tuple[pa.DataType, float]:
+    """Return the type of a CSV column, and the share of its values that are numbers.
 
-    Where some are written as ``007``, all of them may be numbers, and yet the column is text: the zeros would be lost.
+    A column with values such as ``007`` is a string column even if all its values are numbers, because the zeros would
+    be lost.
 
-    >>> guess_texts(["1", None, "-20"]), guess_texts(["1", "2.5", "n/a?"])[0], guess_texts(["007", "1"])
-    ((DataType(int64), 1.0), DataType(string), (DataType(string), 1.0))
-    >>> guess_texts(["True", "false"])[0]
-    DataType(bool)
+    >>> infer_from_strings(["1", None, "-20"]), infer_from_strings(["007", "1"])
+    ((DataType(int64), 1.0), (DataType(string), 1.0))
+    >>> infer_from_strings(["1", "2.5", "n/a?"])[0], infer_from_strings(["True", "false"])[0]
+    (DataType(string), DataType(bool))
     """
-    there = [value.strip() for value in values if value is not None]
-    if not there:
+    present = [value.strip() for value in values if value is not None]
+    if not present:
         return pa.null(), 0.0
-    if all(_WHOLE.fullmatch(value) and _LEAST <= int(value) <= _MOST for value in there):
+    if all(_INTEGER.fullmatch(value) and _INT64_MIN <= int(value) <= _INT64_MAX for value in present):
         return pa.int64(), 1.0
-    if _FLAGS.issuperset(there):
+    if _BOOLEANS.issuperset(present):
         return pa.bool_(), 0.0
-    numbers = sum(_NUMBER.fullmatch(value) is not None for value in there)
-    padded = sum(_PADDED.fullmatch(value) is not None for value in there)
-    return (pa.float64() if numbers == len(there) else pa.string()), (numbers + padded) / len(there)
+    numbers = sum(_NUMBER.fullmatch(value) is not None for value in present)
+    padded = sum(_ZERO_PADDED.fullmatch(value) is not None for value in present)
+    return (pa.float64() if numbers == len(present) else pa.string()), (numbers + padded) / len(present)
 
 
-def guess_values(values: Sequence[Any]) -> tuple[pa.DataType, float]:
-    """Return the type of a field of JSON, and which share of its values are numbers.
+def infer_from_json(values: Sequence[Any]) -> tuple[pa.DataType, float]:
+    """Return the type of a JSON field, and the share of its values that are numbers.
 
-    >>> guess_values([1, None, 2.5]), guess_values([True])[0], guess_values([1, "n/a"])
+    >>> infer_from_json([1, None, 2.5]), infer_from_json([True])[0], infer_from_json([1, "n/a"])
     ((DataType(double), 1.0), DataType(bool), (DataType(string), 0.5))
     """
-    there = [value for value in values if value is not None]
-    kinds = {type(value) for value in there}
-    numbers = sum(type(value) in (int, float) for value in there) / max(len(there), 1)
-    if not there:
+    present = [value for value in values if value is not None]
+    kinds = {type(value) for value in present}
+    numbers = sum(type(value) in (int, float) for value in present) / max(len(present), 1)
+    if not present:
         return pa.null(), 0.0
-    if kinds == {int} and all(_LEAST <= value <= _MOST for value in there):
+    if kinds == {int} and all(_INT64_MIN <= value <= _INT64_MAX for value in present):
         return pa.int64(), 1.0
     if kinds <= {int, float}:
         return pa.float64(), 1.0
@@ -61,18 +63,27 @@ def guess_values(values: Sequence[Any]) -> tuple[pa.DataType, float]:
         return pa.bool_(), 0.0
     if kinds <= {dict, list}:
         try:
-            return pa.array(there).type, 0.0
+            return pa.array(present).type, 0.0
         except pa.ArrowException:
             return pa.list_(pa.null()), 0.0
     return pa.string(), numbers
 
 
-def field(name: str, guessed: tuple[pa.DataType, float], told: Mapping[str, str]) -> pa.Field:
-    """Describe a column; one that is mixed of numbers and texts says in its metadata how many are ``numbers``."""
-    kind, numbers = guessed
-    if name in told:
-        return pa.field(
-            name, {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}[told[name]]
-        )
+def typed_field(name: str, inferred: tuple[pa.DataType, float], types: Mapping[str, str]) -> pa.Field:
+    """Return the field of a column.
+
+    Parameters
+    ----------
+    name : str
+        Name of the column.
+    inferred : tuple of pyarrow.DataType and float
+        The result of `infer_from_strings` or `infer_from_json`. The metadata of a string column that also has numbers
+        records their share as ``numbers``.
+    types : mapping of str to str
+        The types that the user has set, by column; they take precedence.
+    """
+    kind, numbers = inferred
+    if name in types:
+        return pa.field(name, ARROW_TYPES[types[name]])
     mixed = pa.types.is_string(kind) and numbers
     return pa.field(name, kind, metadata={"numbers": f"{numbers:.3f}"} if mixed else None)

@@ -12,7 +12,7 @@ from scoreline.tasks.scoring.features import Rejection
 
 def reasons(rows: Rows, rejected: Mapping[int, Rejection]) -> Iterator[str]:
     """Say of each row of a batch that has no result why, first of those that cannot be decoded."""
-    yield from (f"row {item.row}: {item.message}" for item in rows.broken)
+    yield from (f"row {item.row}: {item.message}" for item in rows.malformed)
     yield from (f"row {rows.numbers[row]}: {why}" for row, why in rejected.items())
 
 
@@ -22,8 +22,8 @@ def rejects_table(rows: Rows, reasons: Mapping[int, Rejection], uri: str) -> pa.
     table = pa.Table.from_batches([rows.batch]).take(pa.array(failed, pa.int64()))
     told: list[tuple[int, str, str | None, str, str | None]]
     told = [(int(rows.numbers[row]), why.stage, why.column, why.message, None) for row, why in reasons.items()]
-    told += [(item.row, "decode", item.column, item.message, item.record) for item in rows.broken]
-    nothing = pa.table({field.name: pa.nulls(len(rows.broken), field.type) for field in table.schema})
+    told += [(item.row, "decode", item.column, item.message, item.raw) for item in rows.malformed]
+    nothing = pa.table({field.name: pa.nulls(len(rows.malformed), field.type) for field in table.schema})
     table = pa.concat_tables([table, nothing])
     numbers, stages, columns, messages, records = zip(*told, strict=True)
     notes = {

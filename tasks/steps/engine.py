@@ -71,6 +71,6 @@ class Engine(Dispatcher):
 def _only(rows: Rows, numbers: Any) -> Rows:
     """Keep some rows, by their numbers within the object."""
     wanted = np.isin(rows.numbers, numbers)
-    among = set(numbers.tolist()) if rows.broken else ()
-    broken = tuple(item for item in rows.broken if item.row in among)
-    return Rows(batch=rows.batch.filter(pa.array(wanted)), numbers=rows.numbers[wanted], broken=broken)
+    among = set(numbers.tolist()) if rows.malformed else ()
+    malformed = tuple(item for item in rows.malformed if item.row in among)
+    return Rows(batch=rows.batch.filter(pa.array(wanted)), numbers=rows.numbers[wanted], malformed=malformed)

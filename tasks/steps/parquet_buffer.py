@@ -62,7 +62,7 @@ class GrowingFile:
         rows = rows.replace_schema_metadata(self._schema.metadata)
         self._waiting, self._rows, self._bytes = [], 0, 0
         if self._out is None:
-            self._out = parquet.writer(self._sink, self._schema, parquet.repeated(rows))
+            self._out = parquet.open_writer(self._sink, self._schema, parquet.repetitive_columns(rows))
         self._out.write_table(rows, row_group_size=max(1, rows.num_rows))
 
 

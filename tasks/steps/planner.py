@@ -16,7 +16,7 @@ from scoreline.storage.errors import LedgerUnavailable, PreconditionFailed, Scor
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.objects.base import CREATE, exists
-from scoreline.storage.tables.base import Broken, Rows
+from scoreline.storage.tables.base import MalformedRow, Rows
 from scoreline.storage.tables.parquet import check_writable
 from scoreline.storage.tables.schemas import to_text
 from scoreline.tasks.dispatch.leases import hold_step
@@ -240,8 +240,8 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
         begun = time.perf_counter()
         scored = score_batch(bundle, rows.batch, features=columns.features, keep=columns.keep, method=job.spec.method)
         seconds = time.perf_counter() - begun
-        reasons = [str(why) for why in scored.rejected.values()] + [_format_broken(item) for item in rows.broken]
-        tried, refused = tried + rows.batch.num_rows + len(rows.broken), refused + len(reasons)
+        reasons = [str(why) for why in scored.rejected.values()] + [_format_malformed(item) for item in rows.malformed]
+        tried, refused = tried + rows.batch.num_rows + len(rows.malformed), refused + len(reasons)
         reason = reason or next(iter(reasons), "")
         if scored.table.num_rows:
             break
@@ -265,12 +265,12 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
 def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
     """Yield a few rows at a time: the first, then, as bad rows come together, others further on and of other parts."""
     for rows in _firsts(engine, job, made):
-        broken = rows.broken
+        malformed = rows.malformed
         start = 0
-        while start < rows.batch.num_rows or broken:
+        while start < rows.batch.num_rows or malformed:
             batch = rows.batch.slice(start, SAMPLE_ROWS)
-            yield Rows(batch=batch, numbers=rows.numbers[start : start + SAMPLE_ROWS], broken=broken)
-            start, broken = max(SAMPLE_ROWS, 2 * start), ()
+            yield Rows(batch=batch, numbers=rows.numbers[start : start + SAMPLE_ROWS], malformed=malformed)
+            start, malformed = max(SAMPLE_ROWS, 2 * start), ()
 
 
 def _firsts(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
@@ -283,11 +283,11 @@ def _firsts(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
 
 def first_rows(read: Iterator[Rows]) -> Rows | None:
     """Return the first rows: of a slice some of whose rows alone are to be scored, early batches may hold none."""
-    return next((rows for rows in read if rows.batch.num_rows or rows.broken), None)
+    return next((rows for rows in read if rows.batch.num_rows or rows.malformed), None)
 
 
-def _format_broken(broken: Broken) -> str:
-    return f"row {broken.row}: {broken.message}"
+def _format_malformed(malformed: MalformedRow) -> str:
+    return f"row {malformed.row}: {malformed.message}"
 
 
 def _warn_of_empty(surveyed: Sequence[Surveyed]) -> tuple[str, ...]:

@@ -152,7 +152,7 @@ def _look_into(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
         )
         if told := list(reasons(rows, done.rejected)):
             uri = engine.buckets[piece.bucket].uri(piece.key)
-            tried = rows.batch.num_rows + len(rows.broken)
+            tried = rows.batch.num_rows + len(rows.malformed)
             yield f"{uri}: {len(told)} of {tried} rows tried cannot be scored: {told[0]}"
 
 

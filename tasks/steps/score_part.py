@@ -285,7 +285,7 @@ def _score(
             if done.table.num_rows:
                 with timings("align"):
                     scored.append(_cast(done.table, schema, f"{uri} from row {rows.numbers[0]}"))
-            if done.rejected or rows.broken:
+            if done.rejected or rows.malformed:
                 rejected.append(rejects_table(rows, done.rejected, uri))
                 count += rejected[-1].num_rows
             if count > most:

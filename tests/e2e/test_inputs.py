@@ -181,7 +181,7 @@ def test_of_a_dirty_csv_each_row_is_scored_or_told(
     assert told[0][4] == "'x' is 'n/a?', which is not a number"
     assert told[0][5] == '2,n/a?,"two\nlines"'
     assert told[1][6] == 3
-    assert told[2][4] == "4 fields where the header has 3"
+    assert told[2][4] == "4 fields, but the header has 3"
     # And the command tells why, with the text of what could not be decoded
     said = cli("rejected", "dirty")
     assert "1 rows  decode  'x'" in said.stdout

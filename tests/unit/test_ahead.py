@@ -19,9 +19,9 @@ from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.prefetch import prefetched
 from scoreline.storage.tables.base import Pinned
-from scoreline.storage.tables.boundaries import Boundaries
+from scoreline.storage.tables.boundaries import RecordFinder
 from scoreline.storage.tables.ranged import RangedFile
-from scoreline.storage.tables.text import blocks
+from scoreline.storage.tables.text import read_blocks
 
 
 def test_all_come_in_order_and_the_next_is_made_meanwhile() -> None:
@@ -225,7 +225,7 @@ def letters() -> Generator[str]:
 def text_of_lines(tmp_path: Path) -> Iterator[object]:
     store = DirectoryStore(tmp_path, "data")
     info = store.put("a.jsonl", b"id,x\n" * 100)
-    return blocks(Pinned.of(store, info), None, Boundaries(), 0, None, first_row=0, block_bytes=50)
+    return read_blocks(Pinned.of(store, info), None, RecordFinder(), 0, None, first_row=0, block_bytes=50)
 
 
 @pytest.mark.parametrize("make", [lambda _: prefetched(letters()), text_of_lines])
@@ -269,7 +269,7 @@ def test_a_text_is_read_on_while_its_first_records_are_worked_on(tmp_path: Path)
     store = AskedStore(tmp_path, "data")
     size = RangedFile.WHOLE_BYTES
     info = store.put("a.jsonl", b"id,x\n" * size)  # five blocks
-    found = blocks(Pinned.of(store, info), None, Boundaries(), 0, None, first_row=0, block_bytes=size)
+    found = read_blocks(Pinned.of(store, info), None, RecordFinder(), 0, None, first_row=0, block_bytes=size)
     first = next(found)
     assert store.twice.wait(5)  # though nobody has asked for the second block
     assert store.asked == [(0, size), (size, 2 * size)]  # nor is any further one in memory

@@ -91,7 +91,7 @@ def numbers(engine: Engine, job: Job, made: Draft) -> Iterator[int]:
                 )
                 assert done.table.num_rows + len(done.rejected) == rows.batch.num_rows
                 yield from rows.numbers.tolist()
-                yield from (item.row for item in rows.broken)
+                yield from (item.row for item in rows.malformed)
 
 
 @pytest.mark.filterwarnings("ignore:overflow")  # of a model that doubles what is nearly too large

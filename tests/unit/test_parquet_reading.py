@@ -56,7 +56,7 @@ def test_no_more_is_decoded_than_up_to_the_end_of_a_span() -> None:
         yield from pa.table({"id": range(20)}).to_batches(max_chunksize=10)
         pytest.fail("a third batch was asked for")
 
-    assert [rows.numbers.tolist() for rows in parquet._between(batches(), 100, 108, 120)] == [
+    assert [rows.numbers.tolist() for rows in parquet.rows_between(batches(), 100, 108, 120)] == [
         [108, 109],
         list(range(110, 120)),
     ]

@@ -26,7 +26,7 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import exists
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables import parquet
-from scoreline.storage.tables.base import Broken, Rows
+from scoreline.storage.tables.base import MalformedRow, Rows
 from scoreline.storage.tables.schemas import to_text
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import Job, Outcome, read_success
@@ -158,11 +158,13 @@ def test_a_plan_for_rejected_rows_finds_them_wherever_they_are_in_a_part(
 
 
 def test_many_broken_rows_are_picked_out_at_once() -> None:
-    broken = tuple(Broken(row=row, column=None, message="", record=None) for row in range(60_000))
-    rows = Rows(batch=pa.record_batch({"x": pa.array([], pa.int64())}), numbers=np.array([], np.int64), broken=broken)
+    malformed = tuple(MalformedRow(row=row, column=None, message="", raw=None) for row in range(60_000))
+    rows = Rows(
+        batch=pa.record_batch({"x": pa.array([], pa.int64())}), numbers=np.array([], np.int64), malformed=malformed
+    )
     # When some of them are to be scored again (minutes, where the numbers are gathered anew for each)
     found = _only(rows, np.arange(0, 60_000, 2))
-    assert [item.row for item in found.broken] == list(range(0, 60_000, 2))
+    assert [item.row for item in found.malformed] == list(range(0, 60_000, 2))
 
 
 @pytest.mark.parametrize("what", [b"PAR1 and nothing else PAR1", b""])

@@ -23,7 +23,7 @@ from scoreline.storage.errors import InvalidRequest, UnreadableInput
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables import jsonl
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
-from scoreline.storage.tables.boundaries import Boundaries
+from scoreline.storage.tables.boundaries import RecordFinder
 from scoreline.storage.tables.delimited import DelimitedFormat
 from scoreline.storage.tables.jsonl import JsonLinesFormat
 from scoreline.storage.tables.options import ReadOptions
@@ -60,7 +60,7 @@ def values(found: list[Rows]) -> list[dict[str, Any]]:
 
 
 def broken(found: list[Rows]) -> list[tuple[int, str | None, str]]:
-    return [(item.row, item.column, item.message) for rows in found for item in rows.broken]
+    return [(item.row, item.column, item.message) for rows in found for item in rows.malformed]
 
 
 def schema(**types: pa.DataType) -> pa.Schema:
@@ -81,7 +81,7 @@ def test_a_span_of_more_or_fewer_rows_than_were_counted_is_refused(put: Put, key
     table, survey = look(source)
     (span,) = survey.spans
     assert [rows.batch.num_rows for rows in table.read(source, span, survey.schema, 64)] == [3]
-    with pytest.raises(UnreadableInput, match=rf"{key} has 3 {noun} from byte .* where {planned} were counted"):
+    with pytest.raises(UnreadableInput, match=rf"{key} has 3 {noun} from byte .* but {planned} were counted"):
         list(table.read(source, replace(span, rows=planned), survey.schema, 64))
 
 
@@ -121,15 +121,15 @@ def test_rows_that_cannot_be_decoded_are_told_with_their_column_and_text(put: Pu
     assert [(row["id"], row["x"]) for row in values(found)] == [(1, 0.5), (5, 2.0), (7, 4.0)]
     assert broken(found) == [
         (1, "x", "'x' is 'n/a?', which is not a number"),
-        (2, None, "4 fields where the header has 3"),
-        (3, None, "1 fields where the header has 3"),
+        (2, None, "4 fields, but the header has 3"),
+        (3, None, "1 fields, but the header has 3"),
         (
             5,
             "id",
-            f"'id' is '{'9' * 20}', which is not a whole number of 64 bits, as the first rows are: tell its type",
+            f"'id' is '{'9' * 20}', which is not a 64-bit integer like the first rows: set its type with --types",
         ),
     ]
-    assert [item.record for rows in found for item in rows.broken][:2] == ["2,n/a?,b", "3,1,c,extra"]
+    assert [item.raw for rows in found for item in rows.malformed][:2] == ["2,n/a?,b", "3,1,c,extra"]
     assert [n for rows in found for n in rows.numbers] == [0, 4, 6]
 
 
@@ -213,12 +213,12 @@ def test_other_encodings_of_one_byte_are_read_where_they_are_named(put: Put) -> 
 def test_a_broken_row_is_shown_in_the_encoding_of_its_text(put: Put) -> None:
     source = put("größe;x\nfünf;oops\n".encode("latin-1"))
     found = rows_of(source, schema(x=pa.float64()), ReadOptions(encoding="latin-1", delimiter=";"))
-    assert [item.record for rows in found for item in rows.broken] == ["fünf;oops"]
+    assert [item.raw for rows in found for item in rows.malformed] == ["fünf;oops"]
 
 
 @pytest.mark.parametrize(("delimiter", "quote"), [(None, ","), (None, "\t"), ("\0", '"'), (";", "\0"), (";", ";")])
 def test_characters_that_cannot_divide_or_quote_are_refused(delimiter: str | None, quote: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"cannot divide fields|no quotation mark"):
+    with pytest.raises(InvalidRequest, match=r"cannot separate fields|cannot quote fields"):
         ReadOptions(delimiter=delimiter, quote=quote).check()
 
 
@@ -236,7 +236,7 @@ def test_an_object_without_a_header_is_read_with_the_columns_that_are_named(put:
     source = put("1,a\n2,b\n")
     options = ReadOptions(columns=("id", "name"))
     assert len(values(rows_of(source, schema(id=pa.int64()), options))) == 2
-    with pytest.raises(UnreadableInput, match="first row has 2 fields, and 3 columns are named"):
+    with pytest.raises(UnreadableInput, match="first row has 2 fields, but 3 columns are named"):
         look(source, ReadOptions(columns=("a", "b", "c")))
 
 
@@ -245,13 +245,21 @@ def test_an_object_without_a_header_is_read_with_the_columns_that_are_named(put:
     [
         ('id\n1\n2,"open\n3\n', "in.csv", "row 1, which begins at byte 5, has a quotation mark that is not closed"),
         ('id,"open\n', "in.csv", "row 0 has a quotation mark that is not closed"),
-        ("id,x\n1,2\n".encode("utf-16"), "in.csv", "in.csv is UTF-16: it has to be UTF-8"),
-        ("a,b\n1;2\n3;4\n", "in.csv", "the header has 2 fields, and none of 2 rows looked at has; row 0 has 1: is the"),
+        ("id,x\n1,2\n".encode("utf-16"), "in.csv", "in.csv is UTF-16: convert it to UTF-8"),
+        (
+            "a,b\n1;2\n3;4\n",
+            "in.csv",
+            "the header has 2 fields, but none of the first 2 rows has (row 0 has 1): check the delimiter",
+        ),
         (gzip.compress(b"id\n" + b"1\n" * 9999, mtime=0)[:-9], "in.csv.gz", "in.csv.gz cannot be decompressed: "),
         (b"id\n1\n", "in.csv.gz", "cannot be decompressed: Not a gzipped file"),
         (pa.compress(b"id\n1\n", codec="zstd", asbytes=True)[:-3], "in.csv.zst", "cannot be decompressed: Truncated"),
-        ('[{"id": 1}]', "in.jsonl", "in.jsonl is one JSON array: JSON Lines has an object a line"),
-        ("id,x\n1,2\n", "in.jsonl", "is not JSON Lines, an object a line: row 0: is no JSON: Expecting value"),
+        ('[{"id": 1}]', "in.jsonl", "in.jsonl is one JSON array: convert it to JSON Lines"),
+        (
+            "id,x\n1,2\n",
+            "in.jsonl",
+            "is not JSON Lines, which has one object per line: row 0: the line is not JSON: ",
+        ),
     ],
     ids=range(9),
 )
@@ -459,7 +467,7 @@ def test_what_becomes_of_a_record_does_not_depend_on_where_the_text_is_cut(
     assert repr(values(apart)) == repr(values(whole))  # NaN is not equal to itself
     assert broken(apart) == broken(whole)
     assert [n for rows in apart for n in rows.numbers] == [n for rows in whole for n in rows.numbers]
-    assert all(rows.batch.num_rows + len(rows.broken) <= batch_rows for rows in apart)
+    assert all(rows.batch.num_rows + len(rows.malformed) <= batch_rows for rows in apart)
 
 
 def test_json_lines_are_typed_and_missing_keys_are_missing_values(put: Put) -> None:
@@ -504,17 +512,17 @@ def test_lines_that_cannot_be_decoded_are_told_with_their_column(put: Put) -> No
         (9, None),
         (10, None),
     ]
-    assert told[0][2] == "'x' is a text 'n/a', read as double"
-    assert told[1][2].startswith("the line is no JSON: Expecting ',' delimiter")
-    assert told[2][2] == "the line is a list, not an object"
-    assert told[4][2] == "'id' is there twice"
+    assert told[0][2] == "'x' is a string 'n/a', but the column is read as double"
+    assert told[1][2].startswith("the line is not JSON: Expecting ',' delimiter")
+    assert told[2][2] == "the line is an array, not an object"
+    assert told[4][2] == "the key 'id' occurs more than once"
 
 
 def test_a_line_of_very_many_keys_one_of_them_twice_takes_a_moment(put: Put) -> None:
     keys = ",".join(f'"k{number}":0' for number in range(150_000))  # two minutes and more where each is compared
     found = rows_of(put('{"x": 1}\n{"x": 2,' + keys + ',"k149999":1}\n', "in.jsonl"), schema(x=pa.float64()))
     found += rows_of(put('{"x": 1}\n{"x": "a",' + keys + ',"k149999":1}\n', "in.jsonl"), schema(x=pa.float64()))
-    assert broken(found)[-1] == (1, None, "'k149999' is there twice")
+    assert broken(found)[-1] == (1, None, "the key 'k149999' occurs more than once")
 
 
 @FUZZ
@@ -545,14 +553,14 @@ def test_whatever_is_written_as_json_lines_is_read_wherever_it_is_cut(
 
 def test_finding_a_few_broken_lines_takes_few_parses(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 0
-    parse = jsonl._table
+    parse = jsonl.parse_block
 
     def counted(*arguments: Any) -> Any:
         nonlocal count
         count += 1
         return parse(*arguments)
 
-    monkeypatch.setattr(jsonl, "_table", counted)
+    monkeypatch.setattr(jsonl, "parse_block", counted)
     lines = ['{"x": 1}'] * 4096
     lines[5] = lines[4000] = "oops"
     found = rows_of(put("\n".join(lines), "in.jsonl"), schema(x=pa.float64()))
@@ -591,16 +599,18 @@ def test_finding_a_few_broken_lines_takes_few_parses(put: Put, monkeypatch: pyte
 )
 def test_a_line_is_decoded_or_broken_whatever_its_neighbours_are(value: str, kind: pa.DataType) -> None:
     line = f'{{"x": {value}}}\n'
-    alone = jsonl._decode(block_of(line), schema(x=kind))
-    beside = jsonl._decode(block_of(line + "oops\n" + line), schema(x=kind))
+    alone = jsonl.decode_block(block_of(line), schema(x=kind))
+    beside = jsonl.decode_block(block_of(line + "oops\n" + line), schema(x=kind))
     # Arrow alone says what can be decoded; Python only says why not
-    assert (jsonl._table(block_of(line), schema(x=kind)) is not None) == (not broken([alone]))
+    assert (jsonl.parse_block(block_of(line), schema(x=kind)) is not None) == (not broken([alone]))
     assert [repr(row) for row in values([beside])] == [repr(row) for row in values([alone]) * 2]
     assert [item[1:] for item in broken([beside]) if item[0] != 1] == [item[1:] for item in broken([alone]) * 2]
 
 
 def block_of(line: str) -> Block:
-    return Block(data=line.encode(), records=Boundaries(json=True).find(line.encode(), last=True), start=0, first_row=0)
+    return Block(
+        data=line.encode(), records=RecordFinder(json=True).find(line.encode(), last=True), start=0, first_row=0
+    )
 
 
 def test_two_objects_on_a_line_are_not_made_up_for_by_one_on_two_lines(put: Put) -> None:
@@ -624,7 +634,7 @@ def test_truth_values_are_what_pandas_takes_for_them(put: Put) -> None:
     dirty = put("id,ok\n1,True\n2,maybe\n3,\n4, true \n", "dirty.csv")
     found = rows_of(dirty, schema(ok=pa.bool_()))
     assert [row["ok"] for row in values(found)] == [True, None, True]
-    assert broken(found) == [(1, "ok", "'ok' is 'maybe', neither true nor false")]
+    assert broken(found) == [(1, "ok", "'ok' is 'maybe', which is neither true nor false")]
 
 
 @pytest.mark.parametrize("dirty", [b"", b"\xff,1\n"], ids=["at once", "value by value"])

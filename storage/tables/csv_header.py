@@ -1,0 +1,77 @@
+"""Read the header of a delimited text: the names of its columns, and where its rows begin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from scoreline.storage.errors import UnreadableInput
+from scoreline.storage.tables.base import Pinned
+from scoreline.storage.tables.boundaries import RecordFinder
+from scoreline.storage.tables.csv_parser import Dialect, parse
+from scoreline.storage.tables.text import BOM, read_head
+
+MAX_HEADER_BYTES = 4 << 20
+"""Largest first record; the names of 10,000 columns take some 100 kB."""
+_FIRST_READ_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Header:
+    """The columns of a delimited text."""
+
+    names: tuple[str, ...]
+    end: int
+    """Position of the first row, in bytes."""
+
+
+def read_header(source: Pinned, compression: str | None, dialect: Dialect, columns: tuple[str, ...] | None) -> Header:
+    """Read the header of an object.
+
+    Parameters
+    ----------
+    columns : tuple of str, optional
+        Names of the columns if the object has no header.
+
+    Raises
+    ------
+    UnreadableInput
+        The first record is incomplete or too long, or has another number of fields than `columns`.
+    """
+    size = _FIRST_READ_BYTES
+    while True:
+        data = read_head(source, compression, size)
+        start = len(BOM) if data.startswith(BOM) else 0
+        records = RecordFinder(dialect.delimiter, dialect.quote).find(data[start:], last=len(data) < size)
+        if len(records):
+            break
+        if len(data) < size:
+            if data[start:].strip():
+                raise UnreadableInput(f"{source.uri}: row 0 has a quotation mark that is not closed")
+            return Header(names=columns or (), end=start)
+        if size >= MAX_HEADER_BYTES:
+            raise UnreadableInput(
+                f"{source.uri}: its first record is longer than {MAX_HEADER_BYTES >> 20} MiB: check that it is CSV and "
+                "that the delimiter is right"
+            )
+        size *= 8
+    fields = _fields(source, dialect, data[start:][records.starts[0] : records.ends[0]])
+    if columns is not None:
+        if len(fields) != len(columns):
+            raise UnreadableInput(
+                f"{source.uri}: its first row has {len(fields)} fields, but {len(columns)} columns are named"
+            )
+        return Header(names=columns, end=start)
+    names = tuple(name or f"column_{number}" for number, name in enumerate(fields))
+    return Header(names=names, end=start + int(records.ends[0]))
+
+
+def _fields(source: Pinned, dialect: Dialect, record: bytes) -> list[str]:
+    count = record.count(dialect.delimiter.encode()) + 1  # at least as many as there are fields
+    types = {f"f{number}": pa.binary() for number in range(count)}
+    try:
+        table = parse(dialect.to_utf8(record, source.uri, 0), None, dialect, types, [])
+        return [str(column[0].as_py() or b"", "utf-8") for column in table.columns]
+    except (UnicodeDecodeError, pa.ArrowException) as error:
+        raise UnreadableInput(f"{source.uri}: its header cannot be read: {error}") from error
