@@ -47,7 +47,7 @@ def example(check: str, severity: str, *says: str) -> Callable[[Callable[[Case],
     "PRELOAD_MODELS",
     "MODEL_SIGNING_KEY",
     "LOG_FORMAT='xml'",
-    "REDIS_URL is cut short",
+    "REDIS_URL cannot be read",
     "WEBHOOK_URL",
 )
 def many_faults(case: Case) -> None:
@@ -62,7 +62,7 @@ def many_faults(case: Case) -> None:
     )
 
 
-@example("settings", "error", "CELERY_BROKER_URL is cut short")
+@example("settings", "error", "CELERY_BROKER_URL cannot be read")
 def a_bracket_in_a_password(case: Case) -> None:
     case.set(CELERY_BROKER_URL="rediss://:hush[hush@example.org:6379/0")
 
