@@ -53,9 +53,7 @@ PROJECT = {
 }
 """Files beside ``docs/``, and the pages that show them."""
 
-_MARK = re.compile(
-    r"^<!-- generated: (?P<what>\w+) ?(?P<argument>[\w./]*) -->\n(?P<table>(?:\|.*\|\n)*)", re.MULTILINE
-)
+_MARK = re.compile(r"^<!-- generated: (?P<what>\w+) ?(?P<argument>[\w./]*) -->\n(?P<table>(?:\|.*\|\n)*)", re.MULTILINE)
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 _NAME = re.compile(r"`([^`]+)`")
 _HELP_COLUMNS = 80
