@@ -1,6 +1,6 @@
 """Where models and results live, read from the environment once.
 
-The truth table of ``StorageSettings.from_env`` is in ARCHITECTURE.md and, row by row, in
+The truth table of ``StorageSettings.from_env`` is in docs/reference/settings.md and, row by row, in
 ``tests/unit/test_settings.py``.
 """
 
