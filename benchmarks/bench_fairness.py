@@ -1,6 +1,6 @@
 """A small job behind a large one: how many parts of the large job are done between its submit and its outcome.
 
-Claim: a job of 10 parts that is submitted while one of 10,000 runs waits for what is in the queue, not for all of it.
+Claim: a job of 10 parts that is submitted that are scored while a job of 10,000 runs waits for what is in the queue, not for all of it.
 A no-op model, two worker processes, the directory store; parts of one row.
 """
 
@@ -51,8 +51,8 @@ def main() -> None:
             parts.append(float(client.status(large.job_id).parts_done - before))
         assert not client.status(large.job_id).ended
         client.cancel(large.job_id)
-    told("fairness", f"parts of a job of {LARGE:,} while one of {SMALL} is scored", parts)
-    told("fairness-seconds", f"s from submit to outcome of a job of {SMALL} parts behind one of {LARGE:,}", seconds)
+    told("fairness", f"parts of a job of {LARGE:,} that are scored while a job of {SMALL} runs", parts)
+    told("fairness-seconds", f"s from submit to outcome of a job of {SMALL} parts behind a job of {LARGE:,}", seconds)
 
 
 if __name__ == "__main__":
