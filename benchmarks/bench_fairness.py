@@ -1,6 +1,6 @@
 """A small job behind a large one: how many parts of the large job are done between its submit and its outcome.
 
-Claim: a job of 10 parts that is submitted that are scored while a job of 10,000 runs waits for what is in the queue, not for all of it.
+Claim: a job of 10 parts that is submitted while one of 10,000 runs waits for what is in the queue, not for all of it.
 A no-op model, two worker processes, the directory store; parts of one row.
 """
 
