@@ -38,6 +38,7 @@ import click
 import scoreline
 from scoreline.storage import errors
 from scoreline.storage.settings import Environment
+from scoreline.tasks.job.submit_options import Option, RecordsOptions, SubmitOptions, described
 from scoreline.worker import logs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -280,6 +281,25 @@ def _fields_table(path: str, table: str) -> str:
     return _merge(path, table, ("type", "default"), fields_of(path))
 
 
+# Options of a job
+
+
+def options() -> Mapping[str, Option]:
+    """Return every option that `Client.submit` takes."""
+    return described(SubmitOptions)
+
+
+def _options_table() -> str:
+    rows = []
+    for name, option in options().items():
+        typed = f"--{name.replace('_', '-')} {option.metavar or '|'.join(option.choices)}".strip().replace("|", r"\|")
+        records = "yes" if name in described(RecordsOptions) else ""
+        default = f"`{option.default}`" if option.default == '"' else option.default.replace("|", r"\|")
+        rows.append(f"| `{name}` | `{typed}` | {default} | {records} | {option.help} |")
+    head = ["| option | command line | default | for records | meaning |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows, ""])
+
+
 # Metrics
 
 
@@ -432,6 +452,7 @@ _MAKERS: Mapping[str, Callable[..., str]] = {
     "metrics": _metrics_table,
     "commands": _commands_pages,
     "errors": _errors_list,
+    "options": _options_table,
     "file": _file,
     "messages": _messages_table,
 }

@@ -151,6 +151,7 @@ def test_every_control_command_is_one_that_a_worker_knows() -> None:
 REFERENCE: Mapping[str, tuple[str, ...]] = {
     "settings": tuple(generated.settings()),
     "commands": tuple(generated.commands()),
+    "job-options": tuple(generated.options()),
     "metrics": tuple(generated.metrics()),
     "log-events": tuple(generated.events()),
     "messages": tuple(generated.tasks()),
