@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 MINUTES ?= 10
 
-.PHONY: help setup demo test test-versions lint format bench soak day clean
+.PHONY: help setup demo test test-versions lint format docs bench soak day clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -35,6 +35,11 @@ lint: setup ## Check style, types, imports, and the Docker and CI files
 format: setup ## Format the source and fix what can be fixed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: setup ## Build the documentation into .scoreline/docs; warnings are errors
+	@mkdir -p .scoreline
+	@$(BIN)/sphinx-build -W --keep-going -q -d .scoreline/doctrees docs .scoreline/docs
+	@echo "built .scoreline/docs/index.html"
 
 bench: setup ## Run the benchmarks (40 minutes; QUICK=1: 5 minutes)
 	@scripts/bench $(if $(filter-out 0,$(QUICK)),quick)

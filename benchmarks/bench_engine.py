@@ -112,7 +112,7 @@ def _run(client: Client, uri: str, parts: int, connection: redis.Redis, counts: 
     operations.subtract(before)
     return {
         "ms a part and process": 1000 * wall * PROCESSES / parts,
-        "likewise, second half of the job": 1000 * (wall - first_half) * PROCESSES / (parts / 2),
+        "the same, in the second half of the job": 1000 * (wall - first_half) * PROCESSES / (parts / 2),
         "Redis memory over idle, MB": (peak - idle) / 1e6,
         "longest queue": longest,
         "Redis commands a part": ours / parts,

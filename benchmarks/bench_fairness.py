@@ -51,8 +51,8 @@ def main() -> None:
             parts.append(float(client.status(large.job_id).parts_done - before))
         assert not client.status(large.job_id).ended
         client.cancel(large.job_id)
-    told("fairness", f"parts of a job of {LARGE:,} while one of {SMALL} is scored", parts)
-    told("fairness-seconds", f"s from submit to outcome of a job of {SMALL} parts behind one of {LARGE:,}", seconds)
+    told("fairness", f"parts of a job of {LARGE:,} that are scored while a job of {SMALL} runs", parts)
+    told("fairness-seconds", f"s from submit to outcome of a job of {SMALL} parts behind a job of {LARGE:,}", seconds)
 
 
 if __name__ == "__main__":

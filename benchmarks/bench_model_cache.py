@@ -94,7 +94,7 @@ def main() -> None:
             hits.append((time.perf_counter() - started) * 10)
         requests = (stack.folder / "s3.log").read_bytes()[before:].count(b"HTTP/1.1")
         print(f"\n{100_000 * RUNS:,} warm hits, {requests} requests to the store\n")
-        told("model_cache-hit", "us of a model that is there", hits)
+        told("model_cache-hit", "us to look up a model that is in memory", hits)
 
 
 if __name__ == "__main__":

@@ -104,9 +104,9 @@ def main() -> None:
     )
     print()
     ratios = [s / m for s, m in zip(seconds["scoreline"], limits, strict=True)]
-    told("model_load", "seconds of a cold, verified load / the slower of getting and unpickling", ratios, 1.3)
+    told("model_load", "seconds of a cold, verified load / of the slower of fetching and unpickling", ratios, 1.3)
     above = [run["peak"] - run["own"] for run in found["scoreline"]]
-    told("model_load-memory", "MiB of peak memory above the model's own while it loads", above, 48.0)
+    told("model_load-memory", "MiB of peak memory beyond the model itself while it loads", above, 48.0)
 
 
 if __name__ == "__main__":

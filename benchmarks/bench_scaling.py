@@ -33,7 +33,9 @@ def main() -> None:
         for _ in range(asked.runs):
             for count, stand in stands.items():
                 took[count].append(stand.score("forest", "in/forest/", features=features).seconds or 0.0)
-    told("scaling", "times the rate of one process", [a / b for a, b in zip(took[1], took[2], strict=True)], -LIMIT)
+    told(
+        "scaling", "rate of two processes / rate of one", [a / b for a, b in zip(took[1], took[2], strict=True)], -LIMIT
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def main() -> None:
         ]
     told(
         "small_parts",
-        "ms of a process a part, 1,000 rows each",
+        "ms of process time for each part of 1,000 rows",
         [1e3 * PROCESSES * s / PARTS for s in seconds],
         LIMIT_MS,
     )

@@ -25,21 +25,21 @@ LIMITS: dict[tuple[str, str], dict[str, float | None]] = {
 
 
 _LEGEND = (
-    "- *work*: from the order to the last result, by the clock of whoever gave it, after a rehearsal of all of it. Of "
-    "Scoreline from before `submit` until the outcome is in the bucket",
-    "- *whole*: likewise, with starting all processes, loading the model and rehearsing; of Scoreline also with "
-    "publishing it, and with copying the input into the store and the results out of it",
-    "- *limit*: the fastest loop by hand that is straightforward, in two processes; *script*: pandas, in one; "
-    "*futures*: `concurrent.futures` over files; *scoreline_s3*: on the S3 server, which shares the cores",
+    "- *work*: seconds from the order to the last result, after a rehearsal of the same work. For Scoreline: from "
+    "before `submit` until the outcome is in the bucket.",
+    "- *whole*: the same, plus starting all processes, loading the model and rehearsing; for Scoreline also "
+    "publishing the model, and copying the input into the store and the results out of it.",
+    "- *limit*: the fastest straightforward loop by hand, in two processes. *script*: pandas, in one process. "
+    "*futures*: `concurrent.futures` over files. *scoreline_s3*: Scoreline on the S3 server, which shares the cores.",
 )
 _STAGES_LEGEND = (
-    "*queue* is between two parts, *decode* has fetching in it and runs beside *align* and *predict*, so that the "
-    "longer counts for the last column. Of *queue* and *upload*, a process's last part of a job is not in there."
+    "*queue* is the time between two parts. *decode* includes fetching and runs beside *align* and *predict*; the last "
+    "column counts the longer of these. *queue* and *upload* of the last part of each process are not included."
 )
 
 
 def throughput(told: Mapping[str, Any]) -> str:
-    """Tables of seconds, ratios and stages, in Markdown."""
+    """Return tables of seconds, ratios and timings, in Markdown."""
     rows, took, left_out = told["rows"], told["seconds"], told["left out"]
     rounds = max((len(runs) for by_name in took.values() for runs in by_name.values()), default=0)
     lines = [
@@ -48,12 +48,12 @@ def throughput(told: Mapping[str, Any]) -> str:
         f"{told['machine']}.",
         "",
         f"{rows:,} rows of 20 float64 columns ({rows // 4:,} texts) in {work.FILES} Parquet files, "
-        f"{work.PROCESSES} processes. Contenders take turns, rounds: {rounds}; medians, ratios within a round. Less is "
-        "better, but for rows/s.",
+        f"{work.PROCESSES} processes. Contenders take turns; rounds: {rounds}. Times are "
+        "medians, and ratios are taken within a round. Less is better, except for rows/s.",
         "",
         *_LEGEND,
         "",
-        *(f"- **{name}** is left out: {_cell(reason)}" for name, reason in left_out.items()),
+        *(f"- **{name}** was left out: {_cell(reason)}" for name, reason in left_out.items()),
         *([""] if left_out else []),
     ]
     for model, by_name in took.items():
@@ -97,7 +97,7 @@ def _ratio(name: str, other: str, model: str, most: float | None, by_name: Mappi
         shown += _spread([one["work"] / two["work"] for one, two in pairs])
     said = "" if most is None else verdict(statistics.median(ratios), most)
     if said and len(ratios) < _ROUNDS:
-        said += f", of {len(ratios)} only"
+        said += f", from only {len(ratios)}"
     return f"| {called} | {model} | {most or ''} | {shown} | {said} |"
 
 
@@ -116,7 +116,7 @@ def _explained(run: Mapping[str, Any]) -> float:
 
 def _stages(took: Mapping[str, Mapping[str, Runs]]) -> Iterator[str]:
     """Where the time of parts goes, in milliseconds a part of the last run, and what all of them are of the job."""
-    yield "| ms a part, by stage, last round | parts | " + " | ".join(TIMINGS) + " | all, of what 2 processes had |"
+    yield "| ms a part, by timing, last round | parts | " + " | ".join(TIMINGS) + " | share of the 2 processes' time |"
     yield "|" + "---|" * (len(TIMINGS) + 3)
     for name in ("scoreline", "scoreline_s3"):
         for model, by_name in took.items():
@@ -139,15 +139,20 @@ def _equality(apart: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     if not any(apart.values()):
         yield "Results were not compared with those of the script."
         return
-    yield "Results against those of the script: ids and predictions are equal; largest difference of a probability:"
+    yield "Compared with the results of the script, ids and predictions are equal. Largest difference of a probability:"
     for model, by_name in apart.items():
         yield f"- {model}: " + ", ".join(f"{name} {value:.2g}" for name, value in by_name.items())
 
 
 def claims() -> str:
-    """One table of all that has a figure of its own, and one of the engine."""
-    lines = ["# Figures", "", "Medians (spread, runs). [Throughput](throughput.md) has tables of its own.", ""]
-    lines += ["![throughput and memory](benchmarks.png)", "", "| | got | limit | |", "|---|---|---|---|"]
+    """Return one table of everything that has a single figure, and one of the engine."""
+    lines = [
+        "# Figures",
+        "",
+        "Medians, with the spread and the number of runs. [Throughput](throughput.md) has tables of its own.",
+        "",
+    ]
+    lines += ["![throughput and memory](benchmarks.png)", "", "| figure | measured | target | |", "|---|---|---|---|"]
     for file in sorted(RESULTS.glob("*.json")):
         told = json.loads(file.read_text())
         if "values" in told:
@@ -161,7 +166,11 @@ def claims() -> str:
 
 def engine(limits: Mapping[str, float], by_parts: Mapping[int, Mapping[str, float]]) -> Iterator[str]:
     """Yield a table of what a part costs, by the number of parts of the job."""
-    yield "| jobs of parts of one row, no-op model | limit | " + " | ".join(f"{size:,}" for size in by_parts) + " |"
+    yield (
+        "| jobs with parts of one row and a model that does nothing | target | "
+        + " | ".join(f"{size:,}" for size in by_parts)
+        + " |"
+    )
     yield "|---|---|" + "---|" * len(by_parts)
     for name in next(iter(by_parts.values())):
         got = " | ".join(f"{found[name]:,.2f}" for found in by_parts.values())
@@ -169,7 +178,7 @@ def engine(limits: Mapping[str, float], by_parts: Mapping[int, Mapping[str, floa
 
 
 def main() -> None:
-    """Write the tables anew."""
+    """Write the tables again."""
     text = claims()
     if (RESULTS / "throughput.json").exists():
         (RESULTS / "throughput.md").write_text(throughput(json.loads((RESULTS / "throughput.json").read_text())))

@@ -38,6 +38,7 @@ import click
 import scoreline
 from scoreline.storage import errors
 from scoreline.storage.settings import Environment
+from scoreline.tasks.job.submit_options import Option, RecordsOptions, SubmitOptions, described
 from scoreline.worker import logs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -190,7 +191,7 @@ def settings() -> Mapping[str, Setting]:
         note(name, ", ".join(f"`{option}`" for option in options), default)
         return choice(env, name, options, default)
 
-    readers = {"first": read_first, "text": read_text, "flag": read_flag, "number": read_number, "choice": read_choice}
+    readers: dict[str, Any] = {"first": read_first, "text": read_text, "flag": read_flag, "number": read_number, "choice": read_choice}
     with mock.patch.multiple(Environment, **readers):
         for environ in _ENVIRONMENTS:
             for read in (*(kind.from_env for kind in _settings_classes()), logs.form_from_env):
@@ -280,6 +281,25 @@ def _fields_table(path: str, table: str) -> str:
     return _merge(path, table, ("type", "default"), fields_of(path))
 
 
+# Options of a job
+
+
+def options() -> Mapping[str, Option]:
+    """Return every option that `Client.submit` takes."""
+    return described(SubmitOptions)
+
+
+def _options_table() -> str:
+    rows = []
+    for name, option in options().items():
+        typed = f"--{name.replace('_', '-')} {option.metavar or '|'.join(option.choices)}".strip().replace("|", r"\|")
+        records = "yes" if name in described(RecordsOptions) else ""
+        default = f"`{option.default}`" if option.default == '"' else option.default.replace("|", r"\|")
+        rows.append(f"| `{name}` | `{typed}` | {default} | {records} | {option.help} |")
+    head = ["| option | command line | default | for records | meaning |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows, ""])
+
+
 # Metrics
 
 
@@ -330,14 +350,11 @@ def help_of(name: str) -> str:
     """Return what ``--help`` of a command prints on a terminal of 80 columns."""
     context: click.Context | None = None
     path = name.split()
+    width = {"terminal_width": _HELP_COLUMNS, "max_content_width": _HELP_COLUMNS}
     for end in range(1, len(path) + 1):
         command = commands()[" ".join(path[:end])]
-        context = click.Context(
-            command,
-            parent=context,
-            info_name=path[end - 1],
-            **command.context_settings | {"terminal_width": _HELP_COLUMNS, "max_content_width": _HELP_COLUMNS},
-        )
+        settings: dict[str, Any] = {**command.context_settings, **width}
+        context = click.Context(command, parent=context, info_name=path[end - 1], **settings)
     assert context is not None
     return context.command.get_help(context)
 
@@ -432,6 +449,7 @@ _MAKERS: Mapping[str, Callable[..., str]] = {
     "metrics": _metrics_table,
     "commands": _commands_pages,
     "errors": _errors_list,
+    "options": _options_table,
     "file": _file,
     "messages": _messages_table,
 }

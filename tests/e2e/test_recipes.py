@@ -1,4 +1,4 @@
-"""The recipes of README.md, run as they stand there, each where it has no more than it says it needs."""
+"""The recipes of README and the docs, run as they stand there, each where it has no more than it says it needs."""
 
 from __future__ import annotations
 
@@ -31,12 +31,9 @@ ROWS = 3
 PYTHON = Path(sys.executable)
 
 
-def recipe(heading: str) -> str:
-    """Return the first block of code below a heading."""
-    text = (ROOT / "README.md").read_text()
-    found = re.search(rf"^### {re.escape(heading)}\n[^#]*?^```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert found, f"README.md has no recipe below {heading!r}"
-    return found[1]
+def recipe(page: str, number: int = 0) -> str:
+    """Return a block of Python or shell of a page, by default the first."""
+    return re.findall(r"^```(?:python|sh)\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)[number]
 
 
 def only(names: Iterable[str], folder: Path) -> Path:
@@ -122,7 +119,7 @@ def test_a_django_view(stack: Stack, client: Client, job_ids: Callable[[], list[
         print(answer.status_code, Scoring.objects.get().pk)
     """
     environ = {"DJANGO_SETTINGS_MODULE": "project.settings", "SECRET_KEY": "x", "DATABASE": ":memory:"}
-    code = textwrap.dedent(before) + recipe("A Django view") + textwrap.dedent(after)
+    code = textwrap.dedent(before) + recipe("docs/how-to/django.md") + textwrap.dedent(after)
     code, _, pk = run_isolated(code, path, ["sklearn", "pyarrow"], stack.environ | environ).strip().partition(" ")
     assert (code, job_ids()) == ("302", [f"scoring-{pk}"])
     assert_scored(client, f"scoring-{pk}")
@@ -131,39 +128,53 @@ def test_a_django_view(stack: Stack, client: Client, job_ids: Callable[[], list[
 def test_celery_with_nothing_of_ours_installed(
     stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path
 ) -> None:
-    code = recipe("Celery, with nothing of ours installed")
+    code = recipe("docs/how-to/celery.md")
     lib = only(["celery[redis]"], tmp_path / "lib")
-    state = run_isolated(code, [lib], ["tasks", "storage", "boto3"], {"REDIS_URL": stack.environ["REDIS_URL"]})
+    state = run_isolated(code, [lib], ["scoreline", "boto3"], {"REDIS_URL": stack.environ["REDIS_URL"]})
     assert state.strip() in ("submitted", "running", "succeeded")
     assert job_ids() == ["weekly-2026-48"]
     assert_scored(client, "weekly-2026-48")
 
 
-def test_python(stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path) -> None:
+def test_celery_with_records_in_the_message(stack: Stack, job_ids: Callable[[], list[str]], tmp_path: Path) -> None:
+    lib = only(["celery[redis]"], tmp_path / "lib")
+    environ = {"REDIS_URL": stack.environ["REDIS_URL"]}
+    printed = run_isolated(recipe("docs/how-to/celery.md", 1), [lib], ["scoreline", "boto3"], environ)
+    assert [tuple(map(float, line.split())) for line in printed.splitlines()] == [(1, 1), (2, pytest.approx(2))]
+    assert len(job_ids()) == 1
+
+
+@pytest.mark.parametrize(
+    ("page", "job_id"), [("README.md", "customers-2026-11-26"), ("docs/how-to/python.md", "customers-2026-11-25")]
+)
+def test_python(
+    stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path, page: str, job_id: str
+) -> None:
     path = [ROOT, only(requirements(), tmp_path / "lib")]
-    code = recipe("Python") + "import scoreline.tasks.django  # needs Django no sooner than it is asked for a client\n"
+    code = recipe(page) + "import scoreline.tasks.django  # needs Django no sooner than it is asked for a client\n"
     printed = run_isolated(code, path, ["sklearn", "pyarrow", "django"], stack.environ)
     assert printed.splitlines()[-1] == f"succeeded {ROWS} of {ROWS}"
-    assert job_ids() == ["customers-2026-11-25"]
-    assert_scored(client, "customers-2026-11-25")
+    assert job_ids() == [job_id]
+    assert_scored(client, job_id)
 
 
 def test_records_at_hand(stack: Stack, job_ids: Callable[[], list[str]], tmp_path: Path) -> None:
     path = [ROOT, only(requirements(), tmp_path / "lib")]
-    printed = run_isolated(recipe("Records at hand"), path, ["sklearn", "pyarrow"], stack.environ)
+    printed = run_isolated(recipe("docs/how-to/records.md"), path, ["sklearn", "pyarrow"], stack.environ)
     assert [tuple(map(float, line.split())) for line in printed.splitlines()] == [(1, 1), (2, pytest.approx(2))]
     assert len(job_ids()) == 1
 
 
 def test_every_call(stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path) -> None:
     path = [ROOT, only(requirements(), tmp_path / "lib")]
-    printed = run_isolated(recipe("Every call"), path, ["sklearn", "pyarrow"], stack.environ)
+    printed = run_isolated(recipe("docs/reference/python.md"), path, ["sklearn", "pyarrow"], stack.environ)
     assert printed.splitlines() == [f"succeeded [{ROWS}]"]
     assert job_ids() == ["calls-1"]
     # And the table has each call that there is, as it is called
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs/reference/python.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)\(.*?\)` ?(\*?) \|", text, re.MULTILINE))
-    assert {name for name, star in rows.items() if star} == set(scoreline.__all__) - {"Client"}
+    functions = {name for name in scoreline.__all__ if inspect.isfunction(getattr(scoreline, name))}
+    assert {name for name, star in rows.items() if star} == functions
     for name, arguments in re.findall(r"^\| `(\w+)\((.*?)\)`", text, re.MULTILINE):
         takes = inspect.signature(getattr(Client, name)).parameters
         for item in filter(None, arguments.replace("...", "").split(", ")):
@@ -173,7 +184,7 @@ def test_every_call(stack: Stack, client: Client, job_ids: Callable[[], list[str
 
 
 def test_a_shell(stack: Stack, client: Client, job_ids: Callable[[], list[str]]) -> None:
-    printed = run(["sh", "-e", "-c", recipe("A shell")], stack.environ)
+    printed = run(["sh", "-e", "-c", recipe("docs/how-to/shell.md")], stack.environ)
     assert f"{ROWS} scored, 0 rejected, of {ROWS}" in printed
     (job_id,) = job_ids()
     assert re.fullmatch(r"daily-\d{4}-\d\d-\d\d", job_id)
@@ -200,7 +211,7 @@ def due(client: Client, store: ObjectStore) -> Iterator[None]:
 def test_heroku_scheduler(
     stack: Stack, client: Client, job_ids: Callable[[], list[str]], due: None, line: int, expected: str
 ) -> None:
-    command = recipe("Heroku Scheduler").splitlines()[line]
+    command = recipe("docs/how-to/heroku.md").splitlines()[line]
     for _ in range(2):  # as it may
         run(["sh", "-c", command], stack.environ)
     (job_id,) = job_ids()

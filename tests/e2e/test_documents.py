@@ -1,0 +1,111 @@
+"""What two jobs leave in the bucket, held against the page of documents."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from docs.generated import DOCS, fill
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.worker.dev.stack import Stack
+
+PAGE = fill((DOCS / "reference/documents.md").read_text())
+PLAIN, GATHERED = "documents-plain", "documents-gathered"
+FOLDER = "documents/out/job_id={}/"
+LEFT_OUT = {"reason"}
+"""Of a job that did not fail."""
+
+
+def section(heading: str) -> str:
+    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    assert found, heading
+    return found[1]
+
+
+def rows_of(table: str) -> set[str]:
+    """Return every name in the first column."""
+    first = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
+    return {name for cell in first for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def tables(heading: str) -> list[set[str]]:
+    return [rows_of(block) for block in section(heading).split("\n\n") if "| `" in block]
+
+
+@pytest.fixture(scope="module")
+def bucket(worker: Stack) -> ObjectStore:
+    client = Client.from_env(worker.environ)
+    models = ModelStorageManager.from_env(worker.environ)
+    models.publish("documents", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]))
+    store = client.buckets.main
+    table = pd.DataFrame({"x": [*np.zeros(99), np.nan]}).to_parquet(index=False)
+    store.put("documents/in.parquet", table)
+    for job_id, gather in ((PLAIN, False), (GATHERED, True)):
+        where = f"s3://{store.bucket}/documents/"
+        client.submit("documents", f"{where}in.parquet", output=f"{where}out/", job_id=job_id, gather=gather)
+        *_, last = client.watch(job_id, timeout_s=120)
+        assert last.state == "partial"
+    return store
+
+
+@pytest.fixture
+def document(bucket: ObjectStore) -> Callable[[str], Mapping[str, Any]]:
+    return lambda key: json.loads(bucket.get(key).data)
+
+
+@pytest.mark.parametrize("job_id", [PLAIN, GATHERED])
+def test_documents_of_a_job_have_the_fields_of_the_page(document: Callable[..., Any], job_id: str) -> None:
+    job = document(keys.job(job_id))
+    assert [set(job), set(job["spec"])] == tables("job.json")
+    assert set(document(keys.outcome(job_id))) == tables("outcome.json")[0] - LEFT_OUT
+
+
+def test_a_plan_has_the_fields_of_the_page(bucket: ObjectStore) -> None:
+    header, slices = tables("plan.json.gz")
+    first = zlib.decompressobj(wbits=31)
+    assert set(json.loads(first.decompress(bucket.get(keys.plan(PLAIN)).data))) == header
+    assert {"etag", "first_row"} <= slices
+
+
+def test_manifest_and_success_have_the_fields_of_the_page(document: Callable[..., Any]) -> None:
+    plain, gathered = (document(keys.results_manifest(FOLDER.format(job_id))) for job_id in (PLAIN, GATHERED))
+    (fields,) = tables("Results manifest")
+    assert set(gathered) == fields
+    assert set(plain) == fields - {"partition_by", "files"}
+    prose = set(re.findall(r"`(\w+)`", section("Results manifest")))
+    assert {*plain["parts"][0], *gathered["parts"][0], *plain["parts"][0]["source"][0]} <= prose
+    plain, gathered = (document(keys.success(FOLDER.format(job_id))) for job_id in (PLAIN, GATHERED))
+    (fields,) = tables("_SUCCESS")
+    assert set(gathered) == fields
+    assert set(plain) == fields - {"plan", "files"}
+
+
+def test_receipt_and_footer_have_the_fields_of_the_page(bucket: ObjectStore, tmp_path: Any) -> None:
+    stored = bucket.get(keys.result_part(FOLDER.format(PLAIN), 0))
+    assert set(stored.info.metadata) == set(re.findall(r"`([a-z0-9]+)`", section("Receipts").partition("A result")[0]))
+    (tmp_path / "part").write_bytes(stored.data)
+    footer = pq.read_metadata(tmp_path / "part").metadata
+    assert {name.decode() for name in footer if name.startswith(b"scoreline.")} == tables("Receipts")[0]
+
+
+def test_rejected_rows_have_the_columns_of_the_page(bucket: ObjectStore, tmp_path: Any) -> None:
+    (tmp_path / "part").write_bytes(bucket.get(keys.rejected_part(FOLDER.format(PLAIN), 0)).data)
+    assert set(pq.read_schema(tmp_path / "part").names) - {"x"} == tables("Rejected rows")[0]
+
+
+def test_a_model_has_the_fields_of_the_page(bucket: ObjectStore, document: Callable[..., Any]) -> None:
+    (key,) = (info.key for info in bucket.list("models/documents/") if info.key.endswith("/manifest.json"))
+    manifest = document(key)
+    assert [set(manifest), set(manifest["artifacts"][0])] == tables("Model manifest")
