@@ -191,7 +191,13 @@ def settings() -> Mapping[str, Setting]:
         note(name, ", ".join(f"`{option}`" for option in options), default)
         return choice(env, name, options, default)
 
-    readers: dict[str, Any] = {"first": read_first, "text": read_text, "flag": read_flag, "number": read_number, "choice": read_choice}
+    readers: dict[str, Any] = {
+        "first": read_first,
+        "text": read_text,
+        "flag": read_flag,
+        "number": read_number,
+        "choice": read_choice,
+    }
     with mock.patch.multiple(Environment, **readers):
         for environ in _ENVIRONMENTS:
             for read in (*(kind.from_env for kind in _settings_classes()), logs.form_from_env):
