@@ -21,8 +21,8 @@ from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.planner import Draft, draft
-from tests.e2e.corpus import arrow, lines
-from tests.unit.one_model import Models
+from tests.support.corpus import arrow, lines
+from tests.support.one_model import Models
 
 TYPES = {
     "float": (pa.float64(), st.none() | st.floats()),

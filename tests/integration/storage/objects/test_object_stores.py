@@ -17,7 +17,7 @@ from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.settings import R2Settings
 from scoreline.worker.dev.stack import Stack
-from tests.fakes import CuttingProxy
+from tests.support.fakes import CuttingProxy
 
 
 class _All:
