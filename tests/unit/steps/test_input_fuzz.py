@@ -94,7 +94,6 @@ def numbers(engine: Engine, job: Job, made: Draft) -> Iterator[int]:
                 yield from (item.row for item in rows.broken)
 
 
-@pytest.mark.filterwarnings("ignore:overflow")  # of a model that doubles what is nearly too large
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_=inputs(), part_rows=st.integers(1, 50))
 def test_whatever_the_input_no_row_is_lost_and_none_is_there_twice(
