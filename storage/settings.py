@@ -1,7 +1,7 @@
 """Where models and results are stored, read once from the environment.
 
 The truth table of ``StorageSettings.from_env`` is in docs/reference/settings.md and, row by row, in
-``tests/unit/test_settings.py``.
+``tests/unit/storage/test_settings.py``.
 """
 
 from __future__ import annotations

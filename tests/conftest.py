@@ -21,7 +21,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
-from tests.proving import proved_here
+from tests.support.proving import proved_here
 
 SCORELINE = str(Path(sys.executable).with_name("scoreline"))
 

@@ -1,4 +1,4 @@
-"""The contract of an object store, which `tests/integration/test_object_stores.py` runs against every store."""
+"""The contract that ``tests/integration/storage/objects/test_object_stores.py`` tests every object store against."""
 
 from __future__ import annotations
 

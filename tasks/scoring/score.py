@@ -14,6 +14,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.introspection import takes_one_column
 from scoreline.tasks.scoring.features import Form, Rejection, take, to_features
 from scoreline.tasks.scoring.non_finite import ROW_FAULTS, one_line, refused
+from scoreline.tasks.scoring.numeric_warnings import as_in_a_fresh_process
 from scoreline.tasks.scoring.outputs import column_to_arrow, outputs
 from scoreline.tasks.scoring.timings import Timings
 
@@ -31,6 +32,7 @@ class Scored:
     """By row number within the batch, in order."""
 
 
+@as_in_a_fresh_process()
 def score_batch(
     bundle: Bundle,
     batch: pa.RecordBatch,
@@ -44,7 +46,8 @@ def score_batch(
     """Score one batch; a row that makes the estimator fail is found and rejected alone.
 
     A batch without a fault costs one call. Where it fails, `non_finite` finds the rows with NaN or infinity that the
-    estimator does not take, and remembers it in the bundle; other faults are found by bisection.
+    estimator does not take, and remembers it in the bundle; other faults are found by bisection. A warning is no fault:
+    `numeric_warnings` keeps the process's own settings from making it one.
 
     Parameters
     ----------

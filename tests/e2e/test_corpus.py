@@ -14,7 +14,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.worker.dev.stack import Stack
-from tests.e2e.corpus import CASES, Case
+from tests.support.corpus import CASES, Case
 
 
 @pytest.fixture(scope="module")

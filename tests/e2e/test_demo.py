@@ -17,7 +17,7 @@ import pytest
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.worker.dev import demo as steps
 from scoreline.worker.dev.stack import Stack
-from tests.installed import not_installed_by
+from tests.support.installed import not_installed_by
 
 DEVELOPMENT = not_installed_by("requirements.txt", "ml-requirements.txt")
 ESTIMATORS = ("sklearn",)

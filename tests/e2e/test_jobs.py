@@ -31,7 +31,7 @@ from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.scoring.timings import TIMINGS
 from scoreline.worker.dev.stack import Stack
-from tests.faults.estimators import Paced
+from tests.support.estimators import Paced
 
 Put = Callable[..., str]
 Cli = Callable[..., subprocess.CompletedProcess[str]]

@@ -29,7 +29,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.dev.stack import Stack
-from tests.faults.estimators import Paced
+from tests.support.estimators import Paced
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

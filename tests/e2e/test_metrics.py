@@ -35,7 +35,7 @@ from scoreline.tasks.job.documents import Status
 from scoreline.worker.dev.stack import ROOT, Stack
 from scoreline.worker.metrics import Deployment
 from tests.conftest import SCORELINE
-from tests.faults.estimators import Staged
+from tests.support.estimators import Staged
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Put = Callable[..., str]

@@ -16,7 +16,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.dev.stack import Stack
-from tests.faults.estimators import Paced
+from tests.support.estimators import Paced
 
 ROWS, SECONDS = 4_000, 0.05
 

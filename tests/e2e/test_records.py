@@ -31,7 +31,7 @@ from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.job import MAX_MESSAGE_BYTES, RecordsJob, accept_records
 from scoreline.tasks.records.table import encode, pack, table_of
 from scoreline.worker.dev.stack import Stack
-from tests.installed import not_installed_by
+from tests.support.installed import not_installed_by
 
 ROWS: list[dict[str, Any]] = [{"id": f"c{n}", "x": n / 2, "at": datetime(2026, 11, 25, n)} for n in range(10)]
 

@@ -22,7 +22,7 @@ from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.idle_hint import IdleHint
 from scoreline.worker.cli.jobs import follow_job
 from scoreline.worker.dev.stack import Stack
-from tests.faults.estimators import Paced
+from tests.support.estimators import Paced
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

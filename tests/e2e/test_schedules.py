@@ -20,7 +20,7 @@ from scoreline.tasks.job.documents import Status
 from scoreline.tasks.schedules.schedule import State
 from scoreline.tasks.schedules.scheduler import Scheduler
 from tests.conftest import SCORELINE
-from tests.faults.rig import HASTE, Rig
+from tests.support.rig import HASTE, Rig
 
 HOURLY = """
 [hourly]

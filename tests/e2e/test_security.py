@@ -22,7 +22,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
 from tests.conftest import SCORELINE
-from tests.faults.estimators import Paced, Talkative
+from tests.support.estimators import Paced, Talkative
 
 
 @pytest.fixture

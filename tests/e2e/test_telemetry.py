@@ -28,7 +28,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import exists
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import ROOT, Stack
-from tests.faults.estimators import Staged
+from tests.support.estimators import Staged
 
 HIDDEN = {"redis": "hush-of-redis", "webhook": "hush-of-webhooks-of-all-kinds"}
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -24,7 +24,7 @@ from scoreline.tasks.dispatch.settings import QueueSettings
 from scoreline.worker.dev.stack import Stack, free_port
 from scoreline.worker.doctor import examine
 from tests.conftest import SCORELINE
-from tests.faults.estimators import Paced
+from tests.support.estimators import Paced
 
 
 @dataclass
@@ -39,7 +39,7 @@ def end(stack: Stack, tmp_path: Path) -> Iterator[TlsEnd]:
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
     port, behind = free_port(), urlsplit(stack.environ["REDIS_URL"]).port
     guard = stack.run(
-        [sys.executable, "-m", "tests.e2e.tls", str(port), str(behind), str(certificate)], tmp_path / "tls.log", {}
+        [sys.executable, "-m", "tests.support.tls", str(port), str(behind), str(certificate)], tmp_path / "tls.log", {}
     )
     stack.wait("the end of TLS", lambda: listens(port), guard)
     yield TlsEnd(authority, port)

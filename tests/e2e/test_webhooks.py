@@ -19,7 +19,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Delivery, read_delivery
 from scoreline.worker.dev.stack import Stack
-from tests.faults.estimators import Paced
+from tests.support.estimators import Paced
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

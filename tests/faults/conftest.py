@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.rig import Rig
+from tests.support.rig import Rig
 
 
 @pytest.fixture

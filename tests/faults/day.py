@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 
 from scoreline.storage import keys
 from scoreline.tasks.schedules.scheduler import Scheduler
-from tests.faults.rig import Rig
+from tests.support.rig import Rig
 
 BERLIN = ZoneInfo("Europe/Berlin")
 START = datetime(2026, 10, 25, 0, 0, tzinfo=BERLIN).astimezone(UTC)
@@ -60,7 +60,7 @@ def main(minutes: float = 4, seed: int = 1) -> int:
         "FAST_BY": str(speed),
     }
     os.environ |= fast
-    from tests.faults.fastclock import fast_now
+    from tests.support.fastclock import fast_now
 
     happened: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(dir=".scoreline") as folder, Rig(Path(folder)) as rig:
@@ -69,7 +69,7 @@ def main(minutes: float = 4, seed: int = 1) -> int:
         rig.put_input(2)
         rig.store.put(keys.SCHEDULES, SCHEDULES.encode())
         Scheduler(rig.client, Path("none")).tick(START - timedelta(minutes=1))  # they are known from then on
-        rig.start_worker(2, "tests.faults.fastclock", **fast)
+        rig.start_worker(2, "tests.support.fastclock", **fast)
         rig.start_beat(TICK_SECONDS="1")
         happened["beats started"] += 1
         end = START + timedelta(hours=HOURS)

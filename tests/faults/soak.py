@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults.rig import QUEUE, Rig
+from tests.support.rig import QUEUE, Rig
 
 PARTS = 40
 KINDS = ["500", "503", "429", "cut", "lost", "stall"]

@@ -14,7 +14,7 @@ import pytest
 from scoreline.storage import keys
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
-from tests.faults.rig import Rig
+from tests.support.rig import Rig
 
 ROWS, PARTS = 600, 6
 

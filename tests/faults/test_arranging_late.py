@@ -20,7 +20,7 @@ from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.steps import arrange, finalize, preflight, score_part
 from scoreline.tasks.steps.engine import Engine
-from tests.faults.rig import Rig
+from tests.support.rig import Rig
 
 PARTS = 6
 ROWS = 50

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scoreline.tasks.client import Client
-from tests.faults.rig import QUEUE, Rig
+from tests.support.rig import QUEUE, Rig
 
 
 def test_redis_is_restarted_empty_in_mid_job(rig: Rig) -> None:

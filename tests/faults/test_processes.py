@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from scoreline.storage import keys
 from scoreline.tasks.job.uris import parse_uri
-from tests.faults.rig import Rig
+from tests.support.rig import Rig
 
 
 def test_twenty_killed_children_in_one_job(rig: Rig) -> None:

@@ -15,7 +15,7 @@ from celery import Celery
 
 from scoreline.worker.dev.stack import ROOT
 from scoreline.worker.settings import BEAT_CONNECTIONS, PASSING_CONNECTIONS, worker_connections
-from tests.faults.rig import HASTE, Rig
+from tests.support.rig import HASTE, Rig
 
 HEROKU_MINI = 20
 """Connections that Heroku's smallest plan of Redis allows."""

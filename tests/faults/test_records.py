@@ -7,7 +7,7 @@ import pytest
 from scoreline.storage import keys
 from scoreline.storage.errors import JobFailed
 from scoreline.storage.objects.base import exists
-from tests.faults.rig import Rig
+from tests.support.rig import Rig
 
 
 def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig: Rig) -> None:

@@ -20,7 +20,7 @@ from scoreline.tasks.dispatch import reconcile
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.uris import parse_uri
-from tests.faults.rig import Rig
+from tests.support.rig import Rig
 
 
 def results(rig: Rig, job: Status) -> list[str]:

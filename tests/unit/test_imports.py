@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.installed import not_installed_by
+from tests.support.installed import not_installed_by
 
 BROKERS = "kombu.transport.redis, kombu.transport.pyamqp"
 SUBMITTING = f"scoreline.tasks.client, scoreline.worker.cli.main, {BROKERS}"

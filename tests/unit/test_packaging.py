@@ -24,7 +24,7 @@ import scoreline
 from scoreline.storage.errors import InvalidSettings
 from scoreline.storage.settings import StorageSettings
 from scoreline.worker import logs
-from tests.installed import ROOT, pins
+from tests.support.installed import ROOT, pins
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 OURS = ("worker", "beat")

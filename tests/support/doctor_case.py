@@ -25,7 +25,7 @@ from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.settings import R2Settings
 from scoreline.worker.dev.stack import Stack, free_port
-from tests.fakes import CuttingProxy
+from tests.support.fakes import CuttingProxy
 
 PROCFILE = (
     "worker: REMAP_SIGTERM=SIGQUIT OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 celery -A scoreline worker -P prefork\n"

@@ -40,7 +40,7 @@ from scoreline.tasks.steps import score_part as parts
 from scoreline.tasks.steps.arrange import arrange
 from scoreline.tasks.steps.engine import Engine, _only
 from scoreline.tasks.steps.finalize import _create_manifest
-from tests.unit.one_model import LINE, Models
+from tests.support.one_model import LINE, Models
 
 
 @pytest.fixture

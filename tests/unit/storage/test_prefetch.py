@@ -155,7 +155,7 @@ os._exit(9)
 
 def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not() -> None:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED]
-    assert subprocess.run(command, cwd=Path(__file__).parents[2], timeout=60, check=False).returncode == 7
+    assert subprocess.run(command, cwd=Path(__file__).parents[3], timeout=60, check=False).returncode == 7
 
 
 def test_what_is_left_early_is_closed_by_the_thread_that_read_it() -> None:

@@ -27,9 +27,9 @@ from scoreline.tasks.job.documents import Status, read_job
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.dev.stack import Stack
-from tests.faults.chaos import OBSERVER
-from tests.faults.estimators import Paced
-from tests.proving import proved_here
+from tests.support.chaos import OBSERVER
+from tests.support.estimators import Paced
+from tests.support.proving import proved_here
 
 QUEUE = "scoreline"
 HASTE = {
@@ -54,7 +54,7 @@ class Rig:
         self._folder = folder
         self._guards: list[Any] = []
         self._clocks: list[Any] = []
-        self.stack = Stack(folder, s3_module="tests.faults.chaos")
+        self.stack = Stack(folder, s3_module="tests.support.chaos")
         self.rows = 0
         self.job_id = ""
 

@@ -1,4 +1,4 @@
-"""An S3 server that goes wrong on demand: ``python -m tests.faults.chaos PORT``, told what to do at ``/_chaos``.
+"""An S3 server that goes wrong on demand: ``python -m tests.support.chaos PORT``, told what to do at ``/_chaos``.
 
 Requests with the key id ``observer`` always go right.
 """

@@ -1,4 +1,4 @@
-"""Where models come from and whether they touch the disk, lived row by row; `test_settings.py` has the table itself."""
+"""Where models come from and whether they touch the disk: each row of the table in ``unit/storage/test_settings``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker's app with schedules that live faster: ``celery -A tests.faults.fastclock worker``.
+"""The worker's app with schedules that live faster: ``celery -A tests.support.fastclock worker``.
 
 FAST_FROM is the moment at which they begin, FAST_SINCE the real one (seconds since 1970), FAST_BY how much faster.
 """

@@ -19,10 +19,10 @@ from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.worker.dev.stack import ROOT, Stack
 from scoreline.worker.doctor import NAMES, Finding, examine
 from scoreline.worker.doctor.packages import required
-from tests.installed import required_by
-from tests.integration.broken_store import BrokenStore
-from tests.integration.doctor_case import Case, Valkey
-from tests.integration.doctor_examples import EXAMPLES, Example
+from tests.support.broken_store import BrokenStore
+from tests.support.doctor_case import Case, Valkey
+from tests.support.doctor_examples import EXAMPLES, Example
+from tests.support.installed import required_by
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_a_check_that_hangs_becomes_an_error(case: Case) -> None:
 
 
 def test_workers_of_another_application_do_not_count_but_their_visibility_timeout_does(case: Case) -> None:
-    guard = case.stack.start_worker(1, case.environ, app="tests.integration.hasty_app")
+    guard = case.stack.start_worker(1, case.environ, app="tests.support.hasty_app")
     try:
         found = {finding.check: finding for finding in examine(case.environ, only=["workers", "timeouts"])}
     finally:

@@ -11,7 +11,7 @@ import pytest
 from scoreline.storage.errors import InvalidSettings
 from scoreline.worker import logs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SETTINGS = {
     "R2_SECRET_ACCESS_KEY": "s3cr3t-of-r2",
     "AWS_S3_SECRET_ACCESS_KEY": "s3cr3t-of-s3",

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 _LOOKED_UP = {"polars"}
 """scikit-learn takes what ``sys.modules`` has of that name for the module."""
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def not_installed_by(*files: str) -> tuple[str, ...]:

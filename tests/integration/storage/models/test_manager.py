@@ -15,7 +15,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.worker.dev.stack import Stack
-from tests.fakes import CuttingProxy
+from tests.support.fakes import CuttingProxy
 
 
 class LeavesATrace:

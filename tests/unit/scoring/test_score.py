@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -117,6 +118,46 @@ def test_a_column_is_named_by_what_the_model_refuses_and_no_other() -> None:
     assert done.table["prediction"].to_pylist() == list(
         model.predict(pd.DataFrame({"a": [1.0, np.nan], "b": [1.0, 2.0]}))
     )
+
+
+class Doubling(BaseEstimator):
+    """Doubles a column, which overflows where a value is nearly too large, and takes infinities."""
+
+    def fit(self, x: Any, y: Any = None) -> Doubling:
+        return self
+
+    def predict(self, x: Any) -> Any:
+        return np.asarray(x, dtype=float)[:, 0] * 2.0
+
+
+@pytest.mark.parametrize(("action", "numpy"), [("ignore", "warn"), ("error", "warn"), ("ignore", "raise")])
+def test_no_row_is_rejected_because_the_process_raises_what_others_only_warn_of(action: Any, numpy: Any) -> None:
+    # Given infinities whose sum, by which scikit-learn looks for them, is invalid, and a value that overflows
+    values = {"line": [1.0, np.inf, -np.inf, 3.0], "doubled": [1.0, np.finfo(float).max, -np.inf]}
+    # When they are scored in a process that makes exceptions of warnings, or of what numpy would warn of
+    with warnings.catch_warnings(record=True), np.errstate(all=numpy):
+        warnings.simplefilter(action)
+        line, doubled = scored(LINE, x=values["line"]), scored(Doubling(), x=values["doubled"])
+    # Then the rows that the model takes are scored, and the others are rejected for what they hold
+    assert doubled.rejected == {}
+    assert doubled.table["prediction"].to_pylist() == [2.0, np.inf, -np.inf]
+    assert line.table["prediction"].to_pylist() == LINE.predict([[1.0], [3.0]]).tolist()
+    assert [(row, str(why).partition(" which")[0]) for row, why in line.rejected.items()] == [
+        (1, "'x' is infinite,"),
+        (2, "'x' is minus infinity,"),
+    ]
+
+
+def test_the_process_keeps_its_warning_filters_and_sees_the_warning() -> None:
+    # Given a process that makes exceptions of warnings
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("error")
+        before = list(warnings.filters)
+        # When a batch makes numpy warn
+        scored(Doubling(), x=[np.finfo(float).max])
+        # Then its filters are as they were, and the warning was shown rather than raised
+        assert list(warnings.filters) == before
+    assert [str(item.message) for item in caught] == ["overflow encountered in multiply"]
 
 
 class Segments(BaseEstimator):

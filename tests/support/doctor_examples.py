@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.integration.doctor_case import Case
+from tests.support.doctor_case import Case
 
 UNUSED_ADDRESS = "redis://:hush-hush@127.0.0.1:9/0"
 SCHEDULE = '[nightly]\ncron = "0 2 * * *"\nmodel = "churn@champion"\ninput = "s3://elsewhere/in/"\n'

@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.e2e.tls PORT PORT_BEHIND CERTIFICATE_WITH_KEY.pem
+    python -m tests.support.tls PORT PORT_BEHIND CERTIFICATE_WITH_KEY.pem
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.settings import R2Settings
 from scoreline.tasks.job.documents import read_job
 from scoreline.worker.dev.stack import Stack
-from tests.fakes import CuttingProxy
+from tests.support.fakes import CuttingProxy
 
 
 class _All:

@@ -21,8 +21,8 @@ from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.planner import Draft, draft
-from tests.e2e.corpus import arrow, lines
-from tests.unit.one_model import Models
+from tests.support.corpus import arrow, lines
+from tests.support.one_model import Models
 
 TYPES = {
     "float": (pa.float64(), st.none() | st.floats()),
@@ -94,7 +94,6 @@ def numbers(engine: Engine, job: Job, made: Draft) -> Iterator[int]:
                 yield from (item.row for item in rows.malformed)
 
 
-@pytest.mark.filterwarnings("ignore:overflow")  # of a model that doubles what is nearly too large
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_=inputs(), part_rows=st.integers(1, 50))
 def test_whatever_the_input_no_row_is_lost_and_none_is_there_twice(
