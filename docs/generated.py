@@ -46,6 +46,7 @@ DOCS = ROOT / "docs"
 FOLDERS = ("storage", "tasks", "worker")
 PROJECT = {
     ROOT / "ARCHITECTURE.md": DOCS / "project/architecture.md",
+    ROOT / "CONTRIBUTING.md": DOCS / "project/contributing.md",
     ROOT / "SECURITY.md": DOCS / "project/security.md",
     ROOT / "CHANGELOG.md": DOCS / "project/changelog.md",
     ROOT / "benchmarks/README.md": DOCS / "project/benchmarks.md",

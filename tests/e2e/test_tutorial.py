@@ -17,6 +17,7 @@ VARIES = {
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d\+00:00)?": "<time>",
     r"about \d+ MiB": "about <n> MiB",
     r"\d+\.\d+": "<x>",
+    r" \d+[smh] ": " <age> ",
     r" +": " ",
 }
 """What no two runs have in common: versions, times, and digits of seconds and of scores."""
