@@ -31,7 +31,7 @@ from scoreline.tasks.scoring.score import score_batch
 
 ROWS, SPLIT = 60, 37
 REASONS = {
-    "novelty": r"cannot score new rows: it has only fit_predict\(\), for the rows it is fitted on: fit it with novelty=True",
+    "novelty": r"it has only fit_predict\(\), for the rows it is fitted on: fit it with novelty=True",
     "fit_predict": r"cannot score new rows: it has only fit_predict\(\), for the rows it is fitted on",
     "fit_transform": r"cannot score new rows: it has only fit_transform\(\), for the rows it is fitted on",
     "nothing": r"cannot score: it has none of the methods predict, .*",
