@@ -36,21 +36,21 @@ SCHEMA = pa.schema(
 NUMERIC = ("flag", "price", "count", "size")
 
 
-def test_a_model_with_names_takes_them_whatever_the_input_has() -> None:
+def test_a_model_with_feature_names_uses_them_whatever_the_input_has() -> None:
     assert choose_features(NAMED, None, SCHEMA) == (("a", "b"), ())
 
 
-def test_columns_that_are_asked_for_are_taken_in_their_order() -> None:
+def test_named_features_are_used_in_the_given_order() -> None:
     for model in (PLAIN, replace(PLAIN, n_features=None)):
         assert choose_features(model, ["size", "x", "flag", "y"], SCHEMA) == (("size", "x", "flag", "y"), ())
 
 
-def test_as_many_columns_are_asked_for_as_the_model_takes() -> None:
+def test_the_number_of_named_features_must_be_that_of_the_model() -> None:
     with pytest.raises(MissingColumns, match="model m@v takes 4 features, 1 are named"):
         choose_features(PLAIN, ["size"], SCHEMA)
 
 
-def test_a_model_without_names_takes_the_numeric_columns_in_their_order_with_a_warning() -> None:
+def test_a_model_without_feature_names_uses_the_numeric_columns_in_order_with_a_warning() -> None:
     features, warnings = choose_features(PLAIN, None, SCHEMA)
     assert features == NUMERIC
     assert warnings == (
@@ -62,7 +62,7 @@ def test_a_model_without_names_takes_the_numeric_columns_in_their_order_with_a_w
     ("keep", "features"),
     [("id", NUMERIC), (" id , name", NUMERIC), ("size", ("id", "flag", "price", "count")), ("name", None)],
 )
-def test_a_number_that_is_kept_is_no_feature(keep: str, features: tuple[str, ...] | None) -> None:
+def test_a_numeric_column_that_is_kept_is_not_a_feature(keep: str, features: tuple[str, ...] | None) -> None:
     schema = pa.schema([pa.field("id", pa.int64()), *SCHEMA])
     if features is None:
         with pytest.raises(MissingColumns, match="has 5 numeric columns"):
@@ -71,12 +71,12 @@ def test_a_number_that_is_kept_is_no_feature(keep: str, features: tuple[str, ...
         assert choose_features(PLAIN, None, schema, keep=keep)[0] == features
 
 
-def test_a_number_that_is_kept_is_a_feature_too_where_the_model_takes_no_fewer() -> None:
+def test_a_numeric_column_that_is_kept_is_also_a_feature_if_the_model_needs_it() -> None:
     assert choose_features(PLAIN, None, SCHEMA, keep="count")[0] == NUMERIC
 
 
 @pytest.mark.parametrize("takes", [3, 5, None])
-def test_where_the_number_of_columns_does_not_fit_those_there_are_are_named(takes: int | None) -> None:
+def test_an_error_for_the_wrong_number_of_columns_names_the_numeric_ones(takes: int | None) -> None:
     said = "" if takes is None else f" and takes {takes}"
     with pytest.raises(MissingColumns) as caught:
         choose_features(replace(PLAIN, n_features=takes), None, SCHEMA)
@@ -86,6 +86,6 @@ def test_where_the_number_of_columns_does_not_fit_those_there_are_are_named(take
     )
 
 
-def test_an_input_without_numbers_fits_no_model() -> None:
+def test_an_input_without_numeric_columns_is_refused() -> None:
     with pytest.raises(MissingColumns, match="has 0 numeric columns: name the features"):
         choose_features(replace(PLAIN, n_features=0), None, pa.schema({"name": pa.string()}))

@@ -93,7 +93,7 @@ def test_all_faults_of_a_schedule_are_named_at_once() -> None:
     faults = parse(text, WebhookSettings(allowed=("https://example.org/",))).faults
     assert [fault.line for fault in faults] == [4, 10, 11, 13, 14, 15]
     assert "is not within ALLOWED_WEBHOOKS" in str(faults[4])
-    assert "format 'xlsx' is none of parquet, csv, jsonl, arrow" in str(faults[5])
+    assert "format 'xlsx' is not one of parquet, csv, jsonl, arrow" in str(faults[5])
 
 
 def test_an_output_within_the_input_is_refused() -> None:

@@ -31,13 +31,13 @@ from scoreline.tasks.scoring.score import score_batch
 
 ROWS, SPLIT = 60, 37
 REASONS = {
-    "novelty": r"nothing for new ones: fit it with novelty=True",
-    "fit_predict": r"only has fit_predict\(\), for the rows it is fitted on",
-    "fit_transform": r"only has fit_transform\(\), for the rows it is fitted on",
-    "nothing": r"has none of predict, .*: it cannot score",
-    "dicts": r"takes dicts, not columns of a table",
-    "images": r"takes images, not columns of a table",
-    "labels": r"takes sets of labels, not columns of a table",
+    "novelty": r"it has only fit_predict\(\), for the rows it is fitted on: fit it with novelty=True",
+    "fit_predict": r"cannot score new rows: it has only fit_predict\(\), for the rows it is fitted on",
+    "fit_transform": r"cannot score new rows: it has only fit_transform\(\), for the rows it is fitted on",
+    "nothing": r"cannot score: it has none of the methods predict, .*",
+    "dicts": r"takes dicts, not the columns of a table: it is an? \w+",
+    "images": r"takes images, not the columns of a table: it is an? \w+",
+    "labels": r"takes sets of labels, not the columns of a table: it is an? \w+",
     "sparse": r"is sparse and has 1,048,576 columns; more than 512",
 }
 REFUSED = {

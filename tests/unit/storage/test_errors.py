@@ -12,13 +12,13 @@ def leaves(kind: type[errors.ScorelineError]) -> list[type[errors.ScorelineError
 
 
 @pytest.mark.parametrize("kind", leaves(errors.ScorelineError))
-def test_errors_survive_pickling_and_are_drawn_in_the_tree(kind: type[errors.ScorelineError]) -> None:
+def test_errors_survive_pickling_and_are_part_of_the_documented_tree(kind: type[errors.ScorelineError]) -> None:
     copy = pickle.loads(pickle.dumps(kind("what happened")))
     assert (type(copy), str(copy)) == (kind, "what happened")
     if kind.__module__ == "scoreline.storage.errors":
         assert kind.__name__ in str(errors.__doc__)
 
 
-def test_only_outages_are_worth_another_try() -> None:
+def test_only_outages_are_transient() -> None:
     transient = {kind.__name__ for kind in leaves(errors.ScorelineError) if kind.transient}
     assert transient == {"StoreUnavailable", "LedgerUnavailable", "QueueUnavailable", "WebhookUnavailable"}

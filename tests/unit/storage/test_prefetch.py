@@ -1,4 +1,4 @@
-"""Items made in advance."""
+"""Prefetching items of a generator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.text import read_blocks
 
 
-def test_all_come_in_order_and_the_next_is_made_meanwhile() -> None:
+def test_items_come_in_order_and_the_next_is_produced_meanwhile() -> None:
     made: list[int] = []
     second = threading.Event()
 
@@ -37,13 +37,13 @@ def test_all_come_in_order_and_the_next_is_made_meanwhile() -> None:
 
     found = prefetched(items())
     assert next(found) == 0
-    assert second.wait(5)  # though nobody has asked for it
+    assert second.wait(5)  # although it was not requested yet
     time.sleep(0.05)
-    assert made == [0, 1]  # and no more of them: each takes memory
+    assert made == [0, 1]  # and no further ones, because each takes memory
     assert list(found) == list(range(1, 100))
 
 
-def test_an_error_comes_after_the_items_before_it() -> None:
+def test_an_error_is_raised_after_the_items_that_precede_it() -> None:
     def items() -> Generator[int]:
         yield 1
         raise ValueError("torn")
@@ -54,7 +54,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         next(found)
 
 
-def test_a_call_to_exit_while_an_item_is_made_ends_whoever_waits_for_it() -> None:
+def test_a_system_exit_in_the_thread_is_raised_in_the_thread_that_iterates() -> None:
     def items() -> Generator[int]:
         yield 1
         raise SystemExit(3)
@@ -67,7 +67,7 @@ def test_a_call_to_exit_while_an_item_is_made_ends_whoever_waits_for_it() -> Non
 
 
 class Torn(Exception):
-    """Raised by items, and held by nobody."""
+    """Raised by the generator, and referenced from nowhere else."""
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_an_error_is_held_by_nobody_once_it_is_dealt_with() -> None:
+def test_an_error_is_released_once_it_is_handled() -> None:
     threads: list[threading.Thread] = []
 
     def items() -> Generator[int]:
@@ -93,10 +93,10 @@ def test_an_error_is_held_by_nobody_once_it_is_dealt_with() -> None:
     except Torn as error:
         held = weakref.ref(error)
     threads[0].join(5)
-    assert held() is None  # nor what was read until then, which its traceback leads to
+    assert held() is None  # nor the data that its traceback refers to
 
 
-def test_an_item_is_gone_before_the_next_one_is_waited_for() -> None:
+def test_an_item_is_released_before_waiting_for_the_next_one() -> None:
     class Item:
         pass
 
@@ -117,12 +117,12 @@ def test_an_item_is_gone_before_the_next_one_is_waited_for() -> None:
     assert in_time == [True]
 
 
-def test_a_signal_is_heard_while_an_item_is_made() -> None:
+def test_a_signal_is_handled_while_an_item_is_produced() -> None:
     heard = threading.Event()
 
     def items() -> Generator[bool]:
-        time.sleep(0.05)  # until somebody waits
-        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # which interrupts no other thread
+        time.sleep(0.05)  # until the other thread waits
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # which does not interrupt the other thread
         yield heard.wait(5)
 
     before = signal.signal(signal.SIGUSR1, lambda *_: heard.set())
@@ -153,12 +153,12 @@ os._exit(9)
 """
 
 
-def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not() -> None:
+def test_a_forked_process_does_not_wait_for_the_thread_of_its_parent() -> None:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED]
     assert subprocess.run(command, cwd=Path(__file__).parents[3], timeout=60, check=False).returncode == 7
 
 
-def test_what_is_left_early_is_closed_by_the_thread_that_read_it() -> None:
+def test_a_generator_that_is_abandoned_is_closed_by_the_thread_that_iterates_over_it() -> None:
     closed_by: list[threading.Thread] = []
     closed = threading.Event()
 
@@ -169,7 +169,7 @@ def test_what_is_left_early_is_closed_by_the_thread_that_read_it() -> None:
             closed_by.append(threading.current_thread())
             closed.set()
 
-    source = items()  # held here too: it is not closed because nobody has it any more
+    source = items()  # referenced here too, so that it is not closed by garbage collection
     found = prefetched(source)
     next(found)
     found.close()
@@ -178,7 +178,7 @@ def test_what_is_left_early_is_closed_by_the_thread_that_read_it() -> None:
     assert next(source, None) is None
 
 
-def test_whoever_leaves_early_waits_a_moment_for_the_thread() -> None:
+def test_closing_early_waits_briefly_for_the_thread() -> None:
     def is_gone_in_time() -> bool:
         threads: list[threading.Thread] = []
 
@@ -196,10 +196,10 @@ def test_whoever_leaves_early_waits_a_moment_for_the_thread() -> None:
         threads[0].join(5)
         return gone
 
-    assert any(is_gone_in_time() for _ in range(20))  # the first time, unless the machine is busy
+    assert any(is_gone_in_time() for _ in range(20))  # at the first attempt, unless the machine is busy
 
 
-def test_whoever_leaves_early_leaves_no_thread_and_waits_for_none() -> None:
+def test_closing_early_leaves_no_thread_behind() -> None:
     stuck = threading.Event()
 
     def items() -> Generator[int]:
@@ -212,7 +212,7 @@ def test_whoever_leaves_early_leaves_no_thread_and_waits_for_none() -> None:
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "prefetch"]
     began = time.monotonic()
     found.close()
-    assert time.monotonic() - began < 5  # the store that it waits for does not answer
+    assert time.monotonic() - began < 5  # although the store that the thread waits for does not answer
     stuck.set()
     thread.join(5)
     assert not thread.is_alive()
@@ -229,10 +229,10 @@ def text_of_lines(tmp_path: Path) -> Iterator[object]:
 
 
 @pytest.mark.parametrize("make", [lambda _: prefetched(letters()), text_of_lines])
-def test_the_collector_may_come_while_a_thread_starts(
+def test_garbage_collection_during_the_start_of_a_thread_cannot_deadlock(
     make: Callable[[Path], Generator[object]], tmp_path: Path
 ) -> None:
-    # Given what is left in the middle, and a thread that is in the lock of all threads that are no daemons
+    # Given an abandoned generator, and a thread that holds the lock of all threads that are not daemons
     found = make(tmp_path)
     next(found)
     lock = threading._shutdown_locks_lock  # type: ignore[attr-defined]
@@ -244,14 +244,14 @@ def test_the_collector_may_come_while_a_thread_starts(
     thread = threading.Thread(target=close, daemon=True)
     thread.start()
     thread.join(10)
-    # Then that thread goes on
+    # Then that thread continues
     if stuck := thread.is_alive():
         lock.release()  # for the tests that follow
     assert not stuck
 
 
 class AskedStore(DirectoryStore):
-    """Counts what it is asked for."""
+    """Records which ranges are requested."""
 
     def __init__(self, root: Path, bucket: str) -> None:
         super().__init__(root, bucket)
@@ -265,12 +265,12 @@ class AskedStore(DirectoryStore):
         return super().get(key, byte_range=byte_range, **options)
 
 
-def test_a_text_is_read_on_while_its_first_records_are_worked_on(tmp_path: Path) -> None:
+def test_a_text_is_read_further_while_its_first_records_are_processed(tmp_path: Path) -> None:
     store = AskedStore(tmp_path, "data")
     size = RangedFile.WHOLE_BYTES
     info = store.put("a.jsonl", b"id,x\n" * size)  # five blocks
     found = read_blocks(Pinned.of(store, info), None, RecordFinder(), 0, None, first_row=0, block_bytes=size)
     first = next(found)
-    assert store.twice.wait(5)  # though nobody has asked for the second block
-    assert store.asked == [(0, size), (size, 2 * size)]  # nor is any further one in memory
+    assert store.twice.wait(5)  # although the second block was not requested yet
+    assert store.asked == [(0, size), (size, 2 * size)]  # and no further block is in memory
     assert sum(len(block.records) for block in (first, *found)) == size

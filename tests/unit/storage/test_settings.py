@@ -22,7 +22,7 @@ ENVIRONMENTS, DYNOS, FORCES, CLOUD_ONLYS = (
 
 
 def expected(environment: str, dyno: str, force: str, cloud_only: str) -> tuple[bool, bool]:
-    """The design's table, written out: (objects in R2, models in memory alone)."""
+    """Return what the truth table says: whether objects are in R2, and whether models are only in memory."""
     if dyno:
         return True, True
     if environment == "development" and force != "true":
@@ -34,21 +34,21 @@ def expected(environment: str, dyno: str, force: str, cloud_only: str) -> tuple[
     ("environment", "dyno", "force", "cloud_only"),
     list(itertools.product(ENVIRONMENTS, DYNOS, FORCES, CLOUD_ONLYS)),
 )
-def test_the_truth_table_says_where_models_live(environment: str, dyno: str, force: str, cloud_only: str) -> None:
+def test_the_settings_follow_the_truth_table(environment: str, dyno: str, force: str, cloud_only: str) -> None:
     settings = StorageSettings.from_env(
         R2 | {"ENVIRONMENT": environment, "DYNO": dyno, "FORCE_R2": force, "ML_CLOUD_ONLY": cloud_only}
     )
     assert (settings.use_r2, settings.cloud_only) == expected(environment, dyno, force, cloud_only)
 
 
-def test_a_dyno_that_overrides_ml_cloud_only_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_overriding_ml_cloud_only_on_a_dyno_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     StorageSettings.from_env(R2 | {"DYNO": "worker.1", "ML_CLOUD_ONLY": "false"})
     assert [(record.message, record.variable) for record in caplog.records] == [  # type: ignore[attr-defined]
         ("settings.overridden", "ML_CLOUD_ONLY")
     ]
 
 
-def test_every_fault_is_reported_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(InvalidSettings) as caught:
         StorageSettings.from_env({"ENVIRONMENT": "staging", "FORCE_R2": "maybe"})
     for name in ("ENVIRONMENT", "FORCE_R2", "R2_BUCKET", "R2_ACCOUNT_ID", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"):
@@ -56,15 +56,15 @@ def test_every_fault_is_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize("word", ["true", "TRUE", "1", "yes", "On"])
-def test_booleans_are_read_in_any_case(word: str) -> None:
+def test_booleans_are_accepted_in_any_case(word: str) -> None:
     assert StorageSettings.from_env(R2 | {"ENVIRONMENT": "development", "FORCE_R2": word}).use_r2
 
 
-def test_the_secret_is_in_no_repr() -> None:
+def test_the_secret_is_not_part_of_any_repr() -> None:
     assert "hush" not in repr(StorageSettings.from_env(R2))
 
 
-def test_the_endpoint_follows_account_and_jurisdiction() -> None:
+def test_the_endpoint_is_derived_from_account_and_jurisdiction() -> None:
     settings = StorageSettings.from_env(R2 | {"R2_JURISDICTION": "eu"})
     assert settings.r2 is not None
     assert settings.r2.endpoint_url == "https://abc.eu.r2.cloudflarestorage.com"
@@ -90,19 +90,19 @@ def without(environ: dict[str, str], *names: str) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in names}
 
 
-def test_the_names_of_django_storages_serve_in_its_order() -> None:
+def test_variables_of_django_storages_are_read_in_its_order() -> None:
     assert resolved(AWS) == ("https://store.example.org", "media", "s3-key", "s3-secret")
     fewer = without(AWS, "AWS_S3_ACCESS_KEY_ID", "AWS_S3_SECRET_ACCESS_KEY")
     assert resolved(fewer)[2:] == ("aws-key", "aws-secret")
 
 
-def test_what_is_named_for_r2_wins_over_the_names_of_django_storages() -> None:
+def test_r2_variables_take_precedence_over_those_of_django_storages() -> None:
     assert resolved(AWS | R2) == ("https://abc.r2.cloudflarestorage.com", "models", "key", "hush")
     own = {"R2_ENDPOINT_URL": "https://r2.example.org"}
     assert resolved(AWS | own)[0] == "https://r2.example.org"
 
 
-def test_a_bucket_named_for_django_storages_is_named_in_development_too() -> None:
+def test_the_bucket_of_django_storages_is_used_in_development_too() -> None:
     settings = StorageSettings.from_env({"ENVIRONMENT": "development", "AWS_STORAGE_BUCKET_NAME": "media"})
     assert (settings.bucket_name, settings.allowed_buckets) == ("media", frozenset({"media"}))
 
@@ -111,7 +111,9 @@ def test_a_bucket_named_for_django_storages_is_named_in_development_too() -> Non
 @pytest.mark.parametrize(
     ("given", "missing"), [("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"), ("SECRET_ACCESS_KEY", "ACCESS_KEY_ID")]
 )
-def test_half_a_pair_of_credentials_is_not_made_up_from_another_pair(owner: str, given: str, missing: str) -> None:
+def test_an_incomplete_pair_of_credentials_is_not_completed_from_another_pair(
+    owner: str, given: str, missing: str
+) -> None:
     environ = without(AWS, "AWS_S3_ACCESS_KEY_ID", "AWS_S3_SECRET_ACCESS_KEY") | {f"{owner}_{given}": "half"}
     with pytest.raises(InvalidSettings, match=f"settings: {owner}_{missing} is not set$"):
         StorageSettings.from_env(environ)
@@ -126,7 +128,7 @@ def test_half_a_pair_of_credentials_is_not_made_up_from_another_pair(owner: str,
         ("AWS_S3_ENDPOINT_URL", "s3.example.org"),
     ],
 )
-def test_a_value_that_is_wrong_is_reported_under_its_own_name(name: str, value: str) -> None:
+def test_a_wrong_value_is_reported_with_the_variable_that_holds_it(name: str, value: str) -> None:
     environ = {**without(AWS, "AWS_STORAGE_BUCKET_NAME"), "AWS_STORAGE_BUCKET_NAME": "media", name: value}
     with pytest.raises(InvalidSettings, match=f"settings: {name}={value!r} is not a"):
         StorageSettings.from_env(environ)

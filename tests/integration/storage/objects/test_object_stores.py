@@ -1,4 +1,4 @@
-"""One contract, every store."""
+"""The contract of object stores, run against every store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.fakes import CuttingProxy
 
 
 class _All:
-    """Every key there is."""
+    """Contains every key."""
 
     def __contains__(self, key: object) -> bool:
         return True
@@ -51,7 +51,7 @@ def key(tmp_path: Path) -> str:
     return f"contract/{tmp_path.name}/a b/é.bin"
 
 
-def test_what_is_put_is_got(store: ObjectStore, key: str) -> None:
+def test_an_object_is_read_back_as_it_was_written(store: ObjectStore, key: str) -> None:
     put = store.put(key, b"0123456789", metadata={"rows": "3"})
     got = store.get(key)
     assert got.data == b"0123456789"
@@ -59,7 +59,7 @@ def test_what_is_put_is_got(store: ObjectStore, key: str) -> None:
     assert store.head(key) == got.info
 
 
-def test_a_range_is_half_open_and_the_size_is_that_of_the_whole(store: ObjectStore, key: str) -> None:
+def test_a_range_is_half_open_and_the_size_is_that_of_the_whole_object(store: ObjectStore, key: str) -> None:
     store.put(key, b"0123456789")
     got = store.get(key, byte_range=(2, 5))
     assert (got.data, got.info.size) == (b"234", 10)
@@ -75,14 +75,14 @@ def test_a_range_of_a_replaced_object_is_refused(store: ObjectStore, key: str) -
         store.get(key, byte_range=(0, 3), if_match=old.etag)
 
 
-def test_create_only_keeps_the_first(store: ObjectStore, key: str) -> None:
+def test_create_never_overwrites(store: ObjectStore, key: str) -> None:
     store.put(key, b"first", mode=CREATE)
     with pytest.raises(PreconditionFailed):
         store.put(key, b"second", mode=CREATE)
     assert store.get(key).data == b"first"
 
 
-def test_of_many_creators_at_once_one_wins(store: ObjectStore, key: str) -> None:
+def test_one_of_many_concurrent_creators_succeeds(store: ObjectStore, key: str) -> None:
     won: list[int] = []
 
     def create(number: int) -> None:
@@ -100,7 +100,7 @@ def test_of_many_creators_at_once_one_wins(store: ObjectStore, key: str) -> None
     assert [str(number).encode() for number in won] == [store.get(key).data]
 
 
-def test_compare_and_swap_replaces_only_what_was_seen(store: ObjectStore, key: str) -> None:
+def test_if_match_replaces_only_an_unchanged_object(store: ObjectStore, key: str) -> None:
     first = store.put(key, b"1")
     second = store.put(key, b"22", mode=IfMatch(first.etag))
     with pytest.raises(PreconditionFailed):
@@ -108,7 +108,7 @@ def test_compare_and_swap_replaces_only_what_was_seen(store: ObjectStore, key: s
     assert store.get(key).info.etag == second.etag
 
 
-def test_compare_and_swap_of_nothing_is_refused(store: ObjectStore, key: str) -> None:
+def test_if_match_is_refused_for_a_missing_object(store: ObjectStore, key: str) -> None:
     with pytest.raises(PreconditionFailed):
         store.put(key, b"1", mode=IfMatch("e"))
 
@@ -119,13 +119,13 @@ def test_an_unknown_mode_writes_nothing(store: ObjectStore, key: str) -> None:
     assert not exists(store, key)
 
 
-def test_new_content_without_metadata_has_none(store: ObjectStore, key: str) -> None:
+def test_overwriting_without_metadata_removes_it(store: ObjectStore, key: str) -> None:
     store.put(key, b"1", metadata={"a": "b"})
     store.put(key, b"2")
     assert dict(store.head(key).metadata) == {}
 
 
-def test_a_listing_is_of_the_prefix_in_order(store: ObjectStore, key: str) -> None:
+def test_a_listing_has_the_keys_below_the_prefix_in_order(store: ObjectStore, key: str) -> None:
     folder = key.rpartition("/")[0]
     for name in ("b", "a/z", "a0"):
         store.put(f"{folder}/{name}", b"12")
@@ -136,7 +136,7 @@ def test_a_listing_is_of_the_prefix_in_order(store: ObjectStore, key: str) -> No
     assert list(store.list(f"{folder}/none")) == []
 
 
-def test_a_deleted_object_is_gone_and_deleting_it_again_is_no_error(store: ObjectStore, key: str) -> None:
+def test_a_deleted_object_is_gone_and_can_be_deleted_again(store: ObjectStore, key: str) -> None:
     store.put(key, b"1")
     store.delete(key)
     store.delete(key)
@@ -145,13 +145,13 @@ def test_a_deleted_object_is_gone_and_deleting_it_again_is_no_error(store: Objec
             read(key)
 
 
-def test_a_key_too_long_for_r2_is_refused_everywhere(store: ObjectStore) -> None:
+def test_a_key_that_is_too_long_for_r2_is_refused_by_every_store(store: ObjectStore) -> None:
     with pytest.raises(InvalidKey):
         store.put("k" * 1025, b"")
 
 
-def test_what_cannot_change_is_read_once(tmp_path: Path) -> None:
-    # Given two objects that were read whole, one of them named as fixed, and a third, written as fixed
+def test_a_caching_store_reads_immutable_objects_once(tmp_path: Path) -> None:
+    # Given two objects that were read completely, one of them immutable, and a third that was created as immutable
     behind = DirectoryStore(tmp_path, "data")
     store = CachingStore(behind, {"read", "written"})
     behind.put("read", b"0123456789", metadata={"rows": "3"})
@@ -159,10 +159,10 @@ def test_what_cannot_change_is_read_once(tmp_path: Path) -> None:
     put = store.put("written", b"abc", mode=CREATE, metadata={"rows": "1"})
     seen = store.get("read", byte_range=(0, 99))
     assert store.get("other").data == b"0"
-    # When all are gone
+    # When all of them are deleted behind the cache
     for key in ("read", "other", "written"):
         behind.delete(key)
-    # Then the fixed ones are there still, with all that is known of them
+    # Then the immutable ones can still be read, with their metadata
     assert store.get("read", byte_range=(2, 5), if_match=seen.info.etag).data == b"234"
     assert store.head("read") == seen.info
     assert (store.get("written").data, store.head("written")) == (b"abc", put)
@@ -170,7 +170,7 @@ def test_what_cannot_change_is_read_once(tmp_path: Path) -> None:
         store.get("read", if_match=put.etag)
     with pytest.raises(ObjectNotFound):
         store.get("other")
-    # But for what is written or deleted here
+    # But not after they are overwritten or deleted through the cache
     store.put("written", b"de")
     assert store.get("written").data == b"de"
     store.delete("read")
@@ -206,7 +206,7 @@ def test_no_link_leads_out_of_a_directory_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("byte_range", "got"), [(None, slice(None)), ((7, 9_000_001), slice(7, 9_000_001))])
-def test_a_body_is_read_on_for_as_long_as_each_connection_brings_some_of_it(
+def test_a_body_is_resumed_as_long_as_each_connection_brings_some_of_it(
     stack: Stack, key: str, byte_range: tuple[int, int] | None, got: slice
 ) -> None:
     data = random.Random(0).randbytes(10_000_000)
@@ -218,7 +218,7 @@ def test_a_body_is_read_on_for_as_long_as_each_connection_brings_some_of_it(
         through = replace(settings, endpoint_url=f"http://127.0.0.1:{proxy.port}")
         assert R2Store(through, "scoreline", max_attempts=3).get(key, byte_range=byte_range).data == data[got]
         assert proxy.left <= 0
-    # And one that brings no byte of a body
+    # And a network that delivers no byte of a body
 
     def head_only(answer: bytes) -> bytes:
         head, end, _ = answer.rpartition(b"\r\n\r\n")
@@ -230,7 +230,7 @@ def test_a_body_is_read_on_for_as_long_as_each_connection_brings_some_of_it(
             R2Store(through, "scoreline", max_attempts=3, read_timeout_s=0.3).get(key, byte_range=byte_range)
 
 
-def test_an_unreachable_server_is_named_within_ten_seconds() -> None:
+def test_an_unreachable_server_is_reported_within_ten_seconds() -> None:
     settings = R2Settings(endpoint_url="http://127.0.0.1:9", access_key_id="k", secret_access_key="s")
     started = time.monotonic()
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:9"):
@@ -242,7 +242,7 @@ def test_a_missing_bucket_is_told_apart_from_a_missing_object(stack: Stack) -> N
     # Given a bucket that does not exist
     settings = R2Settings(endpoint_url=stack.environ["R2_ENDPOINT_URL"], access_key_id="k", secret_access_key="s")
     store = R2Store(settings, "no-such-bucket")
-    # Then every request that can tell says so
+    # Then every request whose response can tell reports it
     for request in (
         lambda: store.get("k"),
         lambda: list(store.list("")),
@@ -257,8 +257,8 @@ def test_a_missing_bucket_is_told_apart_from_a_missing_object(stack: Stack) -> N
         read_job(store, "j")
 
 
-def test_wrong_credentials_are_said_to_be_refused(stack: Stack) -> None:
-    # The embedded server takes any key, so the refusal is a canned answer of a server that takes none.
+def test_refused_credentials_are_reported_as_such(stack: Stack) -> None:
+    # The embedded server accepts any key, so another server sends a fixed response.
     import http.server
 
     class Refuses(http.server.BaseHTTPRequestHandler):

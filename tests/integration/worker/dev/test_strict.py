@@ -1,4 +1,4 @@
-"""What R2 refuses is refused here, and what we send is not."""
+"""The embedded server refuses what R2 refuses, and accepts what the store sends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def raw(stack: Stack) -> Any:
-    """A client without our settings or patience."""
+    """A client with boto3's own settings and no retries."""
     config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
     return boto3.client(
         "s3",
@@ -41,7 +41,7 @@ def patient(stack: Stack) -> R2Store:
 
 @pytest.fixture
 def hasty(stack: Stack) -> R2Store:
-    """A store in which botocore itself tries nothing twice."""
+    """A store whose boto3 client does not retry by itself."""
     settings = R2Settings(endpoint_url=stack.environ["R2_ENDPOINT_URL"], access_key_id="k", secret_access_key="s")
     return R2Store(settings, "scoreline", max_attempts=1)
 
@@ -55,7 +55,7 @@ def open_uploads(raw: Any) -> list[str]:
     return [upload["Key"] for upload in raw.list_multipart_uploads(Bucket="scoreline").get("Uploads", [])]
 
 
-def test_a_second_write_within_a_second_is_refused_and_our_store_waits_it_out(raw: Any, hasty: R2Store) -> None:
+def test_a_second_write_within_a_second_is_refused_and_the_store_waits(raw: Any, hasty: R2Store) -> None:
     raw.put_object(Bucket="scoreline", Key="strict/twice", Body=b"1")
     with pytest.raises(ClientError) as error:
         raw.put_object(Bucket="scoreline", Key="strict/twice", Body=b"2")
@@ -93,10 +93,10 @@ def test_unequal_or_small_parts_are_refused(raw: Any, sizes: tuple[int, ...]) ->
     raw.abort_multipart_upload(**upload)
 
 
-def test_a_large_object_goes_up_in_equal_parts_once_and_leaves_no_upload_open(raw: Any, patient: R2Store) -> None:
+def test_a_large_object_is_uploaded_in_equal_parts_and_leaves_no_upload_open(raw: Any, patient: R2Store) -> None:
     data = b"".join(number.to_bytes(4, "big") * (MIB // 4) for number in range(multipart.THRESHOLD_BYTES // MIB + 3))
     put = patient.put("strict/large", data, mode=CREATE, metadata={"part": "7"})
-    assert "-" in put.etag  # of several parts
+    assert "-" in put.etag  # uploaded in several parts
     got = patient.get("strict/large")
     assert (got.data == data, got.info.metadata, got.info.etag) == (True, {"part": "7"}, put.etag)
     with pytest.raises(PreconditionFailed):
@@ -106,7 +106,7 @@ def test_a_large_object_goes_up_in_equal_parts_once_and_leaves_no_upload_open(ra
 
 
 @pytest.mark.parametrize("failure", [SystemExit(0), OSError("disk"), KeyboardInterrupt()])
-def test_an_upload_that_is_interrupted_is_aborted(
+def test_an_interrupted_upload_is_aborted(
     raw: Any, patient: R2Store, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:
     upload_part = patient._client.upload_part
@@ -126,6 +126,6 @@ def test_an_upload_that_is_interrupted_is_aborted(
         patient.head("strict/interrupted")
 
 
-def test_parts_are_equal_and_grow_before_there_are_more_than_r2_takes() -> None:
+def test_parts_are_equal_and_grow_so_that_r2_accepts_their_number() -> None:
     sizes = [len(part) for part in multipart.split_into_parts(bytes(3 * multipart.PART_BYTES + 5))]
     assert sizes == [multipart.PART_BYTES] * 3 + [5]

@@ -1,4 +1,4 @@
-"""Parquet read by rows: spans of any size, over row groups and within them."""
+"""Reading Parquet by spans of any size, across row groups and inside them."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Pinned:
 
 
 def read(source: Pinned, span: Span, batch_rows: int = 64) -> list[tuple[int, int]]:
-    """Number and id of each row."""
+    """Return number and id of each row."""
     rows = parquet.ParquetFormat().read(source, span, pa.schema([("id", pa.int64())]), batch_rows)
     return [
         pair for item in rows for pair in zip(item.numbers.tolist(), item.batch.column("id").to_pylist(), strict=True)
     ]
 
 
-def test_rows_are_numbered_within_the_object_wherever_a_span_begins_and_ends(source: Pinned) -> None:
+def test_row_numbers_do_not_depend_on_where_a_span_begins_and_ends(source: Pinned) -> None:
     for start, stop in ((0, ROWS), (0, 1), (136, 138), (130, 500), (999, 1_000), (401, 402)):
         span = Span(start=start, stop=stop, first_row=start, rows=stop - start, size=0)
         assert read(source, span) == [(row, row) for row in range(start, stop)]
 
 
-def test_large_row_groups_are_read_in_spans_that_hold_every_row_once(
+def test_a_large_row_group_is_divided_into_spans_that_hold_each_row_once(
     source: Pinned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "MAX_SPAN_ROWS", 100)
@@ -51,7 +51,7 @@ def test_large_row_groups_are_read_in_spans_that_hold_every_row_once(
     assert [pair for span in spans for pair in read(source, span)] == [(row, row) for row in range(ROWS)]
 
 
-def test_no_more_is_decoded_than_up_to_the_end_of_a_span() -> None:
+def test_nothing_is_decoded_after_the_end_of_a_span() -> None:
     def batches() -> Iterator[pa.RecordBatch]:
         yield from pa.table({"id": range(20)}).to_batches(max_chunksize=10)
         pytest.fail("a third batch was asked for")
@@ -62,8 +62,8 @@ def test_no_more_is_decoded_than_up_to_the_end_of_a_span() -> None:
     ]
 
 
-def test_a_damaged_page_is_named_though_it_can_be_decoded(tmp_path: Path) -> None:
-    # Given a number that is another one by a single bit, which no decoder minds
+def test_a_damaged_page_is_reported_even_if_it_can_be_decoded(tmp_path: Path) -> None:
+    # Given a number that differs in a single bit, which no decoder notices
     store = DirectoryStore(tmp_path, "bucket")
     sink = io.BytesIO()
     pq.write_table(
@@ -79,9 +79,9 @@ def test_a_damaged_page_is_named_though_it_can_be_decoded(tmp_path: Path) -> Non
     info = store.put("a.parquet", data.replace(struct.pack("<d", 7.25), struct.pack("<d", 7.75)))
     source, formats = Pinned.of(store, info), parquet.ParquetFormat()
     survey = formats.survey(source)
-    # Then it does not become a score
+    # Then it is not scored
     with pytest.raises(UnreadableInput, match=r"s3://bucket/a\.parquet cannot be decoded in row group 0"):
         list(formats.read(source, survey.spans[0], survey.schema, 64))
-    # And a column beside it does
+    # And another column can still be read
     (rows,) = formats.read(source, survey.spans[0], pa.schema([("id", pa.int64())]), 64)
     assert rows.batch["id"].to_pylist() == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Parquet as engines like it."""
+"""Writing Parquet in the way that query engines prefer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scoreline.storage.tables import parquet
 
 @pytest.fixture(scope="module")
 def results() -> pa.Table:
-    """What a job writes, of every kind, in the order of its ids."""
+    """Results of a job with columns of every kind, sorted by id."""
     rows = parquet.GROUP_ROWS + 70_000
     return pa.table(
         {
@@ -31,7 +31,7 @@ def results() -> pa.Table:
     )
 
 
-def test_the_same_rows_are_the_same_bytes_and_come_back_in_order(results: pa.Table) -> None:
+def test_equal_rows_give_equal_bytes_and_are_read_back_in_order(results: pa.Table) -> None:
     data = parquet.write(results, {"scoreline.job_id": "j"})
     assert parquet.write(results, {"scoreline.job_id": "j"}) == data
     read = pq.read_table(pa.BufferReader(data))
@@ -39,7 +39,7 @@ def test_the_same_rows_are_the_same_bytes_and_come_back_in_order(results: pa.Tab
     assert read.schema.metadata == {b"scoreline.job_id": b"j"}
 
 
-def test_row_groups_and_pages_say_what_is_in_them(results: pa.Table) -> None:
+def test_row_groups_and_pages_have_statistics(results: pa.Table) -> None:
     metadata = pq.read_metadata(pa.BufferReader(parquet.write(results, {})))
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     assert [group.num_rows for group in groups] == [parquet.GROUP_ROWS, 70_000]
@@ -52,7 +52,7 @@ def test_row_groups_and_pages_say_what_is_in_them(results: pa.Table) -> None:
     assert all(item.has_column_index for item in ids)
 
 
-def test_a_dictionary_is_kept_where_values_repeat_and_nowhere_else(results: pa.Table) -> None:
+def test_only_columns_that_repeat_values_are_written_with_a_dictionary(results: pa.Table) -> None:
     group = pq.read_metadata(pa.BufferReader(parquet.write(results, {}))).row_group(0)
     columns = [group.column(number) for number in range(group.num_columns)]
     assert {column.path_in_schema for column in columns if column.has_dictionary_page} == {"a.b", "country", "price"}
@@ -64,7 +64,7 @@ def test_a_table_without_rows_keeps_its_columns(results: pa.Table) -> None:
     assert pq.read_table(pa.BufferReader(parquet.write(pa.table({}), {}))).num_rows == 0
 
 
-def test_another_engine_finds_a_row_by_what_the_groups_say(
+def test_another_engine_finds_a_row_by_the_statistics_of_row_groups(
     results: pa.Table, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("pruned") / "part.parquet"

@@ -1,4 +1,4 @@
-"""CSV and JSON Lines: every record found, decoded or told to be broken, wherever a text is cut."""
+"""CSV and JSON Lines: every record is a row or malformed, wherever a text is divided."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def schema(**types: pa.DataType) -> pa.Schema:
     return pa.schema(list(types.items()))
 
 
-def test_a_quoted_line_end_belongs_to_its_field(put: Put) -> None:
+def test_a_line_end_inside_quotation_marks_belongs_to_its_field(put: Put) -> None:
     source = put('id,note\n1,"two\nlines"\n2,"a ""word"""\r\n\n3,plain')
     found = rows_of(source, schema(id=pa.int64(), note=pa.string()))
     assert [row["note"] for row in values(found)] == ["two\nlines", 'a "word"', "plain"]
@@ -76,7 +76,9 @@ def test_a_quoted_line_end_belongs_to_its_field(put: Put) -> None:
 
 @pytest.mark.parametrize(("key", "noun"), [("in.csv", "records"), ("in.jsonl", "lines")])
 @pytest.mark.parametrize("planned", [2, 4])
-def test_a_span_of_more_or_fewer_rows_than_were_counted_is_refused(put: Put, key: str, noun: str, planned: int) -> None:
+def test_a_span_with_another_number_of_rows_than_was_counted_is_refused(
+    put: Put, key: str, noun: str, planned: int
+) -> None:
     source = put("x\n1\n2\n3\n" if key == "in.csv" else '{"x":1}\n{"x":2}\n{"x":3}\n', key)
     table, survey = look(source)
     (span,) = survey.spans
@@ -86,14 +88,14 @@ def test_a_span_of_more_or_fewer_rows_than_were_counted_is_refused(put: Put, key
 
 
 @pytest.mark.parametrize("block_bytes", [8, 1 << 20])
-def test_a_quotation_mark_within_a_field_without_quotes_quotes_nothing(put: Put, block_bytes: int) -> None:
+def test_a_quotation_mark_inside_an_unquoted_field_is_an_ordinary_character(put: Put, block_bytes: int) -> None:
     source = put('id,note\n1,5" pipe\n2,"two\nlines"\n3,"a"b"\n4,6" and 7"\n5,"x, ""y"\n')
     found = rows_of(source, schema(id=pa.int64(), note=pa.string()), block_bytes=block_bytes)
     assert [row["note"] for row in values(found)] == ['5" pipe', "two\nlines", 'ab"', '6" and 7"', 'x, "y']
     assert [n for rows in found for n in rows.numbers] == [0, 1, 2, 3, 4]
 
 
-def test_types_are_guessed_from_what_is_there(put: Put) -> None:
+def test_types_are_inferred_from_the_values(put: Put) -> None:
     _, survey = look(put("id,x,code,name,none,mixed\n1,0.5,007,a,,1\n-2,NA,010,,,n/a?\n3,1e3,011,c,,2\n"))
     assert survey.schema.remove_metadata() == pa.schema(
         [
@@ -110,12 +112,12 @@ def test_types_are_guessed_from_what_is_there(put: Put) -> None:
     assert survey.schema.field("name").metadata is None
 
 
-def test_what_the_user_says_of_a_type_counts(put: Put) -> None:
+def test_a_type_that_the_user_sets_takes_precedence(put: Put) -> None:
     _, survey = look(put("id\n1\n"), ReadOptions(types={"id": "string"}))
     assert survey.schema.field("id").type == pa.string()
 
 
-def test_rows_that_cannot_be_decoded_are_told_with_their_column_and_text(put: Put) -> None:
+def test_malformed_rows_are_reported_with_their_column_and_raw_text(put: Put) -> None:
     source = put('id,x,name\n1,0.5,a\n2,n/a?,b\n3,1,c,extra\n4\n5,2,"d"\n99999999999999999999,3,e\n7,4,f\n')
     found = rows_of(source, schema(x=pa.float64(), id=pa.int64()))
     assert [(row["id"], row["x"]) for row in values(found)] == [(1, 0.5), (5, 2.0), (7, 4.0)]
@@ -134,7 +136,7 @@ def test_rows_that_cannot_be_decoded_are_told_with_their_column_and_text(put: Pu
 
 
 @pytest.mark.parametrize("dirty", ["", "x,oops\n"], ids=["at once", "value by value"])
-def test_numbers_and_missing_values_read_the_same_whether_or_not_the_block_is_clean(put: Put, dirty: str) -> None:
+def test_numbers_and_missing_values_do_not_depend_on_malformed_rows_in_the_block(put: Put, dirty: str) -> None:
     given_ = [
         "1",
         " 2 ",
@@ -160,33 +162,33 @@ def test_numbers_and_missing_values_read_the_same_whether_or_not_the_block_is_cl
 
 
 @pytest.mark.parametrize("dirty", ["", "oops\n"], ids=["at once", "value by value"])
-def test_integers_are_read_without_losing_a_sign_of_them(put: Put, dirty: str) -> None:
+def test_integers_keep_every_character(put: Put, dirty: str) -> None:
     source = put("id\n1\n007\n0x10\n0\n-5\n 6 \n" + dirty)
     found = rows_of(source, schema(id=pa.int64()))
     assert [row["id"] for row in values(found)] == [1, 0, -5, 6]
     assert [item[:2] for item in broken(found)][:2] == [(1, "id"), (2, "id")]
-    # And where the user says that it is a number, zeros in front are none
+    # And if the user sets a numeric type, leading zeros are ignored
     told = rows_of(source, schema(id=pa.int64()), ReadOptions(types={"id": "int64"}))
     assert [row["id"] for row in values(told)] == [1, 7, 0, -5, 6]
 
 
 @pytest.mark.parametrize("dirty", ["", "oops,1\n"], ids=["at once", "value by value"])
 @pytest.mark.parametrize("kind", [pa.int64(), pa.float64()], ids=str)
-def test_a_number_can_stand_for_no_value(put: Put, dirty: str, kind: pa.DataType) -> None:
+def test_a_number_can_stand_for_a_missing_value(put: Put, dirty: str, kind: pa.DataType) -> None:
     source = put('x,y\n1,1\n-999,1\n 2 ,1\n" -999",1\n' + dirty)
     found = rows_of(source, schema(x=kind), ReadOptions(null_values=("-999",)))
     assert [row["x"] for row in values(found)] == [1, None, 2, None]
 
 
 @pytest.mark.parametrize("dirty", ["", "oops,1\n"], ids=["at once", "value by value"])
-def test_nan_is_missing_however_it_is_written(put: Put, dirty: str) -> None:
+def test_nan_is_a_missing_value_in_any_case(put: Put, dirty: str) -> None:
     source = put('x,y\nNAN,1\n"NaN",1\n nan,1\n' + dirty)
     for nulls in (None, ("NaN",)):
         found = rows_of(source, schema(x=pa.float64()), ReadOptions(null_values=nulls))
         assert [row["x"] for row in values(found)] == [None, None, None]
 
 
-def test_in_a_column_of_texts_only_an_empty_field_without_quotes_is_missing(put: Put) -> None:
+def test_in_a_string_column_only_an_empty_unquoted_field_is_missing(put: Put) -> None:
     source = put('name\nNA\n""\nnull\n"x"\n')
     found = values(rows_of(source, schema(name=pa.string())))
     assert [row["name"] for row in found] == ["NA", "", "null", "x"]
@@ -194,7 +196,7 @@ def test_in_a_column_of_texts_only_an_empty_field_without_quotes_is_missing(put:
     assert [row["name"] for row in values(rows_of(source, schema(name=pa.string())))] == [None, "x"]
 
 
-def test_invalid_utf8_costs_its_row_alone_and_only_where_it_is_wanted(put: Put) -> None:
+def test_invalid_utf8_rejects_only_its_row_and_only_in_a_requested_column(put: Put) -> None:
     source = put(b"id,name\n1,caf\xe9\n2,caf\xc3\xa9\n")
     found = rows_of(source, schema(id=pa.int64(), name=pa.string()))
     assert values(found) == [{"id": 2, "name": "café"}]
@@ -204,35 +206,35 @@ def test_invalid_utf8_costs_its_row_alone_and_only_where_it_is_wanted(put: Put) 
     assert values(rows_of(source, schema(id=pa.int64()))) == [{"id": 1}, {"id": 2}]
 
 
-def test_other_encodings_of_one_byte_are_read_where_they_are_named(put: Put) -> None:
+def test_other_single_byte_encodings_can_be_read(put: Put) -> None:
     source = put("größe;x\nfünf;1\n".encode("latin-1"))
     options = ReadOptions(encoding="latin-1", delimiter=";")
     assert values(rows_of(source, schema(größe=pa.string()), options)) == [{"größe": "fünf"}]
 
 
-def test_a_broken_row_is_shown_in_the_encoding_of_its_text(put: Put) -> None:
+def test_the_raw_text_of_a_malformed_row_is_decoded_with_its_encoding(put: Put) -> None:
     source = put("größe;x\nfünf;oops\n".encode("latin-1"))
     found = rows_of(source, schema(x=pa.float64()), ReadOptions(encoding="latin-1", delimiter=";"))
     assert [item.raw for rows in found for item in rows.malformed] == ["fünf;oops"]
 
 
 @pytest.mark.parametrize(("delimiter", "quote"), [(None, ","), (None, "\t"), ("\0", '"'), (";", "\0"), (";", ";")])
-def test_characters_that_cannot_divide_or_quote_are_refused(delimiter: str | None, quote: str) -> None:
+def test_invalid_delimiters_and_quotation_marks_are_refused(delimiter: str | None, quote: str) -> None:
     with pytest.raises(InvalidRequest, match=r"cannot separate fields|cannot quote fields"):
         ReadOptions(delimiter=delimiter, quote=quote).check()
 
 
-def test_a_column_that_is_not_there_is_named(put: Put) -> None:
+def test_a_missing_column_is_named(put: Put) -> None:
     with pytest.raises(UnreadableInput, match=r"in\.csv has no column 'y'"):
         rows_of(put("x\n1\n"), schema(x=pa.int64(), y=pa.int64()))
 
 
-def test_headers_are_taken_as_they_are(put: Put) -> None:
+def test_names_in_a_header_are_not_changed(put: Put) -> None:
     _, survey = look(put("\ufeffid,,a b,x.y,🙂,id\n1,2,3,4,5,6\n"))
     assert survey.schema.names == ["id", "column_1", "a b", "x.y", "🙂", "id"]
 
 
-def test_an_object_without_a_header_is_read_with_the_columns_that_are_named(put: Put) -> None:
+def test_an_object_without_a_header_is_read_with_the_given_columns(put: Put) -> None:
     source = put("1,a\n2,b\n")
     options = ReadOptions(columns=("id", "name"))
     assert len(values(rows_of(source, schema(id=pa.int64()), options))) == 2
@@ -263,21 +265,21 @@ def test_an_object_without_a_header_is_read_with_the_columns_that_are_named(put:
     ],
     ids=range(9),
 )
-def test_what_cannot_be_read_at_all_is_named_with_the_place(put: Put, data: Any, key: str, message: str) -> None:
+def test_an_unreadable_object_is_named_with_the_position(put: Put, data: Any, key: str, message: str) -> None:
     with pytest.raises(UnreadableInput) as caught:
         look(put(data, key))
     assert message in str(caught.value)
     assert "s3://bucket/" in str(caught.value)
 
 
-def test_an_endless_record_is_not_collected(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_record_is_not_collected_in_memory(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scoreline.storage.tables.text.MAX_RECORD_BYTES", 1 << 20)
     with pytest.raises(UnreadableInput, match=r"row 1, which begins at byte 5, is longer than 1 MiB"):
         look(put("id\n1\n" + "9" * (3 << 20)), block_bytes=1 << 18)
 
 
 @pytest.mark.parametrize("data", ["", "\ufeff", "\n\n", "id,x\n", "id,x"])
-def test_objects_without_rows_have_none(put: Put, data: str) -> None:
+def test_an_object_without_rows_has_no_spans(put: Put, data: str) -> None:
     assert look(put(data))[1].spans == ()
 
 
@@ -287,7 +289,7 @@ def squeezed(data: bytes) -> Iterator[tuple[str, bytes]]:
     yield "in.csv.zst", pa.compress(data, codec="zstd", asbytes=True)
 
 
-def test_compressed_texts_are_cut_and_read_like_others(put: Put) -> None:
+def test_a_compressed_text_is_divided_into_spans_like_any_other(put: Put) -> None:
     data = b"id,name\n" + b"".join(b'%d,"line\n%d"\n' % (n, n) for n in range(5_000))
     for key, packed in squeezed(data):
         source = put(packed, key)
@@ -299,7 +301,7 @@ def test_compressed_texts_are_cut_and_read_like_others(put: Put) -> None:
 
 
 @pytest.mark.parametrize("key", ["in.csv.gz", "in.csv.bz2", "in.csv.zst"])
-def test_streams_one_after_the_other_are_one_and_nothing_else_may_follow(put: Put, key: str) -> None:
+def test_several_compressed_streams_are_read_as_one_and_nothing_else_may_follow(put: Put, key: str) -> None:
     pack: dict[str, Callable[[bytes], bytes]] = {
         "gz": gzip.compress,
         "bz2": bz2.compress,
@@ -312,7 +314,7 @@ def test_streams_one_after_the_other_are_one_and_nothing_else_may_follow(put: Pu
             look(put(damaged, key))
 
 
-def test_damage_anywhere_in_a_compressed_object_is_told_with_its_name(put: Put) -> None:
+def test_damage_anywhere_in_a_compressed_object_is_an_error_that_names_it(put: Put) -> None:
     text = b"id\n" + b"".join(b"%d\n" % random.Random(n).getrandbits(30) for n in range(300))
     told = []
     for key, packed in squeezed(text):
@@ -326,7 +328,7 @@ def test_damage_anywhere_in_a_compressed_object_is_told_with_its_name(put: Put) 
     assert all(message.startswith("s3://bucket/in.csv.") for message in told)
 
 
-def test_a_byte_order_mark_within_a_text_is_a_character_wherever_the_text_is_cut(put: Put) -> None:
+def test_a_byte_order_mark_inside_a_text_is_a_character_wherever_the_text_is_divided(put: Put) -> None:
     source = put('\ufeffid,name\n1,a\n\ufeff"2",b\n\ufeff"3,c\n')
     texts = schema(id=pa.string(), name=pa.string())
     for block_bytes in (8, 1 << 20):
@@ -346,10 +348,10 @@ FIELDS = st.text(alphabet="ab,;\"\n\r\t 'é🙂0", max_size=6)
     block_bytes=st.integers(8, 200),
     seed=st.integers(0, 10),
 )
-def test_whatever_is_written_as_csv_is_read_wherever_it_is_cut(
+def test_any_csv_is_read_back_wherever_it_is_divided(
     put: Put, rows: list[tuple[str, ...]], delimiter: str, line_end: str, quoting: Any, block_bytes: int, seed: int
 ) -> None:
-    if line_end == "\n" and quoting == csv.QUOTE_MINIMAL:  # Python's writer leaves a lone return without quotes
+    if line_end == "\n" and quoting == csv.QUOTE_MINIMAL:  # Python's writer does not quote a lone \r
         rows = [tuple(value.replace("\r", "") for value in row) for row in rows]
     sink = io.StringIO()
     writer = csv.writer(sink, delimiter=delimiter, lineterminator=line_end, quoting=quoting)
@@ -358,7 +360,7 @@ def test_whatever_is_written_as_csv_is_read_wherever_it_is_cut(
     options = ReadOptions(delimiter=delimiter)
     table, survey = look(source, options, block_bytes)
     texts = schema(a=pa.string(), b=pa.string(), c=pa.string())
-    # Neighbouring spans are read as one, or apart
+    # Adjacent spans are read together or separately
     chance, spans = random.Random(seed), list(survey.spans)
     while len(spans) > 1 and chance.random() < 0.7:
         at = chance.randrange(len(spans) - 1)
@@ -378,7 +380,7 @@ def test_whatever_is_written_as_csv_is_read_wherever_it_is_cut(
     key=st.sampled_from(["in.csv", "in.jsonl", "in.csv.gz", "in.csv.zst"]),
     block_bytes=st.integers(8, 64),
 )
-def test_whatever_the_bytes_each_record_is_a_row_or_broken_or_the_object_is_named(
+def test_for_any_bytes_each_record_is_a_row_or_malformed_or_the_object_is_named(
     put: Put, data: bytes, key: str, block_bytes: int
 ) -> None:
     source = put(data, key)
@@ -451,7 +453,7 @@ JSON_BITS = [
     block_bytes=st.integers(1, 12),
     batch_rows=st.integers(1, 3),
 )
-def test_what_becomes_of_a_record_does_not_depend_on_where_the_text_is_cut(
+def test_the_result_for_a_record_does_not_depend_on_where_the_text_is_divided(
     put: Put, text: tuple[str, list[bytes]], kind: pa.DataType, block_bytes: int, batch_rows: int
 ) -> None:
     key, bits = text
@@ -470,7 +472,7 @@ def test_what_becomes_of_a_record_does_not_depend_on_where_the_text_is_cut(
     assert all(rows.batch.num_rows + len(rows.malformed) <= batch_rows for rows in apart)
 
 
-def test_json_lines_are_typed_and_missing_keys_are_missing_values(put: Put) -> None:
+def test_json_fields_get_types_and_missing_keys_are_null(put: Put) -> None:
     lines = ['{"id": 1, "x": 0.5, "ok": true, "tags": ["a"], "m": 1}', "", '{"id": 2, "x": 3, "m": "n/a"}', "  "]
     source = put("\n".join(lines), "in.jsonl")
     _, survey = look(source)
@@ -485,7 +487,7 @@ def test_json_lines_are_typed_and_missing_keys_are_missing_values(put: Put) -> N
     assert values(found) == [{"id": 1, "x": 0.5, "ok": True}, {"id": 2, "x": 3.0, "ok": None}]
 
 
-def test_lines_that_cannot_be_decoded_are_told_with_their_column(put: Put) -> None:
+def test_malformed_lines_are_reported_with_their_column(put: Put) -> None:
     lines = [
         '{"id": 1, "x": 1}',
         '{"id": 2, "x": "n/a"}',
@@ -518,8 +520,10 @@ def test_lines_that_cannot_be_decoded_are_told_with_their_column(put: Put) -> No
     assert told[4][2] == "the key 'id' occurs more than once"
 
 
-def test_a_line_of_very_many_keys_one_of_them_twice_takes_a_moment(put: Put) -> None:
-    keys = ",".join(f'"k{number}":0' for number in range(150_000))  # two minutes and more where each is compared
+def test_a_duplicate_among_very_many_keys_is_found_quickly(put: Put) -> None:
+    keys = ",".join(
+        f'"k{number}":0' for number in range(150_000)
+    )  # takes more than two minutes if each key is compared
     found = rows_of(put('{"x": 1}\n{"x": 2,' + keys + ',"k149999":1}\n', "in.jsonl"), schema(x=pa.float64()))
     found += rows_of(put('{"x": 1}\n{"x": "a",' + keys + ',"k149999":1}\n', "in.jsonl"), schema(x=pa.float64()))
     assert broken(found)[-1] == (1, None, "the key 'k149999' occurs more than once")
@@ -541,7 +545,7 @@ def test_a_line_of_very_many_keys_one_of_them_twice_takes_a_moment(put: Put) -> 
     ),
     block_bytes=st.integers(8, 200),
 )
-def test_whatever_is_written_as_json_lines_is_read_wherever_it_is_cut(
+def test_any_json_lines_are_read_back_wherever_they_are_divided(
     put: Put, rows: list[dict[str, Any]], block_bytes: int
 ) -> None:
     source = put("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "in.jsonl")
@@ -551,7 +555,7 @@ def test_whatever_is_written_as_json_lines_is_read_wherever_it_is_cut(
     assert values(found) == [{name: row.get(name) for name in wanted.names} for row in rows]
 
 
-def test_finding_a_few_broken_lines_takes_few_parses(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_malformed_lines_are_found_with_few_parses(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 0
     parse = jsonl.parse_block
 
@@ -597,11 +601,11 @@ def test_finding_a_few_broken_lines_takes_few_parses(put: Put, monkeypatch: pyte
         "null",
     ],
 )
-def test_a_line_is_decoded_or_broken_whatever_its_neighbours_are(value: str, kind: pa.DataType) -> None:
+def test_the_result_for_a_line_does_not_depend_on_its_neighbours(value: str, kind: pa.DataType) -> None:
     line = f'{{"x": {value}}}\n'
     alone = jsonl.decode_block(block_of(line), schema(x=kind))
     beside = jsonl.decode_block(block_of(line + "oops\n" + line), schema(x=kind))
-    # Arrow alone says what can be decoded; Python only says why not
+    # Arrow decides which lines can be decoded; Python only explains why others cannot
     assert (jsonl.parse_block(block_of(line), schema(x=kind)) is not None) == (not broken([alone]))
     assert [repr(row) for row in values([beside])] == [repr(row) for row in values([alone]) * 2]
     assert [item[1:] for item in broken([beside]) if item[0] != 1] == [item[1:] for item in broken([alone]) * 2]
@@ -613,7 +617,7 @@ def block_of(line: str) -> Block:
     )
 
 
-def test_two_objects_on_a_line_are_not_made_up_for_by_one_on_two_lines(put: Put) -> None:
+def test_two_objects_on_one_line_are_malformed_even_if_another_object_takes_two_lines(put: Put) -> None:
     source = put('{"x": 1}{"x": 2}\n{"y":\n{"x": 3}}\n{"x": 4}\r\n {"x": 5} \n', "in.jsonl")
     found = rows_of(source, schema(x=pa.float64()))
     assert [n for rows in found for n in rows.numbers] == [3, 4]
@@ -621,13 +625,13 @@ def test_two_objects_on_a_line_are_not_made_up_for_by_one_on_two_lines(put: Put)
     assert [item[0] for item in broken(found)] == [0, 1, 2]
 
 
-def test_what_json_does_not_take_for_space_breaks_its_own_line_alone(put: Put) -> None:
+def test_white_space_that_json_does_not_allow_makes_only_its_own_line_malformed(put: Put) -> None:
     found = rows_of(put('{"x": 1}\n\x0b\n{"x": 2}\n', "in.jsonl"), schema(x=pa.float64()))
     assert values(found) == [{"x": 1}, {"x": 2}]
     assert [item[0] for item in broken(found)] == [1]
 
 
-def test_truth_values_are_what_pandas_takes_for_them(put: Put) -> None:
+def test_booleans_are_read_as_by_pandas(put: Put) -> None:
     source = put("id,ok\n1,True\n2,false\n3,NA\n4,TRUE\n")
     assert look(source)[1].schema.field("ok").type == pa.bool_()
     assert [row["ok"] for row in values(rows_of(source, schema(ok=pa.bool_())))] == [True, False, None, True]
@@ -638,9 +642,7 @@ def test_truth_values_are_what_pandas_takes_for_them(put: Put) -> None:
 
 
 @pytest.mark.parametrize("dirty", [b"", b"\xff,1\n"], ids=["at once", "value by value"])
-def test_what_stands_for_no_value_is_none_where_a_model_sees_it_and_stays_where_it_is_carried_over(
-    put: Put, dirty: bytes
-) -> None:
+def test_null_values_are_missing_in_features_and_unchanged_in_kept_columns(put: Put, dirty: bytes) -> None:
     source = put(b"kind,x\nNA,1\nn/a,2\nb,3\n,4\n" + dirty)
     feature = pa.schema([pa.field("kind", pa.string(), metadata={"feature": "1"})])
     assert [row["kind"] for row in values(rows_of(source, feature))] == [None, None, "b", None]
