@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
 from scoreline.storage.errors import JobNotFound, ObjectNotFound, require_extra
+from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
@@ -43,15 +44,13 @@ class Client:
         Where models, jobs and results are.
     queue : Queue
         Where messages go.
-    ledger : RedisLedger
+    ledger : Ledger
         Where progress is kept.
     webhooks : WebhookSettings, optional
         Which addresses may be notified of how jobs end.
     """
 
-    def __init__(
-        self, buckets: Buckets, queue: Queue, ledger: RedisLedger, webhooks: WebhookSettings | None = None
-    ) -> None:
+    def __init__(self, buckets: Buckets, queue: Queue, ledger: Ledger, webhooks: WebhookSettings | None = None) -> None:
         self.buckets = buckets
         self.queue = queue
         self.ledger = ledger

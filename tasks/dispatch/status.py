@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound, describe
-from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.job.documents import Status, read_job, read_outcome, seconds_since
 from scoreline.tasks.job.plan_file import PlanFile
@@ -23,11 +23,11 @@ class StatusReader:
     ----------
     main : ObjectStore
         The bucket of the jobs' documents.
-    ledger : RedisLedger
+    ledger : Ledger
         Asked only about jobs that have not ended.
     """
 
-    def __init__(self, main: ObjectStore, ledger: RedisLedger) -> None:
+    def __init__(self, main: ObjectStore, ledger: Ledger) -> None:
         self._main = main
         self._ledger = ledger
         self._total_rows: dict[str, int] = {}

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from scoreline.storage import keys
 from scoreline.storage.errors import JobConflict, JobNotFound, ModelInUse, PreconditionFailed
-from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.base import CREATE
@@ -48,13 +48,13 @@ class Submission:
         Where models, jobs and results are.
     queue : Queue
         Where messages go.
-    ledger : RedisLedger
+    ledger : Ledger
         Where progress is kept.
     webhooks : WebhookPolicy
         Which addresses a job may name.
     """
 
-    def __init__(self, buckets: Buckets, queue: Queue, ledger: RedisLedger, webhooks: WebhookPolicy) -> None:
+    def __init__(self, buckets: Buckets, queue: Queue, ledger: Ledger, webhooks: WebhookPolicy) -> None:
         self.buckets = buckets
         self.queue = queue
         self.ledger = ledger

@@ -24,7 +24,7 @@ from scoreline.storage.errors import (
     ObjectNotFound,
     require_extra,
 )
-from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.base import Pinned
@@ -69,7 +69,7 @@ class JobReader(Protocol):
         ...
 
     @property
-    def ledger(self) -> RedisLedger:
+    def ledger(self) -> Ledger:
         """Where progress is kept."""
         ...
 
