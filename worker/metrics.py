@@ -30,7 +30,7 @@ from scoreline.storage.errors import ScorelineError, describe
 from scoreline.storage.ledger.counters import Totals
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.tasks.client import Client
-from scoreline.tasks.dispatch.queue import Backlog
+from scoreline.tasks.dispatch.messages import Backlog
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.base import CREATE
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
+from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended
-from scoreline.tasks.dispatch.queue import Queue
 from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.documents import Job, Status, mark_active, read_job
 from scoreline.tasks.job.spec import JobSpec, check_apart
@@ -46,7 +46,7 @@ class Submission:
     ----------
     buckets : Buckets
         Where models, jobs and results are.
-    queue : Queue
+    queue : MessageQueue
         Where messages go.
     ledger : Ledger
         Where progress is kept.
@@ -54,7 +54,7 @@ class Submission:
         Which addresses a job may name.
     """
 
-    def __init__(self, buckets: Buckets, queue: Queue, ledger: Ledger, webhooks: WebhookPolicy) -> None:
+    def __init__(self, buckets: Buckets, queue: MessageQueue, ledger: Ledger, webhooks: WebhookPolicy) -> None:
         self.buckets = buckets
         self.queue = queue
         self.ledger = ledger
