@@ -88,7 +88,8 @@ class EagerClient(Client):
         """The models in the folder: publish here what a job scores with."""
         self.notifications: list[SentNotification] = []
         """The notifications of jobs' ends, in their order; none is sent."""
-        self._folder = folder
+        self.folder = folder
+        """Holds a folder for each bucket, with a file for each object."""
         self._messages = MemoryQueue(lambda message: worker.do(message), at_once=run)
         engine = Engine(
             buckets=buckets,
@@ -142,7 +143,7 @@ class EagerClient(Client):
         if status.state not in ("succeeded", "partial"):
             raise JobFailed(f"job {job_id} {status.state}" + (f": {status.error}" if status.error else ""))
         layout = ResultsLayout.of(self.buckets, read_job(self.buckets.main, job_id))
-        bucket = self._folder / layout.store.bucket
+        bucket = self.folder / layout.store.bucket
         listed = (info.key for info in layout.store.list(layout.folder))
         found = [bucket / key for key in listed if not key.removeprefix(layout.folder).startswith("_")]
         files = dataset.dataset(

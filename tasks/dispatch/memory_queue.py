@@ -6,7 +6,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from scoreline.tasks.dispatch.messages import Backlog
@@ -20,8 +20,7 @@ class Message:
     name: str
     kwargs: dict[str, Any]
     id: str = field(default_factory=lambda: secrets.token_hex(8))
-    retries: int = 0
-    """How often it was delivered before, and failed."""
+    """The same each time it is delivered."""
 
 
 class MemoryQueue:
@@ -101,5 +100,5 @@ class MemoryQueue:
         try:
             self._deliver(message)
         except BaseException:
-            self._messages.appendleft(replace(message, retries=message.retries + 1))
+            self._messages.appendleft(message)
             raise

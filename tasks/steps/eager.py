@@ -18,15 +18,10 @@ from scoreline.tasks.steps.finalize import finalize
 from scoreline.tasks.steps.inline import score_small
 from scoreline.tasks.steps.planner import plan_job
 from scoreline.tasks.steps.score_part import score_part
-from scoreline.tasks.webhooks.notify import Sender, give_up, notify
+from scoreline.tasks.webhooks.notify import Sender, notify
 from scoreline.tasks.webhooks.settings import WebhookSettings
 
 log = logging.getLogger(__name__)
-
-MESSAGES = frozenset(
-    {"scoreline.plan", "scoreline.score_part", "scoreline.score_staged", "scoreline.finalize", "scoreline.events"}
-)
-"""The messages that jobs send to a worker."""
 
 
 @dataclass(kw_only=True)
@@ -52,10 +47,7 @@ class EagerWorker:
         """
         job_id = message.kwargs["job_id"]
         try:
-            if message.name == "scoreline.events":
-                self._notify(job_id)
-            else:
-                self._step(message, job_id)
+            self._do(message, job_id)
         except JobNotFound as error:
             log.warning("job.unknown", extra={"job_id": job_id, "error": describe(error)})
         except Exception as error:
@@ -65,8 +57,10 @@ class EagerWorker:
                 log.exception("task.broken", extra={"job_id": job_id})
             fail_job(self.engine, job_id, error)
 
-    def _step(self, message: Message, job_id: str) -> None:
+    def _do(self, message: Message, job_id: str) -> None:
         match message.name:
+            case "scoreline.events":
+                notify(self.engine, self.webhooks, job_id, self.send)
             case "scoreline.plan":
                 plan_job(self.engine, job_id)
             case "scoreline.finalize":
@@ -83,17 +77,7 @@ class EagerWorker:
         if message.name == "scoreline.score_staged":
             score_small(self.engine, job_id, message.id)
         else:
-            score_part(self.engine, job_id, message.kwargs["part"], message.id, is_retry=message.retries > 0)
-
-    def _notify(self, job_id: str) -> None:
-        try:
-            notify(self.engine, self.webhooks, job_id, self.send)
-        except JobNotFound:
-            raise
-        except ScorelineError as error:
-            if error.transient:
-                raise
-            give_up(self.engine, job_id, error)
+            score_part(self.engine, job_id, message.kwargs["part"], message.id)
 
 
 @dataclass(frozen=True, kw_only=True)
