@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
 from scoreline.storage.errors import JobNotFound, ObjectNotFound, require_extra
-from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch.connections import Connections
+from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import end_job, is_complete
-from scoreline.tasks.dispatch.queue import Queue
 from scoreline.tasks.dispatch.reconcile import reconcile
 from scoreline.tasks.dispatch.resume import begin_run, rejected_again
 from scoreline.tasks.dispatch.submission import Submission, refuse_other_spec
@@ -41,16 +41,16 @@ class Client:
     ----------
     buckets : Buckets
         Where models, jobs and results are.
-    queue : Queue
+    queue : MessageQueue
         Where messages go.
-    ledger : RedisLedger
+    ledger : Ledger
         Where progress is kept.
     webhooks : WebhookSettings, optional
         Which addresses may be notified of how jobs end.
     """
 
     def __init__(
-        self, buckets: Buckets, queue: Queue, ledger: RedisLedger, webhooks: WebhookSettings | None = None
+        self, buckets: Buckets, queue: MessageQueue, ledger: Ledger, webhooks: WebhookSettings | None = None
     ) -> None:
         self.buckets = buckets
         self.queue = queue
@@ -61,7 +61,15 @@ class Client:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Client:
-        """Make a client from environment variables; raises `InvalidSettings`."""
+        """Make a client from environment variables; raises `InvalidSettings`.
+
+        Parameters
+        ----------
+        environ : mapping of str to str, optional
+            By default, the environment of this process; or the client of `stand_in`, while there is one.
+        """
+        if environ is None and (instead := stand_in_client()) is not None:
+            return instead
         environ = os.environ if environ is None else environ
         connections = Connections(environ)
         return cls(connections.buckets, connections.queue, connections.ledger, WebhookSettings.from_env(environ))
@@ -153,7 +161,7 @@ class Client:
 
     def watch(self, job_id: str, timeout_s: float | None = None) -> Iterator[Status]:
         """Yield the status until the job has ended; raises `TimeoutError` if that takes longer than `timeout_s`."""
-        return self._statuses.watch(job_id, timeout_s)
+        return self._statuses.watch(job_id, timeout_s, self.queue.pause)
 
     def jobs(self) -> Iterator[Status]:
         """Yield the status of every job, in the order of their ids.
@@ -288,6 +296,28 @@ class Client:
     def delete_model(self, pinned: PinnedModel) -> None:
         """Remove a model version for good; raises `ModelInUse` if an alias or a job under way needs it."""
         self.submission.delete_model(pinned)
+
+
+_stand_ins: list[Client] = []
+
+
+@contextlib.contextmanager
+def stand_in(client: Client) -> Iterator[None]:
+    """Use `client`, while the block runs, wherever the settings of this process would make one: in tests.
+
+    It stands in for `Client.from_env` without an environment, for the functions of this module, and for
+    `scoreline.tasks.django.client`, in all threads. Blocks may be nested; the innermost counts.
+    """
+    _stand_ins.append(client)
+    try:
+        yield
+    finally:
+        _stand_ins.remove(client)
+
+
+def stand_in_client() -> Client | None:
+    """Return the client that stands in for that of the settings, if there is one."""
+    return _stand_ins[-1] if _stand_ins else None
 
 
 def submit(model: str, input: str | Sequence[str], **options: Unpack[SubmitOptions]) -> Status:

@@ -28,8 +28,9 @@ from prometheus_client.registry import Collector
 from scoreline.storage import keys
 from scoreline.storage.errors import ScorelineError, describe
 from scoreline.storage.ledger.counters import Totals
+from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.tasks.client import Client
-from scoreline.tasks.dispatch.queue import Backlog
+from scoreline.tasks.dispatch.messages import Backlog
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ class Deployment(Collector):
 
     def _redis(self) -> Redis:
         ledger = self._client.ledger
+        assert isinstance(ledger, RedisLedger)  # that of every deployment; tests alone have another
         totals, (used, limit), since_s = ledger.counters.read(), ledger.memory(), ledger.seconds_since_tick()
         last_tick = None if since_s is None else time.time() - since_s
         return Redis(totals=totals, memory_bytes=used, limit_bytes=limit, last_tick=last_tick)

@@ -11,24 +11,30 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from scoreline.storage.errors import LedgerFenced, LedgerLost, LedgerUnavailable
-from scoreline.storage.ledger.base import Completed, Due, Progress, Recovered, Started, Stopped
-from scoreline.storage.ledger.counters import Counters
+from scoreline.storage.ledger.base import (
+    LIFE_AFTER_OUTCOME_S,
+    LIFE_S,
+    LONGEST_PATIENCE_S,
+    MAX_FAILED_PARTS,
+    TICK_KNOWN_S,
+    Completed,
+    Due,
+    PartLease,
+    Progress,
+    Recovered,
+    Started,
+    Stopped,
+)
+from scoreline.storage.ledger.redis_counters import RedisCounters
 from scoreline.storage.ledger.server import Server
 
-LIFE_AFTER_OUTCOME_S = 24 * 3600
-LIFE_S = 30 * 24 * 3600
-"""Bound for a job that nobody tends; tending it begins the time anew. The record is in the bucket."""
-LONGEST_PATIENCE_S = 3600.0
-TICK_KNOWN_S = 24 * 3600
-MAX_FAILED_PARTS = 100
-"""Failed parts after which a job stops: then not a part is wrong. Bounds the reasons that Redis keeps."""
 _SCRIPTS = ("begin", "dispatch", "start", "extend", "complete", "close", "step")
 
 
 class RedisLedger:
-    """Ledger of all jobs; a job's keys share one hash tag, so that they live on one node of a cluster.
+    """Ledger of all jobs of a bucket (see `Ledger`).
 
-    Times are those of the caller's clock: a clock that is off makes a part run twice, which is harmless.
+    A job's keys share one hash tag, so that they live on one node of a cluster.
 
     Parameters
     ----------
@@ -42,6 +48,8 @@ class RedisLedger:
         How to make a connection to a ``rediss://`` address, as redis-py names it.
     patience_s : float
         Seconds after which a part or a step that was sent and never begun is sent again; doubled each time.
+    clock : callable
+        Returns the time in seconds since 1970. What expires in Redis does so by the server's own clock.
     """
 
     def __init__(
@@ -53,12 +61,14 @@ class RedisLedger:
         connect_timeout_s: float = 5,
         timeout_s: float = 10,
         patience_s: float = 120,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._address = host_and_port(url)
         self._translated = functools.partial(_translated, self._address)  # no method: the counters have it too, and a
         # cycle would keep the sockets open until it is collected
         self._namespace = namespace
         self._patience_s = patience_s
+        self._clock = clock
         import redis  # takes a tenth of a second, which `--help` need not wait for
 
         self._redis = redis.Redis.from_url(
@@ -72,11 +82,10 @@ class RedisLedger:
         )
         folder = Path(__file__).parent
         self._scripts = {name: self._redis.register_script((folder / f"{name}.lua").read_text()) for name in _SCRIPTS}
-        self.counters = Counters(self._redis, f"scoreline:{{{namespace}}}:counters", self._translated)
-        """What happened so far, of all jobs."""
+        self.counters = RedisCounters(self._redis, f"scoreline:{{{namespace}}}:counters", self._translated)
 
     def ping(self) -> None:
-        """Raise `LedgerUnavailable` where Redis does not answer."""
+        """Ask Redis for a sign of life (see `Ledger.ping`)."""
         with self._translated():
             self._redis.ping()
 
@@ -122,20 +131,7 @@ class RedisLedger:
     def begin(
         self, job_id: str, plan_sha256: str, parts: int, *, budget: int, recovered: Recovered | None = None
     ) -> bool:
-        """Open the ledger of a job, once; returns whether this call did.
-
-        Parameters
-        ----------
-        budget : int
-            Rows that may be rejected before the job stops.
-        recovered : Recovered, optional
-            What is written already, where the plan is not new.
-
-        Raises
-        ------
-        LedgerFenced
-            The ledger is of another plan.
-        """
+        """Open the ledger of a job, once (see `Ledger.begin`)."""
         known = recovered or Recovered(done=frozenset(), rows=0, rejected=0)
         arguments = [
             plan_sha256,
@@ -151,23 +147,17 @@ class RedisLedger:
         return bool(opened)
 
     def dispatch(self, job_id: str, plan_sha256: str, window: int) -> Due:
-        """Claim the parts to put into the queue now: lost ones, and new ones up to `window` in flight."""
-        arguments = [plan_sha256, window, time.time(), self._patience_s, LONGEST_PATIENCE_S]
+        """Claim the parts to put into the queue now (see `Ledger.dispatch`)."""
+        arguments = [plan_sha256, window, self._clock(), self._patience_s, LONGEST_PATIENCE_S]
         left, stopped, *parts = self._run("dispatch", self._keys(job_id)[:2], arguments)
         self._keep(job_id)
         return Due(parts=tuple(map(int, parts)), all_done=int(left) == 0, stopped=stopped)
 
-    def start(
-        self, job_id: str, plan_sha256: str, part: int, holder: str, lease_s: float, *, is_retry: bool = False
-    ) -> Started:
-        """Lease `part` for `lease_s` seconds to `holder`, who may also take over a lease of its own.
-
-        With `is_retry` the holder's earlier start ended in a transient error, and is no attempt.
-        """
-        now = time.time()
-        to_do, attempt, left, may_exist, budget = self._run(
-            "start", self._keys(job_id)[:2], [plan_sha256, part, now, f"{now + lease_s:.3f}", holder, int(is_retry)]
-        )
+    def start(self, lease: PartLease, *, is_retry: bool = False) -> Started:
+        """Take the lease of a part (see `Ledger.start`)."""
+        now = self._clock()
+        arguments = [lease.plan_sha256, lease.part, now, f"{now + lease.lease_s:.3f}", lease.holder, int(is_retry)]
+        to_do, attempt, left, may_exist, budget = self._run("start", self._keys(lease.job_id)[:2], arguments)
         return Started(
             to_do=to_do,
             attempt=int(attempt),
@@ -176,21 +166,19 @@ class RedisLedger:
             budget=int(budget),
         )
 
-    def renew(self, job_id: str, plan_sha256: str, part: int, holder: str, lease_s: float) -> bool:
-        """Lease `part` for `lease_s` more seconds; returns whether `holder` still had it."""
-        until = f"{time.time() + lease_s:.3f}"
-        return bool(self._run("extend", self._keys(job_id)[:1], [plan_sha256, part, holder, until, 0]))
+    def renew(self, lease: PartLease) -> bool:
+        """Hold a part for longer (see `Ledger.renew`)."""
+        return self._extend(lease, self._clock() + lease.lease_s, give_back=False)
 
-    def release(self, job_id: str, plan_sha256: str, part: int, holder: str) -> None:
-        """Take back a start that ended in a transient error, whose message comes will_retry: it was no attempt."""
-        until = f"{time.time() + self._patience_s:.3f}"
-        self._run("extend", self._keys(job_id)[:1], [plan_sha256, part, holder, until, 1])
+    def release(self, lease: PartLease) -> None:
+        """Take back a start (see `Ledger.release`)."""
+        self._extend(lease, self._clock() + self._patience_s, give_back=True)
 
     def complete(
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
     ) -> Completed:
-        """Count a part, once; a second call changes nothing and is given no next part."""
-        until = f"{time.time() + self._patience_s:.3f}"
+        """Count a part, once (see `Ledger.complete`)."""
+        until = f"{self._clock() + self._patience_s:.3f}"
         arguments = [plan_sha256, part, rows, rejected, failure, until, MAX_FAILED_PARTS, LIFE_S]
         next_part, left, stopped, counted = self._run("complete", self._keys(job_id), arguments)
         return Completed(
@@ -201,21 +189,21 @@ class RedisLedger:
         )
 
     def stopped(self, job_id: str) -> bool:
-        """Whether the job wants no more of what is being scored: cancelled, or over its budget."""
+        """Whether the job wants no more of what is being scored (see `Ledger.stopped`)."""
         with self._translated():
             return self._redis.hget(self._keys(job_id)[0], "stopped") is not None
 
     def close(self, job_id: str) -> None:
-        """Note that the outcome is written, and let the ledger fade."""
+        """Note that the outcome is written (see `Ledger.close`)."""
         self._run("close", self._keys(job_id), [LIFE_AFTER_OUTCOME_S])
 
     def forget(self, job_id: str) -> None:
-        """Remove a job's ledger, to begin again from what is in the bucket."""
+        """Remove a job's ledger (see `Ledger.forget`)."""
         with self._translated():
             self._redis.delete(*self._keys(job_id), self._steps_key(job_id))
 
     def progress(self, job_id: str) -> Progress | None:
-        """How far a job is; None where Redis knows nothing of it."""
+        """Return how far a job is (see `Ledger.progress`)."""
         state_key, _, failed_key = self._keys(job_id)
         with self._translated():
             state = cast(dict[str, str], self._redis.hgetall(state_key))
@@ -233,53 +221,57 @@ class RedisLedger:
         )
 
     def claim_step(self, job_id: str, step: str) -> bool:
-        """Whether a step's message has to be sent: nobody did, or nobody came for it in `patience_s`."""
+        """Whether a step's message has to be sent (see `Ledger.claim_step`)."""
         return self._step("claim", job_id, step, self._patience_s) == 1
 
     def begin_step(self, job_id: str, step: str, seconds: float) -> int:
-        """Note that the caller does a step for `seconds`; returns how often it was begun and not ended, with this."""
+        """Note that the caller does a step (see `Ledger.begin_step`)."""
         return self._step("begin", job_id, step, seconds)
 
     def renew_step(self, job_id: str, step: str, seconds: float) -> None:
-        """Note that the caller goes on with a step for `seconds`."""
+        """Note that the caller goes on with a step (see `Ledger.renew_step`)."""
         self._step("renew", job_id, step, seconds)
 
     def end_step(self, job_id: str, step: str, *, will_retry: bool = False) -> None:
-        """Note that a step is done; or, with `will_retry`, that its message comes again and this was no attempt."""
+        """Note that a step is done, or will be retried (see `Ledger.end_step`)."""
         self._step("pause" if will_retry else "end", job_id, step, 0)
 
     def once_in(self, what: str, seconds: float) -> bool:
-        """Whether the caller is the first to ask within `seconds`, of all processes."""
+        """Whether the caller is the first to ask (see `Ledger.once_in`)."""
         key = f"scoreline:{{{self._namespace}}}:{what}"
         with self._translated():
             return bool(self._redis.set(key, "1", px=int(1000 * seconds), nx=True))
 
     def note_processes(self, count: int, seconds: float) -> None:
-        """Remember for a while how many processes there are to score parts."""
+        """Remember how many processes there are (see `Ledger.note_processes`)."""
         with self._translated():
             self._redis.set(f"scoreline:{{{self._namespace}}}:processes", count, px=int(1000 * seconds))
 
     def note_tick(self) -> None:
-        """Remember for a day that the clock ticked."""
+        """Remember that the clock ticked (see `Ledger.note_tick`)."""
         with self._translated():
             self._redis.set(self._tick_key(), "1", px=1000 * TICK_KNOWN_S)
 
     def seconds_since_tick(self) -> float | None:
-        """How long ago the clock ticked, by the server's clock; None where it did not within a day."""
+        """Return how long ago the clock ticked, by the server's clock (see `Ledger.seconds_since_tick`)."""
         with self._translated():
             left_ms = self._redis.pttl(self._tick_key())
         return None if left_ms < 0 else TICK_KNOWN_S - left_ms / 1000
 
     def processes(self) -> int:
-        """How many processes there were when somebody counted; 0 where nobody did lately."""
+        """Return how many processes were counted last (see `Ledger.processes`)."""
         with self._translated():
             return int(cast(str | None, self._redis.get(f"scoreline:{{{self._namespace}}}:processes")) or 0)
 
     def __repr__(self) -> str:
         return f"RedisLedger({self._address!r})"
 
+    def _extend(self, lease: PartLease, until_s: float, *, give_back: bool) -> bool:
+        arguments = [lease.plan_sha256, lease.part, lease.holder, f"{until_s:.3f}", int(give_back)]
+        return bool(self._run("extend", self._keys(lease.job_id)[:1], arguments))
+
     def _step(self, what: str, job_id: str, step: str, seconds: float) -> int:
-        arguments = [what, step, time.time(), seconds, LONGEST_PATIENCE_S, LIFE_S]
+        arguments = [what, step, self._clock(), seconds, LONGEST_PATIENCE_S, LIFE_S]
         return int(self._run("step", [self._steps_key(job_id)], arguments))
 
     def _tick_key(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from scoreline.storage.errors import ScorelineError
-from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.job.documents import Job, read_job
 from scoreline.tasks.job.plan_file import PlanFile
@@ -38,7 +38,7 @@ class Dispatcher:
     """What moves jobs on: the bucket, the ledger and the queue."""
 
     buckets: Buckets
-    ledger: RedisLedger
+    ledger: Ledger
     send: Callable[..., None]
     """``send(task_name, **kwargs)`` puts a message into the queue."""
     on_fault: Callable[..., None] = lambda error, **where: None

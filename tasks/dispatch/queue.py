@@ -6,7 +6,6 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
@@ -15,6 +14,7 @@ from kombu.exceptions import OperationalError
 
 from scoreline.storage.errors import QueueUnavailable
 from scoreline.storage.ledger.redis_ledger import host_and_port
+from scoreline.tasks.dispatch.messages import Backlog
 
 QUEUE = "scoreline"
 CLOCK_QUEUE = "scoreline.clock"
@@ -22,20 +22,8 @@ CLOCK_QUEUE = "scoreline.clock"
 CONNECT_TIMEOUT_S = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class Backlog:
-    """How many messages a broker holds; what it cannot say is missing, or None."""
-
-    waiting: Mapping[str, int]
-    """Messages that no worker has taken yet, by queue."""
-    unacked: int | None
-    """Messages that workers have taken and not acknowledged; Redis alone knows."""
-    oldest_unacked_s: float | None
-    """Seconds since the oldest of them was handed out; 0 if there is none."""
-
-
 class Queue:
-    """The queue that workers read.
+    """The queue that Celery workers read (see `MessageQueue`).
 
     Parameters
     ----------
@@ -106,6 +94,11 @@ class Queue:
     def send(self, name: str, **kwargs: Any) -> None:
         """Put a message into the queue; raises `QueueUnavailable`."""
         send_message(self._app, name, kwargs, address=self._address, retry=False)
+
+    def pause(self, seconds: float) -> bool:
+        """Sleep (see `MessageQueue.pause`); the broker does not say what the workers still do."""
+        time.sleep(seconds)
+        return True
 
     def ask_workers(self, what: str, timeout_s: float = 1.0, name: str | None = None) -> dict[str, Any]:
         """Ask every worker of every application on this broker; return the answers that arrived, by worker.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound, describe
-from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.job.documents import Status, read_job, read_outcome, seconds_since
 from scoreline.tasks.job.plan_file import PlanFile
@@ -23,11 +23,11 @@ class StatusReader:
     ----------
     main : ObjectStore
         The bucket of the jobs' documents.
-    ledger : RedisLedger
+    ledger : Ledger
         Asked only about jobs that have not ended.
     """
 
-    def __init__(self, main: ObjectStore, ledger: RedisLedger) -> None:
+    def __init__(self, main: ObjectStore, ledger: Ledger) -> None:
         self._main = main
         self._ledger = ledger
         self._total_rows: dict[str, int] = {}
@@ -78,20 +78,33 @@ class StatusReader:
             submitted=job.submitted,
         )
 
-    def watch(self, job_id: str, timeout_s: float | None = None) -> Iterator[Status]:
-        """Yield the status until the job has ended; raises `TimeoutError` if that takes longer than `timeout_s`."""
-        begun = time.monotonic()
+    def watch(self, job_id: str, timeout_s: float | None, pause: Callable[[float], bool]) -> Iterator[Status]:
+        """Yield the status until the job has ended.
+
+        Parameters
+        ----------
+        pause : callable
+            Waits between two looks (see `MessageQueue.pause`).
+
+        Raises
+        ------
+        TimeoutError
+            That takes longer than `timeout_s`, or nothing is left that would end the job.
+        """
+        begun, may_change = time.monotonic(), True
         while True:
             now = self.status(job_id)
             yield now
             if now.ended:
                 return
+            if not may_change:
+                raise TimeoutError(nothing_ends(job_id))
             waited = time.monotonic() - begun
             if timeout_s is not None and waited > timeout_s:
                 raise TimeoutError(
                     f"job {job_id} has not ended after {timeout_s} s; it goes on, and can be watched again"
                 )
-            time.sleep(min(_LONGEST_POLL_S, max(_FIRST_POLL_S, waited / 10)))
+            may_change = pause(min(_LONGEST_POLL_S, max(_FIRST_POLL_S, waited / 10)))
 
     def jobs(self) -> Iterator[Status]:
         """Yield the status of every job, in the order of their ids.
@@ -113,3 +126,8 @@ class StatusReader:
             except ObjectNotFound:
                 return 0
         return self._total_rows[job_id]
+
+
+def nothing_ends(job_id: str) -> str:
+    """Say of a job that nobody works on why waiting for it would not help."""
+    return f"job {job_id} has not ended, and no message is left that would end it: call reconcile(), then wait again"

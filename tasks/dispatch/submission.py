@@ -11,14 +11,14 @@ from typing import Protocol
 
 from scoreline.storage import keys
 from scoreline.storage.errors import JobConflict, JobNotFound, ModelInUse, PreconditionFailed
-from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.base import CREATE
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
+from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended
-from scoreline.tasks.dispatch.queue import Queue
 from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.documents import Job, Status, mark_active, read_job
 from scoreline.tasks.job.spec import JobSpec, check_apart
@@ -46,15 +46,15 @@ class Submission:
     ----------
     buckets : Buckets
         Where models, jobs and results are.
-    queue : Queue
+    queue : MessageQueue
         Where messages go.
-    ledger : RedisLedger
+    ledger : Ledger
         Where progress is kept.
     webhooks : WebhookPolicy
         Which addresses a job may name.
     """
 
-    def __init__(self, buckets: Buckets, queue: Queue, ledger: RedisLedger, webhooks: WebhookPolicy) -> None:
+    def __init__(self, buckets: Buckets, queue: MessageQueue, ledger: Ledger, webhooks: WebhookPolicy) -> None:
         self.buckets = buckets
         self.queue = queue
         self.ledger = ledger

@@ -24,10 +24,12 @@ from scoreline.storage.errors import (
     ObjectNotFound,
     require_extra,
 )
-from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.base import Pinned
+from scoreline.tasks.dispatch.messages import MessageQueue
+from scoreline.tasks.dispatch.status import nothing_ends
 from scoreline.tasks.dispatch.submission import Submission
 from scoreline.tasks.job.documents import Outcome, Status, decoding, read_job, read_outcome
 from scoreline.tasks.job.layout import ResultsLayout
@@ -69,8 +71,13 @@ class JobReader(Protocol):
         ...
 
     @property
-    def ledger(self) -> RedisLedger:
+    def ledger(self) -> Ledger:
         """Where progress is kept."""
+        ...
+
+    @property
+    def queue(self) -> MessageQueue:
+        """Where messages go."""
         ...
 
     def status(self, job_id: str) -> Status:
@@ -256,17 +263,19 @@ def _check_columns(submission: Submission, pinned: PinnedModel, spec: JobSpec, n
 def _wait(client: JobReader, job_id: str, timeout_s: float | None) -> Outcome:
     """Return the outcome soon after the job has ended; raises `TimeoutError`."""
     started = time.monotonic()
-    pause_s, looked = _FIRST_PAUSE_S, started
+    pause_s, looked, may_change = _FIRST_PAUSE_S, started, True
     while True:
         now = time.monotonic()
-        if _closed(client, job_id) or now - looked >= _LOOK_EVERY_S:
+        if not may_change or now - looked >= _LOOK_EVERY_S or _closed(client, job_id):
             if (outcome := read_outcome(client.buckets.main, job_id)) is not None:
                 return outcome
             read_job(client.buckets.main, job_id)
             looked = now
+        if not may_change:
+            raise TimeoutError(nothing_ends(job_id))
         if timeout_s is not None and now - started >= timeout_s:
             raise TimeoutError(f"job {job_id} has not ended after {timeout_s} s; it goes on: wait again")
-        time.sleep(pause_s)
+        may_change = client.queue.pause(pause_s)
         pause_s = min(_LONGEST_PAUSE_S, 1.25 * pause_s)
 
 

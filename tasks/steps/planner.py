@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from scoreline.storage import keys
 from scoreline.storage.errors import LedgerUnavailable, PreconditionFailed, ScorelineError, ScoringError
-from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.tables.base import MalformedRow, Rows
@@ -128,7 +128,7 @@ class Pace:
     """Of all workers; 0 where that is not known."""
 
     @classmethod
-    def of(cls, ledger: RedisLedger, job: Job) -> Pace:
+    def of(cls, ledger: Ledger, job: Job) -> Pace:
         """Ask Redis, which may have forgotten."""
         try:
             processes = ledger.processes()

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from scoreline.storage.errors import ScorelineError, ScoringError, describe
-from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest, PinnedModel
@@ -81,12 +81,12 @@ class _Models:
         return self.models.registry.manifest(pinned)
 
 
-def preflight(buckets: Buckets, ledger: RedisLedger, models: ModelStorageManager, job: Job) -> Preflight:
+def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job: Job) -> Preflight:
     """Plan a job and score a few of its rows in this process; nothing is written or sent.
 
     Parameters
     ----------
-    ledger : RedisLedger
+    ledger : Ledger
         Is not asked: parts are as for a model of which nothing is known.
 
     Raises

@@ -24,6 +24,7 @@ from scoreline.storage.errors import (
     describe,
 )
 from scoreline.storage.hashing import sha256_hex
+from scoreline.storage.ledger.base import PartLease
 from scoreline.storage.models.introspection import library_versions
 from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.prefetch import prefetched
@@ -84,7 +85,8 @@ def score_part(
     if type(part) is not int or not 0 <= part < plan.parts:  # the ledger would keep a bit for it, however far away
         log.error("part.unknown", extra={"job_id": job_id, "part": part, "parts": plan.parts})
         return None
-    started = engine.ledger.start(job_id, plan.sha256, part, holder, engine.lease_s, is_retry=is_retry)
+    lease = PartLease(job_id=job_id, plan_sha256=plan.sha256, part=part, holder=holder, lease_s=engine.lease_s)
+    started = engine.ledger.start(lease, is_retry=is_retry)
     if started.to_do != "run":
         log.info("part.skipped", extra={"job_id": job_id, "part": part, "why": started.to_do})
         if started.all_done and started.to_do == "done":
@@ -93,11 +95,8 @@ def score_part(
     rows, rejected, failure = 0, 0, ""
     seconds: float | None = None
 
-    def renew() -> None:
-        engine.ledger.renew(job_id, plan.sha256, part, holder, engine.lease_s)
-
     try:
-        with keep_renewed(renew, engine.lease_s / 3):
+        with keep_renewed(lambda: engine.ledger.renew(lease), engine.lease_s / 3):
             written = _written(engine, documents, part) if started.result_may_exist else None
             if written is None and started.attempt > documents.job.spec.max_attempts:
                 raise ScoringError(
@@ -111,14 +110,14 @@ def score_part(
         log.info("part.stopped", extra={"job_id": job_id, "part": part})
         return None
     except SystemExit:  # the worker is told to stop: the message goes back to the queue, and this was no attempt
-        engine.ledger.release(job_id, plan.sha256, part, holder)
+        engine.ledger.release(lease)
         raise
     except (ModelError, RejectBudgetExceeded) as error:  # no other part can save the job
         fail_job(engine, job_id, error)
         return None
     except ScorelineError as error:
         if error.transient:
-            engine.ledger.release(job_id, plan.sha256, part, holder)
+            engine.ledger.release(lease)
             raise
         failure = describe(error)
     except SoftTimeLimitExceeded:

@@ -7,6 +7,7 @@ Messages get lost; what the bucket says does not. Until the delivery is recorded
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from scoreline.storage import keys
@@ -28,9 +29,17 @@ from scoreline.tasks.webhooks.settings import WebhookSettings
 
 log = logging.getLogger(__name__)
 
+type Sender = Callable[[str, delivery.Notification, str], None]
+"""Delivers a notification to an address, signed with a secret."""
 
-def notify(dispatcher: Dispatcher, settings: WebhookSettings, job_id: str) -> None:
+
+def notify(dispatcher: Dispatcher, settings: WebhookSettings, job_id: str, send: Sender = delivery.send) -> None:
     """Send a job's notification, if it has one that was not delivered yet; harmless when run again.
+
+    Parameters
+    ----------
+    send : callable
+        Delivers a notification (see `scoreline.tasks.webhooks.delivery.send`).
 
     Raises
     ------
@@ -42,7 +51,7 @@ def notify(dispatcher: Dispatcher, settings: WebhookSettings, job_id: str) -> No
     if outcome is not None and job.webhook is not None and webhook_pending(main, job, outcome.run):
         try:
             with hold_step(dispatcher, job_id, "events"):
-                _send(dispatcher, settings, job, job.webhook, outcome)
+                _send(dispatcher, settings, job, job.webhook, outcome, send)
         except (WebhookRefused, InvalidRequest, InvalidSettings, ScoringError) as error:
             give_up(dispatcher, job_id, error)
             return
@@ -60,14 +69,16 @@ def give_up(dispatcher: Dispatcher, job_id: str, error: ScorelineError) -> None:
         clean_up_if_ended(dispatcher, job_id)
 
 
-def _send(dispatcher: Dispatcher, settings: WebhookSettings, job: Job, url: str, outcome: Outcome) -> None:
+def _send(
+    dispatcher: Dispatcher, settings: WebhookSettings, job: Job, url: str, outcome: Outcome, send: Sender
+) -> None:
     """Send it. The address in the job's document is checked again, because others may have written the document."""
     settings.check(url)
     if not settings.secret:
         raise InvalidSettings("WEBHOOK_SECRET is not set for the workers: nothing is sent unsigned")
     ended = datetime.fromisoformat(job.submitted) + timedelta(seconds=outcome.seconds)
     status = StatusReader(dispatcher.buckets.main, dispatcher.ledger).status(job.spec.job_id)
-    delivery.send(url, delivery.notification_of(status, outcome.run, ended.astimezone(UTC)), settings.secret)
+    send(url, delivery.notification_of(status, outcome.run, ended.astimezone(UTC)), settings.secret)
 
 
 def _write_notice(dispatcher: Dispatcher, job_id: str, notice: Delivery) -> None:

@@ -183,7 +183,7 @@ def test_the_submitter_is_killed_before_there_is_a_job(rig: Rig) -> None:
 
 
 def state(rig: Rig, job_id: str) -> dict[str, str]:
-    raw = rig.redis.hgetall(rig.client.ledger._keys(job_id)[0])
+    raw = rig.redis.hgetall(rig.state_key(job_id))
     return {name.decode(): value.decode() for name, value in raw.items()}  # type: ignore[union-attr]
 
 

@@ -170,7 +170,7 @@ def test_a_failed_part_alone_is_run_again(rig: Rig) -> None:
     # When the strange object is taken away and the job resumed
     kept = {n: rig.store.head(folder + n).etag for n in results(rig, failed) if not n.endswith("11.parquet")}
     rig.store.delete(stranger)
-    rig.redis.hdel(rig.client.ledger._keys(job.job_id)[0], "stopped")  # as if nobody had come to closing the ledger
+    rig.redis.hdel(rig.state_key(job.job_id), "stopped")  # as if nobody had come to closing the ledger
     rig.client.resume(job.job_id)
     # Then the other parts stay as they are
     rig.verify(rig.end(job))

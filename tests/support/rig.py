@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import redis
 
 from scoreline.storage import keys
+from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
@@ -69,7 +70,8 @@ class Rig:
         for process in self.parents() + self.children():
             process.kill()
         self.redis.close()
-        self.client.ledger._redis.close()
+        assert isinstance(self.client.ledger, RedisLedger)
+        self.client.ledger.disconnect()
         self.stack.__exit__(*error)
 
     # What goes in
@@ -106,6 +108,10 @@ class Rig:
         return self.client.submit(model, uri, part_rows=rows, **options)
 
     # What goes wrong
+
+    def state_key(self, job_id: str) -> str:
+        """Return the key in Redis of what a job's ledger says."""
+        return f"scoreline:{{{self.store.bucket}/{job_id}}}:state"
 
     @property
     def store(self) -> ObjectStore:

@@ -1,4 +1,4 @@
-"""What is counted in Redis, and how often."""
+"""What is counted, and how often; what concerns Redis alone says so."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import redis
 
 from scoreline.storage import keys
 from scoreline.storage.errors import LedgerUnavailable
-from scoreline.storage.ledger.base import Recovered
-from scoreline.storage.ledger.counters import MAX_MODELS, OTHER_MODELS, Counters
+from scoreline.storage.ledger.base import Ledger, Recovered
+from scoreline.storage.ledger.counters import MAX_MODELS, MAX_PACES, OTHER_MODELS, Counters
+from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.buckets import Buckets
@@ -28,12 +29,20 @@ from scoreline.worker.dev.stack import Stack
 
 
 @pytest.fixture
-def ledger(stack: Stack) -> RedisLedger:
+def redis_ledger(stack: Stack) -> RedisLedger:
     return RedisLedger(stack.environ["REDIS_URL"], namespace=f"bucket-{secrets.token_hex(4)}")
 
 
+@pytest.fixture(params=["redis", "memory"])
+def ledger(request: pytest.FixtureRequest) -> Ledger:
+    if request.param == "memory":
+        return MemoryLedger()
+    ledger: RedisLedger = request.getfixturevalue("redis_ledger")
+    return ledger
+
+
 @pytest.fixture
-def counters(ledger: RedisLedger) -> Counters:
+def counters(ledger: Ledger) -> Counters:
     return ledger.counters
 
 
@@ -94,8 +103,8 @@ def test_models_beyond_a_hundred_are_added_up_under_one_name(counters: Counters)
     assert (loads["model-0"].count, loads[OTHER_MODELS].count, loads[OTHER_MODELS].seconds) == (2, 3, 3.0)
 
 
-def test_two_deployments_that_share_a_redis_count_apart(stack: Stack, counters: Counters) -> None:
-    part(counters, rows=1)
+def test_two_deployments_that_share_a_redis_count_apart(stack: Stack, redis_ledger: RedisLedger) -> None:
+    part(redis_ledger.counters, rows=1)
     other = RedisLedger(stack.environ["REDIS_URL"], namespace=f"bucket-{secrets.token_hex(4)}")
     assert other.counters.read().rows == 0
 
@@ -108,7 +117,8 @@ def test_a_redis_that_is_away_stops_nobody_who_counts_and_is_told_to_whoever_rea
         counters.read()
 
 
-def test_a_part_costs_one_command(stack: Stack, counters: Counters) -> None:
+def test_a_part_costs_redis_one_command(stack: Stack, redis_ledger: RedisLedger) -> None:
+    counters = redis_ledger.counters
     with redis.Redis.from_url(stack.environ["REDIS_URL"]) as connection:
         before = connection.info("commandstats")["cmdstat_bitfield"]["calls"] if counters.read() else 0
         part(counters, rows=1, rejected=1, seconds=0.1)
@@ -116,7 +126,7 @@ def test_a_part_costs_one_command(stack: Stack, counters: Counters) -> None:
 
 
 @pytest.mark.parametrize("again", ["done", "recovered", "closed"])
-def test_the_ledger_says_who_counted_a_part(ledger: RedisLedger, again: str) -> None:
+def test_the_ledger_says_who_counted_a_part(ledger: Ledger, again: str) -> None:
     recovered = Recovered(done=frozenset({0}), rows=1, rejected=0) if again == "recovered" else None
     ledger.begin("job", "p", 2, budget=0, recovered=recovered)
     ledger.dispatch("job", "p", window=2)
@@ -134,7 +144,7 @@ class Planned(Engine):
         return SimpleNamespace(plan=SimpleNamespace(sha256="p"))
 
 
-def test_a_part_that_is_delivered_twice_counts_once(ledger: RedisLedger) -> None:
+def test_a_part_that_is_delivered_twice_counts_once(ledger: Ledger) -> None:
     sent: list[int] = []
     unused: Any = None
     engine = Planned(buckets=unused, models=unused, ledger=ledger, send=lambda name, job_id, part: sent.append(part))
@@ -150,7 +160,7 @@ def test_a_part_that_is_delivered_twice_counts_once(ledger: RedisLedger) -> None
     assert sent == [2, 3]
 
 
-def test_a_job_is_counted_by_whoever_wrote_its_outcome(ledger: RedisLedger, tmp_path: Path) -> None:
+def test_a_job_is_counted_by_whoever_wrote_its_outcome(ledger: Ledger, tmp_path: Path) -> None:
     told: list[tuple[str, str]] = []
     dispatcher = Dispatcher(
         buckets=Buckets.from_env({"ENVIRONMENT": "development", "STORE_DIR": str(tmp_path)}),
@@ -176,14 +186,21 @@ def test_a_job_is_counted_by_whoever_wrote_its_outcome(ledger: RedisLedger, tmp_
     assert (since(), told) == ({"cancelled": 1, "failed": 1}, [(job, "why")])
 
 
-def test_the_pace_of_a_model_is_that_of_its_last_job(counters: Counters, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pace_of_a_model_is_that_of_its_last_job(counters: Counters) -> None:
     assert counters.pace("churn default") is None
     counters.note_pace("churn default", 1234.5)
     counters.note_pace("churn default", 4321.0)
     assert counters.pace("churn default") == 4321.0
     assert counters.pace("fraud default") is None
-    counters.note_pace("odd default", float("nan"))
-    assert counters.pace("odd default") is None
-    monkeypatch.setattr("scoreline.storage.ledger.counters.MAX_PACES", 1)  # so that Redis does not grow with them
-    counters.note_pace("fraud default", 1.0)
-    assert counters.pace("churn default") is None
+    for wrong in (float("nan"), float("inf"), 0.0, -1.0):
+        counters.note_pace("odd default", wrong)
+        assert counters.pace("odd default") is None
+
+
+def test_paces_are_learned_anew_when_there_are_too_many(counters: Counters) -> None:
+    for number in range(MAX_PACES):
+        counters.note_pace(f"model-{number} default", 1.0)
+    counters.note_pace("model-0 default", 2.0)  # is known already
+    assert (counters.pace("model-0 default"), counters.pace("model-1 default")) == (2.0, 1.0)
+    counters.note_pace("one more default", 3.0)
+    assert (counters.pace("model-0 default"), counters.pace("one more default")) == (None, 3.0)

@@ -1,33 +1,88 @@
+"""One contract, every ledger; what concerns Redis alone is at the end."""
+
 from __future__ import annotations
 
 import random
 import secrets
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import FrameType
+from typing import Any
 
 import pytest
 import redis
 
 from scoreline.storage.errors import LedgerFenced, LedgerLost, LedgerUnavailable
-from scoreline.storage.ledger.base import Recovered
-from scoreline.storage.ledger.redis_ledger import LIFE_AFTER_OUTCOME_S, LIFE_S, MAX_FAILED_PARTS, RedisLedger
+from scoreline.storage.ledger import memory_ledger
+from scoreline.storage.ledger.base import (
+    LIFE_AFTER_OUTCOME_S,
+    LIFE_S,
+    LONGEST_PATIENCE_S,
+    MAX_FAILED_PARTS,
+    Completed,
+    Ledger,
+    PartLease,
+    Recovered,
+)
+from scoreline.storage.ledger.memory_ledger import MemoryLedger
+from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.worker.dev.stack import Stack
 
-LEASE_S = 60
+LEASE_S = 60.0
+PATIENCE_S = 120.0
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @pytest.fixture
-def open_ledger(stack: Stack) -> Callable[..., RedisLedger]:
-    def make(patience_s: float = 60) -> RedisLedger:
-        return RedisLedger(stack.environ["REDIS_URL"], namespace="bucket", patience_s=patience_s)
+def clock() -> Clock:
+    return Clock()
 
-    return make
+
+@pytest.fixture(params=["redis", "memory"])
+def open_ledger(request: pytest.FixtureRequest, clock: Clock) -> Callable[[], Ledger]:
+    """Open the ledger once more, as another process does; one in memory has but its own process."""
+    if request.param == "memory":
+        ledger = MemoryLedger(patience_s=PATIENCE_S, clock=clock)
+        return lambda: ledger
+    stack: Stack = request.getfixturevalue("stack")
+    url, bucket = stack.environ["REDIS_URL"], f"bucket-{secrets.token_hex(4)}"
+    return lambda: RedisLedger(url, namespace=bucket, patience_s=PATIENCE_S, clock=clock)
 
 
 @pytest.fixture
-def ledger(open_ledger: Callable[..., RedisLedger]) -> RedisLedger:
+def ledger(open_ledger: Callable[[], Ledger]) -> Ledger:
     return open_ledger()
+
+
+@pytest.fixture
+def elapse(ledger: Ledger, clock: Clock) -> Callable[[float], None]:
+    """Let time pass for what expires by itself, which is the server's own time where there is a server."""
+
+    def pass_time(seconds: float) -> None:
+        clock.advance(seconds)
+        if isinstance(ledger, RedisLedger):
+            time.sleep(seconds)
+
+    return pass_time
+
+
+def lease(job: str, part: int, holder: str = "m", lease_s: float = LEASE_S, plan: str = "p") -> PartLease:
+    return PartLease(job_id=job, plan_sha256=plan, part=part, holder=holder, lease_s=lease_s)
 
 
 @pytest.fixture
@@ -35,7 +90,7 @@ def job() -> str:
     return f"job-{secrets.token_hex(4)}"
 
 
-def test_a_window_is_dispatched_and_each_completion_is_given_one_more(ledger: RedisLedger, job: str) -> None:
+def test_a_window_is_dispatched_and_each_completion_is_given_one_more(ledger: Ledger, job: str) -> None:
     assert ledger.begin(job, "p", 4, budget=9)
     assert ledger.dispatch(job, "p", window=2).parts == (0, 1)
     assert ledger.complete(job, "p", 0, rows=5, rejected=1).next_part == 2
@@ -48,7 +103,7 @@ def test_a_window_is_dispatched_and_each_completion_is_given_one_more(ledger: Re
     assert (progress.in_flight, progress.all_done) == (0, True)
 
 
-def test_a_part_counts_once_and_dispatches_once(ledger: RedisLedger, job: str) -> None:
+def test_a_part_counts_once_and_dispatches_once(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 5, budget=0)
     ledger.dispatch(job, "p", window=1)
     assert ledger.complete(job, "p", 0, rows=5, rejected=0).next_part == 1
@@ -58,73 +113,143 @@ def test_a_part_counts_once_and_dispatches_once(ledger: RedisLedger, job: str) -
     assert (progress.rows, progress.parts_done, progress.in_flight) == (5, 1, 1)
 
 
-def test_ten_who_dispatch_at_once_are_given_each_part_once(open_ledger: Callable[..., RedisLedger], job: str) -> None:
+def test_ten_who_dispatch_at_once_are_given_each_part_once(open_ledger: Callable[[], Ledger], job: str) -> None:
     open_ledger().begin(job, "p", 100, budget=0)
     with ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(lambda _: open_ledger().dispatch(job, "p", window=40).parts, range(10)))
     assert sorted(part for parts in answers for part in parts) == list(range(40))
 
 
-def test_what_got_lost_is_dispatched_again_and_waited_for_twice_as_long(
-    open_ledger: Callable[..., RedisLedger], job: str
+def test_a_lost_part_is_dispatched_again_and_waited_for_twice_as_long(ledger: Ledger, clock: Clock, job: str) -> None:
+    ledger.begin(job, "p", 9, budget=0)
+    assert ledger.dispatch(job, "p", window=2).parts == (0, 1)
+    assert ledger.start(lease(job, 1, lease_s=3600)).to_do == "run"
+    assert ledger.dispatch(job, "p", window=2).parts == ()
+    clock.advance(PATIENCE_S - 1)
+    assert ledger.dispatch(job, "p", window=2).parts == ()
+    clock.advance(1)
+    assert ledger.dispatch(job, "p", window=2).parts == (0,)  # 1 is leased
+    clock.advance(2 * PATIENCE_S - 1)
+    assert ledger.dispatch(job, "p", window=2).parts == ()
+    clock.advance(1)
+    assert ledger.dispatch(job, "p", window=2).parts == (0,)
+
+
+def test_a_part_is_waited_for_an_hour_at_most(ledger: Ledger, clock: Clock, job: str) -> None:
+    ledger.begin(job, "p", 1, budget=0)
+    ledger.dispatch(job, "p", window=1)
+    for _ in range(9):
+        clock.advance(LONGEST_PATIENCE_S)
+        assert ledger.dispatch(job, "p", window=1).parts == (0,)
+
+
+def test_a_part_given_out_by_a_completion_is_sent_again_when_it_got_lost(
+    ledger: Ledger, clock: Clock, job: str
 ) -> None:
-    hasty = open_ledger(patience_s=0.2)
-    hasty.begin(job, "p", 9, budget=0)
-    assert hasty.dispatch(job, "p", window=2).parts == (0, 1)
-    assert hasty.start(job, "p", 1, "m1", LEASE_S).to_do == "run"
-    assert hasty.dispatch(job, "p", window=2).parts == ()
-    time.sleep(0.25)
-    assert hasty.dispatch(job, "p", window=2).parts == (0,)  # 1 is leased
-    time.sleep(0.25)
-    assert hasty.dispatch(job, "p", window=2).parts == ()  # for 0.4 s now
-    time.sleep(0.2)
-    assert hasty.dispatch(job, "p", window=2).parts == (0,)
+    ledger.begin(job, "p", 2, budget=0)
+    ledger.dispatch(job, "p", window=1)
+    ledger.complete(job, "p", 0, rows=1, rejected=0)
+    clock.advance(PATIENCE_S - 1)
+    assert ledger.dispatch(job, "p", window=1).parts == ()
+    clock.advance(1)
+    assert ledger.dispatch(job, "p", window=1).parts == (1,)
 
 
-def test_a_wider_window_is_filled(ledger: RedisLedger, job: str) -> None:
+def test_a_part_whose_lease_ended_is_dispatched_again_and_its_attempts_are_kept(
+    ledger: Ledger, clock: Clock, job: str
+) -> None:
+    ledger.begin(job, "p", 1, budget=0)
+    ledger.dispatch(job, "p", window=1)
+    ledger.start(lease(job, 0, "m1"))
+    clock.advance(LEASE_S)
+    assert ledger.dispatch(job, "p", window=1).parts == (0,)
+    # Nobody holds it meanwhile: the next message begins at once
+    assert not ledger.renew(lease(job, 0, "m1"))
+    assert ledger.start(lease(job, 0, "m2")).attempt == 2
+
+
+def test_a_wider_window_is_filled(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 9, budget=0)
     ledger.dispatch(job, "p", window=2)
     assert ledger.dispatch(job, "p", window=5).parts == (2, 3, 4)
 
 
-def test_a_lease_keeps_others_out_until_it_ends_and_lets_its_own_message_in(ledger: RedisLedger, job: str) -> None:
-    ledger.begin(job, "p", 1, budget=0)
+def test_a_lease_keeps_others_out_until_it_ends_and_lets_its_own_message_in(
+    ledger: Ledger, clock: Clock, job: str
+) -> None:
+    ledger.begin(job, "p", 1, budget=7)
     ledger.dispatch(job, "p", window=1)
-    assert ledger.start(job, "p", 0, "m1", 0.3).attempt == 1
-    assert ledger.start(job, "p", 0, "m2", LEASE_S).to_do == "busy"
-    assert ledger.start(job, "p", 0, "m1", 0.3).attempt == 2
-    assert ledger.renew(job, "p", 0, "m1", 0.3)
-    assert not ledger.renew(job, "p", 0, "m2", 0.3)
-    time.sleep(0.35)
-    taken = ledger.start(job, "p", 0, "m2", LEASE_S)
+    first = ledger.start(lease(job, 0, "m1"))
+    assert (first.attempt, first.budget, first.result_may_exist) == (1, 7, False)
+    refused = ledger.start(lease(job, 0, "m2"))
+    assert (refused.to_do, refused.attempt) == ("busy", 1)
+    assert ledger.start(lease(job, 0, "m1")).attempt == 2
+    clock.advance(LEASE_S - 1)
+    assert ledger.renew(lease(job, 0, "m1"))
+    assert not ledger.renew(lease(job, 0, "m2", 2 * LEASE_S))
+    clock.advance(LEASE_S - 1)
+    assert ledger.start(lease(job, 0, "m2")).to_do == "busy"
+    clock.advance(1)
+    taken = ledger.start(lease(job, 0, "m2"))
     assert (taken.to_do, taken.attempt, taken.result_may_exist) == ("run", 3, True)
+    assert not ledger.renew(lease(job, 0, "m1"))
 
 
-def test_attempts_count_but_for_transient_ends(ledger: RedisLedger, job: str) -> None:
+def test_a_lease_is_of_one_plan_and_of_a_part_in_flight(ledger: Ledger, job: str) -> None:
+    assert not ledger.renew(lease(job, 0))
+    ledger.release(lease(job, 0))
+    ledger.begin(job, "p", 2, budget=0)
+    ledger.dispatch(job, "p", window=1)
+    ledger.start(lease(job, 0))
+    assert not ledger.renew(lease(job, 0, plan="q"))
+    assert not ledger.renew(lease(job, 1))
+    ledger.release(lease(job, 0, plan="q"))
+    assert ledger.renew(lease(job, 0))
+    ledger.complete(job, "p", 0, rows=1, rejected=0)
+    assert not ledger.renew(lease(job, 0))
+
+
+def test_a_released_part_is_free_at_once_and_sent_again_when_its_message_got_lost(
+    ledger: Ledger, clock: Clock, job: str
+) -> None:
     ledger.begin(job, "p", 1, budget=0)
     ledger.dispatch(job, "p", window=1)
-    assert ledger.start(job, "p", 0, "m", LEASE_S).attempt == 1
-    ledger.release(job, "p", 0, "m")
-    assert ledger.start(job, "p", 0, "m", LEASE_S).attempt == 1
-    assert ledger.start(job, "p", 0, "m", LEASE_S).attempt == 2
+    ledger.start(lease(job, 0, "m1", 3600))
+    ledger.release(lease(job, 0, "m2"))  # who has nothing to release
+    assert ledger.start(lease(job, 0, "m2")).to_do == "busy"
+    ledger.release(lease(job, 0, "m1"))
+    clock.advance(PATIENCE_S - 1)
+    assert ledger.dispatch(job, "p", window=1).parts == ()
+    clock.advance(1)
+    assert ledger.dispatch(job, "p", window=1).parts == (0,)
+    assert ledger.start(lease(job, 0, "m2")).attempt == 1
 
 
-def test_a_transient_end_is_no_attempt_though_it_could_not_be_told(ledger: RedisLedger, job: str) -> None:
+def test_attempts_count_but_for_transient_ends(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 1, budget=0)
     ledger.dispatch(job, "p", window=1)
-    assert ledger.start(job, "p", 0, "m", LEASE_S).attempt == 1
-    assert ledger.start(job, "p", 0, "m", LEASE_S, is_retry=True).attempt == 1
-    assert ledger.start(job, "p", 0, "m", LEASE_S).attempt == 2
-    ledger.release(job, "p", 0, "m")
-    assert ledger.start(job, "p", 0, "m", LEASE_S, is_retry=True).attempt == 2
+    assert ledger.start(lease(job, 0)).attempt == 1
+    ledger.release(lease(job, 0))
+    assert ledger.start(lease(job, 0)).attempt == 1
+    assert ledger.start(lease(job, 0)).attempt == 2
 
 
-def test_a_window_of_thousands_is_dispatched(ledger: RedisLedger, job: str) -> None:
+def test_a_transient_end_is_no_attempt_though_it_could_not_be_told(ledger: Ledger, job: str) -> None:
+    ledger.begin(job, "p", 1, budget=0)
+    ledger.dispatch(job, "p", window=1)
+    assert ledger.start(lease(job, 0)).attempt == 1
+    assert ledger.start(lease(job, 0), is_retry=True).attempt == 1
+    assert ledger.start(lease(job, 0)).attempt == 2
+    ledger.release(lease(job, 0))
+    assert ledger.start(lease(job, 0), is_retry=True).attempt == 2
+
+
+def test_a_window_of_thousands_is_dispatched(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 20_000, budget=0)
     assert len(ledger.dispatch(job, "p", window=9_000).parts) == 9_000
 
 
-def test_a_part_counted_out_of_turn_leaves_no_gap_in_the_window(ledger: RedisLedger, job: str) -> None:
+def test_a_part_counted_out_of_turn_leaves_no_gap_in_the_window(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 12, budget=0)
     given = list(ledger.dispatch(job, "p", window=2).parts)
     for part in (2, 3, 5):  # scored for a ledger that Redis has lost since
@@ -138,23 +263,76 @@ def test_a_part_counted_out_of_turn_leaves_no_gap_in_the_window(ledger: RedisLed
     assert len(given) == len(set(given))
 
 
-def test_messages_out_of_turn_are_told_so(ledger: RedisLedger, job: str) -> None:
+def test_a_part_counted_out_of_turn_says_that_others_may_be_written_too(ledger: Ledger, job: str) -> None:
+    ledger.begin(job, "p", 9, budget=0)
+    ledger.dispatch(job, "p", window=2)
+    assert not ledger.start(lease(job, 0)).result_may_exist
+    ledger.complete(job, "p", 5, rows=1, rejected=0)
+    assert ledger.start(lease(job, 1)).result_may_exist
+
+
+def test_messages_out_of_turn_are_told_so(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 3, budget=0)
     ledger.dispatch(job, "p", window=1)
-    assert ledger.start(job, "p", 2, "m", LEASE_S).to_do == "unknown"
+    assert ledger.start(lease(job, 2)).to_do == "unknown"
     ledger.complete(job, "p", 0, rows=1, rejected=0)
-    assert ledger.start(job, "p", 0, "m", LEASE_S).to_do == "done"
+    assert ledger.start(lease(job, 0)).to_do == "done"
+    assert not ledger.stopped(job)
     ledger.close(job)
-    assert ledger.start(job, "p", 1, "m", LEASE_S).to_do == "stopped"
+    assert ledger.start(lease(job, 1)).to_do == "stopped"
     assert ledger.stopped(job)
+    assert ledger.dispatch(job, "p", window=3).parts == ()
 
 
-def test_a_ledger_opened_from_the_bucket_dispatches_only_what_is_missing(ledger: RedisLedger, job: str) -> None:
+def test_a_job_that_is_closed_counts_nothing_more(ledger: Ledger, job: str) -> None:
+    ledger.begin(job, "p", 3, budget=0)
+    ledger.dispatch(job, "p", window=2)
+    ledger.complete(job, "p", 0, rows=1, rejected=0)
+    ledger.close(job)
+    late = ledger.complete(job, "p", 1, rows=1, rejected=9)
+    assert (late.counted, late.next_part, late.stopped, late.all_done) == (False, None, "closed", False)
+    progress = ledger.progress(job)
+    assert progress is not None
+    assert (progress.rows, progress.rejected, progress.parts_done, progress.stopped) == (1, 0, 1, "closed")
+    assert not progress.over
+
+
+@pytest.mark.parametrize(("rejected", "stopped"), [(9, ""), (10, "budget")])
+def test_a_ledger_opened_from_the_bucket_gives_nothing_out_when_it_is_over_its_budget(
+    ledger: Ledger, job: str, rejected: int, stopped: str
+) -> None:
+    ledger.begin(job, "p", 3, budget=9, recovered=Recovered(done=frozenset({0}), rows=1, rejected=rejected))
+    due = ledger.dispatch(job, "p", window=3)
+    assert (due.stopped, due.parts) == (stopped, () if stopped else (1, 2))
+
+
+def test_the_last_part_ends_a_job_and_does_not_stop_it(ledger: Ledger, job: str) -> None:
+    ledger.begin(job, "p", 1, budget=0)
+    ledger.dispatch(job, "p", window=1)
+    last = ledger.complete(job, "p", 0, rows=1, rejected=9)
+    assert (last.all_done, last.stopped, last.counted) == (True, "", True)
+    due = ledger.dispatch(job, "p", window=1)
+    assert (due.all_done, due.parts) == (True, ())
+
+
+def test_a_forgotten_job_begins_anew_with_any_plan(ledger: Ledger, job: str) -> None:
+    ledger.begin(job, "p", 3, budget=0)
+    ledger.dispatch(job, "p", window=2)
+    ledger.complete(job, "p", 0, rows=0, rejected=0, failure="why")
+    ledger.forget(job)
+    assert ledger.progress(job) is None
+    assert ledger.begin(job, "q", 2, budget=0)
+    progress = ledger.progress(job)
+    assert progress is not None
+    assert (progress.parts, progress.parts_done, progress.in_flight, progress.failures) == (2, 0, 0, {})
+
+
+def test_a_ledger_opened_from_the_bucket_dispatches_only_what_is_missing(ledger: Ledger, job: str) -> None:
     done = frozenset({0, 1, 2, 5, 8, 63, 64})
     assert ledger.begin(job, "p", 66, budget=9, recovered=Recovered(done=done, rows=70, rejected=3))
     assert not ledger.begin(job, "p", 66, budget=9)
     assert ledger.dispatch(job, "p", window=4).parts == (3, 4, 6, 7)
-    assert ledger.start(job, "p", 3, "m", LEASE_S).result_may_exist
+    assert ledger.start(lease(job, 3)).result_may_exist
     given = [3, 4, 6, 7]
     for part in given:
         if (further := ledger.complete(job, "p", part, rows=10, rejected=0).next_part) is not None:
@@ -166,7 +344,7 @@ def test_a_ledger_opened_from_the_bucket_dispatches_only_what_is_missing(ledger:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whatever_the_order_of_events_each_part_is_counted_once(ledger: RedisLedger, job: str, seed: int) -> None:
+def test_whatever_the_order_of_events_each_part_is_counted_once(ledger: Ledger, job: str, seed: int) -> None:
     chance = random.Random(seed)
     done = frozenset(part for part in range(40) if chance.random() < 0.3)
     ledger.begin(job, "p", 40, budget=0, recovered=Recovered(done=done, rows=len(done), rejected=0))
@@ -178,7 +356,7 @@ def test_whatever_the_order_of_events_each_part_is_counted_once(ledger: RedisLed
         elif event < 0.2:
             queue.append(chance.choice(queue))  # delivered twice
         elif event < 0.6:
-            ledger.start(job, "p", chance.choice(queue), f"m{chance.randrange(3)}", LEASE_S)
+            ledger.start(lease(job, chance.choice(queue), f"m{chance.randrange(3)}"))
         else:
             answer = ledger.complete(job, "p", queue.pop(chance.randrange(len(queue))), rows=1, rejected=0)
             if answer.next_part is not None:
@@ -191,7 +369,7 @@ def test_whatever_the_order_of_events_each_part_is_counted_once(ledger: RedisLed
 
 
 @pytest.mark.parametrize("why", ["budget", "failures"])
-def test_a_job_stops_when_too_much_went_wrong(ledger: RedisLedger, job: str, why: str) -> None:
+def test_a_job_stops_when_too_much_went_wrong(ledger: Ledger, job: str, why: str) -> None:
     ledger.begin(job, "p", 2 * MAX_FAILED_PARTS, budget=10)
     ledger.dispatch(job, "p", window=3)
     for part in range(2 * MAX_FAILED_PARTS):
@@ -206,22 +384,22 @@ def test_a_job_stops_when_too_much_went_wrong(ledger: RedisLedger, job: str, why
     assert ledger.dispatch(job, "p", window=9).parts == ()
 
 
-def test_another_plan_is_fenced_off(ledger: RedisLedger, job: str) -> None:
+def test_another_plan_is_fenced_off(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 1, budget=0)
     for use in (
         lambda: ledger.begin(job, "q", 1, budget=0),
         lambda: ledger.dispatch(job, "q", window=1),
-        lambda: ledger.start(job, "q", 0, "m", LEASE_S),
+        lambda: ledger.start(lease(job, 0, plan="q")),
         lambda: ledger.complete(job, "q", 0, rows=1, rejected=0),
     ):
         with pytest.raises(LedgerFenced):
             use()
 
 
-def test_an_emptied_redis_is_told_from_another_plan(ledger: RedisLedger, job: str) -> None:
+def test_an_emptied_redis_is_told_from_another_plan(ledger: Ledger, job: str) -> None:
     for use in (
         lambda: ledger.dispatch(job, "p", window=1),
-        lambda: ledger.start(job, "p", 0, "m", LEASE_S),
+        lambda: ledger.start(lease(job, 0)),
         lambda: ledger.complete(job, "p", 0, rows=1, rejected=0),
     ):
         with pytest.raises(LedgerLost):
@@ -230,51 +408,177 @@ def test_an_emptied_redis_is_told_from_another_plan(ledger: RedisLedger, job: st
     assert ledger.progress(job) is None
 
 
-def test_a_step_is_claimed_by_one_and_sent_again_after_twice_the_time(
-    open_ledger: Callable[..., RedisLedger], job: str
+def test_a_step_is_claimed_by_one_and_sent_again_after_twice_the_time(ledger: Ledger, clock: Clock, job: str) -> None:
+    assert ledger.claim_step(job, "plan")
+    assert not ledger.claim_step(job, "plan")
+    clock.advance(PATIENCE_S)
+    assert ledger.claim_step(job, "plan")
+    clock.advance(2 * PATIENCE_S - 1)
+    assert not ledger.claim_step(job, "plan")
+    assert ledger.claim_step(job, "finalize")
+    clock.advance(1)
+    assert ledger.claim_step(job, "plan")
+    ledger.end_step(job, "plan")
+    assert ledger.claim_step(job, "plan")
+    ledger.forget(job)
+    assert ledger.claim_step(job, "plan")
+
+
+def test_a_step_is_waited_for_an_hour_at_most(ledger: Ledger, clock: Clock, job: str) -> None:
+    for _ in range(9):
+        assert ledger.claim_step(job, "plan")
+        clock.advance(LONGEST_PATIENCE_S)
+
+
+def test_a_step_that_is_worked_on_is_not_sent_again_and_its_deaths_are_counted(
+    ledger: Ledger, clock: Clock, job: str
 ) -> None:
-    hasty = open_ledger(patience_s=0.2)
-    assert hasty.claim_step(job, "plan")
-    assert not hasty.claim_step(job, "plan")
-    time.sleep(0.25)
-    assert hasty.claim_step(job, "plan")
-    time.sleep(0.25)
-    assert not hasty.claim_step(job, "plan")  # for 0.4 s now
-    assert hasty.claim_step(job, "finalize")
-    hasty.end_step(job, "plan")
-    assert hasty.claim_step(job, "plan")
-    hasty.forget(job)
-    assert hasty.claim_step(job, "plan")
-
-
-def test_a_step_that_is_worked_on_is_not_sent_again_and_its_deaths_are_counted(ledger: RedisLedger, job: str) -> None:
-    assert ledger.begin_step(job, "plan", 0.2) == 1
+    assert ledger.begin_step(job, "plan", 10) == 1
+    clock.advance(9)
+    assert not ledger.claim_step(job, "plan")
     ledger.renew_step(job, "plan", 60)
-    time.sleep(0.25)
+    clock.advance(59)
     assert not ledger.claim_step(job, "plan")
     assert ledger.begin_step(job, "plan", 60) == 2  # the first never ended
     ledger.end_step(job, "plan", will_retry=True)
+    assert not ledger.claim_step(job, "plan")
     assert ledger.begin_step(job, "plan", 60) == 2
     ledger.end_step(job, "plan")
     assert ledger.begin_step(job, "plan", 60) == 1
 
 
-def test_the_first_of_many_is_told_so(ledger: RedisLedger, job: str) -> None:
+def test_a_step_that_ended_is_not_brought_back_by_a_late_renewal(ledger: Ledger, job: str) -> None:
+    ledger.begin_step(job, "plan", 60)
+    ledger.end_step(job, "plan")
+    ledger.renew_step(job, "plan", 60)
+    assert ledger.claim_step(job, "plan")
+    ledger.end_step(job, "events", will_retry=True)
+    assert ledger.begin_step(job, "events", 60) == 1
+
+
+def test_what_is_done_once_in_a_while_is_done_again_after_that(
+    ledger: Ledger, elapse: Callable[[float], None], job: str
+) -> None:
+    assert ledger.once_in(job, 0.05)
+    elapse(0.1)
+    assert ledger.once_in(job, 60)
+    assert not ledger.once_in(job, 60)
+
+
+def test_processes_are_remembered_for_a_while(ledger: Ledger, elapse: Callable[[float], None]) -> None:
+    assert ledger.processes() == 0
+    ledger.note_processes(3, 60)
+    ledger.note_processes(5, 60)
+    assert ledger.processes() == 5
+    ledger.note_processes(7, 0.05)
+    elapse(0.1)
+    assert ledger.processes() == 0
+
+
+def test_the_last_tick_is_remembered(ledger: Ledger, elapse: Callable[[float], None]) -> None:
+    assert ledger.seconds_since_tick() is None
+    ledger.note_tick()
+    elapse(0.1)
+    since_s = ledger.seconds_since_tick()
+    assert since_s is not None
+    assert 0.09 < since_s < 60
+    begun = time.monotonic()
+    ledger.note_tick()
+    since_s = ledger.seconds_since_tick()
+    assert since_s is not None
+    assert since_s < time.monotonic() - begun + 0.05
+
+
+@pytest.fixture
+def switching_threads() -> Iterator[None]:
+    """Let another thread run after each line of a ledger in memory, so that what it does not lock goes wrong."""
+
+    def switch(frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename != memory_ledger.__file__:
+            return None
+        time.sleep(1e-6)  # 0 would mostly leave this thread the one that runs
+        return switch
+
+    before = threading.gettrace()
+    threading.settrace(switch)
+    yield
+    threading.settrace(before)
+
+
+@pytest.mark.usefixtures("switching_threads")
+def test_threads_that_score_at_once_share_each_part_and_lose_none(ledger: Ledger, job: str) -> None:
+    parts, threads = 12, range(4)
+    ledger.begin(job, "p", parts, budget=0)
+
+    def start(part: int, number: int) -> str:
+        return ledger.start(lease(job, part, f"m{number}")).to_do
+
+    def complete(part: int, _: int) -> Completed:
+        return ledger.complete(job, "p", part, rows=1, rejected=0)
+
+    with ThreadPoolExecutor(len(threads)) as pool:
+        dues = pool.map(lambda _: ledger.dispatch(job, "p", window=parts // 2).parts, threads)
+        queue = [part for due in dues for part in due]
+        for part in queue:
+            starts = list(pool.map(partial(start, part), threads))
+            ends = list(pool.map(partial(complete, part), threads))
+            assert sorted(starts) == ["busy"] * (len(threads) - 1) + ["run"]
+            assert sum(end.counted for end in ends) == 1
+            queue += [end.next_part for end in ends if end.next_part is not None]
+    assert sorted(queue) == list(range(parts))
+    progress = ledger.progress(job)
+    assert progress is not None
+    assert (progress.rows, progress.all_done, progress.in_flight) == (parts, True, 0)
+
+
+@pytest.mark.usefixtures("switching_threads")
+def test_the_first_of_many_is_told_so(ledger: Ledger, job: str) -> None:
     with ThreadPoolExecutor(10) as pool:
         assert sum(pool.map(lambda _: ledger.once_in(job, 60), range(10))) == 1
+        assert sum(pool.map(lambda _: ledger.claim_step(job, "plan"), range(10))) == 1
+        assert sorted(pool.map(lambda _: ledger.begin_step(job, "plan", 60), range(10))) == list(range(1, 11))
+    assert ledger.once_in(f"{job} something else", 60)
+
+
+# In memory
+
+
+def test_a_ledger_in_memory_fades_after_the_outcome_and_when_its_job_is_not_tended(clock: Clock) -> None:
+    ledger = MemoryLedger(clock=clock)
+    for job in ("ended", "tended", "left"):
+        ledger.begin(job, "p", 4, budget=0)
+        ledger.claim_step(job, "finalize")
+    ledger.close("ended")
+    clock.advance(LIFE_AFTER_OUTCOME_S)
+    assert ledger.progress("ended") is None
+    clock.advance(LIFE_S - LIFE_AFTER_OUTCOME_S - 1)
+    ledger.dispatch("tended", "p", window=1)
+    clock.advance(1)
+    assert ledger.progress("left") is None
+    assert ledger.progress("tended") is not None
+    ledger.begin("another", "p", 1, budget=0)
+    assert repr(ledger) == "MemoryLedger(jobs=2)"
+
+
+# In Redis
+
+
+@pytest.fixture
+def redis_ledger(stack: Stack) -> RedisLedger:
+    return RedisLedger(stack.environ["REDIS_URL"], namespace="bucket")
 
 
 @pytest.mark.parametrize("counted_before_the_end", [True, False])
 def test_a_job_keeps_one_slot_of_a_cluster_and_fades_after_its_outcome(
-    stack: Stack, ledger: RedisLedger, job: str, counted_before_the_end: bool
+    stack: Stack, redis_ledger: RedisLedger, job: str, counted_before_the_end: bool
 ) -> None:
-    ledger.begin(job, "p", 4, budget=0)
-    ledger.dispatch(job, "p", window=2)
-    ledger.claim_step(job, "finalize")
+    redis_ledger.begin(job, "p", 4, budget=0)
+    redis_ledger.dispatch(job, "p", window=2)
+    redis_ledger.claim_step(job, "finalize")
     if counted_before_the_end:
-        ledger.complete(job, "p", 0, rows=0, rejected=0, failure="no")
-    ledger.close(job)
-    ledger.complete(job, "p", 1, rows=0, rejected=0, failure="no")
+        redis_ledger.complete(job, "p", 0, rows=0, rejected=0, failure="no")
+    redis_ledger.close(job)
+    redis_ledger.complete(job, "p", 1, rows=0, rejected=0, failure="no")
     with redis.Redis.from_url(stack.environ["REDIS_URL"], decode_responses=True) as connection:
         keys = list(connection.scan_iter(f"*{job}*"))
         assert len(keys) == (4 if counted_before_the_end else 2)
@@ -284,9 +588,9 @@ def test_a_job_keeps_one_slot_of_a_cluster_and_fades_after_its_outcome(
         assert all(0 < life <= LIFE_AFTER_OUTCOME_S for life in lives.values())
 
 
-def test_two_buckets_share_a_redis(stack: Stack, ledger: RedisLedger, job: str) -> None:
+def test_two_buckets_share_a_redis(stack: Stack, redis_ledger: RedisLedger, job: str) -> None:
     other = RedisLedger(stack.environ["REDIS_URL"], namespace="other")
-    ledger.begin(job, "p", 1, budget=0)
+    redis_ledger.begin(job, "p", 1, budget=0)
     assert other.progress(job) is None
     assert other.begin(job, "q", 1, budget=0)
 

@@ -1,0 +1,382 @@
+"""A ledger in the memory of one process: for tests, of this library and of applications that use it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from scoreline.storage.errors import LedgerFenced, LedgerLost
+from scoreline.storage.ledger.base import (
+    LIFE_AFTER_OUTCOME_S,
+    LIFE_S,
+    LONGEST_PATIENCE_S,
+    MAX_FAILED_PARTS,
+    TICK_KNOWN_S,
+    Completed,
+    Due,
+    PartLease,
+    Progress,
+    Recovered,
+    Started,
+    Stopped,
+)
+from scoreline.storage.ledger.memory_counters import MemoryCounters
+
+
+@dataclass(kw_only=True)
+class _Flight:
+    """A part from dispatch to completion."""
+
+    until_s: float
+    """When its message or its lease counts as lost."""
+    attempts: int = 0
+    sent: int = 1
+    """Messages since it was last begun or given out."""
+    holder: str | None = None
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """The ledger of one job."""
+
+    plan_sha256: str
+    parts: int
+    budget: int
+    rebuilt: bool
+    """Whether results may exist of which the ledger knows nothing."""
+    done: set[int]
+    rows: int
+    rejected: int
+    cursor: int = 0
+    """The first part that was never given out; those that are done are skipped."""
+    failures: dict[int, str] = field(default_factory=dict)
+    flights: dict[int, _Flight] = field(default_factory=dict)
+    stopped: Stopped = ""
+
+    @property
+    def all_done(self) -> bool:
+        return len(self.done) == self.parts
+
+    def next_part(self) -> int | None:
+        """Move the cursor past the next part to give out, and return that; None where there is none."""
+        while self.cursor < self.parts:
+            self.cursor += 1
+            if self.cursor - 1 not in self.done:
+                return self.cursor - 1
+        return None
+
+
+@dataclass(kw_only=True)
+class _Step:
+    """A step that one process at a time should do."""
+
+    until_s: float = 0.0
+    sent: int = 0
+    attempts: int = 0
+
+
+class MemoryLedger:
+    """Ledger of all jobs of a bucket that one process scores (see `Ledger`).
+
+    Parameters
+    ----------
+    patience_s : float
+        Seconds after which a part or a step that was sent and never begun is sent again; doubled each time.
+    clock : callable
+        Returns the time in seconds since 1970.
+    """
+
+    def __init__(self, *, patience_s: float = 120, clock: Callable[[], float] = time.time) -> None:
+        self._patience_s = patience_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._jobs: _Fading[_Job] = _Fading(clock)
+        self._steps: _Fading[dict[str, _Step]] = _Fading(clock)
+        self._notes: _Fading[float] = _Fading(clock)
+        self.counters = MemoryCounters()
+
+    def ping(self) -> None:
+        """Do nothing: this ledger always answers (see `Ledger.ping`)."""
+
+    def begin(
+        self, job_id: str, plan_sha256: str, parts: int, *, budget: int, recovered: Recovered | None = None
+    ) -> bool:
+        """Open the ledger of a job, once (see `Ledger.begin`)."""
+        with self._lock:
+            if self._jobs.get(job_id) is not None:
+                self._of_plan(job_id, plan_sha256)
+                self._jobs.keep(job_id, LIFE_S)
+                return False
+            known = recovered or Recovered(done=frozenset(), rows=0, rejected=0)
+            job = _Job(
+                plan_sha256=plan_sha256,
+                parts=parts,
+                budget=budget,
+                rebuilt=recovered is not None,
+                done=set(known.done),
+                rows=known.rows,
+                rejected=known.rejected,
+                stopped="budget" if known.rejected > budget else "",
+            )
+            self._jobs.put(job_id, job, LIFE_S)
+            return True
+
+    def dispatch(self, job_id: str, plan_sha256: str, window: int) -> Due:
+        """Claim the parts to put into the queue now (see `Ledger.dispatch`)."""
+        with self._lock:
+            job = self._of_plan(job_id, plan_sha256)
+            self._jobs.keep(job_id, LIFE_S)
+            claimed = [] if job.stopped else self._claim(job, window)
+            return Due(parts=tuple(claimed), all_done=job.all_done, stopped=job.stopped)
+
+    def _claim(self, job: _Job, window: int) -> list[int]:
+        now = self._clock()
+        lost = [part for part, flight in job.flights.items() if flight.until_s <= now]
+        for part in lost:
+            flight = job.flights[part]
+            # Each message that is not answered is waited for twice as long: the queue may only be full.
+            flight.until_s = now + min(LONGEST_PATIENCE_S, self._patience_s * 2**flight.sent)
+            flight.sent += 1
+            flight.holder = None
+        new = []
+        while len(job.flights) < window and (following := job.next_part()) is not None:
+            job.flights[following] = _Flight(until_s=now + min(LONGEST_PATIENCE_S, self._patience_s))
+            new.append(following)
+        return lost + new
+
+    def start(self, lease: PartLease, *, is_retry: bool = False) -> Started:
+        """Take the lease of a part (see `Ledger.start`)."""
+        with self._lock:
+            job = self._of_plan(lease.job_id, lease.plan_sha256)
+            refused = Started(to_do="busy", attempt=0, all_done=job.all_done, result_may_exist=False, budget=0)
+            if job.stopped:
+                return replace(refused, to_do="stopped")
+            flight = job.flights.get(lease.part)
+            if flight is None:
+                return replace(refused, to_do="done" if lease.part in job.done else "unknown")
+            now = self._clock()
+            if flight.holder not in (None, lease.holder) and flight.until_s > now:
+                return replace(refused, attempt=flight.attempts)
+            if not (is_retry and flight.holder == lease.holder):
+                flight.attempts += 1
+            flight.holder = lease.holder
+            flight.until_s = now + lease.lease_s
+            return Started(
+                to_do="run",
+                attempt=flight.attempts,
+                all_done=job.all_done,
+                result_may_exist=job.rebuilt or flight.attempts > 1,
+                budget=job.budget,
+            )
+
+    def renew(self, lease: PartLease) -> bool:
+        """Hold a part for longer (see `Ledger.renew`)."""
+        with self._lock:
+            flight = self._held(lease)
+            if flight is not None:
+                flight.until_s = self._clock() + lease.lease_s
+            return flight is not None
+
+    def release(self, lease: PartLease) -> None:
+        """Take back a start (see `Ledger.release`)."""
+        with self._lock:
+            flight = self._held(lease)
+            if flight is not None:
+                flight.until_s = self._clock() + self._patience_s
+                flight.attempts -= 1
+                flight.holder = None
+
+    def complete(
+        self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
+    ) -> Completed:
+        """Count a part, once (see `Ledger.complete`)."""
+        with self._lock:
+            job = self._of_plan(job_id, plan_sha256)
+            not_counted = Completed(next_part=None, all_done=job.all_done, stopped=job.stopped, counted=False)
+            if job.stopped == "closed":
+                return not_counted
+            in_turn = job.flights.pop(part, None) is not None
+            if part in job.done:
+                return not_counted
+            job.done.add(part)
+            job.rebuilt = job.rebuilt or not in_turn
+            job.rows += rows
+            job.rejected += rejected
+            if failure:
+                job.failures[part] = failure
+            if not job.stopped and not job.all_done:
+                job.stopped = _why_stop(job)
+            next_part = None if job.stopped else job.next_part()
+            if next_part is not None:
+                job.flights[next_part] = _Flight(until_s=self._clock() + self._patience_s)
+            return Completed(next_part=next_part, all_done=job.all_done, stopped=job.stopped, counted=True)
+
+    def stopped(self, job_id: str) -> bool:
+        """Whether the job wants no more of what is being scored (see `Ledger.stopped`)."""
+        with self._lock:
+            job = self._jobs.get(job_id)
+            return job is not None and job.stopped != ""
+
+    def close(self, job_id: str) -> None:
+        """Note that the outcome is written (see `Ledger.close`)."""
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is not None:
+                job.stopped = "closed"
+                self._jobs.keep(job_id, LIFE_AFTER_OUTCOME_S)
+
+    def forget(self, job_id: str) -> None:
+        """Remove a job's ledger (see `Ledger.forget`)."""
+        with self._lock:
+            self._jobs.remove(job_id)
+            self._steps.remove(job_id)
+
+    def progress(self, job_id: str) -> Progress | None:
+        """Return how far a job is (see `Ledger.progress`)."""
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None:
+                return None
+            return Progress(
+                parts=job.parts,
+                parts_done=len(job.done),
+                rows=job.rows,
+                rejected=job.rejected,
+                failures=dict(job.failures),
+                in_flight=len(job.flights),
+                stopped=job.stopped,
+            )
+
+    def claim_step(self, job_id: str, step: str) -> bool:
+        """Whether a step's message has to be sent (see `Ledger.claim_step`)."""
+        with self._lock:
+            known, now = self._step(job_id, step), self._clock()
+            if known.until_s > now:
+                return False
+            known.until_s = now + min(LONGEST_PATIENCE_S, self._patience_s * 2**known.sent)
+            known.sent += 1
+            return True
+
+    def begin_step(self, job_id: str, step: str, seconds: float) -> int:
+        """Note that the caller does a step (see `Ledger.begin_step`)."""
+        with self._lock:
+            known = self._step(job_id, step)
+            known.until_s = self._clock() + seconds
+            known.attempts += 1
+            return known.attempts
+
+    def renew_step(self, job_id: str, step: str, seconds: float) -> None:
+        """Note that the caller goes on with a step (see `Ledger.renew_step`)."""
+        with self._lock:
+            if step in (self._steps.get(job_id) or {}):
+                self._step(job_id, step).until_s = self._clock() + seconds
+
+    def end_step(self, job_id: str, step: str, *, will_retry: bool = False) -> None:
+        """Note that a step is done, or will be retried (see `Ledger.end_step`)."""
+        with self._lock:
+            if will_retry:
+                known = self._step(job_id, step)
+                known.attempts = max(0, known.attempts - 1)
+            else:
+                (self._steps.get(job_id) or {}).pop(step, None)
+
+    def once_in(self, what: str, seconds: float) -> bool:
+        """Whether the caller is the first to ask (see `Ledger.once_in`)."""
+        with self._lock:
+            first = self._notes.get(f"once {what}") is None
+            if first:
+                self._notes.put(f"once {what}", 1, seconds)
+            return first
+
+    def note_processes(self, count: int, seconds: float) -> None:
+        """Remember how many processes there are (see `Ledger.note_processes`)."""
+        with self._lock:
+            self._notes.put("processes", count, seconds)
+
+    def processes(self) -> int:
+        """Return how many processes were counted last (see `Ledger.processes`)."""
+        with self._lock:
+            return int(self._notes.get("processes") or 0)
+
+    def note_tick(self) -> None:
+        """Remember that the clock ticked (see `Ledger.note_tick`)."""
+        with self._lock:
+            self._notes.put("tick", self._clock(), TICK_KNOWN_S)
+
+    def seconds_since_tick(self) -> float | None:
+        """Return how long ago the clock ticked (see `Ledger.seconds_since_tick`)."""
+        with self._lock:
+            ticked = self._notes.get("tick")
+            return None if ticked is None else self._clock() - ticked
+
+    def __repr__(self) -> str:
+        return f"MemoryLedger(jobs={len(self._jobs)})"
+
+    def _of_plan(self, job_id: str, plan_sha256: str) -> _Job:
+        job = self._jobs.get(job_id)
+        if job is None:
+            raise LedgerLost(f"the ledger knows nothing of job {job_id!r}")
+        if job.plan_sha256 != plan_sha256:
+            raise LedgerFenced(f"the ledger of job {job_id!r} is of another plan than this job's")
+        return job
+
+    def _held(self, lease: PartLease) -> _Flight | None:
+        """Return the flight of a part where the holder of `lease` still has it."""
+        job = self._jobs.get(lease.job_id)
+        if job is None or job.plan_sha256 != lease.plan_sha256:
+            return None
+        flight = job.flights.get(lease.part)
+        return flight if flight is not None and flight.holder == lease.holder else None
+
+    def _step(self, job_id: str, step: str) -> _Step:
+        steps = self._steps.get(job_id)
+        if steps is None:
+            steps = {}
+        self._steps.put(job_id, steps, LIFE_S)
+        return steps.setdefault(step, _Step())
+
+
+class _Fading[V]:
+    """Values by key that are gone after their time, as keys with a time to live are in Redis.
+
+    Parameters
+    ----------
+    clock : callable
+        Returns the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._values: dict[str, tuple[V, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: str) -> V | None:
+        """Return a value; None where it is gone."""
+        value, end_s = self._values.get(key, (None, 0.0))
+        return value if end_s > self._clock() else None
+
+    def put(self, key: str, value: V, life_s: float) -> None:
+        """Set a value, and drop those whose time is over."""
+        now = self._clock()
+        self._values = {key: kept for key, kept in self._values.items() if kept[1] > now}
+        self._values[key] = value, now + life_s
+
+    def keep(self, key: str, life_s: float) -> None:
+        """Let a value's time begin anew."""
+        value = self.get(key)
+        if value is not None:
+            self.put(key, value, life_s)
+
+    def remove(self, key: str) -> None:
+        """Drop a value, if it is there."""
+        self._values.pop(key, None)
+
+
+def _why_stop(job: _Job) -> Stopped:
+    if job.rejected > job.budget:
+        return "budget"
+    return "failures" if len(job.failures) >= MAX_FAILED_PARTS else ""

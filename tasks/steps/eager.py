@@ -1,0 +1,101 @@
+"""A worker in the process that submits: it does what each message asks for, as the Celery tasks of a worker do."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from scoreline.storage.errors import JobNotFound, LedgerFenced, LedgerLost, ObjectNotFound, ScorelineError, describe
+from scoreline.storage.ledger.counters import Counters
+from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.models.manifest import Manifest, PinnedModel
+from scoreline.tasks.dispatch.memory_queue import Message
+from scoreline.tasks.dispatch.outcome import fail_job
+from scoreline.tasks.dispatch.reconcile import reconcile_job
+from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.finalize import finalize
+from scoreline.tasks.steps.inline import score_small
+from scoreline.tasks.steps.planner import plan_job
+from scoreline.tasks.steps.score_part import score_part
+from scoreline.tasks.webhooks.notify import Sender, notify
+from scoreline.tasks.webhooks.settings import WebhookSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class EagerWorker:
+    """Does what messages ask for, one at a time.
+
+    What fails a job in a worker fails it here. What a worker tries again later is raised here, since whoever sent the
+    message is there to see it.
+    """
+
+    engine: Engine
+    webhooks: WebhookSettings
+    send: Sender
+    """Delivers the notification of a job's end."""
+
+    def do(self, message: Message) -> None:
+        """Do what a message asks for.
+
+        Raises
+        ------
+        ScorelineError
+            Marked transient: the message has to come again.
+        """
+        job_id = message.kwargs["job_id"]
+        try:
+            self._do(message, job_id)
+        except JobNotFound as error:
+            log.warning("job.unknown", extra={"job_id": job_id, "error": describe(error)})
+        except Exception as error:
+            if getattr(error, "transient", False):
+                raise
+            if not isinstance(error, ScorelineError):
+                log.exception("task.broken", extra={"job_id": job_id})
+            fail_job(self.engine, job_id, error)
+
+    def _do(self, message: Message, job_id: str) -> None:
+        match message.name:
+            case "scoreline.events":
+                notify(self.engine, self.webhooks, job_id, self.send)
+            case "scoreline.plan":
+                plan_job(self.engine, job_id)
+            case "scoreline.finalize":
+                finalize(self.engine, job_id)
+            case "scoreline.score_part" | "scoreline.score_staged":
+                try:
+                    self._score(message, job_id)
+                except (LedgerLost, LedgerFenced, ObjectNotFound):  # the ledger was forgotten, or there is no plan
+                    reconcile_job(self.engine, job_id)
+            case _:
+                raise AssertionError(f"no step of a job has the name {message.name!r}")
+
+    def _score(self, message: Message, job_id: str) -> None:
+        if message.name == "scoreline.score_staged":
+            score_small(self.engine, job_id, message.id)
+        else:
+            score_part(self.engine, job_id, message.kwargs["part"], message.id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModels:
+    """Models of one process, each loaded once and kept (see `ModelSource`)."""
+
+    models: ModelStorageManager
+    counters: Counters
+    _bundles: dict[str, Bundle] = field(default_factory=dict)
+
+    def get(self, pinned: PinnedModel) -> Bundle:
+        """Return a bundle, loading it if it is not here (errors as `ModelStorageManager.load_pinned`)."""
+        key = pinned.manifest_sha256
+        if key not in self._bundles:
+            self._bundles[key] = bundle = self.models.load_pinned(pinned)
+            self.counters.count_load(pinned.name, bundle.load_seconds)
+        return self._bundles[key]
+
+    def manifest(self, pinned: PinnedModel) -> Manifest:
+        """Return a bundle's manifest without loading the bundle."""
+        return self.models.registry.manifest(pinned)
