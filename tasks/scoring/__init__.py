@@ -1,5 +1,5 @@
-"""Rows in, scores out: what a model makes of a batch in memory.
+"""Scores a batch of rows in memory with a loaded model.
 
-Pure functions of arrays, tables and a loaded bundle live here. No store, no ledger and no job enters. It imports
+Pure functions of arrays, tables and a loaded bundle live here. Stores, ledgers and jobs do not enter. It imports
 `scoreline.storage.models` and `scoreline.storage.tables`, and no other room.
 """

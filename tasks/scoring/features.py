@@ -1,29 +1,31 @@
-"""Columns of a table to what an estimator takes, losslessly or not at all.
+"""Converts the columns of a table to what an estimator takes, losslessly or not at all.
 
 =========================  ========================================================================================
 column                     becomes
 =========================  ========================================================================================
 float                      its own type
 integer                    its own type; with nulls float64
-decimal                    float64, the nearest to each value; a value with more digits than that keeps is rejected
+decimal                    the nearest float64; a value with more digits than float64 holds is rejected
 boolean                    bool; with nulls float64 of 0, 1 and NaN
 null                       float64, all NaN
-timestamp                  datetime64 of its own unit, with its time zone
-date                       datetime64 of whole seconds
+timestamp                  datetime64 in its own unit, with its time zone
+date                       datetime64 in whole seconds
 string                     pandas' ``str``
-dictionary                 a pandas ``Categorical`` in a DataFrame, else what its values become
-any other                  what pandas makes of it: Python objects
+dictionary                 a pandas ``Categorical`` in a DataFrame, otherwise what its values become
+any other                  what ``to_pandas`` returns: Python objects
 =========================  ========================================================================================
 
-A null becomes NaN, or NaT in times. What is handed over:
+A null becomes NaN, or NaT in a column of times. The estimator receives
 
-- one column, to an estimator that takes no tables (a text vectorizer): a one-dimensional array;
-- numbers alone (integers, floats, decimals): a matrix of their common NumPy type. Where that is a float, an integer
-  beyond 2**53 that float64 cannot hold is rejected;
-- to an estimator that knows column names or says nothing of its columns: a DataFrame, each column of its own type;
-- to any other: a matrix, booleans counted among the numbers, of Python objects where a column holds no numbers.
+- a one-dimensional array, if it takes a single column instead of a table, as text vectorizers do;
+- a matrix of their common NumPy type, if all features are integers, floats or decimals. If that type is a float, an
+  integer beyond 2**53 that float64 cannot hold is rejected;
+- a DataFrame with each column in its own type, if it was fitted with column names or does not say how many columns it
+  takes;
+- a matrix in any other case. Booleans count as numbers here; if a column holds anything else, the matrix holds Python
+  objects.
 
-Numbers alone are handed to an estimator that knows names as a DataFrame around that matrix.
+If all features are numbers and the estimator was fitted with column names, the matrix is wrapped in a DataFrame.
 """
 
 from __future__ import annotations
@@ -39,14 +41,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Form = Literal["frame", "array", "column"]
-"""What the estimator takes."""
+"""The container in which an estimator takes its features."""
 
-_EXACT = 2**53
-"""Up to here float64 holds every integer."""
-_DIGITS = 15
-"""Significant decimal digits that float64 always gives back, C's DBL_DIG."""
-_EXACT_POWER = 22
-"""Up to here float64 holds every power of ten."""
+_MAX_EXACT_INTEGER = 2**53
+"""Float64 holds every integer up to this one."""
+_EXACT_DIGITS = 15
+"""Number of significant decimal digits that float64 always preserves: C's DBL_DIG."""
+_MAX_EXACT_POWER = 22
+"""Float64 holds every power of ten up to this exponent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +56,9 @@ class Rejection:
     """Why a row was rejected."""
 
     stage: Literal["schema", "predict"]
-    """``schema`` where a value is at fault before the model computes, ``predict`` where the model failed."""
+    """``schema`` if the model cannot take a value of the row, ``predict`` if the model failed on the row."""
     column: str | None
-    """The feature at fault, where it is known."""
+    """The feature at fault, if it is known."""
     message: str
 
     def __str__(self) -> str:
@@ -66,41 +68,41 @@ class Rejection:
 def to_features(
     batch: pa.RecordBatch, features: Sequence[str], *, form: Form, named: bool
 ) -> tuple[Any, dict[int, Rejection]]:
-    """Return the features as the table above says, and the rows with a value that cannot be handed over.
+    """Convert the features as the module's table says, and reject the rows with a value that cannot be converted.
 
     Parameters
     ----------
     batch : pyarrow.RecordBatch
-        Holds `features`. May be empty.
+        The columns `features`, and possibly others. May be empty.
     features : sequence of str
-        In the model's order.
+        Names of the features, in the model's order.
     form : str
-        What the estimator takes where the features are not numbers alone.
+        The container that the estimator takes if some features are not numbers.
     named : bool
-        Whether it knows the names of its columns.
+        Whether the estimator was fitted with column names.
 
     Returns
     -------
     x : DataFrame or ndarray, shape (n_rows, n_features), or ndarray, shape (n_rows,), for one column
-        With something in the place of rejected rows.
-    rejected : dict of int to Reason
-        By row number within the batch.
+        All rows in input order. The values of rejected rows are arbitrary.
+    rejected : dict of int to Rejection
+        The rejected rows, by row number within the batch.
     """
     columns = {name: batch.column(name) for name in features}
     rejected: dict[int, Rejection] = {}
     if form == "column":
         (name,) = features
-        value = _value(name, _decode_nested_types(columns[name]), rejected)
+        value = _convert(name, _decode_dictionary(columns[name]), rejected)
         return (value if isinstance(value, np.ndarray) else value.astype(object).to_numpy()), rejected
     if all(_is_number(column.type) for column in columns.values()):
-        values = {name: _value(name, column, rejected) for name, column in columns.items()}
+        values = {name: _convert(name, column, rejected) for name, column in columns.items()}
         x = _matrix(columns, values, rejected, order="F" if named else "C")
         return (pd.DataFrame(x, columns=list(features), copy=False) if named else x), rejected
     if form == "frame":
-        values = {name: _value(name, column, rejected) for name, column in columns.items()}
+        values = {name: _convert(name, column, rejected) for name, column in columns.items()}
         return pd.DataFrame(values, copy=False), rejected
-    columns = {name: _decode_nested_types(column) for name, column in columns.items()}
-    values = {name: _value(name, column, rejected) for name, column in columns.items()}
+    columns = {name: _decode_dictionary(column) for name, column in columns.items()}
+    values = {name: _convert(name, column, rejected) for name, column in columns.items()}
     if all(isinstance(value, np.ndarray) and value.dtype.kind in "biuf" for value in values.values()):
         return _matrix(columns, values, rejected, order="C"), rejected
     x = np.empty((batch.num_rows, len(values)), dtype=object)
@@ -110,40 +112,43 @@ def to_features(
 
 
 def take(x: Any, rows: Any) -> Any:
-    """Rows of features by their numbers; all of them uncopied."""
+    """Return some rows of features, by their numbers; if these are all rows, `x` itself."""
     if len(rows) == len(x):
         return x
     return x.iloc[rows] if isinstance(x, pd.DataFrame) else x[rows]
 
 
-def suspects(batch: pa.RecordBatch, features: Sequence[str]) -> dict[tuple[str, str], Any]:
-    """Rows with no finite value, by feature and by what it is instead.
+def non_finite_masks(batch: pa.RecordBatch, features: Sequence[str]) -> dict[tuple[str, str], Any]:
+    """Find the rows whose value of a feature is missing or infinite.
 
-    That is ``null or NaN``, ``infinite``, or ``minus infinity``: of the infinities an estimator may take one alone, as
-    an exponential before a regression does.
+    There are three kinds: ``null or NaN``, ``infinite`` and ``minus infinity``. The infinities are kept apart because
+    an estimator may take only one of them; a regression on the exponential of a feature takes minus infinity.
 
     Returns
     -------
     dict of (str, str) to ndarray of bool, shape (n_rows,)
-        Without those that no row has.
+        Masks by feature and kind. A mask without any row is left out.
     """
-    found = {}
+    masks = {}
     for name in features:
-        column = _decode_nested_types(batch.column(name))
-        found[name, "null or NaN"] = pc.is_null(column, nan_is_null=True)
+        column = _decode_dictionary(batch.column(name))
+        masks[name, "null or NaN"] = pc.is_null(column, nan_is_null=True)
         if pa.types.is_floating(column.type):
             infinite = pc.fill_null(pc.is_inf(column), False)
-            below = pc.fill_null(pc.less(column.cast(pa.float64()), 0.0), False)
-            found[name, "infinite"] = pc.and_not(infinite, below)
-            found[name, "minus infinity"] = pc.and_(infinite, below)
-    masks = {key: mask.to_numpy(zero_copy_only=False) for key, mask in found.items()}
-    return {key: mask for key, mask in masks.items() if mask.any()}
+            negative = pc.fill_null(pc.less(column.cast(pa.float64()), 0.0), False)
+            masks[name, "infinite"] = pc.and_not(infinite, negative)
+            masks[name, "minus infinity"] = pc.and_(infinite, negative)
+    arrays = {key: mask.to_numpy(zero_copy_only=False) for key, mask in masks.items()}
+    return {key: mask for key, mask in arrays.items() if mask.any()}
 
 
 def _matrix(
     columns: Mapping[str, pa.Array], values: Mapping[str, Any], rejected: dict[int, Rejection], order: Literal["C", "F"]
 ) -> Any:
-    """Numbers side by side, in their common type, laid out as pandas or NumPy does: linear algebra rounds by that."""
+    """Put columns of numbers into a matrix of their common type.
+
+    The memory order is that of pandas ("F") or NumPy ("C"), since linear algebra rounds differently in each.
+    """
     dtype = np.result_type(*values.values())
     x = np.empty((len(next(iter(values.values()))), len(values)), dtype=dtype, order=order)
     for number, (name, value) in enumerate(values.items()):
@@ -153,7 +158,8 @@ def _matrix(
     return x
 
 
-def _value(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> Any:
+def _convert(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> Any:
+    """Convert one column as the module's table says, and add the rows that cannot be converted to `rejected`."""
     kind = column.type
     if pa.types.is_floating(kind) or (pa.types.is_boolean(kind) and not column.null_count):
         return column.to_numpy(zero_copy_only=False)
@@ -169,21 +175,21 @@ def _value(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> Any:
         return np.full(len(column), np.nan)
     if pa.types.is_date(kind):
         column = column.cast(pa.timestamp("s" if pa.types.is_date32(kind) else "ms")).cast(pa.timestamp("s"))
-    return (_distinct(column) if pa.types.is_dictionary(kind) else column).to_pandas()
+    return (_make_categories_unique(column) if pa.types.is_dictionary(kind) else column).to_pandas()
 
 
-def _distinct(column: pa.DictionaryArray) -> pa.DictionaryArray:
-    """Encode anew where the dictionary has nulls, NaN or a value twice: Arrow may, and pandas takes none of these."""
+def _make_categories_unique(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Encode a column again if its dictionary has nulls, NaN or duplicates, which Arrow allows and pandas does not."""
     values = column.dictionary
     if len(values.unique()) == len(values) and not pc.any(pc.is_null(values, nan_is_null=True)).as_py():
         return column
-    plain = _decode_nested_types(column)
-    plain = pc.if_else(pc.is_null(plain, nan_is_null=True), pa.scalar(None, plain.type), plain)
-    encoded = plain.dictionary_encode()
+    decoded = _decode_dictionary(column)
+    decoded = pc.if_else(pc.is_null(decoded, nan_is_null=True), pa.scalar(None, decoded.type), decoded)
+    encoded = decoded.dictionary_encode()
     return pa.DictionaryArray.from_arrays(encoded.indices, encoded.dictionary, ordered=column.type.ordered)
 
 
-def _decode_nested_types(column: pa.Array) -> pa.Array:
+def _decode_dictionary(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
@@ -192,26 +198,27 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _reject_inexact(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> None:
-    """Reject integers that float64 cannot hold; looks at single values only where there are some beyond 2**53."""
+    """Reject the rows with an integer that float64 cannot hold; single values are checked only if some exceed 2**53."""
     if column.type.bit_width < 64 or len(column) == column.null_count:
         return
     bounds = pc.min_max(column)
-    if bounds["min"].as_py() >= -_EXACT and bounds["max"].as_py() <= _EXACT:
+    limit = _MAX_EXACT_INTEGER
+    if bounds["min"].as_py() >= -limit and bounds["max"].as_py() <= limit:
         return
     values = pc.fill_null(column, 0).to_numpy()
-    for row in np.flatnonzero((values > _EXACT) | (values < -_EXACT) if values.dtype.kind == "i" else values > _EXACT):
+    for row in np.flatnonzero((values > limit) | (values < -limit) if values.dtype.kind == "i" else values > limit):
         exact = int(values[row])
         if int(float(exact)) != exact:
             _reject(rejected, int(row), name, f"{name!r} is {exact}, which float64 cannot hold exactly")
 
 
 def _from_decimal(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> Any:
-    """Return the float64 nearest to each decimal, which Arrow's own conversion misses at times."""
-    if not 0 <= column.type.scale <= _EXACT_POWER or column.type.precision > 38:
+    """Return the float64 nearest to each decimal, which Arrow's own conversion does not always find."""
+    if not 0 <= column.type.scale <= _MAX_EXACT_POWER or column.type.precision > 38:
         digits, short = np.zeros(len(column)), np.zeros(len(column), dtype=bool)
     else:
         digits, short = _unscaled(column.cast(pa.decimal128(38, column.type.scale)))
-    x = digits / 10.0 ** max(column.type.scale, 0)  # both exact, so their quotient is rounded once
+    x = digits / 10.0 ** max(column.type.scale, 0)  # both are exact, so the quotient is rounded only once
     if column.null_count:
         missing = column.is_null().to_numpy(zero_copy_only=False)
         x[missing], short = np.nan, short | missing
@@ -225,10 +232,10 @@ def _from_decimal(name: str, column: pa.Array, rejected: dict[int, Rejection]) -
 
 
 def _unscaled(column: pa.Array) -> tuple[Any, Any]:
-    """Digits of a decimal128 column as float64, and where they are few enough to be exact."""
+    """Return the unscaled values of a decimal128 column as float64, and a mask of those that are exact."""
     words = np.frombuffer(column.buffers()[1], dtype="<i8")[2 * column.offset : 2 * (column.offset + len(column))]
     low, high = words[0::2], words[1::2]
-    return low.astype(np.float64), (high == low >> 63) & (low > -(10**_DIGITS)) & (low < 10**_DIGITS)
+    return low.astype(np.float64), (high == low >> 63) & (low > -(10**_EXACT_DIGITS)) & (low < 10**_EXACT_DIGITS)
 
 
 def _reject(rejected: dict[int, Rejection], row: int, name: str, message: str) -> None:

@@ -1,4 +1,7 @@
-"""Which missing and infinite values an estimator does not take. Few tags tell, so it is asked by trying single rows."""
+"""Finds which missing and infinite values an estimator does not take.
+
+Few estimators declare it in their tags, so it is found by scoring single rows.
+"""
 
 from __future__ import annotations
 
@@ -10,40 +13,46 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scoreline.tasks.scoring.features import Rejection, suspects
+from scoreline.tasks.scoring.features import Rejection, non_finite_masks
 
-ROW_FAULTS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
-"""What an estimator raises of rows that it cannot score."""
-_BASES = 16
-"""Rows tried at most for one that can be scored; each that cannot has to be found by bisection anyway."""
+ROW_ERRORS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
+"""The errors that an estimator raises for rows that it cannot score."""
+_MAX_BASES = 16
+"""Most rows to try in search of one that can be scored. If all fail, bisection has to find each of them anyway."""
 
 Score = Callable[[pa.RecordBatch], Any]
 
 
-def refused(
+def reject_non_finite(
     score: Score, batch: pa.RecordBatch, features: Sequence[str], learned: MutableMapping[Any, str]
 ) -> dict[int, Rejection]:
-    """Find the rows with a missing or infinite value in a column where the estimator takes none.
+    """Find the rows with a missing or infinite value that the estimator does not take in that column.
 
-    A value is refused where a row that can be scored cannot with that value in it, nor can the first and the last row
-    of the batch that have it. What is taken in some rows and not in others is left to bisection.
+    The estimator does not take a value if a row that can be scored fails once the value is put into it, and if the
+    first and the last row of the batch with that value fail too. A value that fails in only some rows is left to
+    bisection.
 
     Parameters
     ----------
     score : callable
-        Scores a batch, by the estimator and the method in question.
+        Scores a batch with the estimator and the method in question.
     batch : pyarrow.RecordBatch
-        Holds `features`; at least one row of it fails.
+        The columns `features`, and possibly others. At least one row fails.
     learned : mutable mapping
-        What was found in other batches of the same columns, by this very function; grows. Never trusted alone: each
-        batch's own rows are tried before they are rejected.
+        What this function found in earlier batches of the same columns; it adds to it. It is never trusted alone: the
+        first and last such row of each batch are tried before any is rejected.
+
+    Returns
+    -------
+    dict of int to Rejection
+        The rejected rows, by row number within the batch.
     """
-    masks = suspects(batch, features)
+    masks = non_finite_masks(batch, features)
     trial = _Trial(score=score, batch=batch, features=features, masks=masks)
-    kinds = tuple((name, str(batch.column(name).type)) for name in features)
+    types = tuple((name, str(batch.column(name).type)) for name in features)
     rejected: dict[int, Rejection] = {}
     for (name, what), mask in masks.items():
-        key = (kinds, name, what)
+        key = (types, name, what)
         if key not in learned:
             if trial.base is None:
                 continue
@@ -53,25 +62,27 @@ def refused(
             learned[key] = ""
         if learned[key]:
             message = f"{name!r} is {what}, which the model does not take: {learned[key]}"
-            why = Rejection(stage="schema", column=name, message=message)
-            rejected |= {int(row): why for row in rows if int(row) not in rejected}
+            rejection = Rejection(stage="schema", column=name, message=message)
+            rejected |= {int(row): rejection for row in rows if int(row) not in rejected}
     return rejected
 
 
-def one_line(error: Exception) -> str:
-    """Type and first line of an error: scikit-learn's go on with advice for whoever fits a model."""
+def first_line(error: Exception) -> str:
+    """Return the type and first line of an error: scikit-learn's other lines advise on fitting a model."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0].strip()}"
 
 
 @dataclass(kw_only=True)
 class _Trial:
+    """Scores single rows of a batch, some of their missing and infinite values replaced."""
+
     score: Score
     batch: pa.RecordBatch
     features: Sequence[str]
     masks: Mapping[tuple[str, str], Any]
     finite: dict[str, Any] = field(default_factory=dict)
-    """By column that has suspects: where it has none."""
+    """Masks of the rows with a finite value, for the columns that also have others."""
 
     def __post_init__(self) -> None:
         for (name, _), mask in self.masks.items():
@@ -79,54 +90,56 @@ class _Trial:
 
     @cached_property
     def base(self) -> dict[str, pa.Array] | None:
-        """One row that can be scored, without suspects: of the batch, or mended."""
+        """A row that can be scored and has only finite values: of the batch, or imputed."""
         clean = np.all(list(self.finite.values()), axis=0)
-        for row in [*_spread(np.flatnonzero(clean)), *_spread(np.flatnonzero(~clean))][:_BASES]:
-            mended = self._row(row, but=None)
-            if mended is not None and not self._fault(mended):
-                return mended
+        candidates = [*_evenly_spaced(np.flatnonzero(clean)), *_evenly_spaced(np.flatnonzero(~clean))]
+        for number in candidates[:_MAX_BASES]:
+            row = self._impute(number, keep=None)
+            if row is not None and not self._failure(row):
+                return row
         return None
 
     def with_value(self, name: str, row: int) -> str:
-        """Why the base fails with the value that a row has in a column; empty where it does not."""
+        """Return why the base fails once it has the value of a row in a column; empty if it does not fail."""
         if self.base is None:
             return ""
-        return self._fault(self.base | {name: self.batch.column(name).slice(row, 1)})
+        return self._failure(self.base | {name: self.batch.column(name).slice(row, 1)})
 
     def scores(self, row: int, name: str) -> bool:
-        """Whether a row can be scored as it is in one column, mended in the others."""
-        mended = self._row(row, but=name)
-        return mended is not None and not self._fault(mended)
+        """Return whether a row can be scored with its own value in one column, imputed in the others."""
+        imputed = self._impute(row, keep=name)
+        return imputed is not None and not self._failure(imputed)
 
-    def _row(self, row: int, but: str | None) -> dict[str, pa.Array] | None:
-        """One row, with finite values in the place of suspects."""
+    def _impute(self, row: int, keep: str | None) -> dict[str, pa.Array] | None:
+        """Return a row with its missing and infinite values replaced, except in one column."""
         columns = {}
         for name in self.features:
             column = self.batch.column(name)
-            mend = name != but and name in self.finite and not self.finite[name][row]
-            value = _finite(column, self.finite[name]) if mend else column.slice(row, 1)
+            replace = name != keep and name in self.finite and not self.finite[name][row]
+            value = _finite_value(column, self.finite[name]) if replace else column.slice(row, 1)
             if value is None:
                 return None
             columns[name] = value
         return columns
 
-    def _fault(self, row: Mapping[str, pa.Array]) -> str:
+    def _failure(self, row: Mapping[str, pa.Array]) -> str:
+        """Return why a row cannot be scored; empty if it can."""
         try:
             self.score(pa.record_batch(dict(row)))
-        except ROW_FAULTS as error:
-            return one_line(error)
+        except ROW_ERRORS as error:
+            return first_line(error)
         return ""
 
 
-def _spread(rows: Any) -> list[int]:
-    """Half of `_BASES` at most, from the first to the last."""
+def _evenly_spaced(rows: Any) -> list[int]:
+    """Return at most half of `_MAX_BASES` row numbers, evenly spaced from the first to the last."""
     if not len(rows):
         return []
-    return [int(rows[n]) for n in np.unique(np.linspace(0, len(rows) - 1, _BASES // 2).astype(int))]
+    return [int(rows[n]) for n in np.unique(np.linspace(0, len(rows) - 1, _MAX_BASES // 2).astype(int))]
 
 
-def _finite(column: pa.Array, finite: Any) -> pa.Array | None:
-    """Return one finite value of a column, or a neutral one of its type where it has none."""
+def _finite_value(column: pa.Array, finite: Any) -> pa.Array | None:
+    """Return a finite value of a column; if it has none, a neutral value of its type, or None if there is none."""
     if finite.any():
         return column.slice(int(np.argmax(finite)), 1)
     if pa.types.is_null(column.type):

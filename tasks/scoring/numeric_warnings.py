@@ -1,4 +1,4 @@
-"""A warning never rejects a row, whatever the process does with warnings."""
+"""Keeps warnings from rejecting rows, whatever the process does with warnings."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 
 
 @contextlib.contextmanager
-def as_in_a_fresh_process() -> Iterator[None]:
-    """Treat warnings and floating-point faults as Python and numpy do by default: nothing is raised.
+def default_warnings() -> Iterator[None]:
+    """Treat warnings and floating-point errors as Python and NumPy do by default, so that none of them is raised.
 
-    An overflow in one row warns. In a process that turns warnings into errors (``PYTHONWARNINGS=error``, a test suite)
-    or where a module that some model imported has called ``np.seterr(all="raise")``, it would raise, and the same row
-    would be rejected in one process and scored in another. What an estimator sets for itself, inside its own methods,
-    stays in force.
+    An overflow in one row is a warning. It would be an exception in a process that turns warnings into errors
+    (``PYTHONWARNINGS=error``, a test suite), or in which a module that some model imports has called
+    ``np.seterr(all="raise")``. The same row would then be rejected in one process and scored in another. What an
+    estimator sets in its own methods stays in force.
 
-    Warning filters belong to the whole process and changing them is not thread-safe, so they are left alone unless one
-    of them raises.
+    Warning filters belong to the whole process, and changing them is not thread-safe. They are changed only if one of
+    them raises.
     """
     with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
         if all(action != "error" for action, *_ in warnings.filters):

@@ -1,4 +1,4 @@
-"""What a model says, as columns with names.
+"""Turns what a model returns into named columns.
 
 ========================  ===================================================================================
 method                    columns
@@ -8,12 +8,13 @@ method                    columns
 ``predict_log_proba``     ``log_proba_<class>``; ``log_proba_<i>_<class>``
 ``decision_function``     ``decision``; ``decision_<class>``; ``decision_<i>_<class>``
 ``score_samples``         ``score``
-``transform``             the transformer's own names (``get_feature_names_out``), else ``transform_<i>``
+``transform``             the transformer's own names (``get_feature_names_out``), or ``transform_<i>``
 ========================  ===================================================================================
 
-Where a model gives one number for each of several targets, that number is of the target's last class, the positive one.
-What stands for no class (components of a mixture, pairs of classes) is numbered: ``proba_<i>``, ``decision_<i>``.
-All numbers count from 0. Where a bundle has several models, each column is preceded by the model's name and ``_``.
+If a model returns a single number for each of several targets, it belongs to the target's last class, the positive one.
+Columns that belong to no class (components of a mixture, pairs of classes) are numbered: ``proba_<i>``,
+``decision_<i>``. Numbers start at 0. If a bundle has several models, each column is prefixed with its model's name and
+``_``.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from scoreline.storage.models.manifest import Outputs
 from scoreline.tasks.scoring.shared_computation import computed_once, last_step
 
 MAX_COLUMNS = 10_000
-"""Of a transformer: more are no table."""
+"""Most columns of a transformer's result: with more, it is not usable as a table."""
 MAX_DENSE_COLUMNS = 512
-"""Columns of a sparse result that are written out: 256 MiB in float64 for a batch of 65,536 rows."""
+"""Most columns of a sparse result, which is written densely: 256 MiB of float64 for a batch of 65,536 rows."""
 
-_WORDS = {
+_COLUMN_NAMES = {
     "predict": "prediction",
     "predict_proba": "proba",
     "predict_log_proba": "log_proba",
@@ -46,28 +47,29 @@ _WORDS = {
     "score_samples": "score",
 }
 
-Named = Iterator[tuple[str, Any]]
+NamedColumns = Iterator[tuple[str, Any]]
 
 
 def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:
-    """Score features that fit in memory.
+    """Call the models of a bundle and name the columns that they return.
 
     Parameters
     ----------
     x : DataFrame or ndarray, shape (n_rows, n_features) or (n_rows,)
-        At least one row.
+        Features, as the bundle's first step takes them. At least one row.
     method : str, optional
-        Of `scoreline.storage.models.manifest.METHODS`; by default what is usual for the kind of each model.
+        One of `scoreline.storage.models.manifest.METHODS`; by default each model's usual ones
+        (`Outputs.default_methods`).
 
     Returns
     -------
     dict of str to ndarray or Series, shape (n_rows,)
-        Named as the table above says.
+        Columns in the order of `x`, named as the module's table says.
 
     Raises
     ------
     ScoringError
-        A model lacks the method, or gives what are no columns of a table.
+        A model lacks the method, or its result does not fit into the columns of a table.
     """
     rows = len(x)
     x = bundle.prepare(x)
@@ -78,33 +80,42 @@ def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:
         if method is not None and method not in offered.methods:
             raise ScoringError(f"model {name!r} has no {method}: it offers {', '.join(offered.methods)}")
         methods = (method,) if method else offered.default_methods
-        estimator, taken = last_step(model, x) if len(methods) > 1 else (model, x)
-        with computed_once(estimator, taken):
+        estimator, inputs = last_step(model, x) if len(methods) > 1 else (model, x)
+        with computed_once(estimator, inputs):
             for chosen in methods:
-                found = _of(bundle, estimator, offered, chosen, taken)
-                columns += ((f"{prefix}{column}", value) for column, value in found)
+                result = _call(bundle, estimator, offered, chosen, inputs)
+                columns += ((f"{prefix}{column}", value) for column, value in result)
     if not columns:
-        raise ScoringError(f"{bundle.manifest.ref} gives no columns: does it select no feature?")
-    twice = [name for name, times in Counter(name for name, _ in columns).items() if times > 1]
-    if twice:
-        raise ScoringError(f"several columns of the result would be named {twice[0]!r}: choose with --method")
+        raise ScoringError(
+            f"{bundle.manifest.ref} returns no columns: check that its feature selection keeps at least one"
+        )
+    duplicates = [name for name, times in Counter(name for name, _ in columns).items() if times > 1]
+    if duplicates:
+        raise ScoringError(
+            f"several columns of the result would be named {duplicates[0]!r}: choose one method with --method, or "
+            "publish the models under other names"
+        )
     for name, column in columns:
         if len(column) != rows:
-            raise ScoringError(f"{name!r} has {len(column)} values for {rows} rows: the model drops or adds some")
+            raise ScoringError(
+                f"{name!r} has {len(column)} values for {rows} rows: publish a model that returns one for each row"
+            )
     return dict(columns)
 
 
 def column_to_arrow(name: str, column: Any) -> pa.Array:
-    """Convert one column; NaN stays NaN among numbers, and is null among texts and objects.
+    """Convert a column of the result to Arrow.
+
+    In a column of numbers NaN stays NaN; in a column of texts or objects it becomes null.
 
     Raises
     ------
     ScoringError
-        Parquet has no type for it.
+        Parquet has no type for the column.
     """
     if isinstance(column, pd.Series):
         kind = column.dtype
-        if isinstance(kind, pd.CategoricalDtype):  # batches differ in their categories
+        if isinstance(kind, pd.CategoricalDtype):  # categories may differ from batch to batch
             column = column.astype(kind.categories.dtype)
         if isinstance(column.dtype, np.dtype | pd.SparseDtype):
             column = column.to_numpy()
@@ -117,79 +128,92 @@ def column_to_arrow(name: str, column: Any) -> pa.Array:
                 column.astype(str) if column.dtype.kind == "U" else column, from_pandas=column.dtype.kind == "O"
             )
     except (pa.ArrowException, NotImplementedError, TypeError) as error:
-        raise ScoringError(f"{name!r} is of {column.dtype}, which cannot be written as Parquet: {error}") from error
+        raise ScoringError(
+            f"{name!r} has the type {column.dtype}, which cannot be written as Parquet: have the model return numbers, "
+            f"texts, booleans or times ({error})"
+        ) from error
 
 
-def _of(bundle: Bundle, model: Any, offered: Outputs, method: str, x: Any) -> Named:
-    said = getattr(model, method)(x)
+def _call(bundle: Bundle, model: Any, offered: Outputs, method: str, x: Any) -> NamedColumns:
+    """Call one method of a model and name the columns of its result."""
+    result = getattr(model, method)(x)
     if method == "transform":
-        return _transformed(model, said)
+        return _name_transformed(model, result)
     if method == "predict":
         if bundle.label_encoder is not None and offered.classes is not None:
-            said = bundle.label_encoder.inverse_transform(np.asarray(said))
-        return _named(_WORDS[method], said, None)
-    pairs = method == "decision_function" and _says_pairs(model)
-    return _named(_WORDS[method], said, None if pairs else offered.classes)
+            result = bundle.label_encoder.inverse_transform(np.asarray(result))
+        return _name_columns(_COLUMN_NAMES[method], result, None)
+    pairwise = method == "decision_function" and _is_one_vs_one(model)
+    return _name_columns(_COLUMN_NAMES[method], result, None if pairwise else offered.classes)
 
 
-def _named(word: str, said: Any, classes: Any) -> Named:
+def _name_columns(stem: str, result: Any, classes: Any) -> NamedColumns:
+    """Name the columns of a result by the class, or else the number, that each stands for."""
     several = bool(classes) and isinstance(classes[0], tuple)
-    if isinstance(said, list):  # an array for each target
-        for target, (array, labels) in enumerate(zip_longest(said, classes if several else ())):
-            yield from _named(f"{word}_{target}", np.asarray(array).reshape(len(array), -1), labels or ("",))
+    if isinstance(result, list):  # one array for each target
+        for target, (array, labels) in enumerate(zip_longest(result, classes if several else ())):
+            yield from _name_columns(f"{stem}_{target}", np.asarray(array).reshape(len(array), -1), labels or ("",))
         return
-    values = said if isinstance(said, pd.Series) else _dense(said)
+    values = result if isinstance(result, pd.Series) else _to_dense(result)
     if values.ndim == 1:
-        yield word, values
+        yield stem, values
     elif values.ndim > 2:
-        raise ScoringError(f"{word} would have the shape {values.shape}: there are no columns for that")
+        raise ScoringError(
+            f"{stem} has the shape {values.shape}, which does not fit into columns: publish a model that returns one "
+            "or two dimensions"
+        )
     elif classes and len(classes) == values.shape[1]:
         for number, (label, column) in enumerate(zip(classes, values.T, strict=True)):
-            yield (f"{word}_{number}_{label[-1]}" if several else f"{word}_{label}"), column
+            yield (f"{stem}_{number}_{label[-1]}" if several else f"{stem}_{label}"), column
     elif values.shape[1] == 1:
-        yield word, values[:, 0]
+        yield stem, values[:, 0]
     else:
-        yield from ((f"{word}_{number}", column) for number, column in enumerate(values.T))
+        yield from ((f"{stem}_{number}", column) for number, column in enumerate(values.T))
 
 
-def _transformed(model: Any, said: Any) -> Named:
-    if not isinstance(said, pd.DataFrame) and hasattr(said, "to_pandas"):  # set_output(transform="polars")
-        said = said.to_pandas()
-    if isinstance(said, pd.DataFrame):
-        for number, name in enumerate(said.columns):
-            yield str(name), said.iloc[:, number]
+def _name_transformed(model: Any, result: Any) -> NamedColumns:
+    """Name the columns that a transformer returns as the transformer does; number them if it gives no names."""
+    if not isinstance(result, pd.DataFrame) and hasattr(result, "to_pandas"):  # set_output(transform="polars")
+        result = result.to_pandas()
+    if isinstance(result, pd.DataFrame):
+        for number, name in enumerate(result.columns):
+            yield str(name), result.iloc[:, number]
         return
-    values = _dense(said)
+    values = _to_dense(result)
     if values.ndim > 2:
-        raise ScoringError(f"{type(model).__name__}.transform() gives {values.ndim} dimensions: there are no columns")
+        raise ScoringError(
+            f"{type(model).__name__}.transform() returns {values.ndim} dimensions, which do not fit into columns: "
+            "publish a model that returns one or two"
+        )
     values = values.reshape(len(values), -1)
     if values.shape[1] > MAX_COLUMNS:
         raise ScoringError(
-            f"transform gives {values.shape[1]:,} columns, and a table may have {MAX_COLUMNS:,}: put a step after it "
-            "that has fewer"
+            f"transform gives {values.shape[1]:,} columns, and a table may have {MAX_COLUMNS:,}: append a step that "
+            "selects or combines some of them"
         )
     try:
         names = [str(name) for name in model.get_feature_names_out()]
-    except (AttributeError, NotImplementedError, ValueError, TypeError):  # some steps have no names
+    except (AttributeError, NotImplementedError, ValueError, TypeError):  # some transformers have no names
         names = []
     if len(names) != values.shape[1]:
         names = [f"transform_{number}" for number in range(values.shape[1])]
     yield from zip(names, values.T, strict=True)
 
 
-def _dense(said: Any) -> Any:
-    if not hasattr(said, "toarray"):
-        return np.asarray(said)
-    if said.shape[1] > MAX_DENSE_COLUMNS:
+def _to_dense(result: Any) -> Any:
+    """Return a result as a dense array; a sparse one must have few columns."""
+    if not hasattr(result, "toarray"):
+        return np.asarray(result)
+    if result.shape[1] > MAX_DENSE_COLUMNS:
         raise ScoringError(
-            f"the result is sparse and has {said.shape[1]:,} columns; more than {MAX_DENSE_COLUMNS} are not written "
-            "out: have the model give fewer, or publish it as the preprocessor of another"
+            f"the result is sparse and has {result.shape[1]:,} columns; more than {MAX_DENSE_COLUMNS} are not written: "
+            "have the model return fewer, or publish it as the preprocessor of another model"
         )
-    return said.toarray()
+    return result.toarray()
 
 
-def _says_pairs(model: Any) -> bool:
-    """Whether the decisions are between pairs of classes, whose number may be that of the classes."""
+def _is_one_vs_one(model: Any) -> bool:
+    """Return whether each decision is between two classes; there may be as many pairs as classes."""
     while True:
         if hasattr(model, "best_estimator_"):
             model = model.best_estimator_

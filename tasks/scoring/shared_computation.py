@@ -1,8 +1,8 @@
-"""What two methods of an estimator have in common, computed once.
+"""Computes only once what two methods of an estimator have in common.
 
-`predict` of a forest asks its own `predict_proba` and takes the largest; both of a linear model begin with its decision
-function. Called one after the other, all of it is done twice. Here the estimator's own methods are called as ever, but
-for the time of one batch what they ask of themselves is remembered: whatever they make of it, they make the same.
+A forest's `predict` calls its own `predict_proba` and takes the most probable class; both methods of a linear model
+begin with its decision function. Called one after the other, they would do that work twice. Here the estimator's own
+methods are still called, but the method that they share is cached for one batch, so that the results are the same.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifie
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.pipeline import Pipeline
 
-_ASKED: dict[type, str] = {
+_SHARED_METHODS: dict[type, str] = {
     RandomForestClassifier: "predict_proba",
     ExtraTreesClassifier: "predict_proba",
     HistGradientBoostingClassifier: "_raw_predict",
     LogisticRegression: "decision_function",
     SGDClassifier: "decision_function",
 }
-"""Method of its own that both `predict` and `predict_proba` of an estimator begin with. Where another version of
-scikit-learn begins otherwise, nothing is saved and nothing is wrong."""
+"""The method that both `predict` and `predict_proba` of an estimator call first. If another version of scikit-learn
+calls something else, nothing is saved, and the results stay correct."""
 
 
 def last_step(model: Any, x: Any) -> tuple[Any, Any]:
-    """Run all steps of a pipeline but the last; returns that, and what it takes.
-
-    Each method of a pipeline does so before it calls the same method of its last step.
+    """Run all steps of a pipeline except the last, as each of its methods does; return the last step and its input.
 
     Parameters
     ----------
+    model : Any
+        An estimator, which may be a pipeline.
     x : DataFrame or ndarray, shape (n_rows, n_features)
+        The features of the model.
 
     Returns
     -------
     estimator, x : Any
-        As they were where the model is no pipeline.
+        The last step and what it takes; the arguments themselves if the model is not a pipeline.
     """
     while type(model) is Pipeline and _is_estimator(model.steps[-1][1]):
         for _, step in model.steps[:-1]:
@@ -51,22 +52,22 @@ def last_step(model: Any, x: Any) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def computed_once(model: Any, x: Any) -> Iterator[None]:
-    """Have the estimator remember, while the block runs, what its methods ask of it about `x`. Not thread-safe."""
-    name = _ASKED.get(type(model))
+    """Cache, while the block runs, the result for `x` of the method that the model's methods share. Not thread-safe."""
+    name = _SHARED_METHODS.get(type(model))
     if name is None:
         yield
         return
-    ask = getattr(model, name)
-    answers: list[Any] = []
+    compute = getattr(model, name)
+    results: list[Any] = []
 
-    def remembered(asked: Any, *arguments: Any, **options: Any) -> Any:
-        if asked is not x or arguments or options:
-            return ask(asked, *arguments, **options)
-        if not answers:
-            answers.append(ask(x))
-        return np.copy(answers[0]) if isinstance(answers[0], np.ndarray) else answers[0]  # softmax works in place
+    def cached(argument: Any, *arguments: Any, **options: Any) -> Any:
+        if argument is not x or arguments or options:
+            return compute(argument, *arguments, **options)
+        if not results:
+            results.append(compute(x))
+        return np.copy(results[0]) if isinstance(results[0], np.ndarray) else results[0]  # softmax works in place
 
-    vars(model)[name] = remembered
+    vars(model)[name] = cached
     try:
         yield
     finally:

@@ -1,18 +1,18 @@
-"""Where the time of parts goes.
+"""Measures where the time of parts goes.
 
 =========  =======================================================================================================
-name      what a worker process does in it
+name       what a worker process does
 =========  =======================================================================================================
-queue      between two parts of a job: counting the one, fetching the other, whatever else it works on, waiting
-decode     fetches bytes of the input and decodes them, while the batch before is scored
-align      features to what the estimator takes; kept columns and scores to the planned schema
-predict    the estimators
-encode     results to Parquet, and their digest
+queue      counts the previous part of the job, receives the message of the next, works on other jobs, or waits
+decode     fetches bytes of the input and decodes them, while the previous batch is scored
+align      converts features to what the estimator takes, and kept columns and scores to the planned schema
+predict    calls the estimators
+encode     writes the results as Parquet into memory and computes their digest
 upload     writes the object
 =========  =======================================================================================================
 
-A part's object tells of itself what was known when it was written: `queue` and `upload` are those of the part of the
-same job that the same process scored before.
+A part's receipt holds what was known when its object was written. Its `queue` and `upload` are therefore those of the
+previous part of the same job that the same process scored.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 TIMINGS = ("queue", "decode", "align", "predict", "encode", "upload")
-_JOBS = 64
-"""That a process remembers."""
+_MAX_JOBS = 64
+"""Most jobs whose last part a process remembers."""
 
 
 @dataclass
 class Timings:
-    """Seconds of one part, or of many added up, by name."""
+    """Seconds of one part by name, or the sum over many parts."""
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TIMINGS, 0.0))
     wall: float = 0.0
-    """From the model's being there to the encoded results, whatever ran beside what; without `upload`."""
+    """Elapsed seconds from the loaded model to the encoded results, without `upload`."""
     _began: float = field(default_factory=time.perf_counter)
     _uploaded: float = 0.0
 
     def begin(self) -> None:
-        """Let `wall` begin now."""
+        """Start measuring `wall`."""
         self._began, self._uploaded = time.perf_counter(), self.seconds["upload"]
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Add what the block takes."""
+        """Add the seconds that the block takes."""
         begun = time.perf_counter()
         try:
             yield
@@ -53,7 +53,7 @@ class Timings:
             self.seconds[name] += time.perf_counter() - begun
 
     def each[T](self, name: str, items: Iterator[T]) -> Generator[T]:
-        """Yield the items, and add what it takes to make them."""
+        """Yield the items, and add the seconds that it takes to produce them."""
         while True:
             with self(name):
                 try:
@@ -63,41 +63,41 @@ class Timings:
             yield item
 
     def add(self, text: str) -> None:
-        """Add what a part tells of itself; what is no such text counts for nothing: anybody can write an object."""
+        """Add the timings in a receipt; malformed text counts as zero, as other programs may write such objects."""
         with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
-            told = json.loads(text)
+            values = json.loads(text)
             for name in TIMINGS:
-                self.seconds[name] += _seconds(told.get(name))
-            self.wall += _seconds(told.get("wall"))
+                self.seconds[name] += _seconds(values.get(name))
+            self.wall += _seconds(values.get("wall"))
 
     @property
     def work(self) -> float:
-        """Seconds that the parts took their processes: what ran beside something else counts once, waiting does not."""
+        """Seconds that processes spent on the parts: concurrent work counts once, waiting does not count."""
         return self.wall + self.seconds["upload"]
 
     def to_text(self) -> str:
-        """Return the form that `add` takes; `wall` ends now."""
+        """Return the text that `add` takes; `wall` ends now."""
         wall = time.perf_counter() - self._began - (self.seconds["upload"] - self._uploaded)
         return json.dumps(self.rounded(6) | {"wall": round(wall, 6)})
 
     def rounded(self, digits: int) -> dict[str, float]:
-        """Return seconds by name, in the order of `TIMINGS`."""
+        """Return the rounded seconds by name, in the order of `TIMINGS`."""
         return {name: round(self.seconds[name], digits) for name in TIMINGS}
 
 
-def _seconds(told: object) -> float:
-    return told if isinstance(told, (int, float)) and not isinstance(told, bool) and 0 <= told < 1e9 else 0.0
+def _seconds(value: object) -> float:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9 else 0.0
 
 
 @dataclass
 class PartHistory:
-    """What a process remembers from one part of a job to the next."""
+    """When a process wrote its last part of each job, and how long the upload took."""
 
     _parts: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
-    """By job: when its last part was written, and the seconds that this took."""
+    """Time of the write and seconds of the upload, by job id."""
 
     def begin(self, job_id: str) -> Timings:
-        """Return the timings of a part that begins now."""
+        """Return new timings for a part that begins now, with the `queue` and `upload` of the one before."""
         timings = Timings()
         if job_id in self._parts:
             ended, timings.seconds["upload"] = self._parts.pop(job_id)
@@ -105,7 +105,7 @@ class PartHistory:
         return timings
 
     def end(self, job_id: str, upload_s: float) -> None:
-        """Note that a part was written."""
+        """Record that a part was written now, and that its upload took `upload_s` seconds."""
         self._parts[job_id] = time.perf_counter(), upload_s
-        while len(self._parts) > _JOBS:
+        while len(self._parts) > _MAX_JOBS:
             self._parts.popitem(last=False)

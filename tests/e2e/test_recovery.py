@@ -173,7 +173,8 @@ def test_the_budget_alone_decides_how_many_rows_may_be_rejected(
     uri = put_table("in/quarter.parquet", frame)
     failed = cli("submit", "quarter", uri, "--max-rejected", "4999", "--job-id", "quarter", "--watch")
     assert failed.returncode == 1
-    assert "more rows cannot be scored than the 4999 that may be rejected; the first is row 0" in failed.stdout
+    assert "more than 4999 rows were rejected" in failed.stdout
+    assert "The first is row 0" in failed.stdout
     assert "Input X contains NaN.\n" in failed.stdout  # and none of the advice that follows
     assert "scoreline resume quarter --max-rejected N|P%" in failed.stdout
     # Then with a budget that allows for them the same job ends

@@ -280,7 +280,7 @@ def test_a_text_model_takes_one_column_as_texts() -> None:
     kinds = pa.array(texts).dictionary_encode()
     for column in (texts, pa.array(texts, pa.large_string()), kinds):
         assert scored(model, text=column).table["prediction"].to_pylist() == ["good", "bad", "plain"]
-    with pytest.raises(InputError, match="takes one column, 2 are named: choose one with --features"):
+    with pytest.raises(InputError, match="takes one column, but there are 2 features: choose one with --features"):
         scored(model, text=texts, more=texts)
 
 
@@ -295,13 +295,13 @@ def test_an_array_of_texts_is_encoded_as_in_its_makers_process() -> None:
 def test_the_search_for_rows_that_fail_ends_where_more_failed_than_may() -> None:
     nothing = batch(x=[float("nan")] * 3000)
     with pytest.raises(
-        ScoringError, match=r"than the 100 .* row 0 of a batch of 3000: 'x' is null .*: Input X contains NaN\.$"
+        ScoringError, match=r"than 100 rows .* row 0 of a batch of 3000: 'x' is null .*: Input X contains NaN\.$"
     ):
         score_batch(bundle(LINE), nothing, features=["x"], keep=[], method=None, max_rejected=100)
     done = score_batch(bundle(LINE), nothing, features=["x"], keep=[], method=None)
     assert (done.table.num_rows, len(done.rejected)) == (0, 3000)
     large = batch(x=[2000.0] * 3000)
-    with pytest.raises(ScoringError, match=r"than the 100 .* row 0 of a batch of 3000: ValueError: too large$"):
+    with pytest.raises(ScoringError, match=r"than 100 rows .* row 0 of a batch of 3000: ValueError: too large$"):
         score_batch(bundle(Picky()), large, features=["x"], keep=[], method=None, max_rejected=100)
 
 
