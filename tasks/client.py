@@ -243,14 +243,14 @@ class Client:
             Transient: try again.
         """
         with require_extra("reading rejected rows"):
-            from scoreline.tasks.rejects.report import Tally, count_rejected
+            from scoreline.tasks.rejects.report import Tally, count_rejects
         job, state = read_job(self.buckets.main, job_id), self.status(job_id).state
         try:
             columns = PlanFile(self.buckets.main, job_id).columns
         except ObjectNotFound:  # it is not planned yet, or planning it failed
             return Tally((), 0).report(job_id, state)
         tally = Tally(columns.names, examples)
-        count_rejected(ResultsLayout.of(self.buckets, job), tally)
+        count_rejects(ResultsLayout.of(self.buckets, job), tally)
         return tally.report(job_id, state)
 
     def resume_rejected(

@@ -1,5 +1,5 @@
-"""Which objects and columns a job reads: listing, hive partitions, and objects that no earlier run has scored.
+"""Determines which objects and columns a job reads.
 
-What has to be known of an input before any of its rows is scored lives here. Scoring does not enter. It imports the
-room `job`, and pyarrow for the types of columns.
+Listing, Hive partitions, the choice of columns and the objects that earlier runs have scored live here: all that must
+be known before a row is scored. Scoring does not enter. It imports the room `job`, and pyarrow for types of columns.
 """

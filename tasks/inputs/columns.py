@@ -1,4 +1,4 @@
-"""Which columns of an input are scored and carried over, and what type each is read as. No I/O."""
+"""Resolves which columns of an input are scored and carried over, and the type that each is read as, without I/O."""
 
 from __future__ import annotations
 
@@ -15,181 +15,206 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.tables.type_inference import ARROW_TYPES
-from scoreline.tasks.inputs.hive_partitions import types_of, values_of
-from scoreline.tasks.inputs.listing import Surveyed
+from scoreline.tasks.inputs.hive_partitions import folder_types, folder_values
+from scoreline.tasks.inputs.listing import SurveyedObject
 from scoreline.tasks.job.spec import JobSpec, kept_names
 
 _TEXT_TYPES = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
-"""What text can be read as."""
-_SHOWN = 20
+"""Types that text can be read as."""
+_NAMES_SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settled:
-    """What each part reads."""
+class ResolvedColumns:
+    """The columns that each part reads."""
 
     reads: pa.Schema
-    """Features, then kept columns."""
+    """Schema of what is read: features, then kept columns."""
     keep: tuple[str, ...]
+    """The columns that are carried over to the results."""
     folders: tuple[str, ...]
-    """Those that the names of folders give: no object has such a column."""
-    padded: tuple[str, ...]
-    """Features in text that are numbers, some of them with zeros in front: read as numbers, as pandas does."""
+    """The columns that come from the names of folders; no object has them."""
+    zero_padded: tuple[str, ...]
+    """Features in text whose values are all numbers, some with leading zeros; read as numbers, as pandas does."""
     mixed: tuple[str, ...]
-    """Features in text that are numbers in some rows and texts in others: the model has to be asked."""
+    """Features in text that are numbers in some rows and not in others; the model decides whether they are texts."""
 
 
-def available(surveyed: Sequence[Surveyed]) -> pa.Schema:
-    """Columns of the first object that has any, and those of its folders."""
+def available_columns(surveyed: Sequence[SurveyedObject]) -> pa.Schema:
+    """Return the columns of the first object that has any, and those of its folders."""
     first = _first(surveyed)
     if first is None:
         return pa.schema([])
-    folders = types_of(item.file.key for item in surveyed)
+    types = folder_types(item.file.key for item in surveyed)
     own = set(first.schema.names)
-    more = [pa.field(name, folders[name]) for name in values_of(first.file.key) if name not in own]
+    more = [pa.field(name, types[name]) for name in folder_values(first.file.key) if name not in own]
     return pa.schema([*first.schema, *more])
 
 
-def settle(
-    surveyed: Sequence[Surveyed], features: Sequence[str], keep: str, told: Mapping[str, str] | None = None
-) -> Settled:
-    """Check the columns of every object against what is to be scored and kept.
+def resolve_columns(
+    surveyed: Sequence[SurveyedObject],
+    features: Sequence[str],
+    keep: str,
+    text_types: Mapping[str, str] | None = None,
+) -> ResolvedColumns:
+    """Find the features and kept columns in every object, and the type to read each as.
 
     Parameters
     ----------
+    features : sequence of str
+        Names of the features, in the model's order.
     keep : str
-        ``all``: whatever the first object has that is no feature, nested columns left out; ``none``; or names.
-    told : mapping of str to str, optional
-        Types of columns of text, as `ReadOptions.types`.
+        ``all`` for every column of the first object that is neither a feature nor nested; ``none``; or names.
+    text_types : mapping of str to str, optional
+        Types of columns in CSV and JSON Lines, as in `ReadOptions.types`. The others are guessed.
 
     Raises
     ------
     MissingColumns
-        Naming the object and every column that is not there.
+        An object lacks some columns; the message names the object and all of them.
     UnreadableInput
-        Naming the object and the column that is there twice, or of another type than in the first object.
+        An object has a column twice, or in a type that does not fit; the message names the object and the column.
     """
-    kept = _kept(keep, available(surveyed), features)
+    kept = _kept_columns(keep, available_columns(surveyed), features)
     names = tuple(dict.fromkeys((*features, *kept)))
     own = {name for item in surveyed for name in item.schema.names}
-    folder_types = types_of(item.file.key for item in surveyed)
-    folders = tuple(name for name in names if name in folder_types and name not in own)
+    types_in_folders = folder_types(item.file.key for item in surveyed)
+    folders = tuple(name for name in names if name in types_in_folders and name not in own)
     scored = set(features)
-    seen = {name: _Seen(name=name, kept=name not in scored) for name in names if name not in folders}
+    columns = {name: _ColumnTypes(name=name, kept=name not in scored) for name in names if name not in folders}
     for item in surveyed:
         if len(item.schema):
-            _note_types(item, seen, folders)
-    told = told or {}
-    in_text = {name for item in surveyed if item.text for name in item.schema.names} if told else set()
-    if unknown := [name for name in told if name not in in_text]:
-        raise MissingColumns(f"types are told for {_listed(unknown)}, and no CSV or JSON Lines of the input has that")
-    types = {name: folder_types[name] for name in folders} | {
-        name: ARROW_TYPES[told[name]] if name in told else found.settled() for name, found in seen.items()
+            _add_object(item, columns, folders)
+    text_types = text_types or {}
+    in_text = {name for item in surveyed if item.text for name in item.schema.names} if text_types else set()
+    if unknown := [name for name in text_types if name not in in_text]:
+        raise MissingColumns(
+            f"--types names {_format_names(unknown)}, which no CSV or JSON Lines object has: correct the name, or "
+            "leave it out"
+        )
+    types = {name: types_in_folders[name] for name in folders} | {
+        name: ARROW_TYPES[text_types[name]] if name in text_types else column.resolve()
+        for name, column in columns.items()
     }
     for name in features:
-        if is_nested(types[name]):
-            raise UnreadableInput(f"the feature {name!r} is {types[name]}: estimators take numbers, texts, times")
-    mixed = tuple(name for name in features if name in seen and not seen[name].kept and name not in told)
-    return Settled(
+        if _is_nested(types[name]):
+            raise UnreadableInput(
+                f"the feature {name!r} is {types[name]}, and estimators take numbers, texts, booleans or times: choose "
+                "other columns with --features"
+            )
+    guessed = {name: column for name, column in columns.items() if name not in text_types}
+    return ResolvedColumns(
         reads=pa.schema([pa.field(n, types[n], metadata={"feature": "1"} if n in scored else None) for n in names]),
         keep=kept,
         folders=folders,
-        padded=tuple(name for name, found in seen.items() if found.padded and name not in told),
-        mixed=tuple(name for name in mixed if seen[name].is_mixed()),
+        zero_padded=tuple(name for name, column in guessed.items() if column.zero_padded),
+        mixed=tuple(name for name in features if name in guessed and guessed[name].is_mixed()),
     )
 
 
 @dataclass(kw_only=True)
-class _Seen:
-    """What the objects have of a column."""
+class _ColumnTypes:
+    """The types of one column in all objects."""
 
     name: str
     kept: bool
+    """Whether the column is only carried over, not scored."""
     typed: pa.DataType | None = None
-    """In the first object with types of its own."""
+    """Type in the first object whose format has types."""
     typed_in: str = ""
-    texts: dict[pa.DataType, str] = field(default_factory=dict)
-    """Guesses of texts, with an object of each."""
+    """URI of that object."""
+    guesses: dict[pa.DataType, str] = field(default_factory=dict)
+    """Types guessed from text, each with the URI of the first object."""
     mixed: bool = False
-    padded: bool = False
+    zero_padded: bool = False
 
-    def add(self, item: Surveyed, column: pa.Field) -> None:
-        """Take note of one object."""
+    def add(self, item: SurveyedObject, column: pa.Field) -> None:
+        """Add the column of one object."""
         if item.text:
             numbers = float((column.metadata or {}).get(b"numbers", 0))
-            padded = numbers == 1 and not self.kept
-            self.texts.setdefault(pa.float64() if padded else column.type, item.uri)
-            self.padded = self.padded or padded
+            zero_padded = numbers == 1 and not self.kept
+            self.guesses.setdefault(pa.float64() if zero_padded else column.type, item.uri)
+            self.zero_padded = self.zero_padded or zero_padded
             self.mixed = self.mixed or 0 < numbers < 1
         elif self.typed is None:
             self.typed, self.typed_in = column.type, item.uri
         elif self.kept and column.type != self.typed and _value_type(column.type) != _value_type(self.typed):
-            raise UnreadableInput(f"{item.uri} has {self.name!r} as {column.type}, {self.typed_in} as {self.typed}")
-
-    def settled(self) -> pa.DataType:
-        """Return what it is read as: its type in tables with types of their own, else what suits all texts."""
-        if self.typed is None:
-            return _merged(list(self.texts), kept=self.kept)
-        if self.texts and _value_type(self.typed) not in _TEXT_TYPES:
             raise UnreadableInput(
-                f"{next(iter(self.texts.values()))} has {self.name!r} as text, {self.typed_in} as {self.typed}, which "
-                "text is not read as"
+                f"{item.uri} has {self.name!r} as {column.type}, but {self.typed_in} has it as {self.typed}: give it "
+                "one type, or leave it out with --keep"
             )
-        return _value_type(self.typed) if self.texts else self.typed
+
+    def resolve(self) -> pa.DataType:
+        """Return the type to read the column as: that of typed formats, or else the one that fits all text."""
+        if self.typed is None:
+            return _common_type(list(self.guesses), kept=self.kept)
+        if self.guesses and _value_type(self.typed) not in _TEXT_TYPES:
+            raise UnreadableInput(
+                f"{next(iter(self.guesses.values()))} has {self.name!r} as text, but {self.typed_in} has it as "
+                f"{self.typed}, which text cannot be read as: give it one type, or submit the objects as two jobs"
+            )
+        return _value_type(self.typed) if self.guesses else self.typed
 
     def is_mixed(self) -> bool:
-        """Whether it is text in which some values are numbers, or numbers in some objects alone."""
-        numbers = [kind in (pa.int64(), pa.float64()) for kind in self.texts if not pa.types.is_null(kind)]
+        """Return whether the column is only in text, and is numbers in some rows or objects but not in others."""
+        numbers = [kind in (pa.int64(), pa.float64()) for kind in self.guesses if not pa.types.is_null(kind)]
         return self.typed is None and (self.mixed or (any(numbers) and not all(numbers)))
 
 
-def _note_types(item: Surveyed, seen: Mapping[str, _Seen], folders: Sequence[str]) -> None:
-    """Take note of the columns of one object; refuse it where it lacks one, or has it twice."""
-    here = values_of(item.file.key)
-    columns: dict[str, pa.Field] = {}
+def _add_object(item: SurveyedObject, columns: Mapping[str, _ColumnTypes], folders: Sequence[str]) -> None:
+    """Add the columns of one object; each of `columns` and `folders` must be there exactly once."""
+    in_folders = folder_values(item.file.key)
+    fields: dict[str, pa.Field] = {}
     for column in item.schema:
-        if column.name in columns and column.name in seen:
-            raise UnreadableInput(f"{item.uri} has the column {column.name!r} twice")
-        columns[column.name] = column
-    missing = [name for name in seen if name not in columns] + [name for name in folders if name not in here]
+        if column.name in fields and column.name in columns:
+            raise UnreadableInput(f"{item.uri} has the column {column.name!r} twice: rename one of them")
+        fields[column.name] = column
+    missing = [name for name in columns if name not in fields] + [name for name in folders if name not in in_folders]
     if missing:
-        has = [*item.schema.names, *(name for name in here if name in folders)]
+        has = [*item.schema.names, *(name for name in in_folders if name in folders)]
         marks = [mark for mark in (";", "\t", "|", ",") if item.text and len(has) == 1 and mark in has[0]]
-        hint = f": is the delimiter {marks[0]!r}? Say so with --delimiter" if marks else ""
-        raise MissingColumns(f"{item.uri} lacks {_listed(missing)}; it has {_listed(has)}{hint}")
-    for name, found in seen.items():
-        found.add(item, columns[name])
+        hint = (
+            f"is the delimiter {marks[0]!r}? Say so with --delimiter"
+            if marks
+            else "correct the object, or choose other columns with --features and --keep"
+        )
+        raise MissingColumns(f"{item.uri} lacks {_format_names(missing)}; it has {_format_names(has)}: {hint}")
+    for name, column_types in columns.items():
+        column_types.add(item, fields[name])
 
 
-def named_features(manifest: Manifest, asked: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the features that are asked for, else those that the model was fitted on; None where neither names any.
+def named_features(manifest: Manifest, requested: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the features that the job requests, or else those that the model was fitted on; None if there are neither.
 
     Raises
     ------
     MissingColumns
-        They are more or fewer than the model takes.
+        There are more or fewer than the model takes.
     """
-    takes, named = manifest.n_features, tuple(asked) if asked else manifest.feature_names
+    takes, named = manifest.n_features, tuple(requested) if requested else manifest.feature_names
     if named is not None and takes not in (None, len(named)):
-        raise MissingColumns(f"model {manifest.ref} takes {takes} features, {len(named)} are named")
+        raise MissingColumns(
+            f"model {manifest.ref} takes {takes} feature{'' if takes == 1 else 's'}, but --features names "
+            f"{len(named)}: name each of them, in the model's order"
+        )
     return named
 
 
 def choose_features(
-    manifest: Manifest, asked: Sequence[str] | None, schema: pa.Schema, *, keep: str = "all"
+    manifest: Manifest, requested: Sequence[str] | None, schema: pa.Schema, *, keep: str = "all"
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the columns to score, in the model's order, and what the plan should warn of.
+    """Return the columns to score, in the model's order, and warnings for the plan.
 
-    They are those asked for, else those that the model was fitted on. A model without names takes the numeric columns
-    in the order of the input (integers, floats, decimals, booleans) where there are as many as it takes; of those that
-    `keep` names it is assumed that they are carried over alone, unless only with them their number fits.
+    The features are those requested, or else those that the model was fitted on. A model without column names takes
+    the numeric columns (integers, floats, decimals, booleans) in the order of the input, if there are as many as it
+    takes. Columns that `keep` names are not counted, unless the number fits only with them.
 
     Raises
     ------
     MissingColumns
-        Their number is not the model's, so that their order says nothing.
+        The number of columns is not the model's, so that their order does not identify the features.
     """
-    takes, named = manifest.n_features, named_features(manifest, asked)
+    takes, named = manifest.n_features, named_features(manifest, requested)
     if named is not None:
         return named, ()
     names = tuple(field.name for field in schema if _is_numeric(field.type))
@@ -198,10 +223,11 @@ def choose_features(
         if features and len(features) == takes:
             in_order = ", ".join(map(repr, features))
             return features, (f"{manifest.ref} was fitted without column names, and takes {in_order}, in this order",)
-    told = "" if takes is None else f" and takes {takes}"
+    count = "" if takes is None else f" and takes {takes} feature{'' if takes == 1 else 's'}"
+    shown = f" ({_format_names(names)})" if names else ""
     raise MissingColumns(
-        f"model {manifest.ref} was fitted without column names{told}; the input has {len(names)} numeric columns"
-        f"{': ' if names else ''}{_listed(names)}: name the features with --features a,b,c"
+        f"model {manifest.ref} was fitted without column names{count}; the input has {len(names)} numeric columns"
+        f"{shown}: name the features with --features a,b,c"
     )
 
 
@@ -210,78 +236,81 @@ def _is_numeric(kind: pa.DataType) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_boolean(kind))
 
 
-def is_nested(kind: pa.DataType) -> bool:
-    """Whether a column holds lists or records."""
+def _is_nested(kind: pa.DataType) -> bool:
     return bool(pa.types.is_nested(kind))
 
 
-def as_numbers(reads: pa.Schema, names: Iterable[str]) -> pa.Schema:
-    """Return the schema with some columns read as numbers."""
-    wanted = set(names)
-    return pa.schema([f.with_type(pa.float64()) if f.name in wanted else f for f in reads])
+def read_as_numbers(reads: pa.Schema, names: Iterable[str]) -> pa.Schema:
+    """Return the schema with the named columns read as float64."""
+    numeric = set(names)
+    return pa.schema([f.with_type(pa.float64()) if f.name in numeric else f for f in reads])
 
 
-def rows_with_texts(batch: pa.RecordBatch, names: Sequence[str], most: int) -> pa.Array:
-    """Numbers of the first rows of a batch with a text that is no number in one of some columns of texts."""
-    found = pa.array([False] * batch.num_rows)
+def rows_with_words(batch: pa.RecordBatch, names: Sequence[str], most: int) -> pa.Array:
+    """Return the numbers of the first `most` rows with a text, in one of the named columns, that is not a number."""
+    words = pa.array([False] * batch.num_rows)
     for name in names:
-        if pa.types.is_string(batch.schema.field(name).type):
-            text = pc.and_(
-                pc.is_valid(batch.column(name)), pc.invert(pc.fill_null(is_number(batch.column(name)), True))
-            )
-            found = pc.or_(found, text)
-    return pc.indices_nonzero(found)[:most]
+        column = batch.column(name)
+        if pa.types.is_string(column.type):
+            words = pc.or_(words, pc.and_(pc.is_valid(column), pc.invert(pc.fill_null(_is_number(column), True))))
+    return pc.indices_nonzero(words)[:most]
 
 
-def is_number(column: pa.Array) -> pa.Array:
-    """Return whether each text is a number, null for none."""
+def _is_number(column: pa.Array) -> pa.Array:
+    """Return whether each text is a number; null where the text is null."""
     return pc.match_substring_regex(column, r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")
 
 
-def _first(surveyed: Sequence[Surveyed]) -> Surveyed | None:
+def _first(surveyed: Sequence[SurveyedObject]) -> SurveyedObject | None:
     return next((item for item in surveyed if len(item.schema)), None)
 
 
-def _kept(keep: str, schema: pa.Schema, features: Sequence[str]) -> tuple[str, ...]:
+def _kept_columns(keep: str, schema: pa.Schema, features: Sequence[str]) -> tuple[str, ...]:
     if keep == "all":
         scored = set(features)
-        return tuple(dict.fromkeys(f.name for f in schema if f.name not in scored and not is_nested(f.type)))
+        return tuple(dict.fromkeys(f.name for f in schema if f.name not in scored and not _is_nested(f.type)))
     return kept_names(keep)
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:
-    """Return the one type of texts for all that Arrow has."""
+    """Return ``string`` for each of Arrow's types of strings, and any other type as it is."""
     return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
 
 
-def _merged(kinds: Sequence[pa.DataType], *, kept: bool) -> pa.DataType:
-    """Find the type that a column of text is read as: of a feature, numbers are float64, as arithmetic has them."""
-    found = {kind for kind in kinds if not pa.types.is_null(kind)}
-    if not found:
+def _common_type(guesses: Sequence[pa.DataType], *, kept: bool) -> pa.DataType:
+    """Return the type that fits all guesses; numbers of a feature are float64, since models compute in it."""
+    types = {kind for kind in guesses if not pa.types.is_null(kind)}
+    if not types:
         return pa.string() if kept else pa.float64()
-    if found <= {pa.int64(), pa.float64()}:
-        return pa.int64() if kept and found == {pa.int64()} else pa.float64()
-    return found.pop() if len(found) == 1 else pa.string()
+    if types <= {pa.int64(), pa.float64()}:
+        return pa.int64() if kept and types == {pa.int64()} else pa.float64()
+    return types.pop() if len(types) == 1 else pa.string()
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + more
+def _format_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(map(repr, names[:_NAMES_SHOWN])) + more
 
 
 def check_partition(spec: JobSpec, schema: pa.Schema, keep: Sequence[str]) -> None:
-    """Refuse to part results by what they do not have, or what makes no folders; raises `InvalidRequest`."""
+    """Check that the results can be partitioned as the job requests.
+
+    Raises
+    ------
+    InvalidRequest
+        The results do not have the column, or its values cannot be names of folders.
+    """
     column = spec.partition_by
     if column is None:
         return
     if column not in keep:
         raise InvalidRequest(
-            f"results cannot be parted by {column!r}, which is not among the columns that are kept "
-            f"({', '.join(map(repr, keep[:20])) or 'none'}): name it with --keep"
+            f"results cannot be partitioned by {column!r}, which is not among the kept columns "
+            f"({_format_names(keep) or 'none'}): name it with --keep"
         )
     kind = schema.field(column).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    fits = (
+    allowed = (
         pa.types.is_string,
         pa.types.is_large_string,
         pa.types.is_string_view,
@@ -290,8 +319,8 @@ def check_partition(spec: JobSpec, schema: pa.Schema, keep: Sequence[str]) -> No
         pa.types.is_temporal,
         pa.types.is_null,
     )
-    if not any(is_kind(kind) for is_kind in fits):
+    if not any(is_kind(kind) for is_kind in allowed):
         raise InvalidRequest(
-            f"results cannot be parted by {column!r}, which is {kind}: name a column of text, whole numbers, booleans, "
-            "dates or times"
+            f"results cannot be partitioned by {column!r}, which is {kind}: choose a column of texts, integers, "
+            "booleans, dates or times"
         )

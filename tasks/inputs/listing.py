@@ -1,4 +1,4 @@
-"""Which objects an input names, and what each of them holds."""
+"""Lists the objects that an input names, and surveys what each of them holds."""
 
 from __future__ import annotations
 
@@ -21,67 +21,75 @@ _SURVEY_THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surveyed:
-    """An object of the input, and its columns."""
+class SurveyedObject:
+    """An object of the input, with its spans and columns."""
 
     file: InputFile
     uri: str
     schema: pa.Schema
     text: bool
-    """Whether its types are guesses."""
+    """Whether the object is text, so that the types of its columns are guesses."""
 
 
-def find(buckets: Buckets, uris: Sequence[str]) -> list[Pinned]:
-    """List the objects that the URIs of an input name, in their order; what several of them name is there once.
+def list_inputs(buckets: Buckets, uris: Sequence[str]) -> list[Pinned]:
+    """List the objects that the URIs of an input name, in the order of the URIs; each object is listed once.
 
-    A key that ends in ``/`` stands for all below it whose steps do not begin with ``_`` or ``.``; one with ``*``, ``?``
-    or ``[`` is a glob in which ``*`` matches ``/`` too, unless an object has just that key; any other is one object.
+    A key that ends in ``/`` is a prefix: it names all objects below it, except those with a file or folder name that
+    begins with ``_`` or ``.``. A key with ``*``, ``?`` or ``[`` is a glob, in which ``*`` matches ``/`` too, unless an
+    object has exactly that key. Any other key names one object.
 
     Raises
     ------
     InputNotFound
-        One of the URIs names none.
+        One of the URIs names no object.
     """
-    found: dict[tuple[str, str], Pinned] = {}
+    objects: dict[tuple[str, str], Pinned] = {}
     for uri in uris:
         bucket, pattern = parse_uri(uri)
         store = buckets[bucket]
-        for info in _find(store, pattern):
-            found.setdefault((bucket, info.key), Pinned.of(store, info))
-    return list(found.values())
+        for info in _list_matches(store, pattern):
+            objects.setdefault((bucket, info.key), Pinned.of(store, info))
+    return list(objects.values())
 
 
-def _find(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
+def _list_matches(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
+    """List the objects of one bucket that a pattern names; there is at least one."""
     if not pattern or pattern.endswith("/"):
-        found = [info for info in store.list(pattern) if names(pattern, info.key)]
-        what = "the prefix is empty"
+        matches = [info for info in store.list(pattern) if names(pattern, info.key)]
+        reason = "the prefix is empty"
     elif magic := GLOB.search(pattern):
-        found = [info for info in store.list(pattern[: magic.start()]) if names(pattern, info.key)]
-        found = [info for info in found if info.key == pattern] or found
-        what = "nothing matches the glob"
+        matches = [info for info in store.list(pattern[: magic.start()]) if names(pattern, info.key)]
+        matches = [info for info in matches if info.key == pattern] or matches
+        reason = "nothing matches the glob"
     else:
         try:
             return [store.head(pattern)]
         except ObjectNotFound:
-            found, what = [], "there is no such object (a prefix has to end with '/')"
-    if not found:
-        raise InputNotFound(f"no input at {store.uri(pattern)}: {what}")
-    return found
+            matches, reason = [], "there is no such object (a prefix must end with '/')"
+    if not matches:
+        raise InputNotFound(f"no input at {store.uri(pattern)}: {reason}. Correct the URI, or upload the input first")
+    return matches
 
 
-def survey(tables: Tables, found: Sequence[Pinned], options: ReadOptions) -> list[Surveyed]:
-    """Look at all objects, several at a time: footers of Parquet, the whole of text (raises `UnreadableInput`)."""
+def survey_inputs(tables: Tables, objects: Sequence[Pinned], options: ReadOptions) -> list[SurveyedObject]:
+    """Survey all objects, several at a time: Parquet by its footer, text by reading all of it.
 
-    def look(source: Pinned) -> Surveyed:
-        seen = tables.survey(source, options)
-        return Surveyed(
+    Raises
+    ------
+    UnreadableInput
+        An object cannot be read in its format.
+    """
+
+    def survey(source: Pinned) -> SurveyedObject:
+        surveyed = tables.survey(source, options)
+        return SurveyedObject(
             file=InputFile(
-                bucket=source.store.bucket, key=source.key, size=source.size, etag=source.etag, spans=seen.spans
+                bucket=source.store.bucket, key=source.key, size=source.size, etag=source.etag, spans=surveyed.spans
             ),
             uri=source.uri,
-            schema=seen.schema,
+            schema=surveyed.schema,
             text=is_text(format_of(source.key, options)[0]),
         )
 
     with ThreadPoolExecutor(_SURVEY_THREADS, thread_name_prefix="survey") as pool:
-        return list(pool.map(look, found))
+        return list(pool.map(survey, objects))

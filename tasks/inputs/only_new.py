@@ -1,4 +1,4 @@
-"""Which objects a schedule has scored, so that each is scored once: by key and ETag, over all buckets."""
+"""Remembers which objects a schedule has scored, by bucket, key and ETag, so that each is scored once."""
 
 from __future__ import annotations
 
@@ -16,16 +16,22 @@ from scoreline.tasks.job.plan_file import PlanFile
 _TRIES = 5
 
 
-def unseen(main: ObjectStore, schedule: str, found: Sequence[Pinned]) -> list[Pinned]:
-    """Return those of the found objects that no earlier run of the schedule has scored."""
+def unseen(main: ObjectStore, schedule: str, objects: Sequence[Pinned]) -> list[Pinned]:
+    """Return the objects that no earlier run of the schedule has scored."""
     known, _ = _read(main, schedule)
-    return [item for item in found if _name(item.store.bucket, item.key, item.etag) not in known]
+    return [item for item in objects if _fingerprint(item.store.bucket, item.key, item.etag) not in known]
 
 
-def remember(main: ObjectStore, schedule: str, job_id: str) -> None:
-    """Add what a job has scored; harmless when done again."""
+def remember_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
+    """Add the objects that a job has scored; harmless when done again.
+
+    Raises
+    ------
+    StoreUnavailable
+        Other processes changed the object at every try. A retry helps.
+    """
     plan = PlanFile(main, job_id)
-    scored = {_name(piece.bucket, piece.key, piece.etag) for part in plan for piece in part.slices}
+    scored = {_fingerprint(piece.bucket, piece.key, piece.etag) for part in plan for piece in part.slices}
     for _ in range(_TRIES):
         known, etag = _read(main, schedule)
         if scored <= known:
@@ -33,22 +39,25 @@ def remember(main: ObjectStore, schedule: str, job_id: str) -> None:
         try:
             main.put(keys.schedule_seen(schedule), _encode(known | scored), mode=if_unchanged(etag))
             return
-        except PreconditionFailed:  # another tick was first: look again
+        except PreconditionFailed:  # another tick changed it first: read it again
             continue
-    raise StoreUnavailable(f"{main.uri(keys.schedule_seen(schedule))} is changed by many at once: try again")
+    raise StoreUnavailable(
+        f"{main.uri(keys.schedule_seen(schedule))} was changed {_TRIES} times while it was being updated: try again"
+    )
 
 
 def _read(main: ObjectStore, schedule: str) -> tuple[set[str], str | None]:
+    """Return the fingerprints of the objects scored so far, and the ETag of the object that holds them."""
     try:
-        got = main.get(keys.schedule_seen(schedule))
+        stored = main.get(keys.schedule_seen(schedule))
     except ObjectNotFound:
         return set(), None
-    return set(json.loads(gzip.decompress(got.data))), got.info.etag
+    return set(json.loads(gzip.decompress(stored.data))), stored.info.etag
 
 
-def _encode(names: Iterable[str]) -> bytes:
-    return gzip.compress(json.dumps(sorted(names), indent=0).encode(), mtime=0)
+def _encode(fingerprints: Iterable[str]) -> bytes:
+    return gzip.compress(json.dumps(sorted(fingerprints), indent=0).encode(), mtime=0)
 
 
-def _name(bucket: str, key: str, etag: str) -> str:
+def _fingerprint(bucket: str, key: str, etag: str) -> str:
     return hashlib.sha256(f"{bucket}\0{key}\0{etag}".encode()).hexdigest()[:32]

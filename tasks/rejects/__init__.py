@@ -1,5 +1,5 @@
-"""Rows that could not be scored: how they are stored, counted, shown and scored again.
+"""Stores, counts, shows and rescores the rows that a job rejected.
 
-Whatever writes or reads rejected rows lives here; finding them belongs to `scoring`. It imports `job`, `scoring`,
-`inputs` and `dispatch`.
+All code that writes or reads rejected rows lives here; deciding which rows to reject belongs to `scoring`. It imports
+`job`, `scoring`, `inputs` and `dispatch`.
 """

@@ -1,4 +1,4 @@
-"""Values of a table as JSON has them."""
+"""Converts values of a table to JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def to_json_value(value: Any) -> Any:
-    """Return a value that every reader of JSON takes; what JSON has no form for is text.
+    """Return the value in a form that every JSON reader takes; a value that JSON cannot hold becomes text.
 
     >>> from datetime import date
     >>> to_json_value({"x": float("inf"), "on": [date(2026, 11, 25), None]})

@@ -1,4 +1,4 @@
-"""The rows that a job rejected, as parts of another job."""
+"""Plans the rows that a job rejected as the parts of another job."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from scoreline.storage.tables.base import Pinned
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import Part
-from scoreline.tasks.rejects.report import committed, rejected_rows
-from scoreline.tasks.rejects.table import note_columns
+from scoreline.tasks.rejects.report import committed_rejects, read_rejects
+from scoreline.tasks.rejects.table import rejection_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def parts_again(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
-    """Return the parts of a job with rejected rows, with these rows alone; they read the objects that it pinned.
+def parts_to_rescore(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
+    """Return parts with only the rejected rows of a job; they read the objects that the job pinned.
 
     Raises
     ------
     NothingToResume
-        It has rejected nothing.
+        The job rejected no row.
     """
     documents = dispatcher.documents(job_id)
     layout = ResultsLayout.of(dispatcher.buckets, documents.job)
-    notes = note_columns(documents.plan.columns.names)
-    found = []
-    for info in committed(layout):
+    fields = rejection_columns(documents.plan.columns.names)
+    parts = []
+    for info in committed_rejects(layout):
         rejected: dict[str, list[int]] = {}
-        for rows in rejected_rows(layout.store, [info]):
-            _collect(rows.batch, notes, rejected)
+        for rows in read_rejects(layout.store, [info]):
+            _collect(rows.batch, fields, rejected)
         for numbers in rejected.values():
             numbers.sort()
         part = documents.plan.part(keys.part_number(info.key))
@@ -46,19 +46,20 @@ def parts_again(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
             start, stop = (bisect_left(numbers, row) for row in (piece.first_row, piece.first_row + piece.rows))
             if start < stop:
                 slices.append(replace(piece, only=tuple(numbers[start:stop])))
-        found.append(Part(slices=tuple(slices)))
-    if not found:
+        parts.append(Part(slices=tuple(slices)))
+    if not parts:
         raise NothingToResume(f"job {job_id} rejected no row")
-    return tuple(found)
+    return tuple(parts)
 
 
-def objects_of(buckets: Buckets, again: Iterable[Part]) -> list[Pinned]:
-    """Return the objects that parts read, as they were pinned."""
-    found = {(s.bucket, s.key): s for part in again for s in part.slices}
-    return [Pinned.of(buckets[piece.bucket], piece) for piece in found.values()]
+def pinned_objects(buckets: Buckets, parts: Iterable[Part]) -> list[Pinned]:
+    """Return each object that the parts read, pinned to the same ETag."""
+    slices = {(s.bucket, s.key): s for part in parts for s in part.slices}
+    return [Pinned.of(buckets[piece.bucket], piece) for piece in slices.values()]
 
 
-def _collect(batch: pa.RecordBatch, notes: dict[str, str], rejected: dict[str, list[int]]) -> None:
-    sources, rows = (batch.column(notes[note]).to_pylist() for note in ("source", "row"))
+def _collect(batch: pa.RecordBatch, fields: dict[str, str], rejected: dict[str, list[int]]) -> None:
+    """Add the numbers of rejected rows to `rejected`, by the URI of their object."""
+    sources, rows = (batch.column(fields[field]).to_pylist() for field in ("source", "row"))
     for source, row in zip(sources, rows, strict=True):
         rejected.setdefault(source, []).append(row)

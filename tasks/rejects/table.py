@@ -1,4 +1,4 @@
-"""Rejected rows as a table, each with what is known of its rejection."""
+"""Builds the table of rejected rows, each with the source and reason of its rejection."""
 
 from __future__ import annotations
 
@@ -10,40 +10,59 @@ from scoreline.storage.tables.base import Rows
 from scoreline.tasks.scoring.features import Rejection
 
 
-def reasons(rows: Rows, rejected: Mapping[int, Rejection]) -> Iterator[str]:
-    """Say of each row of a batch that has no result why, first of those that cannot be decoded."""
+def describe_rejected(rows: Rows, rejected: Mapping[int, Rejection]) -> Iterator[str]:
+    """Yield the number and reason of each rejected row of a batch, rows that cannot be decoded first.
+
+    Parameters
+    ----------
+    rows : Rows
+        The batch as it was read.
+    rejected : mapping of int to Rejection
+        The rows that could not be scored, by row number within the batch.
+    """
     yield from (f"row {item.row}: {item.message}" for item in rows.malformed)
-    yield from (f"row {rows.numbers[row]}: {why}" for row, why in rejected.items())
+    yield from (f"row {rows.numbers[row]}: {rejection}" for row, rejection in rejected.items())
 
 
-def rejects_table(rows: Rows, reasons: Mapping[int, Rejection], uri: str) -> pa.Table:
-    """Return the rows of a batch that have no result, in input order, each with what is known of its rejection."""
-    failed = list(reasons)
-    table = pa.Table.from_batches([rows.batch]).take(pa.array(failed, pa.int64()))
-    told: list[tuple[int, str, str | None, str, str | None]]
-    told = [(int(rows.numbers[row]), why.stage, why.column, why.message, None) for row, why in reasons.items()]
-    told += [(item.row, "decode", item.column, item.message, item.raw) for item in rows.malformed]
-    nothing = pa.table({field.name: pa.nulls(len(rows.malformed), field.type) for field in table.schema})
-    table = pa.concat_tables([table, nothing])
-    numbers, stages, columns, messages, records = zip(*told, strict=True)
-    notes = {
-        "source": pa.array([uri] * len(told)),
+def rejects_table(rows: Rows, rejected: Mapping[int, Rejection], uri: str) -> pa.Table:
+    """Return the rejected rows of a batch, in input order, with the columns of `REJECTION_FIELDS` appended.
+
+    Parameters
+    ----------
+    rows : Rows
+        The batch as it was read.
+    rejected : mapping of int to Rejection
+        The rows that could not be scored, by row number within the batch. Together with the rows that could not be
+        decoded there is at least one.
+    uri : str
+        The object that the batch was read from.
+    """
+    table = pa.Table.from_batches([rows.batch]).take(pa.array(list(rejected), pa.int64()))
+    records: list[tuple[int, str, str | None, str, str | None]]
+    records = [(int(rows.numbers[row]), r.stage, r.column, r.message, None) for row, r in rejected.items()]
+    records += [(item.row, "decode", item.column, item.message, item.raw) for item in rows.malformed]
+    undecoded = pa.table({field.name: pa.nulls(len(rows.malformed), field.type) for field in table.schema})
+    table = pa.concat_tables([table, undecoded])
+    numbers, stages, columns, messages, raw = zip(*records, strict=True)
+    values = {
+        "source": pa.array([uri] * len(records)),
         "row": pa.array(numbers, pa.int64()),
         "stage": pa.array(stages),
         "column": pa.array(columns, pa.string()),
         "message": pa.array(messages),
-        "record": pa.array(records, pa.string()),
+        "record": pa.array(raw, pa.string()),
     }
-    for note, name in note_columns(table.column_names).items():
-        table = table.append_column(name, notes[note])
-    return table.sort_by(note_columns(rows.batch.schema.names)["row"])
+    names = rejection_columns(table.column_names)
+    for field, name in names.items():
+        table = table.append_column(name, values[field])
+    return table.sort_by(names["row"])
 
 
-def together(tables: Sequence[pa.Table]) -> pa.Table:
-    """Put rejected rows of several batches together.
+def concat_rejects(tables: Sequence[pa.Table]) -> pa.Table:
+    """Concatenate the rejected rows of several batches.
 
-    Objects may differ in a feature's type: where no type holds all values, the column becomes text. The rows are there
-    to be looked at, and are scored again out of the objects they came from.
+    Objects may differ in a feature's type. If no type holds all values, the column becomes text: these rows are for
+    people to look at, and are scored again from the objects that they came from.
     """
     columns = {}
     for name in tables[0].column_names:
@@ -61,22 +80,22 @@ def _as_text(column: pa.Table) -> pa.Table:
     return pa.table({column.column_names[0]: pa.array(values, pa.string())})
 
 
-NOTES = ("source", "row", "stage", "column", "message", "record")
-"""Appended to a rejected row: the object it was in, its number there from 0, what it failed at, the column at fault
-where it is known, why, and the text of a record that could not be decoded, whose columns are null."""
+REJECTION_FIELDS = ("source", "row", "stage", "column", "message", "record")
+"""Appended to each rejected row: its object, its number in the object from 0, the stage at which it failed, the column
+at fault if it is known, the reason, and the raw text of a row that could not be decoded, whose own columns are null."""
 
 
-def note_columns(own: Iterable[str]) -> dict[str, str]:
-    """Name the columns that tell of a rejection, beside the row's own columns, which keep their names.
+def rejection_columns(own: Iterable[str]) -> dict[str, str]:
+    """Return the column name of each rejection field; underscores are prefixed to avoid the row's own column names.
 
-    >>> note_columns(["row", "x"])["row"], note_columns(["x"])["row"]
+    >>> rejection_columns(["row", "x"])["row"], rejection_columns(["x"])["row"]
     ('_row', 'row')
     """
     taken = set(own)
     names = {}
-    for note in NOTES:
-        free = note
-        while free in taken:
-            free = f"_{free}"
-        names[note] = free
+    for field in REJECTION_FIELDS:
+        name = field
+        while name in taken:
+            name = f"_{name}"
+        names[field] = name
     return names

@@ -23,7 +23,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.objects.base import exists, if_unchanged
 from scoreline.tasks.client import Client
-from scoreline.tasks.inputs.only_new import remember
+from scoreline.tasks.inputs.only_new import remember_scored
 from scoreline.tasks.job.documents import decoding, read_outcome
 from scoreline.tasks.schedules.file import Parsed, parse, spec_of
 from scoreline.tasks.schedules.schedule import Schedule, State, decide
@@ -195,7 +195,7 @@ class Scheduler:
             done.append(f"submitted {job_id}")
             return state
         if schedule.only_new and outcome.state in ("succeeded", "partial"):
-            remember(self._main, schedule.name, job_id)
+            remember_scored(self._main, schedule.name, job_id)
         return replace(state.noted([state.current], outcome.state, outcome.error), current=None)
 
     def _submit(self, schedule: Schedule, slot: datetime) -> None:

@@ -39,7 +39,7 @@ from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.parquet_buffer import GrowingFile
+from scoreline.tasks.steps.parquet_buffer import ParquetBuffer
 
 log = logging.getLogger(__name__)
 FILE_BYTES = 64 << 20
@@ -90,7 +90,7 @@ class _Folder:
     """Part with its first row."""
     libraries: str = ""
     """That scored that part."""
-    growing: GrowingFile | None = None
+    growing: ParquetBuffer | None = None
     """None where the file is written already."""
 
     @property
@@ -316,8 +316,8 @@ class _Arrangement:
         folder.rows = folder.weight = 0
         folder.growing = None
 
-    def _grow(self, folder: _Folder) -> GrowingFile:
-        return GrowingFile(self._schema, _footer(self._documents.job, folder))
+    def _grow(self, folder: _Folder) -> ParquetBuffer:
+        return ParquetBuffer(self._schema, _footer(self._documents.job, folder))
 
     def _finish(self, folder: _Folder) -> bytes:
         """Return the bytes of a file; none where it is written."""

@@ -1,6 +1,6 @@
-"""What a worker process needs to move jobs on, without Celery.
+"""Bundles what the steps of a job share in a worker process, without Celery.
 
-The Celery tasks are shells around `planner`, `part`, `finalize` and `reconcile`, which share this.
+The Celery tasks call `plan_job`, `score_part`, `finalize` and `reconcile`, and hand each of them the same engine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scoreline.tasks.scoring.timings import PartHistory
 
 
 class ModelSource(Protocol):
-    """Where an engine gets its models: a worker's cache."""
+    """Loads models for an engine, as a worker's cache does."""
 
     def get(self, pinned: PinnedModel) -> Bundle:
         """Return a loaded bundle."""
@@ -38,38 +38,39 @@ class ModelSource(Protocol):
 
 @dataclass(kw_only=True)
 class Engine(Dispatcher):
-    """What a worker process needs to move jobs on."""
+    """A dispatcher that can also load models and read inputs."""
 
     models: ModelSource
     tables: Tables = field(default_factory=Tables)
-    between: PartHistory = field(default_factory=PartHistory)
+    history: PartHistory = field(default_factory=PartHistory)
+    """When this process wrote its last part of each job."""
 
     def read_slice(self, piece: Slice, columns: Columns, options: ReadOptions, batch_rows: int) -> Iterator[Rows]:
-        """Yield the rows of a slice that are to be scored, at most `batch_rows` at once, with the columns to read.
+        """Yield the rows of a slice that are to be scored, at most `batch_rows` at a time, with the columns to read.
 
         Raises
         ------
         UnreadableInput
             The object is damaged.
         InputChanged
-            It is not the one that was planned any more.
+            The object was replaced after it was planned.
         """
         source = Pinned.of(self.buckets[piece.bucket], piece)
         span = Span(start=piece.start, stop=piece.stop, first_row=piece.first_row, rows=piece.rows, size=0)
         reads = from_text(columns.reads)
-        here = pa.schema([field for field in reads if field.name not in columns.folders])
+        in_object = pa.schema([field for field in reads if field.name not in columns.folders])
         only = None if piece.only is None else np.array(piece.only)
-        for rows in self.tables.read(source, span, here, batch_rows, options):
-            found = rows if only is None else _only(rows, only)
+        for rows in self.tables.read(source, span, in_object, batch_rows, options):
+            selected = rows if only is None else pick_rows(rows, only)
             if columns.folders:
-                found = replace(found, batch=add_columns(found.batch, piece.key, columns.folders, reads))
-            yield found
+                selected = replace(selected, batch=add_columns(selected.batch, piece.key, columns.folders, reads))
+            yield selected
             if only is not None and len(rows.numbers) and rows.numbers[-1] >= only[-1]:
-                return  # what follows has larger numbers, broken rows too
+                return  # later rows have larger numbers, also those that cannot be decoded
 
 
-def _only(rows: Rows, numbers: Any) -> Rows:
-    """Keep some rows, by their numbers within the object."""
+def pick_rows(rows: Rows, numbers: Any) -> Rows:
+    """Return the rows with these numbers within the object, a sorted ndarray of int."""
     wanted = np.isin(rows.numbers, numbers)
     among = set(numbers.tolist()) if rows.malformed else ()
     malformed = tuple(item for item in rows.malformed if item.row in among)

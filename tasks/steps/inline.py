@@ -1,4 +1,4 @@
-"""A small job from its plan to its end in one process, so that whoever waits for it waits for one message."""
+"""Runs a small job from plan to end in one process, so that its submitter waits for a single message."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from scoreline.tasks.steps.finalize import finalize
 from scoreline.tasks.steps.planner import plan_job
 from scoreline.tasks.steps.score_part import score_part
 
-_OURS = frozenset({"scoreline.score_part", "scoreline.finalize"})
+_STEPS_RUN_HERE = frozenset({"scoreline.score_part", "scoreline.finalize"})
 
 
 def score_small(engine: Engine, job_id: str, holder: str) -> None:
-    """Plan a job, and score and finalize it too where it has one part; a larger one is dispatched as ever.
+    """Plan a job; if it has a single part, score and finalize it too, otherwise dispatch its parts as usual.
 
-    Each step is the one that the queue would have brought, with the same leases and attempts: whoever dies here, the
-    same message or the reconciler goes on.
+    Each step takes the same leases and counts the same attempts as if the queue had delivered it. If the process dies,
+    the redelivered message or the reconciler continues.
 
     Parameters
     ----------
     holder : str
-        As `scoreline.tasks.steps.score_part.score_part`.
+        Identifies the message (see `score_part`).
 
     Raises
     ------
     ScorelineError
-        Marked transient: the message has to come again.
+        Marked transient: the message must be delivered again.
     """
     fixed = {keys.job(job_id), keys.plan(job_id)}
     engine = replace(engine, buckets=engine.buckets.caching(fixed), _documents=OrderedDict())
@@ -42,21 +42,21 @@ def score_small(engine: Engine, job_id: str, holder: str) -> None:
     kept_back: list[tuple[str, dict[str, Any]]] = []
 
     def send(name: str, **kwargs: Any) -> None:
-        if name in _OURS:
+        if name in _STEPS_RUN_HERE:
             kept_back.append((name, kwargs))
         else:
             engine.send(name, **kwargs)
 
-    here = replace(engine, send=send)
-    plan_job(here, job_id)
+    local = replace(engine, send=send)
+    plan_job(local, job_id)
     try:
-        count = engine.documents(job_id).plan.parts
-    except ObjectNotFound:  # it failed before there was a plan
+        parts = engine.documents(job_id).plan.parts
+    except ObjectNotFound:  # the job failed before it was planned
         return
-    if count > 1:
+    if parts > 1:
         for name, kwargs in kept_back:
             engine.send(name, **kwargs)
         return
-    if count:
-        score_part(here, job_id, 0, holder)
+    if parts:
+        score_part(local, job_id, 0, holder)
     finalize(engine, job_id)

@@ -1,4 +1,4 @@
-"""A Parquet file that grows in memory, compressed from the first rows on."""
+"""Builds a Parquet file in memory, which is compressed from the first row on."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import pyarrow.parquet as pq
 from scoreline.storage.tables import parquet
 
 GROUP_BYTES = 32 << 20
-"""Uncompressed, after which a row group is closed before it has `parquet.GROUP_ROWS` rows: wide rows take memory."""
+"""Uncompressed bytes after which a row group is closed, even if it has fewer than `parquet.GROUP_ROWS` rows, so that
+wide rows do not take too much memory."""
 
 
-class GrowingFile:
-    """A Parquet file in memory.
+class ParquetBuffer:
+    """A Parquet file that grows in memory.
 
-    Rows that are too few for a row group wait in compressed form, so that a thousand files may grow at once.
+    Rows that do not fill a row group yet are kept compressed, so that a thousand files can grow at once.
 
     Parameters
     ----------
     schema : pyarrow.Schema
-        Of its rows.
+        Schema of the rows.
     metadata : mapping of str to str
-        Goes into the footer.
+        Key-value metadata of the footer.
     """
 
     def __init__(self, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
-        # Added to the file at its end, it would not be what pyarrow shows as the schema's.
+        # pyarrow shows metadata with the schema only if it is there from the start, not if it is added at the end.
         self._schema = schema.with_metadata(dict(metadata))
-        self._sink = io.BytesIO()  # hands its bytes out without a copy
+        self._sink = io.BytesIO()  # returns its bytes without a copy
         self._out: pq.ParquetWriter | None = None
         self._waiting: list[pa.Buffer] = []
         self._rows = 0
@@ -50,7 +51,7 @@ class GrowingFile:
             self._bytes += table.nbytes
 
     def finish(self) -> bytes:
-        """Return the whole file; nothing can be added to it any more."""
+        """Return the complete file, to which no more rows can be added."""
         if self._waiting or self._out is None:
             self._close_group(self._schema.empty_table())
         assert self._out is not None
@@ -58,6 +59,7 @@ class GrowingFile:
         return self._sink.getvalue()
 
     def _close_group(self, last: pa.Table) -> None:
+        """Write the waiting rows, and then `last`, as one row group."""
         rows = pa.concat_tables([*map(_unpack, self._waiting), last]).unify_dictionaries().combine_chunks()
         rows = rows.replace_schema_metadata(self._schema.metadata)
         self._waiting, self._rows, self._bytes = [], 0, 0

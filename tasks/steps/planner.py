@@ -1,4 +1,4 @@
-"""From ``job.json`` to ``plan.json.gz``, and the first parts into the queue."""
+"""Plans a job: from ``job.json`` to ``plan.json.gz``, and the first parts into the queue."""
 
 from __future__ import annotations
 
@@ -23,10 +23,17 @@ from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job
 from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
-from scoreline.tasks.inputs import columns as choosing
-from scoreline.tasks.inputs import listing
-from scoreline.tasks.inputs.columns import check_partition
-from scoreline.tasks.inputs.listing import Surveyed
+from scoreline.tasks.inputs.columns import (
+    ResolvedColumns,
+    available_columns,
+    check_partition,
+    choose_features,
+    named_features,
+    read_as_numbers,
+    resolve_columns,
+    rows_with_words,
+)
+from scoreline.tasks.inputs.listing import SurveyedObject, list_inputs, survey_inputs
 from scoreline.tasks.inputs.only_new import unseen
 from scoreline.tasks.job.documents import Job, read_job, read_outcome
 from scoreline.tasks.job.part_sizes import PART_SECONDS, SLOW_ROWS_PER_S, cut, target_part_rows
@@ -34,20 +41,20 @@ from scoreline.tasks.job.plan import BATCH_ROWS, Columns, InputFile, Part, evenl
 from scoreline.tasks.job.plan_file import encode
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.staging import stage_records
-from scoreline.tasks.rejects.rescore import objects_of, parts_again
+from scoreline.tasks.rejects.rescore import parts_to_rescore, pinned_objects
 from scoreline.tasks.scoring.score import Scored, score_batch
 from scoreline.tasks.steps.engine import Engine
 
 log = logging.getLogger(__name__)
 
 SAMPLE_ROWS = 64
-"""Rows scored to learn the output schema."""
+"""Number of rows that are scored to learn the output schema."""
 SAMPLED_PARTS = 8
-"""Parts to look into where the first rows cannot be scored."""
+"""Number of parts to sample if the first rows cannot be scored."""
 
 
 def plan_job(engine: Engine, job_id: str) -> None:
-    """Plan a job and dispatch its first parts; harmless when run again. A job that cannot be scored ends as failed."""
+    """Plan a job and dispatch its first parts; a job that cannot be scored fails. Harmless when run again."""
     main = engine.buckets.main
     with hold_step(engine, job_id, "plan"):
         planned = exists(main, keys.plan(job_id)) or read_outcome(main, job_id) is not None
@@ -57,7 +64,7 @@ def plan_job(engine: Engine, job_id: str) -> None:
 
 
 def _plan(engine: Engine, job: Job) -> bool:
-    """Write the plan and open the ledger; returns whether the job can go on."""
+    """Write the plan and open the ledger; return whether the job can go on."""
     job_id = job.spec.job_id
     try:
         data = make_plan(engine, job)
@@ -77,36 +84,34 @@ def _plan(engine: Engine, job: Job) -> bool:
     except PreconditionFailed:
         log.info("plan.exists", extra={"job_id": job_id})
     else:
-        open_ledger(
-            engine, engine.documents(job_id, fresh=True)
-        )  # nothing can be written yet, so there is nothing to recover
+        open_ledger(engine, engine.documents(job_id, fresh=True))  # a new plan has no results to recover
     return True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A plan, and what was seen on the way to it."""
+    """A plan, and what was learned while making it."""
 
     columns: Columns
     parts: tuple[Part, ...] = ()
     warnings: tuple[str, ...] = ()
-    surveyed: tuple[Surveyed, ...] = ()
+    surveyed: tuple[SurveyedObject, ...] = ()
     sample: pa.RecordBatch | None = None
-    """Rows that were tried; None for an input without rows."""
+    """The first batch in which some row could be scored; None for an input without rows."""
     scored: Scored | None = None
-    """What became of them."""
+    """The results of the sample."""
     tried: int = 0
-    """Rows that were tried, of which some could be scored in the end."""
-    refused: int = 0
-    """Of these, rows that cannot be scored."""
+    """Number of rows that were tried, up to and including the sample."""
+    rejected: int = 0
+    """Number of rows tried that cannot be scored."""
     reason: str = ""
-    """Of the first of them."""
+    """Why the first of them cannot be scored."""
     rows_per_s: float | None = None
-    """That the sample was scored at: less than a whole batch will be, of which calling the model is a smaller part."""
+    """Rows per second on the sample; an underestimate, because the overhead of a call weighs more on 64 rows."""
 
 
 def make_plan(engine: Engine, job: Job) -> bytes:
-    """Draft a plan and encode it (errors as `draft`)."""
+    """Draft a plan and encode it; raises as `draft` does."""
     made = draft(engine, job, Pace.of(engine.ledger, job))
     identity = {
         "bucket": engine.buckets.main.bucket,
@@ -120,16 +125,16 @@ def make_plan(engine: Engine, job: Job) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How fast a job's parts will be scored, as far as that is known."""
+    """How fast a job's parts will be scored, as far as is known."""
 
     rows_per_s: float | None = None
-    """Of one process, in earlier jobs of the same version and method."""
+    """Rows per second of one process in earlier jobs of the same model version and method."""
     processes: int = 0
-    """Of all workers; 0 where that is not known."""
+    """Number of processes of all workers; 0 if it is not known."""
 
     @classmethod
     def of(cls, ledger: Ledger, job: Job) -> Pace:
-        """Ask Redis, which may have forgotten."""
+        """Return what the ledger knows, which may be nothing."""
         try:
             processes = ledger.processes()
         except LedgerUnavailable:
@@ -138,62 +143,67 @@ class Pace:
 
 
 def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
-    """List the input, check it against the model, score a sample, and cut it into parts.
+    """List the input, check it against the model, score a sample, and cut the input into parts.
 
-    Neither the ledger nor the queue is asked, and nothing is written.
+    The ledger and the queue are not used, and nothing is written.
 
     Parameters
     ----------
     pace : Pace, optional
-        Decides how large parts are, where the job does not.
+        Determines the size of parts, unless the job does. By default nothing is known.
 
     Raises
     ------
     ScorelineError
-        Why the job cannot be scored; whatever else an estimator raises comes through.
+        The job cannot be scored. Any other exception that an estimator raises is passed on.
     """
     spec = job.spec
-    _ = engine.buckets[parse_uri(spec.output)[0]]
+    _ = engine.buckets[parse_uri(spec.output)[0]]  # raises if the bucket is not allowed
     manifest = engine.models.manifest(job.model)
-    named = choosing.named_features(manifest, spec.features)
+    named = named_features(manifest, spec.features)
     stage_records(engine.buckets.main, job)
-    again = None if spec.rejected_of is None else parts_again(engine, spec.rejected_of)
-    found = listing.find(engine.buckets, spec.inputs) if again is None else objects_of(engine.buckets, again)
-    if spec.only_new is not None:
-        found = unseen(engine.buckets.main, spec.only_new, found)
-    if not found:  # nothing is new: a job without parts, which succeeds
-        return Draft(columns=Columns(features=tuple(named or ()), keep=(), schema=""))
-    surveyed = tuple(listing.survey(engine.tables, found, spec.read))
+    rescored = None if spec.rejected_of is None else parts_to_rescore(engine, spec.rejected_of)
+    surveyed = _survey(engine, job, rescored)
     warnings = _warn_of_empty(surveyed)
-    if not any(len(item.schema) for item in surveyed):
-        return Draft(
-            columns=Columns(features=tuple(named or ()), keep=(), schema=""), surveyed=surveyed, warnings=warnings
-        )
-    available = choosing.available(surveyed)
-    features, more = choosing.choose_features(manifest, spec.features, available, keep=spec.keep)
-    warnings += more
-    settled = choosing.settle(surveyed, features, spec.keep, spec.read.types)
-    warnings += tuple(
-        f"{name!r} has numbers with zeros in front, read as numbers, as pandas does; --types {name}=string keeps them"
-        for name in settled.padded
+    if not any(len(item.schema) for item in surveyed):  # there are no columns, and so no parts: the job succeeds
+        columns = Columns(features=named or (), keep=(), schema="")
+        return Draft(columns=columns, surveyed=surveyed, warnings=warnings)
+    features, more = choose_features(manifest, spec.features, available_columns(surveyed), keep=spec.keep)
+    resolved = resolve_columns(surveyed, features, spec.keep, spec.read.types)
+    warnings += more + tuple(
+        f"{name!r} has leading zeros and is read as numbers, as pandas does: --types {name}=string keeps the zeros"
+        for name in resolved.zero_padded
     )
-    check_partition(spec, settled.reads, settled.keep)
+    check_partition(spec, resolved.reads, resolved.keep)
+    columns = Columns(
+        features=features, keep=resolved.keep, schema="", reads=to_text(resolved.reads), folders=resolved.folders
+    )
     files = [item.file for item in surveyed]
     pace = pace or Pace()
-    parts = again or _cut(files, spec.part_rows, pace)
-    columns = Columns(
-        features=tuple(features), keep=settled.keep, schema="", reads=to_text(settled.reads), folders=settled.folders
+    made = Draft(
+        columns=columns, parts=rescored or _cut(files, spec.part_rows, pace), surveyed=surveyed, warnings=warnings
     )
-    made = Draft(columns=columns, parts=parts, surveyed=surveyed, warnings=warnings)
-    if parts:
-        made = _try_rows(engine, job, made, settled)
-    if not again and not spec.part_rows and not pace.rows_per_s and (made.rows_per_s or math.inf) < SLOW_ROWS_PER_S:
+    if made.parts:
+        made = _try_rows(engine, job, made, resolved)
+    if not rescored and not spec.part_rows and not pace.rows_per_s and (made.rows_per_s or math.inf) < SLOW_ROWS_PER_S:
         made = replace(made, parts=_cut(files, None, replace(pace, rows_per_s=made.rows_per_s)))
     return made
 
 
+def _survey(engine: Engine, job: Job, rescored: Sequence[Part] | None) -> tuple[SurveyedObject, ...]:
+    """Survey the objects that the job reads; none if it reads only new ones and there are none."""
+    spec = job.spec
+    if rescored is not None:
+        objects = pinned_objects(engine.buckets, rescored)
+    else:
+        objects = list_inputs(engine.buckets, spec.inputs)
+    if spec.only_new is not None:
+        objects = unseen(engine.buckets.main, spec.only_new, objects)
+    return tuple(survey_inputs(engine.tables, objects, spec.read))
+
+
 def _cut(files: Sequence[InputFile], part_rows: int | None, pace: Pace) -> tuple[Part, ...]:
-    """Cut files as the job says, or as the pace suggests; a span is divided where it is more than twice what fits."""
+    """Cut files into parts of `part_rows`, or of what the pace suggests; spans of over twice that size are divided."""
     if part_rows:
         return cut(files, part_rows, most_rows=2 * part_rows)
     rows = sum(span.rows for file in files for span in file.spans)
@@ -201,21 +211,22 @@ def _cut(files: Sequence[InputFile], part_rows: int | None, pace: Pace) -> tuple
     return cut(files, target_part_rows(rows, pace.rows_per_s, pace.processes), most_rows=most_rows)
 
 
-def _try_rows(engine: Engine, job: Job, made: Draft, settled: choosing.Settled) -> Draft:
-    """Score a few rows, to learn the output schema.
+def _try_rows(engine: Engine, job: Job, made: Draft, resolved: ResolvedColumns) -> Draft:
+    """Score a few rows to learn the output schema.
 
-    Where a feature is mixed of numbers and texts, the model is asked whether it takes texts; else they are rejected.
+    If a feature mixes numbers and words, the model is tried with words. If it does not take them, the feature is read
+    as numbers, and rows with words are rejected.
     """
     bundle = engine.models.get(job.model)
-    if not settled.mixed:
+    if not resolved.mixed:
         return _score_sample(engine, job, bundle, made)
     columns = made.columns
-    texts = _rows_with_texts(engine, job, made, settled.mixed)
-    if texts is not None:
-        scored = score_batch(bundle, texts, features=columns.features, keep=columns.keep, method=job.spec.method)
+    words = _sample_words(engine, job, made, resolved.mixed)
+    if words is not None:
+        scored = score_batch(bundle, words, features=columns.features, keep=columns.keep, method=job.spec.method)
         if not scored.rejected:
             return _score_sample(engine, job, bundle, made)
-    numbers = replace(columns, reads=to_text(choosing.as_numbers(settled.reads, settled.mixed)))
+    numbers = replace(columns, reads=to_text(read_as_numbers(resolved.reads, resolved.mixed)))
     try:
         return _score_sample(engine, job, bundle, replace(made, columns=numbers))
     except ScoringError:
@@ -224,29 +235,39 @@ def _try_rows(engine: Engine, job: Job, made: Draft, settled: choosing.Settled) 
         raise
 
 
-def _rows_with_texts(engine: Engine, job: Job, made: Draft, mixed: Sequence[str]) -> pa.RecordBatch | None:
-    """Return some rows with a text that is no number in one of the `mixed` columns; None where none is found."""
-    for rows in _firsts(engine, job, made):
-        found = choosing.rows_with_texts(rows.batch, mixed, SAMPLE_ROWS)
-        if len(found):
-            return rows.batch.take(found)
+def _sample_words(engine: Engine, job: Job, made: Draft, mixed: Sequence[str]) -> pa.RecordBatch | None:
+    """Return some rows with a word in one of the `mixed` columns; None if the sampled parts have none."""
+    for rows in _first_batches(engine, job, made):
+        with_words = rows_with_words(rows.batch, mixed, SAMPLE_ROWS)
+        if len(with_words):
+            return rows.batch.take(with_words)
     return None
 
 
 def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draft:
+    """Score sample after sample until one has a result, and add to the draft what it shows.
+
+    Raises
+    ------
+    ScoringError
+        No row of any sample can be scored.
+    """
     columns = made.columns
-    tried, refused, reason = 0, 0, ""
+    tried, rejected, reason = 0, 0, ""
     for rows in _samples(engine, job, made):
         begun = time.perf_counter()
         scored = score_batch(bundle, rows.batch, features=columns.features, keep=columns.keep, method=job.spec.method)
         seconds = time.perf_counter() - begun
         reasons = [str(why) for why in scored.rejected.values()] + [_format_malformed(item) for item in rows.malformed]
-        tried, refused = tried + rows.batch.num_rows + len(rows.malformed), refused + len(reasons)
+        tried, rejected = tried + rows.batch.num_rows + len(rows.malformed), rejected + len(reasons)
         reason = reason or next(iter(reasons), "")
         if scored.table.num_rows:
             break
     else:
-        raise ScoringError(f"none of {tried} rows tried, of all parts of the input, can be scored: {reason}")
+        raise ScoringError(
+            f"none of {tried} rows tried, from all parts of the input, can be scored: check that its columns hold what "
+            f"the model was trained on. The first reason: {reason}"
+        )
     schema = scored.table.schema.remove_metadata()
     check_writable(schema)
     return replace(
@@ -256,15 +277,18 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
         sample=rows.batch,
         scored=scored,
         tried=tried,
-        refused=refused,
+        rejected=rejected,
         reason=reason,
         rows_per_s=rows.batch.num_rows / seconds,
     )
 
 
 def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
-    """Yield a few rows at a time: the first, then, as bad rows come together, others further on and of other parts."""
-    for rows in _firsts(engine, job, made):
+    """Yield samples of `SAMPLE_ROWS` rows: the first rows, then later ones and those of other parts.
+
+    Rows that cannot be scored are often next to each other, so that the distance between samples doubles.
+    """
+    for rows in _first_batches(engine, job, made):
         malformed = rows.malformed
         start = 0
         while start < rows.batch.num_rows or malformed:
@@ -273,24 +297,24 @@ def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
             start, malformed = max(SAMPLE_ROWS, 2 * start), ()
 
 
-def _firsts(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
-    """Yield the first rows of some parts, from the first part to the last."""
+def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
+    """Yield the first batch of several parts, evenly spaced from the first part to the last."""
     for part in evenly_spaced(made.parts, SAMPLED_PARTS):
         rows = first_rows(engine.read_slice(part.slices[0], made.columns, job.spec.read, BATCH_ROWS))
         if rows is not None:
             yield rows
 
 
-def first_rows(read: Iterator[Rows]) -> Rows | None:
-    """Return the first rows: of a slice some of whose rows alone are to be scored, early batches may hold none."""
-    return next((rows for rows in read if rows.batch.num_rows or rows.malformed), None)
+def first_rows(batches: Iterator[Rows]) -> Rows | None:
+    """Return the first batch that is not empty; those before it may be, if only some rows of a slice are scored."""
+    return next((rows for rows in batches if rows.batch.num_rows or rows.malformed), None)
 
 
 def _format_malformed(malformed: MalformedRow) -> str:
     return f"row {malformed.row}: {malformed.message}"
 
 
-def _warn_of_empty(surveyed: Sequence[Surveyed]) -> tuple[str, ...]:
+def _warn_of_empty(surveyed: Sequence[SurveyedObject]) -> tuple[str, ...]:
     empty = [item.uri for item in surveyed if not item.file.size]
     if not empty:
         return ()

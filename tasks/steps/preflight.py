@@ -1,4 +1,4 @@
-"""What a job would do, tried without one: planned as a worker plans it, and a few rows scored."""
+"""Predicts what a job would do: plans it as a worker does and scores a few rows, without creating the job."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.objects.buckets import Buckets
-from scoreline.tasks.inputs.columns import available
+from scoreline.tasks.inputs.columns import available_columns
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import BATCH_ROWS, evenly_spaced
 from scoreline.tasks.rejects.json_values import to_json_value
-from scoreline.tasks.rejects.table import reasons
+from scoreline.tasks.rejects.table import describe_rejected
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.planner import SAMPLE_ROWS, Draft, draft, first_rows
 
 SHOWN_ROWS = 5
+"""Number of results to show."""
 OBJECTS_TRIED = 20
-"""Whose first rows are scored, besides those that a plan tries."""
+"""Number of objects whose first rows are scored, besides those that the plan samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,13 @@ class Preflight:
     """What a job would do."""
 
     model: str
-    """``name@version`` that would be pinned."""
+    """The model version that would be pinned, as ``name@version``."""
     inputs: tuple[str, ...]
     output: str
-    """Where the results would be."""
+    """URI of the folder for the results."""
     objects: int
     object_bytes: int
-    """As they are stored."""
+    """Total stored size of the objects."""
     rows: int
     parts: int
     largest_part_rows: int
@@ -51,16 +52,16 @@ class Preflight:
     schema: Mapping[str, str]
     """Types of the output columns, in their order."""
     sample: tuple[Mapping[str, Any], ...]
-    """The first rows of the results, as JSON has them."""
+    """The first rows of the results, as values that JSON can hold."""
     model_bytes: int
-    """Memory of the loaded model, as it was measured when it was published."""
+    """Memory of the loaded model, measured when it was published."""
     batch_row_bytes: int
-    """Of a row of the input in memory, on average of the sample."""
+    """Average memory of an input row in the sample."""
     result_row_bytes: int
-    """Of a row of the results, likewise."""
+    """Average memory of a row of the results of the sample."""
     part_bytes: int
-    """That the largest part takes in memory: a batch as it is read and as the model takes it, the one after it, all
-    results, and these encoded."""
+    """Estimated memory of the largest part: a batch as it is read and as the model takes it, the next batch, all
+    results, and the encoded results."""
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,39 +70,41 @@ class Preflight:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Models:
-    """Bundles loaded for one look."""
+class LoadedModels:
+    """A model source that loads a bundle each time, for a single preflight."""
 
     models: ModelStorageManager
 
     def get(self, pinned: PinnedModel) -> Bundle:
+        """Return a loaded bundle."""
         return self.models.load_pinned(pinned)
 
     def manifest(self, pinned: PinnedModel) -> Manifest:
+        """Return a bundle's manifest without loading it."""
         return self.models.registry.manifest(pinned)
 
 
 def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job: Job) -> Preflight:
-    """Plan a job and score a few of its rows in this process; nothing is written or sent.
+    """Plan a job and score a few of its rows in this process, without writing or sending anything.
 
     Parameters
     ----------
     ledger : Ledger
-        Is not asked: parts are as for a model of which nothing is known.
+        Completes the engine, and is not used: parts are cut as if the speed of the model were unknown.
 
     Raises
     ------
     ScorelineError
-        What would fail the job, with the same message.
+        The job would fail, with the same message.
     """
-    engine = Engine(buckets=buckets, ledger=ledger, send=_refuse, models=_Models(models=models))
+    engine = Engine(buckets=buckets, ledger=ledger, send=_send_nothing, models=LoadedModels(models=models))
     try:
         made = draft(engine, job)
     except ScorelineError:
         raise
     except Exception as error:  # an estimator may raise anything
         raise ScoringError(describe(error)) from error
-    names = available(made.surveyed).names
+    names = available_columns(made.surveyed).names
     used = {*made.columns.features, *made.columns.keep}
     table = made.scored.table if made.scored is not None else pa.table({})
     layout = ResultsLayout.of(buckets, job)
@@ -125,40 +128,40 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
         model_bytes=engine.models.manifest(job.model).memory_bytes,
         batch_row_bytes=read,
         result_row_bytes=result,
-        warnings=(*made.warnings, *_warnings(made), *_look_into(engine, job, made)),
+        warnings=(*made.warnings, *_warnings(made), *_try_objects(engine, job, made)),
     )
 
 
 def _warnings(made: Draft) -> list[str]:
-    """Say what would not fail the job, and yet surprise."""
-    found = []
+    """Return what would not fail the job but may surprise its owner."""
+    warnings = []
     if not made.parts:
-        found.append("the input has no rows: the job would succeed without results")
-    if made.refused:
-        found.append(f"{made.refused} of {made.tried} rows tried cannot be scored: {made.reason}")
-    return found
+        warnings.append("the input has no rows: the job would succeed without results")
+    if made.rejected:
+        warnings.append(f"{made.rejected} of {made.tried} rows tried cannot be scored: {made.reason}")
+    return warnings
 
 
-def _look_into(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
-    """Score the first rows of each object, of several that are spread over the input; tells of those that fail."""
+def _try_objects(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
+    """Score the first rows of several objects, evenly spaced, and yield a warning for each with rows that fail."""
     firsts = {(piece.bucket, piece.key): piece for part in reversed(made.parts) for piece in reversed(part.slices)}
     bundle = engine.models.get(job.model)
-    for piece in evenly_spaced(list(reversed(firsts.values()))[1:], OBJECTS_TRIED):  # the first was tried
+    for piece in evenly_spaced(list(reversed(firsts.values()))[1:], OBJECTS_TRIED):  # the plan tried the first
         rows = first_rows(engine.read_slice(piece, made.columns, job.spec.read, SAMPLE_ROWS))
         if rows is None:
             continue
         done = score_batch(
             bundle, rows.batch, features=made.columns.features, keep=made.columns.keep, method=job.spec.method
         )
-        if told := list(reasons(rows, done.rejected)):
+        if rejected := list(describe_rejected(rows, done.rejected)):
             uri = engine.buckets[piece.bucket].uri(piece.key)
             tried = rows.batch.num_rows + len(rows.malformed)
-            yield f"{uri}: {len(told)} of {tried} rows tried cannot be scored: {told[0]}"
+            yield f"{uri}: {len(rejected)} of {tried} rows tried cannot be scored: {rejected[0]}"
 
 
 def _row_bytes(rows: pa.RecordBatch | pa.Table | None) -> int:
     return -(-rows.nbytes // rows.num_rows) if rows is not None and rows.num_rows else 0
 
 
-def _refuse(name: str, **_: Any) -> NoReturn:
-    raise AssertionError(f"a preflight sends nothing, and so no {name}")
+def _send_nothing(name: str, **_: Any) -> NoReturn:
+    raise AssertionError(f"a preflight must not send {name}")

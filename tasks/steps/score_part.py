@@ -39,7 +39,7 @@ from scoreline.tasks.job.documents import read_success
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import BATCH_ROWS, Part
 from scoreline.tasks.job.receipt import Receipt
-from scoreline.tasks.rejects.table import reasons, rejects_table, together
+from scoreline.tasks.rejects.table import concat_rejects, describe_rejected, rejects_table
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.engine import Engine
@@ -170,7 +170,7 @@ def commit_part(engine: Engine, documents: Documents, part: int, budget: int) ->
     store, key = layout.store, layout.part(part)
     started = time.perf_counter()
     planned = plan.part(part)
-    timings = engine.between.begin(job.spec.job_id)
+    timings = engine.history.begin(job.spec.job_id)
     table, rejected = _score(engine, documents, planned, budget, timings)
     if table.num_rows + rejected.num_rows != planned.rows:
         raise ScoringError(
@@ -207,7 +207,7 @@ def commit_part(engine: Engine, documents: Documents, part: int, budget: int) ->
         if rejected.num_rows and not committed.rejected:
             store.delete(layout.rejected_part(part))
         return committed
-    engine.between.end(job.spec.job_id, time.perf_counter() - begun)
+    engine.history.end(job.spec.job_id, time.perf_counter() - begun)
     try:
         _stop_if_arranged(engine, documents)
     except _PartStopped:
@@ -290,11 +290,11 @@ def _score(
             if count > most:
                 raise RejectBudgetExceeded(
                     f"more rows cannot be scored than the {most} that may be rejected; one of them is {uri}, "
-                    f"{next(reasons(rows, done.rejected))}"
+                    f"{next(describe_rejected(rows, done.rejected))}"
                 )
     return (
         pa.concat_tables(scored) if scored else schema.empty_table(),
-        together(rejected) if rejected else pa.table({}),
+        concat_rejects(rejected) if rejected else pa.table({}),
     )
 
 

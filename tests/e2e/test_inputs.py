@@ -257,7 +257,7 @@ def test_a_model_without_names_takes_the_numeric_columns_in_their_order_with_a_w
     store.put("in/bare2.csv", as_csv(frame(0, 10)))
     failed = ended(client, client.submit("bare", store.uri("in/bare2.csv")))
     assert failed.error.endswith(
-        "takes 1; the input has 2 numeric columns: 'id', 'x': name the features with --features a,b,c"
+        "takes 1 feature; the input has 2 numeric columns ('id', 'x'): name the features with --features a,b,c"
     )
 
 
@@ -317,7 +317,7 @@ def test_an_object_that_is_broken_all_through_does_not_fill_memory_with_what_is_
     store.put("in/broken.csv", b"id,x\n1,0.5\n" + b"2,oops\n" * 5_000)
     job = ended(client, client.submit(line, store.uri("in/broken.csv")))
     assert job.state == "failed"
-    assert "more rows cannot be scored than the 1000 that may be rejected" in job.error
+    assert "more than 1000 rows were rejected, which is over the job's limit" in job.error
     assert "s3://scoreline/in/broken.csv, row 1: 'x' is 'oops', which is not a number" in job.error
 
 
@@ -326,7 +326,9 @@ def test_a_type_that_is_told_of_a_column_that_is_not_there_is_named(
 ) -> None:
     store.put("in/told.csv", as_csv(frame(0, 4)))
     job = ended(client, client.submit(line, store.uri("in/told.csv"), types={"idd": "string"}))
-    assert job.error == "types are told for 'idd', and no CSV or JSON Lines of the input has that"
+    assert job.error == (
+        "--types names 'idd', which no CSV or JSON Lines object has: correct the name, or leave it out"
+    )
 
 
 def test_nested_columns_are_carried_over_where_they_are_named_alone(
@@ -371,7 +373,7 @@ def test_a_csv_is_scored_as_what_pandas_reads_of_it(
     assert np.array_equal(results_of(client, job)["prediction"], model.predict(read[features]))
     found = client.preflight("as-pandas", store.uri("in/as-pandas.csv"))
     assert found.warnings == (
-        "'store' has numbers with zeros in front, read as numbers, as pandas does; --types store=string keeps them",
+        "'store' has leading zeros and is read as numbers, as pandas does: --types store=string keeps the zeros",
     )
 
 

@@ -201,7 +201,7 @@ CASES: tuple[Case, ...] = (
     Case(
         "nothing but nulls",
         {"a.parquet": lambda: parquet({"id": [1, 2], "x": pa.nulls(2)})},
-        says="none of 2 rows tried, of all parts of the input, can be scored: 'x' is null or NaN",
+        says="trained on. The first reason: 'x' is null or NaN",
     ),
     Case("decimals", {"a.parquet": lambda: parquet({"x": pa.array([1, 2]).cast(pa.decimal128(21, 2))})}, 2),
     Case(

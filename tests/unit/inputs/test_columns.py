@@ -46,7 +46,7 @@ def test_named_features_are_used_in_the_given_order() -> None:
 
 
 def test_the_number_of_named_features_must_be_that_of_the_model() -> None:
-    with pytest.raises(MissingColumns, match="model m@v takes 4 features, 1 are named"):
+    with pytest.raises(MissingColumns, match="model m@v takes 4 features, but --features names 1: name each of them"):
         choose_features(PLAIN, ["size"], SCHEMA)
 
 
@@ -77,12 +77,12 @@ def test_a_numeric_column_that_is_kept_is_also_a_feature_if_the_model_needs_it()
 
 @pytest.mark.parametrize("takes", [3, 5, None])
 def test_an_error_for_the_wrong_number_of_columns_names_the_numeric_ones(takes: int | None) -> None:
-    said = "" if takes is None else f" and takes {takes}"
+    said = "" if takes is None else f" and takes {takes} features"
     with pytest.raises(MissingColumns) as caught:
         choose_features(replace(PLAIN, n_features=takes), None, SCHEMA)
     assert str(caught.value) == (
-        f"model m@v was fitted without column names{said}; the input has 4 numeric columns: "
-        "'flag', 'price', 'count', 'size': name the features with --features a,b,c"
+        f"model m@v was fitted without column names{said}; the input has 4 numeric columns "
+        "('flag', 'price', 'count', 'size'): name the features with --features a,b,c"
     )
 
 

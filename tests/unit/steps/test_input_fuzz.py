@@ -110,7 +110,7 @@ def test_whatever_the_input_no_row_is_lost_and_none_is_there_twice(
         found = sorted(numbers(engine, job, made))
     except ScorelineError as error:
         told = str(error)
-        names_it = "s3://data/in/a." in told or "rows tried, of all parts of the input" in told or "'x'" in told
+        names_it = "s3://data/in/a." in told or "rows tried, from all parts of the input" in told or "'x'" in told
         if not names_it:
             raise
         if not harmed and "rows tried" not in told:

@@ -38,7 +38,7 @@ from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps import planner
 from scoreline.tasks.steps import score_part as parts
 from scoreline.tasks.steps.arrange import arrange
-from scoreline.tasks.steps.engine import Engine, _only
+from scoreline.tasks.steps.engine import Engine, pick_rows
 from scoreline.tasks.steps.finalize import _create_manifest
 from tests.support.one_model import LINE, Models
 
@@ -150,11 +150,11 @@ def test_a_plan_for_rejected_rows_finds_them_wherever_they_are_in_a_part(
     put(engine, "in/a.parquet", id=np.arange(rows), x=np.ones(rows))
     (whole,) = planner.draft(engine, job()).parts
     again = Part(slices=(replace(whole.slices[0], only=(rows - 1,)),))
-    monkeypatch.setattr(planner, "parts_again", lambda *_: (again,))
+    monkeypatch.setattr(planner, "parts_to_rescore", lambda *_: (again,))
     # When it is planned
     made = planner.draft(engine, job(rejected_of="before"))
     # Then it is the row that was tried
-    assert (made.tried, made.refused) == (1, 0)
+    assert (made.tried, made.rejected) == (1, 0)
 
 
 def test_many_broken_rows_are_picked_out_at_once() -> None:
@@ -163,7 +163,7 @@ def test_many_broken_rows_are_picked_out_at_once() -> None:
         batch=pa.record_batch({"x": pa.array([], pa.int64())}), numbers=np.array([], np.int64), malformed=malformed
     )
     # When some of them are to be scored again (minutes, where the numbers are gathered anew for each)
-    found = _only(rows, np.arange(0, 60_000, 2))
+    found = pick_rows(rows, np.arange(0, 60_000, 2))
     assert [item.row for item in found.malformed] == list(range(0, 60_000, 2))
 
 
