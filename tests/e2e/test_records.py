@@ -221,7 +221,7 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_recorded(
     with pytest.raises(JobFailed, match=rf"job {failing.job_id} failed: none of 2 rows .* contains NaN"):
         failing.wait(timeout_s=30)
     over = client.submit_records(line, [{"x": 1.0}, {"x": None}], max_rejected="0")
-    with pytest.raises(JobFailed, match="1 of 2 rows were rejected, allowed are 0"):
+    with pytest.raises(JobFailed, match="1 of 2 rows were rejected, and the job allows 0"):
         over.wait(timeout_s=30)
     with pytest.raises(JobNotFound, match="nobody"):
         RecordsJob(client, "nobody").wait(timeout_s=30)

@@ -18,7 +18,7 @@ from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.steps import arrange, finalize, preflight, score_part
+from scoreline.tasks.steps import arrange, commit_part, finalize, preflight, score_part
 from scoreline.tasks.steps.engine import Engine
 from tests.support.rig import Rig
 
@@ -104,7 +104,7 @@ def test_a_part_that_comes_after_the_end_leaves_nothing(rig: Rig) -> None:
     job = submit(rig)
     rig.wait(rig.held, "the last part about to be written")
     other = engine(rig)
-    score_part.commit_part(other, other.documents(job.job_id), 5, 0)
+    commit_part.commit_part(other, other.documents(job.job_id), 5, 0)
     # When the job ends before the slow one goes on
     score_part.count_part(replace(other, send=lambda *_, **__: None), job.job_id, 5, rows=ROWS)
     finalize.finalize(other, job.job_id)
@@ -122,7 +122,7 @@ def test_what_cannot_be_arranged_keeps_its_parts_and_goes_on_when_resumed(
     job = submit(rig, partition_by=None, gather=True)
     rig.wait(rig.held, "the last part about to be written")
     other = engine(rig)
-    score_part.commit_part(other, other.documents(job.job_id), 5, 0)
+    commit_part.commit_part(other, other.documents(job.job_id), 5, 0)
     score_part.count_part(replace(other, send=lambda *_, **__: None), job.job_id, 5, rows=ROWS)
     with monkeypatch.context() as patch:
         patch.setattr(arrange, "MAX_BYTES", 1_000)
@@ -131,7 +131,7 @@ def test_what_cannot_be_arranged_keeps_its_parts_and_goes_on_when_resumed(
     failed = rig.end(job)
     idle(rig)
     assert failed.state == "failed"
-    assert "what can be arranged at a job's end is 1,000: all are there, and can be read, as" in failed.error
+    assert "and at most 1,000 can be arranged: all of them can be read as" in failed.error
     assert names(rig, job) == [f"_parts/part-0000{number}.parquet" for number in range(PARTS)]
     # When it is resumed where there is room
     before = [rig.store.head(info.key).etag for info in rig.store.list(parse_uri(job.output)[1])]

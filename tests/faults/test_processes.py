@@ -87,7 +87,8 @@ def test_a_part_that_kills_its_process_fails_with_the_reason_and_the_others_end(
     job = rig.end(rig.submit(8))
     assert job.state == "failed"
     assert job.error == (
-        "1 of 8 parts failed; part 5: the worker process died 3 times while scoring part 5: out of memory?"
+        "1 of 8 parts failed; part 5: the worker process died 3 times while scoring part 5: it may be out of "
+        "memory. Run fewer processes (WORKER_CONCURRENCY), then resume the job"
     )
     assert (job.parts_done, job.rows) == (7, 700)
     assert [key for key in keys_of(rig, job.output) if "_SUCCESS" in key or "00005" in key] == []

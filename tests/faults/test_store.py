@@ -106,7 +106,7 @@ def test_over_the_budget_a_job_stops_early_and_goes_on_with_a_larger_one(rig: Ri
     job = rig.client.submit("paced", rig.store.uri("in/"), part_rows=100, max_rejected="5")
     stopped = rig.end(job)
     assert stopped.state == "failed"
-    assert "10 rows were rejected, allowed are 5 of 10000" in stopped.error
+    assert "10 rows were rejected, and the job allows 5 of 10000" in stopped.error
     assert stopped.error.startswith("stopped after ")
     assert stopped.parts_done < 40
     rig.verify_clean(stopped)

@@ -36,10 +36,11 @@ from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.score import MAX_MESSAGE
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps import planner
-from scoreline.tasks.steps import score_part as parts
 from scoreline.tasks.steps.arrange import arrange
+from scoreline.tasks.steps.commit_part import commit_part
 from scoreline.tasks.steps.engine import Engine, pick_rows
-from scoreline.tasks.steps.finalize import _create_manifest
+from scoreline.tasks.steps.results_manifest import create_manifest
+from scoreline.tasks.steps.score_rows import PartStopped, score_rows
 from tests.support.one_model import LINE, Models
 
 
@@ -78,7 +79,7 @@ def test_rows_rejected_of_objects_that_differ_in_a_features_type_are_set_aside_t
     made = planner.draft(engine, job())
     (part,) = made.parts
     plan: Any = SimpleNamespace(columns=made.columns)
-    scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), part, 100, Timings())
+    scored, rejected = score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings())
     assert scored.num_rows + rejected.num_rows == 4
     assert sorted([*scored["id"].to_pylist(), *rejected["id"].to_pylist()]) == [1, 2, 3, 4]
 
@@ -112,7 +113,7 @@ def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatc
     engine.models = Models(Line(lambda: in_time.append(second.wait(5))))
     # Then it answers, and the results are in the order of the input
     plan: Any = SimpleNamespace(columns=made.columns)
-    scored, _ = parts._score(engine, Documents(job=job(), plan=plan), part, 100, Timings())
+    scored, _ = score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings())
     assert in_time == [True, True]
     assert scored["id"].to_pylist() == [1, 2]
 
@@ -125,8 +126,8 @@ def test_a_part_of_a_job_that_was_stopped_ends_before_the_next_batch(engine: Eng
     calls: list[str] = []
     engine.models = Models(Line(lambda: calls.append("predict")))
     engine.ledger.stopped = lambda job_id: bool(calls)  # type: ignore[method-assign]
-    with pytest.raises(parts._PartStopped):
-        parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
+    with pytest.raises(PartStopped):
+        score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
     assert calls == ["predict"]
 
 
@@ -137,8 +138,8 @@ def test_a_part_of_more_or_fewer_rows_than_were_planned_is_not_written(engine: E
     ((piece,),) = (part.slices for part in made.parts)
     planned = Part(slices=(replace(piece, rows=3 + more),))
     plan: Any = SimpleNamespace(columns=made.columns, sha256="p", part=lambda _: planned)
-    with pytest.raises(ScoringError, match=f"part 0 has {3 + more} rows, scored 2, rejected 1"):
-        parts.commit_part(engine, Documents(job=job(), plan=plan), 0, 100)
+    with pytest.raises(ScoringError, match=f"planned with {3 + more} rows, but 2 were scored and 1 rejected"):
+        commit_part(engine, Documents(job=job(), plan=plan), 0, 100)
     assert list(engine.buckets.main.list("out/")) == []
 
 
@@ -196,7 +197,7 @@ def test_a_text_of_arrow_that_is_no_utf8_costs_its_row_and_only_where_it_is_want
     for keep, expected in (("all", (1, 1)), ("none", (2, 0))):
         made = planner.draft(engine, job(keep=keep))
         plan: Any = SimpleNamespace(columns=made.columns)
-        scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
+        scored, rejected = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
         assert (scored.num_rows, rejected.num_rows) == expected
 
 
@@ -213,7 +214,7 @@ def test_objects_of_arrow_with_categories_of_their_own_share_a_part(engine: Engi
     (part,) = made.parts
     plan: Any = SimpleNamespace(columns=made.columns)
     for table, expected in zip(
-        parts._score(engine, Documents(job=job(), plan=plan), part, 100, Timings()),
+        score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings()),
         ([*texts[0][1:], *texts[1][1:]], [texts[0][0], texts[1][0]]),
         strict=True,
     ):
@@ -249,7 +250,7 @@ def test_a_job_that_reads_columns_of_folders_alone_scores_every_row(engine: Engi
     engine.buckets.main.put(f"in/x=1/{name}", sink.getvalue())
     made = planner.draft(engine, job(keep="none"))
     plan: Any = SimpleNamespace(columns=made.columns)
-    scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
+    scored, rejected = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
     assert (scored.num_rows, rejected.num_rows) == (3, int(name == "a.jsonl"))
 
 
@@ -274,7 +275,7 @@ def test_a_reason_does_not_hold_the_whole_of_a_long_text(engine: Engine) -> None
     put(engine, "in/a.parquet", x=["1", "a" * 1_000_000])
     made = planner.draft(engine, job())
     plan: Any = SimpleNamespace(columns=made.columns)
-    _, rejected = parts._score(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
+    _, rejected = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
     (message,) = rejected["message"].to_pylist()
     assert 100 < len(message) <= MAX_MESSAGE
 
@@ -329,7 +330,7 @@ def test_of_a_slow_model_a_part_is_less_than_can_be_read_alone(engine: Engine, s
     plan: Any = SimpleNamespace(columns=made.columns)
     for part in (made.parts[0], made.parts[len(made.parts) // 2], made.parts[-1]):
         (piece,) = part.slices
-        scored, rejected = parts._score(engine, Documents(job=job(), plan=plan), part, 100, Timings())
+        scored, rejected = score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings())
         assert (scored["id"].to_pylist(), rejected.num_rows) == (list(piece.only or ()), 0)
         assert scored["prediction"].to_pylist() == pytest.approx(2 * scored["id"].to_numpy() + 1.0)
     # Unless the job says how large they are
@@ -352,15 +353,15 @@ def test_a_broken_row_before_all_others_of_a_batch_is_of_the_part_that_has_its_n
     engine.buckets.main.put("in/a.jsonl", b'z"id": 0}\n{"id": 1, "x": 1.0}\n{"id": 2, "x": 2.0}\n')
     made = planner.draft(engine, job(part_rows=1))
     plan: Any = SimpleNamespace(columns=made.columns)
-    found = [parts._score(engine, Documents(job=job(), plan=plan), part, 100, Timings()) for part in made.parts]
+    found = [score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings()) for part in made.parts]
     assert [(scored.num_rows, rejected.num_rows) for scored, rejected in found] == [(0, 1), (1, 0), (1, 0)]
 
 
 def test_a_manifest_that_differs_in_its_times_alone_is_the_same(engine: Engine) -> None:
     store = engine.buckets.main
     first, later = b'{"rows": 2, "seconds": {"predict": 1.0}}', b'{"rows": 2, "seconds": {"predict": 7.0}}'
-    assert _create_manifest(store, "m.json", first) == first
-    assert _create_manifest(store, "m.json", later) == first == store.get("m.json").data
+    assert create_manifest(store, "m.json", first) == first
+    assert create_manifest(store, "m.json", later) == first == store.get("m.json").data
     with pytest.raises(PreconditionFailed):
-        _create_manifest(store, "m.json", later.replace(b"2", b"3"))
+        create_manifest(store, "m.json", later.replace(b"2", b"3"))
     assert store.get("m.json").data == first

@@ -1,0 +1,155 @@
+"""Writes the objects of a part: its rejected rows, and then its results, which commit the part."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import replace
+
+import pyarrow as pa
+
+from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, ScoringError, StoreUnavailable
+from scoreline.storage.hashing import sha256_hex
+from scoreline.storage.models.introspection import library_versions
+from scoreline.storage.objects.base import CREATE, exists
+from scoreline.storage.tables import parquet
+from scoreline.tasks.dispatch.dispatcher import Documents
+from scoreline.tasks.job.documents import Job, read_success
+from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.job.plan import Part
+from scoreline.tasks.job.receipt import Receipt
+from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.score_rows import PartStopped, score_rows
+
+log = logging.getLogger(__name__)
+
+
+def commit_part(engine: Engine, documents: Documents, part: int, budget: int) -> Receipt:
+    """Score a part and write its objects, the rejected rows first; return the receipt of the committed part.
+
+    If another process commits the part first, its receipt is returned.
+
+    Parameters
+    ----------
+    budget : int
+        Number of rows that the job still allows to be rejected.
+
+    Raises
+    ------
+    PartStopped
+        The job ended meanwhile; the results of the part are not left behind.
+    RejectBudgetExceeded
+        Too many rows were rejected.
+    ScoringError
+        The part has other rows than planned, or something else has written its object.
+    StoreUnavailable
+        The store neither wrote the object nor has it. A retry helps.
+    """
+    job, plan = documents.job, documents.plan
+    layout = ResultsLayout.of(engine.buckets, job)
+    started = time.perf_counter()
+    planned = plan.part(part)
+    timings = engine.history.begin(job.spec.job_id)
+    results, rejects = score_rows(engine, documents, planned, budget, timings)
+    if results.num_rows + rejects.num_rows != planned.rows:
+        raise ScoringError(
+            f"part {part} was planned with {planned.rows} rows, but {results.num_rows} were scored and "
+            f"{rejects.num_rows} rejected: the objects read differently now. Submit them as a new job"
+        )
+    footer = _footer(job, part, planned)
+    receipt = Receipt(plan_sha256=plan.sha256, part=part, rows=results.num_rows, rejected=rejects.num_rows)
+    _stop_if_arranged(engine, documents)
+    if rejects.num_rows:
+        with timings("encode"):
+            rejects_body = parquet.write(rejects, footer)
+        with timings("upload"):
+            _put_rejects(layout, receipt, rejects_body)
+    with timings("encode"):
+        body = parquet.write(results, footer)
+        receipt = replace(receipt, sha256=sha256_hex(body))
+    receipt = replace(receipt, seconds=timings.to_text())
+    begun = time.perf_counter()
+    committed = _put_results(engine, documents, layout, receipt, body)
+    if committed is not receipt:
+        return committed
+    engine.history.end(job.spec.job_id, time.perf_counter() - begun)
+    try:
+        _stop_if_arranged(engine, documents)
+    except PartStopped:
+        layout.store.delete(layout.part(part))
+        raise
+    seconds = round(time.perf_counter() - started, 3)
+    log.info(
+        "part.scored",
+        extra={"job_id": job.spec.job_id, "part": part, "rows": results.num_rows, "seconds": seconds},
+    )
+    return receipt
+
+
+def read_receipt(engine: Engine, documents: Documents, part: int) -> Receipt | None:
+    """Return the receipt of a part whose results are written; None if they are not.
+
+    Raises
+    ------
+    ScoringError
+        The object was written for another part, by another job or by something else.
+    """
+    layout = ResultsLayout.of(engine.buckets, documents.job)
+    key = layout.part(part)
+    try:
+        metadata = layout.store.head(key).metadata
+    except ObjectNotFound:
+        return None
+    return Receipt.from_metadata(metadata, layout.uri(key)).check(documents.plan.sha256, part, layout.uri(key))
+
+
+def _footer(job: Job, part: int, planned: Part) -> dict[str, str]:
+    """Return the metadata of a part's footer, the same each time that the part is scored with the same libraries."""
+    return {
+        "scoreline.job_id": job.spec.job_id,
+        "scoreline.part": str(part),
+        "scoreline.model": job.model.name,
+        "scoreline.model_version": job.model.version,
+        "scoreline.manifest_sha256": job.model.manifest_sha256,
+        "scoreline.scored_at": job.submitted,
+        "scoreline.libraries": json.dumps(library_versions() | {"pyarrow": pa.__version__}, sort_keys=True),
+        "scoreline.source": json.dumps([[s.key, s.etag, *s.scope] for s in planned.slices]),
+    }
+
+
+def _put_results(engine: Engine, documents: Documents, layout: ResultsLayout, receipt: Receipt, body: bytes) -> Receipt:
+    """Write the results of a part; return its receipt, or that of the process that was first."""
+    store, key = layout.store, layout.part(receipt.part)
+    try:
+        store.put(key, body, mode=CREATE, metadata=receipt.to_metadata())
+    except PreconditionFailed:
+        committed = read_receipt(engine, documents, receipt.part)
+        if committed is None:  # the store refused for another reason, or the object was deleted meanwhile
+            raise StoreUnavailable(f"{store.uri(key)} could not be created, but does not exist: try again") from None
+        if receipt.rejected and not committed.rejected:
+            store.delete(layout.rejected_part(receipt.part))
+        return committed
+    return receipt
+
+
+def _put_rejects(layout: ResultsLayout, receipt: Receipt, body: bytes) -> None:
+    """Write the rejected rows of a part that is not committed yet.
+
+    They replace those of an earlier attempt that died before its commit, if they differ.
+    """
+    store, key = layout.store, layout.rejected_part(receipt.part)
+    metadata = replace(receipt, sha256=sha256_hex(body)).to_metadata()
+    try:
+        store.put(key, body, mode=CREATE, metadata=metadata)
+    except PreconditionFailed:
+        if dict(store.head(key).metadata) != metadata and not exists(store, layout.part(receipt.part)):
+            store.put(key, body, metadata=metadata)
+
+
+def _stop_if_arranged(engine: Engine, documents: Documents) -> None:
+    """Raise `PartStopped` if the results were arranged and the parts deleted: a late part must not be written."""
+    if documents.job.spec.arranged:
+        layout = ResultsLayout.of(engine.buckets, documents.job)
+        if read_success(layout.store, layout.folder, documents.plan.sha256) is not None:
+            raise PartStopped

@@ -1,0 +1,124 @@
+"""Reads the rows of a part and scores them, batch by batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator
+
+import pyarrow as pa
+
+from scoreline.storage.errors import InputError, LedgerUnavailable, RejectBudgetExceeded, describe
+from scoreline.storage.prefetch import prefetched
+from scoreline.storage.tables.base import Rows
+from scoreline.storage.tables.schemas import from_text
+from scoreline.tasks.dispatch.dispatcher import Documents
+from scoreline.tasks.job.plan import BATCH_ROWS, Part
+from scoreline.tasks.rejects.table import concat_rejects, describe_rejected, rejects_table
+from scoreline.tasks.scoring.score import score_batch
+from scoreline.tasks.scoring.timings import Timings
+from scoreline.tasks.steps.engine import Engine
+
+REJECTED_SHOWN = 1_000
+"""Number of rejected rows with which a part is still written, even if the job allows fewer, so that users can read the
+reasons."""
+
+
+class PartStopped(Exception):
+    """The job has ended, and this part is no longer needed."""
+
+
+def score_rows(
+    engine: Engine, documents: Documents, planned: Part, budget: int, timings: Timings
+) -> tuple[pa.Table, pa.Table]:
+    """Score a part batch by batch, while the next batch is fetched and decoded.
+
+    Parameters
+    ----------
+    planned : Part
+        The slices to read.
+    budget : int
+        Number of rows that the job still allows to be rejected.
+    timings : Timings
+        The seconds of `decode`, `align` and `predict` are added to it.
+
+    Returns
+    -------
+    results, rejects : pyarrow.Table
+        The scored rows in the planned schema, and the rejected rows with their reasons, each in input order.
+
+    Raises
+    ------
+    PartStopped
+        The job ended meanwhile.
+    RejectBudgetExceeded
+        More rows were rejected than `budget` and `REJECTED_SHOWN` allow; the message shows one of them.
+    InputError
+        The results do not fit the planned schema.
+    """
+    job, columns = documents.job, documents.plan.columns
+    schema = from_text(columns.schema)
+    bundle = engine.models.get(job.model)
+    timings.begin()
+    check_stopped = _stop_check(engine, job.spec.job_id)
+    scored: list[pa.Table] = []
+    rejected: list[pa.Table] = []
+    most, count = max(budget, REJECTED_SHOWN), 0
+
+    def read() -> Generator[tuple[str, Rows]]:
+        for piece in planned.slices:
+            uri = engine.buckets[piece.bucket].uri(piece.key)
+            for rows in engine.read_slice(piece, columns, job.spec.read, BATCH_ROWS):
+                yield uri, rows
+
+    with contextlib.closing(prefetched(timings.each("decode", read()))) as batches:
+        for uri, rows in batches:
+            check_stopped()
+            done = score_batch(
+                bundle,
+                rows.batch,
+                features=columns.features,
+                keep=columns.keep,
+                method=job.spec.method,
+                max_rejected=most,
+                timings=timings,
+            )
+            if done.table.num_rows:
+                with timings("align"):
+                    scored.append(_fit_schema(done.table, schema, f"{uri} from row {rows.numbers[0]}"))
+            if done.rejected or rows.malformed:
+                rejected.append(rejects_table(rows, done.rejected, uri))
+                count += rejected[-1].num_rows
+            if count > most:
+                raise RejectBudgetExceeded(
+                    f"more than {most} rows were rejected, which is over the job's limit: correct the input, or raise "
+                    f"--max-rejected. One of them is {uri}, {next(describe_rejected(rows, done.rejected))}"
+                )
+    return (
+        pa.concat_tables(scored) if scored else schema.empty_table(),
+        concat_rejects(rejected) if rejected else pa.table({}),
+    )
+
+
+def _stop_check(engine: Engine, job_id: str) -> Callable[[], None]:
+    """Return a check to call before each batch; it raises `PartStopped` if the job was stopped meanwhile."""
+    batches = 0
+
+    def check() -> None:
+        nonlocal batches
+        batches += 1
+        with contextlib.suppress(LedgerUnavailable):  # rows scored so far are worth more than the check
+            if batches > 1 and engine.ledger.stopped(job_id):
+                raise PartStopped
+
+    return check
+
+
+def _fit_schema(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+    """Cast the results of a batch to the planned schema."""
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowException, KeyError) as error:
+        raise InputError(
+            f"{where}: the results do not fit the planned schema, which the first rows gave: {describe(error)}. Score "
+            "objects whose columns differ as separate jobs"
+        ) from error
