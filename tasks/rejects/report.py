@@ -194,7 +194,7 @@ def reasons_by_row(store: ObjectStore, key: str, columns: Columns) -> dict[int, 
 
 
 def committed_rejects(layout: ResultsLayout) -> Iterator[ObjectInfo]:
-    """Yield the objects with rejected rows of a job, except those that a process wrote and died before the commit.
+    """Yield the objects with rejected rows of a job, except those of parts that were never committed.
 
     If the results were arranged, the parts are gone, and the manifest says what was committed.
     """

@@ -1,10 +1,10 @@
 """Arranges the results of a job: partitions them into folders by a column, or gathers them into fewer files.
 
-Parts are still what commits rows: each is written once, with a receipt, to ``_parts/``, where readers do not look.
-When all parts are there, the finalizer streams them in order and writes the visible files, each create-only. Which rows
-are in which file depends only on the rows and sizes of the parts. A finalizer that follows one that died, or that runs
-beside another, therefore writes the same files or finds them written. ``_SUCCESS`` is written after the files, and the
-parts are deleted after ``_SUCCESS``.
+Rows are committed by their parts, as in any job: each part is written once, with a receipt, but to ``_parts/``, which
+readers ignore. When all parts are there, the finalizer streams them in order and writes the visible files, each
+create-only. Which rows are in which file depends only on the rows and sizes of the parts. A finalizer that follows one
+that died, or that runs beside another, therefore writes the same files or finds them written. ``_SUCCESS`` is written
+after the files, and the parts are deleted after ``_SUCCESS``.
 """
 
 from __future__ import annotations

@@ -119,6 +119,6 @@ def _fit_schema(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
         return table.select(schema.names).cast(schema)
     except (pa.ArrowException, KeyError) as error:
         raise InputError(
-            f"{where}: the results do not fit the planned schema, which the first rows gave: {describe(error)}. Score "
-            "objects whose columns differ as separate jobs"
+            f"{where}: the results do not fit the schema that the first rows of the input gave: {describe(error)}. "
+            "Submit objects whose columns differ as separate jobs"
         ) from error
