@@ -1,4 +1,4 @@
-"""A worker in the process that submits: it does what each message asks for, as the Celery tasks of a worker do."""
+"""Runs the steps of a job in the process that submits it, as the Celery tasks of a worker would."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class EagerWorker:
-    """Does what messages ask for, one at a time.
+    """Handles messages one at a time.
 
-    What fails a job in a worker fails it here. What a worker tries again later is raised here, since whoever sent the
-    message is there to see it.
+    An error that fails a job in a worker fails it here too. An error that a worker would retry is raised, since the
+    sender of the message can handle it.
     """
 
     engine: Engine
@@ -38,12 +38,12 @@ class EagerWorker:
     """Delivers the notification of a job's end."""
 
     def do(self, message: Message) -> None:
-        """Do what a message asks for.
+        """Handle a message.
 
         Raises
         ------
         ScorelineError
-            Marked transient: the message has to come again.
+            Marked transient: the message must be sent again.
         """
         job_id = message.kwargs["job_id"]
         try:
@@ -82,14 +82,14 @@ class EagerWorker:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModels:
-    """Models of one process, each loaded once and kept (see `ModelSource`)."""
+    """A model source that loads each bundle once and keeps it."""
 
     models: ModelStorageManager
     counters: Counters
     _bundles: dict[str, Bundle] = field(default_factory=dict)
 
     def get(self, pinned: PinnedModel) -> Bundle:
-        """Return a bundle, loading it if it is not here (errors as `ModelStorageManager.load_pinned`)."""
+        """Return a bundle, loading it the first time; raises as `ModelStorageManager.load_pinned` does."""
         key = pinned.manifest_sha256
         if key not in self._bundles:
             self._bundles[key] = bundle = self.models.load_pinned(pinned)

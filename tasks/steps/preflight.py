@@ -70,7 +70,7 @@ class Preflight:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedModels:
+class UncachedModels:
     """A model source that loads a bundle each time, for a single preflight."""
 
     models: ModelStorageManager
@@ -97,7 +97,7 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
     ScorelineError
         The job would fail, with the same message.
     """
-    engine = Engine(buckets=buckets, ledger=ledger, send=_send_nothing, models=LoadedModels(models=models))
+    engine = Engine(buckets=buckets, ledger=ledger, send=_send_nothing, models=UncachedModels(models=models))
     try:
         made = draft(engine, job)
     except ScorelineError:

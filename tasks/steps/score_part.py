@@ -64,7 +64,6 @@ def score_part(
         return None
     rows, rejected, failure = 0, 0, ""
     seconds: float | None = None
-
     try:
         with keep_renewed(lambda: engine.ledger.renew(lease), engine.lease_s / 3):
             committed = read_receipt(engine, documents, part) if started.result_may_exist else None

@@ -72,7 +72,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 def engine(rig: Rig) -> Engine:
     """Return what a second worker would have, in this process, whose requests nobody holds."""
-    models = preflight.LoadedModels(models=ModelStorageManager.from_env(rig.environ))
+    models = preflight.UncachedModels(models=ModelStorageManager.from_env(rig.environ))
     return Engine(buckets=rig.client.buckets, ledger=rig.client.ledger, send=rig.client.queue.send, models=models)
 
 
