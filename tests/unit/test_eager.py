@@ -401,6 +401,18 @@ def test_the_models_of_the_folder_are_those_of_its_settings(published: Path, cli
     assert client.models.load("churn@champion").manifest.name == "churn"
 
 
+@pytest.mark.usefixtures("fresh_process")
+def test_a_model_is_published_without_another_process(client: EagerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("starts a process")
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    first = client.models.publish("again", LINE)
+    second = client.models.publish("again", FILLED)
+    assert client.models.show("again").version == second.version  # the newest, though they came at once
+    assert first.version < second.version
+
+
 def test_every_message_that_a_job_sends_to_a_worker_is_known(client: EagerClient) -> None:
     code = "from scoreline.worker.tasks import app; print(*(name for name in app.tasks if name[:9] == 'scoreline'))"
     environ = os.environ | {"R2_ENDPOINT_URL": "http://r2.example", "R2_BUCKET": "data"}
