@@ -5,9 +5,9 @@
     from scoreline.testing import eager
 
     def test_customers_are_scored(tmp_path):
-        with eager(tmp_path) as scoreline:
-            scoreline.models.publish("churn", model, alias="champion")
-            job = scoreline.submit_records("churn@champion", [{"age": 41, "plan": "pro"}])
+        with eager(tmp_path) as client:
+            client.models.publish("churn", model, alias="champion")
+            job = client.submit_records("churn@champion", [{"age": 41, "plan": "pro"}])
             assert job.wait()[0]["prediction"] == "stays"
 
 The job is planned, scored and finalized by the code that a worker runs, so that its results, its documents and its
