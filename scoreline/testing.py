@@ -5,9 +5,9 @@
     from scoreline.testing import eager
 
     def test_customers_are_scored(tmp_path):
-        with eager(tmp_path) as scoreline:
-            scoreline.models.publish("churn", model, alias="champion")
-            job = scoreline.submit_records("churn@champion", [{"age": 41, "plan": "pro"}])
+        with eager(tmp_path) as client:
+            client.models.publish("churn", model, alias="champion")
+            job = client.submit_records("churn@champion", [{"age": 41, "plan": "pro"}])
             assert job.wait()[0]["prediction"] == "stays"
 
 The job is planned, scored and finalized by the code that a worker runs, so that its results, its documents and its
@@ -79,12 +79,20 @@ class EagerClient(Client):
     def __init__(self, folder: Path, *, run: bool, settings: Mapping[str, str]) -> None:
         with require_extra("scoreline.testing"):
             from scoreline.storage.models.manager import ModelStorageManager
+            from scoreline.storage.models.settings import ModelSettings
             from scoreline.tasks.steps.eager import EagerWorker, LoadedModels
             from scoreline.tasks.steps.engine import Engine
         environ = {"WEBHOOK_SECRET": "no notification is sent"} | dict(settings)
         environ |= {"ENVIRONMENT": "development", "DYNO": "", "FORCE_R2": "", "STORE_DIR": str(folder)}
         buckets, ledger, webhooks = Buckets.from_env(environ), MemoryLedger(), WebhookSettings.from_env(environ)
-        self.models = ModelStorageManager.from_env(environ)
+        self.models = ModelStorageManager(
+            buckets.main,
+            cloud_only=False,
+            use_r2=False,
+            settings=ModelSettings.from_env(environ),
+            buckets=buckets,
+            try_here=True,
+        )
         """The models in the folder: publish here what a job scores with."""
         self.notifications: list[SentNotification] = []
         """The notifications of jobs' ends, in their order; none is sent."""

@@ -1,4 +1,4 @@
-"""The contract of a ledger; `tests/integration/test_ledger.py` holds every ledger to it."""
+"""The contract of a ledger; `tests/integration/storage/ledger/test_ledgers.py` holds every ledger to it."""
 
 from __future__ import annotations
 

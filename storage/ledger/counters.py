@@ -1,4 +1,4 @@
-"""The contract of counters; `tests/integration/test_counters.py` holds every kind to it."""
+"""The contract of counters; `tests/integration/storage/ledger/test_counters.py` holds every kind to it."""
 
 from __future__ import annotations
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from scoreline.storage import keys
@@ -38,6 +40,8 @@ class ModelStorageManager:
         Keys, local cache and version skew.
     buckets : Buckets, optional
         Other buckets that files may be adopted from.
+    try_here : bool
+        Whether publishing loads a bundle on trial in this process, rather than in a fresh one: in tests.
 
     Examples
     --------
@@ -56,6 +60,7 @@ class ModelStorageManager:
         use_r2: bool,
         settings: ModelSettings | None = None,
         buckets: Buckets | None = None,
+        try_here: bool = False,
     ) -> None:
         settings = settings or ModelSettings()
         self.cloud_only = cloud_only
@@ -69,7 +74,8 @@ class ModelStorageManager:
         skew = settings.allow_version_skew
         self.registry = ModelRegistry(store, verify_keys=settings.verify_keys, local_cache=local_cache)
         self._loader = ModelLoader(store=store, local_cache=local_cache, allow_version_skew=skew)
-        self._publisher = Publisher(store, signing_key=settings.signing_key, allow_version_skew=skew)
+        self._try_here = try_here
+        self._publisher = Publisher(store, signing_key=settings.signing_key, allow_version_skew=skew, try_here=try_here)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> ModelStorageManager:
@@ -145,10 +151,18 @@ class ModelStorageManager:
         """Store joblib or pickle files as a new version (see `publish`); another process unpickles them."""
         if alias is not None:
             keys.alias(keys.check_name("model", name), alias)  # reports an invalid name before the upload
+        if self._try_here:
+            self._wait_for_next_version(name)
         manifest = self._publisher.publish(name, files, metadata or {})
         if alias is not None:
             self.alias(name, alias, manifest.version)
         return manifest
+
+    def _wait_for_next_version(self, name: str) -> None:
+        """Wait until the newest version is a second old: versions of the same second have no order."""
+        newest = max(self.registry.versions(name), default="")
+        while newest.partition("-")[0] >= f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}":
+            time.sleep(0.01)
 
     def fetch(self, key_or_uri: str) -> tuple[str, bytes]:
         """Read a joblib or pickle file that is to be published, by key or ``s3://`` URI.

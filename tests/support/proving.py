@@ -19,9 +19,7 @@ def _prove_here(
     while _proved.get(name) == int(time.time()):  # versions of one second have no order
         time.sleep(0.02)
     _proved[name] = int(time.time())
-    blobs = [(item.role, item.name, item.data) for item in files]
-    found = trial_load.describe_bundle(*trial_load.load_files(blobs, name, allow_version_skew=allow_version_skew))
-    return trial_load.TrialLoad.from_raw(found | {"memory_bytes": sum(len(item.data) for item in files)})
+    return trial_load.try_loading_here(name, files, allow_version_skew=allow_version_skew)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ import pytest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.tree import DecisionTreeClassifier
 
 import scoreline
 from scoreline.storage.errors import (
@@ -38,6 +41,7 @@ PEOPLE = pd.DataFrame({"age": [20.0, 30.0, 60.0, 70.0], "visits": [1.0, 2.0, 8.0
 CHURN = LogisticRegression().fit(PEOPLE, ["leaves", "leaves", "stays", "stays"])
 X, Y = pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0]
 LINE = LinearRegression().fit(X, Y)
+AGES = DecisionTreeClassifier().fit(pd.DataFrame({"age": [19.0, 41.0]}), ["leaves", "stays"])
 FILLED = make_pipeline(SimpleImputer(), LinearRegression()).fit(X, Y)
 
 
@@ -395,10 +399,36 @@ def test_threads_that_submit_at_once_have_their_jobs_done(client: EagerClient) -
 # What it takes
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/testing.md"])
+def test_the_examples_run_as_they_stand(page: str, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / page).read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    code = [block for block in blocks if "eager" in block or "scoring" in block]
+    names: dict[str, Any] = {"model": AGES}
+    exec("\n".join(code), names)
+    tests = [(name, test) for name, test in names.items() if name.startswith("test_")]
+    assert len(tests) == len(code) - ("scoring" in names)
+    for name, test in tests:
+        with eager(tmp_path / f"of {name}") as scoring:  # the fixture
+            test(scoring if "scoring" in inspect.signature(test).parameters else tmp_path / name)
+
+
 def test_the_models_of_the_folder_are_those_of_its_settings(published: Path, client: EagerClient) -> None:
     environ = {"ENVIRONMENT": "development", "STORE_DIR": str(published)}
     assert ModelStorageManager.from_env(environ).list().keys() >= {"churn", "line"}
     assert client.models.load("churn@champion").manifest.name == "churn"
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_model_is_published_without_another_process(client: EagerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("starts a process")
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    first = client.models.publish("again", LINE)
+    second = client.models.publish("again", FILLED)
+    assert client.models.show("again").version == second.version  # the newest, though they came at once
+    assert first.version < second.version
 
 
 def test_every_message_that_a_job_sends_to_a_worker_is_known(client: EagerClient) -> None:
