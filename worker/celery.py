@@ -58,7 +58,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,  # a worker that cannot reach its broker waits for it
     broker_pool_limit=2,  # a child uses one; `inspect` holds two at once, and with a limit of one waits for ever
-    task_ignore_result=True,  # except of the tasks that answer an application
+    task_ignore_result=True,  # tasks that answer an application set it to False
     result_backend=_queue.redis_url,
     redis_backend_use_ssl=dict(_queue.redis_tls) or None,
     redis_socket_connect_timeout=10,

@@ -39,7 +39,7 @@ def serve(deployment: Deployment, host: str, port: int, announce: Callable[[str]
     Raises
     ------
     InvalidRequest
-        The host and port cannot be listened on.
+        The server cannot listen on this host and port.
     """
     handler = _Handler.factory(deployment.registry())
     try:

@@ -20,7 +20,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.idle_hint import IdleHint
-from scoreline.worker.cli.jobs import follow_job
+from scoreline.worker.cli.progress import follow_job
 from scoreline.worker.dev.stack import Stack
 from tests.support.estimators import Paced
 

@@ -20,7 +20,7 @@ import scoreline
 from docs import generated
 from docs.generated import DOCS, ROOT
 from scoreline.tasks.schedules.file import parse
-from scoreline.worker.cli.jobs import EXIT_CODES
+from scoreline.worker.cli.progress import EXIT_CODES
 
 PAGES = sorted(
     [

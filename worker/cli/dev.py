@@ -17,8 +17,8 @@ from scoreline.storage.errors import ScorelineError
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.cli.help import Command
-from scoreline.worker.cli.jobs import follow_job
 from scoreline.worker.cli.output import echo
+from scoreline.worker.cli.progress import follow_job
 
 if TYPE_CHECKING:
     from scoreline.worker.dev.stack import Stack

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import chain
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.help import Command
-from scoreline.worker.cli.idle_hint import IDLE_S, IdleHint
-from scoreline.worker.cli.output import echo, echo_field, print_table
-
-EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4}
-_BAR_COLUMNS = 20
+from scoreline.worker.cli.output import echo, print_table
+from scoreline.worker.cli.progress import EXIT_CODES, follow_job, show_status
 
 
 @click.command(
@@ -49,7 +41,7 @@ def status(job: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(now.to_dict(), indent=1))
     else:
-        _show(now)
+        show_status(now)
     sys.exit(EXIT_CODES.get(now.state, 0))
 
 
@@ -83,7 +75,7 @@ def cancel(job: str) -> None:
     before = client.status(job)
     if before.ended:
         echo(f"{job} has already ended, so there is nothing to cancel", err=True)
-    _show(client.cancel(job))
+    show_status(client.cancel(job))
 
 
 @click.command(
@@ -138,7 +130,7 @@ def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None
     echo(f"resumed {job}, {done}", err=True)
     if follow:
         sys.exit(follow_job(client, job))
-    _show(now)
+    show_status(now)
 
 
 @click.command(cls=Command, epilog="scoreline reconcile\n")
@@ -178,84 +170,6 @@ def jobs(as_json: bool) -> None:
     now = datetime.now(UTC)
     rows = ((job.job_id, job.state, f"{job.rows:,}", f"{job.rejected:,}", age(job, now), job.model) for job in found)
     print_table(("job", "state", "rows", "rejected", "age", "model"), rows, cut=["model"])
-
-
-def follow_job(client: Client, job_id: str, idle_s: float = IDLE_S) -> int:
-    """Show the progress of a job until it ends, and return the exit code.
-
-    Parameters
-    ----------
-    client : Client
-        Reads the status of the job.
-    job_id : str
-        The job to follow.
-    idle_s : float
-        Seconds without progress after which workers are asked for, and a hint is printed if none answers.
-    """
-    idle_hint = IdleHint(lambda timeout_s: client.queue.workers(timeout_s=timeout_s), idle_s)
-    try:
-        last = _draw(client.watch(job_id), idle_hint)
-    except KeyboardInterrupt:
-        echo(f"{job_id} goes on: use `scoreline watch {job_id}` or `scoreline cancel {job_id}`", err=True)
-        return 130
-    _show(last)
-    return EXIT_CODES[last.state]
-
-
-class _RowsPerSecond(ProgressColumn):
-    """The rate of the progress bar."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} rows/s")
-
-
-def _draw(updates: Iterator[Status], idle_hint: IdleHint) -> Status:
-    first = next(updates)  # before the bar is drawn, because the job may not exist
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(_BAR_COLUMNS),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows"),
-        _RowsPerSecond(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("submitted", total=0)
-        for now in chain([first], updates):
-            if hint := idle_hint.update(now):
-                console = progress.console
-                console.print(hint, soft_wrap=not console.is_terminal, markup=False, highlight=False)
-            progress.update(bar, description=now.state, total=now.total_rows, completed=now.rows + now.rejected)
-    return now
-
-
-def _show(job: Status) -> None:
-    echo(f"{job.job_id}: {job.state} after {job.seconds:,.1f} s")
-    echo_field("model", job.model)
-    if job.state == "submitted":
-        echo_field("parts", "not known until a worker has planned the job")
-    else:
-        echo_field("parts", f"{job.parts_done} of {job.parts}")
-        echo_field("rows", f"{job.rows:,} scored, {job.rejected:,} rejected, of {job.total_rows:,}")
-    echo_field("results", job.output)
-    if job.error:
-        echo_field("error", job.error)
-    for hint in _hints(job):
-        echo_field("hint", hint)
-
-
-def _hints(job: Status) -> Iterator[str]:
-    """Yield what can be done about rejected rows, or about a job that failed."""
-    if job.state not in ("failed", "partial"):
-        return
-    if job.rejected:
-        yield f"scoreline rejected {job.job_id} says why rows were rejected; _rejected/ of the results contains them"
-    if job.reason == "rejected":
-        yield f"scoreline resume {job.job_id} --max-rejected N|P% goes on and allows more rejected rows"
-    elif job.state == "failed":
-        yield f"scoreline resume {job.job_id} scores what is missing, once the cause is fixed"
-    else:
-        yield f"scoreline resume {job.job_id} --rejected scores them again, once the cause is fixed"
 
 
 def age(job: Status, now: datetime) -> str:

@@ -13,8 +13,8 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.job_options import job_options
-from scoreline.worker.cli.jobs import follow_job
 from scoreline.worker.cli.output import cut, echo, echo_field, plural, print_table
+from scoreline.worker.cli.progress import follow_job
 from scoreline.worker.memory import MIB, PROCESS_BYTES
 
 if TYPE_CHECKING:

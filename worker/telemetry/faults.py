@@ -57,18 +57,18 @@ def report(error: BaseException, **where: Any) -> None:
         sentry_sdk.capture_exception(error)
 
 
-def scrubbed(value: Any, hidden: Iterable[str]) -> Any:
+def scrub(value: Any, hidden: Iterable[str]) -> Any:
     """Redact the secrets in every text of a document.
 
-    >>> scrubbed({"url": ["redis://:hush-hush@host"], "line": 3}, ["hush-hush"])
+    >>> scrub({"url": ["redis://:hush-hush@host"], "line": 3}, ["hush-hush"])
     {'url': ['redis://:***@host'], 'line': 3}
     """
     if isinstance(value, str):
         return redact(value, hidden)
     if isinstance(value, dict):
-        return {name: scrubbed(item, hidden) for name, item in value.items()}
+        return {name: scrub(item, hidden) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [scrubbed(item, hidden) for item in value]
+        return [scrub(item, hidden) for item in value]
     return value
 
 
@@ -110,7 +110,7 @@ def _init() -> None:
         error = (hint.get("exc_info") or (None, None))[1]
         if getattr(error, "transient", False):  # it is retried, by the clock at the latest
             return None
-        return scrubbed(event, hidden)
+        return scrub(event, hidden)
 
     try:
         sentry_sdk.init(

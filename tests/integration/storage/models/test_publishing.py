@@ -386,7 +386,7 @@ def test_the_command_line_publishes_from_files_and_from_a_bucket(
         (("publish", "x", "--from-bucket", "model=s3://elsewhere/a"), 2, "not in ALLOWED_BUCKETS"),
         (("publish", "x", "--from-bucket", "model"), 2, "'model' is not of the form NAME=VALUE"),
         (("alias", "no-model", "champion", "--rollback"), 2, "no model 'no-model'"),
-        (("verify",), 2, "name what to verify"),
+        (("verify",), 2, "name the versions to verify"),
         (("sign", "x"), 2, "MODEL_SIGNING_KEY is not set"),
         (("delete", "x", "--yes"), 2, "no model 'x'"),
     ],

@@ -44,7 +44,13 @@ every_command = pytest.mark.parametrize(
 
 
 def help_of(path: tuple[str, ...]) -> str:
-    return CliRunner().invoke(cli, [*path, "--help"]).output
+    """Return a help page as it looks in a terminal of COLUMNS columns; click's test runner fixes them at 80."""
+    context: click.Context = cli.context_class(cli, info_name="scoreline", **cli.context_settings)
+    for name in path:
+        assert isinstance(context.command, Group)
+        command = context.command.commands[name]
+        context = command.context_class(command, info_name=name, parent=context, **command.context_settings)
+    return context.command.get_help(context)
 
 
 @pytest.fixture
@@ -82,7 +88,8 @@ def test_no_help_page_is_wider_than_80_columns_and_no_summary_is_cut(
         monkeypatch.setenv("COLUMNS", str(width))
         page = help_of(path)
         assert [line for line in page.splitlines() if len(line) > COLUMNS] == []
-        assert "..." not in page.partition("Commands:")[2].partition("Examples:")[0]
+        for listed in command.commands.values() if isinstance(command, Group) else ():
+            assert (listed.help or "").splitlines()[0] in page
         assert "\b" not in page
 
 
