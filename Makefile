@@ -3,8 +3,9 @@ export TMPDIR := $(CURDIR)/.cache/tmp
 BIN := .venv/bin
 
 MINUTES ?= 10
+SEED ?=
 
-.PHONY: help setup demo test test-versions lint format docs bench soak day clean
+.PHONY: help setup demo test test-versions lint format docs bench fuzz soak day clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -17,7 +18,7 @@ demo: setup ## Score a million rows on an embedded Valkey and S3 server
 	@$(BIN)/scoreline demo
 
 test: setup ## Run every test, on embedded services and real workers
-	@$(BIN)/python -m pytest -n 3 --dist worksteal
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-versions: setup ## Test the lowest and newest packages that are allowed
 	@scripts/test-versions
@@ -43,6 +44,9 @@ docs: setup ## Build the documentation into .scoreline/docs; warnings are errors
 
 bench: setup ## Run the benchmarks (40 minutes; QUICK=1: 5 minutes)
 	@scripts/bench $(if $(filter-out 0,$(QUICK)),quick)
+
+fuzz: setup ## Run the property tests on random examples for MINUTES (default 10), from SEED
+	@$(BIN)/python -m tests.fuzz $(MINUTES) $(SEED)
 
 soak: setup ## Inject random faults for MINUTES (default 10)
 	@mkdir -p .scoreline

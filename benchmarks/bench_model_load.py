@@ -66,7 +66,7 @@ def measured(mode: str, ref: str) -> dict[str, float]:
             kept = joblib.load(source)
         else:
             assert isinstance(store, R2Store)
-            kept = joblib.load(io.BytesIO(store._client.get_object(Bucket=store.bucket, Key=key)["Body"].read()))
+            kept = joblib.load(io.BytesIO(store.client.get_object(Bucket=store.bucket, Key=key)["Body"].read()))
         seconds = time.perf_counter() - started
     release_memory()
     own = private_bytes() - memory.before

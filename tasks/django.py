@@ -45,7 +45,7 @@ _OF_STORAGE = {
     "secret_key": "AWS_S3_SECRET_ACCESS_KEY",
 }
 
-_making = threading.Lock()
+client_lock = threading.Lock()
 
 
 def client() -> Client:
@@ -58,14 +58,14 @@ def client() -> Client:
     """
     if (instead := stand_in_client()) is not None:
         return instead
-    with _making:
+    with client_lock:
         return _client()
 
 
 def forget() -> None:
     """Make the next call create another client, for example in a test that changes settings."""
-    global _making
-    _making = threading.Lock()  # a thread of the parent, which is not here, may have held the old one
+    global client_lock
+    client_lock = threading.Lock()  # a thread of the parent, which is not here, may have held the old one
     _client.cache_clear()
 
 

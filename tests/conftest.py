@@ -1,17 +1,24 @@
-"""Real services for every test: a Valkey server, an S3 server, and worker processes, each started once a run."""
+"""Real services for every test: a Valkey server, an S3 server, and worker processes, each started once a run.
+
+``HYPOTHESIS_PROFILE`` chooses how hypothesis draws its examples: "suite" (the default) draws the same ones on every
+machine and in every run; "fuzz", which ``make fuzz`` uses, draws new ones by a random seed, and more of them.
+"""
 
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import joblib
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, settings
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import LabelEncoder, StandardScaler
@@ -22,8 +29,20 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
 from tests.support.proving import proved_here
+from tests.support.waiting import HANG_S
+
+_ANY_SPEED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("suite", derandomize=True, max_examples=250, deadline=None, suppress_health_check=_ANY_SPEED)
+settings.register_profile("fuzz", max_examples=2_500, deadline=None, suppress_health_check=_ANY_SPEED, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 SCORELINE = str(Path(sys.executable).with_name("scoreline"))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Three test processes for two cores: about a third of the time a test waits for services and does not compute."""
+    cores = joblib.cpu_count()  # those that this process may use
+    return int(cores + cores // 2)
 
 
 @pytest.fixture(autouse=True)
@@ -95,10 +114,10 @@ def put_table(store: ObjectStore) -> Callable[..., str]:
 def cli(stack: Stack) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run ``scoreline`` as a user does."""
 
-    def run(*arguments: str, timeout: float = 60, **environ: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         settings = {"PATH": "/usr/bin:/bin"} | stack.environ | environ
         return subprocess.run(
-            [SCORELINE, *arguments], env=settings, capture_output=True, text=True, timeout=timeout, check=False
+            [SCORELINE, *arguments], env=settings, capture_output=True, text=True, timeout=HANG_S, check=False
         )
 
     return run

@@ -97,7 +97,7 @@ class R2Store:
             response_checksum_validation="when_required",
         )
         try:
-            self._client: S3Client = boto3.session.Session().client(
+            self.client: S3Client = boto3.session.Session().client(
                 "s3",
                 endpoint_url=settings.endpoint_url,
                 aws_access_key_id=settings.access_key_id,
@@ -150,7 +150,7 @@ class R2Store:
         if if_match is not None:
             arguments["IfMatch"] = f'"{if_match}"'
         try:
-            answer = self._call(self._client.get_object, **arguments)
+            answer = self._call(self.client.get_object, **arguments)
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "read", key) from error
         if ranged and "ContentRange" not in answer:
@@ -177,7 +177,7 @@ class R2Store:
     def head(self, key: str) -> ObjectInfo:
         """Return what R2 knows about an object (see `ObjectStore.head`)."""
         try:
-            answer = self._call(self._client.head_object, Bucket=self.bucket, Key=_check_key(key))
+            answer = self._call(self.client.head_object, Bucket=self.bucket, Key=_check_key(key))
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "read", key) from error
         return _info(key, answer["ContentLength"], answer["ETag"], answer.get("Metadata"))
@@ -196,10 +196,10 @@ class R2Store:
         try:
             # Objects that are compared and swapped are small, so IfMatch never needs parts.
             if len(data) > self._multipart_above_bytes and not isinstance(mode, IfMatch):
-                etag = multipart.upload(self._client, self._call, self.bucket, key, data, metadata or {}, condition)
+                etag = multipart.upload(self.client, self._call, self.bucket, key, data, metadata or {}, condition)
             else:
                 where |= {"Metadata": dict(metadata)} if metadata else {}
-                etag = self._call(self._client.put_object, **where, Body=data, **condition)["ETag"]
+                etag = self._call(self.client.put_object, **where, Body=data, **condition)["ETag"]
         except (ClientError, BotoCoreError) as error:
             failure = self._translate(error, "write", key)
             if isinstance(mode, IfMatch) and isinstance(failure, ObjectNotFound):
@@ -209,7 +209,7 @@ class R2Store:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects sorted by key, with one request per 1,000 objects (see `ObjectStore.list`)."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         try:
             for page in pages:
                 for item in page.get("Contents", []):
@@ -221,7 +221,7 @@ class R2Store:
     def delete(self, key: str) -> None:
         """Delete an object (see `ObjectStore.delete`)."""
         try:
-            self._call(self._client.delete_object, Bucket=self.bucket, Key=_check_key(key))
+            self._call(self.client.delete_object, Bucket=self.bucket, Key=_check_key(key))
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "delete", key) from error
 
@@ -238,14 +238,14 @@ class R2Store:
     def open_uploads(self, prefix: str) -> Sequence[str]:
         """Return the keys below `prefix`, at most 1,000, whose upload was neither completed nor aborted."""
         try:
-            return multipart.list_open_uploads(self._client, self.bucket, prefix)
+            return multipart.list_open_uploads(self.client, self.bucket, prefix)
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "list the uploads of", prefix) from error
 
     def server_time(self) -> datetime:
         """Return the server's time in whole seconds, even if the server refuses the credentials."""
         try:
-            answer: Mapping[str, Any] = self._client.head_bucket(Bucket=self.bucket)
+            answer: Mapping[str, Any] = self.client.head_bucket(Bucket=self.bucket)
         except ClientError as error:
             answer = error.response
         except BotoCoreError as error:

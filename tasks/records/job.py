@@ -190,7 +190,7 @@ def accept_records(submission: Submission, model: str, records: Any, **options: 
     check_known(options, RecordsOptions)
     job_id = options.get("job_id") or submission.new_job_id()
     main = submission.buckets.main
-    key, before, names = _packed(job_id, records)
+    key, before, names = pack_records(job_id, records)
     if options.get("max_rejected") is None:
         options["max_rejected"] = "100%"
     spec = spec_from(model, main.uri(key), options, job_id=job_id, output=submission.default_output(model)).check()
@@ -200,7 +200,7 @@ def accept_records(submission: Submission, model: str, records: Any, **options: 
     return job_id
 
 
-def _packed(job_id: str, records: Any) -> tuple[str, dict[str, bytes], list[str]]:
+def pack_records(job_id: str, records: Any) -> tuple[str, dict[str, bytes], list[str]]:
     """Return the key of the job's input, the objects that it needs in the bucket, and the names of the columns."""
     if not (is_frame(records) and records.memory_usage(index=False).sum() > 8 * MAX_BYTES):
         table = table_of(records)

@@ -15,6 +15,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.worker.dev.stack import Stack
 from tests.support.corpus import CASES, Case
+from tests.support.waiting import HANG_S
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +37,16 @@ def jobs(worker: Stack) -> Iterator[tuple[Client, dict[str, str]]]:
         yield client, dict(pool.map(submit, range(len(CASES)), CASES))
 
 
-def test_there_are_enough_cases_and_each_has_a_name_of_its_own() -> None:
+def test_the_corpus_has_at_least_sixty_cases_with_unique_names() -> None:
     assert len({case.name for case in CASES}) == len(CASES) >= 60
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_each_row_is_scored_or_told_or_the_object_is_named(jobs: tuple[Client, dict[str, str]], case: Case) -> None:
+def test_each_row_of_the_corpus_is_scored_or_rejected_or_the_object_is_named(
+    jobs: tuple[Client, dict[str, str]], case: Case
+) -> None:
     client, ids = jobs
-    job = list(client.watch(ids[case.name], timeout_s=120))[-1]
+    job = list(client.watch(ids[case.name], timeout_s=HANG_S))[-1]
     said = told(client, job)
     print(f"{job.state}: {job.rows} scored, {job.rejected} rejected; {said}")  # noqa: T201
     assert job.state in ("succeeded", "partial", "failed")

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.worker.dev import demo as steps
 from scoreline.worker.dev.stack import Stack
 from tests.support.installed import not_installed_by
+from tests.support.waiting import HANG_S, wait_until
 
 DEVELOPMENT = not_installed_by("requirements.txt", "ml-requirements.txt")
 ESTIMATORS = ("sklearn",)
@@ -35,7 +35,7 @@ def demo_without(packages: tuple[str, ...], environ: dict[str, str], folder: Pat
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=HANG_S,
         check=False,
     )
 
@@ -78,9 +78,11 @@ def test_the_demo_says_what_to_start_if_only_other_applications_have_workers(
     celery = [sys.executable, "-m", "celery", "-b", broker]
     other = stack.run([*celery, "worker", "-P", "solo", "-n", "other@embedded"], tmp_path / "other.log", {})
     try:
-        deadline = time.monotonic() + 30
-        while subprocess.run([*celery, "inspect", "ping"], capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline, (tmp_path / "other.log").read_text()
+        wait_until(
+            lambda: not subprocess.run([*celery, "inspect", "ping"], capture_output=True, check=False).returncode,
+            "an answer of the other worker",
+            (tmp_path / "other.log").read_text,
+        )
         # When the demo is started there
         done = demo_without((), stack.environ | {"REDIS_URL": broker}, tmp_path, "--here")
         # Then it does not wait for that worker
@@ -97,7 +99,7 @@ def test_workers_lists_all_workers_or_checks_one(
 ) -> None:
     names = cli("workers").stdout.split()
     assert any(name.endswith("@embedded") for name in names)
-    assert cli("workers", names[0], "--timeout", "10").stdout.split() == names[:1]
+    assert cli("workers", names[0], "--timeout", "60").stdout.split() == names[:1]
     unknown = cli("workers", "unknown@embedded", "--timeout", "0.5")
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert unknown.stderr == "unknown@embedded does not answer within 0.5 s\n"

@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.support.waiting import HANG_S, wait_until
 
 SCORELINE = str(Path(sys.executable).with_name("scoreline"))
 
@@ -25,11 +26,8 @@ def services(mark: str) -> list[psutil.Process]:
     return found
 
 
-def wait_until_none(mark: str) -> list[psutil.Process]:
-    deadline = time.monotonic() + 25
-    while (left := services(mark)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return left
+def wait_until_none(mark: str) -> None:
+    wait_until(lambda: not services(mark), "the end of every process", lambda: str(services(mark)))
 
 
 def test_dev_runs_a_command_with_the_addresses_and_exits_with_its_code(tmp_path: Path) -> None:
@@ -40,12 +38,12 @@ def test_dev_runs_a_command_with_the_addresses_and_exits_with_its_code(tmp_path:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode == 7, done.stderr
     assert "scoreline" in done.stdout
-    assert wait_until_none(str(tmp_path)) == []
+    wait_until_none(str(tmp_path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -58,7 +56,7 @@ def test_no_process_outlives_dev_however_it_ends(tmp_path: Path, number: signal.
         assert len(services(str(tmp_path))) >= 5  # dev, Valkey, the S3 server, the worker and its child
         dev.send_signal(number)
         try:
-            dev.wait(40)
+            dev.wait(HANG_S)
         finally:
             dev.kill()
-    assert wait_until_none(str(tmp_path)) == []
+    wait_until_none(str(tmp_path))

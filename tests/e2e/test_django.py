@@ -10,7 +10,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -31,6 +30,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
+from tests.support.waiting import HANG_S, wait_until
 
 MANAGE = Path(__file__).with_name("djangosite") / "manage.py"
 NOWHERE = "redis://:hush@127.0.0.1:9/0"
@@ -72,16 +72,16 @@ class Browser:
 
     def follow(self, page: Page) -> Page:
         """Refresh a page as long as it asks for that, only sooner."""
-        deadline = time.monotonic() + 60
-        while ONE_SECOND in page.text and time.monotonic() < deadline:
-            time.sleep(0.05)
-            page = self.get(page.path)
-        assert ONE_SECOND not in page.text
-        return page
+
+        def still() -> Page | None:
+            now = self.get(page.path)
+            return None if ONE_SECOND in now.text else now
+
+        return wait_until(still, "a page that does not refresh itself") if ONE_SECOND in page.text else page
 
     def _ask(self, path: str, data: bytes | None) -> Page:
         try:
-            with self._open(self._address + path, data, timeout=30) as answer:
+            with self._open(self._address + path, data, timeout=HANG_S) as answer:
                 return Page(answer.status, urllib.parse.urlsplit(answer.url).path, answer.read().decode())
         except urllib.error.HTTPError as error:
             with error:
@@ -105,15 +105,16 @@ class Site:
         script = f"{manage} migrate -v 0 && exec {manage} runserver --noreload {self.address[7:]}"
         command = ["sh", "-c", script]
         self._guard: subprocess.Popen[bytes] = self._stack.run(command, self._log, self._environ)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                assert self.browser().get("/").code == 200
-                return self
-            except urllib.error.URLError:
-                assert self._guard.poll() is None, self._log.read_text()
-                assert time.monotonic() < deadline, self._log.read_text()
-                time.sleep(0.05)
+        wait_until(self._answers, "the site", self._log.read_text)
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            assert self.browser().get("/").code == 200
+        except urllib.error.URLError:
+            assert self._guard.poll() is None, self._log.read_text()
+            return False
+        return True
 
     def __exit__(self, *_: object) -> None:
         self._stack.stop(self._guard)
@@ -166,7 +167,9 @@ def assert_scored(store: ObjectStore, page: Page) -> None:
     assert table.to_pydict() == {"id": [7, 8], "prediction": [pytest.approx(2.0), pytest.approx(4.0)]}
 
 
-def test_a_form_is_a_job_and_its_page_follows_it_to_its_end(browser: Browser, store: ObjectStore, line: str) -> None:
+def test_a_form_submits_a_job_and_its_page_follows_the_job_to_its_end(
+    browser: Browser, store: ObjectStore, line: str
+) -> None:
     page = browser.ask_for("site@champion", line)
     done = browser.follow(page)
     assert 'class="state succeeded"' in done.text
@@ -177,7 +180,7 @@ def test_a_form_is_a_job_and_its_page_follows_it_to_its_end(browser: Browser, st
     assert 'value="100"' in overview.text
 
 
-def test_a_page_that_is_sent_twice_at_once_is_one_job(
+def test_a_form_sent_twice_at_once_is_one_job(
     site: Site, browser: Browser, client: Client, store: ObjectStore, line: str
 ) -> None:
     before = set(jobs(store))
@@ -208,7 +211,7 @@ def test_a_page_that_is_sent_twice_at_once_is_one_job(
         ("site", "", "This field is required"),
     ],
 )
-def test_what_scoreline_refuses_is_a_message_and_no_job(
+def test_a_refused_submission_shows_a_message_and_makes_no_job(
     site: Site, browser: Browser, store: ObjectStore, line: str, model: str, input: str, expected: str
 ) -> None:
     before = jobs(store), browser.get("/").text.count("<tr>")
@@ -219,7 +222,7 @@ def test_what_scoreline_refuses_is_a_message_and_no_job(
     assert (jobs(store), browser.get("/").text.count("<tr>")) == before
 
 
-def test_markup_that_somebody_typed_is_shown_and_not_run(browser: Browser, line: str) -> None:
+def test_markup_in_the_form_is_escaped(browser: Browser, line: str) -> None:
     for page in (
         browser.ask_for("<script>alert(1)</script>", line),
         done := browser.follow(browser.ask_for("site", "s3://scoreline/site/<script>alert(1)</script>.parquet")),
@@ -238,7 +241,7 @@ def test_a_form_from_another_site_is_refused(site: Site, browser: Browser, store
     assert jobs(store) == before
 
 
-def test_a_row_whose_process_died_before_it_was_sent_can_be_sent_again(
+def test_a_row_saved_but_not_sent_can_be_sent_again(
     site: Site, browser: Browser, store: ObjectStore, line: str
 ) -> None:
     pk = uuid.uuid4()
@@ -264,12 +267,14 @@ def test_a_row_whose_process_died_before_it_was_sent_can_be_sent_again(
     assert_scored(store, browser.follow(browser.post(f"/{pk}/send/", **page.hidden)))
 
 
-def test_a_plain_environment_is_enough(worker: Stack, store: ObjectStore, line: str, tmp_path: Path) -> None:
+def test_a_django_site_needs_nothing_but_environment_variables(
+    worker: Stack, store: ObjectStore, line: str, tmp_path: Path
+) -> None:
     with Site(worker, tmp_path, worker.environ) as site:
         assert_scored(store, site.browser().follow(site.browser().ask_for("site", line)))
 
 
-def test_with_redis_down_pages_say_so_and_tell_no_password(
+def test_pages_report_that_redis_is_down_without_showing_its_password(
     stack: Stack, store: ObjectStore, line: str, tmp_path: Path
 ) -> None:
     before = jobs(store)

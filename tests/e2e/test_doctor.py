@@ -16,6 +16,7 @@ from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
 from scoreline.worker.doctor import NAMES, examine
 from tests.conftest import SCORELINE
+from tests.support.waiting import HANG_S
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -92,7 +93,7 @@ def test_a_doctor_that_is_stopped_removes_what_it_wrote(stack: Stack, store: Obj
     stack.wait("the probe", lambda: len(list(store.list(keys.PROBES))) >= 2, None)
     # When it receives SIGTERM
     doctor.send_signal(signal.SIGTERM)
-    doctor.communicate(timeout=20)
+    doctor.communicate(timeout=HANG_S)
     # Then none of its objects is left
     assert doctor.returncode == 128 + signal.SIGTERM
     assert list(store.list(keys.PROBES)) == []

@@ -32,6 +32,7 @@ from scoreline import RecordsJob
 from tests.conftest import SCORELINE
 from tests.e2e.test_webhooks import SECRET, Receiver
 from tests.support.rig import Rig
+from tests.support.waiting import HANG_S
 
 pytestmark = pytest.mark.timeout(400)  # the first test waits for the end of everything that was left
 
@@ -146,8 +147,8 @@ class Successor:
 
     def wait_for_job(self, job: str) -> None:
         """Wait for the end of a job that need not be there yet."""
-        self.rig.wait(lambda: self.keys(f"jobs/{job}/job.json"), f"{job} being submitted", 90)
-        *_, last = self.rig.client.watch(job, timeout_s=90)
+        self.rig.wait(lambda: self.keys(f"jobs/{job}/job.json"), f"{job} being submitted")
+        *_, last = self.rig.client.watch(job, timeout_s=HANG_S)
         assert last.state in ("succeeded", "partial"), f"{last} {self.rig.logs()}"
 
     def keys(self, prefix: str) -> list[str]:
@@ -268,8 +269,8 @@ def after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Successor]:
         successor.start()
         for job in JOBS:
             successor.wait_for_job(job)
-        rig.wait(lambda: not successor.keys("jobs/active/"), "the end of every marker", 60)
-        rig.wait(lambda: not rig.messages() and not rig.redis.hlen("unacked"), "a queue without messages", 60)
+        rig.wait(lambda: not successor.keys("jobs/active/"), "the end of every marker")
+        rig.wait(lambda: not rig.messages() and not rig.redis.hlen("unacked"), "a queue without messages")
         successor.ended = successor.jobs()
         yield successor
 
@@ -445,4 +446,4 @@ def test_the_bucket_alone_is_enough(tmp_path: Path) -> None:
             successor.wait_for_job(job)
             successor.verify(rig.client.status(job).to_dict(), *JOBS[job])
         successor.verify_kept(f"{RESULTS}/job_id=under-way/")
-        rig.wait(lambda: receiver.told("/ended"), "somebody being told", 60)
+        rig.wait(lambda: receiver.told("/ended"), "the notification")

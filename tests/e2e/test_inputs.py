@@ -30,6 +30,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.dev.stack import Stack
+from tests.support.waiting import HANG_S
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 ROWS = 1_000
@@ -44,7 +45,7 @@ def line(worker: Stack) -> str:
 
 
 def ended(client: Client, job: Status) -> Status:
-    return list(client.watch(job.job_id, timeout_s=60))[-1]
+    return list(client.watch(job.job_id, timeout_s=HANG_S))[-1]
 
 
 def results_of(client: Client, job: Status, *, rejected: bool = False) -> pd.DataFrame:
@@ -103,7 +104,7 @@ def test_each_format_gives_the_same_results(
     assert np.allclose(found["prediction"], 2 * frame()["x"] + 1, rtol=0, atol=1e-9)
 
 
-def test_one_job_takes_several_inputs_of_several_formats_and_each_object_once(
+def test_one_job_takes_inputs_of_several_formats_and_reads_each_object_once(
     worker: Stack, client: Client, store: ObjectStore, line: str
 ) -> None:
     store.put("in/several/a.csv", as_csv(frame(0, 10)))
@@ -118,7 +119,7 @@ def test_one_job_takes_several_inputs_of_several_formats_and_each_object_once(
     assert manifest["warnings"] == ["1 of 4 objects have no bytes: s3://scoreline/in/several/empty.csv"]
 
 
-def test_folders_are_columns_kept_or_scored(
+def test_hive_partitions_are_columns_to_keep_or_to_score(
     worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager
 ) -> None:
     train = pd.DataFrame({"x": [0.0, 1.0, 2.0], "year": [2024, 2025, 2027]})
@@ -130,9 +131,7 @@ def test_folders_are_columns_kept_or_scored(
     job = ended(client, client.submit("yearly", store.uri("in/hive/")))
     assert (job.state, job.rows, job.error) == ("succeeded", 12, "")
     found = results_of(client, job)
-    assert found["region"].fillna("none").tolist() == ["eu"] * 0 + ["none"] * 4 + ["a/b"] * 4 + ["eu"] * 4 or (
-        sorted(found["region"].fillna("none")) == ["a/b"] * 4 + ["eu"] * 4 + ["none"] * 4
-    )
+    assert found["region"].fillna("none").tolist() == ["eu"] * 4 + ["none"] * 4 + ["a/b"] * 4
     years = found["region"].map({"eu": 2025}).fillna(2026)
     expected = model.predict(pd.DataFrame({"x": found["id"] / 8, "year": years}))
     assert np.allclose(found["prediction"], expected)
@@ -151,7 +150,7 @@ six,3.5,not a number
 """
 
 
-def test_of_a_dirty_csv_each_row_is_scored_or_told(
+def test_each_row_of_a_dirty_csv_is_scored_or_rejected_with_a_reason(
     worker: Stack, client: Client, store: ObjectStore, line: str, cli: Cli, tmp_path: Any
 ) -> None:
     store.put("in/dirty.csv", DIRTY)
@@ -188,7 +187,7 @@ def test_of_a_dirty_csv_each_row_is_scored_or_told(
     assert "4,1.5,extra,field" in said.stdout
 
 
-def test_rejected_rows_are_scored_again_alone_once_the_model_takes_them(
+def test_rejected_rows_alone_are_scored_again_once_the_model_takes_them(
     worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager, cli: Cli
 ) -> None:
     train = pd.DataFrame({"x": [0.0, 1.0]})
@@ -214,7 +213,7 @@ def test_rejected_rows_are_scored_again_alone_once_the_model_takes_them(
     assert cli("resume", "mend", "--model", "mend").returncode == 2
 
 
-def test_rejected_rows_of_an_object_that_was_replaced_are_not_mixed_with_others(
+def test_rejected_rows_of_a_replaced_object_are_not_scored_again(
     worker: Stack, client: Client, store: ObjectStore, line: str
 ) -> None:
     part = frame(0, 10)
@@ -228,7 +227,7 @@ def test_rejected_rows_of_an_object_that_was_replaced_are_not_mixed_with_others(
     assert "was replaced or deleted after the job was planned" in again.error
 
 
-def test_a_mixed_column_is_text_where_the_model_takes_texts_and_numbers_where_it_does_not(
+def test_a_mixed_column_is_text_if_the_model_takes_texts_and_numbers_otherwise(
     worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager, line: str
 ) -> None:
     train = pd.DataFrame({"x": ["1", "2", "A"]})
@@ -291,18 +290,18 @@ def test_a_dry_run_shows_what_a_job_would_do_and_leaves_nothing_behind(
     assert shown["sample"][2] == {"id": 2, "name": "n2", "prediction": 1.5}
 
 
-def test_a_dry_run_fails_where_the_job_would_with_the_same_message(
+def test_a_dry_run_fails_with_the_message_of_the_job(
     worker: Stack, client: Client, store: ObjectStore, line: str, cli: Cli
 ) -> None:
     store.put("in/lacking.csv", b"id,y\n1,2\n")
     dry = cli("submit", line, store.uri("in/lacking.csv"), "--dry-run")
     assert dry.returncode == 1
     job = ended(client, client.submit(line, store.uri("in/lacking.csv")))
-    assert dry.stderr == f"error: {job.error.partition(': ')[2] or job.error}\n" or job.error in dry.stderr
+    assert dry.stderr == f"error: {job.error}\n"
     assert "s3://scoreline/in/lacking.csv lacks 'x'; it has 'id', 'y'" in dry.stderr
 
 
-def test_numbers_and_lists_are_taken_where_a_text_is_meant(
+def test_numbers_and_lists_are_accepted_in_place_of_texts(
     worker: Stack, client: Client, store: ObjectStore, line: str
 ) -> None:
     store.put("in/forms.csv", as_csv(frame(0, 4)))
@@ -311,19 +310,17 @@ def test_numbers_and_lists_are_taken_where_a_text_is_meant(
     assert list(results_of(client, job).columns) == ["name", "id", "prediction"]
 
 
-def test_an_object_that_is_broken_all_through_does_not_fill_memory_with_what_is_broken(
+def test_an_object_of_broken_rows_only_does_not_fill_memory(
     worker: Stack, client: Client, store: ObjectStore, line: str
 ) -> None:
     store.put("in/broken.csv", b"id,x\n1,0.5\n" + b"2,oops\n" * 5_000)
-    job = ended(client, client.submit(line, store.uri("in/broken.csv")))
+    job = ended(client, client.submit(line, store.uri("in/broken.csv"), part_rows=10_000))
     assert job.state == "failed"
     assert "more than 1000 rows were rejected, which is over the job's limit" in job.error
     assert "s3://scoreline/in/broken.csv, row 1: 'x' is 'oops', which is not a number" in job.error
 
 
-def test_a_type_that_is_told_of_a_column_that_is_not_there_is_named(
-    worker: Stack, client: Client, store: ObjectStore, line: str
-) -> None:
+def test_a_type_for_an_unknown_column_is_named(worker: Stack, client: Client, store: ObjectStore, line: str) -> None:
     store.put("in/told.csv", as_csv(frame(0, 4)))
     job = ended(client, client.submit(line, store.uri("in/told.csv"), types={"idd": "string"}))
     assert job.error == (
@@ -331,7 +328,7 @@ def test_a_type_that_is_told_of_a_column_that_is_not_there_is_named(
     )
 
 
-def test_nested_columns_are_carried_over_where_they_are_named_alone(
+def test_nested_columns_are_kept_only_if_they_are_named(
     worker: Stack, client: Client, store: ObjectStore, line: str
 ) -> None:
     sink = io.BytesIO()
@@ -343,7 +340,7 @@ def test_nested_columns_are_carried_over_where_they_are_named_alone(
     assert [list(tags) for tags in results_of(client, job)["tags"]] == [["a", "b"]]
 
 
-def test_a_csv_is_scored_as_what_pandas_reads_of_it(
+def test_a_csv_is_scored_as_pandas_reads_it(
     worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager
 ) -> None:
     # Given a model fitted on what pandas reads: truth values, codes with zeros in front, texts that mean nothing
@@ -377,7 +374,7 @@ def test_a_csv_is_scored_as_what_pandas_reads_of_it(
     )
 
 
-def test_a_dry_run_looks_into_every_object(worker: Stack, client: Client, store: ObjectStore, line: str) -> None:
+def test_a_dry_run_opens_every_object(worker: Stack, client: Client, store: ObjectStore, line: str) -> None:
     store.put("in/look/a.csv", as_csv(frame(0, 10)))
     store.put("in/look/b.csv", b"id,x,name\n1,low,a\n2,low,b\n")
     found = client.preflight(line, store.uri("in/look/"))

@@ -30,6 +30,7 @@ from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.dev.stack import Stack
 from tests.support.estimators import Paced
+from tests.support.waiting import HANG_S
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -75,7 +76,7 @@ def expected() -> pa.Table:
 
 
 def ended(client: Client, job: Status) -> Status:
-    return list(client.watch(job.job_id, timeout_s=90))[-1]
+    return list(client.watch(job.job_id, timeout_s=HANG_S))[-1]
 
 
 def fetch(store: ObjectStore, job: Status, folder: Path) -> Path:
@@ -143,7 +144,7 @@ def by_spark(folder: Path, files: str) -> pa.Table:
 
 
 @pytest.mark.parametrize("read", [by_pyarrow, by_pandas, by_polars, by_duckdb, by_spark])
-def test_every_reader_finds_every_row_with_its_type_to_the_last_bit(
+def test_every_parquet_reader_finds_every_row_bit_for_bit(
     layouts: dict[str, Path], expected: pa.Table, read: Callable[[Path, str], pa.Table]
 ) -> None:
     nothing = pa.compute.equal(expected.column("region"), "")
@@ -157,7 +158,7 @@ def test_every_reader_finds_every_row_with_its_type_to_the_last_bit(
         assert table.sort_by("id").equals(wanted), name
 
 
-def test_folders_and_gathered_files_are_named_in_the_manifest_and_the_parts_are_gone(
+def test_arranged_files_are_named_in_the_manifest_and_the_parts_are_deleted(
     layouts: dict[str, Path], worker: Stack
 ) -> None:
     for name, folder in layouts.items():
@@ -208,7 +209,7 @@ def test_gathered_results_are_in_the_order_of_the_input(layouts: dict[str, Path]
         ({"partition_by": "x", "keep": "id,x"}, "'x', which is double: name a column of text, whole numbers"),
     ],
 )
-def test_a_column_that_makes_no_folders_is_refused_when_the_job_is_planned(
+def test_a_column_unfit_for_folders_fails_the_job_while_it_is_planned(
     client: Client, uri: str, options: dict[str, str], message: str
 ) -> None:
     done = ended(client, client.submit("layouts", uri, **options))  # type: ignore[arg-type]
@@ -216,14 +217,12 @@ def test_a_column_that_makes_no_folders_is_refused_when_the_job_is_planned(
     assert message in done.error
 
 
-def test_a_column_that_readers_pass_over_is_refused_at_once(client: Client, uri: str) -> None:
+def test_a_folder_column_that_readers_ignore_is_refused_at_once(client: Client, uri: str) -> None:
     with pytest.raises(InvalidRequest, match="readers skip folders"):
         client.submit("layouts", uri, partition_by="_region")
 
 
-def test_more_values_than_folders_are_of_use_fail_the_job_and_keep_its_parts(
-    client: Client, store: ObjectStore, uri: str
-) -> None:
+def test_too_many_folders_fail_the_job_and_keep_its_parts(client: Client, store: ObjectStore, uri: str) -> None:
     done = ended(client, client.submit("layouts", uri, partition_by="id", keep="id,note"))
     assert done.state == "failed"
     assert "'id' has more than 1,000 values" in done.error
@@ -232,7 +231,7 @@ def test_more_values_than_folders_are_of_use_fail_the_job_and_keep_its_parts(
     assert [info.key.removeprefix(folder) for info in store.list(folder)] == ["_parts/part-00000.parquet"]
 
 
-def test_rejected_rows_of_a_job_with_folders_can_be_looked_into_though_its_parts_are_gone(
+def test_rejected_rows_can_be_read_after_the_parts_of_an_arranged_job_are_deleted(
     client: Client, store: ObjectStore, models: ModelStorageManager, cli: Cli
 ) -> None:
     models.publish("picky", Paced(refuses_from=95.0).fit(pd.DataFrame({"x": [0.0]})))

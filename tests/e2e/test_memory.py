@@ -15,6 +15,7 @@ from sklearn.linear_model import LinearRegression
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
+from tests.support.waiting import HANG_S
 
 FEATURES = ["a", "b", "c", "d"]
 GROUP_ROWS = 131_072
@@ -36,7 +37,7 @@ def test_ten_times_the_rows_take_the_same_memory(own: Stack) -> None:
     # When they are scored, one after the other
     peaks = []
     for uri, rows in (("in/0[01].parquet", 10 * GROUP_ROWS), ("in/", 100 * GROUP_ROWS)):
-        done = list(client.watch(client.submit("line", client.buckets.main.uri(uri)).job_id, timeout_s=120))[-1]
+        done = list(client.watch(client.submit("line", client.buckets.main.uri(uri)).job_id, timeout_s=HANG_S))[-1]
         assert (done.state, done.rows) == ("succeeded", rows)
         peaks.append(peak_bytes(guard.pid))
     # Then the second, of 500 MiB, takes no more than what an allocator wavers by

@@ -36,6 +36,7 @@ from scoreline.worker.dev.stack import ROOT, Stack
 from scoreline.worker.metrics import Deployment
 from tests.conftest import SCORELINE
 from tests.support.estimators import Staged
+from tests.support.waiting import HANG_S, wait_until
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Put = Callable[..., str]
@@ -68,19 +69,17 @@ def total(samples: Samples, name: str) -> float:
 
 
 def ended(client: Client, job: Status) -> Status:
-    return list(client.watch(job.job_id, timeout_s=60))[-1]
-
-
-def wait(until: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not until():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    return list(client.watch(job.job_id, timeout_s=HANG_S))[-1]
 
 
 def wait_until_idle(client: Client) -> None:
     """Wait until the jobs of other tests have ended; a job always has a message in the queue or with a worker."""
-    wait(lambda: (now := client.queue.backlog()).unacked == 0 and not any(now.waiting.values()))
+
+    def is_idle() -> bool:
+        now = client.queue.backlog()
+        return now.unacked == 0 and not any(now.waiting.values())
+
+    wait_until(is_idle, "an empty queue", lambda: str(client.queue.backlog()))
 
 
 def rows(put_table: Put, key: str, ids: Sequence[int]) -> str:
@@ -118,7 +117,8 @@ def test_metrics_count_jobs_rows_parts_and_loads(
     partial, failed = (ended(client, job) for job in jobs)
     assert [partial.state, failed.state] == ["partial", "failed"]
     assert (partial.rows, partial.rejected, failed.rows) == (298, 2, 100)
-    wait(lambda: client.ledger.counters.read().jobs["failed"] == before["scoreline_jobs_total", "state=failed"] + 1)
+    failures = before["scoreline_jobs_total", "state=failed"] + 1
+    wait_until(lambda: client.ledger.counters.read().jobs["failed"] == failures, "one more job that failed")
     # Then the command reports exactly that
     counted = client.ledger.counters.read()
     said = cli("metrics")
@@ -158,19 +158,23 @@ def test_metrics_count_jobs_rows_parts_and_loads(
 def test_running_parts_are_visible_to_inspect_and_in_metrics(
     worker: Stack, client: Client, model: Model, store: ObjectStore, put_table: Put
 ) -> None:
+    def under_way() -> tuple[int | None, int]:
+        now = client.queue.backlog()
+        return now.unacked, now.waiting["scoreline"]
+
     # Given two processes that each score a part, and one part that waits
     model.gate.unlink(missing_ok=True)
     wait_until_idle(client)
     job = client.submit("measured", rows(put_table, "in/gated.parquet", range(298)), part_rows=100)
     try:
-        wait(lambda: (now := client.queue.backlog()).unacked == 2 and now.waiting["scoreline"] == 1)
+        wait_until(lambda: under_way() == (2, 1), "two parts under way, and one that waits", lambda: str(under_way()))
         # When a user inspects the workers, and Prometheus scrapes the metrics
         command = [sys.executable, "-m", "celery", "-A", "scoreline", "inspect", "jobs", "--json"]
         asked = subprocess.Popen(
             command, env=worker.environ | {"PATH": "/usr/bin:/bin"}, cwd=ROOT, stdout=subprocess.PIPE
         )
         now = scrape(client)
-        (at_work,) = json.loads(asked.communicate(timeout=30)[0]).values()
+        (at_work,) = json.loads(asked.communicate(timeout=HANG_S)[0]).values()
         held = {entry.key for entry in store.list(keys.JOBS_ACTIVE)}
     finally:
         model.gate.touch()
@@ -236,7 +240,7 @@ def test_a_service_that_does_not_answer_is_left_out_after_the_deadline(stack: St
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=HANG_S,
             check=True,
         )
     assert parsed(done.stdout) == {("scoreline_up", f"service={name}"): 0 for name in ("redis", "bucket", "broker")}
@@ -297,7 +301,7 @@ def test_control_c_ends_the_server_cleanly(stack: Stack) -> None:
 def stopped(server: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
     server.send_signal(number)
     assert server.stderr is not None
-    return server.wait(15), server.stderr.read()
+    return server.wait(HANG_S), server.stderr.read()
 
 
 def test_a_port_that_is_in_use_is_an_error_of_one_line(cli: Cli) -> None:

@@ -17,11 +17,12 @@ from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.dev.stack import Stack
 from tests.support.estimators import Paced
+from tests.support.waiting import HANG_S
 
 ROWS, SECONDS = 4_000, 0.05
 
 
-def test_the_next_job_of_the_same_version_and_method_is_cut_by_the_pace_of_the_last(
+def test_a_job_is_cut_by_the_pace_of_the_last_job_of_the_same_version_and_method(
     worker: Stack, client: Client, models: ModelStorageManager, store: ObjectStore, put_table: Callable[..., str]
 ) -> None:
     frame = pd.DataFrame({"id": np.arange(ROWS), "x": np.arange(ROWS, dtype=float)})
@@ -31,7 +32,7 @@ def test_the_next_job_of_the_same_version_and_method_is_cut_by_the_pace_of_the_l
 
     def parts(uri: str, **options: Any) -> tuple[int, float, float]:
         """Score; returns the number of parts, and seconds of `predict` and of all that is work."""
-        done: Status = list(client.watch(client.submit("learned", uri, **options).job_id, timeout_s=60))[-1]
+        done: Status = list(client.watch(client.submit("learned", uri, **options).job_id, timeout_s=HANG_S))[-1]
         assert (done.state, done.rows) == ("succeeded", ROWS)
         listed = json.loads(store.get(keys.results_manifest(parse_uri(done.output)[1])).data)
         seconds = listed["seconds"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pandas as pd
@@ -13,6 +12,7 @@ import pandas as pd
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import ROOT, Stack
+from tests.support.waiting import HANG_S, wait_until
 
 
 def celery(stack: Stack, *arguments: str) -> Any:
@@ -24,7 +24,7 @@ def celery(stack: Stack, *arguments: str) -> Any:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=HANG_S,
     )
     answer = json.loads(done.stdout)
     (said,) = (answer[0] if isinstance(answer, list) else answer).values()
@@ -32,10 +32,15 @@ def celery(stack: Stack, *arguments: str) -> Any:
 
 
 def held(stack: Stack, done: Any) -> dict[str, Any]:
-    deadline = time.monotonic() + 30
-    while not done(found := celery(stack, "inspect", "models")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return dict(found)
+    found: dict[str, Any] = {}
+
+    def is_done() -> bool:
+        nonlocal found
+        found = celery(stack, "inspect", "models")
+        return bool(done(found))
+
+    wait_until(is_done, "what the processes hold", lambda: str(found))
+    return found
 
 
 def test_preloaded_models_are_shared_and_can_be_evicted(own: Stack, trained: Any, cells: pd.DataFrame) -> None:
@@ -65,8 +70,9 @@ def test_preloaded_models_are_shared_and_can_be_evicted(own: Stack, trained: Any
         score()
         if len(found := held(own, lambda found: len(found) == 2)) == 2:
             break
-    assert all(model["preloaded"] and model["hits"] > 0 for models in found.values() for model in models)
     assert len(found) == 2
+    assert all(found.values())
+    assert all(model["preloaded"] and model["hits"] > 0 for models in found.values() for model in models)
     assert gets() == before + 1  # neither process has loaded it again
     (gauges,) = client.queue.ask_workers("gauges").values()
     assert gauges == {"processes": 2, "cache_bytes": manifest.memory_bytes}  # which both share

@@ -26,6 +26,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.worker.dev.stack import ROOT, Stack
+from tests.support.waiting import HANG_S
 
 ROWS = 3
 PYTHON = Path(sys.executable)
@@ -64,7 +65,7 @@ def requirements() -> list[str]:
 def run(command: list[str], environ: dict[str, str]) -> str:
     path = os.pathsep.join([str(PYTHON.parent), "/usr/bin", "/bin"])
     done = subprocess.run(
-        command, env={"PATH": path} | environ, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        command, env={"PATH": path} | environ, cwd=ROOT, capture_output=True, text=True, timeout=HANG_S, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -101,7 +102,7 @@ def job_ids(_customers: None, store: ObjectStore) -> Callable[[], list[str]]:
 
 
 def assert_scored(client: Client, job_id: str) -> None:
-    *_, last = client.watch(job_id, timeout_s=60)
+    *_, last = client.watch(job_id, timeout_s=HANG_S)
     assert (last.state, last.rows, last.rejected) == ("succeeded", ROWS, 0)
 
 

@@ -32,6 +32,7 @@ from scoreline.tasks.records.job import MAX_MESSAGE_BYTES, RecordsJob, accept_re
 from scoreline.tasks.records.table import encode, pack, table_of
 from scoreline.worker.dev.stack import Stack
 from tests.support.installed import not_installed_by
+from tests.support.waiting import HANG_S
 
 ROWS: list[dict[str, Any]] = [{"id": f"c{n}", "x": n / 2, "at": datetime(2026, 11, 25, n)} for n in range(10)]
 
@@ -62,14 +63,14 @@ def table(store: ObjectStore, key: str) -> Any:
     return pq.read_table(io.BytesIO(store.get(key).data))
 
 
-def test_records_are_scored_and_handed_back_in_order_and_are_a_job_as_any_other(
+def test_records_are_returned_in_order_and_are_an_ordinary_job(
     worker: Stack, client: Client, store: ObjectStore, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # When an application scores a list of dicts
     for name, value in worker.environ.items():
         monkeypatch.setenv(name, value)
     job = scoreline.submit_records(line, ROWS, keep="id,at")
-    assert job.wait(timeout_s=30) == scored(ROWS)
+    assert job.wait(timeout_s=HANG_S) == scored(ROWS)
     # Then there is a job of which everything is where it always is
     status = job.status()
     assert (status.state, status.rows, status.total_rows, status.parts) == ("succeeded", 10, 10, 1)
@@ -91,15 +92,15 @@ def test_records_are_scored_and_handed_back_in_order_and_are_a_job_as_any_other(
     assert RecordsJob(Client.from_env(worker.environ), job.job_id).wait() == scored(ROWS)
 
 
-def test_a_frame_comes_back_as_a_frame_with_its_index_and_columns_as_a_list(
+def test_a_data_frame_comes_back_as_one_with_its_index_and_a_dict_as_a_list(
     worker: Stack, client: Client, line: str
 ) -> None:
     columns = {"id": ["a", "b", "c"], "x": np.array([1.0, np.nan, 2.0])}
     frame = pd.DataFrame(columns, index=[30, 10, 20])
     of_frame, of_columns = client.submit_records(line, frame), client.submit_records(line, columns)
     expected = pd.DataFrame({"id": ["a", "c"], "prediction": [3.0, 5.0]}, index=[30, 20])
-    pd.testing.assert_frame_equal(of_frame.wait(timeout_s=30), expected, check_dtype=False)
-    assert [row["id"] for row in of_columns.wait(timeout_s=30)] == ["a", "c"]
+    pd.testing.assert_frame_equal(of_frame.wait(timeout_s=HANG_S), expected, check_dtype=False)
+    assert [row["id"] for row in of_columns.wait(timeout_s=HANG_S)] == ["a", "c"]
     # And the record that the model refuses is named, with the reason
     for job in (of_frame, of_columns):
         assert job.status().state == "partial"
@@ -113,32 +114,32 @@ def test_requirements_txt_alone_is_enough_to_score_records_and_to_read_the_resul
     assert {"pandas", "pyarrow", "numpy"} <= set(missing)
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({missing!r})); import scoreline\n"
-        f"print(scoreline.submit_records({line!r}, [{{'id': 1, 'x': 2.0}}], keep='id').wait(timeout_s=30))"
+        f"print(scoreline.submit_records({line!r}, [{{'id': 1, 'x': 2.0}}], keep='id').wait(timeout_s={HANG_S}))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env=worker.environ, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], env=worker.environ, capture_output=True, text=True, timeout=HANG_S, check=False
     )
     assert done.returncode == 0, done.stderr
     assert ast.literal_eval(done.stdout) == [{"id": 1, "prediction": pytest.approx(5.0)}]
 
 
-def test_what_is_too_large_for_a_message_is_scored_as_well(worker: Stack, client: Client, line: str) -> None:
+def test_records_too_large_for_a_message_are_scored(worker: Stack, client: Client, line: str) -> None:
     rows = [{"id": f"{n:064}", "x": float(n)} for n in range(5_000)]
     assert len(json.dumps(rows)) > 300 << 10
-    results = client.submit_records(line, rows).wait(timeout_s=30)
+    results = client.submit_records(line, rows).wait(timeout_s=HANG_S)
     assert [row["id"] for row in results] == [row["id"] for row in rows]
     assert results[-1]["prediction"] == pytest.approx(9_999)
 
 
-def test_records_for_more_than_one_part_are_shared_by_the_workers(worker: Stack, client: Client, line: str) -> None:
+def test_records_of_several_parts_are_scored_by_several_processes(worker: Stack, client: Client, line: str) -> None:
     job = client.submit_records(line, {"x": range(140_000), "id": range(140_000)})
-    results = job.wait(timeout_s=30)
+    results = job.wait(timeout_s=HANG_S)
     assert [row["id"] for row in results] == list(range(140_000))
     assert (job.status().parts, job.status().rows) == (2, 140_000)
 
 
 @pytest.mark.parametrize("kind", [pd.DataFrame, dict, list])
-def test_more_records_than_json_carries_are_a_parquet_object_and_read_back_from_the_parts(
+def test_very_many_records_travel_as_parquet_and_are_read_back_from_the_parts(
     worker: Stack, client: Client, line: str, kind: type
 ) -> None:
     x = np.arange(150_000.0)
@@ -147,7 +148,7 @@ def test_more_records_than_json_carries_are_a_parquet_object_and_read_back_from_
     frame = pd.DataFrame(columns, index=[f"i{n}" for n in range(len(x))])
     records = {pd.DataFrame: frame, dict: columns, list: frame[:140_000].to_dict("records")}[kind]
     job = client.submit_records(line, records)
-    found = job.wait(timeout_s=60)
+    found = job.wait(timeout_s=HANG_S)
     assert list(job.rejected) == [70_001]
     rows = found.reset_index().to_dict("records") if kind is pd.DataFrame else found
     assert [row["id"] for row in rows] == [n for n in range(140_000 if kind is list else 150_000) if n != 70_001]
@@ -157,7 +158,7 @@ def test_more_records_than_json_carries_are_a_parquet_object_and_read_back_from_
         assert list(found.columns) == ["id", "name", "prediction"]
 
 
-def test_any_celery_application_scores_records_by_message(
+def test_any_celery_application_can_score_records_by_message(
     worker: Stack, app: Celery, client: Client, line: str
 ) -> None:
     def send(**kwargs: Any) -> Any:
@@ -182,26 +183,26 @@ def test_any_celery_application_scores_records_by_message(
         "the message lacks job_id": app.send_task("scoreline.status", queue="scoreline.clock"),
     }
     # Then the answer has the results, and the message's id is the job's
-    told = sent.get(timeout=30)
+    told = sent.get(timeout=HANG_S)
     assert told["results"] == scored(rows[:-1])
     assert told["rejected_records"][0]["record"] == 10
     assert (told["job_id"], told["state"], told["rows"], told["rejected"]) == (sent.id, "partial", 10, 1)
     assert client.status(sent.id).state == "partial"
     # And what is sent again with that id is the same job, with the same answer
-    assert send(model=line, records=rows, job_id=sent.id).get(timeout=30) == told
+    assert send(model=line, records=rows, job_id=sent.id).get(timeout=HANG_S) == told
     # And results that are too large for an answer are where they always are
-    told = large.get(timeout=30)
+    told = large.get(timeout=HANG_S)
     assert (told["state"], told["rows"], "results" in told) == ("succeeded", 2_500, False)
     assert len(RecordsJob(client, large.id).wait()) == 2_500
     # And what cannot be scored is refused with the reason
     for said, result in refused.items():
         with pytest.raises(Exception, match=said):
-            result.get(timeout=30)
+            result.get(timeout=HANG_S)
     # And no row is in the log
     assert "'prediction'" not in next(worker.folder.glob("worker*.log")).read_text()
 
 
-def test_what_cannot_be_scored_is_refused_before_anything_is_recorded(
+def test_records_that_cannot_be_scored_are_refused_before_anything_is_written(
     worker: Stack, client: Client, store: ObjectStore, line: str
 ) -> None:
     def refused(error: type[Exception], said: str, model: str = line, records: Any = ROWS, **options: Any) -> None:
@@ -219,15 +220,15 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_recorded(
     # And a job that fails says why to whoever waits
     failing = client.submit_records(line, [{"x": math.nan}, {"x": None}])
     with pytest.raises(JobFailed, match=rf"job {failing.job_id} failed: none of 2 rows .* contains NaN"):
-        failing.wait(timeout_s=30)
+        failing.wait(timeout_s=HANG_S)
     over = client.submit_records(line, [{"x": 1.0}, {"x": None}], max_rejected="0")
     with pytest.raises(JobFailed, match="1 of 2 rows were rejected, and the job allows 0"):
-        over.wait(timeout_s=30)
+        over.wait(timeout_s=HANG_S)
     with pytest.raises(JobNotFound, match="nobody"):
-        RecordsJob(client, "nobody").wait(timeout_s=30)
+        RecordsJob(client, "nobody").wait(timeout_s=HANG_S)
 
 
-def test_records_that_are_gone_or_not_those_that_were_submitted_fail_the_job(
+def test_records_that_were_deleted_or_replaced_fail_the_job(
     worker: Stack, client: Client, store: ObjectStore, line: str
 ) -> None:
     # Given two jobs that were accepted and not sent yet, and somebody who can write the bucket
@@ -238,20 +239,20 @@ def test_records_that_are_gone_or_not_those_that_were_submitted_fail_the_job(
     store.delete(stored["gone"])
     client.submission.score_inline("gone")
     with pytest.raises(JobFailed, match=f"the records of job gone are gone: no object {store.uri(stored['gone'])}"):
-        RecordsJob(client, "gone").wait(timeout_s=30)
+        RecordsJob(client, "gone").wait(timeout_s=HANG_S)
     store.put(stored["changed"], pack(encode(table_of([{"id": "theirs", "x": 7.0}]))))
     client.submission.score_inline("changed")
     with pytest.raises(JobFailed, match=r"is not what Scoreline writes there: .*its digest differs"):
-        RecordsJob(client, "changed").wait(timeout_s=30)
+        RecordsJob(client, "changed").wait(timeout_s=HANG_S)
 
 
-def test_the_same_id_is_the_same_job_and_other_records_are_another(
+def test_the_same_id_with_other_records_is_refused(
     worker: Stack, client: Client, store: ObjectStore, line: str
 ) -> None:
     first = client.submit_records(line, ROWS, job_id="records-1")
-    results, before = first.wait(timeout_s=30), first.status()
+    results, before = first.wait(timeout_s=HANG_S), first.status()
     again = client.submit_records(line, pd.DataFrame(ROWS), job_id="records-1")
-    assert again.wait(timeout_s=30)["id"].tolist() == [row["id"] for row in results]
+    assert again.wait(timeout_s=HANG_S)["id"].tolist() == [row["id"] for row in results]
     assert again.status() == before
     with pytest.raises(JobConflict, match="records-1"):
         client.submit_records(line, ROWS[:-1], job_id="records-1")

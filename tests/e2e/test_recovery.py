@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,20 +22,29 @@ from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.idle_hint import IdleHint
 from scoreline.worker.cli.progress import follow_job
 from scoreline.worker.dev.stack import Stack
-from tests.support.estimators import Paced
+from tests.support.estimators import Staged
+from tests.support.waiting import HANG_S, wait_until
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def slow(models: ModelStorageManager, put_table: Callable[..., str]) -> str:
-    """Input of 20 parts that take most of a second each: longer than commands need to start."""
-    models.publish("slow", Paced(seconds=0.8).fit(pd.DataFrame({"x": [0.0]})))
+def gate(tmp_path: Path) -> Iterator[Path]:
+    """A file without which no part of `slow` ends; it is there after the test, so that no process waits for ever."""
+    path = tmp_path / "gate"
+    yield path
+    path.touch()
+
+
+@pytest.fixture
+def slow(models: ModelStorageManager, put_table: Callable[..., str], gate: Path) -> str:
+    """Input of 20 parts."""
+    models.publish("slow", Staged(gate=str(gate)).fit(pd.DataFrame({"x": [0.0]})))
     frame = pd.DataFrame({"id": np.arange(2_000), "x": np.arange(2_000.0)})
     return put_table("in/slow.parquet", frame, row_group_size=100)
 
 
-def test_a_user_cancels_a_job_and_resumes_it(worker: Stack, cli: Cli, slow: str) -> None:
+def test_a_user_can_cancel_and_resume_a_job(worker: Stack, cli: Cli, slow: str, gate: Path) -> None:
     job = cli("submit", "slow", slow, "--part-rows", "100").stdout.strip()
     refused = cli("resume", job)
     assert (refused.returncode, refused.stderr.strip()) == (
@@ -51,6 +60,7 @@ def test_a_user_cancels_a_job_and_resumes_it(worker: Stack, cli: Cli, slow: str)
     resumed = cli("resume", job)
     assert re.search(rf"resumed {job}, (with \d+ of 20 parts done|which had no plan yet)", resumed.stderr)
     assert not re.search("parts +0 of 0|of 0$", resumed.stdout, re.MULTILINE)
+    gate.touch()
     resumed = cli("watch", job)
     assert resumed.returncode == 0, resumed.stderr
     assert "2,000 scored, 0 rejected, of 2,000" in resumed.stdout
@@ -63,7 +73,7 @@ def test_a_user_cancels_a_job_and_resumes_it(worker: Stack, cli: Cli, slow: str)
     )
 
 
-def test_a_user_has_the_jobs_looked_after(worker: Stack, cli: Cli, store: ObjectStore, slow: str) -> None:
+def test_a_user_can_run_the_reconciler(worker: Stack, cli: Cli, store: ObjectStore, slow: str) -> None:
     job = cli("submit", "slow", slow, "--part-rows", "100").stdout.strip()
     report = cli("reconcile")
     assert report.returncode == 0
@@ -83,13 +93,15 @@ def test_a_user_has_the_jobs_looked_after(worker: Stack, cli: Cli, store: Object
         (("submit", "slow", "s3://scoreline/in/", "--max-attempts", "x"), "--max-attempts"),
     ],
 )
-def test_what_cannot_be_done_is_said(stack: Stack, cli: Cli, arguments: tuple[str, ...], expected: str) -> None:
+def test_a_command_that_cannot_be_carried_out_says_why(
+    stack: Stack, cli: Cli, arguments: tuple[str, ...], expected: str
+) -> None:
     done = cli(*arguments)
     assert done.returncode == 2
     assert expected in done.stderr
 
 
-def test_messages_of_jobs_that_do_not_exist_are_dropped(worker: Stack, client: Client, store: ObjectStore) -> None:
+def test_messages_for_jobs_that_do_not_exist_are_dropped(worker: Stack, client: Client, store: ObjectStore) -> None:
     client.queue.send("scoreline.score_part", job_id="never-was", part=0)
     client.queue.send("scoreline.finalize", job_id="never-was")
     client.queue.send("scoreline.plan", job_id="never-was")
@@ -99,26 +111,22 @@ def test_messages_of_jobs_that_do_not_exist_are_dropped(worker: Stack, client: C
         logs = [log.read_text() for log in worker.folder.glob("worker*.log")]
         return "".join(logs).count("job.unknown job_id=never-was error=")
 
-    deadline = time.monotonic() + 20
-    while dropped() < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: dropped() >= 3, "three messages dropped")
     assert dropped() == 3
     assert list(store.list("jobs/never-was/")) == []
 
 
 def test_a_message_that_submits_is_one_job_however_often_it_is_delivered(
-    worker: Stack, client: Client, slow: str
+    worker: Stack, client: Client, slow: str, gate: Path
 ) -> None:
+    gate.touch()
     message = {"model": "slow", "input": slow, "max_rejected": "0"}
     app = Celery(broker=worker.environ["REDIS_URL"], set_as_current=False)
     for _ in range(2):
         app.send_task("scoreline.submit", kwargs=message, task_id="from-elsewhere", queue="scoreline")
     app.close()
-    deadline = time.monotonic() + 20
-    while "from-elsewhere" not in {job.job_id for job in client.jobs()}:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert list(client.watch("from-elsewhere", timeout_s=60))[-1].rows == 2_000
+    wait_until(lambda: "from-elsewhere" in {job.job_id for job in client.jobs()}, "the job")
+    assert list(client.watch("from-elsewhere", timeout_s=HANG_S))[-1].rows == 2_000
 
 
 @pytest.mark.parametrize(
@@ -132,7 +140,7 @@ def test_help_keeps_the_lines_of_its_examples(cli: Cli, command: tuple[str, ...]
         assert "  scoreline demo\n  scoreline models publish churn" in shown.stdout
 
 
-def test_why_rows_were_rejected_is_told_by_reason_with_examples(
+def test_rejected_shows_the_reasons_with_counts_and_examples(
     worker: Stack, cli: Cli, client: Client, models: ModelStorageManager, put_table: Callable[..., str]
 ) -> None:
     # Given two files with rows that no model takes, in two ways, and columns with names of ours
@@ -163,7 +171,7 @@ def test_why_rows_were_rejected_is_told_by_reason_with_examples(
     assert "no job 'nobody'" in cli("rejected", "nobody").stderr
 
 
-def test_the_budget_alone_decides_how_many_rows_may_be_rejected(
+def test_only_the_budget_limits_how_many_rows_may_be_rejected(
     worker: Stack, cli: Cli, models: ModelStorageManager, put_table: Callable[..., str]
 ) -> None:
     # Given 5,000 of 20,000 rows in one part that cannot be scored, the first 3,000 among them
@@ -187,14 +195,22 @@ def test_the_budget_alone_decides_how_many_rows_may_be_rejected(
     assert "hint" not in cli("status", "quarter", "--json").stdout
 
 
-def test_whoever_watches_a_job_that_nobody_works_on_is_told_so_once(
-    own: Stack, capfd: pytest.CaptureFixture[str]
+def test_watch_says_once_that_no_worker_answers(
+    own: Stack, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a job and no worker
     client = Client.from_env(own.environ)
     ModelStorageManager.from_env(own.environ).publish("idle", LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0]))
     job = client.submit("idle", "s3://scoreline/in/").job_id
-    said = ""
+    said, looks, watch = "", 0, client.watch
+
+    def watched(job_id: str) -> Iterator[Status]:
+        nonlocal looks
+        for status in watch(job_id):
+            looks += 1
+            yield status
+
+    monkeypatch.setattr(client, "watch", watched)
 
     def is_told() -> bool:
         nonlocal said
@@ -204,16 +220,19 @@ def test_whoever_watches_a_job_that_nobody_works_on_is_told_so_once(
     # When somebody watches it
     with ThreadPoolExecutor(1) as pool:
         watching = pool.submit(follow_job, client, job, 0.5)
-        own.wait("the hint", is_told)
-        time.sleep(1)  # in which it could be said again
-        client.cancel(job)
-        assert watching.result(timeout=20) == 4
+        try:
+            wait_until(is_told, "the hint")
+            seen = looks
+            wait_until(lambda: looks > seen + 3, "more looks, at each of which it could be said again")
+        finally:
+            client.cancel(job)
+        assert watching.result(timeout=HANG_S) == 4
     # Then that is said, once
     said += capfd.readouterr().err
     assert said.count("no worker has answered for 0.5 s: start one with `celery -A scoreline worker`") == 1
 
 
-def test_nothing_is_said_of_workers_that_answer(worker: Stack, client: Client) -> None:
+def test_watch_says_nothing_about_workers_while_they_answer(worker: Stack, client: Client) -> None:
     answers: list[list[str]] = []
 
     def ask(_: float) -> list[str]:

@@ -24,6 +24,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.rejects.report import MAX_REASONS, OTHER, Tally
 from scoreline.worker.dev.stack import Stack
+from tests.support.waiting import HANG_S
 
 Put = Callable[..., str]
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -49,12 +50,12 @@ def job(worker: Stack) -> str:
     for number, half in enumerate((frame[: ROWS // 2], frame[ROWS // 2 :])):
         client.buckets.main.put(f"in/tariff/{number}.parquet", half.to_parquet(index=False))
     client.submit("tariff@champion", "s3://scoreline/in/tariff/", job_id="tariff-1", max_rejected="10%")
-    *_, last = client.watch("tariff-1", timeout_s=60)
+    *_, last = client.watch("tariff-1", timeout_s=HANG_S)
     assert (last.state, last.rows, last.rejected) == ("partial", ROWS - 23, 23)
     return "tariff-1"
 
 
-def test_rows_rejected_for_the_same_thing_are_counted_as_one_reason(job: str, cli: Cli) -> None:
+def test_rows_rejected_for_the_same_reason_are_counted_together(job: str, cli: Cli) -> None:
     found = json.loads(cli("rejected", job, "--json", "--examples", "2").stdout)
     # Messages that differ in a value are one reason, the most frequent first
     unknown, nan = found["reasons"]
@@ -73,7 +74,7 @@ def test_rows_rejected_for_the_same_thing_are_counted_as_one_reason(job: str, cl
     assert found["sources"] == {"s3://scoreline/in/tariff/0.parquet": 12, "s3://scoreline/in/tariff/1.parquet": 11}
 
 
-def test_a_person_reads_reasons_examples_and_objects(job: str, cli: Cli) -> None:
+def test_rejected_prints_reasons_examples_and_objects(job: str, cli: Cli) -> None:
     done = cli("rejected", job)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("tariff-1: 23 rejected, 377 scored, of 400 rows; partial\n")
@@ -84,7 +85,7 @@ def test_a_person_reads_reasons_examples_and_objects(job: str, cli: Cli) -> None
     assert "12  s3://scoreline/in/tariff/0.parquet" in done.stdout
 
 
-def test_what_a_part_left_that_died_before_its_commit_counts_for_nothing(
+def test_rejects_of_a_part_that_died_before_its_commit_are_ignored(
     job: str, client: Client, store: ObjectStore
 ) -> None:
     folder = parse_uri(client.status(job).output)[1]
@@ -96,14 +97,14 @@ def test_what_a_part_left_that_died_before_its_commit_counts_for_nothing(
         store.delete(keys.rejected_part(folder, 99))
 
 
-def test_a_job_without_rejected_rows_one_not_begun_and_none_are_told_apart(
+def test_jobs_without_rejects_and_jobs_not_begun_and_unknown_jobs_are_distinguished(
     worker: Stack, cli: Cli, client: Client, models: ModelStorageManager, put_table: Put
 ) -> None:
     models.publish("fine", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]))
     client.submit("fine", put_table("in/fine.parquet", pd.DataFrame({"x": [1.0]})), job_id="fine-1")
     client.submit("fine", "s3://scoreline/in/nowhere/", job_id="fine-2")
     for job_id in ("fine-1", "fine-2"):
-        *_, _ = client.watch(job_id, timeout_s=60)
+        *_, _ = client.watch(job_id, timeout_s=HANG_S)
     assert "fine-1: 0 rejected, 1 scored, of 1 rows; succeeded" in cli("rejected", "fine-1").stdout
     refused = cli("rejected", "fine-2")
     assert "fine-2: 0 rejected, 0 scored, of 0 rows; failed" in refused.stdout
@@ -112,7 +113,7 @@ def test_a_job_without_rejected_rows_one_not_begun_and_none_are_told_apart(
     assert (unknown.returncode, "no job 'nobody'" in unknown.stderr) == (2, True)
 
 
-def test_the_size_of_a_tally_does_not_grow_with_the_number_of_reasons() -> None:
+def test_a_tally_does_not_grow_with_the_number_of_reasons() -> None:
     words = ["".join(chr(97 + int(digit)) for digit in str(number)) for number in range(3 * MAX_REASONS)]
     tally = Tally(("x",), examples=1)
     for start in range(0, len(words), 100):
@@ -125,7 +126,7 @@ def test_the_size_of_a_tally_does_not_grow_with_the_number_of_reasons() -> None:
     assert found.reasons[0].message == OTHER
 
 
-def test_values_that_json_has_no_form_for_are_text() -> None:
+def test_values_without_a_json_form_become_texts() -> None:
     tally = Tally(("x", "day"), examples=1)
     row = {"x": float("inf"), "day": date(2026, 11, 25), "source": "s", "row": 0, "stage": "predict", "message": "m"}
     tally.add(pa.Table.from_pylist([row]).to_batches()[0])
@@ -133,7 +134,7 @@ def test_values_that_json_has_no_form_for_are_text() -> None:
     assert reason["examples"][0]["columns"] == {"x": "inf", "day": "2026-11-25"}
 
 
-def test_without_pyarrow_it_is_said_what_to_install(stack: Stack) -> None:
+def test_rejected_names_what_to_install_when_pyarrow_is_missing(stack: Stack) -> None:
     code = "import sys; sys.modules['pyarrow'] = None; from scoreline.worker.cli.main import main; main()"
     command = [sys.executable, "-c", code, "rejected", "any"]
     done = subprocess.run(command, env=stack.environ, capture_output=True, text=True, check=False)

@@ -23,6 +23,7 @@ from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
 from tests.conftest import SCORELINE
 from tests.support.estimators import Paced, Talkative
+from tests.support.waiting import HANG_S
 
 
 @pytest.fixture
@@ -59,19 +60,19 @@ def uri(models: ModelStorageManager, store: ObjectStore) -> str:
         ({"rm": "-rf"}, "unknown options rm; known are"),
     ],
 )
-def test_a_message_that_asks_for_what_is_not_allowed_is_refused_with_the_reason(
+def test_a_message_with_a_forbidden_or_malformed_option_is_refused_with_the_reason(
     elsewhere: Celery, uri: str, wrong: dict[str, Any], reason: str
 ) -> None:
     asked = {"model": "secure", "input": uri, **wrong}
     sent = elsewhere.send_task("scoreline.submit", kwargs=asked, queue="scoreline")
     with pytest.raises(Exception, match=re.escape(reason)):
-        sent.get(timeout=30)
+        sent.get(timeout=HANG_S)
 
 
-def test_messages_that_name_no_job_or_part_do_nothing_and_hold_up_nothing(
+def test_messages_for_unknown_jobs_or_parts_are_dropped(
     elsewhere: Celery, worker: Stack, client: Client, uri: str
 ) -> None:
-    job = list(client.watch(client.submit("secure", uri).job_id, timeout_s=60))[-1].job_id
+    job = list(client.watch(client.submit("secure", uri).job_id, timeout_s=HANG_S))[-1].job_id
     with redis.Redis.from_url(worker.environ["REDIS_URL"]) as server:
         before = server.info("memory")["used_memory"]
         for name in ("plan", "score_part", "finalize", "events", "score_staged"):
@@ -84,7 +85,7 @@ def test_messages_that_name_no_job_or_part_do_nothing_and_hold_up_nothing(
         elsewhere.send_task("os.system", args=["true"], queue="scoreline")
         # What is sent after them is done, and Redis keeps nothing of them
         again = client.submit("secure", uri).job_id
-        assert list(client.watch(again, timeout_s=60))[-1].state == "succeeded"
+        assert list(client.watch(again, timeout_s=HANG_S))[-1].state == "succeeded"
         assert server.info("memory")["used_memory"] < before + (8 << 20)
 
 
@@ -95,7 +96,7 @@ def test_messages_that_name_no_job_or_part_do_nothing_and_hold_up_nothing(
         ({"output": "s3://theirs/out/"}, "bucket 'theirs' is not in ALLOWED_BUCKETS"),
     ],
 )
-def test_a_job_that_somebody_wrote_into_the_bucket_reaches_no_other_bucket(
+def test_a_forged_job_document_cannot_reach_another_bucket(
     worker: Stack, client: Client, store: ObjectStore, uri: str, changed: dict[str, object], reason: str
 ) -> None:
     # Given a sound job's record, changed by somebody who can write the bucket
@@ -106,12 +107,12 @@ def test_a_job_that_somebody_wrote_into_the_bucket_reaches_no_other_bucket(
     store.put(keys.job(job_id), json.dumps(sound).encode())
     # Then the reconciler has it planned, and it ends with the reason
     client.reconcile()
-    ended = list(client.watch(job_id, timeout_s=60))[-1]
+    ended = list(client.watch(job_id, timeout_s=HANG_S))[-1]
     assert ended.state == "failed"
     assert reason in ended.error
 
 
-def test_a_record_with_a_path_that_goes_up_is_named_and_not_followed(
+def test_a_document_with_a_path_that_goes_up_is_named_and_not_followed(
     client: Client, store: ObjectStore, uri: str
 ) -> None:
     sound = json.loads(store.get(keys.job(client.submit("secure", uri).job_id)).data)
@@ -128,7 +129,7 @@ def test_a_record_with_a_path_that_goes_up_is_named_and_not_followed(
         store.delete(key)
 
 
-def test_no_secret_is_in_any_log_or_message(own: Stack) -> None:
+def test_no_secret_appears_in_any_log_or_message(own: Stack) -> None:
     # Given services with passwords, one of which has to be quoted in an address
     private, _ = generate_keys()
     secrets = {
@@ -155,7 +156,7 @@ def test_no_secret_is_in_any_log_or_message(own: Stack) -> None:
     client.buckets.main.put("bad/a.parquet", b"no Parquet")
     for folder, state in (("in/", "succeeded"), ("bad/", "failed")):
         job = client.submit("paced", client.buckets.main.uri(folder)).job_id
-        assert list(client.watch(job, timeout_s=60))[-1].state == state
+        assert list(client.watch(job, timeout_s=HANG_S))[-1].state == state
     seen = len(log.read_text())
     own.restart_valkey()  # which asks for no password now: every connection fails
     own.wait("an error in the log", lambda: "rror" in log.read_text()[seen:])
@@ -173,6 +174,7 @@ def test_no_secret_is_in_any_log_or_message(own: Stack) -> None:
             )
             said.append(done.stdout + done.stderr)
     # Then nothing of it, in any writing, is there
+    assert all(said)
     for name, value in secrets.items():
         for form in (value, quote(value, safe=""), json.dumps(value)[1:-1]):
             assert not any(form in text for text in said), name

@@ -9,9 +9,9 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -29,6 +29,7 @@ from scoreline.storage.objects.base import exists
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import ROOT, Stack
 from tests.support.estimators import Staged
+from tests.support.waiting import HANG_S, wait_until
 
 HIDDEN = {"redis": "hush-of-redis", "webhook": "hush-of-webhooks-of-all-kinds"}
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -130,10 +131,8 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reported]:
         app.close()
         ends = {}
         for job in ("good", "bad"):
-            deadline = time.monotonic() + 30
-            while not exists(client.buckets.main, keys.job(job)) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            ends[job] = list(client.watch(job, timeout_s=60))[-1].state
+            wait_until(partial(exists, client.buckets.main, keys.job(job)), f"the job {job}", log.read_text)
+            ends[job] = list(client.watch(job, timeout_s=HANG_S))[-1].state
         assert ends == {"good": "succeeded", "bad": "failed"}, log.read_text()
         stack.stop(guard)
         yield Reported(sink=sink, secrets=hidden, good="good", bad="bad", log=log.read_text())
@@ -220,7 +219,7 @@ def in_process(code: str, environ: dict[str, str]) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=HANG_S,
     )
     return done.stderr
 

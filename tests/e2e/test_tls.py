@@ -25,6 +25,7 @@ from scoreline.worker.dev.stack import Stack, free_port
 from scoreline.worker.doctor import examine
 from tests.conftest import SCORELINE
 from tests.support.estimators import Paced
+from tests.support.waiting import HANG_S
 
 
 @dataclass
@@ -60,7 +61,7 @@ def environ(stack: Stack, end: TlsEnd) -> dict[str, str]:
     }
 
 
-def test_broker_ledger_and_answers_go_through_tls_with_a_self_signed_certificate(
+def test_broker_ledger_and_results_work_over_tls_with_a_self_signed_certificate(
     stack: Stack, environ: dict[str, str]
 ) -> None:
     models, client = ModelStorageManager.from_env(environ), Client.from_env(environ)
@@ -73,10 +74,10 @@ def test_broker_ledger_and_answers_go_through_tls_with_a_self_signed_certificate
         app = Celery(broker=environ["REDIS_TLS_URL"], backend=environ["REDIS_TLS_URL"] + "?ssl_cert_reqs=CERT_NONE")
         app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_NONE}
         sent = app.send_task("scoreline.submit", kwargs={"model": "paced", "input": uri}, queue="scoreline")
-        assert sent.get(timeout=30)["job_id"] == sent.id
-        assert list(client.watch(sent.id, timeout_s=60))[-1].state == "succeeded"
+        assert sent.get(timeout=HANG_S)["job_id"] == sent.id
+        assert list(client.watch(sent.id, timeout_s=HANG_S))[-1].state == "succeeded"
         asked = app.send_task("scoreline.status", kwargs={"job_id": sent.id}, queue="scoreline.clock")
-        assert asked.get(timeout=30) == client.status(sent.id).to_dict()
+        assert asked.get(timeout=HANG_S) == client.status(sent.id).to_dict()
         done = subprocess.run(
             [SCORELINE, "status", sent.id, "--json"],
             env=environ | {"PATH": "/usr/bin:/bin"},
@@ -89,7 +90,7 @@ def test_broker_ledger_and_answers_go_through_tls_with_a_self_signed_certificate
         stack.stop(guard)
 
 
-def test_an_authority_that_is_named_has_to_have_signed_the_certificate(
+def test_redis_ca_file_refuses_a_certificate_of_another_authority(
     environ: dict[str, str], end: TlsEnd, tmp_path: Path
 ) -> None:
     ours, theirs = tmp_path / "ours.pem", tmp_path / "theirs.pem"
@@ -115,7 +116,7 @@ def test_an_authority_that_is_named_has_to_have_signed_the_certificate(
         Client.from_env(environ | {"REDIS_TLS_URL": environ["REDIS_TLS_URL"] + "?ssl_cert_reqs=required"}).ledger.ping()
 
 
-def test_the_name_of_the_server_is_checked_too(environ: dict[str, str], end: TlsEnd, tmp_path: Path) -> None:
+def test_redis_ca_file_also_checks_the_name_of_the_server(environ: dict[str, str], end: TlsEnd, tmp_path: Path) -> None:
     ours = tmp_path / "ours.pem"
     end.authority.cert_pem.write_to_path(str(ours))
     elsewhere = environ | {"REDIS_TLS_URL": f"rediss://localhost:{end.port}/0", "REDIS_CA_FILE": str(ours)}
@@ -125,7 +126,7 @@ def test_the_name_of_the_server_is_checked_too(environ: dict[str, str], end: Tls
         Client.from_env(elsewhere).queue.ping()
 
 
-def test_the_doctor_says_whether_the_certificate_is_checked_and_by_whom_it_should_be_signed(
+def test_doctor_says_whether_the_certificate_is_verified_and_against_which_authority(
     environ: dict[str, str], end: TlsEnd, tmp_path: Path
 ) -> None:
     ours, theirs = tmp_path / "ours.pem", tmp_path / "theirs.pem"
@@ -150,7 +151,7 @@ def test_the_doctor_says_whether_the_certificate_is_checked_and_by_whom_it_shoul
         ("?ssl_cert_reqs=required&db=1", True),
     ],
 )
-def test_the_address_may_say_whether_the_certificate_is_checked(query: str, checked: bool) -> None:
+def test_the_redis_url_may_say_whether_the_certificate_is_verified(query: str, checked: bool) -> None:
     settings = QueueSettings.from_env({"REDIS_URL": f"rediss://:hush@example.org:6380/0{query}"})
     assert settings.redis_tls["ssl_cert_reqs"] == (ssl.CERT_REQUIRED if checked else ssl.CERT_NONE)
     assert settings.redis_tls == settings.broker_tls
@@ -158,7 +159,7 @@ def test_the_address_may_say_whether_the_certificate_is_checked(query: str, chec
     assert ("db=1" in settings.redis_url) == ("db=1" in query)
 
 
-def test_a_wrong_wish_or_file_is_named() -> None:
+def test_a_wrong_certificate_option_or_file_is_named() -> None:
     with pytest.raises(InvalidSettings, match=r"ssl_cert_reqs='maybe'.*must be none or required"):
         QueueSettings.from_env({"REDIS_URL": "rediss://example.org/0?ssl_cert_reqs=maybe"})
     with pytest.raises(InvalidSettings, match=r"REDIS_CA_FILE='/nowhere.pem' is not a file"):

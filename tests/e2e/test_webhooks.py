@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,6 +19,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Delivery, read_delivery
 from scoreline.worker.dev.stack import Stack
 from tests.support.estimators import Paced
+from tests.support.waiting import wait_until
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -70,15 +70,7 @@ def receiver() -> Iterator[Receiver]:
         thread.join()
 
 
-def wait(until: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 60
-    while not (found := until()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
-def test_whoever_is_to_be_told_is_told_of_each_end_and_nobody_else(own: Stack, receiver: Receiver) -> None:
+def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, receiver: Receiver) -> None:
     # Given workers that may tell one receiver, and a client that may name any
     settings = {"ALLOWED_WEBHOOKS": f"{receiver.url}/ours/", "WEBHOOK_SECRET": SECRET, "RECONCILE_SECONDS": "60"}
     own.start_worker(1, settings)
@@ -92,7 +84,7 @@ def test_whoever_is_to_be_told_is_told_of_each_end_and_nobody_else(own: Stack, r
         return client.submit("paced", store.uri(source), webhook=receiver.url + path, **options).job_id
 
     def notice(job: str) -> Delivery:
-        return wait(lambda: read_delivery(store, job))
+        return wait_until(lambda: read_delivery(store, job), f"the end of telling {job}")
 
     # A receiver that is busy, or hangs up, is told in the end, with the same id each time
     receiver.answers["/ours/busy"] = [503, 0, 429]
@@ -129,19 +121,19 @@ def test_whoever_is_to_be_told_is_told_of_each_end_and_nobody_else(own: Stack, r
     # Redis is emptied while the receiver is away: the record says that somebody is still to be told
     receiver.answers["/ours/away"] = [503]
     away = submit("/ours/away")
-    wait(lambda: receiver.told("/ours/away"))
+    wait_until(lambda: receiver.told("/ours/away"), "a first try")
     with redis.Redis.from_url(own.environ["REDIS_URL"]) as server:
-        wait(lambda: server.flushall() and list(store.list(keys.active(away))))
+        wait_until(lambda: server.flushall() and list(store.list(keys.active(away))), "the marker")
     assert client.reconcile()[away] == "ended"
     assert notice(away).delivered
-    wait(lambda: not list(store.list(keys.active(away))))
+    wait_until(lambda: not list(store.list(keys.active(away))), "the marker's end")
 
     # Of a job that is resumed, each end is told, with an id of its own
     store.put("nowhere/a.parquet", pd.DataFrame({"x": [1.0]}).to_parquet(index=False))
     client.resume(failed)
-    wait(lambda: len(receiver.told("/ours/failed")) == 2)
+    wait_until(lambda: len(receiver.told("/ours/failed")) == 2, "the second end to be told")
     assert [(told["id"], told["type"]) for told in receiver.told("/ours/failed")][1] == (f"{failed}.2", "job.succeeded")
-    wait(lambda: not list(store.list(keys.JOBS_ACTIVE)))
+    wait_until(lambda: not list(store.list(keys.JOBS_ACTIVE)), "the end of all markers")
     # And nothing of it is in the log but where it went
     log = next(own.folder.glob("worker*.log")).read_text()
     assert f"event.sent job_id={busy} state=succeeded to={receiver.url}" in log

@@ -29,13 +29,13 @@ def faults(rig: Rig, chance: random.Random) -> dict[str, Callable[[], object]]:
     def kill_worker() -> None:
         for process in rig.parents() + rig.children():
             process.kill()
-        rig.start_worker(2)
+        rig.start_worker(2, R2_TIMEOUT_SECONDS="2")
 
     def stop_worker() -> None:
         processes = rig.parents() + rig.children()
         for process in processes:
             process.terminate()
-        rig.start_worker(2)
+        rig.start_worker(2, R2_TIMEOUT_SECONDS="2")
 
     def lose_messages() -> None:
         for message in rig.messages():
@@ -79,7 +79,7 @@ def play(rig: Rig, chance: random.Random) -> list[str]:
     while not rig.client.status(job.job_id).ended and time.monotonic() < end:
         if not rig.parents():  # a platform starts a worker again that has ended
             happened.append("the worker had ended")
-            rig.start_worker(2)
+            rig.start_worker(2, R2_TIMEOUT_SECONDS="2")
         time.sleep(0.2)
     rig.verify(rig.end(job, timeout_s=1))
     return happened
@@ -94,7 +94,7 @@ def main() -> int:
     with Rig(Path(tempfile.mkdtemp(prefix="soak-", dir=".scoreline"))) as rig:
         rig.publish(seconds=0.15)
         rig.start_beat()
-        rig.start_worker(2)
+        rig.start_worker(2, R2_TIMEOUT_SECONDS="2")
         while time.monotonic() < end:
             started = time.monotonic()
             try:

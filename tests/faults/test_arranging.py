@@ -62,7 +62,7 @@ def verify(rig: Rig, job: Status) -> None:
 
 
 @pytest.mark.parametrize("hold", ["group=1/part-00000", "_manifest.json", "_SUCCESS", "part-00003.parquet? DELETE"])
-def test_a_finalizer_is_killed_while_it_arranges(rig: Rig, hold: str) -> None:
+def test_a_job_survives_a_finalizer_killed_while_it_arranges(rig: Rig, hold: str) -> None:
     job = submit_held(rig, 1, hold)
     for process in rig.parents() + rig.children():
         process.kill()
@@ -74,7 +74,7 @@ def test_a_finalizer_is_killed_while_it_arranges(rig: Rig, hold: str) -> None:
 
 
 @pytest.mark.parametrize("hold", ["group=1/part-00000", "part-00003.parquet? DELETE"])
-def test_two_finalizers_arrange_at_once(rig: Rig, hold: str) -> None:
+def test_two_finalizers_that_arrange_at_once_write_each_row_once(rig: Rig, hold: str) -> None:
     job = submit_held(rig, 2, hold)
     rig.client.queue.send("scoreline.finalize", job_id=job.job_id)
     rig.wait(lambda: rig.held() >= 2, "a second one")

@@ -80,7 +80,7 @@ def idle(rig: Rig) -> None:
     rig.wait(lambda: rig.redis.hlen("unacked") == 0 and not rig.messages(), "an idle worker")
 
 
-def test_a_finalizer_whose_parts_another_has_deleted_does_not_fail_the_job(
+def test_a_finalizer_does_not_fail_the_job_when_another_has_deleted_the_parts(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given one that reads the parts
@@ -98,7 +98,7 @@ def test_a_finalizer_whose_parts_another_has_deleted_does_not_fail_the_job(
     verify(rig, rig.end(job))
 
 
-def test_a_part_that_comes_after_the_end_leaves_nothing(rig: Rig) -> None:
+def test_a_part_that_is_written_after_the_job_ended_leaves_nothing_behind(rig: Rig) -> None:
     # Given a worker that was slow with a part which another has written meanwhile
     rig.chaos(hold="_parts/part-00005.parquet? PUT")
     job = submit(rig)
@@ -114,7 +114,7 @@ def test_a_part_that_comes_after_the_end_leaves_nothing(rig: Rig) -> None:
     verify(rig, rig.end(job))
 
 
-def test_what_cannot_be_arranged_keeps_its_parts_and_goes_on_when_resumed(
+def test_results_too_large_to_arrange_keep_their_parts_and_a_resumed_job_arranges_them(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a job with results that are more than can be arranged
@@ -143,7 +143,7 @@ def test_what_cannot_be_arranged_keeps_its_parts_and_goes_on_when_resumed(
     assert names(rig, job) == ["_SUCCESS", "_manifest.json", "part-00000.parquet"]
 
 
-def test_files_made_of_a_part_that_was_scored_again_since_are_made_again(rig: Rig) -> None:
+def test_a_file_is_written_again_when_a_part_in_it_has_been_scored_again(rig: Rig) -> None:
     # Given a finalizer that was stopped after a file, and a part that somebody then deleted
     rig.chaos(hold="kind=1/part-00000.parquet? PUT")
     job = submit(rig)

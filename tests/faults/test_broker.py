@@ -12,9 +12,9 @@ from scoreline.tasks.client import Client
 from tests.support.rig import QUEUE, Rig
 
 
-def test_redis_is_restarted_empty_in_mid_job(rig: Rig) -> None:
-    rig.start_worker(2)
-    rig.start_beat()
+def test_a_job_survives_a_restart_of_redis(rig_at_work: Rig) -> None:
+    rig = rig_at_work
+    rig.ensure_beat()
     rig.publish(seconds=0.2)
     job = rig.submit(30)
     rig.wait_for_parts(job, 6)
@@ -22,9 +22,9 @@ def test_redis_is_restarted_empty_in_mid_job(rig: Rig) -> None:
     rig.verify(rig.end(job))
 
 
-def test_redis_is_emptied_in_mid_job(rig: Rig) -> None:
-    rig.start_worker(2)
-    rig.start_beat()
+def test_a_job_survives_an_emptied_redis(rig_at_work: Rig) -> None:
+    rig = rig_at_work
+    rig.ensure_beat()
     rig.publish(seconds=0.2)
     job = rig.submit(30)
     for parts in (4, 12, 20):
@@ -33,9 +33,9 @@ def test_redis_is_emptied_in_mid_job(rig: Rig) -> None:
     rig.verify(rig.end(job))
 
 
-def test_every_connection_is_cut_in_mid_task(rig: Rig) -> None:
-    rig.start_worker(2)
-    rig.start_beat()
+def test_a_job_survives_the_loss_of_every_redis_connection(rig_at_work: Rig) -> None:
+    rig = rig_at_work
+    rig.ensure_beat()
     rig.publish(seconds=0.3)
     job = rig.submit(24)
     for parts in (2, 8):
@@ -44,7 +44,7 @@ def test_every_connection_is_cut_in_mid_task(rig: Rig) -> None:
     rig.verify(rig.end(job))
 
 
-def test_every_message_is_delivered_twice_at_the_same_moment(rig: Rig) -> None:
+def test_every_message_may_be_delivered_twice(rig: Rig) -> None:
     rig.publish(seconds=0.05)
     job = rig.submit(30)
     # Given a queue in which every message is there twice, at every moment
@@ -64,9 +64,9 @@ def test_every_message_is_delivered_twice_at_the_same_moment(rig: Rig) -> None:
     assert len(seen) >= 30
 
 
-def test_messages_are_lost_between_pop_and_unacked(rig: Rig) -> None:
-    rig.start_worker(2)
-    rig.start_beat()
+def test_lost_messages_are_sent_again(rig_at_work: Rig) -> None:
+    rig = rig_at_work
+    rig.ensure_beat()
     rig.publish(seconds=0.1)
     job = rig.submit(30)
     # When all that waits in the queue disappears, several times
@@ -87,7 +87,7 @@ def test_ten_reconcilers_at_once_dispatch_each_part_once(rig: Rig) -> None:
     rig.wait_for_parts(job, 5)
     for process in rig.parents() + rig.children():
         process.kill()
-    rig.wait_for_exit(rig.parents(), 10)
+    rig.wait_for_exit(rig.parents())
     rig.redis.flushall()
     # When ten reconcilers look at it at once
     with ThreadPoolExecutor(10) as pool:
@@ -101,7 +101,7 @@ def test_ten_reconcilers_at_once_dispatch_each_part_once(rig: Rig) -> None:
     rig.verify(rig.end(job))
 
 
-def test_another_plan_in_redis_gives_way_to_the_one_in_the_bucket(rig: Rig) -> None:
+def test_the_plan_in_the_bucket_replaces_a_different_one_in_redis(rig: Rig) -> None:
     rig.publish()
     job = rig.submit(4)
     rig.client.ledger.begin(job.job_id, "of another plan", 9, budget=0)
@@ -109,7 +109,7 @@ def test_another_plan_in_redis_gives_way_to_the_one_in_the_bucket(rig: Rig) -> N
     rig.verify(rig.end(job))
 
 
-def test_the_broker_need_not_be_redis(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_broker_may_be_another_than_redis(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a broker of files, and the ledger in Redis
     (tmp_path / "data_in").mkdir()
     (tmp_path / "data_out").symlink_to(tmp_path / "data_in")  # where one process writes, another reads
@@ -124,7 +124,7 @@ def test_the_broker_need_not_be_redis(rig: Rig, tmp_path: Path, monkeypatch: pyt
     assert rig.client.ledger.progress(job.job_id) is not None
 
 
-def test_a_job_never_has_more_than_its_window_in_the_queue_and_small_jobs_need_not_wait(rig: Rig) -> None:
+def test_a_large_job_keeps_to_its_window_and_a_small_job_need_not_wait(rig: Rig) -> None:
     rig.start_worker(2)
     rig.publish(seconds=0.02)
     large = rig.submit(300)
@@ -141,7 +141,7 @@ def test_a_job_never_has_more_than_its_window_in_the_queue_and_small_jobs_need_n
     rig.verify(rig.end(large))
 
 
-def test_the_window_grows_with_the_processes_that_the_broker_knows(rig: Rig) -> None:
+def test_the_window_grows_with_the_number_of_worker_processes(rig: Rig) -> None:
     rig.publish(seconds=1)
     rig.start_worker(3)
     rig.wait(lambda: rig.client.ledger.processes() == 3, "a count of the processes")
@@ -158,7 +158,7 @@ def part_of(message: bytes) -> int:
     return int(body(message).rpartition(b"'part': ")[2].strip(b"}"))
 
 
-def test_lost_parts_are_found_while_another_job_keeps_the_queue_busy(rig: Rig) -> None:
+def test_lost_parts_are_sent_again_while_another_job_fills_the_queue(rig: Rig) -> None:
     rig.start_worker(1)
     rig.start_beat()
     rig.publish(seconds=0.25)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,72 +16,74 @@ from celery import Celery
 
 from scoreline.worker.dev.stack import ROOT
 from scoreline.worker.settings import BEAT_CONNECTIONS, PASSING_CONNECTIONS, worker_connections
+from tests.support.estimators import Staged
 from tests.support.rig import HASTE, Rig
+from tests.support.waiting import HANG_S, wait_until
 
 HEROKU_MINI = 20
 """Connections that Heroku's smallest plan of Redis allows."""
-AS_PATIENT_AS_HEROKU = "import honcho.manager as m; m.KILL_WAIT = 30; from honcho.command import main; main()"
-"""The runner by itself kills after 5 s what does not end; a dyno has 30."""
+KILLS_NOTHING = "import honcho.manager as m; m.KILL_WAIT = 10**6; from honcho.command import main; main()"
+"""The runner by itself kills after 5 s what does not end, and then it would not show that something hangs."""
 LEFT_TO_THE_LINES = ("REMAP_SIGTERM", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def start(rig: Rig, *names: str, **extra: str) -> subprocess.Popen[bytes]:
     """Run lines of the Procfile, with an environment that sets nothing which is theirs to set."""
     unset = [word for name in LEFT_TO_THE_LINES for word in ("-u", name)]
-    honcho = [sys.executable, "-c", AS_PATIENT_AS_HEROKU, "-d", str(ROOT)]
+    honcho = [sys.executable, "-c", KILLS_NOTHING, "-d", str(ROOT)]
     lines = ["-f", str(ROOT / "Procfile"), "-e", os.devnull, "start", *names]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environ = rig.environ | HASTE | {"PATH": path} | extra
     return rig.stack.run(["env", *unset, *honcho, *lines], rig.stack.folder / "worker-honcho.log", environ)
 
 
-def test_a_dyno_is_told_to_stop_twice(rig: Rig) -> None:
-    # Given worker and beat in the middle of as many long parts as there are cores, with the time to stop of the default
-    cores = joblib.cpu_count()
-    rig.publish(seconds=4)
-    began = time.monotonic()
+def test_a_dyno_that_gets_sigterm_twice_puts_its_parts_back_into_the_queue(rig: Rig, tmp_path: Path) -> None:
+    # Given worker and beat, in the middle of as many parts as there are cores, none of which ends by itself
+    cores, gate, calls = joblib.cpu_count(), tmp_path / "gate", tmp_path / "calls"
+    rig.publish(Staged(gate=str(gate), calls=str(calls)))
     guard = start(rig, "worker", "beat", SOFT_SHUTDOWN_SECONDS="1")
-    rig.wait(lambda: time.monotonic() - began > 5, "five seconds")
     app = Celery(broker=rig.environ["REDIS_URL"])
-    (settings,) = (app.control.inspect(timeout=5).conf() or {}).values()
+    (settings,) = wait_until(
+        lambda: app.control.inspect(timeout=1).conf(), "an answer of the worker", rig.logs
+    ).values()
     assert settings["worker_concurrency"] == cores
     assert 400 << 10 < settings["worker_max_memory_per_child"] <= psutil.virtual_memory().total >> 10
     job = rig.submit(2 * cores)
-    rig.wait(lambda: rig.redis.hlen("unacked") == cores, "a part under way for each core")
-    # When every process is sent SIGTERM, and again, as Heroku does, which kills what is left after 30 s
+    rig.wait(lambda: calls.exists() and calls.stat().st_size == cores, "a part under way for each core")
+    # When every process is sent SIGTERM, and once more while it stops, as Heroku does
     processes = psutil.Process(guard.pid).children(recursive=True)
     assert len(processes) >= 1 + 2 + cores  # the runner, the two lines, and the pool
     for _ in range(2):
         for process in processes:
-            if process.is_running():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-    # Then all are gone in time, and the parts back in the queue: unfinished, not acknowledged, and no attempt
-    left = rig.wait_for_exit(processes, 28)
-    assert left == [], rig.logs()
+        rig.wait(lambda: "Initiating Soft Shutdown" in rig.logs(), "a worker that stops")
+    # Then all end, and the parts are back in the queue: unfinished, not acknowledged, and no attempt
+    rig.wait_for_exit(processes)
     assert rig.redis.hlen("unacked") == 0
     assert rig.client.status(job.job_id).parts_done == 0
     assert len(rig.messages()) == 2 * cores
-    (key,) = rig.redis.scan_iter(f"*{job.job_id}*:state")
-    flights = [value for name, value in rig.redis.hgetall(key).items() if name[1:].isdigit()]
+    state = rig.redis.hgetall(rig.state_key(job.job_id))
+    flights = [value for name, value in state.items() if name[1:].isdigit()]
     assert [flight.split()[1] for flight in flights] == [b"0"] * 2 * cores
     # And the next dyno finishes them
+    gate.touch()
     start(rig, "worker", "beat")
     rig.verify(rig.end(job))
 
 
-def test_a_release_is_let_through_or_not(rig: Rig) -> None:
-    assert start(rig, "release", DYNO="release.1").wait(60) == 0, rig.logs()
-    assert start(rig, "release", DYNO="release.1", R2_BUCKET="no-such-bucket").wait(60) == 1
+def test_the_release_phase_passes_a_working_deployment_and_stops_a_broken_one(rig: Rig) -> None:
+    assert start(rig, "release", DYNO="release.1").wait(HANG_S) == 0, rig.logs()
+    assert start(rig, "release", DYNO="release.1", R2_BUCKET="no-such-bucket").wait(HANG_S) == 1
     assert "no bucket 'no-such-bucket'" in rig.logs()
 
 
-def test_a_worker_without_its_settings_does_not_start(rig: Rig) -> None:
-    assert start(rig, "worker", R2_BUCKET="").wait(60) == 1
+def test_a_worker_does_not_start_without_its_settings(rig: Rig) -> None:
+    assert start(rig, "worker", R2_BUCKET="").wait(HANG_S) == 1
     assert "error: invalid settings: R2_BUCKET is not set" in rig.logs()
 
 
-def test_a_worker_of_four_processes_and_a_clock_fit_into_the_smallest_plan(rig: Rig) -> None:
+def test_a_worker_of_four_processes_and_beat_fit_into_the_smallest_redis_plan(rig: Rig) -> None:
     def connections() -> int:
         return len(rig.redis.client_list()) - own
 

@@ -8,6 +8,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import JobFailed
 from scoreline.storage.objects.base import exists
 from tests.support.rig import Rig
+from tests.support.waiting import HANG_S
 
 
 def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig: Rig) -> None:
@@ -21,14 +22,14 @@ def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig:
         lost.wait(timeout_s=0.01)
     rig.client.cancel(cancelled.job_id)
     with pytest.raises(JobFailed, match=f"job {cancelled.job_id} cancelled"):
-        cancelled.wait(timeout_s=5)
+        cancelled.wait(timeout_s=HANG_S)
     rig.client.resume(cancelled.job_id)
     rig.redis.flushall()
     # When workers come, the bucket tells them of both
     rig.start_worker(1)
     rig.start_beat()
     for job in (lost, cancelled):
-        assert [row["id"] for row in job.wait(timeout_s=60)] == list(range(rig.rows))
+        assert [row["id"] for row in job.wait(timeout_s=HANG_S)] == list(range(rig.rows))
         rig.verify(job.status())
     # And when the worker dies while it scores another, and Redis is emptied once more
     torn = rig.client.submit_records("paced", records)
@@ -39,5 +40,5 @@ def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig:
     assert not torn.status().ended
     rig.start_worker(1)
     # Then every record of it is scored once as well, and the results are handed back
-    assert [row["prediction"] for row in torn.wait(timeout_s=60)] == [3.0 * n + 1 for n in range(rig.rows)]
+    assert [row["prediction"] for row in torn.wait(timeout_s=HANG_S)] == [3.0 * n + 1 for n in range(rig.rows)]
     rig.verify(torn.status())

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from tests.support.waiting import HANG_S
+
 BEHIND_S = 90
 
 
@@ -80,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         headers = {name: value for name, value in self.headers.items() if name.lower() not in lost}
         path = self.path.replace("prefix=", "prefix=elsewhere") if "stale-listings" in faults else self.path
-        back = http.client.HTTPConnection(self.behind, timeout=30)
+        back = http.client.HTTPConnection(self.behind, timeout=HANG_S)
         back.request(self.command, path, body, headers)
         got = back.getresponse()
         data = got.read()

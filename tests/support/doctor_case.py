@@ -26,6 +26,7 @@ from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.settings import R2Settings
 from scoreline.worker.dev.stack import Stack, free_port
 from tests.support.fakes import CuttingProxy
+from tests.support.waiting import HANG_S
 
 PROCFILE = (
     "worker: REMAP_SIGTERM=SIGQUIT OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 celery -A scoreline worker -P prefork\n"
@@ -123,7 +124,7 @@ class Case:
 
     def make_bucket(self, name: str) -> None:
         urllib.request.urlopen(
-            urllib.request.Request(f"{self.stack.environ['R2_ENDPOINT_URL']}/{name}", method="PUT"), timeout=10
+            urllib.request.Request(f"{self.stack.environ['R2_ENDPOINT_URL']}/{name}", method="PUT"), timeout=HANG_S
         ).close()
 
     def break_store(self, *faults: str) -> None:

@@ -71,19 +71,30 @@ class Staged(Paced):
         Message of that error.
     gate : str
         Path of a file; until it is there, nothing is answered but a planner's sample.
+    calls : str
+        Path of a file that each call makes a byte longer, but for a planner's sample.
     """
 
     def __init__(
-        self, refuses_from: float | None = None, breaks_from: float = float("inf"), says: str = "broken", gate: str = ""
+        self,
+        refuses_from: float | None = None,
+        breaks_from: float = float("inf"),
+        says: str = "broken",
+        gate: str = "",
+        calls: str = "",
     ) -> None:
         super().__init__(refuses_from=refuses_from)
         self.breaks_from = breaks_from
         self.says = says
         self.gate = gate
+        self.calls = calls
 
     def predict(self, x: Any) -> Any:
         if (np.asarray(x)[:, 0] >= self.breaks_from).any():
             raise RuntimeError(self.says)
+        if self.calls and len(x) > SAMPLE_ROWS:
+            with Path(self.calls).open("ab") as file:
+                file.write(b".")
         while self.gate and len(x) > SAMPLE_ROWS and not Path(self.gate).exists():
             time.sleep(0.01)
         return super().predict(x)

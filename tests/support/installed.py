@@ -8,8 +8,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-_LOOKED_UP = {"polars"}
-"""scikit-learn takes what ``sys.modules`` has of that name for the module."""
+_LOOKED_UP = {"polars", "sphinx"}
+"""scikit-learn and scipy take whatever ``sys.modules`` has of that name for the module."""
 ROOT = Path(__file__).parents[2]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -31,13 +30,14 @@ from scoreline.worker.dev.stack import Stack
 from tests.support.chaos import OBSERVER
 from tests.support.estimators import Paced
 from tests.support.proving import proved_here
+from tests.support.waiting import HANG_S, wait_until
 
 QUEUE = "scoreline"
 HASTE = {
     "PART_LEASE_SECONDS": "3",
     "PART_PATIENCE_SECONDS": "4",
     "RECONCILE_SECONDS": "1",
-    "R2_TIMEOUT_SECONDS": "2",
+    "R2_TIMEOUT_SECONDS": "60",
     "TICK_SECONDS": "3600",
 }
 
@@ -74,18 +74,32 @@ class Rig:
         self.client.ledger.disconnect()
         self.stack.__exit__(*error)
 
+    def reset(self) -> None:
+        """Leave the services, the workers and beat as they are, and nothing else of what was done with them."""
+        self.chaos()
+        self.wait(lambda: not self.redis.hlen("unacked") and not self.messages(), "an idle worker")
+        for info in list(self.store.list("")):
+            self.store.delete(info.key)
+        self.redis.flushall()
+
     # What goes in
 
     def start_worker(self, processes: int = 2, app: str = "scoreline", **extra: str) -> None:
         self._guards.append(self.stack.start_worker(processes, HASTE | extra, app))
 
+    def ensure_beat(self) -> None:
+        """Start the clock unless there is one."""
+        if not self.clocks():
+            self.start_beat()
+
     def start_beat(self, **extra: str) -> None:
         self._clocks.append(self.stack.start_beat(HASTE | extra))
 
-    def publish(self, name: str = "paced", **options: Any) -> None:
-        model = Paced(**options).fit(pd.DataFrame({"x": [0.0]}))
+    def publish(self, model: Paced | None = None, **options: Any) -> None:
+        """Publish `model`, or a `Paced` with these options, as "paced"."""
+        model = (model or Paced(**options)).fit(pd.DataFrame({"x": [0.0]}))
         with proved_here():
-            ModelStorageManager.from_env(self.environ).publish(name, model)
+            ModelStorageManager.from_env(self.environ).publish("paced", model)
 
     def put_input(self, parts: int, rows: int = 100, folder: str = "in") -> str:
         """Write two files of row groups with `rows` rows; returns the prefix."""
@@ -121,13 +135,20 @@ class Rig:
         """Tell the S3 server what to do wrong; returns what it did so far."""
         address = f"{self.environ['R2_ENDPOINT_URL']}/_chaos"
         request = urllib.request.Request(address, json.dumps(rules).encode(), method="PUT")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=HANG_S) as answer:
             return dict(json.load(answer))
 
     def held(self) -> int:
         """How many requests the S3 server keeps waiting."""
-        with urllib.request.urlopen(f"{self.environ['R2_ENDPOINT_URL']}/_chaos", timeout=10) as answer:
-            return int(json.load(answer)["held"])
+        return int(self._chaos_so_far()["held"])
+
+    def harmed(self) -> dict[str, int]:
+        """How many requests the S3 server has answered wrongly so far, by kind."""
+        return dict(self._chaos_so_far()["done"])
+
+    def _chaos_so_far(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.environ['R2_ENDPOINT_URL']}/_chaos", timeout=HANG_S) as answer:
+            return dict(json.load(answer))
 
     def parents(self) -> list[psutil.Process]:
         """Celery's main processes."""
@@ -156,20 +177,17 @@ class Rig:
                 continue
         return found
 
-    def wait(self, until: Callable[[], Any], what: str, timeout_s: float = 60) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not until():
-            assert time.monotonic() < deadline, f"{what} did not happen; {self.logs()}"
-            time.sleep(0.03)
+    def wait(self, until: Callable[[], Any], what: str) -> None:
+        wait_until(until, what, self.logs)
 
     def wait_for_parts(self, job: Status, parts: int) -> None:
         self.wait(lambda: self.client.status(job.job_id).parts_done >= parts, f"{parts} parts done")
 
-    def wait_for_exit(self, processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
-        """Return those that are still there after a while."""
-        return psutil.wait_procs(processes, timeout_s)[1]
+    def wait_for_exit(self, processes: list[psutil.Process]) -> None:
+        left = psutil.wait_procs(processes, HANG_S)[1]
+        assert left == [], f"{left} have not ended; {self.logs()}"
 
-    def end(self, job: Status, timeout_s: float = 60) -> Status:
+    def end(self, job: Status, timeout_s: float = HANG_S) -> Status:
         try:
             return list(self.client.watch(job.job_id, timeout_s=timeout_s))[-1]
         except TimeoutError as error:
@@ -227,9 +245,9 @@ class Rig:
 
     def verify_clean(self, job: Status) -> None:
         """Check that a job that has ended is under way nowhere."""
-        self.wait(lambda: not list(self.store.list(keys.active(job.job_id))), "the marker's end", 20)
+        self.wait(lambda: not list(self.store.list(keys.active(job.job_id))), "the marker's end")
         assert self.open_uploads() == []
-        self.wait(lambda: not self.messages(), "an empty queue", 20)
+        self.wait(lambda: not self.messages(), "an empty queue")
 
     def open_uploads(self) -> list[str]:
         raw = boto3.client(

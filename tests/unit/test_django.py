@@ -19,6 +19,7 @@ from scoreline.storage.errors import InvalidSettings
 from scoreline.storage.settings import R2Settings, StorageSettings
 from scoreline.tasks import django as ours
 from scoreline.tasks.dispatch.settings import QueueSettings
+from tests.support.waiting import HANG_S
 
 S3 = "storages.backends.s3.S3Storage"
 AWS = {
@@ -96,7 +97,7 @@ def test_scoreline_storage_chooses_an_entry() -> None:
         assert storage_settings()[1] == "models"
 
 
-def test_what_is_named_for_r2_wins_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_named_for_r2_win_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("R2_BUCKET", "of-the-environment")
     with override_settings(STORAGES={"default": entry(**OPTIONS)}):
         assert storage_settings()[1] == "of-the-environment"
@@ -105,7 +106,9 @@ def test_what_is_named_for_r2_wins_wherever_it_stands(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("blank", [None, "", " "])
-def test_a_blank_setting_leaves_the_word_to_the_environment(monkeypatch: pytest.MonkeyPatch, blank: str | None) -> None:
+def test_a_blank_django_setting_falls_back_to_the_environment(
+    monkeypatch: pytest.MonkeyPatch, blank: str | None
+) -> None:
     monkeypatch.setenv("R2_BUCKET", "of-the-environment")
     with override_settings(**AWS, R2_BUCKET=blank):
         assert storage_settings()[1] == "of-the-environment"
@@ -116,7 +119,7 @@ def test_buckets_may_be_a_list() -> None:
         assert StorageSettings.from_env(ours.environ()).allowed_buckets == {"media", "data", "more"}
 
 
-def test_the_project_says_where_redis_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_of_redis_may_come_from_the_django_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_TLS_URL", "rediss://environment:1/0")
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://environment:2/0")
     with override_settings(REDIS_URL="redis://project:1/0"):
@@ -157,11 +160,11 @@ def test_a_forked_process_shares_no_connection_with_its_parent() -> None:
         from django.conf import settings
         from kombu import Connection, pools
         settings.configure(**{"names": AWS})
-        from tasks import django as ours
+        from scoreline.tasks import django as ours
         mine = ours.client()
         with pools.producers[Connection("memory://")].acquire(block=True):
             pass
-        held = ours._making.acquire()
+        held = ours.client_lock.acquire()
         # When it forks
         if os.fork() == 0:
             # Then the child waits for no lock, has a client of its own, and an empty pool
@@ -169,11 +172,11 @@ def test_a_forked_process_shares_no_connection_with_its_parent() -> None:
             fresh = other is not mine and other.buckets.main is not mine.buckets.main
             os._exit(0 if fresh and not pools.producers and not pools.connections else 7)
         _, status = os.wait()
-        ours._making.release()
+        ours.client_lock.release()
         assert os.waitstatus_to_exitcode(status) == 0, status
         assert ours.client() is mine and pools.producers
     """.replace('{"names": AWS}', repr(AWS))
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=HANG_S, check=False
     )
     assert done.returncode == 0, done.stderr

@@ -27,7 +27,7 @@ def test_a_large_file_is_cut_at_row_groups() -> None:
     ]
 
 
-def test_a_part_is_filled_to_the_last_row_that_it_may_have() -> None:
+def test_a_part_holds_exactly_as_many_rows_as_it_may() -> None:
     assert [part.rows for part in cut([file("a", 50, 50, 1)], part_rows=100)] == [100, 1]
 
 
@@ -36,18 +36,18 @@ def test_small_files_share_a_part_in_input_order() -> None:
     assert [(s.key, s.start, s.stop, s.rows) for s in part.slices] == [("a", 0, 10, 10), ("b", 0, 20, 20)]
 
 
-def test_files_and_row_groups_without_rows_are_in_no_part() -> None:
+def test_empty_files_and_row_groups_are_in_no_part() -> None:
     parts = cut([file("a"), file("b", 0, 5, 0)], part_rows=100)
     assert [(s.key, s.start, s.stop, s.first_row) for p in parts for s in p.slices] == [("b", 0, 5, 0)]
 
 
-def test_bytes_bound_a_part_too() -> None:
+def test_a_part_is_also_limited_in_bytes() -> None:
     assert len(cut([file("a", 10, 10)], part_rows=100, part_bytes=100)) == 2
     # And each part anew
     assert [part.rows for part in cut([file("a", *6 * [10])], part_rows=100, part_bytes=160)] == [20, 20, 20]
 
 
-def test_many_tiny_files_are_several_parts() -> None:
+def test_many_tiny_files_make_several_parts() -> None:
     parts = cut([file(str(n), 1) for n in range(2 * PART_SLICES + 1)])
     assert [len(part.slices) for part in parts] == [PART_SLICES, PART_SLICES, 1]
     # And what adjoins the last object of a part costs no request more, and is no slice of its own

@@ -80,7 +80,7 @@ def test_a_plan_survives_its_encoding(store: Counting, count: int) -> None:
     assert encoded(COLUMNS, parts, ["skewed"]) == encoded(COLUMNS, parts, ["skewed"])
 
 
-def test_of_a_large_plan_a_part_needs_little(store: Counting) -> None:
+def test_reading_a_part_of_a_large_plan_reads_little_of_it(store: Counting) -> None:
     plan = put(store, parts_of(100_000))
     whole = store.head(keys.plan("job")).size
     plan.part(54_321)
@@ -89,7 +89,7 @@ def test_of_a_large_plan_a_part_needs_little(store: Counting) -> None:
     assert sum(store.reads) < whole / 5
 
 
-def test_a_header_longer_than_the_first_read_is_read_on(store: Counting) -> None:
+def test_a_header_longer_than_the_first_read_is_read_whole(store: Counting) -> None:
     columns = Columns(features=tuple(f"{n * 2654435761 % 2**64:016x}" for n in range(20_000)), keep=(), schema="")
     store.put(keys.plan("job"), encoded(columns, parts_of(3)))
     plan = PlanFile(store, "job")
@@ -105,7 +105,7 @@ def test_the_digest_covers_every_part(store: Counting, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["bucket", "job_id", "model", "submitted"])
-def test_the_plans_of_two_jobs_differ_though_they_read_the_same(store: Counting, tmp_path: Path, what: str) -> None:
+def test_plans_of_two_jobs_with_the_same_input_differ(store: Counting, tmp_path: Path, what: str) -> None:
     other = Counting(tmp_path / "other", "bucket")
     other.put(keys.plan("job"), encoded(COLUMNS, parts_of(3), **{what: "another"}))
     assert put(store, parts_of(3)).sha256 != PlanFile(other, "job").sha256
@@ -126,13 +126,13 @@ def test_a_block_that_differs_from_the_header_is_refused(store: Counting) -> Non
     [b"no gzip", gzip.compress(b"no json"), gzip.compress(b"{}"), encoded(COLUMNS, [])[:20]],
     ids=["no gzip", "no json", "no header", "cut"],
 )
-def test_what_is_no_plan_is_named(store: Counting, data: bytes) -> None:
+def test_an_object_that_is_not_a_plan_is_named(store: Counting, data: bytes) -> None:
     store.put(keys.plan("job"), data)
     with pytest.raises(DocumentCorrupt, match="plan"):
         PlanFile(store, "job")
 
 
-def test_a_part_that_is_not_there_and_a_plan_that_is_not_there_are_named(store: Counting) -> None:
+def test_a_missing_part_and_a_missing_plan_are_named(store: Counting) -> None:
     with pytest.raises(ObjectNotFound):
         PlanFile(store, "job")
     with pytest.raises(DocumentCorrupt, match="there is no part 3"):

@@ -36,7 +36,7 @@ SPEC = JobSpec(job_id="j1", model="m@champion", inputs=("s3://data/in/",), outpu
         ("max_attempts", True),
     ],
 )
-def test_what_is_malformed_is_refused(field: str, value: Any) -> None:
+def test_a_malformed_field_is_refused(field: str, value: Any) -> None:
     with pytest.raises(InvalidRequest):
         replace(SPEC, **{field: value}).check()
 
@@ -56,7 +56,7 @@ def test_what_is_malformed_is_refused(field: str, value: Any) -> None:
         ("s3://data/*-00001.parquet", "s3://data/out/", True),
     ],
 )
-def test_results_do_not_become_input(uri: str, output: str, refused: bool) -> None:
+def test_an_output_that_a_later_job_would_read_as_input_is_refused(uri: str, output: str, refused: bool) -> None:
     spec = replace(SPEC, inputs=("s3://data/first.csv", uri), output=output)
     if refused:
         with pytest.raises(InvalidRequest, match="lies within input"):
@@ -72,7 +72,7 @@ def test_the_budget_is_a_count_or_a_percentage() -> None:
     assert budget_rows("0.29%", 100_000) == 290
 
 
-def test_what_a_pace_is_kept_under_is_version_and_method() -> None:
+def test_the_pace_is_recorded_per_model_version_and_method() -> None:
     model = PinnedModel(name="m", version="1", manifest_sha256="d")
     job = Job(spec=SPEC, model=model, submitted="2026-01-01")
     others = [
@@ -85,7 +85,7 @@ def test_what_a_pace_is_kept_under_is_version_and_method() -> None:
     assert replace(job, spec=replace(SPEC, job_id="j2"), submitted="2026-01-02").work == job.work
 
 
-def test_a_job_of_the_time_when_there_was_one_input_is_read() -> None:
+def test_a_job_document_of_the_time_of_single_inputs_can_be_read() -> None:
     job = Job(spec=SPEC, model=PinnedModel(name="m", version="v", manifest_sha256="d"), submitted="2026-01-01")
     old = json.loads(job.to_json())
     old["spec"] = {name: value for name, value in old["spec"].items() if name not in ("inputs", "read", "rejected_of")}

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scoreline.storage.errors import InvalidRequest
-from scoreline.tasks.records.job import _packed
+from scoreline.tasks.records.job import pack_records
 from scoreline.tasks.records.table import MAX_BYTES, MAX_RESULTS_BYTES, decode, encode, pack, table_of, unpack
 
 MIXED = {
@@ -29,7 +29,7 @@ MIXED = {
 }
 
 
-def test_every_type_comes_back_as_it_was_written() -> None:
+def test_every_type_survives_its_encoding() -> None:
     table = decode(unpack(pack(encode(table_of(MIXED)))))
     assert table.columns == MIXED
     assert [type(value) for value in table.columns["both"]] == [float] * 3
@@ -47,13 +47,13 @@ def test_every_type_comes_back_as_it_was_written() -> None:
     assert table.records()[2]["moment"].utcoffset() == timedelta(0)
 
 
-def test_records_that_are_too_many_for_json_have_the_values_and_types_that_few_have() -> None:
+def test_records_have_the_same_values_and_types_as_json_and_as_parquet() -> None:
     # Given a number that float64 cannot hold beside one that is missing, and values that pandas has no type for
     mixed = MIXED | {"whole": [1, 2**53 + 1, None], "id": [UUID(int=number) for number in range(3)]}
     records = [dict(zip(mixed, row, strict=True)) for row in zip(*mixed.values(), strict=True)]
     many = [*records, records[0] | {"text": "a" * MAX_BYTES}]
     # When they are packed
-    key, before, names = _packed("many", many)
+    key, before, names = pack_records("many", many)
     # Then
     assert key.startswith("jobs/many/bulk-")
     assert names == list(mixed)
@@ -61,7 +61,7 @@ def test_records_that_are_too_many_for_json_have_the_values_and_types_that_few_h
     assert pq.read_table(io.BytesIO(written)).to_pylist() == table_of(many).records()
 
 
-def test_rows_columns_and_frames_of_the_same_values_are_the_same_bytes() -> None:
+def test_dicts_lists_and_frames_of_the_same_values_encode_to_the_same_bytes() -> None:
     columns = {"id": [7, 8], "x": [0.5, math.nan], "name": ["a", None], "at": [datetime(2026, 1, 2, 3), None]}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     arrays = {
@@ -76,12 +76,12 @@ def test_rows_columns_and_frames_of_the_same_values_are_the_same_bytes() -> None
     assert {encode(table_of(records)) for records in given} == {encode(table_of(columns))}
 
 
-def test_more_rows_than_a_block_holds_stay_in_order() -> None:
+def test_rows_of_several_blocks_stay_in_order() -> None:
     table = decode(encode(table_of({"x": range(2_500)})))
     assert (table.rows, list(table.columns["x"])) == (2_500, list(range(2_500)))
 
 
-def test_what_django_and_numpy_have_becomes_what_json_has() -> None:
+def test_values_of_django_and_numpy_become_json_values() -> None:
     given = [Decimal("1.5"), np.float32(0.5), np.int64(3), np.float64("nan"), pd.NA, 2]
     assert table_of({"x": given}).columns["x"] == [1.5, 0.5, 3.0, None, None, 2.0]
     key = UUID(int=5)
@@ -114,12 +114,12 @@ def test_what_django_and_numpy_have_becomes_what_json_has() -> None:
         (pd.DataFrame([[1, 2, 3]], columns=["x", "y", "x"]), "the column 'x' twice"),
     ],
 )
-def test_what_cannot_be_scored_is_named_by_record_and_column(records: Any, said: str) -> None:
+def test_a_record_that_cannot_be_scored_is_named_with_its_column(records: Any, said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
         table_of(records)
 
 
-def test_what_cannot_be_written_is_refused() -> None:
+def test_records_that_cannot_be_encoded_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="not Unicode"):
         encode(table_of([{"x": "\ud800"}]))
     with pytest.raises(InvalidRequest, match="the 2 records take more than 8 MiB as JSON: write them as Parquet"):
@@ -139,6 +139,6 @@ def test_what_cannot_be_written_is_refused() -> None:
     ],
     ids=["empty", "no gzip", "no header", "another format", "too large", "cut short", "rows that lack"],
 )
-def test_what_is_not_what_was_written_is_refused(data: bytes) -> None:
+def test_damaged_bytes_are_refused(data: bytes) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
         decode(unpack(data))

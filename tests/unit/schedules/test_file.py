@@ -28,7 +28,7 @@ input = "s3://data/live/"
 """
 
 
-def test_every_key_is_read_and_the_others_have_defaults() -> None:
+def test_every_key_is_read_and_missing_ones_have_defaults() -> None:
     parsed = parse(SOUND)
     assert parsed.faults == ()
     nightly, hourly = parsed.schedules
@@ -42,7 +42,7 @@ def test_every_key_is_read_and_the_others_have_defaults() -> None:
     assert (hourly.zone, hourly.catch_up, hourly.overlap, hourly.enabled) == ("UTC", "latest", "skip", True)
 
 
-def test_a_slot_becomes_a_job_with_its_dates_in_the_zone() -> None:
+def test_a_slot_becomes_a_job_with_dates_in_the_time_zone_of_the_schedule() -> None:
     nightly, hourly = parse(SOUND).schedules
     slot = datetime(2026, 11, 25, 1, 30, tzinfo=UTC)
     spec = spec_of(nightly, slot, "s3://unused/").check()
@@ -76,7 +76,7 @@ def test_a_slot_becomes_a_job_with_its_dates_in_the_zone() -> None:
         ("# the first", "stray = 1", 2, "outside of a [schedule]"),
     ],
 )
-def test_every_fault_is_named_with_its_line_and_spares_the_other_schedules(
+def test_every_fault_is_named_with_its_line_and_leaves_the_other_schedules_usable(
     old: str, new: str, line: int, message: str
 ) -> None:
     parsed = parse(SOUND.replace(old, new, 1))

@@ -74,7 +74,7 @@ def test_a_year_has_each_slot_once_in_every_zone(zone: str, cron: str, most: int
     assert slots == sorted(slots)
 
 
-def test_what_is_looked_at_in_pieces_is_what_is_looked_at_at_once() -> None:
+def test_slots_of_consecutive_intervals_are_the_slots_of_the_whole() -> None:
     chance = random.Random(1)
     schedule = replace(NIGHTLY, zone="Europe/Berlin", cron="*/20 1-3 * * *")
     start, end = at("2026-10-23T00:00"), at("2026-10-27T00:00")
@@ -86,7 +86,7 @@ def test_what_is_looked_at_in_pieces_is_what_is_looked_at_at_once() -> None:
     assert found == schedule.slots(start, end)
 
 
-def test_the_slot_before_is_that_of_cron() -> None:
+def test_the_preceding_slot_follows_cron() -> None:
     assert NIGHTLY.preceding(at("2026-11-25T02:00")) == at("2026-11-24T02:00")
     assert replace(NIGHTLY, cron="0 2 * * MON").preceding(at("2026-11-25T02:00")) == at("2026-11-23T02:00")
 
@@ -109,7 +109,7 @@ def slots(*days: int) -> tuple[str, ...]:
         ("latest", at("2026-11-25T02:01"), 25, ()),
     ],
 )
-def test_missed_slots_are_caught_up_as_asked(
+def test_missed_slots_are_caught_up_as_the_schedule_says(
     catch_up: str, now: datetime, current: int | None, pending: tuple[int, ...]
 ) -> None:
     step = decide(replace(NIGHTLY, catch_up=catch_up), STATE, now, running=False)  # type: ignore[arg-type]
@@ -128,7 +128,7 @@ def test_missed_slots_are_caught_up_as_asked(
         ("cancel_running", 25, (), 24, ["cancelled"]),
     ],
 )
-def test_a_slot_that_comes_due_during_a_run_is_treated_as_asked(
+def test_a_slot_due_during_a_run_is_handled_as_the_schedule_says(
     overlap: str, current: int, pending: tuple[int, ...], cancel: int | None, noted: list[str]
 ) -> None:
     running = State(through=slots(24)[0], current=slots(24)[0])
@@ -138,13 +138,13 @@ def test_a_slot_that_comes_due_during_a_run_is_treated_as_asked(
     assert [past.state for past in step.state.history] == noted
 
 
-def test_a_run_that_has_ended_makes_room_for_what_waits() -> None:
+def test_a_run_that_has_ended_makes_room_for_the_next_pending_slot() -> None:
     waiting = State(through=slots(25)[0], pending=slots(24, 25), asked=slots(1 + 9))
     step = decide(replace(NIGHTLY, overlap="queue"), waiting, LATE, running=False)
     assert (step.state.current, step.state.pending, step.state.asked) == (slots(24)[0], slots(25), slots(10))
 
 
-def test_what_was_asked_for_runs_when_nothing_is_due_and_is_not_superseded() -> None:
+def test_a_backfilled_slot_runs_when_nothing_is_due_and_is_never_dropped() -> None:
     asked = State(through=slots(25)[0], asked=slots(10, 11, 12))
     step = decide(replace(NIGHTLY, overlap="cancel_running"), asked, LATE, running=False)
     assert (step.state.current, step.state.asked, step.state.history) == (slots(10)[0], slots(11, 12), ())
@@ -155,12 +155,12 @@ def test_nothing_due_changes_nothing() -> None:
     assert decide(NIGHTLY, state, LATE, running=True).state == state
 
 
-def test_a_schedule_that_is_not_enabled_lets_its_slots_pass() -> None:
+def test_a_disabled_schedule_lets_its_slots_pass() -> None:
     step = decide(replace(NIGHTLY, enabled=False, catch_up="all"), STATE, LATE, running=False)
     assert step.state == replace(STATE, through=slots(25)[0])
 
 
-def test_years_of_slots_are_taken_up_a_piece_at_a_time() -> None:
+def test_years_of_missed_slots_are_taken_up_in_pieces() -> None:
     step = decide(replace(NIGHTLY, cron="* * * * *", catch_up="all"), STATE, LATE, running=False)
     assert len(step.state.pending) == MAX_DUE - 1
     assert State.from_json(step.state.to_json()) == step.state

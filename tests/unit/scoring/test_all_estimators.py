@@ -250,7 +250,7 @@ def walk(*, names: bool, several: bool) -> Walk:
 
 
 @pytest.mark.parametrize("names", [True, False], ids=["tables", "arrays"])
-def test_every_estimator_scores_as_in_its_makers_process_or_is_refused_with_a_reason(names: bool) -> None:
+def test_every_estimator_scores_as_in_scikit_learn_or_is_refused_with_a_reason(names: bool) -> None:
     done = walk(names=names, several=False)
     print(done.table())  # noqa: T201
     assert done.wrong == {}
@@ -260,7 +260,7 @@ def test_every_estimator_scores_as_in_its_makers_process_or_is_refused_with_a_re
     assert not done.passed.keys() & done.refused.keys()
 
 
-def test_every_estimator_of_several_targets_scores_as_in_its_makers_process() -> None:
+def test_every_multi_output_estimator_scores_as_in_scikit_learn() -> None:
     done = walk(names=True, several=True)
     print(done.table())  # noqa: T201
     assert done.wrong == {}
@@ -276,7 +276,7 @@ def test_every_estimator_of_several_targets_scores_as_in_its_makers_process() ->
     }
 
 
-def test_every_transformer_that_gives_pandas_keeps_its_names_and_values() -> None:
+def test_every_transformer_with_pandas_output_keeps_its_names_and_values() -> None:
     tried, sparse = 0, set()
     with quietly():
         for name, model, x in examples(True):

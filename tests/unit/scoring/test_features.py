@@ -43,7 +43,7 @@ def test_numbers_of_one_type_keep_it(kind: pa.DataType) -> None:
         assert np.asarray(x).dtype == kind.to_pandas_dtype()
 
 
-def test_a_table_lies_in_memory_as_pandas_has_it_and_an_array_as_numpy_has_it() -> None:
+def test_a_frame_is_laid_out_by_column_and_an_array_by_row() -> None:
     given = pa.record_batch({"a": [1.0, 2.0], "b": [3.0, 4.0]})
     x, _ = to_features(given, ["a", "b"], form="frame", named=True)
     assert x.to_numpy().flags.f_contiguous
@@ -52,7 +52,7 @@ def test_a_table_lies_in_memory_as_pandas_has_it_and_an_array_as_numpy_has_it() 
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.uint64()])
-def test_integers_that_float64_cannot_hold_are_rejected_where_they_have_to_become_it(kind: pa.DataType) -> None:
+def test_integers_that_float64_cannot_hold_are_rejected_if_they_must_become_floats(kind: pa.DataType) -> None:
     values = [2**53, 2**53 + 1, 2**60, 2**63 - 1, 7]
     x, rejected = array(values, kind)
     assert rejected == {row: f"'a' is {values[row]}, which float64 cannot hold exactly" for row in (1, 3)}
@@ -68,7 +68,7 @@ def test_integers_that_float64_cannot_hold_are_rejected_where_they_have_to_becom
         assert int(x[1]) == 2**53
 
 
-def test_negative_integers_are_looked_at_too() -> None:
+def test_negative_integers_that_float64_cannot_hold_are_rejected() -> None:
     assert set(array([-(2**53), -(2**53) - 1, -(2**63)])[1]) == {1}
 
 
@@ -89,7 +89,7 @@ def test_decimals_become_the_nearest_float(kind: Any) -> None:
         assert np.isnan(list(x)[-1])
 
 
-def test_every_decimal_of_fifteen_digits_is_the_float_that_python_reads() -> None:
+def test_a_decimal_of_fifteen_digits_becomes_the_float_that_python_reads() -> None:
     random = np.random.default_rng(0)
     digits = random.integers(-(10**15) + 1, 10**15, 2000)
     exact = [Decimal(int(number)).scaleb(-7) for number in digits]
@@ -113,7 +113,7 @@ def test_decimals_of_any_scale_are_converted() -> None:
     assert (tiny[0], huge[0]) == (1e-30, 7000.0)
 
 
-def test_booleans_are_numbers_in_an_array_and_booleans_in_a_table() -> None:
+def test_booleans_are_numbers_in_an_array_and_booleans_in_a_frame() -> None:
     assert list(array([True, False])[0]) == [1.0, 0.0]
     assert frame([True, False])[0].dtype == np.bool_
     for what in (array, frame):
@@ -122,7 +122,7 @@ def test_booleans_are_numbers_in_an_array_and_booleans_in_a_table() -> None:
         assert rejected == {}
 
 
-def test_categories_stay_categories_in_a_table_and_are_values_in_an_array() -> None:
+def test_categories_stay_categories_in_a_frame_and_become_values_in_an_array() -> None:
     given = pa.array(["u", "v", None, "u"]).dictionary_encode()
     x, _ = frame(given)
     assert isinstance(x.dtype, pd.CategoricalDtype)
@@ -134,7 +134,7 @@ def test_categories_stay_categories_in_a_table_and_are_values_in_an_array() -> N
 
 
 @pytest.mark.parametrize("dictionary", [pa.array(["u", None]), pa.array(["u", "u"]), pa.array([1.0, np.nan])])
-def test_categories_that_pandas_has_no_way_to_hold_are_encoded_anew(dictionary: pa.Array) -> None:
+def test_categories_that_pandas_cannot_hold_are_encoded_again(dictionary: pa.Array) -> None:
     given = pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 0], pa.int8()), dictionary, ordered=True)
     x, rejected = frame(given)
     assert isinstance(x.dtype, pd.CategoricalDtype)
@@ -146,7 +146,7 @@ def test_categories_that_pandas_has_no_way_to_hold_are_encoded_anew(dictionary: 
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
-def test_times_keep_their_unit_and_zone(unit: str) -> None:
+def test_timestamps_keep_their_unit_and_time_zone(unit: str) -> None:
     moment = datetime(2026, 11, 25, 6, 30)
     x, _ = frame([moment, None], pa.timestamp(unit))
     assert (x.dtype, x[0], pd.isna(x[1])) == (np.dtype(f"M8[{unit}]"), pd.Timestamp(moment), True)
@@ -157,14 +157,14 @@ def test_times_keep_their_unit_and_zone(unit: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.date32(), pa.date64()])
-def test_dates_are_times_at_midnight(kind: pa.DataType) -> None:
+def test_dates_become_timestamps_at_midnight(kind: pa.DataType) -> None:
     x, _ = frame([date(1, 1, 1), date(2026, 11, 25), None], kind)
     assert x.dtype == np.dtype("M8[s]")
     assert x.dt.year.tolist()[:2] == [1, 2026]
     assert pd.isna(x[2])
 
 
-def test_texts_and_whatever_else_there_is_are_handed_over_as_pandas_has_them() -> None:
+def test_texts_and_other_types_arrive_as_pandas_has_them() -> None:
     x, _ = frame(["a", None])
     assert (str(x.dtype), x[0], pd.isna(x[1])) == ("str", "a", True)
     x, _ = array(["a", None])
@@ -179,7 +179,7 @@ def test_a_column_of_nulls_is_nan() -> None:
         assert np.isnan(np.asarray(what(pa.nulls(2))[0], dtype=float)).all()
 
 
-def test_one_column_is_one_dimensional_where_the_estimator_wants_it_so() -> None:
+def test_a_single_column_is_one_dimensional_if_the_estimator_wants_that() -> None:
     given = pa.record_batch({"a": pa.array(["one", "two"]), "n": pa.array([1.5, 2.5])})
     texts, _ = to_features(given, ["a"], form="column", named=False)
     assert (texts.shape, texts.dtype, list(texts)) == ((2,), np.dtype(object), ["one", "two"])

@@ -79,7 +79,7 @@ class Looking(LinearRegression):
         return super().predict(x)
 
 
-def test_time_before_and_after_the_estimator_is_told_apart_from_its_own() -> None:
+def test_aligning_is_timed_apart_from_predicting() -> None:
     timings, model = Timings(), Looking().fit([[0.0], [1.0]], [1.0, 3.0])
     model.timings = timings
     score_batch(bundle(model), batch(x=[1.0], id=[1]), features=["x"], keep=["id"], method=None, timings=timings)
@@ -88,7 +88,7 @@ def test_time_before_and_after_the_estimator_is_told_apart_from_its_own() -> Non
     assert {stage for stage, seconds in timings.seconds.items() if seconds} == {"align", "predict"}
 
 
-def test_rows_that_fail_are_found_and_the_others_keep_their_order() -> None:
+def test_failing_rows_are_rejected_and_the_others_keep_their_order() -> None:
     values = [float(n) for n in range(100)]
     values[3], values[70] = float("nan"), float("inf")
     done = score_batch(bundle(LINE), batch(x=values, id=list(range(100))), features=["x"], keep=["id"], method=None)
@@ -106,7 +106,7 @@ def test_rows_that_fail_are_found_and_the_others_keep_their_order() -> None:
     ]
 
 
-def test_a_column_is_named_by_what_the_model_refuses_and_no_other() -> None:
+def test_only_the_column_that_the_model_refuses_is_named() -> None:
     # Given a model that fills what is missing in one column alone
     frame = pd.DataFrame({"a": [1.0, np.nan, 3.0], "b": [1.0, 2.0, 3.0]})
     fills = make_column_transformer((SimpleImputer(), ["a"]), (StandardScaler(), ["b"]))
@@ -131,7 +131,7 @@ class Doubling(BaseEstimator):
 
 
 @pytest.mark.parametrize(("action", "numpy"), [("ignore", "warn"), ("error", "warn"), ("ignore", "raise")])
-def test_no_row_is_rejected_because_the_process_raises_what_others_only_warn_of(action: Any, numpy: Any) -> None:
+def test_no_row_is_rejected_because_the_process_turns_warnings_into_errors(action: Any, numpy: Any) -> None:
     # Given infinities whose sum, by which scikit-learn looks for them, is invalid, and a value that overflows
     values = {"line": [1.0, np.inf, -np.inf, 3.0], "doubled": [1.0, np.finfo(float).max, -np.inf]}
     # When they are scored in a process that makes exceptions of warnings, or of what numpy would warn of
@@ -178,7 +178,7 @@ class Segments(BaseEstimator):
         return np.nan_to_num(value)
 
 
-def test_of_the_infinities_the_one_that_the_model_takes_is_scored() -> None:
+def test_an_infinity_that_the_model_takes_is_scored() -> None:
     model = make_pipeline(FunctionTransformer(np.exp), LinearRegression()).fit([[0.0], [1.0]], [1.0, 2.0])
     done = scored(model, x=[1.0, np.inf, -np.inf])
     assert {row: str(why).split(",")[0] for row, why in done.rejected.items()} == {1: "'x' is infinite"}
@@ -187,13 +187,13 @@ def test_of_the_infinities_the_one_that_the_model_takes_is_scored() -> None:
     assert str(done.rejected[1]).startswith("'x' is minus infinity, which the model does not take: ValueError: ")
 
 
-def test_a_value_that_the_model_takes_in_some_rows_is_scored_in_those() -> None:
+def test_a_value_that_the_model_takes_in_some_rows_is_scored_there() -> None:
     done = scored(Segments(), segment=[1.0, 0.0, 0.0, 1.0, 0.0], b=[None, None, None, 3.0, None])
     assert {row: (why.stage, why.column) for row, why in done.rejected.items()} == {0: ("predict", None)}
     assert done.table["prediction"].to_pylist() == [0.0, 0.0, 3.0, 0.0]
 
 
-def test_what_a_model_refuses_is_remembered_as_long_as_it_is_in_memory() -> None:
+def test_refused_values_are_remembered_while_the_model_is_in_memory() -> None:
     model = Picky(nan=False)
     loaded, rows = bundle(model), batch(x=[1.0, None, 3.0, None, 5.0])
 
@@ -207,7 +207,7 @@ def test_what_a_model_refuses_is_remembered_as_long_as_it_is_in_memory() -> None
     assert calls() == 4
 
 
-def test_what_is_remembered_is_no_reason_to_reject_a_row_that_can_be_scored() -> None:
+def test_a_remembered_refusal_never_rejects_a_row_that_can_be_scored() -> None:
     # Given a model that refused every null of a batch
     loaded = bundle(Segments())
     first = batch(segment=[1.0, 1.0, 1.0], b=[1.0, None, None])
@@ -220,7 +220,7 @@ def test_what_is_remembered_is_no_reason_to_reject_a_row_that_can_be_scored() ->
     assert {row: str(why) for row, why in done.rejected.items()} == {1: "ValueError: too large"}
 
 
-def test_a_clean_batch_costs_one_call_and_one_with_nulls_that_the_model_takes_too() -> None:
+def test_a_batch_costs_one_call_if_the_model_takes_all_its_values() -> None:
     for values in ([1.0, 2.0], [1.0, None, np.nan, np.inf]):
         model = Picky()
         assert not scored(model, x=pa.array(values, pa.float64())).rejected
@@ -252,7 +252,7 @@ def test_missing_and_infinite_values_are_found_with_few_calls() -> None:
     assert model.calls < 10
 
 
-def test_a_row_that_fails_for_another_reason_does_not_cost_those_with_nan() -> None:
+def test_a_row_that_fails_for_another_reason_does_not_reject_rows_with_nan() -> None:
     # Given a model that takes NaN, where the only row with NaN in b has a value that it does not take in a
     done = scored(Picky(), a=[1.0, 2000.0, 3.0], b=[np.nan, np.nan, 1.0])
     assert {row: (why.stage, why.column, why.message) for row, why in done.rejected.items()} == {
@@ -261,12 +261,12 @@ def test_a_row_that_fails_for_another_reason_does_not_cost_those_with_nan() -> N
     assert done.table["prediction"].to_pylist() == [1.0, 4.0]
 
 
-def test_a_batch_without_one_good_row_has_its_columns_named_too() -> None:
+def test_the_column_is_named_even_if_no_row_of_the_batch_can_be_scored() -> None:
     done = scored(LinearRegression().fit(np.eye(2), [1.0, 2.0]), a=[np.nan, 1.0], b=[None, np.inf])
     assert {row: why.column for row, why in done.rejected.items()} == {0: "a", 1: "b"}
 
 
-def test_texts_that_are_null_are_rejected_and_the_column_named() -> None:
+def test_null_texts_are_rejected_with_their_column() -> None:
     texts = ["good one", "bad one", "plain one"]
     model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, ["good", "bad", "plain"])
     done = scored(model, text=["good", None, "bad"])
@@ -284,7 +284,7 @@ def test_a_text_model_takes_one_column_as_texts() -> None:
         scored(model, text=texts, more=texts)
 
 
-def test_an_array_of_texts_is_encoded_as_in_its_makers_process() -> None:
+def test_an_array_of_texts_is_encoded_as_in_scikit_learn() -> None:
     fitted = np.array([["a", "x"], ["b", "y"], ["c", "x"]])
     model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(fitted, [0, 1, 0])
     done = scored(model, "predict_proba", first=["a", "b", "?"], second=["y", "y", "x"])
@@ -292,7 +292,7 @@ def test_an_array_of_texts_is_encoded_as_in_its_makers_process() -> None:
     assert np.array_equal(ours, model.predict_proba(np.array([["a", "y"], ["b", "y"], ["?", "x"]])))
 
 
-def test_the_search_for_rows_that_fail_ends_where_more_failed_than_may() -> None:
+def test_the_search_for_failing_rows_stops_over_the_budget() -> None:
     nothing = batch(x=[float("nan")] * 3000)
     with pytest.raises(
         ScoringError, match=r"than 100 rows .* row 0 of a batch of 3000: 'x' is null .*: Input X contains NaN\.$"
@@ -305,7 +305,7 @@ def test_the_search_for_rows_that_fail_ends_where_more_failed_than_may() -> None
         score_batch(bundle(Picky()), large, features=["x"], keep=[], method=None, max_rejected=100)
 
 
-def test_rows_that_cannot_be_handed_over_are_not_scored() -> None:
+def test_rows_that_cannot_be_converted_are_not_scored() -> None:
     done = score_batch(
         bundle(LinearRegression().fit(np.eye(2), [1.0, 2.0])),
         batch(a=[1, 2**53 + 1, 3], b=[0.5, 0.5, 0.5]),
@@ -325,7 +325,7 @@ def test_an_empty_batch_gives_no_rows() -> None:
     assert score_batch(bundle(LINE), empty, features=["x"], keep=[], method=None).table.num_rows == 0
 
 
-def test_a_kept_column_named_as_an_output_is_refused() -> None:
+def test_a_kept_column_with_the_name_of_an_output_is_refused() -> None:
     with pytest.raises(InputError, match="'prediction'"):
         score_batch(bundle(LINE), batch(x=[1.0], prediction=[1]), features=["x"], keep=["prediction"], method=None)
 
@@ -365,7 +365,7 @@ def columns_of(model: Any, method: str | None = None) -> dict[str, Any]:
     ],
     ids=lambda item: type(item).__name__ if not isinstance(item, list) else "",
 )
-def test_without_a_method_an_estimator_does_what_is_usual_for_it(model: Any, names: list[str]) -> None:
+def test_each_kind_of_estimator_has_its_default_methods(model: Any, names: list[str]) -> None:
     assert list(columns_of(model)) == names
 
 
@@ -383,7 +383,7 @@ def test_without_a_method_an_estimator_does_what_is_usual_for_it(model: Any, nam
     ],
     ids=lambda item: type(item).__name__ if not isinstance(item, (list, str)) else None,
 )
-def test_a_method_that_is_asked_for_gives_what_the_estimator_gives(model: Any, method: str, names: list[str]) -> None:
+def test_a_requested_method_gives_what_the_estimator_gives(model: Any, method: str, names: list[str]) -> None:
     found = columns_of(model, method)
     expected = getattr(model, method)(X)
     expected = expected.toarray() if hasattr(expected, "toarray") else np.asarray(expected)
@@ -404,7 +404,7 @@ def test_a_method_that_is_asked_for_gives_what_the_estimator_gives(model: Any, m
     ],
     ids=["texts", "integers", "booleans", "times"],
 )
-def test_classes_of_every_kind_name_the_probabilities_and_are_predicted_as_they_are(labels: Any, names: Any) -> None:
+def test_classes_of_every_type_name_the_probabilities_and_keep_their_type(labels: Any, names: Any) -> None:
     model = LogisticRegression().fit(X, np.repeat(labels, 20))
     found = columns_of(model)
     assert list(found) == ["prediction", *names]
@@ -421,19 +421,19 @@ def test_classes_of_every_kind_name_the_probabilities_and_are_predicted_as_they_
         ("DensityEstimator", ["score_samples"], ("score_samples",)),
     ],
 )
-def test_models_published_when_manifests_said_less_are_scored_too(
+def test_models_with_manifests_of_an_earlier_format_are_scored(
     kind: str, methods: list[str], default: tuple[str, ...]
 ) -> None:
     offered = Outputs.from_raw({"kind": kind, "methods": methods, "classes": [0, 1] if kind == "classifier" else None})
     assert offered.default_methods == default
 
 
-def test_a_method_that_a_model_does_not_have_is_refused_with_those_it_has() -> None:
+def test_an_unknown_method_is_refused_with_a_list_of_the_known_ones() -> None:
     with pytest.raises(ScoringError, match="has no predict_proba: it offers predict, decision_function"):
         columns_of(LinearSVC().fit(X, THREE), "predict_proba")
 
 
-def test_more_columns_than_a_table_has_are_refused() -> None:
+def test_more_output_columns_than_a_table_may_have_are_refused() -> None:
     wide = FunctionTransformer(lambda x: np.zeros((len(x), 10_001)))
     with pytest.raises(ScoringError, match="transform gives 10,001 columns"):
         columns_of(wide, "transform")
@@ -459,7 +459,7 @@ def test_the_column_that_an_error_quotes_is_named() -> None:
     ids=lambda item: type(item).__name__ if not isinstance(item, str) else item,
 )
 @pytest.mark.parametrize("labels", [THREE, THREE == "a"], ids=["three", "two"])
-def test_what_predictions_and_probabilities_share_is_computed_once_and_changes_no_bit(
+def test_computation_shared_by_two_methods_runs_once_and_changes_no_bit(
     model: Any, asked: str, labels: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.fit(X, labels)
@@ -489,7 +489,7 @@ def test_the_column_with_a_text_that_is_no_number_is_named(value: str) -> None:
     assert scored(model, a=["1", value], b=["1", value]).rejected[1].column is None
 
 
-def test_a_few_bad_rows_cost_few_calls_each() -> None:
+def test_a_few_failing_rows_cost_few_calls_each() -> None:
     model = Picky()
     values = np.arange(4096.0) % 1000
     bad = [3, 1000, 1001, 4095]

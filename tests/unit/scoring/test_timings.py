@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from scoreline.tasks.scoring.timings import TIMINGS, PartHistory, Timings
 
+Pass = Callable[[float], None]
 
-def test_a_part_tells_queue_and_upload_of_the_one_before_of_the_same_job() -> None:
+
+@pytest.fixture
+def lasts(monkeypatch: pytest.MonkeyPatch) -> Pass:
+    """A clock that stands still but for the seconds that are passed to it."""
+    now = 100.0
+
+    def pass_(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    return pass_
+
+
+def test_a_part_reports_the_queue_and_upload_time_of_the_previous_part_of_its_job(lasts: Pass) -> None:
     between = PartHistory()
     assert between.begin("a").seconds == dict.fromkeys(TIMINGS, 0.0)
     between.end("a", 1.5)
     assert between.begin("b").seconds["upload"] == 0
     between.end("b", 2.5)  # jobs take turns
-    time.sleep(0.02)
+    lasts(7)
     after = between.begin("a").seconds
     assert after["upload"] == 1.5
-    assert after["queue"] >= 0.02
+    assert after["queue"] == 7
     assert between.begin("a").seconds["upload"] == 0  # that one was not written
     assert between.begin("b").seconds["upload"] == 2.5
 
@@ -27,35 +42,41 @@ def test_a_part_tells_queue_and_upload_of_the_one_before_of_the_same_job() -> No
 @pytest.mark.parametrize(
     "text", ["", "[]", "7", "{", '{"predict": "x"}', '{"predict": -1}', '{"predict": NaN}', 4_000 * "["]
 )
-def test_what_is_no_time_counts_for_nothing(text: str) -> None:
+def test_a_text_that_is_no_timing_is_ignored(text: str) -> None:
     timings = Timings()
     timings.add(text)
     assert timings.seconds == dict.fromkeys(TIMINGS, 0.0)
 
 
-def test_times_add_up() -> None:
+def test_timings_add_up(lasts: Pass) -> None:
     one, both = Timings(), Timings()
     with one("predict"):
-        time.sleep(0.01)
+        lasts(3)
     assert list(one.each("decode", iter("ab"))) == ["a", "b"]
     both.add(one.to_text())
     both.add(one.to_text())
-    assert both.seconds["predict"] == pytest.approx(2 * one.seconds["predict"], abs=1e-5)
+    assert both.seconds == dict.fromkeys(TIMINGS, 0.0) | {"predict": 6.0}
 
 
-def test_work_is_the_time_that_a_part_took_whatever_ran_beside_what() -> None:
+def test_work_counts_concurrent_timings_once(lasts: Pass) -> None:
+    def decoded() -> Iterator[str]:
+        for batch in "ab":
+            lasts(3)
+            yield batch
+
     part, job = Timings(), Timings()
-    with part("upload"):  # of the part before
-        time.sleep(0.02)
-    time.sleep(0.05)  # the model is loaded
+    # Given the upload of the part before, and a model that is loaded
+    with part("upload"):
+        lasts(2)
+    lasts(50)
+    # When two batches are decoded while the model predicts for 10 s, and rejected rows are uploaded
     part.begin()
-    thread = threading.Thread(target=lambda: list(part.each("decode", map(time.sleep, (0.03, 0.03)))))
-    thread.start()
     with part("predict"):
-        time.sleep(0.06)
-    thread.join()
-    with part("upload"):  # of rejected rows
-        time.sleep(0.02)
-    before = sum(part.seconds[stage] for stage in ("predict", "upload"))
+        assert list(part.each("decode", decoded())) == ["a", "b"]
+        lasts(4)
+    with part("upload"):
+        lasts(1)
     job.add(part.to_text())
-    assert before <= job.work + 1e-5 < before + part.seconds["decode"]
+    # Then the decoding costs nothing more, and loading the model is not the part's work
+    assert (part.seconds["decode"], part.seconds["predict"], part.seconds["upload"]) == (6, 10, 3)
+    assert job.work == 10 + 3

@@ -42,6 +42,7 @@ from scoreline.tasks.steps.engine import Engine, pick_rows
 from scoreline.tasks.steps.results_manifest import create_manifest
 from scoreline.tasks.steps.score_rows import PartStopped, score_rows
 from tests.support.one_model import LINE, Models
+from tests.support.waiting import HANG_S
 
 
 @pytest.fixture
@@ -71,9 +72,7 @@ def job(**options: Any) -> Job:
         ([None, 1.0], [True, None]),
     ],
 )
-def test_rows_rejected_of_objects_that_differ_in_a_features_type_are_set_aside_together(
-    engine: Engine, first: Any, second: Any
-) -> None:
+def test_rejects_of_objects_whose_types_differ_go_into_one_table(engine: Engine, first: Any, second: Any) -> None:
     put(engine, "in/a.parquet", id=[1, 2], x=first)
     put(engine, "in/b.parquet", id=[3, 4], x=second)
     made = planner.draft(engine, job())
@@ -110,7 +109,7 @@ def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatc
         return read_slice(piece, *rest)
 
     monkeypatch.setattr(engine, "read_slice", noted)
-    engine.models = Models(Line(lambda: in_time.append(second.wait(5))))
+    engine.models = Models(Line(lambda: in_time.append(second.wait(HANG_S))))
     # Then it answers, and the results are in the order of the input
     plan: Any = SimpleNamespace(columns=made.columns)
     scored, _ = score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings())
@@ -118,7 +117,7 @@ def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatc
     assert scored["id"].to_pylist() == [1, 2]
 
 
-def test_a_part_of_a_job_that_was_stopped_ends_before_the_next_batch(engine: Engine) -> None:
+def test_a_part_of_a_stopped_job_ends_before_the_next_batch(engine: Engine) -> None:
     for name in "abc":
         put(engine, f"in/{name}.parquet", x=[1.0])
     made = planner.draft(engine, job())
@@ -143,9 +142,7 @@ def test_a_part_of_more_or_fewer_rows_than_were_planned_is_not_written(engine: E
     assert list(engine.buckets.main.list("out/")) == []
 
 
-def test_a_plan_for_rejected_rows_finds_them_wherever_they_are_in_a_part(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plan_for_rejected_rows_finds_them_wherever_they_are(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a part of two batches, and one row of the second that is to be scored again
     rows = BATCH_ROWS + 10
     put(engine, "in/a.parquet", id=np.arange(rows), x=np.ones(rows))
@@ -158,7 +155,7 @@ def test_a_plan_for_rejected_rows_finds_them_wherever_they_are_in_a_part(
     assert (made.tried, made.rejected) == (1, 0)
 
 
-def test_many_broken_rows_are_picked_out_at_once() -> None:
+def test_many_broken_rows_are_picked_in_one_pass() -> None:
     malformed = tuple(MalformedRow(row=row, column=None, message="", raw=None) for row in range(60_000))
     rows = Rows(
         batch=pa.record_batch({"x": pa.array([], pa.int64())}), numbers=np.array([], np.int64), malformed=malformed
@@ -169,7 +166,7 @@ def test_many_broken_rows_are_picked_out_at_once() -> None:
 
 
 @pytest.mark.parametrize("what", [b"PAR1 and nothing else PAR1", b""])
-def test_a_complete_job_of_records_ends_also_where_its_results_cannot_be_read(engine: Engine, what: bytes) -> None:
+def test_a_complete_job_of_records_ends_even_if_its_results_cannot_be_read(engine: Engine, what: bytes) -> None:
     # Given a result that somebody who can write the bucket has replaced
     records = job(inputs=(f"s3://data/{keys.records_table('j', 'f' * 64)}",))
     engine.buckets.main.put(keys.result_part(keys.output_folder("out/", "j"), 0), what)
@@ -181,7 +178,7 @@ def test_a_complete_job_of_records_ends_also_where_its_results_cannot_be_read(en
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
 @pytest.mark.parametrize("new", [pa.ipc.new_file, pa.ipc.new_stream])
-def test_a_text_of_arrow_that_is_no_utf8_costs_its_row_and_only_where_it_is_wanted(
+def test_an_arrow_text_that_is_not_utf8_rejects_its_row_only_if_the_column_is_read(
     engine: Engine, kind: pa.DataType, new: Any
 ) -> None:
     texts = pa.array([b"\xff", b"a"]).view(pa.string())
@@ -201,7 +198,7 @@ def test_a_text_of_arrow_that_is_no_utf8_costs_its_row_and_only_where_it_is_want
         assert (scored.num_rows, rejected.num_rows) == expected
 
 
-def test_objects_of_arrow_with_categories_of_their_own_share_a_part(engine: Engine) -> None:
+def test_arrow_objects_with_different_categories_share_a_part(engine: Engine) -> None:
     # Given two objects as pandas writes them, of which each has categories that fit into 8 bits
     texts = [[f"{letter}{number}" for number in range(100)] for letter in "ab"]
     for number, names in enumerate(texts):
@@ -223,7 +220,7 @@ def test_objects_of_arrow_with_categories_of_their_own_share_a_part(engine: Engi
         assert written["name"].to_pylist() == expected
 
 
-def test_a_value_too_long_for_a_folder_fails_the_job_in_words_that_say_where_its_results_are(engine: Engine) -> None:
+def test_a_value_too_long_for_a_folder_fails_the_job_and_says_where_the_results_are(engine: Engine) -> None:
     table = pa.table({"name": ["a" * 1_100, "b"], "prediction": [1.0, 2.0]})
     parted = job(partition_by="name")
     key = keys.result_part(keys.parts_folder(keys.output_folder("out/", "j")), 0)
@@ -235,7 +232,7 @@ def test_a_value_too_long_for_a_folder_fails_the_job_in_words_that_say_where_its
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.arrow"])
-def test_a_job_that_reads_columns_of_folders_alone_scores_every_row(engine: Engine, name: str) -> None:
+def test_a_job_that_reads_only_partition_columns_scores_every_row(engine: Engine, name: str) -> None:
     table, sink = pa.table({"id": [1, 2, 3]}), io.BytesIO()
     match name.partition(".")[2]:
         case "csv":
@@ -263,15 +260,13 @@ def test_a_job_that_reads_columns_of_folders_alone_scores_every_row(engine: Engi
         (b'{"plan":"p","rows":"1","rejected":0,"parts":1}', True),
     ],
 )
-def test_a_success_that_nobody_of_ours_wrote_is_none_or_said_to_be_corrupt(
-    engine: Engine, body: bytes, refused: bool
-) -> None:
+def test_a_foreign_success_marker_is_ignored_or_reported_as_corrupt(engine: Engine, body: bytes, refused: bool) -> None:
     engine.buckets.main.put("out/_SUCCESS", body)
     with pytest.raises(DocumentCorrupt) if refused else contextlib.nullcontext():
         assert read_success(engine.buckets.main, "out/", "p") is None
 
 
-def test_a_reason_does_not_hold_the_whole_of_a_long_text(engine: Engine) -> None:
+def test_a_reason_does_not_quote_the_whole_of_a_long_text(engine: Engine) -> None:
     put(engine, "in/a.parquet", x=["1", "a" * 1_000_000])
     made = planner.draft(engine, job())
     plan: Any = SimpleNamespace(columns=made.columns)
@@ -280,12 +275,12 @@ def test_a_reason_does_not_hold_the_whole_of_a_long_text(engine: Engine) -> None
     assert 100 < len(message) <= MAX_MESSAGE
 
 
-def test_a_budget_of_more_digits_than_python_reads_is_refused() -> None:
+def test_a_budget_with_more_digits_than_python_reads_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="max_rejected"):
         job(max_rejected="9" * 5_000).spec.check()
 
 
-def test_parts_are_as_large_as_the_model_was_fast(engine: Engine) -> None:
+def test_the_size_of_parts_follows_the_speed_of_the_model(engine: Engine) -> None:
     sink = io.BytesIO()
     pq.write_table(pa.table({"id": np.arange(9_000), "x": np.ones(9_000)}), sink, row_group_size=500)
     engine.buckets.main.put("in/a.parquet", sink.getvalue())
@@ -308,7 +303,7 @@ class Plods(LinearRegression):
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "arrow"])
-def test_of_a_slow_model_a_part_is_less_than_can_be_read_alone(engine: Engine, suffix: str) -> None:
+def test_a_part_is_cut_inside_a_row_group_when_the_model_is_slow(engine: Engine, suffix: str) -> None:
     # Given rows that can be read but all together, and a model of which nothing is known
     engine.models = Models(Plods().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0]))
     count, sink = 60_000, io.BytesIO()
@@ -338,7 +333,7 @@ def test_of_a_slow_model_a_part_is_less_than_can_be_read_alone(engine: Engine, s
     assert sizes == ([20_000] * 3 if suffix != "csv" else sizes)
 
 
-def test_of_what_is_read_for_a_few_of_its_rows_no_more_is_decoded_than_up_to_the_last(engine: Engine) -> None:
+def test_reading_a_few_rows_decodes_nothing_after_the_last_of_them(engine: Engine) -> None:
     put(engine, "in/a.parquet", id=np.arange(100), x=np.ones(100))
     made = planner.draft(engine, job())
     (piece,) = made.parts[0].slices
@@ -349,7 +344,7 @@ def test_of_what_is_read_for_a_few_of_its_rows_no_more_is_decoded_than_up_to_the
     assert found == [[5, 6, 7, 8, 9], [10]]
 
 
-def test_a_broken_row_before_all_others_of_a_batch_is_of_the_part_that_has_its_number(engine: Engine) -> None:
+def test_a_broken_row_at_the_start_of_a_batch_belongs_to_the_part_with_its_number(engine: Engine) -> None:
     engine.buckets.main.put("in/a.jsonl", b'z"id": 0}\n{"id": 1, "x": 1.0}\n{"id": 2, "x": 2.0}\n')
     made = planner.draft(engine, job(part_rows=1))
     plan: Any = SimpleNamespace(columns=made.columns)
@@ -357,7 +352,7 @@ def test_a_broken_row_before_all_others_of_a_batch_is_of_the_part_that_has_its_n
     assert [(scored.num_rows, rejected.num_rows) for scored, rejected in found] == [(0, 1), (1, 0), (1, 0)]
 
 
-def test_a_manifest_that_differs_in_its_times_alone_is_the_same(engine: Engine) -> None:
+def test_manifests_that_differ_only_in_their_times_are_the_same(engine: Engine) -> None:
     store = engine.buckets.main
     first, later = b'{"rows": 2, "seconds": {"predict": 1.0}}', b'{"rows": 2, "seconds": {"predict": 7.0}}'
     assert create_manifest(store, "m.json", first) == first

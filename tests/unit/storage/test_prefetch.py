@@ -22,6 +22,7 @@ from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.boundaries import RecordFinder
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.text import read_blocks
+from tests.support.waiting import HANG_S
 
 
 def test_items_come_in_order_and_the_next_is_produced_meanwhile() -> None:
@@ -37,7 +38,7 @@ def test_items_come_in_order_and_the_next_is_produced_meanwhile() -> None:
 
     found = prefetched(items())
     assert next(found) == 0
-    assert second.wait(5)  # although it was not requested yet
+    assert second.wait(HANG_S)  # although it was not requested yet
     time.sleep(0.05)
     assert made == [0, 1]  # and no further ones, because each takes memory
     assert list(found) == list(range(1, 100))
@@ -92,7 +93,7 @@ def test_an_error_is_released_once_it_is_handled() -> None:
         next(found)
     except Torn as error:
         held = weakref.ref(error)
-    threads[0].join(5)
+    threads[0].join(HANG_S)
     assert held() is None  # nor the data that its traceback refers to
 
 
@@ -105,7 +106,7 @@ def test_an_item_is_released_before_waiting_for_the_next_one() -> None:
 
     def items() -> Generator[Item]:
         yield Item()
-        in_time.append(gone.wait(5))
+        in_time.append(gone.wait(HANG_S))
         yield Item()
 
     found = prefetched(items())
@@ -123,7 +124,7 @@ def test_a_signal_is_handled_while_an_item_is_produced() -> None:
     def items() -> Generator[bool]:
         time.sleep(0.05)  # until the other thread waits
         signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # which does not interrupt the other thread
-        yield heard.wait(5)
+        yield heard.wait(HANG_S)
 
     before = signal.signal(signal.SIGUSR1, lambda *_: heard.set())
     try:
@@ -155,7 +156,7 @@ os._exit(9)
 
 def test_a_forked_process_does_not_wait_for_the_thread_of_its_parent() -> None:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED]
-    assert subprocess.run(command, cwd=Path(__file__).parents[3], timeout=60, check=False).returncode == 7
+    assert subprocess.run(command, cwd=Path(__file__).parents[3], timeout=HANG_S, check=False).returncode == 7
 
 
 def test_a_generator_that_is_abandoned_is_closed_by_the_thread_that_iterates_over_it() -> None:
@@ -173,7 +174,7 @@ def test_a_generator_that_is_abandoned_is_closed_by_the_thread_that_iterates_ove
     found = prefetched(source)
     next(found)
     found.close()
-    assert closed.wait(5)
+    assert closed.wait(HANG_S)
     assert closed_by[0].name == "prefetch"
     assert next(source, None) is None
 
@@ -193,7 +194,7 @@ def test_closing_early_waits_briefly_for_the_thread() -> None:
         next(found)
         found.close()
         gone = not threads[0].is_alive()
-        threads[0].join(5)
+        threads[0].join(HANG_S)
         return gone
 
     assert any(is_gone_in_time() for _ in range(20))  # at the first attempt, unless the machine is busy
@@ -204,17 +205,16 @@ def test_closing_early_leaves_no_thread_behind() -> None:
 
     def items() -> Generator[int]:
         yield 1
-        stuck.wait(30)
+        stuck.wait(HANG_S)
         yield 2
 
     found = prefetched(items())
     assert next(found) == 1
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "prefetch"]
-    began = time.monotonic()
     found.close()
-    assert time.monotonic() - began < 5  # although the store that the thread waits for does not answer
+    assert thread.is_alive()  # closing did not wait for the store, which does not answer
     stuck.set()
-    thread.join(5)
+    thread.join(HANG_S)
     assert not thread.is_alive()
 
 
@@ -271,6 +271,6 @@ def test_a_text_is_read_further_while_its_first_records_are_processed(tmp_path: 
     info = store.put("a.jsonl", b"id,x\n" * size)  # five blocks
     found = read_blocks(Pinned.of(store, info), None, RecordFinder(), 0, None, first_row=0, block_bytes=size)
     first = next(found)
-    assert store.twice.wait(5)  # although the second block was not requested yet
+    assert store.twice.wait(HANG_S)  # although the second block was not requested yet
     assert store.asked == [(0, size), (size, 2 * size)]  # and no further block is in memory
     assert sum(len(block.records) for block in (first, *found)) == size

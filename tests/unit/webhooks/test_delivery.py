@@ -23,7 +23,7 @@ ALLOWED = ["https://hooks.example.org/scoreline", "http://10.0.0.7:8080/"]
         "https://HOOKS.example.org:443/scoreline",
     ],
 )
-def test_what_begins_with_an_allowed_address_may_be_told(url: str) -> None:
+def test_a_url_under_an_allowed_address_is_accepted(url: str) -> None:
     assert check_target(url, ALLOWED) == url
 
 
@@ -49,18 +49,18 @@ def test_what_begins_with_an_allowed_address_may_be_told(url: str) -> None:
         "",
     ],
 )
-def test_anything_else_is_refused(url: str) -> None:
+def test_a_url_under_no_allowed_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequest, match=r"^webhook "):
         check_target(url, ALLOWED)
 
 
-def test_a_refusal_names_no_secret_of_the_address() -> None:
+def test_a_refusal_shows_no_secret_of_the_url() -> None:
     with pytest.raises(InvalidRequest) as refused:
         check_target("https://user:hush@elsewhere.example/services?hush", ALLOWED)
     assert "hush" not in str(refused.value)
 
 
-def test_a_refusal_names_the_whole_path_and_what_is_allowed_but_nobody_who_is_told_by_default() -> None:
+def test_a_refusal_names_the_path_and_the_allowed_addresses_but_not_the_default_webhook() -> None:
     with pytest.raises(InvalidRequest) as refused:
         check_target(
             "https://hooks.example.org/other/x", [*ALLOWED, "https://a.example/b?hush"], "https://c.example/hush"
@@ -74,7 +74,7 @@ def test_a_refusal_names_the_whole_path_and_what_is_allowed_but_nobody_who_is_to
 
 
 @pytest.mark.parametrize("secret", ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a key as it is, of 32 characters"])
-def test_another_library_finds_the_signature_right(secret: str) -> None:
+def test_another_library_accepts_the_signature(secret: str) -> None:
     now = datetime.now(UTC)
     event = notification_of(Status(job_id="night-1", state="partial", model="m@v", output="s3://b/é/"), 2, now)
     headers = {
@@ -89,7 +89,7 @@ def test_another_library_finds_the_signature_right(secret: str) -> None:
         receiver.verify(json.dumps({**told, "type": "job.succeeded"}), headers)
 
 
-def test_every_wrong_setting_is_named_and_no_secret_shown() -> None:
+def test_every_wrong_webhook_setting_is_named_without_its_secret() -> None:
     with pytest.raises(InvalidSettings) as refused:
         WebhookSettings.from_env(
             {

@@ -20,6 +20,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest
 from scoreline.worker.dev.stack import Stack
+from tests.support.waiting import HANG_S
 
 LINE = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
 
@@ -49,7 +50,7 @@ def right(bundle: Bundle) -> bool:
 def load_without_a_disk(stack: Stack, ref: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", LOAD, ref, "no-files"]
     settings = stack.environ | {"MODEL_CACHE_DIR": str(folder)} | environ
-    return subprocess.run(command, env=settings, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, env=settings, capture_output=True, text=True, check=False, timeout=HANG_S)
 
 
 @pytest.mark.parametrize("environ", [{}, {"DYNO": "worker.1", "ML_CLOUD_ONLY": "false"}])
@@ -172,7 +173,7 @@ def test_a_load_opens_no_file_for_writing(stack: Stack, published: Manifest, tmp
             ],
             env=stack.environ | {"MODEL_CACHE_DIR": str(tmp_path / "copies")} | environ,
             check=True,
-            timeout=120,
+            timeout=HANG_S,
             capture_output=True,
         )
         lines = [line for line in trace.read_text().splitlines() if "ENOENT" not in line]

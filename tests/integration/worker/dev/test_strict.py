@@ -109,7 +109,7 @@ def test_a_large_object_is_uploaded_in_equal_parts_and_leaves_no_upload_open(raw
 def test_an_interrupted_upload_is_aborted(
     raw: Any, patient: R2Store, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:
-    upload_part = patient._client.upload_part
+    upload_part = patient.client.upload_part
     calls = []
 
     def interrupted(**arguments: Any) -> Any:
@@ -118,7 +118,7 @@ def test_an_interrupted_upload_is_aborted(
             raise failure
         return upload_part(**arguments)
 
-    monkeypatch.setattr(patient._client, "upload_part", interrupted)
+    monkeypatch.setattr(patient.client, "upload_part", interrupted)
     with pytest.raises(type(failure)):
         patient.put("strict/interrupted", bytes(multipart.THRESHOLD_BYTES + 1))
     assert open_uploads(raw) == []

@@ -19,8 +19,8 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.tasks.schedules.schedule import Schedule
-from scoreline.tasks.schedules.scheduler import Row
-from scoreline.worker.cli import jobs, output, schedule
+from scoreline.tasks.schedules.scheduler import Row, Scheduler
+from scoreline.worker.cli import jobs, output
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.main import cli
 
@@ -144,12 +144,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def listed(rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """List schedules, and return the lines without trailing spaces."""
-
-    class Known:
-        def rows(self) -> list[Any]:
-            return rows
-
-    monkeypatch.setattr(schedule, "_scheduler", Known)
+    monkeypatch.setattr(Scheduler, "rows", lambda _: rows)
+    monkeypatch.setenv("ENVIRONMENT", "development")
     return [line.rstrip() for line in CliRunner().invoke(cli, ["schedule", "list"]).output.splitlines()]
 
 
