@@ -203,10 +203,10 @@ def test_gathered_results_are_in_the_order_of_the_input(layouts: dict[str, Path]
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"partition_by": "reg"}, "'reg', which is not among the columns that are kept ('id', 'at', 'note', 'region')"),
-        ({"partition_by": "x"}, "'x', which is not among the columns that are kept"),
-        ({"partition_by": "region", "keep": "none"}, "which is not among the columns that are kept (none)"),
-        ({"partition_by": "x", "keep": "id,x"}, "'x', which is double: name a column of text, whole numbers"),
+        ({"partition_by": "reg"}, "'reg', which is not among the kept columns ('id', 'at', 'note', 'region')"),
+        ({"partition_by": "x"}, "'x', which is not among the kept columns"),
+        ({"partition_by": "region", "keep": "none"}, "which is not among the kept columns (none)"),
+        ({"partition_by": "x", "keep": "id,x"}, "'x', which is double: choose a column of texts, integers"),
     ],
 )
 def test_a_column_unfit_for_folders_fails_the_job_while_it_is_planned(
@@ -226,7 +226,7 @@ def test_too_many_folders_fail_the_job_and_keep_its_parts(client: Client, store:
     done = ended(client, client.submit("layouts", uri, partition_by="id", keep="id,note"))
     assert done.state == "failed"
     assert "'id' has more than 1,000 values" in done.error
-    assert f"can be read, as {done.output}_parts/part-*.parquet" in done.error
+    assert f"can be read as {done.output}_parts/part-*.parquet" in done.error
     folder = parse_uri(done.output)[1]
     assert [info.key.removeprefix(folder) for info in store.list(folder)] == ["_parts/part-00000.parquet"]
 
