@@ -241,6 +241,9 @@ def test_who_waits_for_a_job_has_it_done(waiting: EagerClient) -> None:
     assert states[-1] == "succeeded"
     job = waiting.submit_records("line", [{"x": 1.0}])
     assert job.status().state == "submitted"
+    assert waiting.run(1) == 1  # a small job of records is one message
+    assert job.status().state == "succeeded"
+    job = waiting.submit_records("line", [{"x": 1.0}])
     assert RecordsJob(waiting, job.job_id).wait()[0]["prediction"] == pytest.approx(3.0)
 
 
@@ -264,6 +267,14 @@ def test_messages_of_the_run_before_do_no_harm(waiting: EagerClient) -> None:
     waiting.run()
     done = waiting.status(job_id)
     assert (done.state, done.parts_done, done.rows) == ("succeeded", 4, 1_000)
+
+
+def test_a_job_goes_on_after_its_ledger_was_lost(waiting: EagerClient) -> None:
+    job_id = waiting.submit("line", line_input(waiting), part_rows=250).job_id
+    waiting.run(2)
+    waiting.ledger.forget(job_id)
+    waiting.run()
+    assert waiting.status(job_id).state == "succeeded"
 
 
 def test_a_job_of_a_client_that_is_gone_is_found_by_the_reconciler(waiting: EagerClient, published: Path) -> None:
