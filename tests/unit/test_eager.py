@@ -397,6 +397,15 @@ def test_nothing_is_left_behind(published: Path, tmp_path: Path) -> None:
         scoreline.Client.from_env()
 
 
+def test_the_environment_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"R2_BUCKET": "acme-data", "WEBHOOK_URL": "https://example.org/a", "FORCE_R2": "true"}.items():
+        monkeypatch.setenv(name, value)
+    with eager(tmp_path) as client:
+        client.models.publish("line", LINE)
+        assert client.submit("line", client.put("a.csv", "x\n1\n")).output.startswith("s3://scoreline/")
+        assert client.notifications == []
+
+
 def test_threads_that_submit_at_once_have_their_jobs_done(client: EagerClient) -> None:
     uri = line_input(client)
 
