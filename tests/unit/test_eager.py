@@ -241,6 +241,9 @@ def test_who_waits_for_a_job_has_it_done(waiting: EagerClient) -> None:
     assert states[-1] == "succeeded"
     job = waiting.submit_records("line", [{"x": 1.0}])
     assert job.status().state == "submitted"
+    assert waiting.run(1) == 1  # a small job of records is one message
+    assert job.status().state == "succeeded"
+    job = waiting.submit_records("line", [{"x": 1.0}])
     assert RecordsJob(waiting, job.job_id).wait()[0]["prediction"] == pytest.approx(3.0)
 
 
@@ -264,6 +267,14 @@ def test_messages_of_the_run_before_do_no_harm(waiting: EagerClient) -> None:
     waiting.run()
     done = waiting.status(job_id)
     assert (done.state, done.parts_done, done.rows) == ("succeeded", 4, 1_000)
+
+
+def test_a_job_goes_on_after_its_ledger_was_lost(waiting: EagerClient) -> None:
+    job_id = waiting.submit("line", line_input(waiting), part_rows=250).job_id
+    waiting.run(2)
+    waiting.ledger.forget(job_id)
+    waiting.run()
+    assert waiting.status(job_id).state == "succeeded"
 
 
 def test_a_job_of_a_client_that_is_gone_is_found_by_the_reconciler(waiting: EagerClient, published: Path) -> None:
@@ -384,6 +395,15 @@ def test_nothing_is_left_behind(published: Path, tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == before
     with pytest.raises(InvalidSettings):  # the settings of this process, which has none
         scoreline.Client.from_env()
+
+
+def test_the_environment_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"R2_BUCKET": "acme-data", "WEBHOOK_URL": "https://example.org/a", "FORCE_R2": "true"}.items():
+        monkeypatch.setenv(name, value)
+    with eager(tmp_path) as client:
+        client.models.publish("line", LINE)
+        assert client.submit("line", client.put("a.csv", "x\n1\n")).output.startswith("s3://scoreline/")
+        assert client.notifications == []
 
 
 def test_threads_that_submit_at_once_have_their_jobs_done(client: EagerClient) -> None:

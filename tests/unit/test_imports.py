@@ -19,6 +19,7 @@ WORKING = f"scoreline.worker.tasks, scoreline.worker.dev.demo, {CELERY}, {BROKER
         "scoreline",
         "scoreline.tasks.client",
         "scoreline.tasks.django",
+        "scoreline.testing",
         "scoreline.worker.cli.main",
         "scoreline.worker.celery",
     ],

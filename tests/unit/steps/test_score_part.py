@@ -22,6 +22,7 @@ from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
 from scoreline.storage.errors import DocumentCorrupt, InvalidRequest, PreconditionFailed, ScoringError
+from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import exists
 from scoreline.storage.objects.buckets import Buckets
@@ -48,8 +49,8 @@ from tests.support.waiting import HANG_S
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
     environ = {"ENVIRONMENT": "development", "R2_BUCKET": "data", "STORE_DIR": str(tmp_path)}
-    ledger: Any = SimpleNamespace(stopped=lambda job_id: False)
-    return Engine(buckets=Buckets.from_env(environ), ledger=ledger, send=lambda name, **_: None, models=Models())
+    buckets = Buckets.from_env(environ)
+    return Engine(buckets=buckets, ledger=MemoryLedger(), send=lambda name, **_: None, models=Models())
 
 
 def put(engine: Engine, key: str, **columns: Any) -> None:
@@ -122,9 +123,14 @@ def test_a_part_of_a_stopped_job_ends_before_the_next_batch(engine: Engine) -> N
         put(engine, f"in/{name}.parquet", x=[1.0])
     made = planner.draft(engine, job())
     plan: Any = SimpleNamespace(columns=made.columns)
+    engine.ledger.begin("j", "p", 1, budget=0)
     calls: list[str] = []
-    engine.models = Models(Line(lambda: calls.append("predict")))
-    engine.ledger.stopped = lambda job_id: bool(calls)  # type: ignore[method-assign]
+
+    def close() -> None:
+        calls.append("predict")
+        engine.ledger.close("j")
+
+    engine.models = Models(Line(close))
     with pytest.raises(PartStopped):
         score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
     assert calls == ["predict"]
