@@ -1,4 +1,4 @@
-"""The contract of counters; `tests/integration/storage/ledger/test_counters.py` holds every kind to it."""
+"""The contract of counters, which `tests/integration/storage/ledger/test_counters.py` runs against every kind."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Protocol
 PART_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Upper bounds of the histogram of part durations; 600 s is the time limit of a task."""
 MAX_MODELS = 100
-"""Models told apart; loads of any further ones are added up as `OTHER_MODELS`."""
+"""Models that are counted separately; the loads of all others are counted as `OTHER_MODELS`."""
 OTHER_MODELS = "_other"
 MAX_PACES = 1_000
-"""Versions of models, each with a method, whose pace is remembered; when there are more, all are learned anew."""
+"""Combinations of model version and method whose pace is remembered; if there are more, all paces are dropped."""
 ENDS = ("succeeded", "partial", "failed", "cancelled")
 
 
@@ -26,28 +26,28 @@ class Loads:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """What was counted since the ledger was emptied last."""
+    """Everything that was counted since the ledger was last emptied."""
 
     rows: int
-    """Scored."""
+    """Number of scored rows."""
     rejected: int
     parts_scored: int
     parts_failed: int
     part_seconds: float
-    """Of the parts in `part_buckets`."""
+    """Total duration of the parts in `part_buckets`."""
     part_buckets: tuple[tuple[float, int], ...]
-    """Parts by duration: upper bound in seconds, ending with infinity, and how many took that long or less."""
+    """For each upper bound in seconds, up to infinity, the number of parts that took no longer."""
     jobs: Mapping[str, int]
-    """Jobs that ended, by state."""
+    """Number of jobs that ended, by state."""
     loads: Mapping[str, Loads]
-    """By name of the model."""
+    """Loads by name of the model."""
 
 
 class Counters(Protocol):
     """Counters of one deployment, for its metrics.
 
-    They are no record: an emptied ledger begins again at zero. Every method but `read` is a best effort, and never
-    raises because the ledger cannot be reached: what cannot be counted then is not, and scoring goes on.
+    If the ledger is emptied, they start again at zero. Every method except `read` makes a best effort: if the ledger
+    cannot be reached, it does not count and does not raise, so that scoring continues.
     """
 
     def count_part(self, *, rows: int, rejected: int, failed: bool, seconds: float | None) -> None:
@@ -56,7 +56,7 @@ class Counters(Protocol):
         Parameters
         ----------
         seconds : float, optional
-            How long it took; None where it failed, or was found written.
+            Duration of the part; None if it failed or was found written.
         """
         ...
 
@@ -69,20 +69,20 @@ class Counters(Protocol):
         ...
 
     def note_pace(self, what: str, rows_per_s: float) -> None:
-        """Remember how many rows a second one process scores in jobs of `what`."""
+        """Remember how many rows per second a process scores in jobs of the kind `what`."""
         ...
 
     def pace(self, what: str) -> float | None:
-        """Return the rows a second of `what`, as noted last; None where that is not known, or no positive number."""
+        """Return the rows per second of `what` as last noted, or None if they are unknown or not a positive number."""
         ...
 
     def read(self) -> Totals:
-        """Return what was counted; raises `LedgerUnavailable`."""
+        """Return all counters; raises `LedgerUnavailable`."""
         ...
 
 
-def cumulated(parts_by_bound: Mapping[float, int]) -> tuple[tuple[float, int], ...]:
-    """Return `Totals.part_buckets` of the number of parts within each bound and above the one before it."""
+def cumulate(parts_by_bound: Mapping[float, int]) -> tuple[tuple[float, int], ...]:
+    """Return `Totals.part_buckets` from the number of parts in each bucket alone."""
     buckets, parts = [], 0
     for bound in (*PART_BUCKETS_S, float("inf")):
         parts += parts_by_bound.get(bound, 0)
@@ -91,7 +91,7 @@ def cumulated(parts_by_bound: Mapping[float, int]) -> tuple[tuple[float, int], .
 
 
 def bucket_of(seconds: float) -> float:
-    """Return the least bound that a duration is within.
+    """Return the upper bound of the bucket for a duration.
 
     >>> bucket_of(0.1), bucket_of(0.11), bucket_of(601)
     (0.1, 0.25, inf)

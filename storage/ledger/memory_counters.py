@@ -14,7 +14,7 @@ from scoreline.storage.ledger.counters import (
     Loads,
     Totals,
     bucket_of,
-    cumulated,
+    cumulate,
 )
 
 
@@ -58,13 +58,13 @@ class MemoryCounters:
             self._paces[what] = rows_per_s
 
     def pace(self, what: str) -> float | None:
-        """Return the pace noted last (see `Counters.pace`)."""
+        """Return the pace that was last noted (see `Counters.pace`)."""
         with self._lock:
             pace = self._paces.get(what, 0.0)
         return pace if math.isfinite(pace) and pace > 0 else None
 
     def read(self) -> Totals:
-        """Return what was counted (see `Counters.read`)."""
+        """Return all counters (see `Counters.read`)."""
         with self._lock:
             return Totals(
                 rows=self._counts["rows"],
@@ -72,7 +72,7 @@ class MemoryCounters:
                 parts_scored=self._counts["scored parts"],
                 parts_failed=self._counts["failed parts"],
                 part_seconds=self._part_us / 1e6,
-                part_buckets=cumulated(self._parts_by_bound),
+                part_buckets=cumulate(self._parts_by_bound),
                 jobs={state: self._counts[f"job {state}"] for state in ENDS},
                 loads=dict(self._loads),
             )

@@ -1,4 +1,4 @@
-"""A ledger in the memory of one process: for tests, of this library and of applications that use it."""
+"""A ledger in the memory of one process, for tests of this library and of applications that use it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from scoreline.storage.ledger.memory_counters import MemoryCounters
 
 @dataclass(kw_only=True)
 class _Flight:
-    """A part from dispatch to completion."""
+    """A part that is in flight, from its dispatch to its completion."""
 
     until_s: float
-    """When its message or its lease counts as lost."""
+    """Time after which its message or its lease counts as lost."""
     attempts: int = 0
     sent: int = 1
-    """Messages since it was last begun or given out."""
+    """Number of messages that were sent for the part."""
     holder: str | None = None
 
 
@@ -45,12 +45,12 @@ class _Job:
     parts: int
     budget: int
     rebuilt: bool
-    """Whether results may exist of which the ledger knows nothing."""
+    """Whether results may exist that the ledger has not counted."""
     done: set[int]
     rows: int
     rejected: int
     cursor: int = 0
-    """The first part that was never given out; those that are done are skipped."""
+    """The first part that was never dispatched; parts that are done are skipped."""
     failures: dict[int, str] = field(default_factory=dict)
     flights: dict[int, _Flight] = field(default_factory=dict)
     stopped: Stopped = ""
@@ -60,7 +60,7 @@ class _Job:
         return len(self.done) == self.parts
 
     def next_part(self) -> int | None:
-        """Move the cursor past the next part to give out, and return that; None where there is none."""
+        """Move the cursor past the next part to dispatch and return this part, or None if there is none."""
         while self.cursor < self.parts:
             self.cursor += 1
             if self.cursor - 1 not in self.done:
@@ -83,7 +83,7 @@ class MemoryLedger:
     Parameters
     ----------
     patience_s : float
-        Seconds after which a part or a step that was sent and never begun is sent again; doubled each time.
+        Seconds after which the message of a part or step that was not begun is sent again; doubled each time.
     clock : callable
         Returns the time in seconds since 1970.
     """
@@ -92,18 +92,18 @@ class MemoryLedger:
         self._patience_s = patience_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._jobs: _Fading[_Job] = _Fading(clock)
-        self._steps: _Fading[dict[str, _Step]] = _Fading(clock)
-        self._notes: _Fading[float] = _Fading(clock)
+        self._jobs: _Expiring[_Job] = _Expiring(clock)
+        self._steps: _Expiring[dict[str, _Step]] = _Expiring(clock)
+        self._notes: _Expiring[float] = _Expiring(clock)
         self.counters = MemoryCounters()
 
     def ping(self) -> None:
-        """Do nothing: this ledger always answers (see `Ledger.ping`)."""
+        """Do nothing, because this ledger always answers (see `Ledger.ping`)."""
 
     def begin(
         self, job_id: str, plan_sha256: str, parts: int, *, budget: int, recovered: Recovered | None = None
     ) -> bool:
-        """Open the ledger of a job, once (see `Ledger.begin`)."""
+        """Open the ledger of a job (see `Ledger.begin`)."""
         with self._lock:
             if self._jobs.get(job_id) is not None:
                 self._of_plan(job_id, plan_sha256)
@@ -136,7 +136,7 @@ class MemoryLedger:
         lost = [part for part, flight in job.flights.items() if flight.until_s <= now]
         for part in lost:
             flight = job.flights[part]
-            # Each message that is not answered is waited for twice as long: the queue may only be full.
+            # Each unanswered message doubles the wait, because the queue may simply be long.
             flight.until_s = now + min(LONGEST_PATIENCE_S, self._patience_s * 2**flight.sent)
             flight.sent += 1
             flight.holder = None
@@ -172,7 +172,7 @@ class MemoryLedger:
             )
 
     def renew(self, lease: PartLease) -> bool:
-        """Hold a part for longer (see `Ledger.renew`)."""
+        """Extend a lease (see `Ledger.renew`)."""
         with self._lock:
             flight = self._held(lease)
             if flight is not None:
@@ -180,7 +180,7 @@ class MemoryLedger:
             return flight is not None
 
     def release(self, lease: PartLease) -> None:
-        """Take back a start (see `Ledger.release`)."""
+        """Release a lease after a transient error (see `Ledger.release`)."""
         with self._lock:
             flight = self._held(lease)
             if flight is not None:
@@ -191,7 +191,7 @@ class MemoryLedger:
     def complete(
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
     ) -> Completed:
-        """Count a part, once (see `Ledger.complete`)."""
+        """Count a part exactly once (see `Ledger.complete`)."""
         with self._lock:
             job = self._of_plan(job_id, plan_sha256)
             not_counted = Completed(next_part=None, all_done=job.all_done, stopped=job.stopped, counted=False)
@@ -207,20 +207,20 @@ class MemoryLedger:
             if failure:
                 job.failures[part] = failure
             if not job.stopped and not job.all_done:
-                job.stopped = _why_stop(job)
+                job.stopped = _reason_to_stop(job)
             next_part = None if job.stopped else job.next_part()
             if next_part is not None:
                 job.flights[next_part] = _Flight(until_s=self._clock() + self._patience_s)
             return Completed(next_part=next_part, all_done=job.all_done, stopped=job.stopped, counted=True)
 
     def stopped(self, job_id: str) -> bool:
-        """Whether the job wants no more of what is being scored (see `Ledger.stopped`)."""
+        """Return whether scoring should stop (see `Ledger.stopped`)."""
         with self._lock:
             job = self._jobs.get(job_id)
             return job is not None and job.stopped != ""
 
     def close(self, job_id: str) -> None:
-        """Note that the outcome is written (see `Ledger.close`)."""
+        """Record that the outcome is written (see `Ledger.close`)."""
         with self._lock:
             job = self._jobs.get(job_id)
             if job is not None:
@@ -228,13 +228,13 @@ class MemoryLedger:
                 self._jobs.keep(job_id, LIFE_AFTER_OUTCOME_S)
 
     def forget(self, job_id: str) -> None:
-        """Remove a job's ledger (see `Ledger.forget`)."""
+        """Delete the ledger of a job (see `Ledger.forget`)."""
         with self._lock:
             self._jobs.remove(job_id)
             self._steps.remove(job_id)
 
     def progress(self, job_id: str) -> Progress | None:
-        """Return how far a job is (see `Ledger.progress`)."""
+        """Return the progress of a job (see `Ledger.progress`)."""
         with self._lock:
             job = self._jobs.get(job_id)
             if job is None:
@@ -250,7 +250,7 @@ class MemoryLedger:
             )
 
     def claim_step(self, job_id: str, step: str) -> bool:
-        """Whether a step's message has to be sent (see `Ledger.claim_step`)."""
+        """Return whether the caller must send the message of a step (see `Ledger.claim_step`)."""
         with self._lock:
             known, now = self._step(job_id, step), self._clock()
             if known.until_s > now:
@@ -260,7 +260,7 @@ class MemoryLedger:
             return True
 
     def begin_step(self, job_id: str, step: str, seconds: float) -> int:
-        """Note that the caller does a step (see `Ledger.begin_step`)."""
+        """Record that the caller works on a step (see `Ledger.begin_step`)."""
         with self._lock:
             known = self._step(job_id, step)
             known.until_s = self._clock() + seconds
@@ -268,13 +268,13 @@ class MemoryLedger:
             return known.attempts
 
     def renew_step(self, job_id: str, step: str, seconds: float) -> None:
-        """Note that the caller goes on with a step (see `Ledger.renew_step`)."""
+        """Record that the caller still works on a step (see `Ledger.renew_step`)."""
         with self._lock:
             if step in (self._steps.get(job_id) or {}):
                 self._step(job_id, step).until_s = self._clock() + seconds
 
     def end_step(self, job_id: str, step: str, *, will_retry: bool = False) -> None:
-        """Note that a step is done, or will be retried (see `Ledger.end_step`)."""
+        """Record that a step is done or will be retried (see `Ledger.end_step`)."""
         with self._lock:
             if will_retry:
                 known = self._step(job_id, step)
@@ -283,7 +283,7 @@ class MemoryLedger:
                 (self._steps.get(job_id) or {}).pop(step, None)
 
     def once_in(self, what: str, seconds: float) -> bool:
-        """Whether the caller is the first to ask (see `Ledger.once_in`)."""
+        """Return whether the caller is the first to ask (see `Ledger.once_in`)."""
         with self._lock:
             first = self._notes.get(f"once {what}") is None
             if first:
@@ -291,12 +291,12 @@ class MemoryLedger:
             return first
 
     def note_processes(self, count: int, seconds: float) -> None:
-        """Remember how many processes there are (see `Ledger.note_processes`)."""
+        """Remember how many processes can score parts (see `Ledger.note_processes`)."""
         with self._lock:
             self._notes.put("processes", count, seconds)
 
     def processes(self) -> int:
-        """Return how many processes were counted last (see `Ledger.processes`)."""
+        """Return the number of processes noted last (see `Ledger.processes`)."""
         with self._lock:
             return int(self._notes.get("processes") or 0)
 
@@ -317,13 +317,13 @@ class MemoryLedger:
     def _of_plan(self, job_id: str, plan_sha256: str) -> _Job:
         job = self._jobs.get(job_id)
         if job is None:
-            raise LedgerLost(f"the ledger knows nothing of job {job_id!r}")
+            raise LedgerLost(f"job {job_id!r} has no ledger: it is rebuilt from the bucket")
         if job.plan_sha256 != plan_sha256:
-            raise LedgerFenced(f"the ledger of job {job_id!r} is of another plan than this job's")
+            raise LedgerFenced(f"the ledger of job {job_id!r} belongs to another plan than the one in the bucket")
         return job
 
     def _held(self, lease: PartLease) -> _Flight | None:
-        """Return the flight of a part where the holder of `lease` still has it."""
+        """Return the flight of a part if the holder of `lease` still has it, else None."""
         job = self._jobs.get(lease.job_id)
         if job is None or job.plan_sha256 != lease.plan_sha256:
             return None
@@ -338,8 +338,8 @@ class MemoryLedger:
         return steps.setdefault(step, _Step())
 
 
-class _Fading[V]:
-    """Values by key that are gone after their time, as keys with a time to live are in Redis.
+class _Expiring[V]:
+    """Values by key that expire, like keys with a time to live in Redis.
 
     Parameters
     ----------
@@ -355,28 +355,28 @@ class _Fading[V]:
         return len(self._values)
 
     def get(self, key: str) -> V | None:
-        """Return a value; None where it is gone."""
+        """Return a value, or None if it has expired."""
         value, end_s = self._values.get(key, (None, 0.0))
         return value if end_s > self._clock() else None
 
     def put(self, key: str, value: V, life_s: float) -> None:
-        """Set a value, and drop those whose time is over."""
+        """Set a value, and delete those that have expired."""
         now = self._clock()
         self._values = {key: kept for key, kept in self._values.items() if kept[1] > now}
         self._values[key] = value, now + life_s
 
     def keep(self, key: str, life_s: float) -> None:
-        """Let a value's time begin anew."""
+        """Restart the lifetime of a value."""
         value = self.get(key)
         if value is not None:
             self.put(key, value, life_s)
 
     def remove(self, key: str) -> None:
-        """Drop a value, if it is there."""
+        """Delete a value if it exists."""
         self._values.pop(key, None)
 
 
-def _why_stop(job: _Job) -> Stopped:
+def _reason_to_stop(job: _Job) -> Stopped:
     if job.rejected > job.budget:
         return "budget"
     return "failures" if len(job.failures) >= MAX_FAILED_PARTS else ""

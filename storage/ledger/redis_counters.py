@@ -1,4 +1,4 @@
-"""Counters in Redis, which every process of a deployment adds to."""
+"""Counters in Redis, to which every process of a deployment adds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scoreline.storage.ledger.counters import (
     Loads,
     Totals,
     bucket_of,
-    cumulated,
+    cumulate,
 )
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _SLOTS = (
     *(f"le_{bound}" for bound in PART_BUCKETS_S),
     "le_inf",
 )
-"""64-bit numbers, by their position in one string. Append only: processes of two releases may share it."""
+"""Names of the 64-bit numbers in a Redis string, by position. Only append to it, because two releases may share it."""
 
 
 class RedisCounters:
@@ -45,20 +45,20 @@ class RedisCounters:
     client : redis.Redis
         Client of the ledger.
     key : str
-        Key of the numbers; those of models are below ``<key>:models`` and ``<key>:paces``.
-    translated : callable
-        Returns a context that turns the client's errors into those of `scoreline.storage.errors`.
+        Key of the string; the numbers of models are in ``<key>:models`` and ``<key>:paces``.
+    translate_errors : callable
+        Returns a context that turns errors of the client into those of `scoreline.storage.errors`.
     """
 
-    def __init__(self, client: Any, key: str, translated: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, client: Any, key: str, translate_errors: Callable[[], AbstractContextManager[None]]) -> None:
         self._client = client
         self._key = key
         self._models_key = f"{key}:models"
         self._paces_key = f"{key}:paces"
-        self._translated = translated
+        self._translate_errors = translate_errors
 
     def count_part(self, *, rows: int, rejected: int, failed: bool, seconds: float | None) -> None:
-        """Count a part by one command (see `Counters.count_part`)."""
+        """Count a part with a single command (see `Counters.count_part`)."""
         changes = {"rows": rows, "rejected": rejected, "failed" if failed else "scored": 1}
         if seconds is not None:
             changes |= {"part_us": round(1e6 * seconds), f"le_{bucket_of(seconds)}": 1}
@@ -70,7 +70,7 @@ class RedisCounters:
 
     def count_load(self, model: str, seconds: float) -> None:
         """Count a model that was loaded (see `Counters.count_load`)."""
-        with self._tried():
+        with self._best_effort():
             known = self._client.hexists(self._models_key, f"{model} count")
             if not known and self._client.hlen(self._models_key) >= 2 * MAX_MODELS:
                 model = OTHER_MODELS
@@ -81,33 +81,33 @@ class RedisCounters:
 
     def note_pace(self, what: str, rows_per_s: float) -> None:
         """Remember a pace (see `Counters.note_pace`)."""
-        with self._tried():
+        with self._best_effort():
             if self._client.hlen(self._paces_key) >= MAX_PACES and not self._client.hexists(self._paces_key, what):
                 self._client.delete(self._paces_key)
             self._client.hset(self._paces_key, what, f"{rows_per_s:.6g}")
 
     def pace(self, what: str) -> float | None:
-        """Return the pace noted last (see `Counters.pace`)."""
-        with self._tried(), contextlib.suppress(ValueError, TypeError):
+        """Return the pace that was last noted (see `Counters.pace`)."""
+        with self._best_effort(), contextlib.suppress(ValueError, TypeError):
             pace = float(self._client.hget(self._paces_key, what))
             return pace if math.isfinite(pace) and pace > 0 else None
         return None
 
     def read(self) -> Totals:
-        """Return what was counted (see `Counters.read`)."""
-        with self._translated():
-            values = self._bitfield([word for name in _SLOTS for word in ("GET", "i64", _place(name))])
+        """Return all counters (see `Counters.read`)."""
+        with self._translate_errors():
+            values = self._bitfield([word for name in _SLOTS for word in ("GET", "i64", _offset(name))])
             models = self._client.hgetall(self._models_key)
-        at = dict(zip(_SLOTS, values, strict=True))
+        totals = dict(zip(_SLOTS, values, strict=True))
         names = sorted({field.partition(" ")[0] for field in models})
         return Totals(
-            rows=at["rows"],
-            rejected=at["rejected"],
-            parts_scored=at["scored"],
-            parts_failed=at["failed"],
-            part_seconds=at["part_us"] / 1e6,
-            part_buckets=cumulated({bound: at[f"le_{bound}"] for bound in (*PART_BUCKETS_S, float("inf"))}),
-            jobs={state: at[f"job_{state}"] for state in ENDS},
+            rows=totals["rows"],
+            rejected=totals["rejected"],
+            parts_scored=totals["scored"],
+            parts_failed=totals["failed"],
+            part_seconds=totals["part_us"] / 1e6,
+            part_buckets=cumulate({bound: totals[f"le_{bound}"] for bound in (*PART_BUCKETS_S, float("inf"))}),
+            jobs={state: totals[f"job_{state}"] for state in ENDS},
             loads={
                 name: Loads(count=int(models.get(f"{name} count", 0)), seconds=int(models.get(f"{name} us", 0)) / 1e6)
                 for name in names
@@ -115,21 +115,23 @@ class RedisCounters:
         )
 
     def _add(self, changes: Mapping[str, int]) -> None:
-        """Add to several numbers by one command, which takes all of them or none."""
-        with self._tried():
-            self._bitfield([word for name, by in changes.items() if by for word in ("INCRBY", "i64", _place(name), by)])
+        """Add to several numbers with a single command, which changes all of them or none."""
+        with self._best_effort():
+            self._bitfield(
+                [word for name, by in changes.items() if by for word in ("INCRBY", "i64", _offset(name), by)]
+            )
 
     def _bitfield(self, words: list[Any]) -> list[int]:
         return list(self._client.execute_command("BITFIELD", self._key, *words))
 
     @contextlib.contextmanager
-    def _tried(self) -> Iterator[None]:
+    def _best_effort(self) -> Iterator[None]:
         try:
-            with self._translated():
+            with self._translate_errors():
                 yield
         except LedgerUnavailable as error:
             log.warning("counters.lost", extra={"error": describe(error)})
 
 
-def _place(name: str) -> str:
+def _offset(name: str) -> str:
     return f"#{_SLOTS.index(name)}"

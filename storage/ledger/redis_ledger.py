@@ -1,4 +1,4 @@
-"""The ledger in Redis or Valkey. The only module that imports redis."""
+"""The ledger in Redis or Valkey; the only module that imports redis."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ _SCRIPTS = ("begin", "dispatch", "start", "extend", "complete", "close", "step")
 class RedisLedger:
     """Ledger of all jobs of a bucket (see `Ledger`).
 
-    A job's keys share one hash tag, so that they live on one node of a cluster.
+    The keys of a job share a hash tag, so that they are on the same node of a cluster.
 
     Parameters
     ----------
     url : str
-        ``redis://`` or ``rediss://``.
+        URL that begins with ``redis://`` or ``rediss://``.
     connect_timeout_s, timeout_s : float
-        Seconds to wait for a connection, and for an answer.
+        Seconds to wait for a connection and for an answer.
     namespace : str
-        Name of the bucket that the jobs are in, so that several can share one Redis.
+        Name of the bucket that holds the jobs, so that several buckets can share one Redis.
     tls : mapping of str to object, optional
-        How to make a connection to a ``rediss://`` address, as redis-py names it.
+        Options of redis-py for connections to a ``rediss://`` URL.
     patience_s : float
-        Seconds after which a part or a step that was sent and never begun is sent again; doubled each time.
+        Seconds after which the message of a part or step that was not begun is sent again; doubled each time.
     clock : callable
-        Returns the time in seconds since 1970. What expires in Redis does so by the server's own clock.
+        Returns the time in seconds since 1970. Keys in Redis expire by the server's clock instead.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class RedisLedger:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._address = host_and_port(url)
-        self._translated = functools.partial(_translated, self._address)  # no method: the counters have it too, and a
-        # cycle would keep the sockets open until it is collected
+        # Not a method, because the counters hold it, too, and a reference cycle would keep the sockets open.
+        self._translate_errors = functools.partial(_translate_errors, self._address)
         self._namespace = namespace
         self._patience_s = patience_s
         self._clock = clock
-        import redis  # takes a tenth of a second, which `--help` need not wait for
+        import redis  # imported late, because it takes 0.1 s that `--help` need not spend
 
         self._redis = redis.Redis.from_url(
             url,
@@ -82,33 +82,33 @@ class RedisLedger:
         )
         folder = Path(__file__).parent
         self._scripts = {name: self._redis.register_script((folder / f"{name}.lua").read_text()) for name in _SCRIPTS}
-        self.counters = RedisCounters(self._redis, f"scoreline:{{{namespace}}}:counters", self._translated)
+        self.counters = RedisCounters(self._redis, f"scoreline:{{{namespace}}}:counters", self._translate_errors)
 
     def ping(self) -> None:
-        """Ask Redis for a sign of life (see `Ledger.ping`)."""
-        with self._translated():
+        """Ask Redis for an answer (see `Ledger.ping`)."""
+        with self._translate_errors():
             self._redis.ping()
 
     def memory(self) -> tuple[int, int]:
-        """Return the bytes that Redis has allocated for whatever it holds, and how many it may; 0 is no limit."""
-        with self._translated():
+        """Return the bytes that Redis has allocated and its limit, which is 0 if there is none."""
+        with self._translate_errors():
             info = self._redis.info("memory")
         return int(info["used_memory"]), int(info.get("maxmemory", 0))
 
     def disconnect(self) -> None:
-        """Let go of the connections; the next call makes new ones."""
+        """Close the connections; the next call opens new ones."""
         self._redis.close()
 
     def server(self) -> Server:
-        """Write a key and run a script, neither of which leaves anything, and return what the server says of itself.
+        """Write a key and run a script, which leave nothing behind, and return what the server reports about itself.
 
         Raises
         ------
         LedgerUnavailable
-            It does not answer, or refuses one of these.
+            The server does not answer, or refuses one of these.
         """
         key = f"scoreline:{{{self._namespace}}}:doctor"
-        with self._translated():
+        with self._translate_errors():
             self._redis.set(key, "1", px=1000)
             self._redis.delete(key)
         self.end_step("doctor", "doctor")
@@ -119,10 +119,10 @@ class RedisLedger:
         return Server.of(info, config, now)
 
     def _if_allowed(self, ask: Callable[..., Any], *arguments: str) -> Any:
-        """Return an answer; None where the server keeps it to itself, as managed ones do."""
+        """Return an answer, or None if the server does not allow the command, as managed servers do."""
         from redis.exceptions import ResponseError
 
-        with self._translated():
+        with self._translate_errors():
             try:
                 return ask(*arguments)
             except ResponseError:
@@ -131,7 +131,7 @@ class RedisLedger:
     def begin(
         self, job_id: str, plan_sha256: str, parts: int, *, budget: int, recovered: Recovered | None = None
     ) -> bool:
-        """Open the ledger of a job, once (see `Ledger.begin`)."""
+        """Open the ledger of a job (see `Ledger.begin`)."""
         known = recovered or Recovered(done=frozenset(), rows=0, rejected=0)
         arguments = [
             plan_sha256,
@@ -143,14 +143,14 @@ class RedisLedger:
             _bitmap(known.done, parts) if recovered else b"",
         ]
         opened = self._run("begin", self._keys(job_id)[:2], arguments)
-        self._keep(job_id)
+        self._renew_expiry(job_id)
         return bool(opened)
 
     def dispatch(self, job_id: str, plan_sha256: str, window: int) -> Due:
         """Claim the parts to put into the queue now (see `Ledger.dispatch`)."""
         arguments = [plan_sha256, window, self._clock(), self._patience_s, LONGEST_PATIENCE_S]
         left, stopped, *parts = self._run("dispatch", self._keys(job_id)[:2], arguments)
-        self._keep(job_id)
+        self._renew_expiry(job_id)
         return Due(parts=tuple(map(int, parts)), all_done=int(left) == 0, stopped=stopped)
 
     def start(self, lease: PartLease, *, is_retry: bool = False) -> Started:
@@ -167,17 +167,17 @@ class RedisLedger:
         )
 
     def renew(self, lease: PartLease) -> bool:
-        """Hold a part for longer (see `Ledger.renew`)."""
-        return self._extend(lease, self._clock() + lease.lease_s, give_back=False)
+        """Extend a lease (see `Ledger.renew`)."""
+        return self._extend(lease, self._clock() + lease.lease_s, release=False)
 
     def release(self, lease: PartLease) -> None:
-        """Take back a start (see `Ledger.release`)."""
-        self._extend(lease, self._clock() + self._patience_s, give_back=True)
+        """Release a lease after a transient error (see `Ledger.release`)."""
+        self._extend(lease, self._clock() + self._patience_s, release=True)
 
     def complete(
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
     ) -> Completed:
-        """Count a part, once (see `Ledger.complete`)."""
+        """Count a part exactly once (see `Ledger.complete`)."""
         until = f"{self._clock() + self._patience_s:.3f}"
         arguments = [plan_sha256, part, rows, rejected, failure, until, MAX_FAILED_PARTS, LIFE_S]
         next_part, left, stopped, counted = self._run("complete", self._keys(job_id), arguments)
@@ -189,23 +189,23 @@ class RedisLedger:
         )
 
     def stopped(self, job_id: str) -> bool:
-        """Whether the job wants no more of what is being scored (see `Ledger.stopped`)."""
-        with self._translated():
+        """Return whether scoring should stop (see `Ledger.stopped`)."""
+        with self._translate_errors():
             return self._redis.hget(self._keys(job_id)[0], "stopped") is not None
 
     def close(self, job_id: str) -> None:
-        """Note that the outcome is written (see `Ledger.close`)."""
+        """Record that the outcome is written (see `Ledger.close`)."""
         self._run("close", self._keys(job_id), [LIFE_AFTER_OUTCOME_S])
 
     def forget(self, job_id: str) -> None:
-        """Remove a job's ledger (see `Ledger.forget`)."""
-        with self._translated():
+        """Delete the ledger of a job (see `Ledger.forget`)."""
+        with self._translate_errors():
             self._redis.delete(*self._keys(job_id), self._steps_key(job_id))
 
     def progress(self, job_id: str) -> Progress | None:
-        """Return how far a job is (see `Ledger.progress`)."""
+        """Return the progress of a job (see `Ledger.progress`)."""
         state_key, _, failed_key = self._keys(job_id)
-        with self._translated():
+        with self._translate_errors():
             state = cast(dict[str, str], self._redis.hgetall(state_key))
             failed = cast(dict[str, str], self._redis.hgetall(failed_key)) if state.get("failures", "0") != "0" else {}
         if "plan" not in state:
@@ -221,57 +221,57 @@ class RedisLedger:
         )
 
     def claim_step(self, job_id: str, step: str) -> bool:
-        """Whether a step's message has to be sent (see `Ledger.claim_step`)."""
+        """Return whether the caller must send the message of a step (see `Ledger.claim_step`)."""
         return self._step("claim", job_id, step, self._patience_s) == 1
 
     def begin_step(self, job_id: str, step: str, seconds: float) -> int:
-        """Note that the caller does a step (see `Ledger.begin_step`)."""
+        """Record that the caller works on a step (see `Ledger.begin_step`)."""
         return self._step("begin", job_id, step, seconds)
 
     def renew_step(self, job_id: str, step: str, seconds: float) -> None:
-        """Note that the caller goes on with a step (see `Ledger.renew_step`)."""
+        """Record that the caller still works on a step (see `Ledger.renew_step`)."""
         self._step("renew", job_id, step, seconds)
 
     def end_step(self, job_id: str, step: str, *, will_retry: bool = False) -> None:
-        """Note that a step is done, or will be retried (see `Ledger.end_step`)."""
+        """Record that a step is done or will be retried (see `Ledger.end_step`)."""
         self._step("pause" if will_retry else "end", job_id, step, 0)
 
     def once_in(self, what: str, seconds: float) -> bool:
-        """Whether the caller is the first to ask (see `Ledger.once_in`)."""
+        """Return whether the caller is the first to ask (see `Ledger.once_in`)."""
         key = f"scoreline:{{{self._namespace}}}:{what}"
-        with self._translated():
+        with self._translate_errors():
             return bool(self._redis.set(key, "1", px=int(1000 * seconds), nx=True))
 
     def note_processes(self, count: int, seconds: float) -> None:
-        """Remember how many processes there are (see `Ledger.note_processes`)."""
-        with self._translated():
+        """Remember how many processes can score parts (see `Ledger.note_processes`)."""
+        with self._translate_errors():
             self._redis.set(f"scoreline:{{{self._namespace}}}:processes", count, px=int(1000 * seconds))
 
     def note_tick(self) -> None:
         """Remember that the clock ticked (see `Ledger.note_tick`)."""
-        with self._translated():
+        with self._translate_errors():
             self._redis.set(self._tick_key(), "1", px=1000 * TICK_KNOWN_S)
 
     def seconds_since_tick(self) -> float | None:
         """Return how long ago the clock ticked, by the server's clock (see `Ledger.seconds_since_tick`)."""
-        with self._translated():
+        with self._translate_errors():
             left_ms = self._redis.pttl(self._tick_key())
         return None if left_ms < 0 else TICK_KNOWN_S - left_ms / 1000
 
     def processes(self) -> int:
-        """Return how many processes were counted last (see `Ledger.processes`)."""
-        with self._translated():
+        """Return the number of processes noted last (see `Ledger.processes`)."""
+        with self._translate_errors():
             return int(cast(str | None, self._redis.get(f"scoreline:{{{self._namespace}}}:processes")) or 0)
 
     def __repr__(self) -> str:
         return f"RedisLedger({self._address!r})"
 
-    def _extend(self, lease: PartLease, until_s: float, *, give_back: bool) -> bool:
-        arguments = [lease.plan_sha256, lease.part, lease.holder, f"{until_s:.3f}", int(give_back)]
+    def _extend(self, lease: PartLease, until_s: float, *, release: bool) -> bool:
+        arguments = [lease.plan_sha256, lease.part, lease.holder, f"{until_s:.3f}", int(release)]
         return bool(self._run("extend", self._keys(lease.job_id)[:1], arguments))
 
-    def _step(self, what: str, job_id: str, step: str, seconds: float) -> int:
-        arguments = [what, step, self._clock(), seconds, LONGEST_PATIENCE_S, LIFE_S]
+    def _step(self, action: str, job_id: str, step: str, seconds: float) -> int:
+        arguments = [action, step, self._clock(), seconds, LONGEST_PATIENCE_S, LIFE_S]
         return int(self._run("step", [self._steps_key(job_id)], arguments))
 
     def _tick_key(self) -> str:
@@ -281,11 +281,11 @@ class RedisLedger:
         return f"scoreline:{{{self._namespace}/{job_id}}}:steps"
 
     def _run(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
-        with self._translated():
+        with self._translate_errors():
             return self._scripts[script](keys=keys, args=arguments)
 
-    def _keep(self, job_id: str) -> None:
-        with self._translated(), self._redis.pipeline(transaction=False) as pipe:
+    def _renew_expiry(self, job_id: str) -> None:
+        with self._translate_errors(), self._redis.pipeline(transaction=False) as pipe:
             for key in self._keys(job_id):
                 pipe.expire(key, LIFE_S)
             pipe.execute()
@@ -305,24 +305,26 @@ def host_and_port(url: str) -> str:
 
 
 @contextlib.contextmanager
-def _translated(where: str) -> Iterator[None]:
-    """Turn the client's errors into ours."""
+def _translate_errors(where: str) -> Iterator[None]:
+    """Turn errors of redis-py into those of `scoreline.storage.errors`."""
     from redis.exceptions import RedisError, ResponseError
 
     try:
         yield
     except ResponseError as error:
         if "ANOTHERPLAN" in str(error):
-            raise LedgerFenced("the ledger in Redis is of another plan than this job's") from error
+            raise LedgerFenced("the ledger in Redis belongs to another plan than the one in the bucket") from error
         if "LOST" in str(error):
-            raise LedgerLost("Redis knows nothing of this job any more: it was emptied") from error
+            raise LedgerLost(
+                "Redis was emptied and has no ledger of this job: it is rebuilt from the bucket"
+            ) from error
         raise LedgerUnavailable(f"Redis at {where} refused: {error}") from error
     except RedisError as error:
         raise LedgerUnavailable(f"cannot reach Redis at {where}: {error}") from error
 
 
 def _bitmap(done: frozenset[int], parts: int) -> bytes:
-    """Bits as SETBIT numbers them: part 0 is the highest bit of the first byte."""
+    """Return a bitmap with bits numbered as in SETBIT: part 0 is the highest bit of the first byte."""
     bits = bytearray(parts // 8 + 1)
     for part in done:
         bits[part >> 3] |= 0x80 >> (part & 7)
