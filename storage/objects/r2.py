@@ -48,7 +48,7 @@ _SAME_KEY_S = 1.0  # R2 accepts one write per second to a key and answers 429 to
 _THROTTLED_ATTEMPTS = 4
 _RETRY_READ_BYTES = 1 << 20
 """Bytes per read of a body that was cut short before, so that little is lost if it is cut short again. The first
-attempt reads the whole body at once, which costs half of the CPU time."""
+attempt reads the whole body at once, which takes half as much CPU time."""
 _UPLOAD_GONE = "NoSuchUpload"
 
 
