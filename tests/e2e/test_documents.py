@@ -20,6 +20,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
+from tests.support.waiting import HANG_S
 
 PAGE = fill((DOCS / "reference/documents.md").read_text())
 PLAIN, GATHERED = "documents-plain", "documents-gathered"
@@ -55,7 +56,7 @@ def bucket(worker: Stack) -> ObjectStore:
     for job_id, gather in ((PLAIN, False), (GATHERED, True)):
         where = f"s3://{store.bucket}/documents/"
         client.submit("documents", f"{where}in.parquet", output=f"{where}out/", job_id=job_id, gather=gather)
-        *_, last = client.watch(job_id, timeout_s=120)
+        *_, last = client.watch(job_id, timeout_s=HANG_S)
         assert last.state == "partial"
     return store
 

@@ -16,6 +16,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.testing import eager
+from tests.support.waiting import HANG_S
 
 VARY = {"seconds", "submitted", "model"}
 """Of a status: when, and with which version. The models of the two are published one after the other."""
@@ -46,7 +47,7 @@ def test_an_eager_job_has_the_results_of_a_real_worker(
         )
         for one in (here, client):
             one.submit("compared", uri, **options)
-            *_, status = one.watch("compared", timeout_s=60)
+            *_, status = one.watch("compared", timeout_s=HANG_S)
             found.append((status, objects(one.buckets.main, status.output), one.rejected("compared")))
     (eager_status, eager_objects, eager_rejected), (status, written, rejected) = found
     assert status.state == "partial"

@@ -133,7 +133,7 @@ class Successor:
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environ = {"PATH": "/usr/bin:/bin"} | self.rig.environ | self._settings
         return subprocess.run(
-            [SCORELINE, *arguments], env=environ, capture_output=True, text=True, timeout=90, check=False
+            [SCORELINE, *arguments], env=environ, capture_output=True, text=True, timeout=HANG_S, check=False
         )
 
     def told(self, *arguments: str) -> Any:
@@ -355,7 +355,7 @@ def test_whoever_asked_by_message_has_the_answer(after: Successor) -> None:
     url = after.rig.environ["REDIS_URL"]
     with Celery(broker=url, backend=url, set_as_current=False) as application:
         answers = {
-            name: application.AsyncResult(f"{name}-by-name").get(timeout=60)
+            name: application.AsyncResult(f"{name}-by-name").get(timeout=HANG_S)
             for name in ("score_records", "submit", "status")
         }
         backend: Any = application.backend
@@ -371,7 +371,7 @@ def test_whoever_asked_by_message_has_the_answer(after: Successor) -> None:
 
 
 def test_records_that_were_staged_are_handed_back(after: Successor) -> None:
-    rows = RecordsJob(after.rig.client, "records-staged").wait(timeout_s=30)
+    rows = RecordsJob(after.rig.client, "records-staged").wait(timeout_s=HANG_S)
     assert [row["customer"] for row in rows] == [row["customer"] for row in SAID["records"]["records-staged"]]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from scoreline.worker.dev.stack import ROOT, Stack
 from scoreline.worker.version import __version__
+from tests.support.waiting import HANG_S
 
 
 def run(stack: Stack, *arguments: str) -> str:
@@ -19,7 +20,7 @@ def run(stack: Stack, *arguments: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

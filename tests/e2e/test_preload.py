@@ -47,14 +47,14 @@ def test_preloaded_models_are_shared_and_can_be_evicted(own: Stack, trained: Any
     models, client = ModelStorageManager.from_env(own.environ), Client.from_env(own.environ)
     manifest = models.publish("early", trained[1], trained[0], trained[2], alias="champion")
     for number in range(12):
-        client.buckets.main.put(f"in/{number}.parquet", pd.concat([cells] * 200).to_parquet(index=False))
+        client.buckets.main.put(f"in/{number}.parquet", pd.concat([cells] * 2).to_parquet(index=False))
     log = own.folder / "s3.log"
 
     def gets() -> int:
         return log.read_text().count(f"GET /scoreline/models/early/{manifest.version}/model.joblib")
 
     def score() -> None:
-        job = client.submit("early@champion", client.buckets.main.uri("in/"))
+        job = client.submit("early@champion", client.buckets.main.uri("in/"), part_rows=2 * len(cells))
         assert list(client.watch(job.job_id))[-1].state == "succeeded"
 
     before = gets()
@@ -65,13 +65,13 @@ def test_preloaded_models_are_shared_and_can_be_evicted(own: Stack, trained: Any
     )
     assert gets() == before + 1
     assert client.ledger.counters.read().loads["early"].count == 1
-    found: dict[str, Any] = {}
-    for _ in range(5):  # until both processes have scored a part
-        score()
-        if len(found := held(own, lambda found: len(found) == 2)) == 2:
-            break
-    assert len(found) == 2
-    assert all(found.values())
+
+    def both() -> dict[str, Any] | None:
+        score()  # a process that finds the queue empty gets a part of the next job
+        found: dict[str, Any] = celery(own, "inspect", "models")
+        return found if len(found) == 2 and all(found.values()) else None
+
+    found = wait_until(both, "two processes that have scored")
     assert all(model["preloaded"] and model["hits"] > 0 for models in found.values() for model in models)
     assert gets() == before + 1  # neither process has loaded it again
     (gauges,) = client.queue.ask_workers("gauges").values()

@@ -23,6 +23,7 @@ from sklearn.linear_model import LinearRegression
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import ROOT, Stack
+from tests.support.waiting import HANG_S
 
 FOLDERS = ("storage", "tasks", "worker")
 SITE = {
@@ -53,7 +54,7 @@ SITE = {
         from scoreline.tasks.django import client
 
         tasks.scoring.score()
-        *_, last = client().watch("own-apps", timeout_s=120)
+        *_, last = client().watch("own-apps", timeout_s=240)
         store = client().buckets.main
         parts = sorted(info.key for info in store.list(f"results/doubled/job_id=own-apps/part-"))
         tables = [pandas.read_parquet(io.BytesIO(store.get(key).data)) for key in parts]
@@ -89,7 +90,7 @@ class Installed:
             env={"PATH": os.defpath, **environ},
             capture_output=True,
             text=True,
-            timeout=170,
+            timeout=HANG_S,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -187,10 +187,5 @@ def test_a_submission_can_be_repeated_after_the_submitter_died_before_it_wrote_t
     rig.verify(rig.end(rig.client.submit("paced", uri, job_id="orphan", part_rows=100)))
 
 
-def state(rig: Rig, job_id: str) -> dict[str, str]:
-    raw = rig.redis.hgetall(rig.state_key(job_id))
-    return {name.decode(): value.decode() for name, value in raw.items()}  # type: ignore[union-attr]
-
-
 def keys_of(rig: Rig, output: str) -> list[str]:
     return [info.key for info in rig.store.list(parse_uri(output)[1])]

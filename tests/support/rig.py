@@ -140,15 +140,8 @@ class Rig:
 
     def held(self) -> int:
         """How many requests the S3 server keeps waiting."""
-        return int(self._chaos_so_far()["held"])
-
-    def harmed(self) -> dict[str, int]:
-        """How many requests the S3 server has answered wrongly so far, by kind."""
-        return dict(self._chaos_so_far()["done"])
-
-    def _chaos_so_far(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"{self.environ['R2_ENDPOINT_URL']}/_chaos", timeout=HANG_S) as answer:
-            return dict(json.load(answer))
+            return int(json.load(answer)["held"])
 
     def parents(self) -> list[psutil.Process]:
         """Celery's main processes."""

@@ -243,7 +243,7 @@ def test_garbage_collection_during_the_start_of_a_thread_cannot_deadlock(
 
     thread = threading.Thread(target=close, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(HANG_S)
     # Then that thread continues
     if stuck := thread.is_alive():
         lock.release()  # for the tests that follow
