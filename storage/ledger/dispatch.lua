@@ -1,5 +1,6 @@
 -- Claims the parts that the caller must put into the queue: parts that seem to have lost their message or worker, and
--- new parts up to the window. KEYS: state, done. ARGV: plan digest, window, now (s), patience (s), maximum patience (s).
+-- new parts up to the window. KEYS: state, done.
+-- ARGV: plan digest, window, now (s), patience (s), maximum patience (s).
 -- A part is in flight from its dispatch to its completion. Meanwhile the field f<part> of the state is
 -- '<time (s) at which it is considered lost> <attempts> <messages sent> <holder of the lease, or ->'.
 -- Returns {parts left, reason for stopping or '', part, part, ...}.

@@ -82,7 +82,7 @@ class FileSource:
 class VerifiedReader(io.RawIOBase):
     """A raw stream that returns only verified bytes. It is meant to be wrapped in `io.BufferedReader`.
 
-    No byte is returned until the SHA-256 of its chunk has been compared with the manifest. While earlier chunks are
+    A byte is returned only after the SHA-256 of its chunk was found to match the manifest. While earlier chunks are
     unpickled, threads fetch and verify the next ones.
 
     Parameters
