@@ -1,5 +1,5 @@
-"""Everything that stores bytes: objects, models, tables, and the ledger of running jobs.
+"""Storage: objects, models, tables, and the ledger of running jobs.
 
-Code that reads or writes the bucket or Redis lives here; code that knows what a job is does not. It imports no Celery
-and nothing from `scoreline.tasks` or `scoreline.worker`.
+This package contains the code that reads or writes the bucket or Redis, but no code that depends on what a job is. It
+does not import Celery, `scoreline.tasks` or `scoreline.worker`.
 """

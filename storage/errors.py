@@ -22,7 +22,7 @@
     │   ├── ModelCorrupt
     │   ├── ModelUntrusted
     │   └── ModelUnloadable
-    ├── ScoringError               an estimator failed or departed from its output schema
+    ├── ScoringError               an estimator failed or broke its output schema
     │   └── RejectBudgetExceeded
     ├── JobFailed                  a job ended without all its results
     ├── DocumentCorrupt            a job's document is not what Scoreline wrote
@@ -41,7 +41,7 @@
     ├── WebhookUnavailable         transient
     └── QueueUnavailable           transient
 
-The same call may succeed later if the error is transient; any other error needs a change first.
+After a transient error, the same call may succeed later. After any other error, something must be changed first.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ from collections.abc import Iterator, Sequence
 
 
 class ScorelineError(Exception):
-    """Raised when Scoreline cannot do what was asked; every error below is a subclass.
+    """Raised when Scoreline cannot carry out a request. Every error below is a subclass.
 
-    Each class takes a single message, so that it survives pickling and JSON.
+    The only argument of each class is a message, so that errors can be pickled and stored as JSON.
     """
 
     transient: bool = False
@@ -61,7 +61,7 @@ class ScorelineError(Exception):
 
 
 class InvalidSettings(ScorelineError):
-    """Raised when environment variables cannot be used; the message names all of them."""
+    """Raised when environment variables have invalid values or are missing. The message names all of them."""
 
     @classmethod
     def from_faults(cls, faults: Sequence[str]) -> InvalidSettings:
@@ -102,11 +102,11 @@ class JobNotFound(InvalidRequest):
 
 
 class JobConflict(InvalidRequest):
-    """Raised when the job id is already taken by a job with another spec."""
+    """Raised when a job with a different spec already has the given id."""
 
 
 class NothingToResume(InvalidRequest):
-    """Raised when a job cannot be resumed because it is still running or has all its results."""
+    """Raised when a job cannot be resumed, because it is still running or all its results are complete."""
 
 
 class InputError(ScorelineError):
@@ -122,7 +122,7 @@ class MissingColumns(InputError):
 
 
 class UnreadableInput(InputError):
-    """Raised when an input object cannot be read in the format that its name or the options give."""
+    """Raised when an input object cannot be read in the format that its name or the options specify."""
 
 
 class ModelError(ScorelineError):
@@ -142,11 +142,11 @@ class ModelUnloadable(ModelError):
 
 
 class ScoringError(ScorelineError):
-    """Raised when an estimator fails or departs from the output schema that the plan fixed."""
+    """Raised when an estimator fails, or when its output does not match the output schema in the plan."""
 
 
 class RejectBudgetExceeded(ScoringError):
-    """Raised when more rows cannot be scored than the job may reject."""
+    """Raised when a job rejects more rows than its budget allows."""
 
 
 class JobFailed(ScorelineError):
@@ -154,7 +154,7 @@ class JobFailed(ScorelineError):
 
 
 class DocumentCorrupt(ScorelineError):
-    """Raised when a stored document of a job is not what Scoreline wrote."""
+    """Raised when a stored document of a job differs from what Scoreline wrote."""
 
 
 class StoreError(ScorelineError):
@@ -170,7 +170,7 @@ class ObjectNotFound(StoreError):
 
 
 class PreconditionFailed(StoreError):
-    """Raised when an object already exists, or was changed or deleted since it was read."""
+    """Raised when an object already exists, or when it was changed or deleted after it was read."""
 
 
 class AccessDenied(StoreError):
@@ -178,7 +178,7 @@ class AccessDenied(StoreError):
 
 
 class InvalidKey(StoreError):
-    """Raised when the object store cannot hold a key."""
+    """Raised when a key is not valid in the object store."""
 
 
 class StoreUnavailable(StoreError):
@@ -192,21 +192,21 @@ class LedgerError(ScorelineError):
 
 
 class LedgerFenced(LedgerError):
-    """Raised when the ledger belongs to another plan than the one in the bucket."""
+    """Raised when the ledger was opened for a different plan than the one in the bucket."""
 
 
 class LedgerLost(LedgerError):
-    """Raised when Redis has no ledger for a job that was begun, because it was emptied."""
+    """Raised when a running job has no ledger, because Redis was emptied."""
 
 
 class LedgerUnavailable(LedgerError):
-    """Raised when Redis, which holds the ledger, cannot be reached."""
+    """Raised when Redis, where the ledger is stored, cannot be reached."""
 
     transient = True
 
 
 class WebhookRefused(ScorelineError):
-    """Raised when the receiver of a webhook answers that it does not accept it."""
+    """Raised when the receiver of a webhook rejects it."""
 
 
 class WebhookUnavailable(ScorelineError):
@@ -228,12 +228,12 @@ def require_extra(what: str) -> Iterator[None]:
     Parameters
     ----------
     what : str
-        What needs the package, as the message names it.
+        The operation that needs the package, for the message.
 
     Raises
     ------
     PackageMissing
-        The block imports a package of `ml-requirements.txt` that is not installed.
+        The block imports a package that is listed in `ml-requirements.txt` but not installed.
     """
     try:
         yield
@@ -249,7 +249,7 @@ def one_line(error: BaseException) -> str:
 def describe(error: BaseException) -> str:
     """Return one line that says what went wrong.
 
-    It is the message of a `ScorelineError`, and the type and the message of any other error.
+    For a `ScorelineError`, this is its message. For any other error, it is the type and the message.
 
     >>> describe(KeyError("x")), describe(StoreError("cannot read"))
     ("KeyError: 'x'", 'cannot read')

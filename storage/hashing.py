@@ -1,4 +1,4 @@
-"""The digest that manifests, plans and receipts use."""
+"""The hash function for manifests, plans and receipts."""
 
 from __future__ import annotations
 

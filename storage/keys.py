@@ -1,4 +1,4 @@
-"""The layout of the bucket: this module spells every key that Scoreline writes and checks every name in one."""
+"""The layout of the bucket: build every key that Scoreline writes, and check the names in it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ JOBS_ACTIVE = "jobs/active/"
 MODELS = "models/"
 SCHEDULES = "schedules.toml"
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
-"""Stands for a missing value in the folder names of partitioned results, as in Hive."""
+"""Replaces a missing value in the folder names of partitioned results, as in Hive."""
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{}\[\]^]")
 PROBES = "_scoreline-doctor-"
-"""Prefix of the objects that ``scoreline doctor`` writes and deletes. It is not a folder, because a directory store
-would keep the empty folder."""
+"""Prefix of the objects that ``scoreline doctor`` writes and deletes. It does not end with a slash, because a directory
+store would keep the empty folder."""
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return `name` if it can be one step of a key, else raise `InvalidRequest`."""
+    """Return `name` unchanged if it can be used between the slashes of a key; otherwise raise `InvalidRequest`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidRequest(
             f"{kind} {name!r} is not a valid name: use up to 100 letters, digits, '.', '_' and '-', "
@@ -41,7 +41,7 @@ def is_version(text: str) -> bool:
 
 
 def model_folder(name: str) -> str:
-    """Return the folder of all versions and aliases of a model."""
+    """Return the folder that contains all versions and aliases of a model."""
     return f"{MODELS}{check_name('model', name)}/"
 
 
@@ -51,7 +51,7 @@ def version_folder(name: str, version: str) -> str:
 
 
 def manifest(name: str, version: str) -> str:
-    """Return the key of a version's manifest; the version exists as soon as this object does."""
+    """Return the key of a version's manifest. The version exists as soon as its manifest does."""
     return f"{version_folder(name, version)}manifest.json"
 
 
@@ -86,22 +86,22 @@ def job(job_id: str) -> str:
 
 
 def records(job_id: str, sha256: str) -> str:
-    """Return the key of the records that a job was submitted with; `sha256` identifies their content."""
+    """Return the key of the records that were submitted with a job. `sha256` is the digest of their content."""
     return f"jobs/{check_name('job id', job_id)}/records-{sha256}.jsonl.gz"
 
 
 def records_table(job_id: str, sha256: str) -> str:
-    """Return the key of the same records as Parquet, which are the job's input."""
+    """Return the key of the same records after conversion to Parquet. This object is the job's input."""
     return f"jobs/{check_name('job id', job_id)}/records-{sha256}.parquet"
 
 
 def records_bulk(job_id: str, sha256: str) -> str:
-    """Return the key of records that were submitted as Parquet, which are the job's input as they are."""
+    """Return the key of records that were submitted as Parquet. This object is the job's input without conversion."""
     return f"jobs/{check_name('job id', job_id)}/bulk-{sha256}.parquet"
 
 
 def is_records_bulk(job_id: str, key: str) -> bool:
-    """Return whether a key is that of a job's records that were submitted as Parquet.
+    """Return whether `records_bulk` builds this key for this job.
 
     >>> is_records_bulk("a", records_bulk("a", "f" * 64)), is_records_bulk("a", "in/bulk-1.parquet")
     (True, False)
@@ -110,7 +110,7 @@ def is_records_bulk(job_id: str, key: str) -> bool:
 
 
 def records_digest(job_id: str, key: str) -> str | None:
-    """Return the digest in a key of `records_table`, or None if the key is another.
+    """Return the digest in a key that `records_table` built for this job, or None for any other key.
 
     >>> records_digest("a", records_table("a", "f" * 64)) == "f" * 64, records_digest("b", records_table("a", "f" * 64))
     (True, None)
@@ -130,12 +130,12 @@ def plan(job_id: str) -> str:
 
 
 def outcome(job_id: str) -> str:
-    """Return the key of a job's terminal state."""
+    """Return the key of the document that records how a job ended."""
     return f"jobs/{check_name('job id', job_id)}/outcome.json"
 
 
 def run(job_id: str) -> str:
-    """Return the key of the document that says which run of a resumed job counts."""
+    """Return the key of the document that names the current run of a resumed job."""
     return f"jobs/{check_name('job id', job_id)}/run.json"
 
 
@@ -145,7 +145,10 @@ def delivery(job_id: str) -> str:
 
 
 def active(job_id: str) -> str:
-    """Return the key of the marker that exists until a job has its outcome and its webhook is delivered or given up."""
+    """Return the key of a job's marker, which is deleted after the outcome is written and the webhook is settled.
+
+    A webhook is settled when it has been delivered or will not be sent again.
+    """
     return f"{JOBS_ACTIVE}{check_name('job id', job_id)}"
 
 
@@ -170,19 +173,19 @@ def output_folder(prefix: str, job_id: str) -> str:
 
 
 def result_part(folder: str, part: int) -> str:
-    """Return the key of a part's results, with at least five digits; jobs of 100,000 parts and more need more."""
+    """Return the key of a part's results. The part number has at least five digits, and more from part 100,000 on."""
     return f"{folder}part-{part:05d}.parquet"
 
 
 def parts_folder(folder: str) -> str:
-    """Return the folder that holds the parts of a job until all exist and are arranged into the final files."""
+    """Return the folder in which the parts of a job are stored until they are combined into the final files."""
     return f"{folder}_parts/"
 
 
 def partition_folder(folder: str, column: str, value: str | None) -> str:
-    """Return the folder of the results with one value of a column, named as in Hive.
+    """Return the folder for all results that have `value` in `column`, named as in Hive.
 
-    A missing value and an empty string share a folder.
+    Missing values and empty strings share a folder.
 
     >>> partition_folder("", "day", "2026/11"), partition_folder("", "day", None)
     ('day=2026%2F11/', 'day=__HIVE_DEFAULT_PARTITION__/')
@@ -191,12 +194,12 @@ def partition_folder(folder: str, column: str, value: str | None) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escape the characters that Hive and Spark escape, as readers expect; characters outside ASCII are kept."""
+    """Escape the same characters as Hive and Spark, as readers expect. Characters outside ASCII stay unchanged."""
     return _ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", text)
 
 
 def rejected_folder(folder: str) -> str:
-    """Return the folder of the rejected rows."""
+    """Return the folder for rejected rows."""
     return f"{folder}_rejected/"
 
 
@@ -215,10 +218,10 @@ def part_number(key: str) -> int:
 
 
 def results_manifest(folder: str) -> str:
-    """Return the key of the results manifest, which has one entry for each part."""
+    """Return the key of the results manifest, which contains one entry per part."""
     return f"{folder}_manifest.json"
 
 
 def success(folder: str) -> str:
-    """Return the key of the object that is written last, when all results of a job are complete."""
+    """Return the key of the marker that is written last, after all results of a job are complete."""
     return f"{folder}_SUCCESS"

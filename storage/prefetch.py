@@ -1,4 +1,4 @@
-"""Prefetching: a thread produces the next item of a generator while the caller works on the current one."""
+"""Prefetching: a thread produces the next item of a generator while the caller processes the current one."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import Any
 
 _POLL_S = 0.2
 _JOIN_TIMEOUT_S = 0.5
-"""How long to wait for the thread at the end. It may be waiting for a store that does not answer, and a worker that is
-stopping cannot wait for that."""
+"""Maximum number of seconds to wait for the thread to end. It may be waiting for a store that does not answer, and a
+stopping worker cannot wait for that."""
 _END = object()
 
 
 def prefetched[T](items: Generator[T]) -> Generator[T]:
-    """Yield the items in order, while a thread produces the next one; it is never more than one item ahead.
+    """Yield the items in order. Meanwhile a thread produces the next item, but never more than one in advance.
 
-    An error that `items` raises is raised here, after the items that precede it. Only the thread iterates over `items`,
-    and it closes the generator. If this generator is closed early, the thread first finishes the item that it is
-    producing.
+    If `items` raises an error, it is raised here after all earlier items. Only the thread iterates over `items`, and it
+    also closes `items`. If this generator is closed early, the thread first finishes its current item.
 
-    A signal handler may raise at any moment, and the garbage collector may close an abandoned generator at any moment,
-    in any thread. Therefore nothing here takes a lock that either of them could find held: the two threads share queues
-    that are implemented in C, and the thread is a daemon rather than part of a pool, because `threading` takes a lock
-    for all other threads.
+    At any moment, a signal handler may raise an error, and the garbage collector may close an abandoned generator in
+    any thread. If this code held a lock at that moment, the process could deadlock. Therefore it avoids locks: the two
+    threads share queues that are implemented in C. The thread is a daemon and not part of a pool, because `threading`
+    acquires a lock for all other threads.
     """
     results: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
     requests: SimpleQueue[bool] = SimpleQueue()
@@ -35,7 +34,7 @@ def prefetched[T](items: Generator[T]) -> Generator[T]:
             with contextlib.closing(items):
                 while requests.get():
                     results.put((next(items, _END), None))
-        except BaseException as error:  # noqa: BLE001  # raised again in the thread that iterates
+        except BaseException as error:  # noqa: BLE001  # raised again in the consumer's thread
             results.put((_END, error))
 
     thread = threading.Thread(target=produce, name="prefetch", daemon=True)
@@ -44,7 +43,7 @@ def prefetched[T](items: Generator[T]) -> Generator[T]:
         requests.put(True)
         while True:
             try:
-                item, error = results.get(timeout=_POLL_S)  # wakes up regularly, so that signals are handled
+                item, error = results.get(timeout=_POLL_S)  # wake up regularly, so that signals are handled
             except Empty:
                 if not thread.is_alive() and results.empty():
                     raise RuntimeError("the prefetch thread has died") from None
@@ -53,7 +52,7 @@ def prefetched[T](items: Generator[T]) -> Generator[T]:
                 try:
                     raise error
                 finally:
-                    del error  # else its traceback keeps the data alive until the next collection
+                    del error  # otherwise its traceback would keep the data alive until the next garbage collection
             if item is _END:
                 return
             requests.put(True)

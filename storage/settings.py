@@ -1,7 +1,7 @@
-"""Where models and results are stored, read once from the environment.
+"""Settings for the storage of models and results, read once from the environment.
 
-The truth table of ``StorageSettings.from_env`` is in docs/reference/settings.md and, row by row, in
-``tests/unit/storage/test_settings.py``.
+docs/reference/settings.md contains a table of all cases of ``StorageSettings.from_env``.
+``tests/unit/storage/test_settings.py`` tests each row of this table.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ DEFAULT_BUCKET = "scoreline"
 
 
 class Environment:
-    """Reads typed environment variables and collects every fault, so that all of them are reported at once.
+    """Reads typed environment variables and collects all faults, so that they are reported together.
 
-    An empty variable counts as unset, because that is how deployment tools clear one.
+    An empty variable counts as unset, because deployment tools clear variables in this way.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -36,16 +36,19 @@ class Environment:
         self.faults: list[str] = []
 
     def text(self, *names: str, default: str = "") -> str:
-        """Return the value of the first of `names` that is set, else `default`."""
+        """Return the value of the first variable in `names` that is set, or `default` if none is."""
         return self.first(*names)[1] or default
 
     def first(self, *names: str) -> tuple[str, str]:
-        """Return name and value of the first of `names` that is set, or the first name and an empty value."""
+        """Return the name and the value of the first variable in `names` that is set.
+
+        If none is set, return the first name and an empty string.
+        """
         found = ((name, value) for name in names if (value := self._environ.get(name, "").strip()))
         return next(found, (names[0], ""))
 
     def flag(self, name: str, default: bool) -> bool:
-        """Return a strict boolean: true, false, 1, 0, yes, no, on or off, in upper or lower case."""
+        """Return a boolean. Valid values are true, false, 1, 0, yes, no, on and off, in upper or lower case."""
         value = self.text(name).lower()
         if not value:
             return default
@@ -55,7 +58,7 @@ class Environment:
         return value in _TRUE
 
     def number(self, name: str, default: int, minimum: int = 0) -> int:
-        """Return an integer of at least `minimum`."""
+        """Return an integer that is at least `minimum`."""
         value = self.text(name)
         if not value:
             return default
@@ -75,19 +78,19 @@ class Environment:
         return default
 
     def check(self, name: str, value: str, accepts: Callable[[str], bool], expected: str) -> None:
-        """Note a fault if `value` is set and `accepts` rejects it."""
+        """Record a fault if `value` is set and `accepts` returns False for it."""
         if value and not accepts(value):
             self.faults.append(f"{name}={value!r} is not {expected}")
 
     def finish(self) -> None:
-        """Raise `InvalidSettings` if any fault was noted."""
+        """Raise `InvalidSettings` if any fault was recorded."""
         if self.faults:
             raise InvalidSettings.from_faults(self.faults)
 
 
 @dataclass(frozen=True, kw_only=True)
 class R2Settings:
-    """How to reach the object storage of an account."""
+    """Endpoint and credentials for the object storage of an account."""
 
     endpoint_url: str
     """``https://<account>.r2.cloudflarestorage.com``, or the URL of another server that speaks the S3 protocol."""
@@ -100,17 +103,17 @@ class R2Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class StorageSettings:
-    """Where models and results are stored."""
+    """Settings for the storage of models and results."""
 
     environment: Literal["production", "development"]
     use_r2: bool
     """Whether objects are stored in R2 rather than in `store_dir`."""
     cloud_only: bool
-    """Whether no byte of a model may be written to disk."""
+    """If true, no byte of a model may be written to disk."""
     bucket_name: str
-    """The bucket of models and jobs, and of results unless a job names another."""
+    """Bucket for models and jobs. Results are also stored there, unless a job names another bucket."""
     allowed_buckets: frozenset[str]
-    """Buckets that inputs and outputs may use; `bucket_name` is one of them."""
+    """Buckets for inputs and outputs, including `bucket_name`."""
     store_dir: Path
     r2: R2Settings | None
 
@@ -178,7 +181,7 @@ def _r2(env: Environment) -> R2Settings:
 
 
 def _credentials(env: Environment) -> tuple[str, str]:
-    """Return key and secret from variables that belong together, so that they are of the same account."""
+    """Return the key and the secret. Both come from a matching pair of variables, so they belong to one account."""
     pairs = [(f"{owner}_ACCESS_KEY_ID", f"{owner}_SECRET_ACCESS_KEY") for owner in ("R2", "AWS_S3", "AWS")]
     names = next((pair for pair in pairs if env.text(*pair)), pairs[0])
     env.faults += [f"{name} is not set" for name in names if not env.text(name)]

@@ -1,4 +1,4 @@
-"""The contract of a ledger, which `tests/integration/storage/ledger/test_ledgers.py` runs against every ledger."""
+"""The interface of a ledger. `tests/integration/storage/ledger/test_ledgers.py` tests every implementation."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from scoreline.storage.ledger.counters import Counters
 
 ToDo = Literal["run", "done", "busy", "stopped", "unknown"]
 Stopped = Literal["", "budget", "failures", "closed"]
-"""Why no more parts are dispatched: too many rows were rejected, too many parts failed, or the outcome is written."""
+"""Reason why no more parts are dispatched, or an empty string if there is none.
+
+``budget``: too many rows were rejected. ``failures``: too many parts failed. ``closed``: the outcome is written.
+"""
 
 LIFE_S = 30 * 24 * 3600
-"""How long a ledger is kept after the last call of `begin` or `dispatch`; the job itself is in the bucket."""
+"""Seconds for which a ledger is kept after the last call of `begin` or `dispatch`. The job itself stays in the
+bucket."""
 LIFE_AFTER_OUTCOME_S = 24 * 3600
-"""How long a ledger is kept after the outcome is written."""
+"""Seconds for which a ledger is kept after the outcome is written."""
 LONGEST_PATIENCE_S = 3600.0
-"""Longest time after which an unanswered message is sent again; the time doubles with each message."""
+"""Maximum number of seconds before an unanswered message is sent again. The delay doubles with each message."""
 TICK_KNOWN_S = 24 * 3600
-"""How long a tick of the clock is remembered."""
+"""Seconds for which a tick of the clock is remembered."""
 MAX_FAILED_PARTS = 100
-"""Failed parts after which a job stops, because the cause is not a single part. This also limits the stored reasons."""
+"""Number of failed parts at which a job stops, because so many failures cannot be caused by a single part. This also
+limits how many reasons are stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +35,10 @@ class PartLease:
 
     job_id: str
     plan_sha256: str
-    """Digest of the plan that contains the part; the ledger of another plan refuses it."""
+    """Digest of the plan that contains the part. A ledger that belongs to another plan refuses the lease."""
     part: int
     holder: str
-    """Identifies the message. If it is delivered again, it takes over the lease of its earlier delivery."""
+    """Identifier of the message. If the message is delivered again, it takes over the lease of its earlier delivery."""
     lease_s: float
     """Seconds until the lease expires, unless it is renewed."""
 
@@ -43,14 +48,17 @@ class Started:
     """Result of `Ledger.start`."""
 
     to_do: ToDo
-    """``run``: score the part. ``done``: it was finished before. ``busy``: another holder has the lease, and the
-    reconciler watches it. ``stopped``: the job dispatches no more parts. ``unknown``: the part is not due yet and will
-    be dispatched again."""
+    """What the caller does with the part.
+
+    ``run``: score the part. ``done``: the part was already finished. ``busy``: another holder has the lease, and the
+    reconciler monitors it. ``stopped``: the job dispatches no more parts. ``unknown``: the part is not due yet and will
+    be dispatched again.
+    """
     attempt: int
     """Number of the attempt, from 1."""
     all_done: bool
     result_may_exist: bool
-    """Whether the result may have been written without being counted."""
+    """Whether the result may already have been written but not counted."""
     budget: int
     """Number of rows that the job may reject."""
 
@@ -60,11 +68,11 @@ class Completed:
     """Result of `Ledger.complete`."""
 
     next_part: int | None
-    """The part that the caller must dispatch, which no other caller receives; None if there is none."""
+    """The part that the caller must dispatch next, or None if there is none. No other caller receives this part."""
     all_done: bool
     stopped: Stopped
     counted: bool
-    """Whether this call counted the part, rather than an earlier one."""
+    """True if this call counted the part; False if an earlier call did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +96,14 @@ class Progress:
     """Number of rows scored so far."""
     rejected: int
     failures: Mapping[int, str]
-    """Reasons of failed parts, by part."""
+    """Reason for each failure, by part number."""
     in_flight: int
     """Number of parts that are in the queue or being scored."""
     stopped: Stopped
 
     @property
     def over(self) -> bool:
-        """Whether no more parts will be scored, but the outcome is not written yet."""
+        """Whether scoring has ended but the outcome is not written yet."""
         return self.stopped in ("budget", "failures") or (self.all_done and self.stopped != "closed")
 
     @property
@@ -106,7 +114,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Recovered:
-    """What the results in the bucket show about a job whose ledger was lost."""
+    """Progress of a job, recovered from its results in the bucket after the ledger was lost."""
 
     done: frozenset[int]
     rows: int
@@ -116,12 +124,12 @@ class Recovered:
 class Ledger(Protocol):
     """Keeps track of which parts are done, in flight and next, for all jobs of one bucket.
 
-    A ledger may be lost at any moment and is then rebuilt from the bucket. Each call is atomic, for any number of
-    threads and, if the ledger is a server, of processes. Times are those of the caller's clock; a wrong clock can make
-    a part run twice, which is harmless.
+    A ledger may be lost at any moment; it is then rebuilt from the bucket. Each call is atomic across threads and, if
+    the ledger is a server, across processes. Times come from the caller's clock. If that clock is wrong, a part may run
+    twice, which is harmless.
 
-    A dispatched part is *in flight* until it is counted. If a part or step is not begun, its message is sent again
-    after the ledger's patience, which doubles each time up to `LONGEST_PATIENCE_S`.
+    A dispatched part is *in flight* until it is counted. If nobody begins a part or step, its message is sent again.
+    The delay before that is the ledger's patience, which doubles each time up to `LONGEST_PATIENCE_S`.
 
     Every method raises `LedgerUnavailable` (transient) if the ledger cannot be reached.
     """
@@ -145,7 +153,7 @@ class Ledger(Protocol):
         budget : int
             Number of rows that the job may reject before it stops.
         recovered : Recovered, optional
-            What is already written, if the plan is not new.
+            Results that are already written, if the plan is not new.
 
         Raises
         ------
@@ -155,7 +163,7 @@ class Ledger(Protocol):
         ...
 
     def dispatch(self, job_id: str, plan_sha256: str, window: int) -> Due:
-        """Claim the parts to put into the queue now: lost ones, and new ones until `window` parts are in flight.
+        """Claim the parts to put into the queue now: lost parts, then new parts until `window` parts are in flight.
 
         Raises
         ------
@@ -165,12 +173,12 @@ class Ledger(Protocol):
         ...
 
     def start(self, lease: PartLease, *, is_retry: bool = False) -> Started:
-        """Take the lease of a part; a holder may also take over its own earlier lease.
+        """Acquire the lease of a part. A holder can also take over its own earlier lease.
 
         Parameters
         ----------
         is_retry : bool
-            Whether the holder's earlier start ended in a transient error, which does not count as an attempt.
+            Whether the holder's earlier start ended in a transient error. Such a start does not count as an attempt.
 
         Raises
         ------
@@ -180,7 +188,7 @@ class Ledger(Protocol):
         ...
 
     def renew(self, lease: PartLease) -> bool:
-        """Extend a lease by `lease.lease_s` seconds from now, and return whether the holder still had it."""
+        """Extend a lease to `lease.lease_s` seconds from now, and return whether the holder still had it."""
         ...
 
     def release(self, lease: PartLease) -> None:
@@ -190,9 +198,10 @@ class Ledger(Protocol):
     def complete(
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
     ) -> Completed:
-        """Count a part exactly once; a second call changes nothing and receives no next part.
+        """Count a part exactly once. A second call changes nothing and returns no next part.
 
-        The caller needs no lease, because a part is also counted by a process that finds it written or gives it up.
+        The caller needs no lease, because a part may also be counted by a process that finds its result already written
+        or that gives up on the part.
 
         Raises
         ------
@@ -202,15 +211,15 @@ class Ledger(Protocol):
         ...
 
     def stopped(self, job_id: str) -> bool:
-        """Return whether scoring should stop, because the job was cancelled, has ended, or is over its budget."""
+        """Return whether scoring should stop because the job was cancelled, has ended, or exceeds its budget."""
         ...
 
     def close(self, job_id: str) -> None:
-        """Record that the outcome is written; the ledger expires after `LIFE_AFTER_OUTCOME_S`."""
+        """Record that the outcome is written. The ledger then expires after `LIFE_AFTER_OUTCOME_S`."""
         ...
 
     def forget(self, job_id: str) -> None:
-        """Delete the ledger and the steps of a job, so that it starts again from what is in the bucket."""
+        """Delete the ledger and the steps of a job, so that the job starts again from its state in the bucket."""
         ...
 
     def progress(self, job_id: str) -> Progress | None:
@@ -218,31 +227,40 @@ class Ledger(Protocol):
         ...
 
     def claim_step(self, job_id: str, step: str) -> bool:
-        """Return whether the caller must send the message of a step: none was sent yet, or the last one seems lost."""
+        """Return whether the caller must send the message of a step.
+
+        This is the case if no message was sent yet, or if the last one seems to be lost.
+        """
         ...
 
     def begin_step(self, job_id: str, step: str, seconds: float) -> int:
-        """Record that the caller works on a step for `seconds`, and return how often it was begun but not ended."""
+        """Record that the caller will work on a step for up to `seconds`.
+
+        Return how many times the step was begun without being ended.
+        """
         ...
 
     def renew_step(self, job_id: str, step: str, seconds: float) -> None:
-        """Record that the caller works on a step for `seconds` more; an unknown step is ignored."""
+        """Record that the caller will work on a step for another `seconds`. An unknown step is ignored."""
         ...
 
     def end_step(self, job_id: str, step: str, *, will_retry: bool = False) -> None:
-        """Record that a step is done or, with `will_retry`, that it will be retried without counting as an attempt."""
+        """Record that a step is done.
+
+        With `will_retry`, record instead that it will be retried. The failed run does not count as an attempt.
+        """
         ...
 
     def once_in(self, what: str, seconds: float) -> bool:
-        """Return whether the caller is the first of all processes to ask for `what` within `seconds`."""
+        """Return True for the first call with `what` in any process, and False for all others within `seconds`."""
         ...
 
     def note_processes(self, count: int, seconds: float) -> None:
-        """Remember for `seconds` how many processes can score parts."""
+        """Remember for `seconds` that `count` processes can score parts."""
         ...
 
     def processes(self) -> int:
-        """Return the number of processes noted last, or 0 if it has expired."""
+        """Return the number of processes that was last noted, or 0 if it has expired."""
         ...
 
     def note_tick(self) -> None:
@@ -250,5 +268,5 @@ class Ledger(Protocol):
         ...
 
     def seconds_since_tick(self) -> float | None:
-        """Return how long ago the clock ticked, or None if it did not within `TICK_KNOWN_S`."""
+        """Return the seconds since the clock last ticked, or None if it has not ticked within `TICK_KNOWN_S`."""
         ...

@@ -1,7 +1,7 @@
 -- Opens the ledger of a job, unless it is already open. KEYS: state, done.
--- ARGV: plan digest, number of parts, reject budget; of the parts that are already done: their number, scored rows,
--- rejected rows, and a bitmap ('' if the plan is new).
--- Returns 1 if this call opened the ledger. The field `rebuilt` means that results may exist that the ledger has not
+-- ARGV: plan digest, number of parts, reject budget; then for the parts that are already done: how many they are, their
+-- scored rows, their rejected rows, and a bitmap of them ('' if the plan is new).
+-- Returns 1 if this call opened the ledger. The field `rebuilt` is set if there may be results that the ledger has not
 -- counted.
 local digest = redis.call('HGET', KEYS[1], 'plan')
 if digest then

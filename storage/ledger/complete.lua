@@ -1,6 +1,6 @@
 -- Counts a part exactly once. KEYS: state, done, failed.
--- ARGV: plan digest, part, scored rows, rejected rows, reason of the failure or '', time (s) until which the message of
--- the next part is waited for, failures after which the job stops, seconds until the keys expire.
+-- ARGV: plan digest, part, scored rows, rejected rows, reason for the failure or '', time (s) at which the message of
+-- the next part is considered lost, number of failures at which the job stops, seconds until the keys expire.
 -- Returns {next part to dispatch or -1, parts left, reason for stopping or '', 1 if this call counted the part}.
 -- Only the call that counts the part receives a next part.
 local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'rows', 'rejected', 'cursor', 'budget', 'rebuilt',
@@ -23,7 +23,7 @@ done = done + 1
 if done == 1 then
   redis.call('EXPIRE', KEYS[2], ARGV[8])
 end
-if in_turn == 0 then -- not dispatched by this ledger, so the cursor may meet parts that are done
+if in_turn == 0 then -- this ledger did not dispatch the part, so the cursor may reach parts that are done
   state[8] = '1'
   redis.call('HSET', KEYS[1], 'rebuilt', 1)
 end

@@ -1,4 +1,4 @@
-"""The contract of counters, which `tests/integration/storage/ledger/test_counters.py` runs against every kind."""
+"""The interface of counters. `tests/integration/storage/ledger/test_counters.py` tests every implementation."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Protocol
 PART_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Upper bounds of the histogram of part durations; 600 s is the time limit of a task."""
 MAX_MODELS = 100
-"""Models that are counted separately; the loads of all others are counted as `OTHER_MODELS`."""
+"""Maximum number of models that are counted separately. Loads of any further models are counted as `OTHER_MODELS`."""
 OTHER_MODELS = "_other"
 MAX_PACES = 1_000
-"""Combinations of model version and method whose pace is remembered; if there are more, all paces are dropped."""
+"""Maximum number of paces that are remembered. There is one for each combination of model version and method. If there
+are more, all paces are dropped."""
 ENDS = ("succeeded", "partial", "failed", "cancelled")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loads:
-    """How often a model was loaded into a process, and how long that took."""
+    """Number and total duration of the loads of one model."""
 
     count: int
     seconds: float
@@ -36,18 +37,19 @@ class Totals:
     part_seconds: float
     """Total duration of the parts in `part_buckets`."""
     part_buckets: tuple[tuple[float, int], ...]
-    """For each upper bound in seconds, up to infinity, the number of parts that took no longer."""
+    """Pairs of an upper bound in seconds and the number of parts that took at most that long. The last bound is
+    infinity."""
     jobs: Mapping[str, int]
     """Number of jobs that ended, by state."""
     loads: Mapping[str, Loads]
-    """Loads by name of the model."""
+    """Loads by model name."""
 
 
 class Counters(Protocol):
     """Counters of one deployment, for its metrics.
 
-    If the ledger is emptied, they start again at zero. Every method except `read` makes a best effort: if the ledger
-    cannot be reached, it does not count and does not raise, so that scoring continues.
+    If the ledger is emptied, they start again at zero. If the ledger cannot be reached, `read` raises an error. All
+    other methods then do nothing, so that scoring continues.
     """
 
     def count_part(self, *, rows: int, rejected: int, failed: bool, seconds: float | None) -> None:
@@ -56,7 +58,7 @@ class Counters(Protocol):
         Parameters
         ----------
         seconds : float, optional
-            Duration of the part; None if it failed or was found written.
+            Duration of the part, or None if it failed or its result was already written.
         """
         ...
 
@@ -65,24 +67,27 @@ class Counters(Protocol):
         ...
 
     def count_load(self, model: str, seconds: float) -> None:
-        """Count a model that was loaded into a process."""
+        """Count one load of a model into a process."""
         ...
 
     def note_pace(self, what: str, rows_per_s: float) -> None:
-        """Remember how many rows per second a process scores in jobs of the kind `what`."""
+        """Remember that a process scores `rows_per_s` rows per second in jobs of the kind `what`."""
         ...
 
     def pace(self, what: str) -> float | None:
-        """Return the rows per second of `what` as last noted, or None if they are unknown or not a positive number."""
+        """Return the pace of `what` that was last noted, in rows per second.
+
+        Return None if it is unknown or is not a positive number.
+        """
         ...
 
     def read(self) -> Totals:
-        """Return all counters; raises `LedgerUnavailable`."""
+        """Return all counters, or raise `LedgerUnavailable`."""
         ...
 
 
 def cumulate(parts_by_bound: Mapping[float, int]) -> tuple[tuple[float, int], ...]:
-    """Return `Totals.part_buckets` from the number of parts in each bucket alone."""
+    """Compute `Totals.part_buckets`, which are cumulative, from the number of parts in each single bucket."""
     buckets, parts = [], 0
     for bound in (*PART_BUCKETS_S, float("inf")):
         parts += parts_by_bound.get(bound, 0)

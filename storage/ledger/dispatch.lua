@@ -1,7 +1,8 @@
--- Claims the parts that the caller must put into the queue: parts whose message or worker seems lost, and new parts up
--- to the window. KEYS: state, done. ARGV: plan digest, window, now (s), patience (s), longest patience (s).
--- From its dispatch to its completion a part is in flight: the field f<part> of the state is
--- '<time (s) until which it is waited for> <attempts> <messages sent> <holder of the lease, or ->'.
+-- Claims the parts that the caller must put into the queue: parts that seem to have lost their message or worker, and
+-- new parts up to the window. KEYS: state, done.
+-- ARGV: plan digest, window, now (s), patience (s), maximum patience (s).
+-- A part is in flight from its dispatch to its completion. Meanwhile the field f<part> of the state is
+-- '<time (s) at which it is considered lost> <attempts> <messages sent> <holder of the lease, or ->'.
 -- Returns {parts left, reason for stopping or '', part, part, ...}.
 local state = redis.call('HGETALL', KEYS[1])
 local field, flights, count = {}, {}, 0
@@ -25,7 +26,7 @@ if field.stopped then
 end
 local now, patience, longest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local function send(part, attempts, sent)
-  -- each unanswered message doubles the wait, because the queue may simply be long
+  -- the wait doubles with each unanswered message, because the queue may simply be long
   local wait = math.min(longest, patience * 2 ^ sent)
   redis.call('HSET', KEYS[1], 'f' .. part, string.format('%.3f %d %d -', now + wait, attempts, sent + 1))
   answer[#answer + 1] = part

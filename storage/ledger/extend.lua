@@ -1,6 +1,6 @@
--- Renews or releases a lease, if the caller still holds it. KEYS: state.
--- ARGV: plan digest, part, holder, new end (s), 1 to release the lease, which does not count as an attempt.
--- Returns 1 if the caller held the lease.
+-- Renews or releases a lease, if the caller still has it. KEYS: state.
+-- ARGV: plan digest, part, holder, new end (s), 1 to release the lease so that the start does not count as an attempt.
+-- Returns 1 if the caller still had the lease.
 local state = redis.call('HMGET', KEYS[1], 'plan', 'f' .. ARGV[2])
 if state[1] ~= ARGV[1] or not state[2] then
   return 0

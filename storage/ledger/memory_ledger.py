@@ -1,4 +1,4 @@
-"""A ledger in the memory of one process, for tests of this library and of applications that use it."""
+"""A ledger in the memory of one process, for testing Scoreline and applications that use it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Flight:
     """A part that is in flight, from its dispatch to its completion."""
 
     until_s: float
-    """Time after which its message or its lease counts as lost."""
+    """Time after which its message or its lease is considered lost."""
     attempts: int = 0
     sent: int = 1
     """Number of messages that were sent for the part."""
@@ -50,7 +50,7 @@ class _Job:
     rows: int
     rejected: int
     cursor: int = 0
-    """The first part that was never dispatched; parts that are done are skipped."""
+    """Number of the first part that was never dispatched. Parts that are already done are skipped."""
     failures: dict[int, str] = field(default_factory=dict)
     flights: dict[int, _Flight] = field(default_factory=dict)
     stopped: Stopped = ""
@@ -60,7 +60,7 @@ class _Job:
         return len(self.done) == self.parts
 
     def next_part(self) -> int | None:
-        """Move the cursor past the next part to dispatch and return this part, or None if there is none."""
+        """Return the next part to dispatch and move the cursor past it, or return None if there is none."""
         while self.cursor < self.parts:
             self.cursor += 1
             if self.cursor - 1 not in self.done:
@@ -70,7 +70,7 @@ class _Job:
 
 @dataclass(kw_only=True)
 class _Step:
-    """A step that one process at a time should do."""
+    """A step that should run in only one process at a time."""
 
     until_s: float = 0.0
     sent: int = 0
@@ -78,12 +78,12 @@ class _Step:
 
 
 class MemoryLedger:
-    """Ledger of all jobs of a bucket that one process scores (see `Ledger`).
+    """Ledger for all jobs of one bucket, used by a single process (see `Ledger`).
 
     Parameters
     ----------
     patience_s : float
-        Seconds after which the message of a part or step that was not begun is sent again; doubled each time.
+        Seconds before the message of a part or step is sent again if nobody has begun it. The delay doubles each time.
     clock : callable
         Returns the time in seconds since 1970.
     """
@@ -136,7 +136,7 @@ class MemoryLedger:
         lost = [part for part, flight in job.flights.items() if flight.until_s <= now]
         for part in lost:
             flight = job.flights[part]
-            # Each unanswered message doubles the wait, because the queue may simply be long.
+            # The wait doubles with each unanswered message, because the queue may simply be long.
             flight.until_s = now + min(LONGEST_PATIENCE_S, self._patience_s * 2**flight.sent)
             flight.sent += 1
             flight.holder = None
@@ -323,7 +323,7 @@ class MemoryLedger:
         return job
 
     def _held(self, lease: PartLease) -> _Flight | None:
-        """Return the flight of a part if the holder of `lease` still has it, else None."""
+        """Return the in-flight part if the holder of `lease` still has the lease, or None."""
         job = self._jobs.get(lease.job_id)
         if job is None or job.plan_sha256 != lease.plan_sha256:
             return None
@@ -339,7 +339,7 @@ class MemoryLedger:
 
 
 class _Expiring[V]:
-    """Values by key that expire, like keys with a time to live in Redis.
+    """A mapping whose values expire, like keys with a time to live in Redis.
 
     Parameters
     ----------
@@ -360,7 +360,7 @@ class _Expiring[V]:
         return value if end_s > self._clock() else None
 
     def put(self, key: str, value: V, life_s: float) -> None:
-        """Set a value, and delete those that have expired."""
+        """Set a value, and delete all values that have expired."""
         now = self._clock()
         self._values = {key: kept for key, kept in self._values.items() if kept[1] > now}
         self._values[key] = value, now + life_s

@@ -1,4 +1,4 @@
-"""Counters in Redis, to which every process of a deployment adds."""
+"""Counters in Redis that all processes of a deployment share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ _SLOTS = (
     *(f"le_{bound}" for bound in PART_BUCKETS_S),
     "le_inf",
 )
-"""Names of the 64-bit numbers in a Redis string, by position. Only append to it, because two releases may share it."""
+"""Names of the 64-bit numbers in a Redis string, in their order there. Only append names, because two releases may use
+the string at the same time."""
 
 
 class RedisCounters:
@@ -43,11 +44,11 @@ class RedisCounters:
     Parameters
     ----------
     client : redis.Redis
-        Client of the ledger.
+        Client that the ledger uses.
     key : str
-        Key of the string; the numbers of models are in ``<key>:models`` and ``<key>:paces``.
+        Key of the string. Counters for single models are stored under ``<key>:models`` and ``<key>:paces``.
     translate_errors : callable
-        Returns a context that turns errors of the client into those of `scoreline.storage.errors`.
+        Returns a context manager that turns errors of the client into those of `scoreline.storage.errors`.
     """
 
     def __init__(self, client: Any, key: str, translate_errors: Callable[[], AbstractContextManager[None]]) -> None:
@@ -115,7 +116,7 @@ class RedisCounters:
         )
 
     def _add(self, changes: Mapping[str, int]) -> None:
-        """Add to several numbers with a single command, which changes all of them or none."""
+        """Add to several numbers with a single command, so that either all of them change or none."""
         with self._best_effort():
             self._bitfield(
                 [word for name, by in changes.items() if by for word in ("INCRBY", "i64", _offset(name), by)]

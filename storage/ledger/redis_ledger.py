@@ -1,4 +1,4 @@
-"""The ledger in Redis or Valkey; the only module that imports redis."""
+"""The ledger in Redis or Valkey. Only this module imports redis."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _SCRIPTS = ("begin", "dispatch", "start", "extend", "complete", "close", "step")
 
 
 class RedisLedger:
-    """Ledger of all jobs of a bucket (see `Ledger`).
+    """Ledger for all jobs of one bucket (see `Ledger`).
 
-    The keys of a job share a hash tag, so that they are on the same node of a cluster.
+    All keys of a job have the same hash tag, so that a cluster stores them on the same node.
 
     Parameters
     ----------
@@ -43,13 +43,13 @@ class RedisLedger:
     connect_timeout_s, timeout_s : float
         Seconds to wait for a connection and for an answer.
     namespace : str
-        Name of the bucket that holds the jobs, so that several buckets can share one Redis.
+        Name of the bucket that contains the jobs. It is part of the keys, so that several buckets can share one Redis.
     tls : mapping of str to object, optional
         Options of redis-py for connections to a ``rediss://`` URL.
     patience_s : float
-        Seconds after which the message of a part or step that was not begun is sent again; doubled each time.
+        Seconds before the message of a part or step is sent again if nobody has begun it. The delay doubles each time.
     clock : callable
-        Returns the time in seconds since 1970. Keys in Redis expire by the server's clock instead.
+        Returns the time in seconds since 1970. The expiry of keys in Redis depends on the server's clock instead.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class RedisLedger:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._address = host_and_port(url)
-        # Not a method, because the counters hold it, too, and a reference cycle would keep the sockets open.
+        # This is not a method: the counters also refer to it, and a reference cycle would keep the sockets open.
         self._translate_errors = functools.partial(_translate_errors, self._address)
         self._namespace = namespace
         self._patience_s = patience_s
         self._clock = clock
-        import redis  # imported late, because it takes 0.1 s that `--help` need not spend
+        import redis  # imported here, because it takes 0.1 s that `--help` should not spend
 
         self._redis = redis.Redis.from_url(
             url,
@@ -85,12 +85,12 @@ class RedisLedger:
         self.counters = RedisCounters(self._redis, f"scoreline:{{{namespace}}}:counters", self._translate_errors)
 
     def ping(self) -> None:
-        """Ask Redis for an answer (see `Ledger.ping`)."""
+        """Check that Redis answers (see `Ledger.ping`)."""
         with self._translate_errors():
             self._redis.ping()
 
     def memory(self) -> tuple[int, int]:
-        """Return the bytes that Redis has allocated and its limit, which is 0 if there is none."""
+        """Return the allocated memory of Redis and its limit, in bytes. The limit is 0 if there is none."""
         with self._translate_errors():
             info = self._redis.info("memory")
         return int(info["used_memory"]), int(info.get("maxmemory", 0))
@@ -100,12 +100,14 @@ class RedisLedger:
         self._redis.close()
 
     def server(self) -> Server:
-        """Write a key and run a script, which leave nothing behind, and return what the server reports about itself.
+        """Return the information that the server reports about itself.
+
+        Before that, write a key and run a script to check that the server allows both. Nothing is left behind.
 
         Raises
         ------
         LedgerUnavailable
-            The server does not answer, or refuses one of these.
+            The server does not answer, or refuses to write the key or to run the script.
         """
         key = f"scoreline:{{{self._namespace}}}:doctor"
         with self._translate_errors():
@@ -119,7 +121,7 @@ class RedisLedger:
         return Server.of(info, config, now)
 
     def _if_allowed(self, ask: Callable[..., Any], *arguments: str) -> Any:
-        """Return an answer, or None if the server does not allow the command, as managed servers do."""
+        """Return the answer to a command, or None if the server forbids it, as many managed servers do."""
         from redis.exceptions import ResponseError
 
         with self._translate_errors():
@@ -253,7 +255,7 @@ class RedisLedger:
             self._redis.set(self._tick_key(), "1", px=1000 * TICK_KNOWN_S)
 
     def seconds_since_tick(self) -> float | None:
-        """Return how long ago the clock ticked, by the server's clock (see `Ledger.seconds_since_tick`)."""
+        """Return how long ago the clock ticked, according to the server's clock (see `Ledger.seconds_since_tick`)."""
         with self._translate_errors():
             left_ms = self._redis.pttl(self._tick_key())
         return None if left_ms < 0 else TICK_KNOWN_S - left_ms / 1000
@@ -324,7 +326,7 @@ def _translate_errors(where: str) -> Iterator[None]:
 
 
 def _bitmap(done: frozenset[int], parts: int) -> bytes:
-    """Return a bitmap with bits numbered as in SETBIT: part 0 is the highest bit of the first byte."""
+    """Return a bitmap of the parts in `done`. Bits are numbered as in SETBIT: part 0 is the highest bit of byte 0."""
     bits = bytearray(parts // 8 + 1)
     for part in done:
         bits[part >> 3] |= 0x80 >> (part & 7)

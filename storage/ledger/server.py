@@ -1,4 +1,4 @@
-"""What a Redis or Valkey server reports about itself."""
+"""The information that a Redis or Valkey server reports about itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """State and settings of a server; a field is None if the server does not report it."""
+    """State and settings of a server. A field is None if the server does not report it."""
 
     name: str
     """Product and version, such as ``Valkey 9.1.2``."""
@@ -26,7 +26,7 @@ class Server:
     max_bytes: int | None
     """Memory limit; 0 means that there is none."""
     clients: int | None
-    """Open connections, including the one that asks."""
+    """Number of open connections, including our own."""
     max_clients: int | None
     now: float | None
     """Clock of the server, in seconds since 1970."""

@@ -1,8 +1,8 @@
 -- Leases a part. KEYS: state, done. ARGV: plan digest, part, now (s), end of the lease (s), holder,
--- 1 if the holder's earlier start ended in a transient error, which does not count as an attempt.
+-- 1 if the holder's earlier start ended in a transient error (such a start does not count as an attempt).
 -- Returns {what to do, attempt, parts left, 1 if a result may exist, reject budget}. What to do is 'run', 'done' (the
--- part was finished before), 'busy' (another holder has the lease), 'stopped', or 'unknown' (the part is not due yet and
--- will be dispatched again).
+-- part was already finished), 'busy' (another holder has the lease), 'stopped', or 'unknown' (the part is not due yet
+-- and will be dispatched again).
 local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'stopped', 'rebuilt', 'f' .. ARGV[2],
   'budget')
 if not state[1] then

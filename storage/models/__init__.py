@@ -1,5 +1,5 @@
-"""Versioned models: published once, resolved by name, and loaded completely or not at all.
+"""Versioned models: published once, found by name, and loaded completely or not at all.
 
-Code that publishes, resolves, verifies or loads a model lives here; code that scores rows does not. It imports
-`scoreline.storage.objects` and `scoreline.storage.keys`. `registry` and what it imports do without scikit-learn.
+This package contains the code that publishes, resolves, verifies and loads models, but not the code that scores rows.
+It imports `scoreline.storage.objects` and `scoreline.storage.keys`. `registry` does not need scikit-learn.
 """

@@ -1,4 +1,4 @@
-"""Aliases: names that move from version to version by compare-and-swap and keep their history."""
+"""Aliases: names for versions of a model. They are changed by compare-and-swap and record their history."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scoreline.storage.objects.base import ObjectStore, if_unchanged
 
 _ATTEMPTS = 50
 _MAX_HISTORY = 200
-"""Changes that are kept; older ones are dropped."""
+"""Maximum number of changes that are kept. Older ones are dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +32,17 @@ class Change:
     rollback: bool = False
     """Whether the change returned to an earlier version."""
     token: str = ""
-    """Random token by which a writer recognizes its own change if the store retried a write that had already succeeded,
-    and then reported a conflict."""
+    """Random token that lets a writer recognize its own change. It is needed if the store retries a write that has
+    already succeeded and therefore reports a conflict."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alias:
-    """The version that an alias names, and how it got there."""
+    """An alias: the version that it names, and its earlier changes."""
 
     name: str
     history: tuple[Change, ...]
-    """Changes, oldest first; the last one names the current version."""
+    """Changes, oldest first. The last one names the current version."""
 
     @property
     def current(self) -> Change:
@@ -61,13 +61,13 @@ class Alias:
 
     @property
     def previous(self) -> Change | None:
-        """The change that a rollback returns to; each further rollback goes one change further back."""
+        """The change that the next rollback returns to, or None. Each rollback goes back one change further."""
         effective = _effective_changes(self.history)
         return effective[-2] if len(effective) > 1 else None
 
 
 def parse(name: str, alias: str, data: bytes) -> Alias:
-    """Decode an alias object; raises `ModelCorrupt`."""
+    """Return the alias that is encoded in an object, or raise `ModelCorrupt`."""
     try:
         raw = json.loads(data)
         history = tuple(Change(**item) for item in raw["history"])
@@ -95,15 +95,15 @@ def move(
     Parameters
     ----------
     choose : callable
-        Receives the current state, or None if the alias is new, and returns the version to name. It is called again
-        whenever another writer was faster.
+        Receives the current state, or None if the alias is new. Returns the version that the alias will name. It is
+        called again whenever another writer has changed the alias in the meantime.
     rollback : bool
         Whether the change returns to an earlier version.
 
     Raises
     ------
     InvalidRequest
-        Other writers changed the alias at every attempt.
+        At every attempt, another writer changed the alias first.
     """
     token = secrets.token_hex(8)
     for _ in range(_ATTEMPTS):
@@ -140,7 +140,7 @@ def _encode(alias: Alias) -> bytes:
 
 
 def _effective_changes(history: tuple[Change, ...]) -> list[Change]:
-    """Return the changes that rollbacks have left in effect, oldest first."""
+    """Return the changes that no rollback has undone, oldest first."""
     effective: list[Change] = []
     for change in history:
         if change.rollback and effective:
@@ -153,7 +153,7 @@ def _effective_changes(history: tuple[Change, ...]) -> list[Change]:
 
 
 def with_change(history: tuple[Change, ...], change: Change) -> tuple[Change, ...]:
-    """Return a history with one more change; one that grows too long keeps only the latest changes in effect."""
+    """Return the history with `change` appended. If it becomes too long, keep only the latest changes in effect."""
     history = (*history, change)
     if len(history) <= _MAX_HISTORY:
         return history

@@ -1,4 +1,4 @@
-"""A model in memory, together with everything that must be loaded with it."""
+"""Bundles: models in memory, with everything else that scoring with them needs."""
 
 from __future__ import annotations
 
@@ -45,12 +45,13 @@ class Bundle:
     manifest_sha256: str
     load_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
-    """Problems that the settings allowed to ignore while loading."""
+    """Problems that were found while loading and that the settings allow."""
     unsupported_values: dict[str | None, dict[Any, str]] = field(default_factory=dict, repr=False, compare=False)
-    """Values that the models turned out not to support, by method and column, as long as the bundle is in memory."""
+    """Values that the models have turned out not to support, by method and column. They are forgotten when the bundle
+    is removed from memory."""
 
     def prepare(self, x: Any) -> Any:
-        """Run the preprocessors on features of shape (n_rows, n_features), and return what the models take."""
+        """Run the preprocessors on features of shape (n_rows, n_features), and return the input for the models."""
         for preprocessor in self.preprocessors:
             x = preprocessor.transform(x)
         return x
@@ -58,16 +59,16 @@ class Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelLoader:
-    """Loads versions from a store, through the local cache if there is one.
+    """Loads versions from a store, using the local cache if there is one.
 
     Parameters
     ----------
     store : ObjectStore
-        The bucket of the models.
+        The bucket that contains the models.
     local_cache : LocalCache, optional
-        Copies on disk, which are verified like the store and replaced from it if they are corrupt.
+        Copies on disk. They are verified like objects in the store, and replaced from there if they are corrupt.
     allow_version_skew : bool
-        Whether to load a model that another version of scikit-learn saved, with a warning.
+        Whether to load models that were saved with another version of scikit-learn. If so, there is a warning.
     """
 
     store: ObjectStore
@@ -75,14 +76,14 @@ class ModelLoader:
     allow_version_skew: bool = False
 
     def load(self, manifest: Manifest, manifest_sha256: str) -> Bundle:
-        """Stream every artifact of a version into memory and verify it; the bundle is loaded completely or not at all.
+        """Stream all artifacts of a version into memory and verify them. The bundle loads completely or not at all.
 
         Raises
         ------
         ModelCorrupt
-            Stored bytes differ from the manifest. None of them has reached the unpickler.
+            Stored bytes differ from the manifest. None of the wrong bytes has reached the unpickler.
         ModelUnloadable
-            The bytes are intact, but a module is missing or scikit-learn has another version.
+            The bytes are intact, but a module is missing or another version of scikit-learn is installed.
         """
         started = time.perf_counter()
         skew = check_version(manifest.ref, manifest.libraries, self.allow_version_skew)
@@ -100,7 +101,7 @@ class ModelLoader:
         )
 
     def check(self, manifest: Manifest, artifact: Artifact) -> int:
-        """Compare an artifact in the store with the manifest and return its size in bytes (errors as in `load`)."""
+        """Check an artifact in the store against the manifest and return its size in bytes (errors as in `load`)."""
         with VerifiedReader(self._stored(manifest, artifact), artifact) as raw:
             return raw.drain()
 
@@ -135,17 +136,17 @@ class ModelLoader:
 
 
 def check_version(ref: str, saved_with: Mapping[str, str], allow_skew: bool) -> str | None:
-    """Compare the version of scikit-learn that saved a model with the installed one, before anything is unpickled.
+    """Check that a model was saved with the installed version of scikit-learn, before anything is unpickled.
 
     Returns
     -------
     warning : str or None
-        None if the versions are the same; a warning if they differ and `allow_skew` is set.
+        A warning if the versions differ and `allow_skew` is set, or None if they are the same.
 
     Raises
     ------
     ModelUnloadable
-        The versions differ. The message names both and the possible remedies.
+        The versions differ. The message names both versions and says what to do.
     """
     saved_by = saved_with.get("scikit-learn")
     if saved_by in (None, sklearn.__version__):
@@ -168,14 +169,14 @@ def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = F
     file : buffered reader
         The stream.
     what : str
-        What is loaded, for error messages.
+        Description of the stream, for error messages.
     allow_version_skew : bool
-        Whether to load what another version of scikit-learn saved.
+        Whether to load objects that were saved with another version of scikit-learn.
 
     Returns
     -------
     obj, saved_by : Any, str or None
-        The stored object, and the version of scikit-learn that saved it if it is not the installed one.
+        The stored object, and the version of scikit-learn that saved it, or None if that is the installed version.
 
     Raises
     ------
@@ -215,7 +216,10 @@ def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = F
 
 
 def _missing_in_main(message: str) -> str | None:
-    """Return the name that a pickle expects in the main module of the process that saved it, which is not this one."""
+    """Return the name that the pickle needs from the ``__main__`` module of the process that saved it.
+
+    This process has another ``__main__`` module, so the name is missing here.
+    """
     main = re.escape(repr(sys.modules["__main__"]))
     for pattern in (rf"attribute '([^']+)' on {main}", r"module '__(?:mp_)?main__' has no attribute '([^']+)'"):
         if found := re.search(pattern, message):
@@ -224,7 +228,7 @@ def _missing_in_main(message: str) -> str | None:
 
 
 def limit_to_one_thread(estimator: Any) -> Any:
-    """Set every ``n_jobs`` of an estimator to 1, because a worker gets its parallelism from its processes."""
+    """Set every ``n_jobs`` of an estimator to 1, because a worker already runs several processes in parallel."""
     if hasattr(estimator, "get_params"):
         threads = {name: 1 for name in estimator.get_params() if name.rpartition("__")[2] == "n_jobs"}
         if threads:
@@ -233,7 +237,7 @@ def limit_to_one_thread(estimator: Any) -> Any:
 
 
 def dump(obj: Any) -> bytes:
-    """Encode an estimator with joblib, uncompressed, so that only the network limits how fast it loads."""
+    """Encode an estimator with joblib. It is not compressed, so that only the network limits how fast it loads."""
     buffer = io.BytesIO()
     joblib.dump(obj, buffer)
     return buffer.getvalue()

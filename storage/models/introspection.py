@@ -1,4 +1,4 @@
-"""Find out from a fitted estimator what it takes and what it returns."""
+"""Inspect a fitted estimator to find out its input and its output."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from scoreline.storage.models.manifest import METHODS, Outputs
 
 
 def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, int | None]:
-    """Return names and number of the columns that the first step of a bundle was fitted on, if it records them.
+    """Return the names and the number of the columns that the first step of a bundle was fitted on.
+
+    Each is None if the step does not record it.
 
     Parameters
     ----------
     first : mapping of str to estimator
-        The first preprocessor, or all models if there is no preprocessor.
+        The first preprocessor, or all models if there is no preprocessor, by name.
 
     Raises
     ------
     InvalidRequest
-        The models were fitted on different columns and so cannot score the same rows, or they do not take columns.
+        The models were fitted on different columns, so they cannot score the same rows. Or their input is not a table.
     """
     names, count, named_by = None, None, ""
     for label, estimator in first.items():
@@ -58,16 +60,16 @@ def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None,
 
 
 def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
-    """Describe what a fitted model returns for new rows, with its classes as users read them.
+    """Describe the output of a fitted model for new rows. Its classes are the original labels, before encoding.
 
-    The model itself is inspected, because many methods exist only after fitting or with certain parameters.
+    This inspects the model object, because many methods exist only after fitting or with certain parameters.
 
     Raises
     ------
     InvalidRequest
         The model has no method that scores new rows, or it has classes that the label encoder does not know.
     """
-    if not hasattr(model, "fit") and not hasattr(model, "predict"):  # a DataFrame has a transform method, too
+    if not hasattr(model, "fit") and not hasattr(model, "predict"):  # a DataFrame also has a transform method
         raise InvalidRequest(f"{type(model).__name__} is not an estimator: it has neither fit() nor predict()")
     _check_fitted(model)
     methods = tuple(name for name in METHODS if callable(getattr(model, name, None)))
@@ -91,9 +93,9 @@ def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
 
 
 def takes_one_column(estimator: Any) -> bool:
-    """Return whether the estimator takes a one-dimensional array of values, as text vectorizers do.
+    """Return whether the input of an estimator is a one-dimensional array of values, as for text vectorizers.
 
-    Meta-estimators and pipelines do not report this; their first step does.
+    Meta-estimators and pipelines do not report this, but their first step does.
     """
     return not getattr(_input_tags(_innermost(estimator)), "two_d_array", True)
 
@@ -109,7 +111,10 @@ def library_versions() -> dict[str, str]:
 
 
 def _check_fitted(model: Any) -> None:
-    """Raise `InvalidRequest` if an estimator of scikit-learn is not fitted; others follow no common convention."""
+    """Raise `InvalidRequest` if a scikit-learn estimator is not fitted.
+
+    Other estimators are not checked, because they follow no common convention.
+    """
     if not type(model).__module__.startswith("sklearn."):
         return
     try:
@@ -134,7 +139,7 @@ def _is_multi_output(classes: Any) -> bool:
 
 
 def _labels(classes: Any) -> tuple[Any, ...]:
-    """Return the labels as JSON can hold them; other types become text, such as ``2026-11-25`` for a date."""
+    """Return the labels as values that JSON supports. Other types become text, such as ``2026-11-25`` for a date."""
     array = numpy.asarray(classes)
     if array.dtype.kind == "M":
         return tuple(numpy.datetime_as_string(array, unit="auto").tolist())
@@ -157,7 +162,7 @@ def _tags(estimator: Any) -> Any:
         AttributeError,
         TypeError,
         ValueError,
-    ):  # not an estimator, or made for another scikit-learn
+    ):  # not an estimator, or one for another version of scikit-learn
         return None
 
 
@@ -166,7 +171,7 @@ def _input_tags(estimator: Any) -> Any:
 
 
 def _innermost(estimator: Any) -> Any:
-    """Return the innermost estimator that receives the rows first."""
+    """Return the estimator that is the first to process the rows, inside all pipelines and meta-estimators."""
     while True:
         if (best := getattr(estimator, "best_estimator_", None)) is not None:
             estimator = best
@@ -192,7 +197,7 @@ def _named_steps(steps: list[Any]) -> list[tuple[str, Any]]:
 
 
 def _non_tabular_input(estimator: Any) -> str | None:
-    """Return what an estimator takes instead of a table, or None if it takes a table."""
+    """Return a description of the input if the estimator does not accept a table, or None if it does."""
     inner = _innermost(estimator)
     tags = _tags(inner)
     if tags is None or tags.input_tags.two_d_array:

@@ -1,6 +1,6 @@
-"""The local cache: copies of models on disk, which save transfers and serve when R2 is down.
+"""The local cache: copies of models on disk, which save transfers and are used when R2 is down.
 
-It is for machines whose disk survives a restart.
+It is useful on machines that keep their disk across restarts.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from scoreline.storage.models.manifest import Artifact
 log = logging.getLogger(__name__)
 
 _STALE_S = 3600.0
-"""Age at which a temporary file is deleted, because its writer must have been killed."""
+"""Age in seconds at which a temporary file is deleted. By then its writer must have been killed."""
 
 
 class LocalCache:
-    """Stores artifacts by their SHA-256, and the manifests, signatures and aliases as they were last read.
+    """Stores artifacts under their SHA-256, and the last known content of manifests, signatures and aliases.
 
-    Nothing here is trusted: a copy is verified as if it had come over the network. Files appear complete, by rename, so
-    that processes can share the folder. If the disk is full or read-only, a warning is logged and the model is loaded
-    from the store.
+    The files are not trusted: each copy is verified as if it had come over the network. A file is renamed into place
+    once it is complete, so that several processes can share the folder. If the disk is full or read-only, a warning is
+    logged and the model is loaded from the store.
 
     Parameters
     ----------
     folder : Path
         Directory of the cache. It is created on the first write, and only its owner can read it.
     max_bytes : int
-        Largest total size of the artifacts. The least recently used are deleted first, and an artifact that is larger
-        than this is not kept.
+        Maximum total size of the artifacts. The least recently used ones are deleted first. An artifact that is larger
+        than this is not cached.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -43,7 +43,7 @@ class LocalCache:
         self._max_bytes = max_bytes
 
     def open(self, artifact: Artifact) -> int | None:
-        """Return a file descriptor of the copy, which the caller must close, or None if there is no copy."""
+        """Return a file descriptor for the copy, or None if there is no copy. The caller must close the descriptor."""
         path = self._artifacts / artifact.sha256
         try:
             descriptor = os.open(path, os.O_RDONLY)
@@ -54,7 +54,7 @@ class LocalCache:
         return descriptor
 
     def path(self, artifact: Artifact) -> Path:
-        """Return the path of an artifact's copy, whether or not it exists."""
+        """Return the path for an artifact's copy, even if there is no copy."""
         return self._artifacts / artifact.sha256
 
     def drop(self, artifact: Artifact) -> None:
@@ -64,9 +64,9 @@ class LocalCache:
 
     @contextlib.contextmanager
     def writer(self, artifact: Artifact) -> Iterator[CacheWriter | None]:
-        """Yield a writer for the verified chunks of an artifact, or None if the artifact is too large to be kept.
+        """Yield a writer for the verified chunks of an artifact, or None if the artifact is too large for the cache.
 
-        The copy appears when the block ends without an error, provided that all of it was written.
+        The copy appears at the end of the block if there was no error and all bytes were written.
         """
         if artifact.size > self._max_bytes:
             log.warning(
@@ -84,7 +84,7 @@ class LocalCache:
             writer.discard()
 
     def keep_document(self, key: str, data: bytes) -> None:
-        """Keep a document of the store as it was just read."""
+        """Store the content of a document that was just read from the store."""
         if self.document(key) != data:
             writer = CacheWriter(self._documents / key, len(data))
             writer(data)
@@ -92,20 +92,20 @@ class LocalCache:
             writer.discard()
 
     def document(self, key: str) -> bytes | None:
-        """Return a document as it was last read, or None if it never was."""
+        """Return the last known content of a document, or None if it was never read."""
         try:
             return (self._documents / key).read_bytes()
         except OSError:
             return None
 
     def documents(self, prefix: str) -> list[str]:
-        """Return the keys of the kept documents below `prefix`, which ends with a slash."""
+        """Return the keys of the cached documents that begin with `prefix`, which must end with a slash."""
         found = (self._documents / prefix).rglob("*")
         return sorted(str(path.relative_to(self._documents)) for path in found if path.is_file())
 
     def _make_room(self, size: int) -> None:
         copies = []
-        with contextlib.suppress(OSError):  # another process may be making room, too
+        with contextlib.suppress(OSError):  # another process may be deleting files at the same time
             for path in self._artifacts.iterdir():
                 stat = path.stat()
                 if not path.name.startswith("."):
@@ -149,7 +149,7 @@ class CacheWriter:
             self._give_up(error)
 
     def commit(self) -> None:
-        """Let the file appear if all of it was written."""
+        """Rename the file into place if all bytes were written."""
         if self._descriptor >= 0 and self._left == 0:
             try:
                 os.replace(self._temporary, self._path)

@@ -31,17 +31,17 @@ class ModelStorageManager:
     Parameters
     ----------
     store : ObjectStore
-        The bucket of the models.
+        The bucket that contains the models.
     cloud_only : bool
-        Whether no byte of a model may be written to disk.
+        If true, no byte of a model may be written to disk.
     use_r2 : bool
         Whether the store is R2 rather than a directory.
     settings : ModelSettings, optional
-        Keys, local cache and version skew.
+        Settings for signatures, the local cache and version skew.
     buckets : Buckets, optional
-        Other buckets that files may be adopted from.
+        Other buckets that files to publish may be read from.
     try_here : bool
-        Whether publishing loads a bundle on trial in this process, rather than in a fresh one: in tests.
+        Whether the trial load before publishing runs in this process rather than in a fresh one. Only tests need this.
 
     Examples
     --------
@@ -79,7 +79,7 @@ class ModelStorageManager:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> ModelStorageManager:
-        """Open the bucket that the environment names, which is by default that of this process.
+        """Open the bucket that is named in `environ`, by default the environment of this process.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class ModelStorageManager:
 
     @classmethod
     def from_settings(cls, storage: StorageSettings, models: ModelSettings) -> ModelStorageManager:
-        """Open the bucket that the settings name."""
+        """Open the bucket that is named in the settings."""
         buckets = Buckets(storage)
         return cls(buckets.main, cloud_only=storage.cloud_only, use_r2=storage.use_r2, settings=models, buckets=buckets)
 
@@ -106,7 +106,7 @@ class ModelStorageManager:
     ) -> Manifest:
         """Store a new version of a bundle and return its manifest.
 
-        A fresh process loads the bundle first, so that a version that workers cannot load is never published. The
+        Before that, a fresh process loads the bundle. If workers could not load a version, it is not published. The
         version exists only once it is complete.
 
         Parameters
@@ -114,20 +114,20 @@ class ModelStorageManager:
         name : str
             Name of the bundle.
         model : estimator or mapping of str to estimator
-            A fitted model, or several by name that score the same rows.
+            A fitted model, or several models that score the same rows, by name.
         preprocessor : transformer or sequence of transformer, optional
-            Fitted preprocessors; their ``transform`` runs before every model, in this order.
+            Fitted preprocessors. Their ``transform`` methods run before every model, in this order.
         label_encoder : LabelEncoder, optional
-            A fitted encoder; its ``inverse_transform`` runs after every classifier.
+            A fitted encoder. Its ``inverse_transform`` runs after every classifier.
         alias : str, optional
-            Alias to set to the new version, such as ``champion``.
+            Alias that will name the new version, such as ``champion``.
         metadata : mapping, optional
-            Any values that JSON can hold.
+            Any values that JSON supports.
 
         Raises
         ------
         InvalidRequest
-            The bundle cannot score, or a name is not valid.
+            The bundle cannot score rows, or a name is not valid.
         ModelUnloadable
             A fresh process cannot load the bundle.
         """
@@ -148,7 +148,7 @@ class ModelStorageManager:
         alias: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Manifest:
-        """Store joblib or pickle files as a new version (see `publish`); another process unpickles them."""
+        """Store joblib or pickle files as a new version (see `publish`). They are unpickled in another process."""
         if alias is not None:
             keys.alias(keys.check_name("model", name), alias)  # reports an invalid name before the upload
         if self._try_here:
@@ -159,13 +159,13 @@ class ModelStorageManager:
         return manifest
 
     def _wait_for_next_version(self, name: str) -> None:
-        """Wait until the newest version is a second old: versions of the same second have no order."""
+        """Wait until the newest version is a second old, because versions from the same second cannot be ordered."""
         newest = max(self.registry.versions(name), default="")
         while newest.partition("-")[0] >= f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}":
             time.sleep(0.01)
 
     def fetch(self, key_or_uri: str) -> tuple[str, bytes]:
-        """Read a joblib or pickle file that is to be published, by key or ``s3://`` URI.
+        """Read a joblib or pickle file for publishing, given its key or ``s3://`` URI.
 
         Returns
         -------
@@ -175,7 +175,7 @@ class ModelStorageManager:
         Raises
         ------
         ModelCorrupt
-            The bytes differ from the digest that `save` recorded.
+            The bytes do not match the digest that `save` recorded.
         """
         store, key = self._store, key_or_uri
         if key_or_uri.startswith("s3://"):
@@ -198,7 +198,7 @@ class ModelStorageManager:
         Raises
         ------
         ModelNotFound, ModelCorrupt, ModelUnloadable
-            The bundle is incomplete, altered, or cannot be loaded here.
+            The bundle does not exist, is incomplete or altered, or cannot be loaded in this environment.
         """
         return self.load_pinned(self.registry.resolve(ref))
 
@@ -207,7 +207,7 @@ class ModelStorageManager:
         return self.load_manifest(self.registry.manifest(pinned), pinned.manifest_sha256)
 
     def load_manifest(self, manifest: Manifest, manifest_sha256: str) -> Bundle:
-        """Load the version of a manifest that the registry has verified (errors as in `load`)."""
+        """Load the version that a manifest describes. The registry must have verified it (errors as in `load`)."""
         return self._loader.load(manifest, manifest_sha256)
 
     def verify(self, ref: str) -> tuple[Manifest, str | None]:
@@ -216,7 +216,7 @@ class ModelStorageManager:
         Returns
         -------
         manifest, signer : Manifest, str or None
-            The manifest, and the id of the trusted key that signed it if verify keys are set.
+            The manifest, and the id of the trusted key that signed it, or None if no verify keys are set.
 
         Raises
         ------
@@ -230,7 +230,7 @@ class ModelStorageManager:
         return manifest, self.registry.signer(pinned)
 
     def list(self) -> dict[str, list[str]]:
-        """Return the versions of each model, oldest first, by name of the model."""
+        """Return a mapping from the name of each model to its versions, oldest first."""
         return {name: self.registry.versions(name) for name in self.registry.names()}
 
     def show(self, ref: str) -> Manifest:
@@ -238,32 +238,33 @@ class ModelStorageManager:
         return self.registry.show(ref)
 
     def alias(self, name: str, alias: str, version: str) -> Alias:
-        """Make `alias` name `version`."""
+        """Set `alias` to `version`."""
         return self.registry.alias(name, alias, version)
 
     def save(self, key: str, obj: Any) -> str:
-        """Store a single object with joblib, outside of any version, and return the SHA-256 of its bytes."""
+        """Store a single object with joblib and return the SHA-256 of its bytes. The object belongs to no version."""
         data = dump(obj)
         sha256 = sha256_hex(data)
         self._store.put(key, data, metadata={"sha256": sha256})
         return sha256
 
     def load_object(self, key: str, *, sha256: str | None = None) -> Any:
-        """Load an object that `save` stored, and verify it before it is unpickled.
+        """Load an object that `save` stored. It is verified before it is unpickled.
 
         Parameters
         ----------
         key : str
             Key of the object.
         sha256 : str, optional
-            Digest that the bytes must have; by default, the one that `save` recorded.
+            Digest that the bytes must match, by default the one that `save` recorded.
 
         Raises
         ------
         ObjectNotFound
             There is no such object.
         ModelCorrupt
-            The digest differs, or none is known. Unpickling runs code, so nothing is unpickled unverified.
+            The digest differs, or there is none to compare with. Unpickling runs code, so only verified bytes are
+            unpickled.
         """
         stored = self._store.get(key)
         expected = sha256 or stored.info.metadata.get("sha256")
@@ -276,5 +277,5 @@ class ModelStorageManager:
 
 
 def preprocessor_name(number: int) -> str:
-    """Return the name of the `number`-th preprocessor of a bundle, counted from 1."""
+    """Return the name of a preprocessor of a bundle. Preprocessors are numbered from 1."""
     return "preprocessor" if number == 1 else f"preprocessor_{number}"

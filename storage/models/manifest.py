@@ -1,4 +1,4 @@
-"""The manifest of a model version: a JSON document, stored beside the artifacts, that describes all of them."""
+"""The manifest of a model version: a JSON document that is stored next to the artifacts and describes them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scoreline.storage.keys import check_name, is_version
 
 FORMAT = 1
 CHUNK_BYTES = 4 << 20
-"""Bytes that are verified at a time: large enough that few requests are needed, and small enough that the memory for
-several chunks is negligible beside a model."""
+"""Number of bytes that are verified at a time. It is large enough that few requests are needed, and small enough that
+several chunks use little memory compared with a model."""
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")
-"""Methods of an estimator that score rows it was not fitted on."""
+"""Methods with which an estimator can score new rows."""
 
 _DEFAULTS = {
     "classifier": ("predict", "predict_proba"),
@@ -28,7 +28,7 @@ _DEFAULTS = {
     "density_estimator": ("predict",),
     "transformer": ("transform",),
 }
-"""Methods that score by default, by kind of estimator."""
+"""Default methods for scoring, by kind of estimator."""
 _FALLBACKS = ("transform", "score_samples", "decision_function")
 
 Role = Literal["model", "preprocessor", "label_encoder"]
@@ -42,7 +42,7 @@ class Artifact:
 
     role: Role
     name: str
-    """Name of the model within the bundle; for other roles, the name of the role."""
+    """For a model, its name within the bundle; for any other role, the name of the role."""
     file: str
     size: int
     """Size in bytes."""
@@ -68,20 +68,20 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """What a model of a bundle can return."""
+    """The possible outputs of one model of a bundle."""
 
     kind: str
     """``classifier``, ``regressor``, ``clusterer``, ``outlier_detector``, ``density_estimator``, ``transformer``, or
     ``estimator`` if the model does not declare its kind."""
     methods: tuple[str, ...]
-    """Those of `METHODS` that the model has."""
+    """The methods in `METHODS` that the model supports."""
     classes: tuple[Any, ...] | None
-    """Labels as users read them, in the order of the probability columns. A model with several targets has a tuple of
-    labels for each."""
+    """The original labels, before encoding, in the order of the probability columns. A model with several targets has
+    one tuple of labels per target."""
 
     @property
     def default_methods(self) -> tuple[str, ...]:
-        """The methods to score with if the job names none, depending on the kind of the model.
+        """The methods that a job uses if it names none. They depend on the kind of the model.
 
         >>> Outputs(kind="outlier_detector", methods=("predict", "decision_function"), classes=None).default_methods
         ('predict', 'decision_function')
@@ -91,7 +91,7 @@ class Outputs:
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> Outputs:
-        """Decode what was read from JSON."""
+        """Build the outputs from a mapping that was read from JSON."""
         classes = raw["classes"]
         return cls(
             kind=raw["kind"],
@@ -102,7 +102,7 @@ class Outputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything that is recorded about a model version."""
+    """The record of a model version."""
 
     name: str
     version: str
@@ -112,11 +112,12 @@ class Manifest:
     feature_names: tuple[str, ...] | None
     n_features: int | None
     outputs: Mapping[str, Outputs]
-    """What each model returns, by name of the model."""
+    """Outputs of each model, by model name."""
     libraries: Mapping[str, str]
-    """Versions of ``python``, ``numpy`` and ``joblib`` at publishing, and of the ``scikit-learn`` that saved it."""
+    """Versions of ``python``, ``numpy`` and ``joblib`` when the version was published, and the version of
+    ``scikit-learn`` that saved the model."""
     memory_bytes: int
-    """Memory in bytes that the loaded bundle takes, as measured in a fresh process when it was published."""
+    """Memory in bytes that the loaded bundle uses. It was measured in a fresh process before publishing."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -136,7 +137,7 @@ class Manifest:
         return content_sha256(self.artifacts, self.metadata)
 
     def to_json(self) -> bytes:
-        """Encode the manifest; equal manifests give the same bytes."""
+        """Encode the manifest. Equal manifests give the same bytes."""
         return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
@@ -148,12 +149,12 @@ class Manifest:
         data : bytes
             The manifest as stored.
         ref : str
-            ``name@version`` that the manifest must have.
+            The ``name@version`` that the manifest must describe.
 
         Raises
         ------
         ModelCorrupt
-            The bytes are not a manifest of a known format, or they are the manifest of another version.
+            The bytes are not a manifest in a known format, or they are the manifest of another version.
         """
         try:
             raw = json.loads(data)
@@ -180,7 +181,7 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedModel:
-    """A version and the digest of its manifest, so that nothing else can take its place."""
+    """A version and the digest of its manifest. The digest ensures that nothing else is loaded in its place."""
 
     name: str
     version: str
@@ -202,7 +203,7 @@ def content_sha256(artifacts: Iterable[Artifact], metadata: Mapping[str, Any]) -
 
 
 def parse_ref(ref: str) -> tuple[str, str | None]:
-    """Split ``name``, ``name@alias`` or ``name@version`` into name and alias or version.
+    """Split ``name``, ``name@alias`` or ``name@version`` at the ``@``. The second part is None if there is none.
 
     Raises
     ------

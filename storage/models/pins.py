@@ -1,4 +1,4 @@
-"""Describe a version as an entry of a `pins` board, so that `pins.board_s3` and `pins.board_folder` can read it."""
+"""Describe a version in the format of a `pins` board, so that `pins.board_s3` and `pins.board_folder` can read it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _API_VERSION = 1
 def data_txt(manifest: Manifest) -> bytes:
     """Encode ``data.txt`` as JSON, which is also valid YAML.
 
-    A version of one file has the type ``joblib``, which ``pin_read`` loads. A version of several files has the type
-    ``file``, which ``pin_download`` fetches.
+    A version with one file has the type ``joblib``, which ``pin_read`` can load. A version with several files has the
+    type ``file``, which ``pin_download`` can fetch.
     """
     files = [artifact.file for artifact in manifest.artifacts]
     sizes = [artifact.size for artifact in manifest.artifacts]

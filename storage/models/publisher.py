@@ -1,4 +1,4 @@
-"""Publish a new version of a model: load it on trial, upload it, verify the upload, and write the manifest last."""
+"""Publish a new version of a model: run a trial load, upload the files, verify the upload, then write the manifest."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ class Publisher:
     Parameters
     ----------
     store : ObjectStore
-        The bucket of the models.
+        The bucket that contains the models.
     signing_key : str
         Key that signs every version; if empty, versions are not signed.
     allow_version_skew : bool
-        Whether a model that another version of scikit-learn saved may be published. Its manifest names that version.
+        Whether models that were saved with another version of scikit-learn may be published. The manifest names that
+        version.
     try_here : bool
-        Whether a bundle is loaded on trial in this process, which takes seconds less than a fresh one: in tests.
+        Whether the trial load runs in this process rather than in a fresh one. This saves seconds, for tests only.
     """
 
     def __init__(
@@ -44,13 +45,13 @@ class Publisher:
     def publish(self, name: str, files: Sequence[NewArtifact], metadata: Mapping[str, Any]) -> Manifest:
         """Store a new version and return its manifest.
 
-        The bundle is loaded in a fresh process, then uploaded, then read back and compared. The manifest is written
+        A fresh process loads the bundle. Then the files are uploaded, read back and compared. The manifest is written
         last, so that the version exists only once it is complete.
 
         Raises
         ------
         InvalidRequest
-            A name is not valid, the bundle cannot score, or the metadata cannot be encoded as JSON.
+            A name is not valid, the bundle cannot score rows, or the metadata cannot be encoded as JSON.
         ModelUnloadable
             A fresh process cannot load the bundle. Nothing has been stored.
         """
@@ -81,7 +82,7 @@ class Publisher:
             )
             try:
                 self._write(manifest, files)
-            except PreconditionFailed:  # another publisher used the same version in this second
+            except PreconditionFailed:  # another publisher created the same version in this second
                 existing = self._find_same_content(manifest)
                 if existing is not None:
                     return existing
@@ -114,7 +115,7 @@ class Publisher:
 
 
 def _check_files(files: Sequence[NewArtifact]) -> None:
-    """Raise `InvalidRequest` unless the files form a bundle and their names are valid and distinct."""
+    """Check that the files form a bundle and that their names are valid and distinct; else raise `InvalidRequest`."""
     names = set()
     for item in files:
         keys.check_name(item.role.replace("_", " "), item.name)

@@ -1,6 +1,6 @@
-"""The registry of model versions: it resolves, lists and deletes them without loading any.
+"""The registry of model versions: it resolves, lists and deletes versions without loading models.
 
-It needs only `requirements.txt`.
+It needs only the packages in `requirements.txt`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class ModelRegistry:
     Parameters
     ----------
     store : ObjectStore
-        The bucket that holds ``models/``.
+        The bucket that contains ``models/``.
     verify_keys : sequence of str
-        Keys of which one must have signed a manifest before it is returned; if empty, signatures are not checked.
+        Trusted keys. Every manifest must be signed with at least one of them. If empty, signatures are not checked.
     local_cache : LocalCache, optional
-        Keeps manifests, signatures and aliases, to be read when the store cannot be reached.
+        Cache for manifests, signatures and aliases. It is used when the store cannot be reached.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ModelRegistry:
         self._local_cache = local_cache
 
     def names(self) -> list[str]:
-        """Return the names of all models that have a version."""
+        """Return the names of all models that have at least one version."""
         return sorted({name for name, _ in self._published(keys.MODELS)})
 
     def versions(self, name: str) -> list[str]:
@@ -56,12 +56,12 @@ class ModelRegistry:
         return sorted(version for _, version in self._published(keys.model_folder(name)))
 
     def resolve(self, ref: str) -> PinnedModel:
-        """Pin the version that ``name`` (the newest), ``name@alias`` or ``name@version`` stands for.
+        """Find and pin the version for ``name@version``, ``name@alias`` or ``name`` (the newest version).
 
         Raises
         ------
         ModelNotFound
-            There is no such model, alias or version. The message names those that exist.
+            There is no such model, alias or version. The message lists the existing ones.
         """
         name, which = parse_ref(ref)
         if which is not None and not keys.is_version(which):
@@ -80,7 +80,7 @@ class ModelRegistry:
         return PinnedModel(name=name, version=version, manifest_sha256=sha256_hex(data))
 
     def manifest(self, pinned: PinnedModel) -> Manifest:
-        """Read and verify the manifest of a pinned version; every load starts here.
+        """Read and verify the manifest of a pinned version. Every load starts with this.
 
         Raises
         ------
@@ -89,22 +89,25 @@ class ModelRegistry:
         ModelCorrupt
             The stored manifest is not the one that was pinned.
         ModelUntrusted
-            There are verify keys, but none of them signed the manifest.
+            There are verify keys, but the manifest is not signed with any of them.
         """
         data = self._pinned_bytes(pinned)
         self._signer(pinned, data)
         return Manifest.from_json(data, pinned.ref)
 
     def signer(self, pinned: PinnedModel) -> str | None:
-        """Return the id of the trusted key that signed; None if there are no verify keys (errors as in `manifest`)."""
+        """Return the id of the trusted key that signed the manifest, or None if there are no verify keys.
+
+        The errors are the same as for `manifest`.
+        """
         return self._signer(pinned, self._pinned_bytes(pinned))
 
     def show(self, ref: str) -> Manifest:
-        """Read the manifest of the version that `ref` stands for (errors as in `resolve` and `manifest`)."""
+        """Resolve `ref` and read the manifest of the version (errors as in `resolve` and `manifest`)."""
         return self.manifest(self.resolve(ref))
 
     def sign(self, ref: str, signing_key: str) -> PinnedModel:
-        """Add a signature to a published version, because it has none or because its key is being replaced."""
+        """Add a signature to a published version, for example while a signing key is being replaced."""
         pinned = self.resolve(ref)
         data = self._pinned_bytes(pinned)
         Manifest.from_json(data, pinned.ref)
@@ -131,14 +134,14 @@ class ModelRegistry:
         return found[0] if found else None
 
     def alias(self, name: str, alias: str, version: str) -> Alias:
-        """Make `alias` name `version`, by compare-and-swap, so that no concurrent change is lost.
+        """Set `alias` to `version` by compare-and-swap, so that no concurrent change is lost.
 
         Raises
         ------
         ModelNotFound
             There is no such version.
         InvalidRequest
-            The alias has the form of a version.
+            The name of the alias has the same format as a version.
         """
         if keys.is_version(alias):
             raise InvalidRequest(f"alias {alias!r} has the form of a version: choose another name")
@@ -147,14 +150,14 @@ class ModelRegistry:
         return self._move(name, alias, lambda _: pinned)
 
     def rollback(self, name: str, alias: str) -> Alias:
-        """Make `alias` name the version that it named before; each further rollback goes one version further back.
+        """Set `alias` back to its previous version. Each rollback goes back one version further.
 
         Raises
         ------
         ModelNotFound
             There is no such alias, or the earlier version was deleted.
         InvalidRequest
-            The alias named no version before.
+            The alias has no previous version.
         """
 
         def previous(current: Alias | None) -> PinnedModel:
@@ -178,13 +181,13 @@ class ModelRegistry:
         pinned : PinnedModel
             The version to delete.
         check_unused : callable
-            Raises `ModelInUse` if something other than an alias needs the version. It is called before and after the
-            manifest is deleted, because a job may start to use the version in between.
+            Raises `ModelInUse` if a job or anything else except an alias needs the version. It is called both before
+            and after the manifest is deleted, because a job may start to use the version in between.
 
         Raises
         ------
         ModelInUse
-            An alias names the version, or `check_unused` says that it is in use. The version stays.
+            An alias names the version, or `check_unused` raises the error. The version is not deleted.
         """
 
         def check() -> None:
@@ -242,7 +245,7 @@ class ModelRegistry:
         return signatures.verify(manifest, lines, self._verify_keys, pinned.ref)
 
     def _read_document(self, key: str) -> bytes:
-        """Read a small object, from its local copy if the store cannot be reached."""
+        """Read a small object. If the store cannot be reached, read the local copy instead."""
         try:
             data = self._store.get(key).data
         except StoreUnavailable as error:

@@ -1,4 +1,4 @@
-"""How models are cached, signed and trusted, read once from the environment."""
+"""Settings for caching, signing and trusting models, read once from the environment."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ DEFAULT_CACHE_DIR_MB = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """Which models a process may load, and how it signs and caches them."""
+    """Settings for loading, signing and caching models."""
 
     cache_dir: Path = Path(DEFAULT_CACHE_DIR)
     """Directory of the local cache, which is used only with ``ML_CLOUD_ONLY=false``."""
     cache_dir_bytes: int = DEFAULT_CACHE_DIR_MB << 20
     signing_key: str = field(default="", repr=False)
-    """Key that signs published versions; if empty, they are not signed."""
+    """Key that signs published versions. If empty, they are not signed."""
     verify_keys: tuple[str, ...] = ()
-    """Keys of which one must have signed a version that is loaded; if empty, signatures are not checked."""
+    """Trusted keys. Every version must be signed with at least one of them before it is loaded. If empty, signatures
+    are not checked."""
     allow_version_skew: bool = False
-    """Whether to load a model that another version of scikit-learn saved, with a warning."""
+    """Whether to load models that were saved with another version of scikit-learn. If so, there is a warning."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ModelSettings:
-        """Read the settings from `environ`; raises `InvalidSettings`, which lists every fault."""
+        """Read the settings from `environ`, or raise `InvalidSettings` with a list of all faults."""
         env = Environment(environ)
         signing_key = env.text("MODEL_SIGNING_KEY")
         verify_keys = tuple(re.split(r"[\s,]+", text)) if (text := env.text("MODEL_VERIFY_KEYS").strip(", ")) else ()

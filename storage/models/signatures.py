@@ -1,8 +1,8 @@
-"""Ed25519 signatures of manifests, so that workers load only what a holder of the signing key has published.
+"""Ed25519 signatures of manifests, so that workers load only models that were published with the signing key.
 
-Each line of ``manifest.sig`` is a signature, ``<key id> <signature in base64>``, of the bytes of ``manifest.json``, and
-these name the model, the version and the digest of every chunk. While one key replaces another, both can sign. Workers
-have only verify keys, so they can check signatures but not forge them.
+Each line of ``manifest.sig`` has the form ``<key id> <signature in base64>``. It signs the bytes of ``manifest.json``,
+which contain the model's name, the version and the digest of every chunk. While one key replaces another, both can
+sign. Workers have only verify keys, so they can check signatures but not forge them.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def generate_keys() -> tuple[str, str]:
 
 
 def check_key(kind: str, key: str) -> bytes:
-    """Return the 32 bytes of a key of the kind ``signing`` or ``verify``.
+    """Decode a key of the kind ``signing`` or ``verify`` and return its 32 bytes.
 
     Raises
     ------
     InvalidRequest
-        It is not such a key. The message never contains the key.
+        The text is not a key of this kind. The message never contains the text.
     """
     other = "verify" if kind == "signing" else "signing"
     if key.startswith(_PREFIX[other]):
@@ -54,7 +54,7 @@ def check_key(kind: str, key: str) -> bytes:
 
 
 def sign(manifest: bytes, signing_key: str) -> str:
-    """Return a line of ``manifest.sig``: the signature of a manifest's bytes."""
+    """Sign the bytes of a manifest and return the line for ``manifest.sig``."""
     private = _private(signing_key)
     signature = base64.b64encode(private.sign(manifest)).decode()
     return f"{key_id(private.public_key().public_bytes_raw())} {signature}\n"
@@ -70,7 +70,7 @@ def verify(manifest: bytes, signatures: bytes | None, verify_keys: Sequence[str]
     signatures : bytes or None
         Content of ``manifest.sig``, or None if there is no such object.
     verify_keys : sequence of str
-        The trusted keys, of which there is at least one.
+        The trusted keys, at least one.
     ref : str
         ``name@version``, for error messages.
 
@@ -106,7 +106,7 @@ def verify(manifest: bytes, signatures: bytes | None, verify_keys: Sequence[str]
 
 
 def key_id(public: bytes) -> str:
-    """Return the id of a verify key in messages and signatures: the first eight hexadecimal digits of its SHA-256."""
+    """Return the id of a verify key for messages and signatures: the first 8 hexadecimal digits of its SHA-256."""
     return sha256_hex(public)[:8]
 
 

@@ -1,4 +1,4 @@
-"""The bytes of an artifact as a stream in which every chunk is verified before it can be read."""
+"""A stream over the bytes of an artifact. Every chunk is verified before any of its bytes can be read."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from scoreline.storage.models.manifest import Artifact
 from scoreline.storage.objects.base import ObjectStore
 
 READ_AHEAD = 4
-"""Chunks that are fetched ahead. With chunks of 4 MiB the buffer takes some 20 MiB, whatever the size of the model."""
+"""Number of chunks that are fetched ahead. With chunks of 4 MiB, the buffer uses about 20 MiB for a model of any
+size."""
 
 
 class Source(Protocol):
-    """Where the bytes of an artifact come from."""
+    """A source for the bytes of an artifact."""
 
     uri: str
 
     def read(self, start: int, stop: int) -> bytes:
         """Return the bytes ``start <= i < stop``, unverified.
 
-        The first call is made alone; the following ones come from several threads at once.
+        The first call finishes before any other begins. Later calls come from several threads at once.
 
         Raises
         ------
         ModelCorrupt
-            What is stored cannot be this artifact.
+            The stored bytes cannot be this artifact.
         """
         ...
 
 
 class ObjectSource:
-    """Reads from an object; the first read pins its ETag, and all others require it."""
+    """Reads from an object. The first read pins the ETag of the object, and all later reads require it."""
 
     def __init__(self, store: ObjectStore, key: str, size: int) -> None:
         self.uri = store.uri(key)
@@ -79,26 +80,26 @@ class FileSource:
 
 
 class VerifiedReader(io.RawIOBase):
-    """A raw stream, to be wrapped in `io.BufferedReader`, that returns verified bytes only.
+    """A raw stream that returns only verified bytes. It is meant to be wrapped in `io.BufferedReader`.
 
-    No byte is returned before the SHA-256 of its chunk is known to match the manifest. Threads fetch and verify chunks
-    ahead while earlier chunks are unpickled.
+    A byte is returned only after the SHA-256 of its chunk was found to match the manifest. While earlier chunks are
+    unpickled, threads fetch and verify the next ones.
 
     Parameters
     ----------
     source : Source
-        Where the bytes come from.
+        Source of the bytes.
     artifact : Artifact
-        The artifact that the bytes must form.
+        The artifact that the bytes must match.
     tee : callable, optional
         Receives every verified chunk, in order.
 
     Raises (from any read)
     ----------------------
     ModelCorrupt
-        Bytes are missing, were replaced or altered, or are too few or too many.
+        The artifact is missing, was replaced or altered, or has the wrong size.
     StoreUnavailable
-        The store's own retries are used up. The error is transient.
+        The store still fails after its own retries. The error is transient.
     """
 
     def __init__(self, source: Source, artifact: Artifact, tee: Callable[[bytes], None] | None = None) -> None:
@@ -114,7 +115,7 @@ class VerifiedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer is wider
-        """Fill `buffer` with verified bytes and return their number, which is 0 at the end."""
+        """Copy verified bytes into `buffer` and return their number, or 0 at the end of the stream."""
         if not self._view:
             self._view = memoryview(next(self._chunks, b""))
         count = min(len(buffer), len(self._view))
@@ -123,7 +124,7 @@ class VerifiedReader(io.RawIOBase):
         return count
 
     def drain(self) -> int:
-        """Verify and discard what has not been read yet, and return its size in bytes."""
+        """Verify and discard all bytes that have not been read yet, and return their number."""
         left = len(self._view)
         self._view = memoryview(b"")
         return left + sum(len(chunk) for chunk in self._chunks)
@@ -145,7 +146,7 @@ class VerifiedReader(io.RawIOBase):
         count = len(self._artifact.chunks)
         if not count:
             raise ModelCorrupt(f"{self._source.uri} is empty: publish the model again")
-        data = self._verified(0)  # alone, because it pins the object
+        data = self._verified(0)  # before all others, because it pins the object
         with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="model-read") as pool:
             ahead: deque[Future[bytes]] = deque()
             try:
@@ -155,7 +156,7 @@ class VerifiedReader(io.RawIOBase):
                     if self._tee is not None:
                         self._tee(data)
                     yield data
-                    data = b""  # released before waiting for the next chunk
+                    data = b""  # frees the memory before waiting for the next chunk
                     if ahead:
                         data = ahead.popleft().result()
             finally:

@@ -1,8 +1,8 @@
-"""The trial load: before a version exists, a fresh process loads its files, as a worker will.
+"""The trial load: before a version is published, a fresh process loads its files as a worker would.
 
-The bytes reach a new interpreter through a pipe, so that nothing is written to disk or to the bucket before it is known
-to load, and the code in the pickles runs in that process alone. The process reports what the bundle can do and how much
-memory it takes.
+The bytes are sent to a new interpreter through a pipe. Nothing is written to disk or to the bucket before the files
+have been loaded successfully, and code in the pickles runs only in the new process. The process reports the methods and
+outputs of the bundle and its memory use.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ _TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class NewArtifact:
-    """A joblib or pickle file that is to become part of a new version."""
+    """A joblib or pickle file for a new version."""
 
     role: Role
     name: str
     data: bytes
     source: str = ""
-    """Path or URI that the file was read from, if it was."""
+    """Path or URI of the file, or an empty string if it was not read from one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialLoad:
-    """What a fresh process found out about a bundle."""
+    """The result of a trial load."""
 
     feature_names: tuple[str, ...] | None
     n_features: int | None
     outputs: dict[str, Outputs]
     libraries: dict[str, str]
     memory_bytes: int
-    """Private memory of the process that the loaded bundle takes; never less than the size of its files."""
+    """Private memory of the process that the loaded bundle uses, in bytes. It is at least the size of the files."""
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> TrialLoad:
-        """Decode what the process reports (see `describe_bundle`), with ``memory_bytes``."""
+        """Decode the report of the process: the result of `describe_bundle`, and ``memory_bytes``."""
         return cls(
             feature_names=None if raw["feature_names"] is None else tuple(raw["feature_names"]),
             n_features=raw["n_features"],
@@ -63,7 +63,7 @@ class TrialLoad:
 
 
 def try_loading(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> TrialLoad:
-    """Load a bundle in a fresh process and return what that process found out.
+    """Load a bundle in a fresh process and return the result.
 
     Parameters
     ----------
@@ -72,14 +72,14 @@ def try_loading(name: str, files: Sequence[NewArtifact], *, allow_version_skew: 
     files : sequence of NewArtifact
         The files of the bundle.
     allow_version_skew : bool
-        Whether files that another version of scikit-learn saved are accepted.
+        Whether files that were saved with another version of scikit-learn are accepted.
 
     Raises
     ------
     ModelUnloadable
-        The bundle cannot be loaded, or loading it ends the process or takes longer than ten minutes.
+        The bundle cannot be loaded, or loading it crashes the process or takes longer than ten minutes.
     InvalidRequest
-        The bundle can be loaded but cannot score.
+        The bundle can be loaded but cannot score rows.
     """
     root = str(Path(__file__).resolve().parents[2])
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))}
@@ -98,7 +98,7 @@ def try_loading(name: str, files: Sequence[NewArtifact], *, allow_version_skew: 
         "sources": {item.name: item.source for item in files if item.source},
     }
     try:
-        with contextlib.suppress(BrokenPipeError):  # it ended early: its report or its exit code says why
+        with contextlib.suppress(BrokenPipeError):  # the process ended early; its report or exit code says why
             child.stdin.write(json.dumps(header).encode() + b"\n")
             for item in files:
                 child.stdin.write(item.data)
@@ -123,9 +123,9 @@ def try_loading(name: str, files: Sequence[NewArtifact], *, allow_version_skew: 
 
 
 def try_loading_here(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> TrialLoad:
-    """Load a bundle in this process and return what it is (see `try_loading`): in tests, where seconds count.
+    """Load a bundle in this process and return the result (see `try_loading`). This saves seconds in tests.
 
-    It does not show whether another process can load the bundle. Its memory is taken to be the size of its files.
+    It does not show whether another process can load the bundle. The size of the files stands in for the memory use.
     """
     blobs = [(item.role, item.name, item.data) for item in files]
     report = describe_bundle(*load_files(blobs, name, allow_version_skew=allow_version_skew))
@@ -148,14 +148,14 @@ def load_files(
     bundle : str
         Name of the bundle, for error messages.
     allow_version_skew : bool
-        Whether files that another version of scikit-learn saved are accepted.
+        Whether files that were saved with another version of scikit-learn are accepted.
     sources : mapping of str to str, optional
-        Path or URI of a file by the name of its artifact, for error messages.
+        Path or URI of each file, by artifact name, for error messages.
 
     Returns
     -------
     steps, saved_by : dict of role to dict of name to estimator, str or None
-        The estimators, and the version of scikit-learn that saved them if it is another than this one.
+        The estimators, and the version of scikit-learn that saved them, or None if that is the installed version.
     """
     from scoreline.storage.models.bundle import limit_to_one_thread, unpickle
 
@@ -178,10 +178,10 @@ def load_files(
 
 
 def _is_pickle(data: bytes) -> bool:
-    """Return whether the data begin like every pickle of protocol 2 or newer, which are Python's defaults.
+    """Return whether the data begin like a pickle of protocol 2 or newer. Python writes such pickles by default.
 
-    For anything else an unpickler reports whatever the first characters mean to it: for a table that begins with
-    ``id,x`` it would say that there is no module ``d,x``.
+    Unpickling other data gives misleading errors, because their first characters are read as pickle opcodes. For
+    example, the error for a table that begins with ``id,x`` would be that there is no module ``d,x``.
     """
     from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
 
@@ -199,7 +199,7 @@ def _cause(error: BaseException) -> str:
 
 
 def describe_bundle(steps: dict[Role, Any], saved_by: str | None) -> dict[str, Any]:
-    """Return what a loaded bundle takes and returns, as JSON can hold it.
+    """Describe the input and the output of a loaded bundle with values that JSON supports.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def describe_bundle(steps: dict[Role, Any], saved_by: str | None) -> dict[str, A
     Raises
     ------
     InvalidRequest
-        The bundle cannot score.
+        The bundle cannot score rows.
     """
     from scoreline.storage.models.introspection import describe_features, describe_outputs, library_versions
 
@@ -242,13 +242,13 @@ def _private_bytes() -> int:
 def main() -> None:
     """Read a bundle from standard input and write a report in JSON to standard output."""
     report_file = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a pickle prints must not mix with the report
+    os.dup2(2, 1)  # output that a pickle prints must not be mixed with the report
     stream = sys.stdin.buffer
     header = json.loads(stream.readline())
     name, skew = header["name"], header["allow_version_skew"]
     blobs = [(role, artifact, stream.read(size)) for role, artifact, size in header["artifacts"]]
     try:
-        # The first load imports every module that the bundle needs; the second measures the bundle alone.
+        # The first load also imports all modules that the bundle needs. Only the second measures the bundle alone.
         steps, saved_by = load_files(blobs, name, allow_version_skew=skew, sources=header["sources"])
         report = describe_bundle(steps, saved_by)
         del steps

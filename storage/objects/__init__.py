@@ -1,5 +1,5 @@
-"""Object stores: Cloudflare R2 and a local directory behind one contract.
+"""Object stores: Cloudflare R2 and a local directory behind one interface.
 
-Code that reads, writes or lists bytes under a key lives here; code that knows what the bytes mean does not. It imports
-`scoreline.storage.errors` and `scoreline.storage.settings`, and boto3 in `r2` alone.
+This package contains the code that reads, writes and lists objects by key, but no code that depends on what the bytes
+mean. It imports `scoreline.storage.errors` and `scoreline.storage.settings`; only `r2` imports boto3.
 """

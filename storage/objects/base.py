@@ -1,4 +1,4 @@
-"""The contract that ``tests/integration/storage/objects/test_object_stores.py`` tests every object store against."""
+"""The interface of object stores. ``tests/integration/storage/objects/test_object_stores.py`` tests every one."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from scoreline.storage.errors import ObjectNotFound, PreconditionFailed
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectInfo:
-    """What a store knows about an object, without its bytes."""
+    """The properties of an object, without its bytes."""
 
     key: str
     size: int
     """Size in bytes."""
     etag: str
-    """Opaque identifier, without quotes, that changes whenever the content does."""
+    """Opaque identifier, without quotation marks. It changes whenever the content changes."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """User metadata; empty in listings, which do not include it."""
+    """User metadata. Always empty in listings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """The bytes of an object or of a range of it, and what the store knows about the whole object."""
+    """The bytes of an object or a range of it, and the properties of the whole object."""
 
     info: ObjectInfo
     data: bytes
@@ -32,24 +32,24 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class IfMatch:
-    """Write only if the object is still there with this ETag: a compare-and-swap."""
+    """Write only if the object still exists and has this ETag. This is a compare-and-swap."""
 
     etag: str
 
 
 type PutMode = Literal["overwrite", "create"] | IfMatch
-"""When a write takes effect: always, only if the key is free, or only if the object has not changed."""
+"""Condition for a write: always write, only if the key is free, or only if the object has not changed."""
 OVERWRITE: Final = "overwrite"
 CREATE: Final = "create"
 
 
 def if_unchanged(etag: str | None) -> PutMode:
-    """Return the mode that writes only if the object is still as it was read.
+    """Return the mode that writes only if the object has not changed since it was read.
 
     Parameters
     ----------
     etag : str or None
-        ETag of the object as it was read; None if there was no object.
+        ETag that the object had when it was read, or None if there was no object.
 
     >>> if_unchanged("1f-2"), if_unchanged(None)
     (IfMatch(etag='1f-2'), 'create')
@@ -60,14 +60,14 @@ def if_unchanged(etag: str | None) -> PutMode:
 class ObjectStore(Protocol):
     """One bucket.
 
-    Every method raises `StoreUnavailable` (transient) if the store's own retries are used up, `AccessDenied` if the
-    store refuses the credentials, and `BucketNotFound` if the store says that there is no such bucket.
+    Every method raises `StoreUnavailable` (transient) if the store still fails after its own retries, `AccessDenied` if
+    the store refuses the credentials, and `BucketNotFound` if the store reports that there is no such bucket.
     """
 
     bucket: str
 
     def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
-        """Read an object, or the bytes ``start <= i < stop`` of it.
+        """Read an object. With a `byte_range` of ``(start, stop)``, read only the bytes ``start <= i < stop``.
 
         Raises
         ------
@@ -79,7 +79,7 @@ class ObjectStore(Protocol):
         ...
 
     def head(self, key: str) -> ObjectInfo:
-        """Return what the store knows about an object; raises `ObjectNotFound`."""
+        """Return the properties of an object, or raise `ObjectNotFound`."""
         ...
 
     def put(
@@ -95,8 +95,9 @@ class ObjectStore(Protocol):
         Raises
         ------
         PreconditionFailed
-            With `CREATE`, the key is taken. With `IfMatch`, the object is gone or has another ETag. A store that
-            retries on its own may raise this for its own earlier success: compare with what is stored.
+            With `CREATE`, the key is already in use. With `IfMatch`, the object is gone or has another ETag. If a store
+            retries a write whose first attempt succeeded unnoticed, it may raise this although the write took effect.
+            In that case, compare the data with the stored object.
         """
         ...
 
@@ -105,11 +106,11 @@ class ObjectStore(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Delete an object; deleting one that does not exist is not an error."""
+        """Delete an object. It is not an error if the object does not exist."""
         ...
 
     def uri(self, key: str) -> str:
-        """Return the URI that users write for a key, including the bucket."""
+        """Return the URI for a key, including the bucket, as users write it."""
         ...
 
 
@@ -123,12 +124,12 @@ def exists(store: ObjectStore, key: str) -> bool:
 
 
 def create_once(store: ObjectStore, key: str, data: bytes) -> None:
-    """Write an object that never changes; writing the same bytes again does nothing.
+    """Write an object that never changes. Writing the same bytes again has no effect.
 
     Raises
     ------
     PreconditionFailed
-        The key is taken by an object with other bytes.
+        There is already an object with this key and different bytes.
     """
     try:
         store.put(key, data, mode=CREATE)

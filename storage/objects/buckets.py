@@ -1,4 +1,4 @@
-"""Open object stores by bucket name, limited to the buckets that the settings allow."""
+"""Open object stores by bucket name. Only the buckets that the settings allow can be opened."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from scoreline.storage.settings import StorageSettings
 
 
 class Buckets:
-    """A store for each allowed bucket, opened on first use and kept open.
+    """Object stores for all allowed buckets. Each is opened when it is first used, and stays open.
 
     Parameters
     ----------
     settings : StorageSettings
-        Where objects live, and which buckets are allowed.
+        The location of the stores, and the allowed buckets.
     fail_fast : bool
-        Whether to report an unreachable store within 10 seconds, as a person at a terminal expects. By default a store
-        waits out transient failures, as a worker should.
+        Whether to report an unreachable store within 10 seconds, as a person at a terminal expects. By default, a store
+        keeps retrying during transient failures, as a worker should.
     """
 
     def __init__(self, settings: StorageSettings, *, fail_fast: bool = False) -> None:
@@ -30,12 +30,12 @@ class Buckets:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, fail_fast: bool = False) -> Buckets:
-        """Read the settings from `environ`; no store is opened yet."""
+        """Read the settings from `environ`. This does not open any store."""
         return cls(StorageSettings.from_env(environ), fail_fast=fail_fast)
 
     @property
     def main(self) -> ObjectStore:
-        """The bucket of models and jobs."""
+        """The store for models and jobs."""
         return self[self._settings.bucket_name]
 
     def __getitem__(self, bucket: str) -> ObjectStore:
@@ -49,7 +49,7 @@ class Buckets:
         return self._stores[bucket]
 
     def caching(self, immutable: Container[str]) -> Buckets:
-        """Return the same stores, wrapped so that the objects under the keys `immutable` are read only once."""
+        """Return the same stores with a cache, so that objects with keys in `immutable` are read only once."""
         return _CachingBuckets(self, immutable)
 
     def _open(self, bucket: str) -> ObjectStore:

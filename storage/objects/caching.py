@@ -1,4 +1,4 @@
-"""A store that caches immutable objects in memory, for a task that writes objects and reads them back."""
+"""A store that caches immutable objects in memory. It is for tasks that write objects and read them back."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from scoreline.storage.objects.base import CREATE, OVERWRITE, ObjectInfo, Object
 
 
 class CachingStore:
-    """Wraps a store and keeps immutable objects in memory for as long as it lives.
+    """Wraps a store and caches immutable objects in memory. The cache lasts as long as this instance.
 
-    An object is cached once it has been created here or read completely.
+    An object is cached when it is created or read completely through this instance.
 
     Parameters
     ----------
     store : ObjectStore
-        The store that holds the objects.
+        The store that contains the objects.
     immutable : container of str
-        Keys of the objects that never change once they exist. The container may grow.
+        Keys of the objects that never change after they are created. Keys may be added later.
     """
 
     def __init__(self, store: ObjectStore, immutable: Container[str]) -> None:
@@ -41,7 +41,7 @@ class CachingStore:
         return StoredObject(info=cached.info, data=cached.data[start:stop])
 
     def head(self, key: str) -> ObjectInfo:
-        """Return what is known about an object (see `ObjectStore.head`)."""
+        """Return the properties of an object (see `ObjectStore.head`)."""
         cached = self._cached.get(key)
         return cached.info if cached else self._store.head(key)
 
@@ -61,7 +61,7 @@ class CachingStore:
         return info
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield objects as the wrapped store lists them now (see `ObjectStore.list`)."""
+        """Yield the objects that the wrapped store lists now (see `ObjectStore.list`)."""
         return self._store.list(prefix)
 
     def delete(self, key: str) -> None:

@@ -1,8 +1,8 @@
-"""Objects as files in a directory: the store for development, with the same contract as R2.
+"""A store for development that keeps objects as files in a directory. It has the same interface as R2.
 
-An object is a plain file that any tool can open. Its ETag consists of inode, modification time and size, which a rename
-preserves. User metadata is stored under ``.meta/<key>/<etag>.json``, which is written before the file appears. A file
-that was copied in by hand is therefore an object without metadata.
+An object is a plain file that any tool can open. Its ETag consists of the inode, the modification time and the size,
+because renaming the file preserves all three. User metadata is stored in ``.meta/<key>/<etag>.json``, which is written
+before the file appears. If a file is copied into the directory by hand, it is an object without metadata.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DirectoryStore:
     Parameters
     ----------
     root : Path
-        Directory that holds one directory for each bucket; created on the first write.
+        Directory that contains one subdirectory per bucket. It is created on the first write.
     bucket : str
         Name of the bucket.
     """
@@ -56,7 +56,7 @@ class DirectoryStore:
             raise StoreUnavailable(f"cannot read {self.uri(key)}: {error.strerror}") from error
 
     def head(self, key: str) -> ObjectInfo:
-        """Return what is known about an object (see `ObjectStore.head`)."""
+        """Return the properties of an object (see `ObjectStore.head`)."""
         path = self._path(key)
         try:
             stat = path.stat()
@@ -132,7 +132,7 @@ class DirectoryStore:
             shutil.rmtree(self._root / _META / key, ignore_errors=True)
 
     def uri(self, key: str) -> str:
-        """Return the ``s3://`` URI of a key, as users write the input of a job."""
+        """Return the ``s3://`` URI of a key, in the form that users specify as the input of a job."""
         return f"s3://{self.bucket}/{key}"
 
     def __repr__(self) -> str:

@@ -1,8 +1,8 @@
 """Multipart uploads: a large object appears completely or not at all, and a failed upload leaves nothing behind.
 
-R2 requires that all parts but the last have the same size, that this is at least 5 MiB, and that there are at most
-10,000 parts (https://developers.cloudflare.com/r2/objects/multipart-objects/). It checks this and the precondition
-when the upload is completed.
+R2 allows at most 10,000 parts. All parts except the last must have the same size, which is at least 5 MiB
+(https://developers.cloudflare.com/r2/objects/multipart-objects/). R2 checks these rules and the precondition when the
+upload is completed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 THRESHOLD_BYTES = 64 << 20
-"""Larger objects are uploaded in parts, so that a broken connection costs one part and not the whole object."""
+"""Objects larger than this are uploaded in parts. If a connection breaks, only one part must be sent again."""
 PART_BYTES = 16 << 20
 MAX_PARTS = 10_000
 _THREADS = 4
@@ -32,14 +32,14 @@ def upload(
     metadata: Mapping[str, str],
     condition: Mapping[str, str],
 ) -> str:
-    """Upload `data` in parts and return the ETag of the new object; abort the upload if anything goes wrong.
+    """Upload `data` in parts and return the ETag of the new object. If anything goes wrong, abort the upload.
 
     Parameters
     ----------
     call : callable
-        ``call(method, **arguments)`` calls the client and waits out throttling.
+        ``call(method, **arguments)`` calls a method of the client and retries if it is throttled.
     condition : mapping of str to str
-        Arguments that make the last request, which completes the upload, conditional. R2 takes ``IfNoneMatch`` there.
+        Arguments that make the request that completes the upload conditional. R2 supports ``IfNoneMatch`` there.
     """
     where = {"Bucket": bucket, "Key": key}
     upload_id = call(client.create_multipart_upload, **where, Metadata=dict(metadata))["UploadId"]
@@ -54,7 +54,7 @@ def upload(
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="upload")
         try:
             parts = list(pool.map(send, itertools.count(1), split_into_parts(data)))
-        finally:  # a stopping dyno has 30 s, so the abort does not wait for parts that are being sent
+        finally:  # a dyno must stop within 30 s, so do not wait for parts that are still being sent
             pool.shutdown(wait=False, cancel_futures=True)
         answer = call(client.complete_multipart_upload, **open_upload, MultipartUpload={"Parts": parts}, **condition)
         completed = True
@@ -63,20 +63,20 @@ def upload(
         if not completed:
             with contextlib.suppress(
                 Exception
-            ):  # the first error is the one to report; R2 aborts the upload after a week
+            ):  # report only the first error; R2 aborts the upload after a week anyway
                 client.abort_multipart_upload(**open_upload)
 
 
 def list_open_uploads(client: S3Client, bucket: str, prefix: str) -> list[str]:
-    """Return the keys below `prefix`, at most 1,000, whose upload was neither completed nor aborted."""
+    """Return the keys of up to 1,000 uploads below `prefix` that were neither completed nor aborted."""
     answer = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix)
     return [upload["Key"] for upload in answer.get("Uploads", [])]
 
 
 def split_into_parts(data: bytes) -> Iterator[memoryview]:
-    """Yield parts of equal size and a last one that may be smaller.
+    """Yield parts of equal size. Only the last part may be smaller.
 
-    Parts have `PART_BYTES`, or more if there would otherwise be more than `MAX_PARTS` of them.
+    The size is `PART_BYTES`, or more if there would otherwise be more than `MAX_PARTS` parts.
     """
     size = max(PART_BYTES, -(-len(data) // MAX_PARTS))
     view = memoryview(data)

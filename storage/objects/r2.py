@@ -1,4 +1,4 @@
-"""Objects in Cloudflare R2 or any other server that speaks the S3 protocol; the only module that imports boto3."""
+"""Objects in Cloudflare R2 or on another server with the S3 protocol. Only this module imports boto3."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _DENIED = {
     "401",
     "403",
 }
-_BODY_ERRORS = (BotoCoreError, OSError)  # botocore has three error types for a body that ends early
-_SAME_KEY_S = 1.0  # R2 accepts one write per second to a key and answers 429 to the next
+_BODY_ERRORS = (BotoCoreError, OSError)  # botocore raises three types of errors if a body ends early
+_SAME_KEY_S = 1.0  # R2 accepts one write per second to each key and answers 429 to any more
 _THROTTLED_ATTEMPTS = 4
 _RETRY_READ_BYTES = 1 << 20
-"""Bytes per read of a body that was cut short before, so that little is lost if it is cut short again. The first
-attempt reads the whole body at once, which takes half as much CPU time."""
+"""Bytes per read when a body is read again after it was cut short, so that little is lost if this happens again. The
+first attempt reads the whole body at once, which takes half as much CPU time."""
 _UPLOAD_GONE = "NoSuchUpload"
 
 
@@ -64,11 +64,11 @@ class R2Store:
     bucket : str
         Name of the bucket.
     max_attempts : int
-        Number of requests that may fail before a transient error is raised.
+        Number of failed requests after which a transient error is raised.
     connect_timeout_s, read_timeout_s : float
         Seconds to wait for a connection, and for the next bytes of a response.
     connections : int
-        Size of the connection pool, which should equal the number of threads that share the store.
+        Size of the connection pool. It should equal the number of threads that share the store.
     """
 
     def __init__(
@@ -105,14 +105,14 @@ class R2Store:
                 region_name=settings.region,
                 config=config,
             )
-        except BotoCoreError as error:  # the machine's AWS_* variables name a profile or file that cannot be used
+        except BotoCoreError as error:  # AWS_* variables on this machine name an unusable profile or file
             raise StoreError(f"boto3 cannot be set up: {error} (check the AWS_* variables)") from error
 
     def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
-        """Read an object or a range of it, and resume a body that is cut short (see `ObjectStore.get`).
+        """Read an object or a range of it (see `ObjectStore.get`). If the body is cut short, request the rest.
 
-        Only attempts that bring no bytes count towards `max_attempts`, so that a slow transfer is never given up while
-        it makes progress.
+        Only attempts without any bytes count towards `max_attempts`, so that a slow transfer continues as long as it
+        makes progress.
         """
         start, stop = byte_range or (0, None)
         if stop is not None and stop <= start:
@@ -175,7 +175,7 @@ class R2Store:
         return info, None
 
     def head(self, key: str) -> ObjectInfo:
-        """Return what R2 knows about an object (see `ObjectStore.head`)."""
+        """Return the properties of an object (see `ObjectStore.head`)."""
         try:
             answer = self._call(self.client.head_object, Bucket=self.bucket, Key=_check_key(key))
         except (ClientError, BotoCoreError) as error:
@@ -190,11 +190,11 @@ class R2Store:
         mode: PutMode = OVERWRITE,
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
-        """Write an object with one PutObject, or in parts if it is large (see `ObjectStore.put`)."""
+        """Write an object with one PutObject request, or in parts if it is large (see `ObjectStore.put`)."""
         condition = _condition(mode)
         where: dict[str, Any] = {"Bucket": self.bucket, "Key": _check_key(key)}
         try:
-            # Objects that are compared and swapped are small, so IfMatch never needs parts.
+            # Only small objects are written with IfMatch, so these never need parts.
             if len(data) > self._multipart_above_bytes and not isinstance(mode, IfMatch):
                 etag = multipart.upload(self.client, self._call, self.bucket, key, data, metadata or {}, condition)
             else:
@@ -226,24 +226,24 @@ class R2Store:
             raise self._translate(error, "delete", key) from error
 
     def uri(self, key: str) -> str:
-        """Return the ``s3://`` URI of a key, as users write the input of a job."""
+        """Return the ``s3://`` URI of a key, in the form that users specify as the input of a job."""
         return f"s3://{self.bucket}/{key}"
 
     def always_multipart(self) -> R2Store:
-        """Return a copy of this store that writes every object as a multipart upload, however small it is."""
+        """Return a copy of this store that uses multipart uploads even for small objects."""
         store = copy.copy(self)
         store._multipart_above_bytes = 0
         return store
 
     def open_uploads(self, prefix: str) -> Sequence[str]:
-        """Return the keys below `prefix`, at most 1,000, whose upload was neither completed nor aborted."""
+        """Return the keys of up to 1,000 uploads below `prefix` that were neither completed nor aborted."""
         try:
             return multipart.list_open_uploads(self.client, self.bucket, prefix)
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "list the uploads of", prefix) from error
 
     def server_time(self) -> datetime:
-        """Return the server's time in whole seconds, even if the server refuses the credentials."""
+        """Return the server's time in whole seconds. This works even if the server refuses the credentials."""
         try:
             answer: Mapping[str, Any] = self.client.head_bucket(Bucket=self.bucket)
         except ClientError as error:
@@ -259,7 +259,7 @@ class R2Store:
         return f"R2Store({self._endpoint!r}, {self.bucket!r})"
 
     def _call(self, method: Callable[..., Any], **arguments: Any) -> Any:
-        """Call the client, and retry more slowly than botocore does when too many writers share a key."""
+        """Call the client. If too many writers share a key, retry with longer delays than botocore does."""
         for attempt in range(1, _THROTTLED_ATTEMPTS + 1):
             try:
                 return method(**arguments)
@@ -270,7 +270,7 @@ class R2Store:
         raise AssertionError("there is at least one attempt")
 
     def _translate(self, error: Exception, verb: str, key: str) -> StoreError:
-        """Turn an error of boto3 into one of ours; nothing else does."""
+        """Turn an error of boto3 into one of ours. All such errors are converted here."""
         action = f"{verb} {self.uri(key)} at {self._endpoint}"
         if isinstance(error, StoreError):
             return error
@@ -278,7 +278,7 @@ class R2Store:
             return StoreUnavailable(f"cannot {action}: {one_line(error)}")
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = _status(error)
-        if code == _UPLOAD_GONE:  # an earlier attempt to complete it may have succeeded although its response was lost
+        if code == _UPLOAD_GONE:  # an earlier attempt to complete it may have succeeded, but its response was lost
             return PreconditionFailed(f"{self.uri(key)} may have been written already: its upload is closed")
         if code == "NoSuchBucket":
             return BucketNotFound(
@@ -300,7 +300,7 @@ class R2Store:
 
 
 def _condition(mode: PutMode) -> dict[str, str]:
-    """Return the arguments that make a request of boto3 conditional."""
+    """Return the boto3 arguments that make a write conditional."""
     match mode:
         case "overwrite":
             return {}

@@ -1,5 +1,6 @@
-"""Tables in object storage: Parquet, CSV, JSON Lines and Arrow IPC behind one contract.
+"""Tables in object storage: Parquet, CSV, JSON Lines and Arrow IPC behind one interface.
 
-Code that finds rows in an object, decodes them, or encodes Parquet lives here; code that knows what a model takes does
-not. It imports `scoreline.storage.objects` and pyarrow, but `base` and `options` do without pyarrow.
+This package contains the code that finds and decodes the rows of an object and that encodes Parquet, but no code that
+depends on the input of a model. It imports `scoreline.storage.objects` and pyarrow. `base` and `options` do not need
+pyarrow.
 """

@@ -1,4 +1,4 @@
-"""Arrow IPC: files, including Feather, and streams."""
+"""Arrow IPC: files (including Feather) and streams."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BUFFER_BYTES = 4 << 20
 
 
 class ArrowFormat:
-    """Reads Arrow IPC. A span consists of record batches; a stream must be read up to its first one."""
+    """Reads Arrow IPC. A span is a range of record batches. In a stream, all earlier batches must be read, too."""
 
     def survey(self, source: Pinned) -> Survey:
         """Read every record batch, because Arrow does not store the number of rows (see `TableFormat.survey`)."""
@@ -41,20 +41,20 @@ class ArrowFormat:
 
 
 class _Bounded(io.BufferedReader):
-    """Never reads beyond the end, because Arrow would allocate gigabytes for a damaged length."""
+    """Never reads beyond the end of the object. Otherwise Arrow might allocate gigabytes if a length is damaged."""
 
     def __init__(self, raw: io.RawIOBase, size: int) -> None:
         super().__init__(raw, _BUFFER_BYTES)
         self._size = size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return up to `size` bytes, but no more than are left."""
+        """Return up to `size` bytes, but never more than remain in the object."""
         left = max(self._size - self.tell(), 0)
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
 class _Reader:
-    """Reads record batches of an object by number."""
+    """Reads the record batches of an object, which are numbered from 0."""
 
     def __init__(self, source: Pinned) -> None:
         self._source = source
@@ -106,7 +106,7 @@ class _Reader:
 
 
 def _as_bytes(column: pa.Array) -> pa.Array:
-    """Return strings as bytes, so that invalid UTF-8 rejects its row later, and not the whole batch here."""
+    """Return strings as bytes, so that invalid UTF-8 does not fail the whole batch here but rejects one row later."""
     if pa.types.is_dictionary(column.type):
         return pa.DictionaryArray.from_arrays(column.indices, _as_bytes(column.dictionary), safe=False)
     if pa.types.is_string(column.type):
@@ -115,9 +115,10 @@ def _as_bytes(column: pa.Array) -> pa.Array:
 
 
 def _with_wide_dictionaries(schema: pa.Schema) -> pa.Schema:
-    """Return a schema in which dictionaries have 32-bit indices, as in Parquet.
+    """Return the schema with 32-bit indices for dictionaries, as in Parquet.
 
-    pandas stores 100 categories with 8-bit indices, which are too small for the categories of several such objects.
+    For 100 categories, pandas writes 8-bit indices. These are too small when the categories of several such objects are
+    combined.
     """
     fields = []
     for field in schema:

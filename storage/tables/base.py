@@ -1,4 +1,4 @@
-"""The contract of table formats: survey an object, and read the rows of a span of it on its own."""
+"""The interface of table formats: survey an object, then read any span of its rows independently."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from scoreline.storage.objects.base import ObjectStore
 
-if TYPE_CHECKING:  # an application that only submits jobs need not have pyarrow
+if TYPE_CHECKING:  # an application that only submits jobs does not need pyarrow
     import pyarrow as pa
 
 MAX_RAW_CHARS = 1_024
-"""Characters of a record that are kept for display if it cannot be decoded."""
+"""Maximum number of characters that are kept for display if a record cannot be decoded."""
 
 
 class Listed(Protocol):
-    """What identifies an object and its current content."""
+    """An object as it was listed: its key, its size and the ETag of its content."""
 
     @property
     def key(self) -> str:
@@ -36,7 +36,7 @@ class Listed(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Pinned:
-    """An object with the content that it had when it was listed."""
+    """An object, fixed to the content that it had when it was listed."""
 
     store: ObjectStore = field(repr=False)
     key: str
@@ -46,7 +46,7 @@ class Pinned:
 
     @classmethod
     def of(cls, store: ObjectStore, listed: Listed) -> Pinned:
-        """Pin an object of a store as it was listed or planned."""
+        """Pin an object to the content that was listed or planned."""
         return cls(store=store, key=listed.key, size=listed.size, etag=listed.etag)
 
     @property
@@ -57,13 +57,13 @@ class Pinned:
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """Rows of an object that can be read on their own."""
+    """A range of rows of an object that can be read independently."""
 
     start: int
-    """Number of the first row (Parquet) or record batch (Arrow IPC), or position in bytes of the decompressed text (CSV
-    and JSON Lines)."""
+    """Start of the span: the number of a row (Parquet) or record batch (Arrow IPC), or a position in bytes in the
+    decompressed text (CSV and JSON Lines)."""
     stop: int
-    """The number or position after the last one."""
+    """End of the span, exclusive, in the same unit as `start`."""
     first_row: int
     """Number of the first row within the object, counted from 0."""
     rows: int
@@ -73,12 +73,12 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The columns of an object, and the spans that it can be divided into."""
+    """The columns of an object, and its division into spans."""
 
     schema: pa.Schema
     """All columns. In text formats their types are inferred (see `scoreline.storage.tables.type_inference`)."""
     spans: tuple[Span, ...]
-    """Spans in order; each row is in exactly one of them."""
+    """Spans in order. Each row is in exactly one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +88,10 @@ class MalformedRow:
     row: int
     """Number of the row within the object, counted from 0."""
     column: str | None
-    """The column that cannot be decoded, or None if the whole row cannot."""
+    """The column that cannot be decoded, or None if the whole row cannot be decoded."""
     message: str
     raw: str | None
-    """Text of the row, up to `MAX_RAW_CHARS`; None if the format is not text."""
+    """The first `MAX_RAW_CHARS` characters of the row, or None if the format is not text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +101,16 @@ class Rows:
     batch: pa.RecordBatch
     """The rows that could be decoded, with the requested columns in the requested order."""
     numbers: Any
-    """ndarray of int64, shape (batch.num_rows,): number of each row within the object, counted from 0."""
+    """Number of each row within the object, counted from 0: ndarray of int64, shape (batch.num_rows,)."""
     malformed: tuple[MalformedRow, ...] = ()
     """The rows that could not be decoded."""
 
 
 class TableFormat(Protocol):
-    """Reads objects of one format. It is thread-safe, but the iterators that it returns are not."""
+    """Reads objects in one format. It is thread-safe, but the iterators that it returns are not."""
 
     def survey(self, source: Pinned) -> Survey:
-        """Find the columns and spans of an object, in constant memory.
+        """Find the columns and spans of an object. The memory use does not depend on the object's size.
 
         Raises
         ------
@@ -129,9 +129,9 @@ class TableFormat(Protocol):
         span : Span
             A span of the survey, or adjacent spans combined into one.
         schema : pyarrow.Schema
-            The columns to read. Text is converted to these types; other formats return their own types.
+            The columns to read. Values in text formats are converted to these types. Other formats keep their types.
         batch_rows : int
-            Largest number of rows in a batch, including those that cannot be decoded.
+            Maximum number of rows in a batch, including those that cannot be decoded.
 
         Raises
         ------

@@ -1,7 +1,8 @@
-r"""Find the boundaries of records in a text, exactly as the parsers of Arrow do.
+r"""Find the boundaries of records in a text, exactly as Arrow's parsers do.
 
-A quotation mark opens a field only at its beginning. Inside a quoted field a quotation mark is written twice, and line
-ends belong to the field. Outside, ``\n``, ``\r\n`` and a lone ``\r`` end a record. An empty line is not a record.
+A field is quoted only if its first character is a quotation mark. Inside a quoted field, a quotation mark is written
+twice, and line ends are part of the field. Outside of quoted fields, ``\n``, ``\r\n`` and a lone ``\r`` end a record.
+An empty line is not a record.
 """
 
 from __future__ import annotations
@@ -14,35 +15,35 @@ import numpy as np
 
 _LF, _CR = 10, 13
 JSON_SPACE = b" \t\r\n"
-"""The white space that JSON allows between values, which is less than what Python strips."""
+"""The white space that JSON allows between values. Python's ``strip()`` removes more characters than these."""
 
 
 @dataclass(frozen=True)
 class Records:
-    """Positions of records in a text."""
+    """Positions of the records in a text, without empty lines."""
 
     starts: Any
-    """ndarray of int64: position of the first byte of each record that is not empty."""
+    """Position of the first byte of each record, as an ndarray of int64."""
     ends: Any
-    """ndarray of int64: position after the line end of each record."""
+    """Position after the line end of each record, as an ndarray of int64."""
     rest: int
-    """Position of the first byte of the incomplete record at the end."""
+    """Position after the last complete record, where an incomplete one may begin."""
 
     def __len__(self) -> int:
         return len(self.starts)
 
 
 class RecordFinder:
-    r"""Finds the records of a text, one block at a time; each block must begin with a record.
+    r"""Finds the records of a text, one block at a time. Each block must begin at the start of a record.
 
     Parameters
     ----------
     delimiter : str
         Character between fields.
     quote : str
-        Character around fields; if empty, fields are not quoted.
+        Quotation mark around fields. If empty, fields are not quoted.
     json : bool
-        Whether the text is JSON Lines, where only ``\n`` ends a record and a line of white space is empty.
+        Whether the text is JSON Lines. If so, only ``\n`` ends a record, and a line of white space counts as empty.
     """
 
     def __init__(self, delimiter: str = ",", quote: str = '"', *, json: bool = False) -> None:
@@ -60,7 +61,7 @@ class RecordFinder:
             self._whole = re.compile(record)
 
     def find(self, data: bytes, *, last: bool) -> Records:
-        """Find the records of a block; in the `last` block, the end of the text also ends a record."""
+        """Find the records of a block. In the `last` block, the end of the text also ends a record."""
         ends = self._ends(data, last)
         rest = int(ends[-1]) if len(ends) else 0
         if last and rest < len(data) and self._is_whole(data, rest):
@@ -85,7 +86,7 @@ class RecordFinder:
         return ends if well_formed_until == len(data) else self._walk(data, ends, last)
 
     def _walk(self, data: bytes, ends: Any, last: bool) -> Any:
-        """Continue record by record, because there is a quotation mark in the middle of a field."""
+        """Continue record by record. This is needed from the first field with a quotation mark in the middle."""
         more = []
         position = int(ends[-1]) if len(ends) else 0
         while match := self._ended.match(data, position):
@@ -96,14 +97,14 @@ class RecordFinder:
         return np.concatenate([ends, np.array(more, dtype=np.int64)])
 
     def _is_whole(self, data: bytes, start: int) -> bool:
-        """Return whether the text after the last line end is a complete record, which has no open quotation mark."""
+        """Return whether the text after the last line end is a complete record, without an unclosed quotation mark."""
         if not self._quote:
             return True
         match = self._whole.match(data, start)
         return match is not None and match.end() == len(data)
 
     def _filled(self, data: bytes, starts: Any, ends: Any) -> Any:
-        """Return which lines are records rather than empty lines."""
+        """Return a boolean array that is True for each line that is not empty."""
         array = np.frombuffer(data, dtype=np.uint8)
         first = array[starts] if len(starts) else array[:0]
         if self._json:
@@ -117,7 +118,7 @@ class RecordFinder:
 
 
 def _line_ends(data: bytes, array: Any, *, lone: bool, last: bool) -> Any:
-    """Return the positions after all line ends, including quoted ones."""
+    """Return the positions after all line ends, including those inside quoted fields."""
     ends = np.flatnonzero(array == _LF) + 1
     if not lone or data.find(b"\r") < 0:
         return ends

@@ -1,6 +1,7 @@
-"""Decompress objects as streams.
+"""Decompress objects while reading them.
 
-Several compressed streams in a row are read as one. Any other bytes after a stream are an error.
+If an object contains several compressed streams in a row, they are read as one. Any other bytes after a stream are an
+error.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _CHUNK_BYTES = 256 << 10
 
 
 class DecompressedFile:
-    """Reads a compressed object from its beginning.
+    """Reads a compressed object from the beginning.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class DecompressedFile:
         self._position = 0
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes, or none at the end.
+        """Return up to `size` bytes, or empty bytes at the end.
 
         Raises
         ------
@@ -67,8 +68,8 @@ def _open(file: io.BufferedReader, compression: str) -> Any:
 class _Bz2:
     """Reads several bz2 streams in a row, as parallel compressors write them.
 
-    The reader of the standard library ignores whatever follows a stream if it is not a stream itself. If a stream were
-    damaged, all rows after it would be missing silently.
+    The reader in the standard library ignores all bytes after a stream that are not a valid stream themselves. If a
+    later stream were damaged, its rows and all further rows would be lost silently.
     """
 
     def __init__(self, file: io.BufferedReader) -> None:

@@ -1,4 +1,4 @@
-"""Convert columns of strings to other types, and report by row the values that cannot be converted."""
+"""Convert columns of strings to other types, and report each value that cannot be converted with its row."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from scoreline.storage.tables.base import MalformedRow, Rows
 
 _INTEGER = r"^(0|-?[1-9][0-9]*)$"
 _MAX_SHOWN = 80
-"""Characters of a value that a message shows."""
+"""Maximum number of characters of a value in a message."""
 
 
 def to_strings(column: pa.Array, errors: dict[int, str]) -> pa.Array:
     """Decode a binary column as UTF-8.
 
-    Values that are not UTF-8 become null, and `errors` receives a message for each of their rows.
+    Values that are not UTF-8 become null. For each of them, a message is added to `errors` under its row.
     """
     try:
         return column.cast(pa.string())
@@ -38,12 +38,14 @@ def to_strings(column: pa.Array, errors: dict[int, str]) -> pa.Array:
 
 
 def reject_invalid_strings(rows: Rows, uri: str) -> Rows:
-    """Move rows with a string that is not UTF-8 to the malformed rows, because Parquet and Arrow files may contain any.
+    """Move the rows with strings that are not valid UTF-8 to the malformed rows.
+
+    Parquet and Arrow files may contain any bytes in strings.
 
     Raises
     ------
     UnreadableInput
-        A column of another type is invalid.
+        A column that does not contain strings is invalid.
     """
     errors: dict[int, tuple[str, str]] = {}
     for name, column in zip(rows.batch.schema.names, rows.batch.columns, strict=True):
@@ -76,7 +78,7 @@ def to_numbers(
 ) -> pa.Array:
     """Convert strings to int64 or float64.
 
-    Values that are not numbers become null, and `errors` receives a message for each of their rows.
+    Values that are not numbers become null. For each of them, a message is added to `errors` under its row.
 
     Parameters
     ----------
@@ -87,9 +89,9 @@ def to_numbers(
     nulls : sequence of str
         Strings that stand for a missing value.
     errors : dict of int to str
-        Receives the messages, by row of the column.
+        Mapping from rows of the column to messages. Messages are added to it.
     strict : bool
-        Whether integers such as ``007`` are errors, because the zeros would be lost.
+        Whether integers such as ``007`` are errors, because the leading zeros would be lost.
     """
     column = pc.utf8_trim_whitespace(column)
     column = pc.if_else(pc.is_in(column, pa.array(["", *nulls], pa.string())), pa.scalar(None, pa.string()), column)
@@ -103,9 +105,9 @@ def to_numbers(
 
 
 def to_booleans(column: pa.Array, nulls: Sequence[str], errors: dict[int, str]) -> pa.Array:
-    """Convert ``true`` and ``false`` in any case to booleans.
+    """Convert the strings ``true`` and ``false``, in upper or lower case, to booleans.
 
-    Other strings become null, and `errors` receives a message for each of their rows unless they are in `nulls`.
+    Other strings become null. For each of them that is not in `nulls`, a message is added to `errors` under its row.
     """
     known = {"true": True, "false": False}
     values: list[bool | None] = []
@@ -118,12 +120,12 @@ def to_booleans(column: pa.Array, nulls: Sequence[str], errors: dict[int, str]) 
 
 
 def replace_nulls(column: pa.Array, nulls: Sequence[str]) -> pa.Array:
-    """Replace the strings that stand for a missing value by null."""
+    """Replace the strings that stand for a missing value with null."""
     return pc.if_else(pc.is_in(column, pa.array(nulls, pa.string())), pa.scalar(None, pa.string()), column)
 
 
 def to_int64(column: pa.Array) -> pa.Array | None:
-    """Convert strings to int64 if each is an integer without leading zeros, else return None."""
+    """Convert strings to int64, or return None unless all of them are integers without leading zeros."""
     if pc.all(pc.match_substring_regex(column, _INTEGER)).as_py() is False:
         return None
     try:
@@ -151,10 +153,10 @@ def _number(row: int, value: str | None, kind: pa.DataType, errors: dict[int, st
 
 
 def shorten(value: str) -> str:
-    """Return a value in quotation marks, with an ellipsis if it is too long for a message."""
+    """Return a value in quotation marks. If it is too long for a message, cut it and add an ellipsis."""
     return repr(value if len(value) <= _MAX_SHOWN else value[:_MAX_SHOWN] + "…")
 
 
 def batch_without_columns(rows: int) -> pa.RecordBatch:
     """Return a record batch that has rows but no columns."""
-    return pa.record_batch({"": pa.nulls(rows)}).select([])  # if created without columns, it would have no rows
+    return pa.record_batch({"": pa.nulls(rows)}).select([])  # a batch that is created without columns has no rows

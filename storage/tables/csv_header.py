@@ -1,4 +1,4 @@
-"""Read the header of a delimited text: the names of its columns, and where its rows begin."""
+"""Read the header of a delimited text: the names of its columns, and the position of its first row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scoreline.storage.tables.csv_parser import Dialect, parse
 from scoreline.storage.tables.text import BOM, read_head
 
 MAX_HEADER_BYTES = 4 << 20
-"""Largest first record; the names of 10,000 columns take some 100 kB."""
+"""Maximum size of the first record. The names of 10,000 columns take about 100 kB."""
 _FIRST_READ_BYTES = 64 << 10
 
 
@@ -37,7 +37,7 @@ def read_header(source: Pinned, compression: str | None, dialect: Dialect, colum
     Raises
     ------
     UnreadableInput
-        The first record is incomplete or too long, or has another number of fields than `columns`.
+        The first record is incomplete or too long, or its number of fields differs from that of `columns`.
     """
     size = _FIRST_READ_BYTES
     while True:
@@ -68,7 +68,7 @@ def read_header(source: Pinned, compression: str | None, dialect: Dialect, colum
 
 
 def _fields(source: Pinned, dialect: Dialect, record: bytes) -> list[str]:
-    count = record.count(dialect.delimiter.encode()) + 1  # at least as many as there are fields
+    count = record.count(dialect.delimiter.encode()) + 1  # an upper bound for the number of fields
     types = {f"f{number}": pa.binary() for number in range(count)}
     try:
         table = parse(dialect.to_utf8(record, source.uri, 0), None, dialect, types, [])

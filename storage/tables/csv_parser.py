@@ -14,34 +14,34 @@ from scoreline.storage.errors import UnreadableInput, one_line
 from scoreline.storage.tables.text import BOM
 
 _MAX_SHOWN = 200
-"""Characters of an error of Arrow that a message shows."""
+"""Maximum number of characters of an Arrow error in a message."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the records of an object are written."""
+    """The CSV dialect of an object."""
 
     delimiter: str
     quote: str
-    """Empty if fields are not quoted."""
+    """Quotation mark around fields, or an empty string if fields are not quoted."""
     encoding: str
 
     def to_utf8(self, data: bytes, uri: str, start: int) -> bytes:
-        """Recode a text to UTF-8; a text that is declared as UTF-8 is returned unchecked.
+        """Convert a text to UTF-8. If the declared encoding is UTF-8, return the text without checking it.
 
         Parameters
         ----------
         data : bytes
             The text.
         uri : str
-            The object that the text is from, for error messages.
+            URI of the object that contains the text, for error messages.
         start : int
             Position of the text in the object, in bytes.
 
         Raises
         ------
         UnreadableInput
-            The text does not have the declared encoding.
+            The text is not valid in the declared encoding.
         """
         if self.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):
             return data
@@ -61,22 +61,23 @@ def parse(
     ragged: list[Any],
     nulls: Sequence[str] = ("",),
 ) -> pa.Table:
-    """Parse records into the columns that `types` names; an empty field without quotation marks is null.
+    """Parse records and return the columns in `types`. An empty field without quotation marks becomes null.
 
     Parameters
     ----------
     data : bytes
         Complete records in UTF-8.
     names : sequence of str, optional
-        Names of all columns; by default ``f0``, ``f1`` and so on, as many as the first record has fields.
+        Names of all columns; by default ``f0``, ``f1`` and so on, one for each field of the first record.
     dialect : Dialect
         Delimiter and quotation mark.
     types : mapping of str to pyarrow.DataType
         Types of the columns to return.
     ragged : list
-        Receives Arrow's description of each record that has another number of fields; such records are skipped.
+        List to which Arrow's description of each ragged record is added. A record is ragged if it has too many or too
+        few fields. Such records are skipped.
     nulls : sequence of str
-        Unquoted fields that are null.
+        Unquoted fields that become null.
 
     Raises
     ------
@@ -86,9 +87,9 @@ def parse(
     if not data.strip(b"\r\n"):
         return pa.table({name: pa.array([], kind) for name, kind in types.items()})
 
-    if not data.endswith((b"\n", b"\r")):  # Arrow does not count a single record that has no line end
+    if not data.endswith((b"\n", b"\r")):  # Arrow ignores a single record without a line end
         data += b"\n"
-    if data.startswith(BOM):  # Arrow drops a BOM wherever it starts to read, not only at the beginning of the text
+    if data.startswith(BOM):  # Arrow drops a BOM wherever it starts to read, so add a second one
         data = BOM + data
 
     def keep(row: Any) -> str:
@@ -123,9 +124,9 @@ def parse_as_bytes(
     """Parse records into binary columns, even if the text is not valid UTF-8 (see `parse`)."""
     valid = is_utf8(data)
     if not valid:
-        # Arrow cannot describe a ragged record that is not UTF-8, so it parses each byte as a character.
+        # Arrow cannot describe a ragged record that is not UTF-8, so each byte is parsed as one character instead.
         data = data.decode("latin-1").encode()
-    types = {name: pa.binary() for name in columns or names[:1]}  # Arrow does not count rows without a column
+    types = {name: pa.binary() for name in columns or names[:1]}  # without a column, Arrow cannot count rows
     table = parse(data, names, dialect, types, ragged).select(list(columns))
     if valid:
         return table
@@ -161,6 +162,6 @@ def is_number(text: str) -> bool:
 
 
 def printable(error: Exception) -> str:
-    """Return the message of an error of Arrow on one line, escaped and shortened, because it may quote the input."""
+    """Return the message of an Arrow error on one line. It is escaped and shortened, because it may quote the input."""
     text = ascii(one_line(error))[1:-1]
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

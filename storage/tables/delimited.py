@@ -37,14 +37,14 @@ from scoreline.storage.tables.text import (
 )
 
 _ARROW_CONVERTS = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
-"""Types that Arrow converts a whole column to."""
+"""Types to which Arrow can convert a whole column."""
 _CACHED_HEADERS = 256
 
 
 class DelimitedFormat:
-    """Reads CSV. A span consists of bytes of the text; a compressed object must be read up to its first one.
+    """Reads CSV. A span is a range of bytes in the text. A compressed object must be decompressed from its beginning.
 
-    The header of an object is read once. The format is thread-safe, but the iterators that it returns are not.
+    The header of an object is read only once. The format is thread-safe, but the iterators that it returns are not.
     """
 
     def __init__(self, options: ReadOptions, block_bytes: int = BLOCK_BYTES) -> None:
@@ -142,16 +142,16 @@ class DelimitedFormat:
     def _convert_with_arrow(
         self, source: Pinned, header: Header, block: Block, wanted: Sequence[int], schema: pa.Schema, ragged: list[Any]
     ) -> list[pa.Array] | None:
-        """Let Arrow convert all values, or return None if it cannot convert one; it does not report which."""
+        """Let Arrow convert all values. Return None if it cannot convert one, because it does not report which one."""
         if not wanted or any(kind not in _ARROW_CONVERTS for kind in schema.types) or any(map(is_number, self._nulls)):
-            return None  # if "-999" stands for a missing value, Arrow would still read it as a number when it is quoted
+            return None  # if "-999" stands for a missing value, Arrow would still read a quoted -999 as a number
         dialect = self._dialect(source)
         data = dialect.to_utf8(block.data, source.uri, block.start)
         if not is_utf8(data):
             return None
         found: dict[str, pa.ChunkedArray] = {}
         try:
-            for strings in sorted({kind == pa.string() for kind in schema.types}):  # their nulls differ
+            for strings in sorted({kind == pa.string() for kind in schema.types}):  # strings have other nulls
                 types = {
                     str(number): pa.string() if kind == pa.int64() else kind  # Arrow would read 007 as an integer
                     for number, kind in zip(wanted, schema.types, strict=True)
@@ -184,7 +184,7 @@ class DelimitedFormat:
             ) from error
 
     def _convert_values(self, column: pa.Array, kind: pa.DataType, errors: dict[int, str], *, strict: bool) -> pa.Array:
-        """Convert the values of a column one by one, which takes longer but reports those that cannot be converted."""
+        """Convert the values of a column one by one. This is slower but reports each value that cannot be converted."""
         strings = to_strings(column, errors)
         if kind in (pa.int64(), pa.float64()):
             return self._replace_nan(to_numbers(strings, kind, self._nulls, errors, strict=strict))
@@ -193,7 +193,7 @@ class DelimitedFormat:
         return strings
 
     def _replace_nan(self, column: pa.Array) -> pa.Array:
-        """Replace NaN by null if it stands for a missing value, so that both ways of converting agree."""
+        """Replace NaN with null if it stands for a missing value, so that both conversion methods agree."""
         if pa.types.is_floating(column.type) and any(text.lower() == "nan" for text in self._nulls):
             missing = pc.is_nan(column)
             if pc.any(missing).as_py():
@@ -201,13 +201,13 @@ class DelimitedFormat:
         return column
 
     def _replace_nulls(self, field: pa.Field, column: pa.Array) -> pa.Array:
-        """Replace the strings that stand for a missing value by null if the column is a feature."""
+        """If the column is a string feature, replace the strings that stand for a missing value with null."""
         is_feature = b"feature" in (field.metadata or {}) and pa.types.is_string(field.type)
         return replace_nulls(column, self._nulls) if is_feature else column
 
 
 def _numbered(header: Header) -> list[str]:
-    """Return names for all columns that are distinct even if those of the header are not."""
+    """Return distinct names for all columns, even if the header contains duplicates."""
     return [str(number) for number in range(len(header.names))]
 
 
@@ -225,9 +225,9 @@ def _to_rows(
     Parameters
     ----------
     ragged : sequence
-        Arrow's descriptions of the records with another number of fields, which are not in the columns.
+        Arrow's descriptions of the records with too many or too few fields. The columns do not contain these records.
     invalid : mapping of int to (str or None, str)
-        Column and message of each value that could not be converted, by row of the columns.
+        Column and message for each value that could not be converted, by row of the columns.
     """
     count = len(block.records)
     malformed: dict[int, tuple[str | None, str]] = {

@@ -1,4 +1,4 @@
-"""Choose the format that an object is read with."""
+"""Choose the format for reading an object."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from scoreline.storage.tables.parquet import ParquetFormat
 
 
 class Tables:
-    """Reads objects of any format.
+    """Reads objects in any supported format.
 
-    It is thread-safe and caches footers and headers, so a process should have only one.
+    It is thread-safe. It caches footers and headers, so a process should have only one instance.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Tables:
         self._lock = threading.Lock()
 
     def survey(self, source: Pinned, options: ReadOptions) -> Survey:
-        """Find the columns and spans of an object (see `TableFormat.survey`); an empty object has none."""
+        """Find the columns and spans of an object (see `TableFormat.survey`). An empty object has none."""
         if source.size == 0:
             return Survey(schema=pa.schema([]), spans=())
         return self._format(source, options).survey(source)
@@ -63,7 +63,7 @@ class Tables:
 
 
 def is_text(kind: str | None) -> bool:
-    """Return whether a format is text, so that types are inferred and single rows may be malformed."""
+    """Return whether a format is text. If so, types are inferred, and single rows may be malformed."""
     return kind in ("csv", "jsonl")
 
 

@@ -41,10 +41,11 @@ _TYPE_NAMES = {
 
 
 class JsonLinesFormat:
-    """Reads JSON Lines. A span consists of bytes of the text; a compressed object must be read up to its first one.
+    """Reads JSON Lines. A span is a range of bytes in the text.
 
-    A missing key is null. The numbers ``NaN``, ``Infinity`` and ``-Infinity``, which Python writes, are accepted. It is
-    thread-safe, but the iterators that it returns are not.
+    A compressed object must be decompressed from its beginning. A missing key is null. The numbers ``NaN``,
+    ``Infinity`` and ``-Infinity``, which Python writes, are accepted. The format is thread-safe, but the iterators that
+    it returns are not.
     """
 
     def __init__(self, options: ReadOptions, block_bytes: int = BLOCK_BYTES) -> None:
@@ -104,12 +105,12 @@ class JsonLinesFormat:
 
 
 def decode_block(block: Block, schema: pa.Schema) -> Rows:
-    """Decode a block at once if all of its lines are valid, else find the malformed ones."""
+    """Decode a block in one step if all its lines are valid. Otherwise find the malformed lines."""
     every = list(range(len(block.records)))
     malformed: dict[int, _Fault] = {}
     decoded: list[tuple[list[int], pa.Table]] = []
     pending = [every] if every else []
-    if not len(schema):  # Arrow does not count rows if no column is requested
+    if not len(schema):  # without a column, Arrow cannot count rows
         faults = {number: _find_fault(_line(block, number), schema) for number in every}
         malformed = {number: fault for number, fault in faults.items() if fault is not None}
         pending, decoded = [], [([number for number in every if number not in malformed], schema.empty_table())]
@@ -143,9 +144,9 @@ def decode_block(block: Block, schema: pa.Schema) -> Rows:
 def _separate(block: Block, schema: pa.Schema) -> tuple[list[list[int]], dict[int, _Fault]]:
     """Return groups of lines for Arrow to parse, and the lines that are certainly malformed.
 
-    Bisection alone takes some 30 parses for each malformed line, and a hundred times as long for a text in which one
-    line in a hundred is malformed. Where Python and Arrow may disagree, Arrow parses the line alone, so that the result
-    for a line never depends on its neighbours.
+    If malformed lines were found by bisection alone, each would take about 30 parses. A text in which one line in a
+    hundred is malformed would take a hundred times as long. If Python and Arrow may disagree about a line, Arrow parses
+    it alone, so that the result for a line never depends on its neighbours.
     """
     certain: dict[int, _Fault] = {}
     alone, together = [], []
@@ -162,7 +163,7 @@ def _separate(block: Block, schema: pa.Schema) -> tuple[list[list[int]], dict[in
 
 
 def _pick_lines(block: Block, numbers: Sequence[int]) -> Block:
-    """Return some lines of a block as a block."""
+    """Return a new block with only the given lines of a block."""
     lines = [_line(block, number) for number in numbers]
     if not lines[-1].endswith(b"\n"):
         lines[-1] += b"\n"
@@ -187,7 +188,7 @@ def _one_batch(table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def parse_block(block: Block, schema: pa.Schema) -> pa.Table | None:
-    """Parse the lines of a block with Arrow, or return None if one of them is malformed."""
+    """Parse the lines of a block with Arrow. Return None if any line is malformed."""
     data, records = block.data, block.records
     if not _are_objects(block):
         return None
@@ -199,10 +200,10 @@ def parse_block(block: Block, schema: pa.Schema) -> pa.Table | None:
                 explicit_schema=schema, unexpected_field_behavior="ignore", newlines_in_values=False
             ),
         )
-        table.validate(full=True)  # Arrow accepts strings that are not UTF-8
+        table.validate(full=True)  # Arrow does not check strings for valid UTF-8
     except (pa.ArrowException, ValueError):
         return None
-    if table.num_rows != len(records):  # several values on a line
+    if table.num_rows != len(records):  # a line contains several values
         return None
     return table.select(schema.names)
 
@@ -210,9 +211,9 @@ def parse_block(block: Block, schema: pa.Schema) -> pa.Table | None:
 def _are_objects(block: Block) -> bool:
     """Return whether each line begins with { and ends with }.
 
-    Arrow continues over line ends, so it would not notice two objects on one line if another object is spread over two
-    lines. But a line end between } and { cannot be inside an object: if all lines look like this, and there are as many
-    objects as lines, then each line is an object.
+    Arrow reads objects across line ends. If one line contains two objects and another object is spread over two lines,
+    the number of objects still equals the number of lines. This check excludes that case, because a line end between }
+    and { cannot be inside an object. If it passes and the numbers are equal, each line is one object.
     """
     array = np.frombuffer(block.data, dtype=np.uint8)
     starts, stops = block.records.starts, block.records.ends
@@ -228,7 +229,7 @@ def _line(block: Block, number: int) -> bytes:
 
 
 class _InvalidLine(Exception):
-    """Raised when a line is not a JSON object; the message is a full sentence."""
+    """Raised when a line is not a JSON object. The message is a full sentence."""
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -243,7 +244,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_reject_duplicates)
 
 
 def _parse_object(line: bytes) -> dict[str, Any]:
-    """Parse a line; raises `_InvalidLine`."""
+    """Return the object on a line, or raise `_InvalidLine`."""
     try:
         value = _DECODER.decode(line.decode())
     except UnicodeDecodeError as error:
@@ -252,7 +253,7 @@ def _parse_object(line: bytes) -> dict[str, Any]:
         raise _InvalidLine("the line is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise _InvalidLine(f"the line is not JSON: {error.msg} at character {error.pos}") from error
-    except ValueError:  # Python limits the length of integers, because converting long ones takes minutes
+    except ValueError:  # Python limits the digits of integers, because converting long ones takes minutes
         raise _InvalidLine(f"the line has an integer of more than {sys.get_int_max_str_digits():,} digits") from None
     if not isinstance(value, dict):
         raise _InvalidLine(f"the line is {_TYPE_NAMES.get(type(value), 'null')}, not an object")
@@ -264,11 +265,11 @@ class _Fault:
     column: str | None
     message: str
     certain: bool
-    """Whether Arrow is known to reject the line, too."""
+    """Whether Arrow certainly rejects the line, too."""
 
 
 def _find_fault(line: bytes, schema: pa.Schema) -> _Fault | None:
-    """Return what is wrong with a line and in which column, or None if Python finds nothing."""
+    """Return the fault in a line and its column, or None if Python finds no fault."""
     try:
         row = _parse_object(line)
     except _InvalidLine as error:
@@ -284,7 +285,10 @@ def _find_fault(line: bytes, schema: pa.Schema) -> _Fault | None:
 
 
 def _has_other_kind(value: Any, kind: pa.DataType) -> bool:
-    """Return whether a value has another kind than its column, rather than being too large or wrongly nested."""
+    """Return whether a value does not fit its column because of its kind, such as a string in a column of numbers.
+
+    Otherwise it is too large or wrongly nested.
+    """
     number = type(value) in (int, float)
     if pa.types.is_string(kind) or pa.types.is_boolean(kind):
         return True

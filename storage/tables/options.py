@@ -1,4 +1,4 @@
-"""Options for reading an input, as far as the names of its objects do not determine them."""
+"""Options for reading an input. By default, some of them depend on the names of its objects."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ SUFFIXES: Mapping[str, Format] = {
     ".ipc": "arrow",
     ".arrows": "arrow",
 }
-"""Formats by suffix of an object's name, without the suffix of its compression. Other names, such as ``a.txt``, need
-`ReadOptions.format`."""
+"""Formats by the suffix of an object's name, after the suffix for compression is removed. Objects with other names,
+such as ``a.txt``, need `ReadOptions.format`."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-"""Compressions of text formats, by the last suffix of an object's name."""
+"""Compression methods for text formats, by the last suffix of an object's name."""
 TYPES = ("string", "int64", "float64", "bool")
 """The types that a user may set for a column of a text format."""
 NULL_VALUES = (
@@ -52,13 +52,13 @@ NULL_VALUES = (
     "nan",
     "null",
 )
-"""CSV fields that stand for a missing value in numeric and boolean columns and in string features, as in pandas. In
-other string columns, which are kept as they are, only an empty unquoted field does."""
+"""CSV fields that stand for a missing value in numeric columns, boolean columns and string features, as in pandas. All
+other string columns are kept unchanged, so only an empty unquoted field is a missing value there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How the objects of an input are read; what is not set here follows from their names.
+    """Options for reading the objects of an input. Some defaults depend on the name of each object.
 
     Parameters
     ----------
@@ -67,15 +67,15 @@ class ReadOptions:
     delimiter : str, optional
         Character between the fields of CSV; by default a tab if the name ends in ``.tsv``, else a comma.
     quote : str
-        Character around the fields of CSV, which is written twice inside a field; if empty, fields are not quoted.
+        Quotation mark around the fields of CSV. Inside a field it is written twice. If empty, fields are not quoted.
     columns : tuple of str, optional
-        Names of the columns of CSV without a header.
+        Names of the columns, for CSV without a header.
     encoding : str
         Encoding of CSV: UTF-8, or any single-byte encoding that contains ASCII.
     null_values : tuple of str, optional
         Fields of CSV that stand for a missing value; by default `NULL_VALUES`.
     types : mapping of str to str
-        Types by column for text formats, each one of `TYPES`; other types are inferred from a sample.
+        Types for columns of text formats, each one of `TYPES`. All other types are inferred from a sample.
     """
 
     format: Format | None = None
@@ -87,7 +87,7 @@ class ReadOptions:
     types: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> ReadOptions:
-        """Return the options if all of them are valid, else raise `InvalidRequest`."""
+        """Return the options unchanged if all of them are valid; otherwise raise `InvalidRequest`."""
         if self.format is not None and self.format not in FORMATS:
             raise InvalidRequest(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
         for name, value in (("delimiter", self.delimiter), ("quote", self.quote)):
@@ -115,7 +115,7 @@ READ_OPTIONS = tuple(item.name for item in fields(ReadOptions))
 
 
 def read_options(given: Mapping[str, Any]) -> ReadOptions:
-    """Make options from values of JSON, TOML or a caller; raises `InvalidRequest`."""
+    """Build options from values in JSON, in TOML or from a caller. Raise `InvalidRequest` if they are not valid."""
     options = dict(given)
     for name in ("columns", "null_values"):
         if options.get(name) is not None:
@@ -142,7 +142,9 @@ def _check_encoding(encoding: str) -> None:
 
 
 def format_of(key: str, options: ReadOptions) -> tuple[Format | None, str | None]:
-    """Return format and compression of an object from its name and the options; None stands for unknown or none.
+    """Return the format and the compression of an object, based on its name and the options.
+
+    The format is None if it is unknown. The compression is None if the object is not compressed.
 
     >>> format_of("in/2026.CSV.gz", ReadOptions()), format_of("in/part-1", ReadOptions(format="jsonl"))
     (('csv', 'gzip'), ('jsonl', None))

@@ -18,32 +18,32 @@ from scoreline.storage.tables.ranged import RangedFile
 
 COMPRESSION = "zstd"
 GROUP_ROWS = 131_072
-"""Rows in a row group of the files that are written. Query engines process row groups in parallel, and work best with
-some 100,000 rows in each (https://duckdb.org/docs/stable/guides/performance/file_formats). A typical part is one row
+"""Number of rows per row group in written files. Query engines process row groups in parallel, and work best with about
+100,000 rows in each (https://duckdb.org/docs/stable/guides/performance/file_formats). A typical part is one row
 group."""
 _SAMPLE_ROWS = 8_192
 _MIN_REPEATS = 4
-"""How often each value must occur in the first rows, on average, for a column to be written with a dictionary. Other
-columns are better without: 131,072 rows of ids, names and scores then take a fifth less space and a quarter of the
-time."""
+"""A column is written with a dictionary if, on average, each value occurs at least this many times in its first rows.
+Other columns are written without one: 131,072 rows of ids, names and scores then take a fifth less space and a quarter
+of the time."""
 MAX_SPAN_ROWS = 524_288
 MAX_SPAN_BYTES = 256 << 20
-"""Larger row groups are read in several spans, so that the memory of a worker does not grow with them. Each span must
-decode the rows before it in its group, which takes a tenth of the time for scoring them."""
+"""Row groups larger than this are read in several spans, so that a worker's memory does not grow with them. To read a
+span, the earlier rows of its row group must be decoded, too. Decoding takes a tenth of the time for scoring."""
 _STREAM_BYTES = 1 << 20
-"""Bytes that are read at a time from each column of such a row group."""
+"""Number of bytes that are read at a time from each column of such a row group."""
 
 
 class ParquetFormat:
-    """Reads Parquet objects by ranged GETs; the footer of an object is read once, however many parts need it.
+    """Reads Parquet objects with ranged GETs. The cached footer of an object serves all its parts.
 
-    A span consists of rows. The format is thread-safe, but the iterators that it returns are not.
+    A span is a range of rows. The format is thread-safe, but the iterators that it returns are not.
 
     Parameters
     ----------
     footer_bytes : int
-        Total encoded size of the footers to cache; the latest is always kept. Decoded footers take some ten times as
-        much memory, which must not grow with the number of objects in a job.
+        Maximum total size of the cached footers, as encoded. The latest footer is always kept. Decoded footers use
+        about ten times as much memory. The limit ensures that this does not grow with the number of objects in a job.
     """
 
     def __init__(self, footer_bytes: int = 512 << 10) -> None:
@@ -97,7 +97,7 @@ class ParquetFormat:
                 buffer_size=_STREAM_BYTES if stream else 0,
                 page_checksum_verification=True,
             )
-        except (pa.ArrowException, OSError, ValueError) as error:  # including column names that are not UTF-8
+        except (pa.ArrowException, OSError, ValueError) as error:  # for example, if a column name is not UTF-8
             raise UnreadableInput(f"{source.uri} is not a Parquet file: {one_line(error)}") from error
         if known is None:
             with self._lock:
@@ -122,7 +122,7 @@ def _is_large(rows: int, size: int) -> bool:
 
 
 def _spans(row: int, rows: int, size: int) -> Iterator[Span]:
-    """Divide a row group into spans: one if it is small, else several of about half the largest size."""
+    """Divide a row group into spans: one if it is small, otherwise several of about half the maximum size."""
     count = max(-(-2 * rows // MAX_SPAN_ROWS), -(-2 * size // MAX_SPAN_BYTES)) if _is_large(rows, size) else 1
     count = min(count, max(rows, 1))
     for number in range(count):
@@ -132,20 +132,21 @@ def _spans(row: int, rows: int, size: int) -> Iterator[Span]:
 
 
 def rows_between(batches: Iterator[pa.RecordBatch], row: int, start: int, stop: int) -> Iterator[Rows]:
-    """Yield the rows from `start` to `stop` of consecutive batches, the first of which begins at `row`."""
+    """Yield the rows from `start` to `stop` of consecutive batches. `row` is the number of their first row."""
     for batch in batches:
         low, high = max(start - row, 0), min(stop - row, batch.num_rows)
         if low < high:
             yield Rows(batch=batch.slice(low, high - low), numbers=np.arange(row + low, row + high, dtype=np.int64))
         row += batch.num_rows
-        if row >= stop:  # so that the next batch is not decoded
+        if row >= stop:  # stop before the next batch is decoded
             return
 
 
 def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | None = None) -> bytes:
-    """Encode a table as Parquet without changing the order of rows; equal tables and metadata give the same bytes.
+    """Encode a table as Parquet, with the rows in the same order. Equal tables and metadata give the same bytes.
 
-    Statistics of row groups and of pages of 20,000 rows let readers skip what they do not need.
+    The file contains statistics for each row group and each page of 20,000 rows, so that readers can skip data that
+    they do not need.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | Non
     metadata : mapping of str to str
         Metadata to write to the footer.
     group_rows : int, optional
-        Rows in a row group; by default `GROUP_ROWS`.
+        Number of rows per row group, by default `GROUP_ROWS`.
     """
     sink = pa.BufferOutputStream()
     described = table.replace_schema_metadata(dict(metadata))
@@ -187,7 +188,7 @@ def open_writer(sink: Any, schema: pa.Schema, dictionaries: Sequence[str]) -> pq
 
 
 def repetitive_columns(table: pa.Table) -> list[str]:
-    """Return the names of the columns that repeat few values in their first rows."""
+    """Return the names of the columns whose first rows contain only a few, repeated values."""
     sample = table.slice(0, _SAMPLE_ROWS)
     return [name for name in sample.column_names if _repeats(sample.column(name))]
 
@@ -202,7 +203,7 @@ def _repeats(column: pa.ChunkedArray) -> bool:
 
 
 def read_table(source: Pinned) -> pa.Table:
-    """Read a whole object; raises `UnreadableInput`."""
+    """Read a whole object. Raise `UnreadableInput` if it cannot be decoded."""
     tables = ParquetFormat()
     survey = tables.survey(source)
     rows = [rows for span in survey.spans for rows in tables.read(source, span, survey.schema, MAX_SPAN_ROWS)]
@@ -210,7 +211,7 @@ def read_table(source: Pinned) -> pa.Table:
 
 
 def check_writable(schema: pa.Schema) -> None:
-    """Raise `UnreadableInput` if Parquet cannot hold the type of a column; the message names the first such column."""
+    """Raise `UnreadableInput` if Parquet does not support the type of a column. The message names the first one."""
     if _write_error(schema) is None:
         return
     for field in schema:

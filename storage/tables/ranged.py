@@ -1,4 +1,4 @@
-"""An object as a seekable file that is read by ranged GETs, all from the version that was planned."""
+"""Read an object as a seekable file with ranged GETs. All reads return bytes of the version in the plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scoreline.storage.objects.base import ObjectStore
 
 
 class RangedFile(io.RawIOBase):
-    """A read-only file over an object that is pinned by its ETag.
+    """A read-only file for an object that is pinned by its ETag.
 
     Parameters
     ----------
@@ -29,7 +29,8 @@ class RangedFile(io.RawIOBase):
     """
 
     WHOLE_BYTES = 256 << 10
-    """Objects up to this size are read with one request, because a request costs more than these bytes."""
+    """Objects up to this size are read in one request, because further requests would cost more than the extra
+    bytes."""
 
     def __init__(self, store: ObjectStore, key: str, size: int, etag: str) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class RangedFile(io.RawIOBase):
             ) from error
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer is wider
-        """Fill `buffer` and return the number of bytes, which is 0 at the end."""
+        """Copy bytes into `buffer` and return their number, or 0 at the end of the file."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

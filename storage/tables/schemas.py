@@ -1,4 +1,4 @@
-"""Encode Arrow schemas as text, so that JSON documents can hold them."""
+"""Encode Arrow schemas as text, so that they can be stored in JSON documents."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def to_text(schema: pa.Schema) -> str:
 
 
 def from_text(text: str) -> pa.Schema:
-    """Decode a schema that `to_text` encoded; an empty text is a schema without columns."""
+    """Decode a schema that `to_text` encoded. An empty text gives a schema without columns."""
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) if text else pa.schema([])

@@ -16,11 +16,11 @@ from scoreline.storage.tables.compressed import DecompressedFile
 from scoreline.storage.tables.ranged import RangedFile
 
 BLOCK_BYTES = 8 << 20
-"""Bytes that are read, parsed and scored at a time: some 20,000 rows of 20 numbers."""
+"""Number of bytes that are read, parsed and scored at a time. This is about 20,000 rows of 20 numbers."""
 SURVEY_BYTES = 4 << 20
-"""Bytes that are read at a time when records are only counted, of several objects in parallel."""
+"""Number of bytes that are read at a time when records are only counted. Several objects may be read in parallel."""
 MAX_RECORD_BYTES = 16 << 20
-"""Largest record. A longer one is reported as an unclosed quotation mark instead of being collected in memory."""
+"""Maximum size of a record. A longer one is not collected in memory but reported as an unclosed quotation mark."""
 BOM = b"\xef\xbb\xbf"
 
 _SPAN_ROWS = 65_536
@@ -45,7 +45,7 @@ class Block:
     """Number of the first record, counted from 0."""
 
     def text(self, number: int, encoding: str = "utf-8") -> str:
-        """Return a record for display: at most `MAX_RAW_CHARS`, without its line end."""
+        """Return the first `MAX_RAW_CHARS` characters of a record for display, without its line end."""
         raw = self.data[self.records.starts[number] : self.records.ends[number]]
         return raw[: 4 * MAX_RAW_CHARS].decode(encoding, "replace").rstrip("\r\n")[:MAX_RAW_CHARS]
 
@@ -60,22 +60,22 @@ def read_blocks(
     first_row: int,
     block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[Block]:
-    """Yield the records of a text from the byte `start` to the byte `stop`, both of which must be record boundaries.
+    """Yield blocks with the records of a text between the bytes `start` and `stop`. Both must be record boundaries.
 
     Parameters
     ----------
     source : Pinned
         The object.
     compression : str, optional
-        How the object is compressed.
+        Compression method of the object.
     finder : RecordFinder
         Finds the records.
     start, stop : int, int or None
-        Positions in the decompressed text; None stands for its end.
+        Positions in the decompressed text. A `stop` of None is the end of the text.
     first_row : int
         Number of the record at `start`.
     block_bytes : int
-        Bytes to read at a time.
+        Number of bytes to read at a time.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def read_blocks(
 
 
 def survey_blocks(blocks: Iterable[Block], schema_of: Callable[[Block], pa.Schema], empty: pa.Schema) -> Survey:
-    """Return the spans of a text.
+    """Return the schema and the spans of a text.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def survey_blocks(blocks: Iterable[Block], schema_of: Callable[[Block], pa.Schem
     schema_of : callable
         Infers the schema from the first block that has records.
     empty : pyarrow.Schema
-        The schema if there are no records.
+        The schema to return if there are no records.
     """
     spans: list[Span] = []
     schema = empty
@@ -129,7 +129,7 @@ def split_blocks(blocks: Iterable[Block], source: Pinned, span: Span, max_record
     Parameters
     ----------
     noun : str
-        What a record is called in error messages.
+        Word for a record in error messages.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def _spans(block: Block) -> Iterator[Span]:
 
 
 def _divide(block: Block, max_records: int) -> Iterator[Block]:
-    """Divide a block into blocks of at most `max_records`; empty lines at its end belong to the last one."""
+    """Divide a block into blocks of at most `max_records`. Empty lines at its end become part of the last one."""
     count = len(block.records)
     if count <= max_records:
         yield block
@@ -168,7 +168,7 @@ def _divide(block: Block, max_records: int) -> Iterator[Block]:
 
 
 def slice_block(block: Block, start: int, stop: int) -> Block:
-    """Return the records of a block from number `start` to number `stop`."""
+    """Return a block with the records of another block from number `start` up to, but not including, `stop`."""
     records = block.records
     low = int(records.starts[start]) if start else 0
     high = int(records.starts[stop]) if stop < len(records) else len(block.data)
@@ -177,7 +177,10 @@ def slice_block(block: Block, start: int, stop: int) -> Block:
 
 
 def read_head(source: Pinned, compression: str | None, size: int) -> bytes:
-    """Return the first bytes of a text; raises `UnreadableInput` if its byte order mark is not that of UTF-8."""
+    """Return the first `size` bytes of a text.
+
+    Raise `UnreadableInput` if the text begins with a byte order mark other than that of UTF-8.
+    """
     data = _read(_open(source, compression), size)
     for mark, encoding in _OTHER_BOMS.items():
         if data.startswith(mark):
@@ -188,7 +191,7 @@ def read_head(source: Pinned, compression: str | None, size: int) -> bytes:
 def _pieces(
     source: Pinned, compression: str | None, start: int, stop: int | None, size: int
 ) -> Generator[tuple[bytes, bool]]:
-    """Yield pieces of at most `size` bytes, each with whether it is the last; the next one is prefetched."""
+    """Yield pairs of at most `size` bytes and a flag that is True for the last pair. The next pair is prefetched."""
     file = _open(source, compression)
 
     def read() -> Generator[tuple[bytes, bool]]:
@@ -212,7 +215,7 @@ def _open(source: Pinned, compression: str | None) -> RangedFile | DecompressedF
 
 
 def _skip(file: RangedFile | DecompressedFile, count: int) -> None:
-    """Go to a position; a compressed file must be read up to there."""
+    """Skip `count` bytes. In a compressed file, these must be read and discarded."""
     if isinstance(file, RangedFile):
         file.seek(count)
         return

@@ -12,7 +12,7 @@ SAMPLE_BYTES = 1 << 20
 SAMPLE_ROWS = 2_000
 
 ARROW_TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
-"""The types that a user may set for a column, by name."""
+"""Arrow types by the names that users can set for a column."""
 
 _INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
 _NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|[-+]?inf(?:inity)?|nan", re.IGNORECASE)
@@ -22,10 +22,10 @@ _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 
 def infer_from_strings(values: Sequence[str | None]) -> tuple[pa.DataType, float]:
-    """Return the type of a CSV column, and the share of its values that are numbers.
+    """Return the type of a CSV column, and the fraction of its values that are numbers.
 
-    A column with values such as ``007`` is a string column even if all its values are numbers, because the zeros would
-    be lost.
+    If a column contains values such as ``007``, its type is string even if all its values are numbers. Otherwise the
+    leading zeros would be lost.
 
     >>> infer_from_strings(["1", None, "-20"]), infer_from_strings(["007", "1"])
     ((DataType(int64), 1.0), (DataType(string), 1.0))
@@ -45,7 +45,7 @@ def infer_from_strings(values: Sequence[str | None]) -> tuple[pa.DataType, float
 
 
 def infer_from_json(values: Sequence[Any]) -> tuple[pa.DataType, float]:
-    """Return the type of a JSON field, and the share of its values that are numbers.
+    """Return the type of a JSON field, and the fraction of its values that are numbers.
 
     >>> infer_from_json([1, None, 2.5]), infer_from_json([True])[0], infer_from_json([1, "n/a"])
     ((DataType(double), 1.0), DataType(bool), (DataType(string), 0.5))
@@ -70,17 +70,17 @@ def infer_from_json(values: Sequence[Any]) -> tuple[pa.DataType, float]:
 
 
 def typed_field(name: str, inferred: tuple[pa.DataType, float], types: Mapping[str, str]) -> pa.Field:
-    """Return the field of a column.
+    """Return the Arrow field for a column.
 
     Parameters
     ----------
     name : str
         Name of the column.
     inferred : tuple of pyarrow.DataType and float
-        The result of `infer_from_strings` or `infer_from_json`. The metadata of a string column that also has numbers
-        records their share as ``numbers``.
+        The result of `infer_from_strings` or `infer_from_json`. If a string column also contains numbers, their
+        fraction is stored in the metadata of the field as ``numbers``.
     types : mapping of str to str
-        The types that the user has set, by column; they take precedence.
+        The types that the user has set, by column. They take precedence over inferred types.
     """
     kind, numbers = inferred
     if name in types:
