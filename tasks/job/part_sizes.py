@@ -16,9 +16,9 @@ PART_SECONDS = 20
 """Target seconds of work per part, if an earlier job has shown how fast the model version scores rows. A restart loses
 no more work than that, and the overhead of a part is a thousandth of it."""
 LEAST_PART_ROWS = 1_024
-"""Minimum number of rows in a part, or a second's work if that is fewer rows."""
+"""Minimum target for the rows of a part, or a second's work if that is fewer rows."""
 MOST_PART_ROWS = 262_144
-"""Maximum number of rows in a part. The results of a part stay in memory until it is written, and memory must not grow
+"""Maximum target for the rows of a part. Its results stay in memory until they are written, and memory must not grow
 with the size of a job. At three million rows a second, this many rows take 85 ms; the overhead is about 9 ms a part."""
 SHARES = (4, 16)
 """The minimum and the maximum number of parts for each process, in a job that has less than `PART_SECONDS` of work for
