@@ -89,7 +89,7 @@ class LoadedModels:
     _bundles: dict[str, Bundle] = field(default_factory=dict)
 
     def get(self, pinned: PinnedModel) -> Bundle:
-        """Return a bundle, which is loaded on first use. Raises the same errors as `ModelStorageManager.load_pinned`."""
+        """Return a bundle, loading it on first use. Raises the same errors as `ModelStorageManager.load_pinned`."""
         key = pinned.manifest_sha256
         if key not in self._bundles:
             self._bundles[key] = bundle = self.models.load_pinned(pinned)

@@ -46,7 +46,7 @@ at least `_PACE_ALWAYS_S` seconds. In shorter parts, overhead dominates."""
 def finalize(engine: Engine, job_id: str) -> None:
     """Check every part, then write the manifest, ``_SUCCESS`` and the outcome. This is safe to repeat.
 
-    If the job still has parts to score according to the ledger, it is reconciled instead.
+    If the job is not finished according to the ledger, it is reconciled instead.
     """
     main = engine.buckets.main
     run, _ = read_run(main, job_id)

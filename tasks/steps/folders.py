@@ -113,7 +113,7 @@ class Folders:
         return self._by_value[value]
 
     def full(self) -> list[Folder]:
-        """Return the folders to close: those with a large open file, and others if all together take too much memory."""
+        """Return the folders whose open files should be closed, because they are large or together too large."""
         full = [folder for folder in self._folders if folder.size >= FILE_BYTES or folder.rows >= FILE_ROWS]
         held = sum(folder.size for folder in self._folders)
         most = FILE_BYTES if self._column is None else HELD_BYTES

@@ -106,7 +106,7 @@ def _stop_check(engine: Engine, job_id: str) -> Callable[[], None]:
     def check() -> None:
         nonlocal batches
         batches += 1
-        with contextlib.suppress(LedgerUnavailable):  # without the ledger, continue rather than lose the rows scored so far
+        with contextlib.suppress(LedgerUnavailable):  # skipping the check is better than losing the scored rows
             if batches > 1 and engine.ledger.stopped(job_id):
                 raise PartStopped
 
