@@ -199,8 +199,10 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _reject_inexact(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> None:
-    """Reject the rows with an integer that float64 cannot represent. Values are checked one by one only if some exceed
-    2**53."""
+    """Reject the rows with an integer that float64 cannot represent.
+
+    Values are checked one by one only if some exceed 2**53.
+    """
     if column.type.bit_width < 64 or len(column) == column.null_count:
         return
     bounds = pc.min_max(column)

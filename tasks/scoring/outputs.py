@@ -214,8 +214,10 @@ def _to_dense(result: Any) -> Any:
 
 
 def _is_one_vs_one(model: Any) -> bool:
-    """Return whether each decision is between two classes. The shape does not tell: there may be as many pairs as
-    classes."""
+    """Return whether each decision is between two classes.
+
+    The number of columns is not enough to decide this, because there may be as many pairs as classes.
+    """
     while True:
         if hasattr(model, "best_estimator_"):
             model = model.best_estimator_

@@ -63,7 +63,7 @@ class Timings:
             yield item
 
     def add(self, text: str) -> None:
-        """Add the timings in a receipt. Malformed text counts as zero, because other programs may write such objects."""
+        """Add the timings in a receipt. Malformed text counts as zero, as other programs may write such objects."""
         with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
             values = json.loads(text)
             for name in TIMINGS:
@@ -76,7 +76,7 @@ class Timings:
         return self.wall + self.seconds["upload"]
 
     def to_text(self) -> str:
-        """Return the timings as the text that `add` reads. This call ends the measurement of `wall`."""
+        """Return the timings as the text that `add` reads. `wall` is measured up to this call."""
         wall = time.perf_counter() - self._began - (self.seconds["upload"] - self._uploaded)
         return json.dumps(self.rounded(6) | {"wall": round(wall, 6)})
 
