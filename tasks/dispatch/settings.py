@@ -30,7 +30,7 @@ class QueueSettings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> QueueSettings:
-        """Read the settings; raises `InvalidSettings` naming every fault at once."""
+        """Read the settings; raises `InvalidSettings` with a message that lists all faults."""
         env = Environment(environ)
         given = env.text("REDIS_TLS_URL", "REDIS_URL")
         redis_url = given or DEFAULT_REDIS_URL

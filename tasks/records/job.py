@@ -59,8 +59,8 @@ MAX_MESSAGE_BYTES = 256 << 10
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.25
 _LOOK_EVERY_S = 1.0
-"""Seconds between two requests to the bucket, which is authoritative. The ledger is cheaper, and is asked at every
-poll."""
+"""Maximum seconds between two requests to the bucket, which is authoritative. The ledger is cheaper, and is asked at
+every poll."""
 
 
 class JobReader(Protocol):

@@ -1,4 +1,4 @@
-"""Counts the rejected rows of a job by reason, one batch in memory at a time."""
+"""Counts the rejected rows of a job by reason, with one batch in memory at a time."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class Example:
     """Number within the object, from 0."""
     message: str
     columns: Mapping[str, Any]
-    """The row's own columns; values that JSON cannot hold are texts."""
+    """The row's own columns. Values that JSON cannot represent are texts."""
     record: str | None = None
-    """Raw text of a row that could not be decoded, whose columns are unknown."""
+    """Raw text of the row if it could not be decoded. Its columns are then unknown."""
 
 
 @dataclass(kw_only=True)
