@@ -46,8 +46,8 @@ def notification_of(status: Status, run: int, ended: datetime) -> Notification:
 def check_target(url: str, allowed: Iterable[str], also: str | None = None) -> str:
     """Return an address unchanged if it lies within an allowed one; otherwise raise `InvalidRequest`.
 
-    Scheme, host and port must be equal, and the path must begin with the allowed path. The error message shows the
-    requested address and the allowed ones, without user names and queries.
+    Scheme, host and port must be equal, and the path must be the allowed path or lie below it. The error message
+    shows the requested address and the allowed ones, without user names and queries.
 
     Parameters
     ----------
