@@ -1,6 +1,6 @@
 """Batch scoring with scikit-learn models: Celery workers, models streamed from Cloudflare R2, results as Parquet.
 
-This is the public face. It needs `requirements.txt` alone::
+This module is the public interface. It needs only `requirements.txt`::
 
     from scoreline import submit, watch
 
@@ -8,8 +8,8 @@ This is the public face. It needs `requirements.txt` alone::
     for status in watch(job.job_id):
         print(status.state, status.rows)
 
-`ModelStorageManager` also needs `ml-requirements.txt`, because it loads models. Each name is imported when it is first
-used, so that a process which uses one of them does not pay for the others.
+`ModelStorageManager` also needs `ml-requirements.txt`, because it loads models. Each name is imported on first use, so
+that a process only imports the modules that it needs.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used; every name without a home of its own is an error."""
+    """Import a public name on first use. Names that are not in `_HOMES` are those of exceptions."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES.get(name, "scoreline.storage.errors")), name)
@@ -138,5 +138,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Name what the package offers, whether it was imported yet or not."""
+    """List all names of the package, including public names that are not imported yet."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""``python -m scoreline`` is the command ``scoreline``, also in a checkout that is not installed."""
+"""Makes ``python -m scoreline`` the same as the command ``scoreline``, even in a checkout that is not installed."""
 
 from scoreline.worker.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Where ``celery -A scoreline`` finds the app."""
+"""Provides the app for ``celery -A scoreline``."""
 
 from scoreline.worker.celery import app
 

@@ -1,4 +1,4 @@
-"""Scores in the process that submits, for the tests of an application: no Redis, no worker and no bucket.
+"""Runs jobs inside the tests of an application, without Redis, workers or a bucket.
 
 ::
 
@@ -10,8 +10,8 @@
             job = client.submit_records("churn@champion", [{"age": 41, "plan": "pro"}])
             assert job.wait()[0]["prediction"] == "stays"
 
-The job is planned, scored and finalized by the code that a worker runs, so that its results, its documents and its
-errors are those of production. Needs `ml-requirements.txt`, as a worker does.
+Jobs are planned, scored and finalized by the same code as in a worker, so that their results, documents and errors are
+the same as in production. Needs `ml-requirements.txt`, as a worker does.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ __all__ = ["EagerClient", "SentNotification", "eager"]
 
 @dataclass(frozen=True, kw_only=True)
 class SentNotification:
-    """The notification of a job's end that a worker would have sent."""
+    """A notification that a worker would have sent at the end of a job."""
 
     url: str
     id: str
     """The header ``webhook-id``."""
     body: Mapping[str, Any]
-    """What the receiver would have got: ``type``, ``timestamp`` and ``data``."""
+    """The JSON body of the request: ``type``, ``timestamp`` and ``data``."""
 
 
 class EagerClient(Client):
-    """A client whose jobs run in its own process, on objects in a folder; `eager` makes one.
+    """A client that runs jobs in its own process and stores objects in a folder. `eager` makes one.
 
-    Schedules run with `scoreline.tasks.schedules.scheduler.Scheduler`, which takes such a client too.
+    To run schedules, pass the client to `scoreline.tasks.schedules.scheduler.Scheduler`.
 
     Parameters
     ----------
     folder : Path
-        Holds a folder for each bucket.
+        Contains a folder for each bucket.
     run : bool
-        Whether jobs run at once; otherwise they wait for `run`.
+        Whether jobs run at once. Otherwise they wait for a call of `run`.
     settings : mapping of str to str
         Settings, under the names of their environment variables.
 
@@ -73,7 +73,7 @@ class EagerClient(Client):
     PackageMissing
         A package that a worker needs is not installed.
     InvalidSettings
-        The message names every fault at once.
+        Some settings are wrong; the message lists all of them.
     """
 
     def __init__(self, folder: Path, *, run: bool, settings: Mapping[str, str]) -> None:
@@ -93,11 +93,11 @@ class EagerClient(Client):
             buckets=buckets,
             try_here=True,
         )
-        """The models in the folder: publish here what a job scores with."""
+        """The models in the folder. Publish a model here before a job uses it."""
         self.notifications: list[SentNotification] = []
-        """The notifications of jobs' ends, in their order; none is sent."""
+        """The notifications for jobs that have ended, in order. They are recorded here and never sent."""
         self.folder = folder
-        """Holds a folder for each bucket, with a file for each object."""
+        """Contains a folder for each bucket, with a file for each object."""
         self._messages = MemoryQueue(lambda message: worker.do(message), at_once=run)
         engine = Engine(
             buckets=buckets,
@@ -109,12 +109,12 @@ class EagerClient(Client):
         super().__init__(buckets, self._messages, ledger, webhooks)
 
     def put(self, key: str, content: bytes | str | pd.DataFrame) -> str:
-        """Write an object for jobs to read; returns its URI.
+        """Write an object for jobs to read, and return its URI.
 
         Parameters
         ----------
         key : str
-            ``in/customers.parquet``, or a URI, which may name another bucket of ALLOWED_BUCKETS.
+            A key of the main bucket, such as ``in/customers.parquet``, or a URI in any bucket of ALLOWED_BUCKETS.
         content : bytes, str or DataFrame
             A DataFrame is written as Parquet, without its index.
         """
@@ -132,16 +132,16 @@ class EagerClient(Client):
     def results(self, job_id: str) -> pd.DataFrame:
         """Read all results of a job, in the order of its input.
 
-        With ``partition_by``, rows are in the order of their folders instead, and the folders' column comes last.
+        With ``partition_by``, rows are in the order of their folders instead, and the partition column comes last.
 
         Raises
         ------
         JobNotFound
             No job has that id.
         JobFailed
-            It ended without all its results; the message gives the reason.
+            The job ended without complete results; the message gives the reason.
         InvalidRequest
-            It has not ended.
+            The job has not ended.
         """
         from pyarrow import dataset
 
@@ -164,18 +164,18 @@ class EagerClient(Client):
         return frame
 
     def run(self, messages: int | None = None) -> int:
-        """Do what waits to be done, and what follows from it; returns the number of messages dealt with.
+        """Handle the waiting messages, and those sent as a result. Return the number of messages handled.
 
         Parameters
         ----------
         messages : int, optional
-            Deal with so many at most, to see a job under way: the first plans it, each further one scores a part, and
-            the last finalizes it.
+            Maximum number of messages to handle, to observe a job under way. The first message plans a job, each of the
+            following ones scores a part, and the last one finalizes the job.
 
         Raises
         ------
         ScorelineError
-            Its `transient` is true: a worker would try again by itself, and here the next call does.
+            Marked transient: a worker would retry by itself; here, the next call retries.
         """
         return self._messages.run(messages)
 
@@ -188,22 +188,23 @@ class EagerClient(Client):
 def eager(
     folder: Path | str | None = None, *, run: bool = True, settings: Mapping[str, str] | None = None
 ) -> Iterator[EagerClient]:
-    """Score in this process while the block runs, whoever submits: a client on a folder, without Redis or workers.
+    """Run all jobs in this process while the block runs, on objects in a folder, without Redis or workers.
 
-    `scoreline.submit` and its like, `Client.from_env()` and `scoreline.tasks.django.client()` use this client
-    meanwhile, in all threads, so that the code under test needs no change; a client that was made before does not.
-    Blocks may be nested, and the innermost counts. Environment variables are neither read nor set.
+    In all threads, `scoreline.submit` and the other functions of the package, `Client.from_env()`, and
+    `scoreline.tasks.django.client()` use the client of the block, so that the code under test needs no change. Clients
+    made before the block are not affected. Blocks may be nested; the innermost one applies. Environment variables are
+    neither read nor set.
 
-    A job that fails ends as failed, as it does in production. An error that a worker would wait out is raised by the
-    call that met it. Publishing loads a model in this process, without the trial in a fresh one.
+    A failing job ends with the state ``failed``, as in production. An error after which a worker would retry is raised
+    by the call in which it occurs. Publishing loads a model in this process, without first trying it in a new process.
 
     Parameters
     ----------
     folder : Path or str, optional
-        Keeps the objects, one folder for each bucket; by default a temporary one, which is removed.
+        Contains the objects, with one folder for each bucket. By default, a temporary folder is used and then removed.
     run : bool
-        Whether a job has ended when `submit` returns. Otherwise it waits for `EagerClient.run`, or for a call that
-        waits for it (`watch`, `RecordsJob.wait`).
+        Whether a job has ended when `submit` returns. Otherwise it runs in `EagerClient.run`, or in a call that waits
+        for it (`watch`, `RecordsJob.wait`).
     settings : mapping of str to str, optional
         Settings, under the names of their environment variables: ``R2_BUCKET`` (``scoreline`` by default),
         ``ALLOWED_BUCKETS``, ``WEBHOOK_URL``, ``ALLOWED_WEBHOOKS``, ``MODEL_VERIFY_KEYS`` and so on.
@@ -218,7 +219,7 @@ def eager(
     PackageMissing
         A package that a worker needs is not installed: pip install -r ml-requirements.txt.
     InvalidSettings
-        The message names every fault at once.
+        Some settings are wrong; the message lists all of them.
     """
     with contextlib.ExitStack() as stack:
         if folder is None:

@@ -1,4 +1,4 @@
-"""What an application uses: submit jobs, follow them, change their course. Works with `requirements.txt` alone."""
+"""The client, with which an application submits and manages jobs. Works with `requirements.txt` alone."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """What an application uses.
+    """Submits jobs, follows them, and cancels or resumes them.
 
     Parameters
     ----------
     buckets : Buckets
-        Where models, jobs and results are.
+        Contain models, jobs and results.
     queue : MessageQueue
-        Where messages go.
+        Receives the messages to workers.
     ledger : Ledger
-        Where progress is kept.
+        Keeps track of progress.
     webhooks : WebhookSettings, optional
-        Which addresses may be notified of how jobs end.
+        Decide which addresses may be notified when jobs end.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Client:
         Parameters
         ----------
         environ : mapping of str to str, optional
-            By default, the environment of this process; or the client of `stand_in`, while there is one.
+            By default, the environment of this process. While a `stand_in` is active, its client is returned instead.
         """
         if environ is None and (instead := stand_in_client()) is not None:
             return instead
@@ -76,13 +76,14 @@ class Client:
 
     @property
     def registry(self) -> ModelRegistry:
-        """Models by name."""
+        """The registry of models."""
         return self.submission.registry
 
     def submit(self, model: str, input: str | Sequence[str], **options: Unpack[SubmitOptions]) -> Status:
         """Pin the model, record the job, and enqueue it.
 
-        Submitting again with the same `job_id` and the same arguments is the same job, sent once more.
+        Submitting again with the same `job_id` and the same arguments creates no second job; it enqueues the same job
+        again.
 
         Parameters
         ----------
@@ -110,21 +111,21 @@ class Client:
         trust: ModelSettings | None = None,
         **options: Unpack[SubmitOptions],
     ) -> Preflight:
-        """Try what `submit` would do with the same arguments: plan the job and score a few rows in this process.
+        """Try out a job before `submit`: plan it and score a few of its rows in this process.
 
-        Nothing is written or sent, and Redis is not asked. Needs ml-requirements.txt, as a worker does.
+        Nothing is written or sent, and Redis is not used. Needs ml-requirements.txt, as a worker does.
 
         Parameters
         ----------
         model, input, **options
             As for `submit`.
         trust : ModelSettings, optional
-            Which models may be loaded; by default what the environment of this process says.
+            The models that may be loaded; by default, as the environment of this process says.
 
         Raises
         ------
         ScorelineError
-            What `submit` would raise, or what would fail the job, with the same message.
+            `submit` would raise this error, or the job would fail with it. The message is the same.
         PackageMissing
             A package that a worker needs is not installed.
         """
@@ -144,11 +145,11 @@ class Client:
         return preflight(self.buckets, self.ledger, models, job)
 
     def submit_records(self, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
-        """Score rows that the application has at hand (see `scoreline.tasks.records.job.submit_records`)."""
+        """Score rows from the application's memory (see `scoreline.tasks.records.job.submit_records`)."""
         return records_job.submit_records(self.submission, model, records, **options)
 
     def submit_spec(self, spec: JobSpec, *, webhook: str | None = None) -> Status:
-        """Submit a job whose spec is written out (see `submit`)."""
+        """Submit a job, given its complete spec (see `submit`)."""
         return self.submission.submit(spec, webhook=webhook)
 
     @staticmethod
@@ -157,28 +158,28 @@ class Client:
         return Submission.new_job_id()
 
     def default_output(self, model: str) -> str:
-        """Return the prefix of a model's results for a job that names none."""
+        """Return the default output of jobs that score with a model (see `Submission.default_output`)."""
         return self.submission.default_output(model)
 
     def status(self, job_id: str) -> Status:
-        """Return how far a job is; raises `JobNotFound`."""
+        """Return the status of a job; raises `JobNotFound`."""
         return self._statuses.status(job_id)
 
     def watch(self, job_id: str, timeout_s: float | None = None) -> Iterator[Status]:
-        """Yield the status until the job has ended; raises `TimeoutError` if that takes longer than `timeout_s`."""
+        """Yield the status until the job has ended. Raise `TimeoutError` if that takes longer than `timeout_s`."""
         return self._statuses.watch(job_id, timeout_s, self.queue.pause)
 
     def jobs(self) -> Iterator[Status]:
         """Yield the status of every job, in the order of their ids.
 
-        A job whose document is corrupt is reported as failed with that reason, so that it hides no other job.
+        A job with a corrupt document is reported as failed, with that error, so that the other jobs are still listed.
         """
         return self._statuses.jobs()
 
     def cancel(self, job_id: str) -> Status:
-        """End a job now and keep what is written; parts under way stop within one record batch.
+        """End a job now and keep the results written so far. Parts under way stop within one record batch.
 
-        A job that has ended keeps its outcome.
+        A job that has already ended keeps its outcome.
 
         Raises
         ------
@@ -205,19 +206,19 @@ class Client:
         return self.status(job_id)
 
     def resume(self, job_id: str, *, max_rejected: str | int | None = None) -> Status:
-        """Run what is missing of a job that failed or was cancelled, with the model and inputs that it pinned.
+        """Complete a job that failed or was cancelled, with the same model version and inputs.
 
         Parameters
         ----------
         job_id : str
-            Its results so far are kept, and are not scored again.
+            The job to resume. Its results so far are kept, and only the rest is scored.
         max_rejected : str or int, optional
-            The reject budget from now on, if the job failed because it rejected too many rows.
+            A new reject budget, in case the job failed because it rejected too many rows.
 
         Raises
         ------
         NothingToResume
-            The job is under way, or has all its results.
+            The job is under way, or its results are complete.
         JobNotFound, InvalidRequest
             Nothing was changed.
         """
@@ -227,16 +228,16 @@ class Client:
         return self.status(job_id)
 
     def rejected(self, job_id: str, *, examples: int = 3) -> RejectedRows:
-        """Report why rows of a job were rejected; while it is under way, those of the parts that are done.
+        """Report why rows of a job were rejected. While the job is under way, only the completed parts are counted.
 
-        Memory is bounded, however many rows there are. Needs pyarrow, which is in ml-requirements.txt.
+        Memory use is limited, however many rows there are. Needs pyarrow, which is in ml-requirements.txt.
 
         Parameters
         ----------
         job_id : str
-            The job whose rejected rows are read.
+            The job that rejected the rows.
         examples : int
-            How many rows to return for each reason.
+            Number of rows to return for each reason.
 
         Raises
         ------
@@ -252,7 +253,7 @@ class Client:
         job, state = read_job(self.buckets.main, job_id), self.status(job_id).state
         try:
             columns = PlanFile(self.buckets.main, job_id).columns
-        except ObjectNotFound:  # it is not planned yet, or planning it failed
+        except ObjectNotFound:  # the job is not planned yet, or planning failed
             return Tally((), 0).report(job_id, state)
         tally = Tally(columns.names, examples)
         count_rejects(ResultsLayout.of(self.buckets, job), tally)
@@ -261,26 +262,26 @@ class Client:
     def resume_rejected(
         self, job_id: str, *, model: str | None = None, max_rejected: str | int | None = None
     ) -> Status:
-        """Score the rows that a job rejected, and these alone, as a job of its own that reads the same objects.
+        """Score only the rejected rows of a job, in a new job that reads the same objects.
 
         Parameters
         ----------
         job_id : str
-            A job that has ended. Its results stay as they are; the new ones are beside them.
+            A job that has ended. Its results do not change; the results of the new job are written next to them.
         model : str, optional
-            The model to score with now; by default what the job was submitted with, resolved again.
+            The model for the new job; by default, the one that the job was submitted with, resolved again.
         max_rejected : str or int, optional
-            How many rows may be rejected again; by default all.
+            The reject budget of the new job; by default, all rows may be rejected again.
 
         Returns
         -------
         Status
-            Of the new job, whose id is ``<job_id>-rejected-<n>``.
+            The status of the new job. Its id is ``<job_id>-rejected-<n>``.
 
         Raises
         ------
         NothingToResume
-            The job is under way, or has rejected nothing.
+            The job is under way, or rejected no rows.
         JobNotFound, InvalidRequest
             Nothing was submitted.
         """
@@ -288,7 +289,7 @@ class Client:
         return self.submit_spec(rejected_again(self._dispatcher, job_id, model, allowed))
 
     def reconcile(self) -> dict[str, str]:
-        """Do what is due for every job under way: rebuild a lost ledger, dispatch what got lost, finalize.
+        """Take the next step of every job under way: rebuild a lost ledger, dispatch lost parts again, or finalize.
 
         Returns
         -------
@@ -299,7 +300,7 @@ class Client:
         return reconcile(self._dispatcher)
 
     def delete_model(self, pinned: PinnedModel) -> None:
-        """Remove a model version for good; raises `ModelInUse` if an alias or a job under way needs it."""
+        """Delete a model version permanently; raises `ModelInUse` if an alias or a job under way needs it."""
         self.submission.delete_model(pinned)
 
 
@@ -308,10 +309,10 @@ _stand_ins: list[Client] = []
 
 @contextlib.contextmanager
 def stand_in(client: Client) -> Iterator[None]:
-    """Use `client`, while the block runs, wherever the settings of this process would make one: in tests.
+    """Use `client` in place of a client made from the settings of this process, while the block runs. For tests.
 
-    It stands in for `Client.from_env` without an environment, for the functions of this module, and for
-    `scoreline.tasks.django.client`, in all threads. Blocks may be nested; the innermost counts.
+    In all threads, `Client.from_env` without an environment, the functions of this module, and
+    `scoreline.tasks.django.client` use it. Blocks may be nested; the innermost one applies.
     """
     _stand_ins.append(client)
     try:
@@ -321,7 +322,7 @@ def stand_in(client: Client) -> Iterator[None]:
 
 
 def stand_in_client() -> Client | None:
-    """Return the client that stands in for that of the settings, if there is one."""
+    """Return the client of the innermost `stand_in` block; None outside of any."""
     return _stand_ins[-1] if _stand_ins else None
 
 
@@ -331,12 +332,12 @@ def submit(model: str, input: str | Sequence[str], **options: Unpack[SubmitOptio
 
 
 def submit_records(model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
-    """Score rows at hand with the settings of this process (see `Client.submit_records`)."""
+    """Score rows from memory with the settings of this process (see `Client.submit_records`)."""
     return Client.from_env().submit_records(model, records, **options)
 
 
 def status(job_id: str) -> Status:
-    """Return how far a job is (see `Client.status`)."""
+    """Return the status of a job (see `Client.status`)."""
     return Client.from_env().status(job_id)
 
 
@@ -351,10 +352,10 @@ def cancel(job_id: str) -> Status:
 
 
 def resume_rejected(job_id: str, *, model: str | None = None, max_rejected: str | int | None = None) -> Status:
-    """Score the rows that a job rejected, as a job of its own (see `Client.resume_rejected`)."""
+    """Score the rejected rows of a job in a new job (see `Client.resume_rejected`)."""
     return Client.from_env().resume_rejected(job_id, model=model, max_rejected=max_rejected)
 
 
 def resume(job_id: str, *, max_rejected: str | int | None = None) -> Status:
-    """Run what is missing of a job (see `Client.resume`)."""
+    """Complete a job that failed or was cancelled (see `Client.resume`)."""
     return Client.from_env().resume(job_id, max_rejected=max_rejected)

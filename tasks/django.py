@@ -1,9 +1,9 @@
 """A client for a Django project, made from its settings and the environment. No other module imports Django.
 
-A project may set any of `NAMES` in ``settings.py``; what it leaves out is read from the environment. Endpoint, bucket
-and credentials may also come from an ``S3Storage`` of django-storages: from ``STORAGES["default"]``, or from the entry
-that ``SCORELINE_STORAGE`` names. A setting that begins with ``R2_`` wins over the storage, wherever it is set. Workers
-read only the environment.
+A project may set any of `NAMES` in ``settings.py``; the others are read from the environment. Endpoint, bucket and
+credentials may also come from an ``S3Storage`` of django-storages: from ``STORAGES["default"]``, or from the entry that
+``SCORELINE_STORAGE`` names. Settings that begin with ``R2_`` override the storage, wherever they are set. Workers read
+only the environment.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAMES = (
     "REDIS_CA_FILE",
     "CELERY_BROKER_URL",
 )
-"""The settings that are read. ``ENVIRONMENT`` is not among them, because many projects use it with another meaning."""
+"""The settings to read. ``ENVIRONMENT`` is not among them, because many projects use that name for something else."""
 _OF_STORAGE = {
     "endpoint_url": "AWS_S3_ENDPOINT_URL",
     "bucket_name": "AWS_STORAGE_BUCKET_NAME",
@@ -49,12 +49,12 @@ client_lock = threading.Lock()
 
 
 def client() -> Client:
-    """Return the client of this process, which all its threads share; a forked process makes its own.
+    """Return the client of this process, which all its threads share. A forked process makes its own.
 
     Raises
     ------
     InvalidSettings
-        The message names every fault at once.
+        Some settings are wrong or missing; the message lists all of them.
     """
     if (instead := stand_in_client()) is not None:
         return instead
@@ -65,7 +65,7 @@ def client() -> Client:
 def forget() -> None:
     """Make the next call create another client, for example in a test that changes settings."""
     global client_lock
-    client_lock = threading.Lock()  # a thread of the parent, which is not here, may have held the old one
+    client_lock = threading.Lock()  # after a fork, the old one may be locked by a thread that only the parent has
     _client.cache_clear()
 
 
@@ -78,17 +78,17 @@ def _client() -> Client:
 
 
 def environ() -> dict[str, str]:
-    """Return the environment that every ``from_env`` of Scoreline reads, overridden by the project's settings."""
+    """Return the environment for the ``from_env`` methods of Scoreline, overridden by the project's settings."""
     from django.conf import settings
 
     given = {name: text for name in NAMES if (text := _text(getattr(settings, name, None)))} | _of_storage()
     if "REDIS_URL" in given:
-        given.setdefault("REDIS_TLS_URL", "")  # otherwise the environment's would win over the setting
+        given.setdefault("REDIS_TLS_URL", "")  # otherwise the one in the environment would override the setting
     return {**os.environ, **given}
 
 
 def _of_storage() -> dict[str, str]:
-    """Return how an S3Storage of django-storages is configured, under the names of its settings."""
+    """Return the options of an S3Storage of django-storages, under the names of the corresponding settings."""
     from django.conf import settings
     from django.core.files.storage import InvalidStorageError, storages
 
@@ -109,7 +109,7 @@ def _of_storage() -> dict[str, str]:
 
 
 def _is_s3(storage: object) -> bool:
-    module = sys.modules.get("storages.backends.s3")  # loaded if there is such a storage; otherwise not worth the 0.4 s
+    module = sys.modules.get("storages.backends.s3")  # loaded if any storage uses it; importing takes 0.4 s
     return module is not None and isinstance(storage, module.S3Storage)
 
 

@@ -1,5 +1,5 @@
-"""What moves a job on without a model: submission, the queue, leases, status, resume, outcome and the reconciler.
+"""Moves jobs forward without a model: submission, the queue, leases, status, resume, outcome and the reconciler.
 
-Whatever sends a message or asks the ledger lives here. No table is read and no row is scored. It imports the room `job`
-and works with `requirements.txt` alone.
+Code that sends messages or queries the ledger lives here. Reading tables and scoring rows belong elsewhere. It imports
+the room `job` and works with `requirements.txt` alone.
 """

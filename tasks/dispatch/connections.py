@@ -1,7 +1,7 @@
-"""Opens the services that the settings of a process name: buckets, queue, ledger and registry.
+"""Opens the services that a process is configured to use: buckets, queue, ledger and registry.
 
-This is the only place where they are made. Clients, workers, the doctor and the command line differ in how long they
-wait, which is a `Patience`. Works with `requirements.txt` alone.
+They are created nowhere else. Clients, workers, the doctor and the command line differ only in their `Patience`, which
+says how long they wait. Works with `requirements.txt` alone.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from scoreline.tasks.dispatch.settings import QueueSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long a process waits for a service that does not answer."""
+    """Time limits for a process that waits for a service to answer."""
 
     outlasts_outages: bool
-    """Whether requests to a bucket are retried for as long as a short outage lasts."""
+    """Whether requests to a bucket are retried long enough to survive a short outage."""
     redis_connect_s: float
     redis_answer_s: float
     bucket_answer_s: float | None = None
@@ -40,16 +40,16 @@ CLIENT = Patience(outlasts_outages=False, redis_connect_s=4, redis_answer_s=5)
 class Connections:
     """The services of one process. Each is opened when it is first used, and then kept.
 
-    Every property may raise `InvalidSettings`, and names every fault of its settings at once.
+    Every property may raise `InvalidSettings`; the message lists all faults of the settings at once.
 
     Parameters
     ----------
     environ : mapping of str to str
-        The environment variables that hold the settings.
+        The environment variables that contain the settings.
     patience : Patience
         How long to wait.
     app : celery.Celery, optional
-        The app of a worker, whose connections to the broker the queue then uses; by default the queue makes its own.
+        The app of a worker. The queue then uses the app's connections to the broker; by default it makes its own.
     """
 
     def __init__(self, environ: Mapping[str, str], patience: Patience = CLIENT, *, app: Any = None) -> None:

@@ -1,6 +1,7 @@
-"""What moves a job on without a model or a table: its documents, the ledger and the queue.
+"""Moves jobs forward by means of their documents, the ledger and the queue, without loading a model or a table.
 
-It works with `requirements.txt` alone, so that an application and the command line can cancel, resume and reconcile.
+It works with `requirements.txt` alone, so that an application and the command line can cancel, resume and reconcile
+jobs.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from scoreline.tasks.job.plan_file import PlanFile
 
 PARTS_PER_PROCESS = 4
 MIN_WINDOW = 8
-"""The fewest parts of one job that are in the queue at once, if it has as many."""
+"""Minimum number of parts of one job that are in the queue at once, if the job has that many."""
 MAX_WINDOW = 2_000
-"""The most parts of one job that are in the queue at once: about 3 MB of messages and ledger."""
+"""Maximum number of parts of one job that are in the queue at once. They take about 3 MB in the queue and the
+ledger."""
 LEASE_S = 60.0
-"""Seconds that a lease lasts. A process that works on a part or a step renews it three times in that span."""
+"""Duration of a lease, in seconds. A process that works on a part or a step renews its lease three times in that
+span."""
 _DOCUMENTS_KEPT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """A job and its plan, which is all that its parts need."""
+    """A job and its plan. Parts need no other documents."""
 
     job: Job
     plan: PlanFile
@@ -35,7 +38,7 @@ class Documents:
 
 @dataclass(kw_only=True)
 class Dispatcher:
-    """What moves jobs on: the bucket, the ledger and the queue."""
+    """Moves jobs forward, with access to the buckets, the ledger and the queue."""
 
     buckets: Buckets
     ledger: Ledger
@@ -44,18 +47,19 @@ class Dispatcher:
     on_fault: Callable[..., None] = lambda error, **where: None
     """``on_fault(error, job_id=...)`` receives the error of a failed job, and any unexpected one."""
     parts_per_process: int = PARTS_PER_PROCESS
-    """How many parts of one job are in the queue at once, for each process that was counted."""
+    """Number of parts of one job that are in the queue at once, for each process that was counted."""
     lease_s: float = LEASE_S
     """Seconds after which a part or a step is taken from a process that does not renew its lease."""
     _documents: OrderedDict[str, Documents] = field(default_factory=OrderedDict)
 
     def documents(self, job_id: str, *, fresh: bool = False) -> Documents:
-        """Return a job and its plan, which are read once in a process.
+        """Return a job and its plan, which are cached in the process.
 
         Parameters
         ----------
         fresh : bool
-            Read them again: documents that were deleted by hand may have made room for another job with that id.
+            Read them again, because someone may have deleted the documents by hand and submitted another job with the
+            same id.
 
         Raises
         ------
@@ -74,19 +78,19 @@ class Dispatcher:
         return self._documents[job_id]
 
     def window(self) -> int:
-        """Return how many parts of one job may be in the queue now."""
+        """Return the number of parts of one job that may be in the queue now."""
         return min(MAX_WINDOW, max(MIN_WINDOW, self.parts_per_process * self.ledger.processes()))
 
 
 def send_step(dispatcher: Dispatcher, step: str, job_id: str, task: str | None = None) -> bool:
-    """Send the message of a step, unless it was sent lately; return whether it was sent.
+    """Send the message of a step, unless it was sent recently. Return whether it was sent.
 
     Parameters
     ----------
     step : str
         ``plan``, ``finalize`` or ``events``, which sends the job's notification.
     task : str, optional
-        The task to send, if it is not the one that is named like the step.
+        The task to send; by default, the one with the name of the step.
     """
     if not dispatcher.ledger.claim_step(job_id, step):
         return False

@@ -10,12 +10,12 @@ from scoreline.storage.errors import ScorelineError, ScoringError
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 
 STEP_ATTEMPTS = 3
-"""How often a step is begun, if its process dies each time, before the job fails."""
+"""Maximum number of attempts at a step. If the process dies in each of them, the job fails."""
 
 
 @contextlib.contextmanager
 def keep_renewed(renew: Callable[[], object], every_s: float) -> Iterator[None]:
-    """Call `renew` every `every_s` seconds while the block runs; a renewal that fails is tried again the next time."""
+    """Call `renew` every `every_s` seconds while the block runs. A failed renewal does not stop later ones."""
     end = threading.Event()
 
     def beat() -> None:
@@ -34,12 +34,12 @@ def keep_renewed(renew: Callable[[], object], every_s: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hold_step(dispatcher: Dispatcher, job_id: str, name: str) -> Iterator[None]:
-    """Hold a step of a job while the block runs.
+    """Hold the lease of a job's step while the block runs.
 
     Raises
     ------
     ScoringError
-        Every process that began the step before died.
+        No attempt is left, because the process died in every earlier one.
     """
     ledger, lease_s = dispatcher.ledger, dispatcher.lease_s
     attempt = ledger.begin_step(job_id, name, lease_s)

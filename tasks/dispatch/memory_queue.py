@@ -1,4 +1,4 @@
-"""A queue in the memory of one process, which does by itself what the messages ask for: for tests."""
+"""A queue for tests. It is kept in the memory of one process, and that process handles the messages itself."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from scoreline.tasks.dispatch.queue import QUEUE
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What a worker is asked to do."""
+    """A request to a worker."""
 
     name: str
     kwargs: dict[str, Any]
     id: str = field(default_factory=lambda: secrets.token_hex(8))
-    """The same each time it is delivered."""
+    """Identifies the message. It stays the same when the message is delivered again."""
 
 
 class MemoryQueue:
     """A queue whose messages are delivered in the process that sends them (see `MessageQueue`).
 
-    Messages are delivered one at a time and in their order, however many threads send, and never inside one another:
-    what a delivery sends comes after it.
+    Messages are delivered one at a time and in order, even if several threads send. Deliveries are never nested: a
+    message that is sent during a delivery is delivered after it.
 
     Parameters
     ----------
     deliver : callable
-        Does what a message asks for. If it raises, the message stays the first of the queue.
+        Handles a message. If it raises, the message stays first in the queue.
     at_once : bool
         Whether `send` returns only when the queue is empty; otherwise messages wait for `run` or `pause`.
     """
@@ -48,25 +48,25 @@ class MemoryQueue:
         """Do nothing: this queue always answers (see `MessageQueue.ping`)."""
 
     def send(self, name: str, **kwargs: Any) -> None:
-        """Put a message into the queue, and deliver what is there if that is to be `at_once`."""
+        """Put a message into the queue. With `at_once`, deliver all messages in the queue."""
         self._messages.append(Message(name=name, kwargs=kwargs))
         if self._at_once:
             self.run()
 
     def run(self, at_most: int | None = None) -> int:
-        """Deliver the messages that wait, and those that they lead to; returns how many were delivered.
+        """Deliver the waiting messages, and those sent as a result. Return the number of messages delivered.
 
         Parameters
         ----------
         at_most : int, optional
-            How many to deliver; by default all.
+            Maximum number of messages to deliver; by default, all are delivered.
 
         Raises
         ------
         Exception
-            Whatever a delivery raises; its message is delivered again by the next call.
+            Any exception that a delivery raises. The next call delivers its message again.
         """
-        if self._by_thread == threading.get_ident():  # a delivery sends: the loop below comes to it
+        if self._by_thread == threading.get_ident():  # sent during a delivery: the loop below will deliver it
             return 0
         delivered = 0
         with self._delivering:
@@ -80,19 +80,19 @@ class MemoryQueue:
         return delivered
 
     def pause(self, seconds: float) -> bool:
-        """Deliver one message at once, since no worker would; returns whether there was one (see `MessageQueue`)."""
+        """Deliver one message, since no worker would. Return whether there was one (see `MessageQueue.pause`)."""
         return self.run(at_most=1) > 0
 
     def backlog(self) -> Backlog:
-        """Return how many messages wait (see `MessageQueue.backlog`)."""
+        """Return the number of waiting messages (see `MessageQueue.backlog`)."""
         return Backlog(waiting={QUEUE: len(self._messages)}, unacked=0, oldest_unacked_s=0.0)
 
     def workers(self, name: str | None = None, timeout_s: float = 2.0) -> list[str]:
-        """Return no name: no worker reads this queue (see `MessageQueue.workers`)."""
+        """Return an empty list, because no worker reads this queue (see `MessageQueue.workers`)."""
         return []
 
     def ask_workers(self, what: str, timeout_s: float = 1.0, name: str | None = None) -> dict[str, Any]:
-        """Return no answer: no worker reads this queue (see `MessageQueue.ask_workers`)."""
+        """Return no answers, because no worker reads this queue (see `MessageQueue.ask_workers`)."""
         return {}
 
     def _deliver_next(self) -> None:

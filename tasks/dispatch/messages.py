@@ -1,4 +1,4 @@
-"""The contract of a queue: messages between those who submit and those who work."""
+"""The interface of a queue, which carries messages from submitters to workers."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Backlog:
-    """How many messages a broker holds; what it cannot say is missing, or None."""
+    """The number of messages in a broker. A number that the broker cannot report is left out or None."""
 
     waiting: Mapping[str, int]
-    """Messages that no worker has taken yet, by queue."""
+    """Number of messages that no worker has received yet, by queue."""
     unacked: int | None
-    """Messages that workers have taken and not acknowledged; Redis alone knows."""
+    """Number of messages that workers have received and not acknowledged. Only Redis reports it."""
     oldest_unacked_s: float | None
-    """Seconds since the oldest of them was handed out; 0 if there is none."""
+    """Seconds since the oldest unacknowledged message was delivered; 0 if there is none."""
 
 
 class MessageQueue(Protocol):
-    """Where messages go, and who reads them.
+    """Sends messages, and asks about the messages and the workers of a queue.
 
     Every method raises `QueueUnavailable` (transient) if the broker does not answer.
     """
@@ -35,18 +35,18 @@ class MessageQueue(Protocol):
         Parameters
         ----------
         name : str
-            A task of the worker, ``scoreline.plan`` say.
+            A task of the worker, for example ``scoreline.plan``.
         **kwargs
-            Its arguments, as JSON has them.
+            The arguments of the task, as JSON values.
         """
         ...
 
     def pause(self, seconds: float) -> bool:
-        """Wait a while for what the workers do; returns False if there is nothing that they would do."""
+        """Wait for `seconds` while the workers make progress. Return False if nothing is left for them to do."""
         ...
 
     def backlog(self) -> Backlog:
-        """Return how many messages there are."""
+        """Return the number of messages in the broker."""
         ...
 
     def workers(self, name: str | None = None, timeout_s: float = 2.0) -> list[str]:
@@ -55,12 +55,12 @@ class MessageQueue(Protocol):
         Parameters
         ----------
         name : str, optional
-            Ask this worker alone, as ``celery@host``; its answer ends the wait.
+            Ask only this worker, for example ``celery@host``; its answer ends the wait.
         """
         ...
 
     def ask_workers(self, what: str, timeout_s: float = 1.0, name: str | None = None) -> dict[str, Any]:
-        """Ask every worker on the broker; returns the answers that came, by worker.
+        """Ask every worker on the broker. Return the answers that arrive, by worker.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""How a job ends: the outcome is written to the bucket, and what exists only while a job is under way is removed."""
+"""Ends jobs: writes the outcome to the bucket, closes the ledger and removes the marker of a job under way."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 
 def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
-    """End a job that cannot go on, with its error."""
+    """End a job that cannot continue, and record the error."""
     if is_complete(dispatcher, job_id):
         log.error("job.complete", extra={"job_id": job_id, "error": describe(error)})
-        return  # the reconciler has it finalized again
+        return  # the reconciler sends the finalizer again
     run, _ = read_run(dispatcher.buckets.main, job_id)
     submitted = read_job(dispatcher.buckets.main, job_id).submitted
     outcome = Outcome(
@@ -45,7 +45,7 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
 
 
 def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
-    """Return whether ``_SUCCESS`` is written: then the job can neither fail nor be cancelled."""
+    """Return whether ``_SUCCESS`` is written. Once it is, the job can neither fail nor be cancelled."""
     try:
         layout = ResultsLayout.of(dispatcher.buckets, read_job(dispatcher.buckets.main, job_id))
     except BucketNotAllowed:  # nothing was written there
@@ -54,9 +54,9 @@ def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
 
 
 def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: BaseException | None = None) -> None:
-    """Write the outcome, unless it is written, and close the job's ledger.
+    """Write the outcome, unless it is already written, and close the job's ledger.
 
-    The outcome of a later run replaces that of an earlier one, never the other way round.
+    The outcome of a later run replaces that of an earlier one, but never the reverse.
     """
     if _write(dispatcher, job_id, outcome):
         dispatcher.ledger.counters.count_job(outcome.state)
@@ -69,7 +69,7 @@ def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: Bas
 
 
 def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:
-    """Write the outcome; return whether this call did."""
+    """Write the outcome, unless it is already written. Return whether this call wrote it."""
     main, key = dispatcher.buckets.main, keys.outcome(job_id)
     try:
         main.put(key, outcome.to_json(), mode=CREATE)

@@ -1,4 +1,4 @@
-"""Messages to the worker, over whatever broker Celery can use."""
+"""Sends messages to workers over any broker that Celery supports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scoreline.tasks.dispatch.messages import Backlog
 
 QUEUE = "scoreline"
 CLOCK_QUEUE = "scoreline.clock"
-"""The queue of the clock's messages, which must not wait behind the parts of every job."""
+"""The queue for the clock's messages, so that they do not wait behind the parts of jobs."""
 CONNECT_TIMEOUT_S = 4
 
 
@@ -28,7 +28,7 @@ class Queue:
     Parameters
     ----------
     broker_url : str
-        In the form that Celery takes.
+        In the form that Celery accepts.
     tls : mapping of str to object, optional
         TLS options for a ``rediss://`` URL, under redis-py's names.
     app : Celery, optional
@@ -61,7 +61,7 @@ class Queue:
             pass
 
     def backlog(self) -> Backlog:
-        """Return how many messages wait; raises `QueueUnavailable`."""
+        """Return the number of waiting messages; raises `QueueUnavailable`."""
         with self._connected() as connection:
             counts = {name: _waiting(connection, name) for name in (QUEUE, CLOCK_QUEUE)}
             waiting = {name: count for name, count in counts.items() if count is not None}
@@ -70,7 +70,7 @@ class Queue:
                 return Backlog(waiting=waiting, unacked=None, oldest_unacked_s=None)
             unacked = int(channel.client.hlen(channel.unacked_key))
             first = channel.client.zrange(channel.unacked_index_key, 0, 0, withscores=True)
-            oldest_s = max(0.0, time.time() - first[0][1]) if first else 0.0  # the score is when it was handed out
+            oldest_s = max(0.0, time.time() - first[0][1]) if first else 0.0  # the score is the delivery time
             return Backlog(waiting=waiting, unacked=unacked, oldest_unacked_s=oldest_s)
 
     def workers(self, name: str | None = None, timeout_s: float = 2.0) -> list[str]:
@@ -96,7 +96,7 @@ class Queue:
         send_message(self._app, name, kwargs, address=self._address, retry=False)
 
     def pause(self, seconds: float) -> bool:
-        """Sleep (see `MessageQueue.pause`); the broker does not say what the workers still do."""
+        """Sleep (see `MessageQueue.pause`). The broker cannot tell whether the workers have anything left to do."""
         time.sleep(seconds)
         return True
 
@@ -108,7 +108,7 @@ class Queue:
         what : str
             A command of ``celery inspect``: ``active_queues``, ``conf``, or one of `scoreline.worker.control`.
         timeout_s : float
-            How long to wait. All of it is waited, because the number of workers is not known.
+            How long to wait. Without `name`, the call waits for all of it, because the number of workers is unknown.
         name : str, optional
             Ask only this worker, for example ``celery@host``; its answer ends the wait.
         """
@@ -130,9 +130,9 @@ class Queue:
 
 
 def _waiting(connection: Connection, queue: str) -> int | None:
-    """Return how many messages are in a queue; None if the broker cannot say."""
+    """Return the number of messages in a queue; None if the broker cannot report it."""
     channel: Any
-    with connection.channel() as channel:  # a broker may close the channel on which it refuses
+    with connection.channel() as channel:  # a broker may close the channel when it refuses a request
         try:
             return int(channel.queue_declare(queue=queue, passive=True).message_count)
         except NotImplementedError:
@@ -142,7 +142,7 @@ def _waiting(connection: Connection, queue: str) -> int | None:
 
 
 def _errors(connection: Connection) -> tuple[type[BaseException], ...]:
-    """Return kombu's errors and those of the transport, which has its own."""
+    """Return kombu's error types and those of the transport."""
     return (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
 
 
@@ -157,7 +157,7 @@ def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: di
 
 
 def send_message(app: Celery, name: str, kwargs: dict[str, Any], *, address: str, retry: bool = True) -> None:
-    """Put a message into the queue; raises `QueueUnavailable` if the broker does not take it."""
+    """Put a message into the queue; raises `QueueUnavailable` if the broker does not accept it."""
     try:
         with app.producer_or_acquire() as producer:
             app.send_task(name, kwargs=kwargs, producer=producer, retry=retry, ignore_result=True)
@@ -167,9 +167,9 @@ def send_message(app: Celery, name: str, kwargs: dict[str, Any], *, address: str
 
 
 def _close_idle(producer: Any) -> None:
-    """Close the connection on which kombu's Redis channel sent a PING when it was made; only consumers need it.
+    """Close the connection that kombu's Redis channel opens for a PING when it is created. Only consumers need it.
 
-    Small Redis plans allow 20 connections, and each process that sends would otherwise keep this one forever.
+    Small Redis plans allow 20 connections, and every sending process would otherwise keep this one open forever.
     """
     pool = getattr(producer.channel, "_async_pool", None)
     if pool is not None:
@@ -177,10 +177,9 @@ def _close_idle(producer: Any) -> None:
 
 
 def _leave_connections_to_parent() -> None:
-    """Make a forked process open connections of its own, because kombu keeps them for the whole process.
+    """Make a forked process open its own connections. Kombu's connection pools are global and survive a fork.
 
-    Kombu drops them by itself when Celery's pool forks, but not in a web server that loads the application before it
-    forks.
+    Kombu resets them when Celery's pool forks, but not when a web server loads the application before it forks.
     """
     pools.producers.clear()
     pools.connections.clear()

@@ -1,4 +1,4 @@
-"""Do what is due for a job, from what the bucket says: Redis may have lost everything."""
+"""Takes the next step of jobs that have stalled. It relies on the bucket, because Redis may have lost everything."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _THREADS = 16
 
 
 def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
-    """Reconcile every job under way; a job that fails to be reconciled does not hold up the others.
+    """Reconcile every job under way. If reconciling one job fails, the others are still reconciled.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
     main = dispatcher.buckets.main
     report: dict[str, str] = {}
     under_way = list(main.list(keys.JOBS_ACTIVE))
-    random.shuffle(under_way)  # if the time is too short for all, others come first the next time
+    random.shuffle(under_way)  # if time runs out, other jobs come first the next time
     for info in under_way:
         job_id = info.key.removeprefix(keys.JOBS_ACTIVE)
         try:
@@ -65,12 +65,12 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
 
 
 def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
-    """Do what is due for a job now; harmless at any moment and from any number of processes.
+    """Take the next step of a job. This is safe at any time, and from any number of processes at once.
 
     Returns
     -------
     str
-        What was done: ``ended``, ``planning``, ``dispatched N``, ``finalizing`` or ``waiting``.
+        What was done: ``ended``, ``planning``, ``dispatched N``, ``finalizing``, or ``waiting`` if nothing was sent.
     """
     if clean_up_if_ended(dispatcher, job_id):
         return "ended"
@@ -82,7 +82,7 @@ def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
     if due is None or due.stopped == "closed":
         if clean_up_if_ended(dispatcher, job_id):  # the job ended meanwhile
             return "ended"
-        if due is not None:  # the ledger is of an earlier run
+        if due is not None:  # the ledger belongs to an earlier run
             dispatcher.ledger.forget(job_id)
         open_ledger(dispatcher, documents, recover(dispatcher, documents))
         log.warning("ledger.rebuilt", extra={"job_id": job_id})
@@ -97,7 +97,7 @@ def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
 
 
 def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | None:
-    """Return what the ledger says is due; None if the ledger is lost or of another plan."""
+    """Return the work that is due according to the ledger; None if the ledger is lost or belongs to another plan."""
     try:
         return dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
     except (LedgerLost, LedgerFenced):
@@ -105,23 +105,23 @@ def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | Non
 
 
 def open_ledger(dispatcher: Dispatcher, documents: Documents, recovered: Recovered | None = None) -> None:
-    """Open a job's ledger, unless it is open, with what was recovered if the plan is not new."""
+    """Open a job's ledger, unless it is open already. If the plan is not new, start from what was recovered."""
     job_id, plan = documents.job.spec.job_id, documents.plan
     run, _ = read_run(dispatcher.buckets.main, job_id)
     budget = budget_rows(run.max_rejected or documents.job.spec.max_rejected, plan.rows)
     try:
         dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
-    except LedgerFenced:  # the bucket decides: a ledger of another plan is stale
+    except LedgerFenced:  # the bucket is authoritative: a ledger of another plan is stale
         dispatcher.ledger.forget(job_id)
         dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
 
 
 def recover(dispatcher: Dispatcher, documents: Documents) -> Recovered:
-    """Return which parts are done, from the results in the bucket.
+    """Find out from the results in the bucket which parts are done.
 
-    This takes two listings, and one HEAD for each part with rejected rows. Rows are counted from the plan, less the
-    rejected ones; the finalizer checks each part's own receipt. If ``_SUCCESS`` of arranged results exists, every part
-    is done, even if it is gone.
+    This takes two listings, and one HEAD request for each part with rejected rows. The rows of a part are those of the
+    plan minus the rejected ones; the finalizer checks each part's own receipt. If the ``_SUCCESS`` of arranged results
+    exists, every part is done, even if its object has been deleted.
     """
     layout = ResultsLayout.of(dispatcher.buckets, documents.job)
     store, plan = layout.store, documents.plan
@@ -137,7 +137,7 @@ def recover(dispatcher: Dispatcher, documents: Documents) -> Recovered:
 
 
 def _rejected_of(store: ObjectStore, key: str) -> int:
-    """Return how many rows a part rejected; none if the object has no receipt, which the finalizer will refuse."""
+    """Return the number of rejected rows of a part; 0 if its object has no receipt, which the finalizer refuses."""
     try:
         return Receipt.from_metadata(store.head(key).metadata, store.uri(key)).rejected
     except ScoringError:
@@ -145,7 +145,7 @@ def _rejected_of(store: ObjectStore, key: str) -> int:
 
 
 def _drop_orphan(dispatcher: Dispatcher, key: str) -> None:
-    """Remove an old marker whose submitter died before it wrote the job; no caller knows of such a job."""
+    """Remove an old marker without a job: its submitter died before it wrote the job, and no caller knows the job."""
     main = dispatcher.buckets.main
     try:
         marked = datetime.fromisoformat(main.get(key).data.decode())
@@ -156,6 +156,6 @@ def _drop_orphan(dispatcher: Dispatcher, key: str) -> None:
 
 
 def _number(key: str) -> int | None:
-    """Return the number of the part that a key names; None if no part is named so."""
+    """Return the part number in a key; None if the key is not that of a part."""
     stem = key.rpartition("/part-")[2].removesuffix(".parquet")
     return int(stem) if stem.isdigit() and key.endswith(f"/part-{int(stem):05d}.parquet") else None

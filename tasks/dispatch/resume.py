@@ -1,4 +1,4 @@
-"""Resume a job that failed or was cancelled, or score the rows that a job rejected as a job of their own."""
+"""Resumes a job that failed or was cancelled, or scores the rejected rows of a job in a new job."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def begin_run(dispatcher: Dispatcher, job_id: str, max_rejected: str | None = No
     later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
     mark_active(main, job_id)
     try:
-        # From here on the outcome no longer counts: if this process dies now, the reconciler goes on.
+        # From here on, the outcome no longer counts. If this process dies now, the reconciler continues.
         main.put(keys.run(job_id), later.to_json(), mode=if_unchanged(etag))
     except PreconditionFailed:
-        if read_run(main, job_id)[0] != later:  # not our own put, repeated by the client library
+        if read_run(main, job_id)[0] != later:  # not merely our own put, repeated by the client library
             raise NothingToResume(f"job {job_id} was just resumed by another process") from None
-    mark_active(main, job_id)  # a reconciler may have removed the marker of the run before
+    mark_active(main, job_id)  # a reconciler may have removed the marker of the previous run
     dispatcher.ledger.forget(job_id)
     send_step(dispatcher, "plan", job_id)
 
 
 def rejected_again(dispatcher: Dispatcher, job_id: str, model: str | None, max_rejected: str) -> JobSpec:
-    """Return the spec of a job that scores the rows which another job rejected (see `Client.resume_rejected`)."""
+    """Return the spec of a job that scores the rejected rows of another job (see `Client.resume_rejected`)."""
     main = dispatcher.buckets.main
     old = read_job(main, job_id).spec
     if not _ended(main, job_id).rejected:

@@ -1,4 +1,4 @@
-"""Where the queue and the ledger are, read from the environment once."""
+"""The addresses of the queue and the ledger, read once from the environment."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class QueueSettings:
     """TLS options under the names of redis-py and Celery; empty without TLS."""
     broker_tls: Mapping[str, Any] = field(default_factory=dict)
     patience_s: float = 120.0
-    """Seconds after which a part that was dispatched and not started is dispatched again."""
+    """Seconds after which a part is dispatched again if no worker has started it."""
     assumed: bool = False
-    """Whether no variable says where Redis is, so that `DEFAULT_REDIS_URL` is used."""
+    """Whether `DEFAULT_REDIS_URL` is used because no variable gives the address of Redis."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> QueueSettings:
-        """Read the settings; raises `InvalidSettings` naming every fault at once."""
+        """Read the settings; raises `InvalidSettings` with a message that lists all faults."""
         env = Environment(environ)
         given = env.text("REDIS_TLS_URL", "REDIS_URL")
         redis_url = given or DEFAULT_REDIS_URL
@@ -57,7 +57,7 @@ class QueueSettings:
 
 
 def _is_readable(url: str) -> bool:
-    """Return whether a Redis URL has a host and a port; a password that is not escaped may cut the URL in two.
+    """Return whether the host and the port of a Redis URL can be parsed. An unescaped password may cut the URL in two.
 
     >>> _is_readable("redis://:secret@host:6379/0"), _is_readable("redis://:se#cret@host:6379/0")
     (True, False)
@@ -70,12 +70,12 @@ def _is_readable(url: str) -> bool:
 
 
 def _tls(env: Environment, name: str, url: str, ca_file: str) -> tuple[str, dict[str, Any]]:
-    """Take the TLS options out of a ``rediss://`` URL, because each client would read them in its own way.
+    """Remove the TLS options from a ``rediss://`` URL and return both, because each client parses them differently.
 
-    Certificates are verified only if ``ssl_cert_reqs`` in the URL or a CA bundle asks for it: Heroku's are self-signed,
-    and there is no authority to verify them against.
+    Certificates are verified only if the URL has ``ssl_cert_reqs=required``, or if the settings name a CA bundle.
+    Heroku's certificates are self-signed, and there is no authority to verify them against.
     """
-    if url.startswith(("redis://", "rediss://")) and not _is_readable(url):  # say nothing of what may be a password
+    if url.startswith(("redis://", "rediss://")) and not _is_readable(url):  # do not quote what may be a password
         env.faults.append(
             f"{name} cannot be read: if its password contains # / ? or [, write them as %23 %2F %3F and %5B"
         )

@@ -1,4 +1,4 @@
-"""How far jobs are: read from the outcome in the bucket, and from the ledger while a job is under way."""
+"""Reads the status of jobs from the ledger while they are under way, and from the outcome in the bucket afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scoreline.tasks.job.plan_file import PlanFile
 
 _FIRST_POLL_S = 0.02
 _LONGEST_POLL_S = 0.25
-"""`watch` polls fast at first, so that the end of a short job is seen soon, and then ever more slowly."""
+"""`watch` polls often at first, so that it notices the end of a short job soon, and then less and less often."""
 
 
 class StatusReader:
@@ -33,7 +33,7 @@ class StatusReader:
         self._total_rows: dict[str, int] = {}
 
     def status(self, job_id: str) -> Status:
-        """Return how far a job is; raises `JobNotFound`."""
+        """Return the status of a job; raises `JobNotFound`."""
         job = read_job(self._main, job_id)
         output = f"{job.spec.output}job_id={job_id}/"
         outcome = read_outcome(self._main, job_id)
@@ -84,12 +84,12 @@ class StatusReader:
         Parameters
         ----------
         pause : callable
-            Waits between two looks (see `MessageQueue.pause`).
+            Waits between two polls (see `MessageQueue.pause`).
 
         Raises
         ------
         TimeoutError
-            That takes longer than `timeout_s`, or nothing is left that would end the job.
+            The job takes longer than `timeout_s`, or no message is left that would end it.
         """
         begun, may_change = time.monotonic(), True
         while True:
@@ -109,7 +109,7 @@ class StatusReader:
     def jobs(self) -> Iterator[Status]:
         """Yield the status of every job, in the order of their ids.
 
-        A job whose document is corrupt is reported as failed with that reason, so that it hides no other job.
+        A job with a corrupt document is reported as failed, with that error, so that the other jobs are still listed.
         """
         for info in self._main.list("jobs/"):
             match info.key.split("/"):
@@ -129,5 +129,5 @@ class StatusReader:
 
 
 def nothing_ends(job_id: str) -> str:
-    """Say of a job that nobody works on why waiting for it would not help."""
+    """Return the message for a job that no longer makes progress, which says why waiting does not help."""
     return f"job {job_id} has not ended, and no message is left that would end it: call reconcile(), then wait again"

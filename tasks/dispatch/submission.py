@@ -1,4 +1,4 @@
-"""From a request to a job in the bucket and a message in the queue. Works with `requirements.txt` alone."""
+"""Turns a request into a job in the bucket and a message in the queue. Works with `requirements.txt` alone."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from scoreline.tasks.job.uris import parse_uri
 
 
 class WebhookPolicy(Protocol):
-    """Which addresses may be notified of how a job ended."""
+    """Decides which addresses may be notified when a job ends."""
 
     @property
     def url(self) -> str | None:
-        """The address of a job that names none."""
+        """The default address, for jobs that do not name one."""
         ...
 
     def check(self, webhook: str) -> str:
-        """Return the address if a job may name it; raises `InvalidRequest`."""
+        """Return the address unchanged if a job may name it; otherwise raise `InvalidRequest`."""
         ...
 
 
@@ -45,13 +45,13 @@ class Submission:
     Parameters
     ----------
     buckets : Buckets
-        Where models, jobs and results are.
+        Contain models, jobs and results.
     queue : MessageQueue
-        Where messages go.
+        Receives the messages to workers.
     ledger : Ledger
-        Where progress is kept.
+        Keeps track of progress.
     webhooks : WebhookPolicy
-        Which addresses a job may name.
+        Decides which addresses a job may name.
     """
 
     def __init__(self, buckets: Buckets, queue: MessageQueue, ledger: Ledger, webhooks: WebhookPolicy) -> None:
@@ -64,16 +64,16 @@ class Submission:
 
     @cached_property
     def registry(self) -> ModelRegistry:
-        """Models by name."""
+        """The registry of models."""
         return ModelRegistry(self.buckets.main)
 
     @staticmethod
     def new_job_id() -> str:
-        """Make a job id from the time."""
+        """Return a new job id, made of the current time and a random suffix."""
         return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
     def default_output(self, model: str) -> str:
-        """Return the prefix of a model's results for a job that names none.
+        """Return the default output of jobs that score with a model: a prefix of the main bucket.
 
         Parameters
         ----------
@@ -83,15 +83,15 @@ class Submission:
         return f"s3://{self.buckets.main.bucket}/results/{str(model).partition('@')[0]}/"
 
     def spec(self, model: str, input: str | Sequence[str], options: SubmitOptions) -> JobSpec:
-        """Spell out a request: fill in the job id and the output, and read lists and numbers as the spec has them."""
+        """Turn a request into a spec: fill in the job id and the output, and convert lists and numbers."""
         return spec_from(model, input, options, job_id=self.new_job_id(), output=self.default_output(model))
 
     def status(self, job_id: str) -> Status:
-        """Return how far a job is; raises `JobNotFound`."""
+        """Return the status of a job; raises `JobNotFound`."""
         return self.statuses.status(job_id)
 
     def submit(self, spec: JobSpec, *, webhook: str | None = None) -> Status:
-        """Record a job and enqueue its planning (errors as `accept`)."""
+        """Record a job and enqueue its planning. Raises the same errors as `accept`."""
         self.accept(spec, webhook=webhook)
         send_step(self.dispatcher, "plan", spec.job_id)
         return self.status(spec.job_id)
@@ -104,16 +104,16 @@ class Submission:
         pinned: PinnedModel | None = None,
         before: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Record a job without enqueueing it; the reconciler would enqueue it.
+        """Record a job without enqueueing it. If nothing else enqueues it, the reconciler does.
 
         Parameters
         ----------
         webhook : str, optional
-            Address to notify of how the job ended; by default that of the policy.
+            Address to notify when the job ends; by default, that of the policy.
         pinned : PinnedModel, optional
-            The version that the spec's model stands for, if it is known.
+            The version that the spec's model resolves to, if it is already known.
         before : mapping of str to bytes, optional
-            Objects, by key, that must exist once the job does. Each key names its content.
+            Objects to write before the job, by key. Each key identifies the content.
 
         Raises
         ------
@@ -131,11 +131,14 @@ class Submission:
         self._record(Job(spec=spec, model=pinned, submitted=now, webhook=webhook), before or {})
 
     def score_inline(self, job_id: str) -> None:
-        """Have one process do all of a small job, unless its plan was sent lately; the reconciler sends the plan."""
+        """Send one message that makes a single process do all of a small job, unless its plan was sent recently.
+
+        If this message gets lost, the reconciler sends the plan.
+        """
         send_step(self.dispatcher, "plan", job_id, task="scoreline.score_staged")
 
     def check(self, spec: JobSpec, webhook: str | None) -> None:
-        """Refuse a spec, or a webhook, that cannot be accepted; raises `InvalidRequest`."""
+        """Raise `InvalidRequest` if the spec or the webhook cannot be accepted."""
         spec.check()
         if webhook is not None:
             self.webhooks.check(webhook)
@@ -144,18 +147,18 @@ class Submission:
             _ = self.buckets[parse_uri(uri)[0]]
 
     def delete_model(self, pinned: PinnedModel) -> None:
-        """Remove a model version for good; raises `ModelInUse` if an alias or a job under way needs it."""
+        """Delete a model version permanently; raises `ModelInUse` if an alias or a job under way needs it."""
         self.registry.delete(pinned, self._refuse_if_used)
 
     def _record(self, job: Job, before: Mapping[str, bytes]) -> None:
-        """Write a job, after what it needs, or find it written before with the same spec.
+        """Write a job after the objects that it needs, unless the same job is already written.
 
-        The marker is first: a submitter that dies after it leaves nothing, or a job that the reconciler plans.
+        The marker is written first. If the submitter dies after that, either no job exists, or the reconciler plans it.
         """
         main, job_id = self.buckets.main, job.spec.job_id
         mark_active(main, job_id)
         for key, data in before.items():
-            with contextlib.suppress(PreconditionFailed):  # written by an earlier try that died
+            with contextlib.suppress(PreconditionFailed):  # written by an earlier attempt that died
                 main.put(key, data, mode=CREATE)
         try:
             main.put(keys.job(job_id), job.to_json(), mode=CREATE)

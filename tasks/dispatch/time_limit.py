@@ -1,4 +1,4 @@
-"""What Celery raises in a task that takes longer than its soft time limit, under one name for all rooms."""
+"""The exception that Celery raises in a task that exceeds its soft time limit. All rooms import it from here."""
 
 from billiard.exceptions import SoftTimeLimitExceeded
 

@@ -1,4 +1,4 @@
-"""Resolves which columns of an input are scored and carried over, and the type that each is read as, without I/O."""
+"""Decides which columns of an input are scored or kept, and the type of each. This module does no I/O."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class ResolvedColumns:
     """The columns that each part reads."""
 
     reads: pa.Schema
-    """Schema of what is read: features, then kept columns."""
+    """Schema of the columns that are read: features, then kept columns."""
     keep: tuple[str, ...]
-    """The columns that are carried over to the results."""
+    """The columns that are copied into the results."""
     folders: tuple[str, ...]
-    """The columns that come from the names of folders; no object has them."""
+    """The columns that come from folder names. No object contains them."""
     zero_padded: tuple[str, ...]
-    """Features in text whose values are all numbers, some with leading zeros; read as numbers, as pandas does."""
+    """Features in text that contain only numbers, some with leading zeros. They are read as numbers, as in pandas."""
     mixed: tuple[str, ...]
-    """Features in text that are numbers in some rows and not in others; the model decides whether they are texts."""
+    """Features in text that are numbers in some rows but not in others. The model decides whether they are texts."""
 
 
 def available_columns(surveyed: Sequence[SurveyedObject]) -> pa.Schema:
-    """Return the columns of the first object that has any, and those of its folders."""
+    """Return the columns of the first object that has any, and the columns from its folder names."""
     first = _first(surveyed)
     if first is None:
         return pa.schema([])
@@ -64,16 +64,16 @@ def resolve_columns(
     features : sequence of str
         Names of the features, in the model's order.
     keep : str
-        ``all`` for every column of the first object that is neither a feature nor nested; ``none``; or names.
+        ``all`` for every column of the first object that is neither a feature nor nested; ``none``; or column names.
     text_types : mapping of str to str, optional
         Types of columns in CSV and JSON Lines, as in `ReadOptions.types`. The others are guessed.
 
     Raises
     ------
     MissingColumns
-        An object lacks some columns; the message names the object and all of them.
+        An object lacks some columns; the message names the object and all missing columns.
     UnreadableInput
-        An object has a column twice, or in a type that does not fit; the message names the object and the column.
+        An object has a column twice, or with an incompatible type; the message names the object and the column.
     """
     kept = _kept_columns(keep, available_columns(surveyed), features)
     names = tuple(dict.fromkeys((*features, *kept)))
@@ -118,13 +118,13 @@ class _ColumnTypes:
 
     name: str
     kept: bool
-    """Whether the column is only carried over, not scored."""
+    """Whether the column is only copied into the results, not scored."""
     typed: pa.DataType | None = None
     """Type in the first object whose format has types."""
     typed_in: str = ""
     """URI of that object."""
     guesses: dict[pa.DataType, str] = field(default_factory=dict)
-    """Types guessed from text, each with the URI of the first object."""
+    """Types guessed from text, each with the URI of the first object in which it was guessed."""
     mixed: bool = False
     zero_padded: bool = False
 
@@ -145,7 +145,7 @@ class _ColumnTypes:
             )
 
     def resolve(self) -> pa.DataType:
-        """Return the type to read the column as: that of typed formats, or else the one that fits all text."""
+        """Return the type to read the column as: its type in typed formats, or else the type that fits all text."""
         if self.typed is None:
             return _common_type(list(self.guesses), kept=self.kept)
         if self.guesses and _value_type(self.typed) not in _TEXT_TYPES:
@@ -156,13 +156,13 @@ class _ColumnTypes:
         return _value_type(self.typed) if self.guesses else self.typed
 
     def is_mixed(self) -> bool:
-        """Return whether the column is only in text, and is numbers in some rows or objects but not in others."""
+        """Return whether the column occurs only in text, with numbers in some rows or objects but not in others."""
         numbers = [kind in (pa.int64(), pa.float64()) for kind in self.guesses if not pa.types.is_null(kind)]
         return self.typed is None and (self.mixed or (any(numbers) and not all(numbers)))
 
 
 def _add_object(item: SurveyedObject, columns: Mapping[str, _ColumnTypes], folders: Sequence[str]) -> None:
-    """Add the columns of one object; each of `columns` and `folders` must be there exactly once."""
+    """Add the columns of one object, which must have each of `columns` and `folders` exactly once."""
     in_folders = folder_values(item.file.key)
     fields: dict[str, pa.Field] = {}
     for column in item.schema:
@@ -189,7 +189,7 @@ def named_features(manifest: Manifest, requested: Sequence[str] | None) -> tuple
     Raises
     ------
     MissingColumns
-        There are more or fewer than the model takes.
+        The number of features is not the number that the model expects.
     """
     takes, named = manifest.n_features, tuple(requested) if requested else manifest.feature_names
     if named is not None and takes not in (None, len(named)):
@@ -205,14 +205,15 @@ def choose_features(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the columns to score, in the model's order, and warnings for the plan.
 
-    The features are those requested, or else those that the model was fitted on. A model without column names takes
-    the numeric columns (integers, floats, decimals, booleans) in the order of the input, if there are as many as it
-    takes. Columns that `keep` names are not counted, unless the number fits only with them.
+    The features are those requested, or else those that the model was fitted on. For a model without column names, they
+    are the numeric columns (integers, floats, decimals, booleans) in the order of the input, if there are as many as
+    the model expects. Columns named in `keep` do not count, unless the number is right only with them.
 
     Raises
     ------
     MissingColumns
-        The number of columns is not the model's, so that their order does not identify the features.
+        The number of columns is not the number that the model expects, so that the features cannot be identified by
+        their order.
     """
     takes, named = manifest.n_features, named_features(manifest, requested)
     if named is not None:
@@ -247,7 +248,7 @@ def read_as_numbers(reads: pa.Schema, names: Iterable[str]) -> pa.Schema:
 
 
 def rows_with_words(batch: pa.RecordBatch, names: Sequence[str], most: int) -> pa.Array:
-    """Return the numbers of the first `most` rows with a text, in one of the named columns, that is not a number."""
+    """Return the numbers of the first `most` rows in which any of the named columns has a text that is not a number."""
     words = pa.array([False] * batch.num_rows)
     for name in names:
         column = batch.column(name)
@@ -273,12 +274,12 @@ def _kept_columns(keep: str, schema: pa.Schema, features: Sequence[str]) -> tupl
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:
-    """Return ``string`` for each of Arrow's types of strings, and any other type as it is."""
+    """Return ``string`` for each of Arrow's string types, and any other type unchanged."""
     return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
 
 
 def _common_type(guesses: Sequence[pa.DataType], *, kept: bool) -> pa.DataType:
-    """Return the type that fits all guesses; numbers of a feature are float64, since models compute in it."""
+    """Return the type that fits all guesses. Numbers in a feature become float64, because models compute in float64."""
     types = {kind for kind in guesses if not pa.types.is_null(kind)}
     if not types:
         return pa.string() if kept else pa.float64()
@@ -298,7 +299,7 @@ def check_partition(spec: JobSpec, schema: pa.Schema, keep: Sequence[str]) -> No
     Raises
     ------
     InvalidRequest
-        The results do not have the column, or its values cannot be names of folders.
+        The results do not have the column, or its values cannot be used as folder names.
     """
     column = spec.partition_by
     if column is None:

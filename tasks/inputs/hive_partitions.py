@@ -1,4 +1,4 @@
-"""Reads columns from the names of folders, as Hive writes them: ``year=2026/region=eu/part-0.parquet``."""
+"""Reads columns from folder names in the style of Hive: ``year=2026/region=eu/part-0.parquet``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INTEGER = re.compile(r"0|-?[1-9]\d{0,17}")
 
 
 def folder_values(key: str) -> dict[str, str | None]:
-    """Return the value of each column that the folders of a key name; ``%2F`` and the like are decoded.
+    """Return the columns and values in the folder names of a key. Escapes such as ``%2F`` are decoded.
 
     >>> folder_values("in/year=2026/region=a%2Fb/kind=__HIVE_DEFAULT_PARTITION__/x=1.parquet")
     {'year': '2026', 'region': 'a/b', 'kind': None}
@@ -25,7 +25,7 @@ def folder_values(key: str) -> dict[str, str | None]:
 
 
 def folder_types(keys: Iterable[str]) -> Mapping[str, pa.DataType]:
-    """Return the type of each column that folders name, over many keys: int64 if all values are integers, else string.
+    """Return the type of each column in the folder names of many keys: int64 if all values are integers, else string.
 
     >>> folder_types(["year=2026/code=07/a", "year=2025/code=11/b"])
     {'year': DataType(int64), 'code': DataType(string)}
@@ -39,7 +39,7 @@ def folder_types(keys: Iterable[str]) -> Mapping[str, pa.DataType]:
 
 
 def add_columns(batch: pa.RecordBatch, key: str, names: Iterable[str], schema: pa.Schema) -> pa.RecordBatch:
-    """Return the batch with the columns of `schema`, of which those in `names` come from the folders of its key."""
+    """Return the batch with the columns of `schema`. Those in `names` are taken from the folder names in the key."""
     values = folder_values(key)
     columns = []
     for field in schema:

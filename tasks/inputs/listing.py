@@ -1,4 +1,4 @@
-"""Lists the objects that an input names, and surveys what each of them holds."""
+"""Lists the objects of an input, and surveys the spans and columns of each."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class SurveyedObject:
     uri: str
     schema: pa.Schema
     text: bool
-    """Whether the object is text, so that the types of its columns are guesses."""
+    """Whether the object is text. The types of its columns are then guesses."""
 
 
 def list_inputs(buckets: Buckets, uris: Sequence[str]) -> list[Pinned]:
-    """List the objects that the URIs of an input name, in the order of the URIs; each object is listed once.
+    """List the objects that match the URIs of an input, in the order of the URIs. Each object is listed once.
 
-    A key that ends in ``/`` is a prefix: it names all objects below it, except those with a file or folder name that
-    begins with ``_`` or ``.``. A key with ``*``, ``?`` or ``[`` is a glob, in which ``*`` matches ``/`` too, unless an
-    object has exactly that key. Any other key names one object.
+    A key that ends in ``/`` is a prefix: it matches all objects below it, except those with a file or folder name that
+    begins with ``_`` or ``.``. A key with ``*``, ``?`` or ``[`` is a glob, unless an object has exactly that key; in a
+    glob, ``*`` also matches ``/``. Any other key is that of a single object.
 
     Raises
     ------
     InputNotFound
-        One of the URIs names no object.
+        One of the URIs matches no object.
     """
     objects: dict[tuple[str, str], Pinned] = {}
     for uri in uris:
@@ -53,7 +53,7 @@ def list_inputs(buckets: Buckets, uris: Sequence[str]) -> list[Pinned]:
 
 
 def _list_matches(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
-    """List the objects of one bucket that a pattern names; there is at least one."""
+    """List the objects of one bucket that match a pattern; there is always at least one."""
     if not pattern or pattern.endswith("/"):
         matches = [info for info in store.list(pattern) if names(pattern, info.key)]
         reason = "the prefix is empty"
@@ -72,7 +72,7 @@ def _list_matches(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
 
 
 def survey_inputs(tables: Tables, objects: Sequence[Pinned], options: ReadOptions) -> list[SurveyedObject]:
-    """Survey all objects, several at a time: Parquet by its footer, text by reading all of it.
+    """Survey all objects, several at a time. Of Parquet, only the footer is read; text is read completely.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Remembers which objects a schedule has scored, by bucket, key and ETag, so that each is scored once."""
+"""Records which objects a schedule has scored, by bucket, key and ETag, so that each is scored only once."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def unseen(main: ObjectStore, schedule: str, objects: Sequence[Pinned]) -> list[
 
 
 def remember_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
-    """Add the objects that a job has scored; harmless when done again.
+    """Record the objects that a job has scored. This is safe to repeat.
 
     Raises
     ------
     StoreUnavailable
-        Other processes changed the object at every try. A retry helps.
+        Other processes changed the record during every attempt. A retry helps.
     """
     plan = PlanFile(main, job_id)
     scored = {_fingerprint(piece.bucket, piece.key, piece.etag) for part in plan for piece in part.slices}
@@ -47,7 +47,7 @@ def remember_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
 
 
 def _read(main: ObjectStore, schedule: str) -> tuple[set[str], str | None]:
-    """Return the fingerprints of the objects scored so far, and the ETag of the object that holds them."""
+    """Return the fingerprints of the objects scored so far, and the ETag of the record that contains them."""
     try:
         stored = main.get(keys.schedule_seen(schedule))
     except ObjectNotFound:

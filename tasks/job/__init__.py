@@ -1,5 +1,5 @@
-"""What a job is on paper: its options, spec, plan, documents, and where its files lie.
+"""Describes a job as data: its options, spec, plan and documents, and the locations of its files.
 
-Plain values with a JSON form live here, and the pure functions that make them. Nothing that scores, sends or waits
-enters. It imports `scoreline.storage` and no other room, and works with `requirements.txt` alone.
+This room contains plain values that have a JSON form, and the pure functions that make them. Code that scores, sends or
+waits belongs elsewhere. It imports `scoreline.storage` and no other room, and works with `requirements.txt` alone.
 """

@@ -1,4 +1,4 @@
-"""The documents of a job: JSON objects in the bucket, each a dataclass here."""
+"""The documents of a job. Each is a JSON object in the bucket and a dataclass here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from scoreline.tasks.job.spec import JobSpec, check_budget
 
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
 Reason = Literal["", "rejected", "parts", "error"]
-"""Why a job failed: more rows were ``rejected`` than allowed, ``parts`` failed, or an ``error`` ended it as a whole."""
+"""Why a job failed: too many rows were ``rejected``, some ``parts`` failed, or an ``error`` ended the whole job."""
 ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelled"})
 
 
@@ -39,25 +39,25 @@ class Job:
     spec: JobSpec
     model: PinnedModel
     submitted: str
-    """When, in UTC and ISO 8601."""
+    """Time of submission, in UTC and ISO 8601."""
     webhook: str | None = None
-    """Address to notify of how the job ended. It is not part of the spec: the first who submits a job decides."""
+    """Address to notify when the job ends. It is not part of the spec: the first submission of a job sets it."""
 
     @property
     def work(self) -> str:
-        """What decides how long a row takes: the version of the model, and the method."""
+        """The model version and the method, which together determine how long a row takes."""
         return f"{self.model.ref} {self.spec.method or 'default'}"
 
     def to_json(self) -> bytes:
-        """Encode; the same job gives the same bytes."""
+        """Encode the job as JSON. Equal jobs give equal bytes."""
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Job:
-        """Decode and check; the document is not trusted, because anyone with access to the bucket could write it."""
+        """Decode and check. The document is not trusted, because anyone with access to the bucket could write it."""
         raw = json.loads(data)
         given = dict(raw["spec"])
-        if "input" in given:  # the form of jobs that had exactly one input
+        if "input" in given:  # older documents have exactly one input
             given |= {"inputs": [given.pop("input")], "read": {}}
         features = tuple(given["features"]) if given["features"] else None
         spec = JobSpec(
@@ -71,7 +71,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run of a job: the content of ``run.json``, which exists once a job was resumed."""
+    """One run of a job: the content of ``run.json``, which exists once the job has been resumed."""
 
     number: int = 1
     max_rejected: str | None = None
@@ -102,9 +102,9 @@ class Outcome:
     seconds: float = 0.0
     error: str = ""
     reason: Reason = ""
-    """Why the job failed, for programs; empty in any other state, and in documents of older releases."""
+    """Why the job failed, in a form for programs. Empty in any other state, and in documents of older releases."""
     failures: Mapping[str, str]
-    """Messages by number of the failed part."""
+    """Error messages, by the number of the failed part."""
     run: int = 1
     """Which run of the job ended this way. The outcome of an earlier run no longer counts."""
 
@@ -125,12 +125,12 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """Whether the notification of a job's end was delivered: the content of ``notice.json``."""
+    """The result of notifying a webhook that a job has ended: the content of ``notice.json``."""
 
     run: int
     delivered: bool
     error: str = ""
-    """Why it was not delivered and will not be tried again."""
+    """Why the notification was not delivered and will not be retried."""
 
     def to_json(self) -> bytes:
         """Encode."""
@@ -144,7 +144,7 @@ class Delivery:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """How far a job is."""
+    """The state and the progress of a job."""
 
     job_id: str
     state: State
@@ -186,7 +186,7 @@ _MALFORMED = (ValueError, KeyError, TypeError, InvalidRequest)
 
 @contextlib.contextmanager
 def decoding(store: ObjectStore, key: str) -> Iterator[None]:
-    """Raise `DocumentCorrupt`, naming the object, if the block finds that it is not what Scoreline writes."""
+    """Turn an error that malformed content causes in the block into `DocumentCorrupt`, which names the object."""
     try:
         yield
     except _MALFORMED as error:
@@ -207,7 +207,7 @@ def read_job(store: ObjectStore, job_id: str) -> Job:
 
 
 def read_run(store: ObjectStore, job_id: str) -> tuple[Run, str | None]:
-    """Return which run of a job counts, and the ETag of ``run.json`` if the job was resumed."""
+    """Return the current run of a job, and the ETag of ``run.json`` if the job has been resumed."""
     try:
         got = store.get(keys.run(job_id))
     except ObjectNotFound:
@@ -217,7 +217,7 @@ def read_run(store: ObjectStore, job_id: str) -> tuple[Run, str | None]:
 
 
 def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
-    """Return the outcome of the run that counts; None if that run has not ended."""
+    """Return the outcome of the current run; None if that run has not ended."""
     try:
         with decoding(store, key := keys.outcome(job_id)):
             outcome = Outcome.from_json(store.get(key).data)
@@ -229,9 +229,9 @@ def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
 
 
 def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[str, Any] | None:
-    """Return ``_SUCCESS`` of a job whose results are arranged; None if it does not exist, or is of another plan.
+    """Return the ``_SUCCESS`` of a job with arranged results; None if it does not exist or belongs to another plan.
 
-    Once it exists, the job's parts may be gone.
+    Once it exists, the job's parts may have been deleted.
     """
     try:
         with decoding(store, key := keys.success(folder)):
@@ -246,7 +246,7 @@ def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[s
 
 
 def read_delivery(store: ObjectStore, job_id: str) -> Delivery | None:
-    """Return the delivery of a job's notification; None if it may still be tried."""
+    """Return the delivery of a job's notification; None if delivery may still be attempted."""
     try:
         with decoding(store, key := keys.delivery(job_id)):
             return Delivery.from_json(store.get(key).data)
@@ -255,12 +255,12 @@ def read_delivery(store: ObjectStore, job_id: str) -> Delivery | None:
 
 
 def mark_active(store: ObjectStore, job_id: str) -> None:
-    """Write the marker of a job under way, with the time."""
+    """Write the marker that says a job is under way. It contains the current time."""
     with contextlib.suppress(PreconditionFailed):
         now = datetime.now(UTC).isoformat(timespec="seconds")
         store.put(keys.active(job_id), now.encode(), mode=CREATE)
 
 
 def seconds_since(moment: str) -> float:
-    """Return the seconds since a time in ISO 8601."""
+    """Return the number of seconds since a time, given in ISO 8601."""
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()

@@ -1,4 +1,4 @@
-"""Where the objects of a job's results lie."""
+"""The keys of the objects that make up a job's results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ResultsLayout:
 
     store: ObjectStore
     folder: str
-    """Prefix of everything that the job writes for its reader; ends in ``/``."""
+    """Prefix of all objects that the job writes for readers; ends in ``/``."""
     parts_folder: str
     """Prefix of the parts: `folder` itself, or a folder in it that is removed once the results are arranged."""
 
@@ -31,7 +31,7 @@ class ResultsLayout:
 
     @property
     def keeps_parts(self) -> bool:
-        """Whether the parts are the results, rather than what the results are arranged from."""
+        """Whether the parts are the final results. Otherwise the results are arranged from them."""
         return self.parts_folder == self.folder
 
     def part(self, number: int) -> str:
@@ -58,5 +58,5 @@ class ResultsLayout:
         return keys.success(self.folder)
 
     def uri(self, key: str) -> str:
-        """Return a key as a person writes it, bucket included."""
+        """Return the full ``s3://`` URI of a key, bucket included."""
         return self.store.uri(key)

@@ -1,4 +1,4 @@
-"""How many rows a part aims at, and how an input is cut into parts."""
+"""Chooses the target size of parts, and cuts an input into parts."""
 
 from __future__ import annotations
 
@@ -10,46 +10,47 @@ from scoreline.storage.tables.base import Span
 from scoreline.tasks.job.plan import InputFile, Part, Slice
 
 PART_ROWS = 131_072
-"""Rows of a part if nothing is known of the model version yet: two batches of the size that forests are fastest with. A
-lost part then costs a second, and overhead stays below 5%."""
+"""Rows of a part if nothing is known about the model version yet: two batches of the size at which forests are fastest.
+A lost part then costs a second, and overhead stays below 5%."""
 PART_SECONDS = 20
-"""Seconds of work that a part aims at, if an earlier job of the model version says how long its rows take. A restart
-loses no more than that, and the overhead of a part is a thousandth of it."""
+"""Target seconds of work per part, if an earlier job has shown how fast the model version scores rows. A restart loses
+no more work than that, and the overhead of a part is a thousandth of it."""
 LEAST_PART_ROWS = 1_024
-"""A part has at least so many rows, or a second's work if that is fewer rows."""
+"""Minimum target for the rows of a part, or a second's work if that is fewer rows."""
 MOST_PART_ROWS = 262_144
-"""The results of a part are in memory until it is written, and memory must not grow with a job. At three million rows a
-second this is 85 ms of work, beside an overhead of about 9 ms a part."""
+"""Maximum target for the rows of a part. Its results stay in memory until they are written, and memory must not grow
+with the size of a job. At three million rows a second, this many rows take 85 ms; the overhead is about 9 ms a part."""
 SHARES = (4, 16)
 """The minimum and the maximum number of parts for each process, in a job that has less than `PART_SECONDS` of work for
 each part: enough that no process waits long for the last parts of others, and few enough to keep overhead small."""
 SHARE_SECONDS = 0.5
 """Target seconds per part while each process gets between the minimum and the maximum number of parts."""
 LEAST_SECONDS = 0.1
-"""Seconds of work that a part has at least: ten times its overhead."""
+"""Minimum seconds of work in a part: ten times its overhead."""
 SUPPOSED_PROCESSES = 8
-"""Processes that are assumed if the workers' were not counted lately."""
+"""Number of processes to assume if the workers' processes have not been counted recently."""
 SLOW_ROWS_PER_S = 1_000
 """Below this pace, a part of `PART_ROWS` would take a quarter of its time limit or more."""
 _HEADROOM = 1.25
-"""Parts are whole row groups, so that aiming a little higher fits in one more rather than one less."""
+"""Factor by which the target is raised. Parts consist of whole row groups, and a slightly higher target lets one more
+row group fit."""
 PART_BYTES = 128 << 20
-"""Uncompressed bytes of a part. This bounds a worker's memory when rows are wide."""
+"""Maximum number of uncompressed bytes in a part. It limits a worker's memory when rows are wide."""
 PART_SLICES = 256
-"""Slices that a part may have: each costs a few requests, one after the other."""
+"""Maximum number of slices in a part. Each slice costs a few requests, one after the other."""
 
 
 def target_part_rows(rows: int, rows_per_s: float | None, processes: int) -> int:
-    """Return the number of rows that parts aim at.
+    """Return the target number of rows per part.
 
     Parameters
     ----------
     rows : int
-        Rows of the job.
+        Number of rows in the job.
     rows_per_s : float, optional
-        What one process scored in a second in an earlier job of the model version; None if there was none.
+        Rows that one process scored per second in an earlier job of the model version; None if there was no such job.
     processes : int
-        Processes that score parts; 0 if they were not counted lately.
+        Number of processes that score parts; 0 if they have not been counted recently.
 
     >>> target_part_rows(10**8, None, 4), target_part_rows(10**8, 1000.0, 4), target_part_rows(10**8, 5e5, 4)
     (131072, 20000, 262144)
@@ -69,14 +70,14 @@ def cut(
     """Cut files into parts of whole spans, in input order.
 
     A part is closed before it would exceed `part_rows` rows, `part_bytes` uncompressed bytes or `PART_SLICES` slices; a
-    single span that exceeds them is a part by itself. Small files share a part. Files and spans without rows are in no
-    part.
+    single span that exceeds a limit becomes a part by itself. Small files share a part. Files and spans without rows
+    are left out.
 
     Parameters
     ----------
     most_rows : int, optional
-        A span of more rows is divided into runs of at most `part_rows`. Each run has to read the span up to its own
-        end, which is only worth it for models so slow that this takes little time in comparison.
+        A span with more rows than this is divided into runs of at most `part_rows` rows. Each run has to read the span
+        up to its own end. That only pays off for slow models, for which reading takes little time in comparison.
     """
     parts: list[Part] = []
     current: list[Slice] = []

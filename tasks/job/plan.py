@@ -1,4 +1,4 @@
-"""What a plan says: the objects, the slices of them that make up each part, and the columns."""
+"""The contents of a plan: the input objects, the slices of them that make up each part, and the columns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from scoreline.storage.tables.base import Span
 
 BATCH_ROWS = 65_536
-"""Rows scored at once. Forests were fastest with batches of this size, which take 10 MiB at 20 float64 columns."""
+"""Number of rows scored at once. Forests are fastest at this batch size; 20 float64 columns then take 10 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
-    """An object of the input, and the spans of it that can be read by themselves."""
+    """An object of the input, and its spans, each of which can be read separately."""
 
     bucket: str
     key: str
@@ -24,7 +24,7 @@ class InputFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """Rows of one object."""
+    """A run of rows in one object."""
 
     bucket: str
     key: str
@@ -38,28 +38,28 @@ class Slice:
     rows: int
     """How many rows there are from `start` to `stop`."""
     only: Sequence[int] | None = None
-    """Numbers of the rows to score, within the object and in order: a range or a tuple. By default all are scored."""
+    """Numbers, within the object, of the rows to score: a range or a sorted tuple. By default all rows are scored."""
 
     @property
     def count(self) -> int:
-        """How many rows are scored."""
+        """Number of rows that are scored."""
         return self.rows if self.only is None else len(self.only)
 
     @property
     def scope(self) -> tuple[int, int]:
-        """First row, and number of rows, of the run of rows that contains those to score."""
+        """First row and length of a run of rows that includes every row to score."""
         return (self.only.start, len(self.only)) if isinstance(self.only, range) else (self.first_row, self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What one task scores: slices, in input order."""
+    """The slices that one task scores, in input order."""
 
     slices: tuple[Slice, ...]
 
     @property
     def rows(self) -> int:
-        """How many rows are scored in all slices."""
+        """Number of rows that are scored, over all slices."""
         return sum(piece.count for piece in self.slices)
 
 
@@ -72,9 +72,9 @@ class Columns:
     schema: str
     """Output schema as Arrow IPC in base64; empty for an input without rows."""
     reads: str = ""
-    """Schema of what is read, features first, in the same form: text is decoded to these types."""
+    """Schema of the columns that are read, features first, in the same form. Text is decoded to these types."""
     folders: tuple[str, ...] = ()
-    """The columns read from names of folders, such as ``year=2026/``, rather than from the objects."""
+    """The columns that come from folder names, such as ``year=2026/``, rather than from the objects."""
 
     @property
     def names(self) -> tuple[str, ...]:

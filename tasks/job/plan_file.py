@@ -1,8 +1,8 @@
-"""A job's plan as one object, of which a worker reads a few kilobytes however many parts there are.
+"""Stores a job's plan as one object. A worker reads only a few kilobytes of it, however many parts there are.
 
 ``plan.json.gz`` is a gzip file of several members, each of them JSON: first the header, then blocks of parts. The
-header names the place and the SHA-256 of each block, so that the header's digest stands for the plan. ``zcat`` shows it
-all.
+header gives the position and the SHA-256 of each block, so that the header's digest identifies the whole plan. ``zcat``
+prints all of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.job.plan import Columns, Part, Slice
 
 BLOCK_PARTS = 512
-"""A process reads one or two blocks, of about 10 kB each, before it is recycled."""
+"""Number of parts in a block. A process reads one or two blocks, of about 10 kB each, before it is recycled."""
 _FIRST_READ = 64 << 10
 _BLOCKS_KEPT = 4
 
@@ -38,7 +38,7 @@ class _Block:
 
 
 class PlanFile:
-    """A plan whose blocks are read when they are needed.
+    """A plan in the bucket. Its blocks are read when they are needed.
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ class PlanFile:
                 folders=tuple(raw["folders"]),
             )
             self.identity = dict(raw["identity"])
-            """What makes this the plan of one job and no other: its bucket, id, model and time."""
+            """The job's bucket, id, model and time, which distinguish this plan from that of any other job."""
             self.warnings = tuple(raw["warnings"])
-            """What the planner accepted because the settings allow it; the job's manifest repeats it."""
+            """Problems that the planner accepted because the settings allow them. The job's manifest repeats them."""
             self.rows = int(raw["rows"])
             self.parts = int(raw["parts"])
             self._blocks = [_Block(**block) for block in raw["blocks"]]
@@ -92,7 +92,7 @@ class PlanFile:
         self._kept: OrderedDict[int, list[Part]] = OrderedDict()
 
     def part(self, number: int) -> Part:
-        """Return one part; raises `DocumentCorrupt` if its block is not the one that the header names."""
+        """Return one part. Raise `DocumentCorrupt` if its block does not match the header."""
         if not 0 <= number < self.parts:
             raise DocumentCorrupt(f"{self._store.uri(self._key)} has {self.parts} parts: there is no part {number}")
         block = bisect_right(self._firsts, number) - 1
@@ -120,13 +120,13 @@ class PlanFile:
 def encode(
     columns: Columns, parts: Sequence[Part], warnings: Sequence[str] = (), *, identity: Mapping[str, str]
 ) -> bytes:
-    """Return the bytes of a plan's object; the same plan gives the same bytes.
+    """Encode a plan as the bytes of its object. Equal plans give equal bytes.
 
     Parameters
     ----------
     identity : mapping of str to str
-        What distinguishes this job from any other that writes to the same place. It is part of the digest, and so of
-        every receipt: a result of another job is never taken for one of this job.
+        Values that distinguish this job from any other job with the same output. They are part of the digest, and thus
+        of every receipt, so that the results of another job are never mistaken for those of this one.
     """
     blocks, bodies, offset = [], [], 0
     for first in range(0, len(parts), BLOCK_PARTS):
@@ -146,7 +146,7 @@ def encode(
 
 
 def _encode(parts: Sequence[Part]) -> dict[str, Any]:
-    """Encode a block: each object is named once, and slices refer to it by number."""
+    """Encode a block. Each object is named once, and slices refer to it by number."""
     objects: dict[tuple[str, str, int, str], int] = {}
     slices = [
         [
@@ -201,7 +201,7 @@ def _compress(value: Any) -> bytes:
 
 
 def _member(data: bytes) -> tuple[bytes, int] | None:
-    """Return the text of the first member and its size in bytes; None if it goes on past `data`."""
+    """Return the text of the first member and its size in bytes; None if `data` does not contain all of it."""
     decoder = zlib.decompressobj(wbits=31)
     try:
         text = decoder.decompress(data)

@@ -1,4 +1,4 @@
-"""The receipt of a part: what its object says of itself, in the metadata that the store keeps beside the bytes."""
+"""The receipt of a part, which the store keeps as metadata of the part's object."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from scoreline.storage.errors import ScoringError
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """For which part of which plan an object was written, and how many rows went where.
+    """A record of the plan and the part that an object was written for, and of how many rows were scored or rejected.
 
-    A receipt is compared by plan, part and rows, never by the digest: another CPU may round a last bit differently.
+    Receipts are compared by plan, part and rows, never by digest: another CPU may round the last bit differently.
     """
 
     plan_sha256: str
     part: int
     rows: int
-    """Rows scored."""
+    """Number of rows scored."""
     rejected: int
-    """Rows rejected."""
+    """Number of rows rejected."""
     sha256: str = ""
     """Hexadecimal digest of the object."""
     seconds: str = ""
@@ -61,7 +61,7 @@ class Receipt:
             ) from None
 
     def check(self, plan_sha256: str, part: int, uri: str) -> Receipt:
-        """Return the receipt if it is of that part of that plan.
+        """Return the receipt unchanged if it belongs to the given part of the given plan.
 
         Raises
         ------

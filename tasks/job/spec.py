@@ -1,4 +1,4 @@
-"""What a user asks for: the spec of a job, and the checks that hold it to a sound form."""
+"""The spec of a job, which records what a user asks for, and the checks that it must pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BUDGET = re.compile(r"\d{1,15}|\d{1,15}(\.\d{1,15})?%")
 
 
 def kept_names(keep: str) -> tuple[str, ...]:
-    """Return the columns that `JobSpec.keep` names; none if it is ``all`` or ``none``.
+    """Return the column names listed in `JobSpec.keep`; empty if it is ``all`` or ``none``.
 
     >>> kept_names("id, name"), kept_names("all")
     (('id', 'name'), ())
@@ -27,7 +27,7 @@ def kept_names(keep: str) -> tuple[str, ...]:
 
 
 def check_budget(max_rejected: str) -> str:
-    """Return a reject budget if it is well-formed; raises `InvalidRequest`."""
+    """Return a reject budget unchanged if it is well-formed; otherwise raise `InvalidRequest`."""
     if not _BUDGET.fullmatch(max_rejected):
         raise InvalidRequest(f"max_rejected {max_rejected!r} is neither a count nor a percentage such as 1%")
     if max_rejected.endswith("%") and Decimal(max_rejected[:-1]) > 100:
@@ -36,7 +36,7 @@ def check_budget(max_rejected: str) -> str:
 
 
 def budget_rows(max_rejected: str, rows: int) -> int:
-    """Return how many of `rows` rows may be rejected.
+    """Return how many rows may be rejected out of `rows`.
 
     >>> budget_rows("1%", 250), budget_rows("7", 250)
     (2, 7)
@@ -54,45 +54,47 @@ class JobSpec:
     model: str
     """``name``, ``name@alias`` or ``name@version``."""
     inputs: tuple[str, ...]
-    """Objects, prefixes that end in ``/``, or globs; an object that several of them name is scored once."""
+    """Objects, prefixes that end in ``/``, or globs. An object that matches more than one of them is scored once."""
     output: str
     """A prefix that ends in ``/``; results go below ``job_id=<job id>/``."""
     method: str | None = None
-    """One of `METHODS`; by default those that are usual for the estimator."""
+    """One of `METHODS`; by default, the usual methods of the estimator."""
     keep: str = "all"
-    """Input columns to carry over into the results: ``all`` that are not features, ``none``, or names with commas."""
+    """Input columns to copy into the results: ``all`` (those that are not features), ``none``, or names separated by
+    commas."""
     features: tuple[str, ...] | None = None
     """Columns to score, in this order, if the model was fitted without column names."""
     max_rejected: str = "1%"
-    """Rows that may be rejected before the job counts as failed: a count, or a percentage of all rows."""
+    """Maximum number of rejected rows, as a count or as a percentage of all rows. With more, the job fails."""
     part_rows: int | None = None
-    """How many rows a part aims at; by default `part_sizes` decides."""
+    """Target number of rows per part; by default, `part_sizes` chooses it."""
     max_attempts: int = 3
-    """How often a part is begun, if its process dies each time, before the part fails."""
+    """Maximum number of attempts at a part. If the process dies in each of them, the part fails."""
     read: ReadOptions = field(default_factory=ReadOptions)
-    """How the objects are read, if their names do not say it."""
+    """Options for reading the objects, where their names do not determine the format."""
     rejected_of: str | None = None
-    """If set, only the rows that this job rejected are scored, read from the same objects."""
+    """Id of an earlier job. If set, only the rows that it rejected are scored, read from the same objects."""
     only_new: str | None = None
-    """If set, objects that an earlier run of this schedule has scored are left out."""
+    """Name of a schedule. If set, objects that an earlier run of it has scored are left out."""
     partition_by: str | None = None
-    """A kept column. Results go into one folder for each of its values, ``<column>=<value>/``, without that column."""
+    """A kept column. Each of its values gets a folder of results, ``<column>=<value>/``, without that column."""
     gather: bool = False
-    """Whether the parts are gathered into fewer, larger files; with `partition_by` they are anyway."""
+    """Whether the parts are gathered into fewer, larger files. With `partition_by`, they always are."""
 
     @property
     def arranged(self) -> bool:
-        """Whether the results are arranged from the parts once all parts are scored, rather than being the parts."""
+        """Whether the results are arranged from the parts once all are scored. Otherwise the parts are the results."""
         return self.gather or self.partition_by is not None
 
     def check(self) -> JobSpec:
-        """Return the spec if all of it is well-formed; raises `InvalidRequest`.
+        """Return the spec unchanged if it is well-formed; otherwise raise `InvalidRequest`.
 
-        A spec is not trusted: it may come from another application's message, or from anyone who can write the bucket.
+        A spec is not trusted: it may come from another application's message, or from anyone with write access to the
+        bucket.
         """
         self._check_types()
         check_name("job id", self.job_id)
-        if self.job_id == "active":  # the folder of the markers
+        if self.job_id == "active":  # reserved for the folder of the markers
             raise InvalidRequest("job id 'active' is reserved: choose another")
         parse_ref(self.model)
         if not self.inputs:
@@ -137,7 +139,7 @@ class JobSpec:
 def check_apart(spec: JobSpec) -> None:
     """Refuse an output that lies within an input: the results of one run would be the input of the next.
 
-    This is asked of new jobs only; a job that is recorded keeps its output.
+    Only new jobs are checked; a job that is already recorded keeps its output.
     """
     where, prefix = parse_uri(spec.output)
     folder = keys.output_folder(prefix, spec.job_id)

@@ -1,8 +1,8 @@
-"""The options of a job, typed and documented once.
+"""The options of a job, with their types and descriptions in one place.
 
-`Client.submit`, `scoreline submit`, the message ``scoreline.submit`` and ``schedules.toml`` all take these options and
-read them from here, so that an option which one of them takes is taken by all of them. What is left out, or None, is as
-in `JobSpec` and `ReadOptions`.
+`Client.submit`, `scoreline submit`, the message ``scoreline.submit`` and ``schedules.toml`` all read the options from
+here, so that each of them accepts the same ones. An option that is left out, or is None, has the default of `JobSpec`
+or `ReadOptions`.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from scoreline.storage.tables.options import FORMATS, READ_OPTIONS, TYPES, read_
 from scoreline.tasks.job.spec import JobSpec
 
 Kind = Literal["text", "names", "types", "count", "flag", "character"]
-"""What a value is: a text, several names, types by column, a number of at least 1, a switch, or one character."""
+"""The kind of a value: a text, several names, types by column, a number of at least 1, a switch, or one character."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What a user has to know of one option, wherever it is written.
+    """The description of an option, for every place where a user may set it.
 
     Parameters
     ----------
     help : str
         A full phrase, which the command line shows.
     kind : Kind
-        What the value is.
+        The kind of its value.
     metavar : str
-        What stands for the value in the help.
+        Placeholder for the value in the help.
     default : str
-        How the default is shown; empty if the help says it.
+        The default as the help shows it; empty if `help` already states it.
     choices : tuple of str
-        The values that a text may have; any if empty.
+        The texts that are allowed; if empty, any text is.
     """
 
     help: str
@@ -107,7 +107,7 @@ class SharedOptions(TypedDict, total=False):
 
 
 class SpecOptions(SharedOptions, total=False):
-    """Options of a job whose input lies in a bucket, as its spec records them."""
+    """Options of a job that reads its input from a bucket, as its spec records them."""
 
     part_rows: Annotated[
         int | None,
@@ -191,7 +191,7 @@ class SubmitOptions(SpecOptions, total=False):
 
 
 class RecordsOptions(SharedOptions, total=False):
-    """Options of `submit_records`; up to all records may be rejected unless `max_rejected` says otherwise."""
+    """Options of `submit_records`. Unless `max_rejected` is set, any number of records may be rejected."""
 
     webhook: Annotated[
         str | None,
@@ -210,7 +210,7 @@ def described(options: type) -> Mapping[str, Option]:
 
 
 def check_known(given: Iterable[str], options: type) -> None:
-    """Raise `InvalidRequest` if an option that is none of `options` is given; names all of them."""
+    """Raise `InvalidRequest` if a given option is not among `options`. The message lists all unknown options."""
     known = described(options)
     if unknown := sorted(set(given) - known.keys()):
         raise InvalidRequest(f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}")
@@ -231,9 +231,9 @@ def spec_from(
         `SubmitOptions`. None means that an option is not given, and so does an empty `output`, `job_id` or `features`,
         which a blank field of a form sends.
     job_id, output : str
-        Used if the options name none.
+        Used if the options do not include them.
     **fixed
-        Fields of the spec that no user sets.
+        Fields of the spec that users cannot set.
 
     Raises
     ------
@@ -246,7 +246,7 @@ def spec_from(
         for name, value in options.items()
         if value is not None and not (value == "" and name in _EMPTY_IS_ABSENT)
     }
-    given.pop("webhook", None)  # decided when the job is accepted: it is no part of the spec
+    given.pop("webhook", None)  # not part of the spec; it is chosen when the job is accepted
     read = {name: given.pop(name) for name in READ_OPTIONS if name in given}
     if type(given.get("max_rejected")) is int:
         given["max_rejected"] = str(given["max_rejected"])
@@ -263,7 +263,7 @@ def spec_from(
 
 
 def _names(option: str, value: Any) -> tuple[str, ...] | None:
-    """Return names as a spec has them; a text would be taken for the names of its characters."""
+    """Return names as a tuple. A plain text is refused, since each of its characters would count as a name."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise InvalidRequest(f"{option} {value!r} is not a list of names")
     return tuple(value) or None

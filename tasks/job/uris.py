@@ -1,4 +1,4 @@
-"""URIs of inputs and outputs, and which objects an input names."""
+"""Parses the URIs of inputs and outputs, and tests whether an object belongs to an input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parse_uri(uri: str) -> tuple[str, str]:
 
 
 def names(pattern: str, key: str) -> bool:
-    """Return whether an input's key, prefix or glob names the object `key`.
+    """Return whether the object `key` matches an input's key, prefix or glob.
 
     >>> names("in/", "in/a.csv"), names("in/", "in/_tmp/a.csv"), names("in/*.csv", "in/x/a.csv"), names("in", "in/a")
     (True, False, True, False)
@@ -39,5 +39,5 @@ def names(pattern: str, key: str) -> bool:
 
 
 def _visible(key: str) -> bool:
-    """Return whether dataset readers look at a key: they skip names that begin with ``_`` or ``.``, and folders."""
+    """Return whether dataset readers see a key. They skip folders, and names that begin with ``_`` or ``.``."""
     return not any(step.startswith(("_", ".")) for step in key.split("/")) and not key.endswith("/")

@@ -1,4 +1,4 @@
-"""Records that are too large for JSON: they become a Parquet object in the bucket.
+"""Converts records that are too large for JSON to a Parquet object for the bucket.
 
 The application needs pyarrow and pandas for this.
 """
@@ -21,7 +21,7 @@ _GROUP_ROWS = 131_072
 
 
 def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
-    """Return the key, the names of the columns, and the bytes of the records as Parquet, without a DataFrame's index.
+    """Return the key, the column names and the bytes of the records as Parquet. The index of a DataFrame is dropped.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
     PackageMissing
         pyarrow or pandas is not installed.
     InvalidRequest
-        Parquet cannot hold a value; the message names its column.
+        Parquet cannot represent a value; the message names its column.
     """
     with require_extra("scoring more than 8 MiB of records"):
         import pyarrow as pa

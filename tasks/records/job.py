@@ -1,9 +1,9 @@
-"""Jobs of records: rows that an application hands over are scored as any job is, and their scores are handed back.
+"""Runs jobs of records: rows from an application's memory are scored like any job, and the scores are returned to it.
 
-The records are an object in the bucket before the job exists, and the message names only the job. What was accepted is
-therefore lost neither with its message nor with Redis, and a small Redis holds as many of these messages as of any
-other. Only an application without Scoreline installed sends the records in the message itself, up to
-`MAX_MESSAGE_BYTES`; the worker that takes it accepts them in the same way. It works with `requirements.txt` alone.
+The records are written to the bucket before the job exists, and the message only contains the job's id. Accepted
+records therefore survive the loss of the message or of Redis, and their messages are as small as any other. Only an
+application that does not have Scoreline installed sends the records in the message itself, up to `MAX_MESSAGE_BYTES`;
+the worker that receives the message accepts them in the same way. Works with `requirements.txt` alone.
 """
 
 from __future__ import annotations
@@ -55,38 +55,39 @@ if TYPE_CHECKING:
 
 
 MAX_MESSAGE_BYTES = 256 << 10
-"""Most bytes of JSON for the records in a message, and for the results in the answer to it."""
+"""Maximum number of bytes of JSON for the records in a message, and for the results in the answer to it."""
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.25
 _LOOK_EVERY_S = 1.0
-"""The ledger is asked at every poll, because that is cheap; the bucket, which knows for certain, only so often."""
+"""Maximum seconds between two requests to the bucket, which is authoritative. The ledger is cheaper, and is asked at
+every poll."""
 
 
 class JobReader(Protocol):
-    """What can follow a job: a `Client` or a `Submission`."""
+    """Gives access to jobs and their results, as a `Client` or a `Submission` does."""
 
     @property
     def buckets(self) -> Buckets:
-        """Where jobs and results are."""
+        """The buckets that contain jobs and results."""
         ...
 
     @property
     def ledger(self) -> Ledger:
-        """Where progress is kept."""
+        """The ledger, which keeps track of progress."""
         ...
 
     @property
     def queue(self) -> MessageQueue:
-        """Where messages go."""
+        """The queue for messages to workers."""
         ...
 
     def status(self, job_id: str) -> Status:
-        """Return how far a job is; raises `JobNotFound`."""
+        """Return the status of a job; raises `JobNotFound`."""
         ...
 
 
 class RecordsJob:
-    """A job whose results are handed back.
+    """A job of records, which returns its results to the application.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ class RecordsJob:
     job_id : str
         The job, which another process may have submitted.
     like : DataFrame, optional
-        The records; the results are returned in the same form, with its index.
+        The records. The results are then returned as a DataFrame with the same index.
     """
 
     def __init__(self, client: JobReader, job_id: str, like: Any = None) -> None:
@@ -106,7 +107,7 @@ class RecordsJob:
         self._like = like
 
     def status(self) -> Status:
-        """Return how far the job is (see `Client.status`)."""
+        """Return the status of the job (see `Client.status`)."""
         return self._client.status(self.job_id)
 
     def wait(self, timeout_s: float | None = None) -> Any:
@@ -115,18 +116,18 @@ class RecordsJob:
         Returns
         -------
         list of dict, or DataFrame if the records were one
-            The kept columns and the scores of every record that was not `rejected`.
+            The kept columns and the scores of all records except those in `rejected`.
 
         Raises
         ------
         JobFailed
-            The job failed, with its error, or was cancelled.
+            The job failed or was cancelled; the message gives its error.
         JobNotFound
             No job has that id.
         TimeoutError
-            The job goes on; wait again.
+            The job has not ended yet. It continues, and `wait` can be called again.
         InvalidRequest
-            The results are too large to be handed back; the message says where they are.
+            The results are too large to be returned; the message says where they are.
         """
         outcome = _wait(self._client, self.job_id, timeout_s)
         if outcome.state not in ("succeeded", "partial"):
@@ -141,7 +142,7 @@ class RecordsJob:
         return type(self._like)(dict(table.columns), index=self._index())
 
     def _bulk(self) -> Any:
-        """Return large results, read from their Parquet files."""
+        """Read large results from their Parquet files."""
         found, self.rejected = read_parts(self._client, self.job_id)
         if self._like is None:
             return found.to_pylist()
@@ -157,9 +158,10 @@ class RecordsJob:
 
 
 def submit_records(submission: Submission, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
-    """Score rows that the application has at hand.
+    """Score rows from the application's memory.
 
-    Submitting again with the same `job_id` and the same arguments is the same job, sent once more.
+    Submitting again with the same `job_id` and the same arguments creates no second job; it enqueues the same job
+    again.
 
     Parameters
     ----------
@@ -168,10 +170,10 @@ def submit_records(submission: Submission, model: str, records: Any, **options: 
     model : str
         ``name``, ``name@alias`` or ``name@version``.
     records : list of dict, dict of str to column, or DataFrame
-        See `table_of`; columns that are no features are carried over. If they are more than 8 MiB as JSON, this process
-        needs pyarrow and pandas.
+        See `table_of`. Columns that are not features are copied into the results. If the records exceed 8 MiB as JSON,
+        this process needs pyarrow and pandas.
     **options
-        As described in `RecordsOptions`. All records may be rejected unless `max_rejected` says otherwise.
+        As described in `RecordsOptions`. Unless `max_rejected` is set, any number of records may be rejected.
 
     Raises
     ------
@@ -186,7 +188,7 @@ def submit_records(submission: Submission, model: str, records: Any, **options: 
 
 
 def accept_records(submission: Submission, model: str, records: Any, **options: Unpack[RecordsOptions]) -> str:
-    """Record a job of records without enqueueing it (see `submit_records`); return its id."""
+    """Record a job of records without enqueueing it, and return its id (see `submit_records`)."""
     check_known(options, RecordsOptions)
     job_id = options.get("job_id") or submission.new_job_id()
     main = submission.buckets.main
@@ -201,7 +203,7 @@ def accept_records(submission: Submission, model: str, records: Any, **options: 
 
 
 def pack_records(job_id: str, records: Any) -> tuple[str, dict[str, bytes], list[str]]:
-    """Return the key of the job's input, the objects that it needs in the bucket, and the names of the columns."""
+    """Return the key of the job's input, the objects that must be written to the bucket, and the column names."""
     if not (is_frame(records) and records.memory_usage(index=False).sum() > 8 * MAX_BYTES):
         table = table_of(records)
         records = records if is_frame(records) else table  # its columns have types, which pandas would have to guess
@@ -214,7 +216,7 @@ def pack_records(job_id: str, records: Any) -> tuple[str, dict[str, bytes], list
 
 
 def check_message(records: Any) -> None:
-    """Refuse records that are too large for a message; raises `InvalidRequest`."""
+    """Raise `InvalidRequest` if the records are too large for a message."""
     size = len(json.dumps(records, default=str, separators=(",", ":")))
     if size > MAX_MESSAGE_BYTES:
         raise InvalidRequest(
@@ -224,14 +226,14 @@ def check_message(records: Any) -> None:
 
 
 def read_results(client: JobReader, job_id: str) -> Table:
-    """Return the results of a job of records that succeeded; raises `ObjectNotFound` if they were too large."""
+    """Return the results of a successful job of records; raises `ObjectNotFound` if they were too large."""
     main, key = client.buckets.main, keys.answer(job_id)
     with decoding(main, key):
         return decode(unpack(main.get(key).data))
 
 
 def answer(client: JobReader, job_id: str) -> dict[str, Any] | None:
-    """Return the answer to an application that sent records by message; None if the job has not ended.
+    """Return the answer to an application that sent records in a message; None if the job has not ended.
 
     ``results`` and ``rejected_records`` are left out if they would take more than `MAX_MESSAGE_BYTES`.
     """
@@ -252,7 +254,7 @@ def answer(client: JobReader, job_id: str) -> dict[str, Any] | None:
 
 
 def _check_columns(submission: Submission, pinned: PinnedModel, spec: JobSpec, names: Sequence[str]) -> None:
-    """Refuse records that lack a column before anything is recorded."""
+    """Check the columns of the records before anything is recorded; raises `MissingColumns`."""
     features = spec.features or submission.registry.manifest(pinned).feature_names or ()
     if missing := [name for name in (*features, *kept_names(spec.keep)) if name not in names]:
         raise MissingColumns(
@@ -261,7 +263,7 @@ def _check_columns(submission: Submission, pinned: PinnedModel, spec: JobSpec, n
 
 
 def _wait(client: JobReader, job_id: str, timeout_s: float | None) -> Outcome:
-    """Return the outcome soon after the job has ended; raises `TimeoutError`."""
+    """Wait until the job has ended, and return its outcome; raises `TimeoutError`."""
     started = time.monotonic()
     pause_s, looked, may_change = _FIRST_PAUSE_S, started, True
     while True:
@@ -288,12 +290,12 @@ def _closed(client: JobReader, job_id: str) -> bool:
 
 
 def read_parts(client: JobReader, job_id: str) -> tuple[pa.Table, dict[int, str]]:
-    """Return the results of a job of large records, and why records were rejected, by their number.
+    """Return the results of a job of large records, and the reasons for rejected records, by record number.
 
     Raises
     ------
     InvalidRequest
-        The job is not one of large records.
+        The job is not a job of large records.
     """
     job = read_job(client.buckets.main, job_id)
     if not keys.is_records_bulk(job_id, parse_uri(job.spec.inputs[0])[1]):

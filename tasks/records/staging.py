@@ -1,4 +1,4 @@
-"""Turn records into the Parquet that their job reads, and its results into the JSON that the application waits for."""
+"""Turns records into Parquet for their job to read, and the results into JSON for the application."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ from scoreline.tasks.rejects.report import reasons_by_row
 log = logging.getLogger(__name__)
 
 _MAX_ANSWER_CELLS = 2 << 20
-"""With more cells, the scores alone exceed `MAX_RESULTS_BYTES`, and Python would take 100 MB to find that out."""
+"""Maximum number of cells in an answer. With more, the scores alone exceed `MAX_RESULTS_BYTES`, and Python would need
+100 MB to find that out."""
 
 
 def stage_records(main: ObjectStore, job: Job) -> None:
-    """Write the Parquet input of a job of records, unless it is written; do nothing for any other job.
+    """Write the Parquet input of a job of records, unless it is already written. Do nothing for any other job.
 
     Raises
     ------
     InputNotFound
-        The records that the job was submitted with are gone.
+        The records that the job was submitted with no longer exist.
     DocumentCorrupt
-        The records are not those that the job names.
+        The records are not those that the job was submitted with.
     """
     sha256 = _records_of(main, job)
     if sha256 is None:
@@ -60,11 +61,11 @@ def stage_records(main: ObjectStore, job: Job) -> None:
 
 
 def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> None:
-    """Write the results of a job of records in the form that `RecordsJob.wait` reads, unless they are too large."""
+    """Write the results of a job of records for `RecordsJob.wait`, unless they are too large."""
     main, job = buckets.main, documents.job
     if outcome.state not in ("succeeded", "partial") or _records_of(main, job) is None:
         return
-    if job.spec.arranged and exists(main, keys.answer(job.spec.job_id)):  # the parts may be gone
+    if job.spec.arranged and exists(main, keys.answer(job.spec.job_id)):  # the parts may have been deleted
         return
     try:
         table = _results(buckets, documents, with_rejected=bool(outcome.rejected))
@@ -84,7 +85,7 @@ def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> No
 
 
 def _records_of(main: ObjectStore, job: Job) -> str | None:
-    """Return the digest of the records that a job was submitted with; None if it has other input."""
+    """Return the digest of the records that a job was submitted with; None if it is not a job of records."""
     bucket, key = parse_uri(job.spec.inputs[0])
     return keys.records_digest(job.spec.job_id, key) if bucket == main.bucket else None
 
@@ -97,7 +98,7 @@ def _to_arrow(table: Table) -> pa.Table:
 
 
 def _results(buckets: Buckets, documents: Documents, *, with_rejected: bool) -> Table | None:
-    """Read the results of every part, and why rows were rejected; None if they are too large."""
+    """Return the results of all parts, and the reasons for rejected rows; None if they are too large."""
     layout = ResultsLayout.of(buckets, documents.job)
     store = layout.store
     columns: dict[str, list[Any]] = {}

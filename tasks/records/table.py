@@ -1,8 +1,8 @@
-"""Records as typed columns, and the JSON form of these. It needs neither pandas nor pyarrow.
+"""Represents records as typed columns, and encodes them as JSON. It needs neither pandas nor pyarrow.
 
-The JSON form is lines: a header with the name and type of each column, then blocks of rows, column by column. The
-writer settles the types, because it has all the rows, and no reader has to guess. JSON has no infinite numbers, so that
-they are written as texts.
+The JSON form consists of lines: a header with the name and type of each column, then blocks of rows, column by column.
+The writer determines the types, because it has all the rows, so that no reader has to guess. JSON has no infinite
+numbers; they are written as texts.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from uuid import UUID
 from scoreline.storage.errors import InvalidRequest
 
 MAX_BYTES = 8 << 20
-"""Most bytes of records as JSON. Python takes about ten times as much memory to read them; more belong in Parquet."""
+"""Maximum number of bytes of records as JSON. Python needs about ten times as much memory to read them. Larger records
+belong in Parquet."""
 MAX_RESULTS_BYTES = 4 * MAX_BYTES
-"""Most bytes of results as JSON: scores have 17 digits, and a model may have many classes."""
+"""Maximum number of bytes of results as JSON. It is larger because scores have 17 digits, and a model may have many
+classes."""
 _BLOCK_ROWS = 1_000
 _FORMAT = 1
 _MISSING = frozenset({"NAType", "NaTType"})  # pandas' missing values, recognised without importing pandas
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
 _TYPES: Mapping[frozenset[str], str] = {
-    frozenset(): "double",  # nothing but nulls: a missing feature is taken for a missing number
+    frozenset(): "double",  # only nulls: a missing feature is treated as a missing number
     frozenset({"true or false"}): "bool",
     frozenset({"whole number"}): "int64",
     frozenset({"number"}): "double",
@@ -65,15 +67,15 @@ _BASES: Sequence[tuple[type, Callable[[Any], Any]]] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows by column."""
+    """A table of rows, stored by column."""
 
     columns: Mapping[str, Sequence[Any]]
-    """Plain Python values in the order of the rows, with None for a missing one."""
+    """Plain Python values in the order of the rows, with None for missing values."""
     types: Mapping[str, str]
     """``bool``, ``int64``, ``double``, ``string``, ``date32``, ``timestamp`` or ``timestamp_utc``, by column."""
     rows: int
     rejected: Mapping[int, str] = field(default_factory=dict)
-    """For results: why a record was rejected, by its number among the records."""
+    """In a table of results, the reasons for rejected records, by record number."""
 
     def records(self) -> list[dict[str, Any]]:
         """Return the rows as dicts."""
@@ -81,10 +83,10 @@ class Table:
 
 
 def table_of(records: Any) -> Table:
-    """Make a table of the records that an application hands over.
+    """Make a table of the records that an application passes.
 
-    Missing values (None, NaN, and pandas' own) become nulls. If any number of a column has a fraction, the whole column
-    becomes ``double``.
+    Missing values (None, NaN, and those of pandas) become nulls. If any number in a column has a fraction, the whole
+    column becomes ``double``.
 
     Parameters
     ----------
@@ -95,7 +97,7 @@ def table_of(records: Any) -> Table:
     Raises
     ------
     InvalidRequest
-        A value cannot be taken; the message names the record and the column.
+        A value has an unsupported form; the message names the record and the column.
 
     Examples
     --------
@@ -124,7 +126,7 @@ def is_frame(records: Any) -> bool:
 
 
 def encode(table: Table, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the JSON form; the same table gives the same bytes, whatever the machine.
+    """Return the JSON form. Equal tables give equal bytes on every machine.
 
     Raises
     ------
@@ -148,7 +150,7 @@ def encode(table: Table, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def decode(text: bytes) -> Table:
-    """Read the JSON form; raises `ValueError`, `KeyError` or `TypeError` if the text is not of that form."""
+    """Read the JSON form; raises `ValueError`, `KeyError` or `TypeError` if the text is malformed."""
     lines = iter(text.splitlines())
     header = json.loads(next(lines, b""))
     if header["format"] != _FORMAT:
@@ -171,7 +173,7 @@ def pack(text: bytes) -> bytes:
 
 
 def unpack(data: bytes) -> bytes:
-    """Decompress the JSON form; raises `ValueError` if it is larger than any that is written."""
+    """Decompress the JSON form; raises `ValueError` if it is larger than the maximum that is ever written."""
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
         try:
             text = file.read(MAX_RESULTS_BYTES + 1)
@@ -198,7 +200,7 @@ def _lines(table: Table) -> Iterator[Any]:
 
 
 def _columns(records: Any) -> dict[str, list[Any]]:
-    """Return the columns, all of one length."""
+    """Return the columns, all with the same length."""
     if is_frame(records):
         names = list(records.columns)
         if twice := sorted({repr(name) for name in names if names.count(name) > 1}):
@@ -289,7 +291,7 @@ def _kind(value: Any) -> str:
 
 
 def _to_python_scalar(value: Any) -> Any:
-    """Return a value as one of the plain Python types; raises `TypeError` if none can hold it."""
+    """Convert a value to one of the plain Python types; raises `TypeError` if none can represent it."""
     kind = type(value)
     if value is None or kind is str or kind is bool:
         return value

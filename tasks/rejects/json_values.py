@@ -7,7 +7,7 @@ from typing import Any
 
 
 def to_json_value(value: Any) -> Any:
-    """Return the value in a form that every JSON reader takes; a value that JSON cannot hold becomes text.
+    """Return the value in a form that every JSON reader accepts. A value that JSON cannot represent becomes text.
 
     >>> from datetime import date
     >>> to_json_value({"x": float("inf"), "on": [date(2026, 11, 25), None]})

@@ -1,4 +1,4 @@
-"""Counts the rejected rows of a job by reason, one batch in memory at a time."""
+"""Counts the rejected rows of a job by reason, with one batch in memory at a time."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from scoreline.tasks.rejects.table import rejection_columns
 
 MAX_REASONS = 500
 MAX_SOURCES = 50
-"""Most distinct reasons, and most objects for each reason; any more are counted as `OTHER`."""
+"""Maximum number of distinct reasons, and of objects for each reason. Any more are counted together as `OTHER`."""
 MAX_MESSAGE = 500
-"""Most characters of a message that are compared: a longer message mostly consists of a value."""
+"""Number of characters of a message that are compared. A longer message consists mostly of a value."""
 OTHER = "(others)"
 _BATCH_ROWS = 8_192
 
@@ -49,21 +49,21 @@ class Example:
     """Number within the object, from 0."""
     message: str
     columns: Mapping[str, Any]
-    """The row's own columns; values that JSON cannot hold are texts."""
+    """The row's own columns. Values that JSON cannot represent are texts."""
     record: str | None = None
-    """Raw text of a row that could not be decoded, whose columns are unknown."""
+    """Raw text of the row if it could not be decoded. Its columns are then unknown."""
 
 
 @dataclass(kw_only=True)
 class ReasonCount:
-    """How many rows were rejected for the same reason."""
+    """A reason for rejection, and the number of rows rejected for it."""
 
     stage: str
     """``decode``, ``schema`` or ``predict``."""
     column: str
     """The column at fault; empty if it is not known."""
     message: str
-    """The message, with ``…`` in place of values, which differ from row to row."""
+    """The message, with ``…`` in place of values, because these differ from row to row."""
     rows: int = 0
     sources: dict[str, int] = field(default_factory=dict)
     """Number of rows by input object; objects beyond `MAX_SOURCES` are counted together."""
@@ -81,7 +81,7 @@ class RejectedRows:
     stages: Mapping[str, int]
     """Number of rows by stage."""
     columns: Mapping[str, int]
-    """Number of rows by the column at fault, for the rows of which it is known."""
+    """Number of rows by the column at fault, for rows where that column is known."""
     sources: Mapping[str, int]
     """Number of rows by input object."""
 
@@ -103,7 +103,7 @@ def mask_values(message: str) -> str:
 
 
 class Tally:
-    """Counts rejected rows; its size does not grow with their number.
+    """Counts rejected rows. Its size does not grow with the number of rows.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ class Tally:
                 )
 
     def report(self, job_id: str, state: str) -> RejectedRows:
-        """Return the counts, the most frequent first."""
+        """Return the counts, with the most frequent first."""
         for reason in self._reasons.values():
             reason.sources = _sort_by_count(reason.sources)
         return RejectedRows(
@@ -174,7 +174,7 @@ def count_rejects(layout: ResultsLayout, tally: Tally) -> None:
 
 
 def read_rejects(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Iterator[Rows]:
-    """Yield the rows of objects of rejected rows, at most `_BATCH_ROWS` at a time."""
+    """Yield the rows in objects with rejected rows, in batches of at most `_BATCH_ROWS`."""
     tables = ParquetFormat()
     for info in infos:
         source = Pinned.of(store, info)
@@ -196,7 +196,7 @@ def reasons_by_row(store: ObjectStore, key: str, columns: Columns) -> dict[int, 
 def committed_rejects(layout: ResultsLayout) -> Iterator[ObjectInfo]:
     """Yield the objects with rejected rows of a job, except those of parts that were never committed.
 
-    If the results were arranged, the parts are gone, and the manifest says what was committed.
+    If the results were arranged, the parts may no longer exist, and the manifest says which were committed.
     """
     store = layout.store
     in_manifest: set[str] | None = None
@@ -219,7 +219,7 @@ def committed_rejects(layout: ResultsLayout) -> Iterator[ObjectInfo]:
 
 
 def _keys_in_manifest(layout: ResultsLayout) -> set[str]:
-    """Return the keys of rejected rows in a job's manifest; none if there is no manifest yet."""
+    """Return the keys of the objects with rejected rows in a job's manifest; empty if there is no manifest yet."""
     try:
         manifest = json.loads(layout.store.get(layout.manifest).data)
     except ObjectNotFound:

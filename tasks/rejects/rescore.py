@@ -1,4 +1,4 @@
-"""Plans the rows that a job rejected as the parts of another job."""
+"""Plans another job with only the rows that a job rejected."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def parts_to_rescore(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
-    """Return parts with only the rejected rows of a job; they read the objects that the job pinned.
+    """Return parts with only the rejected rows of a job. They read the same object versions as that job.
 
     Raises
     ------
     NothingToResume
-        The job rejected no row.
+        The job rejected no rows.
     """
     documents = dispatcher.documents(job_id)
     layout = ResultsLayout.of(dispatcher.buckets, documents.job)

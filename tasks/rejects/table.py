@@ -33,7 +33,7 @@ def rejects_table(rows: Rows, rejected: Mapping[int, Rejection], uri: str) -> pa
         The batch as it was read.
     rejected : mapping of int to Rejection
         The rows that could not be scored, by row number within the batch. Together with the rows that could not be
-        decoded there is at least one.
+        decoded, there is at least one.
     uri : str
         The object that the batch was read from.
     """
@@ -61,8 +61,8 @@ def rejects_table(rows: Rows, rejected: Mapping[int, Rejection], uri: str) -> pa
 def concat_rejects(tables: Sequence[pa.Table]) -> pa.Table:
     """Concatenate the rejected rows of several batches.
 
-    Objects may differ in a feature's type. If no type holds all values, the column becomes text: these rows are for
-    people to look at, and are scored again from the objects that they came from.
+    The type of a feature may differ between objects. If no type fits all values, the column becomes text. That is
+    sufficient, because these rows are for people to read; to score them again, the original objects are used.
     """
     columns = {}
     for name in tables[0].column_names:

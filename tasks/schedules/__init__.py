@@ -1,5 +1,5 @@
-"""Jobs by the clock: the schedule file, when a slot is due, and what a tick does about it.
+"""Runs jobs at fixed times: reads the schedule file, finds the slots that are due, and submits their jobs.
 
-What decides by the time of day lives here. It imports `client`, which submits and cancels, and works with
+Code that depends on the time of day lives here. It imports `client`, which submits and cancels jobs, and works with
 `requirements.txt` alone.
 """

@@ -1,4 +1,4 @@
-"""Read ``schedules.toml``, which has one table for each schedule, and name every fault with its line."""
+"""Reads ``schedules.toml``, which has one table for each schedule, and reports every fault with its line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FORMS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "count": _COUNT,
     "flag": _FLAG,
 }
-"""What the value of an option has to be, by its kind."""
+"""A description of the valid values of an option, by the option's kind."""
 _OPTIONS = {name: option for name, option in described(SubmitOptions).items() if name != "job_id"}
 _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "cron": _TEXT,
@@ -44,16 +44,16 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "enabled": _FLAG,
     "only_new": _FLAG,
 } | {name: _FORMS[option.kind] for name, option in _OPTIONS.items()}
-"""What the value of each key has to be, and whether it is."""
+"""For each key, a description of its valid values, and a check for them."""
 _REQUIRED = ("cron", "model", "input")
 _FIELD = re.compile(r"\{(?P<name>slot|previous)(?::(?P<form>[^{}]*))?\}")
 _MAX_NAME = 80
-"""With its slot, a name has to fit into a job id."""
+"""Maximum number of characters in a name. Together with a slot, the name has to fit into a job id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A fault of the file, and its line."""
+    """A fault in the file, with its line."""
 
     line: int
     message: str
@@ -66,19 +66,19 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Parsed:
-    """The schedules that can be used, and the faults of the others."""
+    """The valid schedules, and the faults of the others."""
 
     schedules: tuple[Schedule, ...]
     faults: tuple[Fault, ...]
 
 
 def parse(text: str, webhooks: WebhookSettings | None = None) -> Parsed:
-    """Read the text of ``schedules.toml``; a fault in one schedule leaves the others usable.
+    """Parse the text of ``schedules.toml``. A fault in one schedule does not affect the others.
 
     Parameters
     ----------
     webhooks : WebhookSettings, optional
-        Which addresses a schedule may notify; by default this is not checked.
+        Decide which addresses a schedule may notify. By default, addresses are not checked.
     """
     try:
         tables = tomllib.loads(text)
@@ -107,7 +107,7 @@ def parse(text: str, webhooks: WebhookSettings | None = None) -> Parsed:
 
 
 def render(schedule: Schedule, template: str, slot: datetime) -> str:
-    """Fill in a template's slots, in the schedule's zone.
+    """Fill in the slots of a template, with times in the schedule's zone.
 
     >>> nightly = Schedule(name="n", cron="0 2 * * *", zone="Europe/Berlin", model="m", input="s3://b/in/")
     >>> render(nightly, "s3://b/{previous:%d}-{slot}/", datetime(2026, 11, 25, 1, tzinfo=UTC))
@@ -122,7 +122,7 @@ def render(schedule: Schedule, template: str, slot: datetime) -> str:
 
 
 def spec_of(schedule: Schedule, slot: datetime, output: str) -> JobSpec:
-    """Return the spec of a slot's job; `output` is used if the schedule names none."""
+    """Return the spec of a slot's job. `output` is used if the schedule does not set one."""
     options: dict[str, Any] = {name: value for name, value in schedule.options.items() if name != "webhook"}
     return spec_from(
         render(schedule, schedule.model, slot),
@@ -135,7 +135,7 @@ def spec_of(schedule: Schedule, slot: datetime, output: str) -> JobSpec:
 
 
 def _schedule(name: str, table: Mapping[str, Any]) -> Schedule:
-    """Make a schedule of keys that are sound."""
+    """Make a schedule from a table without faults."""
     options = {key: value for key, value in table.items() if key in _OPTIONS}
     own = {key: value for key, value in table.items() if key not in _OPTIONS}
     return Schedule(name=name, options=cast(SubmitOptions, options), **own)
@@ -170,7 +170,7 @@ def _check(name: str, table: Mapping[str, Any], webhooks: WebhookSettings | None
 
 
 def _fault(key: str, value: Any) -> str:
-    """Say what is wrong with a value by itself; return an empty text if it is sound."""
+    """Return what is wrong with a single value; empty if it is valid."""
     what, suits = _KINDS[key]
     if not suits(value):
         return f"is not {what}"
@@ -195,7 +195,7 @@ def _fault(key: str, value: Any) -> str:
 
 
 def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Check the values that a job is made of, one at a time, and then whether output and input go together."""
+    """Check the values that define a job, one at a time, and then whether the output and the inputs are compatible."""
     faults = []
     times: dict[str, Any] = {"cron": "0 0 * * *", "model": "m", "input": "s3://bucket/in/"}
     times |= {key: sound[key] for key in ("cron", "zone") if key in sound}

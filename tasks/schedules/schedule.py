@@ -1,8 +1,8 @@
-"""What a schedule is, when it is due, and what is done then: pure functions without a clock of their own.
+"""Defines schedules, and decides when they are due and what to do then. All functions are pure and read no clock.
 
-Slots are those of cron in the schedule's time zone, by Debian's rule for daylight saving time. When the clock jumps
-ahead, what fell into the gap is due at its end. When it goes back, a fixed time is due once, at its first occurrence,
-while an hourly (or more frequent) run goes on by elapsed time, so that it has 23 or 25 slots that day.
+The slots are those of cron in the schedule's time zone, with Debian's rule for daylight saving time. When the clock
+jumps ahead, slots in the gap are due at its end. When the clock goes back, a fixed time is due once, at its first
+occurrence. An hourly (or more frequent) schedule follows elapsed time, so that it has 23 or 25 slots on such a day.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ CATCH_UP: tuple[CatchUp, ...] = ("none", "latest", "all")
 OVERLAP: tuple[Overlap, ...] = ("skip", "queue", "cancel_running")
 
 ON_TIME = timedelta(minutes=5)
-"""A slot that is seen at most so late is not missed: a tick may have had to wait."""
+"""Maximum delay after which a slot still counts as on time, because a tick may have had to wait."""
 MAX_DUE = 1_000
-"""The most slots that one tick handles, the earliest first; the next tick handles the others."""
+"""Maximum number of slots that one tick handles, the earliest first. The next tick handles the others."""
 HISTORY_KEPT = 50
 
 
@@ -45,9 +45,9 @@ class Schedule:
     options: SubmitOptions = field(default_factory=SubmitOptions)
     """Options of each job, without `job_id`, since each slot has its own; `output` may contain ``{slot:...}`` too."""
     catch_up: CatchUp = "latest"
-    """Which missed slots are run: ``none``, the ``latest``, or ``all``, one after another."""
+    """The missed slots to run: ``none``, the ``latest``, or ``all``, one after another."""
     overlap: Overlap = "skip"
-    """What is done if the previous run is still under way."""
+    """What to do if the previous run is still under way."""
     enabled: bool = True
     only_new: bool = False
     """Whether to score only objects that no earlier run of the schedule has scored, by key and ETag."""
@@ -84,7 +84,7 @@ class Schedule:
         return next(CronSim(self.cron, slot.astimezone(ZoneInfo(self.zone)), reverse=True))
 
     def job_id(self, slot: datetime) -> str:
-        """Return the id of a slot's job, which is the same for every process that submits it.
+        """Return the id of a slot's job. It is the same in every process that submits the job.
 
         >>> nightly = Schedule(name="nightly", cron="0 2 * * *", model="m", input="s3://b/in/")
         >>> nightly.job_id(datetime(2026, 11, 25, 2, tzinfo=UTC))
@@ -95,7 +95,7 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """How a slot ended."""
+    """A past slot, with the state in which it ended."""
 
     slot: str
     state: str
@@ -105,16 +105,19 @@ class Past:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What a schedule has done: the content of ``schedules/<name>/state.json``. Times are in UTC and ISO 8601."""
+    """The state and history of a schedule: the content of ``schedules/<name>/state.json``.
+
+    Times are in UTC and ISO 8601.
+    """
 
     through: str
-    """Slots up to this time were handled."""
+    """Slots up to this time have been handled."""
     pending: tuple[str, ...] = ()
-    """Slots that are due and wait to be run, the first one first."""
+    """Slots that are due and waiting, in the order in which they will run."""
     asked: tuple[str, ...] = ()
-    """Slots that a person asked for; they are run when none is due."""
+    """Slots that a person requested. They run when no other slot is due."""
     current: str | None = None
-    """The slot whose job was begun and has not been seen to end."""
+    """The slot of the job in progress: the job was started, and its end has not been noted yet."""
     history: tuple[Past, ...] = ()
 
     def to_json(self) -> bytes:
@@ -135,22 +138,22 @@ class State:
         )
 
     def noted(self, slots: Sequence[str], state: str, error: str = "") -> State:
-        """Return the state with the end of some slots added to its history."""
+        """Return the state with the end of the given slots added to its history."""
         past = [Past(slot=slot, state=state, error=error) for slot in slots]
         return replace(self, history=(*self.history, *past)[-HISTORY_KEPT:])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What one tick decides for a schedule."""
+    """The decision of one tick about a schedule."""
 
     state: State
     cancel: str | None = None
-    """The slot whose job is to be cancelled."""
+    """The slot for which the job should be cancelled."""
 
 
 def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) -> Step:
-    """Decide what is due. The caller first writes the state, and only then does what it says.
+    """Decide what is due. The caller must write the new state before acting on it.
 
     Parameters
     ----------
@@ -160,7 +163,7 @@ def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) ->
     Returns
     -------
     Step
-        If `current` of its state is another slot, that slot's job is to be submitted.
+        If `current` has changed in its state, the job of the new slot has to be submitted.
     """
     due = schedule.slots(datetime.fromisoformat(state.through), now)
     cancel = None

@@ -1,7 +1,8 @@
-"""Run schedules: see what is due, write what is decided, and only then do it.
+"""Runs schedules: finds what is due, records the decision, and only then acts on it.
 
-The state of a schedule is one object that is changed by compare-and-swap, and the job of a slot has a fixed id. Two
-clocks, a clock that was down, ten ticks at once and an emptied Redis still give each slot exactly one job.
+The state of a schedule is one object that is changed by compare-and-swap, and the job of a slot has a fixed id. Each
+slot therefore gets exactly one job, even if there are two clocks, a clock was down, ten ticks run at once, or Redis was
+emptied.
 """
 
 from __future__ import annotations
@@ -31,18 +32,19 @@ from scoreline.tasks.schedules.schedule import Schedule, State, decide
 log = logging.getLogger(__name__)
 
 _ROUNDS = 20
-"""How often one tick looks at a schedule: others may change its state, and a refused slot makes room for the next."""
+"""Maximum number of times that one tick processes a schedule. Others may change its state meanwhile, and when a slot is
+refused, the next one follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What ``scoreline schedule list`` shows of a schedule."""
+    """The row of a schedule in ``scoreline schedule list``."""
 
     schedule: Schedule
     next: datetime | None
     """The next slot, in the schedule's zone; None if the schedule is not enabled."""
     last: str
-    """The slot that was run last."""
+    """The slot that ran last."""
     outcome: str
     error: str
     pending: int
@@ -56,7 +58,8 @@ class Scheduler:
     client : Client
         Submits and cancels.
     file : Path
-        ``schedules.toml`` of the working directory; if it does not exist, the bucket's object of that name is read.
+        ``schedules.toml`` in the working directory. If it does not exist, the object of that name in the bucket is
+        read.
     """
 
     def __init__(self, client: Client, file: Path) -> None:
@@ -65,7 +68,7 @@ class Scheduler:
         self._main = client.buckets.main
 
     def source(self) -> tuple[str, str]:
-        """Return where the schedules are, and their text; the text is empty if there are none."""
+        """Return the location of the schedules and their text. The text is empty if there are no schedules."""
         if self._file.is_file():
             return str(self._file), self._file.read_text()
         try:
@@ -76,7 +79,7 @@ class Scheduler:
             raise DocumentCorrupt(f"{self._main.uri(keys.SCHEDULES)} is not UTF-8: {error}") from error
 
     def parsed(self) -> Parsed:
-        """Read the schedules and their faults."""
+        """Read and parse the schedules."""
         return parse(self.source()[1])
 
     def get(self, name: str) -> Schedule:
@@ -91,7 +94,7 @@ class Scheduler:
         raise InvalidRequest(f"no schedule {name!r} in {self.source()[0]}")
 
     def tick(self, now: datetime | None = None) -> dict[str, list[str]]:
-        """Do what is due for every schedule; one that fails does not hold up the others.
+        """Do what is due for every schedule. If one schedule fails, the others are still processed.
 
         Returns
         -------
@@ -112,12 +115,12 @@ class Scheduler:
         return report
 
     def ask(self, schedule: Schedule, slots: list[datetime], now: datetime | None = None) -> list[str]:
-        """Run slots on request, each once, whatever ran before; return what was done.
+        """Run each of the given slots once, on request, regardless of earlier runs. Return what was done.
 
         Raises
         ------
         InvalidRequest
-            A slot is still to come: its input would not exist yet.
+            A slot is in the future, so that its input would not exist yet.
         """
         now = now or datetime.now(UTC)
         if early := [slot for slot in slots if slot > now]:
@@ -133,7 +136,7 @@ class Scheduler:
         return [f"asked for {len(wanted)} of {len(slots)}{others}", *self._tick(schedule, now)]
 
     def rows(self, now: datetime | None = None) -> list[Row]:
-        """Return what ``scoreline schedule list`` shows of each schedule."""
+        """Return the rows of ``scoreline schedule list``, one for each schedule."""
         now = now or datetime.now(UTC)
         rows = []
         for schedule in self.parsed().schedules:
@@ -165,7 +168,7 @@ class Scheduler:
             if step.state == state and etag is not None:
                 return done
             if not self._swap(schedule, step.state, etag):
-                continue  # another tick was first: see what it decided
+                continue  # another tick was faster: read its decision
             if step.cancel is not None:
                 job_id = schedule.job_id(datetime.fromisoformat(step.cancel))
                 self._client.cancel(job_id)
@@ -173,7 +176,7 @@ class Scheduler:
         return done
 
     def _follow_current(self, schedule: Schedule, state: State, done: list[str]) -> State:
-        """Submit the current slot's job unless it is submitted, and note its outcome once it has ended."""
+        """Submit the job of the current slot, unless that is done already, and note its outcome once it has ended."""
         if state.current is None:
             return state
         slot = datetime.fromisoformat(state.current)
@@ -184,7 +187,7 @@ class Scheduler:
                 return state
             try:
                 self._submit(schedule, slot)
-            except JobConflict:  # the schedule was edited while its job was being submitted: that job is the slot's
+            except JobConflict:  # the schedule was edited meanwhile: the slot keeps the job that it already has
                 return state
             except ScorelineError as error:
                 if error.transient:
@@ -206,7 +209,7 @@ class Scheduler:
         return exists(self._main, keys.job(schedule.job_id(slot)))
 
     def _state(self, schedule: Schedule, now: datetime) -> tuple[State, str | None]:
-        """Return a schedule's state; a schedule that is seen for the first time is due from now on."""
+        """Return the state of a schedule. For a new schedule, slots are due from now on."""
         state, etag = self._read(schedule)
         return state or State(through=(now - timedelta(microseconds=1)).isoformat()), etag
 
@@ -220,7 +223,7 @@ class Scheduler:
             return State.from_json(got.data), got.info.etag
 
     def _swap(self, schedule: Schedule, state: State, etag: str | None) -> bool:
-        """Replace the state that was read; return whether it had not changed meanwhile."""
+        """Replace the state, unless it has changed since it was read. Return whether it was replaced."""
         key = keys.schedule_state(schedule.name)
         try:
             self._main.put(key, state.to_json(), mode=if_unchanged(etag))

@@ -1,4 +1,4 @@
-"""Where the schedules are, read from the environment once."""
+"""The location of the schedules, read once from the environment."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from scoreline.storage.settings import Environment
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
-    """Where the schedules are."""
+    """The location of the schedules."""
 
     file: Path
-    """The file of the working directory; if it does not exist, the schedules are in the bucket."""
+    """The file in the working directory. If it does not exist, the schedules are read from the bucket."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ScheduleSettings:

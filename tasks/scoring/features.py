@@ -1,4 +1,4 @@
-"""Converts the columns of a table to what an estimator takes, losslessly or not at all.
+"""Converts the columns of a table to the input of an estimator. Values that would lose precision are rejected.
 
 =========================  ========================================================================================
 column                     becomes
@@ -17,13 +17,13 @@ any other                  what ``to_pandas`` returns: Python objects
 
 A null becomes NaN, or NaT in a column of times. The estimator receives
 
-- a one-dimensional array, if it takes a single column instead of a table, as text vectorizers do;
+- a one-dimensional array, if it expects a single column instead of a table, as text vectorizers do;
 - a matrix of their common NumPy type, if all features are integers, floats or decimals. If that type is a float, an
   integer beyond 2**53 that float64 cannot hold is rejected;
 - a DataFrame with each column in its own type, if it was fitted with column names or does not say how many columns it
-  takes;
-- a matrix in any other case. Booleans count as numbers here; if a column holds anything else, the matrix holds Python
-  objects.
+  expects;
+- a matrix in any other case. Booleans count as numbers here; if a column has values of any other type, the matrix
+  contains Python objects.
 
 If all features are numbers and the estimator was fitted with column names, the matrix is wrapped in a DataFrame.
 """
@@ -41,14 +41,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Form = Literal["frame", "array", "column"]
-"""The container in which an estimator takes its features."""
+"""The kind of container that an estimator expects for its features."""
 
 _MAX_EXACT_INTEGER = 2**53
-"""Float64 holds every integer up to this one."""
+"""Float64 represents every integer up to this one exactly."""
 _EXACT_DIGITS = 15
 """Number of significant decimal digits that float64 always preserves: C's DBL_DIG."""
 _MAX_EXACT_POWER = 22
-"""Float64 holds every power of ten up to this exponent."""
+"""Float64 represents every power of ten up to this exponent exactly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +56,9 @@ class Rejection:
     """Why a row was rejected."""
 
     stage: Literal["schema", "predict"]
-    """``schema`` if the model cannot take a value of the row, ``predict`` if the model failed on the row."""
+    """``schema`` if the model does not accept a value of the row, ``predict`` if the model failed on the row."""
     column: str | None
-    """The feature at fault, if it is known."""
+    """The feature that caused the rejection, if it is known."""
     message: str
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Rejection:
 def to_features(
     batch: pa.RecordBatch, features: Sequence[str], *, form: Form, named: bool
 ) -> tuple[Any, dict[int, Rejection]]:
-    """Convert the features as the module's table says, and reject the rows with a value that cannot be converted.
+    """Convert the features as in the module's table, and reject the rows with a value that cannot be converted.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def to_features(
     features : sequence of str
         Names of the features, in the model's order.
     form : str
-        The container that the estimator takes if some features are not numbers.
+        The container that the estimator expects if some features are not numbers.
     named : bool
         Whether the estimator was fitted with column names.
 
@@ -112,22 +112,23 @@ def to_features(
 
 
 def take(x: Any, rows: Any) -> Any:
-    """Return some rows of features, by their numbers; if these are all rows, `x` itself."""
+    """Return the rows of `x` with the given numbers. If these are all rows, return `x` itself."""
     if len(rows) == len(x):
         return x
     return x.iloc[rows] if isinstance(x, pd.DataFrame) else x[rows]
 
 
 def non_finite_masks(batch: pa.RecordBatch, features: Sequence[str]) -> dict[tuple[str, str], Any]:
-    """Find the rows whose value of a feature is missing or infinite.
+    """Find the rows in which a feature is missing or infinite.
 
-    There are three kinds: ``null or NaN``, ``infinite`` and ``minus infinity``. The infinities are kept apart because
-    an estimator may take only one of them; a regression on the exponential of a feature takes minus infinity.
+    There are three kinds: ``null or NaN``, ``infinite`` and ``minus infinity``. The infinities are distinguished
+    because an estimator may accept only one of them; a regression on the exponential of a feature accepts minus
+    infinity.
 
     Returns
     -------
     dict of (str, str) to ndarray of bool, shape (n_rows,)
-        Masks by feature and kind. A mask without any row is left out.
+        Masks by feature and kind. Masks that contain no row are left out.
     """
     masks = {}
     for name in features:
@@ -147,7 +148,7 @@ def _matrix(
 ) -> Any:
     """Put columns of numbers into a matrix of their common type.
 
-    The memory order is that of pandas ("F") or NumPy ("C"), since linear algebra rounds differently in each.
+    The memory order is that of pandas ("F") or NumPy ("C"), since linear algebra rounds differently for each of them.
     """
     dtype = np.result_type(*values.values())
     x = np.empty((len(next(iter(values.values()))), len(values)), dtype=dtype, order=order)
@@ -159,7 +160,7 @@ def _matrix(
 
 
 def _convert(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> Any:
-    """Convert one column as the module's table says, and add the rows that cannot be converted to `rejected`."""
+    """Convert one column as in the module's table. Add the rows that cannot be converted to `rejected`."""
     kind = column.type
     if pa.types.is_floating(kind) or (pa.types.is_boolean(kind) and not column.null_count):
         return column.to_numpy(zero_copy_only=False)
@@ -179,7 +180,7 @@ def _convert(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> Any
 
 
 def _make_categories_unique(column: pa.DictionaryArray) -> pa.DictionaryArray:
-    """Encode a column again if its dictionary has nulls, NaN or duplicates, which Arrow allows and pandas does not."""
+    """Re-encode a column if its dictionary has nulls, NaN or duplicates. Arrow allows these, but pandas does not."""
     values = column.dictionary
     if len(values.unique()) == len(values) and not pc.any(pc.is_null(values, nan_is_null=True)).as_py():
         return column
@@ -198,7 +199,10 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _reject_inexact(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> None:
-    """Reject the rows with an integer that float64 cannot hold; single values are checked only if some exceed 2**53."""
+    """Reject the rows with an integer that float64 cannot represent.
+
+    Values are checked one by one only if some exceed 2**53.
+    """
     if column.type.bit_width < 64 or len(column) == column.null_count:
         return
     bounds = pc.min_max(column)
@@ -213,7 +217,7 @@ def _reject_inexact(name: str, column: pa.Array, rejected: dict[int, Rejection])
 
 
 def _from_decimal(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> Any:
-    """Return the float64 nearest to each decimal, which Arrow's own conversion does not always find."""
+    """Return the float64 nearest to each decimal. Arrow's own conversion does not always give the nearest one."""
     if not 0 <= column.type.scale <= _MAX_EXACT_POWER or column.type.precision > 38:
         digits, short = np.zeros(len(column)), np.zeros(len(column), dtype=bool)
     else:
@@ -232,7 +236,7 @@ def _from_decimal(name: str, column: pa.Array, rejected: dict[int, Rejection]) -
 
 
 def _unscaled(column: pa.Array) -> tuple[Any, Any]:
-    """Return the unscaled values of a decimal128 column as float64, and a mask of those that are exact."""
+    """Return the unscaled values of a decimal128 column as float64, and a mask of the exact ones."""
     words = np.frombuffer(column.buffers()[1], dtype="<i8")[2 * column.offset : 2 * (column.offset + len(column))]
     low, high = words[0::2], words[1::2]
     return low.astype(np.float64), (high == low >> 63) & (low > -(10**_EXACT_DIGITS)) & (low < 10**_EXACT_DIGITS)

@@ -1,6 +1,6 @@
-"""Finds which missing and infinite values an estimator does not take.
+"""Finds out which missing and infinite values an estimator does not accept.
 
-Few estimators declare it in their tags, so it is found by scoring single rows.
+Few estimators declare this in their tags, so it is determined by scoring single rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from scoreline.tasks.scoring.features import Rejection, non_finite_masks
 ROW_ERRORS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 """The errors that an estimator raises for rows that it cannot score."""
 _MAX_BASES = 16
-"""Most rows to try in search of one that can be scored. If all fail, bisection has to find each of them anyway."""
+"""Maximum number of rows to try in search of one that can be scored. If all of them fail, bisection has to find each
+failing row anyway."""
 
 Score = Callable[[pa.RecordBatch], Any]
 
@@ -26,11 +27,11 @@ Score = Callable[[pa.RecordBatch], Any]
 def reject_non_finite(
     score: Score, batch: pa.RecordBatch, features: Sequence[str], learned: MutableMapping[Any, str]
 ) -> dict[int, Rejection]:
-    """Find the rows with a missing or infinite value that the estimator does not take in that column.
+    """Find the rows with a missing or infinite value that the estimator does not accept in that column.
 
-    The estimator does not take a value if a row that can be scored fails once the value is put into it, and if the
-    first and the last row of the batch with that value fail too. A value that fails in only some rows is left to
-    bisection.
+    To test a value, it is put into a row that can be scored. The estimator does not accept the value if that row then
+    fails, and if the first and the last row of the batch with the value fail too. A value that fails in only some rows
+    is left to bisection.
 
     Parameters
     ----------
@@ -39,8 +40,8 @@ def reject_non_finite(
     batch : pyarrow.RecordBatch
         The columns `features`, and possibly others. At least one row fails.
     learned : mutable mapping
-        What this function found in earlier batches of the same columns; it adds to it. It is never trusted alone: the
-        first and last such row of each batch are tried before any is rejected.
+        Findings of this function from earlier batches of the same columns; new ones are added. They are always
+        confirmed: in each batch, the first and the last such row are tried before any row is rejected.
 
     Returns
     -------
@@ -68,21 +69,21 @@ def reject_non_finite(
 
 
 def first_line(error: Exception) -> str:
-    """Return the type and first line of an error: scikit-learn's other lines advise on fitting a model."""
+    """Return the type and the first line of an error. In scikit-learn, the other lines give advice on fitting."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0].strip()}"
 
 
 @dataclass(kw_only=True)
 class _Trial:
-    """Scores single rows of a batch, some of their missing and infinite values replaced."""
+    """Scores single rows of a batch, with some of their missing and infinite values replaced."""
 
     score: Score
     batch: pa.RecordBatch
     features: Sequence[str]
     masks: Mapping[tuple[str, str], Any]
     finite: dict[str, Any] = field(default_factory=dict)
-    """Masks of the rows with a finite value, for the columns that also have others."""
+    """Masks of the rows with a finite value, for columns that also have missing or infinite values."""
 
     def __post_init__(self) -> None:
         for (name, _), mask in self.masks.items():
@@ -90,7 +91,7 @@ class _Trial:
 
     @cached_property
     def base(self) -> dict[str, pa.Array] | None:
-        """A row that can be scored and has only finite values: of the batch, or imputed."""
+        """A row with only finite values that can be scored. It is a row of the batch, or one with imputed values."""
         clean = np.all(list(self.finite.values()), axis=0)
         candidates = [*_evenly_spaced(np.flatnonzero(clean)), *_evenly_spaced(np.flatnonzero(~clean))]
         for number in candidates[:_MAX_BASES]:
@@ -100,13 +101,13 @@ class _Trial:
         return None
 
     def with_value(self, name: str, row: int) -> str:
-        """Return why the base fails once it has the value of a row in a column; empty if it does not fail."""
+        """Copy one value of a row into the base, and return why the base then fails; empty if it does not fail."""
         if self.base is None:
             return ""
         return self._failure(self.base | {name: self.batch.column(name).slice(row, 1)})
 
     def scores(self, row: int, name: str) -> bool:
-        """Return whether a row can be scored with its own value in one column, imputed in the others."""
+        """Return whether a row can be scored with its own value in one column and imputed values in the others."""
         imputed = self._impute(row, keep=name)
         return imputed is not None and not self._failure(imputed)
 
@@ -123,7 +124,7 @@ class _Trial:
         return columns
 
     def _failure(self, row: Mapping[str, pa.Array]) -> str:
-        """Return why a row cannot be scored; empty if it can."""
+        """Return why a row cannot be scored; empty if it can be."""
         try:
             self.score(pa.record_batch(dict(row)))
         except ROW_ERRORS as error:

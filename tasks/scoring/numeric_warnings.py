@@ -1,4 +1,4 @@
-"""Keeps warnings from rejecting rows, whatever the process does with warnings."""
+"""Prevents warnings from rejecting rows, regardless of how the process treats warnings."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 def default_warnings() -> Iterator[None]:
     """Treat warnings and floating-point errors as Python and NumPy do by default, so that none of them is raised.
 
-    An overflow in one row is a warning. It would be an exception in a process that turns warnings into errors
-    (``PYTHONWARNINGS=error``, a test suite), or in which a module that some model imports has called
-    ``np.seterr(all="raise")``. The same row would then be rejected in one process and scored in another. What an
-    estimator sets in its own methods stays in force.
+    By default, an overflow in a row is only a warning. It becomes an exception if the process turns warnings into
+    errors (``PYTHONWARNINGS=error``, a test suite), or if a module that a model imports has called
+    ``np.seterr(all="raise")``. The same row would then be rejected in one process and scored in another. Settings that
+    an estimator makes in its own methods remain in force.
 
     Warning filters belong to the whole process, and changing them is not thread-safe. They are changed only if one of
-    them raises.
+    them turns warnings into errors.
     """
     with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
         if all(action != "error" for action, *_ in warnings.filters):

@@ -1,4 +1,4 @@
-"""Turns what a model returns into named columns.
+"""Turns the results of a model into named columns.
 
 ========================  ===================================================================================
 method                    columns
@@ -35,9 +35,10 @@ from scoreline.storage.models.manifest import Outputs
 from scoreline.tasks.scoring.shared_computation import computed_once, last_step
 
 MAX_COLUMNS = 10_000
-"""Most columns of a transformer's result: with more, it is not usable as a table."""
+"""Maximum number of columns in a transformer's result. With more, it is not usable as a table."""
 MAX_DENSE_COLUMNS = 512
-"""Most columns of a sparse result, which is written densely: 256 MiB of float64 for a batch of 65,536 rows."""
+"""Maximum number of columns in a sparse result. It is written densely, which takes 256 MiB of float64 for a batch of
+65,536 rows."""
 
 _COLUMN_NAMES = {
     "predict": "prediction",
@@ -56,15 +57,15 @@ def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:
     Parameters
     ----------
     x : DataFrame or ndarray, shape (n_rows, n_features) or (n_rows,)
-        Features, as the bundle's first step takes them. At least one row.
+        Features, in the form that the bundle's first step expects. There must be at least one row.
     method : str, optional
-        One of `scoreline.storage.models.manifest.METHODS`; by default each model's usual ones
+        One of `scoreline.storage.models.manifest.METHODS`; by default, the usual methods of each model
         (`Outputs.default_methods`).
 
     Returns
     -------
     dict of str to ndarray or Series, shape (n_rows,)
-        Columns in the order of `x`, named as the module's table says.
+        Columns with rows in the order of `x`, named as in the module's table.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:
 def column_to_arrow(name: str, column: Any) -> pa.Array:
     """Convert a column of the result to Arrow.
 
-    In a column of numbers NaN stays NaN; in a column of texts or objects it becomes null.
+    In a column of numbers, NaN stays NaN. In a column of texts or objects, it becomes null.
 
     Raises
     ------
@@ -148,7 +149,7 @@ def _call(bundle: Bundle, model: Any, offered: Outputs, method: str, x: Any) -> 
 
 
 def _name_columns(stem: str, result: Any, classes: Any) -> NamedColumns:
-    """Name the columns of a result by the class, or else the number, that each stands for."""
+    """Name the columns of a result by their classes, or by number if they have none."""
     several = bool(classes) and isinstance(classes[0], tuple)
     if isinstance(result, list):  # one array for each target
         for target, (array, labels) in enumerate(zip_longest(result, classes if several else ())):
@@ -172,7 +173,7 @@ def _name_columns(stem: str, result: Any, classes: Any) -> NamedColumns:
 
 
 def _name_transformed(model: Any, result: Any) -> NamedColumns:
-    """Name the columns that a transformer returns as the transformer does; number them if it gives no names."""
+    """Use the transformer's own names for the columns of its result. Number the columns if it has no names."""
     if not isinstance(result, pd.DataFrame) and hasattr(result, "to_pandas"):  # set_output(transform="polars")
         result = result.to_pandas()
     if isinstance(result, pd.DataFrame):
@@ -201,7 +202,7 @@ def _name_transformed(model: Any, result: Any) -> NamedColumns:
 
 
 def _to_dense(result: Any) -> Any:
-    """Return a result as a dense array; a sparse one must have few columns."""
+    """Return a result as a dense array. A sparse result must have few columns."""
     if not hasattr(result, "toarray"):
         return np.asarray(result)
     if result.shape[1] > MAX_DENSE_COLUMNS:
@@ -213,7 +214,10 @@ def _to_dense(result: Any) -> Any:
 
 
 def _is_one_vs_one(model: Any) -> bool:
-    """Return whether each decision is between two classes; there may be as many pairs as classes."""
+    """Return whether each decision is between two classes.
+
+    The number of columns is not enough to decide this, because there may be as many pairs as classes.
+    """
     while True:
         if hasattr(model, "best_estimator_"):
             model = model.best_estimator_

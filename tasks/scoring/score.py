@@ -1,4 +1,4 @@
-"""Scores a batch and finds the rows that cannot be scored, without I/O."""
+"""Scores a batch and rejects the rows that cannot be scored. This module does no I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from scoreline.tasks.scoring.outputs import column_to_arrow, outputs
 from scoreline.tasks.scoring.timings import Timings
 
 MAX_MESSAGE = 1_000
-"""Most characters of a rejection's message: estimators quote whole texts, which would end up in errors and logs."""
+"""Maximum number of characters in the message of a rejection. Estimators quote whole texts, which would otherwise end
+up in errors and logs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,29 +44,29 @@ def score_batch(
     max_rejected: int | None = None,
     timings: Timings | None = None,
 ) -> Scored:
-    """Score one batch; a row that makes the estimator fail is rejected alone.
+    """Score one batch, and reject only those rows that make the estimator fail.
 
-    A batch without such a row costs one call of the estimator. If the call fails, `reject_non_finite` finds the rows
-    with a missing or infinite value that the estimator does not take, and remembers these values in the bundle; other
-    failing rows are found by bisection. A warning rejects no row, whatever the process does with warnings.
+    A batch without such rows costs one call of the estimator. If the call fails, `reject_non_finite` finds the rows
+    with a missing or infinite value that the estimator does not accept, and records these values in the bundle. Other
+    failing rows are found by bisection. Warnings never reject a row, regardless of how the process treats them.
 
     Parameters
     ----------
     bundle : Bundle
         The loaded model version.
     batch : pyarrow.RecordBatch
-        The columns `features` and `keep`; `scoreline.tasks.scoring.features` says how features are converted. May be
-        empty.
+        The columns `features` and `keep`. Features are converted as described in `scoreline.tasks.scoring.features`.
+        May be empty.
     features : sequence of str
         Columns to score, in the model's order.
     keep : sequence of str
-        Columns to carry over to the results.
+        Columns to copy into the results.
     method : str, optional
-        One of `scoreline.storage.models.manifest.METHODS`; by default the model's usual ones
+        One of `scoreline.storage.models.manifest.METHODS`; by default, the usual methods of the model
         (`Outputs.default_methods`).
     max_rejected : int, optional
-        Number of rejected rows beyond which the search ends, because the job is over its budget. Finding one row of a
-        64k batch by bisection costs some 17 calls of the estimator.
+        Maximum number of rejected rows. Beyond it the search ends, because the job is over its budget. Finding one row
+        of a 64k batch by bisection costs about 17 calls of the estimator.
     timings : Timings, optional
         The seconds of `align` and `predict` are added to it.
 
@@ -76,7 +77,8 @@ def score_batch(
     ScoringError
         The result of a model does not fit into a table.
     InputError
-        The model cannot take the features whatever their values, or a kept column has the name of an output.
+        The model does not accept the features at all, regardless of their values, or a kept column has the same name as
+        an output.
     """
     timings = timings or Timings()
     form = _form(bundle, features)
@@ -137,13 +139,13 @@ class _Search:
     score : callable
         Scores rows, given their numbers.
     rejected : dict of int to Rejection
-        Rows rejected so far, by number; the search adds to it.
+        Rows rejected so far, by number. The search adds more.
     blame : callable
-        Returns the column of a row that an error's message is about, or None.
+        Returns the column that an error message about a row refers to, or None.
     n_rows : int
-        Number of rows of the batch, for the error's message.
+        Number of rows in the batch, for the error message.
     max_rejected : int or None
-        Number of rejected rows beyond which the search ends.
+        Maximum number of rejected rows. Beyond it the search ends.
     """
 
     score: Callable[[Any], dict[str, Any]]
@@ -156,7 +158,7 @@ class _Search:
         self.pieces: list[tuple[Any, dict[str, Any]]] = []
 
     def run(self, rows: Any, find_non_finite: Callable[[], dict[int, Rejection]]) -> None:
-        """Score `rows`; if some fail, first reject those that `find_non_finite` returns, then bisect the rest."""
+        """Score `rows`. If that fails, first reject the rows that `find_non_finite` returns, then bisect the others."""
         self._check_budget()
         pending, checked_non_finite = [rows] if len(rows) else [], False
         while pending:
@@ -193,7 +195,7 @@ class _Search:
 
 
 def _form(bundle: Bundle, features: Sequence[str]) -> Form:
-    """Return the container in which the first step of the bundle takes its features."""
+    """Return the container that the first step of the bundle expects for its features."""
     first = bundle.preprocessors[0] if bundle.preprocessors else next(iter(bundle.models.values()))
     if takes_one_column(first):
         if len(features) != 1:
@@ -216,7 +218,10 @@ def _restore_order(pieces: Sequence[tuple[Any, dict[str, Any]]]) -> pa.Table:
 
 
 def _blame(batch: pa.RecordBatch, features: Sequence[str], row: int, message: str) -> str | None:
-    """Return the feature whose value in this row the message quotes; None if there is not exactly one."""
+    """Find the feature that an error message refers to, because the message quotes the feature's value in the row.
+
+    Return None unless the message quotes the value of exactly one feature.
+    """
     values = {name: repr(str(batch.column(name)[row].as_py())) for name in features}
     named = [name for name, value in values.items() if value in message]
     return named[0] if len(named) == 1 else None

@@ -1,4 +1,4 @@
-"""Computes only once what two methods of an estimator have in common.
+"""Avoids repeating a computation that two methods of an estimator share.
 
 A forest's `predict` calls its own `predict_proba` and takes the most probable class; both methods of a linear model
 begin with its decision function. Called one after the other, they would do that work twice. Here the estimator's own
@@ -28,7 +28,7 @@ calls something else, nothing is saved, and the results stay correct."""
 
 
 def last_step(model: Any, x: Any) -> tuple[Any, Any]:
-    """Run all steps of a pipeline except the last, as each of its methods does; return the last step and its input.
+    """Run all steps of a pipeline except the last, as each of its methods does. Return the last step and its input.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def last_step(model: Any, x: Any) -> tuple[Any, Any]:
     Returns
     -------
     estimator, x : Any
-        The last step and what it takes; the arguments themselves if the model is not a pipeline.
+        The last step and its input. If the model is not a pipeline, these are the arguments themselves.
     """
     while type(model) is Pipeline and _is_estimator(model.steps[-1][1]):
         for _, step in model.steps[:-1]:
@@ -52,7 +52,10 @@ def last_step(model: Any, x: Any) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def computed_once(model: Any, x: Any) -> Iterator[None]:
-    """Cache, while the block runs, the result for `x` of the method that the model's methods share. Not thread-safe."""
+    """While the block runs, cache the result for `x` of the method that the model's other methods share.
+
+    This is not thread-safe.
+    """
     name = _SHARED_METHODS.get(type(model))
     if name is None:
         yield

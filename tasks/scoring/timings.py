@@ -1,18 +1,18 @@
-"""Measures where the time of parts goes.
+"""Measures how the time spent on parts is divided among activities.
 
 =========  =======================================================================================================
 name       what a worker process does
 =========  =======================================================================================================
 queue      counts the previous part of the job, receives the message of the next, works on other jobs, or waits
 decode     fetches bytes of the input and decodes them, while the previous batch is scored
-align      converts features to what the estimator takes, and kept columns and scores to the planned schema
+align      converts features for the estimator, and kept columns and scores to the planned schema
 predict    calls the estimators
 encode     writes the results as Parquet into memory and computes their digest
 upload     writes the object
 =========  =======================================================================================================
 
-A part's receipt holds what was known when its object was written. Its `queue` and `upload` are therefore those of the
-previous part of the same job that the same process scored.
+A part's receipt contains the timings that were known when its object was written. Its `queue` and `upload` are
+therefore those of the previous part of the same job that the same process scored.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from dataclasses import dataclass, field
 
 TIMINGS = ("queue", "decode", "align", "predict", "encode", "upload")
 _MAX_JOBS = 64
-"""Most jobs whose last part a process remembers."""
+"""Maximum number of jobs for which a process keeps the time of the last part."""
 
 
 @dataclass
 class Timings:
-    """Seconds of one part by name, or the sum over many parts."""
+    """Seconds spent on one part, by activity, or the sum over many parts."""
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TIMINGS, 0.0))
     wall: float = 0.0
-    """Elapsed seconds from the loaded model to the encoded results, without `upload`."""
+    """Elapsed seconds from when the model is loaded until the results are encoded, without `upload`."""
     _began: float = field(default_factory=time.perf_counter)
     _uploaded: float = 0.0
 
@@ -63,7 +63,7 @@ class Timings:
             yield item
 
     def add(self, text: str) -> None:
-        """Add the timings in a receipt; malformed text counts as zero, as other programs may write such objects."""
+        """Add the timings in a receipt. Malformed text counts as zero, as other programs may write such objects."""
         with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
             values = json.loads(text)
             for name in TIMINGS:
@@ -72,11 +72,11 @@ class Timings:
 
     @property
     def work(self) -> float:
-        """Seconds that processes spent on the parts: concurrent work counts once, waiting does not count."""
+        """Seconds that processes spent on the parts. Concurrent work counts once; waiting does not count."""
         return self.wall + self.seconds["upload"]
 
     def to_text(self) -> str:
-        """Return the text that `add` takes; `wall` ends now."""
+        """Return the timings as the text that `add` reads. `wall` is measured up to this call."""
         wall = time.perf_counter() - self._began - (self.seconds["upload"] - self._uploaded)
         return json.dumps(self.rounded(6) | {"wall": round(wall, 6)})
 
@@ -91,13 +91,13 @@ def _seconds(value: object) -> float:
 
 @dataclass
 class PartHistory:
-    """When a process wrote its last part of each job, and how long the upload took."""
+    """Records when a process wrote its last part of each job, and how long the upload took."""
 
     _parts: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
     """Time of the write and seconds of the upload, by job id."""
 
     def begin(self, job_id: str) -> Timings:
-        """Return new timings for a part that begins now, with the `queue` and `upload` of the one before."""
+        """Return new timings for a part that begins now, with the `queue` and `upload` of the previous part."""
         timings = Timings()
         if job_id in self._parts:
             ended, timings.seconds["upload"] = self._parts.pop(job_id)

@@ -1,10 +1,10 @@
 """Arranges the results of a job: partitions them into folders by a column, or gathers them into fewer files.
 
-Rows are committed by their parts, as in any job: each part is written once, with a receipt, but to ``_parts/``, which
-readers ignore. When all parts are there, the finalizer streams them in order and writes the visible files, each
-create-only. Which rows are in which file depends only on the rows and sizes of the parts. A finalizer that follows one
-that died, or that runs beside another, therefore writes the same files or finds them written. ``_SUCCESS`` is written
-after the files, and the parts are deleted after ``_SUCCESS``.
+As in any job, each part is written once, with a receipt, and commits its rows. Here, however, parts go to ``_parts/``,
+which readers ignore. When all parts exist, the finalizer streams them in order and writes the visible files; it never
+overwrites one. The rows in each file depend only on the rows and sizes of the parts. If a finalizer dies, or if several
+run at once, each of them therefore writes the same files or finds them already written. ``_SUCCESS`` is written after
+the files, and the parts are deleted after ``_SUCCESS``.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from scoreline.tasks.steps.parquet_buffer import ParquetBuffer
 from scoreline.tasks.steps.result_files import File, ResultFiles
 
 MAX_BYTES = 6 << 30
-"""Most bytes of all parts. One process arranges 40 MiB a second into 50 folders and 75 into one (measured with a
-directory store), and has nine minutes, some of which the store takes."""
+"""Maximum number of bytes in all parts together. One process arranges 40 MiB a second into 50 folders and 75 MiB a
+second into one (measured with a directory store). It has nine minutes, part of which it waits for the store."""
 _BATCH_ROWS = 16_384
 _PENDING_BYTES = 16 << 20
-"""Uncompressed bytes of rows that are collected before they are distributed to their files, all at once."""
+"""Uncompressed bytes of rows to collect before distributing all of them to their files."""
 _REMOVE_THREADS = 16
 _UPLOADS = 8
-"""Number of files uploaded at once: with many folders the files are small, and each takes a request."""
+"""Number of files to upload at once. With many folders the files are small, and each needs a request."""
 
 
 class _ArrangingStopped(Exception):
@@ -46,7 +46,7 @@ class _ArrangingStopped(Exception):
 
 
 def arrange(engine: Engine, documents: Documents, written: Sequence[ObjectInfo]) -> tuple[File, ...] | None:
-    """Write the files of a job whose parts are all there; harmless when run again, or by several processes at once.
+    """Write the files of a job once all its parts exist. This is safe to repeat, and in several processes at once.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def arrange(engine: Engine, documents: Documents, written: Sequence[ObjectInfo])
 
 
 def remove_parts(engine: Engine, job: Job) -> None:
-    """Delete the parts of a job whose results are arranged and whose ``_SUCCESS`` is written."""
+    """Delete the parts of a job. Call this only after its results are arranged and ``_SUCCESS`` is written."""
     layout = ResultsLayout.of(engine.buckets, job)
     with ThreadPoolExecutor(_REMOVE_THREADS, thread_name_prefix="remove") as pool:
         for _ in pool.map(layout.store.delete, [info.key for info in layout.store.list(layout.parts_folder)]):
@@ -120,7 +120,7 @@ class _Arrangement:
                     self._distribute()
                     self._close(full)
         self._distribute()
-        if self._column is None:  # results without rows are still a file, with the columns
+        if self._column is None:  # results without rows still get a file, with the columns
             self._folders.number(None)
         self._close([folder for folder in self._folders if folder.rows or not folder.closed_files])
         return tuple(sorted(self._closed, key=lambda file: file.key))
@@ -164,7 +164,7 @@ class _Arrangement:
             start += rows
 
     def _close(self, folders: Sequence[Folder]) -> None:
-        """Write the open files of some folders, unless they exist, and begin the next file in each."""
+        """Write the open files of the given folders, unless they exist, and begin the next file in each folder."""
 
         def write(folder: Folder, body: bytes) -> ObjectInfo:
             return self._files.write(folder.key, folder.closed_files, folder.rows, body)
@@ -197,7 +197,7 @@ class _Arrangement:
 
 
 def _footer(job: Job, folder: Folder) -> dict[str, str]:
-    """Return the metadata of a file's footer: the model, and the first part, whose source the manifest lists."""
+    """Return the metadata of a file's footer: the model and the first part. The manifest lists the source of a part."""
     return {
         "scoreline.job_id": job.spec.job_id,
         "scoreline.model": job.model.name,
@@ -211,6 +211,6 @@ def _footer(job: Job, folder: Folder) -> dict[str, str]:
 
 
 def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a part, with the bytes of one row group in memory at a time."""
+    """Yield the rows of a part, keeping the bytes of only one row group in memory at a time."""
     for group in range(file.num_row_groups):
         yield from file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], use_threads=False)

@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 
 def commit_part(engine: Engine, documents: Documents, part: int, budget: int) -> Receipt:
-    """Score a part and write its objects, the rejected rows first; return the receipt of the committed part.
+    """Score a part and write its objects, the rejected rows first. Return the receipt of the committed part.
 
-    If another process commits the part first, its receipt is returned.
+    If another process commits the part first, the receipt of that process is returned.
 
     Parameters
     ----------
@@ -42,9 +42,9 @@ def commit_part(engine: Engine, documents: Documents, part: int, budget: int) ->
     RejectBudgetExceeded
         Too many rows were rejected.
     ScoringError
-        The part has other rows than planned, or something else has written its object.
+        The number of rows differs from the plan, or another program has written the part's object.
     StoreUnavailable
-        The store neither wrote the object nor has it. A retry helps.
+        The store refused to write the object, although it does not exist. A retry helps.
     """
     job, plan = documents.job, documents.plan
     layout = ResultsLayout.of(engine.buckets, job)
@@ -88,12 +88,12 @@ def commit_part(engine: Engine, documents: Documents, part: int, budget: int) ->
 
 
 def read_receipt(engine: Engine, documents: Documents, part: int) -> Receipt | None:
-    """Return the receipt of a part whose results are written; None if they are not.
+    """Return the receipt of a part; None if its results are not written yet.
 
     Raises
     ------
     ScoringError
-        The object was written for another part, by another job or by something else.
+        The object was written for another part, by another job or by another program.
     """
     layout = ResultsLayout.of(engine.buckets, documents.job)
     key = layout.part(part)
@@ -105,7 +105,7 @@ def read_receipt(engine: Engine, documents: Documents, part: int) -> Receipt | N
 
 
 def _footer(job: Job, part: int, planned: Part) -> dict[str, str]:
-    """Return the metadata of a part's footer, the same each time that the part is scored with the same libraries."""
+    """Return the metadata of a part's footer. Scoring the part again with the same libraries gives equal metadata."""
     return {
         "scoreline.job_id": job.spec.job_id,
         "scoreline.part": str(part),
@@ -119,7 +119,7 @@ def _footer(job: Job, part: int, planned: Part) -> dict[str, str]:
 
 
 def _put_results(engine: Engine, documents: Documents, layout: ResultsLayout, receipt: Receipt, body: bytes) -> Receipt:
-    """Write the results of a part; return its receipt, or that of the process that was first."""
+    """Write the results of a part. Return its receipt, or that of another process that wrote the results first."""
     store, key = layout.store, layout.part(receipt.part)
     try:
         store.put(key, body, mode=CREATE, metadata=receipt.to_metadata())
@@ -136,7 +136,7 @@ def _put_results(engine: Engine, documents: Documents, layout: ResultsLayout, re
 def _put_rejects(layout: ResultsLayout, receipt: Receipt, body: bytes) -> None:
     """Write the rejected rows of a part that is not committed yet.
 
-    They replace those of an earlier attempt that died before its commit, if they differ.
+    They replace rejected rows that differ, which an earlier attempt wrote before it died without a commit.
     """
     store, key = layout.store, layout.rejected_part(receipt.part)
     metadata = replace(receipt, sha256=sha256_hex(body)).to_metadata()
@@ -148,7 +148,7 @@ def _put_rejects(layout: ResultsLayout, receipt: Receipt, body: bytes) -> None:
 
 
 def _stop_if_arranged(engine: Engine, documents: Documents) -> None:
-    """Raise `PartStopped` if the results were arranged and the parts deleted: a late part must not be written."""
+    """Raise `PartStopped` if the results are already arranged and the parts deleted, to prevent a late write."""
     if documents.job.spec.arranged:
         layout = ResultsLayout.of(engine.buckets, documents.job)
         if read_success(layout.store, layout.folder, documents.plan.sha256) is not None:

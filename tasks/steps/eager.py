@@ -86,7 +86,7 @@ class EagerWorker:
             case "scoreline.score_part" | "scoreline.score_staged":
                 try:
                     self._score(message, job_id)
-                except (LedgerLost, LedgerFenced, ObjectNotFound):  # the ledger was forgotten, or there is no plan
+                except (LedgerLost, LedgerFenced, ObjectNotFound):  # the ledger was lost, or there is no plan
                     reconcile_job(self.engine, job_id)
             case _:
                 raise AssertionError(f"no step of a job has the name {message.name!r}")
@@ -107,7 +107,7 @@ class LoadedModels:
     _bundles: dict[str, Bundle] = field(default_factory=dict)
 
     def get(self, pinned: PinnedModel) -> Bundle:
-        """Return a bundle, loading it the first time; raises as `ModelStorageManager.load_pinned` does."""
+        """Return a bundle, loading it on first use. Raises the same errors as `ModelStorageManager.load_pinned`."""
         key = pinned.manifest_sha256
         if key not in self._bundles:
             self._bundles[key] = bundle = self.models.load_pinned(pinned)

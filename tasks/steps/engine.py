@@ -1,6 +1,6 @@
-"""Bundles what the steps of a job share in a worker process, without Celery.
+"""Provides the engine, which all steps of jobs in a worker process share. It does not depend on Celery.
 
-The Celery tasks call `plan_job`, `score_part`, `finalize` and `reconcile`, and hand each of them the same engine.
+The Celery tasks call `plan_job`, `score_part`, `finalize` and `reconcile`, and pass the same engine to each of them.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Engine(Dispatcher):
     models: ModelSource
     tables: Tables = field(default_factory=Tables)
     history: PartHistory = field(default_factory=PartHistory)
-    """When this process wrote its last part of each job."""
+    """The time at which this process wrote its last part of each job."""
 
     def read_slice(self, piece: Slice, columns: Columns, options: ReadOptions, batch_rows: int) -> Iterator[Rows]:
-        """Yield the rows of a slice that are to be scored, at most `batch_rows` at a time, with the columns to read.
+        """Yield the rows of a slice to score, in batches of at most `batch_rows`, with only the columns to read.
 
         Raises
         ------
@@ -66,11 +66,11 @@ class Engine(Dispatcher):
                 selected = replace(selected, batch=add_columns(selected.batch, piece.key, columns.folders, reads))
             yield selected
             if only is not None and len(rows.numbers) and rows.numbers[-1] >= only[-1]:
-                return  # later rows have larger numbers, also those that cannot be decoded
+                return  # all later rows have larger numbers, including those that cannot be decoded
 
 
 def pick_rows(rows: Rows, numbers: Any) -> Rows:
-    """Return the rows with these numbers within the object, a sorted ndarray of int."""
+    """Return the rows with the given row numbers within the object, a sorted ndarray of int."""
     wanted = np.isin(rows.numbers, numbers)
     among = set(numbers.tolist()) if rows.malformed else ()
     malformed = tuple(item for item in rows.malformed if item.row in among)

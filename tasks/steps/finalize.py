@@ -39,14 +39,14 @@ from scoreline.tasks.steps.results_manifest import check_parts, create_manifest,
 _PACE_MIN_ROWS = 1_000
 _PACE_MIN_S = 0.01
 _PACE_ALWAYS_S = 1.0
-"""A job's pace is remembered if its parts have at least so many rows and seconds on average, or at least
-`_PACE_ALWAYS_S`. In shorter parts, overhead dominates."""
+"""A job's pace is recorded if its parts have, on average, at least `_PACE_MIN_ROWS` rows and `_PACE_MIN_S` seconds, or
+at least `_PACE_ALWAYS_S` seconds. In shorter parts, overhead dominates."""
 
 
 def finalize(engine: Engine, job_id: str) -> None:
-    """Check every part, then write the manifest, ``_SUCCESS`` and the outcome; harmless when run again.
+    """Check every part, then write the manifest, ``_SUCCESS`` and the outcome. This is safe to repeat.
 
-    If the ledger says that the job is not over yet, it is reconciled instead.
+    If the job is not finished according to the ledger, it is reconciled instead.
     """
     main = engine.buckets.main
     run, _ = read_run(main, job_id)
@@ -92,7 +92,7 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
 
 
 def _close(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
-    """Check and publish the results, unless they are arranged and published: then the parts may be gone."""
+    """Check and publish the results. Skip this if they are already arranged and published: the parts may be gone."""
     if not documents.job.spec.arranged:
         return _publish(engine, documents, run, progress)
     if (outcome := _succeeded(engine, documents, run)) is not None:
@@ -128,12 +128,12 @@ class _Parts:
     rows: int = 0
     rejected: int = 0
     entries: list[str] = field(default_factory=list)
-    """Lines of the manifest for the parts that are there."""
+    """Lines of the manifest, one for each part that exists."""
     infos: list[ObjectInfo] = field(default_factory=list)
-    """Objects of the parts, in order; empty unless the results are to be arranged."""
+    """Objects of the parts, in order. Empty unless the results still have to be arranged."""
     timings: Timings = field(default_factory=Timings)
     failures: dict[str, str] = field(default_factory=dict)
-    """Why parts are missing, by number."""
+    """Reasons why parts are missing, by part number."""
 
 
 def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
@@ -192,7 +192,7 @@ def _check(engine: Engine, documents: Documents, failed: Mapping[int, str]) -> _
 
 
 def _fault(documents: Documents, run: Run, parts: _Parts) -> tuple[Reason, str]:
-    """Return why a job fails whose parts have been checked, and the error; both are empty if it does not fail."""
+    """Return the reason and the error with which the job fails after the check; both are empty if it does not fail."""
     plan = documents.plan
     allowed = run.max_rejected or documents.job.spec.max_rejected
     if parts.failures:
@@ -209,7 +209,7 @@ def _fault(documents: Documents, run: Run, parts: _Parts) -> tuple[Reason, str]:
 def _arrange(
     engine: Engine, documents: Documents, written: Sequence[ObjectInfo]
 ) -> tuple[tuple[File, ...] | None, str]:
-    """Arrange the results; return the files and no error, None and the error, or None and no error if the job ended."""
+    """Arrange the results. Return the files and an error; the files are None on error or if the job has ended."""
     try:
         return arrange(engine, documents, written), ""
     except SoftTimeLimitExceeded:
@@ -226,7 +226,7 @@ def _arrange(
 
 
 def _write_success(engine: Engine, documents: Documents, parts: _Parts, files: Sequence[File] | None) -> None:
-    """Write the manifest, and then ``_SUCCESS``, which holds the manifest's digest."""
+    """Write the manifest, and then ``_SUCCESS``, which contains the digest of the manifest."""
     job, plan = documents.job, documents.plan
     layout = ResultsLayout.of(engine.buckets, job)
     common = {"job_id": job.spec.job_id, "model": job.model.ref, "rows": parts.rows, "rejected": parts.rejected}
@@ -245,7 +245,7 @@ def _write_success(engine: Engine, documents: Documents, parts: _Parts, files: S
 
 
 def _note_pace(engine: Engine, job: Job, *, rows: int, parts: int, seconds: float) -> None:
-    """Remember how fast the parts were scored, if they are long enough: the geometric mean with the pace so far."""
+    """Record the job's pace, if its parts are long enough, as the geometric mean with the pace recorded before."""
     if job.spec.rejected_of is not None or not rows:  # rescoring reads many rows to score a few
         return
     if seconds < _PACE_ALWAYS_S * parts and (rows < _PACE_MIN_ROWS * parts or seconds < _PACE_MIN_S * parts):

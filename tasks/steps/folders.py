@@ -17,16 +17,16 @@ from scoreline.tasks.steps.parquet_buffer import ParquetBuffer
 
 FILE_BYTES = 64 << 20
 FILE_ROWS = 1 << 21
-"""A file is closed at this size or this number of rows, give or take a batch."""
+"""A file is closed when it reaches about this size or this number of rows; it may exceed either by a batch."""
 HELD_BYTES = 32 << 20
-"""Most bytes of all open files of a partitioned job, as compressed in the parts. Beyond that, the largest files are
-closed until half is left, so that files are smaller if there are many values in no order. Measured together with
-`arrange._PENDING_BYTES`: a process takes 160 to 270 MiB more while it arranges, into a thousand folders or five,
-however large the results are."""
+"""Maximum number of bytes in all open files of a partitioned job, estimated from the compressed size of the parts.
+Beyond that, the largest files are closed until half is left. Files are therefore smaller if there are many values in no
+particular order. With this limit and `arrange._PENDING_BYTES`, a process was measured to need 160 to 270 MiB more
+memory while it arranges, for five folders as for a thousand, and however large the results are."""
 MAX_VALUES = 1_000
-"""Most values of the column: more folders are of no use to a reader, and their files would be tiny."""
+"""Maximum number of values in the column. More folders would not help a reader, and their files would be tiny."""
 _FOLDER_BYTES = 1_000
-"""Most bytes of a folder's name: the key of an object has at most 1,024."""
+"""Maximum number of bytes in a folder's name, because the key of an object has at most 1,024 bytes."""
 
 
 @dataclass(kw_only=True)
@@ -40,9 +40,9 @@ class Folder:
     rows: int = 0
     """Number of rows in the open file."""
     size: int = 0
-    """Estimated bytes of the open file, as compressed in the parts."""
+    """Estimated number of bytes in the open file, based on the compressed size of the parts."""
     first_part: int = 0
-    """Number of the part with the first row of the open file."""
+    """Number of the part that contains the first row of the open file."""
     libraries: str = ""
     """The libraries that scored that part."""
     buffer: ParquetBuffer | None = None
@@ -55,7 +55,7 @@ class Folder:
 
 
 class Folders:
-    """The folders of one job's results, numbered as they first occur.
+    """The folders of one job's results, numbered in order of first occurrence.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Folders:
         return self._folders[number]
 
     def numbers(self, batch: pa.RecordBatch) -> Any:
-        """Return the number of each row's folder; a value that is new gets a new folder.
+        """Return the folder number of each row. A new value gets a new folder.
 
         Returns
         -------
@@ -88,7 +88,7 @@ class Folders:
         Raises
         ------
         ScoringError
-            The column has too many values, or one too long for the name of a folder.
+            The column has too many values, or a value that is too long for a folder name.
         """
         if self._column is None:
             return np.full(batch.num_rows, self.number(None), np.int32)
@@ -100,7 +100,7 @@ class Folders:
         return np.asarray(numbers, np.int32)[texts.indices.to_numpy()]
 
     def number(self, value: str | None) -> int:
-        """Return the number of a value's folder; raises as `numbers` does."""
+        """Return the folder number of a value. Raises the same errors as `numbers`."""
         if value in self._by_value:
             return self._by_value[value]
         folder = self._layout.folder
@@ -113,7 +113,7 @@ class Folders:
         return self._by_value[value]
 
     def full(self) -> list[Folder]:
-        """Return the folders whose open file is to be closed: it is large, or all together take too much memory."""
+        """Return the folders whose open files should be closed, because they are large or together too large."""
         full = [folder for folder in self._folders if folder.size >= FILE_BYTES or folder.rows >= FILE_ROWS]
         held = sum(folder.size for folder in self._folders)
         most = FILE_BYTES if self._column is None else HELD_BYTES

@@ -1,4 +1,4 @@
-"""Runs a small job from plan to end in one process, so that its submitter waits for a single message."""
+"""Runs all steps of a small job in one process, so that its submitter waits for only one message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STEPS_RUN_HERE = frozenset({"scoreline.score_part", "scoreline.finalize"})
 
 
 def score_small(engine: Engine, job_id: str, holder: str) -> None:
-    """Plan a job; if it has a single part, score and finalize it too, otherwise dispatch its parts as usual.
+    """Plan a job. If it has a single part, also score and finalize it; otherwise dispatch its parts as usual.
 
     Each step takes the same leases and counts the same attempts as if the queue had delivered it. If the process dies,
     the redelivered message or the reconciler continues.
@@ -51,7 +51,7 @@ def score_small(engine: Engine, job_id: str, holder: str) -> None:
     plan_job(local, job_id)
     try:
         parts = engine.documents(job_id).plan.parts
-    except ObjectNotFound:  # the job failed before it was planned
+    except ObjectNotFound:  # planning failed, and the job has ended
         return
     if parts > 1:
         for name, kwargs in kept_back:

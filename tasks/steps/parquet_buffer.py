@@ -1,4 +1,4 @@
-"""Builds a Parquet file in memory, which is compressed from the first row on."""
+"""Builds a Parquet file in memory, and compresses its rows as they are added."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 from scoreline.storage.tables import parquet
 
 GROUP_BYTES = 32 << 20
-"""Uncompressed bytes after which a row group is closed, even if it has fewer than `parquet.GROUP_ROWS` rows, so that
-wide rows do not take too much memory."""
+"""Number of uncompressed bytes at which a row group is closed, even if it has fewer than `parquet.GROUP_ROWS` rows.
+This prevents wide rows from taking too much memory."""
 
 
 class ParquetBuffer:
     """A Parquet file that grows in memory.
 
-    Rows that do not fill a row group yet are kept compressed, so that a thousand files can grow at once.
+    Until they fill a row group, rows are kept compressed, so that a thousand files can grow at once.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class ParquetBuffer:
     """
 
     def __init__(self, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
-        # pyarrow shows metadata with the schema only if it is there from the start, not if it is added at the end.
+        # pyarrow returns the metadata with the schema only if it is set from the start, not if it is added at the end.
         self._schema = schema.with_metadata(dict(metadata))
         self._sink = io.BytesIO()  # returns its bytes without a copy
         self._out: pq.ParquetWriter | None = None
@@ -51,7 +51,7 @@ class ParquetBuffer:
             self._bytes += table.nbytes
 
     def finish(self) -> bytes:
-        """Return the complete file, to which no more rows can be added."""
+        """Return the complete file. After this, no more rows can be added."""
         if self._waiting or self._out is None:
             self._close_group(self._schema.empty_table())
         assert self._out is not None

@@ -1,4 +1,4 @@
-"""Plans a job: from ``job.json`` to ``plan.json.gz``, and the first parts into the queue."""
+"""Plans a job: reads ``job.json``, writes ``plan.json.gz``, and puts the first parts into the queue."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SAMPLED_PARTS = 8
 
 
 def plan_job(engine: Engine, job_id: str) -> None:
-    """Plan a job and dispatch its first parts; a job that cannot be scored fails. Harmless when run again."""
+    """Plan a job and dispatch its first parts. A job that cannot be scored fails. This is safe to repeat."""
     main = engine.buckets.main
     with hold_step(engine, job_id, "plan"):
         planned = exists(main, keys.plan(job_id)) or read_outcome(main, job_id) is not None
@@ -64,7 +64,7 @@ def plan_job(engine: Engine, job_id: str) -> None:
 
 
 def _plan(engine: Engine, job: Job) -> bool:
-    """Write the plan and open the ledger; return whether the job can go on."""
+    """Write the plan and open the ledger. Return whether the job can continue."""
     job_id = job.spec.job_id
     try:
         data = make_plan(engine, job)
@@ -90,28 +90,28 @@ def _plan(engine: Engine, job: Job) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A plan, and what was learned while making it."""
+    """A plan, with the findings from sampling the input."""
 
     columns: Columns
     parts: tuple[Part, ...] = ()
     warnings: tuple[str, ...] = ()
     surveyed: tuple[SurveyedObject, ...] = ()
     sample: pa.RecordBatch | None = None
-    """The first batch in which some row could be scored; None for an input without rows."""
+    """The first batch with at least one row that could be scored; None for an input without rows."""
     scored: Scored | None = None
     """The results of the sample."""
     tried: int = 0
     """Number of rows that were tried, up to and including the sample."""
     rejected: int = 0
-    """Number of rows tried that cannot be scored."""
+    """Number of tried rows that could not be scored."""
     reason: str = ""
-    """Why the first of them cannot be scored."""
+    """Reason why the first of these rows could not be scored."""
     rows_per_s: float | None = None
-    """Rows per second on the sample; an underestimate, because the overhead of a call weighs more on 64 rows."""
+    """Rows per second on the sample. This is an underestimate, because with 64 rows a call is mostly overhead."""
 
 
 def make_plan(engine: Engine, job: Job) -> bytes:
-    """Draft a plan and encode it; raises as `draft` does."""
+    """Draft a plan and encode it. Raises the same errors as `draft`."""
     made = draft(engine, job, Pace.of(engine.ledger, job))
     identity = {
         "bucket": engine.buckets.main.bucket,
@@ -125,16 +125,16 @@ def make_plan(engine: Engine, job: Job) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How fast a job's parts will be scored, as far as is known."""
+    """The expected scoring speed of a job, as far as it is known."""
 
     rows_per_s: float | None = None
     """Rows per second of one process in earlier jobs of the same model version and method."""
     processes: int = 0
-    """Number of processes of all workers; 0 if it is not known."""
+    """Total number of processes of all workers; 0 if it is unknown."""
 
     @classmethod
     def of(cls, ledger: Ledger, job: Job) -> Pace:
-        """Return what the ledger knows, which may be nothing."""
+        """Return the pace that the ledger has recorded. Both values may be unknown."""
         try:
             processes = ledger.processes()
         except LedgerUnavailable:
@@ -150,12 +150,12 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     Parameters
     ----------
     pace : Pace, optional
-        Determines the size of parts, unless the job does. By default nothing is known.
+        Determines the size of parts, unless the job sets it. By default, the pace is unknown.
 
     Raises
     ------
     ScorelineError
-        The job cannot be scored. Any other exception that an estimator raises is passed on.
+        The job cannot be scored. Any other exception from an estimator is passed on.
     """
     spec = job.spec
     _ = engine.buckets[parse_uri(spec.output)[0]]  # raises if the bucket is not allowed
@@ -191,7 +191,7 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
 
 
 def _survey(engine: Engine, job: Job, rescored: Sequence[Part] | None) -> tuple[SurveyedObject, ...]:
-    """Survey the objects that the job reads; none if it reads only new ones and there are none."""
+    """Survey the objects that the job reads. The result is empty if the job reads only new objects and finds none."""
     spec = job.spec
     if rescored is not None:
         objects = pinned_objects(engine.buckets, rescored)
@@ -203,7 +203,7 @@ def _survey(engine: Engine, job: Job, rescored: Sequence[Part] | None) -> tuple[
 
 
 def _cut(files: Sequence[InputFile], part_rows: int | None, pace: Pace) -> tuple[Part, ...]:
-    """Cut files into parts of `part_rows`, or of what the pace suggests; spans of over twice that size are divided."""
+    """Cut files into parts of `part_rows` rows, or of a size that suits the pace. Divide spans over twice that size."""
     if part_rows:
         return cut(files, part_rows, most_rows=2 * part_rows)
     rows = sum(span.rows for file in files for span in file.spans)
@@ -214,7 +214,7 @@ def _cut(files: Sequence[InputFile], part_rows: int | None, pace: Pace) -> tuple
 def _try_rows(engine: Engine, job: Job, made: Draft, resolved: ResolvedColumns) -> Draft:
     """Score a few rows to learn the output schema.
 
-    If a feature mixes numbers and words, the model is tried with words. If it does not take them, the feature is read
+    If a feature mixes numbers and words, the model is tried with words. If it does not accept them, the feature is read
     as numbers, and rows with words are rejected.
     """
     bundle = engine.models.get(job.model)
@@ -245,7 +245,7 @@ def _sample_words(engine: Engine, job: Job, made: Draft, mixed: Sequence[str]) -
 
 
 def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draft:
-    """Score sample after sample until one has a result, and add to the draft what it shows.
+    """Score one sample after another until one has a result, and add the findings to the draft.
 
     Raises
     ------
@@ -284,9 +284,9 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
 
 
 def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
-    """Yield samples of `SAMPLE_ROWS` rows: the first rows, then later ones and those of other parts.
+    """Yield samples of `SAMPLE_ROWS` rows: the first rows, then later ones, then rows of other parts.
 
-    Rows that cannot be scored are often next to each other, so that the distance between samples doubles.
+    Rows that cannot be scored are often next to each other. The distance between samples therefore doubles each time.
     """
     for rows in _first_batches(engine, job, made):
         malformed = rows.malformed
@@ -306,7 +306,7 @@ def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
 
 
 def first_rows(batches: Iterator[Rows]) -> Rows | None:
-    """Return the first batch that is not empty; those before it may be, if only some rows of a slice are scored."""
+    """Return the first batch that is not empty. Batches can be empty if only some rows of a slice are scored."""
     return next((rows for rows in batches if rows.batch.num_rows or rows.malformed), None)
 
 

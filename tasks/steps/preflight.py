@@ -27,12 +27,12 @@ from scoreline.tasks.steps.planner import SAMPLE_ROWS, Draft, draft, first_rows
 SHOWN_ROWS = 5
 """Number of results to show."""
 OBJECTS_TRIED = 20
-"""Number of objects whose first rows are scored, besides those that the plan samples."""
+"""Number of objects of which to score the first rows, in addition to the rows that the plan samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preflight:
-    """What a job would do."""
+    """The predicted effects of a job."""
 
     model: str
     """The model version that would be pinned, as ``name@version``."""
@@ -48,11 +48,11 @@ class Preflight:
     features: tuple[str, ...]
     kept: tuple[str, ...]
     unused: tuple[str, ...]
-    """Columns of the first object that are neither scored nor carried over."""
+    """Columns of the first object that are neither scored nor copied into the results."""
     schema: Mapping[str, str]
     """Types of the output columns, in their order."""
     sample: tuple[Mapping[str, Any], ...]
-    """The first rows of the results, as values that JSON can hold."""
+    """The first rows of the results, as JSON-compatible values."""
     model_bytes: int
     """Memory of the loaded model, measured when it was published."""
     batch_row_bytes: int
@@ -60,7 +60,7 @@ class Preflight:
     result_row_bytes: int
     """Average memory of a row of the results of the sample."""
     part_bytes: int
-    """Estimated memory of the largest part: a batch as it is read and as the model takes it, the next batch, all
+    """Estimated memory for the largest part: a batch as read, the same batch as model input, the next batch, all
     results, and the encoded results."""
     warnings: tuple[str, ...]
 
@@ -90,12 +90,12 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
     Parameters
     ----------
     ledger : Ledger
-        Completes the engine, and is not used: parts are cut as if the speed of the model were unknown.
+        Needed to make an engine, but otherwise unused: parts are cut as if the speed of the model were unknown.
 
     Raises
     ------
     ScorelineError
-        The job would fail, with the same message.
+        The job would fail with the same message.
     """
     engine = Engine(buckets=buckets, ledger=ledger, send=_send_nothing, models=UncachedModels(models=models))
     try:
@@ -133,7 +133,7 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
 
 
 def _warnings(made: Draft) -> list[str]:
-    """Return what would not fail the job but may surprise its owner."""
+    """Return warnings about things that would not fail the job but may surprise its owner."""
     warnings = []
     if not made.parts:
         warnings.append("the input has no rows: the job would succeed without results")
@@ -143,10 +143,10 @@ def _warnings(made: Draft) -> list[str]:
 
 
 def _try_objects(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
-    """Score the first rows of several objects, evenly spaced, and yield a warning for each with rows that fail."""
+    """Score the first rows of several evenly spaced objects, and yield a warning for each object with failing rows."""
     firsts = {(piece.bucket, piece.key): piece for part in reversed(made.parts) for piece in reversed(part.slices)}
     bundle = engine.models.get(job.model)
-    for piece in evenly_spaced(list(reversed(firsts.values()))[1:], OBJECTS_TRIED):  # the plan tried the first
+    for piece in evenly_spaced(list(reversed(firsts.values()))[1:], OBJECTS_TRIED):  # the plan has sampled the first
         rows = first_rows(engine.read_slice(piece, made.columns, job.spec.read, SAMPLE_ROWS))
         if rows is None:
             continue

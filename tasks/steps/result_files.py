@@ -1,4 +1,4 @@
-"""Writes the files of arranged results, each once and with a receipt."""
+"""Writes the files of arranged results. Each is written once, with a receipt."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class File:
 class ResultFiles:
     """The files of one job's arranged results.
 
-    A file's receipt holds the digest of all parts' digests, so that files made from other parts are recognised.
+    A file's receipt contains a digest over the digests of all parts, so that files made from other parts are
+    recognised.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ class ResultFiles:
         self._existing = self._find_existing()
 
     def exists(self, key: str) -> bool:
-        """Return whether a file was written by an earlier pass over the same parts."""
+        """Return whether an earlier pass over the same parts has written a file."""
         return key in self._existing
 
     def write(self, key: str, number: int, rows: int, body: bytes) -> ObjectInfo:
@@ -65,9 +66,9 @@ class ResultFiles:
         Raises
         ------
         ScoringError
-            An object with other rows is at the same key.
+            An object with other rows exists at the same key.
         StoreUnavailable
-            The store neither wrote the object nor has it. A retry helps.
+            The store refused to write the object, although it does not exist. A retry helps.
         """
         if (existing := self._existing.get(key)) is not None:
             if int(existing.metadata["rows"]) != rows:
@@ -100,9 +101,9 @@ class ResultFiles:
         return info
 
     def _find_existing(self) -> dict[str, ObjectInfo]:
-        """Find the files that this job has written; delete those that were made from other parts.
+        """Find the files that this job has written, and delete those that were made from other parts.
 
-        Parts change if a user deletes one after files were made from it, and it is scored again.
+        Parts change if a user deletes one after files were made from it, and the part is then scored again.
         """
         folder = self._layout.folder
         keys = {

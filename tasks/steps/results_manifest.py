@@ -22,16 +22,16 @@ _THREADS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A part's entry in the manifest, or the reason why the part is missing."""
+    """The entry of a part in the manifest, or the reason why the part is missing."""
 
     rows: int = 0
     rejected: int = 0
     text: str = ""
     """The entry as a line of JSON."""
     seconds: str = ""
-    """Timings of the part, as its receipt holds them."""
+    """Timings of the part, as in its receipt."""
     failure: str = ""
-    """Why the part is missing; empty if it is there."""
+    """Reason why the part is missing; empty if it exists."""
     info: ObjectInfo | None = None
     """The object with the part's results; None if the part is missing."""
 
@@ -42,7 +42,7 @@ def check_parts(layout: ResultsLayout, documents: Documents, failed: Mapping[int
     Parameters
     ----------
     failed : mapping of int to str
-        Reasons of the parts that the ledger knows to have failed.
+        Reasons of the failed parts according to the ledger, by part number.
     """
     with_rejects = {info.key for info in layout.store.list(layout.rejected_folder)}
 
@@ -85,7 +85,7 @@ def _check_part(layout: ResultsLayout, plan_sha256: str, number: int, part: Part
                     f"{store.uri(rejects_key)} does not hold the rows that were rejected when {store.uri(key)} was "
                     "scored: remove both, then resume the job"
                 )
-        elif rejects_key in with_rejects:  # an earlier attempt wrote it and died before its commit
+        elif rejects_key in with_rejects:  # written by an earlier attempt that died before its commit
             store.delete(rejects_key)
     except (ObjectNotFound, ScoringError) as error:
         return Entry(failure=describe(error))
@@ -110,7 +110,7 @@ def _check_part(layout: ResultsLayout, plan_sha256: str, number: int, part: Part
 
 
 def create_manifest(store: ObjectStore, key: str, body: bytes) -> bytes:
-    """Write a manifest, unless an equal one exists; return the one that exists.
+    """Write a manifest, unless an equal one exists. Return the manifest in the store.
 
     Manifests are equal if they differ only in their timings, which change if a deleted part is scored again.
 

@@ -1,4 +1,4 @@
-"""Scores one part of a job: leases it, commits it and counts it."""
+"""Scores one part of a job: takes a lease on it, commits it and counts it."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from scoreline.tasks.steps.score_rows import PartStopped
 log = logging.getLogger(__name__)
 
 MAX_REASON = 500
-"""Most characters of a failed part's reason: Redis keeps about a hundred of them for a job."""
+"""Maximum number of characters in the reason of a failed part. Redis keeps about a hundred reasons per job."""
 
 
 def score_part(
     engine: Engine, job_id: str, part: int, holder: str, *, is_retry: bool = False
 ) -> tuple[int, int] | None:
-    """Score a part, commit it, and dispatch what comes next; harmless when run again, at any moment.
+    """Score a part, commit it, and dispatch the next part or step. This is safe to repeat at any time.
 
     Parameters
     ----------
     holder : str
-        Identifies the message. A redelivered message takes over the lease of its earlier delivery; any other leaves
-        the part to the holder of the lease.
+        Identifies the message. A redelivered message takes over the lease of its earlier delivery. Any other message
+        does nothing while the part is leased.
     is_retry : bool
-        The message was retried after a transient error, which does not count as an attempt.
+        Whether the message was retried after a transient error. Such a retry does not count as an attempt.
 
     Returns
     -------
     tuple of int and int, optional
-        Number of rows scored and rejected; None if there was nothing to do.
+        Number of scored rows and of rejected rows; None if there was nothing to do.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def score_part(
     """
     documents = engine.documents(job_id)
     plan = documents.plan
-    if type(part) is not int or not 0 <= part < plan.parts:  # the ledger keeps a bit for any number, however large
+    if type(part) is not int or not 0 <= part < plan.parts:  # the ledger would accept any number, however large
         log.error("part.unknown", extra={"job_id": job_id, "part": part, "parts": plan.parts})
         return None
     lease = PartLease(job_id=job_id, plan_sha256=plan.sha256, part=part, holder=holder, lease_s=engine.lease_s)
@@ -117,9 +117,9 @@ def count_part(
     Parameters
     ----------
     failure : str
-        Why the part failed; empty if it is committed.
+        Reason why the part failed; empty if it is committed.
     seconds : float, optional
-        How long the part took to score; None if another process scored it.
+        Time spent on scoring the part; None if another process scored it.
     """
     plan_sha256 = engine.documents(job_id).plan.sha256
     failure = failure[:MAX_REASON]

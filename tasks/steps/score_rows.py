@@ -19,8 +19,8 @@ from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.engine import Engine
 
 REJECTED_SHOWN = 1_000
-"""Number of rejected rows with which a part is still written, even if the job allows fewer, so that users can read the
-reasons."""
+"""Number of rejected rows up to which a part is always written, even if the job allows fewer, so that users can read
+the reasons."""
 
 
 class PartStopped(Exception):
@@ -44,14 +44,14 @@ def score_rows(
     Returns
     -------
     results, rejects : pyarrow.Table
-        The scored rows in the planned schema, and the rejected rows with their reasons, each in input order.
+        The scored rows in the planned schema, and the rejected rows with their reasons, both in input order.
 
     Raises
     ------
     PartStopped
         The job ended meanwhile.
     RejectBudgetExceeded
-        More rows were rejected than `budget` and `REJECTED_SHOWN` allow; the message shows one of them.
+        The number of rejected rows exceeds both `budget` and `REJECTED_SHOWN`; the message shows one of the rows.
     InputError
         The results do not fit the planned schema.
     """
@@ -100,13 +100,13 @@ def score_rows(
 
 
 def _stop_check(engine: Engine, job_id: str) -> Callable[[], None]:
-    """Return a check to call before each batch; it raises `PartStopped` if the job was stopped meanwhile."""
+    """Return a function to call before each batch. It raises `PartStopped` if the job was stopped meanwhile."""
     batches = 0
 
     def check() -> None:
         nonlocal batches
         batches += 1
-        with contextlib.suppress(LedgerUnavailable):  # rows scored so far are worth more than the check
+        with contextlib.suppress(LedgerUnavailable):  # skipping the check is better than losing the scored rows
             if batches > 1 and engine.ledger.stopped(job_id):
                 raise PartStopped
 

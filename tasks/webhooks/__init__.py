@@ -1,5 +1,5 @@
-"""Notifications of how jobs ended: who may be notified, the signed request, and the record that it was delivered.
+"""Notifies other systems when jobs end: checks the address, sends a signed request, and records the delivery.
 
-Whatever leaves the deployment because a job ended lives here. It imports `job` and `dispatch`, and works with
-`requirements.txt` alone.
+All code that sends something out of the deployment when a job ends lives here. It imports `job` and `dispatch`, and
+works with `requirements.txt` alone.
 """

@@ -1,7 +1,7 @@
-"""Notify another system of how a job ended, by one signed POST in the form of Standard Webhooks.
+"""Notifies another system that a job has ended, with one signed POST request as specified by Standard Webhooks.
 
-The receiver computes HMAC-SHA256 over ``<webhook-id>.<webhook-timestamp>.<body>`` with the secret that both know. The
-id is the same each time a notification is sent, so that the receiver can drop one that arrives twice.
+To verify it, the receiver computes HMAC-SHA256 over ``<webhook-id>.<webhook-timestamp>.<body>`` with the shared secret.
+The id stays the same when a notification is sent again, so that the receiver can drop duplicates.
 See https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
@@ -28,31 +28,31 @@ _PREFIX = "whsec_"
 
 @dataclass(frozen=True, kw_only=True)
 class Notification:
-    """What is sent: an id, and a JSON body."""
+    """A notification to send: an id, and a JSON body."""
 
     id: str
     body: bytes
 
 
 def notification_of(status: Status, run: int, ended: datetime) -> Notification:
-    """Return the notification of a job that has ended; its type is ``job.succeeded`` and so on.
+    """Return the notification for a job that has ended. Its type is ``job.`` and the state, as in ``job.succeeded``.
 
-    Its data are the fields of `Status`, which contain no row of the input. Its id names the job and the run.
+    Its data are the fields of `Status`, which contain no input rows. Its id contains the job id and the run number.
     """
     body = {"type": f"job.{status.state}", "timestamp": ended.isoformat(timespec="seconds"), "data": status.to_dict()}
     return Notification(id=f"{status.job_id}.{run}", body=json.dumps(body, sort_keys=True, ensure_ascii=False).encode())
 
 
 def check_target(url: str, allowed: Iterable[str], also: str | None = None) -> str:
-    """Return an address if it lies within an allowed one; raises `InvalidRequest`.
+    """Return an address unchanged if it lies within an allowed one; otherwise raise `InvalidRequest`.
 
-    Scheme, host and port must be equal, and the path must continue the allowed one. A refusal names what was asked for
-    and what is allowed, without users and queries.
+    Scheme, host and port must be equal, and the path must be the allowed path or lie below it. The error message
+    shows the requested address and the allowed ones, without user names and queries.
 
     Parameters
     ----------
     also : str, optional
-        One more that is allowed. A refusal does not name it, because its path may be a secret.
+        One more allowed address. The error message does not show it, because its path may be a secret.
 
     >>> check_target("https://example.org/hooks/scoreline", ["https://example.org/hooks"])
     'https://example.org/hooks/scoreline'
@@ -73,7 +73,7 @@ def check_target(url: str, allowed: Iterable[str], also: str | None = None) -> s
 
 
 def origin(url: str) -> str:
-    """Return scheme and host of a URL; the rest may be a secret and must not be logged.
+    """Return the scheme and host of a URL. The rest may be a secret and must not be logged.
 
     >>> origin("https://user:hush@example.org/services/T0/hush?key=hush")
     'https://example.org'
@@ -86,7 +86,7 @@ def origin(url: str) -> str:
 
 
 def _shown(url: str) -> str:
-    """Return scheme, host and path of an address, for messages; a text without a host may begin with a password.
+    """Return the scheme, host and path of an address, for messages. A text without a host may begin with a password.
 
     >>> _shown("https://user:hush@example.org/hooks?key=hush"), _shown("example.org/hooks"), _shown("user:hush@host")
     ('https://example.org/hooks', 'example.org/hooks', '(malformed)')
@@ -106,25 +106,25 @@ def sign(secret: str, event_id: str, timestamp: int, body: bytes) -> str:
     Parameters
     ----------
     secret : str
-        ``whsec_`` and a key in base64, or a key as it is.
+        ``whsec_`` followed by a key in base64, or a plain key.
     timestamp : int
-        Seconds since 1970; receivers refuse one that is minutes off.
+        Seconds since 1970. Receivers refuse a timestamp that is off by minutes.
     """
     signed = b"%s.%d.%s" % (event_id.encode(), timestamp, body)
     return "v1," + base64.b64encode(hmac.new(_key(secret), signed, hashlib.sha256).digest()).decode()
 
 
 def send(url: str, event: Notification, secret: str) -> None:
-    """POST a notification once; redirects are not followed.
+    """POST a notification once, without following redirects.
 
     Raises
     ------
     WebhookRefused
-        The receiver refuses it, and would refuse it again.
+        The receiver refuses the notification, and would refuse it again.
     WebhookUnavailable
         Transient: the receiver cannot be reached, or is busy.
     """
-    import urllib3  # late: a process that only submits does not send
+    import urllib3  # imported late, because a process that only submits does not need it
 
     now = int(datetime.now(UTC).timestamp())
     headers = {
@@ -147,9 +147,9 @@ def send(url: str, event: Notification, secret: str) -> None:
                 redirect=False,
                 preload_content=False,
             )
-        except urllib3.exceptions.HTTPError as error:  # the error names the address, which may contain a secret
+        except urllib3.exceptions.HTTPError as error:  # its text contains the address, which may include a secret
             raise WebhookUnavailable(f"cannot reach {origin(url)}: {type(error).__name__}") from None
-        answer.close()  # the answer is not read: it could be endless
+        answer.close()  # the answer is not read, because it could be endless
     if 200 <= answer.status < 300:
         return
     if answer.status >= 500 or answer.status in _TRY_AGAIN:
@@ -173,7 +173,7 @@ def _key(secret: str) -> bytes:
 
 
 def _parts(url: str) -> tuple[tuple[str, str, int], str]:
-    """Split an address into what must be equal, and its path; raises `ValueError`."""
+    """Return the scheme, host and port of an address as a tuple, and its path; raises `ValueError`."""
     parts = urlsplit(url)
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise ValueError("it must begin with https:// and a host")

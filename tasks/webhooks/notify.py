@@ -1,6 +1,6 @@
-"""Send the notification of a job's end, and record in the bucket whether it was delivered.
+"""Sends the notification of a job's end, and records in the bucket whether it was delivered.
 
-Messages get lost; what the bucket says does not. Until the delivery is recorded, the job keeps its marker in
+Messages can get lost, but objects in the bucket cannot. Until the delivery is recorded, the job keeps its marker in
 ``jobs/active/``, and the reconciler sends the message ``scoreline.events`` again.
 """
 
@@ -34,7 +34,7 @@ type Sender = Callable[[str, delivery.Notification, str], None]
 
 
 def notify(dispatcher: Dispatcher, settings: WebhookSettings, job_id: str, send: Sender = delivery.send) -> None:
-    """Send a job's notification, if it has one that was not delivered yet; harmless when run again.
+    """Send a job's notification, if it has one that has not been delivered yet. This is safe to repeat.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def notify(dispatcher: Dispatcher, settings: WebhookSettings, job_id: str, send:
     Raises
     ------
     WebhookUnavailable, StoreUnavailable, LedgerUnavailable
-        Transient: run it again.
+        Transient: try again.
     """
     main = dispatcher.buckets.main
     job, outcome = read_job(main, job_id), read_outcome(main, job_id)
@@ -61,7 +61,7 @@ def notify(dispatcher: Dispatcher, settings: WebhookSettings, job_id: str, send:
 
 
 def give_up(dispatcher: Dispatcher, job_id: str, error: ScorelineError) -> None:
-    """Record that a job's notification was not delivered and will not be tried again."""
+    """Record that a job's notification was not delivered and will not be retried."""
     outcome = read_outcome(dispatcher.buckets.main, job_id)
     log.error("event.undelivered", extra={"job_id": job_id, "error": describe(error)})
     if outcome is not None:
@@ -72,7 +72,7 @@ def give_up(dispatcher: Dispatcher, job_id: str, error: ScorelineError) -> None:
 def _send(
     dispatcher: Dispatcher, settings: WebhookSettings, job: Job, url: str, outcome: Outcome, send: Sender
 ) -> None:
-    """Send it. The address in the job's document is checked again, because others may have written the document."""
+    """Send the notification. The address is checked again, because others may have written the job's document."""
     settings.check(url)
     if not settings.secret:
         raise InvalidSettings("WEBHOOK_SECRET is not set for the workers: nothing is sent unsigned")

@@ -1,4 +1,4 @@
-"""Which addresses may be notified of how jobs end, read from the environment once."""
+"""The addresses that may be notified when jobs end, read once from the environment."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from scoreline.tasks.webhooks.delivery import check_secret, check_target
 
 @dataclass(frozen=True, kw_only=True)
 class WebhookSettings:
-    """Which addresses may be notified of how jobs end."""
+    """The addresses that may be notified when jobs end, and the secret for signing."""
 
     url: str | None = None
-    """The address of a job that names none."""
+    """The default address, for jobs that do not name one."""
     allowed: tuple[str, ...] = ()
-    """Addresses that a job may name besides `url`, or the beginnings of such addresses."""
+    """Addresses, or beginnings of addresses, that a job may name in addition to `url`."""
     secret: str = field(default="", repr=False)
     """The secret that workers sign with."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> WebhookSettings:
-        """Read the settings; raises `InvalidSettings` naming every fault at once."""
+        """Read the settings; raises `InvalidSettings` with a message that lists all faults."""
         env = Environment(environ)
         url, secret = env.text("WEBHOOK_URL"), env.text("WEBHOOK_SECRET")
         listed = [item for item in re.split(r"[\s,]+", env.text("ALLOWED_WEBHOOKS")) if item]
@@ -42,5 +42,5 @@ class WebhookSettings:
         return cls(url=url or None, allowed=tuple(listed), secret=secret)
 
     def check(self, webhook: str) -> str:
-        """Return an address if a job may name it; raises `InvalidRequest`."""
+        """Return the address unchanged if a job may name it; otherwise raise `InvalidRequest`."""
         return check_target(webhook, self.allowed, self.url)
