@@ -151,6 +151,11 @@ class Client:
         """Submit a job whose spec is written out (see `submit`)."""
         return self.submission.submit(spec, webhook=webhook)
 
+    @staticmethod
+    def new_job_id() -> str:
+        """Make a job id from the time, for an application that stores the id before it submits the job."""
+        return Submission.new_job_id()
+
     def default_output(self, model: str) -> str:
         """Return the prefix of a model's results for a job that names none."""
         return self.submission.default_output(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -26,6 +26,10 @@ State = Literal["submitted", "running", "succeeded", "partial", "failed", "cance
 Reason = Literal["", "rejected", "parts", "error"]
 """Why a job failed: more rows were ``rejected`` than allowed, ``parts`` failed, or an ``error`` ended it as a whole."""
 ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelled"})
+
+
+_OVER_BUDGET_BEFORE_REASONS = ("rows were rejected, allowed are", "that may be rejected")
+"""Parts of the error of a job over its reject budget, in documents written before they had a reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,7 @@ class Run:
     @classmethod
     def from_json(cls, data: bytes) -> Run:
         """Decode and check."""
-        run = cls(**json.loads(data))
+        run = cls(**_known_fields(cls, data))
         if run.max_rejected is not None:
             check_budget(run.max_rejected)
         return run
@@ -106,13 +110,17 @@ class Outcome:
 
     def to_json(self) -> bytes:
         """Encode; an empty `reason` is left out, so that older releases can read the document."""
-        fields = {name: value for name, value in asdict(self).items() if name != "reason" or value}
-        return json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()
+        kept = {name: value for name, value in asdict(self).items() if name != "reason" or value}
+        return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
-        """Decode."""
-        return cls(**json.loads(data))
+        """Decode; the reason of a document that has none is read from its error, as older releases worded it."""
+        outcome = cls(**_known_fields(cls, data))
+        over_budget = any(words in outcome.error for words in _OVER_BUDGET_BEFORE_REASONS)
+        if outcome.state == "failed" and not outcome.reason and over_budget:
+            return replace(outcome, reason="rejected")
+        return outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +139,7 @@ class Delivery:
     @classmethod
     def from_json(cls, data: bytes) -> Delivery:
         """Decode."""
-        return cls(**json.loads(data))
+        return cls(**_known_fields(cls, data))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +170,15 @@ class Status:
         return self.state in ENDED
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``scoreline status --json`` prints."""
-        return asdict(self)
+        """Return what ``scoreline status --json`` prints; an empty `reason` is left out, as in a notification."""
+        return {name: value for name, value in asdict(self).items() if name != "reason" or value}
+
+
+def _known_fields(kind: type, data: bytes) -> dict[str, Any]:
+    """Return the fields of a document that this release knows: a later release may write more."""
+    raw: dict[str, Any] = json.loads(data)
+    known = {item.name for item in fields(kind)}
+    return {name: value for name, value in raw.items() if name in known}
 
 
 _MALFORMED = (ValueError, KeyError, TypeError, InvalidRequest)

@@ -52,7 +52,7 @@ class Receipt:
                 part=int(metadata["part"]),
                 rows=int(metadata["rows"]),
                 rejected=int(metadata["rejected"]),
-                sha256=metadata.get("sha256", ""),
+                sha256=metadata["sha256"],
                 seconds=metadata.get("seconds", ""),
             )
         except (KeyError, ValueError):

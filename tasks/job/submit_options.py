@@ -199,6 +199,9 @@ class RecordsOptions(SharedOptions, total=False):
     ]
 
 
+_EMPTY_IS_ABSENT = frozenset({"output", "job_id", "features"})
+
+
 @cache
 def described(options: type) -> Mapping[str, Option]:
     """Return the options of one of the classes above by name, in the order in which they are declared."""
@@ -225,7 +228,8 @@ def spec_from(
     input : str or sequence of str
         One URI or several.
     options : mapping
-        `SubmitOptions`; those that are None are left out.
+        `SubmitOptions`. None means that an option is not given, and so does an empty `output`, `job_id` or `features`,
+        which a blank field of a form sends.
     job_id, output : str
         Used if the options name none.
     **fixed
@@ -236,8 +240,12 @@ def spec_from(
     InvalidRequest
         An option is unknown, or has the wrong form.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    check_known(given, SubmitOptions)
+    check_known(options, SubmitOptions)
+    given = {
+        name: value
+        for name, value in options.items()
+        if value is not None and not (value == "" and name in _EMPTY_IS_ABSENT)
+    }
     given.pop("webhook", None)  # decided when the job is accepted: it is no part of the spec
     read = {name: given.pop(name) for name in READ_OPTIONS if name in given}
     if type(given.get("max_rejected")) is int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from scoreline.storage.errors import ObjectNotFound
+from scoreline.storage.errors import ObjectNotFound, ScoringError
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.storage.tables.base import Pinned, Rows
 from scoreline.storage.tables.parquet import ParquetFormat, read_table
@@ -210,7 +210,11 @@ def committed_rejects(layout: ResultsLayout) -> Iterator[ObjectInfo]:
             if info.key in in_manifest:
                 yield info
             continue
-        if Receipt.from_metadata(part.metadata, store.uri(part.key)).rejected:
+        try:
+            rejected = Receipt.from_metadata(part.metadata, store.uri(part.key)).rejected
+        except ScoringError:  # something else wrote that object, and the part failed: its rejected rows still tell why
+            rejected = 1
+        if rejected:
             yield info
 
 

@@ -139,7 +139,7 @@ def _evenly_spaced(rows: Any) -> list[int]:
 
 
 def _finite_value(column: pa.Array, finite: Any) -> pa.Array | None:
-    """Return a finite value of a column; if it has none, a neutral value of its type, or None if there is none."""
+    """Return a finite value of a column, or else a neutral value of its type; None if its type has no such value."""
     if finite.any():
         return column.slice(int(np.argmax(finite)), 1)
     if pa.types.is_null(column.type):

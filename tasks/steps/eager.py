@@ -5,7 +5,15 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from scoreline.storage.errors import JobNotFound, LedgerFenced, LedgerLost, ObjectNotFound, ScorelineError, describe
+from scoreline.storage.errors import (
+    DocumentCorrupt,
+    JobNotFound,
+    LedgerFenced,
+    LedgerLost,
+    ObjectNotFound,
+    ScorelineError,
+    describe,
+)
 from scoreline.storage.ledger.counters import Counters
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
@@ -18,7 +26,7 @@ from scoreline.tasks.steps.finalize import finalize
 from scoreline.tasks.steps.inline import score_small
 from scoreline.tasks.steps.planner import plan_job
 from scoreline.tasks.steps.score_part import score_part
-from scoreline.tasks.webhooks.notify import Sender, notify
+from scoreline.tasks.webhooks.notify import Sender, give_up, notify
 from scoreline.tasks.webhooks.settings import WebhookSettings
 
 log = logging.getLogger(__name__)
@@ -55,7 +63,17 @@ class EagerWorker:
                 raise
             if not isinstance(error, ScorelineError):
                 log.exception("task.broken", extra={"job_id": job_id})
-            fail_job(self.engine, job_id, error)
+            self._give_up(message, job_id, error)
+
+    def _give_up(self, message: Message, job_id: str, error: Exception) -> None:
+        """End what the message is about with the error. A message whose job cannot be read is dropped."""
+        try:
+            if message.name == "scoreline.events" and isinstance(error, ScorelineError):
+                give_up(self.engine, job_id, error)
+            else:
+                fail_job(self.engine, job_id, error)
+        except DocumentCorrupt:
+            log.exception("task.broken", extra={"job_id": job_id})
 
     def _do(self, message: Message, job_id: str) -> None:
         match message.name:

@@ -82,7 +82,9 @@ def score_part(
     except SystemExit:  # the worker is shutting down: the message returns to the queue, and the attempt does not count
         engine.ledger.release(lease)
         raise
-    except (ModelError, RejectBudgetExceeded) as error:  # every other part would fail too
+    except (ModelError, RejectBudgetExceeded) as error:  # no other part can save the job
+        if isinstance(error, RejectBudgetExceeded):
+            engine.ledger.counters.count_part(rows=0, rejected=0, failed=True, seconds=None)
         fail_job(engine, job_id, error)
         return None
     except ScorelineError as error:

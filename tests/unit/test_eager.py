@@ -478,3 +478,9 @@ def test_a_package_that_is_missing_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("scoreline.testing needs '"), done.stderr
     assert "pip install -r ml-requirements.txt" in done.stdout
+
+
+def test_a_job_whose_document_is_corrupt_holds_up_no_other(client: EagerClient) -> None:
+    client.buckets.main.put("jobs/broken/job.json", b"{")
+    client.queue.send("scoreline.plan", job_id="broken")
+    assert client.submit_records("line", [{"x": 1.0}]).wait()

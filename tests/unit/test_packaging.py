@@ -380,3 +380,11 @@ def test_tests_of_the_large_packages_are_removed_and_nothing_else(build: Path) -
     # Then
     left = sorted(str(path.relative_to(site)) for path in site.rglob("*") if path.is_file())
     assert left == ["numpy/core/c.py", "small/tests/d.py"]
+
+
+def test_every_test_that_a_script_names_exists() -> None:
+    named = {
+        path for script in (ROOT / "scripts").iterdir() for path in re.findall(r"\btests/[\w/.]+", script.read_text())
+    }
+    assert named
+    assert sorted(path for path in named if not (ROOT / path).exists()) == []

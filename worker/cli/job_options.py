@@ -9,7 +9,8 @@ import click
 
 from scoreline.tasks.job.submit_options import Option, described
 
-_CHARACTERS = {"tab": "\t", "\\t": "\t", "none": ""}
+_WORDS = {"delimiter": {"tab": "\t", "\\t": "\t"}, "quote": {"none": ""}}
+"""Words for characters that are hard to type, by option."""
 
 
 def job_options[F: Callable[..., Any]](options: type) -> Callable[[F], F]:
@@ -59,7 +60,8 @@ class _Character(click.ParamType[Any]):
     name = "character"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return _CHARACTERS.get(value, str(value))
+        words = _WORDS.get((param.name or "") if param else "", {})
+        return words.get(value, str(value))
 
 
 _KINDS: dict[str, Any] = {

@@ -45,6 +45,9 @@ from scoreline.tasks.steps.score_rows import PartStopped, score_rows
 from tests.support.one_model import LINE, Models
 from tests.support.waiting import HANG_S
 
+FAST = planner.Pace(rows_per_s=1e6, processes=1)
+"""Parts are not cut by how long a sample took, which a busy machine decides."""
+
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
@@ -76,7 +79,7 @@ def job(**options: Any) -> Job:
 def test_rejects_of_objects_whose_types_differ_go_into_one_table(engine: Engine, first: Any, second: Any) -> None:
     put(engine, "in/a.parquet", id=[1, 2], x=first)
     put(engine, "in/b.parquet", id=[3, 4], x=second)
-    made = planner.draft(engine, job())
+    made = planner.draft(engine, job(), FAST)
     (part,) = made.parts
     plan: Any = SimpleNamespace(columns=made.columns)
     scored, rejected = score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings())
@@ -98,7 +101,7 @@ class Line(LinearRegression):
 def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     put(engine, "in/a.parquet", id=[1], x=[1.0])
     put(engine, "in/b.parquet", id=[2], x=[2.0])
-    made = planner.draft(engine, job())
+    made = planner.draft(engine, job(), FAST)
     (part,) = made.parts
     # Given an estimator that answers once the second batch is asked for
     second, read_slice = threading.Event(), engine.read_slice
@@ -121,7 +124,7 @@ def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatc
 def test_a_part_of_a_stopped_job_ends_before_the_next_batch(engine: Engine) -> None:
     for name in "abc":
         put(engine, f"in/{name}.parquet", x=[1.0])
-    made = planner.draft(engine, job())
+    made = planner.draft(engine, job(), FAST)
     plan: Any = SimpleNamespace(columns=made.columns)
     engine.ledger.begin("j", "p", 1, budget=0)
     calls: list[str] = []
@@ -139,7 +142,7 @@ def test_a_part_of_a_stopped_job_ends_before_the_next_batch(engine: Engine) -> N
 @pytest.mark.parametrize("more", [-1, 1])
 def test_a_part_of_more_or_fewer_rows_than_were_planned_is_not_written(engine: Engine, more: int) -> None:
     put(engine, "in/a.parquet", id=[1, 2, 3], x=[1.0, None, 3.0])
-    made = planner.draft(engine, job())
+    made = planner.draft(engine, job(), FAST)
     ((piece,),) = (part.slices for part in made.parts)
     planned = Part(slices=(replace(piece, rows=3 + more),))
     plan: Any = SimpleNamespace(columns=made.columns, sha256="p", part=lambda _: planned)
@@ -152,11 +155,11 @@ def test_a_plan_for_rejected_rows_finds_them_wherever_they_are(engine: Engine, m
     # Given a part of two batches, and one row of the second that is to be scored again
     rows = BATCH_ROWS + 10
     put(engine, "in/a.parquet", id=np.arange(rows), x=np.ones(rows))
-    (whole,) = planner.draft(engine, job()).parts
+    (whole,) = planner.draft(engine, job(), FAST).parts
     again = Part(slices=(replace(whole.slices[0], only=(rows - 1,)),))
     monkeypatch.setattr(planner, "parts_to_rescore", lambda *_: (again,))
     # When it is planned
-    made = planner.draft(engine, job(rejected_of="before"))
+    made = planner.draft(engine, job(rejected_of="before"), FAST)
     # Then it is the row that was tried
     assert (made.tried, made.rejected) == (1, 0)
 
@@ -198,7 +201,7 @@ def test_an_arrow_text_that_is_not_utf8_rejects_its_row_only_if_the_column_is_re
         out.write_table(table)
     engine.buckets.main.put("in/a.arrow", sink.getvalue())
     for keep, expected in (("all", (1, 1)), ("none", (2, 0))):
-        made = planner.draft(engine, job(keep=keep))
+        made = planner.draft(engine, job(keep=keep), FAST)
         plan: Any = SimpleNamespace(columns=made.columns)
         scored, rejected = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
         assert (scored.num_rows, rejected.num_rows) == expected
@@ -213,7 +216,7 @@ def test_arrow_objects_with_different_categories_share_a_part(engine: Engine) ->
         pd.DataFrame({"x": x, "name": pd.Categorical(names)}).to_feather(sink)
         engine.buckets.main.put(f"in/{number}.feather", sink.getvalue())
     # When they are scored in one part
-    made = planner.draft(engine, job())
+    made = planner.draft(engine, job(), FAST)
     (part,) = made.parts
     plan: Any = SimpleNamespace(columns=made.columns)
     for table, expected in zip(
@@ -251,7 +254,7 @@ def test_a_job_that_reads_only_partition_columns_scores_every_row(engine: Engine
             with pa.ipc.new_file(sink, table.schema) as out:
                 out.write_table(table)
     engine.buckets.main.put(f"in/x=1/{name}", sink.getvalue())
-    made = planner.draft(engine, job(keep="none"))
+    made = planner.draft(engine, job(keep="none"), FAST)
     plan: Any = SimpleNamespace(columns=made.columns)
     scored, rejected = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
     assert (scored.num_rows, rejected.num_rows) == (3, int(name == "a.jsonl"))
@@ -274,7 +277,7 @@ def test_a_foreign_success_marker_is_ignored_or_reported_as_corrupt(engine: Engi
 
 def test_a_reason_does_not_quote_the_whole_of_a_long_text(engine: Engine) -> None:
     put(engine, "in/a.parquet", x=["1", "a" * 1_000_000])
-    made = planner.draft(engine, job())
+    made = planner.draft(engine, job(), FAST)
     plan: Any = SimpleNamespace(columns=made.columns)
     _, rejected = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
     (message,) = rejected["message"].to_pylist()
@@ -295,7 +298,7 @@ def test_the_size_of_parts_follows_the_speed_of_the_model(engine: Engine) -> Non
         return [part.rows for part in made.parts]
 
     slow = planner.Pace(rows_per_s=100.0, processes=1)
-    assert rows(planner.draft(engine, job())) == [9_000]
+    assert rows(planner.draft(engine, job(), FAST)) == [9_000]
     assert rows(planner.draft(engine, job(), slow)) == 18 * [500]
     assert rows(planner.draft(engine, job(part_rows=4_500), slow)) == [4_500, 4_500]
 
@@ -341,7 +344,7 @@ def test_a_part_is_cut_inside_a_row_group_when_the_model_is_slow(engine: Engine,
 
 def test_reading_a_few_rows_decodes_nothing_after_the_last_of_them(engine: Engine) -> None:
     put(engine, "in/a.parquet", id=np.arange(100), x=np.ones(100))
-    made = planner.draft(engine, job())
+    made = planner.draft(engine, job(), FAST)
     (piece,) = made.parts[0].slices
     found = [
         rows.numbers.tolist()
@@ -352,7 +355,7 @@ def test_reading_a_few_rows_decodes_nothing_after_the_last_of_them(engine: Engin
 
 def test_a_broken_row_at_the_start_of_a_batch_belongs_to_the_part_with_its_number(engine: Engine) -> None:
     engine.buckets.main.put("in/a.jsonl", b'z"id": 0}\n{"id": 1, "x": 1.0}\n{"id": 2, "x": 2.0}\n')
-    made = planner.draft(engine, job(part_rows=1))
+    made = planner.draft(engine, job(part_rows=1), FAST)
     plan: Any = SimpleNamespace(columns=made.columns)
     found = [score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings()) for part in made.parts]
     assert [(scored.num_rows, rejected.num_rows) for scored, rejected in found] == [(0, 1), (1, 0), (1, 0)]

@@ -1,0 +1,42 @@
+"""The options of a job, wherever they come from."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.tables.options import ReadOptions
+from scoreline.tasks.job.spec import JobSpec
+from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions, described, spec_from
+
+
+def spec(**options: Any) -> JobSpec:
+    return spec_from("m", "s3://data/in/", options, job_id="made", output="s3://data/out/").check()
+
+
+def test_every_option_is_a_field_of_the_spec_or_says_how_to_read() -> None:
+    known = {item.name for item in fields(JobSpec)} | {item.name for item in fields(ReadOptions)} | {"webhook"}
+    assert described(SubmitOptions).keys() <= known
+    assert described(RecordsOptions).keys() < described(SubmitOptions).keys()
+
+
+@pytest.mark.parametrize("name", ["output", "job_id", "features"])
+@pytest.mark.parametrize("value", ["", None])
+def test_an_option_that_is_left_blank_is_not_given(name: str, value: Any) -> None:
+    assert spec(**{name: value}) == spec()
+
+
+@pytest.mark.parametrize("value", [1, None])
+def test_an_unknown_option_is_refused_whatever_its_value(value: Any) -> None:
+    with pytest.raises(InvalidRequest, match="unknown options max_reject; known are columns, delimiter"):
+        spec(max_reject=value)
+
+
+def test_numbers_and_lists_become_what_the_spec_records() -> None:
+    made = spec(max_rejected=7, keep=["id", "name"], features=["a", "b"], columns=["a"], delimiter=";", webhook="x")
+    assert (made.max_rejected, made.keep, made.features) == ("7", "id,name", ("a", "b"))
+    assert (made.read.columns, made.read.delimiter) == (("a",), ";")
+    assert spec(keep=[]).keep == "none"
