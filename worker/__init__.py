@@ -1,7 +1,7 @@
 """The process: the Celery app, its tasks, the model cache, the command line and the doctor.
 
-Whatever a deployment starts, and the settings that only a worker reads, live here; what a job is lives in
-`scoreline.tasks`. This package may import `scoreline.tasks` and `scoreline.storage`, and neither imports it.
+This package contains everything that a deployment starts, and the settings that only a worker reads. Jobs are defined
+in `scoreline.tasks`. This package may import `scoreline.tasks` and `scoreline.storage`, and neither imports it.
 """
 
 from __future__ import annotations

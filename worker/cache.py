@@ -22,18 +22,18 @@ class _Entry:
 
 
 class ModelCache:
-    """A cache of bundles that evicts the least recently used ones before it loads one that needs their room.
+    """A cache of bundles. It evicts the least recently used ones if it needs their memory to load another.
 
-    It is thread-safe: a bundle is loaded once, however many threads ask for it, and a hit never waits for the load of
-    another bundle. The key is the digest of the manifest, which contains the digest of every byte, so that a stale
-    bundle cannot be served.
+    It is thread-safe: a bundle is loaded once, however many threads request it, and a hit never waits while another
+    bundle is loaded. The key is the digest of the manifest. The manifest covers every byte by a digest, so a stale
+    bundle cannot be returned.
 
     Parameters
     ----------
     models : ModelStorageManager
         Loads the bundles.
     max_bytes : int
-        How much memory the bundles may take, by what each was measured to take when it was published.
+        Maximum memory of all bundles together. The size of each bundle was measured when it was published.
     preloaded : iterable of Bundle
         Bundles that were loaded before the fork; the process shares their memory with its parent.
     on_load : callable
@@ -56,7 +56,7 @@ class ModelCache:
         self._reserved: dict[str, int] = {}
 
     def get(self, pinned: PinnedModel) -> Bundle:
-        """Return a bundle, and load it first if the cache does not hold it.
+        """Return a bundle, and load it first if it is not in the cache.
 
         Raises
         ------
@@ -92,7 +92,7 @@ class ModelCache:
         return entry.bundle.manifest if entry else self._models.registry.manifest(pinned)
 
     def evict_all(self) -> None:
-        """Drop every bundle. The memory of one that is in use is freed when its part is scored."""
+        """Drop every bundle. The memory of a bundle in use is freed when the part that uses it has been scored."""
         with self._lock:
             self._entries.clear()
         release_memory()

@@ -1,7 +1,7 @@
 """The Celery app: ``celery -A scoreline worker``, ``celery -A scoreline beat``, ``celery -A scoreline inspect models``.
 
-Only a worker imports the tasks and the packages that score. Beat and ``celery inspect`` do without them, so that beat
-needs less than 60 MB.
+Only a worker imports the tasks and the packages that score. Beat and ``celery inspect`` do not import them, so that
+beat needs less than 60 MB.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     task_acks_on_failure=True,
     task_acks_on_timeout=True,
-    task_reject_on_worker_lost=False,  # if true, a part that kills its process is redelivered for ever
-    task_retry_on_worker_lost=True,  # bounded by each task's max_retries, and for a part by its attempts
+    task_reject_on_worker_lost=False,  # if true, a part that kills its process is redelivered forever
+    task_retry_on_worker_lost=True,  # limited by the max_retries of each task, and for a part by its attempts
     worker_cancel_long_running_tasks_on_connection_loss=True,
     task_time_limit=TIME_LIMIT_S,
     task_soft_time_limit=SOFT_TIME_LIMIT_S,
@@ -57,7 +57,7 @@ app.conf.update(
     worker_soft_shutdown_timeout=_worker.soft_shutdown_s,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,  # a worker that cannot reach its broker waits for it
-    broker_pool_limit=2,  # a child uses one; `inspect` holds two at once, and with a limit of one waits for ever
+    broker_pool_limit=2,  # a child uses one; `inspect` needs two at once, and would wait forever with one
     task_ignore_result=True,  # tasks that answer an application set it to False
     result_backend=_queue.redis_url,
     redis_backend_use_ssl=dict(_queue.redis_tls) or None,
@@ -78,7 +78,7 @@ app.conf.update(
         name: {
             "task": f"scoreline.{name}",
             "schedule": float(every_s),
-            # They expire, so that one message and not thousands waits while no worker is up. No process reads a result.
+            # They expire, so that messages do not pile up while no worker is running. No process reads a result.
             "options": {"expires": every_s, "ignore_result": True},
         }
         for name, every_s in (("reconcile", _worker.reconcile_s), ("tick", _worker.tick_s))

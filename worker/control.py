@@ -1,7 +1,7 @@
 """Control commands, which Celery runs in the main process of a worker.
 
-``celery inspect`` and ``celery control`` import this module for the names of the commands alone. Its functions
-therefore import the rest of the worker only when they run::
+``celery inspect`` and ``celery control`` import this module only for the names of the commands. Its functions therefore
+import the rest of the worker only when they run::
 
     celery -A scoreline inspect jobs
     celery -A scoreline inspect models
@@ -19,7 +19,7 @@ from celery.worker.control import control_command, inspect_command
 
 @inspect_command()
 def jobs(state: Any) -> list[dict[str, Any]]:
-    """Return what each process works on: job, step, part, pid, seconds since it began, try, whether redelivered."""
+    """Return the current task of each process: job, step, part, pid, seconds so far, try, and if it was redelivered."""
     return sorted(
         (_describe_request(request) for request in list(working.active_requests)), key=lambda row: row["pid"] or 0
     )
@@ -27,7 +27,7 @@ def jobs(state: Any) -> list[dict[str, Any]]:
 
 @inspect_command()
 def models(state: Any) -> dict[str, Any]:
-    """Return the models that each process of the pool holds: name, version, bytes, hits, load seconds."""
+    """Return the models in memory of each process of the pool: name, version, bytes, hits, load seconds."""
     from scoreline.worker import lifecycle
 
     return {str(pid): held for pid, held in lifecycle.models_by_pid().items()}
@@ -35,7 +35,7 @@ def models(state: Any) -> dict[str, Any]:
 
 @inspect_command()
 def gauges(state: Any) -> dict[str, int]:
-    """Return the number of processes in the pool and the bytes of the models that they hold, for `metrics`."""
+    """Return the number of processes in the pool and the total bytes of their models, for `metrics`."""
     from scoreline.worker import lifecycle
 
     pool = state.consumer.pool.info
@@ -45,7 +45,7 @@ def gauges(state: Any) -> dict[str, int]:
 
 @control_command()
 def evict_models(state: Any) -> dict[str, str]:
-    """Make every process of the pool drop its models; the next part loads its model again."""
+    """Make every process of the pool drop its models. The next part loads its model again."""
     from scoreline.worker import lifecycle
 
     return {"ok": f"evicting the models of {lifecycle.evict_models()} processes"}

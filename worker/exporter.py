@@ -28,13 +28,13 @@ def serve(deployment: Deployment, host: str, port: int, announce: Callable[[str]
     Parameters
     ----------
     deployment : Deployment
-        Collects the metrics of each response.
+        Collects the metrics for each response.
     host : str
         Name or address to listen on.
     port : int
-        Port to listen on; 0 takes a free one.
+        Port to listen on. With 0, the system chooses a free port.
     announce : callable
-        Called with the URL once the server listens.
+        Called with the URL as soon as the server listens.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def serve(deployment: Deployment, host: str, port: int, announce: Callable[[str]
         raise InvalidRequest(
             f"cannot listen on {host}:{port}: {error}; choose another --serve port or --host"
         ) from error
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # before the first thread starts, so that every thread inherits it
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # before the first thread starts, so that all inherit it
     thread = threading.Thread(target=server.serve_forever, daemon=True, name="serve")
     thread.start()
     shown = f"[{host}]" if ":" in host else host
@@ -73,7 +73,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class _Handler(MetricsHandler):
-    timeout = 10  # seconds in which a client must send its request
+    timeout = 10  # seconds within which a client must send its request
 
     def do_GET(self) -> None:
         if urlsplit(self.path).path == PATH:

@@ -1,4 +1,4 @@
-"""What one process of a worker holds, from its first task to its end: engine, client, scheduler and models."""
+"""The state of one worker process, from its first task to its end: engine, client, scheduler and models."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _EVICTION_POLL_S = 0.5
 
 @dataclass
 class Process:
-    """What this process holds. `startup` fills in the fields that children inherit.
+    """The state of this process. `startup` fills in the fields that children inherit.
 
-    Everything that holds a connection is made after the fork, because a connection cannot be shared across one.
+    Every object with a connection is created after the fork, because processes cannot share a connection.
     """
 
     engine: Engine | None = None
@@ -49,20 +49,20 @@ class Process:
     sizing: Sizing | None = None
     preloaded: list[Bundle] = field(default_factory=list)
     store_error: StoreError | None = None
-    """Why the models in the bucket could not be measured, if they could not."""
+    """The error for which the models in the bucket could not be measured, if any."""
 
 
 process = Process()
 
 
 def open_models() -> ModelStorageManager:
-    """Return a new manager of models, with connections of its own."""
+    """Return a new model manager with its own connections."""
     settings = ModelSettings.from_env(os.environ)
     return ModelStorageManager.from_settings(StorageSettings.from_env(os.environ), settings)
 
 
 def engine(app: Celery) -> Engine:
-    """Return the engine of this process, which the first call makes."""
+    """Return the engine of this process. The first call creates it."""
     if process.engine is None:
         cache_bytes = process.sizing.cache_bytes if process.sizing else DEFAULT_CACHE_BYTES
         connections, settings = Connections(os.environ, WORKER), WorkerSettings.from_env(os.environ)
@@ -92,9 +92,9 @@ def engine(app: Celery) -> Engine:
 
 
 def client(app: Celery) -> Client:
-    """Return the client of this process, which serves the schedules and the applications that submit by message.
+    """Return the client of this process. It submits jobs for schedules, and for applications that send messages.
 
-    It shares the engine's connections, because small plans of Redis allow few.
+    It shares the connections of the engine, because small Redis plans allow only a few.
     """
     if process.client is None:
         connections, webhooks = Connections(os.environ, CLIENT, app=app), WebhookSettings.from_env(os.environ)
@@ -117,7 +117,7 @@ def count_processes(app: Celery) -> int:
 
 
 def share_models() -> None:
-    """Write the models of this child into shared memory, where the main process reads them."""
+    """Describe the models of this child in shared memory, where the main process reads the description."""
     if process.board is not None and process.cache is not None:
         slot = getattr(current_process(), "index", None) or 0
         process.board.write(slot, os.getpid(), process.cache.snapshot())
@@ -129,7 +129,7 @@ def models_by_pid() -> dict[int, Any]:
 
 
 def cached_bytes(pids: Container[int]) -> int:
-    """Return the memory of the models that the children `pids` hold. Only the main process calls this.
+    """Return the memory of the models in the children `pids`. Only the main process calls this.
 
     The preloaded models, which the children share, count once.
     """
@@ -139,7 +139,7 @@ def cached_bytes(pids: Container[int]) -> int:
 
 
 def evict_models() -> int:
-    """Ask every child to drop its models, and drop the preloaded ones. Return how many children hold models."""
+    """Ask every child to drop its models, and drop the preloaded ones. Return the number of children with models."""
     holders = sum(bool(held) for held in models_by_pid().values())
     process.preloaded.clear()
     if process.board is not None:

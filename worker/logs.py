@@ -1,4 +1,4 @@
-"""Sets up logging: lines for people at a terminal, JSON for machines that collect logs, and secrets in neither.
+"""Sets up logging: readable lines for a terminal, or JSON for a log collector. Neither contains secrets.
 
 An event has a static name and fields: ``log.info("part.scored", extra={"job_id": ..., "part": 3})``.
 """
@@ -30,11 +30,11 @@ _SECRETS = (
 )
 _URLS = ("REDIS_URL", "REDIS_TLS_URL", "CELERY_BROKER_URL")
 _SHORTEST_SECRET = 6
-"""Shorter values are not redacted: they are hardly secrets, and would match in the middle of ordinary words."""
+"""Shorter values are not redacted. They are hardly secrets, and would match parts of ordinary words."""
 
 
 def set_up(environ: Mapping[str, str], level: int = logging.INFO, file: str | None = None) -> None:
-    """Send every logger to stderr or to `file`: as JSON on a dyno or if ``LOG_FORMAT=json``, otherwise as lines."""
+    """Send all logs to stderr or to `file`, as JSON on a dyno or if ``LOG_FORMAT=json``, and as lines otherwise."""
     form = form_from_env(environ)
     hidden = secrets_of(environ)
     handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler(sys.stderr)
@@ -47,7 +47,7 @@ def set_up(environ: Mapping[str, str], level: int = logging.INFO, file: str | No
 
 
 def form_from_env(environ: Mapping[str, str]) -> Literal["human", "json"]:
-    """Return the format of the log, from ``LOG_FORMAT`` and ``DYNO``; raises `InvalidSettings`."""
+    """Return the log format that ``LOG_FORMAT`` and ``DYNO`` select. Raises `InvalidSettings` if it is unknown."""
     env = Environment(environ)
     form: Literal["human", "json"] = env.choice(
         "LOG_FORMAT", ("human", "json"), "json" if env.text("DYNO") else "human"
@@ -57,7 +57,7 @@ def form_from_env(environ: Mapping[str, str]) -> Literal["human", "json"]:
 
 
 def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what must not be logged: keys and the passwords in URLs, in every form in which a log may contain them."""
+    """Return the texts that must not be logged: keys, and passwords in URLs, in every form that a log may contain."""
     values = [environ.get(name, "") for name in _SECRETS]
     for name in _URLS:
         password = _password(environ.get(name, ""))
@@ -67,13 +67,13 @@ def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return the forms in which a secret may be logged: as it is or quoted by Python, and either quoted by JSON."""
+    """Return the forms in which a secret may be logged: unchanged or quoted by Python, and each also quoted by JSON."""
     plain = {secret, repr(secret)[1:-1]}
     return plain | {json.dumps(text, ensure_ascii=ascii)[1:-1] for text in plain for ascii in (True, False)}
 
 
 def _password(url: str) -> str:
-    """Return the password in a URL; if the URL cannot be parsed, return all of it, so that all of it is redacted."""
+    """Return the password in a URL, or the whole URL if it cannot be parsed, so that all of it is redacted."""
     try:
         return urlsplit(url).password or ""
     except ValueError:
@@ -111,7 +111,7 @@ class JsonLines(JsonFormatter):
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the fields of an event, which are what the caller passed as `extra`."""
+    """Return the fields of an event, which the caller passed as `extra`."""
     return {name: value for name, value in vars(record).items() if name not in _STANDARD and name[0] != "_"}
 
 

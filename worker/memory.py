@@ -1,7 +1,8 @@
-"""Computes how many processes fit into the memory of this machine, and how much memory each may take.
+"""Computes how many processes fit into the memory of this machine, and how much memory each may use.
 
-A dyno that runs out of memory is killed, or swaps until it is useless. A worker therefore adds up, before it forks, the
-memory limit, what a process takes, and what the models that it may load were measured to take.
+A dyno that runs out of memory is killed, or swaps until it is useless. Before a worker forks, it therefore computes the
+number of processes from the memory limit, the memory of one process, and the measured memory of the models that it may
+load.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ MIB = 1 << 20
 SHARED_BYTES = 230 * MIB
 """Memory of the main process, most of which its children share. It was measured at 218 MiB on Linux x86-64."""
 PROCESS_BYTES = 260 * MIB
-"""Memory that a child does not share, without models: 241 to 262 MiB, measured on parts of 250,000 rows, 20 columns."""
+"""Unshared memory of a child, without models. It was measured at 241 to 262 MiB on 250,000 rows of 20 columns."""
 USABLE = 0.95
-"""Share of the limit that is given out. The rest is for the shell, page tables, and what was not measured."""
+"""Share of the limit that processes may use. The rest is for the shell, page tables, and unmeasured memory."""
 _UNLIMITED = 1 << 60
 _MAX_MODELS_MEASURED = 100
 
@@ -37,9 +38,9 @@ class Sizing:
     cache_bytes: int
     """Memory that each process may use for models."""
     process_bytes: int
-    """Resident memory, shared pages included, above which a process is replaced after its current task."""
+    """Resident memory, including shared pages, above which a process is replaced after its current task."""
     short_bytes: int
-    """Memory that each process lacks; 0 if all processes fit."""
+    """Memory that is missing for each process; 0 if all processes fit."""
 
 
 def size(
@@ -60,14 +61,14 @@ def size(
     cores : int
         Cores that the worker may use; more processes would only compete for them.
     asked : int, optional
-        The number of processes that the user asked for, which is taken whether it fits or not.
+        The number of processes that the user has set. It is used even if they do not fit.
     preloaded_bytes : int
-        Size of the models that are loaded before the fork. They are in memory once, for all processes.
+        Size of the models that are loaded before the fork. All processes share them.
     model_bytes : int
-        Size of the largest model that a process may have to load itself.
+        Size of the largest model that a process may have to load.
     cache_bytes : int, optional
-        Memory for the models of each process, if the settings fix it; by default what the process does not need
-        otherwise, up to 1 GiB.
+        Memory for the models of each process, if a setting fixes it. By default it is the memory that the process does
+        not need otherwise, up to 1 GiB.
 
     >>> size(limit_bytes=512 * MIB, cores=8).processes, size(limit_bytes=1024 * MIB, cores=8).processes
     (1, 2)
@@ -88,8 +89,8 @@ def size(
 def measure_models(registry: ModelRegistry, preload: Sequence[str]) -> tuple[int, int]:
     """Return the total size of the models in `preload`, and the size of the largest model that a process may load.
 
-    The second is 0 if models are preloaded; otherwise it is the largest of the newest versions in the bucket. A model
-    whose manifest cannot be read counts as 0 bytes, because loading it will report why.
+    The second is 0 if models are preloaded. Otherwise it is the size of the largest among the newest versions in the
+    bucket. A model counts as 0 bytes if its manifest cannot be read; loading the model will report why.
 
     Raises
     ------
@@ -111,7 +112,7 @@ def measure_models(registry: ModelRegistry, preload: Sequence[str]) -> tuple[int
 def limit_bytes(root: Path = Path("/")) -> int:
     """Return the memory limit of this container, or the memory of the machine if there is none.
 
-    The limits of every control group that contains this process count, in both versions of control groups.
+    The limits of all control groups that contain this process apply, in both versions of control groups.
 
     Parameters
     ----------
@@ -132,7 +133,7 @@ def limit_bytes(root: Path = Path("/")) -> int:
 
 
 def cores() -> int:
-    """Return how many cores this process may use, by its CPU affinity and the quota of its control group."""
+    """Return how many cores this process may use, given its CPU affinity and the quota of its control group."""
     from joblib import cpu_count  # imported late: `doctor` also runs where joblib is not installed
 
     return int(cpu_count())

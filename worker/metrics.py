@@ -35,20 +35,20 @@ from scoreline.tasks.dispatch.messages import Backlog
 log = logging.getLogger(__name__)
 
 DEADLINE_S = 5.0
-"""Half of Prometheus' default timeout of a scrape, 10 s."""
+"""Seconds for all services to answer: half of the default scrape timeout of Prometheus, 10 s."""
 SERVICES = ("redis", "bucket", "broker")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Redis:
-    """What Redis knows about a deployment."""
+    """The figures of a deployment that come from Redis."""
 
     totals: Totals
     memory_bytes: int
     limit_bytes: int
-    """0 if Redis has no limit."""
+    """Memory limit of Redis; 0 if there is none."""
     last_tick: float | None
-    """When a worker last ran a tick, in seconds since 1970; None if none did within a day."""
+    """Time of the last tick that a worker ran, in seconds since 1970; None if there was none within a day."""
 
 
 class Deployment(Collector):
@@ -59,7 +59,7 @@ class Deployment(Collector):
     client : Client
         Reaches the services of the deployment.
     deadline_s : float
-        How many seconds a service has to answer.
+        Seconds within which a service must answer.
     """
 
     def __init__(self, client: Client, deadline_s: float = DEADLINE_S) -> None:
@@ -67,7 +67,7 @@ class Deployment(Collector):
         self._deadline_s = deadline_s
 
     def registry(self) -> CollectorRegistry:
-        """Return a registry that holds this collector alone."""
+        """Return a registry that contains only this collector."""
         registry = CollectorRegistry()
         registry.register(self)
         return registry
@@ -100,7 +100,7 @@ class Deployment(Collector):
 
     def _redis(self) -> Redis:
         ledger = self._client.ledger
-        assert isinstance(ledger, RedisLedger)  # that of every deployment; tests alone have another
+        assert isinstance(ledger, RedisLedger)  # as in every deployment; only tests have another kind
         totals, (used, limit), since_s = ledger.counters.read(), ledger.memory(), ledger.seconds_since_tick()
         last_tick = None if since_s is None else time.time() - since_s
         return Redis(totals=totals, memory_bytes=used, limit_bytes=limit, last_tick=last_tick)
@@ -110,7 +110,7 @@ class Deployment(Collector):
 
 
 def query_all(probes: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Any]:
-    """Call every probe at once. Leave out those that fail or have not returned after `seconds`."""
+    """Call all probes at the same time. Leave out those that fail or have not returned after `seconds`."""
     answers: dict[str, Any] = {}
 
     def query(name: str, probe: Callable[[], Any]) -> None:
@@ -223,7 +223,7 @@ def _queue_metrics(backlog: Backlog) -> Iterator[Metric]:
 
 
 def _worker_metrics(answers: Mapping[str, Any]) -> Iterator[Metric]:
-    # Workers of other applications have no such command, and answer with an error.
+    # Workers of other applications do not have this command, and answer with an error.
     workers = {name: answer for name, answer in answers.items() if "processes" in answer}
     yield _gauge("workers", "Workers that answered the broker within a second.", len(workers))
     processes = GaugeMetricFamily("scoreline_worker_processes", "Processes in the pool of a worker.", labels=["worker"])

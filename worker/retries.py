@@ -1,4 +1,4 @@
-"""What a worker does when a task fails: retry the message, drop it, or fail the job with the reason."""
+"""Decides what happens when a task fails: retry the message, drop it, or fail the job with the reason."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from scoreline.worker.settings import SOFT_TIME_LIMIT_S
 log = logging.getLogger(__name__)
 
 MAX_RETRIES = 30
-"""With up to `LONGEST_RETRY_S` between them, an outage of a quarter of an hour fails no part."""
+"""With up to `LONGEST_RETRY_S` between retries, no part fails because of an outage of a quarter of an hour."""
 LONGEST_RETRY_S = 60
 MAX_UNKNOWN_RETRIES = 3
-"""Retries after an error that is not a `ScorelineError`. Without a limit, a bug would keep its job open for ever."""
+"""Retries after an error that is not a `ScorelineError`. Without a limit, a bug would keep its job open forever."""
 
 
 def drop_unless_job_id(job_id: str) -> None:
-    """Drop a message whose job id is not valid; anyone who can reach the broker could have sent it."""
+    """Drop a message if its job id is invalid. Anyone who can reach the broker could have sent it."""
     try:
         check_name("job id", job_id)
     except InvalidRequest as error:
@@ -48,10 +48,10 @@ def drop_unless_job_id(job_id: str) -> None:
 
 @contextlib.contextmanager
 def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
-    """Retry the message after an error in the block, or fail its job with the reason.
+    """Retry the message if the block raises an error, or fail its job with the reason.
 
     A transient error is retried `MAX_RETRIES` times, an unknown one `MAX_UNKNOWN_RETRIES` times, and any other error
-    not at all. A message of a job that does not exist is dropped.
+    not at all. A message is dropped if its job does not exist.
     """
     drop_unless_job_id(job_id)
     try:
@@ -77,7 +77,7 @@ def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
 def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseException:
     """Return the exception that makes Celery send the message again, with some arguments changed.
 
-    The pause doubles with each retry and is jittered, so that the workers do not all return at the same moment.
+    The delay doubles with each retry and is jittered, so that the workers do not all retry at the same moment.
     """
     longest = min(LONGEST_RETRY_S, 2 ** (task.request.retries + 1))
     return task.retry(
@@ -93,7 +93,7 @@ def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseE
 def reconcile_if_lost(engine: Engine, job_id: str) -> Iterator[None]:
     """Reconcile the job if the block finds that Redis has lost it, or that it has no plan yet.
 
-    That sends the messages which are due, and they complete what the block did not.
+    This sends the messages that are due, and they complete the work that the block could not do.
     """
     try:
         yield

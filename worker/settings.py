@@ -1,4 +1,4 @@
-"""The settings of workers and of beat, read from the environment once, and limits that every worker shares."""
+"""The settings of workers and of beat, read once from the environment, and limits that all workers share."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ DEFAULT_CACHE_BYTES = 1 << 30
 DEFAULT_RECONCILE_S = 60
 DEFAULT_TICK_S = 30
 DEFAULT_SOFT_SHUTDOWN_S = 8
-"""How much of a dyno's 30 s parts may use: one that is nearly done is written, the others soon return to the queue."""
+"""Seconds of a dyno's 30 s that parts may use. A nearly finished part is written; others return to the queue."""
 
 TIME_LIMIT_S = 600
 SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60
-"""How long a part or a step may take before it is interrupted; a minute later its process is killed."""
+"""Seconds after which a part or a step is interrupted. A minute later its process is killed."""
 PROCESSES_KNOWN_S = 600
-"""How long Redis keeps the number of worker processes, which `reconcile` counts."""
+"""Seconds for which Redis keeps the number of worker processes. `reconcile` counts them."""
 BEAT_CONNECTIONS = 2
-"""Connections to Redis that beat holds."""
+"""Number of connections to Redis that beat keeps open."""
 PASSING_CONNECTIONS = 3
-"""Connections that a worker opens for a moment, to count processes or to answer an application."""
+"""Number of connections that a worker opens briefly, to count processes or to answer an application."""
 
 
 def worker_connections(processes: int) -> int:
-    """Return how many connections to Redis a worker holds: six in its main process, and two in each child.
+    """Return how many connections to Redis a worker keeps open: six in its main process, and two in each child.
 
-    The main process needs them for the queue, for unacknowledged messages, for control commands and for the replies to
-    these. A child has one for the ledger and one to send. ``tests/faults/test_procfile.py`` counts them on a server.
+    The main process needs them for the queue, for unacknowledged messages, for control commands and for replies to
+    commands. A child has one for the ledger, and one to send messages. ``tests/faults/test_procfile.py`` counts them on
+    a server.
     """
     return 6 + 2 * processes
 
@@ -43,23 +44,24 @@ class WorkerSettings:
     concurrency: int | None
     """Number of processes in the pool; if None, memory and cores decide."""
     cache_bytes: int | None
-    """Memory for the models of each process; if None, what the process does not need otherwise."""
+    """Memory for the models of each process; if None, the memory that the process does not need otherwise."""
     preload: tuple[str, ...]
     """Models to load before the fork, as ``name``, ``name@alias`` or ``name@version``."""
     lease_s: float
     """Seconds after which a part is taken from a process that has stopped renewing its lease."""
     reconcile_s: float
-    """Seconds between two messages of beat that ask for all jobs under way to be reconciled."""
+    """Seconds between two messages by which beat requests that all jobs under way are reconciled."""
     tick_s: float
-    """Seconds between two messages of beat that ask for due schedules to be run."""
+    """Seconds between two messages by which beat requests that due schedules are run."""
     soft_shutdown_s: float
-    """Seconds that running parts have left when the worker stops. Celery sleeps for all of them if any part runs."""
+    """Seconds that running parts have to finish when the worker stops. Celery sleeps this long if any part is
+    running."""
     parts_per_process: int
-    """How many parts of one job the queue holds at a time, for each worker process."""
+    """Maximum number of parts of one job in the queue, for each worker process."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> WorkerSettings:
-        """Read the settings; raises `InvalidSettings` naming every fault at once."""
+        """Read the settings. Raises one `InvalidSettings` that names every fault."""
         env = Environment(environ)
         concurrency = env.number("WORKER_CONCURRENCY", 0, minimum=1) or None
         cache_bytes = (env.number("MODEL_CACHE_MB", 0, minimum=1) << 20) or None

@@ -1,4 +1,4 @@
-"""Memory that the main process of a worker and its children share since the fork.
+"""Memory that the main process of a worker shares with its children after the fork.
 
 Control commands run in the main process, but the models are in the children. Anonymous shared memory carries data
 between them without a file and without Redis, and disappears with the worker.
@@ -18,12 +18,12 @@ SLOT_BYTES = 16_384
 
 
 class Board:
-    """One slot for each child, which the child writes and the main process reads, and a counter of evictions.
+    """One slot for each child, and a counter of evictions. The child writes its slot, and the main process reads it.
 
     Parameters
     ----------
     slots : int
-        At least the number of processes in the pool.
+        Number of slots: at least the number of processes in the pool.
     """
 
     def __init__(self, slots: int) -> None:
@@ -31,7 +31,7 @@ class Board:
         self._memory = mmap.mmap(-1, _EVICTIONS.size + slots * SLOT_BYTES)
 
     def write(self, slot: int, pid: int, value: Any) -> None:
-        """Write a child's value, as JSON, into its slot. A value that does not fit is replaced by an empty list."""
+        """Write a child's value into its slot as JSON. A value that does not fit is replaced by an empty list."""
         text = json.dumps(value).encode()
         if len(text) > SLOT_BYTES - _HEADER.size:
             text = b"[]"
@@ -39,7 +39,7 @@ class Board:
         self._memory[start : start + _HEADER.size + len(text)] = _HEADER.pack(pid, len(text), zlib.crc32(text)) + text
 
     def read(self) -> dict[int, Any]:
-        """Return the value of each child by pid. A value that is being written at this moment is left out."""
+        """Return the value of each child, by pid. A value is left out if it is just being written."""
         found = {}
         for start in range(_EVICTIONS.size, _EVICTIONS.size + self._slots * SLOT_BYTES, SLOT_BYTES):
             pid, length, checksum = _HEADER.unpack_from(self._memory, start)
@@ -53,5 +53,5 @@ class Board:
         _EVICTIONS.pack_into(self._memory, 0, self.evictions_requested() + 1)
 
     def evictions_requested(self) -> int:
-        """Return how many evictions were requested; a child that has seen fewer must drop its models."""
+        """Return how many evictions were requested. A child that has seen fewer must drop its models."""
         return int(_EVICTIONS.unpack_from(self._memory)[0])

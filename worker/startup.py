@@ -1,7 +1,7 @@
-"""What the main process of a worker does before and after it forks its pool.
+"""Prepares the main process of a worker before and after it forks its pool.
 
-It sizes the pool, logs what it found, and loads `PRELOAD_MODELS` once for all children. When the worker is ready, it
-asks for every job under way to be reconciled.
+It chooses the size of the pool, logs it, and loads `PRELOAD_MODELS` once for all children. When the worker is ready, it
+requests that all jobs under way are reconciled.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _SLOTS = 256
 
 
 def connect(app: Celery) -> None:
-    """Register what a worker does at each stage of its start."""
+    """Register the functions that run at each stage of a worker's start."""
 
     def reconcile_jobs(**_: Any) -> None:
-        with app.connection_for_write() as connection:  # its own, because this process never sends again
+        with app.connection_for_write() as connection:  # its own connection, because this process never sends again
             app.send_task("scoreline.reconcile", expires=60, connection=connection, ignore_result=True)
         _count_preloaded()
 
@@ -51,7 +51,7 @@ def connect(app: Celery) -> None:
 
 
 def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
-    """Set how many processes the pool has, unless a setting or an option does, and how much memory each may take."""
+    """Set the number of processes, unless a setting or an option fixes it, and the memory that each may use."""
     settings = WorkerSettings.from_env(os.environ)
     connections = Connections(os.environ)
     registry = connections.registry
@@ -108,8 +108,8 @@ def _log_sizing(**_: Any) -> None:
 def _preload(**_: Any) -> None:
     """Load models before the pool forks, so that its processes share their memory.
 
-    The parent predicts nothing with them: the threads of OpenMP do not survive a fork, and a child would wait for them
-    for ever. A model that cannot be loaded is logged, and a job that needs it fails with the reason.
+    The parent never predicts with them: the threads of OpenMP do not survive a fork, and a child would wait for them
+    forever. If a model cannot be loaded, the error is logged, and a job that needs the model fails with the reason.
     """
     settings = WorkerSettings.from_env(os.environ)
     if not settings.preload:
@@ -126,11 +126,11 @@ def _preload(**_: Any) -> None:
         log.info("models.preloaded", extra={"model": bundle.manifest.ref, "seconds": seconds})
     del models
     gc.collect()
-    gc.freeze()  # else the collector of each child would write to every object, and so copy every page
+    gc.freeze()  # otherwise each child's garbage collector would write to every object, and copy every page
 
 
 def _count_preloaded() -> None:
-    """Count the loads of the parent in the metrics, over a connection that no child inherits."""
+    """Count the models that the parent loaded in the metrics, over a connection that no child inherits."""
     if process.preloaded:
         ledger = Connections(os.environ, WORKER).ledger
         for bundle in process.preloaded:

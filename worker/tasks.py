@@ -1,4 +1,4 @@
-"""The Celery tasks of a worker. Each one states its policy and calls a function of `scoreline.tasks`."""
+"""The Celery tasks of a worker. Each one sets its retries and limits, and calls a function of `scoreline.tasks`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from scoreline.worker.settings import PROCESSES_KNOWN_S, SOFT_TIME_LIMIT_S
 log = logging.getLogger(__name__)
 
 RETRY_DELAY_S = 2
-"""Pause before a message is retried whose process died."""
+"""Seconds before a message is retried if its process died."""
 PROCESSES_COUNTED_EVERY_S = 30
 
 startup.connect(app)
@@ -45,8 +45,8 @@ def _check_required(**required: Any) -> None:
 def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **options: Any) -> dict[str, Any]:
     """Submit a job for an application that does not have this package installed, and return the status of the job.
 
-    If no job id is given, the id of the message is used, so that a message which is delivered or retried twice is still
-    one job.
+    If no job id is given, the id of the message is used, so that a message that is delivered or retried twice still
+    makes only one job.
     """
     options["job_id"] = options.get("job_id") or self.request.id
     try:
@@ -71,7 +71,7 @@ def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **opti
 def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = None, **options: Any) -> dict[str, Any]:
     """Score the records in a message, and return the status of their job with its results.
 
-    As in `submit`, the id of the message is the id of the job unless another one is given.
+    As in `submit`, the id of the message becomes the id of the job, unless a job id is given.
     """
     job_id: Any = options.get("job_id") or self.request.id
     options["job_id"] = job_id
@@ -90,7 +90,7 @@ def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = Non
             raise
         raise retry_later(self, error) from error
     lifecycle.share_models()
-    if answer is None:  # another process scores the job
+    if answer is None:  # another process is scoring the job
         raise retry_later(self, JobFailed(f"job {job_id} has not ended yet: ask scoreline.status for its state"))
     return answer
 
@@ -122,9 +122,9 @@ def plan(self: Task[Any, Any], job_id: str) -> None:
 def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -> dict[str, int] | None:
     """Score one part. If a transient error outlasts its retries, the part fails with that error.
 
-    `retried` is the number of the retry that follows a transient error. Such a retry does not count as an attempt,
-    whereas one that follows the death of a process does: it carries the arguments of the message before it, and so has
-    a number that differs from `retried`.
+    `retried` is the number of the retry if a transient error caused it. Such a retry does not count as an attempt. A
+    retry after the death of a process does count. It repeats the arguments of the previous message, so its number
+    differs from `retried`.
     """
     engine = lifecycle.engine(app)
     retries = self.request.retries
@@ -154,14 +154,14 @@ def _score_part(engine: Engine, job_id: str, part: int, holder: str, *, is_retry
 
 @app.task(name="scoreline.finalize", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def finalize(self: Task[Any, Any], job_id: str) -> None:
-    """Check a job whose parts are all done, and end it."""
+    """Check and end a job after all its parts are done."""
     with retry_or_fail(self, job_id):
         finalizing.finalize(lifecycle.engine(app), job_id)
 
 
 @app.task(name="scoreline.events", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def notify(self: Task[Any, Any], job_id: str) -> None:
-    """Send the webhook of a job that has ended. A receiver that does not answer is retried for a quarter of an hour."""
+    """Send the webhook of a job that has ended. If the receiver does not answer, retry for a quarter of an hour."""
     drop_unless_job_id(job_id)
     engine = lifecycle.engine(app)
     try:
@@ -176,7 +176,7 @@ def notify(self: Task[Any, Any], job_id: str) -> None:
 
 @app.task(name="scoreline.reconcile")
 def reconcile() -> None:
-    """Do what is due for every job under way. Beat asks for it regularly, and each worker when it starts."""
+    """Reconcile all jobs under way. Beat requests this regularly, and each worker when it starts."""
     engine = lifecycle.engine(app)
     if engine.ledger.once_in("count", PROCESSES_COUNTED_EVERY_S):
         engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)
@@ -185,7 +185,7 @@ def reconcile() -> None:
 
 @app.task(name="scoreline.tick")
 def tick() -> None:
-    """Submit the jobs of every schedule that is due. Beat asks for it every 30 seconds."""
+    """Submit the jobs of all due schedules. Beat requests this every 30 seconds."""
     lifecycle.engine(app).ledger.note_tick()
     for name, done in lifecycle.scheduler(app).tick().items():
         if done:

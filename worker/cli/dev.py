@@ -1,4 +1,4 @@
-"""``scoreline dev`` and ``scoreline demo``: run everything on embedded services, or the demo on services that run."""
+"""``scoreline dev`` and ``scoreline demo``: run everything on embedded services, or the demo on existing ones."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _run(stack: Stack, command: list[str]) -> int:
 def _wait_for_interrupt() -> int:
     try:
         while True:
-            time.sleep(0.2)  # short, because a signal that arrives just before a sleep is handled only after it
+            time.sleep(0.2)  # short, because a signal that arrives just before the sleep is handled only after it
     except KeyboardInterrupt:
         return 0
 

@@ -97,7 +97,7 @@ def _merge_skipped(findings: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def _lines(finding: Finding, width: int) -> list[str]:
-    """Return message and remedy on one line if they fit, and otherwise below each other."""
+    """Return message and remedy on one line if they fit, and on separate lines otherwise."""
     one = f"{finding.message} -> {finding.remedy}"
     if finding.remedy and len(one) <= width:
         return [one]
@@ -106,7 +106,7 @@ def _lines(finding: Finding, width: int) -> list[str]:
 
 
 def _exit(code: int) -> None:
-    """Exit without waiting for the thread pools of a check that hangs."""
+    """Exit without waiting for the thread pools of checks that hang."""
     if any(thread.name.startswith("doctor-") for thread in threading.enumerate()):
         sys.stdout.flush()
         os._exit(code)

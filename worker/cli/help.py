@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 _LONGEST_OPTION = 30
-"""Columns of an option and its choices. If they need more, the choices move into the text beside them."""
+"""Maximum width of an option and its choices. If they are wider, the choices move into the text of the option."""
 
 
 _UNBREAKABLE_HYPHEN = "\u2011"
 
 
 class _Formatter(click.HelpFormatter):
-    """Wraps lines at spaces alone, so that names such as ml-requirements.txt stay whole."""
+    """Wraps lines only at spaces, so that names such as ml-requirements.txt stay whole."""
 
     def write_text(self, text: str) -> None:
         super().write_text(text.replace("-", _UNBREAKABLE_HYPHEN))
@@ -32,7 +32,7 @@ class _Context(click.Context):
 
 
 class _Page(click.Command):
-    """What the help pages of commands and groups have in common."""
+    """The common base of the help pages of commands and groups."""
 
     context_class = _Context
 
@@ -45,23 +45,23 @@ class _Page(click.Command):
             self.format_commands(ctx, formatter)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the epilog, which consists of examples, as a section of its own with its lines as they are."""
+        """Write the epilog, which consists of examples, as a separate section with unchanged lines."""
         if self.epilog:
             with formatter.section("Examples"):
                 formatter.write_text("\b\n" + self.epilog)
 
 
 class Command(_Page):
-    """A command whose epilog is its examples."""
+    """A command with examples as its epilog."""
 
 
 class Group(_Page, click.Group):
-    """A group of commands whose epilog is its examples, and whose commands may be listed in sections.
+    """A group of commands with examples as its epilog. Its commands may be listed in sections.
 
     Parameters
     ----------
     sections : mapping of str to sequence of str
-        Names of commands by the heading of their section; by default all commands are in one section.
+        The names of the commands in each section, by its heading. By default all commands are in one section.
     """
 
     command_class = Command
@@ -82,7 +82,7 @@ class Group(_Page, click.Group):
 
 
 def _record(option: click.Option, ctx: click.Context) -> tuple[str, str] | None:
-    """Return an option as its help page shows it; None if it is hidden."""
+    """Return an option as the help page shows it, or None if it is hidden."""
     record = option.get_help_record(ctx)
     if record is None or not isinstance(option.type, click.Choice) or len(record[0]) <= _LONGEST_OPTION:
         return record

@@ -9,19 +9,19 @@ from threading import Thread
 from scoreline.tasks.job.documents import Status
 
 IDLE_S = 10.0
-"""Seconds without progress before a hint is due. A worker needs one or two seconds to begin a job."""
+"""Seconds without progress before a hint is due. A worker begins a job within one or two seconds."""
 _ANSWER_S = 2.0
 
 
 class IdleHint:
-    """Asks for workers while a job makes no progress, in a thread of its own, so that watching never waits for it.
+    """Asks for workers in a separate thread while a job makes no progress, so that watching never waits.
 
     Parameters
     ----------
     ask : callable
-        Takes the seconds to wait and returns the workers that answered. If it raises, no hint is given.
+        Function of the seconds to wait that returns the workers that answered. If it raises, no hint is given.
     after_s : float
-        Seconds without progress before the first question, and between two questions.
+        Seconds without progress before it asks for the first time, and then between two calls.
     """
 
     def __init__(self, ask: Callable[[float], Collection[str]], after_s: float = IDLE_S) -> None:
@@ -34,7 +34,7 @@ class IdleHint:
         self._given = False
 
     def update(self, now: Status) -> str | None:
-        """Take note of a job's status; return the hint, once, if no worker has answered since the last progress."""
+        """Record a job's status. Return the hint, once, if no worker has answered since the last progress."""
         progress, moment = (now.state, now.parts_done, now.rows), time.monotonic()
         if progress != self._progress:
             self._progress, self._no_worker = progress, False
@@ -54,6 +54,6 @@ class IdleHint:
     def _ask_workers(self, progress: object) -> None:
         try:
             found = self._ask(_ANSWER_S)
-        except Exception:  # noqa: BLE001  # the user asked for a job, not for the state of the broker
+        except Exception:  # noqa: BLE001  # the user is watching a job, and need not see errors of the broker
             return
         self._no_worker = not found and progress == self._progress

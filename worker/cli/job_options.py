@@ -1,4 +1,4 @@
-"""Derives the command line's options of a job from `scoreline.tasks.job.submit_options`."""
+"""Derives the command-line options of a job from `scoreline.tasks.job.submit_options`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WORDS = {"delimiter": {"tab": "\t", "\\t": "\t"}, "quote": {"none": ""}}
 
 
 def job_options[F: Callable[..., Any]](options: type) -> Callable[[F], F]:
-    """Return a decorator that adds one option to a command for each of `options`. Those that are not given are None."""
+    """Return a decorator that adds an option to a command for each of `options`. Options not given are None."""
 
     def decorate(command: F) -> F:
         for name, option in reversed(list(described(options).items())):
@@ -55,7 +55,7 @@ class _Types(click.ParamType[Any]):
 
 
 class _Character(click.ParamType[Any]):
-    """One character, or a word that stands for one that is hard to type."""
+    """One character, or a word for a character that is hard to type."""
 
     name = "character"
 

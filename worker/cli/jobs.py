@@ -1,4 +1,4 @@
-"""``scoreline status | watch | jobs | cancel | resume | reconcile``: follows jobs and changes their course."""
+"""``scoreline status | watch | jobs | cancel | resume | reconcile``: follows, cancels and resumes jobs."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def jobs(as_json: bool) -> None:
 
 
 def age(job: Status, now: datetime) -> str:
-    """Return the time since a job was submitted, in the largest unit that fits; empty if the time is not known."""
+    """Return the time since a job was submitted, in the largest unit that fits, or an empty text if it is unknown."""
     if not job.submitted:
         return ""
     seconds = max(0.0, (now - datetime.fromisoformat(job.submitted)).total_seconds())

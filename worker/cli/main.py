@@ -95,7 +95,7 @@ cli.add_command(dev.demo)
 
 
 def main() -> None:
-    """Run a command. An expected error is one line and an exit code, never a traceback."""
+    """Run a command. An expected error prints one line and sets the exit code; it never prints a traceback."""
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:

@@ -36,7 +36,7 @@ def metrics(serve: int | None, host: str) -> None:
     Counters start again at zero if Redis is emptied, which rate() and increase() allow for. If a service cannot be
     reached, its scoreline_up is 0 and its metrics are missing.
     """
-    from prometheus_client import generate_latest  # takes 0.1 s to import, which other commands need not spend
+    from prometheus_client import generate_latest  # takes 0.1 s to import, so other commands do not import it
 
     from scoreline.worker.exporter import serve as serve_until_stopped
     from scoreline.worker.metrics import Deployment

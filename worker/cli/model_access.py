@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def model_manager() -> ModelStorageManager:
-    """Return the manager, which can load models; raises `InvalidSettings` if the packages for that are missing."""
+    """Return the manager, which can load models. Raises `InvalidSettings` if packages that it needs are missing."""
     try:
         from scoreline.storage.models.manager import ModelStorageManager
 
@@ -24,5 +24,5 @@ def model_manager() -> ModelStorageManager:
 
 
 def model_registry() -> ModelRegistry:
-    """Return the registry, which reads and writes manifests and aliases and needs requirements.txt alone."""
+    """Return the registry, which reads and writes manifests and aliases and needs only requirements.txt."""
     return Connections(os.environ).registry

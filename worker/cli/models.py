@@ -1,4 +1,4 @@
-"""``scoreline models list | show | verify | alias | delete | keygen | sign``; `publish` is in a module of its own."""
+"""``scoreline models list | show | verify | alias | delete | keygen | sign``; `publish` has its own module."""
 
 from __future__ import annotations
 

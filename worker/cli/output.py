@@ -1,4 +1,4 @@
-"""How output looks: whole lines in files and pipes, at most the width of the terminal in a terminal."""
+"""Formats output: lines fit the width of a terminal, and are kept whole in files and pipes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 _WIDTH_ELSEWHERE = 240
-"""Columns of a table that goes into a file or a pipe."""
+"""Width, in characters, of a table in a file or a pipe."""
 _ELLIPSIS = "…"
 
 
 def terminal_width(*, stderr: bool = False) -> int | None:
-    """Return the columns of the terminal that receives the output; None if a file or a pipe receives it."""
+    """Return the width of the terminal, in characters, or None if the output goes to a file or a pipe."""
     stream = sys.stderr if stderr else sys.stdout
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
@@ -34,7 +34,7 @@ def echo(text: str, *, indent: int = 0, err: bool = False) -> None:
 
 
 def echo_field(label: str, text: str) -> None:
-    """Print an indented label and a text beside it; in a terminal, wrap the text."""
+    """Print an indented label with a text beside it; in a terminal, wrap the text."""
     column, width = 11, terminal_width()
     lines = [text]
     if width is not None:
@@ -44,12 +44,12 @@ def echo_field(label: str, text: str) -> None:
 
 
 def echo_cut(text: str) -> None:
-    """Print a line; in a terminal, cut what does not fit."""
+    """Print a line; in a terminal, cut it to the width."""
     click.echo(text if (width := terminal_width()) is None else cut(text, width))
 
 
 def cut(text: str, chars: int) -> str:
-    """Cut a text to a number of characters, the last of which is then an ellipsis.
+    """Cut a text to a number of characters. The last character of a cut text is an ellipsis.
 
     >>> cut("20261101T120000Z", 9), cut("short", 9)
     ('20261101…', 'short')
@@ -69,7 +69,7 @@ def plural(count: int, noun: str) -> str:
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, cut: Collection[str] = (), wrapped: Collection[str] = ()
 ) -> None:
-    """Print a table without lines.
+    """Print a table without borders.
 
     Parameters
     ----------
@@ -78,8 +78,8 @@ def print_table(
     rows : iterable of sequence of str
         The cells.
     cut, wrapped : collection of str
-        The headings of the columns that give way if the table is wider than the terminal: their cells are cut, with an
-        ellipsis, or wrapped.
+        The headings of the columns that shrink if the table is wider than the terminal. The cells of `cut` end with an
+        ellipsis; those of `wrapped` are wrapped.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns:

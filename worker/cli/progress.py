@@ -28,7 +28,7 @@ def follow_job(client: Client, job_id: str, idle_s: float = IDLE_S) -> int:
     job_id : str
         The job to follow.
     idle_s : float
-        Seconds without progress after which workers are asked for, and a hint is printed if none answers.
+        Seconds without progress after which workers are queried, and a hint is printed if none answers.
     """
     idle_hint = IdleHint(lambda timeout_s: client.queue.workers(timeout_s=timeout_s), idle_s)
     try:
@@ -41,7 +41,7 @@ def follow_job(client: Client, job_id: str, idle_s: float = IDLE_S) -> int:
 
 
 class _RowsPerSecond(ProgressColumn):
-    """The rate of the progress bar."""
+    """The speed that the progress bar shows."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -84,7 +84,7 @@ def show_status(job: Status) -> None:
 
 
 def _hints(job: Status) -> Iterator[str]:
-    """Yield what can be done about rejected rows, or about a job that failed."""
+    """Yield hints on what to do about rejected rows, or about a job that failed."""
     if job.state not in ("failed", "partial"):
         return
     if job.rejected:

@@ -21,7 +21,7 @@ _MESSAGE_CHARS = 160
 _COLUMNS_SHOWN = 8
 _SOURCES_SHOWN = 3
 _LINES_SHOWN = 20
-"""Limit of the reasons, and of the lines of each table; --json has all of them."""
+"""Maximum number of reasons, and of lines in each table. --json prints all of them."""
 
 
 @click.command(

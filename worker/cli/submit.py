@@ -1,4 +1,4 @@
-"""``scoreline submit``: submits a job, or tries what it would do."""
+"""``scoreline submit``: submits a job, or tries it without writing anything."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _memory(found: Preflight) -> str:
 
 
 def _sample_columns(found: Preflight) -> list[str]:
-    """Return the first and the last columns of the sample, which are kept columns and scores."""
+    """Return the first columns of the sample, which are kept columns, and the last ones, which are scores."""
     names = list(found.sample[0])
     half = _COLUMNS_SHOWN // 2
     return names if len(names) <= _COLUMNS_SHOWN else [*names[:half], *names[-half:]]

@@ -1,5 +1,6 @@
 """Embedded services for development, demonstrations and tests.
 
-What replaces Redis, R2 and a deployed worker on one machine lives here, and nothing that a deployment needs may enter.
-All modules except `demo` may import packages of dev-requirements.txt; the tests and ``scoreline dev`` import them.
+This package replaces Redis, R2 and a deployed worker on one machine. It must not contain anything that a deployment
+needs. All modules except `demo` may import packages of dev-requirements.txt. The tests and ``scoreline dev`` import
+these modules.
 """

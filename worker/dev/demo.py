@@ -1,4 +1,4 @@
-"""The steps of ``scoreline demo``: train a model on half of a data set, and score rows of the other half with it."""
+"""The steps of ``scoreline demo``: train a model on half of a data set, and score rows of the other half."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Summary:
 
 
 def train_and_publish(models: ModelStorageManager) -> tuple[Manifest, pd.DataFrame]:
-    """Fit a scaler, a forest and a label encoder on one half; return the version and the held-out half with labels."""
+    """Fit scaler, forest and label encoder on one half. Return the version, and the held-out half with labels."""
     data = load_breast_cancer(as_frame=True)
     features = data.data
     labels = data.target.map(dict(enumerate(data.target_names)))
@@ -81,7 +81,7 @@ def upload(store: ObjectStore, held_out: pd.DataFrame, rows: int, folder: str) -
 
 
 def remove(store: ObjectStore, folder: str) -> None:
-    """Delete what `upload` wrote."""
+    """Delete the objects that `upload` wrote."""
     for info in store.list(folder):
         store.delete(info.key)
 

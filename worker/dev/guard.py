@@ -1,8 +1,8 @@
 """Runs a command and ends it, with all its children, when the process that started the guard ends.
 
-``python -m scoreline.worker.dev.guard FD COMMAND...``: FD is the reading end of a pipe whose writing end is held only
-by the process that started the guard. However that process ends, even by SIGKILL, the kernel closes the pipe; the
-guard then ends the process group of the command.
+``python -m scoreline.worker.dev.guard FD COMMAND...``: FD is the reading end of a pipe. Only the process that started
+the guard has the writing end open. When that process ends, even by SIGKILL, the kernel closes the pipe, and the guard
+ends the process group of the command.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _default_signals() -> None:
 
 
 def _end(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal the whole process group; after SIGTERM, give it `GRACE_S` to end."""
+    """Signal the whole process group. After SIGTERM, give it `GRACE_S` seconds to end."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, number)
     deadline = time.monotonic() + GRACE_S

@@ -1,7 +1,7 @@
 """The embedded S3 server: moto, behind a layer that is as strict as R2. It keeps everything in memory.
 
-Moto itself keeps objects in temporary files, and reads the whole object for every ranged request: it would read a model
-of 300 MB, which is requested in ranges of 4 MiB, 75 times. Here a ranged request reads only its own bytes.
+Moto itself keeps objects in temporary files, and reads the whole object for every ranged request. A model of 300 MB,
+which is requested in ranges of 4 MiB, would be read 75 times. Here a ranged request reads only its own bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _InMemory(io.BytesIO):
 
 
 def serve(port: int, wrap: Callable[[App], App] = StrictR2) -> None:
-    """Serve on a port of 127.0.0.1 until the process ends; `wrap` makes the layer around moto."""
+    """Serve on a port of 127.0.0.1 until the process ends. `wrap` returns the layer around moto."""
     vars(moto.s3.models)["tempfile"] = SimpleNamespace(SpooledTemporaryFile=_InMemory)
     os.environ["MOTO_PORT"] = str(port)
     app = DomainDispatcherApplication(create_backend_app)

@@ -1,4 +1,4 @@
-"""Valkey, an S3 server and workers on free ports of 127.0.0.1, which end with the process that started them."""
+"""Valkey, an S3 server and workers on free ports of 127.0.0.1. They end with the process that started them."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class StackError(ScorelineError):
 
 
 class Stack:
-    """Embedded services; a context manager that leaves nothing behind.
+    """A context manager that runs embedded services and leaves nothing behind.
 
     Parameters
     ----------
     folder : Path
-        The directory in which a directory for logs and the files of Valkey is made, and removed at the end.
+        The directory in which a temporary directory is made for logs and the files of Valkey. It is removed at the end.
     bucket : str
         The bucket to create.
     s3_module : str
-        The module to run as S3 server, with a port as its argument.
+        The module to run as the S3 server. Its argument is a port.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Stack:
     def start_worker(
         self, processes: int = 2, extra: Mapping[str, str] | None = None, app: str = "scoreline"
     ) -> subprocess.Popen[bytes]:
-        """Start a worker and wait until it is ready; `app` is what Celery's ``-A`` takes."""
+        """Start a worker and wait until it is ready. `app` is the argument of Celery's ``-A``."""
         name = f"worker{len(self._guards)}@embedded"
         command = [
             sys.executable,
@@ -202,7 +202,7 @@ class Stack:
         guard: subprocess.Popen[bytes] | None = None,
         log: Path | None = None,
     ) -> None:
-        """Wait until `ready` is true; raises `StackError` after a minute, or if `guard` has ended."""
+        """Wait until `ready` is true. Raises `StackError` after a minute, or if `guard` has ended."""
         deadline = time.monotonic() + _START_S
         while not ready():
             ended = guard is not None and guard.poll() is not None
@@ -214,7 +214,7 @@ class Stack:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 on which no process listens at present."""
+    """Return a port of 127.0.0.1 on which no process is listening at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,6 +1,6 @@
-"""Makes the embedded S3 server refuse what R2 refuses, so that code which works with it works with R2.
+"""Makes the embedded S3 server refuse what R2 refuses, so that code that works with it also works with R2.
 
-Moto accepts more than R2 does. This layer refuses such requests, as R2 documents them, before moto sees them:
+Moto accepts requests that R2 refuses. This layer refuses them before moto sees them, following R2's documentation:
 https://developers.cloudflare.com/r2/api/s3/api/ and https://developers.cloudflare.com/r2/platform/limits/.
 """
 
@@ -95,7 +95,7 @@ class StrictR2:
 
 
 class _Replay:
-    """The body of a request that was read already, to be read again."""
+    """A request body that has already been read, and can be read once more."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body

@@ -1,8 +1,9 @@
-"""Checks a deployment for what goes wrong in production, and says what each check found and how to repair it.
+"""Checks a deployment for common faults in production, and reports what each check found and how to repair it.
 
-A check is a function in the module of its subject and one line in `checks`; what certainly breaks the deployment is an
-error, and what may be intended, or depends on other processes, is a warning. Checks may import any other room except
-`scoreline.worker.cli`, but a check that needs a package of ml-requirements.txt must work without it.
+A check is a function in the module of its subject, and one line in `checks`. A fault that certainly breaks the
+deployment is an error. A fault that may be intended, or that depends on other processes, is a warning. Checks may
+import any other room except `scoreline.worker.cli`, but a check that needs a package of ml-requirements.txt must work
+without it.
 """
 
 from scoreline.worker.doctor.check import Finding, Severity

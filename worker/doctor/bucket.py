@@ -1,4 +1,4 @@
-"""Checks that the bucket does what jobs rely on, by trying it on small objects that are removed afterwards."""
+"""Checks that the bucket behaves as jobs need, by trying it on small objects that are removed afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scoreline.worker.doctor.context import Context
 from scoreline.worker.doctor.probe import DATA, METADATA, STALE, Probe
 
 PROBING_S = 8.0
-"""Seconds after which the remaining steps are left out, so that there is time to clean up."""
+"""Seconds after which the remaining steps are skipped, so that there is time to clean up."""
 _PERMISSIONS = "allow R2_ACCESS_KEY_ID to list, read, write and delete objects; on R2: Object Read & Write"
 _CREDENTIALS = "correct R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"
 _ENDPOINT = "correct R2_ACCOUNT_ID or R2_ENDPOINT_URL, and check the proxy or firewall in between"
@@ -109,7 +109,7 @@ def _listing_new_objects(probe: Probe) -> Iterator[Finding]:
 
 
 def _uploading_in_parts(probe: Probe) -> Iterator[Finding]:
-    """Upload an object in one part, which may be small; the first of two parts would have to be 5 MiB."""
+    """Upload an object in a single part, which may be small. With two parts, the first would have to be 5 MiB."""
     if probe.in_parts is None:
         return
     try:
@@ -172,7 +172,7 @@ _STEPS: tuple[Callable[[Probe], Iterator[Finding]], ...] = (
 
 
 def _others(context: Context) -> Iterator[Finding]:
-    """List the other buckets; more is not required of them, because they may hold inputs alone."""
+    """List the other buckets. Nothing more is required of them, because they may contain only inputs."""
     for name in sorted(context.storage.allowed_buckets - {context.storage.bucket_name}):
         try:
             next(iter(context.buckets[name].list(keys.PROBES)), None)

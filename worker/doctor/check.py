@@ -1,4 +1,4 @@
-"""A check, and what it finds."""
+"""A check, and its findings."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Check:
     Parameters
     ----------
     name : str
-        The name that ``--only`` takes.
+        The name of the check, as given to ``--only``.
     find : callable
-        Yields a finding for everything that is wrong, or one ``ok`` finding if nothing is.
+        Yields a finding for each fault, or one ``ok`` finding if there is none.
     needs : tuple of str
-        Checks that must succeed first, because this one would only repeat their errors.
+        Checks that must succeed first. If one of them fails, this check would only repeat its error.
     """
 
     name: str

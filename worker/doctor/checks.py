@@ -1,4 +1,4 @@
-"""The list of checks, in the order in which they are shown. A check may need only those before it."""
+"""The list of checks, in the order in which they are shown. A check may depend only on checks before it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from scoreline.worker.settings import WorkerSettings
 
 CONNECT_S = 3
 ANSWER_S = 4
-"""Seconds that Redis or the bucket has for one answer before it counts as unreachable."""
+"""Seconds to wait for an answer of Redis or the bucket, after which it counts as unreachable."""
 PATIENCE = Patience(
     outlasts_outages=False, redis_connect_s=CONNECT_S, redis_answer_s=ANSWER_S, bucket_answer_s=ANSWER_S
 )
@@ -44,9 +44,9 @@ class Context:
     now: Callable[[], float] = time.time
     """This machine's clock."""
     folder: Path = field(default_factory=Path.cwd)
-    """The directory in which a Procfile is looked for."""
+    """The directory that is searched for a Procfile."""
     leaving: Event = field(default_factory=Event)
-    """Set when the checks must end."""
+    """Event that is set when the checks must end."""
 
     @property
     def storage(self) -> StorageSettings:
@@ -100,7 +100,7 @@ class Context:
 
     @property
     def verifies(self) -> bool:
-        """Whether signatures can be checked, for which cryptography must be installed."""
+        """Whether signatures can be checked. The package cryptography must be installed for that."""
         return find_spec("cryptography") is not None
 
     @property
@@ -148,6 +148,6 @@ class Context:
             return tuple(line.split())
 
     def worker_variable(self, name: str) -> str:
-        """Return an environment variable of the worker, which may be set on its line of the Procfile alone."""
+        """Return an environment variable of the worker, which may be set only on its line in the Procfile."""
         on_line = dict(word.split("=", 1) for word in self.worker_line if "=" in word and word[0] != "-")
         return on_line.get(name, self.environ.get(name, "")).strip()

@@ -1,4 +1,4 @@
-"""Checks that workers and beat are running. As they are other processes, their absence is only ever a warning."""
+"""Checks that workers and beat are running. They are other processes, so their absence is only a warning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scoreline.worker.doctor.context import Context
 
 _FIX_REDIS = "fix the check `redis` first"
 SHORTEST_SILENCE_S = 120.0
-"""Seconds without a tick that are never a warning, because a tick may have to wait for a busy worker."""
+"""Seconds without a tick before a warning is possible. A tick may have to wait for a busy worker."""
 
 
 def workers(context: Context) -> Iterator[Finding]:
@@ -44,7 +44,7 @@ def workers(context: Context) -> Iterator[Finding]:
 
 
 def clock(context: Context) -> Iterator[Finding]:
-    """Check that beat ticks and that a worker runs the ticks."""
+    """Check that beat sends ticks and that a worker runs them."""
     try:
         since_s = context.ledger.seconds_since_tick()
     except LedgerUnavailable as fault:
@@ -60,7 +60,7 @@ def clock(context: Context) -> Iterator[Finding]:
 
 
 def clock_silence(context: Context) -> str:
-    """Describe how long the clock has been silent; an empty text means that it ticks."""
+    """Return for how long no tick was run, as a text. The text is empty if the clock ticks."""
     since_s = context.ledger.seconds_since_tick()
     if since_s is None:
         return "the clock has not ticked within a day"

@@ -15,13 +15,13 @@ from scoreline.worker.doctor.context import Context
 from scoreline.worker.doctor.packages import installed_version
 
 INSPECTION_S = 8.0
-"""Seconds after which the remaining models are left out, because a bucket may hold thousands of them."""
+"""Seconds after which the remaining models are skipped, because a bucket may contain thousands of them."""
 _MAX_NAMED = 5
 _PUBLISH_AGAIN = "publish the model again and move its aliases to the new version"
 
 
 def model_keys(context: Context) -> Iterator[Finding]:
-    """Check that workers load only signed models."""
+    """Check that workers load signed models only."""
     trusted = context.models.verify_keys
     if trusted:
         yield ok(
@@ -66,9 +66,9 @@ class _Inspection:
     """The version of the installed scikit-learn; None if it is not installed."""
     passed: bool = True
     _seen: dict[str, int] = field(default_factory=dict)
-    """Memory of the inspected models in bytes; 0 for those that are not preloaded."""
+    """Memory of each inspected model in bytes; 0 if it is not preloaded."""
     _skewed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Models that another version of scikit-learn saved, by that version."""
+    """Models that were saved by another version of scikit-learn, grouped by that version."""
 
     def inspect(self, ref: str, *, preloaded: bool = False) -> Iterator[Finding]:
         """Inspect one model. A fault is an error if the model is to be preloaded, and a warning otherwise."""
@@ -98,7 +98,7 @@ class _Inspection:
             self._skewed[str(saved_by)].append(ref)
 
     def skewed(self) -> Iterator[Finding]:
-        """Yield a finding for each version of scikit-learn, other than the installed one, that saved models in use."""
+        """Yield a finding for each other version of scikit-learn with which models in use were saved."""
         for saved_by, refs in sorted(self._skewed.items()):
             named = ", ".join(refs[:_MAX_NAMED]) + (f" and {len(refs) - _MAX_NAMED} more" if refs[_MAX_NAMED:] else "")
             yield self._wrong(
@@ -121,7 +121,7 @@ class _Inspection:
         return text
 
     def _incomplete(self, manifest: Manifest) -> str:
-        """Return the names of the files that are missing, or have the wrong size."""
+        """Return the names of the files that are missing or have the wrong size."""
         folder = keys.version_folder(manifest.name, manifest.version)
         sizes = {info.key.removeprefix(folder): info.size for info in self.context.store.list(folder)}
         return ", ".join(item.file for item in manifest.artifacts if sizes.get(item.file) != item.size)

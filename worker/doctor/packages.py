@@ -1,4 +1,4 @@
-"""Checks that the installed packages are those that this release is tested with.
+"""Checks that the installed packages are the versions with which this release is tested.
 
 A checkout pins one version of each package in its requirement files. A wheel carries the ranges of pyproject.toml.
 """
@@ -20,7 +20,7 @@ _FILES = ("requirements.txt", "ml-requirements.txt")
 
 
 def packages(_: Context) -> Iterator[Finding]:
-    """Compare the installed packages with the requirement files, or with what the wheel requires if there are none."""
+    """Compare the installed packages with the requirement files or, without these, the requirements of the wheel."""
     base, ml = required()
     installed = {name: version for name in base | ml if (version := installed_version(name)) is not None}
     to_submit, to_work = _install_commands()
@@ -43,7 +43,7 @@ def packages(_: Context) -> Iterator[Finding]:
 
 
 def required(folder: Path = _ROOT) -> tuple[dict[str, SpecifierSet], dict[str, SpecifierSet]]:
-    """Return the versions that every process needs and those that only a worker needs, by package.
+    """Return, by package, the versions that every process needs, and those that only a worker needs.
 
     They come from the requirement files in `folder`, or from the installed distribution if there are no such files.
     """
@@ -63,7 +63,7 @@ def installed_version(name: str) -> str | None:
 
 
 def _install_commands() -> tuple[str, str]:
-    """Return the commands that install what an application needs, and what a worker needs."""
+    """Return the commands that install the packages of an application, and those of a worker."""
     if not _has_files(_ROOT):
         return "pip install scoreline", "pip install 'scoreline[ml]'"
     return f"pip install -r {_FILES[0]}", f"pip install {' '.join(f'-r {name}' for name in _FILES)}"

@@ -1,4 +1,4 @@
-"""Small objects that are written to find out what a store does, and are always removed."""
+"""Small objects that are written to find out how a store behaves, and are always removed."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ DATA = b"0123456789"
 OTHER_DATA = b"abc"
 METADATA: Mapping[str, str] = {"rows": "10"}
 STALE = "0123456789abcdef0123456789abcdef"
-"""A well-formed ETag that no object has."""
+"""A well-formed ETag that matches no object."""
 _SAME_KEY_S = 1.05
-"""R2 accepts one write per second to the same key."""
+"""Seconds between two writes to the same key. R2 accepts one per second."""
 
 
 class Probe:
-    """The objects of one examination, whose prefix no other examination uses.
+    """The objects of one examination. Each examination has its own prefix.
 
     Parameters
     ----------
     store : ObjectStore
         The store to examine.
     leaving : Event
-        Set when the process must end, so that the probe stops waiting.
+        Event that is set when the process must end, so that the probe stops waiting.
     """
 
     def __init__(self, store: ObjectStore, leaving: Event) -> None:
@@ -45,7 +45,7 @@ class Probe:
         self._last = 0.0
 
     def key(self, name: str) -> str:
-        """Return the key of the object `name`."""
+        """Return the key of the object called `name`."""
         return self.prefix + name
 
     def put(
@@ -70,7 +70,7 @@ class Probe:
         return self._written[name].etag
 
     def accepts(self, attempt: Callable[[], Any]) -> bool:
-        """Return whether the store carries out a request, rather than refuse it because its condition does not hold."""
+        """Return whether the store performs a request, rather than refusing it because its condition is not met."""
         try:
             attempt()
         except PreconditionFailed:
@@ -101,13 +101,13 @@ class Probe:
         try:
             return store.put(key, data, mode=mode, metadata=metadata)
         except AccessDenied:
-            if name not in self._written:  # the object does not exist, and need not be removed
+            if name not in self._written:  # the object does not exist, so there is nothing to remove
                 self._begun.remove(key)
             raise
 
 
 def _in_parts(store: ObjectStore) -> R2Store | None:
     """Return a store that uploads every object in parts, or None if this kind of store never does."""
-    from scoreline.storage.objects.r2 import R2Store  # boto3 takes 0.2 s to import, which a directory does not need
+    from scoreline.storage.objects.r2 import R2Store  # boto3 takes 0.2 s to import; a directory does not need it
 
     return store.always_multipart() if isinstance(store, R2Store) else None

@@ -1,4 +1,4 @@
-"""Checks that a worker stops cleanly, computes with one thread for each process, and fits into memory."""
+"""Checks that a worker stops cleanly, computes with one thread per process, and fits into memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def shutdown(context: Context) -> Iterator[Finding]:
-    """Check that a worker which is stopped returns its parts to the queue."""
+    """Check that a worker returns its parts to the queue when it is stopped."""
     wrong = False
     if context.worker_variable("REMAP_SIGTERM") != "SIGQUIT":
         wrong = True
@@ -76,7 +76,7 @@ def memory(context: Context) -> Iterator[Finding]:
 
 
 def _pool(words: tuple[str, ...]) -> str:
-    """Return the pool that the worker line of the Procfile asks for, if any."""
+    """Return the pool that the worker line of the Procfile selects, if any."""
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word in ("-P", "--pool"):
             return following

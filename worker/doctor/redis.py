@@ -37,7 +37,7 @@ _DEFAULT_REMEDY = "set REDIS_URL to a server that is running; on Heroku: heroku 
 
 @dataclass(frozen=True)
 class _Target:
-    """One server, and what it is used for."""
+    """One server, and its purpose."""
 
     role: str
     url: str
@@ -45,7 +45,7 @@ class _Target:
 
 
 def redis(context: Context) -> Iterator[Finding]:
-    """Examine the server of the ledger, and that of the broker if it is another one."""
+    """Examine the server of the ledger, and that of the broker if it is a different one."""
     settings = context.queue
     targets = [_Target("ledger and broker", settings.redis_url, settings.redis_tls)]
     if host_and_port(settings.broker_url) != host_and_port(settings.redis_url):
@@ -59,7 +59,7 @@ def redis(context: Context) -> Iterator[Finding]:
 
 
 def _ping_broker(context: Context) -> Iterator[Finding]:
-    """Connect to the broker through Celery, which works for brokers other than Redis too."""
+    """Connect to the broker through Celery, which also works for brokers other than Redis."""
     try:
         context.broker.ping()
     except QueueUnavailable as fault:
@@ -89,7 +89,7 @@ def _remedy(message: str) -> str:
 
 
 def _eviction_faults(server: Server) -> Iterator[tuple[str, str]]:
-    """Find out whether the server may lose what it was given, and whether its version is supported."""
+    """Find out whether the server may lose data, and whether its version is supported."""
     if server.policy is None:
         yield (
             "the server does not reveal what it does when its memory is full (maxmemory-policy)",
@@ -110,7 +110,7 @@ def _eviction_faults(server: Server) -> Iterator[tuple[str, str]]:
 
 
 def _capacity_faults(context: Context, server: Server) -> Iterator[tuple[str, str]]:
-    """Find out whether there is enough memory, and enough connections."""
+    """Find out whether there is enough memory, and whether there are enough connections."""
     if server.max_bytes and server.used_bytes is not None and server.used_bytes >= FULL * server.max_bytes:
         yield (
             f"{_mb(server.used_bytes)} of {_mb(server.max_bytes)} MB are in use; once it is full, nothing can be sent",

@@ -1,4 +1,4 @@
-"""Runs the checks in parallel. One that raises or hangs becomes an error and does not affect the others."""
+"""Runs the checks in parallel. A check that raises or hangs is reported as an error, and does not affect others."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from scoreline.worker.doctor.checks import CHECKS
 from scoreline.worker.doctor.context import Context
 
 DEADLINE_S = 25.0
-"""Heroku's release command and the health check of a container must end, even if a service hangs."""
+"""Maximum seconds of all checks. A release command or health check must end, even if a service hangs."""
 _CLEANUP_S = 10.0
 SKIPPED = "skipped"
-"""The message of a check that did not run because one that it needs has failed."""
+"""The message of a check that did not run because a check that it needs has failed."""
 
 
 def examine(
@@ -28,7 +28,7 @@ def examine(
     now: Callable[[], float] = time.time,
     deadline_s: float = DEADLINE_S,
 ) -> list[Finding]:
-    """Run checks and return what they found, in the order of `CHECKS` and with at least one finding for each.
+    """Run checks and return their findings in the order of `CHECKS`, at least one for each check.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def examine(
     only : collection of str, optional
         The names of the checks to run; by default all.
     now : callable
-        Returns the time of this machine's clock, in seconds since 1970.
+        Returns the time of this machine's clock in seconds since 1970.
     deadline_s : float
         Seconds after which a check that has not ended is reported as hanging. Its thread ends with the process.
     """
@@ -93,7 +93,7 @@ class _Run(Thread):
             self.done.set()
 
     def result(self, deadline_s: float) -> list[Finding]:
-        """Return what the check found, with an error if it has not ended and a warning if it was skipped."""
+        """Return the findings of the check, with an error if it has not ended, or a warning if it was skipped."""
         found = list(self._found)
         if (blocker := self._blocker()) is not None:
             found = [warning(SKIPPED, f"fix the check `{blocker}` first")]

@@ -1,4 +1,4 @@
-"""Checks that the schedules are valid, and that the models and buckets which they name exist."""
+"""Checks that the schedules are valid, and that the models and buckets that they name exist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scoreline.worker.doctor.liveness import clock_silence
 def schedules(context: Context) -> Iterator[Finding]:
     """Read the schedules.
 
-    A fault in the deployed file is an error, because this release brought it. One in the bucket is a warning.
+    A fault in the deployed file is an error, because it comes with this release. A fault in the bucket is a warning.
     """
     asked = context.environ.get("SCHEDULES_FILE", "").strip()
     if asked and not context.schedules.file.is_file():
@@ -50,7 +50,7 @@ def schedules(context: Context) -> Iterator[Finding]:
 
 def _faults_of(context: Context, item: Schedule) -> Iterator[tuple[str, str]]:
     slot = item.following(datetime.now(UTC))
-    if "{" not in item.model:  # a model whose name contains the slot may be published later
+    if "{" not in item.model:  # if the name contains the slot, the model may be published later
         try:
             context.registry.resolve(item.model)
         except ModelNotFound as fault:

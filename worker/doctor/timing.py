@@ -1,4 +1,4 @@
-"""Checks that clocks agree, and that the times in the settings fit each other."""
+"""Checks that clocks agree, and that the times in the settings are consistent."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from scoreline.worker.doctor.context import Context
 from scoreline.worker.settings import PROCESSES_KNOWN_S, TIME_LIMIT_S, WorkerSettings
 
 SKEW_S = 2.0
-"""A larger difference makes leases noticeably longer or shorter than they should be."""
+"""Seconds by which clocks may differ before leases are noticeably longer or shorter than they should be."""
 LARGE_SKEW_S = 60.0
-"""A larger difference exceeds a whole lease. From 15 minutes on, the bucket refuses signatures."""
+"""A difference in seconds that is as long as a whole lease. From 15 minutes on, the bucket refuses signatures."""
 DYNO_STOPS_S = 30
 LONGEST_SOFT_SHUTDOWN_S = 20
-"""A dyno has 30 s; the rest is needed to return parts to the queue and to end uploads."""
+"""A dyno has 30 s to stop. The rest is needed to return parts to the queue and to finish uploads."""
 SHORTEST_LEASE_S = 10
-"""A lease is renewed three times in its length, each time by a request to Redis."""
+"""A lease is renewed three times before it would expire, each time by a request to Redis."""
 DEFAULT_VISIBILITY_S = 3600
-"""The visibility timeout of kombu, for applications that do not set one."""
+"""The default visibility timeout of kombu, for applications that do not set one."""
 READ_TRIES = 5
-"""How often the store of a worker tries to read one object."""
+"""Number of times that the store of a worker tries to read one object."""
 _SET_CLOCK = "synchronise the clock of this machine or its host, for example with `timedatectl set-ntp true`"
 
 
@@ -48,7 +48,7 @@ def clocks_agree(context: Context) -> Iterator[Finding]:
 
 
 def _bucket_offset(context: Context) -> tuple[str, float | None]:
-    from scoreline.storage.objects.r2 import R2Store  # boto3 takes 0.2 s to import, which a directory does not need
+    from scoreline.storage.objects.r2 import R2Store  # boto3 takes 0.2 s to import; a directory does not need it
 
     if not context.storage.use_r2:
         return "the bucket", None
@@ -72,7 +72,7 @@ def _redis_offset(context: Context) -> tuple[str, float | None]:
 
 
 def _certain_offset(before: float, at: float, after: float, resolution_s: float) -> float:
-    """Return by how many seconds this clock is off at least, if a server read `at` between `before` and `after`.
+    """Return the minimum number of seconds that this clock is off if a server read `at` between `before` and `after`.
 
     >>> _certain_offset(100.0, 100.5, 101.0, 0.0)
     0.0
@@ -132,9 +132,9 @@ def _faults_of_settings(context: Context, worker: WorkerSettings) -> Iterator[tu
 
 
 def _faults_of_apps(context: Context) -> Iterator[tuple[str, str]]:
-    """Compare this app with every worker on the broker, those of other applications included.
+    """Compare this app with every worker on the broker, including those of other applications.
 
-    All of them share unacknowledged messages, so that the shortest visibility timeout applies to every message.
+    They all share unacknowledged messages, so the shortest visibility timeout applies to every message.
     """
     confs: dict[str, Mapping[str, Any]] = {}
     from scoreline.worker.celery import app  # imported late: it reads the settings, which may be invalid

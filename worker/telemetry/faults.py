@@ -1,7 +1,7 @@
-"""Reports failed jobs and unexpected errors to Sentry if SENTRY_DSN is set, each once and without secrets.
+"""Reports failed jobs and unexpected errors to Sentry if SENTRY_DSN is set, once each and without secrets.
 
-An error that will be retried is not reported. Neither are log records of level ERROR, because many of them recur with
-each retry.
+An error that will be retried is not reported. Log records of level ERROR are not reported either, because many of them
+recur with each retry.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _reported: OrderedDict[tuple[Any, ...], None] = OrderedDict()
 
 
 def connect() -> None:
-    """Set up the main process, and each child again: the threads and connections of a client do not survive a fork."""
+    """Set up the main process, and each child again, because threads and connections do not survive a fork."""
     celeryd_after_setup.connect(_in_parent, weak=False)
     worker_process_init.connect(_in_child, weak=False)
 
 
 def report(error: BaseException, **where: Any) -> None:
-    """Send an error, but once only for each process and job. Never raises.
+    """Send an error, but only once per process and job. Never raises.
 
-    A transient error that is no longer retried is sent as `JobFailed`, because transient ones are otherwise dropped.
+    A transient error that is no longer retried is sent as `JobFailed`, because other transient errors are dropped.
     """
     if not _installed() or not _wanted():
         return
@@ -58,7 +58,7 @@ def report(error: BaseException, **where: Any) -> None:
 
 
 def scrub(value: Any, hidden: Iterable[str]) -> Any:
-    """Redact the secrets in every text of a document.
+    """Redact the secrets in all texts of a document.
 
     >>> scrub({"url": ["redis://:hush-hush@host"], "line": 3}, ["hush-hush"])
     {'url': ['redis://:***@host'], 'line': 3}
@@ -108,7 +108,7 @@ def _init() -> None:
 
     def before_send(event: Any, hint: Any) -> Any:
         error = (hint.get("exc_info") or (None, None))[1]
-        if getattr(error, "transient", False):  # it is retried, by the clock at the latest
+        if getattr(error, "transient", False):  # it is retried, at the latest when beat requests a reconcile
             return None
         return scrub(event, hidden)
 

@@ -1,8 +1,8 @@
-"""Reports each task as a span to OpenTelemetry if OTEL_EXPORTER_OTLP_ENDPOINT is set; a job is one trace.
+"""Reports each task to OpenTelemetry as a span if OTEL_EXPORTER_OTLP_ENDPOINT is set. A job is one trace.
 
-The headers of the messages carry the context (W3C ``traceparent``). An application that sends ``scoreline.submit``
-within a span of its own finds the job in its trace; otherwise planning is the root of the trace. The parts and the end
-of a job are children of planning, not of the part whose completion sent them.
+The headers of the messages carry the context (W3C ``traceparent``). If an application sends ``scoreline.submit`` within
+its own span, the job appears in that trace; otherwise planning is the root of the trace. The parts and the end of a job
+are children of planning, although the completion of another part may have sent them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PACKAGES = {
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",
 }
 _RESULT_KEYS = ("job_id", "rows", "rejected")
-"""Keys of a task's return value that become attributes of its span."""
+"""Keys in the return value of a task that become attributes of its span."""
 _HEADERS = ("traceparent", "tracestate")
 
 
@@ -91,7 +91,7 @@ class Tracer:
             self._span.set_status(Status(StatusCode.ERROR, redact(describe(error), self._hidden)))
 
     def end(self, retval: Any = None, state: str | None = None, **_: Any) -> None:
-        """End the span of the task, and add what the task returned."""
+        """End the span of the task, and add its return value."""
         from opentelemetry import context
 
         if self._span is None:
