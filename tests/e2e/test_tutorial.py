@@ -16,6 +16,7 @@ VARIES = {
     r"\d{8}T\d{6}Z-[0-9a-f]+": "<version>",
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d\+00:00)?": "<time>",
     r"about \d+ MiB": "about <n> MiB",
+    r"\d+ for the rows": "<n> for the rows",
     r"\d+\.\d+": "<x>",
     r" \d+[smh] ": " <age> ",
     r" +": " ",
