@@ -136,7 +136,7 @@ def test_doctor_says_whether_the_certificate_is_verified_and_against_which_autho
     (checked,) = examine(environ | {"REDIS_CA_FILE": str(ours)}, only=["redis"])
     (refused,) = examine(environ | {"REDIS_CA_FILE": str(theirs)}, only=["redis"])
     assert (unchecked.severity, checked.severity, refused.severity) == ("ok", "ok", "error")
-    assert "certificate not checked (REDIS_CA_FILE is not set)" in unchecked.message
+    assert "TLS without verification (REDIS_CA_FILE is not set)" in unchecked.message
     assert ", TLS," in checked.message
     assert "REDIS_CA_FILE" in refused.remedy
 
