@@ -33,7 +33,7 @@ from tests.support.waiting import HANG_S
 
 _ANY_SPEED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile("suite", derandomize=True, max_examples=250, deadline=None, suppress_health_check=_ANY_SPEED)
-settings.register_profile("fuzz", max_examples=2_500, deadline=None, suppress_health_check=_ANY_SPEED, print_blob=True)
+settings.register_profile("fuzz", max_examples=1_000, deadline=None, suppress_health_check=_ANY_SPEED, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 SCORELINE = str(Path(sys.executable).with_name("scoreline"))

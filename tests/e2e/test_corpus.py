@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
@@ -17,24 +16,41 @@ from scoreline.worker.dev.stack import Stack
 from tests.support.corpus import CASES, Case
 from tests.support.waiting import HANG_S
 
+SIDE_BY_SIDE = 12
 
-@pytest.fixture(scope="module")
-def jobs(worker: Stack) -> Iterator[tuple[Client, dict[str, str]]]:
-    """All cases, submitted side by side: what one of them does to a worker, the others feel."""
-    client = Client.from_env(worker.environ)
-    frame = pd.DataFrame({"x": [0.0, 1.0]})
-    ModelStorageManager.from_env(worker.environ).publish("corpus", LinearRegression().fit(frame, [1.0, 3.0]))
 
-    def submit(number: int, case: Case) -> tuple[str, str]:
-        store, folder = client.buckets.main, f"in/corpus/{number:03}/"
+class Corpus:
+    """Submits cases side by side, so that what one of them does to a worker would show in others.
+
+    A case is submitted when it, or one of the `SIDE_BY_SIDE` before it, is asked for: several test processes share the
+    cases, and each scores its own ones only.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._ids: dict[int, str] = {}
+
+    def job_id(self, case: Case) -> str:
+        number = CASES.index(case)
+        due = [n for n in range(number, min(number + SIDE_BY_SIDE, len(CASES))) if n not in self._ids]
+        with ThreadPoolExecutor(4) as pool:
+            self._ids |= zip(due, pool.map(self._submit, due), strict=True)
+        return self._ids[number]
+
+    def _submit(self, number: int) -> str:
+        case, store, folder = CASES[number], self.client.buckets.main, f"in/corpus/{number:03}/"
         for key, data in case.objects.items():
             store.put(folder + key, data if isinstance(data, bytes) else data())
         options = {"max_rejected": "100%", **case.options}
-        job = client.submit("corpus", store.uri(folder + (case.of or "")), job_id=f"corpus-{number}", **options)
-        return case.name, job.job_id
+        uri = store.uri(folder + (case.of or ""))
+        return self.client.submit("corpus", uri, job_id=f"corpus-{number}", **options).job_id
 
-    with ThreadPoolExecutor(4) as pool:
-        yield client, dict(pool.map(submit, range(len(CASES)), CASES))
+
+@pytest.fixture(scope="module")
+def corpus(worker: Stack) -> Corpus:
+    frame = pd.DataFrame({"x": [0.0, 1.0]})
+    ModelStorageManager.from_env(worker.environ).publish("corpus", LinearRegression().fit(frame, [1.0, 3.0]))
+    return Corpus(Client.from_env(worker.environ))
 
 
 def test_the_corpus_has_at_least_sixty_cases_with_unique_names() -> None:
@@ -42,11 +58,9 @@ def test_the_corpus_has_at_least_sixty_cases_with_unique_names() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_each_row_of_the_corpus_is_scored_or_rejected_or_the_object_is_named(
-    jobs: tuple[Client, dict[str, str]], case: Case
-) -> None:
-    client, ids = jobs
-    job = list(client.watch(ids[case.name], timeout_s=HANG_S))[-1]
+def test_each_row_of_the_corpus_is_scored_or_rejected_or_the_object_is_named(corpus: Corpus, case: Case) -> None:
+    client = corpus.client
+    job = list(client.watch(corpus.job_id(case), timeout_s=HANG_S))[-1]
     said = told(client, job)
     print(f"{job.state}: {job.rows} scored, {job.rejected} rejected; {said}")  # noqa: T201
     assert job.state in ("succeeded", "partial", "failed")
