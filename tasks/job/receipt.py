@@ -56,9 +56,7 @@ class Receipt:
                 seconds=metadata.get("seconds", ""),
             )
         except (KeyError, ValueError):
-            raise ScoringError(
-                f"{uri} exists already and was not written for this part of this job: remove it, then resume the job"
-            ) from None
+            raise _foreign_object(uri) from None
 
     def check(self, plan_sha256: str, part: int, uri: str) -> Receipt:
         """Return the receipt unchanged if it belongs to the given part of the given plan.
@@ -69,7 +67,11 @@ class Receipt:
             The object at `uri` was written for another part or by another job.
         """
         if (self.plan_sha256, self.part) != (plan_sha256, part):
-            raise ScoringError(
-                f"{uri} exists already and was not written for this part of this job: remove it, then resume the job"
-            )
+            raise _foreign_object(uri)
         return self
+
+
+def _foreign_object(uri: str) -> ScoringError:
+    return ScoringError(
+        f"{uri} exists already and was not written for this part of this job: remove it, then resume the job"
+    )

@@ -46,8 +46,11 @@ class Option:
     choices: tuple[str, ...] = ()
 
 
-class SharedOptions(TypedDict, total=False):
-    """Options of every job."""
+class RecordsOptions(TypedDict, total=False):
+    """Options of every job, which are all that `submit_records` takes.
+
+    Unless `max_rejected` is set, `submit_records` lets any number of records be rejected.
+    """
 
     output: Annotated[
         str | None,
@@ -104,10 +107,14 @@ class SharedOptions(TypedDict, total=False):
             default="3",
         ),
     ]
+    webhook: Annotated[
+        str | None,
+        Option(help="Notify this address of how the job ended.", metavar="URL", default="WEBHOOK_URL"),
+    ]
 
 
-class SpecOptions(SharedOptions, total=False):
-    """Options of a job that reads its input from a bucket, as its spec records them."""
+class SubmitOptions(RecordsOptions, total=False):
+    """Options of `Client.submit`: those of every job, and those of an input in a bucket."""
 
     part_rows: Annotated[
         int | None,
@@ -178,24 +185,6 @@ class SpecOptions(SharedOptions, total=False):
             metavar="A=TYPE,B=TYPE",
             default="inferred from the first rows",
         ),
-    ]
-
-
-class SubmitOptions(SpecOptions, total=False):
-    """Options of `Client.submit`."""
-
-    webhook: Annotated[
-        str | None,
-        Option(help="Notify this address of how the job ended.", metavar="URL", default="WEBHOOK_URL"),
-    ]
-
-
-class RecordsOptions(SharedOptions, total=False):
-    """Options of `submit_records`. Unless `max_rejected` is set, any number of records may be rejected."""
-
-    webhook: Annotated[
-        str | None,
-        Option(help="Notify this address of how the job ended.", metavar="URL", default="WEBHOOK_URL"),
     ]
 
 
