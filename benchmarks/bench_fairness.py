@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.dummy import DummyRegressor
 
-from benchmarks.measure import no_options, told
+from benchmarks.measure import no_options, record_figure
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
@@ -51,8 +51,10 @@ def main() -> None:
             parts.append(float(client.status(large.job_id).parts_done - before))
         assert not client.status(large.job_id).ended
         client.cancel(large.job_id)
-    told("fairness", f"parts of a job of {LARGE:,} that are scored while a job of {SMALL} runs", parts)
-    told("fairness-seconds", f"s from submit to outcome of a job of {SMALL} parts behind a job of {LARGE:,}", seconds)
+    record_figure("fairness", f"parts of a job of {LARGE:,} that are scored while a job of {SMALL} runs", parts)
+    record_figure(
+        "fairness-seconds", f"s from submit to outcome of a job of {SMALL} parts behind a job of {LARGE:,}", seconds
+    )
 
 
 if __name__ == "__main__":

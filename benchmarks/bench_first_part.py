@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import work
-from benchmarks.measure import no_options, told
+from benchmarks.measure import no_options, record_figure
 from benchmarks.stand import Stand
 from scoreline.storage import keys
 from scoreline.storage.objects.base import exists
@@ -39,7 +39,7 @@ def main() -> None:
             took.append(1e3 * (time.perf_counter() - begun))
             while not stand.client.status(job.job_id).ended:
                 time.sleep(0.01)
-    told("first_part", "ms from submit to the first scored part", took, LIMIT_MS)
+    record_figure("first_part", "ms from submit to the first scored part", took, LIMIT_MS)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from benchmarks import work
-from benchmarks.measure import RESULTS, positive, private_bytes, table, told
+from benchmarks.measure import RESULTS, positive, private_bytes, record_figure, table
 from benchmarks.stand import Stand
 
 ROWS, LIMIT = 2_000_000, 1.05
@@ -79,7 +79,7 @@ def main() -> None:
     first, last = min(took), max(took)
     ratios = [more / less for more, less in zip(took[last], took[first], strict=True)]
     print()
-    told("memory", f"peak of private memory (anonymous), {last:,} rows / {first:,}", ratios, LIMIT)
+    record_figure("memory", f"peak of private memory (anonymous), {last:,} rows / {first:,}", ratios, LIMIT)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.bench_model_load import TREES, train
-from benchmarks.measure import no_options, told
+from benchmarks.measure import no_options, record_figure
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.client import Client
 from scoreline.worker.cache import ModelCache
@@ -80,7 +80,7 @@ def main() -> None:
         print(f"model: {size:.0f} MiB in memory, {PROCESSES} processes; private memory of a process in % of that\n")
         for name, found in rows.items():
             what = f"private memory of each of {PROCESSES} processes, % of the model, {name}"
-            told(f"model_cache-{name.split()[0]}", what, found, 20.0 if name == "preloaded" else None)
+            record_figure(f"model_cache-{name.split()[0]}", what, found, 20.0 if name == "preloaded" else None)
 
         cache = ModelCache(models, 1 << 30)
         pinned = models.registry.resolve(manifest.ref)
@@ -94,7 +94,7 @@ def main() -> None:
             hits.append((time.perf_counter() - started) * 10)
         requests = (stack.folder / "s3.log").read_bytes()[before:].count(b"HTTP/1.1")
         print(f"\n{100_000 * RUNS:,} warm hits, {requests} requests to the store\n")
-        told("model_cache-hit", "us to look up a model that is in memory", hits)
+        record_figure("model_cache-hit", "us to look up a model that is in memory", hits)
 
 
 if __name__ == "__main__":

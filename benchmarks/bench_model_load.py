@@ -18,7 +18,7 @@ from typing import Any
 
 import joblib
 
-from benchmarks.measure import PeakMemory, in_fresh_process, private_bytes, table, told
+from benchmarks.measure import PeakMemory, in_fresh_process, private_bytes, record_figure, table
 from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import CHUNK_BYTES
@@ -104,9 +104,11 @@ def main() -> None:
     )
     print()
     ratios = [s / m for s, m in zip(seconds["scoreline"], limits, strict=True)]
-    told("model_load", "seconds of a cold, verified load / of the slower of fetching and unpickling", ratios, 1.3)
+    record_figure(
+        "model_load", "seconds of a cold, verified load / of the slower of fetching and unpickling", ratios, 1.3
+    )
     above = [run["peak"] - run["own"] for run in found["scoreline"]]
-    told("model_load-memory", "MiB of peak memory beyond the model itself while it loads", above, 48.0)
+    record_figure("model_load-memory", "MiB of peak memory beyond the model itself while it loads", above, 48.0)
 
 
 if __name__ == "__main__":

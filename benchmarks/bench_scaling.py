@@ -11,7 +11,7 @@ import contextlib
 from pathlib import Path
 
 from benchmarks import work
-from benchmarks.measure import positive, told
+from benchmarks.measure import positive, record_figure
 from benchmarks.stand import Stand
 
 ROWS, RUNS, LIMIT = 2_000_000, 3, 1.9
@@ -33,7 +33,7 @@ def main() -> None:
         for _ in range(asked.runs):
             for count, stand in stands.items():
                 took[count].append(stand.score("forest", "in/forest/", features=features).seconds or 0.0)
-    told(
+    record_figure(
         "scaling", "rate of two processes / rate of one", [a / b for a, b in zip(took[1], took[2], strict=True)], -LIMIT
     )
 

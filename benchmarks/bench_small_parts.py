@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import work
-from benchmarks.measure import no_options, told
+from benchmarks.measure import no_options, record_figure
 from benchmarks.stand import Stand
 
 PARTS, ROWS, RUNS, PROCESSES, LIMIT_MS = 1_000, 1_000, 3, 2, 15.0
@@ -29,7 +29,7 @@ def main() -> None:
             stand.score("logistic", "in/many.parquet", part_rows=ROWS, features=work.COLUMNS).seconds or 0.0
             for _ in range(RUNS)
         ]
-    told(
+    record_figure(
         "small_parts",
         "ms of process time for each part of 1,000 rows",
         [1e3 * PROCESSES * s / PARTS for s in seconds],

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.measure import no_options, told
+from benchmarks.measure import no_options, record_figure
 
 RUNS, LIMIT_S = 11, 0.25
 
@@ -30,7 +30,7 @@ def main() -> None:
             subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
             if run:  # the first reads the disk
                 took.append(time.perf_counter() - begun)
-        told(name, label, took, LIMIT_S if name != "python" else None)
+        record_figure(name, label, took, LIMIT_S if name != "python" else None)
 
 
 if __name__ == "__main__":

@@ -58,9 +58,9 @@ def measured(names: list[str], folder: Path, models: Sequence[str], rounds: int)
             continue
         try:
             for model in models:  # a process of its own for each, so that none profits from what another left
-                told = turn(name, folder, model)
-                took[model].setdefault(name, []).append(told)
-                print(f"round {number + 1} {name:16} {model:9} {told['work']:7.2f} s", file=sys.stderr)
+                result = turn(name, folder, model)
+                took[model].setdefault(name, []).append(result)
+                print(f"round {number + 1} {name:16} {model:9} {result['work']:7.2f} s", file=sys.stderr)
         except RuntimeError as error:
             if name in OURS:
                 sys.exit(f"{name} failed with {error}")
@@ -92,15 +92,15 @@ def main() -> None:
         for model in asked.models:
             apart[model] = {name: difference(folder, name, model) for name in took[model] if name != "script"}
     RESULTS.mkdir(parents=True, exist_ok=True)
-    told = {
+    result = {
         "rows": asked.rows,
         "machine": described(),
         "seconds": took,
         "left out": left_out | failed,
         "largest difference": apart,
     }
-    (RESULTS / "throughput.json").write_text(json.dumps(told, indent=1) + "\n")
-    text = report.throughput(told)
+    (RESULTS / "throughput.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = report.throughput(result)
     (RESULTS / "throughput.md").write_text(text)
     print(text)
     if failed:

@@ -95,7 +95,7 @@ def no_options(about: str | None) -> None:
     parser.parse_args()
 
 
-def told(name: str, what: str, values: Sequence[float], limit: float | None = None) -> None:
+def record_figure(name: str, what: str, values: Sequence[float], limit: float | None = None) -> None:
     """Print a figure against its limit, as `verdict` takes it, and keep it in ``NAME.json`` of `RESULTS`."""
     got = statistics.median(values)
     bound, said = "", ""

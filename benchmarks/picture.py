@@ -19,8 +19,8 @@ OTHER = "#c9b28a"
 
 def main() -> None:
     """Draw what there is."""
-    told = json.loads((RESULTS / "throughput.json").read_text())
-    models = told["seconds"]
+    result = json.loads((RESULTS / "throughput.json").read_text())
+    models = result["seconds"]
     memory = RESULTS / "memory-by-rows.json"
     columns = min(len(models) + 1, 3)
     lines = -(-(len(models) + 1) // columns)
@@ -32,7 +32,7 @@ def main() -> None:
         axis.remove()
     last = axes[len(models)]
     for axis, (model, by_name) in zip(axes, models.items(), strict=False):
-        rows = told["rows"] // 4 if model == "text" else told["rows"]
+        rows = result["rows"] // 4 if model == "text" else result["rows"]
         rates = {name: rows / statistics.median(run["work"] for run in runs) / 1e3 for name, runs in by_name.items()}
         names = list(rates)[::-1]
         axis.barh(names, [rates[name] for name in names], color=[COLOURS.get(name, OTHER) for name in names])
@@ -48,8 +48,8 @@ def main() -> None:
         last.set_xlabel("million rows in the job")
         last.set_title("private memory (anonymous) of a\nworker process, peak in MiB", fontsize=10)
     rounds = max(len(runs) for by_name in models.values() for runs in by_name.values())
-    what = f"{told['rows']:,} rows, two processes, medians of {rounds} rounds"
-    figure.suptitle(what + "\n" + "\n".join(textwrap.wrap(told["machine"], 150)), fontsize=9)
+    what = f"{result['rows']:,} rows, two processes, medians of {rounds} rounds"
+    figure.suptitle(what + "\n" + "\n".join(textwrap.wrap(result["machine"], 150)), fontsize=9)
     figure.savefig(RESULTS / "benchmarks.png", dpi=110)
 
 

@@ -38,14 +38,14 @@ _STAGES_LEGEND = (
 )
 
 
-def throughput(told: Mapping[str, Any]) -> str:
+def throughput(result: Mapping[str, Any]) -> str:
     """Return tables of seconds, ratios and timings, in Markdown."""
-    rows, took, left_out = told["rows"], told["seconds"], told["left out"]
+    rows, took, left_out = result["rows"], result["seconds"], result["left out"]
     rounds = max((len(runs) for by_name in took.values() for runs in by_name.values()), default=0)
     lines = [
         "# Throughput",
         "",
-        f"{told['machine']}.",
+        f"{result['machine']}.",
         "",
         f"{rows:,} rows of 20 float64 columns ({rows // 4:,} texts) in {work.FILES} Parquet files, "
         f"{work.PROCESSES} processes. Contenders take turns; rounds: {rounds}. Times are "
@@ -66,7 +66,7 @@ def throughput(told: Mapping[str, Any]) -> str:
                 lines.append(_ratio(name, other, model, most, by_name))
             elif model in took and (reason := left_out.get(name) or left_out.get(other)):
                 lines.append(f"| {name} / {other} | {model} | {most or ''} | not measured: {_cell(reason)} | |")
-    lines += ["", *_stages(took), "", _STAGES_LEGEND, "", *_equality(told["largest difference"])]
+    lines += ["", *_stages(took), "", _STAGES_LEGEND, "", *_equality(result["largest difference"])]
     return "\n".join(lines) + "\n"
 
 
@@ -154,13 +154,13 @@ def claims() -> str:
     ]
     lines += ["![throughput and memory](benchmarks.png)", "", "| figure | measured | target | |", "|---|---|---|---|"]
     for file in sorted(RESULTS.glob("*.json")):
-        told = json.loads(file.read_text())
-        if "values" in told:
-            lines.append(f"| {told['what']} | {shown(told['values'])} | {told['limit']} | {told['verdict']} |")
+        result = json.loads(file.read_text())
+        if "values" in result:
+            lines.append(f"| {result['what']} | {shown(result['values'])} | {result['limit']} | {result['verdict']} |")
     by_parts = RESULTS / "engine-by-parts.json"
     if by_parts.exists():
-        told = json.loads(by_parts.read_text())
-        lines += ["", *engine(told["limits"], {int(size): found for size, found in told["by parts"].items()})]
+        result = json.loads(by_parts.read_text())
+        lines += ["", *engine(result["limits"], {int(size): found for size, found in result["by parts"].items()})]
     return "\n".join(lines) + "\n"
 
 

@@ -42,11 +42,11 @@ def turn(name: str, folder: Path, model: str) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"{model}: it took more than {TURN_S:g} s") from None
     whole = time.perf_counter() - begun
-    told = next((line for line in reversed(out.splitlines()) if line.startswith("{")), "")
-    if code or not told:
+    result = next((line for line in reversed(out.splitlines()) if line.startswith("{")), "")
+    if code or not result:
         print(said[-4000:], file=sys.stderr)
         raise RuntimeError(f"{model}: {(said.splitlines() or [f'exit status {code}'])[-1][:300]}")
-    return json.loads(told) | {"whole": whole}
+    return json.loads(result) | {"whole": whole}
 
 
 @contextlib.contextmanager

@@ -317,21 +317,21 @@ def metrics() -> Mapping[str, tuple[str, tuple[str, ...], str]]:
     for node in ast.walk(ast.parse((ROOT / "worker/metrics.py").read_text())):
         match node:
             case ast.Call(
-                func=ast.Name(id=family), args=[ast.Constant(value=str(name)), ast.Constant(value=str(told)), *_]
+                func=ast.Name(id=family), args=[ast.Constant(value=str(name)), ast.Constant(value=str(meaning)), *_]
             ) if family == "_gauge" or family.endswith("MetricFamily"):
                 kind = "gauge" if family == "_gauge" else family.removesuffix("MetricFamily").lower()
                 shown = f"scoreline_{name}" if family == "_gauge" else name
                 labels = next((keyword.value for keyword in node.keywords if keyword.arg == "labels"), None)
                 names = labels.elts if isinstance(labels, ast.List) else []
                 named = tuple(str(item.value) for item in names if isinstance(item, ast.Constant))
-                found[shown + "_total" * (kind == "counter")] = (kind, named, told)
+                found[shown + "_total" * (kind == "counter")] = (kind, named, meaning)
     return found
 
 
 def _metrics_table() -> str:
     rows = [
-        f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {told} |"
-        for name, (kind, labels, told) in metrics().items()
+        f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {meaning} |"
+        for name, (kind, labels, meaning) in metrics().items()
     ]
     return "\n".join(["| metric | type | labels | meaning |", "|---|---|---|---|", *rows, ""])
 
@@ -381,9 +381,9 @@ def _errors_list() -> str:
     lines = []
 
     def add(kind: type[errors.ScorelineError], depth: int) -> None:
-        told = (kind.__doc__ or "").strip().splitlines()[0]
+        summary = (kind.__doc__ or "").strip().splitlines()[0]
         again = " Transient: the same call may work later." if kind.transient else ""
-        lines.append(f"{'  ' * depth}- `{kind.__name__}`: {told}{again}")
+        lines.append(f"{'  ' * depth}- `{kind.__name__}`: {summary}{again}")
         for below in kind.__subclasses__():
             if below.__module__ == errors.__name__:
                 add(below, depth + 1)

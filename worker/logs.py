@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from celery import current_task
+import celery  # it imports what is in it when it is used
 from pythonjsonlogger.json import JsonFormatter
 
 from scoreline.storage.settings import Environment
@@ -128,8 +128,8 @@ def redact(text: str, hidden: Iterable[str]) -> str:
 
 def _add_task_id(record: logging.LogRecord) -> bool:
     """Add the id of the running task to an event."""
-    if current_task and current_task.request.id and not hasattr(record, "task_id"):
-        record.task_id = current_task.request.id
+    if celery.current_task and celery.current_task.request.id and not hasattr(record, "task_id"):
+        record.task_id = celery.current_task.request.id
     return True
 
 

@@ -49,9 +49,9 @@ def run(name: str, start: Callable[[Path], AbstractContextManager[Prepare]], *, 
             shutil.rmtree(folder / "rehearsal", ignore_errors=True)
             out = _emptied(folder / "out" / name / model)
             begun = time.perf_counter()
-            told = work(files, out) or {}
+            result = work(files, out) or {}
             took = time.perf_counter() - begun
-            print(json.dumps({"model": model, "start": started, "work": took} | told), flush=True)
+            print(json.dumps({"model": model, "start": started, "work": took} | result), flush=True)
 
 
 def _emptied(folder: Path) -> Path:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from celery import Celery
-from kombu import Connection, pools
-from kombu.exceptions import OperationalError
+import celery  # this package and kombu import what is in them when it is used, so that `--help` does not pay for it
+import kombu
 
 from scoreline.storage.errors import QueueUnavailable
 from scoreline.storage.ledger.redis_ledger import host_and_port
@@ -35,13 +35,13 @@ class Queue:
         The worker's own app, whose connections are used; by default an app is made.
     """
 
-    def __init__(self, broker_url: str, tls: Mapping[str, Any] | None = None, app: Celery | None = None) -> None:
+    def __init__(self, broker_url: str, tls: Mapping[str, Any] | None = None, app: celery.Celery | None = None) -> None:
         self._address = host_and_port(broker_url)
         self._app = app or self._make(broker_url, tls)
 
     @staticmethod
-    def _make(broker_url: str, tls: Mapping[str, Any] | None) -> Celery:
-        app = Celery("scoreline-client", broker=broker_url, set_as_current=False)
+    def _make(broker_url: str, tls: Mapping[str, Any] | None) -> celery.Celery:
+        app = celery.Celery("scoreline-client", broker=broker_url, set_as_current=False)
         app.conf.update(
             broker_write_url=broker_url,  # CELERY_BROKER_URL overrides `broker`, but not this
             task_default_queue=QUEUE,
@@ -120,7 +120,7 @@ class Queue:
         return {worker: answer for reply in answers or [] for worker, answer in reply.items()}
 
     @contextlib.contextmanager
-    def _connected(self) -> Iterator[Connection]:
+    def _connected(self) -> Iterator[kombu.Connection]:
         with self._app.connection_for_write() as connection:
             try:
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_TIMEOUT_S)
@@ -129,7 +129,7 @@ class Queue:
                 raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
 
 
-def _waiting(connection: Connection, queue: str) -> int | None:
+def _waiting(connection: kombu.Connection, queue: str) -> int | None:
     """Return the number of messages in a queue; None if the broker cannot report it."""
     channel: Any
     with connection.channel() as channel:  # a broker may close the channel when it refuses a request
@@ -141,9 +141,16 @@ def _waiting(connection: Connection, queue: str) -> int | None:
             return 0 if str(getattr(error, "reply_code", "")) == "404" else None
 
 
-def _errors(connection: Connection) -> tuple[type[BaseException], ...]:
+def _errors(connection: kombu.Connection) -> tuple[type[BaseException], ...]:
     """Return kombu's error types and those of the transport."""
-    return (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
+    return (*_unreachable(), *connection.connection_errors, *connection.channel_errors)
+
+
+def _unreachable() -> tuple[type[BaseException], ...]:
+    """Return the errors of a broker that does not answer, whatever its transport."""
+    from kombu.exceptions import OperationalError
+
+    return OperationalError, OSError
 
 
 def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: dict[str, Any]) -> dict[str, Any]:
@@ -156,13 +163,13 @@ def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: di
     return {}
 
 
-def send_message(app: Celery, name: str, kwargs: dict[str, Any], *, address: str, retry: bool = True) -> None:
+def send_message(app: celery.Celery, name: str, kwargs: dict[str, Any], *, address: str, retry: bool = True) -> None:
     """Put a message into the queue; raises `QueueUnavailable` if the broker does not accept it."""
     try:
         with app.producer_or_acquire() as producer:
             app.send_task(name, kwargs=kwargs, producer=producer, retry=retry, ignore_result=True)
             _close_idle(producer)
-    except (OperationalError, OSError) as error:
+    except _unreachable() as error:
         raise QueueUnavailable(f"cannot reach the broker at {address}: {error}") from error
 
 
@@ -181,8 +188,9 @@ def _leave_connections_to_parent() -> None:
 
     Kombu resets them when Celery's pool forks, but not when a web server loads the application before it forks.
     """
-    pools.producers.clear()
-    pools.connections.clear()
+    if pools := sys.modules.get("kombu.pools"):
+        pools.producers.clear()
+        pools.connections.clear()
 
 
 os.register_at_fork(after_in_child=_leave_connections_to_parent)

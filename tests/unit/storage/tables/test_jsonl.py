@@ -1,0 +1,174 @@
+"""JSON Lines: types, missing keys, and malformed lines."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoreline.storage.tables import jsonl
+from scoreline.storage.tables.boundaries import RecordFinder
+from scoreline.storage.tables.text import Block
+from tests.support.text_tables import Put, broken, look, rows_of, schema, values
+
+
+def test_json_fields_get_types_and_missing_keys_are_null(put: Put) -> None:
+    lines = ['{"id": 1, "x": 0.5, "ok": true, "tags": ["a"], "m": 1}', "", '{"id": 2, "x": 3, "m": "n/a"}', "  "]
+    source = put("\n".join(lines), "in.jsonl")
+    _, survey = look(source)
+    assert dict(zip(survey.schema.names, survey.schema.types, strict=True)) == {
+        "id": pa.int64(),
+        "x": pa.float64(),
+        "ok": pa.bool_(),
+        "tags": pa.list_(pa.string()),
+        "m": pa.string(),
+    }
+    found = rows_of(source, schema(id=pa.int64(), x=pa.float64(), ok=pa.bool_()))
+    assert values(found) == [{"id": 1, "x": 0.5, "ok": True}, {"id": 2, "x": 3.0, "ok": None}]
+
+
+def test_malformed_lines_are_reported_with_their_column(put: Put) -> None:
+    lines = [
+        '{"id": 1, "x": 1}',
+        '{"id": 2, "x": "n/a"}',
+        '{"id": 3',
+        "[4]",
+        '{"id": 5, "x": 5}{"id": 6}',
+        '{"id": 7, "id": 7}',
+        '{"id": 8.5}',
+        '{"id": 9, "x": NaN}',
+        '{"x": {"y": 1}}',
+        '{"id":\n1}',
+    ]
+    found = rows_of(put("\n".join(lines), "in.jsonl"), schema(id=pa.int64(), x=pa.float64()))
+    assert [row["id"] for row in values(found)] == [1, 9]
+    told = broken(found)
+    assert [item[:2] for item in told] == [
+        (1, "x"),
+        (2, None),
+        (3, None),
+        (4, None),
+        (5, None),
+        (6, "id"),
+        (8, "x"),
+        (9, None),
+        (10, None),
+    ]
+    assert told[0][2] == "'x' is a string 'n/a', but the column is read as double"
+    assert told[1][2].startswith("the line is not JSON: Expecting ',' delimiter")
+    assert told[2][2] == "the line is an array, not an object"
+    assert told[4][2] == "the key 'id' occurs more than once"
+
+
+def test_a_duplicate_among_very_many_keys_is_found_quickly(put: Put) -> None:
+    keys = ",".join(
+        f'"k{number}":0' for number in range(150_000)
+    )  # takes more than two minutes if each key is compared
+    found = rows_of(put('{"x": 1}\n{"x": 2,' + keys + ',"k149999":1}\n', "in.jsonl"), schema(x=pa.float64()))
+    found += rows_of(put('{"x": 1}\n{"x": "a",' + keys + ',"k149999":1}\n', "in.jsonl"), schema(x=pa.float64()))
+    assert broken(found)[-1] == (1, None, "the key 'k149999' occurs more than once")
+
+
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "id": st.integers(-(1 << 63), (1 << 63) - 1),
+                "name": st.none() | st.text(max_size=8),
+                "x": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+            },
+        ),
+        min_size=1,
+        max_size=30,
+    ),
+    block_bytes=st.integers(8, 200),
+)
+def test_any_json_lines_are_read_back_wherever_they_are_divided(
+    put: Put, rows: list[dict[str, Any]], block_bytes: int
+) -> None:
+    source = put("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "in.jsonl")
+    wanted = schema(id=pa.int64(), name=pa.string(), x=pa.float64())
+    found = rows_of(source, wanted, block_bytes=block_bytes)
+    assert broken(found) == []
+    assert values(found) == [{name: row.get(name) for name in wanted.names} for row in rows]
+
+
+def test_a_few_malformed_lines_are_found_with_few_parses(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 0
+    parse = jsonl.parse_block
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        return parse(*arguments)
+
+    monkeypatch.setattr(jsonl, "parse_block", counted)
+    lines = ['{"x": 1}'] * 4096
+    lines[5] = lines[4000] = "oops"
+    found = rows_of(put("\n".join(lines), "in.jsonl"), schema(x=pa.float64()))
+    assert len(broken(found)) == 2
+    assert count <= 2 * 2 * 12 + 1
+    count = 0
+    found = rows_of(put('{"x": 1}\n{"x": "n/a"}\n' * 2048, "in.jsonl"), schema(x=pa.float64()))
+    assert len(broken(found)) == 2048
+    assert [n for rows in found for n in rows.numbers] == list(range(0, 4096, 2))
+    assert count <= 2
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.float64(), pa.string(), pa.bool_(), pa.list_(pa.int64())], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1",
+        "-0",
+        "1.5",
+        "1.0",
+        "1e3",
+        "1e400",
+        "NaN",
+        "-Infinity",
+        "9" * 30,
+        "9" * 5_000,
+        "true",
+        '"x"',
+        '"1"',
+        '"true"',
+        "[1]",
+        "{}",
+        '["x"]',
+        "null",
+    ],
+)
+def test_the_result_for_a_line_does_not_depend_on_its_neighbours(value: str, kind: pa.DataType) -> None:
+    line = f'{{"x": {value}}}\n'
+    alone = jsonl.decode_block(block_of(line), schema(x=kind))
+    beside = jsonl.decode_block(block_of(line + "oops\n" + line), schema(x=kind))
+    # Arrow decides which lines can be decoded; Python only explains why others cannot
+    assert (jsonl.parse_block(block_of(line), schema(x=kind)) is not None) == (not broken([alone]))
+    assert [repr(row) for row in values([beside])] == [repr(row) for row in values([alone]) * 2]
+    assert [item[1:] for item in broken([beside]) if item[0] != 1] == [item[1:] for item in broken([alone]) * 2]
+
+
+def block_of(line: str) -> Block:
+    return Block(
+        data=line.encode(), records=RecordFinder(json=True).find(line.encode(), last=True), start=0, first_row=0
+    )
+
+
+def test_two_objects_on_one_line_are_malformed_even_if_another_object_takes_two_lines(put: Put) -> None:
+    source = put('{"x": 1}{"x": 2}\n{"y":\n{"x": 3}}\n{"x": 4}\r\n {"x": 5} \n', "in.jsonl")
+    found = rows_of(source, schema(x=pa.float64()))
+    assert [n for rows in found for n in rows.numbers] == [3, 4]
+    assert values(found) == [{"x": 4}, {"x": 5}]
+    assert [item[0] for item in broken(found)] == [0, 1, 2]
+
+
+def test_white_space_that_json_does_not_allow_makes_only_its_own_line_malformed(put: Put) -> None:
+    found = rows_of(put('{"x": 1}\n\x0b\n{"x": 2}\n', "in.jsonl"), schema(x=pa.float64()))
+    assert values(found) == [{"x": 1}, {"x": 2}]
+    assert [item[0] for item in broken(found)] == [1]
