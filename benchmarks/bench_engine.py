@@ -1,8 +1,8 @@
-"""What a part costs besides its scoring: a no-op model, one row a part, real Celery, real Valkey, the directory store.
+"""Measure what a part costs apart from scoring: no-op model, one row per part, real Celery and Valkey, directory store.
 
-Claims: Redis memory, queue length, Redis commands and R2 operations a part do not grow with the number of parts, and
-neither does the time that a part takes. Redis commands are those of ``INFO commandstats`` (less this script's own),
-store operations are counted by the store. ``QUICK=1`` leaves out the run of 100,000 parts.
+Claims: Redis memory, queue length, and the Redis commands, R2 operations and time per part do not grow with the number
+of parts. Redis commands are those of ``INFO commandstats`` without this script's own; the store counts its operations.
+``QUICK=1`` skips the run of 100,000 parts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GROUPS_PER_FILE = 1_000
 PROCESSES = 2
 WINDOW = 8
 CLASS_A, CLASS_B = 4.50, 0.36
-"""Dollars a million, https://developers.cloudflare.com/r2/pricing/."""
+"""Dollars per million operations, see https://developers.cloudflare.com/r2/pricing/."""
 OWN_COMMANDS = {"info", "llen", "config", "ping", "client", "hello"}
 LIMITS = {
     "Redis memory over idle, MB": 5.0,
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def measure(parts: int) -> dict[str, float]:
-    """Run one job and return what it took."""
+    """Run one job and return its time, memory and operations."""
     with tempfile.TemporaryDirectory(dir=".scoreline") as folder, Stack(Path(".scoreline")) as stack:
         counts = Path(folder, "counts")
         counts.mkdir()

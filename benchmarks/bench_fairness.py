@@ -1,7 +1,7 @@
-"""A small job behind a large one: how many parts of the large job are done between its submit and its outcome.
+"""Measure how long a small job waits behind a large one: how many parts of the large job are scored meanwhile.
 
-Claim: a job of 10 parts that is submitted while one of 10,000 runs waits for what is in the queue, not for all of it.
-A no-op model, two worker processes, the directory store; parts of one row.
+Claim: a job of 10 parts that is submitted while one of 10,000 runs waits only for the parts in the queue, not for the
+whole job. Parts have one row and the model does nothing; there are two worker processes and a directory store.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""From submit to the first scored part: 1,000 rows, a worker that has the model.
+"""Measure the time from submit to the first scored part, for 1,000 rows and a worker that has loaded the model.
 
-Claim: at most 150 ms, asked of the bucket: the part's object is there.
+Claim: the part's object is in the bucket after at most 150 ms.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Peak of the private memory (anonymous) of a worker process, 40 million rows against 2 million, logistic regression.
+"""Compare the peak private memory (anonymous) of a worker process that scores 40 million rows and 2 million.
 
-Claim: at most 1.05 times, of the same run. Sampled every 5 ms in each process of the pool, which has to be the same at
-the end; a fresh worker for each job, and a job of 2 million rows before it, so that the pace is known in each case.
+Claim: within a run, the larger peak is at most 1.05 times the smaller one. The model is a logistic regression. Each
+process of the pool is sampled every 5 ms, and the pool must have the same processes at the end. Each job has a fresh
+worker that scores 2 million rows first, so that the pace of the model is known in each case.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROWS, LIMIT = 2_000_000, 1.05
 
 
 def peak(folder: Path, times: int) -> float:
-    """Return the highest memory of a process, in MiB, while `times` the rows are scored."""
+    """Score the rows `times` times over, and return the highest memory of a process in MiB."""
     features = work.columns("logistic")[1:]
     with Stand(Path(".scoreline")) as stand:
         stand.publish("logistic", work.load(folder, "logistic"))

@@ -1,7 +1,7 @@
-"""A model that is there already: what a hit costs, and what a preloaded model costs each process of a pool of four.
+"""Measure a hit in the model cache, and the memory that a preloaded model costs each of four pool processes.
 
-The private memory of a process is what the system counts as its own (USS) after it has scored with the model, less
-the same for a model of a hundredth of the trees. Beside it a pool where each process loads the model itself.
+The private memory of a process is its USS after it has scored with the model, minus its USS with a model that has a
+hundredth of the trees. For comparison, each process of a second pool loads the model itself.
 Target: at most 20% of the model's size in each process.
 """
 
@@ -34,7 +34,7 @@ RUNS = 5
 
 
 def holders(stack: Stack) -> dict[str, list[dict[str, int]]]:
-    """Models of each process that scored, by pid."""
+    """Return the models of each process that has scored, by pid."""
     command = [sys.executable, "-m", "celery", "-A", "scoreline", "inspect", "models", "--json"]
     done = subprocess.run(command, env=stack.environ, cwd=ROOT, capture_output=True, text=True, check=True)
     (found,) = json.loads(done.stdout).values()
@@ -42,7 +42,7 @@ def holders(stack: Stack) -> dict[str, list[dict[str, int]]]:
 
 
 def private_after_scoring(stack: Stack, client: Client, ref: str, preload: bool) -> list[float]:
-    """USS in MiB of each process of a new worker that has scored with `ref`."""
+    """Start a worker, score with `ref` in each of its processes, and return the USS of each in MiB."""
     worker = stack.start_worker(PROCESSES, {"PRELOAD_MODELS": ref if preload else ""})
     try:
         while True:

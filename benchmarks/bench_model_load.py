@@ -1,8 +1,8 @@
-"""Cold load of a forest of more than 300 MB from the S3 server, verified: time and memory against its limits.
+"""Compare a cold, verified load of a forest of more than 300 MB from the S3 server with its limits in time and memory.
 
-Every load runs in a fresh process, the contenders alternating. Limits: raw parallel GETs of the same object without
+Every load runs in a fresh process, and the contenders alternate. Limits: parallel GETs of the same object without
 verifying or unpickling, and `joblib.load` from memory. Peer: the naive way, `get_object().read()` into `joblib.load`.
-Target: at most 1.3 times the larger limit; peak memory at most 48 MiB above the loaded model's own.
+Target: at most 1.3 times the larger limit; the peak is at most 48 MiB above the memory of the loaded model itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TREES = 130
 
 
 def train() -> Any:
-    """Fit a forest whose trees are grown to the end on noise: large, as real ones of many rows are."""
+    """Fit a forest with fully grown trees on noise, so that it is as large as one fitted on many real rows."""
     import numpy as np
     from sklearn.ensemble import RandomForestRegressor
 
@@ -42,7 +42,7 @@ def train() -> Any:
 
 
 def measured(mode: str, ref: str) -> dict[str, float]:
-    """Do one thing in this process and tell seconds, peak and kept memory in MiB."""
+    """Load the model once in this process; return the seconds, and the peak and the kept memory in MiB."""
     import sklearn.ensemble  # noqa: F401  # the import is not the load
 
     models = ModelStorageManager.from_env()

@@ -1,7 +1,7 @@
-"""Two worker processes against one, forest of 100 trees, in turns.
+"""Compare the rate of two worker processes with that of one, in turns, on a forest of 100 trees.
 
-Claim: at least 1.9 times the rate. What the machine itself gives is told besides: the loop by hand in two processes
-against the script in one, both from `bench_throughput`.
+Claim: at least 1.9 times the rate. To see what the machine itself gains, compare the handwritten loop in two processes
+with the script in one, both in `bench_throughput`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a part costs besides its rows: 1,000 parts of 1,000 rows, scaler and logistic regression, two processes.
+"""Measure what a small part costs: 1,000 parts of 1,000 rows, scaler and logistic regression, two processes.
 
-Claim: at most 15 ms of a worker process a part, of which scoring the rows is a part.
+Claim: a part takes at most 15 ms of a worker process, including the scoring of its rows.
 """
 
 from __future__ import annotations

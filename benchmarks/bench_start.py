@@ -1,6 +1,6 @@
-"""How long a person waits for ``scoreline --help``, and an application for the client.
+"""Measure how long ``scoreline --help`` takes, and how long an application takes to import the client.
 
-Claim: 0.25 s each.
+Claim: at most 0.25 s each.
 """
 
 from __future__ import annotations

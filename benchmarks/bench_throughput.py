@@ -1,7 +1,7 @@
-"""Scoring two million rows in two processes: Scoreline against a loop by hand, and against the peers.
+"""Compare Scoreline with a handwritten loop and with the peers: two million rows in two processes.
 
-Contenders take turns on the same files and models, several rounds; ratios are of the same round. Their results have to
-be equal. Writes a table and JSON to `benchmarks.measure.RESULTS`.
+Contenders take turns on the same files and models for several rounds, and ratios are computed within a round. Their
+results must be equal. Writes a table and JSON to `benchmarks.measure.RESULTS`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from benchmarks.measure import RESULTS, positive
 from benchmarks.turn import OURS, PEERS, THEIRS, turn
 
 TOLERANCE = 1e-12
-"""Of probabilities: linear algebra rounds by how many rows are computed at once."""
+"""Allowed difference of probabilities: how linear algebra rounds depends on how many rows are computed at once."""
 Took = dict[str, dict[str, list[dict[str, Any]]]]
 
 
 def result(folder: Path, name: str, model: str) -> pa.Table:
-    """Read what a contender wrote, in the order of ids."""
+    """Read the results of a contender, sorted by id."""
     files = sorted((folder / "out" / name / model).rglob("*.parquet"))
     table = pa.concat_tables([pq.ParquetFile(file).read(columns=list(work.RESULT)) for file in files])
     return table.sort_by("id")
 
 
 def difference(folder: Path, name: str, model: str) -> float:
-    """Return the largest difference of a probability from what the script says; raises where anything else differs."""
+    """Return the largest difference of a probability from the script's; raise if anything else differs."""
     one, other = result(folder, "script", model), result(folder, name, model)
     for column in ("id", "prediction"):
         if not np.array_equal(one[column].to_numpy(), other[column].to_numpy()):
@@ -49,7 +49,7 @@ def difference(folder: Path, name: str, model: str) -> float:
 
 
 def measured(names: list[str], folder: Path, models: Sequence[str], rounds: int) -> tuple[Took, dict[str, str]]:
-    """Let all take turns; returns their runs by model and name, and why a peer failed, whose runs are dropped."""
+    """Run all in turns; return their runs by model and name, and why each peer failed whose runs are dropped."""
     took: Took = {model: {} for model in models}
     failed: dict[str, str] = {}
     for number, place in itertools.product(range(rounds), range(len(names))):
@@ -72,7 +72,7 @@ def measured(names: list[str], folder: Path, models: Sequence[str], rounds: int)
 
 
 def main() -> None:
-    """Measure, compare, and write; exits with 1 where a peer failed."""
+    """Measure, compare, and write; exit with 1 if a peer failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=positive, default=3, help="turns of each contender")
     parser.add_argument("--rows", type=work.rows, default=work.ROWS, help="of numbers; texts are a quarter as many")

@@ -1,4 +1,4 @@
-"""Real services for every test: a Valkey server, an S3 server, and worker processes, each started once a run.
+"""Real services for the tests: a Valkey server, an S3 server, and worker processes, each started once in a run.
 
 ``HYPOTHESIS_PROFILE`` chooses how hypothesis draws its examples: "suite" (the default) draws the same ones on every
 machine and in every run; "fuzz", which ``make fuzz`` uses, draws new ones by a random seed, and more of them.
@@ -40,8 +40,8 @@ SCORELINE = str(Path(sys.executable).with_name("scoreline"))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three test processes for two cores: about a third of the time a test waits for services and does not compute."""
-    cores = joblib.cpu_count()  # those that this process may use
+    """Run three test processes on two cores, because tests wait for services about a third of the time."""
+    cores = joblib.cpu_count()  # the cores that this process may use
     return int(cores + cores // 2)
 
 
@@ -59,7 +59,7 @@ def _quick_proofs() -> Iterator[None]:
 
 @pytest.fixture
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prove what is published in a process of its own, as publishing does outside of these tests."""
+    """Load each published model in a fresh process on trial, as publishing does outside of the tests."""
     monkeypatch.setattr(publisher, "try_loading", trial_load.try_loading)
 
 
@@ -77,7 +77,7 @@ def worker(stack: Stack) -> Stack:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Stack]:
-    """Services of one test alone, for workers with settings of their own."""
+    """Start services for one test alone, whose workers have their own settings."""
     with Stack(tmp_path) as running:
         yield running
 
@@ -99,7 +99,7 @@ def models(stack: Stack) -> ModelStorageManager:
 
 @pytest.fixture
 def put_table(store: ObjectStore) -> Callable[..., str]:
-    """Write a DataFrame as Parquet; returns its URI."""
+    """Return a function that writes a DataFrame as Parquet and returns its URI."""
 
     def put(key: str, frame: pd.DataFrame, row_group_size: int = 1_000_000) -> str:
         sink = io.BytesIO()
@@ -112,7 +112,7 @@ def put_table(store: ObjectStore) -> Callable[..., str]:
 
 @pytest.fixture
 def cli(stack: Stack) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run ``scoreline`` as a user does."""
+    """Return a function that runs ``scoreline`` as a user does."""
 
     def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         settings = {"PATH": "/usr/bin:/bin"} | stack.environ | environ

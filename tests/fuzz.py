@@ -1,7 +1,7 @@
-"""Random examples for as long as told: ``python -m tests.fuzz [MINUTES] [SEED]``, or ``make fuzz MINUTES=n SEED=n``.
+"""Try random examples for MINUTES: ``python -m tests.fuzz [MINUTES] [SEED]``, or ``make fuzz MINUTES=n SEED=n``.
 
-Each round runs every hypothesis test with another seed, which is printed before the round. Ends with status 1 at the
-first example that fails: hypothesis prints it, in its smallest form, and the same seed finds it again.
+Each round runs every hypothesis test with another seed, which is printed before the round. The script stops with status
+1 at the first example that fails. Hypothesis prints its smallest form, and the same seed finds it again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 
 
 def main(minutes: float = 10, seed: int | None = None) -> int:
-    """Repeat until the time is over."""
+    """Run rounds until the time is over."""
     seed = random.randrange(10**6) if seed is None else seed
     end, rounds = time.monotonic() + 60 * minutes, 0
     command = [sys.executable, "-m", "pytest", "tests", "-n", "auto", "-m", "hypothesis", "--timeout=0"]

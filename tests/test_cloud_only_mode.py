@@ -1,7 +1,7 @@
-"""Do models live in the cloud alone? Run it against your own bucket: ``python tests/test_cloud_only_mode.py``.
+"""Check that models are only in the cloud. Run it on your own bucket: ``python tests/test_cloud_only_mode.py``.
 
 Publishes and loads a scaler, a label encoder and two models through the configured R2, or through an embedded S3 server
-where none is configured, and looks for files that were written meanwhile. Collected by pytest too.
+if none is configured, and looks for files that were written meanwhile. Pytest collects this file too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class FilesWritten:
-    """Every file that this process opens for writing, as Python's audit events tell."""
+    """Collects every file that this process opens for writing, from Python's audit events."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -37,13 +37,13 @@ class FilesWritten:
         if self.watching and event == "open":
             path, mode, flags = details
             if isinstance(path, int):
-                return  # a descriptor that was opened before: a pipe, or a file whose own opening was heard
+                return  # a pipe, or a descriptor of a file whose own opening raised an event before
             if (isinstance(mode, str) and set(mode) & set("wax+")) or (mode is None and flags & WRITE_FLAGS):
                 self.paths.append(str(path))
 
 
 def check(environ: dict[str, str]) -> bool:
-    """Publish and load; prints what was seen, and returns whether all of it is as it should be."""
+    """Publish and load, print the findings, and return whether all of them are good."""
     manager = ModelStorageManager.from_env({**environ, "ML_CLOUD_ONLY": "true"})
     print(f"cloud only: {manager.cloud_only}, R2: {manager.use_r2}, bucket: {manager.bucket_name}")
     x, y = [[0.0, 1.0], [1.0, 0.0], [2.0, 5.0], [3.0, 1.0]], ["no", "yes", "no", "yes"]

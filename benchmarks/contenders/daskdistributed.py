@@ -1,4 +1,4 @@
-"""Dask distributed: two worker processes of one thread, a file a partition, the model loaded by each worker once."""
+"""Dask distributed: two single-threaded workers, one partition per file, each worker loads the model once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The standard library: a pool of processes, a file a task, the model loaded by each process once."""
+"""The standard library: a pool of processes, one task per file, each process loads the model once."""
 
 from __future__ import annotations
 

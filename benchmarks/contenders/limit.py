@@ -1,6 +1,7 @@
-"""What a job is held against: a loop by hand in two processes, the models loaded, the next file to whoever is free.
+"""The limit that jobs are compared with: a handwritten loop in two processes that have loaded the model.
 
-It takes no detour that pandas would: columns as Parquet has them into one matrix, scores back as columns.
+A process gets the next file as soon as it is free. Without the detour through pandas, it copies the columns of Parquet
+into one matrix, and writes the scores as columns.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from benchmarks.work import GROUP_ROWS, PROCESSES, RESULT, columns, load
 
 
 def score_file(name: str, model: Any, file: Path, out: Path) -> None:
-    """Do what `benchmarks.work.score_file` does, in fewer steps."""
+    """Score a file as `benchmarks.work.score_file` does, in fewer steps."""
     batches = []
     for batch in pq.ParquetFile(file).iter_batches(batch_size=GROUP_ROWS, columns=columns(name), use_threads=False):
         if name == "text":

@@ -1,4 +1,4 @@
-"""What every contender has in common: its arguments, its rehearsal, its clock, and the lines it prints."""
+"""The arguments, the rehearsal, the clock and the output that all contenders share."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any
 from benchmarks.work import PROCESSES, inputs
 
 Work = Callable[[list[Path], Path], dict[str, Any] | None]
-"""Scores files into a folder; returns what there is to tell besides, ``work`` where it knows that better."""
+"""Scores files into a folder; may return more values to print, such as a more exact ``work``."""
 Prepare = Callable[[str], Work]
-"""Gets ready for a model."""
+"""Prepares a model, and returns the function that scores with it."""
 REHEARSALS = 2
-"""In the first, a process that starts late may find its file taken."""
+"""There are two because a process that starts late may find no file left in the first one."""
 
 
 def run(name: str, start: Callable[[Path], AbstractContextManager[Prepare]], *, rehearsed: bool = False) -> None:
-    """Start, score, and print a line of JSON a model: ``{"model", "start", "work"}``, in seconds.
+    """Start, score, and print a line of JSON for each model: ``{"model", "start", "work"}``, in seconds.
 
     Parameters
     ----------
     name : str
-        Of the contender.
+        Name of the contender.
     start : callable
-        Starts what it needs, below a folder; ``start`` is what it takes until the first model can be asked for.
+        Starts the contender below a folder; ``start`` is the time until it is ready for the first model.
     rehearsed : bool
-        Whether preparing rehearses. Else all of the work is done before on a file for each process, so that ``work``
-        finds imports, compilers, readers and writers warm.
+        Whether preparing a model includes a rehearsal. If not, one file for each process is scored beforehand, so that
+        ``work`` finds imports, compilers, readers and writers warm.
     """
     parser = argparse.ArgumentParser(description=f"The contender {name!r}.")
     parser.add_argument("folder", type=Path)

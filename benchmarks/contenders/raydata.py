@@ -1,6 +1,6 @@
-"""Ray Data: two actors, which load the model once.
+"""Ray Data: two actors, each of which loads the model once.
 
-It starts the actors anew for each dataset, with their imports and their model: that is how it works, and is counted.
+Ray starts new actors for each dataset, so the time includes their imports and the loading of the model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Scoreline on a directory store: two worker processes, a job a model, from before submit until the outcome is known.
+"""Scoreline on a directory store: two worker processes, one job per model, timed from submit until the outcome.
 
-Prints besides: ``job_seconds``, what the job says it took, ``server_cpu``, seconds of the S3 server meanwhile, and
-``stages``, where the parts' time went.
+Also prints ``job_seconds``, the duration that the job reports; ``server_cpu``, the CPU seconds of the S3 server
+meanwhile; and ``stages``, which says where the time of the parts went.
 """
 
 from __future__ import annotations

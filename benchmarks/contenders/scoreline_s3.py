@@ -1,4 +1,4 @@
-"""Scoreline on the embedded S3 server, otherwise as `scoreline`."""
+"""Scoreline on the embedded S3 server; all else is as in `scoreline`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A script as most are: pandas, one process, file by file."""
+"""A typical script: pandas, one process, one file after the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.work import load, score_file
 
 @contextlib.contextmanager
 def start(folder: Path) -> Iterator[Prepare]:
-    """Nothing has to start."""
+    """Start nothing: the script runs in this process."""
 
     def prepare(name: str) -> Work:
         model = load(folder, name)

@@ -1,4 +1,4 @@
-"""Spark: `mapInPandas` on two cores, the model loaded by each Python worker once."""
+"""Spark: `mapInPandas` on two cores, each Python worker loads the model once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _model(folder: str, name: str) -> Any:
 
 @contextlib.contextmanager
 def start(folder: Path) -> Iterator[Prepare]:
-    """Start Spark, on the Java of this machine."""
+    """Start Spark with the Java of this machine."""
     from pyspark.sql import SparkSession
 
     os.environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}

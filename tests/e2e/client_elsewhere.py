@@ -1,4 +1,4 @@
-"""The client under another interpreter, which has the package without its extra, against a worker of this one.
+"""Run the client under another interpreter, which has the package without its extra, and a worker under this one.
 
 ``python -m tests.e2e.client_elsewhere .cache/versions/client-3.13/bin/python`` starts embedded services and a worker,
 and has that interpreter submit a job and watch it to its end. `scripts/test-versions` runs it.
@@ -34,7 +34,7 @@ print(platform.python_version(), last.state, last.rows, predictions)
 
 
 def main(python: Path) -> None:
-    """Have `python` submit a job; ends with an error where the job is not scored."""
+    """Have `python` submit a job; exit with an error unless the job is scored."""
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder)) as stack:
         model = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0])
         ModelStorageManager.from_env(stack.environ).publish("doubled", model, alias="champion")
@@ -42,7 +42,7 @@ def main(python: Path) -> None:
         pd.DataFrame({"x": [0.5] * ROWS}).to_parquet(sink, index=False)
         Client.from_env(stack.environ).buckets.main.put("in/all.parquet", sink.getvalue())
         stack.start_worker(1)
-        # -I: neither the checkout in the working directory nor PYTHONPATH is what is imported
+        # -I keeps the checkout in the working directory, and PYTHONPATH, from being imported
         done = subprocess.run(
             [python, "-I", "-c", SUBMIT], env=stack.environ, capture_output=True, text=True, timeout=600, check=False
         )

@@ -20,10 +20,10 @@ SIDE_BY_SIDE = 12
 
 
 class Corpus:
-    """Submits cases side by side, so that what one of them does to a worker would show in others.
+    """Submits cases side by side, so that a case which harms a worker shows in the others.
 
-    A case is submitted when it, or one of the `SIDE_BY_SIDE` before it, is asked for: several test processes share the
-    cases, and each scores its own ones only.
+    A case is submitted when a test asks for it or for one of the `SIDE_BY_SIDE` cases before it. Several test processes
+    share the cases, and each process submits only those that its tests need.
     """
 
     def __init__(self, client: Client) -> None:

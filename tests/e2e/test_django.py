@@ -1,4 +1,4 @@
-"""A Django site that enqueues, in a process of its own, used as a browser uses it."""
+"""A Django site in a process of its own enqueues jobs for a client that behaves like a browser."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Page:
 
     @property
     def hidden(self) -> dict[str, str]:
-        """Fields that the page brought and nobody typed: the CSRF token, the key of the row."""
+        """The hidden fields of the page: the CSRF token and the key of the row."""
         return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]+)"', self.text))
 
     @property
@@ -71,7 +71,7 @@ class Browser:
         return self.post("/new/", **self.get("/new/").hidden, model=model, input=input)
 
     def follow(self, page: Page) -> Page:
-        """Refresh a page as long as it asks for that, only sooner."""
+        """Refresh a page as long as it asks for a refresh, but without waiting the second."""
 
         def still() -> Page | None:
             now = self.get(page.path)
@@ -125,7 +125,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(worker: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Configured in settings.py, under the names of django-storages, in an environment that says otherwise."""
+    """Run the site with the django-storages settings of settings.py, while the environment has other values."""
     environ = dict.fromkeys(worker.environ, "") | {
         "UPLOADS_URL": worker.environ["R2_ENDPOINT_URL"],
         "UPLOADS_BUCKET": worker.environ["R2_BUCKET"],
@@ -145,7 +145,7 @@ def browser(site: Site) -> Browser:
 
 @pytest.fixture(scope="module")
 def line(stack: Stack) -> str:
-    """A model that doubles, and the address of two rows for it."""
+    """Publish a model that doubles, and return the URI of two rows for it."""
     models = ModelStorageManager.from_env(stack.environ)
     models.publish("site", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]), alias="champion")
     sink = io.BytesIO()
@@ -156,7 +156,7 @@ def line(stack: Stack) -> str:
 
 
 def jobs(store: ObjectStore) -> list[str]:
-    """Ids of the jobs of the site."""
+    """Return the ids of the site's jobs."""
     found = (info.key.split("/") for info in store.list("jobs/site-"))
     return [job_id for _, job_id, file in found if file == "job.json"]
 
@@ -194,7 +194,7 @@ def test_a_form_sent_twice_at_once_is_one_job(
         assert connection.execute(
             "select count(*) from scoring_scoring where job_id = ?", [first.job_id]
         ).fetchone() == (1,)
-    # And sent again with something else in it, it is refused
+    # And the same page is refused when it is sent with another value
     changed = browser.post("/new/", **fields | {"input": f"{line}.other"})
     assert "This page was sent before" in changed.text
 
@@ -218,7 +218,7 @@ def test_a_refused_submission_shows_a_message_and_makes_no_job(
     page = browser.ask_for(model, input)
     assert page.code == 200
     assert expected in page.text
-    assert f'value="{model}"' in page.text  # to be corrected
+    assert f'value="{model}"' in page.text  # so that the user can correct it
     assert (jobs(store), browser.get("/").text.count("<tr>")) == before
 
 

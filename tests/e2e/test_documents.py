@@ -1,4 +1,4 @@
-"""What two jobs leave in the bucket, held against the page of documents."""
+"""The documents that two jobs leave in the bucket are as their reference page describes them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAGE = fill((DOCS / "reference/documents.md").read_text())
 PLAIN, GATHERED = "documents-plain", "documents-gathered"
 FOLDER = "documents/out/job_id={}/"
 LEFT_OUT = {"reason"}
-"""Of a job that did not fail."""
+"""Fields that a job which did not fail leaves out."""
 
 
 def section(heading: str) -> str:

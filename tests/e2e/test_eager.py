@@ -1,4 +1,4 @@
-"""An eager job and one of real worker processes."""
+"""An eager job has the same results as a job of real worker processes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from scoreline.testing import eager
 from tests.support.waiting import HANG_S
 
 VARY = {"seconds", "submitted", "model"}
-"""Of a status: when, and with which version. The models of the two are published one after the other."""
+"""Fields of a status that differ: the times, and the version of the model, which is published twice."""
 
 
 def objects(store: ObjectStore, output: str) -> dict[str, pa.Table]:
-    """Return the tables below a job's output by name, rejected rows too."""
+    """Return the tables below a job's output by name, including those of rejected rows."""
     folder = parse_uri(output)[1]
     listed = [info.key for info in store.list(folder) if info.key.endswith(".parquet")]
     return {key.removeprefix(folder): pq.read_table(pa.BufferReader(store.get(key).data)) for key in listed}

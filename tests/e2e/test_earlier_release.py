@@ -1,7 +1,7 @@
-"""What an earlier release left behind in the middle of its work is read, carried on and brought to its end.
+"""The current release reads, continues and completes the work that an earlier release left unfinished.
 
-The state in ``earlier_release/`` was made with the code of that release by ``earlier_release/make.py``, which says what
-is in it. It is restored here, and then the command line, the workers and the clock of the code under test take over.
+``earlier_release/make.py`` made the state in ``earlier_release/`` with the code of that release, and describes it. The
+tests restore that state, and then run the command line, the workers and the clock of the current code on it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from tests.e2e.test_webhooks import SECRET, Receiver
 from tests.support.rig import Rig
 from tests.support.waiting import HANG_S
 
-pytestmark = pytest.mark.timeout(400)  # the first test waits for the end of everything that was left
+pytestmark = pytest.mark.timeout(400)  # the first test waits for the end of every job that was left
 
 FOLDER = Path(__file__).with_name("earlier_release")
 SAID: dict[str, Any] = json.loads((FOLDER / "said.json").read_text())
 BUCKET = "scoreline"
 RESULTS = "results/churn"
 FEATURES = ["calls", "minutes", "bill"]
-NEW = "accounts/new.parquet"  # comes after the earlier release
+NEW = "accounts/new.parquet"  # is added after the earlier release
 ACCOUNTS = "accounts/2024.parquet", NEW
 
 JOBS: dict[str, tuple[tuple[str, ...], set[int]]] = {
@@ -58,11 +58,11 @@ JOBS: dict[str, tuple[tuple[str, ...], set[int]]] = {
 }
 """Jobs that had not ended: the objects that each reads, and the customers that its version of the model rejects."""
 WITHOUT_REDIS = ("under-way", "arranging", "submitted", "resumed", "records-staged", "ledgers-20230101T020000Z")
-"""Of these, what the bucket alone tells of."""
+"""The jobs among them that the bucket alone describes."""
 
 
 class Successor:
-    """The release that comes after, on what the earlier one left."""
+    """Runs the current release on the state that the earlier one left."""
 
     def __init__(self, rig: Rig, receiver: Receiver) -> None:
         self.rig = rig
@@ -83,13 +83,13 @@ class Successor:
             aws_secret_access_key="any",
         )
         self.left: dict[str, tuple[bytes, datetime]] = {}
-        """Bytes of every object that was restored, and since when they are there."""
+        """Bytes and modification time of every object that was restored."""
         self.before: dict[str, Any] = {}
-        """What the command line says before anything is done."""
+        """What the command line prints before a worker is started."""
         self.ended: dict[str, Any] = {}
-        """What it says of each job once all that was under way has ended."""
+        """The status that it prints of each job once all jobs under way have ended."""
         self.messages: dict[str, Any] = {}
-        """Headers of the messages that waited in a queue or were with a dead worker, by id."""
+        """Headers, by id, of the messages that waited in a queue or that a dead worker held."""
 
     # What was left
 
@@ -99,7 +99,7 @@ class Successor:
             assert set(archive.namelist()) == set(known)
             for key in archive.namelist():
                 body = archive.read(key)
-                if key == "jobs/to-be-told/job.json":  # no port can be kept free for years
+                if key == "jobs/to-be-told/job.json":  # the port of that time may be in use
                     assert SAID["webhook"].encode() in body
                     body = body.replace(SAID["webhook"].encode(), f"{self.receiver.url}/ended".encode())
                 self.s3.put_object(
@@ -137,7 +137,7 @@ class Successor:
         )
 
     def told(self, *arguments: str) -> Any:
-        """Return what the command line has to say for programs."""
+        """Return the JSON that the command line prints."""
         done = self.cli(*arguments, "--json")
         assert done.stdout, done.stderr
         return json.loads(done.stdout)
@@ -146,7 +146,7 @@ class Successor:
         return {job["job_id"]: job for job in self.told("jobs")}
 
     def wait_for_job(self, job: str) -> None:
-        """Wait for the end of a job that need not be there yet."""
+        """Wait for the end of a job that may not have been submitted yet."""
         self.rig.wait(lambda: self.keys(f"jobs/{job}/job.json"), f"{job} being submitted")
         *_, last = self.rig.client.watch(job, timeout_s=HANG_S)
         assert last.state in ("succeeded", "partial"), f"{last} {self.rig.logs()}"
@@ -156,7 +156,7 @@ class Successor:
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     def objects(self, prefix: str) -> dict[str, tuple[bytes, datetime]]:
-        """Return the bytes of objects that nobody is about to delete, and since when each is there."""
+        """Return bytes and modification time of each object; none may be deleted meanwhile."""
         found = {}
         for key in self.keys(prefix):
             got = self.s3.get_object(Bucket=BUCKET, Key=key)
@@ -173,10 +173,10 @@ class Successor:
     def logs(self) -> str:
         return "".join(log.read_text(errors="replace") for log in self.rig.stack.folder.glob("worker*.log"))
 
-    # What has to hold
+    # What must hold
 
     def verify(self, status: Mapping[str, Any], sources: tuple[str, ...], rejected: set[int]) -> None:
-        """Every row of the input is in exactly one place, scored as the job's version of the model scores it."""
+        """Check that each input row is in exactly one place, with the score of the job's version of the model."""
         assert (status["state"], status["error"]) == ("partial" if rejected else "succeeded", "")
         inputs = {source: self.frame(source) for source in sources}
         rows = pd.concat(inputs.values()) if inputs else pd.DataFrame(SAID["records"][status["job_id"]])
@@ -195,7 +195,7 @@ class Successor:
         success, manifest = json.loads(written["_SUCCESS"]), json.loads(written["_manifest.json"])
         for counted in (success, manifest, status):
             assert (counted["rows"], counted["rejected"]) == (len(scored), len(refused))
-        # And the scores are the model's own; probabilities differ in their last bits where the processor is another
+        # And the scores are the model's own, but probabilities differ in their last bits on another processor
         ours = rows.set_index("customer").loc[scored["customer"]]
         labels, chances = self.model_of(status["model"], ours[FEATURES].apply(pd.to_numeric))
         assert scored["prediction"].tolist() == labels
@@ -205,7 +205,7 @@ class Successor:
 
     @staticmethod
     def scored(written: Mapping[str, bytes]) -> pd.DataFrame:
-        """Return what a reader of the folder sees."""
+        """Return the rows that a reader of the folder sees."""
         tables = []
         for key in sorted(written):
             if not any(step.startswith("_") for step in key.split("/")):
@@ -215,7 +215,7 @@ class Successor:
         return pd.concat(tables)
 
     def model_of(self, ref: str, x: pd.DataFrame) -> tuple[list[str], dict[str, Any]]:
-        """Return labels and probabilities of a version, with nothing but scikit-learn."""
+        """Return the labels and probabilities of a version, computed with scikit-learn alone."""
         folder = f"models/{ref.replace('@', '/')}"
         loaded = []
         for artifact in self.json(f"{folder}/manifest.json")["artifacts"]:
@@ -231,7 +231,7 @@ class Successor:
         return labels, dict(zip(encoder.classes_, model.predict_proba(ready).T, strict=True))
 
     def verify_kept(self, prefix: str) -> None:
-        """What was written stays, and was not written again."""
+        """Check that each object that was left is still there, and was not written again."""
         now = self.objects(prefix)
         before = {key: was for key, was in self.left.items() if key.startswith(prefix)}
         assert before
@@ -253,7 +253,7 @@ def listening() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module")
 def after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Successor]:
-    """The state with everything at its end that was under way."""
+    """Restore the state, and wait until everything that was under way has ended."""
     with listening() as receiver, Rig(tmp_path_factory.mktemp("successor")) as rig:
         successor = Successor(rig, receiver)
         successor.restore_bucket()
@@ -276,7 +276,7 @@ def after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Successor]:
 
 
 def put_new_accounts(successor: Successor) -> None:
-    """Add an object with other customers to those that the schedules read."""
+    """Add an object with other customers to the input of the schedules."""
     frame = successor.frame(ACCOUNTS[0])
     sink = io.BytesIO()
     frame.assign(customer=frame["customer"] + 500, bill=frame["bill"] + 1).to_parquet(sink, index=False)
@@ -288,7 +288,7 @@ def without(names: set[str], said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def latest_new_year() -> datetime:
-    """Return the last slot of the schedules, at three o'clock in Berlin."""
+    """Return the latest slot of the schedules, which is on 1 January at three o'clock in Berlin."""
     now = datetime.now(UTC)
     slot = datetime(now.year, 1, 1, 2, tzinfo=UTC)
     return slot if slot <= now else slot.replace(year=now.year - 1)
@@ -296,24 +296,24 @@ def latest_new_year() -> datetime:
 
 def test_the_command_line_says_what_the_earlier_release_said(after: Successor) -> None:
     now = after.before
-    # Every job, with all that was known of it
+    # It lists every job with all that was known about it
     assert [job["job_id"] for job in now["jobs"]] == [job["job_id"] for job in SAID["jobs"]]
     for job, then in zip(now["jobs"], SAID["jobs"], strict=True):
         passing = {"seconds"} if then["state"] in ("running", "submitted") else set()
         assert without(passing, then).items() <= job.items()
-    # Why rows were rejected
+    # It says why rows were rejected
     for job, then in SAID["rejected"].items():
         assert {name: now["rejected"][job][name] for name in then} == then
-    # The schedules, with the slots that wait
+    # It lists the schedules with the slots that wait
     for schedule, then in zip(now["schedules"], SAID["schedules"], strict=True):
         assert without({"next"}, then).items() <= schedule.items()
         assert schedule["next"].endswith("-01-01T03:00:00+01:00")
         assert datetime.fromisoformat(schedule["next"]) > datetime.now(UTC)
-    # What an alias named when, and what happened so far
+    # It shows the history of an alias, and the counters so far
     assert now["aliases"].split() == SAID["aliases"].split()
     assert SAID["counters"]
     assert set(SAID["counters"]) <= set(now["counters"])
-    # And how a job ended is the exit code
+    # And the exit code says how a job ended
     assert [after.cli("status", job).returncode for job in ("finished", "to-be-told")] == [3, 0]
 
 
@@ -333,7 +333,7 @@ def test_parts_that_were_written_are_not_written_again(after: Successor) -> None
     after.verify_kept(f"{RESULTS}/job_id=arranging/region=")
     after.verify_kept(f"{RESULTS}/job_id=arranging/_manifest.json")
     assert after.keys(f"{RESULTS}/job_id=arranging/_parts/") == []
-    # Nor is anything of jobs that have ended, nor any input, plan or model
+    # Nor is any object of a job that had ended, nor any input, plan or model
     for job in ("finished", "to-be-told", "yearly-20250101T020000Z"):
         after.verify_kept(f"{RESULTS}/job_id={job}/")
         after.verify_kept(f"jobs/{job}/")
@@ -345,7 +345,7 @@ def test_every_message_that_was_left_was_understood(after: Successor) -> None:
     log = after.logs()
     assert "unregistered" not in log
     for message, head in after.messages.items():
-        if head["expires"] is None:  # what the clock asked for is worth nothing any more
+        if head["expires"] is None:  # the messages of the clock have expired
             assert f"{head['task']}[{message}] succeeded" in log, head
     names = "plan score_part finalize events score_staged score_records submit status reconcile tick"
     assert {head["task"].removeprefix("scoreline.") for head in after.messages.values()} == set(names.split())
@@ -396,18 +396,18 @@ def test_schedules_go_on_where_they_were_and_repeat_no_slot(after: Successor) ->
         "the end of every slot",
     )
     yearly, ledgers = states()
-    # The next slot was the latest since, and of the objects the one that the earlier release had not scored
+    # The next slot is the latest one, and its job scores only the object that the earlier release had not scored
     jobs = after.jobs()
     after.verify(jobs[job], (NEW,), set())
     history = [(past["slot"][:4], past["state"]) for past in yearly["history"]]
     missed = [(str(year), "missed") for year in range(2026, slot.year)]
     assert history == [("2025", "succeeded"), *missed, (str(slot.year), "succeeded")]
-    # What was under way, what waited and what was asked for ran in this order, and each once
+    # The slot under way, the waiting slot and the requested slot ran in this order, each once
     ran = [past["slot"][:4] for past in ledgers["history"] if past["state"] != "missed"]
     assert ran == ["2023", "2024", "2022"]
     scheduled = [name for name in jobs if name.startswith(("yearly", "ledgers"))]
     assert sorted(scheduled) == sorted(["yearly-20250101T020000Z", job, *(name for name in JOBS if "ledgers" in name)])
-    # And a slot of the earlier release is there when somebody asks for it
+    # And a slot that the earlier release ran does not run again on request
     assert "asked for 0 of 1" in after.cli("schedule", "run", "yearly", "--at", "2025-01-01T03:00").stdout
 
 
@@ -422,7 +422,7 @@ def test_a_job_that_had_failed_is_resumed_and_ends(after: Successor, job: str, o
 
 def test_rows_that_were_rejected_are_scored_with_the_version_that_takes_them(after: Successor) -> None:
     again = after.cli("resume", "finished", "--rejected", "--watch")
-    assert again.returncode == 3, again.stderr  # a text that is no number stays one
+    assert again.returncode == 3, again.stderr  # one row still has a text that is not a number
     status = after.told("status", "finished-rejected-1")
     assert (status["rows"], status["rejected"]) == (1, 1)
     written = after.objects(f"{RESULTS}/job_id=finished-rejected-1/")
@@ -439,9 +439,9 @@ def test_the_bucket_alone_is_enough(tmp_path: Path) -> None:
         successor = Successor(rig, receiver)
         successor.restore_bucket()
         put_new_accounts(successor)
-        # When the next release comes
+        # When the next release starts
         successor.start()
-        # Then it ends what the bucket tells of
+        # Then it completes the jobs that the bucket describes
         for job in WITHOUT_REDIS:
             successor.wait_for_job(job)
             successor.verify(rig.client.status(job).to_dict(), *JOBS[job])

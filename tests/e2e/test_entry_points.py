@@ -1,4 +1,4 @@
-"""The names by which a shell finds the Celery app and the command line, in a checkout."""
+"""A shell in a checkout finds the Celery app and the command line by their names."""
 
 from __future__ import annotations
 

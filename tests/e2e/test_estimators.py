@@ -1,4 +1,4 @@
-"""Estimators of every origin, published by their maker and scored by worker processes as in the maker's process."""
+"""Workers score with estimators of every origin exactly as the process that published them does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from scoreline.worker.dev.stack import Stack
 def scored(
     worker: Stack, client: Client, models: ModelStorageManager, store: ObjectStore, put_table: Callable[..., str]
 ) -> Callable[..., pd.DataFrame]:
-    """Publish, score in workers, and read the results."""
+    """Publish a model, score with it in workers, and read the results."""
 
     def run(name: str, model: Any, frame: pd.DataFrame, **options: Any) -> pd.DataFrame:
         models.publish(name, model)
@@ -90,7 +90,7 @@ def test_several_models_score_the_same_rows(
     }
     results = scored("several-e2e", made, cells)
     assert {"up_prediction", "up_proba_0", "up_proba_1", "down_prediction", "down_proba_0"} <= set(results.columns)
-    read = pd.read_parquet(io.BytesIO(cells.to_parquet()))  # how a table lies in memory decides how sums are rounded
+    read = pd.read_parquet(io.BytesIO(cells.to_parquet()))  # the layout in memory decides how sums are rounded
     for name, model in made.items():
         assert np.array_equal(results[f"{name}_prediction"], model.predict(read))
         assert np.array_equal(results[f"{name}_proba_1"], model.predict_proba(read)[:, 1])
@@ -106,7 +106,7 @@ def test_a_classifier_of_several_labels(scored: Callable[..., pd.DataFrame], cel
 
 
 def test_a_pipeline_over_texts_categories_and_missing_values(scored: Callable[..., pd.DataFrame]) -> None:
-    # Given a table whose columns the steps of a pipeline choose by name
+    # Given a pipeline whose steps choose their columns by name
     random = np.random.default_rng(0)
     frame = pd.DataFrame(
         {
@@ -125,7 +125,7 @@ def test_a_pipeline_over_texts_categories_and_missing_values(scored: Callable[..
     model = make_pipeline(steps, LogisticRegression()).fit(frame, churned)
     # When it is scored by workers, with nulls and a dictionary in Parquet, and columns in another order
     results = scored("churn-e2e", model, frame[["city", "active", "plan", "age"]])
-    # Then every row has what its maker gets
+    # Then every row has the score that the maker gets
     read = pd.read_parquet(io.BytesIO(frame.to_parquet()))
     assert list(results["prediction"]) == list(model.predict(read))
     assert np.array_equal(results[["proba_leaves", "proba_stays"]], model.predict_proba(read))

@@ -1,4 +1,4 @@
-"""Inputs of every format and origin, scored by worker processes; what cannot be scored is told row by row."""
+"""Workers score inputs of every format and origin, and report each row that cannot be scored."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ROWS = 1_000
 
 @pytest.fixture(scope="module")
 def line(worker: Stack) -> str:
-    """A model that doubles x and adds 1, and takes no missing value."""
+    """Publish a model that doubles x and adds 1, and that takes no missing value."""
     frame = pd.DataFrame({"x": [0.0, 1.0]})
     ModelStorageManager.from_env(worker.environ).publish("line-in", LinearRegression().fit(frame, [1.0, 3.0]))
     return "line-in"
@@ -49,7 +49,7 @@ def ended(client: Client, job: Status) -> Status:
 
 
 def results_of(client: Client, job: Status, *, rejected: bool = False) -> pd.DataFrame:
-    """Read all parts of a job, in their order."""
+    """Read all parts of a job in order."""
     store, folder = client.buckets.main, parse_uri(job.output)[1]
     prefix = keys.rejected_folder(folder) if rejected else folder
     found = [info for info in store.list(prefix) if info.key.removeprefix(prefix).startswith("part-")]
@@ -160,7 +160,7 @@ def test_each_row_of_a_dirty_csv_is_scored_or_rejected_with_a_reason(
     assert done.returncode == 3, done.stderr
     job = client.status("dirty")
     assert results_of(client, job)["id"].tolist() == [1, 8]
-    # And the rejected rows are a Parquet file that another tool opens
+    # And the rejected rows are in a Parquet file that other tools can read
     folder = parse_uri(job.output)[1]
     (tmp_path / "rejected.parquet").write_bytes(store.get(keys.rejected_part(folder, 0)).data)
     relation = duckdb.sql(
@@ -181,7 +181,7 @@ def test_each_row_of_a_dirty_csv_is_scored_or_rejected_with_a_reason(
     assert told[0][5] == '2,n/a?,"two\nlines"'
     assert told[1][6] == 3
     assert told[2][4] == "4 fields, but the header has 3"
-    # And the command tells why, with the text of what could not be decoded
+    # And the command says why, and shows the text that could not be decoded
     said = cli("rejected", "dirty")
     assert "1 rows  decode  'x'" in said.stdout
     assert "4,1.5,extra,field" in said.stdout
@@ -198,10 +198,10 @@ def test_rejected_rows_alone_are_scored_again_once_the_model_takes_them(
         store.put(f"in/mend/{number}.csv", as_csv(part))
     first = ended(client, client.submit("mend", store.uri("in/mend/"), job_id="mend", part_rows=60, max_rejected="5%"))
     assert (first.state, first.rejected) == ("partial", 6)
-    # When the model is mended
+    # When a version that fills missing values is published
     models.publish("mend", make_pipeline(SimpleImputer(), LinearRegression()).fit(train, [1.0, 3.0]))
     done = cli("resume", "mend", "--rejected", "--watch")
-    # Then those rows, and no other, have results of a job of their own
+    # Then a job of its own scores those rows and no others
     assert done.returncode == 0, done.stderr
     again = client.status("mend-rejected-1")
     assert (again.state, again.rows, again.total_rows) == ("succeeded", 6, 6)
@@ -343,7 +343,7 @@ def test_nested_columns_are_kept_only_if_they_are_named(
 def test_a_csv_is_scored_as_pandas_reads_it(
     worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager
 ) -> None:
-    # Given a model fitted on what pandas reads: truth values, codes with zeros in front, texts that mean nothing
+    # Given a model fitted on a CSV as pandas reads it, with booleans, codes with leading zeros, and texts for null
     table = pd.DataFrame(
         {
             "id": range(60),
@@ -365,7 +365,7 @@ def test_a_csv_is_scored_as_pandas_reads_it(
     # When the file itself is scored
     store.put("in/as-pandas.csv", data)
     job = ended(client, client.submit("as-pandas", store.uri("in/as-pandas.csv")))
-    # Then each row is what it is in a notebook, and whoever asks is told of the zeros
+    # Then each row has the score that a notebook gets, and the preflight warns of the leading zeros
     assert (job.state, job.error) == ("succeeded", "")
     assert np.array_equal(results_of(client, job)["prediction"], model.predict(read[features]))
     found = client.preflight("as-pandas", store.uri("in/as-pandas.csv"))

@@ -1,4 +1,4 @@
-"""Whole jobs through real workers, a real broker and a real S3 server."""
+"""Whole jobs run through real workers, a real broker and a real S3 server."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_job_scores_every_row_once_in_order_bit_for_bit(
         scored_by = json.loads(footer[b"scoreline.libraries"])
         assert (scored_by["scikit-learn"], scored_by["pyarrow"]) == (sklearn.__version__, pa.__version__)
         assert footer[b"scoreline.job_id"] == done.job_id.encode()
-    # And the manifest accounts for each row, with nothing listed that is missing
+    # And the manifest accounts for each row, and lists no file that is missing
     folder = parse_uri(done.output)[1]
     listed = json.loads(store.get(keys.results_manifest(folder)).data)
     assert set(listed["seconds"]) == set(TIMINGS)
@@ -112,7 +112,7 @@ def test_a_job_scores_every_row_once_in_order_bit_for_bit(
 def test_the_manifest_records_where_the_time_went(
     worker: Stack, client: Client, models: ModelStorageManager, store: ObjectStore, put_table: Put
 ) -> None:
-    # Given two processes, a job of more than two parts, and an estimator beside which all else is quick
+    # Given two processes, a job of more than two parts, and an estimator that takes most of the time
     seconds, parts = 0.3, 6
     models.publish("unhurried", Paced(seconds=seconds).fit(pd.DataFrame({"x": [0.0]})))
     rows = pd.DataFrame({"id": np.arange(100 * parts), "x": np.arange(100.0 * parts)})
@@ -120,19 +120,19 @@ def test_the_manifest_records_where_the_time_went(
     # When it is scored
     done = ended(client, client.submit("unhurried", uri, part_rows=100))
     assert (done.state, done.parts) == ("succeeded", parts)
-    # Then every stage of the parts took some time, and the estimator's is the estimator's alone
+    # Then each timing of the parts is above zero, and only `predict` contains the time of the estimator
     listed = json.loads(store.get(keys.results_manifest(parse_uri(done.output)[1])).data)
     told = [json.loads(store.head(entry["key"]).metadata["seconds"]) for entry in listed["parts"]]
     spent = {stage: sum(one[stage] for one in told) for stage in TIMINGS}
     assert min(spent.values()) > 0, spent
     assert min(one["predict"] for one in told) >= seconds
     assert max(spent[stage] for stage in ("decode", "align", "encode", "upload")) < seconds * parts, spent
-    # And the manifest adds it up
+    # And the manifest has the sums of the timings
     assert listed["seconds"] == pytest.approx(spent, abs=1e-3)
 
 
 def test_a_model_is_loaded_once_per_process_not_once_per_part(own: Stack, trained: Any, cells: pd.DataFrame) -> None:
-    # Given a worker of its own: other tests fill memory and cache of the shared one
+    # Given a worker of its own, because other tests fill the memory and the cache of the shared one
     own.start_worker(2)
     client = Client.from_env(own.environ)
     store = client.buckets.main
@@ -146,7 +146,7 @@ def test_a_model_is_loaded_once_per_process_not_once_per_part(own: Stack, traine
     log = (own.folder / "s3.log").read_text()
     path = re.escape(f"/models/once/{manifest.version}/")
     for file in ("model", "preprocessor", "label_encoder"):
-        gets = len(re.findall(rf'GET [^"]*{path}{file}\.joblib', log)) - 1  # the publisher reads back once
+        gets = len(re.findall(rf'GET [^"]*{path}{file}\.joblib', log)) - 1  # the publisher reads it back once
         assert 1 <= gets <= 2 < parts
 
 
@@ -157,7 +157,7 @@ def test_inspect_shows_the_models_of_each_process(
     ended(client, client.submit("seen", put_table("in/seen.parquet", pd.DataFrame({"x": [1.0]}))))
     command = [sys.executable, "-m", "celery", "-A", "scoreline", "inspect", "models", "--json"]
 
-    def shown() -> list[dict[str, Any]]:  # the process tells its parent just after the part's end
+    def shown() -> list[dict[str, Any]]:  # a process reports to its parent just after its part ends
         done = subprocess.run(
             command,
             env=worker.environ | {"PATH": "/usr/bin:/bin"},
@@ -200,7 +200,7 @@ def test_rows_that_cannot_be_scored_are_rejected_with_their_reason(
         [7, 7, uri, "schema", "x"],
         [250, 250, uri, "schema", "x"],
     ]
-    # And past the budget the job has failed, with everything kept but _SUCCESS
+    # And a job over its budget fails, and keeps everything except _SUCCESS
     over = ended(client, client.submit("strict", uri, max_rejected="1"))
     assert over.state == "failed"
     assert "2 of 300 rows were rejected" in over.error
@@ -325,14 +325,14 @@ def test_a_user_can_publish_submit_and_inspect(worker: Stack, cli: Cli, put_tabl
 def test_bad_input_is_reported_in_one_line_within_ten_seconds(
     cli: Cli, arguments: tuple[str, ...], environ: dict[str, str], code: int, expected: str
 ) -> None:
-    # Given what it costs on this machine, now, to start the command line
+    # Given the time that the command line takes to start on this machine
     began = time.monotonic()
     assert cli("--version").returncode == 0
     start_s = time.monotonic() - began
-    # When it is asked for what cannot be done
+    # When it gets a command that cannot be carried out
     began = time.monotonic()
     done = cli(*arguments, **environ)
-    # Then it says so, without many retries of a service that is not there
+    # Then it says so, without retrying a missing service many times
     assert time.monotonic() - began < 10 + 5 * start_s
     assert done.returncode == code, done.stderr
     assert expected in done.stderr

@@ -1,4 +1,4 @@
-"""Results as one file a part, in folders by a column, and gathered: read by what people read Parquet with."""
+"""Common Parquet readers read every layout of results: one file per part, folders by a column, and gathered."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COLUMNS = ["id", "at", "note", "region", "prediction"]
 
 
 def rows(count: int = ROWS) -> pa.Table:
-    """Return an input with a column of every kind, and no order in its regions."""
+    """Return an input that has columns of several types, and whose regions are in no order."""
     ids = np.arange(count, dtype=np.int64) + (1 << 60)
     return pa.table(
         {
@@ -55,7 +55,7 @@ def rows(count: int = ROWS) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def uri(worker: Stack) -> str:
-    """Input of ten parts, and a model named line."""
+    """Publish the model, write an input of ten parts, and return its URI."""
     store = Client.from_env(worker.environ).buckets.main
     frame = pd.DataFrame({"x": [0.0, 1.0, 2.0]})
     model = LinearRegression().fit(frame, [1.0, 4.5, 7.25])
@@ -80,7 +80,7 @@ def ended(client: Client, job: Status) -> Status:
 
 
 def fetch(store: ObjectStore, job: Status, folder: Path) -> Path:
-    """Copy all of a job's output, as ``aws s3 sync`` does."""
+    """Copy the whole output of a job, as ``aws s3 sync`` does."""
     where = parse_uri(job.output)[1]
     for info in store.list(where):
         path = folder / info.key.removeprefix(where)
@@ -111,7 +111,7 @@ def by_pyarrow(folder: Path, files: str) -> pa.Table:
 
 
 def by_pandas(folder: Path, files: str) -> pa.Table:
-    # by default, pandas reads no folders of which one stands for no value, whoever wrote them
+    # with its default types, pandas cannot read folders when one of them stands for null, no matter what wrote them
     return pa.Table.from_pandas(pd.read_parquet(folder, dtype_backend="pyarrow"), preserve_index=False)
 
 
@@ -153,8 +153,8 @@ def test_every_parquet_reader_finds_every_row_bit_for_bit(
         table = read(folder, "region=*/part-*.parquet" if name == "folders" else "part-*.parquet")
         exact = ["id", "at", "prediction"]
         assert [table.schema.field(column).type for column in exact] == [expected.schema.field(c).type for c in exact]
-        table = table.select(COLUMNS).cast(expected.schema)  # there are several kinds of texts
-        wanted = shown if name == "folders" else expected  # in folders' names, an empty text is no value
+        table = table.select(COLUMNS).cast(expected.schema)  # readers have several types of texts
+        wanted = shown if name == "folders" else expected  # in the name of a folder, an empty text is null
         assert table.sort_by("id").equals(wanted), name
 
 
@@ -245,6 +245,6 @@ def test_rejected_rows_can_be_read_after_the_parts_of_an_arranged_job_are_delete
     job = submitted.stdout.split()[0]
     assert client.rejected(job).rows == 5
     folder = parse_uri(client.status(job).output)[1]
-    store.put(keys.rejected_part(folder, 99), store.get(keys.rejected_part(folder, 0)).data)  # of a try that died
+    store.put(keys.rejected_part(folder, 99), store.get(keys.rejected_part(folder, 0)).data)  # of an attempt that died
     assert client.rejected(job).rows == 5
     assert {Path(info.key).parent.name for info in store.list(f"{folder}month")} == {"month=0", "month=1", "month=2"}

@@ -40,12 +40,12 @@ def test_ten_times_the_rows_take_the_same_memory(own: Stack) -> None:
         done = list(client.watch(client.submit("line", client.buckets.main.uri(uri)).job_id, timeout_s=HANG_S))[-1]
         assert (done.state, done.rows) == ("succeeded", rows)
         peaks.append(peak_bytes(guard.pid))
-    # Then the second, of 500 MiB, takes no more than what an allocator wavers by
+    # Then the peak of the second job, of 500 MiB, is higher only by as much as an allocator varies
     assert peaks[1] < peaks[0] + 40 * MIB, [peak // MIB for peak in peaks]
 
 
 def peak_bytes(guard: int) -> int:
-    """Highest resident memory that a pool process had so far."""
+    """Return the highest resident memory that a pool process has had so far."""
     (worker,) = psutil.Process(guard).children()
     status = [Path(f"/proc/{child.pid}/status").read_text() for child in worker.children()]
     return max(int(text.partition("VmHWM:")[2].split()[0]) * 1024 for text in status)

@@ -64,7 +64,7 @@ def counters_of(samples: Samples) -> Samples:
 
 
 def total(samples: Samples, name: str) -> float:
-    """Sum over all workers."""
+    """Sum a metric over all workers."""
     return sum(value for key, value in samples.items() if key[0] == name and key[1].startswith("worker="))
 
 
@@ -134,14 +134,14 @@ def test_metrics_count_jobs_rows_parts_and_loads(
         "state=failed": 1,
         "state=cancelled": 0,
     }
-    # And how long the parts and the loads took
+    # And it reports how long the parts and the loads took
     buckets = [more[key] for key in more if key[0] == "scoreline_part_duration_seconds_bucket"]
     assert (len(buckets), buckets[-1], more["scoreline_part_duration_seconds_count",]) == (13, 4, 4)
     assert buckets == sorted(buckets)
     assert 0 < more["scoreline_part_duration_seconds_sum",] < 60
     assert 1 <= more["scoreline_model_load_duration_seconds_count", "model=measured"] <= 2
     assert more["scoreline_model_load_duration_seconds_sum", "model=measured"] > 0
-    # And the present state
+    # And it reports the present state
     assert total(after, "scoreline_model_cache_bytes") >= model.manifest.memory_bytes > 0
     assert total(after, "scoreline_worker_processes") == 2 * after["scoreline_workers",] > 0
     assert [after["scoreline_queue_messages", f"queue={queue}"] for queue in ("scoreline", "scoreline.clock")] == [0, 0]

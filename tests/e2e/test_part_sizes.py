@@ -1,4 +1,4 @@
-"""How fast a model was decides how large the parts of its next job are."""
+"""The pace of a model in one job decides how large the parts of its next job are."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_a_job_is_cut_by_the_pace_of_the_last_job_of_the_same_version_and_method
     pace = client.ledger.counters.pace
 
     def parts(uri: str, **options: Any) -> tuple[int, float, float]:
-        """Score; returns the number of parts, and seconds of `predict` and of all that is work."""
+        """Score, and return the number of parts, the seconds of `predict`, and the seconds of all work."""
         done: Status = list(client.watch(client.submit("learned", uri, **options).job_id, timeout_s=HANG_S))[-1]
         assert (done.state, done.rows) == ("succeeded", ROWS)
         listed = json.loads(store.get(keys.results_manifest(parse_uri(done.output)[1])).data)
         seconds = listed["seconds"]
         return len(listed["parts"]), seconds["predict"], sum(seconds.values()) - seconds["queue"]
 
-    # Given a job of which nothing is known before: one part, of a call for each row group
+    # Given a job of a model whose pace is unknown: it has one part, with a call for each row group
     known = f"{manifest.ref} default"
     assert pace(known) is None
     count, predict, work = parts(uri)
@@ -46,15 +46,15 @@ def test_a_job_is_cut_by_the_pace_of_the_last_job_of_the_same_version_and_method
     first = pace(known)
     assert first is not None
     assert ROWS / (work + 0.5) < first <= ROWS / predict
-    # Then the next one is cut to about a thousand rows, in the least time that a part is worth
+    # Then the next job is cut into parts of about a thousand rows, which take the least time that is worth a part
     smaller = put_table("in/paced-more/a.parquet", frame, row_group_size=200)
     count, predict, work = parts(smaller)
     assert (count, predict >= 20 * SECONDS) == (4, True)
-    # And as its calls have fewer rows, what is known then is between the two
+    # And because its calls have fewer rows, the pace that is known afterwards is between those of the two jobs
     later = pace(known)
     assert later is not None
     assert ROWS / (work + 0.5) < later**2 / first <= ROWS / predict
-    # And a job by another method is not, nor does it change what is known of the first
+    # And a job of another method is not cut, and does not change the pace of the first method
     assert parts(uri, method="predict")[0] == 1
     assert pace(known) == later
     assert pace(f"{manifest.ref} predict") is not None

@@ -67,7 +67,7 @@ def test_preloaded_models_are_shared_and_can_be_evicted(own: Stack, trained: Any
     assert client.ledger.counters.read().loads["early"].count == 1
 
     def both() -> dict[str, Any] | None:
-        score()  # a process that finds the queue empty gets a part of the next job
+        score()  # a process that got no part of one job gets a part of the next
         found: dict[str, Any] = celery(own, "inspect", "models")
         return found if len(found) == 2 and all(found.values()) else None
 
@@ -75,7 +75,7 @@ def test_preloaded_models_are_shared_and_can_be_evicted(own: Stack, trained: Any
     assert all(model["preloaded"] and model["hits"] > 0 for models in found.values() for model in models)
     assert gets() == before + 1  # neither process has loaded it again
     (gauges,) = client.queue.ask_workers("gauges").values()
-    assert gauges == {"processes": 2, "cache_bytes": manifest.memory_bytes}  # which both share
+    assert gauges == {"processes": 2, "cache_bytes": manifest.memory_bytes}  # bytes that both processes share
     assert celery(own, "control", "evict_models") == {"ok": "evicting the models of 2 processes"}
     assert held(own, lambda found: not any(found.values())) == {pid: [] for pid in found}
     score()

@@ -1,4 +1,4 @@
-"""The recipes of README and the docs, run as they stand there, each where it has no more than it says it needs."""
+"""The recipes of README and the docs run unchanged, each with only the packages that it says it needs."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ PYTHON = Path(sys.executable)
 
 
 def recipe(page: str, number: int = 0) -> str:
-    """Return a block of Python or shell of a page, by default the first."""
+    """Return a Python or shell block of a page, by default the first."""
     return re.findall(r"^```(?:python|sh)\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)[number]
 
 
 def only(names: Iterable[str], folder: Path) -> Path:
-    """Make a folder that has some installed distributions, with all they depend on, and nothing more."""
+    """Make a folder that contains only these installed distributions and their dependencies."""
     folder.mkdir()
     waiting, seen = list(names), set[str]()
     while waiting:
@@ -72,7 +72,7 @@ def run(command: list[str], environ: dict[str, str]) -> str:
 
 
 def run_isolated(code: str, path: list[Path], lacks: list[str], environ: dict[str, str]) -> str:
-    """Run Python that finds the standard library and `path`, after a look that it does not find what it `lacks`."""
+    """Run code that can import only the standard library and `path`, and check that it `lacks` some packages."""
     start = (
         f"import sys, importlib.util as found; sys.path += {list(map(str, path))}\n"
         f"assert not (there := [name for name in {lacks} if found.find_spec(name)]), there\n"
@@ -82,7 +82,7 @@ def run_isolated(code: str, path: list[Path], lacks: list[str], environ: dict[st
 
 @pytest.fixture(scope="module")
 def _customers(worker: Stack) -> None:
-    """What the recipes speak of."""
+    """Publish the model and write the input that the recipes name."""
     models = ModelStorageManager.from_env(worker.environ)
     models.publish("churn", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]), alias="champion")
     sink = io.BytesIO()
@@ -92,7 +92,7 @@ def _customers(worker: Stack) -> None:
 
 @pytest.fixture
 def job_ids(_customers: None, store: ObjectStore) -> Callable[[], list[str]]:
-    """Ids of the jobs that were made since the test began."""
+    """Return a function that lists the ids of the jobs submitted since the test began."""
 
     def made() -> set[str]:
         return {info.key.split("/")[1] for info in store.list("jobs/") if info.key.endswith("/job.json")}
@@ -171,7 +171,7 @@ def test_every_call(stack: Stack, client: Client, job_ids: Callable[[], list[str
     printed = run_isolated(recipe("docs/reference/python.md"), path, ["sklearn", "pyarrow"], stack.environ)
     assert printed.splitlines() == [f"succeeded [{ROWS}]"]
     assert job_ids() == ["calls-1"]
-    # And the table has each call that there is, as it is called
+    # And the table lists every function, and each argument and default in it exists
     text = (ROOT / "docs/reference/python.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)\(.*?\)` ?(\*?) \|", text, re.MULTILINE))
     functions = {name for name in scoreline.__all__ if inspect.isfunction(getattr(scoreline, name))}
@@ -194,7 +194,7 @@ def test_a_shell(stack: Stack, client: Client, job_ids: Callable[[], list[str]])
 
 @pytest.fixture
 def due(client: Client, store: ObjectStore) -> Iterator[None]:
-    """A schedule whose one slot of the day was five minutes ago, and was not run."""
+    """Write a schedule whose only slot of the day was five minutes ago and was not run."""
     slot = datetime.now(UTC) - timedelta(minutes=5)
     table = f"""
         [due]
@@ -213,7 +213,7 @@ def test_heroku_scheduler(
     stack: Stack, client: Client, job_ids: Callable[[], list[str]], due: None, line: int, expected: str
 ) -> None:
     command = recipe("docs/how-to/heroku.md").splitlines()[line]
-    for _ in range(2):  # as it may
+    for _ in range(2):  # Heroku Scheduler may run a command twice
         run(["sh", "-c", command], stack.environ)
     (job_id,) = job_ids()
     assert job_id.startswith(expected)

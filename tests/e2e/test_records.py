@@ -1,4 +1,4 @@
-"""Rows that an application has at hand, scored by a real worker."""
+"""A real worker scores the records that an application hands over."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def line(stack: Stack) -> str:
 
 @pytest.fixture
 def app(worker: Stack) -> Iterator[Celery]:
-    """Some application with Celery and nothing of ours."""
+    """A Celery application that does not use Scoreline."""
     url = worker.environ["REDIS_URL"]
     with Celery(broker=url, backend=url, set_as_current=False) as other:
         yield other
@@ -71,7 +71,7 @@ def test_records_are_returned_in_order_and_are_an_ordinary_job(
         monkeypatch.setenv(name, value)
     job = scoreline.submit_records(line, ROWS, keep="id,at")
     assert job.wait(timeout_s=HANG_S) == scored(ROWS)
-    # Then there is a job of which everything is where it always is
+    # Then there is an ordinary job, with each object at its usual key
     status = job.status()
     assert (status.state, status.rows, status.total_rows, status.parts) == ("succeeded", 10, 10, 1)
     folder = parse_uri(status.output)[1]
@@ -88,7 +88,7 @@ def test_records_are_returned_in_order_and_are_an_ordinary_job(
     store.put("in/records.parquet", sink.getvalue())
     ordinary = list(client.watch(client.submit(line, store.uri("in/records.parquet"), keep="id,at").job_id, 60))[-1]
     assert table(store, keys.result_part(parse_uri(ordinary.output)[1], 0)).equals(results)
-    # And whoever knows the id can ask for the results, from any process
+    # And any process that knows the id can ask for the results
     assert RecordsJob(Client.from_env(worker.environ), job.job_id).wait() == scored(ROWS)
 
 
@@ -101,7 +101,7 @@ def test_a_data_frame_comes_back_as_one_with_its_index_and_a_dict_as_a_list(
     expected = pd.DataFrame({"id": ["a", "c"], "prediction": [3.0, 5.0]}, index=[30, 20])
     pd.testing.assert_frame_equal(of_frame.wait(timeout_s=HANG_S), expected, check_dtype=False)
     assert [row["id"] for row in of_columns.wait(timeout_s=HANG_S)] == ["a", "c"]
-    # And the record that the model refuses is named, with the reason
+    # And the job names the record that the model refuses, with the reason
     for job in (of_frame, of_columns):
         assert job.status().state == "partial"
         assert job.rejected == {
@@ -182,23 +182,23 @@ def test_any_celery_application_can_score_records_by_message(
         ),
         "the message lacks job_id": app.send_task("scoreline.status", queue="scoreline.clock"),
     }
-    # Then the answer has the results, and the message's id is the job's
+    # Then the answer contains the results, and the job has the id of the message
     told = sent.get(timeout=HANG_S)
     assert told["results"] == scored(rows[:-1])
     assert told["rejected_records"][0]["record"] == 10
     assert (told["job_id"], told["state"], told["rows"], told["rejected"]) == (sent.id, "partial", 10, 1)
     assert client.status(sent.id).state == "partial"
-    # And what is sent again with that id is the same job, with the same answer
+    # And a second message with that id belongs to the same job, and gets the same answer
     assert send(model=line, records=rows, job_id=sent.id).get(timeout=HANG_S) == told
-    # And results that are too large for an answer are where they always are
+    # And results that are too large for an answer are in the bucket as usual
     told = large.get(timeout=HANG_S)
     assert (told["state"], told["rows"], "results" in told) == ("succeeded", 2_500, False)
     assert len(RecordsJob(client, large.id).wait()) == 2_500
-    # And what cannot be scored is refused with the reason
+    # And a message that cannot be scored is refused with the reason
     for said, result in refused.items():
         with pytest.raises(Exception, match=said):
             result.get(timeout=HANG_S)
-    # And no row is in the log
+    # And the log contains no row
     assert "'prediction'" not in next(worker.folder.glob("worker*.log")).read_text()
 
 
@@ -217,7 +217,7 @@ def test_records_that_cannot_be_scored_are_refused_before_anything_is_written(
     refused(InvalidRequest, "not within ALLOWED_WEBHOOKS", webhook="https://example.org")
     refused(InvalidRequest, "unknown options hue", hue=1)
     assert list(store.list("jobs/refused/")) + list(store.list(keys.active("refused"))) == []
-    # And a job that fails says why to whoever waits
+    # And waiting for a job that fails raises the reason
     failing = client.submit_records(line, [{"x": math.nan}, {"x": None}])
     with pytest.raises(JobFailed, match=rf"job {failing.job_id} failed: none of 2 rows .* contains NaN"):
         failing.wait(timeout_s=HANG_S)
@@ -231,7 +231,7 @@ def test_records_that_cannot_be_scored_are_refused_before_anything_is_written(
 def test_records_that_were_deleted_or_replaced_fail_the_job(
     worker: Stack, client: Client, store: ObjectStore, line: str
 ) -> None:
-    # Given two jobs that were accepted and not sent yet, and somebody who can write the bucket
+    # Given two jobs that were accepted but not sent yet, whose records are then deleted or replaced in the bucket
     stored = {}
     for job_id in ("gone", "changed"):
         accept_records(client.submission, line, ROWS, job_id=job_id)

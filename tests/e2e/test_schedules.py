@@ -1,4 +1,4 @@
-"""Schedules on real services: each slot is one job, once, whatever the clock does."""
+"""A schedule on real services submits one job for each slot, whatever its clock does."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def jobs(rig: Rig) -> dict[str, Status]:
 
 
 def ticks(rig: Rig) -> int:
-    """How often a worker has done what was due."""
+    """Return how many ticks the worker has run."""
     log = next(rig.stack.folder.glob("worker*.log")).read_text()
     return len(re.findall(r"Task scoreline\.tick\S+ succeeded", log))
 
@@ -78,10 +78,10 @@ def test_each_slot_of_a_night_runs_once_while_clocks_die_and_double(rig: Rig) ->
     chance = random.Random(1)
     schedules(rig, HOURLY + 'catch_up = "all"\noverlap = "queue"\n')
     rig.start_worker(2)
-    rig.start_beat()  # for the reconciler; its ticks are an hour apart
+    rig.start_beat()  # it runs the reconciler, and ticks only once an hour
     now, end = at("2026-10-24T21:59"), at("2026-10-25T06:59")
     scheduler(rig).tick(now)
-    # When the clock ticks late, not for hours, ten times at once, and Redis is emptied meanwhile
+    # When the clock ticks late, misses hours, or ticks ten times at once, and Redis is emptied meanwhile
     while now < end:
         now = min(end, now + timedelta(minutes=chance.choice([1, 5, 20, 59, 180])))
         tickers = [scheduler(rig) for _ in range(chance.choice([1, 1, 2, 10]))]
@@ -90,7 +90,7 @@ def test_each_slot_of_a_night_runs_once_while_clocks_die_and_double(rig: Rig) ->
         if chance.random() < 0.1:
             rig.redis.flushall()
     until_idle(rig, scheduler(rig), end)
-    # Then each hour is one job
+    # Then there is one job for each hour
     expected = [f"hourly-{at('2026-10-24T22:00') + timedelta(hours=n):%Y%m%dT%H%M%SZ}" for n in range(9)]
     done = jobs(rig)
     assert sorted(done) == expected
@@ -129,10 +129,10 @@ def test_only_new_scores_objects_whose_key_or_etag_is_new(rig: Rig) -> None:
     run(1)  # two objects of 100 rows
     run(2)  # nothing is new
     rig.put_table("in/2.parquet", np.arange(7), 7)
-    run(3)  # one more
+    run(3)  # one object is new
     rig.store.delete("in/0.parquet")
     rig.put_table("in/0.parquet", np.arange(9), 9)
-    run(4)  # one is another
+    run(4)  # one object was replaced
     assert counts == [("succeeded", 200), ("succeeded", 0), ("succeeded", 7), ("succeeded", 9)]
 
 
@@ -143,21 +143,21 @@ def test_only_new_scores_objects_whose_key_or_etag_is_new(rig: Rig) -> None:
 def test_a_slot_that_is_due_during_a_run_is_skipped_or_queued_or_replaces_it(
     rig: Rig, overlap: str, states: list[str], first: str
 ) -> None:
-    # Given a run that nobody works on
+    # Given a run that no worker takes
     schedules(rig, HOURLY + f'overlap = "{overlap}"\n')
     ticker = scheduler(rig)
     ticker.tick(at("2026-11-25T00:30"))
     ticker.tick(at("2026-11-25T01:00"))
     # When the next slot is due
     ticker.tick(at("2026-11-25T02:00"))
-    # Then it is skipped, waits, or takes its place
+    # Then it is skipped, waits, or replaces the run
     state = State.from_json(rig.store.get(keys.schedule_state("hourly")).data)
     assert [past.state for past in state.history] == states
     assert state.pending == (("2026-11-25T02:00:00+00:00",) if overlap == "queue" else ())
     found = jobs(rig)
     assert found["hourly-20261125T010000Z"].state == first.replace("running", "submitted")
     assert ("hourly-20261125T020000Z" in found) == (overlap == "cancel_running")
-    # And with a worker all of them end
+    # And all runs end once there is a worker
     rig.start_worker(2)
     until_idle(rig, ticker, at("2026-11-25T02:01"))
     ended = {job.job_id: job.state for job in jobs(rig).values()}
@@ -220,7 +220,7 @@ def test_a_user_can_check_list_run_and_backfill_schedules(rig: Rig, tmp_path: Pa
         assert len(line.rstrip()) <= 80
     assert {job.state for job in jobs(rig).values()} == {"succeeded"}
     assert len(jobs(rig)) == 7
-    # And what is wrong is said
+    # And each mistake is reported
     file.write_text(HOURLY.replace("0 * * * *", "0 25 * * *"))
     wrong = cli("check")
     assert (wrong.returncode, "line 3: [hourly] cron = '0 25 * * *': Bad hour" in wrong.stderr) == (1, True)

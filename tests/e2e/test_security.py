@@ -1,4 +1,4 @@
-"""What strangers may try: messages from other applications, records that others wrote, secrets in logs."""
+"""Messages from other applications and forged documents do no harm, and logs contain no secret."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.waiting import HANG_S
 
 @pytest.fixture
 def elsewhere(worker: Stack) -> Iterator[Celery]:
-    """An application that has nothing of ours but the address of the broker."""
+    """A Celery application that has the address of the broker but does not use Scoreline."""
     app = Celery(broker=worker.environ["REDIS_URL"], backend=worker.environ["REDIS_URL"], set_as_current=False)
     yield app
     app.close()
@@ -83,7 +83,7 @@ def test_messages_for_unknown_jobs_or_parts_are_dropped(
             elsewhere.send_task("scoreline.score_part", kwargs={"job_id": job, "part": part}, queue="scoreline")
         elsewhere.send_task("scoreline.score_part", args=["too", "few", "or", "many"], queue="scoreline")
         elsewhere.send_task("os.system", args=["true"], queue="scoreline")
-        # What is sent after them is done, and Redis keeps nothing of them
+        # Then the next job is scored, and Redis keeps nothing of those messages
         again = client.submit("secure", uri).job_id
         assert list(client.watch(again, timeout_s=HANG_S))[-1].state == "succeeded"
         assert server.info("memory")["used_memory"] < before + (8 << 20)
@@ -99,13 +99,13 @@ def test_messages_for_unknown_jobs_or_parts_are_dropped(
 def test_a_forged_job_document_cannot_reach_another_bucket(
     worker: Stack, client: Client, store: ObjectStore, uri: str, changed: dict[str, object], reason: str
 ) -> None:
-    # Given a sound job's record, changed by somebody who can write the bucket
+    # Given a valid job document that somebody with write access to the bucket has changed
     sound = json.loads(store.get(keys.job(client.submit("secure", uri).job_id)).data)
     job_id = f"foreign-{next(iter(changed))}"
     sound["spec"] |= {"job_id": job_id, **changed}
     store.put(keys.active(job_id), b"2026-01-01T00:00:00+00:00")
     store.put(keys.job(job_id), json.dumps(sound).encode())
-    # Then the reconciler has it planned, and it ends with the reason
+    # Then the reconciler has the job planned, and the job fails with the reason
     client.reconcile()
     ended = list(client.watch(job_id, timeout_s=HANG_S))[-1]
     assert ended.state == "failed"
@@ -122,7 +122,7 @@ def test_a_document_with_a_path_that_goes_up_is_named_and_not_followed(
     said = client.reconcile()["upwards"]
     assert said.startswith("failed: s3://scoreline/jobs/upwards/job.json is not what Scoreline writes there: ")
     assert "has '.' or '..' between its slashes" in said
-    # And whoever lists the jobs sees it among the others
+    # And the list of jobs contains it
     (listed,) = [job for job in client.jobs() if job.job_id == "upwards"]
     assert (listed.state, listed.error) == ("failed", said.removeprefix("failed: "))
     for key in (keys.active("upwards"), keys.job("upwards")):
@@ -130,7 +130,7 @@ def test_a_document_with_a_path_that_goes_up_is_named_and_not_followed(
 
 
 def test_no_secret_appears_in_any_log_or_message(own: Stack) -> None:
-    # Given services with passwords, one of which has to be quoted in an address
+    # Given services with passwords, one of which must be quoted in a URL
     private, _ = generate_keys()
     secrets = {
         "REDIS": "hush/of@redis-1234",
@@ -148,7 +148,7 @@ def test_no_secret_appears_in_any_log_or_message(own: Stack) -> None:
     with redis.Redis.from_url(own.environ["REDIS_URL"]) as server:
         server.config_set("requirepass", secrets["REDIS"])
     client = Client.from_env(environ)
-    # When a worker and a clock log all they can, of jobs that go well and badly, and of a Redis that goes away
+    # When a worker with a clock logs at level DEBUG while one job succeeds, another fails, and Redis goes away
     log = own.folder / "debug.log"
     command = [sys.executable, "-m", "celery", "-A", "scoreline", "worker", "-B", "-c", "1", "-l", "DEBUG"]
     guard = own.run(command, log, environ | {"RECONCILE_SECONDS": "1", "LOG_FORMAT": "json"})
@@ -158,7 +158,7 @@ def test_no_secret_appears_in_any_log_or_message(own: Stack) -> None:
         job = client.submit("paced", client.buckets.main.uri(folder)).job_id
         assert list(client.watch(job, timeout_s=HANG_S))[-1].state == state
     seen = len(log.read_text())
-    own.restart_valkey()  # which asks for no password now: every connection fails
+    own.restart_valkey()  # it has no password now, so every connection with one fails
     own.wait("an error in the log", lambda: "rror" in log.read_text()[seen:])
     said = [log.read_text()]
     assert "connecting with" in said[0]
@@ -173,7 +173,7 @@ def test_no_secret_appears_in_any_log_or_message(own: Stack) -> None:
                 check=False,
             )
             said.append(done.stdout + done.stderr)
-    # Then nothing of it, in any writing, is there
+    # Then no output contains a secret, in any encoding
     assert all(said)
     for name, value in secrets.items():
         for form in (value, quote(value, safe=""), json.dumps(value)[1:-1]):

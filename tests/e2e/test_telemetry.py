@@ -1,4 +1,4 @@
-"""Tests which errors and spans of a real worker arrive at servers that replace Sentry and a collector."""
+"""Errors and spans of a real worker arrive at servers that stand in for Sentry and a collector."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Sink:
         }
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the events in Sentry's envelopes, each of which is a line, and two more lines for each item."""
+        """Return the events in Sentry's envelopes. An envelope has one line, and two more lines for each item."""
         found = []
         for path, body in self.received:
             if path.endswith("/envelope/"):
@@ -114,7 +114,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reported]:
             sink.environ | {"WEBHOOK_SECRET": HIDDEN["webhook"], "OTEL_BSP_SCHEDULE_DELAY": "600000"},
         )
         log = next(stack.folder.glob("worker*.log"))
-        stack.wait(  # otherwise it might reconcile these jobs, in traces of their own
+        stack.wait(  # otherwise it might reconcile the jobs below, in traces of its own
             "the reconciliation of the start",
             lambda: re.search(r"Task scoreline\.reconcile\S+ succeeded", log.read_text()) is not None,
         )
@@ -168,8 +168,8 @@ def test_no_event_and_no_span_holds_a_secret_or_a_row(reported: Reported) -> Non
         for secret in reported.secrets:
             assert secret.encode() not in body
         assert b'"vars"' not in body
-        assert b"in/bad.parquet" not in body  # in the arguments of tasks
-        assert b"results/watched" not in body  # in their results
+        assert b"in/bad.parquet" not in body  # although tasks have it in their arguments
+        assert b"results/watched" not in body  # although tasks return it
     assert b"no way with *** *** ***" in b"".join(body for _, body in reported.sink.received)
 
 
@@ -205,7 +205,7 @@ def test_a_failed_part_is_marked_and_a_job_without_a_caller_is_a_trace_of_its_ow
 
 
 def in_process(code: str, environ: dict[str, str]) -> str:
-    """Return what a process logs that is set up as the main process of a worker, and then as a child."""
+    """Run code in a process set up as the main process of a worker and then as a child; return what it logs."""
     begin = (
         "import logging, os, sys; from celery import signals; from scoreline.worker import logs, telemetry; "
         "logs.set_up(os.environ); "

@@ -1,4 +1,4 @@
-"""Redis over TLS, as managed ones offer it: with certificates that are not checked, or checked against an authority."""
+"""Redis over TLS, as managed services offer it: certificates are not verified, or verified with a CA bundle."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def listens(port: int) -> bool:
 
 @pytest.fixture
 def environ(stack: Stack, end: TlsEnd) -> dict[str, str]:
-    """As Heroku sets it; what the variable without TLS names, nobody answers."""
+    """Set the variables as Heroku does; no server listens at the address without TLS."""
     return stack.environ | {
         "REDIS_URL": "redis://:hush@127.0.0.1:9/7",
         "REDIS_TLS_URL": f"rediss://127.0.0.1:{end.port}/7",
@@ -70,7 +70,7 @@ def test_broker_ledger_and_results_work_over_tls_with_a_self_signed_certificate(
     client.buckets.main.put("tls/in.parquet", pd.DataFrame({"x": [1.0, 2.0]}).to_parquet(index=False))
     guard = stack.start_worker(1, environ)
     try:
-        # An application that has nothing of ours, which has to say itself how it takes the certificate
+        # An application that does not use Scoreline must itself configure how the certificate is verified
         app = Celery(broker=environ["REDIS_TLS_URL"], backend=environ["REDIS_TLS_URL"] + "?ssl_cert_reqs=CERT_NONE")
         app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_NONE}
         sent = app.send_task("scoreline.submit", kwargs={"model": "paced", "input": uri}, queue="scoreline")

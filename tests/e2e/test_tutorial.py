@@ -1,4 +1,4 @@
-"""The tutorial's transcript, typed as it stands there; what comes back has to look as the page shows it."""
+"""The commands of the tutorial run unchanged, and their output looks as the page shows it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VARIES = {
     r" \d+[smh] ": " <age> ",
     r" +": " ",
 }
-"""What no two runs have in common: versions, times, and digits of seconds and of scores."""
+"""Matches text that differs from run to run: versions, times, and the digits of seconds and scores."""
 
 
 def files() -> dict[str, str]:
@@ -42,7 +42,7 @@ def transcript() -> list[tuple[str, list[str]]]:
 
 
 def shape(lines: list[str]) -> list[str]:
-    """Return lines without what varies, and without progress bars, which a terminal alone shows in full."""
+    """Return lines without the text that varies, and without progress bars, which only a terminal shows in full."""
     shapes = []
     for line in lines:
         if "━" in line:

@@ -1,4 +1,4 @@
-"""Whoever wants to know how a job ended is told, once it can be reached, and nobody else is."""
+"""The end of a job is delivered to its allowed webhook once that can be reached, and to no other address."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 class Receiver(ThreadingHTTPServer):
-    """Answers each path with what it was told to, 200 in the end, and keeps what it was sent."""
+    """Answers requests to a path with the codes in `answers`, then with 200, and keeps all requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -34,7 +34,7 @@ class Receiver(ThreadingHTTPServer):
         self.got: list[tuple[str, dict[str, str], str]] = []
 
     def told(self, path: str) -> list[dict[str, Any]]:
-        """Return what reached a path, each verified as a receiver should, by another library than ours."""
+        """Return the notifications that reached a path, each verified with a library other than Scoreline."""
         verify = Webhook(SECRET).verify
         return [{"id": head["webhook-id"], **verify(body, head)} for where, head, body in self.got if where == path]
 
@@ -71,7 +71,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, receiver: Receiver) -> None:
-    # Given workers that may tell one receiver, and a client that may name any
+    # Given workers that may call only the webhooks below /ours/, and a client that may name others too
     settings = {"ALLOWED_WEBHOOKS": f"{receiver.url}/ours/", "WEBHOOK_SECRET": SECRET, "RECONCILE_SECONDS": "60"}
     own.start_worker(1, settings)
     client = Client.from_env(own.environ | {"ALLOWED_WEBHOOKS": receiver.url})
@@ -86,17 +86,17 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     def notice(job: str) -> Delivery:
         return wait_until(lambda: read_delivery(store, job), f"the end of telling {job}")
 
-    # A receiver that is busy, or hangs up, is told in the end, with the same id each time
+    # A receiver that is busy or hangs up gets the notification in the end, with the same id each time
     receiver.answers["/ours/busy"] = [503, 0, 429]
     busy = submit("/ours/busy")
-    # One that does not want it is not asked again, and no redirect is followed
+    # A receiver that answers 410 is not called again, and no redirect is followed
     receiver.answers |= {"/ours/gone": [410], "/ours/moved": [307]}
     gone, moved = submit("/ours/gone"), submit("/ours/moved")
-    # What the workers do not allow is not sent, whatever the job's record says
+    # A webhook that the workers do not allow is not called, although the job document names it
     foreign = submit("/theirs")
-    # A job that fails tells why
+    # The notification of a failed job says why it failed
     failed = submit("/ours/failed", source="nowhere/")
-    # And so does one whose records came with it
+    # So does the notification of a failed job of records
     records = client.submit_records("paced", [{"x": 1e9}], webhook=receiver.url + "/ours/records").job_id
 
     assert notice(gone).error.endswith("answered 410")
@@ -118,7 +118,7 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     paths = {path for path, _, _ in receiver.got}
     assert paths == {"/ours/busy", "/ours/gone", "/ours/moved", "/ours/failed", "/ours/records"}
 
-    # Redis is emptied while the receiver is away: the record says that somebody is still to be told
+    # When Redis is emptied while the receiver is down, the bucket still says that the notification is pending
     receiver.answers["/ours/away"] = [503]
     away = submit("/ours/away")
     wait_until(lambda: receiver.told("/ours/away"), "a first try")
@@ -128,13 +128,13 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     assert notice(away).delivered
     wait_until(lambda: not list(store.list(keys.active(away))), "the marker's end")
 
-    # Of a job that is resumed, each end is told, with an id of its own
+    # Each end of a resumed job is delivered, with an id of its own
     store.put("nowhere/a.parquet", pd.DataFrame({"x": [1.0]}).to_parquet(index=False))
     client.resume(failed)
     wait_until(lambda: len(receiver.told("/ours/failed")) == 2, "the second end to be told")
     assert [(told["id"], told["type"]) for told in receiver.told("/ours/failed")][1] == (f"{failed}.2", "job.succeeded")
     wait_until(lambda: not list(store.list(keys.JOBS_ACTIVE)), "the end of all markers")
-    # And nothing of it is in the log but where it went
+    # And the log says where a notification went, and contains no secret
     log = next(own.folder.glob("worker*.log")).read_text()
     assert f"event.sent job_id={busy} state=succeeded to={receiver.url}" in log
     assert f"event.undelivered job_id={gone}" in log

@@ -1,4 +1,4 @@
-"""The wheel, in an environment of its own, beside an application that has packages named as our folders are."""
+"""The wheel works in its own environment, beside an application whose packages are named like Scoreline's folders."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ SITE = {
         }))
         """,
 }
-"""A Django project whose three apps have the names of our folders."""
+"""A Django project whose three apps are named like Scoreline's folders."""
 
 
 @dataclass(frozen=True)
 class Installed:
-    """A virtual environment that has the wheel, and the packages of this one but not its checkout."""
+    """A virtual environment with the wheel and the packages of the current one, but without the checkout."""
 
     folder: Path
     wheel: Path
@@ -81,7 +81,7 @@ class Installed:
         return str(self.folder / "bin" / "python")
 
     def command(self, cwd: Path, *arguments: str) -> list[str]:
-        """Return a command that runs this Python in `cwd`, where no PYTHONPATH leads to the checkout."""
+        """Return a command that runs this Python in `cwd`, without a PYTHONPATH that leads to the checkout."""
         return ["sh", "-c", 'unset PYTHONPATH; cd "$0"; exec "$@"', str(cwd), self.python, *arguments]
 
     def run(self, cwd: Path, *arguments: str, **environ: str) -> str:
@@ -100,7 +100,7 @@ class Installed:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     folder = tmp_path_factory.mktemp("wheel")
-    # Given a copy of the source: setuptools would take old modules from a `build` that is left in the checkout
+    # Given a copy of the source, because setuptools would take old modules from a `build` folder in the checkout
     source = folder / "source"
     source.mkdir()
     for name in ("scoreline", *FOLDERS):
@@ -115,8 +115,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     found = Installed(folder / "venv", wheel)
     install = [sys.executable, "-m", "pip", "--python", found.python, "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*install, wheel], check=True)
-    # Then the packages that it requires are those of this environment. A .pth file within that folder has no effect
-    # there, so the one that leads from here to the checkout has none
+    # Then the environment also finds the packages of the current one. The .pth files among those have no effect there,
+    # so the one that leads to the checkout has none
     (site,) = found.folder.glob("lib/python*/site-packages")
     (site / "required.pth").write_text(sysconfig.get_path("purelib"))
     return found
@@ -152,7 +152,7 @@ def test_an_application_with_packages_of_the_same_names_scores_a_job(
     for name, text in SITE.items():
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_text(textwrap.dedent(text))
-    # And a worker of the wheel that was started in that project's folder
+    # And a worker of the wheel that is started in the folder of that project
     log = own.folder / "wheel.log"
     worker = ("-m", "celery", "-A", "scoreline", "worker", "-c", "1", "-n", "wheel@embedded", "-l", "INFO")
     guard = own.run(installed.command(site, *worker), log, own.environ)
@@ -163,7 +163,7 @@ def test_an_application_with_packages_of_the_same_names_scores_a_job(
     # Then every row is scored
     assert found["state"] == "succeeded", log.read_text(errors="replace")
     assert found["predictions"] == pytest.approx([2.0, 4.0, 6.0])
-    # And each name leads to the project's package, except ours, which is the wheel's
+    # And each name is imported from the project, except for `scoreline`, which is imported from the wheel
     assert found["apps"] == {name: str(site / name) for name in FOLDERS}
     files = {name: Path(file) for name, file in found["files"].items()}
     assert {name: files[name].parent for name in FOLDERS} == {name: site / name for name in FOLDERS}

@@ -17,7 +17,7 @@ def _at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 @pytest.fixture
 def rig_at_work(_at_work: Rig) -> Rig:
-    """A rig with two processes that serves several tests, for those after which its services go on as before."""
+    """A rig with two processes, shared by the tests that leave its services as they were."""
     _at_work.reset()
     return _at_work
 

@@ -1,7 +1,7 @@
-"""Random faults for as long as told: ``python -m tests.faults.soak MINUTES [SEED]``, or ``make soak MINUTES=n``.
+"""Cause random faults for MINUTES: ``python -m tests.faults.soak MINUTES [SEED]``, or ``make soak MINUTES=n``.
 
-Each round is a job that several faults befall, drawn by a seed that is printed; after it, every invariant is checked.
-Ends with status 1 and the seed at the first that does not hold.
+Each round draws several faults from a seed, runs a job through them, prints the seed, and checks every invariant.
+The script stops with status 1 at the first invariant that does not hold.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KINDS = ["500", "503", "429", "cut", "lost", "stall"]
 
 
 def faults(rig: Rig, chance: random.Random) -> dict[str, Callable[[], object]]:
-    """Return what may go wrong, by name."""
+    """Return the faults by name."""
 
     def kill_child() -> None:
         if children := rig.children():
@@ -63,7 +63,7 @@ def faults(rig: Rig, chance: random.Random) -> dict[str, Callable[[], object]]:
 
 
 def play(rig: Rig, chance: random.Random) -> list[str]:
-    """Run one job through some faults; returns their names."""
+    """Run one job through some faults, and return their names."""
     job = rig.submit(PARTS, max_attempts=50, job_id=f"soak-{chance.randrange(10**9)}")
     rig.job_id = job.job_id
     happened = []
@@ -77,7 +77,7 @@ def play(rig: Rig, chance: random.Random) -> list[str]:
         fault()
     rig.chaos()
     while not rig.client.status(job.job_id).ended and time.monotonic() < end:
-        if not rig.parents():  # a platform starts a worker again that has ended
+        if not rig.parents():  # a platform restarts a worker that has ended
             happened.append("the worker had ended")
             rig.start_worker(2, R2_TIMEOUT_SECONDS="2")
         time.sleep(0.2)
@@ -86,7 +86,7 @@ def play(rig: Rig, chance: random.Random) -> list[str]:
 
 
 def main() -> int:
-    """Repeat until the time is over."""
+    """Run rounds until the time is over."""
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(10**6)
     end = time.monotonic() + 60 * minutes

@@ -1,4 +1,4 @@
-"""A finalizer that arranges results dies at any moment, or has company: no row is lost, twice, or named in vain."""
+"""Each row is written once although a finalizer that arranges results dies, or two of them run at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS, PARTS = 600, 6
 
 
 def submit(rig: Rig) -> Status:
-    """A job of six parts whose results go into three folders."""
+    """Submit a job of six parts whose results go into three folders."""
     ids = np.arange(ROWS)
     sink = io.BytesIO()
     pq.write_table(pa.table({"id": ids, "x": ids.astype(float), "group": ids % 3}), sink, row_group_size=ROWS // PARTS)
@@ -30,7 +30,7 @@ def submit(rig: Rig) -> Status:
 
 
 def submit_held(rig: Rig, workers: int, hold: str) -> Status:
-    """Submit a job, and return when a finalizer is held at this request."""
+    """Submit a job, and return when a finalizer waits at the request `hold`."""
     rig.start_worker(workers)
     rig.publish()
     rig.chaos(hold=hold)

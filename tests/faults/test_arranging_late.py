@@ -1,4 +1,4 @@
-"""Whoever arranges results comes late, is not alone, or cannot go on, and every row is seen exactly once."""
+"""Readers see each row exactly once although a finalizer that arranges results is late, not alone, or stopped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROWS = 50
 
 
 def submit(rig: Rig, **options: Any) -> Status:
-    """Submit a job of six parts, whose rows go to three folders."""
+    """Submit a job of six parts whose rows go into three folders."""
     ids = np.arange(PARTS * ROWS)
     sink = io.BytesIO()
     pq.write_table(pa.table({"id": ids, "x": ids.astype(float), "kind": ids * 7 % 3}), sink, row_group_size=ROWS)
@@ -43,7 +43,7 @@ def names(rig: Rig, job: Status) -> list[str]:
 
 
 def verify(rig: Rig, job: Status) -> None:
-    """Hold a finished job to it: each id once in what readers see, the manifest says just that, and nothing is left."""
+    """Check that readers see each id once, that the manifest names all files, and that nothing else is left."""
     assert (job.state, job.error, job.rows, job.parts_done) == ("succeeded", "", rig.rows, PARTS), rig.logs()
     folder = parse_uri(job.output)[1]
     manifest = json.loads(rig.store.get(keys.results_manifest(folder)).data)
@@ -63,7 +63,7 @@ def verify(rig: Rig, job: Status) -> None:
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """One worker process for all of these."""
+    """One worker process for all tests of this module."""
     with Rig(tmp_path_factory.mktemp("arrange")) as running:
         running.publish()
         running.start_worker(1)
@@ -71,7 +71,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 
 def engine(rig: Rig) -> Engine:
-    """Return what a second worker would have, in this process, whose requests nobody holds."""
+    """Return the engine of a second worker, which runs in this process and whose requests are not held."""
     models = preflight.UncachedModels(models=ModelStorageManager.from_env(rig.environ))
     return Engine(buckets=rig.client.buckets, ledger=rig.client.ledger, send=rig.client.queue.send, models=models)
 
@@ -83,33 +83,33 @@ def idle(rig: Rig) -> None:
 def test_a_finalizer_does_not_fail_the_job_when_another_has_deleted_the_parts(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given one that reads the parts
+    # Given a finalizer that reads the parts
     rig.chaos(hold="_parts/part-00003.parquet? GET")
     job = submit(rig)
     rig.wait(rig.held, "a part about to be read")
-    # When another deletes them, and dies before it has written the outcome
+    # When another finalizer deletes them, and dies before it writes the outcome
     with monkeypatch.context() as patch:
         patch.setattr(finalize, "end_job", lambda *_: None)
         finalize.finalize(engine(rig), job.job_id)
     assert not [name for name in names(rig, job) if name.startswith("_parts/")]
     assert rig.client.status(job.job_id).state == "running"
-    # Then the first says that the job has succeeded
+    # Then the first finalizer ends the job as succeeded
     rig.chaos()
     verify(rig, rig.end(job))
 
 
 def test_a_part_that_is_written_after_the_job_ended_leaves_nothing_behind(rig: Rig) -> None:
-    # Given a worker that was slow with a part which another has written meanwhile
+    # Given a slow worker, whose part another worker has written meanwhile
     rig.chaos(hold="_parts/part-00005.parquet? PUT")
     job = submit(rig)
     rig.wait(rig.held, "the last part about to be written")
     other = engine(rig)
     commit_part.commit_part(other, other.documents(job.job_id), 5, 0)
-    # When the job ends before the slow one goes on
+    # When the job ends before the slow worker goes on
     score_part.count_part(replace(other, send=lambda *_, **__: None), job.job_id, 5, rows=ROWS)
     finalize.finalize(other, job.job_id)
     rig.chaos()
-    # Then nothing of it is left
+    # Then nothing is left of what the slow worker wrote
     idle(rig)
     verify(rig, rig.end(job))
 
@@ -117,7 +117,7 @@ def test_a_part_that_is_written_after_the_job_ended_leaves_nothing_behind(rig: R
 def test_results_too_large_to_arrange_keep_their_parts_and_a_resumed_job_arranges_them(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a job with results that are more than can be arranged
+    # Given a job whose results are too large to be arranged
     rig.chaos(hold="_parts/part-00005.parquet? PUT")
     job = submit(rig, partition_by=None, gather=True)
     rig.wait(rig.held, "the last part about to be written")
@@ -133,7 +133,7 @@ def test_results_too_large_to_arrange_keep_their_parts_and_a_resumed_job_arrange
     assert failed.state == "failed"
     assert "and at most 1,000 can be arranged: all of them can be read as" in failed.error
     assert names(rig, job) == [f"_parts/part-0000{number}.parquet" for number in range(PARTS)]
-    # When it is resumed where there is room
+    # When it is resumed with the usual limit
     before = [rig.store.head(info.key).etag for info in rig.store.list(parse_uri(job.output)[1])]
     assert len(before) == PARTS
     rig.client.resume(job.job_id)
@@ -144,7 +144,7 @@ def test_results_too_large_to_arrange_keep_their_parts_and_a_resumed_job_arrange
 
 
 def test_a_file_is_written_again_when_a_part_in_it_has_been_scored_again(rig: Rig) -> None:
-    # Given a finalizer that was stopped after a file, and a part that somebody then deleted
+    # Given a finalizer that was stopped after it had written a file
     rig.chaos(hold="kind=1/part-00000.parquet? PUT")
     job = submit(rig)
     rig.wait(rig.held, "a file about to be written")
@@ -155,10 +155,10 @@ def test_a_file_is_written_again_when_a_part_in_it_has_been_scored_again(rig: Ri
     was = rig.store.get(key)
     rig.chaos()
     idle(rig)
-    # When it comes back with other bytes, as another library would have written them
+    # When a part of that file is replaced by other bytes, as another version of a library would write them
     rig.store.delete(key)
     rig.store.put(key, was.data, metadata=dict(was.info.metadata) | {"sha256": "0" * 64})
     rig.client.resume(job.job_id)
-    # Then no file is left that was made of the old one
+    # Then no file is left that was made from the old part
     verify(rig, rig.end(job))
     assert rig.store.head(f"{folder}kind=0/part-00000.parquet").metadata["parts"] != stale["parts"]

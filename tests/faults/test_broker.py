@@ -1,4 +1,4 @@
-"""Redis forgets, hangs up, delivers twice or never, and every row is still there exactly once."""
+"""Each row is written exactly once although Redis forgets, hangs up, or delivers messages twice or never."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_job_survives_the_loss_of_every_redis_connection(rig_at_work: Rig) -> 
 def test_every_message_may_be_delivered_twice(rig: Rig) -> None:
     rig.publish(seconds=0.05)
     job = rig.submit(30)
-    # Given a queue in which every message is there twice, at every moment
+    # Given a queue that contains every message twice at every moment
     seen: set[bytes] = set()
 
     def double() -> None:
@@ -69,18 +69,18 @@ def test_lost_messages_are_sent_again(rig_at_work: Rig) -> None:
     rig.ensure_beat()
     rig.publish(seconds=0.1)
     job = rig.submit(30)
-    # When all that waits in the queue disappears, several times
+    # When all messages in the queue disappear several times
     lost: list[bytes] = []
     for parts in (2, 10, 18):
         rig.wait_for_parts(job, parts)
         lost += [message for message in rig.messages() if rig.redis.lrem(QUEUE, 1, message.decode())]
     assert len(lost) >= 6
-    # Then the reconciler sends again what was never started
+    # Then the reconciler sends the parts again that were never started
     rig.verify(rig.end(job))
 
 
 def test_ten_reconcilers_at_once_dispatch_each_part_once(rig: Rig) -> None:
-    # Given a job under way of which Redis knows nothing, and no worker
+    # Given a job under way that Redis has forgotten, and no worker
     rig.start_worker(2)
     rig.publish(seconds=0.1)
     job = rig.submit(30)
@@ -92,7 +92,7 @@ def test_ten_reconcilers_at_once_dispatch_each_part_once(rig: Rig) -> None:
     # When ten reconcilers look at it at once
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda _: Client.from_env(rig.environ).reconcile(), range(10)))
-    # Then the queue holds one window of parts, each once, and none that is written
+    # Then the queue holds one window of parts, each once, and no part that is written already
     parts = sorted(part_of(message) for message in rig.messages())
     assert parts == sorted(set(parts))
     assert len(parts) == 8
@@ -110,10 +110,10 @@ def test_the_plan_in_the_bucket_replaces_a_different_one_in_redis(rig: Rig) -> N
 
 
 def test_the_broker_may_be_another_than_redis(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a broker of files, and the ledger in Redis
+    # Given a broker that keeps messages in files, and the ledger in Redis
     (tmp_path / "data_in").mkdir()
-    (tmp_path / "data_out").symlink_to(tmp_path / "data_in")  # where one process writes, another reads
-    monkeypatch.chdir(tmp_path)  # kombu's transport of files knows no other place
+    (tmp_path / "data_out").symlink_to(tmp_path / "data_in")  # one process reads what another writes
+    monkeypatch.chdir(tmp_path)  # kombu's filesystem transport uses the working directory
     rig.stack.environ["CELERY_BROKER_URL"] = "filesystem://"
     rig.client = Client.from_env(rig.environ | {"CELERY_BROKER_URL": "filesystem://"})
     rig.publish(seconds=0.05)
@@ -137,7 +137,7 @@ def test_a_large_job_keeps_to_its_window_and_a_small_job_need_not_wait(rig: Rig)
     meanwhile = rig.client.status(large.job_id).parts_done - before
     assert rig.client.status(small.job_id).parts == 10
     assert 0 < longest <= 8
-    assert meanwhile < 80  # of 300: what was in the queue before it, and as much again as it has
+    assert meanwhile < 80  # of 300: those queued before the small job, and about as many more as it has
     rig.verify(rig.end(large))
 
 

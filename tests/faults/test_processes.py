@@ -1,4 +1,4 @@
-"""Processes die at any moment, and every row is still there exactly once."""
+"""Each row is written exactly once although processes die at any moment."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.support.waiting import HANG_S
 
 
 def test_a_job_survives_twenty_killed_pool_processes(rig: Rig) -> None:
-    # Given a job of 60 parts, of which the last cannot be written before the end of the test, and the clock: a process
-    # that dies before it has acknowledged a message takes the message along, and Celery does not miss it
+    # Given a job of 60 parts, the last of which cannot be written before the kills are over, and a clock. The job needs
+    # the clock because Celery does not notice when a process dies that has not acknowledged its message
     chance = random.Random(20)
     rig.start_beat()
     rig.start_worker(2)
@@ -39,7 +39,7 @@ def test_a_job_survives_twenty_killed_pool_processes(rig: Rig) -> None:
             kills += 1
         assert not rig.client.status(job.job_id).ended, f"ended after {kills} kills"
     rig.chaos()
-    # Then nothing is lost and nothing twice
+    # Then no row is lost or written twice
     rig.verify(rig.end(job))
 
 
@@ -48,10 +48,10 @@ def test_a_job_survives_the_death_of_the_whole_worker(rig: Rig) -> None:
     rig.publish(seconds=0.2)
     job = rig.submit(20)
     rig.wait_for_parts(job, 4)
-    # When parent and children are killed at once, as a dyno that runs out of memory is
+    # When parent and children are killed at once, as on a dyno that runs out of memory
     for process in rig.parents() + rig.children():
         process.kill()
-    # Then a new worker, and the clock, go on with what they held, long before the broker gives it out again
+    # Then a new worker and the clock continue their parts long before the broker redelivers the messages
     rig.start_beat()
     rig.start_worker(2)
     rig.verify(rig.end(job))
@@ -59,7 +59,7 @@ def test_a_job_survives_the_death_of_the_whole_worker(rig: Rig) -> None:
 
 def test_a_multipart_upload_is_aborted_when_the_dyno_stops(rig: Rig) -> None:
     # Given a result of 70 MB, whose upload hangs in its third part
-    rig.start_worker(1, R2_TIMEOUT_SECONDS="1200")  # so that whoever waits for the upload waits too long
+    rig.start_worker(1, R2_TIMEOUT_SECONDS="1200")  # so that waiting for the upload would take too long
     rig.publish()
     blobs = [os.urandom(1 << 20) for _ in range(70)]
     table = pa.table({"id": np.arange(70), "x": np.arange(70.0), "blob": blobs})
@@ -74,12 +74,12 @@ def test_a_multipart_upload_is_aborted_when_the_dyno_stops(rig: Rig) -> None:
     processes = rig.parents() + rig.children()
     for process in processes:
         process.send_signal(signal.SIGTERM)
-    # Then the upload is aborted before the end
+    # Then the upload is aborted before the processes end
     rig.wait_for_exit(processes)
     rig.chaos()
     rig.wait(lambda: rig.open_uploads() == [], "the end of the upload")
     assert [info.key for info in rig.store.list(parse_uri(job.output)[1])] == []
-    # And the next worker writes it whole
+    # And the next worker writes the whole result
     rig.start_worker(1)
     rig.verify(rig.end(job))
 
@@ -120,7 +120,7 @@ def test_a_job_survives_a_finalizer_killed_between_manifest_and_success(rig: Rig
     for process in rig.parents() + rig.children():
         process.kill()
     rig.chaos(hold="_nothing")
-    # What was sent may arrive late, or never did: take it away
+    # The request that was sent may still have arrived: delete its object
     rig.store.delete(keys.success(folder))
     assert not rig.client.status(job.job_id).ended
     rig.redis.flushall()
@@ -171,7 +171,7 @@ def test_a_job_runs_though_its_submitter_died_before_it_sent_the_message(rig: Ri
     uri = rig.put_input(4)
     submit_and_die(rig, uri, "enqueue")
     assert rig.messages() == []
-    # The claim of the dead submitter runs out after two minutes; here Redis forgets it at once
+    # The claim of the dead submitter expires after two minutes; here Redis forgets it at once
     rig.redis.flushall()
     rig.start_worker(2)
     rig.verify(rig.end(rig.client.status("orphan")))
@@ -182,7 +182,7 @@ def test_a_submission_can_be_repeated_after_the_submitter_died_before_it_wrote_t
     uri = rig.put_input(4)
     submit_and_die(rig, uri, "job")
     assert rig.client.reconcile() == {"orphan": "submitting"}
-    # Then the same submission, sent again, is the job
+    # Then submitting the same job again runs it
     rig.start_worker(2)
     rig.verify(rig.end(rig.client.submit("paced", uri, job_id="orphan", part_rows=100)))
 

@@ -1,4 +1,4 @@
-"""The Procfile's lines as they are, under a runner of Procfiles, and what they hold of Redis."""
+"""Run the Procfile's commands unchanged under honcho, and count the Redis connections that they hold."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.support.rig import HASTE, Rig
 from tests.support.waiting import HANG_S, wait_until
 
 HEROKU_MINI = 20
-"""Connections that Heroku's smallest plan of Redis allows."""
+"""Connections that Heroku's smallest Redis plan allows."""
 KILLS_NOTHING = "import honcho.manager as m; m.KILL_WAIT = 10**6; from honcho.command import main; main()"
-"""The runner by itself kills after 5 s what does not end, and then it would not show that something hangs."""
+"""By default, honcho kills a process that does not end within 5 s, which would hide that it hangs."""
 LEFT_TO_THE_LINES = ("REMAP_SIGTERM", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def start(rig: Rig, *names: str, **extra: str) -> subprocess.Popen[bytes]:
-    """Run lines of the Procfile, with an environment that sets nothing which is theirs to set."""
+    """Run commands of the Procfile, without the environment variables that they set themselves."""
     unset = [word for name in LEFT_TO_THE_LINES for word in ("-u", name)]
     honcho = [sys.executable, "-c", KILLS_NOTHING, "-d", str(ROOT)]
     lines = ["-f", str(ROOT / "Procfile"), "-e", os.devnull, "start", *names]
@@ -38,7 +38,7 @@ def start(rig: Rig, *names: str, **extra: str) -> subprocess.Popen[bytes]:
 
 
 def test_a_dyno_that_gets_sigterm_twice_puts_its_parts_back_into_the_queue(rig: Rig, tmp_path: Path) -> None:
-    # Given worker and beat, in the middle of as many parts as there are cores, none of which ends by itself
+    # Given beat, and a worker that scores one part on each core; none of the parts ends by itself
     cores, gate, calls = joblib.cpu_count(), tmp_path / "gate", tmp_path / "calls"
     rig.publish(Staged(gate=str(gate), calls=str(calls)))
     guard = start(rig, "worker", "beat", SOFT_SHUTDOWN_SECONDS="1")
@@ -50,15 +50,15 @@ def test_a_dyno_that_gets_sigterm_twice_puts_its_parts_back_into_the_queue(rig: 
     assert 400 << 10 < settings["worker_max_memory_per_child"] <= psutil.virtual_memory().total >> 10
     job = rig.submit(2 * cores)
     rig.wait(lambda: calls.exists() and calls.stat().st_size == cores, "a part under way for each core")
-    # When every process is sent SIGTERM, and once more while it stops, as Heroku does
+    # When every process is sent SIGTERM, and again while it stops, as on Heroku
     processes = psutil.Process(guard.pid).children(recursive=True)
-    assert len(processes) >= 1 + 2 + cores  # the runner, the two lines, and the pool
+    assert len(processes) >= 1 + 2 + cores  # honcho, the two commands, and the pool
     for _ in range(2):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGTERM)
         rig.wait(lambda: "Initiating Soft Shutdown" in rig.logs(), "a worker that stops")
-    # Then all end, and the parts are back in the queue: unfinished, not acknowledged, and no attempt
+    # Then all processes end, and the unfinished parts are back in the queue, without counting as attempts
     rig.wait_for_exit(processes)
     assert rig.redis.hlen("unacked") == 0
     assert rig.client.status(job.job_id).parts_done == 0
@@ -93,14 +93,14 @@ def test_a_worker_of_four_processes_and_beat_fit_into_the_smallest_redis_plan(ri
     own = len(rig.redis.client_list())
     rig.start_worker(4)
     rig.start_beat(TICK_SECONDS="1")
-    # When every process has something to do, and the clock has the processes counted
+    # When every process is busy, and the clock counts the processes
     job = rig.submit(60)
     most = []
     while not rig.client.status(job.job_id).ended:
         most.append(connections())
         time.sleep(0.02)
     rig.verify(rig.client.status(job.job_id))
-    # Then there are as many as the doctor says, and never more than the plan has
+    # Then there are no more connections than the doctor calculates, and fewer than the plan allows
     assert max(most) > 4
     rig.wait(lambda: connections() <= worker_connections(4) + BEAT_CONNECTIONS, "an end of what passes")
     assert max(most) <= worker_connections(4) + BEAT_CONNECTIONS + PASSING_CONNECTIONS < HEROKU_MINI

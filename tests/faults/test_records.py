@@ -1,4 +1,4 @@
-"""Records that were accepted are scored once each, whatever becomes of messages, workers and Redis."""
+"""Records that were accepted are scored once each, whatever happens to messages, workers and Redis."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig:
     rig.publish(seconds=1)
     rig.rows = 200
     records = [{"id": n, "x": float(n)} for n in range(rig.rows)]
-    # Given two jobs that were accepted while no worker is there, one of them cancelled and resumed, and a Redis that
-    # forgets both
+    # Given two jobs that were accepted while there is no worker, one of which was cancelled and resumed, and a Redis
+    # that forgets both
     lost, cancelled = (rig.client.submit_records("paced", records) for _ in range(2))
     with pytest.raises(TimeoutError, match=lost.job_id):
         lost.wait(timeout_s=0.01)
@@ -25,13 +25,13 @@ def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig:
         cancelled.wait(timeout_s=HANG_S)
     rig.client.resume(cancelled.job_id)
     rig.redis.flushall()
-    # When workers come, the bucket tells them of both
+    # When a worker starts, it finds both in the bucket
     rig.start_worker(1)
     rig.start_beat()
     for job in (lost, cancelled):
         assert [row["id"] for row in job.wait(timeout_s=HANG_S)] == list(range(rig.rows))
         rig.verify(job.status())
-    # And when the worker dies while it scores another, and Redis is emptied once more
+    # And when the worker dies while it scores a third job, and Redis is emptied once more
     torn = rig.client.submit_records("paced", records)
     rig.wait(lambda: exists(rig.store, keys.plan(torn.job_id)), "a plan")
     for process in rig.parents() + rig.children():
@@ -39,6 +39,6 @@ def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig:
     rig.redis.flushall()
     assert not torn.status().ended
     rig.start_worker(1)
-    # Then every record of it is scored once as well, and the results are handed back
+    # Then each of its records is scored once as well, and the results are returned
     assert [row["prediction"] for row in torn.wait(timeout_s=HANG_S)] == [3.0 * n + 1 for n in range(rig.rows)]
     rig.verify(torn.status())

@@ -1,4 +1,4 @@
-"""The object store fails, or what it holds is changed, and every row is still there exactly once."""
+"""Each row is written exactly once although the object store fails, or its objects are changed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.rig import Rig
 
 
 def results(rig: Rig, job: Status) -> list[str]:
-    """Names of the results that are written."""
+    """Return the names of the results that are written."""
     folder = parse_uri(job.output)[1]
     return [info.key.removeprefix(folder) for info in rig.store.list(f"{folder}part-")]
 
@@ -44,16 +44,16 @@ def test_a_job_succeeds_while_a_third_of_all_requests_fail(rig: Rig) -> None:
 
 
 def test_an_outage_of_the_store_uses_up_no_attempt(rig: Rig) -> None:
-    # Given parts that may be tried once, and leases that last, however slow the machine
+    # Given parts that may be attempted once, and leases that do not expire even on a slow machine
     rig.start_worker(2, PART_LEASE_SECONDS="600")
     rig.publish(seconds=0.1)
     job = rig.submit(12, max_attempts=1)
     rig.wait_for_parts(job, 2)
-    # When the store is away until both processes have given up a part for now
+    # When the store is down until both processes have postponed a part
     rig.chaos(rate=1, kinds=["503"])
     rig.wait(lambda: rig.logs().count("Retry in") >= 2, "two parts that are to be tried again")
     rig.chaos()
-    # Then all are scored
+    # Then all parts are scored
     rig.verify(rig.end(job))
 
 
@@ -67,7 +67,7 @@ def test_an_input_replaced_during_a_job_fails_it_and_no_new_rows_are_mixed_in(ri
     rig.put_table("in/1.parquet", np.arange(5_000, 6_000), 100)
     rig.chaos()
     done = rig.end(job)
-    # Then the job says so, every part of the first object is there, and none of the new rows
+    # Then the job says so, and its results have every part of the first object and none of the new rows
     assert done.state == "failed"
     assert "s3://scoreline/in/1.parquet was replaced or deleted after the job was planned" in done.error
     ids: list[int] = []
@@ -81,7 +81,7 @@ def test_an_input_replaced_during_a_job_fails_it_and_no_new_rows_are_mixed_in(ri
 
 def test_a_cancelled_job_stops_within_one_record_batch_and_can_be_resumed(rig_at_work: Rig, tmp_path: Path) -> None:
     rig = rig_at_work
-    # Given two parts of three batches, each of which is at its first
+    # Given two parts of three batches, both of which are at their first batch
     gate, calls = tmp_path / "gate", tmp_path / "calls"
     rig.publish(Staged(gate=str(gate), calls=str(calls)))
     job = rig.submit(2, rows=3 * BATCH_ROWS)
@@ -96,7 +96,7 @@ def test_a_cancelled_job_stops_within_one_record_batch_and_can_be_resumed(rig_at
     assert results(rig, cancelled) == []
     rig.verify_clean(cancelled)
     assert rig.client.cancel(job.job_id).state == "cancelled"
-    # And it goes on where it was told to
+    # And it continues when it is resumed
     rig.client.resume(job.job_id)
     rig.verify(rig.end(job))
 
@@ -104,7 +104,7 @@ def test_a_cancelled_job_stops_within_one_record_batch_and_can_be_resumed(rig_at
 def test_a_job_over_its_reject_budget_stops_early_and_resumes_with_a_larger_one(rig_at_work: Rig) -> None:
     rig = rig_at_work
     rig.publish(seconds=0.05, refuses_from=9_990.0)
-    # Given a job whose last file holds 10 rows that are refused, twice over
+    # Given a job in which the model refuses 10 rows, twice as many as the budget allows
     rig.put_table("in/0.parquet", np.arange(9_985, 10_000), 15)
     rig.put_table("in/1.parquet", np.arange(9_985), 100)
     rig.rows = 10_000
@@ -120,7 +120,7 @@ def test_a_job_over_its_reject_budget_stops_early_and_resumes_with_a_larger_one(
     before = {name: rig.store.head(parse_uri(job.output)[1] + name).etag for name in written}
     rig.client.resume(job.job_id, max_rejected="1%")
     done = rig.end(job)
-    # Then it ends, and what was written before was not written again
+    # Then it ends, and the results that were there before are not written again
     assert (done.state, done.rejected) == ("partial", 10)
     assert {name: rig.store.head(parse_uri(job.output)[1] + name).etag for name in written} == before
     manifest = json.loads(rig.store.get(keys.results_manifest(parse_uri(job.output)[1])).data)
@@ -149,7 +149,7 @@ def test_a_job_that_failed_on_a_corrupt_model_resumes_once_the_model_is_repaired
     failed = rig.end(job)
     assert failed.state == "failed"
     assert "model.joblib differs from its manifest" in failed.error
-    rig.chaos(hold="jobs/other/plan")  # so that it is under way, however slow this process is
+    rig.chaos(hold="jobs/other/plan")  # so that the job is still under way, however slow this process is
     rig.client.submit("paced", rig.store.uri("in/"), job_id="other")
     with pytest.raises(NothingToResume, match="under way"):
         rig.client.resume("other")
@@ -161,7 +161,7 @@ def test_a_job_that_failed_on_a_corrupt_model_resumes_once_the_model_is_repaired
 
 def test_resume_runs_only_the_part_that_failed(rig_at_work: Rig) -> None:
     rig = rig_at_work
-    # Given a job whose last result cannot be written, since another object has its key
+    # Given a job whose last result cannot be written because another object has its key
     rig.publish(seconds=0.1)
     rig.chaos(hold="part-00011.parquet")
     job = rig.submit(12)
@@ -174,10 +174,10 @@ def test_resume_runs_only_the_part_that_failed(rig_at_work: Rig) -> None:
     assert failed.state == "failed"
     assert "was not written for this part of this job" in failed.error
     assert len(results(rig, failed)) == 12
-    # When the strange object is taken away and the job resumed
+    # When the other object is deleted and the job is resumed
     kept = {n: rig.store.head(folder + n).etag for n in results(rig, failed) if not n.endswith("11.parquet")}
     rig.store.delete(stranger)
-    rig.redis.hdel(rig.state_key(job.job_id), "stopped")  # as if nobody had come to closing the ledger
+    rig.redis.hdel(rig.state_key(job.job_id), "stopped")  # as if the ledger had not been closed yet
     rig.client.resume(job.job_id)
     # Then the other parts stay as they are
     rig.verify(rig.end(job))
@@ -218,7 +218,7 @@ def test_a_corrupt_job_document_is_named_and_holds_up_no_other_job(rig: Rig) -> 
     report = rig.client.reconcile()
     assert report["broken"].startswith("failed: s3://scoreline/jobs/broken/job.json is not what Scoreline writes there")
     assert report[job.job_id] == "planning"
-    assert [info.key for info in rig.store.list(keys.active("orphan"))] == []  # a day old, and never a job
+    assert [info.key for info in rig.store.list(keys.active("orphan"))] == []  # its marker is old and has no job
     rig.start_worker(1)
     rig.verify(rig.end(job))
 
@@ -235,7 +235,7 @@ def test_a_plan_is_written_once_however_often_it_is_asked_for(rig: Rig) -> None:
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["planned by the same process", "or mostly by others"])
 def test_a_result_of_another_job_at_the_same_key_is_never_counted(rig: Rig, elsewhere: bool) -> None:
-    # Given a job whose records were removed, and whose results were not
+    # Given a job whose documents were deleted, but not its results
     rig.start_worker(1)
     rig.publish()
     first = rig.end(rig.submit(2, job_id="nightly-1"))
@@ -248,7 +248,7 @@ def test_a_result_of_another_job_at_the_same_key_is_never_counted(rig: Rig, else
     if elsewhere:
         rig.start_worker(3)
     again = rig.end(rig.client.submit("paced", rig.store.uri("in/"), job_id="nightly-1", part_rows=100))
-    # Then the results of the old version are not counted as those of the new
+    # Then the results of the old version are not counted as results of the new one
     assert again.state == "failed"
     assert "was not written for this part of this job" in again.error
 
@@ -274,7 +274,7 @@ def test_input_columns_named_like_ours_keep_their_names_among_the_rejected_rows(
 
 
 def test_a_job_cancelled_while_its_ledger_is_rebuilt_stays_cancelled(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a job with a plan, of which Redis knows nothing
+    # Given a planned job that Redis has forgotten
     rig.publish(seconds=0.3)
     rig.start_worker(1)
     job = rig.submit(12)
@@ -291,7 +291,7 @@ def test_a_job_cancelled_while_its_ledger_is_rebuilt_stays_cancelled(rig: Rig, m
         return found
 
     monkeypatch.setattr(reconcile, "recover", cancelled_meanwhile)
-    # Then nothing more of it is dispatched
+    # Then no more of its parts are dispatched
     assert rig.client.reconcile() == {job.job_id: "ended"}
     assert rig.messages() == []
 
@@ -302,7 +302,7 @@ def test_a_job_cancelled_while_it_is_finalized_gets_no_success_marker(rig: Rig) 
     rig.chaos(hold="part-00002.parquet")
     job = rig.submit(3)
     rig.wait(rig.held, "the last part about to be written")
-    rig.chaos(hold="_rejected")  # the listing with which a finalizer begins
+    rig.chaos(hold="_rejected")  # a finalizer begins with this listing
     rig.wait(rig.held, "a finalizer at its beginning")
     assert rig.client.cancel(job.job_id).state == "cancelled"
     rig.chaos()
@@ -310,7 +310,7 @@ def test_a_job_cancelled_while_it_is_finalized_gets_no_success_marker(rig: Rig) 
     rig.wait(lambda: rig.redis.hlen("unacked") == 0, "an idle worker")
     folder = parse_uri(job.output)[1]
     assert [info.key for info in rig.store.list(folder) if "_SUCCESS" in info.key or "_manifest" in info.key] == []
-    # And one that is complete cannot be cancelled any more
+    # And a job that is complete can no longer be cancelled
     rig.chaos(hold="outcome.json? PUT")
     rig.client.resume(job.job_id)
     rig.wait(rig.held, "an outcome about to be written")

@@ -1,4 +1,4 @@
-"""The documentation as static pages: built without a warning, and with nothing that a page fetches from elsewhere."""
+"""The documentation is built as static pages without a warning, and its pages fetch nothing from other sites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands before the embedded S3 server and does what servers, tokens and proxies get wrong."""
+"""A proxy in front of the embedded S3 server that imitates faults of servers, tokens and proxies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REFUSALS: dict[str, tuple[Callable[[BaseHTTPRequestHandler], bool], int, str]] =
     "no-aborts": (lambda request: request.command == "DELETE" and "uploadId" in request.path, 403, "AccessDenied"),
     "no-deletes": (lambda request: request.command == "DELETE" and "?" not in request.path, 403, "AccessDenied"),
 }
-"""Which requests are refused, and how."""
+"""By fault: which requests are refused, with which status and code."""
 HEADERS_LOST = {
     "ignores-if-none-match": ("PUT", "if-none-match"),
     "ignores-if-none-match-of-uploads": ("POST", "if-none-match"),
@@ -40,7 +40,7 @@ HEADERS_LOST = {
 
 
 class BrokenStore:
-    """A server whose faults are those that the key id of a request names, with ``+`` between them."""
+    """A server that has the faults which the key id of a request names, joined by ``+``."""
 
     def __init__(self, endpoint: str) -> None:
         target = urlsplit(endpoint).netloc

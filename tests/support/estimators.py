@@ -1,4 +1,4 @@
-"""Estimators whose predictions are exact and whose manners can be bad."""
+"""Estimators with exact predictions that can be slow, fail, wait, or kill their process."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Paced(RegressorMixin, BaseEstimator):
     Parameters
     ----------
     seconds : float
-        Time that a call takes; the few rows that a planner scores as a sample take none.
+        Time that a call takes, except for the few rows that a planner scores as a sample.
     kills_at : float, optional
-        A value that makes the process kill itself, as the kernel does where memory runs out.
+        A value that makes the process kill itself, as the kernel does when memory runs out.
     refuses_from : float, optional
-        Such a value, and any larger one, is refused with an error.
+        This value and any larger one are refused with an error.
     """
 
     def __init__(self, seconds: float = 0.0, kills_at: float | None = None, refuses_from: float | None = None) -> None:
@@ -51,7 +51,7 @@ class Paced(RegressorMixin, BaseEstimator):
 
 
 class Talkative(Paced):
-    """Logs the settings that it finds, as libraries do that try to help."""
+    """Logs the environment, as some libraries do to help with debugging."""
 
     def predict(self, x: Any) -> Any:
         logging.getLogger("theirs").warning("connecting with %s", dict(os.environ))
@@ -59,20 +59,20 @@ class Talkative(Paced):
 
 
 class Staged(Paced):
-    """Fails in a way for which no row is to blame, or waits until it is told to go on.
+    """Fails for a reason that is not in the rows, or waits for a file.
 
     Parameters
     ----------
     refuses_from : float, optional
-        As `Paced`.
+        As for `Paced`.
     breaks_from : float
-        A value that makes a call fail, and any larger one.
+        This value and any larger one make a call fail.
     says : str
         Message of that error.
     gate : str
-        Path of a file; until it is there, nothing is answered but a planner's sample.
+        Path of a file that calls wait for, except for the sample of a planner.
     calls : str
-        Path of a file that each call makes a byte longer, but for a planner's sample.
+        Path of a file that each call makes a byte longer, except for the sample of a planner.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What stands between a test and a real service."""
+"""A proxy between a test and a real service."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class CuttingProxy:
     Parameters
     ----------
     port : int
-        Of the real server.
+        Port of the real server.
     after : int
         Bytes of answers that a connection passes on before it is cut.
     times : int
         Connections to cut.
     answers : callable
-        What is passed on instead of some bytes of an answer.
+        Returns the bytes to pass on instead of these bytes of an answer.
     """
 
     def __init__(self, port: int, after: int = 0, times: int = 0, answers: Callable[[bytes], bytes] = bytes) -> None:
@@ -62,7 +62,7 @@ class CuttingProxy:
                     break
                 sink.sendall(data if budget is None else self._answers(data))
         except OSError:
-            pass  # the other direction closed both
+            pass  # the thread of the other direction closed both ends
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

@@ -1,6 +1,6 @@
-"""The worker's app with schedules that live faster: ``celery -A tests.support.fastclock worker``.
+"""The worker's app with a fast clock for schedules: ``celery -A tests.support.fastclock worker``.
 
-FAST_FROM is the moment at which they begin, FAST_SINCE the real one (seconds since 1970), FAST_BY how much faster.
+The clock shows FAST_FROM at the real time FAST_SINCE (seconds since 1970), and runs FAST_BY times as fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Another application on the same broker, which has its messages given out again after a minute."""
+"""Another application on the same broker, with a visibility timeout of one minute."""
 
 import os
 

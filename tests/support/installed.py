@@ -1,4 +1,4 @@
-"""What a clean installation of our requirement files has, told from the packages that are here besides."""
+"""Tells the packages of a clean installation of the requirement files from others that are installed here."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 _LOOKED_UP = {"polars", "sphinx"}
-"""scikit-learn and scipy take whatever ``sys.modules`` has of that name for the module."""
+"""scikit-learn and scipy look these names up in ``sys.modules``, and would take None there for the module."""
 ROOT = Path(__file__).parents[2]
 
 
 def not_installed_by(*files: str) -> tuple[str, ...]:
-    """Modules that are here and would be missing where nothing but `files` was installed.
+    """Return the modules that are installed here, but that `files` alone would not install.
 
-    Set to None in ``sys.modules``, a module cannot be imported.
+    A module that is set to None in ``sys.modules`` cannot be imported.
     """
     installed = required_by(*files) | {"scoreline"}
     return tuple(
@@ -29,14 +29,14 @@ def not_installed_by(*files: str) -> tuple[str, ...]:
 
 
 def pins(file: str) -> list[Requirement]:
-    """Return the lines of a requirements file."""
+    """Return the requirements of a requirements file."""
     lines = (line.partition("#")[0].strip() for line in (ROOT / file).read_text().splitlines())
     return [Requirement(line) for line in lines if line]
 
 
 def required_by(*files: str) -> set[str]:
-    """Names of the distributions that `files` bring, with all that those require."""
-    found: dict[str, set[str]] = {}  # extras asked for, by distribution
+    """Return the names of the distributions that `files` install, including their dependencies."""
+    found: dict[str, set[str]] = {}  # requested extras by distribution
     waiting = [requirement for file in files for requirement in pins(file)]
     while waiting:
         asked = waiting.pop()
@@ -46,7 +46,7 @@ def required_by(*files: str) -> set[str]:
         found.setdefault(name, set()).update(asked.extras)
         try:
             texts = requires(name) or []
-        except PackageNotFoundError:  # of another platform, or of an extra that is not here
+        except PackageNotFoundError:  # for another platform, or for an extra that is not installed
             continue
         for needed in map(Requirement, texts):
             extras = found[name] | {""}

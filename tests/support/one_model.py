@@ -1,4 +1,4 @@
-"""A model in memory, for an engine that needs no bucket of models."""
+"""A model in memory, for an engine that reads no model from a bucket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINE = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0])
 
 
 class Models:
-    """One model of one feature, x."""
+    """Returns one model, whose only feature is x, for every name."""
 
     def __init__(self, model: Any = LINE) -> None:
         self.model = model

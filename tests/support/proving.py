@@ -1,4 +1,4 @@
-"""Publishing without the fresh process that proves a bundle: a few seconds for each of some hundred models."""
+"""Publish without loading each model in a fresh process, which would take seconds for each of some hundred models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _proved: dict[str, int] = {}
 def _prove_here(
     name: str, files: Sequence[trial_load.NewArtifact], *, allow_version_skew: bool = False
 ) -> trial_load.TrialLoad:
-    while _proved.get(name) == int(time.time()):  # versions of one second have no order
+    while _proved.get(name) == int(time.time()):  # versions of the same second have no order
         time.sleep(0.02)
     _proved[name] = int(time.time())
     return trial_load.try_loading_here(name, files, allow_version_skew=allow_version_skew)
@@ -24,7 +24,7 @@ def _prove_here(
 
 @contextlib.contextmanager
 def proved_here() -> Iterator[None]:
-    """Load and describe what is published in this process; what a fresh one finds is for the tests of publishing."""
+    """Load published models on trial in this process; only the tests of publishing use a fresh one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publisher, "try_loading", _prove_here)
         yield

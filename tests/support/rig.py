@@ -1,4 +1,4 @@
-"""A stack of its own with short patience, a job to spoil, and the invariants that have to hold in the end."""
+"""A stack with short timeouts, methods that cause faults, and the invariants that must hold in the end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Rig:
     Parameters
     ----------
     folder : Path
-        For logs.
+        Folder for logs.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,20 +75,20 @@ class Rig:
         self.stack.__exit__(*error)
 
     def reset(self) -> None:
-        """Leave the services, the workers and beat as they are, and nothing else of what was done with them."""
+        """Delete all objects, messages and keys, but keep services, workers and beat running."""
         self.chaos()
         self.wait(lambda: not self.redis.hlen("unacked") and not self.messages(), "an idle worker")
         for info in list(self.store.list("")):
             self.store.delete(info.key)
         self.redis.flushall()
 
-    # What goes in
+    # Set-up
 
     def start_worker(self, processes: int = 2, app: str = "scoreline", **extra: str) -> None:
         self._guards.append(self.stack.start_worker(processes, HASTE | extra, app))
 
     def ensure_beat(self) -> None:
-        """Start the clock unless there is one."""
+        """Start beat unless one is running."""
         if not self.clocks():
             self.start_beat()
 
@@ -102,7 +102,7 @@ class Rig:
             ModelStorageManager.from_env(self.environ).publish("paced", model)
 
     def put_input(self, parts: int, rows: int = 100, folder: str = "in") -> str:
-        """Write two files of row groups with `rows` rows; returns the prefix."""
+        """Write two files of row groups with `rows` rows, and return the URI of their folder."""
         self.rows = parts * rows
         for number, groups in enumerate((range(parts // 2), range(parts // 2, parts))):
             ids = np.arange(groups.start * rows, groups.stop * rows)
@@ -117,14 +117,14 @@ class Rig:
         self.store.put(key, sink.getvalue())
 
     def submit(self, parts: int, *, rows: int = 100, model: str = "paced", **options: Any) -> Status:
-        """Submit a job of that many parts."""
+        """Submit a job of `parts` parts."""
         uri = self.put_input(parts, rows)
         return self.client.submit(model, uri, part_rows=rows, **options)
 
-    # What goes wrong
+    # Faults and their observation
 
     def state_key(self, job_id: str) -> str:
-        """Return the key in Redis of what a job's ledger says."""
+        """Return the Redis key of a job's state in the ledger."""
         return f"scoreline:{{{self.store.bucket}/{job_id}}}:state"
 
     @property
@@ -132,23 +132,23 @@ class Rig:
         return self.client.buckets.main
 
     def chaos(self, **rules: Any) -> dict[str, Any]:
-        """Tell the S3 server what to do wrong; returns what it did so far."""
+        """Set the faults of the S3 server, and return how many it has caused so far."""
         address = f"{self.environ['R2_ENDPOINT_URL']}/_chaos"
         request = urllib.request.Request(address, json.dumps(rules).encode(), method="PUT")
         with urllib.request.urlopen(request, timeout=HANG_S) as answer:
             return dict(json.load(answer))
 
     def held(self) -> int:
-        """How many requests the S3 server keeps waiting."""
+        """Return how many requests the S3 server holds."""
         with urllib.request.urlopen(f"{self.environ['R2_ENDPOINT_URL']}/_chaos", timeout=HANG_S) as answer:
             return int(json.load(answer)["held"])
 
     def parents(self) -> list[psutil.Process]:
-        """Celery's main processes."""
+        """Return the main processes of the workers."""
         return self._below(self._guards)
 
     def clocks(self) -> list[psutil.Process]:
-        """Every beat that runs."""
+        """Return the beats that are running."""
         return self._below(self._clocks)
 
     def _below(self, guards: list[Any]) -> list[psutil.Process]:
@@ -161,7 +161,7 @@ class Rig:
         return found
 
     def children(self) -> list[psutil.Process]:
-        """Pool processes of every worker."""
+        """Return the pool processes of all workers."""
         found = []
         for parent in self.parents():
             try:
@@ -190,13 +190,13 @@ class Rig:
         return "\n".join(log.read_text(errors="replace")[-3000:] for log in self.stack.folder.glob("*worker*.log"))
 
     def messages(self) -> list[bytes]:
-        """Messages in the queue; those that a worker holds are not among them."""
+        """Return the messages in the queue, without those that a worker holds."""
         return list(self.redis.lrange(QUEUE, 0, -1))  # type: ignore[arg-type]
 
-    # What has to hold
+    # Invariants
 
     def verify(self, job: Status, *, state: str = "succeeded", rejected: tuple[int, ...] = ()) -> None:
-        """Hold a finished job to the invariants: nothing lost, nothing twice, nothing mixed, nothing left over."""
+        """Check the invariants of a finished job: no row is lost, doubled or mixed up, and no object is left over."""
         assert (job.state, job.error) == (state, ""), self.logs()
         folder = parse_uri(job.output)[1]
         listed = {info.key: info.size for info in self.store.list(folder)}
@@ -214,11 +214,11 @@ class Rig:
                 rows = pq.read_table(io.BytesIO(self.store.get(entry["rejected_key"]).data))
                 assert rows.num_rows == entry["rejected"]
                 refused += rows.column("id").to_pylist()
-        # 1: every input row is in exactly one place, and in input order
+        # Every input row is in exactly one place, and in the order of the input
         assert sorted(ids + refused) == list(range(self.rows))
         assert ids == sorted(ids)
         assert tuple(refused) == rejected
-        # 4: the manifest is complete and names nothing that is missing, and there is nothing else
+        # The manifest is complete and names no missing object, and there are no other objects
         plan = PlanFile(self.store, job.job_id)
         assert len(manifest["parts"]) == plan.parts
         named = {entry["key"] for entry in manifest["parts"]}
@@ -229,7 +229,7 @@ class Rig:
         self.verify_clean(job)
 
     def verify_table(self, job: Status, table: pa.Table) -> None:
-        """Values equal to in-process predict, and the one model of the job named in the footer."""
+        """Check that values are those of the model, and that the footer names the model of the job."""
         assert np.array_equal(table.column("prediction"), 3 * table.column("id").to_numpy().astype(float) + 1)
         footer = table.schema.metadata
         pinned = read_job(self.store, job.job_id).model
@@ -237,7 +237,7 @@ class Rig:
         assert footer[b"scoreline.job_id"].decode() == job.job_id
 
     def verify_clean(self, job: Status) -> None:
-        """Check that a job that has ended is under way nowhere."""
+        """Check that an ended job has left no marker, upload or message."""
         self.wait(lambda: not list(self.store.list(keys.active(job.job_id))), "the marker's end")
         assert self.open_uploads() == []
         self.wait(lambda: not self.messages(), "an empty queue")

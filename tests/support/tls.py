@@ -1,4 +1,4 @@
-"""What stands before a managed Redis: an end of TLS that hands on what comes through it.
+"""A TLS endpoint in front of Redis, as managed services have one; it passes all bytes on.
 
 ::
 

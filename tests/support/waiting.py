@@ -1,4 +1,4 @@
-"""Waiting for an event rather than for a time."""
+"""Wait for an event rather than for a fixed time."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import time
 from collections.abc import Callable
 
 HANG_S = 240.0
-"""After this long something has hung; a slow machine with busy cores needs a tenth of it."""
+"""After this time a test is taken to hang; on a slow, busy machine a test needs a tenth of it."""
 _LOOK_EVERY_S = 0.03
 
 
 def wait_until[T](happened: Callable[[], T | None], what: str, explain: Callable[[], str] = str) -> T:
-    """Return what `happened` returns, as soon as that is true.
+    """Call `happened` until it returns a true value, and return that value.
 
     Parameters
     ----------
     happened : callable
-        Is asked again and again.
+        Called again and again.
     what : str
-        The event, for the message.
+        Name of the event, for the error message.
     explain : callable, optional
-        Text that helps to see why it did not happen, such as a log.
+        Returns text that helps to see why the event did not happen, such as a log.
 
     Raises
     ------
     AssertionError
-        It has not happened within `HANG_S` seconds.
+        If the event has not happened within `HANG_S` seconds.
     """
     deadline = time.monotonic() + HANG_S
     while not (found := happened()):

@@ -1,4 +1,4 @@
-"""What a Django project's settings make of the environment."""
+"""Scoreline reads its settings from those of a Django project."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OPTIONS = {
 
 
 class Uploads(S3Storage):
-    """A project's own storage, as many have one."""
+    """A storage class of the project itself, as many projects have one."""
 
     bucket_name = "uploads"
 
@@ -76,7 +76,7 @@ def entry(backend: str = S3, **options: str) -> dict[str, Any]:
 def test_django_storages_and_scoreline_read_the_same_from_the_same_settings(
     monkeypatch: pytest.MonkeyPatch, names: dict[str, Any]
 ) -> None:
-    # Given this module under its name, and an environment that says otherwise
+    # Given a storage class of this module, and an environment with other values
     monkeypatch.setitem(sys.modules, __name__, sys.modules[Uploads.__module__])
     for name in AWS:
         monkeypatch.setenv(name, "https://other.example.org" if "URL" in name else "other")
@@ -154,7 +154,7 @@ def test_all_threads_share_one_client() -> None:
 
 
 def test_a_forked_process_shares_no_connection_with_its_parent() -> None:
-    # Given a process whose lock another thread holds, with a client, and a connection in the pool of kombu
+    # Given a process with a client, a locked client lock, and a connection in the pool of kombu
     code = """
         import os, threading
         from django.conf import settings

@@ -1,4 +1,4 @@
-"""README and docs: links lead somewhere, code can be read, commands exist, and no name of the code is missing."""
+"""In README and docs, links have a target, code can be parsed, commands exist, and no name of the code is missing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAGES = sorted(
     ]
 )
 OF_READERS = {"scoring"}
-"""Packages of the application that an example is part of."""
+"""Packages of the reader's own application in the examples."""
 LANGUAGES = {"python", "toml", "sh", "console", "text", "{toctree}", "{eval-rst}"}
 README_LINES = 130
 
@@ -40,7 +40,7 @@ def name_of(page: Path) -> str:
 
 
 def read(page: Path) -> str:
-    """Return the text of a page, with everything that is generated in its place."""
+    """Return the text of a page, including the generated parts."""
     return generated.fill(page.read_text())
 
 
@@ -53,7 +53,7 @@ def prose(text: str) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return what GitHub and the site call the headings of a page."""
+    """Return the anchors that GitHub and the site give to the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", prose(read(page)), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
@@ -121,7 +121,7 @@ def test_every_command_is_one_that_click_takes(page: Path) -> None:
         name, rest = "scoreline", words[1:]
         while isinstance(command := generated.commands()[name], click.Group):
             name, rest = f"{name} {rest[0]}", rest[1:]
-        command.make_context(name, rest)  # every argument and option, with its type
+        command.make_context(name, rest)  # parses every argument and option with its type
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -1,4 +1,4 @@
-"""An application's own tests: jobs that run in the process that submits."""
+"""An application can test with jobs that run in the process which submits them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def client(published: Path) -> Iterator[EagerClient]:
 
 @pytest.fixture
 def waiting(published: Path) -> Iterator[EagerClient]:
-    """A client whose jobs wait until they are run."""
+    """A client whose jobs wait until the test runs them."""
     with eager(published, run=False) as made:
         yield made
 
@@ -145,7 +145,7 @@ def test_a_folder_of_its_own_is_removed() -> None:
     assert not client.folder.exists()
 
 
-# What goes wrong
+# Faults
 
 
 class Grumpy(LinearRegression):
@@ -200,7 +200,7 @@ def test_a_transient_error_is_raised_and_the_next_run_goes_on(
         return put(key, *arguments, **options)
 
     monkeypatch.setattr(main, "put", fail_once)
-    # When a job meets it
+    # When a job meets that failure
     with pytest.raises(StoreUnavailable, match="away"):
         client.submit("line", line_input(client), part_rows=250, job_id="met-it", max_attempts=1)
     assert client.status("met-it").state == "running"
@@ -229,7 +229,7 @@ def test_a_job_is_seen_under_way_one_message_at_a_time(waiting: EagerClient) -> 
     assert waiting.run(2) == 2
     now = waiting.status(job_id)
     assert (now.state, now.parts_done, now.rows, now.total_rows) == ("running", 1, 250, 1_000)
-    assert waiting.run() == 4  # three parts, and the end
+    assert waiting.run() == 4  # three parts and the finalizer
     assert waiting.status(job_id).state == "succeeded"
     assert waiting.run() == 0
 
@@ -263,7 +263,7 @@ def test_messages_of_the_run_before_do_no_harm(waiting: EagerClient) -> None:
     job_id = waiting.submit("line", line_input(waiting), part_rows=250).job_id
     waiting.run(2)
     waiting.cancel(job_id)
-    waiting.resume(job_id)  # three parts of the first run still wait, and the ledger was forgotten
+    waiting.resume(job_id)  # messages of the first run still wait, and the ledger was removed
     waiting.run()
     done = waiting.status(job_id)
     assert (done.state, done.parts_done, done.rows) == ("succeeded", 4, 1_000)
@@ -296,7 +296,7 @@ def test_a_job_is_submitted_twice_and_scored_once(client: EagerClient) -> None:
     assert client.submit("line", uri, job_id="twice") == first
 
 
-# What surrounds jobs
+# Schedules, notifications and counters
 
 
 def test_schedules_submit_to_it(client: EagerClient, tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_notifications_are_recorded_and_not_sent(published: Path) -> None:
         ]
         assert client.notifications[0].body["data"]["rows"] == 99
         assert client.notifications[1].id == f"{second.job_id}.1"
-        # Nothing is left to be sent
+        # No notification is pending
         assert client.reconcile().keys().isdisjoint({first.job_id, second.job_id})
 
 
@@ -335,10 +335,10 @@ def test_what_is_counted_is_there(tmp_path: Path) -> None:
         found = client.ledger.counters.read()
     assert (found.rows, found.rejected, found.parts_scored) == (199, 1, 5)
     assert (found.jobs["partial"], found.jobs["succeeded"]) == (1, 1)
-    assert found.loads["line"].count == 1  # kept from job to job
+    assert found.loads["line"].count == 1  # the model stays loaded from job to job
 
 
-# In the place of the client of the settings
+# The eager client replaces the client of the settings
 
 
 def test_the_functions_of_the_package_reach_it(client: EagerClient) -> None:
@@ -393,7 +393,7 @@ def test_nothing_is_left_behind(published: Path, tmp_path: Path) -> None:
     assert set(threading.enumerate()) == threads
     assert dict(os.environ) == environ
     assert set(tmp_path.iterdir()) == before
-    with pytest.raises(InvalidSettings):  # the settings of this process, which has none
+    with pytest.raises(InvalidSettings):  # this process has no settings of its own
         scoreline.Client.from_env()
 
 
@@ -416,7 +416,7 @@ def test_threads_that_submit_at_once_have_their_jobs_done(client: EagerClient) -
         assert list(pool.map(submit, range(8))) == ["succeeded"] * 8
 
 
-# What it takes
+# Examples of the docs, models and messages
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/how-to/testing.md"])
@@ -429,7 +429,7 @@ def test_the_examples_run_as_they_stand(page: str, tmp_path: Path) -> None:
     tests = [(name, test) for name, test in names.items() if name.startswith("test_")]
     assert len(tests) == len(code) - ("scoring" in names)
     for name, test in tests:
-        with eager(tmp_path / f"of {name}") as scoring:  # the fixture
+        with eager(tmp_path / f"of {name}") as scoring:  # in place of the fixture
             test(scoring if "scoring" in inspect.signature(test).parameters else tmp_path / name)
 
 
@@ -447,7 +447,7 @@ def test_a_model_is_published_without_another_process(client: EagerClient, monke
     monkeypatch.setattr(subprocess, "Popen", refused)
     first = client.models.publish("again", LINE)
     second = client.models.publish("again", FILLED)
-    assert client.models.show("again").version == second.version  # the newest, though they came at once
+    assert client.models.show("again").version == second.version  # the newest, although both came within a second
     assert first.version < second.version
 
 
@@ -455,12 +455,12 @@ def test_every_message_that_a_job_sends_to_a_worker_is_known(client: EagerClient
     code = "from scoreline.worker.tasks import app; print(*(name for name in app.tasks if name[:9] == 'scoreline'))"
     environ = os.environ | {"R2_ENDPOINT_URL": "http://r2.example", "R2_BUCKET": "data"}
     told = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
-    of_others = {"submit", "score_records", "status", "reconcile", "tick"}  # sent by applications, and by the clock
+    of_others = {"submit", "score_records", "status", "reconcile", "tick"}  # applications and the clock send these
     names = set(told.stdout.split()) - {f"scoreline.{name}" for name in of_others}
     assert len(names) == 5
     for name in names:
         client.queue.send(name, job_id="never-was", part=0)
-    with pytest.raises(JobNotFound):  # whose job is to fail
+    with pytest.raises(JobNotFound):  # an unknown message fails its job, which does not exist
         client.queue.send("scoreline.unheard_of", job_id="never-was")
 
 

@@ -41,10 +41,10 @@ def test_enqueueing_and_the_clock_need_nothing_of_machine_learning(module: str) 
     ids=["to submit", "to work"],
 )
 def test_the_requirement_files_name_all_that_is_imported(files: tuple[str, ...], modules: str) -> None:
-    # Given the packages of a clean installation, without those that the tests need or bring along
+    # Given only the packages of a clean installation, without those that only the tests need
     missing = not_installed_by(*files)
     assert "pytest" in missing
-    # When everything is imported, then nothing lacks
+    # When everything is imported, then no package is missing
     code = f"import sys; sys.modules.update(dict.fromkeys({missing!r})); import {modules}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Dockerfile, docker-compose.yml, Procfile, app.json and Heroku's hooks, held against each other and the settings."""
+"""Dockerfile, docker-compose.yml, Procfile, app.json and Heroku's hooks agree with each other and the settings."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ ON_NO_DYNO = {
     "MODEL_CACHE_DIR_MB": "they are",
     "MODEL_SIGNING_KEY": "only whoever publishes has it: with it, whoever gets at a dyno could sign",
 }
-"""Settings that have no place in app.json, and why."""
+"""Settings that are not in app.json, and why."""
 
 
 class Asked(dict[str, str]):
-    """An environment that notes which names are asked for."""
+    """An environment that records which names are read."""
 
     def __init__(self) -> None:
         super().__init__(R2)
@@ -71,14 +71,14 @@ class Asked(dict[str, str]):
 
 
 def settings() -> Iterator[Any]:
-    """Every class that reads the environment, wherever a module ``settings`` has one."""
+    """Yield every class in a module named ``settings`` that reads the environment."""
     for found in pkgutil.walk_packages(scoreline.__path__, "scoreline."):
         if found.name.endswith(".settings"):
             yield from (kind for kind in vars(import_module(found.name)).values() if hasattr(kind, "from_env"))
 
 
 def names_read() -> set[str]:
-    """Every variable that some settings ask for."""
+    """Return every variable that some settings read."""
     environ = Asked()
     for kind in settings():
         with contextlib.suppress(InvalidSettings):
@@ -88,7 +88,7 @@ def names_read() -> set[str]:
 
 
 def procfile() -> dict[str, tuple[dict[str, str], list[str]]]:
-    """Variables and command of each type of process."""
+    """Return the variables and the command of each process type."""
     processes = {}
     for line in (ROOT / "Procfile").read_text().splitlines():
         name, _, text = line.partition(": ")
@@ -99,7 +99,7 @@ def procfile() -> dict[str, tuple[dict[str, str], list[str]]]:
 
 
 def stages() -> list[list[tuple[str, str]]]:
-    """Instructions of each stage of the Dockerfile."""
+    """Return the instructions of each stage of the Dockerfile."""
     found: list[list[tuple[str, str]]] = []
     for line in re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text()).splitlines():
         if line and not line.startswith("#"):
@@ -111,7 +111,7 @@ def stages() -> list[list[tuple[str, str]]]:
 
 
 def last(keyword: str) -> str:
-    """What the last stage says last under `keyword`."""
+    """Return the last `keyword` instruction of the last stage."""
     return [rest for name, rest in stages()[-1] if name == keyword][-1]
 
 
@@ -135,7 +135,7 @@ def test_a_container_runs_what_a_dyno_runs(name: str) -> None:
 
 
 def test_the_image_is_a_worker_that_gets_its_signals_itself_and_is_not_root() -> None:
-    assert json.loads(last("CMD")) == procfile()["worker"][1]  # exec form: no shell between
+    assert json.loads(last("CMD")) == procfile()["worker"][1]  # exec form, without a shell in between
     assert "ENTRYPOINT" not in dict(stages()[-1])
     assert int(last("USER")) > 0
     assert json.loads(last("HEALTHCHECK").partition("CMD ")[2])[:2] == ["sh", "-c"]
@@ -199,7 +199,7 @@ def test_each_service_waits_until_what_it_needs_is_healthy() -> None:
             "bucket": "service_completed_successfully",
         }
         assert COMPOSE[name]["restart"] == "unless-stopped"
-    # And whatever stays has a check of its own: the worker the image's, which beat's replaces
+    # And every service that stays up has a health check: the worker has that of the image, which beat replaces
     checked = {name for name, service in COMPOSE.items() if "healthcheck" in service}
     assert checked == COMPOSE.keys() - {"worker", "bucket"}
 
@@ -280,10 +280,10 @@ def test_hosted_ci_runs_what_everybody_runs_and_may_write_nothing() -> None:
 
 
 def test_a_change_of_code_installs_no_package_again() -> None:
-    # Given the stage that the packages of the image come from
+    # Given the stage that the image copies its packages from
     assert any(rest.startswith("--from=packages ") for keyword, rest in stages()[-1] if keyword == "COPY")
     packages = next(stage for stage in stages() if stage[0][1].endswith(" AS packages"))
-    # Then it installs both files, and nothing of the checkout is there before that but these two
+    # Then it installs both requirement files, and only these two files of the checkout are copied before
     installs = next(i for i, (_, rest) in enumerate(packages) if all(f"-r {file}" in rest for file in REQUIREMENTS))
     assert [rest for keyword, rest in packages[:installs] if keyword == "COPY"] == [f"{' '.join(REQUIREMENTS)} ./"]
     assert not {"scoreline", "storage", "tasks", "worker", "."} & {
@@ -322,7 +322,7 @@ def test_the_slug_lacks_only_what_never_runs() -> None:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Path:
-    """What Heroku's buildpack works on."""
+    """Copy the files that Heroku's hooks read into a folder."""
     shutil.copytree(ROOT / "bin", tmp_path / "bin")
     for file in REQUIREMENTS:
         shutil.copy(ROOT / file, tmp_path / file)
@@ -369,7 +369,7 @@ def test_a_missing_file_fails_the_build(build: Path) -> None:
 
 
 def test_tests_of_the_large_packages_are_removed_and_nothing_else(build: Path) -> None:
-    # Given an environment in which numpy has tests at two depths, and a small package has some too
+    # Given an environment in which numpy has tests at two depths, and a small package has tests too
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", build / "venv"], check=True)
     (site,) = (build / "venv").glob("lib/python*/site-packages")
     for path in ("numpy/tests/a.py", "numpy/core/tests/data/b.npy", "numpy/core/c.py", "small/tests/d.py"):
@@ -377,7 +377,7 @@ def test_tests_of_the_large_packages_are_removed_and_nothing_else(build: Path) -
         (site / path).touch()
     # When Heroku runs the hook
     subprocess.run([build / "bin/post_compile"], env={"PATH": f"{build}/venv/bin:/usr/bin:/bin"}, check=True)
-    # Then
+    # Then only the tests of numpy are removed
     left = sorted(str(path.relative_to(site)) for path in site.rglob("*") if path.is_file())
     assert left == ["numpy/core/c.py", "small/tests/d.py"]
 

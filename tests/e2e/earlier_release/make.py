@@ -1,41 +1,42 @@
-"""Make what `test_earlier_release.py` restores: a bucket and a Redis that a release left in the middle of its work.
+"""Make the state that `test_earlier_release.py` restores: a bucket and Redis that a release left with unfinished work.
 
 The script runs the code of that release on its own embedded services, in a checkout of that release::
 
     git clone . ../earlier && cd ../earlier && git checkout 7c02dda && make setup
     .venv/bin/python make.py FOLDER
 
-It writes bytes and commands, and nothing of the embedded services:
+It writes only bytes and commands, which do not depend on the embedded services:
 
 ``bucket.zip``
     Every object, under its key.
 ``objects.json``
-    Content type and metadata of every object, by key. ETags are not kept: a server makes them of the bytes.
+    Content type and metadata of every object, by key. ETags are not kept: a server computes them from the bytes.
 ``redis.json``
     Commands that restore every key, with its time to live. Values that are not text are in base64.
 ``said.json``
-    What the command line of that release printed about all this, and what else the test has to know.
+    What the command line of that release printed about this state, and the other values that the test needs.
 
-The ledger keeps leases and patience as times of the workers' clocks. They are past when the state is restored, as if a
-worker had died long ago.
+The ledger stores leases and patience as times of the workers' clocks. They have passed when the state is restored, as
+if the worker had died long ago.
 
 The jobs that are left behind:
 
-- ``under-way``: 12 parts, of which three are counted, one is written and not counted, one was begun, six wait in the
-  queue, and one was not dispatched; the messages of the two that a dead worker had are not acknowledged;
-- ``arranging``: all its parts are counted, its files and its manifest are written, its worker died before ``_SUCCESS``;
+- ``under-way``: has 12 parts. Three are counted, one is written but not counted, one was begun, six wait in the queue,
+  and one was not dispatched. The messages of the two parts that a dead worker held are not acknowledged;
+- ``arranging``: all its parts are counted and its files and its manifest are written; its worker died before it wrote
+  ``_SUCCESS``;
 - ``submitted``: no worker has taken it yet; ``resumed``: the same, in its second run;
-- ``failed-part``: failed because an object was away, which is there again;
+- ``failed-part``: failed because an object was missing, which has been put back since;
 - ``over-budget``: failed because it rejected a row;
-- ``finished``: has all its results but two rejected rows;
-- ``to-be-told``: has ended, and the receiver of its notification was down;
-- ``records-staged``: records that are in the bucket; ``score_records-by-name``, ``submit-by-name`` and
-  ``status-by-name`` are messages of an application that has nothing of ours installed;
-- ``yearly-20250101T020000Z``: a slot of a schedule that has seen its end;
-- ``ledgers-20230101T020000Z``: a slot that is under way, while another waits and a third was asked for.
+- ``finished``: has all its results except for two rejected rows;
+- ``to-be-told``: has ended while the receiver of its notification was down;
+- ``records-staged``: its records are in the bucket; ``score_records-by-name``, ``submit-by-name`` and
+  ``status-by-name`` are messages of an application without Scoreline;
+- ``yearly-20250101T020000Z``: a slot of a schedule, which has recorded its end;
+- ``ledgers-20230101T020000Z``: a slot that is under way, while a second slot waits and a third was requested.
 
-``champion`` was moved meanwhile: ``under-way``, and every job that had begun, pinned the version before. Both versions
-are signed with a key that was not kept.
+The alias ``champion`` was moved meanwhile: ``under-way`` and every other job that had begun pinned the previous
+version. Both versions are signed with a key that was not kept.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
-sys.path.insert(0, str(Path(sys.prefix).parent))  # the checkout, whose tests are not installed
+sys.path.insert(0, str(Path(sys.prefix).parent))  # the checkout: its tests are not installed
 
 from storage.models import signatures
 from storage.models.manager import ModelStorageManager
@@ -70,7 +71,7 @@ from tasks.client import Client
 from tasks.scheduler import Scheduler
 from tests.faults.rig import Rig
 
-WEBHOOK = "http://127.0.0.1:9/ended"  # where nobody listens; whoever restores this writes an address of his own there
+WEBHOOK = "http://127.0.0.1:9/ended"  # nothing listens there; the test replaces it by its own address
 FEATURES = ["calls", "minutes", "bill"]
 PART_ROWS = 40
 LONG_AGO_S = 3600
@@ -78,7 +79,7 @@ PATIENT = {
     "PART_LEASE_SECONDS": "60",
     "PART_PATIENCE_SECONDS": "120",
     "RECONCILE_SECONDS": "60",
-    "R2_TIMEOUT_SECONDS": "120",  # a request that is held is not sent a second time
+    "R2_TIMEOUT_SECONDS": "120",  # long enough that a held request is not sent a second time
 }
 YEARLY = """\
 [yearly]
@@ -101,7 +102,7 @@ overlap = "queue"
 
 
 def customers(first: int, count: int, missing: tuple[int, ...] = ()) -> pd.DataFrame:
-    """Return customers with numbers from `first` on; those that are `missing` have no bill."""
+    """Return customers numbered from `first` on; those in `missing` have no bill."""
     chance = np.random.default_rng(first)
     frame = pd.DataFrame(
         {
@@ -123,7 +124,7 @@ def parquet(frame: pd.DataFrame) -> bytes:
 
 
 def csv(frame: pd.DataFrame, unreadable: int) -> bytes:
-    """Write a text in which one customer's bill is no number."""
+    """Write a CSV in which the bill of one customer is not a number."""
     texts = frame.astype({"bill": object})
     texts.loc[texts["customer"] == unreadable, "bill"] = "unpaid"
     return texts.to_csv(index=False).encode()
@@ -140,7 +141,7 @@ RECORDS = {
 
 
 class Release:
-    """The release at work."""
+    """Runs the earlier release, and leaves its jobs in different states."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
@@ -172,7 +173,7 @@ class Release:
         self.rig.start_worker(1, **PATIENT, **{name: self.environ[name] for name in names})
 
     def kill_worker(self) -> None:
-        """Kill parent and child at once, as a machine does whose memory is full."""
+        """Kill parent and child at once, as a machine does when its memory is full."""
         processes = self.rig.parents() + self.rig.children()
         for process in processes:
             process.kill()
@@ -191,7 +192,7 @@ class Release:
         return any(info.key == key for info in self.client.buckets.main.list(key))
 
     def left(self, task: str, retries: int = 0) -> bool:
-        """Whether a message is held by a worker, or was when that died."""
+        """Return whether a worker holds a message of this task, or held one when it died."""
         found = [json.loads(text)[0]["headers"] for text in self.rig.redis.hvals("unacked")]
         return any(head["task"] == task and head["retries"] >= retries for head in found)
 
@@ -243,11 +244,11 @@ class Release:
         put("accounts/2024.parquet", parquet(customers(2000, 30)))
 
     def end_some(self) -> None:
-        """Run jobs to each end that there is."""
+        """Run jobs to every possible end."""
         rig = self.rig
         self.submit("finished", "few/", max_rejected="10%")
         self.end("finished", "partial")
-        # An object that is away for as long as its parts are looked at, and that comes back as it was
+        # Delete an object while its parts are to be scored, and put it back unchanged
         rig.chaos(hold="failed-part/part-00000.parquet")
         self.submit("failed-part", "branch/", max_rejected="10%")
         rig.wait(rig.held, "a part about to be written")
@@ -258,19 +259,19 @@ class Release:
         rig.store.put("branch/b.parquet", away)
         self.submit("over-budget", "branch/", max_rejected="0")
         self.end("over-budget", "failed")
-        # A slot that was run, and of which the schedule has seen the end
+        # Run a slot, and let the schedule record its end
         slot = datetime(2025, 1, 1, 2, tzinfo=UTC)
         self.scheduler.tick(datetime(2024, 12, 31, tzinfo=UTC))
         self.scheduler.tick(slot)
         self.end("yearly-20250101T020000Z", "succeeded")
         self.scheduler.tick(slot)
-        # Somebody who is to be told, and is away
+        # End a job while the receiver of its webhook is down
         self.submit("to-be-told", "accounts/", webhook=WEBHOOK)
         self.end("to-be-told", "succeeded")
         rig.wait(lambda: self.left("scoreline.events", retries=1), "another try to tell")
 
     def die_arranging(self) -> None:
-        """Leave a job whose results are arranged, up to the last object, and whose parts are still there."""
+        """Leave a job whose results are arranged except for the last object, and whose parts still exist."""
         self.rig.chaos(hold="arranging/_SUCCESS? PUT")
         self.submit("arranging", "few/", max_rejected="10%", partition_by="region")
         self.rig.wait(self.rig.held, "a finalizer about to write _SUCCESS")
@@ -281,13 +282,13 @@ class Release:
         self.rig.store.delete(key)
 
     def die_scoring(self) -> None:
-        """Leave a job under way: three parts counted, one written and not counted, one begun, others not."""
+        """Leave a job with three parts counted, one written but not counted, one begun, and the others not begun."""
         self.rig.chaos(hold="under-way/part-00003.parquet")
         self.start_worker()
         self.submit("under-way", "customers/")
         self.rig.wait(self.rig.held, "part 3 about to be written")
         self.kill_worker()
-        self.rig.chaos(hold="under-way/part-00004.parquet")  # until the end: this one never arrives
+        self.rig.chaos(hold="under-way/part-00004.parquet")  # held until the end, so that part 4 never arrives
         self.rig.wait(
             lambda: self.is_there("results/churn/job_id=under-way/part-00003.parquet"), "part 3 arriving late"
         )
@@ -296,7 +297,7 @@ class Release:
         self.kill_worker()
 
     def leave_waiting(self) -> None:
-        """Submit what no worker looks at any more."""
+        """Submit jobs and messages that no worker takes any more."""
         self.submit("submitted", "customers/")
         self.submit("resumed", "few/")
         self.client.cancel("resumed")
@@ -313,7 +314,7 @@ class Release:
                 queue = "scoreline.clock" if name == "status" else "scoreline"
                 application.send_task(f"scoreline.{name}", kwargs=arguments, task_id=f"{name}-by-name", queue=queue)
         self.rig.store.put("schedules.toml", (YEARLY + LEDGERS).encode())
-        # A slot that is submitted, the next that waits for its end, and an older one that somebody asked for
+        # Submit a slot, let the next one wait for its end, and request an older one
         for moment in (
             datetime(2022, 12, 31, tzinfo=UTC),
             *(datetime(year, 1, 1, 2, tzinfo=UTC) for year in (2023, 2024)),
@@ -324,7 +325,7 @@ class Release:
             [datetime(2022, 1, 1, 2, tzinfo=UTC)],
             now=datetime(2024, 1, 1, 2, 1, tzinfo=UTC),
         )
-        # And what a clock sent
+        # Let the clock send its messages
         self.rig.start_beat(RECONCILE_SECONDS="1", TICK_SECONDS="1")
         clock = {"scoreline.reconcile", "scoreline.tick"}
         self.rig.wait(lambda: clock <= self.waiting("scoreline.clock"), "messages of the clock")
@@ -360,7 +361,7 @@ class Release:
         return bodies, known
 
     def commands(self) -> list[list[Any]]:
-        """Return what brings back every key: the command, and PEXPIRE where its time is limited."""
+        """Return the commands that restore every key, with PEXPIRE for a key that expires."""
         found: list[list[Any]] = []
         for key in sorted(self.rig.redis.scan_iter()):
             kind = self.rig.redis.type(key).decode()
@@ -377,8 +378,8 @@ class Release:
                 case "zset":
                     scores = self.rig.redis.zrange(key, 0, -1, withscores=True)
                     if key == b"unacked_index":
-                        # The broker gives a message out again some time after it was taken: let that have passed, so
-                        # that the state need not be an hour old
+                        # The broker redelivers a message some time after it was taken. Make it look as if that time
+                        # had passed, so that the state need not be an hour old
                         scores = [(member, score - LONG_AGO_S) for member, score in scores]
                     found.append(["ZADD", key, *(word for member, score in scores for word in (repr(score), member))])
                 case _:
@@ -391,7 +392,7 @@ class Release:
     @staticmethod
     def _word(word: str | bytes) -> Any:
         data = word.encode() if isinstance(word, str) else word
-        data = data.replace(f"@{socket.gethostname()}".encode(), b"@machine")  # who sent it
+        data = data.replace(f"@{socket.gethostname()}".encode(), b"@machine")  # the name of the sender
         try:
             text = data.decode()
         except UnicodeDecodeError:
@@ -412,7 +413,7 @@ def write(folder: Path, release: Release, code: str) -> None:
 
 
 def by_lines(content: Any) -> str:
-    """Write JSON with a line for each thing in it."""
+    """Write JSON with one item per line."""
     if isinstance(content, dict):
         lines = [f"{json.dumps(key)}: {json.dumps(content[key], ensure_ascii=False)}" for key in content]
         return "{\n" + ",\n".join(lines) + "\n}\n"

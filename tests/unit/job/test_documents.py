@@ -1,4 +1,4 @@
-"""Documents of other releases, which are read too."""
+"""Documents that earlier and later releases wrote can be read."""
 
 from __future__ import annotations
 

@@ -43,14 +43,14 @@ def test_empty_files_and_row_groups_are_in_no_part() -> None:
 
 def test_a_part_is_also_limited_in_bytes() -> None:
     assert len(cut([file("a", 10, 10)], part_rows=100, part_bytes=100)) == 2
-    # And each part anew
+    # And the limit in bytes applies to each part anew
     assert [part.rows for part in cut([file("a", *6 * [10])], part_rows=100, part_bytes=160)] == [20, 20, 20]
 
 
 def test_many_tiny_files_make_several_parts() -> None:
     parts = cut([file(str(n), 1) for n in range(2 * PART_SLICES + 1)])
     assert [len(part.slices) for part in parts] == [PART_SLICES, PART_SLICES, 1]
-    # And what adjoins the last object of a part costs no request more, and is no slice of its own
+    # And spans that adjoin the last slice of a full part are added to it, because they cost no further request
     parts = cut([*(file(str(n), 1) for n in range(PART_SLICES - 1)), file("last", 1, 1, 1)])
     assert [(len(part.slices), part.rows) for part in parts] == [(PART_SLICES, PART_SLICES + 2)]
 
@@ -86,19 +86,19 @@ def test_a_span_of_far_more_rows_than_fit_is_divided_evenly() -> None:
 @pytest.mark.parametrize(
     ("rows", "rows_per_s", "processes", "expected"),
     [
-        (10**8, None, 4, 131_072),  # nothing is known
+        (10**8, None, 4, 131_072),  # the pace is unknown
         (10**8, 1_000.0, 4, 20_000),
         (10**8, 50.0, 4, 1_000),
         (10**8, 0.5, 4, 10),
         (10**8, 1e-9, 4, 1),
-        (2_000, 10.0, 4, 39),  # all processes have some
+        (2_000, 10.0, 4, 39),  # so that each process gets parts
         (10**4, 2_000.0, 4, 1_024),
         (10**8, 5e5, 4, 262_144),
-        (10**6, 5e5, 4, 78_125),  # else some processes would have nothing to do
+        (10**6, 5e5, 4, 78_125),  # otherwise some processes would have nothing to do
         (8 * 10**6, 5e5, 4, 262_144),
-        (10**4, 5e5, 4, 50_000),  # nor are there parts of nothing but overhead
+        (10**4, 5e5, 4, 50_000),  # smaller parts would be mostly overhead
         (10**8, 5e5, 0, 262_144),
-        (10**6, 5e4, 0, 31_250),  # nobody knows how many there are: supposed are eight
+        (10**6, 5e4, 0, 31_250),  # the number of processes is unknown: eight are assumed
     ],
 )
 def test_parts_aim_at_twenty_seconds(rows: int, rows_per_s: float | None, processes: int, expected: int) -> None:

@@ -25,7 +25,7 @@ COLUMNS = Columns(features=("x", "größe"), keep=("id",), schema="c2NoZW1h")
 
 
 class Counting(DirectoryStore):
-    """Notes how many bytes each read asked for."""
+    """Records how many bytes each read returned."""
 
     def __init__(self, root: Path, bucket: str) -> None:
         super().__init__(root, bucket)

@@ -1,4 +1,4 @@
-"""The options of a job, wherever they come from."""
+"""Options of a job are checked and converted in the same way wherever they come from."""
 
 from __future__ import annotations
 

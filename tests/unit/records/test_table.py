@@ -48,13 +48,13 @@ def test_every_type_survives_its_encoding() -> None:
 
 
 def test_records_have_the_same_values_and_types_as_json_and_as_parquet() -> None:
-    # Given a number that float64 cannot hold beside one that is missing, and values that pandas has no type for
+    # Given an integer that float64 cannot hold in a column with a null, and values that pandas has no type for
     mixed = MIXED | {"whole": [1, 2**53 + 1, None], "id": [UUID(int=number) for number in range(3)]}
     records = [dict(zip(mixed, row, strict=True)) for row in zip(*mixed.values(), strict=True)]
     many = [*records, records[0] | {"text": "a" * MAX_BYTES}]
     # When they are packed
     key, before, names = pack_records("many", many)
-    # Then
+    # Then the Parquet file has the same values
     assert key.startswith("jobs/many/bulk-")
     assert names == list(mixed)
     (written,) = before.values()

@@ -17,21 +17,21 @@ def at(text: str) -> datetime:
 
 
 def local(schedule: Schedule, after: str, until: str) -> list[str]:
-    """Slots between two local times, as UTC."""
+    """Return the slots between two times, in UTC."""
     return [f"{slot:%d %H:%M}" for slot in schedule.slots(at(after), at(until))]
 
 
 @pytest.mark.parametrize(
     ("zone", "cron", "after", "until", "expected"),
     [
-        # Berlin, spring: 02:00 to 03:00 is not there on 29 March; 02:30 is due at 03:00 (01:00 UTC)
+        # Berlin, spring: 02:00 to 03:00 does not exist on 29 March, so 02:30 is due at 03:00 (01:00 UTC)
         ("Europe/Berlin", "30 2 * * *", "2026-03-28T00:00", "2026-03-30T23:00", ["28 01:30", "29 01:00", "30 00:30"]),
-        # Berlin, autumn: 02:30 is there twice on 25 October; the first counts (00:30 UTC)
+        # Berlin, autumn: 02:30 occurs twice on 25 October, and the first one counts (00:30 UTC)
         ("Europe/Berlin", "30 2 * * *", "2026-10-24T00:00", "2026-10-26T23:00", ["24 00:30", "25 00:30", "26 01:30"]),
-        # hourly: 23 and 25 slots that day, one an hour of elapsed time
+        # hourly: these days have 23 and 25 slots, one for each hour of elapsed time
         ("Europe/Berlin", "0 * * * *", "2026-03-28T23:59", "2026-03-29T02:30", ["29 00:00", "29 01:00", "29 02:00"]),
         ("Europe/Berlin", "0 * * * *", "2026-10-24T23:30", "2026-10-25T02:30", ["25 00:00", "25 01:00", "25 02:00"]),
-        # Sydney, whose summer is the other way round: gap on 4 October, fold on 5 April
+        # Sydney has summer in December: an hour is missing on 4 October, and occurs twice on 5 April
         (
             "Australia/Sydney",
             "30 2 * * *",
@@ -47,7 +47,7 @@ def local(schedule: Schedule, after: str, until: str) -> list[str]:
             ["03 15:30", "04 15:30", "05 16:30"],
         ),
         ("Australia/Sydney", "0 * * * *", "2026-04-04T14:30", "2026-04-04T17:30", ["04 15:00", "04 16:00", "04 17:00"]),
-        # Lord Howe moves by half an hour
+        # Lord Howe moves its clocks by half an hour
         (
             "Australia/Lord_Howe",
             "15 2 * * *",

@@ -1,4 +1,4 @@
-"""Every estimator of scikit-learn: fitted, described, scored in two batches as in its maker's process, or refused."""
+"""Every estimator of scikit-learn scores as in the process that fitted it, or is refused with a reason."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ REFUSED = {
     "sparse": {"HashingVectorizer"},
 }
 ROUNDED: set[str] = set()
-"""Whose linear algebra rounds differently by how its input lies in memory, within 4 units in the last place.
+"""Estimators that round differently, by at most 4 units in the last place, if the memory layout of the input differs.
 
-None, since a table lies in memory as pandas has it, and an array as NumPy has it.
+There are none, because tables have the memory layout of pandas, and arrays have that of NumPy.
 """
 DISCRETE = {
     "GenericUnivariateSelect",
@@ -76,13 +76,13 @@ DISCRETE = {
     "SelectPercentile",
     "SequentialFeatureSelector",
 }
-"""Are no classifiers and take classes."""
+"""Estimators that are not classifiers but are fitted on classes."""
 
 
 def numbers(estimator: Any, several: bool = False) -> tuple[pd.DataFrame, Any]:
-    """A table that the estimator can be fitted on, as its tags say, laid out as pandas lays out what it reads.
+    """Return a table that fits the estimator's tags, with the memory layout that pandas gives it, and a target.
 
-    With one target, or with several where it takes nothing else or is to take them.
+    There are `several` targets if that is asked for, or if the estimator takes nothing else.
     """
     tags, random = get_tags(estimator), np.random.default_rng(0)
     x = random.uniform(0.1, 3.0, (ROWS, 3 if type(estimator).__name__ == "SparseCoder" else 4))
@@ -105,9 +105,9 @@ def named(x: Any) -> pd.DataFrame:
 
 
 def examples(names: bool, several: bool = False) -> Iterator[tuple[str, Any, pd.DataFrame]]:
-    """Yield each estimator fitted, in every way that scikit-learn itself tests it, and what to score.
+    """Yield each estimator, fitted in every way in which scikit-learn itself tests it, and rows to score.
 
-    Of `several` targets those alone that take them.
+    With `several` targets, only the estimators that take them.
     """
     texts = pd.DataFrame(
         {"text": [f"{word} number {number}" for number in range(20) for word in ("a b", "c", "d e f")]}
@@ -142,21 +142,21 @@ def examples(names: bool, several: bool = False) -> Iterator[tuple[str, Any, pd.
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without warnings of few rows and iterations, and without threads: on busy cores they wait for each other."""
+    """Silence warnings of few rows and iterations, and use one thread: on busy cores, threads wait for each other."""
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")
         yield
 
 
 def given(x: pd.DataFrame, names: bool) -> Any:
-    """What the maker hands over."""
+    """Return what the user of scikit-learn passes to the estimator."""
     if "text" in x:
         return x["text"].to_numpy(object)
     return x if names else np.ascontiguousarray(x)
 
 
 def described(model: Any) -> Bundle:
-    """What the model becomes by publishing, by way of JSON."""
+    """Return the bundle that publishing makes of the model, with outputs that went through JSON."""
     outputs = Outputs.from_raw(json.loads(json.dumps(asdict(describe_outputs(model, None)))))
     names, count = describe_features({"model": model})
     manifest: Any = SimpleNamespace(ref="model", feature_names=names, n_features=count, outputs={"model": outputs})
@@ -164,7 +164,7 @@ def described(model: Any) -> Bundle:
 
 
 def inferred(model: Any, method: str, x: Any) -> Any:
-    """What the maker gets, side by side as columns."""
+    """Return what scikit-learn itself returns, as columns."""
     said = getattr(model, method)(x)
     if isinstance(said, list):
         return np.hstack(said)
@@ -173,14 +173,14 @@ def inferred(model: Any, method: str, x: Any) -> Any:
 
 
 def scored(bundle: Bundle, method: str, x: pd.DataFrame) -> Any:
-    """What a worker writes for the rows, as columns."""
+    """Return what a worker writes for the rows, as columns."""
     done = score_batch(bundle, pa.RecordBatch.from_pandas(x), features=list(x.columns), keep=[], method=method)
     assert not done.rejected, done.rejected
     return np.column_stack([column.to_numpy() for column in done.table.columns])
 
 
 def together(bundle: Bundle, x: pd.DataFrame) -> str | None:
-    """Whether several methods at once, as is usual, give anything else than each by itself."""
+    """Say whether the default methods together give other results than each by itself; None if not."""
     methods = bundle.manifest.outputs["model"].default_methods
     rows = pa.RecordBatch.from_pandas(x)
     both = score_batch(bundle, rows, features=list(x.columns), keep=[], method=None).table
@@ -194,17 +194,17 @@ def together(bundle: Bundle, x: pd.DataFrame) -> str | None:
 
 @dataclass(kw_only=True)
 class Walk:
-    """What became of every estimator."""
+    """Results for every estimator."""
 
     passed: dict[str, set[str]] = field(default_factory=dict)
-    """Methods that score as in the maker's process, by estimator."""
+    """Methods that score as scikit-learn itself does, by estimator."""
     refused: dict[str, str] = field(default_factory=dict)
-    """Why, by estimator."""
+    """Reasons of refusal, by estimator."""
     rounded: set[str] = field(default_factory=set)
     wrong: dict[str, str] = field(default_factory=dict)
 
     def reasons(self) -> dict[str, set[str]]:
-        """Refused estimators by reason."""
+        """Return the refused estimators by reason."""
         found: dict[str, set[str]] = {}
         for name, why in self.refused.items():
             reason = next((key for key, said in REASONS.items() if re.search(said, why)), why)
@@ -212,7 +212,7 @@ class Walk:
         return found
 
     def table(self) -> str:
-        """Estimator by method: passed, not there, or why it is refused."""
+        """Return a table of estimators by method: passed, missing, or why the estimator is refused."""
         lines = [f"{'estimator':34}" + " ".join(f"{method:17}" for method in METHODS)]
         for name in sorted(self.passed | self.refused):
             has = self.passed.get(name, set())
@@ -227,7 +227,7 @@ class Walk:
 
 
 def walk(*, names: bool, several: bool) -> Walk:
-    """Score by every method of every estimator, in two batches, as its maker does and as a worker does."""
+    """Score with every method of every estimator in two batches, with scikit-learn itself and as a worker does."""
     done = Walk()
     with quietly():
         for name, model, x in examples(names, several):
@@ -285,7 +285,7 @@ def test_every_transformer_with_pandas_output_keeps_its_names_and_values() -> No
             model.set_output(transform="pandas")
             try:
                 theirs = model.transform(x)
-            except ValueError:  # what is sparse does not become a DataFrame
+            except ValueError:  # a sparse result does not become a DataFrame
                 sparse.add(name)
                 continue
             done = score_batch(

@@ -13,14 +13,14 @@ from scoreline.tasks.scoring.features import to_features
 
 
 def array(column: pa.Array | list[Any], kind: pa.DataType | None = None) -> tuple[Any, dict[int, str]]:
-    """One column beside one of float64, as a matrix."""
+    """Convert the column and one of float64 to a matrix; return its column of the matrix, and the rejected rows."""
     columns = {"a": pa.array(column, kind), "b": pa.array(np.zeros(len(column)))}
     x, rejected = to_features(pa.record_batch(columns), ["a", "b"], form="array", named=False)
     return x[:, 0], {row: why.message for row, why in rejected.items()}
 
 
 def frame(column: pa.Array | list[Any], kind: pa.DataType | None = None) -> tuple[Any, dict[int, str]]:
-    """One column beside one of texts, as a DataFrame."""
+    """Convert the column and one of texts to a DataFrame; return its column there, and the rejected rows."""
     columns = {"a": pa.array(column, kind), "b": pa.array(["text"] * len(column))}
     x, rejected = to_features(pa.record_batch(columns), ["a", "b"], form="frame", named=True)
     return x["a"], {row: why.message for row, why in rejected.items()}
@@ -57,10 +57,10 @@ def test_integers_that_float64_cannot_hold_are_rejected_if_they_must_become_floa
     x, rejected = array(values, kind)
     assert rejected == {row: f"'a' is {values[row]}, which float64 cannot hold exactly" for row in (1, 3)}
     assert [int(x[row]) for row in (0, 2, 4)] == [values[row] for row in (0, 2, 4)]
-    # And where they need not, they are handed over
+    # And they are kept where they need not become floats
     x, rejected = frame(values, kind)
     assert (list(x), rejected) == (values, {})
-    # And where nulls make them floats
+    # And they are rejected where a null makes the column float64
     for what in (array, frame):
         x, rejected = what([None, *values], kind)
         assert np.isnan(x[0])

@@ -50,7 +50,7 @@ def scored(model: Any, method: str | None = None, **columns: Any) -> Scored:
 
 
 class Picky(BaseEstimator):
-    """Counts its calls, and takes no value above a limit; NaN and infinity as they are allowed."""
+    """Counts its calls, refuses values above 1000, and refuses NaN and infinity unless they are allowed."""
 
     def __init__(self, nan: bool = True, infinite: bool = True) -> None:
         self.nan, self.infinite = nan, infinite
@@ -72,7 +72,7 @@ class Picky(BaseEstimator):
 
 
 class Looking(LinearRegression):
-    """Looks at a clock when it is called."""
+    """Reads the timings when it is called."""
 
     def predict(self, x: Any) -> Any:
         self.seen = dict(self.timings.seconds)
@@ -107,13 +107,13 @@ def test_failing_rows_are_rejected_and_the_others_keep_their_order() -> None:
 
 
 def test_only_the_column_that_the_model_refuses_is_named() -> None:
-    # Given a model that fills what is missing in one column alone
+    # Given a model that fills missing values in one of two columns
     frame = pd.DataFrame({"a": [1.0, np.nan, 3.0], "b": [1.0, 2.0, 3.0]})
     fills = make_column_transformer((SimpleImputer(), ["a"]), (StandardScaler(), ["b"]))
     model = make_pipeline(fills, LinearRegression()).fit(frame, [1.0, 2.0, 3.0])
     # When both columns have nulls
     done = scored(model, a=[1.0, None, None, 4.0], b=[1.0, 2.0, None, None])
-    # Then only those of the other are at fault
+    # Then only the nulls of the other column are named
     assert {row: why.column for row, why in done.rejected.items()} == {2: "b", 3: "b"}
     assert done.table["prediction"].to_pylist() == list(
         model.predict(pd.DataFrame({"a": [1.0, np.nan], "b": [1.0, 2.0]}))
@@ -121,7 +121,7 @@ def test_only_the_column_that_the_model_refuses_is_named() -> None:
 
 
 class Doubling(BaseEstimator):
-    """Doubles a column, which overflows where a value is nearly too large, and takes infinities."""
+    """Doubles a column, so that very large values overflow, and takes infinities."""
 
     def fit(self, x: Any, y: Any = None) -> Doubling:
         return self
@@ -132,13 +132,13 @@ class Doubling(BaseEstimator):
 
 @pytest.mark.parametrize(("action", "numpy"), [("ignore", "warn"), ("error", "warn"), ("ignore", "raise")])
 def test_no_row_is_rejected_because_the_process_turns_warnings_into_errors(action: Any, numpy: Any) -> None:
-    # Given infinities whose sum, by which scikit-learn looks for them, is invalid, and a value that overflows
+    # Given infinities that make numpy warn when scikit-learn adds them up, and a value that overflows
     values = {"line": [1.0, np.inf, -np.inf, 3.0], "doubled": [1.0, np.finfo(float).max, -np.inf]}
-    # When they are scored in a process that makes exceptions of warnings, or of what numpy would warn of
+    # When they are scored in a process that turns warnings, or numpy's floating-point errors, into exceptions
     with warnings.catch_warnings(record=True), np.errstate(all=numpy):
         warnings.simplefilter(action)
         line, doubled = scored(LINE, x=values["line"]), scored(Doubling(), x=values["doubled"])
-    # Then the rows that the model takes are scored, and the others are rejected for what they hold
+    # Then the rows that the model takes are scored, and the others are rejected for their values
     assert doubled.rejected == {}
     assert doubled.table["prediction"].to_pylist() == [2.0, np.inf, -np.inf]
     assert line.table["prediction"].to_pylist() == LINE.predict([[1.0], [3.0]]).tolist()
@@ -149,19 +149,19 @@ def test_no_row_is_rejected_because_the_process_turns_warnings_into_errors(actio
 
 
 def test_the_process_keeps_its_warning_filters_and_sees_the_warning() -> None:
-    # Given a process that makes exceptions of warnings
+    # Given a process that turns warnings into exceptions
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("error")
         before = list(warnings.filters)
         # When a batch makes numpy warn
         scored(Doubling(), x=[np.finfo(float).max])
-        # Then its filters are as they were, and the warning was shown rather than raised
+        # Then its filters are unchanged, and the warning was shown rather than raised
         assert list(warnings.filters) == before
     assert [str(item.message) for item in caught] == ["overflow encountered in multiply"]
 
 
 class Segments(BaseEstimator):
-    """Takes NaN in the second column but in rows of segment 1, and no value above a limit; counts its calls."""
+    """Refuses NaN in rows of segment 1, and values above 1000; counts its calls."""
 
     calls = 0
 
@@ -202,7 +202,7 @@ def test_refused_values_are_remembered_while_the_model_is_in_memory() -> None:
         assert set(score_batch(loaded, rows, features=["x"], keep=[], method=None).rejected) == {1, 3}
         return model.calls - before
 
-    # The batch, a row that can be scored, the same with a null; then two rows with nulls, and the others
+    # The first time: the batch, a good row, that row with a null, the two rows with nulls, and the other rows
     assert calls() == 6
     assert calls() == 4
 
@@ -213,10 +213,10 @@ def test_a_remembered_refusal_never_rejects_a_row_that_can_be_scored() -> None:
     first = batch(segment=[1.0, 1.0, 1.0], b=[1.0, None, None])
     done = score_batch(loaded, first, features=["segment", "b"], keep=[], method=None)
     assert {row: why.column for row, why in done.rejected.items()} == {1: "b", 2: "b"}
-    # When a batch fails for another reason, and the nulls of it are taken
+    # When another batch fails for another reason, and the model takes its nulls
     second = batch(segment=[0.0, 0.0, 0.0], b=[None, 2000.0, None])
     done = score_batch(loaded, second, features=["segment", "b"], keep=[], method=None)
-    # Then they are scored
+    # Then the rows with nulls are scored
     assert {row: str(why) for row, why in done.rejected.items()} == {1: "ValueError: too large"}
 
 
@@ -253,7 +253,7 @@ def test_missing_and_infinite_values_are_found_with_few_calls() -> None:
 
 
 def test_a_row_that_fails_for_another_reason_does_not_reject_rows_with_nan() -> None:
-    # Given a model that takes NaN, where the only row with NaN in b has a value that it does not take in a
+    # Given a model that takes NaN, and a row with NaN in b whose value in a is too large
     done = scored(Picky(), a=[1.0, 2000.0, 3.0], b=[np.nan, np.nan, 1.0])
     assert {row: (why.stage, why.column, why.message) for row, why in done.rejected.items()} == {
         1: ("predict", None, "ValueError: too large")
@@ -485,7 +485,7 @@ def test_the_column_with_a_text_that_is_no_number_is_named(value: str) -> None:
     model = LinearRegression().fit(np.eye(2), [1.0, 2.0])
     done = scored(model, a=["1", "2", "3"], b=["1", value, "3"])
     assert {row: (why.stage, why.column) for row, why in done.rejected.items()} == {1: ("predict", "b")}
-    # And none where two have it
+    # And no column is named if two have such a text
     assert scored(model, a=["1", value], b=["1", value]).rejected[1].column is None
 
 

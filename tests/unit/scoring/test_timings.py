@@ -1,4 +1,4 @@
-"""Where the time of parts is said to go."""
+"""Timings say where the time of a part went."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pass = Callable[[float], None]
 
 @pytest.fixture
 def lasts(monkeypatch: pytest.MonkeyPatch) -> Pass:
-    """A clock that stands still but for the seconds that are passed to it."""
+    """Stop the clock, and return a function that moves it on by some seconds."""
     now = 100.0
 
     def pass_(seconds: float) -> None:
@@ -30,12 +30,12 @@ def test_a_part_reports_the_queue_and_upload_time_of_the_previous_part_of_its_jo
     assert between.begin("a").seconds == dict.fromkeys(TIMINGS, 0.0)
     between.end("a", 1.5)
     assert between.begin("b").seconds["upload"] == 0
-    between.end("b", 2.5)  # jobs take turns
+    between.end("b", 2.5)  # parts of two jobs alternate
     lasts(7)
     after = between.begin("a").seconds
     assert after["upload"] == 1.5
     assert after["queue"] == 7
-    assert between.begin("a").seconds["upload"] == 0  # that one was not written
+    assert between.begin("a").seconds["upload"] == 0  # the part before was not written
     assert between.begin("b").seconds["upload"] == 2.5
 
 
@@ -65,7 +65,7 @@ def test_work_counts_concurrent_timings_once(lasts: Pass) -> None:
             yield batch
 
     part, job = Timings(), Timings()
-    # Given the upload of the part before, and a model that is loaded
+    # Given the upload of the previous part, and the time to load a model
     with part("upload"):
         lasts(2)
     lasts(50)
@@ -77,6 +77,6 @@ def test_work_counts_concurrent_timings_once(lasts: Pass) -> None:
     with part("upload"):
         lasts(1)
     job.add(part.to_text())
-    # Then the decoding costs nothing more, and loading the model is not the part's work
+    # Then decoding adds nothing to the work of the part, and neither does loading the model
     assert (part.seconds["decode"], part.seconds["predict"], part.seconds["upload"]) == (6, 10, 3)
     assert job.work == 10 + 3

@@ -1,4 +1,4 @@
-"""Random tables in every format, whole and damaged: each row is scored or rejected once, or the job ends in words."""
+"""Each row of random tables, whole or damaged, is scored or rejected once, or the job fails with a clear error."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def encoded(table: pa.Table, kind: str, group: int) -> bytes:
 
 @st.composite
 def inputs(draw: st.DrawFn) -> tuple[str, bytes, list[Any], bool]:
-    """Draw the name of a format, an object of it, the values of its column x, and whether the object is damaged."""
+    """Draw a format, an object in that format, the values of its column x, and whether the object is damaged."""
     kind = draw(st.sampled_from(["parquet", "arrow", "arrows", "csv", "jsonl"]))
     type_, values = TYPES[draw(st.sampled_from(sorted(TYPES)))]
     column = draw(st.lists(values, max_size=40))
@@ -85,7 +85,7 @@ def inputs(draw: st.DrawFn) -> tuple[str, bytes, list[Any], bool]:
 
 
 def outcomes(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield what became of each row, by its number: its kept columns and its score, or None where it was rejected."""
+    """Yield the number of each row with its kept columns and its score, or with None if it was rejected."""
     columns = made.columns
     for part in made.parts:
         for piece in part.slices:
@@ -96,11 +96,11 @@ def outcomes(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[int, dict[
                 scored = iter(done.table.to_pylist())
                 for index, number in enumerate(rows.numbers.tolist()):
                     yield number, None if index in done.rejected else next(scored)
-                assert next(scored, None) is None  # no row is scored and rejected as well
+                assert next(scored, None) is None  # no row is both scored and rejected
                 yield from ((item.row, None) for item in rows.malformed)
 
 
-@pytest.mark.filterwarnings("ignore:overflow")  # of a model that doubles what is nearly too large
+@pytest.mark.filterwarnings("ignore:overflow")  # the model doubles values that are nearly too large
 @given(given_=inputs(), part_rows=st.integers(1, 50))
 def test_no_row_of_any_input_is_lost_or_scored_twice(
     engine: Engine, given_: tuple[str, bytes, list[Any], bool], part_rows: int
@@ -130,7 +130,7 @@ def test_no_row_of_any_input_is_lost_or_scored_twice(
 
 
 def verify(value: Any, number: int, row: dict[str, Any] | None) -> None:
-    """Hold what became of a row to the value that was written: `LINE` doubles it and adds one."""
+    """Check the score of a row, which is the written value doubled plus one, or that the row had to be rejected."""
     finite = isinstance(value, float) and math.isfinite(value)
     if row is None:
         assert not finite, f"row {number} with {value!r} was rejected"

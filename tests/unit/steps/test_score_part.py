@@ -1,4 +1,4 @@
-"""Parts whose rows come from objects of different kinds, or are a few of many."""
+"""Plan and score parts whose rows come from different objects, or are only a few rows of an object."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tests.support.one_model import LINE, Models
 from tests.support.waiting import HANG_S
 
 FAST = planner.Pace(rows_per_s=1e6, processes=1)
-"""Parts are not cut by how long a sample took, which a busy machine decides."""
+"""A pace that is known, so that parts are not cut by the time of a sample, which varies on a busy machine."""
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatc
     put(engine, "in/b.parquet", id=[2], x=[2.0])
     made = planner.draft(engine, job(), FAST)
     (part,) = made.parts
-    # Given an estimator that answers once the second batch is asked for
+    # Given an estimator that waits until the second batch is requested
     second, read_slice = threading.Event(), engine.read_slice
     in_time: list[bool] = []
 
@@ -114,7 +114,7 @@ def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatc
 
     monkeypatch.setattr(engine, "read_slice", noted)
     engine.models = Models(Line(lambda: in_time.append(second.wait(HANG_S))))
-    # Then it answers, and the results are in the order of the input
+    # Then it need not wait long, and the results are in the order of the input
     plan: Any = SimpleNamespace(columns=made.columns)
     scored, _ = score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings())
     assert in_time == [True, True]
@@ -152,7 +152,7 @@ def test_a_part_of_more_or_fewer_rows_than_were_planned_is_not_written(engine: E
 
 
 def test_a_plan_for_rejected_rows_finds_them_wherever_they_are(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a part of two batches, and one row of the second that is to be scored again
+    # Given a part of two batches, and a row of the second batch that is to be scored again
     rows = BATCH_ROWS + 10
     put(engine, "in/a.parquet", id=np.arange(rows), x=np.ones(rows))
     (whole,) = planner.draft(engine, job(), FAST).parts
@@ -160,7 +160,7 @@ def test_a_plan_for_rejected_rows_finds_them_wherever_they_are(engine: Engine, m
     monkeypatch.setattr(planner, "parts_to_rescore", lambda *_: (again,))
     # When it is planned
     made = planner.draft(engine, job(rejected_of="before"), FAST)
-    # Then it is the row that was tried
+    # Then that row is tried as the sample
     assert (made.tried, made.rejected) == (1, 0)
 
 
@@ -169,18 +169,18 @@ def test_many_broken_rows_are_picked_in_one_pass() -> None:
     rows = Rows(
         batch=pa.record_batch({"x": pa.array([], pa.int64())}), numbers=np.array([], np.int64), malformed=malformed
     )
-    # When some of them are to be scored again (minutes, where the numbers are gathered anew for each)
+    # When half of them are to be scored again (with a pass for each row, this would take minutes)
     found = pick_rows(rows, np.arange(0, 60_000, 2))
     assert [item.row for item in found.malformed] == list(range(0, 60_000, 2))
 
 
 @pytest.mark.parametrize("what", [b"PAR1 and nothing else PAR1", b""])
 def test_a_complete_job_of_records_ends_even_if_its_results_cannot_be_read(engine: Engine, what: bytes) -> None:
-    # Given a result that somebody who can write the bucket has replaced
+    # Given a result that somebody with write access to the bucket has replaced
     records = job(inputs=(f"s3://data/{keys.records_table('j', 'f' * 64)}",))
     engine.buckets.main.put(keys.result_part(keys.output_folder("out/", "j"), 0), what)
     plan: Any = SimpleNamespace(parts=1)
-    # When the answer is written, it is left out
+    # When the answer is to be written, it is skipped without an error
     write_answer(engine.buckets, Documents(job=records, plan=plan), Outcome(state="succeeded", rows=1, failures={}))
     assert not exists(engine.buckets.main, keys.answer("j"))
 
@@ -208,7 +208,7 @@ def test_an_arrow_text_that_is_not_utf8_rejects_its_row_only_if_the_column_is_re
 
 
 def test_arrow_objects_with_different_categories_share_a_part(engine: Engine) -> None:
-    # Given two objects as pandas writes them, of which each has categories that fit into 8 bits
+    # Given two objects that pandas wrote, each with different categories that fit into 8 bits
     texts = [[f"{letter}{number}" for number in range(100)] for letter in "ab"]
     for number, names in enumerate(texts):
         sink = io.BytesIO()
@@ -224,7 +224,7 @@ def test_arrow_objects_with_different_categories_share_a_part(engine: Engine) ->
         ([*texts[0][1:], *texts[1][1:]], [texts[0][0], texts[1][0]]),
         strict=True,
     ):
-        # Then results and rejected rows have all of them
+        # Then results and rejected rows have the categories of both
         written = pq.read_table(io.BytesIO(parquet.write(table, {})))
         assert written["name"].to_pylist() == expected
 
@@ -304,7 +304,7 @@ def test_the_size_of_parts_follows_the_speed_of_the_model(engine: Engine) -> Non
 
 
 class Plods(LinearRegression):
-    """Takes long for what a planner tries."""
+    """Takes long for the sample that a planner tries."""
 
     def predict(self, x: Any) -> Any:
         time.sleep(0.1 if len(x) == planner.SAMPLE_ROWS else 0)
@@ -313,7 +313,7 @@ class Plods(LinearRegression):
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "arrow"])
 def test_a_part_is_cut_inside_a_row_group_when_the_model_is_slow(engine: Engine, suffix: str) -> None:
-    # Given rows that can be read but all together, and a model of which nothing is known
+    # Given rows that can only be read all together, and a model whose pace is unknown
     engine.models = Models(Plods().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0]))
     count, sink = 60_000, io.BytesIO()
     table = pa.table({"id": np.arange(count), "x": np.arange(count, dtype=float)})
@@ -325,9 +325,9 @@ def test_a_part_is_cut_inside_a_row_group_when_the_model_is_slow(engine: Engine,
         with pa.ipc.new_file(sink, table.schema) as file:
             file.write_table(table)
     engine.buckets.main.put(f"in/a.{suffix}", sink.getvalue())
-    # When its first rows took long
+    # When the model is slow on the first rows
     made = planner.draft(engine, job())
-    # Then parts are small, and each has its own rows
+    # Then the parts are small, and each has its own rows
     assert len(made.parts) > 5
     assert max(part.rows for part in made.parts) < 20 * 640
     assert sum(part.rows for part in made.parts) == count
@@ -337,7 +337,7 @@ def test_a_part_is_cut_inside_a_row_group_when_the_model_is_slow(engine: Engine,
         scored, rejected = score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings())
         assert (scored["id"].to_pylist(), rejected.num_rows) == (list(piece.only or ()), 0)
         assert scored["prediction"].to_pylist() == pytest.approx(2 * scored["id"].to_numpy() + 1.0)
-    # Unless the job says how large they are
+    # And parts are larger if the job says so
     sizes = [part.rows for part in planner.draft(engine, job(part_rows=25_000)).parts]
     assert sizes == ([20_000] * 3 if suffix != "csv" else sizes)
 

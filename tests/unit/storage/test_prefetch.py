@@ -1,4 +1,4 @@
-"""Prefetching items of a generator."""
+"""Items of a generator are prefetched in a thread."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_items_come_in_order_and_the_next_is_produced_meanwhile() -> None:
 
     found = prefetched(items())
     assert next(found) == 0
-    assert second.wait(HANG_S)  # although it was not requested yet
+    assert second.wait(HANG_S)  # the generator produces the second item before it is requested
     time.sleep(0.05)
-    assert made == [0, 1]  # and no further ones, because each takes memory
+    assert made == [0, 1]  # it produces no further items, because each takes memory
     assert list(found) == list(range(1, 100))
 
 
@@ -68,7 +68,7 @@ def test_a_system_exit_in_the_thread_is_raised_in_the_thread_that_iterates() -> 
 
 
 class Torn(Exception):
-    """Raised by the generator, and referenced from nowhere else."""
+    """Raised by the generator, and referenced nowhere else."""
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_an_error_is_released_once_it_is_handled() -> None:
     except Torn as error:
         held = weakref.ref(error)
     threads[0].join(HANG_S)
-    assert held() is None  # nor the data that its traceback refers to
+    assert held() is None  # the data that its traceback refers to is released, too
 
 
 def test_an_item_is_released_before_waiting_for_the_next_one() -> None:
@@ -122,8 +122,8 @@ def test_a_signal_is_handled_while_an_item_is_produced() -> None:
     heard = threading.Event()
 
     def items() -> Generator[bool]:
-        time.sleep(0.05)  # until the other thread waits
-        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # which does not interrupt the other thread
+        time.sleep(0.05)  # wait until the other thread waits
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # this does not interrupt the other thread
         yield heard.wait(HANG_S)
 
     before = signal.signal(signal.SIGUSR1, lambda *_: heard.set())
@@ -170,7 +170,7 @@ def test_a_generator_that_is_abandoned_is_closed_by_the_thread_that_iterates_ove
             closed_by.append(threading.current_thread())
             closed.set()
 
-    source = items()  # referenced here too, so that it is not closed by garbage collection
+    source = items()  # kept here, so that garbage collection does not close it
     found = prefetched(source)
     next(found)
     found.close()
@@ -197,7 +197,7 @@ def test_closing_early_waits_briefly_for_the_thread() -> None:
         threads[0].join(HANG_S)
         return gone
 
-    assert any(is_gone_in_time() for _ in range(20))  # at the first attempt, unless the machine is busy
+    assert any(is_gone_in_time() for _ in range(20))  # the first attempt succeeds unless the machine is busy
 
 
 def test_closing_early_leaves_no_thread_behind() -> None:
@@ -212,7 +212,7 @@ def test_closing_early_leaves_no_thread_behind() -> None:
     assert next(found) == 1
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "prefetch"]
     found.close()
-    assert thread.is_alive()  # closing did not wait for the store, which does not answer
+    assert thread.is_alive()  # closing did not wait for the generator, which is stuck
     stuck.set()
     thread.join(HANG_S)
     assert not thread.is_alive()
@@ -244,9 +244,9 @@ def test_garbage_collection_during_the_start_of_a_thread_cannot_deadlock(
     thread = threading.Thread(target=close, daemon=True)
     thread.start()
     thread.join(HANG_S)
-    # Then that thread continues
+    # When that thread closes the generator, then it continues
     if stuck := thread.is_alive():
-        lock.release()  # for the tests that follow
+        lock.release()  # release the lock for the tests that follow
     assert not stuck
 
 
@@ -271,6 +271,6 @@ def test_a_text_is_read_further_while_its_first_records_are_processed(tmp_path: 
     info = store.put("a.jsonl", b"id,x\n" * size)  # five blocks
     found = read_blocks(Pinned.of(store, info), None, RecordFinder(), 0, None, first_row=0, block_bytes=size)
     first = next(found)
-    assert store.twice.wait(HANG_S)  # although the second block was not requested yet
-    assert store.asked == [(0, size), (size, 2 * size)]  # and no further block is in memory
+    assert store.twice.wait(HANG_S)  # the second block is read before it is requested
+    assert store.asked == [(0, size), (size, 2 * size)]  # no further block is in memory
     assert sum(len(block.records) for block in (first, *found)) == size

@@ -15,7 +15,7 @@ from scoreline.worker.shared_memory import Board
 
 
 class Models:
-    """Replaces the manager; the name of a model says how many bytes it takes."""
+    """Stands in for the manager; the name of a model says how many bytes it takes."""
 
     def __init__(self) -> None:
         self.loads: list[str] = []

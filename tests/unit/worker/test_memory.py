@@ -1,4 +1,4 @@
-"""How many processes fit into the memory of a machine, and how much memory it has."""
+"""A worker finds out how much memory the machine has, and how many processes fit into it."""
 
 from __future__ import annotations
 

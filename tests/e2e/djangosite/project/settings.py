@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 SECRET_KEY = os.environ["SECRET_KEY"]
-# The debug page shows settings and environment to whoever provokes an error. It hides names with KEY, SECRET or PASS in
-# them, and neither the password in REDIS_URL nor what the lines of a traceback had in hand.
+# The debug page shows settings and environment to anyone who provokes an error. It hides variables with KEY, SECRET or
+# PASS in their names, but not the password in REDIS_URL or the local variables of a traceback.
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1"]
 

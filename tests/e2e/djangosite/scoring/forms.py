@@ -9,9 +9,9 @@ from scoring.models import Scoring
 
 
 class ScoringForm(forms.ModelForm):
-    """What to score with what; the key of the row comes with the page, so that a page sent twice is one row.
+    """Asks for a model and an input. The page contains the key of the row, so a page sent twice makes one row.
 
-    Whether there is such a model and such a bucket only Scoreline knows: `Client.submit` checks what is typed.
+    Only Scoreline knows whether the model and the bucket exist, so `Client.submit` checks what the user typed.
     """
 
     id = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
@@ -25,10 +25,10 @@ class ScoringForm(forms.ModelForm):
         }
 
     def validate_unique(self) -> None:
-        """Let a row that is there pass: `row` finds it."""
+        """Accept the key of an existing row, which `row` returns."""
 
     def clean(self) -> dict[str, Any]:
-        """Refuse a page that was sent before with something else in it: a job does not change."""
+        """Refuse a page that was sent before with other values, because a job does not change."""
         wanted: dict[str, Any] = super().clean() or {}
         sent = Scoring.objects.filter(pk=wanted.get("id")).first()
         if sent and (sent.model, sent.input) != (wanted.get("model"), wanted.get("input")):

@@ -1,4 +1,4 @@
-"""A row for each job that somebody asked for."""
+"""A row for each job that a user asked for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNSENT = "not sent"
 
 
 class Scoring(models.Model):
-    """What was asked for, and what was last heard of it; once the job has ended nobody is asked again."""
+    """A requested job and its last known status, which is no longer refreshed once the job has ended."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     model = models.CharField(max_length=200, help_text="name, name@alias or name@version")
@@ -61,18 +61,18 @@ class Scoring(models.Model):
         return 100 * (self.rows + self.rejected) // self.total_rows if self.total_rows else 0
 
     def send(self) -> None:
-        """Enqueue the job; again, it is the same job."""
+        """Enqueue the job; a second call enqueues the same job."""
         self.hear(client().submit(self.model, self.input, job_id=self.job_id))
 
     def refresh(self) -> None:
-        """Ask how far the job is."""
+        """Ask Scoreline for the status of the job."""
         if self.ended:
             return
-        with contextlib.suppress(JobNotFound):  # it is not sent
+        with contextlib.suppress(JobNotFound):  # it was not sent yet
             self.hear(client().status(self.job_id))
 
     def hear(self, status: Status) -> None:
-        """Keep what Scoreline says."""
+        """Save a status that Scoreline returned."""
         self.state, self.version, self.output, self.error = status.state, status.model, status.output, status.error
         self.rows, self.rejected, self.total_rows = status.rows, status.rejected, status.total_rows
         self.save()

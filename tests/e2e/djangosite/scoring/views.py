@@ -1,4 +1,4 @@
-"""Pages that enqueue and follow jobs. What Scoreline refuses is a message on a page, never a server error."""
+"""Pages that enqueue and follow jobs. A refusal by Scoreline is a message on the page, never a server error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     rows = list(Scoring.objects.all()[:50])
     for row in rows:
         if row.under_way and not refreshed(request, row):
-            break  # whoever does not answer for one does not for the next either
+            break  # a service that does not answer for one job does not answer for the next either
     busy = any(row.under_way for row in rows)
     return render(request, "scoring/overview.html", {"rows": rows, "refresh": busy})
 
@@ -31,8 +31,8 @@ def create(request: HttpRequest) -> HttpResponse:
         try:
             with transaction.atomic():
                 row, new = form.row()
-                transaction.on_commit(row.send)  # a job for a row that was rolled back would be nobody's
-        except InvalidRequest as error:  # no job was made
+                transaction.on_commit(row.send)  # otherwise a rolled-back row would leave its job behind
+        except InvalidRequest as error:  # no job was created
             if new:
                 row.delete()
             form.add_error(None, str(error))
@@ -53,7 +53,7 @@ def detail(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @require_POST
 def send(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Try once more to enqueue a job: harmless where it was after all."""
+    """Try again to enqueue a job, which changes nothing if it was enqueued after all."""
     row = get_object_or_404(Scoring, pk=pk)
     try:
         row.send()

@@ -1,4 +1,4 @@
-"""What is counted, and how often; what concerns Redis alone says so."""
+"""Counters count each event once; tests that concern only Redis have it in their names."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_the_ledger_says_who_counted_a_part(ledger: Ledger, again: str) -> None:
 
 
 class Planned(Engine):
-    """Moves on a job whose plan need not be read."""
+    """An engine that reads no plan from the bucket."""
 
     def documents(self, job_id: str, *, fresh: bool = False) -> Any:
         return SimpleNamespace(plan=SimpleNamespace(sha256="p"))
@@ -180,7 +180,7 @@ def test_a_job_is_counted_by_whoever_wrote_its_outcome(ledger: Ledger, tmp_path:
     end_job(dispatcher, job, Outcome(state="cancelled", failures={}))
     end_job(dispatcher, job, Outcome(state="failed", error="too late", failures={}))
     assert (since(), told) == ({"cancelled": 1}, [])
-    # And the outcome of a later run is another one
+    # And the outcome of a later run counts separately
     end_job(dispatcher, job, Outcome(state="failed", error="why", failures={}, run=2))
     end_job(dispatcher, job, Outcome(state="failed", error="why", failures={}, run=2))
     assert (since(), told) == ({"cancelled": 1, "failed": 1}, [(job, "why")])
@@ -200,7 +200,7 @@ def test_the_pace_of_a_model_is_that_of_its_last_job(counters: Counters) -> None
 def test_paces_are_learned_anew_when_there_are_too_many(counters: Counters) -> None:
     for number in range(MAX_PACES):
         counters.note_pace(f"model-{number} default", 1.0)
-    counters.note_pace("model-0 default", 2.0)  # is known already
+    counters.note_pace("model-0 default", 2.0)  # this pace is known already
     assert (counters.pace("model-0 default"), counters.pace("model-1 default")) == (2.0, 1.0)
     counters.note_pace("one more default", 3.0)
     assert (counters.pace("model-0 default"), counters.pace("one more default")) == (None, 3.0)

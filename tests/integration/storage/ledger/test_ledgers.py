@@ -1,4 +1,4 @@
-"""One contract, every ledger; what concerns Redis alone is at the end."""
+"""Every ledger fulfils one contract; tests that concern only one ledger are at the end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def clock() -> Clock:
 
 @pytest.fixture(params=["redis", "memory"])
 def open_ledger(request: pytest.FixtureRequest, clock: Clock) -> Callable[[], Ledger]:
-    """Open the ledger once more, as another process does; one in memory has but its own process."""
+    """Return a function that opens the ledger as another process does; a ledger in memory is always the same one."""
     if request.param == "memory":
         ledger = MemoryLedger(patience_s=PATIENCE_S, clock=clock)
         return lambda: ledger
@@ -71,7 +71,7 @@ def ledger(open_ledger: Callable[[], Ledger]) -> Ledger:
 
 @pytest.fixture
 def elapse(ledger: Ledger, clock: Clock) -> Callable[[float], None]:
-    """Let time pass for what expires by itself, which is the server's own time where there is a server."""
+    """Return a function that lets time pass until keys expire; Redis expires them by its own clock."""
 
     def pass_time(seconds: float) -> None:
         clock.advance(seconds)
@@ -128,7 +128,7 @@ def test_a_lost_part_is_dispatched_again_and_waited_for_twice_as_long(ledger: Le
     clock.advance(PATIENCE_S - 1)
     assert ledger.dispatch(job, "p", window=2).parts == ()
     clock.advance(1)
-    assert ledger.dispatch(job, "p", window=2).parts == (0,)  # 1 is leased
+    assert ledger.dispatch(job, "p", window=2).parts == (0,)  # part 1 is leased
     clock.advance(2 * PATIENCE_S - 1)
     assert ledger.dispatch(job, "p", window=2).parts == ()
     clock.advance(1)
@@ -163,7 +163,7 @@ def test_a_part_whose_lease_ended_is_dispatched_again_and_its_attempts_are_kept(
     ledger.start(lease(job, 0, "m1"))
     clock.advance(LEASE_S)
     assert ledger.dispatch(job, "p", window=1).parts == (0,)
-    # Nobody holds it meanwhile: the next message begins at once
+    # The lease has expired, so the next message begins at once
     assert not ledger.renew(lease(job, 0, "m1"))
     assert ledger.start(lease(job, 0, "m2")).attempt == 2
 
@@ -215,7 +215,7 @@ def test_a_released_part_is_free_at_once_and_sent_again_when_its_message_got_los
     ledger.begin(job, "p", 1, budget=0)
     ledger.dispatch(job, "p", window=1)
     ledger.start(lease(job, 0, "m1", 3600))
-    ledger.release(lease(job, 0, "m2"))  # who has nothing to release
+    ledger.release(lease(job, 0, "m2"))  # m2 has no lease to release
     assert ledger.start(lease(job, 0, "m2")).to_do == "busy"
     ledger.release(lease(job, 0, "m1"))
     clock.advance(PATIENCE_S - 1)
@@ -252,7 +252,7 @@ def test_a_window_of_thousands_is_dispatched(ledger: Ledger, job: str) -> None:
 def test_a_part_counted_out_of_turn_leaves_no_gap_in_the_window(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 12, budget=0)
     given = list(ledger.dispatch(job, "p", window=2).parts)
-    for part in (2, 3, 5):  # scored for a ledger that Redis has lost since
+    for part in (2, 3, 5):  # parts that were dispatched by a ledger that Redis has lost since
         given += [n for n in [ledger.complete(job, "p", part, rows=1, rejected=0).next_part] if n is not None]
     for part in given:
         if (further := ledger.complete(job, "p", part, rows=1, rejected=0).next_part) is not None:
@@ -439,7 +439,7 @@ def test_a_step_that_is_worked_on_is_not_sent_again_and_its_deaths_are_counted(
     ledger.renew_step(job, "plan", 60)
     clock.advance(59)
     assert not ledger.claim_step(job, "plan")
-    assert ledger.begin_step(job, "plan", 60) == 2  # the first never ended
+    assert ledger.begin_step(job, "plan", 60) == 2  # the first attempt never ended
     ledger.end_step(job, "plan", will_retry=True)
     assert not ledger.claim_step(job, "plan")
     assert ledger.begin_step(job, "plan", 60) == 2
@@ -491,12 +491,12 @@ def test_the_last_tick_is_remembered(ledger: Ledger, elapse: Callable[[float], N
 
 @pytest.fixture
 def switching_threads() -> Iterator[None]:
-    """Let another thread run after each line of a ledger in memory, so that what it does not lock goes wrong."""
+    """Switch threads after each line of a ledger in memory, so that a missing lock shows."""
 
     def switch(frame: FrameType, event: str, argument: Any) -> Any:
         if frame.f_code.co_filename != memory_ledger.__file__:
             return None
-        time.sleep(1e-6)  # 0 would mostly leave this thread the one that runs
+        time.sleep(1e-6)  # with 0, this thread would mostly go on running
         return switch
 
     before = threading.gettrace()

@@ -42,7 +42,7 @@ LINE = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
 
 
 def no_one(_: Any) -> None:
-    """Says that no job uses the version."""
+    """Do nothing, which means that no job uses the version."""
 
 
 @pytest.mark.usefixtures("fresh_process")
@@ -87,7 +87,7 @@ def test_a_pickle_that_ends_its_process_is_not_stored(models: ModelStorageManage
 
 def test_a_file_that_is_not_a_pickle_is_reported_in_one_line(cli: Any, tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
-    path.write_bytes(b"id,x\n1,2\n")  # which an unpickler takes for the name of a class
+    path.write_bytes(b"id,x\n1,2\n")  # an unpickler takes these bytes for the name of a class
     done = cli("models", "publish", "table", "--model", str(path))
     assert done.returncode == 1
     assert re.fullmatch(rf"error: {path} is not a joblib or pickle file: \w+: .*\n", done.stderr)
@@ -128,7 +128,7 @@ def test_publishing_measures_the_memory_of_a_bundle(models: ModelStorageManager)
     payload.words = {f"word number {number}": number for number in range(200_000)}
     manifest = models.publish("wordy", payload)
     held = sum(sys.getsizeof(word) + 28 for word in payload.words) + sys.getsizeof(payload.words)
-    assert manifest.size < 0.3 * held  # the size of the file is no measure of it
+    assert manifest.size < 0.3 * held  # the size of the file does not tell the memory
     assert 0.8 * held < manifest.memory_bytes < 1.4 * held
 
 

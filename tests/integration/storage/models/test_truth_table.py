@@ -1,4 +1,4 @@
-"""Where models come from and whether they touch the disk: each row of the table in ``unit/storage/test_settings``."""
+"""The truth table in ``unit/storage/test_settings`` decides where models come from and if they touch the disk."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_local_copies_are_bounded(stack: Stack, with_copies: dict[str, str]) -> 
         line.padding = np.zeros(size)
         made.append(models.publish("bounded", line))
         models.load(made[-1].ref)
-        os.utime(folder / made[0].artifacts[0].sha256)  # the first is used again and again
+        os.utime(folder / made[0].artifacts[0].sha256)  # the first model is used again after each publication
     assert {path.name for path in folder.iterdir()} == {made[0].artifacts[0].sha256, made[1].artifacts[0].sha256}
     line.padding = np.zeros(300_002)
     made.append(models.publish("bounded", line))
@@ -153,7 +153,7 @@ def test_development_reads_a_directory(tmp_path: Path) -> None:
     shutil.which("strace") is None, reason="the kernel's limit above shows it where strace is not there"
 )
 def test_a_load_opens_no_file_for_writing(stack: Stack, published: Manifest, tmp_path: Path) -> None:
-    """Every open of every thread, as the kernel saw it; /dev/null is no file."""
+    """Trace every open of every thread with strace; files below /dev and /proc do not count."""
 
     def opened_for_writing(**environ: str) -> list[str]:
         trace = tmp_path / "trace"

@@ -236,14 +236,14 @@ def test_an_unreachable_server_is_reported_within_ten_seconds(monkeypatch: pytes
     settings = R2Settings(endpoint_url="http://127.0.0.1:9", access_key_id="k", secret_access_key="s")
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:9"):
         R2Store(settings, "b", max_attempts=2, connect_timeout_s=3).get("k")
-    assert 0 < sum(pauses) < 10 - 2 * 3  # what is left of them when neither attempt is answered
+    assert 0 < sum(pauses) < 10 - 2 * 3  # the ten seconds minus the timeouts of two attempts to connect
 
 
 def test_a_missing_bucket_is_told_apart_from_a_missing_object(stack: Stack) -> None:
     # Given a bucket that does not exist
     settings = R2Settings(endpoint_url=stack.environ["R2_ENDPOINT_URL"], access_key_id="k", secret_access_key="s")
     store = R2Store(settings, "no-such-bucket")
-    # Then every request whose response can tell reports it
+    # Then every request whose response can show this reports it
     for request in (
         lambda: store.get("k"),
         lambda: list(store.list("")),

@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def raw(stack: Stack) -> Any:
-    """A client with boto3's own settings and no retries."""
+    """A boto3 client with default settings and no retries."""
     config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
     return boto3.client(
         "s3",

@@ -1,4 +1,4 @@
-"""Tests every check of ``scoreline doctor`` on deployments that are right, and on ones that are wrong in one way."""
+"""Tests every check of ``scoreline doctor`` on a sound deployment, and on deployments with one fault each."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_sound_deployment_passes_every_check_and_no_probe_is_left_behind(case:
     # Then every check passes
     assert [(finding.check, finding.severity) for finding in found] == [(name, "ok") for name in NAMES], found
     assert case.left_behind() == []
-    assert set(redis.keys()) - before <= {b"unacked", b"unacked_index", *redis.keys("*{scoreline}*")}  # of the worker
+    assert set(redis.keys()) - before <= {b"unacked", b"unacked_index", *redis.keys("*{scoreline}*")}  # a worker's keys
     redis.close()
 
 
@@ -112,7 +112,7 @@ def test_checks_that_need_settings_are_skipped_while_settings_are_invalid(case: 
 
 
 def test_a_check_that_raises_becomes_an_error(case: Case) -> None:
-    case.set(R2_ENDPOINT_URL="http://[::1")  # for which boto3 raises an unexpected error
+    case.set(R2_ENDPOINT_URL="http://[::1")  # boto3 raises an unexpected error for this URL
     found = {finding.check: finding for finding in examine(case.environ, only=["bucket", "redis"])}
     assert (found["bucket"].severity, found["redis"].severity) == ("error", "ok")
     assert "ValueError: " in found["bucket"].message
@@ -170,7 +170,7 @@ def only_the_requirements(folder: Path) -> Path:
     for name in required_by("requirements.txt"):
         try:
             found = distribution(name)
-        except PackageNotFoundError:  # it is for another platform
+        except PackageNotFoundError:  # the package is for another platform
             continue
         for top in {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}:
             if not (site / top).exists():

@@ -1,4 +1,4 @@
-"""Reading Parquet by spans of any size, across row groups and inside them."""
+"""Parquet is read by spans of any size, across row groups and inside them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Pinned:
 
 
 def read(source: Pinned, span: Span, batch_rows: int = 64) -> list[tuple[int, int]]:
-    """Return number and id of each row."""
+    """Return the number and the id of each row."""
     rows = parquet.ParquetFormat().read(source, span, pa.schema([("id", pa.int64())]), batch_rows)
     return [
         pair for item in rows for pair in zip(item.numbers.tolist(), item.batch.column("id").to_pylist(), strict=True)
@@ -63,7 +63,7 @@ def test_nothing_is_decoded_after_the_end_of_a_span() -> None:
 
 
 def test_a_damaged_page_is_reported_even_if_it_can_be_decoded(tmp_path: Path) -> None:
-    # Given a number that differs in a single bit, which no decoder notices
+    # Given a number that was changed in a single bit, which a decoder does not notice
     store = DirectoryStore(tmp_path, "bucket")
     sink = io.BytesIO()
     pq.write_table(
@@ -79,7 +79,7 @@ def test_a_damaged_page_is_reported_even_if_it_can_be_decoded(tmp_path: Path) ->
     info = store.put("a.parquet", data.replace(struct.pack("<d", 7.25), struct.pack("<d", 7.75)))
     source, formats = Pinned.of(store, info), parquet.ParquetFormat()
     survey = formats.survey(source)
-    # Then it is not scored
+    # Then its row group cannot be read
     with pytest.raises(UnreadableInput, match=r"s3://bucket/a\.parquet cannot be decoded in row group 0"):
         list(formats.read(source, survey.spans[0], survey.schema, 64))
     # And another column can still be read

@@ -1,4 +1,4 @@
-"""Writing Parquet in the way that query engines prefer."""
+"""Parquet is written in the way that query engines prefer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scoreline.storage.tables import parquet
 
 @pytest.fixture(scope="module")
 def results() -> pa.Table:
-    """Results of a job with columns of every kind, sorted by id."""
+    """Results of a job with columns of many types, sorted by id."""
     rows = parquet.GROUP_ROWS + 70_000
     return pa.table(
         {

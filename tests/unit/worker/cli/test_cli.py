@@ -28,7 +28,7 @@ COLUMNS = 80
 
 
 def commands(group: Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield every command below a group, and the group itself, with the words that one types."""
+    """Yield a group and every command below it, with the words that a user types."""
     yield path, group
     for name, command in group.commands.items():
         if isinstance(command, Group):
@@ -55,7 +55,7 @@ def help_of(path: tuple[str, ...]) -> str:
 
 @pytest.fixture
 def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], str]:
-    """Parse what follows ``scoreline`` and run nothing; returns the usage error, if there is one."""
+    """Return a function that parses arguments of ``scoreline`` without running it, and returns the usage error."""
     for _, command in ALL:
         monkeypatch.setattr(command, "callback", lambda **_: None)
     return lambda words: CliRunner().invoke(cli, words).stderr
@@ -168,7 +168,7 @@ def test_a_schedule_is_one_line_of_the_list_and_its_error_is_wrapped_below(
     ]
     # When they are listed
     lines = listed(rows, monkeypatch)
-    # Then each has its line
+    # Then each has a line
     assert lines[1].split()[6:] == ["2026-11-26", "02:30", "UTC", "2026-11-25", "02:30", "succeeded"]
     assert lines[1].split()[0] == "customers-eu"
     assert " 30 2 * * 1-5 " in lines[1]
@@ -214,7 +214,7 @@ def test_a_status_fits_80_columns_of_a_terminal_and_loses_no_word(
 ) -> None:
     lines = shown(FAILED, monkeypatch, "status", FAILED.job_id)
     text = " ".join(" ".join(lines).split())
-    assert [line for line in lines if len(line) > COLUMNS and "s3://" not in line] == []  # a URI is never broken
+    assert [line for line in lines if len(line) > COLUMNS and "s3://" not in line] == []  # a URI is never wrapped
     assert FAILED.output in text
     assert FAILED.error in text
     assert "scoreline resume 20261125T023000Z-0a1b2c --max-rejected N|P% goes on" in text
