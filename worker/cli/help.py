@@ -52,11 +52,11 @@ class _Page(click.Command):
 
 
 class Command(_Page):
-    """A command with examples as its epilog."""
+    """A command whose epilog shows examples."""
 
 
 class Group(_Page, click.Group):
-    """A group of commands with examples as its epilog. Its commands may be listed in sections.
+    """A group of commands whose epilog shows examples. Its commands may be listed in sections.
 
     Parameters
     ----------
