@@ -194,7 +194,7 @@ def _name_transformed(model: Any, result: Any) -> NamedColumns:
         )
     try:
         names = [str(name) for name in model.get_feature_names_out()]
-    except (AttributeError, NotImplementedError, ValueError, TypeError):  # some transformers cannot name their output columns
+    except (AttributeError, NotImplementedError, ValueError, TypeError):  # it cannot name its output columns
         names = []
     if len(names) != values.shape[1]:
         names = [f"transform_{number}" for number in range(values.shape[1])]
