@@ -28,7 +28,9 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
+from tests.support.ending import killed_at_end
 from tests.support.proving import proved_here
+from tests.support.rig import Rig
 from tests.support.waiting import HANG_S
 
 _ANY_SPEED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
@@ -40,9 +42,8 @@ SCORELINE = str(Path(sys.executable).with_name("scoreline"))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run three test processes on two cores, because tests wait for services about a third of the time."""
-    cores = joblib.cpu_count()  # the cores that this process may use
-    return int(cores + cores // 2)
+    """Two test processes for each core that may be used: half the time, a test waits for its services."""
+    return 2 * joblib.cpu_count()
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +66,7 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Stack(tmp_path_factory.mktemp("stack")) as running:
+    with killed_at_end(Stack(tmp_path_factory.mktemp("stack"))) as running:
         yield running
 
 
@@ -78,8 +79,22 @@ def worker(stack: Stack) -> Stack:
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Stack]:
     """Start services for one test alone, whose workers have their own settings."""
-    with Stack(tmp_path) as running:
+    with killed_at_end(Stack(tmp_path)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def _at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with Rig(tmp_path_factory.mktemp("rig")) as running:
+        running.start_worker(2)
+        yield running
+
+
+@pytest.fixture
+def rig_at_work(_at_work: Rig) -> Rig:
+    """A rig with two processes, shared by the tests that leave its services as they were."""
+    _at_work.reset()
+    return _at_work
 
 
 @pytest.fixture

@@ -40,6 +40,14 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield running
 
 
+@pytest.fixture
+def working(rig_at_work: Rig) -> Rig:
+    """The shared rig with its two processes, and the model and the input of the schedules."""
+    rig_at_work.publish(seconds=0.0)
+    rig_at_work.put_input(2)
+    return rig_at_work
+
+
 def schedules(rig: Rig, text: str) -> None:
     rig.store.put(keys.SCHEDULES, text.encode())
 
@@ -73,12 +81,12 @@ def until_idle(rig: Rig, ticker: Scheduler, now: datetime) -> None:
     rig.wait(idle, "an end of the runs")
 
 
-def test_each_slot_of_a_night_runs_once_while_clocks_die_and_double(rig: Rig) -> None:
+def test_each_slot_of_a_night_runs_once_while_clocks_die_and_double(working: Rig) -> None:
+    rig = working
     # Given an hourly schedule, in the night in which Berlin's clocks go back
     chance = random.Random(1)
     schedules(rig, HOURLY + 'catch_up = "all"\noverlap = "queue"\n')
-    rig.start_worker(2)
-    rig.start_beat()  # it runs the reconciler, and ticks only once an hour
+    rig.ensure_beat()  # it runs the reconciler, and ticks only once an hour
     now, end = at("2026-10-24T21:59"), at("2026-10-25T06:59")
     scheduler(rig).tick(now)
     # When the clock ticks late, misses hours, or ticks ten times at once, and Redis is emptied meanwhile
@@ -112,9 +120,9 @@ def test_two_clocks_submit_a_slot_once(rig: Rig) -> None:
     assert len(jobs(rig)) == 1
 
 
-def test_only_new_scores_objects_whose_key_or_etag_is_new(rig: Rig) -> None:
+def test_only_new_scores_objects_whose_key_or_etag_is_new(working: Rig) -> None:
+    rig = working
     schedules(rig, HOURLY + "only_new = true\n")
-    rig.start_worker(2)
     ticker = scheduler(rig)
     ticker.tick(at("2026-11-25T00:30"))
     counts = []

@@ -28,6 +28,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import exists
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import ROOT, Stack
+from tests.support.ending import killed_at_end
 from tests.support.estimators import Staged
 from tests.support.waiting import HANG_S, wait_until
 
@@ -104,7 +105,7 @@ class Reported:
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reported]:
     """A worker that scores one job, fails another with an unexpected error, and is stopped."""
-    with Stack(tmp_path_factory.mktemp("telemetry")) as stack, Sink() as sink:
+    with killed_at_end(Stack(tmp_path_factory.mktemp("telemetry"))) as stack, Sink() as sink:
         with redis.Redis.from_url(stack.environ["REDIS_URL"]) as connection:
             connection.config_set("requirepass", HIDDEN["redis"])
         stack.environ["REDIS_URL"] = stack.environ["REDIS_URL"].replace("//", f"//:{HIDDEN['redis']}@")

@@ -129,8 +129,8 @@ def test_a_job_survives_a_finalizer_killed_between_manifest_and_success(rig: Rig
     assert rig.store.head(keys.results_manifest(folder)).etag == manifest.etag
 
 
-def test_two_finalizers_at_once_write_one_result(rig: Rig) -> None:
-    rig.start_worker(2)
+def test_two_finalizers_at_once_write_one_result(rig_at_work: Rig) -> None:
+    rig = rig_at_work
     rig.publish()
     rig.chaos(hold="_SUCCESS")
     job = rig.submit(4)

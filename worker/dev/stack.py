@@ -163,6 +163,10 @@ class Stack:
             guard.kill()
             guard.wait()
 
+    def guard_pids(self) -> list[int]:
+        """Return the process ids of the guards, each the parent of one command that was started."""
+        return [guard.pid for guard in self._guards]
+
     def restart_valkey(self) -> None:
         """Restart Valkey on the same port, without its data."""
         if self._valkey is not None:
