@@ -9,7 +9,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 from scoreline.storage import keys
 from scoreline.storage.errors import ModelCorrupt, ModelUnloadable, ScorelineError
+from scoreline.storage.models.categories import Categories, known_categories
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Artifact, Manifest, Role
 from scoreline.storage.models.stream import FileSource, ObjectSource, Source, VerifiedReader
@@ -49,6 +50,21 @@ class Bundle:
     unsupported_values: dict[str | None, dict[Any, str]] = field(default_factory=dict, repr=False, compare=False)
     """Values that the models have turned out not to support, by method and column. They are forgotten when the bundle
     is removed from memory."""
+    _categories: dict[tuple[str, ...], Mapping[str, Categories]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def first_step(self) -> Any:
+        """The estimator that receives the features: the first preprocessor, or the first model if there is none."""
+        return self.preprocessors[0] if self.preprocessors else next(iter(self.models.values()))
+
+    def categories(self, features: Sequence[str]) -> Mapping[str, Categories]:
+        """Return what the encoders of the first step know about the features, by name."""
+        names = tuple(features)
+        if names not in self._categories:
+            self._categories[names] = known_categories(self.first_step, names)
+        return self._categories[names]
 
     def prepare(self, x: Any) -> Any:
         """Run the preprocessors on features of shape (n_rows, n_features), and return the input for the models."""

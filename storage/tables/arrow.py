@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,19 @@ _BUFFER_BYTES = 4 << 20
 class ArrowFormat:
     """Reads Arrow IPC. A span is a range of record batches. In a stream, all earlier batches must be read, too."""
 
-    def survey(self, source: Pinned) -> Survey:
+    def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:  # for text formats
         """Read every record batch, because Arrow does not store the number of rows (see `TableFormat.survey`)."""
         spans: list[Span] = []
         row = 0
         reader = _Reader(source)
+        nulls: Counter[str] = Counter()
         for number, batch in enumerate(reader.batches(0, None, None)):
             spans.append(Span(start=number, stop=number + 1, first_row=row, rows=batch.num_rows, size=batch.nbytes))
             row += batch.num_rows
-        return Survey(schema=_with_wide_dictionaries(reader.schema), spans=tuple(spans))
+            nulls.update(dict(zip(batch.schema.names, (column.null_count for column in batch.columns), strict=True)))
+        schema = _with_wide_dictionaries(reader.schema)
+        fields = [field.with_nullable(nulls[field.name] > 0) for field in schema]
+        return Survey(schema=pa.schema(fields, schema.metadata), spans=tuple(spans))
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span in order (see `TableFormat.read`)."""

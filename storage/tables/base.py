@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -76,7 +76,8 @@ class Survey:
     """The columns of an object, and its division into spans."""
 
     schema: pa.Schema
-    """All columns. In text formats their types are inferred (see `scoreline.storage.tables.type_inference`)."""
+    """All columns. In text formats their types are inferred (see `scoreline.storage.tables.type_inference`). A column
+    of integers or booleans is nullable only if some row has no value."""
     spans: tuple[Span, ...]
     """Spans in order. Each row is in exactly one of them."""
 
@@ -109,8 +110,15 @@ class Rows:
 class TableFormat(Protocol):
     """Reads objects in one format. It is thread-safe, but the iterators that it returns are not."""
 
-    def survey(self, source: Pinned) -> Survey:
+    def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:
         """Find the columns and spans of an object. The memory use does not depend on the object's size.
+
+        Parameters
+        ----------
+        source : Pinned
+            The object.
+        features : collection of str
+            Columns that are known to be scored, so that nothing has to be found out about carrying them over.
 
         Raises
         ------

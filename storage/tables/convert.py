@@ -15,6 +15,7 @@ from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables.base import MalformedRow, Rows
 
 _INTEGER = r"^(0|-?[1-9][0-9]*)$"
+_DIGITS = r"^[-+]?[0-9]+$"
 _MAX_SHOWN = 80
 """Maximum number of characters of a value in a message."""
 
@@ -96,7 +97,7 @@ def to_numbers(
     column = pc.utf8_trim_whitespace(column)
     column = pc.if_else(pc.is_in(column, pa.array(["", *nulls], pa.string())), pa.scalar(None, pa.string()), column)
     if kind == pa.int64():
-        if (integers := to_int64(column)) is not None:
+        if (integers := to_int64(column, strict=strict)) is not None:
             return integers
     else:
         with contextlib.suppress(pa.ArrowException):
@@ -119,15 +120,57 @@ def to_booleans(column: pa.Array, nulls: Sequence[str], errors: dict[int, str]) 
     return pa.array(values, pa.bool_())
 
 
+def is_time(kind: pa.DataType) -> bool:
+    """Return whether a type is one of the times and dates that a user may set for a column of text."""
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def to_times(column: pa.Array, kind: pa.DataType, nulls: Sequence[str], errors: dict[int, str]) -> pa.Array:
+    """Convert strings in ISO 8601 to timestamps or dates.
+
+    Values that are no times become null. For each of them, a message is added to `errors` under its row.
+
+    Parameters
+    ----------
+    column : pyarrow.StringArray
+        The strings, such as ``2026-01-31``, ``2026-01-31 08:30`` or ``2026-01-31T08:30:00.5+02:00``.
+    kind : pyarrow.DataType
+        A date, a timestamp without a zone, which accepts no offset, or one in UTC, which needs an offset or ``Z``.
+    nulls : sequence of str
+        Strings that stand for a missing value.
+    errors : dict of int to str
+        Mapping from rows of the column to messages. Messages are added to it.
+    """
+    column = pc.utf8_trim_whitespace(column)
+    column = pc.if_else(pc.is_in(column, pa.array(["", *nulls], pa.string())), pa.scalar(None, pa.string()), column)
+    with contextlib.suppress(pa.ArrowException):
+        return column.cast(kind)
+    return pa.array([_time(row, value, kind, errors) for row, value in enumerate(column.to_pylist())], kind)
+
+
+def _time(row: int, value: str | None, kind: pa.DataType, errors: dict[int, str]) -> Any:
+    if value is None:
+        return None
+    try:
+        return pa.array([value]).cast(kind)[0].as_py()
+    except pa.ArrowException:
+        offset = "" if pa.types.is_date(kind) else " without offset" if kind.tz is None else " with offset"
+        what = f"a {'date' if pa.types.is_date(kind) else 'time'}{offset}"
+        errors[row] = f"is {shorten(value)}, which is not {what} in ISO 8601: set its type with --types"
+        return None
+
+
 def replace_nulls(column: pa.Array, nulls: Sequence[str]) -> pa.Array:
     """Replace the strings that stand for a missing value with null."""
     return pc.if_else(pc.is_in(column, pa.array(nulls, pa.string())), pa.scalar(None, pa.string()), column)
 
 
-def to_int64(column: pa.Array) -> pa.Array | None:
-    """Convert strings to int64, or return None unless all of them are integers without leading zeros."""
+def to_int64(column: pa.Array, *, strict: bool = True) -> pa.Array | None:
+    """Convert strings to int64, or return None unless all of them are integers; if `strict`, without leading zeros."""
     if pc.all(pc.match_substring_regex(column, _INTEGER)).as_py() is False:
-        return None
+        if strict or pc.all(pc.match_substring_regex(column, _DIGITS)).as_py() is False:
+            return None
+        column = pc.replace_substring_regex(column, r"^\+", "")
     try:
         return column.cast(pa.int64())
     except pa.ArrowException:

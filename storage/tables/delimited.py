@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoreline.storage.errors import UnreadableInput
-from scoreline.storage.tables import type_inference
 from scoreline.storage.tables.base import MalformedRow, Pinned, Rows, Span, Survey
 from scoreline.storage.tables.boundaries import RecordFinder
 from scoreline.storage.tables.convert import (
     batch_without_columns,
+    is_time,
     replace_nulls,
     to_booleans,
     to_int64,
     to_numbers,
     to_strings,
+    to_times,
 )
 from scoreline.storage.tables.csv_header import Header, read_header
 from scoreline.storage.tables.csv_parser import Dialect, is_number, is_utf8, parse, parse_as_bytes, printable
@@ -31,10 +32,10 @@ from scoreline.storage.tables.text import (
     SURVEY_BYTES,
     Block,
     read_blocks,
-    slice_block,
     split_blocks,
     survey_blocks,
 )
+from scoreline.storage.tables.type_inference import DelimitedColumn
 
 _ARROW_CONVERTS = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 """Types to which Arrow can convert a whole column."""
@@ -54,12 +55,18 @@ class DelimitedFormat:
         self._headers: OrderedDict[tuple[str, str], Header] = OrderedDict()
         self._lock = threading.Lock()
 
-    def survey(self, source: Pinned) -> Survey:
-        """Read the text once, block by block, to find its records (see `TableFormat.survey`)."""
+    def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:
+        """Read the text once, block by block, to find its records and their types (see `TableFormat.survey`)."""
         header = self._header(source)
         blocks = self._blocks(source, header.end, None, 0, min(SURVEY_BYTES, self._block_bytes))
-        empty = pa.schema([pa.field(name, pa.null()) for name in header.names])
-        return survey_blocks(blocks, lambda block: self._infer_schema(source, header, block), empty)
+        columns = [DelimitedColumn(scored=name in features) for name in header.names]
+        spans = survey_blocks(
+            blocks,
+            lambda block: self._parse_unsettled(source, header, block, columns),
+            lambda parsed: self._infer(parsed, columns),
+        )
+        fields = (column.field(name, self._options.types) for name, column in zip(header.names, columns, strict=True))
+        return Survey(schema=pa.schema(fields), spans=spans)
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span (see `TableFormat.read`)."""
@@ -99,25 +106,32 @@ class DelimitedFormat:
                     self._headers.popitem(last=False)
         return header
 
-    def _infer_schema(self, source: Pinned, header: Header, block: Block) -> pa.Schema:
-        within_bytes = int(np.searchsorted(block.records.ends, type_inference.SAMPLE_BYTES))
-        stop = min(type_inference.SAMPLE_ROWS, max(1, within_bytes), len(block.records))
+    def _parse_unsettled(
+        self, source: Pinned, header: Header, block: Block, columns: Sequence[DelimitedColumn]
+    ) -> Mapping[int, pa.ChunkedArray]:
+        """Return the columns, by number, whose types the values of a block may change."""
+        first = block.first_row == 0
+        wanted = [number for number, column in enumerate(columns) if not column.is_settled]
+        if not wanted and not first:
+            return {}
         ragged: list[Any] = []
-        table = self._as_bytes(source, header, slice_block(block, 0, stop), range(len(header.names)), ragged)
-        if not table.num_rows:
+        table = self._as_bytes(source, header, block, wanted, ragged)
+        if first and len(ragged) == len(block.records):
             raise UnreadableInput(
                 f"{source.uri}: the header has {len(header.names)} fields, but none of the first {len(ragged)} rows "
                 f"has (row 0 has {ragged[0].actual_columns}): check the delimiter, which is "
                 f"{self._dialect(source).delimiter!r}"
             )
-        fields = []
-        for name, column in zip(header.names, table.columns, strict=True):
-            strings = to_strings(column.combine_chunks(), {}).to_pylist()
-            values = [None if value is None or value.strip() in self._nulls else value for value in strings]
-            fields.append(
-                type_inference.typed_field(name, type_inference.infer_from_strings(values), self._options.types)
-            )
-        return pa.schema(fields)
+        return dict(zip(wanted, table.columns, strict=True))
+
+    def _infer(self, parsed: Mapping[int, pa.ChunkedArray], columns: Sequence[DelimitedColumn]) -> None:
+        """Widen the types of the columns so that they fit the values of a block."""
+        for number, column in parsed.items():
+            invalid: dict[int, str] = {}
+            strings = to_strings(column.combine_chunks(), invalid)
+            if invalid:  # these rows will be rejected
+                strings = strings.filter(pa.array([row not in invalid for row in range(len(strings))]))
+            columns[number].add(strings, self._nulls)
 
     def _decode(self, source: Pinned, header: Header, block: Block, schema: pa.Schema) -> Rows:
         if missing := sorted(set(schema.names) - set(header.names)):
@@ -132,7 +146,7 @@ class DelimitedFormat:
             columns = []
             for field, column in zip(schema, table.columns, strict=True):
                 errors: dict[int, str] = {}
-                strict = field.name not in self._options.types
+                strict = self._is_strict(field)
                 converted = self._convert_values(column.combine_chunks(), field.type, errors, strict=strict)
                 columns.append(self._replace_nulls(field, converted))
                 for row, message in errors.items():
@@ -143,7 +157,11 @@ class DelimitedFormat:
         self, source: Pinned, header: Header, block: Block, wanted: Sequence[int], schema: pa.Schema, ragged: list[Any]
     ) -> list[pa.Array] | None:
         """Let Arrow convert all values. Return None if it cannot convert one, because it does not report which one."""
-        if not wanted or any(kind not in _ARROW_CONVERTS for kind in schema.types) or any(map(is_number, self._nulls)):
+        if (
+            not wanted
+            or not all(kind in _ARROW_CONVERTS or is_time(kind) for kind in schema.types)
+            or any(map(is_number, self._nulls))
+        ):
             return None  # if "-999" stands for a missing value, Arrow would still read a quoted -999 as a number
         dialect = self._dialect(source)
         data = dialect.to_utf8(block.data, source.uri, block.start)
@@ -152,8 +170,8 @@ class DelimitedFormat:
         found: dict[str, pa.ChunkedArray] = {}
         try:
             for strings in sorted({kind == pa.string() for kind in schema.types}):  # strings have other nulls
-                types = {
-                    str(number): pa.string() if kind == pa.int64() else kind  # Arrow would read 007 as an integer
+                types = {  # Arrow would read 007 as an integer, and its times are not those of ISO 8601
+                    str(number): pa.string() if kind == pa.int64() or is_time(kind) else kind
                     for number, kind in zip(wanted, schema.types, strict=True)
                     if (kind == pa.string()) is strings
                 }
@@ -165,8 +183,14 @@ class DelimitedFormat:
         columns = []
         for number, field in zip(wanted, schema, strict=True):
             column = found[str(number)].combine_chunks()
-            converted = to_int64(column) if field.type == pa.int64() else self._replace_nan(column)
-            if converted is None:
+            errors: dict[int, str] = {}
+            if field.type == pa.int64():
+                converted = to_int64(column, strict=self._is_strict(field))
+            elif is_time(field.type):
+                converted = to_times(column, field.type, self._nulls, errors)
+            else:
+                converted = self._replace_nan(column)
+            if converted is None or errors:
                 return None
             columns.append(self._replace_nulls(field, converted))
         return columns
@@ -190,7 +214,13 @@ class DelimitedFormat:
             return self._replace_nan(to_numbers(strings, kind, self._nulls, errors, strict=strict))
         if kind == pa.bool_():
             return to_booleans(strings, self._nulls, errors)
+        if is_time(kind):
+            return to_times(strings, kind, self._nulls, errors)
         return strings
+
+    def _is_strict(self, field: pa.Field) -> bool:
+        """Return whether integers must not have leading zeros, which are lost: not in features, as in pandas."""
+        return field.name not in self._options.types and b"feature" not in (field.metadata or {})
 
     def _replace_nan(self, column: pa.Array) -> pa.Array:
         """Replace NaN with null if it stands for a missing value, so that both conversion methods agree."""

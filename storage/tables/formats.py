@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 
@@ -27,11 +27,11 @@ class Tables:
         self._formats: dict[str, TableFormat] = {}
         self._lock = threading.Lock()
 
-    def survey(self, source: Pinned, options: ReadOptions) -> Survey:
+    def survey(self, source: Pinned, options: ReadOptions, features: Collection[str] = ()) -> Survey:
         """Find the columns and spans of an object (see `TableFormat.survey`). An empty object has none."""
         if source.size == 0:
             return Survey(schema=pa.schema([]), spans=())
-        return self._format(source, options).survey(source)
+        return self._format(source, options).survey(source, features)
 
     def read(
         self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int, options: ReadOptions

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.json as pajson
 
 from scoreline.storage.errors import UnreadableInput
-from scoreline.storage.tables import type_inference
 from scoreline.storage.tables.base import MalformedRow, Pinned, Rows, Span, Survey
 from scoreline.storage.tables.boundaries import JSON_SPACE, RecordFinder, Records
-from scoreline.storage.tables.convert import batch_without_columns, shorten
+from scoreline.storage.tables.convert import batch_without_columns, is_time, shorten, to_times
 from scoreline.storage.tables.options import ReadOptions, format_of
 from scoreline.storage.tables.text import (
     BLOCK_BYTES,
@@ -29,6 +28,7 @@ from scoreline.storage.tables.text import (
     split_blocks,
     survey_blocks,
 )
+from scoreline.storage.tables.type_inference import CARRIED, JsonColumn
 
 _TYPE_NAMES = {
     bool: "a boolean",
@@ -52,20 +52,22 @@ class JsonLinesFormat:
         self._options = options
         self._block_bytes = block_bytes
 
-    def survey(self, source: Pinned) -> Survey:
-        """Read the text once, block by block, to find its lines (see `TableFormat.survey`)."""
+    def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:  # for the other formats
+        """Read the text once, block by block, to find its lines and their keys (see `TableFormat.survey`)."""
         head = read_head(source, format_of(source.key, self._options)[1], 64)
         start = len(BOM) if head.startswith(BOM) else 0
         if head[start:].lstrip().startswith(b"["):
             raise UnreadableInput(f"{source.uri} is one JSON array: convert it to JSON Lines, one object per line")
         blocks = self._blocks(source, start, None, 0, min(SURVEY_BYTES, self._block_bytes))
-        return survey_blocks(blocks, lambda block: self._infer_schema(source, block), pa.schema([]))
+        keys = _Keys(source)
+        spans = survey_blocks(blocks, keys.parse, keys.add)
+        return Survey(schema=keys.schema(self._options.types), spans=spans)
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span (see `TableFormat.read`)."""
         blocks = self._blocks(source, span.start, span.stop, span.first_row, self._block_bytes)
         for block in split_blocks(blocks, source, span, batch_rows, "lines"):
-            yield decode_block(block, schema)
+            yield _decode(block, schema)
 
     def _blocks(
         self, source: Pinned, start: int, stop: int | None, first_row: int, block_bytes: int
@@ -80,28 +82,129 @@ class JsonLinesFormat:
             block_bytes=block_bytes,
         )
 
-    def _infer_schema(self, source: Pinned, block: Block) -> pa.Schema:
+
+class _Keys:
+    """The keys of an object's lines, in the order in which they first occur, and their types.
+
+    Parameters
+    ----------
+    source : Pinned
+        The object, for error messages.
+    """
+
+    def __init__(self, source: Pinned) -> None:
+        self._source = source
+        self._columns: dict[str, JsonColumn] = {}
+        self._rows = 0
+
+    def schema(self, types: Mapping[str, str]) -> pa.Schema:
+        """Return the keys with their types. `types` has those that the user has set."""
+        return pa.schema([column.field(name, types) for name, column in self._columns.items()])
+
+    def parse(self, block: Block) -> tuple[Block, pa.Table | None]:
+        """Let Arrow parse a block and infer the types of its keys. The table is None if Arrow cannot."""
+        return block, parse_block(block)
+
+    def add(self, parsed: tuple[Block, pa.Table | None]) -> None:
+        """Add the keys of a block."""
+        block, table = parsed
+        if table is None:
+            self._add_lines(block, None)
+            return
+        unclear = {name for name in table.column_names if not self._column(name).add_array(table.column(name))}
+        for name in self._columns.keys() - set(table.column_names):
+            self._columns[name].missing = True
+        self._rows += table.num_rows
+        if unclear:
+            self._add_lines(block, unclear)
+
+    def _add_lines(self, block: Block, names: Collection[str] | None) -> None:
+        """Add the values of some keys, or of all, line by line. Malformed lines do not count: they will be rejected."""
         values: dict[str, list[Any]] = {}
-        reason, sampled = "", 0
-        for number in range(min(type_inference.SAMPLE_ROWS, len(block.records))):
-            if block.records.ends[number] > type_inference.SAMPLE_BYTES and sampled:
-                break
+        reason, count = "", 0
+        for number in range(len(block.records)):
             try:
                 row = _parse_object(_line(block, number))
             except _InvalidLine as error:
-                reason = reason or f"row {number}: {error}"
+                reason = reason or f"row {block.first_row + number}: {error}"
                 continue
             for name, value in row.items():
-                values.setdefault(name, []).append(value)
-            sampled += 1
-        if not sampled:
-            raise UnreadableInput(f"{source.uri} is not JSON Lines, which has one object per line: {reason}")
-        return pa.schema(
-            [
-                type_inference.typed_field(name, type_inference.infer_from_json(v), self._options.types)
-                for name, v in values.items()
-            ]
-        )
+                if names is None or name in names:
+                    values.setdefault(name, []).append(value)
+            count += 1
+        if not count and not self._rows:
+            raise UnreadableInput(f"{self._source.uri} is not JSON Lines, which has one object per line: {reason}")
+        for name, found in values.items():
+            self._column(name).add_values([*found, *([None] * (len(found) < count))])
+        if names is None:
+            for name in self._columns.keys() - values.keys():
+                self._columns[name].missing = self._columns[name].missing or count > 0
+            self._rows += count
+
+    def _column(self, name: str) -> JsonColumn:
+        """Return a column. A key that first occurs in a later row is missing in the earlier ones."""
+        if name not in self._columns:
+            self._columns[name] = JsonColumn(missing=self._rows > 0)
+        return self._columns[name]
+
+
+def _decode(block: Block, schema: pa.Schema) -> Rows:
+    """Decode a block as `decode_block` does. Columns that are carried over as JSON are texts."""
+    carried = [field.name for field in schema if (field.metadata or {}).get(CARRIED) == b"json"]
+    times = {field.name: field.type for field in schema if is_time(field.type)}
+    if not carried:
+        read = pa.schema([field.with_type(pa.string()) if field.name in times else field for field in schema])
+        return _with_times(block, decode_block(block, read), times)
+    others = [field.with_type(pa.string()) if field.name in times else field for field in schema]
+    rows = decode_block(block, pa.schema([field for field in others if field.name not in carried]))
+    texts: dict[str, list[str | None]] = {name: [] for name in carried}
+    for number in rows.numbers - block.first_row:
+        line = json.loads(_line(block, int(number)), parse_int=_Digits, parse_float=_Digits, parse_constant=_Digits)
+        for name, found in texts.items():
+            value = line.get(name)
+            found.append(None if value is None else value if type(value) is str else _to_json(value))
+    columns = [
+        pa.array(texts[field.name], pa.string()) if field.name in texts else rows.batch.column(field.name)
+        for field in schema
+    ]
+    return _with_times(block, replace(rows, batch=pa.RecordBatch.from_arrays(columns, names=schema.names)), times)
+
+
+def _with_times(block: Block, rows: Rows, times: Mapping[str, pa.DataType]) -> Rows:
+    """Convert columns of texts to times. Rows with a text that is no time become malformed."""
+    if not times:
+        return rows
+    faults: dict[int, MalformedRow] = {}
+    columns = []
+    for name, column in zip(rows.batch.schema.names, rows.batch.columns, strict=True):
+        errors: dict[int, str] = {}
+        columns.append(to_times(column, times[name], (), errors) if name in times else column)
+        for row, message in errors.items():
+            number = int(rows.numbers[row])
+            raw = block.text(number - block.first_row)
+            faults.setdefault(row, MalformedRow(row=number, column=name, message=f"{name!r} {message}", raw=raw))
+    batch = pa.RecordBatch.from_arrays(columns, names=rows.batch.schema.names)
+    good = np.ones(rows.batch.num_rows, dtype=bool)
+    good[list(faults)] = False
+    malformed = sorted((*rows.malformed, *faults.values()), key=lambda item: item.row)
+    return Rows(batch=batch.filter(pa.array(good)), numbers=rows.numbers[good], malformed=tuple(malformed))
+
+
+class _Digits(str):
+    """A number as it was written."""
+
+    __slots__ = ()
+
+
+def _to_json(value: Any) -> str:
+    """Return a value as JSON, with its numbers as they were written."""
+    if isinstance(value, _Digits):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(name)}: {_to_json(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_to_json, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def decode_block(block: Block, schema: pa.Schema) -> Rows:
@@ -187,8 +290,14 @@ def _one_batch(table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=schema.names)
 
 
-def parse_block(block: Block, schema: pa.Schema) -> pa.Table | None:
-    """Parse the lines of a block with Arrow. Return None if any line is malformed."""
+def parse_block(block: Block, schema: pa.Schema | None = None) -> pa.Table | None:
+    """Parse the lines of a block with Arrow. Return None if any line is malformed, or if a key has values of two kinds.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema, optional
+        The keys to read and their types; by default all keys, in types that Arrow infers.
+    """
     data, records = block.data, block.records
     if not _are_objects(block):
         return None
@@ -197,7 +306,9 @@ def parse_block(block: Block, schema: pa.Schema) -> pa.Table | None:
             pa.py_buffer(data),
             read_options=pajson.ReadOptions(use_threads=False, block_size=len(data) + 1),
             parse_options=pajson.ParseOptions(
-                explicit_schema=schema, unexpected_field_behavior="ignore", newlines_in_values=False
+                explicit_schema=schema,
+                unexpected_field_behavior="infer" if schema is None else "ignore",
+                newlines_in_values=False,
             ),
         )
         table.validate(full=True)  # Arrow does not check strings for valid UTF-8
@@ -205,7 +316,7 @@ def parse_block(block: Block, schema: pa.Schema) -> pa.Table | None:
         return None
     if table.num_rows != len(records):  # a line contains several values
         return None
-    return table.select(schema.names)
+    return table if schema is None else table.select(schema.names)
 
 
 def _are_objects(block: Block) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ MAX_SPAN_ROWS = 524_288
 MAX_SPAN_BYTES = 256 << 20
 """Row groups larger than this are read in several spans, so that a worker's memory does not grow with them. To read a
 span, the earlier rows of its row group must be decoded, too. Decoding takes a tenth of the time for scoring."""
+_NULL_BATCH_ROWS = 65_536
 _STREAM_BYTES = 1 << 20
 """Number of bytes that are read at a time from each column of such a row group."""
 
@@ -51,16 +52,43 @@ class ParquetFormat:
         self._footers: OrderedDict[tuple[str, str], pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
 
-    def survey(self, source: Pinned) -> Survey:
-        """Read only the footer (see `TableFormat.survey`)."""
-        metadata = self._open(source).metadata
+    def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:  # for text formats
+        """Read the footer (see `TableFormat.survey`).
+
+        If it does not say how many nulls an integer or boolean column has, that column is read, too.
+        """
+        file = self._open(source)
+        metadata = file.metadata
         spans: list[Span] = []
         row = 0
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)
             spans += _spans(row, group.num_rows, group.total_byte_size)
             row += group.num_rows
-        return Survey(schema=_schema(metadata, source), spans=tuple(spans))
+        schema = _schema(metadata, source)
+        without_nulls = self._without_nulls(source, file, schema)
+        fields = [field.with_nullable(field.name not in without_nulls) for field in schema]
+        return Survey(schema=pa.schema(fields, schema.metadata), spans=tuple(spans))
+
+    def _without_nulls(self, source: Pinned, file: pq.ParquetFile, schema: pa.Schema) -> set[str]:
+        """Return the integer and boolean columns without a null, according to the statistics or to their values."""
+        metadata = file.metadata
+        kinds = {field.name for field in schema if pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)}
+        places = {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
+        found, unknown = set(), []
+        for name in kinds & places.keys():
+            counts = list(_null_counts(metadata, places[name]))
+            if None in counts:
+                unknown.append(name)
+            elif not any(counts):
+                found.add(name)
+        if unknown:
+            nulls: Counter[str] = Counter()
+            for number in range(metadata.num_row_groups):
+                for batch in self._group(source, number, unknown, _NULL_BATCH_ROWS, stream=True):
+                    nulls.update({name: batch.column(name).null_count for name in unknown})
+            found |= {name for name in unknown if not nulls[name]}
+        return found
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span in order (see `TableFormat.read`)."""
@@ -96,6 +124,7 @@ class ParquetFormat:
                 pre_buffer=not stream,
                 buffer_size=_STREAM_BYTES if stream else 0,
                 page_checksum_verification=True,
+                coerce_int96_timestamp_unit="us",  # nanoseconds of 64 bits end in 2262, but INT96 does not
             )
         except (pa.ArrowException, OSError, ValueError) as error:  # for example, if a column name is not UTF-8
             raise UnreadableInput(f"{source.uri} is not a Parquet file: {one_line(error)}") from error
@@ -108,6 +137,15 @@ class ParquetFormat:
                 ):
                     self._footers.popitem(last=False)
         return file
+
+
+def _null_counts(metadata: pq.FileMetaData, column: int) -> Iterator[int | None]:
+    """Yield the number of nulls of a column in each row group; None if it is unknown."""
+    if metadata.schema.column(column).max_definition_level == 0:  # the column is required
+        return
+    for number in range(metadata.num_row_groups):
+        statistics = metadata.row_group(number).column(column).statistics
+        yield statistics.null_count if statistics is not None and statistics.has_null_count else None
 
 
 def _schema(metadata: pq.FileMetaData, source: Pinned) -> pa.Schema:
@@ -207,7 +245,8 @@ def read_table(source: Pinned) -> pa.Table:
     tables = ParquetFormat()
     survey = tables.survey(source)
     rows = [rows for span in survey.spans for rows in tables.read(source, span, survey.schema, MAX_SPAN_ROWS)]
-    return pa.Table.from_batches([item.batch for item in rows], survey.schema.remove_metadata())
+    schema = rows[0].batch.schema if rows else survey.schema
+    return pa.Table.from_batches([item.batch for item in rows], schema).replace_schema_metadata(None)
 
 
 def check_writable(schema: pa.Schema) -> None:

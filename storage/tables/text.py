@@ -6,11 +6,9 @@ import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.prefetch import prefetched
-from scoreline.storage.tables.base import MAX_RAW_CHARS, Pinned, Span, Survey
+from scoreline.storage.tables.base import MAX_RAW_CHARS, Pinned, Span
 from scoreline.storage.tables.boundaries import RecordFinder, Records
 from scoreline.storage.tables.compressed import DecompressedFile
 from scoreline.storage.tables.ranged import RangedFile
@@ -102,25 +100,32 @@ def read_blocks(
         )
 
 
-def survey_blocks(blocks: Iterable[Block], schema_of: Callable[[Block], pa.Schema], empty: pa.Schema) -> Survey:
-    """Return the schema and the spans of a text.
+def survey_blocks[T](
+    blocks: Iterable[Block], parse: Callable[[Block], T], infer: Callable[[T], None]
+) -> tuple[Span, ...]:
+    """Return the spans of a text, and find out about its columns.
 
     Parameters
     ----------
     blocks : iterable of Block
         All blocks of the text.
-    schema_of : callable
-        Infers the schema from the first block that has records.
-    empty : pyarrow.Schema
-        The schema to return if there are no records.
+    parse : callable
+        Parses a block that has records, in another thread while the block before it is passed to `infer`.
+    infer : callable
+        Takes what `parse` returned, in the order of the blocks.
     """
     spans: list[Span] = []
-    schema = empty
-    for block in blocks:
-        if not spans and len(block.records):
-            schema = schema_of(block)
-        spans += _spans(block)
-    return Survey(schema=schema, spans=tuple(spans))
+
+    def parsed() -> Generator[T]:
+        for block in blocks:
+            spans.extend(_spans(block))
+            if len(block.records):
+                yield parse(block)
+
+    with contextlib.closing(prefetched(parsed())) as results:
+        for result in results:
+            infer(result)
+    return tuple(spans)
 
 
 def split_blocks(blocks: Iterable[Block], source: Pinned, span: Span, max_records: int, noun: str) -> Iterator[Block]:

@@ -1,89 +1,319 @@
-"""Infer the types of text columns from a sample of their values."""
+"""Infers the types of the columns of a text from all of its values.
+
+The type of a column must not depend on which rows are read together, so a survey passes every block of a text to one
+`DelimitedColumn` or `JsonColumn` a column. Each column has two types: the one in which it is scored, as
+``pandas.read_csv`` would read it, and the one in which it is carried over, in which no value changes. They differ where
+numbers would lose something: leading zeros, digits beyond those of int64 or float64, or the difference between the
+number 1 and the text "1".
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-SAMPLE_BYTES = 1 << 20
-SAMPLE_ROWS = 2_000
-
-ARROW_TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
+ARROW_TYPES = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us"),
+    "timestamp_utc": pa.timestamp("us", "UTC"),
+    "date": pa.date32(),
+}
 """Arrow types by the names that users can set for a column."""
 
-_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
-_NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|[-+]?inf(?:inity)?|nan", re.IGNORECASE)
-_ZERO_PADDED = re.compile(r"[-+]?0\d+(?:\.\d*)?")
-_BOOLEANS = frozenset({"true", "True", "TRUE", "false", "False", "FALSE"})
+CARRIED = b"carried"
+"""Key in the metadata of a field whose values would change if they were carried over in the type of the field. Its
+value is ``text`` if the text of CSV has to be carried over instead, and ``json`` if that of JSON has to be."""
+NUMBERS = b"numbers"
+"""Key in the metadata of a string field with numbers among its words. The value is ``int64`` or ``double``."""
+PADDED = b"padded"
+"""Key in the metadata of a field of numbers, some of which have leading zeros."""
+
+_BOOLEANS = pa.array(["true", "True", "TRUE", "false", "False", "FALSE"])
+_CANONICAL = r"^(0|-?[1-9][0-9]*)$"
+_DIGITS = r"^[-+]?[0-9]+$"
+_ZERO_PADDED = r"^[-+]?0[0-9]"
+_NUMBER = r"^(?i:[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?inf(inity)?|nan)$"
+_MORE_THAN_17_DIGITS = r"^[-+]?[0.]*[1-9](\.?[0-9]){17}"
+_SHORT = 15
+"""Number of characters up to which float64 distinguishes every two numbers."""
+_MAX_EXACT_INTEGER = 1 << 53
 _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 
-def infer_from_strings(values: Sequence[str | None]) -> tuple[pa.DataType, float]:
-    """Return the type of a CSV column, and the fraction of its values that are numbers.
+@dataclass(kw_only=True)
+class _Column:
+    """What is known of a column from the values seen so far."""
 
-    If a column contains values such as ``007``, its type is string even if all its values are numbers. Otherwise the
-    leading zeros would be lost.
+    kind: pa.DataType = field(default_factory=pa.null)
+    """The type in which the values are scored."""
+    missing: bool = False
+    """Whether some row has no value."""
+    carried: bytes = b""
+    """How the values are carried over, if not in the type `kind` (see `CARRIED`)."""
+    numbers: bool = False
+    """Whether some values are numbers."""
+    words: bool = False
+    """Whether some values are not numbers."""
+    fractions: bool = False
+    """Whether some of the numbers are not integers of 64 bits."""
+    large: bool = False
+    """Whether float64 might not hold some of the integers."""
+    padded: bool = False
+    """Whether some of the numbers have leading zeros."""
 
-    >>> infer_from_strings(["1", None, "-20"]), infer_from_strings(["007", "1"])
-    ((DataType(int64), 1.0), (DataType(string), 1.0))
-    >>> infer_from_strings(["1", "2.5", "n/a?"])[0], infer_from_strings(["True", "false"])[0]
-    (DataType(string), DataType(bool))
-    """
-    present = [value.strip() for value in values if value is not None]
-    if not present:
-        return pa.null(), 0.0
-    if all(_INTEGER.fullmatch(value) and _INT64_MIN <= int(value) <= _INT64_MAX for value in present):
-        return pa.int64(), 1.0
-    if _BOOLEANS.issuperset(present):
-        return pa.bool_(), 0.0
-    numbers = sum(_NUMBER.fullmatch(value) is not None for value in present)
-    padded = sum(_ZERO_PADDED.fullmatch(value) is not None for value in present)
-    return (pa.float64() if numbers == len(present) else pa.string()), (numbers + padded) / len(present)
+    def _note_large(self, integers: pa.Array | pa.ChunkedArray) -> None:
+        """Remember whether some of the integers are beyond those that float64 certainly holds."""
+        bounds = pc.min_max(integers)
+        if bounds["min"].is_valid:
+            self.large = self.large or max(-bounds["min"].as_py(), bounds["max"].as_py()) > _MAX_EXACT_INTEGER
+
+    def field(self, name: str, types: Mapping[str, str]) -> pa.Field:
+        """Return the column as a field, which is nullable if some row has no value.
+
+        Parameters
+        ----------
+        name : str
+            Name of the column.
+        types : mapping of str to str
+            The types that the user has set, by column. They take precedence over the inferred type.
+        """
+        if name in types:
+            return pa.field(name, ARROW_TYPES[types[name]], nullable=self.missing)
+        metadata: dict[bytes | str, bytes | str] = {}
+        if self.carried:
+            metadata[CARRIED] = self.carried
+        if pa.types.is_string(self.kind) and self.numbers and self.words:
+            metadata[NUMBERS] = b"double" if self.fractions else b"int64"
+        if self.padded:
+            metadata[PADDED] = b"1"
+        nullable = self.missing or pa.types.is_null(self.kind)
+        return pa.field(name, self.kind, nullable=nullable, metadata=metadata or None)
 
 
-def infer_from_json(values: Sequence[Any]) -> tuple[pa.DataType, float]:
-    """Return the type of a JSON field, and the fraction of its values that are numbers.
+@dataclass(kw_only=True)
+class DelimitedColumn(_Column):
+    """The type of a column of CSV."""
 
-    >>> infer_from_json([1, None, 2.5]), infer_from_json([True])[0], infer_from_json([1, "n/a"])
-    ((DataType(double), 1.0), DataType(bool), (DataType(string), 0.5))
-    """
-    present = [value for value in values if value is not None]
-    kinds = {type(value) for value in present}
-    numbers = sum(type(value) in (int, float) for value in present) / max(len(present), 1)
-    if not present:
-        return pa.null(), 0.0
-    if kinds == {int} and all(_INT64_MIN <= value <= _INT64_MAX for value in present):
-        return pa.int64(), 1.0
-    if kinds <= {int, float}:
-        return pa.float64(), 1.0
-    if kinds == {bool}:
-        return pa.bool_(), 0.0
-    if kinds <= {dict, list}:
+    scored: bool = False
+    """Whether the column is known to be a feature, so that it is not carried over."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the column is text, whatever its other values are."""
+        return pa.types.is_string(self.kind) and (not self.numbers or self.fractions)
+
+    def add(self, values: pa.StringArray, nulls: Collection[str]) -> None:
+        """Add the values of some rows.
+
+        Parameters
+        ----------
+        values : pyarrow.StringArray
+            The fields. A null is an empty field.
+        nulls : collection of str
+            Fields that stand for a missing value.
+
+        Examples
+        --------
+        >>> column = DelimitedColumn()
+        >>> column.add(pa.array(["1", "n/a"]), ["n/a"]), column.field("x", {})
+        (None, pyarrow.Field<x: int64>)
+        >>> column.add(pa.array(["2.5"]), []), column.field("x", {})
+        (None, pyarrow.Field<x: double>)
+        """
+        if self.is_settled or self._add_as_before(values):
+            return
+        present = pc.utf8_trim_whitespace(values.drop_null())
+        present = present.filter(pc.invert(pc.is_in(present, pa.array(["", *nulls], pa.string()))))
+        self.missing = self.missing or len(present) < len(values)
+        if not len(present):
+            return
+        numeric = pa.types.is_null(self.kind) or self.kind in (pa.int64(), pa.float64())
+        if numeric and self.kind != pa.float64() and self._add_integers(present):
+            return
+        if numeric and _all(present, _NUMBER):
+            self._add_floats(present)
+        elif self.kind in (pa.null(), pa.bool_()) and pc.all(pc.is_in(present, _BOOLEANS)).as_py():
+            self.kind, self.words = pa.bool_(), True
+        else:
+            self._add_words(present)
+
+    def _add_as_before(self, values: pa.StringArray) -> bool:
+        """Add values of the kind seen before, which take a tenth of the time. Return whether they are of that kind."""
         try:
-            return pa.array(present).type, 0.0
+            if self.kind == pa.float64() and (self.scored or self.carried):
+                values.cast(pa.float64())
+            elif self.kind == pa.int64() and not self.padded:
+                integers = values.cast(pa.int64())
+                if pc.all(pc.equal(integers.cast(pa.string()), values)).as_py() is False:
+                    return False
+                self._note_large(integers)
+            else:
+                return False
         except pa.ArrowException:
-            return pa.list_(pa.null()), 0.0
-    return pa.string(), numbers
+            return False
+        self.missing = self.missing or values.null_count > 0
+        return True
+
+    def _add_integers(self, present: pa.StringArray) -> bool:
+        """Add the values if all of them are integers of 64 bits. Return whether they are."""
+        canonical = _all(present, _CANONICAL)
+        if not canonical and not _all(present, _DIGITS):
+            return False
+        try:
+            integers = (present if canonical else pc.replace_substring_regex(present, r"^\+", "")).cast(pa.int64())
+        except pa.ArrowException:
+            return False
+        if not canonical:
+            self.padded = self.padded or _any(present, _ZERO_PADDED)
+            self.carried = b"text"
+        self._note_large(integers)
+        self.kind, self.numbers = pa.int64(), True
+        return True
+
+    def _add_floats(self, present: pa.StringArray) -> None:
+        """Add values that are numbers, but not all of them integers of 64 bits."""
+        self.kind, self.numbers, self.fractions = pa.float64(), True, True
+        self.padded = self.padded or _any(present, _ZERO_PADDED)
+        if self.padded or self.large or not (self.scored or self.carried or _are_float64(present)):
+            self.carried = b"text"
+
+    def _add_words(self, present: pa.StringArray) -> None:
+        """Add values that are not all numbers, or that are not all booleans."""
+        numbers = present.filter(pc.match_substring_regex(present, _NUMBER))
+        self.numbers = self.numbers or len(numbers) > 0
+        self.words = self.words or len(numbers) < len(present)
+        self.fractions = self.fractions or not _all(numbers, _DIGITS)
+        self.padded = self.padded or _any(numbers, _ZERO_PADDED)
+        self.kind = pa.string()
 
 
-def typed_field(name: str, inferred: tuple[pa.DataType, float], types: Mapping[str, str]) -> pa.Field:
-    """Return the Arrow field for a column.
+@dataclass(kw_only=True)
+class JsonColumn(_Column):
+    """The type of a key of JSON Lines."""
 
-    Parameters
-    ----------
-    name : str
-        Name of the column.
-    inferred : tuple of pyarrow.DataType and float
-        The result of `infer_from_strings` or `infer_from_json`. If a string column also contains numbers, their
-        fraction is stored in the metadata of the field as ``numbers``.
-    types : mapping of str to str
-        The types that the user has set, by column. They take precedence over inferred types.
-    """
-    kind, numbers = inferred
-    if name in types:
-        return pa.field(name, ARROW_TYPES[types[name]])
-    mixed = pa.types.is_string(kind) and numbers
-    return pa.field(name, kind, metadata={"numbers": f"{numbers:.3f}"} if mixed else None)
+    def add_array(self, values: pa.ChunkedArray) -> bool:
+        """Add the values of some rows, in the type that Arrow has inferred.
+
+        Returns
+        -------
+        bool
+            Whether the type tells enough. If not, nothing was added: a column that Arrow reads as float64 may have
+            integers that float64 does not hold, so `add_values` has to look at each value.
+        """
+        if pa.types.is_floating(values.type):
+            large = pc.greater_equal(pc.abs(values), float(_MAX_EXACT_INTEGER))
+            if pc.any(large).as_py():
+                return False
+        if pa.types.is_integer(values.type):
+            self._note_large(values)
+        self.missing = self.missing or values.null_count > 0
+        self._merge(_without_times(values.type))
+        return True
+
+    def add_values(self, values: Sequence[Any]) -> None:
+        """Add the values of some rows, as Python has parsed them. A None is a missing value.
+
+        Examples
+        --------
+        >>> column = JsonColumn()
+        >>> column.add_values([1, None]), column.field("x", {})
+        (None, pyarrow.Field<x: int64>)
+        >>> column.add_values(["n/a"]), column.field("x", {}).metadata
+        (None, {b'carried': b'json', b'numbers': b'int64'})
+        """
+        present = [value for value in values if value is not None]
+        self.missing = self.missing or len(present) < len(values)
+        by_kind: dict[type, list[Any]] = {}
+        for value in present:
+            by_kind.setdefault(float if type(value) is int else type(value), []).append(value)
+        for kind, members in by_kind.items():
+            if kind is float:
+                self._add_numbers(members)
+            elif kind in (dict, list):
+                self._merge(_nested_type(members))
+            else:
+                self._merge(pa.bool_() if kind is bool else pa.string())
+
+    def _add_numbers(self, values: Sequence[int | float]) -> None:
+        integers = [value for value in values if type(value) is int]
+        if any(abs(value) > _MAX_EXACT_INTEGER for value in integers):
+            self.large = True
+        if len(integers) == len(values) and all(_INT64_MIN <= value <= _INT64_MAX for value in integers):
+            self._merge(pa.int64())
+        else:
+            self._merge(pa.float64())
+
+    def _merge(self, kind: pa.DataType | None) -> None:
+        """Widen the type so that it also fits `kind`; None if values of several kinds are nested in one another."""
+        if kind is not None and pa.types.is_null(kind):
+            return
+        number = kind in (pa.int64(), pa.float64())
+        self.numbers = self.numbers or number
+        self.words = self.words or not number
+        self.fractions = self.fractions or kind == pa.float64()
+        if pa.types.is_null(self.kind) and kind is not None:
+            self.kind = kind
+        elif kind != self.kind:
+            self._widen(kind)
+        if self.kind == pa.float64() and self.large:
+            self.carried = b"json"
+
+    def _widen(self, kind: pa.DataType | None) -> None:
+        if kind is not None and {self.kind, kind} == {pa.int64(), pa.float64()}:
+            self.kind = pa.float64()
+            return
+        if kind is not None and pa.types.is_nested(kind) and pa.types.is_nested(self.kind):
+            try:
+                schemas = [pa.schema([("x", self.kind)]), pa.schema([("x", kind)])]
+                self.kind = pa.unify_schemas(schemas, promote_options="permissive").field("x").type
+            except pa.ArrowException:
+                self.carried = b"json"
+            return
+        self.carried = b"json"
+        if not pa.types.is_nested(self.kind) and not (kind is None or pa.types.is_nested(kind)):
+            self.kind = pa.string()
+
+
+def _nested_type(values: Sequence[Any]) -> pa.DataType | None:
+    """Return the type of objects or arrays; None if Arrow has no type that fits all of them."""
+    try:
+        return pa.array(values).type
+    except (pa.ArrowException, OverflowError):
+        return None
+
+
+def _without_times(kind: pa.DataType) -> pa.DataType:
+    """Return a type in which times, which Arrow finds in texts, are texts."""
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_without_times(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_times(field.type)) for field in kind.fields])
+    return kind
+
+
+def _all(values: pa.StringArray, pattern: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(values, pattern)).as_py() in (True, None))
+
+
+def _any(values: pa.StringArray, pattern: str) -> bool:
+    return bool(pc.any(pc.match_substring_regex(values, pattern)).as_py())
+
+
+def _are_float64(numbers: pa.StringArray) -> bool:
+    """Return whether float64 holds every number, as far as the number of its digits says."""
+    long = numbers.filter(pc.greater(pc.binary_length(numbers), _SHORT))
+    if not len(long):
+        return True
+    if _any(long, _MORE_THAN_17_DIGITS):
+        return False
+    integers = long.filter(pc.match_substring_regex(long, _DIGITS)).to_pylist()
+    return all(int(float(text)) == int(text) for text in integers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -14,13 +14,15 @@ from scoreline.storage.errors import (
     UnreadableInput,
 )
 from scoreline.storage.models.manifest import Manifest
-from scoreline.storage.tables.type_inference import ARROW_TYPES
+from scoreline.storage.tables.type_inference import ARROW_TYPES, CARRIED, NUMBERS, PADDED
 from scoreline.tasks.inputs.hive_partitions import folder_types, folder_values
 from scoreline.tasks.inputs.listing import SurveyedObject
 from scoreline.tasks.job.spec import JobSpec, kept_names
+from scoreline.tasks.scoring.settled_types import common_type, kept_column, settled_feature
 
 _TEXT_TYPES = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 """Types that text can be read as."""
+_NUMBERS = (pa.int64(), pa.float64())
 _NAMES_SHOWN = 20
 
 
@@ -29,26 +31,49 @@ class ResolvedColumns:
     """The columns that each part reads."""
 
     reads: pa.Schema
-    """Schema of the columns that are read: features, then kept columns."""
+    """Schema of the columns to read (see `scoreline.tasks.scoring.settled_types`): features, then kept columns."""
     keep: tuple[str, ...]
     """The columns that are copied into the results."""
     folders: tuple[str, ...]
     """The columns that come from folder names. No object contains them."""
     zero_padded: tuple[str, ...]
     """Features in text that contain only numbers, some with leading zeros. They are read as numbers, as in pandas."""
-    mixed: tuple[str, ...]
-    """Features in text that are numbers in some rows but not in others. The model decides whether they are texts."""
+    mixed: Mapping[str, pa.DataType]
+    """Features in text that are numbers in some rows but not in others, with the type of the numbers. The model decides
+    whether they are texts."""
 
 
 def available_columns(surveyed: Sequence[SurveyedObject]) -> pa.Schema:
-    """Return the columns of the first object that has any, and the columns from its folder names."""
+    """Return the columns of the first object that has any, the columns from its folder names, and all keys of JSON.
+
+    A line of JSON may leave a key out, so every key of every object of JSON Lines is a column.
+    """
     first = _first(surveyed)
     if first is None:
         return pa.schema([])
     types = folder_types(item.file.key for item in surveyed)
     own = set(first.schema.names)
     more = [pa.field(name, types[name]) for name in folder_values(first.file.key) if name not in own]
+    if first.has_optional_columns:
+        own |= set(types)
+        for item in surveyed:
+            more += [field for field in item.schema if field.name not in own and item.has_optional_columns]
+            own |= set(item.schema.names)
     return pa.schema([*first.schema, *more])
+
+
+def warn_of_other_columns(surveyed: Sequence[SurveyedObject], keep: str) -> tuple[str, ...]:
+    """Return a warning for the plan if later objects have columns that are not carried over with ``keep="all"``."""
+    first = _first(surveyed)
+    if first is None or keep != "all":
+        return ()
+    known = set(available_columns(surveyed).names)
+    for item in surveyed:
+        if others := [name for name in item.schema.names if name not in known]:
+            return (
+                f"{item.uri} has {_format_names(others)}, which {first.uri} does not have: not copied to the results",
+            )
+    return ()
 
 
 def resolve_columns(
@@ -56,6 +81,7 @@ def resolve_columns(
     features: Sequence[str],
     keep: str,
     text_types: Mapping[str, str] | None = None,
+    words: Collection[str] = (),
 ) -> ResolvedColumns:
     """Find the features and kept columns in every object, and the type to read each as.
 
@@ -66,7 +92,9 @@ def resolve_columns(
     keep : str
         ``all`` for every column of the first object that is neither a feature nor nested; ``none``; or column names.
     text_types : mapping of str to str, optional
-        Types of columns in CSV and JSON Lines, as in `ReadOptions.types`. The others are guessed.
+        Types of columns in CSV and JSON Lines, as in `ReadOptions.types`. The others are inferred.
+    words : collection of str
+        Features that the model was fitted on as texts. They are read as texts from CSV, even if all are numbers.
 
     Raises
     ------
@@ -85,6 +113,11 @@ def resolve_columns(
     for item in surveyed:
         if len(item.schema):
             _add_object(item, columns, folders)
+    if lost := [name for name, column in columns.items() if not column.is_found]:
+        raise MissingColumns(
+            f"no line of the input has the keys {_format_names(lost)}: correct the objects, or choose other columns "
+            "with --features and --keep"
+        )
     text_types = text_types or {}
     in_text = {name for item in surveyed if item.text for name in item.schema.names} if text_types else set()
     if unknown := [name for name in text_types if name not in in_text]:
@@ -93,7 +126,7 @@ def resolve_columns(
             "leave it out"
         )
     types = {name: types_in_folders[name] for name in folders} | {
-        name: ARROW_TYPES[text_types[name]] if name in text_types else column.resolve()
+        name: ARROW_TYPES[text_types[name]] if name in text_types else column.resolve(is_text=name in words)
         for name, column in columns.items()
     }
     for name in features:
@@ -103,12 +136,28 @@ def resolve_columns(
                 "other columns with --features"
             )
     guessed = {name: column for name, column in columns.items() if name not in text_types}
+    missing = {name: column.missing for name, column in columns.items()}
+    missing |= {name: _is_sometimes_missing(name, surveyed) for name in folders}
+    carried = {name: column.carried for name, column in guessed.items() if column.kept}
     return ResolvedColumns(
-        reads=pa.schema([pa.field(n, types[n], metadata={"feature": "1"} if n in scored else None) for n in names]),
+        reads=pa.schema(
+            [
+                settled_feature(name, types[name], missing=missing[name])
+                if name in scored
+                else kept_column(name, types[name], carried.get(name, b""))
+                for name in names
+            ]
+        ),
         keep=kept,
         folders=folders,
-        zero_padded=tuple(name for name, column in guessed.items() if column.zero_padded),
-        mixed=tuple(name for name in features if name in guessed and guessed[name].is_mixed()),
+        zero_padded=tuple(
+            name for name, column in guessed.items() if column.zero_padded and types[name] in (pa.int64(), pa.float64())
+        ),
+        mixed={
+            name: guessed[name].number_type
+            for name in features
+            if name in guessed and name not in words and guessed[name].is_mixed
+        },
     )
 
 
@@ -120,45 +169,81 @@ class _ColumnTypes:
     kept: bool
     """Whether the column is only copied into the results, not scored."""
     typed: pa.DataType | None = None
-    """Type in the first object whose format has types."""
+    """Type that fits all objects whose format has types."""
     typed_in: str = ""
-    """URI of that object."""
-    guesses: dict[pa.DataType, str] = field(default_factory=dict)
-    """Types guessed from text, each with the URI of the first object in which it was guessed."""
-    mixed: bool = False
+    """URI of the first of these objects."""
+    inferred: dict[pa.DataType, str] = field(default_factory=dict)
+    """Types inferred from text, each with the URI of the first object in which it was inferred."""
+    missing: bool = False
+    """Whether some row has no value."""
+    carried: bytes = b""
+    """How values of text are carried over, if not in their inferred type (see `type_inference.CARRIED`)."""
+    number_types: set[pa.DataType] = field(default_factory=set)
+    """Types of numbers among words."""
     zero_padded: bool = False
+
+    @property
+    def is_found(self) -> bool:
+        """Whether some object has the column."""
+        return self.typed is not None or bool(self.inferred)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the column occurs only in text, with numbers in some rows or objects but not in others."""
+        numbers = [kind in _NUMBERS for kind in self.inferred if not pa.types.is_null(kind)]
+        return self.typed is None and bool(self.number_types or (any(numbers) and not all(numbers)))
+
+    @property
+    def number_type(self) -> pa.DataType:
+        """The type that fits all numbers in text."""
+        types = {*self.number_types, *(kind for kind in self.inferred if kind in _NUMBERS)}
+        return pa.int64() if types == {pa.int64()} else pa.float64()
 
     def add(self, item: SurveyedObject, column: pa.Field) -> None:
         """Add the column of one object."""
+        self.missing = self.missing or column.nullable
         if item.text:
-            numbers = float((column.metadata or {}).get(b"numbers", 0))
-            zero_padded = numbers == 1 and not self.kept
-            self.guesses.setdefault(pa.float64() if zero_padded else column.type, item.uri)
-            self.zero_padded = self.zero_padded or zero_padded
-            self.mixed = self.mixed or 0 < numbers < 1
+            metadata = column.metadata or {}
+            self.carried = self.carried or metadata.get(CARRIED, b"")
+            if NUMBERS in metadata:
+                self.number_types.add(pa.int64() if metadata[NUMBERS] == b"int64" else pa.float64())
+            self.zero_padded = self.zero_padded or (PADDED in metadata and not self.kept)
+            self.inferred.setdefault(column.type, item.uri)
         elif self.typed is None:
             self.typed, self.typed_in = column.type, item.uri
-        elif self.kept and column.type != self.typed and _value_type(column.type) != _value_type(self.typed):
-            raise UnreadableInput(
-                f"{item.uri} has {self.name!r} as {column.type}, but {self.typed_in} has it as {self.typed}: give it "
-                "one type, or leave it out with --keep"
-            )
+        else:
+            common = _keep_type(self.typed, column.type) if self.kept else common_type(self.typed, column.type)
+            if common is None and self.kept:
+                raise UnreadableInput(
+                    f"{item.uri} has {self.name!r} as {column.type}, but {self.typed_in} has it as {self.typed}: give "
+                    "it one type, or leave it out with --keep"
+                )
+            self.typed = common or self.typed  # the model decides about rows of another type
 
-    def resolve(self) -> pa.DataType:
-        """Return the type to read the column as: its type in typed formats, or else the type that fits all text."""
+    def resolve(self, *, is_text: bool) -> pa.DataType:
+        """Return the type to read the column as: its type in typed formats, or else the type that fits all text.
+
+        Parameters
+        ----------
+        is_text : bool
+            Whether the model was fitted on texts in this column.
+        """
         if self.typed is None:
-            return _common_type(list(self.guesses), kept=self.kept)
-        if self.guesses and _value_type(self.typed) not in _TEXT_TYPES:
+            if (self.kept and self.carried) or (is_text and not self._is_json):
+                return pa.string()
+            return _text_type(list(self.inferred), kept=self.kept)
+        if self.inferred and _value_type(self.typed) not in _TEXT_TYPES:
             raise UnreadableInput(
-                f"{next(iter(self.guesses.values()))} has {self.name!r} as text, but {self.typed_in} has it as "
+                f"{next(iter(self.inferred.values()))} has {self.name!r} as text, but {self.typed_in} has it as "
                 f"{self.typed}, which text cannot be read as: give it one type, or submit the objects as two jobs"
             )
-        return _value_type(self.typed) if self.guesses else self.typed
+        if self.inferred and not self.kept and {self.typed, *self.inferred} == {*_NUMBERS}:
+            return pa.float64()
+        return _value_type(self.typed) if self.inferred else self.typed
 
-    def is_mixed(self) -> bool:
-        """Return whether the column occurs only in text, with numbers in some rows or objects but not in others."""
-        numbers = [kind in (pa.int64(), pa.float64()) for kind in self.guesses if not pa.types.is_null(kind)]
-        return self.typed is None and (self.mixed or (any(numbers) and not all(numbers)))
+    @property
+    def _is_json(self) -> bool:
+        return any(".jsonl" in uri or ".ndjson" in uri for uri in self.inferred.values())
 
 
 def _add_object(item: SurveyedObject, columns: Mapping[str, _ColumnTypes], folders: Sequence[str]) -> None:
@@ -170,6 +255,11 @@ def _add_object(item: SurveyedObject, columns: Mapping[str, _ColumnTypes], folde
             raise UnreadableInput(f"{item.uri} has the column {column.name!r} twice: rename one of them")
         fields[column.name] = column
     missing = [name for name in columns if name not in fields] + [name for name in folders if name not in in_folders]
+    if item.has_optional_columns:
+        for name in missing:
+            if name in columns:
+                columns[name].missing = True
+        missing = [name for name in missing if name not in columns]
     if missing:
         has = [*item.schema.names, *(name for name in in_folders if name in folders)]
         marks = [mark for mark in (";", "\t", "|", ",") if item.text and len(has) == 1 and mark in has[0]]
@@ -180,7 +270,8 @@ def _add_object(item: SurveyedObject, columns: Mapping[str, _ColumnTypes], folde
         )
         raise MissingColumns(f"{item.uri} lacks {_format_names(missing)}; it has {_format_names(has)}: {hint}")
     for name, column_types in columns.items():
-        column_types.add(item, fields[name])
+        if name in fields:
+            column_types.add(item, fields[name])
 
 
 def named_features(manifest: Manifest, requested: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -218,7 +309,7 @@ def choose_features(
     takes, named = manifest.n_features, named_features(manifest, requested)
     if named is not None:
         return named, ()
-    names = tuple(field.name for field in schema if _is_numeric(field.type))
+    names = tuple(f.name for f in schema if _is_numeric(f.type) and PADDED not in (f.metadata or {}))
     kept = kept_names(keep)
     for features in (tuple(name for name in names if name not in kept), names):
         if features and len(features) == takes:
@@ -241,13 +332,12 @@ def _is_nested(kind: pa.DataType) -> bool:
     return bool(pa.types.is_nested(kind))
 
 
-def read_as_numbers(reads: pa.Schema, names: Iterable[str]) -> pa.Schema:
-    """Return the schema with the named columns read as float64."""
-    numeric = set(names)
-    return pa.schema([f.with_type(pa.float64()) if f.name in numeric else f for f in reads])
+def read_as_numbers(reads: pa.Schema, types: Mapping[str, pa.DataType]) -> pa.Schema:
+    """Return the schema with the named columns read as numbers of the given types."""
+    return pa.schema([f.with_type(types[f.name]) if f.name in types else f for f in reads])
 
 
-def rows_with_words(batch: pa.RecordBatch, names: Sequence[str], most: int) -> pa.Array:
+def rows_with_words(batch: pa.RecordBatch, names: Collection[str], most: int) -> pa.Array:
     """Return the numbers of the first `most` rows in which any of the named columns has a text that is not a number."""
     words = pa.array([False] * batch.num_rows)
     for name in names:
@@ -278,14 +368,26 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
 
 
-def _common_type(guesses: Sequence[pa.DataType], *, kept: bool) -> pa.DataType:
-    """Return the type that fits all guesses. Numbers in a feature become float64, because models compute in float64."""
-    types = {kind for kind in guesses if not pa.types.is_null(kind)}
+def _keep_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """Return the type to carry over the values of two types in; None if there is none in which they do not change."""
+    if pa.types.is_null(one) or pa.types.is_null(other):
+        return other if pa.types.is_null(one) else one
+    return one if one == other or _value_type(one) == _value_type(other) else None
+
+
+def _text_type(inferred: Sequence[pa.DataType], *, kept: bool) -> pa.DataType:
+    """Return the type that fits all types inferred from text."""
+    types = {kind for kind in inferred if not pa.types.is_null(kind)}
     if not types:
         return pa.string() if kept else pa.float64()
-    if types <= {pa.int64(), pa.float64()}:
-        return pa.int64() if kept and types == {pa.int64()} else pa.float64()
+    if types == {*_NUMBERS}:
+        return pa.float64()
     return types.pop() if len(types) == 1 else pa.string()
+
+
+def _is_sometimes_missing(name: str, surveyed: Sequence[SurveyedObject]) -> bool:
+    """Return whether a column of the folder names has no value in some of them."""
+    return any(folder_values(item.file.key).get(name) is None for item in surveyed)
 
 
 def _format_names(names: Sequence[str]) -> str:

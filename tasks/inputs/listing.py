@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -28,7 +28,9 @@ class SurveyedObject:
     uri: str
     schema: pa.Schema
     text: bool
-    """Whether the object is text. The types of its columns are then guesses."""
+    """Whether the object is text. The types of its columns are then inferred."""
+    has_optional_columns: bool
+    """Whether a row may leave a column out, as in JSON Lines."""
 
 
 def list_inputs(buckets: Buckets, uris: Sequence[str]) -> list[Pinned]:
@@ -71,8 +73,15 @@ def _list_matches(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
     return matches
 
 
-def survey_inputs(tables: Tables, objects: Sequence[Pinned], options: ReadOptions) -> list[SurveyedObject]:
+def survey_inputs(
+    tables: Tables, objects: Sequence[Pinned], options: ReadOptions, features: Collection[str] = ()
+) -> list[SurveyedObject]:
     """Survey all objects, several at a time. Of Parquet, only the footer is read; text is read completely.
+
+    Parameters
+    ----------
+    features : collection of str
+        Columns that are known to be scored (see `TableFormat.survey`).
 
     Raises
     ------
@@ -81,14 +90,16 @@ def survey_inputs(tables: Tables, objects: Sequence[Pinned], options: ReadOption
     """
 
     def survey(source: Pinned) -> SurveyedObject:
-        surveyed = tables.survey(source, options)
+        kind = format_of(source.key, options)[0]
+        surveyed = tables.survey(source, options, features)
         return SurveyedObject(
             file=InputFile(
                 bucket=source.store.bucket, key=source.key, size=source.size, etag=source.etag, spans=surveyed.spans
             ),
             uri=source.uri,
             schema=surveyed.schema,
-            text=is_text(format_of(source.key, options)[0]),
+            text=is_text(kind),
+            has_optional_columns=kind == "jsonl",
         )
 
     with ThreadPoolExecutor(_SURVEY_THREADS, thread_name_prefix="survey") as pool:

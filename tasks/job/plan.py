@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from scoreline.storage.tables.base import Span
 
@@ -75,6 +75,11 @@ class Columns:
     """Schema of the columns that are read, features first, in the same form. Text is decoded to these types."""
     folders: tuple[str, ...] = ()
     """The columns that come from folder names, such as ``year=2026/``, rather than from the objects."""
+
+    types: Mapping[str, str] = field(default_factory=dict)
+    """The type in which the whole job scores each feature, for people to read."""
+    frames: bool = False
+    """Whether numbers are passed in a DataFrame to a model that does not say what it accepts, and fails on an array."""
 
     @property
     def names(self) -> tuple[str, ...]:

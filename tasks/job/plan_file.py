@@ -78,6 +78,8 @@ class PlanFile:
                 schema=str(raw["schema"]),
                 reads=str(raw["reads"]),
                 folders=tuple(raw["folders"]),
+                types=dict(raw.get("types", {})),
+                frames=bool(raw.get("frames", False)),
             )
             self.identity = dict(raw["identity"])
             """The job's bucket, id, model and time, which distinguish this plan from that of any other job."""

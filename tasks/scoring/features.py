@@ -4,9 +4,9 @@
 column                     becomes
 =========================  ========================================================================================
 float                      its own type
-integer                    its own type; with nulls float64
+integer                    its own type; float64 if any row of the job has a null
 decimal                    the nearest float64; a value with more digits than float64 holds is rejected
-boolean                    bool; with nulls float64 of 0, 1 and NaN
+boolean                    bool; float64 of 0, 1 and NaN if any row of the job has a null
 null                       float64, all NaN
 timestamp                  datetime64 in its own unit, with its time zone
 date                       datetime64 in whole seconds
@@ -15,17 +15,19 @@ dictionary                 a pandas ``Categorical`` in a DataFrame, otherwise wh
 any other                  what ``to_pandas`` returns: Python objects
 =========================  ========================================================================================
 
-A null becomes NaN, or NaT in a column of times. The estimator receives
+A null becomes NaN, or NaT in a column of times. If the encoder of a column knows None as one of its categories, a null
+becomes None; if it knows True and False as categories, booleans stay booleans beside nulls. The estimator receives
 
 - a one-dimensional array, if it expects a single column instead of a table, as text vectorizers do;
-- a matrix of their common NumPy type, if all features are integers, floats or decimals. If that type is a float, an
-  integer beyond 2**53 that float64 cannot hold is rejected;
-- a DataFrame with each column in its own type, if it was fitted with column names or does not say how many columns it
-  expects;
-- a matrix in any other case. Booleans count as numbers here; if a column has values of any other type, the matrix
-  contains Python objects.
+- a DataFrame with each column in its own type, if it was fitted with column names. If all columns have the same type
+  of number, the DataFrame is a view of one matrix;
+- a DataFrame, too, if it does not say how many columns it expects and a feature is not a number;
+- a matrix in any other case. Its type is the common NumPy type of the columns if all of them are numbers or booleans,
+  and an integer beyond 2**53 that float64 cannot hold is then rejected beside floats. Otherwise the matrix contains
+  Python objects.
 
-If all features are numbers and the estimator was fitted with column names, the matrix is wrapped in a DataFrame.
+The types are those of the whole job (see `scoreline.tasks.scoring.settled_types`), so that the rows of a batch do not
+depend on one another.
 """
 
 from __future__ import annotations
@@ -33,12 +35,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from scoreline.storage.models.categories import Categories
+from scoreline.tasks.scoring.settled_types import missing_anywhere, scored_as_float
 
 Form = Literal["frame", "array", "column"]
 """The kind of container that an estimator expects for its features."""
@@ -66,7 +72,12 @@ class Rejection:
 
 
 def to_features(
-    batch: pa.RecordBatch, features: Sequence[str], *, form: Form, named: bool
+    batch: pa.RecordBatch,
+    features: Sequence[str],
+    *,
+    form: Form,
+    named: bool,
+    categories: Mapping[str, Categories] = MappingProxyType({}),
 ) -> tuple[Any, dict[int, Rejection]]:
     """Convert the features as in the module's table, and reject the rows with a value that cannot be converted.
 
@@ -80,6 +91,8 @@ def to_features(
         The container that the estimator expects if some features are not numbers.
     named : bool
         Whether the estimator was fitted with column names.
+    categories : mapping of str to Categories
+        What the encoders of the estimator know about features, by name.
 
     Returns
     -------
@@ -89,21 +102,21 @@ def to_features(
         The rejected rows, by row number within the batch.
     """
     columns = {name: batch.column(name) for name in features}
+    fields = {name: batch.schema.field(name) for name in features}
     rejected: dict[int, Rejection] = {}
+    in_frame = form == "frame" and (named or not all(_is_number(column.type) for column in columns.values()))
+    if not in_frame:
+        columns = {name: _decode_dictionary(column) for name, column in columns.items()}
+    values = {name: _convert(fields[name], column, categories.get(name), rejected) for name, column in columns.items()}
     if form == "column":
-        (name,) = features
-        value = _convert(name, _decode_dictionary(columns[name]), rejected)
+        (value,) = values.values()
         return (value if isinstance(value, np.ndarray) else value.astype(object).to_numpy()), rejected
-    if all(_is_number(column.type) for column in columns.values()):
-        values = {name: _convert(name, column, rejected) for name, column in columns.items()}
-        x = _matrix(columns, values, rejected, order="F" if named else "C")
-        return (pd.DataFrame(x, columns=list(features), copy=False) if named else x), rejected
-    if form == "frame":
-        values = {name: _convert(name, column, rejected) for name, column in columns.items()}
-        return pd.DataFrame(values, copy=False), rejected
-    columns = {name: _decode_dictionary(column) for name, column in columns.items()}
-    values = {name: _convert(name, column, rejected) for name, column in columns.items()}
-    if all(isinstance(value, np.ndarray) and value.dtype.kind in "biuf" for value in values.values()):
+    if in_frame:
+        if len({getattr(value, "dtype", None) for value in values.values()}) > 1 or not _are_numbers(values):
+            return pd.DataFrame(values, copy=False), rejected
+        x = _matrix(columns, values, rejected, order="F")
+        return pd.DataFrame(x, columns=list(features), copy=False), rejected
+    if _are_numbers(values):
         return _matrix(columns, values, rejected, order="C"), rejected
     x = np.empty((batch.num_rows, len(values)), dtype=object)
     for number, value in enumerate(values.values()):
@@ -159,24 +172,46 @@ def _matrix(
     return x
 
 
-def _convert(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> Any:
+def _convert(field: pa.Field, column: pa.Array, categories: Categories | None, rejected: dict[int, Rejection]) -> Any:
     """Convert one column as in the module's table. Add the rows that cannot be converted to `rejected`."""
-    kind = column.type
-    if pa.types.is_floating(kind) or (pa.types.is_boolean(kind) and not column.null_count):
-        return column.to_numpy(zero_copy_only=False)
+    name, kind = field.name, column.type
+    said = missing_anywhere(field)
+    has_nulls = bool(column.null_count) if said is None else said or bool(column.null_count)
+    if pa.types.is_floating(kind):
+        x = column.to_numpy(zero_copy_only=False)
+        return x.astype(np.float64) if scored_as_float(field) and not pa.types.is_floating(field.type) else x
     if pa.types.is_integer(kind):
-        if column.null_count:
-            _reject_inexact(name, column, rejected)
-        return column.to_numpy(zero_copy_only=False)
+        if not has_nulls and not scored_as_float(field):
+            return column.to_numpy(zero_copy_only=False)
+        _reject_inexact(name, column, rejected)
+        return column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
     if pa.types.is_boolean(kind):
-        return column.cast(pa.int8()).to_numpy(zero_copy_only=False).astype(np.float64)
+        return _from_booleans(column, has_nulls or scored_as_float(field), categories)
     if pa.types.is_decimal(kind):
         return _from_decimal(name, column, rejected)
     if pa.types.is_null(kind):
         return np.full(len(column), np.nan)
     if pa.types.is_date(kind):
         column = column.cast(pa.timestamp("s" if pa.types.is_date32(kind) else "ms")).cast(pa.timestamp("s"))
+    if categories is not None and categories.has_none and not pa.types.is_temporal(kind):
+        decoded = _decode_dictionary(column)
+        return pd.Series(np.array([*decoded.to_pylist(), None], dtype=object)[:-1], dtype=object)
     return (_make_categories_unique(column) if pa.types.is_dictionary(kind) else column).to_pandas()
+
+
+def _from_booleans(column: pa.Array, as_numbers: bool, categories: Categories | None) -> Any:
+    """Return booleans as booleans if no row of the job has a null, or if an encoder knows them as such."""
+    if not as_numbers:
+        return column.to_numpy(zero_copy_only=False)
+    if categories is None or not categories.has_booleans:
+        return column.cast(pa.int8()).to_numpy(zero_copy_only=False).astype(np.float64)
+    x = np.empty(len(column), dtype=object)
+    x[:] = [np.nan if value is None and categories.has_nan else value for value in column.to_pylist()]
+    return pd.Series(x, dtype=object)
+
+
+def _are_numbers(values: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, np.ndarray) and value.dtype.kind in "biuf" for value in values.values())
 
 
 def _make_categories_unique(column: pa.DictionaryArray) -> pa.DictionaryArray:

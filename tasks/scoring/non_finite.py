@@ -126,7 +126,8 @@ class _Trial:
     def _failure(self, row: Mapping[str, pa.Array]) -> str:
         """Return why a row cannot be scored; empty if it can be."""
         try:
-            self.score(pa.record_batch(dict(row)))
+            fields = [self.batch.schema.field(name).with_type(column.type) for name, column in row.items()]
+            self.score(pa.RecordBatch.from_arrays(list(row.values()), schema=pa.schema(fields)))
         except ROW_ERRORS as error:
             return first_line(error)
         return ""

@@ -41,6 +41,7 @@ def score_batch(
     features: Sequence[str],
     keep: Sequence[str],
     method: str | None,
+    frames: bool = False,
     max_rejected: int | None = None,
     timings: Timings | None = None,
 ) -> Scored:
@@ -64,6 +65,8 @@ def score_batch(
     method : str, optional
         One of `scoreline.storage.models.manifest.METHODS`; by default, the usual methods of the model
         (`Outputs.default_methods`).
+    frames : bool
+        Whether a model that does not say what it accepts gets a DataFrame even if all features are numbers.
     max_rejected : int, optional
         Maximum number of rejected rows. Beyond it the search ends, because the job is over its budget. Finding one row
         of a 64k batch by bisection costs about 17 calls of the estimator.
@@ -82,14 +85,19 @@ def score_batch(
     """
     timings = timings or Timings()
     form = _form(bundle, features)
-    named = bundle.manifest.feature_names is not None
+    named = bundle.manifest.feature_names is not None or frames
+
+    categories = bundle.categories(features)
+
+    def convert(rows: pa.RecordBatch) -> tuple[Any, dict[int, Rejection]]:
+        return to_features(rows, features, form=form, named=named, categories=categories)
 
     def score(rows: pa.RecordBatch) -> dict[str, Any]:
-        return outputs(bundle, to_features(rows, features, form=form, named=named)[0], method)
+        return outputs(bundle, convert(rows)[0], method)
 
     learned = bundle.unsupported_values.setdefault(method, {})
     with timings("align"):
-        x, rejected = to_features(batch, features, form=form, named=named)
+        x, rejected = convert(batch)
     rows = np.array([row for row in range(batch.num_rows) if row not in rejected]) if rejected else None
     search = _Search(
         score=lambda subset: outputs(bundle, take(x, subset), method),
@@ -196,7 +204,7 @@ class _Search:
 
 def _form(bundle: Bundle, features: Sequence[str]) -> Form:
     """Return the container that the first step of the bundle expects for its features."""
-    first = bundle.preprocessors[0] if bundle.preprocessors else next(iter(bundle.models.values()))
+    first = bundle.first_step
     if takes_one_column(first):
         if len(features) != 1:
             raise InputError(

@@ -21,6 +21,7 @@ from scoreline.storage.tables.schemas import from_text
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.inputs.hive_partitions import add_columns
 from scoreline.tasks.job.plan import Columns, Slice
+from scoreline.tasks.scoring.settled_types import settle
 from scoreline.tasks.scoring.timings import PartHistory
 
 
@@ -62,9 +63,10 @@ class Engine(Dispatcher):
         only = None if piece.only is None else np.array(piece.only)
         for rows in self.tables.read(source, span, in_object, batch_rows, options):
             selected = rows if only is None else pick_rows(rows, only)
-            if columns.folders:
-                selected = replace(selected, batch=add_columns(selected.batch, piece.key, columns.folders, reads))
-            yield selected
+            batch = (
+                add_columns(selected.batch, piece.key, columns.folders, reads) if columns.folders else selected.batch
+            )
+            yield replace(selected, batch=settle(batch, reads))
             if only is not None and len(rows.numbers) and rows.numbers[-1] >= only[-1]:
                 return  # all later rows have larger numbers, including those that cannot be decoded
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -32,6 +32,7 @@ from scoreline.tasks.inputs.columns import (
     read_as_numbers,
     resolve_columns,
     rows_with_words,
+    warn_of_other_columns,
 )
 from scoreline.tasks.inputs.listing import SurveyedObject, list_inputs, survey_inputs
 from scoreline.tasks.inputs.only_new import unseen
@@ -43,6 +44,7 @@ from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.staging import stage_records
 from scoreline.tasks.rejects.rescore import parts_to_rescore, pinned_objects
 from scoreline.tasks.scoring.score import Scored, score_batch
+from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -163,34 +165,48 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     named = named_features(manifest, spec.features)
     stage_records(engine.buckets.main, job)
     rescored = None if spec.rejected_of is None else parts_to_rescore(engine, spec.rejected_of)
-    surveyed = _survey(engine, job, rescored)
+    surveyed = _survey(engine, job, rescored, named or ())
     warnings = _warn_of_empty(surveyed)
     if not any(len(item.schema) for item in surveyed):  # there are no columns, and so no parts: the job succeeds
         columns = Columns(features=named or (), keep=(), schema="")
         return Draft(columns=columns, surveyed=surveyed, warnings=warnings)
     features, more = choose_features(manifest, spec.features, available_columns(surveyed), keep=spec.keep)
-    resolved = resolve_columns(surveyed, features, spec.keep, spec.read.types)
-    warnings += more + tuple(
-        f"{name!r} has leading zeros and is read as numbers, as pandas does: --types {name}=string keeps the zeros"
-        for name in resolved.zero_padded
+    bundle = engine.models.get(job.model) if any(item.file.spans for item in surveyed) else None
+    known = bundle.categories(features) if bundle is not None else {}
+    words = [name for name in features if name in known and known[name].are_texts]
+    resolved = resolve_columns(surveyed, features, spec.keep, spec.read.types, words)
+    warnings += (
+        more
+        + warn_of_other_columns(surveyed, spec.keep)
+        + tuple(
+            f"{name!r} has leading zeros and is read as numbers, as pandas does: --types {name}=string keeps the zeros"
+            for name in resolved.zero_padded
+        )
     )
     check_partition(spec, resolved.reads, resolved.keep)
     columns = Columns(
-        features=features, keep=resolved.keep, schema="", reads=to_text(resolved.reads), folders=resolved.folders
+        features=features,
+        keep=resolved.keep,
+        schema="",
+        reads=to_text(resolved.reads),
+        folders=resolved.folders,
+        types=describe_types(resolved.reads, features),
     )
     files = [item.file for item in surveyed]
     pace = pace or Pace()
     made = Draft(
         columns=columns, parts=rescored or _cut(files, spec.part_rows, pace), surveyed=surveyed, warnings=warnings
     )
-    if made.parts:
-        made = _try_rows(engine, job, made, resolved)
+    if made.parts and bundle is not None:
+        made = _try_rows(engine, job, bundle, made, resolved)
     if not rescored and not spec.part_rows and not pace.rows_per_s and (made.rows_per_s or math.inf) < SLOW_ROWS_PER_S:
         made = replace(made, parts=_cut(files, None, replace(pace, rows_per_s=made.rows_per_s)))
     return made
 
 
-def _survey(engine: Engine, job: Job, rescored: Sequence[Part] | None) -> tuple[SurveyedObject, ...]:
+def _survey(
+    engine: Engine, job: Job, rescored: Sequence[Part] | None, features: Sequence[str]
+) -> tuple[SurveyedObject, ...]:
     """Survey the objects that the job reads. The result is empty if the job reads only new objects and finds none."""
     spec = job.spec
     if rescored is not None:
@@ -199,7 +215,7 @@ def _survey(engine: Engine, job: Job, rescored: Sequence[Part] | None) -> tuple[
         objects = list_inputs(engine.buckets, spec.inputs)
     if spec.only_new is not None:
         objects = unseen(engine.buckets.main, spec.only_new, objects)
-    return tuple(survey_inputs(engine.tables, objects, spec.read))
+    return tuple(survey_inputs(engine.tables, objects, spec.read, features))
 
 
 def _cut(files: Sequence[InputFile], part_rows: int | None, pace: Pace) -> tuple[Part, ...]:
@@ -211,22 +227,34 @@ def _cut(files: Sequence[InputFile], part_rows: int | None, pace: Pace) -> tuple
     return cut(files, target_part_rows(rows, pace.rows_per_s, pace.processes), most_rows=most_rows)
 
 
-def _try_rows(engine: Engine, job: Job, made: Draft, resolved: ResolvedColumns) -> Draft:
-    """Score a few rows to learn the output schema.
+def _try_rows(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: ResolvedColumns) -> Draft:
+    """Score a few rows to learn the output schema, and what the model accepts.
 
     If a feature mixes numbers and words, the model is tried with words. If it does not accept them, the feature is read
-    as numbers, and rows with words are rejected.
+    as numbers, and rows with words are rejected. A model that says nothing of its input is tried with an array if all
+    features are numbers, and with a DataFrame if it accepts no row of the array.
     """
-    bundle = engine.models.get(job.model)
+    try:
+        return _try_words(engine, job, bundle, made, resolved)
+    except ScoringError:
+        if bundle.manifest.feature_names is not None or bundle.manifest.n_features is not None:
+            raise
+        with contextlib.suppress(ScoringError):
+            return _try_words(engine, job, bundle, replace(made, columns=replace(made.columns, frames=True)), resolved)
+        raise
+
+
+def _try_words(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: ResolvedColumns) -> Draft:
     if not resolved.mixed:
         return _score_sample(engine, job, bundle, made)
     columns = made.columns
     words = _sample_words(engine, job, made, resolved.mixed)
     if words is not None:
-        scored = score_batch(bundle, words, features=columns.features, keep=columns.keep, method=job.spec.method)
+        scored = _score(job, bundle, words, columns)
         if not scored.rejected:
             return _score_sample(engine, job, bundle, made)
-    numbers = replace(columns, reads=to_text(read_as_numbers(resolved.reads, resolved.mixed)))
+    reads = read_as_numbers(resolved.reads, resolved.mixed)
+    numbers = replace(columns, reads=to_text(reads), types=describe_types(reads, columns.features))
     try:
         return _score_sample(engine, job, bundle, replace(made, columns=numbers))
     except ScoringError:
@@ -235,7 +263,7 @@ def _try_rows(engine: Engine, job: Job, made: Draft, resolved: ResolvedColumns) 
         raise
 
 
-def _sample_words(engine: Engine, job: Job, made: Draft, mixed: Sequence[str]) -> pa.RecordBatch | None:
+def _sample_words(engine: Engine, job: Job, made: Draft, mixed: Collection[str]) -> pa.RecordBatch | None:
     """Return some rows with a word in one of the `mixed` columns; None if the sampled parts have none."""
     for rows in _first_batches(engine, job, made):
         with_words = rows_with_words(rows.batch, mixed, SAMPLE_ROWS)
@@ -256,7 +284,7 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
     tried, rejected, reason = 0, 0, ""
     for rows in _samples(engine, job, made):
         begun = time.perf_counter()
-        scored = score_batch(bundle, rows.batch, features=columns.features, keep=columns.keep, method=job.spec.method)
+        scored = _score(job, bundle, rows.batch, columns)
         seconds = time.perf_counter() - begun
         reasons = [str(why) for why in scored.rejected.values()] + [_format_malformed(item) for item in rows.malformed]
         tried, rejected = tried + rows.batch.num_rows + len(rows.malformed), rejected + len(reasons)
@@ -280,6 +308,17 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
         rejected=rejected,
         reason=reason,
         rows_per_s=rows.batch.num_rows / seconds,
+    )
+
+
+def _score(job: Job, bundle: Bundle, rows: pa.RecordBatch, columns: Columns) -> Scored:
+    return score_batch(
+        bundle,
+        rows,
+        features=columns.features,
+        keep=columns.keep,
+        method=job.spec.method,
+        frames=columns.frames,
     )
 
 

@@ -46,6 +46,8 @@ class Preflight:
     parts: int
     largest_part_rows: int
     features: tuple[str, ...]
+    types: Mapping[str, str]
+    """The type in which the whole job scores each feature."""
     kept: tuple[str, ...]
     unused: tuple[str, ...]
     """Columns of the first object that are neither scored nor copied into the results."""
@@ -121,6 +123,7 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
         largest_part_rows=largest,
         part_bytes=3 * min(largest, BATCH_ROWS) * read + 2 * largest * result,
         features=made.columns.features,
+        types=made.columns.types,
         kept=made.columns.keep,
         unused=tuple(name for name in names if name not in used),
         schema={field.name: str(field.type) for field in table.schema},
@@ -151,7 +154,12 @@ def _try_objects(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
         if rows is None:
             continue
         done = score_batch(
-            bundle, rows.batch, features=made.columns.features, keep=made.columns.keep, method=job.spec.method
+            bundle,
+            rows.batch,
+            features=made.columns.features,
+            keep=made.columns.keep,
+            method=job.spec.method,
+            frames=made.columns.frames,
         )
         if rejected := list(describe_rejected(rows, done.rejected)):
             uri = engine.buckets[piece.bucket].uri(piece.key)

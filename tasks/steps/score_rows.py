@@ -79,6 +79,7 @@ def score_rows(
                 features=columns.features,
                 keep=columns.keep,
                 method=job.spec.method,
+                frames=columns.frames,
                 max_rejected=most,
                 timings=timings,
             )

@@ -75,7 +75,8 @@ def _show(found: Preflight) -> None:
     echo(f"{found.model}: {found.rows:,} rows; nothing was written or sent")
     echo_field("input", f"{plural(found.objects, 'object')}, {found.object_bytes / MIB:,.1f} MiB")
     echo_field("parts", f"{found.parts:,} of up to {found.largest_part_rows:,} rows")
-    for label, names in (("features", found.features), ("kept", found.kept), ("unused", found.unused)):
+    echo_field("features", _listed([f"{name} {found.types.get(name, '')}".strip() for name in found.features]))
+    for label, names in (("kept", found.kept), ("unused", found.unused)):
         echo_field(label, _listed(names))
     echo_field("output", found.output)
     echo_field("columns", _listed([f"{name} {kind}" for name, kind in found.schema.items()]))

@@ -35,19 +35,74 @@ def test_a_quotation_mark_inside_an_unquoted_field_is_an_ordinary_character(put:
 
 def test_types_are_inferred_from_the_values(put: Put) -> None:
     _, survey = look(put("id,x,code,name,none,mixed\n1,0.5,007,a,,1\n-2,NA,010,,,n/a?\n3,1e3,011,c,,2\n"))
-    assert survey.schema.remove_metadata() == pa.schema(
-        [
-            ("id", pa.int64()),
-            ("x", pa.float64()),
-            ("code", pa.string()),
-            ("name", pa.string()),
-            ("none", pa.null()),
-            ("mixed", pa.string()),
-        ]
-    )
-    assert survey.schema.field("mixed").metadata == {b"numbers": b"0.667"}
-    assert survey.schema.field("code").metadata == {b"numbers": b"1.000"}
+    assert [(field.name, field.type, field.nullable) for field in survey.schema] == [
+        ("id", pa.int64(), False),
+        ("x", pa.float64(), True),
+        ("code", pa.int64(), False),
+        ("name", pa.string(), True),
+        ("none", pa.null(), True),
+        ("mixed", pa.string(), False),
+    ]
+    assert survey.schema.field("mixed").metadata == {b"numbers": b"int64"}
+    assert survey.schema.field("code").metadata == {b"carried": b"text", b"padded": b"1"}
     assert survey.schema.field("name").metadata is None
+
+
+@pytest.mark.parametrize("block_bytes", [8, 1 << 20])
+@pytest.mark.parametrize(
+    ("late", "kind", "carried"),
+    [
+        ("1", pa.int64(), None),
+        ("2.5", pa.float64(), None),
+        ("0.30000000000000004", pa.float64(), None),
+        ("12345678901234567890", pa.float64(), b"text"),
+        ("9007199254740993", pa.int64(), None),
+        ("9007199254740993\n2.5", pa.float64(), b"text"),
+        ("2.5\n9007199254740993", pa.float64(), b"text"),
+        ("3.14159265358979323846", pa.float64(), b"text"),
+        ("007", pa.int64(), b"text"),
+        ("1e3", pa.float64(), None),
+        ("n/a?", pa.string(), None),
+        ("True", pa.string(), None),
+    ],
+)
+def test_the_last_value_of_a_text_counts_as_much_as_the_first(
+    put: Put, late: str, kind: pa.DataType, carried: bytes | None, block_bytes: int
+) -> None:
+    for values_ in ("1\n" * 3_000 + late, late + "\n1" * 3_000):
+        _, survey = look(put(f"x\n{values_}\n"), block_bytes=block_bytes)
+        field = survey.schema.field("x")
+        assert (field.type, (field.metadata or {}).get(b"carried"), field.nullable) == (kind, carried, False)
+
+
+def test_a_feature_with_leading_zeros_is_a_number_as_in_pandas(put: Put) -> None:
+    source = put("zip\n01067\n+5\n10115\n")
+    feature = pa.schema([pa.field("zip", pa.int64(), metadata={"feature": "1"})])
+    assert [row["zip"] for row in values(rows_of(source, feature))] == [1067, 5, 10115]
+    assert len(broken(rows_of(source, schema(zip=pa.int64())))) == 2
+
+
+def test_times_are_read_in_iso_8601(put: Put) -> None:
+    source = put("when\n2026-01-31\n2026-01-31 08:30\n\nNA\n2026-01-31T08:30:00.25\n2026-01-31T08:30Z\n1.2.2026\n")
+    found = rows_of(source, schema(when=pa.timestamp("us")), ReadOptions(types={"when": "timestamp"}))
+    assert [str(row["when"]) for row in values(found)] == [
+        "2026-01-31 00:00:00",
+        "2026-01-31 08:30:00",
+        "None",
+        "2026-01-31 08:30:00.250000",
+    ]
+    assert broken(found) == [
+        (
+            4,
+            "when",
+            "'when' is '2026-01-31T08:30Z', which is not a time without offset in ISO 8601: set its type with --types",
+        ),
+        (5, "when", "'when' is '1.2.2026', which is not a time without offset in ISO 8601: set its type with --types"),
+    ]
+    found = rows_of(source, schema(when=pa.timestamp("us", "UTC")), ReadOptions(types={"when": "timestamp_utc"}))
+    assert [str(row["when"]) for row in values(found)] == ["None", "2026-01-31 08:30:00+00:00"]
+    found = rows_of(source, schema(when=pa.date32()), ReadOptions(types={"when": "date"}))
+    assert [str(row["when"]) for row in values(found)][:1] == ["2026-01-31"]
 
 
 def test_a_type_that_the_user_sets_takes_precedence(put: Put) -> None:

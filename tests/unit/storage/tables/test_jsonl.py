@@ -112,12 +112,72 @@ def test_a_few_malformed_lines_are_found_with_few_parses(put: Put, monkeypatch: 
     lines[5] = lines[4000] = "oops"
     found = rows_of(put("\n".join(lines), "in.jsonl"), schema(x=pa.float64()))
     assert len(broken(found)) == 2
-    assert count <= 2 * 2 * 12 + 1
+    assert count <= 1 + 2 * 2 * 12 + 1  # one is that of the survey
     count = 0
     found = rows_of(put('{"x": 1}\n{"x": "n/a"}\n' * 2048, "in.jsonl"), schema(x=pa.float64()))
     assert len(broken(found)) == 2048
     assert [n for rows in found for n in rows.numbers] == list(range(0, 4096, 2))
-    assert count <= 2
+    assert count <= 1 + 2
+
+
+@pytest.mark.parametrize("block_bytes", [8, 1 << 20])
+@pytest.mark.parametrize(
+    ("late", "kind", "carried"),
+    [
+        ("1", pa.int64(), None),
+        ("2.5", pa.float64(), None),
+        ("12345678901234567890", pa.float64(), b"json"),
+        ("9007199254740993", pa.int64(), None),
+        ('"n/a"', pa.string(), b"json"),
+        ("true", pa.string(), b"json"),
+        ("[1]", pa.int64(), b"json"),
+    ],
+)
+def test_the_last_line_counts_as_much_as_the_first(
+    put: Put, late: str, kind: pa.DataType, carried: bytes | None, block_bytes: int
+) -> None:
+    for lines in (['{"x": 1}'] * 2_500 + [f'{{"x": {late}}}'], [f'{{"x": {late}}}'] + ['{"x": 1}'] * 2_500):
+        field = look(put("\n".join(lines), "in.jsonl"), block_bytes=block_bytes)[1].schema.field("x")
+        assert ((field.metadata or {}).get(b"carried"), field.nullable) == (carried, False)
+        assert field.type == kind or late == "[1]"
+
+
+@pytest.mark.parametrize("block_bytes", [8, 1 << 20])
+def test_keys_that_come_late_are_columns(put: Put, block_bytes: int) -> None:
+    lines = ['{"x": 1, "m": {"a": 1}}'] * 2_500 + ['{"x": 1, "note": "rare", "m": {"b": "deep"}}']
+    source = put("\n".join(lines), "in.jsonl")
+    survey = look(source, block_bytes=block_bytes)[1]
+    assert survey.schema.names == ["x", "m", "note"]
+    assert survey.schema.field("m").type == pa.struct([("a", pa.int64()), ("b", pa.string())])
+    assert (survey.schema.field("x").nullable, survey.schema.field("note").nullable) == (False, True)
+    assert values(rows_of(source, survey.schema))[-1] == {"x": 1, "m": {"a": None, "b": "deep"}, "note": "rare"}
+
+
+def test_values_of_several_kinds_are_carried_over_as_json(put: Put) -> None:
+    lines = ['{"x": 1, "v": 12345678901234567890}', '{"x": 2, "v": "n/a"}', '{"x": 3}', '{"x": "?", "v": 1}']
+    lines += ['{"x": 4, "v": {"a": [1.50, true, null, "é"]}}']
+    source = put("\n".join(lines), "in.jsonl")
+    wanted = pa.schema([("x", pa.int64()), pa.field("v", pa.string(), metadata={"carried": "json"})])
+    found = rows_of(source, wanted)
+    assert [row["v"] for row in values(found)] == [
+        "12345678901234567890",
+        "n/a",
+        None,
+        '{"a": [1.50, true, null, "é"]}',
+    ]
+    assert [item[0] for item in broken(found)] == [3]
+
+
+def test_times_are_read_from_texts(put: Put) -> None:
+    lines = [
+        '{"w": "2026-01-31T08:30:00.25", "x": 1}',
+        '{"w": null, "x": 2}',
+        '{"w": "noon", "x": 3}',
+        '{"w": 5, "x": 4}',
+    ]
+    found = rows_of(put("\n".join(lines), "in.jsonl"), schema(x=pa.int64(), w=pa.timestamp("us")))
+    assert [(row["x"], str(row["w"])) for row in values(found)] == [(1, "2026-01-31 08:30:00.250000"), (2, "None")]
+    assert [item[:2] for item in broken(found)] == [(2, "w"), (3, "w")]
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.float64(), pa.string(), pa.bool_(), pa.list_(pa.int64())], ids=str)

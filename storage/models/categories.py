@@ -1,0 +1,111 @@
+"""What the encoders of a bundle know about its features: the categories on which each column was fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_WRAPPED = ("best_estimator_", "estimator_", "regressor_", "classifier_", "estimator")
+"""Attributes in which meta-estimators of scikit-learn keep the estimator that receives the features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Categories:
+    """The kinds of the categories that an encoder knows in one column."""
+
+    has_none: bool = False
+    """Whether None is a category, and NaN is not."""
+    has_nan: bool = False
+    has_booleans: bool = False
+    """Whether the categories are True and False."""
+    are_texts: bool = False
+    """Whether all categories are texts, apart from None and NaN."""
+
+
+def known_categories(first: Any, features: Sequence[str]) -> dict[str, Categories]:
+    """Return what the first step of a bundle knows about its features.
+
+    Parameters
+    ----------
+    first : estimator
+        The estimator that receives the features.
+    features : sequence of str
+        Their names, in the order of the columns.
+
+    Returns
+    -------
+    dict of str to Categories
+        The features that an encoder receives unchanged, such as a `OneHotEncoder` within a `ColumnTransformer`.
+
+    Examples
+    --------
+    >>> from sklearn.preprocessing import OrdinalEncoder
+    >>> known_categories(OrdinalEncoder().fit([["a"], [None]]), ["town"])
+    {'town': Categories(has_none=True, has_nan=False, has_booleans=False, are_texts=True)}
+    """
+    found: dict[str, list[Any]] = {}
+    for name, categories in _categories(first, tuple(features), 0):
+        found.setdefault(name, []).extend(categories)
+    return {name: _describe(values) for name, values in found.items()}
+
+
+def _describe(values: Sequence[Any]) -> Categories:
+    has_nan = any(isinstance(value, float) and value != value for value in values)
+    present = [value for value in values if value is not None and value == value]
+    return Categories(
+        has_none=None in values and not has_nan,
+        has_nan=has_nan,
+        has_booleans=bool(present) and all(isinstance(value, bool | np.bool_) for value in present),
+        are_texts=bool(present) and all(isinstance(value, str) for value in present),
+    )
+
+
+def _categories(estimator: Any, names: tuple[str, ...], depth: int) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the names and categories of the columns that reach an encoder. `names` are those that reach `estimator`."""
+    if estimator is None or isinstance(estimator, str) or depth > 20:
+        return
+    known = getattr(estimator, "categories_", None)
+    if isinstance(known, list) and len(known) == len(names):
+        for name, values in zip(names, known, strict=True):
+            yield name, list(values)
+    elif hasattr(estimator, "transformers_"):  # a ColumnTransformer
+        own = getattr(estimator, "feature_names_in_", None)
+        columns = names if own is None else tuple(map(str, own))
+        for _, step, wanted in estimator.transformers_:
+            if (chosen := _choose(wanted, columns)) is not None:
+                yield from _categories(step, chosen, depth + 1)
+    elif hasattr(estimator, "transformer_list"):  # a FeatureUnion
+        for _, step in estimator.transformer_list:
+            yield from _categories(step, names, depth + 1)
+    elif hasattr(estimator, "steps"):  # a Pipeline
+        first = next((step for _, step in estimator.steps if step is not None and step != "passthrough"), None)
+        yield from _categories(first, names, depth + 1)
+    else:
+        for attribute in _WRAPPED:
+            if (inner := getattr(estimator, attribute, None)) is not None and inner is not estimator:
+                yield from _categories(inner, names, depth + 1)
+                return
+
+
+def _choose(wanted: Any, names: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the names of the columns that a transformer receives; None if they cannot be told."""
+    if isinstance(wanted, str):
+        return (wanted,)
+    if isinstance(wanted, slice) and not any(isinstance(end, str) for end in (wanted.start, wanted.stop)):
+        return tuple(names[wanted])
+    if isinstance(wanted, int | np.integer):
+        return (names[int(wanted)],) if -len(names) <= wanted < len(names) else None
+    try:
+        chosen = list(wanted)
+    except TypeError:
+        return None
+    if all(isinstance(item, str) for item in chosen):
+        return tuple(chosen)
+    if all(isinstance(item, bool | np.bool_) for item in chosen) and len(chosen) == len(names):
+        return tuple(name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen)
+    if all(isinstance(item, int | np.integer) and -len(names) <= item < len(names) for item in chosen):
+        return tuple(names[int(item)] for item in chosen)
+    return None
