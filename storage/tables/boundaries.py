@@ -1,8 +1,8 @@
 r"""Find the boundaries of records in a text, exactly as Arrow's parsers do.
 
 A field is quoted only if its first character is a quotation mark. Inside a quoted field, a quotation mark is written
-twice, and line ends are part of the field. Outside of quoted fields, ``\n``, ``\r\n`` and a lone ``\r`` end a record.
-An empty line is not a record.
+twice, or behind an escape character if there is one, and line ends are part of the field. Outside of quoted fields,
+``\n``, ``\r\n`` and a lone ``\r`` end a record. An empty line is not a record.
 """
 
 from __future__ import annotations
@@ -42,12 +42,16 @@ class RecordFinder:
         Character between fields.
     quote : str
         Quotation mark around fields. If empty, fields are not quoted.
+    escape : str
+        Character before a quotation mark that belongs to its quoted field. If empty, there is none.
     json : bool
         Whether the text is JSON Lines. If so, only ``\n`` ends a record, and a line of white space counts as empty.
     """
 
-    def __init__(self, delimiter: str = ",", quote: str = '"', *, json: bool = False) -> None:
+    def __init__(self, delimiter: str = ",", quote: str = '"', escape: str = "", *, json: bool = False) -> None:
         self._json = json
+        self._escape = b"" if json or not quote else escape.encode()
+        self._fields = quoted_fields(delimiter, quote, escape) if self._escape else None
         self._quote = b"" if json else quote.encode()
         before = [delimiter.encode()[0], _LF, _CR]
         self._before = np.zeros(256, dtype=bool)
@@ -62,6 +66,7 @@ class RecordFinder:
 
     def find(self, data: bytes, *, last: bool) -> Records:
         """Find the records of a block. In the `last` block, the end of the text also ends a record."""
+        data = self._without_escapes(data)
         ends = self._ends(data, last)
         rest = int(ends[-1]) if len(ends) else 0
         if last and rest < len(data) and self._is_whole(data, rest):
@@ -70,6 +75,18 @@ class RecordFinder:
         starts = np.concatenate([[0], ends[:-1]]).astype(np.int64) if len(ends) else ends
         filled = self._filled(data, starts, ends)
         return Records(starts=starts[filled], ends=ends[filled], rest=rest)
+
+    def _without_escapes(self, data: bytes) -> bytes:
+        """Return a text of the same length in which escaped quotation marks are written twice instead."""
+        if self._fields is None or data.find(self._escape + self._quote) < 0:
+            return data
+        pair = re.compile(re.escape(self._escape) + rb"([" + re.escape(self._escape + self._quote) + rb"])")
+        twice = self._quote + self._quote
+
+        def mark(found: re.Match[bytes]) -> bytes:
+            return twice if found[1] == self._quote else b"  "
+
+        return self._fields.sub(lambda field: pair.sub(mark, field[0]), data)
 
     def _ends(self, data: bytes, last: bool) -> Any:
         array = np.frombuffer(data, dtype=np.uint8)
@@ -115,6 +132,13 @@ class RecordFinder:
             ]
             return filled
         return (first != _LF) & (first != _CR)
+
+
+def quoted_fields(delimiter: str, quote: str, escape: str) -> re.Pattern[bytes]:
+    """Return a pattern of quoted fields in which a character escapes quotation marks. The last one may be unclosed."""
+    d, q, e = (re.escape(text.encode()) for text in (delimiter, quote, escape))
+    inside = rb"(?:[^" + q + e + rb"]|" + e + rb".|" + q + q + rb")*+"
+    return re.compile(rb"(?:\A|(?<=[" + d + rb"\r\n]))" + q + inside + rb"(?:" + q + rb"|" + e + rb"?\Z)", re.DOTALL)
 
 
 def _line_ends(data: bytes, array: Any, *, lone: bool, last: bool) -> Any:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables.base import MalformedRow, Rows
+from scoreline.storage.tables.notation import Notation
 
 _INTEGER = r"^(0|-?[1-9][0-9]*)$"
 _DIGITS = r"^[-+]?[0-9]+$"
@@ -75,7 +76,13 @@ def reject_invalid_strings(rows: Rows, uri: str) -> Rows:
 
 
 def to_numbers(
-    column: pa.Array, kind: pa.DataType, nulls: Sequence[str], errors: dict[int, str], *, strict: bool = True
+    column: pa.Array,
+    kind: pa.DataType,
+    nulls: Sequence[str],
+    errors: dict[int, str],
+    *,
+    strict: bool = True,
+    notation: Notation | None = None,
 ) -> pa.Array:
     """Convert strings to int64 or float64.
 
@@ -93,8 +100,13 @@ def to_numbers(
         Mapping from rows of the column to messages. Messages are added to it.
     strict : bool
         Whether integers such as ``007`` are errors, because the leading zeros would be lost.
+    notation : Notation, optional
+        How the numbers are written; by default as in Python.
     """
     column = pc.utf8_trim_whitespace(column)
+    written = column
+    if notation is not None:
+        column = notation.to_plain(column)
     column = pc.if_else(pc.is_in(column, pa.array(["", *nulls], pa.string())), pa.scalar(None, pa.string()), column)
     if kind == pa.int64():
         if (integers := to_int64(column, strict=strict)) is not None:
@@ -102,7 +114,12 @@ def to_numbers(
     else:
         with contextlib.suppress(pa.ArrowException):
             return column.cast(kind)
-    return pa.array([_number(row, value, kind, errors, strict) for row, value in enumerate(column.to_pylist())], kind)
+    numbers = [_number(row, value, kind, errors, strict) for row, value in enumerate(column.to_pylist())]
+    if notation is not None and not notation.is_plain:
+        for row in errors:
+            if column[row].is_valid:
+                errors[row] = errors[row].replace(shorten(column[row].as_py()), shorten(written[row].as_py()), 1)
+    return pa.array(numbers, kind)
 
 
 def to_booleans(column: pa.Array, nulls: Sequence[str], errors: dict[int, str]) -> pa.Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -22,6 +24,9 @@ class Header:
     """The columns of a delimited text."""
 
     names: tuple[str, ...]
+    """Names in the header. A column without a name is ``column_N``."""
+    pandas_names: tuple[str, ...]
+    """Names that ``pandas.read_csv`` gives to the columns: ``Unnamed: N``, and ``x.1`` for a second ``x``."""
     end: int
     """Position of the first row, in bytes."""
 
@@ -43,13 +48,15 @@ def read_header(source: Pinned, compression: str | None, dialect: Dialect, colum
     while True:
         data = read_head(source, compression, size)
         start = len(BOM) if data.startswith(BOM) else 0
-        records = RecordFinder(dialect.delimiter, dialect.quote).find(data[start:], last=len(data) < size)
+        records = RecordFinder(dialect.delimiter, dialect.quote, dialect.escape).find(
+            data[start:], last=len(data) < size
+        )
         if len(records):
             break
         if len(data) < size:
             if data[start:].strip():
                 raise UnreadableInput(f"{source.uri}: row 0 has a quotation mark that is not closed")
-            return Header(names=columns or (), end=start)
+            return Header(names=columns or (), pandas_names=columns or (), end=start)
         if size >= MAX_HEADER_BYTES:
             raise UnreadableInput(
                 f"{source.uri}: its first record is longer than {MAX_HEADER_BYTES >> 20} MiB: check that it is CSV and "
@@ -62,9 +69,23 @@ def read_header(source: Pinned, compression: str | None, dialect: Dialect, colum
             raise UnreadableInput(
                 f"{source.uri}: its first row has {len(fields)} fields, but {len(columns)} columns are named"
             )
-        return Header(names=columns, end=start)
+        return Header(names=columns, pandas_names=columns, end=start)
     names = tuple(name or f"column_{number}" for number, name in enumerate(fields))
-    return Header(names=names, end=start + int(records.ends[0]))
+    return Header(names=names, pandas_names=_as_in_pandas(fields), end=start + int(records.ends[0]))
+
+
+def _as_in_pandas(fields: Sequence[str]) -> tuple[str, ...]:
+    names: list[str] = []
+    times: Counter[str] = Counter()
+    taken = set(fields)
+    for number, field in enumerate(fields):
+        name = unique = field or f"Unnamed: {number}"
+        while times[name] and (unique in taken or unique in names):
+            unique = f"{name}.{times[name]}"
+            times[name] += 1
+        times[name] = max(times[name], 1)
+        names.append(unique)
+    return tuple(names)
 
 
 def _fields(source: Pinned, dialect: Dialect, record: bytes) -> list[str]:

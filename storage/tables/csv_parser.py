@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from scoreline.storage.errors import UnreadableInput, one_line
+from scoreline.storage.tables.boundaries import quoted_fields
 from scoreline.storage.tables.text import BOM
 
 _MAX_SHOWN = 200
@@ -25,9 +27,11 @@ class Dialect:
     quote: str
     """Quotation mark around fields, or an empty string if fields are not quoted."""
     encoding: str
+    escape: str = ""
+    """Character before a quotation mark that belongs to its quoted field, or an empty string if there is none."""
 
     def to_utf8(self, data: bytes, uri: str, start: int) -> bytes:
-        """Convert a text to UTF-8. If the declared encoding is UTF-8, return the text without checking it.
+        """Convert a text to UTF-8, with escaped quotation marks written twice. UTF-8 is returned without checking it.
 
         Parameters
         ----------
@@ -44,13 +48,22 @@ class Dialect:
             The text is not valid in the declared encoding.
         """
         if self.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):
-            return data
+            return self._unescape(data)
         try:
-            return data.decode(self.encoding).encode()
+            return self._unescape(data.decode(self.encoding).encode())
         except UnicodeDecodeError as error:
             raise UnreadableInput(
                 f"{uri} is not {self.encoding}: {error.reason} at byte {start + error.start:,}: correct --encoding"
             ) from error
+
+    def _unescape(self, data: bytes) -> bytes:
+        if not self.escape or not self.quote or data.find(self.escape.encode()) < 0:
+            return data
+        escape, quote = self.escape.encode(), self.quote.encode()
+        written = {escape + quote: quote + quote, escape + escape: escape}
+        inside = re.compile(re.escape(escape) + rb"([" + re.escape(escape + quote) + rb"])")
+        fields = quoted_fields(self.delimiter, self.quote, self.escape)
+        return fields.sub(lambda field: inside.sub(lambda pair: written[pair[0]], field[0]), data)
 
 
 def parse(

@@ -24,8 +24,10 @@ from scoreline.storage.tables.convert import (
     to_strings,
     to_times,
 )
+from scoreline.storage.tables.csv_checks import check_quotation_marks
 from scoreline.storage.tables.csv_header import Header, read_header
 from scoreline.storage.tables.csv_parser import Dialect, is_number, is_utf8, parse, parse_as_bytes, printable
+from scoreline.storage.tables.notation import Notation
 from scoreline.storage.tables.options import NULL_VALUES, ReadOptions, format_of
 from scoreline.storage.tables.text import (
     BLOCK_BYTES,
@@ -54,18 +56,20 @@ class DelimitedFormat:
         self._nulls = tuple(NULL_VALUES if options.null_values is None else options.null_values)
         self._headers: OrderedDict[tuple[str, str], Header] = OrderedDict()
         self._lock = threading.Lock()
+        self._notation = Notation(self._options.decimal, self._options.thousands)
 
     def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:
         """Read the text once, block by block, to find its records and their types (see `TableFormat.survey`)."""
         header = self._header(source)
         blocks = self._blocks(source, header.end, None, 0, min(SURVEY_BYTES, self._block_bytes))
-        columns = [DelimitedColumn(scored=name in features) for name in header.names]
+        columns = [DelimitedColumn(scored=name in features) for name in _surveyed_names(header, features)]
         spans = survey_blocks(
             blocks,
             lambda block: self._parse_unsettled(source, header, block, columns),
             lambda parsed: self._infer(parsed, columns),
         )
-        fields = (column.field(name, self._options.types) for name, column in zip(header.names, columns, strict=True))
+        names = _surveyed_names(header, features)
+        fields = (column.field(name, self._options.types) for name, column in zip(names, columns, strict=True))
         return Survey(schema=pa.schema(fields), spans=spans)
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
@@ -82,7 +86,7 @@ class DelimitedFormat:
         return read_blocks(
             source,
             format_of(source.key, self._options)[1],
-            RecordFinder(dialect.delimiter, dialect.quote),
+            RecordFinder(dialect.delimiter, dialect.quote, dialect.escape),
             start,
             stop,
             first_row=first_row,
@@ -91,7 +95,7 @@ class DelimitedFormat:
 
     def _dialect(self, source: Pinned) -> Dialect:
         delimiter = self._options.delimiter or ("\t" if ".tsv" in source.key.lower()[-8:] else ",")
-        return Dialect(delimiter, self._options.quote, self._options.encoding)
+        return Dialect(delimiter, self._options.quote, self._options.encoding, self._options.escape or "")
 
     def _header(self, source: Pinned) -> Header:
         name = (source.uri, source.etag)
@@ -110,6 +114,7 @@ class DelimitedFormat:
         self, source: Pinned, header: Header, block: Block, columns: Sequence[DelimitedColumn]
     ) -> Mapping[int, pa.ChunkedArray]:
         """Return the columns, by number, whose types the values of a block may change."""
+        check_quotation_marks(source.uri, block, self._dialect(source), len(header.names), self._options.escape)
         first = block.first_row == 0
         wanted = [number for number, column in enumerate(columns) if not column.is_settled]
         if not wanted and not first:
@@ -131,12 +136,12 @@ class DelimitedFormat:
             strings = to_strings(column.combine_chunks(), invalid)
             if invalid:  # these rows will be rejected
                 strings = strings.filter(pa.array([row not in invalid for row in range(len(strings))]))
-            columns[number].add(strings, self._nulls)
+            columns[number].add(self._notation.to_plain(strings), self._nulls)
 
     def _decode(self, source: Pinned, header: Header, block: Block, schema: pa.Schema) -> Rows:
-        if missing := sorted(set(schema.names) - set(header.names)):
+        if missing := sorted(set(schema.names) - {*header.names, *header.pandas_names}):
             raise UnreadableInput(f"{source.uri} has no column {missing[0]!r}")
-        wanted = [header.names.index(name) for name in schema.names]
+        wanted = [(header.names if name in header.names else header.pandas_names).index(name) for name in schema.names]
         ragged: list[Any] = []
         invalid: dict[int, tuple[str | None, str]] = {}
         columns = self._convert_with_arrow(source, header, block, wanted, schema, ragged)
@@ -161,6 +166,7 @@ class DelimitedFormat:
             not wanted
             or not all(kind in _ARROW_CONVERTS or is_time(kind) for kind in schema.types)
             or any(map(is_number, self._nulls))
+            or not self._notation.is_plain
         ):
             return None  # if "-999" stands for a missing value, Arrow would still read a quoted -999 as a number
         dialect = self._dialect(source)
@@ -211,7 +217,8 @@ class DelimitedFormat:
         """Convert the values of a column one by one. This is slower but reports each value that cannot be converted."""
         strings = to_strings(column, errors)
         if kind in (pa.int64(), pa.float64()):
-            return self._replace_nan(to_numbers(strings, kind, self._nulls, errors, strict=strict))
+            numbers = to_numbers(strings, kind, self._nulls, errors, strict=strict, notation=self._notation)
+            return self._replace_nan(numbers)
         if kind == pa.bool_():
             return to_booleans(strings, self._nulls, errors)
         if is_time(kind):
@@ -234,6 +241,23 @@ class DelimitedFormat:
         """If the column is a string feature, replace the strings that stand for a missing value with null."""
         is_feature = b"feature" in (field.metadata or {}) and pa.types.is_string(field.type)
         return replace_nulls(column, self._nulls) if is_feature else column
+
+
+def _surveyed_names(header: Header, features: Collection[str]) -> tuple[str, ...]:
+    """Return the names of the columns: those of pandas where a feature needs them, or where a name occurs twice.
+
+    A feature that occurs twice keeps its name, so that the job is refused, unless the second is a feature as well.
+    """
+    names = []
+    for number, (name, other) in enumerate(zip(header.names, header.pandas_names, strict=True)):
+        is_second = name in header.names[:number] and (name not in features or other in features)
+        names.append(other if is_second or (other in features and other not in header.names) else name)
+    return tuple(names)
+
+
+def _describe_ragged(row: Any, lines: int) -> str:
+    message = f"{row.actual_columns} fields, but the header has {row.expected_columns}"
+    return f"{message}; the row spans {lines:,} lines: check its quotation marks" if lines > 1 else message
 
 
 def _numbered(header: Header) -> list[str]:
@@ -261,8 +285,7 @@ def _to_rows(
     """
     count = len(block.records)
     malformed: dict[int, tuple[str | None, str]] = {
-        row.number - 1: (None, f"{row.actual_columns} fields, but the header has {row.expected_columns}")
-        for row in ragged
+        row.number - 1: (None, _describe_ragged(row, block.lines(row.number - 1))) for row in ragged
     }
     good = np.delete(np.arange(count, dtype=np.int64), sorted(malformed))
     if columns and len(columns[0]) != len(good):

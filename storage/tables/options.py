@@ -29,7 +29,7 @@ SUFFIXES: Mapping[str, Format] = {
 such as ``a.txt``, need `ReadOptions.format`."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 """Compression methods for text formats, by the last suffix of an object's name."""
-TYPES = ("string", "int64", "float64", "bool")
+TYPES = ("string", "int64", "float64", "bool", "timestamp", "timestamp_utc", "date")
 """The types that a user may set for a column of a text format."""
 NULL_VALUES = (
     "",
@@ -68,6 +68,14 @@ class ReadOptions:
         Character between the fields of CSV; by default a tab if the name ends in ``.tsv``, else a comma.
     quote : str
         Quotation mark around the fields of CSV. Inside a field it is written twice. If empty, fields are not quoted.
+    escape : str, optional
+        Character that makes a quotation mark inside a quoted field an ordinary one, as a backslash does for Spark, Hive
+        and MySQL. If empty, there is none. By default there is none either, but an object in which a backslash may
+        escape a quotation mark is refused.
+    decimal : str
+        Character before the decimals of numbers in CSV.
+    thousands : str
+        Character between groups of three digits in numbers of CSV. If empty, there is none.
     columns : tuple of str, optional
         Names of the columns, for CSV without a header.
     encoding : str
@@ -75,12 +83,15 @@ class ReadOptions:
     null_values : tuple of str, optional
         Fields of CSV that stand for a missing value; by default `NULL_VALUES`.
     types : mapping of str to str
-        Types for columns of text formats, each one of `TYPES`. All other types are inferred from a sample.
+        Types for columns of text formats, each one of `TYPES`. All other types are inferred from all values.
     """
 
     format: Format | None = None
     delimiter: str | None = None
     quote: str = '"'
+    escape: str | None = None
+    decimal: str = "."
+    thousands: str = ""
     columns: tuple[str, ...] | None = None
     encoding: str = "utf-8"
     null_values: tuple[str, ...] | None = None
@@ -90,7 +101,8 @@ class ReadOptions:
         """Return the options unchanged if all of them are valid; otherwise raise `InvalidRequest`."""
         if self.format is not None and self.format not in FORMATS:
             raise InvalidRequest(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
-        for name, value in (("delimiter", self.delimiter), ("quote", self.quote)):
+        characters = ("delimiter", "quote", "escape", "decimal", "thousands")
+        for name, value in ((name, getattr(self, name)) for name in characters):
             if value is not None and not (isinstance(value, str) and len(value) <= 1 and value.isascii()):
                 raise InvalidRequest(f"{name} {value!r} is not a single ASCII character")
         if self.delimiter is not None and self.delimiter in ("", "\0", "\n", "\r", self.quote):
@@ -99,6 +111,12 @@ class ReadOptions:
             raise InvalidRequest(
                 f"quote {self.quote!r} cannot quote fields: use one that neither ends lines nor separates fields"
             )
+        if self.escape and self.escape in ("\0", "\n", "\r", self.quote, self.delimiter or ","):
+            raise InvalidRequest(f"escape {self.escape!r} cannot escape quotation marks: use another character")
+        if not self.decimal or self.decimal.isalnum() or self.decimal in ("+", "-", self.thousands):
+            raise InvalidRequest(f"decimal {self.decimal!r} cannot stand before decimals: use a comma or a point")
+        if self.thousands.isalnum() or self.thousands in ("+", "-"):
+            raise InvalidRequest(f"thousands {self.thousands!r} cannot stand between digits: use another character")
         for name, many in (("columns", self.columns), ("null_values", self.null_values)):
             if many is not None and not all(isinstance(item, str) for item in many):
                 raise InvalidRequest(f"{name} {many!r} must be a list of strings")

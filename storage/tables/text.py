@@ -42,6 +42,10 @@ class Block:
     first_row: int
     """Number of the first record, counted from 0."""
 
+    def lines(self, number: int) -> int:
+        """Return the number of lines that a record spans."""
+        return self.data[self.records.starts[number] : self.records.ends[number]].rstrip(b"\r\n").count(b"\n") + 1
+
     def text(self, number: int, encoding: str = "utf-8") -> str:
         """Return the first `MAX_RAW_CHARS` characters of a record for display, without its line end."""
         raw = self.data[self.records.starts[number] : self.records.ends[number]]

@@ -252,7 +252,8 @@ def _add_object(item: SurveyedObject, columns: Mapping[str, _ColumnTypes], folde
     fields: dict[str, pa.Field] = {}
     for column in item.schema:
         if column.name in fields and column.name in columns:
-            raise UnreadableInput(f"{item.uri} has the column {column.name!r} twice: rename one of them")
+            hint = ", or leave it out with --keep" if columns[column.name].kept else ""
+            raise UnreadableInput(f"{item.uri} has the column {column.name!r} twice: rename one of them{hint}")
         fields[column.name] = column
     missing = [name for name in columns if name not in fields] + [name for name in folders if name not in in_folders]
     if item.has_optional_columns:

@@ -155,6 +155,34 @@ class SubmitOptions(RecordsOptions, total=False):
             default='"',
         ),
     ]
+    escape: Annotated[
+        str | None,
+        Option(
+            help="A quotation mark behind this character belongs to its field of CSV, as in files of Spark, Hive or "
+            "MySQL; 'none' means that no character has this effect.",
+            kind="character",
+            metavar="CHAR",
+            default="none, but unclear files are refused",
+        ),
+    ]
+    decimal: Annotated[
+        str | None,
+        Option(
+            help="Numbers of CSV have this character before their decimals.",
+            kind="character",
+            metavar="CHAR",
+            default=".",
+        ),
+    ]
+    thousands: Annotated[
+        str | None,
+        Option(
+            help="Numbers of CSV have this character between groups of three digits.",
+            kind="character",
+            metavar="CHAR",
+            default="none",
+        ),
+    ]
     columns: Annotated[
         Sequence[str] | None,
         Option(
@@ -183,7 +211,7 @@ class SubmitOptions(RecordsOptions, total=False):
             help=f"Read columns of CSV and JSON Lines as these types: {', '.join(TYPES)}.",
             kind="types",
             metavar="A=TYPE,B=TYPE",
-            default="inferred from the first rows",
+            default="inferred from all values",
         ),
     ]
 

@@ -9,7 +9,12 @@ import click
 
 from scoreline.tasks.job.submit_options import Option, described
 
-_WORDS = {"delimiter": {"tab": "\t", "\\t": "\t"}, "quote": {"none": ""}}
+_WORDS = {
+    "delimiter": {"tab": "\t", "\\t": "\t"},
+    "quote": {"none": ""},
+    "escape": {"none": ""},
+    "thousands": {"none": ""},
+}
 """Words for characters that are hard to type, by option."""
 
 

@@ -70,6 +70,9 @@ def schedule() -> None:
     format = "csv"
     delimiter = ";"
     quote = "'"
+    escape = "\\"
+    decimal = ","
+    thousands = "."
     columns = ["id", "x"]
     encoding = "latin-1"
     null_values = ["-"]

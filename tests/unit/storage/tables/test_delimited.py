@@ -7,6 +7,7 @@ import io
 import random
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from scoreline.storage.errors import InvalidRequest, UnreadableInput
 from scoreline.storage.tables.base import Span
+from scoreline.storage.tables.delimited import DelimitedFormat
 from scoreline.storage.tables.options import ReadOptions
 from tests.support.text_tables import Put, broken, look, rows_of, schema, values
 
@@ -224,7 +226,7 @@ def test_a_missing_column_is_named(put: Put) -> None:
 
 def test_names_in_a_header_are_not_changed(put: Put) -> None:
     _, survey = look(put("\ufeffid,,a b,x.y,🙂,id\n1,2,3,4,5,6\n"))
-    assert survey.schema.names == ["id", "column_1", "a b", "x.y", "🙂", "id"]
+    assert survey.schema.names == ["id", "column_1", "a b", "x.y", "🙂", "id.1"]
 
 
 def test_an_object_without_a_header_is_read_with_the_given_columns(put: Put) -> None:
@@ -294,3 +296,108 @@ def test_null_values_are_missing_in_features_and_unchanged_in_kept_columns(put: 
     feature = pa.schema([pa.field("kind", pa.string(), metadata={"feature": "1"})])
     assert [row["kind"] for row in values(rows_of(source, feature))] == [None, None, "b", None]
     assert [row["kind"] for row in values(rows_of(source, schema(kind=pa.string())))] == ["NA", "n/a", "b", None]
+
+
+NAMES = st.lists(st.sampled_from(["x", "y", "x.1", "x.2", ""]), min_size=1, max_size=6).filter(any)
+
+
+@given(names=NAMES)
+def test_a_model_that_was_fitted_on_what_pandas_reads_finds_its_columns(put: Put, names: list[str]) -> None:
+    text = ",".join(names) + "\n" + ",".join(str(n) for n in range(len(names))) + "\n"
+    read = pd.read_csv(io.StringIO(text))
+    source = put(text)
+    table = DelimitedFormat(ReadOptions())
+    survey = table.survey(source, list(read.columns))
+    assert survey.schema.names == list(read.columns)
+    assert values(list(table.read(source, survey.spans[0], survey.schema, 9))) == read.to_dict("records")
+
+
+def test_a_feature_that_occurs_twice_keeps_its_name_so_that_the_job_is_refused(put: Put) -> None:
+    survey = DelimitedFormat(ReadOptions()).survey(put("x,x,y,y\n1,2,3,4\n"), ["x"])
+    assert survey.schema.names == ["x", "x", "y", "y.1"]
+
+
+SPARK = 'id,note,x\n1,"5\\"",2\n3,"He said \\"hi\\", \nok",3\n4,"C:\\\\",4\n5,"\\\\\\"",5\n6,"",6\n7,a\\b,7\n'
+NOTES = ['5"', 'He said "hi", \nok', "C:\\", '\\"', "", "a\\b"]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 7, 1 << 20])
+def test_a_character_may_escape_quotation_marks(put: Put, block_bytes: int) -> None:
+    source = put(SPARK)
+    wanted = schema(id=pa.int64(), note=pa.string(), x=pa.int64())
+    found = rows_of(source, wanted, ReadOptions(escape="\\"), block_bytes=block_bytes)
+    assert [row["note"] for row in values(found)] == NOTES
+    assert [row["id"] for row in values(found)] == [1, 3, 4, 5, 6, 7]
+    assert broken(found) == []
+
+
+@given(
+    rows=st.lists(st.tuples(st.text(alphabet='a,"\\\n\r é', max_size=6), st.integers(0, 9)), min_size=1, max_size=20),
+    block_bytes=st.integers(1, 60),
+)
+def test_any_csv_with_escapes_is_read_back_wherever_it_is_divided(
+    put: Put, rows: list[tuple[str, int]], block_bytes: int
+) -> None:
+    written = [('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"', number) for text, number in rows]
+    source = put("note,x\n" + "".join(f"{text},{number}\n" for text, number in written))
+    found = rows_of(source, schema(note=pa.string(), x=pa.int64()), ReadOptions(escape="\\"), block_bytes=block_bytes)
+    assert [(row["note"], row["x"]) for row in values(found)] == rows
+
+
+@pytest.mark.parametrize("field", ['"5\\"",2', '"He said \\"hi\\", ok",2'])
+def test_a_backslash_that_may_escape_a_quotation_mark_is_refused_and_named(put: Put, field: str) -> None:
+    source = put("note,x\na,1\n" + field + "\nb,3\n" + field + "\n")
+    with pytest.raises(UnreadableInput, match=r"in\.csv: row 1 has a backslash .* give --escape .* or --escape none"):
+        look(source)
+    look(source, ReadOptions(escape=""))
+    look(put('note,x\n"C:\\",1\nC:\\,2\n5\\" pipe,3\n'))  # here it ends a field, or the field is not quoted
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed later", "closed by another stray mark"])
+def test_a_stray_quotation_mark_that_swallows_rows_is_refused_and_named(put: Put, closed: bool) -> None:
+    swallowed = "".join(f"{n},plain,{n}\n" for n in range(40))
+    text = 'id,note,x\n1,a,1\n2,"b,2\n' + swallowed + ('3,c",3\n' if closed else '3,"c,3\n4,d,4\n')
+    with pytest.raises(UnreadableInput, match=r"in\.csv: row 1 spans 4\d lines, most of which look like rows"):
+        look(put(text))
+    assert look(put(text), ReadOptions(quote=""))[1].spans[0].rows >= 43
+
+
+def test_long_texts_are_not_taken_for_swallowed_rows(put: Put) -> None:
+    poem = "\n".join("so much depends upon" for _ in range(40))
+    source = put(f'id,note\n1,"{poem}"\n2,b\n')
+    assert [row["note"] for row in values(rows_of(source, schema(note=pa.string())))] == [poem, "b"]
+
+
+def test_a_rejected_row_says_how_many_lines_it_spans(put: Put) -> None:
+    found = rows_of(put('id,x\n1,"a\nb\nc",2\n2,3\n'), schema(id=pa.int64()))
+    assert broken(found) == [
+        (0, None, "3 fields, but the header has 2; the row spans 3 lines: check its quotation marks")
+    ]
+
+
+def test_numbers_may_have_a_decimal_comma_and_separators_of_thousands(put: Put) -> None:
+    options = ReadOptions(delimiter=";", decimal=",", thousands=".")
+    source = put("id;x;n\n1;1,5;1.234\n2;-1.234.567,25;7\n3;2;NA\n4;1.5;3\n5;,5;4\n6;1e3;5\n7;12.34;6\n")
+    survey = look(source, options)[1]
+    assert [survey.schema.field(name).type for name in ("id", "n")] == [pa.int64(), pa.int64()]
+    found = rows_of(source, schema(id=pa.int64(), x=pa.float64(), n=pa.int64()), options)
+    assert [(row["id"], row["x"], row["n"]) for row in values(found)] == [
+        (1, 1.5, 1234),
+        (2, -1234567.25, 7),
+        (3, 2.0, None),
+        (5, 0.5, 4),
+        (6, 1000.0, 5),
+    ]
+    assert broken(found) == [
+        (3, "x", "'x' is '1.5', which is not a number"),
+        (6, "x", "'x' is '12.34', which is not a number"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"escape": '"'}, {"escape": "ab"}, {"decimal": ""}, {"decimal": "5"}, {"decimal": ",", "thousands": ","}],
+)
+def test_characters_that_cannot_have_their_effect_are_refused(options: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest, match=next(iter(options))):
+        ReadOptions(**options).check()  # type: ignore[arg-type]
