@@ -30,6 +30,10 @@ from scoreline.storage.tables.text import (
 )
 from scoreline.storage.tables.type_inference import CARRIED, JsonColumn
 
+_MAX_INFERRED_DEPTH = 1_000
+"""Depth up to which Arrow infers types. It needs stack for each level, and crashes at some 100,000."""
+_BRACKETS = np.zeros(256, dtype=np.int8)
+_BRACKETS[list(b"[{")], _BRACKETS[list(b"]}")] = 1, -1
 _TYPE_NAMES = {
     bool: "a boolean",
     int: "a number",
@@ -158,16 +162,34 @@ def _decode(block: Block, schema: pa.Schema) -> Rows:
     others = [field.with_type(pa.string()) if field.name in times else field for field in schema]
     rows = decode_block(block, pa.schema([field for field in others if field.name not in carried]))
     texts: dict[str, list[str | None]] = {name: [] for name in carried}
-    for number in rows.numbers - block.first_row:
-        line = json.loads(_line(block, int(number)), parse_int=_Digits, parse_float=_Digits, parse_constant=_Digits)
-        for name, found in texts.items():
-            value = line.get(name)
-            found.append(None if value is None else value if type(value) is str else _to_json(value))
+    faults: dict[int, MalformedRow] = {}
+    for row, number in enumerate(rows.numbers.tolist()):
+        data = _line(block, number - block.first_row)
+        found: dict[str, str | None] = {}
+        try:
+            line = json.loads(data, parse_int=_Digits, parse_float=_Digits, parse_constant=_Digits)
+            found = {name: _carried_text(line.get(name)) for name in carried}
+        except RecursionError:
+            raw = block.text(number - block.first_row)
+            faults[row] = MalformedRow(row=number, column=None, message="the line is nested too deeply", raw=raw)
+        for name in carried:
+            texts[name].append(found.get(name))
     columns = [
         pa.array(texts[field.name], pa.string()) if field.name in texts else rows.batch.column(field.name)
         for field in schema
     ]
-    return _with_times(block, replace(rows, batch=pa.RecordBatch.from_arrays(columns, names=schema.names)), times)
+    batch = pa.RecordBatch.from_arrays(columns, names=schema.names)
+    return _with_times(block, _without(replace(rows, batch=batch), faults), times)
+
+
+def _without(rows: Rows, faults: Mapping[int, MalformedRow]) -> Rows:
+    """Move rows, given by their place in the batch, to the malformed rows."""
+    if not faults:
+        return rows
+    good = np.ones(rows.batch.num_rows, dtype=bool)
+    good[list(faults)] = False
+    malformed = sorted((*rows.malformed, *faults.values()), key=lambda item: item.row)
+    return Rows(batch=rows.batch.filter(pa.array(good)), numbers=rows.numbers[good], malformed=tuple(malformed))
 
 
 def _with_times(block: Block, rows: Rows, times: Mapping[str, pa.DataType]) -> Rows:
@@ -184,16 +206,20 @@ def _with_times(block: Block, rows: Rows, times: Mapping[str, pa.DataType]) -> R
             raw = block.text(number - block.first_row)
             faults.setdefault(row, MalformedRow(row=number, column=name, message=f"{name!r} {message}", raw=raw))
     batch = pa.RecordBatch.from_arrays(columns, names=rows.batch.schema.names)
-    good = np.ones(rows.batch.num_rows, dtype=bool)
-    good[list(faults)] = False
-    malformed = sorted((*rows.malformed, *faults.values()), key=lambda item: item.row)
-    return Rows(batch=batch.filter(pa.array(good)), numbers=rows.numbers[good], malformed=tuple(malformed))
+    return _without(replace(rows, batch=batch), faults)
 
 
 class _Digits(str):
     """A number as it was written."""
 
     __slots__ = ()
+
+
+def _carried_text(value: Any) -> str | None:
+    """Return a value as it is carried over: a text as it is, and any other value as JSON."""
+    if value is None or (isinstance(value, str) and not isinstance(value, _Digits)):
+        return value
+    return _to_json(value)
 
 
 def _to_json(value: Any) -> str:
@@ -299,7 +325,7 @@ def parse_block(block: Block, schema: pa.Schema | None = None) -> pa.Table | Non
         The keys to read and their types; by default all keys, in types that Arrow infers.
     """
     data, records = block.data, block.records
-    if not _are_objects(block):
+    if not _are_objects(block) or (schema is None and _depth(data) > _MAX_INFERRED_DEPTH):
         return None
     try:
         table = pajson.read_json(
@@ -317,6 +343,12 @@ def parse_block(block: Block, schema: pa.Schema | None = None) -> pa.Table | Non
     if table.num_rows != len(records):  # a line contains several values
         return None
     return table if schema is None else table.select(schema.names)
+
+
+def _depth(data: bytes) -> int:
+    """Return how deeply values are nested, at most. Brackets inside strings count as well."""
+    steps = _BRACKETS[np.frombuffer(data, dtype=np.uint8)]
+    return int(np.max(np.cumsum(steps, dtype=np.int64), initial=0))
 
 
 def _are_objects(block: Block) -> bool:

@@ -41,6 +41,8 @@ _DIGITS = r"^[-+]?[0-9]+$"
 _ZERO_PADDED = r"^[-+]?0[0-9]"
 _NUMBER = r"^(?i:[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?inf(inity)?|nan)$"
 _MORE_THAN_17_DIGITS = r"^[-+]?[0.]*[1-9](\.?[0-9]){17}"
+_MAX_DEPTH = 100
+"""Number of levels up to which objects and arrays have a type. Deeper ones are carried over as JSON."""
 _SHORT = 15
 """Number of characters up to which float64 distinguishes every two numbers."""
 _MAX_EXACT_INTEGER = 1 << 53
@@ -214,7 +216,7 @@ class JsonColumn(_Column):
         if pa.types.is_integer(values.type):
             self._note_large(values)
         self.missing = self.missing or values.null_count > 0
-        self._merge(_without_times(values.type))
+        self._merge(_without_times(values.type, _MAX_DEPTH))
         return True
 
     def add_values(self, values: Sequence[Any]) -> None:
@@ -277,27 +279,34 @@ class JsonColumn(_Column):
                 self.carried = b"json"
             return
         self.carried = b"json"
-        if not pa.types.is_nested(self.kind) and not (kind is None or pa.types.is_nested(kind)):
+        if pa.types.is_null(self.kind):
+            self.kind = pa.list_(pa.null())
+        elif not pa.types.is_nested(self.kind) and not (kind is None or pa.types.is_nested(kind)):
             self.kind = pa.string()
 
 
 def _nested_type(values: Sequence[Any]) -> pa.DataType | None:
     """Return the type of objects or arrays; None if Arrow has no type that fits all of them."""
     try:
-        return pa.array(values).type
-    except (pa.ArrowException, OverflowError):
+        return _without_times(pa.array(values).type, _MAX_DEPTH)
+    except (pa.ArrowException, OverflowError, RecursionError):
         return None
 
 
-def _without_times(kind: pa.DataType) -> pa.DataType:
-    """Return a type in which times, which Arrow finds in texts, are texts."""
+def _without_times(kind: pa.DataType, depth: int) -> pa.DataType | None:
+    """Return a type in which times, which Arrow finds in texts, are texts; None if it is nested deeper than `depth`."""
     if pa.types.is_timestamp(kind):
         return pa.string()
+    if not pa.types.is_nested(kind):
+        return kind
+    if not depth:
+        return None
     if pa.types.is_list(kind):
-        return pa.list_(_without_times(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_without_times(field.type)) for field in kind.fields])
-    return kind
+        inner = _without_times(kind.value_type, depth - 1)
+        return None if inner is None else pa.list_(inner)
+    fields = [(item, _without_times(item.type, depth - 1)) for item in kind.fields]
+    known = [item.with_type(inner) for item, inner in fields if inner is not None]
+    return pa.struct(known) if len(known) == len(fields) else None
 
 
 def _all(values: pa.StringArray, pattern: str) -> bool:

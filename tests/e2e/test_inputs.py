@@ -279,7 +279,7 @@ def test_a_dry_run_shows_what_a_job_would_do_and_leaves_nothing_behind(
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].endswith(": 1,000 rows; nothing was written or sent")
-    assert "  features 1: x" in lines
+    assert "  features 1: x float64" in lines
     assert "  kept     1: id" in lines
     assert "  unused   1: name" in lines
     assert "  columns  2: id int64, prediction double" in lines

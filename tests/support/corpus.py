@@ -311,9 +311,7 @@ CASES: tuple[Case, ...] = (
     Case(
         "an id that is a word after numbers",
         {"a.csv": b"id,x\n" + b"1,0.5\n" * 3_000 + b"two,0.5\n"},
-        3_000,
-        1,
-        "'id' is 'two', which is not a 64-bit integer like the first rows",
+        3_001,
     ),
     Case("ids with zeros in front stay as they are", {"a.csv": b"id,x\n007,0.5\n"}, 1),
     Case(
@@ -360,7 +358,7 @@ CASES: tuple[Case, ...] = (
         {"a.jsonl": lines({"x": 1}, {"x": "n/a"}, {"x": 2})},
         2,
         1,
-        "'x' is a string 'n/a', but the column is read as double",
+        "'x' is a string 'n/a', but the column is read as int64",
     ),
     Case("a key that is missing", {"a.jsonl": lines({"id": 1, "x": 1}, {"id": 2})}, 1, 1, "'x' is null or NaN"),
     Case("a json array", {"a.jsonl": b'[{"id": 1, "x": 2}]'}, says="a.jsonl is one JSON array"),

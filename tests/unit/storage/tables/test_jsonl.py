@@ -232,3 +232,13 @@ def test_white_space_that_json_does_not_allow_makes_only_its_own_line_malformed(
     found = rows_of(put('{"x": 1}\n\x0b\n{"x": 2}\n', "in.jsonl"), schema(x=pa.float64()))
     assert values(found) == [{"x": 1}, {"x": 2}]
     assert [item[0] for item in broken(found)] == [1]
+
+
+@pytest.mark.parametrize("depth", [10, 150, 1_000, 100_000])
+def test_values_nested_to_any_depth_lose_no_row(put: Put, depth: int) -> None:
+    source = put('{"x": 1}\n{"x": 2, "deep": ' + "[" * depth + "]" * depth + "}\n", "in.jsonl")
+    assert look(source)[1].schema.field("x").type == pa.int64()
+    assert [row["x"] for row in values(rows_of(source, schema(x=pa.int64())))] == [1, 2]
+    carried = pa.schema([("x", pa.int64()), pa.field("deep", pa.string(), metadata={"carried": "json"})])
+    found = rows_of(source, carried)
+    assert len(values(found)) + len(broken(found)) == 2
