@@ -112,7 +112,7 @@ def _footer(job: Job, part: int, planned: Part) -> dict[str, str]:
         "scoreline.model": job.model.name,
         "scoreline.model_version": job.model.version,
         "scoreline.manifest_sha256": job.model.manifest_sha256,
-        "scoreline.scored_at": job.submitted,
+        "scoreline.submitted_at": job.submitted,
         "scoreline.libraries": json.dumps(library_versions() | {"pyarrow": pa.__version__}, sort_keys=True),
         "scoreline.source": json.dumps([[s.key, s.etag, *s.scope] for s in planned.slices]),
     }

@@ -361,6 +361,17 @@ def test_a_broken_row_at_the_start_of_a_batch_belongs_to_the_part_with_its_numbe
     assert [(scored.num_rows, rejected.num_rows) for scored, rejected in found] == [(0, 1), (1, 0), (1, 0)]
 
 
+def test_a_footer_names_the_time_of_the_submission_as_such(engine: Engine) -> None:
+    put(engine, "in/a.parquet", id=[1], x=[1.0])
+    made = planner.draft(engine, job(), FAST)
+    plan: Any = SimpleNamespace(columns=made.columns, sha256="p", part=lambda _: made.parts[0])
+    commit_part(engine, Documents(job=job(), plan=plan), 0, 100)
+    data = engine.buckets.main.get("out/job_id=j/part-00000.parquet").data
+    footer = pq.read_schema(io.BytesIO(data)).metadata
+    assert footer[b"scoreline.submitted_at"] == job().submitted.encode()
+    assert b"scoreline.scored_at" not in footer
+
+
 def test_manifests_that_differ_only_in_their_times_are_the_same(engine: Engine) -> None:
     store = engine.buckets.main
     first, later = b'{"rows": 2, "seconds": {"predict": 1.0}}', b'{"rows": 2, "seconds": {"predict": 7.0}}'
