@@ -64,7 +64,9 @@ def check_parts(layout: ResultsLayout, documents: Documents, failed: Mapping[int
 
 def _check_part(layout: ResultsLayout, plan_sha256: str, number: int, part: Part, with_rejects: set[str]) -> Entry:
     """Check the receipts of a part's results and rejected rows, and return its entry."""
-    store, key, rejects_key = layout.store, layout.part(number), layout.rejected_part(number)
+    store, key = layout.store, layout.part(number)
+    current, former = layout.rejected_part(number), layout.former_rejected_part(number)
+    rejects_key = former if former in with_rejects and current not in with_rejects else current
 
     def receipt_of(info: ObjectInfo) -> Receipt:
         uri = store.uri(info.key)
@@ -85,8 +87,8 @@ def _check_part(layout: ResultsLayout, plan_sha256: str, number: int, part: Part
                     f"{store.uri(rejects_key)} does not hold the rows that were rejected when {store.uri(key)} was "
                     "scored: remove both, then resume the job"
                 )
-        elif rejects_key in with_rejects:  # written by an earlier attempt that died before its commit
-            store.delete(rejects_key)
+        for left in {current, former} & with_rejects - ({rejects_key} if scored.rejected else set()):
+            store.delete(left)  # written by an earlier attempt that died before its commit
     except (ObjectNotFound, ScoringError) as error:
         return Entry(failure=describe(error))
     source = [{"key": s.key, "etag": s.etag, "first_row": s.scope[0], "rows": s.scope[1]} for s in part.slices]
