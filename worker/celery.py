@@ -28,6 +28,8 @@ _worker = WorkerSettings.from_env(os.environ)
 
 app = Celery("scoreline", broker=_queue.broker_url)
 app.conf.update(
+    broker_read_url=_queue.broker_url,  # CELERY_BROKER_URL, which may have options, overrides `broker`, but not these
+    broker_write_url=_queue.broker_url,
     task_default_queue=QUEUE,
     task_queues=[Queue(QUEUE), Queue(CLOCK_QUEUE)],
     task_routes={f"scoreline.{name}": {"queue": CLOCK_QUEUE} for name in ("reconcile", "tick", "status", "events")},
