@@ -32,6 +32,7 @@
     │   ├── PreconditionFailed
     │   ├── AccessDenied
     │   ├── InvalidKey
+    │   ├── NotAnObjectStore       another kind of server answers
     │   └── StoreUnavailable       transient
     ├── LedgerError                the ledger cannot be used
     │   ├── LedgerFenced
@@ -179,6 +180,10 @@ class AccessDenied(StoreError):
 
 class InvalidKey(StoreError):
     """Raised when a key is not valid in the object store."""
+
+
+class NotAnObjectStore(StoreError):
+    """Raised when the server at the address of the object store does not answer like one."""
 
 
 class StoreUnavailable(StoreError):
