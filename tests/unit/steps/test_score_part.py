@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -227,6 +228,48 @@ def test_arrow_objects_with_different_categories_share_a_part(engine: Engine) ->
         # Then results and rejected rows have the categories of both
         written = pq.read_table(io.BytesIO(parquet.write(table, {})))
         assert written["name"].to_pylist() == expected
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "arrows"])
+def test_text_and_categories_that_polars_wrote_as_views_come_back_as_they_were(engine: Engine, suffix: str) -> None:
+    # Given two objects with views in every kind of column that is kept, whose second row is rejected
+    columns: dict[str, Any] = {
+        "text": ["a", "b", None],
+        "bytes": [b"a", None, b"c"],
+        "category": pl.Series(["u", "v", None], dtype=pl.Categorical),
+        "enum": pl.Series(["u", None, "v"], dtype=pl.Enum(["u", "v", "w"])),
+        "list": [["a", None], ["b"], None],
+        "categories": pl.Series([["u"], None, ["v", "u"]], dtype=pl.List(pl.Categorical)),
+        "struct": [{"a": "x"}, {"a": None}, None],
+    }
+    frame = pl.DataFrame({"x": [1.0, None, 3.0]} | columns)
+    for name in "ab":
+        sink = io.BytesIO()
+        (frame.write_ipc if suffix == "arrow" else frame.write_ipc_stream)(sink)
+        engine.buckets.main.put(f"in/{name}.{suffix}", sink.getvalue())
+    # When they are scored in one part, and written
+    made = planner.draft(engine, job(keep=",".join(columns)), FAST)
+    plan: Any = SimpleNamespace(columns=made.columns)
+    tables = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
+    scored, rejected = (pq.read_table(io.BytesIO(parquet.write(table, {}))) for table in tables)
+    # Then every value is as it was
+    rows = frame.select(columns.keys()).to_dicts()
+    assert scored.select(columns.keys()).to_pylist() == [rows[0], rows[2]] * 2
+    assert rejected.select(columns.keys()).to_pylist() == [rows[1]] * 2
+
+
+def test_a_view_that_is_not_utf8_rejects_its_row_only(engine: Engine) -> None:
+    # Given an object whose second text, behind a view, is not UTF-8
+    texts = pa.array([b"good", b"b\xffd", b"a longer text that is not within the view"], pa.binary_view())
+    table, sink = pa.table({"x": [1.0, 2.0, 3.0], "s": texts.view(pa.string_view())}), io.BytesIO()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    engine.buckets.main.put("in/a.arrow", sink.getvalue())
+    made = planner.draft(engine, job(keep="s"), FAST)
+    plan: Any = SimpleNamespace(columns=made.columns)
+    scored, rejected = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
+    assert scored["s"].to_pylist() == ["good", "a longer text that is not within the view"]
+    assert rejected["column"].to_pylist() == ["s"]
 
 
 def test_a_value_too_long_for_a_folder_fails_the_job_and_says_where_the_results_are(engine: Engine) -> None:
