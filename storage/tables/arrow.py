@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from scoreline.storage.errors import UnreadableInput, one_line
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
+from scoreline.storage.tables.contents import explain_format
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.views import schema_without_views, without_views
 
@@ -67,7 +68,10 @@ class _Reader:
         raw = RangedFile(source.store, source.key, source.size, source.etag)
         self._file = _Bounded(raw, source.size)
         self._seekable = self._file.read(len(_MAGIC)) == _MAGIC
-        self.schema: pa.Schema = self._try("is not Arrow IPC", lambda: self._open(None).schema)
+        try:
+            self.schema: pa.Schema = self._open(None).schema
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise explain_format(source, "Arrow IPC", error) from error
 
     def batches(self, start: int, stop: int | None, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         reader = self._open(columns)

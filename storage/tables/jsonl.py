@@ -16,6 +16,7 @@ import pyarrow.json as pajson
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables.base import MalformedRow, Pinned, Rows, Span, Survey
 from scoreline.storage.tables.boundaries import JSON_SPACE, RecordFinder, Records
+from scoreline.storage.tables.contents import check_text
 from scoreline.storage.tables.convert import batch_without_columns, is_time, shorten, to_times
 from scoreline.storage.tables.options import ReadOptions, format_of
 from scoreline.storage.tables.text import (
@@ -54,7 +55,9 @@ class JsonLinesFormat:
 
     def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:  # for the other formats
         """Read the text once, block by block, to find its lines and their keys (see `TableFormat.survey`)."""
-        head = read_head(source, format_of(source.key, self._options)[1], 64)
+        compression = format_of(source.key, self._options)[1]
+        head = read_head(source, compression, 64)
+        check_text(source, head, compression)
         start = len(BOM) if head.startswith(BOM) else 0
         if head[start:].lstrip().startswith(b"["):
             raise UnreadableInput(f"{source.uri} is one JSON array: convert it to JSON Lines, one object per line")
