@@ -22,7 +22,13 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
-from scoreline.storage.errors import DocumentCorrupt, InvalidRequest, PreconditionFailed, ScoringError
+from scoreline.storage.errors import (
+    DocumentCorrupt,
+    InvalidRequest,
+    PreconditionFailed,
+    RejectBudgetExceeded,
+    ScoringError,
+)
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import exists
@@ -402,6 +408,25 @@ def test_a_broken_row_at_the_start_of_a_batch_belongs_to_the_part_with_its_numbe
     plan: Any = SimpleNamespace(columns=made.columns)
     found = [score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings()) for part in made.parts]
     assert [(scored.num_rows, rejected.num_rows) for scored, rejected in found] == [(0, 1), (1, 0), (1, 0)]
+
+
+@pytest.mark.parametrize("x", [[None] * 1_500, ["n/a"] * 1_500, [-1.0] * 1_500], ids=["null", "text", "refused"])
+def test_a_part_over_the_limit_says_how_many_rows_the_job_still_allowed(engine: Engine, x: list[Any]) -> None:
+    put(engine, "in/a.parquet", id=range(2_500), x=[1.0] * 1_000 + x if x[0] != "n/a" else ["1"] * 1_000 + x)
+    made = planner.draft(engine, job(), FAST)
+    plan: Any = SimpleNamespace(columns=made.columns)
+    engine.models = Models(Positive())
+    with pytest.raises(RejectBudgetExceeded, match=r"more than 1000 rows .* left room for only 25: correct the input"):
+        score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 25, Timings())
+
+
+class Positive(LinearRegression):
+    """Refuses negative numbers."""
+
+    def predict(self, x: Any) -> Any:
+        if (x.to_numpy() < 0).any():
+            raise ValueError("negative")
+        return LINE.predict(x)
 
 
 def test_a_footer_names_the_time_of_the_submission_as_such(engine: Engine) -> None:
