@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from scoreline.storage.errors import ScorelineError, ScoringError
+from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 
 STEP_ATTEMPTS = 3
@@ -47,7 +48,7 @@ def hold_step(dispatcher: Dispatcher, job_id: str, name: str) -> Iterator[None]:
     try:
         if attempt > STEP_ATTEMPTS:
             raise ScoringError(
-                f"the worker process died {attempt - 1} times at the step {name!r}: it may be out of memory"
+                f"the worker process died {plural(attempt - 1, 'time')} at the step {name!r}: it may be out of memory"
             )
         with keep_renewed(lambda: ledger.renew_step(job_id, name, lease_s), lease_s / 3):
             yield

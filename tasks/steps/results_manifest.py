@@ -10,6 +10,7 @@ from typing import Any
 
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, ScoringError, describe
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore, create_once
+from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import decoding
 from scoreline.tasks.job.layout import ResultsLayout
@@ -77,8 +78,8 @@ def _check_part(layout: ResultsLayout, plan_sha256: str, number: int, part: Part
         scored = receipt_of(info)
         if scored.rows + scored.rejected != part.rows:
             raise ScoringError(
-                f"planned with {part.rows} rows, but {scored.rows} were scored and {scored.rejected} rejected: remove "
-                f"{store.uri(key)}, then resume the job"
+                f"planned with {plural(part.rows, 'row')}, but {scored.rows} were scored and {scored.rejected} "
+                f"rejected: remove {store.uri(key)}, then resume the job"
             )
         if scored.rejected:
             rejects = receipt_of(store.head(rejects_key))

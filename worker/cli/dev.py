@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from scoreline.storage.errors import ScorelineError
+from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.cli.help import Command
@@ -133,7 +134,7 @@ def _demonstrate(client: Client, environ: Mapping[str, str], rows: int, keep: bo
     manifest, held_out = steps.train_and_publish(ModelStorageManager.from_env(environ))
     echo(f"published {manifest.ref}: {', '.join(a.name for a in manifest.artifacts)}", indent=2)
     steps.upload(main, held_out, rows, folder)
-    echo(f"uploaded {rows:,} rows in {steps.FILES} Parquet files to {main.uri(folder)}", indent=2)
+    echo(f"uploaded {plural(rows, 'row')} in {steps.FILES} Parquet files to {main.uri(folder)}", indent=2)
     job = client.submit(manifest.ref, main.uri(folder))
     if code := follow_job(client, job.job_id):
         return code

@@ -15,8 +15,8 @@ from dataclasses import asdict, replace
 
 import click
 
+from scoreline.storage.wording import plural
 from scoreline.worker.cli.help import Command
-from scoreline.worker.cli.output import plural
 from scoreline.worker.doctor import NAMES, SKIPPED, Finding, examine
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import click
 
+from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.help import Command
@@ -126,7 +127,9 @@ def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None
         return
     before = client.status(job)
     now = client.resume(job, max_rejected=max_rejected)
-    done = f"with {before.parts_done} of {before.parts} parts done" if before.parts else "which had no plan yet"
+    done = (
+        f"with {before.parts_done} of {plural(before.parts, 'part')} done" if before.parts else "which had no plan yet"
+    )
     echo(f"resumed {job}, {done}", err=True)
     if follow:
         sys.exit(follow_job(client, job))

@@ -57,15 +57,6 @@ def cut(text: str, chars: int) -> str:
     return text if len(text) <= chars else text[: chars - 1] + _ELLIPSIS
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun.
-
-    >>> plural(1, "error"), plural(1_000, "warning")
-    ('1 error', '1,000 warnings')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, cut: Collection[str] = (), wrapped: Collection[str] = ()
 ) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
+from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.job_options import job_options
-from scoreline.worker.cli.output import cut, echo, echo_field, plural, print_table
+from scoreline.worker.cli.output import cut, echo, echo_field, print_table
 from scoreline.worker.cli.progress import follow_job
 from scoreline.worker.memory import MIB, PROCESS_BYTES
 
@@ -72,9 +73,9 @@ def submit(
 
 
 def _show(found: Preflight) -> None:
-    echo(f"{found.model}: {found.rows:,} rows; nothing was written or sent")
+    echo(f"{found.model}: {plural(found.rows, 'row')}; nothing was written or sent")
     echo_field("input", f"{plural(found.objects, 'object')}, {found.object_bytes / MIB:,.1f} MiB")
-    echo_field("parts", f"{found.parts:,} of up to {found.largest_part_rows:,} rows")
+    echo_field("parts", f"{found.parts:,} of up to {plural(found.largest_part_rows, 'row')}")
     echo_field("features", _listed([f"{name} {found.types.get(name, '')}".strip() for name in found.features]))
     for label, names in (("kept", found.kept), ("unused", found.unused)):
         echo_field(label, _listed(names))
