@@ -172,7 +172,7 @@ def jobs(as_json: bool) -> None:
         return
     now = datetime.now(UTC)
     rows = ((job.job_id, job.state, f"{job.rows:,}", f"{job.rejected:,}", age(job, now), job.model) for job in found)
-    print_table(("job", "state", "rows", "rejected", "age", "model"), rows, cut=["model"])
+    print_table(("job", "state", "rows", "rejected", "age", "model"), rows, cut=["model", "job"])
 
 
 def age(job: Status, now: datetime) -> str:
