@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 
 import click
 
+from scoreline.storage.errors import ScorelineError
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.output import echo, print_table
-from scoreline.worker.cli.progress import EXIT_CODES, follow_job, show_status
+from scoreline.worker.cli.progress import EXIT_CODES, fail_unknown, follow_job, show_status
 
 
 @click.command(
@@ -37,8 +38,12 @@ def status(job: str, as_json: bool) -> None:
       1  failed
       3  partial: some rows were rejected
       4  cancelled
+      6  not known, because Redis or the bucket does not answer
     """
-    now = Client.from_env().status(job)
+    try:
+        now = Client.from_env().status(job)
+    except ScorelineError as error:
+        sys.exit(fail_unknown(job, error))
     if as_json:
         click.echo(json.dumps(now.to_dict(), indent=1))
     else:
@@ -51,7 +56,8 @@ def status(job: str, as_json: bool) -> None:
 def watch(job: str) -> None:
     """Show the progress of a job until it ends.
 
-    Ctrl-C stops watching; JOB itself goes on.
+    Ctrl-C stops watching; JOB itself goes on. If Redis or the bucket does not answer, this command waits for two
+    minutes.
 
     \b
     Exit codes:
@@ -59,6 +65,7 @@ def watch(job: str) -> None:
       1    failed
       3    partial: some rows were rejected
       4    cancelled
+      6    not known, because Redis or the bucket does not answer
       130  interrupted with Ctrl-C
     """
     sys.exit(follow_job(Client.from_env(), job))

@@ -54,7 +54,7 @@ def submit(
     and JSON Lines may be compressed (.gz, .zst, .bz2). Folders with names such as year=2026/ become columns.
 
     Prints the id of the job. With --watch, show its progress too; the exit code is then its outcome: 0 succeeded, 1
-    failed, 3 partial (some rows were rejected), 4 cancelled.
+    failed, 3 partial (some rows were rejected), 4 cancelled, 6 not known (Redis or the bucket does not answer).
 
     With --dry-run, print the parts, columns, a scored sample and the memory that a worker needs. It fails if the job
     would, with the same message, and needs the packages of ml-requirements.txt.
