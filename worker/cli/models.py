@@ -183,6 +183,7 @@ def delete(ref: str, yes: bool) -> None:
     pinned = client.registry.resolve(ref)
     if "@" not in ref:
         raise InvalidRequest(f"{ref} has several versions: name the one to delete, for example {pinned.ref}")
+    client.submission.check_unused(pinned)
     if not yes:
         click.confirm(f"delete {pinned.ref} for good?", abort=True)
     client.delete_model(pinned)
