@@ -23,7 +23,8 @@
     │   ├── ModelUntrusted
     │   └── ModelUnloadable
     ├── ScoringError               an estimator failed or broke its output schema
-    │   └── RejectBudgetExceeded
+    │   ├── RejectBudgetExceeded
+    │   └── ProcessDied
     ├── JobFailed                  a job ended without all its results
     ├── DocumentCorrupt            a job's document is not what Scoreline wrote
     ├── StoreError                 the object store refused a request
@@ -148,6 +149,10 @@ class ScoringError(ScorelineError):
 
 class RejectBudgetExceeded(ScoringError):
     """Raised when a job rejects more rows than its budget allows."""
+
+
+class ProcessDied(ScoringError):
+    """Raised when a step or a part is given up, because its worker process died in each attempt."""
 
 
 class JobFailed(ScorelineError):

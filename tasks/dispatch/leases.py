@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-from scoreline.storage.errors import ScorelineError, ScoringError
+from scoreline.storage.errors import ProcessDied, ScorelineError
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 
@@ -39,7 +39,7 @@ def hold_step(dispatcher: Dispatcher, job_id: str, name: str) -> Iterator[None]:
 
     Raises
     ------
-    ScoringError
+    ProcessDied
         No attempt is left, because the process died in every earlier one.
     """
     ledger, lease_s = dispatcher.ledger, dispatcher.lease_s
@@ -47,7 +47,7 @@ def hold_step(dispatcher: Dispatcher, job_id: str, name: str) -> Iterator[None]:
     will_retry = False
     try:
         if attempt > STEP_ATTEMPTS:
-            raise ScoringError(
+            raise ProcessDied(
                 f"the worker process died {plural(attempt - 1, 'time')} at the step {name!r}: it may be out of memory"
             )
         with keep_renewed(lambda: ledger.renew_step(job_id, name, lease_s), lease_s / 3):

@@ -7,9 +7,9 @@ import time
 
 from scoreline.storage.errors import (
     ModelError,
+    ProcessDied,
     RejectBudgetExceeded,
     ScorelineError,
-    ScoringError,
     describe,
 )
 from scoreline.storage.ledger.base import PartLease
@@ -69,7 +69,7 @@ def score_part(
         with keep_renewed(lambda: engine.ledger.renew(lease), engine.lease_s / 3):
             committed = read_receipt(engine, documents, part) if started.result_may_exist else None
             if committed is None and started.attempt > documents.job.spec.max_attempts:
-                raise ScoringError(
+                raise ProcessDied(
                     f"the worker process died {plural(started.attempt - 1, 'time')} while scoring part {part}: it may "
                     "be out of memory. Run fewer processes (WORKER_CONCURRENCY), then resume the job"
                 )

@@ -139,6 +139,8 @@ def _hints(job: Status) -> Iterator[str]:
         yield f"scoreline rejected {job.job_id} says why rows were rejected; _rejected/ of the results contains them"
     if job.reason == "rejected":
         yield f"scoreline resume {job.job_id} --max-rejected N|P% goes on and allows more rejected rows"
+    elif job.reason == "request":
+        yield "submit a new job with corrected options or a corrected input: this one has no results to complete"
     elif job.state == "failed":
         yield f"scoreline resume {job.job_id} scores what is missing, once the cause is fixed"
     else:

@@ -227,6 +227,15 @@ def test_a_status_in_a_pipe_has_a_line_for_each_field(monkeypatch: pytest.Monkey
     assert f"  results  {FAILED.output}" in lines
 
 
+def test_the_status_of_a_job_that_would_fail_again_does_not_propose_to_resume_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hopeless = replace(FAILED, reason="request", parts=0, rows=0, rejected=0)
+    text = "\n".join(shown(hopeless, monkeypatch, "status", FAILED.job_id))
+    assert "resume" not in text
+    assert "hint     submit a new job with corrected options" in text
+
+
 def test_a_list_of_jobs_is_cut_with_an_ellipsis_in_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = shown(FAILED, monkeypatch, "jobs")
     assert whole[1].split()[0] == FAILED.job_id
