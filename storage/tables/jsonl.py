@@ -70,7 +70,7 @@ class JsonLinesFormat:
         """Yield the rows of a span (see `TableFormat.read`)."""
         blocks = self._blocks(source, span.start, span.stop, span.first_row, self._block_bytes)
         for block in split_blocks(blocks, source, span, batch_rows, "lines"):
-            yield _decode(block, schema)
+            yield _with_readable(block, _decode(block, schema), schema)
 
     def _blocks(
         self, source: Pinned, start: int, stop: int | None, first_row: int, block_bytes: int
@@ -191,6 +191,35 @@ def _with_times(block: Block, rows: Rows, times: Mapping[str, pa.DataType]) -> R
     good[list(faults)] = False
     malformed = sorted((*rows.malformed, *faults.values()), key=lambda item: item.row)
     return Rows(batch=batch.filter(pa.array(good)), numbers=rows.numbers[good], malformed=tuple(malformed))
+
+
+def _with_readable(block: Block, rows: Rows, schema: pa.Schema) -> Rows:
+    """Add to each malformed row the values of the columns that could be read."""
+    if not rows.malformed:
+        return rows
+    lines = (_line(block, item.row - block.first_row) for item in rows.malformed)
+    found = (replace(item, values=_readable(line, schema)) for item, line in zip(rows.malformed, lines, strict=True))
+    return replace(rows, malformed=tuple(found))
+
+
+def _readable(line: bytes, schema: pa.Schema) -> dict[str, Any]:
+    try:
+        row = _parse_object(line)
+    except _InvalidLine:
+        return {}
+    written = json.loads(line, parse_int=_Digits, parse_float=_Digits, parse_constant=_Digits)
+    values: dict[str, Any] = {}
+    for field in schema:
+        value = row.get(field.name)
+        if value is None:
+            continue
+        if (field.metadata or {}).get(CARRIED) == b"json":
+            values[field.name] = value if type(value) is str else _to_json(written[field.name])
+        elif is_time(field.type) and isinstance(value, str):
+            values[field.name] = to_times(pa.array([value]), field.type, (), {})[0].as_py()
+        elif not is_time(field.type) and _fits(value, field.type):
+            values[field.name] = value
+    return values
 
 
 class _Digits(str):
