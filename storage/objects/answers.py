@@ -23,6 +23,8 @@ _UNPARSED = 500
 def check_answer(method: str, answer: Mapping[str, Any], endpoint: str) -> None:
     """Raise `NotAnObjectStore` if an answer lacks a field that every S3 server sends."""
     if (field := _FIELDS.get(method)) and field not in answer:
+        if body := answer.get("Body"):
+            body.close()
         raise not_a_store(endpoint)
 
 

@@ -105,6 +105,8 @@ class R2Store:
                 region_name=settings.region,
                 config=config,
             )
+        except ValueError as error:  # boto3 refuses the host, for example if it contains an underscore
+            raise StoreError(f"R2_ENDPOINT_URL cannot be used: {one_line(error)}") from error
         except BotoCoreError as error:  # AWS_* variables on this machine name an unusable profile or file
             raise StoreError(f"boto3 cannot be set up: {error} (check the AWS_* variables)") from error
 

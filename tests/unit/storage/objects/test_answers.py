@@ -30,6 +30,7 @@ REQUESTS: dict[str, Callable[[R2Store], Any]] = {
 def other_server() -> Iterator[Callable[..., R2Store]]:
     """Return a function that starts a server with one answer to everything, and returns a store at its address."""
     started: list[ThreadingHTTPServer] = []
+    stores: list[R2Store] = []
 
     def start(status: int, page: bytes) -> R2Store:
         class Page(BaseHTTPRequestHandler):
@@ -55,9 +56,12 @@ def other_server() -> Iterator[Callable[..., R2Store]]:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
         settings = R2Settings(endpoint_url=address, access_key_id="a", secret_access_key="b")
-        return R2Store(settings, "data", max_attempts=1)
+        stores.append(R2Store(settings, "data", max_attempts=1))
+        return stores[-1]
 
     yield start
+    for store in stores:
+        store.client.close()
     for server in started:
         server.shutdown()
         server.server_close()
@@ -72,6 +76,11 @@ def test_a_page_instead_of_an_answer_is_an_error_that_names_the_setting(
         request_(other_server(200, page))
     assert isinstance(failed.value, NotAnObjectStore | StoreUnavailable)
     assert "answered 500" not in str(failed.value)
+
+
+def test_a_host_that_boto3_refuses_is_an_error_that_names_the_setting() -> None:
+    with pytest.raises(StoreError, match="R2_ENDPOINT_URL cannot be used: Invalid endpoint: http://my_store:9000"):
+        R2Store(R2Settings(endpoint_url="http://my_store:9000", access_key_id="a", secret_access_key="b"), "data")
 
 
 def test_a_page_of_a_proxy_is_an_outage(other_server: Callable[..., R2Store]) -> None:
