@@ -21,6 +21,7 @@ from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.output import echo
 from scoreline.worker.cli.progress import follow_job
+from scoreline.worker.doctor.liveness import DEV
 
 if TYPE_CHECKING:
     from scoreline.worker.dev.stack import Stack
@@ -61,6 +62,7 @@ def dev(workers: int, beat: bool, keep: bool, command: tuple[str, ...]) -> None:
     _exit_on_signals()
     with _stack(keep=keep) as stack:
         echo(f"# logs: {_shown(stack.folder)}{'' if keep else ' (until the end; use --keep to keep them)'}", err=True)
+        stack.environ[DEV] = "1"
         if workers:
             stack.start_worker(workers)
         if beat:
