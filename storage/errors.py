@@ -23,7 +23,8 @@
     │   ├── ModelUntrusted
     │   └── ModelUnloadable
     ├── ScoringError               an estimator failed or broke its output schema
-    │   └── RejectBudgetExceeded
+    │   ├── RejectBudgetExceeded
+    │   └── ProcessDied
     ├── JobFailed                  a job ended without all its results
     ├── DocumentCorrupt            a job's document is not what Scoreline wrote
     ├── StoreError                 the object store refused a request
@@ -32,6 +33,7 @@
     │   ├── PreconditionFailed
     │   ├── AccessDenied
     │   ├── InvalidKey
+    │   ├── NotAnObjectStore       another kind of server answers
     │   └── StoreUnavailable       transient
     ├── LedgerError                the ledger cannot be used
     │   ├── LedgerFenced
@@ -149,6 +151,10 @@ class RejectBudgetExceeded(ScoringError):
     """Raised when a job rejects more rows than its budget allows."""
 
 
+class ProcessDied(ScoringError):
+    """Raised when a step or a part is given up, because its worker process died in each attempt."""
+
+
 class JobFailed(ScorelineError):
     """Raised when a job ended without all its results."""
 
@@ -179,6 +185,10 @@ class AccessDenied(StoreError):
 
 class InvalidKey(StoreError):
     """Raised when a key is not valid in the object store."""
+
+
+class NotAnObjectStore(StoreError):
+    """Raised when the server at the address of the object store does not answer like one."""
 
 
 class StoreUnavailable(StoreError):

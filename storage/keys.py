@@ -9,6 +9,7 @@ from scoreline.storage.errors import InvalidRequest
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")
 _RECORDS = re.compile(r"jobs/(?P<job_id>[^/]+)/records-(?P<sha256>[0-9a-f]{64})\.parquet")
+_PART = re.compile(r"/(?:part|rejected)-(?P<number>[0-9]{5,18})\.parquet\Z")
 
 JOBS_ACTIVE = "jobs/active/"
 MODELS = "models/"
@@ -205,16 +206,24 @@ def rejected_folder(folder: str) -> str:
 
 def rejected_part(folder: str, part: int) -> str:
     """Return the key of a part's rejected rows."""
+    return f"{rejected_folder(folder)}rejected-{part:05d}.parquet"
+
+
+def former_rejected_part(folder: str, part: int) -> str:
+    """Return the key that release 0.1.0 gave to a part's rejected rows. A glob of all parts matched it too."""
     return f"{rejected_folder(folder)}part-{part:05d}.parquet"
 
 
-def part_number(key: str) -> int:
-    """Return the part number in the key of a part's results or rejected rows.
+def part_number(key: str) -> int | None:
+    """Return the part number in the key of a part's results or rejected rows; None for any other key.
 
-    >>> part_number("out/job_id=a/_rejected/part-00017.parquet")
-    17
+    >>> part_number("out/job_id=a/part-00017.parquet"), part_number("out/job_id=a/_rejected/rejected-00017.parquet")
+    (17, 17)
+    >>> part_number("out/job_id=a/_rejected/part-00017.parquet"), part_number("out/job_id=a/part-17.parquet")
+    (17, None)
     """
-    return int(key.rpartition("part-")[2].removesuffix(".parquet"))
+    match = _PART.search(key)
+    return int(match["number"]) if match and match["number"] == f"{int(match['number']):05d}" else None
 
 
 def results_manifest(folder: str) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from scoreline.storage.errors import InvalidSettings
 
@@ -20,6 +21,17 @@ log = logging.getLogger(__name__)
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+_R2_HOST = ".r2.cloudflarestorage.com"
+_CLOUDS = (
+    _R2_HOST,
+    "amazonaws.com",
+    "backblazeb2.com",
+    "digitaloceanspaces.com",
+    "storage.googleapis.com",
+    "wasabisys.com",
+)
+"""Hosts of stores that also take the name of a bucket as a part of the host."""
 
 DEFAULT_STORE_DIR = ".scoreline/store"
 DEFAULT_BUCKET = "scoreline"
@@ -147,7 +159,7 @@ class StorageSettings:
         allowed = {name.strip() for name in env.text("ALLOWED_BUCKETS").split(",") if name.strip()}
         for name in sorted(allowed):
             env.check("ALLOWED_BUCKETS", name, lambda n: bool(_BUCKET.fullmatch(n)), "a bucket name")
-        r2 = _r2(env) if use_r2 else None
+        r2 = _r2(env, allowed | {bucket}) if use_r2 else None
         if use_r2 and not bucket:
             env.faults.append("R2_BUCKET is not set")
         env.finish()
@@ -162,15 +174,17 @@ class StorageSettings:
         )
 
 
-def _r2(env: Environment) -> R2Settings:
+def _r2(env: Environment, buckets: Collection[str]) -> R2Settings:
     account = env.text("R2_ACCOUNT_ID")
     source, endpoint = env.first("R2_ENDPOINT_URL", *([] if account else ["AWS_S3_ENDPOINT_URL"]))
     jurisdiction = env.choice("R2_JURISDICTION", ("default", "eu", "fedramp", "us"), "default")
     env.check("R2_ACCOUNT_ID", account, lambda a: bool(re.fullmatch(r"[0-9A-Za-z]+", a)), "an account id")
-    env.check(source, endpoint, lambda u: u.startswith(("http://", "https://")), "an http(s) address")
+    env.check(source, endpoint, _is_address, "an http(s) address of a server")
+    if fault := _path_fault(endpoint, buckets):
+        env.faults.append(f"{source}={endpoint!r} {fault}")
     if not endpoint and account:
         host = account if jurisdiction == "default" else f"{account}.{jurisdiction}"
-        endpoint = f"https://{host}.r2.cloudflarestorage.com"
+        endpoint = f"https://{host}{_R2_HOST}"
     if not endpoint:
         env.faults.append("neither R2_ACCOUNT_ID nor R2_ENDPOINT_URL is set")
     key, secret = _credentials(env)
@@ -178,6 +192,41 @@ def _r2(env: Environment) -> R2Settings:
     return R2Settings(
         endpoint_url=endpoint.rstrip("/"), access_key_id=key, secret_access_key=secret, timeout_s=timeout_s
     )
+
+
+def _is_address(url: str) -> bool:
+    """Return whether a URL names a server, and no query that would be lost.
+
+    >>> _is_address("https://store.example.org:9000/s3"), _is_address("https://store.example.org:port")
+    (True, False)
+    """
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.query
+    except ValueError:  # the port is not a number
+        return False
+
+
+def _path_fault(url: str, buckets: Collection[str]) -> str:
+    """Return what is wrong with an address that names a bucket, as dashboards show it; empty if it names none.
+
+    Other addresses may have a path, because a store may be behind one.
+    """
+    if not _is_address(url):
+        return ""
+    parts = urlsplit(url)
+    host, path = parts.hostname or "", parts.path.strip("/")
+    server = f"{parts.scheme}://{parts.netloc}"
+    if host.endswith(".r2.dev"):
+        return "is the public address of a bucket: use https://<account>.r2.cloudflarestorage.com"
+    if path and (host.endswith(_R2_HOST) or path.rpartition("/")[2] in buckets):
+        above = "" if host.endswith(_R2_HOST) or "/" not in path else f"/{path.rpartition('/')[0]}"
+        return f"ends with a bucket: leave it out ({server}{above}); R2_BUCKET names the bucket"
+    first, _, rest = host.partition(".")
+    if first in buckets and rest.endswith(_CLOUDS):
+        server = server.replace(f"{first}.", "", 1)
+        return f"begins with a bucket: leave it out ({server}); R2_BUCKET names the bucket"
+    return ""
 
 
 def _credentials(env: Environment) -> tuple[str, str]:

@@ -28,6 +28,8 @@ _worker = WorkerSettings.from_env(os.environ)
 
 app = Celery("scoreline", broker=_queue.broker_url)
 app.conf.update(
+    broker_read_url=_queue.broker_url,  # CELERY_BROKER_URL, which may have options, overrides `broker`, but not these
+    broker_write_url=_queue.broker_url,
     task_default_queue=QUEUE,
     task_queues=[Queue(QUEUE), Queue(CLOCK_QUEUE)],
     task_routes={f"scoreline.{name}": {"queue": CLOCK_QUEUE} for name in ("reconcile", "tick", "status", "events")},
@@ -56,6 +58,7 @@ app.conf.update(
     worker_concurrency=_worker.concurrency,  # if None, `startup` sets it to the number that fits into memory
     worker_soft_shutdown_timeout=_worker.soft_shutdown_s,
     broker_connection_retry_on_startup=True,
+    broker_channel_error_retry=_queue.broker_url.startswith("redis"),  # full or read-only for a while, as in a failover
     broker_connection_max_retries=None,  # a worker that cannot reach its broker waits for it
     broker_pool_limit=2,  # a child uses one; `inspect` needs two at once, and would wait forever with one
     task_ignore_result=True,  # tasks that answer an application set it to False

@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import celery  # it imports what is in it when it is used
 from pythonjsonlogger.json import JsonFormatter
@@ -75,7 +75,8 @@ def _spellings(secret: str) -> set[str]:
 def _password(url: str) -> str:
     """Return the password in a URL, or the whole URL if it cannot be parsed, so that all of it is redacted."""
     try:
-        return urlsplit(url).password or ""
+        parts = urlsplit(url)
+        return parts.password or dict(parse_qsl(parts.query)).get("password", "")
     except ValueError:
         return url
 

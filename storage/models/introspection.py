@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models.manifest import METHODS, Outputs
+from scoreline.storage.wording import plural
 
 
 def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, int | None]:
@@ -46,7 +47,8 @@ def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None,
             )
         if number is not None and count not in (None, number):
             raise InvalidRequest(
-                f"model {label!r} takes {number} columns, the other models take {count}: publish them separately"
+                f"model {label!r} takes {plural(number, 'column')}, the other models take {count}: publish them "
+                "separately"
             )
         if own_names is not None:
             names, named_by = own_names, label

@@ -9,7 +9,7 @@ from typing import Any
 
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest, ObjectNotFound, PreconditionFailed
-from scoreline.storage.models import pins, signatures
+from scoreline.storage.models import pins, roles, signatures
 from scoreline.storage.models.bundle import ModelLoader
 from scoreline.storage.models.manifest import Artifact, Manifest, content_sha256
 from scoreline.storage.models.trial_load import NewArtifact, try_loading, try_loading_here
@@ -116,13 +116,12 @@ class Publisher:
 
 def _check_files(files: Sequence[NewArtifact]) -> None:
     """Check that the files form a bundle and that their names are valid and distinct; else raise `InvalidRequest`."""
+    roles.check_names([(item.role, item.name) for item in files])
     names = set()
     for item in files:
         keys.check_name(item.role.replace("_", " "), item.name)
         if item.name in names:
             raise InvalidRequest(f"two files of the bundle are named {item.name!r}: give each its own name")
-        if item.role == "model" and item.name in ("preprocessor", "label_encoder"):
-            raise InvalidRequest(f"a model cannot be named {item.name!r}, which is the name of a role: choose another")
         if not item.data:
             raise InvalidRequest(f"the file of {item.role} {item.name!r} is empty")
         names.add(item.name)

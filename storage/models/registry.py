@@ -191,7 +191,7 @@ class ModelRegistry:
         """
 
         def check() -> None:
-            self._check_no_alias(pinned)
+            self.check_no_alias(pinned)
             check_unused(pinned)
 
         check()
@@ -220,7 +220,8 @@ class ModelRegistry:
         except ObjectNotFound:
             raise ModelNotFound(f"model {pinned.ref} was deleted: set the alias to another version") from None
 
-    def _check_no_alias(self, pinned: PinnedModel) -> None:
+    def check_no_alias(self, pinned: PinnedModel) -> None:
+        """Raise `ModelInUse` if an alias names a version."""
         names = [alias.name for alias in self.aliases(pinned.name) if alias.version == pinned.version]
         if names:
             raise ModelInUse(f"{pinned.ref} is named by {', '.join(names)}: set the alias to another version first")

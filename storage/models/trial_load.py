@@ -23,6 +23,7 @@ from typing import Any
 
 from scoreline.storage import errors
 from scoreline.storage.errors import InvalidRequest, ModelUnloadable, ScorelineError
+from scoreline.storage.models import roles
 from scoreline.storage.models.manifest import Outputs, Role
 
 _TIMEOUT_S = 600.0
@@ -213,12 +214,8 @@ def describe_bundle(steps: dict[Role, Any], saved_by: str | None) -> dict[str, A
     """
     from scoreline.storage.models.introspection import describe_features, describe_outputs, library_versions
 
+    roles.check_objects(steps)
     encoder = next(iter(steps["label_encoder"].values()), None)
-    for name, step in steps["preprocessor"].items():
-        if not callable(getattr(step, "transform", None)):
-            raise InvalidRequest(f"preprocessor {name!r} has no transform(): it is a {type(step).__name__}")
-    if encoder is not None and not callable(getattr(encoder, "inverse_transform", None)):
-        raise InvalidRequest(f"the label encoder has no inverse_transform(): it is a {type(encoder).__name__}")
     outputs = {name: asdict(describe_outputs(model, encoder)) for name, model in steps["model"].items()}
     first = dict(list(steps["preprocessor"].items())[:1]) or steps["model"]
     names, count = describe_features(first)

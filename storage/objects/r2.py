@@ -25,7 +25,7 @@ from scoreline.storage.errors import (
     StoreUnavailable,
     one_line,
 )
-from scoreline.storage.objects import multipart
+from scoreline.storage.objects import answers, multipart
 from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject
 from scoreline.storage.settings import R2Settings
 
@@ -105,6 +105,8 @@ class R2Store:
                 region_name=settings.region,
                 config=config,
             )
+        except ValueError as error:  # boto3 refuses the host, for example if it contains an underscore
+            raise StoreError(f"R2_ENDPOINT_URL cannot be used: {one_line(error)}") from error
         except BotoCoreError as error:  # AWS_* variables on this machine name an unusable profile or file
             raise StoreError(f"boto3 cannot be set up: {error} (check the AWS_* variables)") from error
 
@@ -202,7 +204,9 @@ class R2Store:
                 etag = self._call(self.client.put_object, **where, Body=data, **condition)["ETag"]
         except (ClientError, BotoCoreError) as error:
             failure = self._translate(error, "write", key)
-            if isinstance(mode, IfMatch) and isinstance(failure, ObjectNotFound):
+            if isinstance(failure, ObjectNotFound):
+                if not isinstance(mode, IfMatch):
+                    raise answers.not_a_store(self._endpoint) from error
                 failure = PreconditionFailed(f"{self.uri(key)} was deleted since it was read")
             raise failure from error
         return _info(key, len(data), etag, metadata)
@@ -212,11 +216,13 @@ class R2Store:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         try:
             for page in pages:
+                answers.check_answer("list_objects_v2", page, self._endpoint)
                 for item in page.get("Contents", []):
                     if not item["Key"].endswith("/"):  # consoles create such objects to show folders
                         yield _info(item["Key"], item["Size"], item["ETag"], None)
         except (ClientError, BotoCoreError) as error:
-            raise self._translate(error, "list", prefix) from error
+            failure = self._translate(error, "list", prefix)
+            raise self._no_bucket() if isinstance(failure, ObjectNotFound) else failure from error
 
     def delete(self, key: str) -> None:
         """Delete an object (see `ObjectStore.delete`)."""
@@ -262,12 +268,19 @@ class R2Store:
         """Call the client. If too many writers share a key, retry with longer delays than botocore does."""
         for attempt in range(1, _THROTTLED_ATTEMPTS + 1):
             try:
-                return method(**arguments)
+                answer = method(**arguments)
+                answers.check_answer(getattr(method, "__name__", ""), answer, self._endpoint)
+                return answer
             except ClientError as error:
                 if _status(error) != 429 or attempt == _THROTTLED_ATTEMPTS:
                     raise
                 time.sleep(_SAME_KEY_S * random.uniform(1, 1 + attempt))
         raise AssertionError("there is at least one attempt")
+
+    def _no_bucket(self) -> BucketNotFound:
+        return BucketNotFound(
+            f"no bucket {self.bucket!r} at {self._endpoint}: create it, or correct its name or R2_ENDPOINT_URL"
+        )
 
     def _translate(self, error: Exception, verb: str, key: str) -> StoreError:
         """Turn an error of boto3 into one of ours. All such errors are converted here."""
@@ -281,9 +294,7 @@ class R2Store:
         if code == _UPLOAD_GONE:  # an earlier attempt to complete it may have succeeded, but its response was lost
             return PreconditionFailed(f"{self.uri(key)} may have been written already: its upload is closed")
         if code == "NoSuchBucket":
-            return BucketNotFound(
-                f"no bucket {self.bucket!r} at {self._endpoint}: create it, or correct its name in the settings"
-            )
+            return self._no_bucket()
         if code in _NOT_FOUND:
             return ObjectNotFound(f"no object {self.uri(key)}")
         if status in (409, 412) or code in ("PreconditionFailed", "ConditionalRequestConflict"):
@@ -292,11 +303,12 @@ class R2Store:
             return AccessDenied(
                 f"cannot {action}: the credentials were refused ({code or status}): check the key and its rights"
             )
+        headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         if status == 429 or (status >= 500 and code != "NotImplemented"):
-            return StoreUnavailable(f"cannot {action}: the server answered {code or status}")
+            return StoreUnavailable(f"cannot {action}: the server answered {answers.status_of(code, status, headers)}")
         if status == 416:
             return PreconditionFailed(f"{self.uri(key)} is shorter than it was when it was read")
-        return StoreError(f"cannot {action}: the server answered {code or status}")
+        return StoreError(f"cannot {action}: the server answered {answers.status_of(code, status, headers)}")
 
 
 def _condition(mode: PutMode) -> dict[str, str]:

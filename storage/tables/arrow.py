@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from scoreline.storage.errors import UnreadableInput, one_line
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
+from scoreline.storage.tables.contents import explain_format
 from scoreline.storage.tables.ranged import RangedFile
+from scoreline.storage.tables.views import schema_without_views, without_views
 
 _MAGIC = b"ARROW1"
 _BUFFER_BYTES = 4 << 20
@@ -31,7 +33,7 @@ class ArrowFormat:
             spans.append(Span(start=number, stop=number + 1, first_row=row, rows=batch.num_rows, size=batch.nbytes))
             row += batch.num_rows
             nulls.update(dict(zip(batch.schema.names, (column.null_count for column in batch.columns), strict=True)))
-        schema = _with_wide_dictionaries(reader.schema)
+        schema = _with_wide_dictionaries(schema_without_views(reader.schema))
         fields = [field.with_nullable(nulls[field.name] > 0) for field in schema]
         return Survey(schema=pa.schema(fields, schema.metadata), spans=tuple(spans))
 
@@ -66,7 +68,10 @@ class _Reader:
         raw = RangedFile(source.store, source.key, source.size, source.etag)
         self._file = _Bounded(raw, source.size)
         self._seekable = self._file.read(len(_MAGIC)) == _MAGIC
-        self.schema: pa.Schema = self._try("is not Arrow IPC", lambda: self._open(None).schema)
+        try:
+            self.schema: pa.Schema = self._open(None).schema
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise explain_format(source, "Arrow IPC", error) from error
 
     def batches(self, start: int, stop: int | None, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         reader = self._open(columns)
@@ -100,6 +105,7 @@ class _Reader:
                 return None
         for column in batch.columns:  # the data are not trusted, and an invalid offset would crash the process
             _as_bytes(column).validate(full=True)
+        batch = without_views(batch)  # a dictionary of views cannot be cast
         wide = _with_wide_dictionaries(batch.schema)
         return batch if wide == batch.schema else batch.cast(wide)
 
@@ -116,6 +122,8 @@ def _as_bytes(column: pa.Array) -> pa.Array:
         return pa.DictionaryArray.from_arrays(column.indices, _as_bytes(column.dictionary), safe=False)
     if pa.types.is_string(column.type):
         return column.view(pa.binary())
+    if pa.types.is_string_view(column.type):
+        return column.view(pa.binary_view())
     return column.view(pa.large_binary()) if pa.types.is_large_string(column.type) else column
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -93,6 +93,8 @@ class MalformedRow:
     message: str
     raw: str | None
     """The first `MAX_RAW_CHARS` characters of the row, or None if the format is not text."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The values in the other columns, as far as they could be read."""
 
 
 @dataclass(frozen=True, kw_only=True)

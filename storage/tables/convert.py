@@ -50,6 +50,7 @@ def reject_invalid_strings(rows: Rows, uri: str) -> Rows:
         A column that does not contain strings is invalid.
     """
     errors: dict[int, tuple[str, str]] = {}
+    damaged: set[str] = set()
     for name, column in zip(rows.batch.schema.names, rows.batch.columns, strict=True):
         try:
             column.validate(full=True)
@@ -60,14 +61,22 @@ def reject_invalid_strings(rows: Rows, uri: str) -> Rows:
                 to_strings(strings.cast(pa.large_binary(), safe=False), invalid)
             if not invalid:
                 raise UnreadableInput(f"{uri} cannot be decoded: the column {name!r} is damaged: {error}") from error
+            damaged.add(name)
             for row, message in invalid.items():
                 errors.setdefault(row, (name, f"{name!r} {message}"))
     if not errors:
         return rows
+    sound = rows.batch.select([name for name in rows.batch.schema.names if name not in damaged])
     good = np.ones(rows.batch.num_rows, dtype=bool)
     good[list(errors)] = False
     malformed = (
-        MalformedRow(row=int(rows.numbers[row]), column=name, message=message, raw=None)
+        MalformedRow(
+            row=int(rows.numbers[row]),
+            column=name,
+            message=message,
+            raw=None,
+            values=sound.slice(row, 1).to_pylist()[0] if sound.num_columns else {},
+        )
         for row, (name, message) in sorted(errors.items())
     )
     return Rows(

@@ -11,6 +11,7 @@ import pyarrow as pa
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.boundaries import RecordFinder
+from scoreline.storage.tables.contents import check_text
 from scoreline.storage.tables.csv_parser import Dialect, parse
 from scoreline.storage.tables.text import BOM, read_head
 
@@ -47,6 +48,7 @@ def read_header(source: Pinned, compression: str | None, dialect: Dialect, colum
     size = _FIRST_READ_BYTES
     while True:
         data = read_head(source, compression, size)
+        check_text(source, data, compression)
         start = len(BOM) if data.startswith(BOM) else 0
         records = RecordFinder(dialect.delimiter, dialect.quote, dialect.escape).find(
             data[start:], last=len(data) < size

@@ -296,7 +296,10 @@ def _to_rows(
     batch = (
         pa.RecordBatch.from_arrays(list(columns), names=schema.names) if columns else batch_without_columns(len(good))
     )
+    readable: dict[int, dict[str, Any]] = {}
     if invalid:
+        rows = list(invalid)
+        readable = dict(zip(good[rows].tolist(), batch.take(pa.array(rows)).to_pylist(), strict=True))
         malformed |= {int(good[row]): reason for row, reason in invalid.items()}
         valid = np.ones(len(good), dtype=bool)
         valid[list(invalid)] = False
@@ -305,7 +308,13 @@ def _to_rows(
         batch=batch,
         numbers=block.first_row + good,
         malformed=tuple(
-            MalformedRow(row=block.first_row + row, column=column, message=message, raw=block.text(row, encoding))
+            MalformedRow(
+                row=block.first_row + row,
+                column=column,
+                message=message,
+                raw=block.text(row, encoding),
+                values=readable.get(row, {}),
+            )
             for row, (column, message) in sorted(malformed.items())
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -15,6 +16,7 @@ from scoreline.storage.tables.delimited import DelimitedFormat
 from scoreline.storage.tables.jsonl import JsonLinesFormat
 from scoreline.storage.tables.options import FORMATS, SUFFIXES, ReadOptions, format_of
 from scoreline.storage.tables.parquet import ParquetFormat
+from scoreline.storage.tables.views import schema_without_views, without_views
 
 
 class Tables:
@@ -31,7 +33,8 @@ class Tables:
         """Find the columns and spans of an object (see `TableFormat.survey`). An empty object has none."""
         if source.size == 0:
             return Survey(schema=pa.schema([]), spans=())
-        return self._format(source, options).survey(source, features)
+        found = self._format(source, options).survey(source, features)
+        return replace(found, schema=schema_without_views(found.schema))
 
     def read(
         self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int, options: ReadOptions
@@ -41,7 +44,8 @@ class Tables:
         if is_text(format_of(source.key, options)[0]):
             yield from batches
         else:
-            yield from (reject_invalid_strings(rows, source.uri) for rows in batches)
+            for rows in batches:
+                yield reject_invalid_strings(replace(rows, batch=without_views(rows.batch)), source.uri)
 
     def _format(self, source: Pinned, options: ReadOptions) -> TableFormat:
         kind, compression = format_of(source.key, options)

@@ -16,6 +16,7 @@ import pyarrow.json as pajson
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables.base import MalformedRow, Pinned, Rows, Span, Survey
 from scoreline.storage.tables.boundaries import JSON_SPACE, RecordFinder, Records
+from scoreline.storage.tables.contents import check_text
 from scoreline.storage.tables.convert import batch_without_columns, is_time, shorten, to_times
 from scoreline.storage.tables.options import ReadOptions, format_of
 from scoreline.storage.tables.text import (
@@ -58,7 +59,9 @@ class JsonLinesFormat:
 
     def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:  # for the other formats
         """Read the text once, block by block, to find its lines and their keys (see `TableFormat.survey`)."""
-        head = read_head(source, format_of(source.key, self._options)[1], 64)
+        compression = format_of(source.key, self._options)[1]
+        head = read_head(source, compression, 64)
+        check_text(source, head, compression)
         start = len(BOM) if head.startswith(BOM) else 0
         if head[start:].lstrip().startswith(b"["):
             raise UnreadableInput(f"{source.uri} is one JSON array: convert it to JSON Lines, one object per line")
@@ -71,7 +74,7 @@ class JsonLinesFormat:
         """Yield the rows of a span (see `TableFormat.read`)."""
         blocks = self._blocks(source, span.start, span.stop, span.first_row, self._block_bytes)
         for block in split_blocks(blocks, source, span, batch_rows, "lines"):
-            yield _decode(block, schema)
+            yield _with_readable(block, _decode(block, schema), schema)
 
     def _blocks(
         self, source: Pinned, start: int, stop: int | None, first_row: int, block_bytes: int
@@ -207,6 +210,35 @@ def _with_times(block: Block, rows: Rows, times: Mapping[str, pa.DataType]) -> R
             faults.setdefault(row, MalformedRow(row=number, column=name, message=f"{name!r} {message}", raw=raw))
     batch = pa.RecordBatch.from_arrays(columns, names=rows.batch.schema.names)
     return _without(replace(rows, batch=batch), faults)
+
+
+def _with_readable(block: Block, rows: Rows, schema: pa.Schema) -> Rows:
+    """Add to each malformed row the values of the columns that could be read."""
+    if not rows.malformed:
+        return rows
+    lines = (_line(block, item.row - block.first_row) for item in rows.malformed)
+    found = (replace(item, values=_readable(line, schema)) for item, line in zip(rows.malformed, lines, strict=True))
+    return replace(rows, malformed=tuple(found))
+
+
+def _readable(line: bytes, schema: pa.Schema) -> dict[str, Any]:
+    try:
+        row = _parse_object(line)
+    except _InvalidLine:
+        return {}
+    written = json.loads(line, parse_int=_Digits, parse_float=_Digits, parse_constant=_Digits)
+    values: dict[str, Any] = {}
+    for field in schema:
+        value = row.get(field.name)
+        if value is None:
+            continue
+        if (field.metadata or {}).get(CARRIED) == b"json":
+            values[field.name] = value if type(value) is str else _to_json(written[field.name])
+        elif is_time(field.type) and isinstance(value, str):
+            values[field.name] = to_times(pa.array([value]), field.type, (), {})[0].as_py()
+        elif not is_time(field.type) and _fits(value, field.type):
+            values[field.name] = value
+    return values
 
 
 class _Digits(str):

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from scoreline.storage.errors import UnreadableInput, one_line
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
+from scoreline.storage.tables.contents import explain_parquet, explain_row_group
 from scoreline.storage.tables.ranged import RangedFile
 
 COMPRESSION = "zstd"
@@ -111,7 +112,7 @@ class ParquetFormat:
             for batch in file.iter_batches(batch_rows, row_groups=[number], columns=columns, use_threads=False):
                 yield batch.select(columns)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise UnreadableInput(f"{source.uri} cannot be decoded in row group {number}: {one_line(error)}") from error
+            raise explain_row_group(source, number, error) from error
 
     def _open(self, source: Pinned, *, stream: bool = False) -> pq.ParquetFile:
         name = (source.uri, source.etag)
@@ -127,7 +128,7 @@ class ParquetFormat:
                 coerce_int96_timestamp_unit="us",  # nanoseconds of 64 bits end in 2262, but INT96 does not
             )
         except (pa.ArrowException, OSError, ValueError) as error:  # for example, if a column name is not UTF-8
-            raise UnreadableInput(f"{source.uri} is not a Parquet file: {one_line(error)}") from error
+            raise explain_parquet(source, error) from error
         if known is None:
             with self._lock:
                 self._footers[name] = file.metadata

@@ -6,7 +6,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-from scoreline.storage.errors import ScorelineError, ScoringError
+from scoreline.storage.errors import ProcessDied, ScorelineError
+from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 
 STEP_ATTEMPTS = 3
@@ -38,7 +39,7 @@ def hold_step(dispatcher: Dispatcher, job_id: str, name: str) -> Iterator[None]:
 
     Raises
     ------
-    ScoringError
+    ProcessDied
         No attempt is left, because the process died in every earlier one.
     """
     ledger, lease_s = dispatcher.ledger, dispatcher.lease_s
@@ -46,8 +47,8 @@ def hold_step(dispatcher: Dispatcher, job_id: str, name: str) -> Iterator[None]:
     will_retry = False
     try:
         if attempt > STEP_ATTEMPTS:
-            raise ScoringError(
-                f"the worker process died {attempt - 1} times at the step {name!r}: it may be out of memory"
+            raise ProcessDied(
+                f"the worker process died {plural(attempt - 1, 'time')} at the step {name!r}: it may be out of memory"
             )
         with keep_renewed(lambda: ledger.renew_step(job_id, name, lease_s), lease_s / 3):
             yield

@@ -6,12 +6,24 @@ import logging
 from dataclasses import replace
 
 from scoreline.storage import keys
-from scoreline.storage.errors import BucketNotAllowed, JobFailed, PreconditionFailed, RejectBudgetExceeded, describe
+from scoreline.storage.errors import (
+    BucketNotAllowed,
+    InputError,
+    InputNotFound,
+    InvalidRequest,
+    JobFailed,
+    PreconditionFailed,
+    ProcessDied,
+    RejectBudgetExceeded,
+    ScoringError,
+    describe,
+)
 from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.job.documents import (
     Job,
     Outcome,
+    Reason,
     mark_active,
     read_delivery,
     read_job,
@@ -34,7 +46,7 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
     outcome = Outcome(
         state="failed",
         error=describe(error),
-        reason="rejected" if isinstance(error, RejectBudgetExceeded) else "error",
+        reason=_reason(dispatcher, job_id, error),
         failures={},
         run=run.number,
         seconds=seconds_since(submitted),
@@ -42,6 +54,15 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
     if (now := dispatcher.ledger.progress(job_id)) is not None:
         outcome = replace(outcome, rows=now.rows, rejected=now.rejected, parts=now.parts, parts_done=now.parts_done)
     end_job(dispatcher, job_id, outcome, cause=error)
+
+
+def _reason(dispatcher: Dispatcher, job_id: str, error: BaseException) -> Reason:
+    """Return why a job fails. Without a plan, an error of the request or its input would be the same in another run."""
+    if isinstance(error, RejectBudgetExceeded):
+        return "rejected"
+    elsewhere = BucketNotAllowed, InputNotFound, ProcessDied  # can be corrected without another job
+    asked = isinstance(error, InvalidRequest | InputError | ScoringError) and not isinstance(error, elsewhere)
+    return "request" if asked and not exists(dispatcher.buckets.main, keys.plan(job_id)) else "error"
 
 
 def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:

@@ -125,11 +125,11 @@ def recover(dispatcher: Dispatcher, documents: Documents) -> Recovered:
     """
     layout = ResultsLayout.of(dispatcher.buckets, documents.job)
     store, plan = layout.store, documents.plan
-    listed = ((_number(info.key), info) for info in store.list(f"{layout.parts_folder}part-"))
+    listed = ((keys.part_number(info.key), info) for info in store.list(f"{layout.parts_folder}part-"))
     done = {part: info for part, info in listed if part is not None and part < plan.parts}
     if documents.job.spec.arranged and (success := read_success(store, layout.folder, plan.sha256)) is not None:
         return Recovered(done=frozenset(range(plan.parts)), rows=success["rows"], rejected=success["rejected"])
-    aside = [part for info in store.list(layout.rejected_folder) if (part := _number(info.key)) in done]
+    aside = {part for info in store.list(layout.rejected_folder) if (part := keys.part_number(info.key)) in done}
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="receipt") as pool:
         rejected = sum(pool.map(lambda part: _rejected_of(store, done[part].key), aside))
     rows = sum(part.rows for number, part in enumerate(plan) if number in done) if len(done) < plan.parts else plan.rows
@@ -153,9 +153,3 @@ def _drop_orphan(dispatcher: Dispatcher, key: str) -> None:
         return
     if datetime.now(UTC) - marked > _ORPHANED:
         main.delete(key)
-
-
-def _number(key: str) -> int | None:
-    """Return the part number in a key; None if the key is not that of a part."""
-    stem = key.rpartition("/part-")[2].removesuffix(".parquet")
-    return int(stem) if stem.isdigit() and key.endswith(f"/part-{int(stem):05d}.parquet") else None

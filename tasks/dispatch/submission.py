@@ -150,6 +150,11 @@ class Submission:
         """Delete a model version permanently; raises `ModelInUse` if an alias or a job under way needs it."""
         self.registry.delete(pinned, self._refuse_if_used)
 
+    def check_unused(self, pinned: PinnedModel) -> None:
+        """Raise `ModelInUse` if a model version cannot be deleted now, because an alias or a job under way needs it."""
+        self.registry.check_no_alias(pinned)
+        self._refuse_if_used(pinned)
+
     def _record(self, job: Job, before: Mapping[str, bytes]) -> None:
         """Write a job after the objects that it needs, unless the same job is already written.
 

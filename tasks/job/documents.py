@@ -23,8 +23,9 @@ from scoreline.storage.tables.options import read_options
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
-Reason = Literal["", "rejected", "parts", "error"]
-"""Why a job failed: too many rows were ``rejected``, some ``parts`` failed, or an ``error`` ended the whole job."""
+Reason = Literal["", "rejected", "parts", "request", "error"]
+"""Why a job failed: too many rows were ``rejected``, some ``parts`` failed, its ``request`` cannot be carried out (the
+options do not fit the input or the model, so that there is no plan), or another ``error`` ended the whole job."""
 ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelled"})
 
 

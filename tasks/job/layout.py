@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scoreline.storage import keys
-from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.errors import ObjectNotFound
+from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.uris import parse_uri
@@ -41,6 +42,26 @@ class ResultsLayout:
     def rejected_part(self, number: int) -> str:
         """Return the key of a part's rejected rows."""
         return keys.rejected_part(self.folder, number)
+
+    def former_rejected_part(self, number: int) -> str:
+        """Return the key of a part's rejected rows in results of release 0.1.0."""
+        return keys.former_rejected_part(self.folder, number)
+
+    def head_rejected(self, number: int) -> ObjectInfo:
+        """Return the properties of the object with a part's rejected rows, whichever release wrote it.
+
+        Raises
+        ------
+        ObjectNotFound
+            The part has no rejected rows.
+        """
+        try:
+            return self.store.head(self.rejected_part(number))
+        except ObjectNotFound as error:
+            try:
+                return self.store.head(self.former_rejected_part(number))
+            except ObjectNotFound:
+                raise error from None
 
     @property
     def rejected_folder(self) -> str:

@@ -38,11 +38,14 @@ def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
     with require_extra("scoring more than 8 MiB of records"):
         import pyarrow as pa
         import pyarrow.parquet as pq
+
+        from scoreline.storage.tables.views import without_views
     try:
         if isinstance(records, Table):
             table = records_to_arrow(records)
         else:
             table = pa.Table.from_pandas(records, preserve_index=False).replace_schema_metadata(None)
+            table = without_views(table)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"the records cannot be written as Parquet: {one_line(error)}") from error
     sink = io.BytesIO()

@@ -317,5 +317,5 @@ def read_parts(client: JobReader, job_id: str) -> tuple[pa.Table, dict[int, str]
     rejected: dict[int, str] = {}
     for number in range(plan.parts):
         tables.append(read_table(Pinned.of(layout.store, layout.store.head(layout.part(number)))))
-        rejected |= reasons_by_row(layout.store, layout.rejected_part(number), plan.columns)
+        rejected |= reasons_by_row(layout, number, plan.columns)
     return pa.concat_tables(tables), rejected

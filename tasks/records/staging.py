@@ -110,6 +110,6 @@ def _results(buckets: Buckets, documents: Documents, *, with_rejected: bool) -> 
         for name in part.column_names:
             columns.setdefault(name, []).extend(part.column(name).to_pylist())
         if with_rejected:
-            rejected |= reasons_by_row(store, layout.rejected_part(number), documents.plan.columns)
+            rejected |= reasons_by_row(layout, number, documents.plan.columns)
     table = table_of(columns)
     return Table(columns=table.columns, types=table.types, rows=table.rows, rejected=rejected)

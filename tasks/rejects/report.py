@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from scoreline.storage import keys
 from scoreline.storage.errors import ObjectNotFound, ScoringError
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.storage.tables.base import Pinned, Rows
@@ -183,10 +184,10 @@ def read_rejects(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Iterator[Ro
             yield from tables.read(source, span, survey.schema, _BATCH_ROWS)
 
 
-def reasons_by_row(store: ObjectStore, key: str, columns: Columns) -> dict[int, str]:
+def reasons_by_row(layout: ResultsLayout, part: int, columns: Columns) -> dict[int, str]:
     """Return the message of each rejected row of a part, by row number in the input; empty if no row was rejected."""
     try:
-        table = read_table(Pinned.of(store, store.head(key)))
+        table = read_table(Pinned.of(layout.store, layout.head_rejected(part)))
     except ObjectNotFound:
         return {}
     fields = rejection_columns(columns.names)
@@ -200,14 +201,19 @@ def committed_rejects(layout: ResultsLayout) -> Iterator[ObjectInfo]:
     """
     store = layout.store
     in_manifest: set[str] | None = None
+    seen: set[int] = set()
     for info in store.list(layout.rejected_folder):
+        number = keys.part_number(info.key)
+        if number is None or number in seen:  # the same rows, which attempts of two releases wrote
+            continue
         try:
-            part = store.head(layout.parts_folder + info.key.removeprefix(layout.rejected_folder))
+            part = store.head(layout.part(number))
         except ObjectNotFound:
             if layout.keeps_parts:
                 continue
             in_manifest = _keys_in_manifest(layout) if in_manifest is None else in_manifest
             if info.key in in_manifest:
+                seen.add(number)
                 yield info
             continue
         try:
@@ -215,6 +221,7 @@ def committed_rejects(layout: ResultsLayout) -> Iterator[ObjectInfo]:
         except ScoringError:  # something else wrote that object, and the part failed: its rejected rows still tell why
             rejected = 1
         if rejected:
+            seen.add(number)
             yield info
 
 

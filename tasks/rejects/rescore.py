@@ -39,7 +39,9 @@ def parts_to_rescore(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
             _collect(rows.batch, fields, rejected)
         for numbers in rejected.values():
             numbers.sort()
-        part = documents.plan.part(keys.part_number(info.key))
+        number = keys.part_number(info.key)
+        assert number is not None
+        part = documents.plan.part(number)
         slices = []
         for piece in part.slices:
             numbers = rejected.get(dispatcher.buckets[piece.bucket].uri(piece.key), [])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
-from scoreline.storage.tables.base import Rows
+from scoreline.storage.tables.base import MalformedRow, Rows
 from scoreline.tasks.scoring.features import Rejection
 
 
@@ -41,7 +41,7 @@ def rejects_table(rows: Rows, rejected: Mapping[int, Rejection], uri: str) -> pa
     records: list[tuple[int, str, str | None, str, str | None]]
     records = [(int(rows.numbers[row]), r.stage, r.column, r.message, None) for row, r in rejected.items()]
     records += [(item.row, "decode", item.column, item.message, item.raw) for item in rows.malformed]
-    undecoded = pa.table({field.name: pa.nulls(len(rows.malformed), field.type) for field in table.schema})
+    undecoded = pa.table({field.name: _readable_values(rows.malformed, field) for field in table.schema})
     table = pa.concat_tables([table, undecoded])
     numbers, stages, columns, messages, raw = zip(*records, strict=True)
     values = {
@@ -56,6 +56,14 @@ def rejects_table(rows: Rows, rejected: Mapping[int, Rejection], uri: str) -> pa
     for field, name in names.items():
         table = table.append_column(name, values[field])
     return table.sort_by(names["row"])
+
+
+def _readable_values(malformed: Sequence[MalformedRow], field: pa.Field) -> pa.Array:
+    """Return what could be read of a column in rows that could not be decoded; null where nothing could."""
+    try:
+        return pa.array([item.values.get(field.name) for item in malformed], field.type)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return pa.nulls(len(malformed), field.type)
 
 
 def concat_rejects(tables: Sequence[pa.Table]) -> pa.Table:
@@ -82,7 +90,8 @@ def _as_text(column: pa.Table) -> pa.Table:
 
 REJECTION_FIELDS = ("source", "row", "stage", "column", "message", "record")
 """Appended to each rejected row: its object, its number in the object from 0, the stage at which it failed, the column
-at fault if it is known, the reason, and the raw text of a row that could not be decoded, whose own columns are null."""
+at fault if it is known, the reason, and the raw text of a row that could not be decoded. Its own columns are null,
+except those that could be read although another could not."""
 
 
 def rejection_columns(own: Iterable[str]) -> dict[str, str]:

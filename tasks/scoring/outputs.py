@@ -32,6 +32,7 @@ import pyarrow as pa
 from scoreline.storage.errors import ScoringError
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import Outputs
+from scoreline.storage.wording import plural
 from scoreline.tasks.scoring.shared_computation import computed_once, last_step
 
 MAX_COLUMNS = 10_000
@@ -99,7 +100,8 @@ def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:
     for name, column in columns:
         if len(column) != rows:
             raise ScoringError(
-                f"{name!r} has {len(column)} values for {rows} rows: publish a model that returns one for each row"
+                f"{name!r} has {plural(len(column), 'value')} for {plural(rows, 'row')}: publish a "
+                "model that returns one for each row"
             )
     return dict(columns)
 

@@ -197,8 +197,8 @@ class _Search:
         if self.max_rejected is not None and len(self.rejected) > self.max_rejected:
             row = min(self.rejected)
             raise RejectBudgetExceeded(
-                f"more than {self.max_rejected} rows were rejected, which is over the job's limit: correct the input, "
-                f"or raise --max-rejected. The first is row {row} of a batch of {self.n_rows}: {self.rejected[row]}"
+                f"more than {self.max_rejected} rows were rejected. The first is row {row} of a batch of "
+                f"{self.n_rows}: {self.rejected[row]}"
             )
 
 

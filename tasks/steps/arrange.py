@@ -203,7 +203,7 @@ def _footer(job: Job, folder: Folder) -> dict[str, str]:
         "scoreline.model": job.model.name,
         "scoreline.model_version": job.model.version,
         "scoreline.manifest_sha256": job.model.manifest_sha256,
-        "scoreline.scored_at": job.submitted,
+        "scoreline.submitted_at": job.submitted,
         "scoreline.file": str(folder.closed_files),
         "scoreline.libraries": folder.libraries,
         "scoreline.first_part": str(folder.first_part),

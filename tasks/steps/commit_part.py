@@ -14,6 +14,7 @@ from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models.introspection import library_versions
 from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.tables import parquet
+from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import Job, read_success
 from scoreline.tasks.job.layout import ResultsLayout
@@ -54,7 +55,7 @@ def commit_part(engine: Engine, documents: Documents, part: int, budget: int) ->
     results, rejects = score_rows(engine, documents, planned, budget, timings)
     if results.num_rows + rejects.num_rows != planned.rows:
         raise ScoringError(
-            f"part {part} was planned with {planned.rows} rows, but {results.num_rows} were scored and "
+            f"part {part} was planned with {plural(planned.rows, 'row')}, but {results.num_rows} were scored and "
             f"{rejects.num_rows} rejected: the objects read differently now. Submit them as a new job"
         )
     footer = _footer(job, part, planned)
@@ -112,7 +113,7 @@ def _footer(job: Job, part: int, planned: Part) -> dict[str, str]:
         "scoreline.model": job.model.name,
         "scoreline.model_version": job.model.version,
         "scoreline.manifest_sha256": job.model.manifest_sha256,
-        "scoreline.scored_at": job.submitted,
+        "scoreline.submitted_at": job.submitted,
         "scoreline.libraries": json.dumps(library_versions() | {"pyarrow": pa.__version__}, sort_keys=True),
         "scoreline.source": json.dumps([[s.key, s.etag, *s.scope] for s in planned.slices]),
     }

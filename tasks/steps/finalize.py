@@ -11,6 +11,7 @@ from scoreline.storage.errors import ScorelineError, describe
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.ledger.base import Progress
 from scoreline.storage.objects.base import ObjectInfo, create_once
+from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import end_job
@@ -71,12 +72,13 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
     if progress.stopped == "budget":
         allowed = run.max_rejected or documents.job.spec.max_rejected
         error = (
-            f"stopped after {progress.parts_done} of {plan.parts} parts: {progress.rejected} rows were rejected, and "
-            f"the job allows {allowed} of {plan.rows}. Correct the input, or raise --max-rejected"
+            f"stopped after {progress.parts_done} of {plural(plan.parts, 'part')}: "
+            f"{plural(progress.rejected, 'row')} rejected, and the job allows {allowed} of {plan.rows}. "
+            "Correct the input, or raise --max-rejected"
         )
     else:
         part, reason = min(progress.failures.items())
-        error = f"stopped after {len(progress.failures)} parts failed; part {part}: {reason}"
+        error = f"stopped after {plural(len(progress.failures), 'part')} failed; part {part}: {reason}"
     return Outcome(
         state="failed",
         rows=progress.rows,
@@ -197,11 +199,11 @@ def _fault(documents: Documents, run: Run, parts: _Parts) -> tuple[Reason, str]:
     allowed = run.max_rejected or documents.job.spec.max_rejected
     if parts.failures:
         part, failure = next(iter(parts.failures.items()))
-        return "parts", f"{len(parts.failures)} of {plan.parts} parts failed; part {part}: {failure}"
+        return "parts", f"{len(parts.failures)} of {plural(plan.parts, 'part')} failed; part {part}: {failure}"
     if parts.rejected > budget_rows(allowed, plan.rows):
         return "rejected", (
-            f"{parts.rejected} of {plan.rows} rows were rejected, and the job allows {allowed}: correct the input, or "
-            "raise --max-rejected"
+            f"{parts.rejected} of {plural(plan.rows, 'row')} {'was' if plan.rows == 1 else 'were'} rejected, and the "
+            f"job allows {allowed}: correct the input, or raise --max-rejected"
         )
     return "", ""
 

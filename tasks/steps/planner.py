@@ -19,6 +19,7 @@ from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.tables.base import MalformedRow, Rows
 from scoreline.storage.tables.parquet import check_writable
 from scoreline.storage.tables.schemas import to_text
+from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job
@@ -293,8 +294,8 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
             break
     else:
         raise ScoringError(
-            f"none of {tried} rows tried, from all parts of the input, can be scored: check that its columns hold what "
-            f"the model was trained on. The first reason: {reason}"
+            f"none of {plural(tried, 'row')} tried, from all parts of the input, can be scored: check that its columns "
+            f"hold what the model was trained on. The first reason: {reason}"
         )
     schema = scored.table.schema.remove_metadata()
     check_writable(schema)
@@ -357,4 +358,5 @@ def _warn_of_empty(surveyed: Sequence[SurveyedObject]) -> tuple[str, ...]:
     empty = [item.uri for item in surveyed if not item.file.size]
     if not empty:
         return ()
-    return (f"{len(empty)} of {len(surveyed)} objects have no bytes: {', '.join(empty[:3])}",)
+    have = "has" if len(surveyed) == 1 else "have"
+    return (f"{len(empty)} of {plural(len(surveyed), 'object')} {have} no bytes: {', '.join(empty[:3])}",)

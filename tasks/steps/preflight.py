@@ -14,6 +14,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.wording import plural
 from scoreline.tasks.inputs.columns import available_columns
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.layout import ResultsLayout
@@ -141,7 +142,7 @@ def _warnings(made: Draft) -> list[str]:
     if not made.parts:
         warnings.append("the input has no rows: the job would succeed without results")
     if made.rejected:
-        warnings.append(f"{made.rejected} of {made.tried} rows tried cannot be scored: {made.reason}")
+        warnings.append(f"{made.rejected} of {plural(made.tried, 'row')} tried cannot be scored: {made.reason}")
     return warnings
 
 
@@ -164,7 +165,7 @@ def _try_objects(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
         if rejected := list(describe_rejected(rows, done.rejected)):
             uri = engine.buckets[piece.bucket].uri(piece.key)
             tried = rows.batch.num_rows + len(rows.malformed)
-            yield f"{uri}: {len(rejected)} of {tried} rows tried cannot be scored: {rejected[0]}"
+            yield f"{uri}: {len(rejected)} of {plural(tried, 'row')} tried cannot be scored: {rejected[0]}"
 
 
 def _row_bytes(rows: pa.RecordBatch | pa.Table | None) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, ScoringError, describe
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore, create_once
+from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import decoding
 from scoreline.tasks.job.layout import ResultsLayout
@@ -64,7 +65,9 @@ def check_parts(layout: ResultsLayout, documents: Documents, failed: Mapping[int
 
 def _check_part(layout: ResultsLayout, plan_sha256: str, number: int, part: Part, with_rejects: set[str]) -> Entry:
     """Check the receipts of a part's results and rejected rows, and return its entry."""
-    store, key, rejects_key = layout.store, layout.part(number), layout.rejected_part(number)
+    store, key = layout.store, layout.part(number)
+    current, former = layout.rejected_part(number), layout.former_rejected_part(number)
+    rejects_key = former if former in with_rejects and current not in with_rejects else current
 
     def receipt_of(info: ObjectInfo) -> Receipt:
         uri = store.uri(info.key)
@@ -75,8 +78,8 @@ def _check_part(layout: ResultsLayout, plan_sha256: str, number: int, part: Part
         scored = receipt_of(info)
         if scored.rows + scored.rejected != part.rows:
             raise ScoringError(
-                f"planned with {part.rows} rows, but {scored.rows} were scored and {scored.rejected} rejected: remove "
-                f"{store.uri(key)}, then resume the job"
+                f"planned with {plural(part.rows, 'row')}, but {scored.rows} were scored and {scored.rejected} "
+                f"rejected: remove {store.uri(key)}, then resume the job"
             )
         if scored.rejected:
             rejects = receipt_of(store.head(rejects_key))
@@ -85,8 +88,8 @@ def _check_part(layout: ResultsLayout, plan_sha256: str, number: int, part: Part
                     f"{store.uri(rejects_key)} does not hold the rows that were rejected when {store.uri(key)} was "
                     "scored: remove both, then resume the job"
                 )
-        elif rejects_key in with_rejects:  # written by an earlier attempt that died before its commit
-            store.delete(rejects_key)
+        for left in {current, former} & with_rejects - ({rejects_key} if scored.rejected else set()):
+            store.delete(left)  # written by an earlier attempt that died before its commit
     except (ObjectNotFound, ScoringError) as error:
         return Entry(failure=describe(error))
     source = [{"key": s.key, "etag": s.etag, "first_row": s.scope[0], "rows": s.scope[1]} for s in part.slices]

@@ -7,12 +7,13 @@ import time
 
 from scoreline.storage.errors import (
     ModelError,
+    ProcessDied,
     RejectBudgetExceeded,
     ScorelineError,
-    ScoringError,
     describe,
 )
 from scoreline.storage.ledger.base import PartLease
+from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import send_step
 from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.dispatch.outcome import fail_job
@@ -68,9 +69,9 @@ def score_part(
         with keep_renewed(lambda: engine.ledger.renew(lease), engine.lease_s / 3):
             committed = read_receipt(engine, documents, part) if started.result_may_exist else None
             if committed is None and started.attempt > documents.job.spec.max_attempts:
-                raise ScoringError(
-                    f"the worker process died {started.attempt - 1} times while scoring part {part}: it may be out of "
-                    "memory. Run fewer processes (WORKER_CONCURRENCY), then resume the job"
+                raise ProcessDied(
+                    f"the worker process died {plural(started.attempt - 1, 'time')} while scoring part {part}: it may "
+                    "be out of memory. Run fewer processes (WORKER_CONCURRENCY), then resume the job"
                 )
             begun = time.perf_counter()
             receipt = committed or commit_part(engine, documents, part, started.budget)

@@ -73,16 +73,19 @@ def score_rows(
     with contextlib.closing(prefetched(timings.each("decode", read()))) as batches:
         for uri, rows in batches:
             check_stopped()
-            done = score_batch(
-                bundle,
-                rows.batch,
-                features=columns.features,
-                keep=columns.keep,
-                method=job.spec.method,
-                frames=columns.frames,
-                max_rejected=most,
-                timings=timings,
-            )
+            try:
+                done = score_batch(
+                    bundle,
+                    rows.batch,
+                    features=columns.features,
+                    keep=columns.keep,
+                    method=job.spec.method,
+                    frames=columns.frames,
+                    max_rejected=most,
+                    timings=timings,
+                )
+            except RejectBudgetExceeded as error:
+                raise _over_budget(most, budget, f"In {uri}, {describe(error)}") from error
             if done.table.num_rows:
                 with timings("align"):
                     scored.append(_fit_schema(done.table, schema, f"{uri} from row {rows.numbers[0]}"))
@@ -90,13 +93,18 @@ def score_rows(
                 rejected.append(rejects_table(rows, done.rejected, uri))
                 count += rejected[-1].num_rows
             if count > most:
-                raise RejectBudgetExceeded(
-                    f"more than {most} rows were rejected, which is over the job's limit: correct the input, or raise "
-                    f"--max-rejected. One of them is {uri}, {next(describe_rejected(rows, done.rejected))}"
-                )
+                one = next(describe_rejected(rows, done.rejected))
+                raise _over_budget(most, budget, f"One of them is {uri}, {one}")
     return (
         pa.concat_tables(scored) if scored else schema.empty_table(),
         concat_rejects(rejected) if rejected else pa.table({}),
+    )
+
+
+def _over_budget(most: int, budget: int, example: str) -> RejectBudgetExceeded:
+    return RejectBudgetExceeded(
+        f"more than {most} rows were rejected in one part, but the limit of the job left room for only {budget}: "
+        f"correct the input, or raise --max-rejected. {example}"
     )
 
 

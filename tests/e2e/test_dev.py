@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,3 +61,29 @@ def test_no_process_outlives_dev_however_it_ends(tmp_path: Path, number: signal.
         finally:
             dev.kill()
     wait_until_none(str(tmp_path))
+
+
+def test_dev_keeps_bucket_and_logs_for_the_next_time(tmp_path: Path) -> None:
+    (tmp_path / "publish.py").write_text(
+        "from sklearn.linear_model import LinearRegression\n"
+        "from scoreline import ModelStorageManager\n"
+        "ModelStorageManager.from_env().publish('line', LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0]))\n"
+    )
+
+    def dev(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [SCORELINE, "dev", "--workers", "0", "--keep", "--", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=HANG_S,
+            check=False,
+        )
+
+    first = dev(sys.executable, "publish.py")
+    assert first.returncode == 0, first.stderr
+    second = dev("scoreline", "models", "list")
+    assert "line" in second.stdout, second.stderr
+    for said in (first.stderr, second.stderr):
+        (folder,) = re.findall(r"^# logs: (\.scoreline/dev/logs-\w+)$", said, re.MULTILINE)
+        assert (tmp_path / folder / "s3.log").is_file()

@@ -316,7 +316,7 @@ def test_an_object_of_broken_rows_only_does_not_fill_memory(
     store.put("in/broken.csv", b"id,x\n1,0.5\n" + b"2,oops\n" * 5_000)
     job = ended(client, client.submit(line, store.uri("in/broken.csv"), part_rows=10_000))
     assert job.state == "failed"
-    assert "more than 1000 rows were rejected, which is over the job's limit" in job.error
+    assert "more than 1000 rows were rejected in one part, but the limit of the job left room for only" in job.error
     assert "s3://scoreline/in/broken.csv, row 1: 'x' is 'oops', which is not a number" in job.error
 
 

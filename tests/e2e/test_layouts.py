@@ -180,6 +180,7 @@ def test_arranged_files_are_named_in_the_manifest_and_the_parts_are_deleted(
             assert metadata.num_rows == file["rows"]
             assert metadata.metadata[b"scoreline.job_id"].decode() == manifest["job_id"]
             assert json.loads(metadata.metadata[b"scoreline.libraries"])["pyarrow"] == pa.__version__
+            assert b"scoreline.submitted_at" in metadata.metadata
         assert sum(file["rows"] for file in manifest["files"]) == ROWS
     assert [file.name for file in layouts["gathered"].glob("part-*")] == ["part-00000.parquet"]
     assert {file.name for file in layouts["folders"].iterdir() if file.is_dir()} == {

@@ -105,7 +105,7 @@ def test_jobs_without_rejects_and_jobs_not_begun_and_unknown_jobs_are_distinguis
     client.submit("fine", "s3://scoreline/in/nowhere/", job_id="fine-2")
     for job_id in ("fine-1", "fine-2"):
         *_, _ = client.watch(job_id, timeout_s=HANG_S)
-    assert "fine-1: 0 rejected, 1 scored, of 1 rows; succeeded" in cli("rejected", "fine-1").stdout
+    assert "fine-1: 0 rejected, 1 scored, of 1 row; succeeded" in cli("rejected", "fine-1").stdout
     refused = cli("rejected", "fine-2")
     assert "fine-2: 0 rejected, 0 scored, of 0 rows; failed" in refused.stdout
     assert "the prefix is empty" in refused.stdout

@@ -44,6 +44,35 @@ def test_a_job_survives_the_loss_of_every_redis_connection(rig_at_work: Rig) -> 
     rig.verify(rig.end(job))
 
 
+@pytest.mark.parametrize("fault", ["read-only", "full"])
+def test_a_worker_outlasts_a_redis_that_refuses_writes(rig_at_work: Rig, fault: str) -> None:
+    rig = rig_at_work
+    rig.ensure_beat()
+    rig.publish(seconds=0.2)
+    job = rig.submit(24)
+    rig.wait_for_parts(job, 4)
+    workers, sign = rig.parents(), {"read-only": "read only replica", "full": "maxmemory"}[fault]
+    refused = count_in_logs(rig, sign)
+    # When the server refuses writes, as it does in a failover or when its memory is full, until the worker notices
+    if fault == "read-only":
+        rig.redis.replicaof("127.0.0.1", 1)
+    else:
+        rig.redis.config_set("maxmemory", "1mb")
+    try:
+        rig.wait(lambda: count_in_logs(rig, sign) > refused + 5, "a worker that tries to connect again")
+    finally:
+        rig.redis.replicaof("NO", "ONE")
+        rig.redis.config_set("maxmemory", "0")
+    # Then the same worker completes the job
+    rig.verify(rig.end(job))
+    assert rig.parents() == workers
+    assert len(rig.clocks()) == 1
+
+
+def count_in_logs(rig: Rig, text: str) -> int:
+    return sum(log.read_text(errors="replace").count(text) for log in rig.stack.folder.glob("*worker*.log"))
+
+
 def test_every_message_may_be_delivered_twice(rig: Rig) -> None:
     rig.publish(seconds=0.05)
     job = rig.submit(30)

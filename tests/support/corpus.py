@@ -146,7 +146,7 @@ CASES: tuple[Case, ...] = (
         4,
     ),
     Case(
-        "feature that is text", {"a.parquet": lambda: parquet({"id": [1], "x": ["much"]})}, says="none of 1 rows tried"
+        "feature that is text", {"a.parquet": lambda: parquet({"id": [1], "x": ["much"]})}, says="none of 1 row tried"
     ),
     Case("numbers as texts", {"a.parquet": lambda: parquet({"id": [1, 2], "x": ["0.5", "1.5"]})}, 2),
     Case(

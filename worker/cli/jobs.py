@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 
 import click
 
+from scoreline.storage.errors import ScorelineError
+from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.output import echo, print_table
-from scoreline.worker.cli.progress import EXIT_CODES, follow_job, show_status
+from scoreline.worker.cli.progress import EXIT_CODES, fail_unknown, follow_job, show_status
 
 
 @click.command(
@@ -36,8 +38,12 @@ def status(job: str, as_json: bool) -> None:
       1  failed
       3  partial: some rows were rejected
       4  cancelled
+      6  not known, because Redis or the bucket does not answer
     """
-    now = Client.from_env().status(job)
+    try:
+        now = Client.from_env().status(job)
+    except ScorelineError as error:
+        sys.exit(fail_unknown(job, error))
     if as_json:
         click.echo(json.dumps(now.to_dict(), indent=1))
     else:
@@ -50,7 +56,8 @@ def status(job: str, as_json: bool) -> None:
 def watch(job: str) -> None:
     """Show the progress of a job until it ends.
 
-    Ctrl-C stops watching; JOB itself goes on.
+    Ctrl-C stops watching; JOB itself goes on. If Redis or the bucket does not answer, this command waits for two
+    minutes.
 
     \b
     Exit codes:
@@ -58,6 +65,7 @@ def watch(job: str) -> None:
       1    failed
       3    partial: some rows were rejected
       4    cancelled
+      6    not known, because Redis or the bucket does not answer
       130  interrupted with Ctrl-C
     """
     sys.exit(follow_job(Client.from_env(), job))
@@ -126,7 +134,9 @@ def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None
         return
     before = client.status(job)
     now = client.resume(job, max_rejected=max_rejected)
-    done = f"with {before.parts_done} of {before.parts} parts done" if before.parts else "which had no plan yet"
+    done = (
+        f"with {before.parts_done} of {plural(before.parts, 'part')} done" if before.parts else "which had no plan yet"
+    )
     echo(f"resumed {job}, {done}", err=True)
     if follow:
         sys.exit(follow_job(client, job))
@@ -169,7 +179,7 @@ def jobs(as_json: bool) -> None:
         return
     now = datetime.now(UTC)
     rows = ((job.job_id, job.state, f"{job.rows:,}", f"{job.rejected:,}", age(job, now), job.model) for job in found)
-    print_table(("job", "state", "rows", "rejected", "age", "model"), rows, cut=["model"])
+    print_table(("job", "state", "rows", "rejected", "age", "model"), rows, cut=["model", "job"])
 
 
 def age(job: Status, now: datetime) -> str:

@@ -10,17 +10,10 @@ import sys
 
 import click
 
-from scoreline.storage.errors import (
-    InvalidRequest,
-    InvalidSettings,
-    LedgerUnavailable,
-    QueueUnavailable,
-    ScorelineError,
-    describe,
-)
-from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
+from scoreline.storage.errors import InvalidRequest, InvalidSettings, ScorelineError
 from scoreline.worker import logs
 from scoreline.worker.cli import dev, doctor, jobs, metrics, models, rejected, schedule, submit, workers
+from scoreline.worker.cli.explain import explain
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.output import echo
 from scoreline.worker.version import __version__
@@ -70,6 +63,7 @@ def cli(context: click.Context) -> None:
       2    a usage error, or an invalid setting
       3    a partial job: some rows were rejected
       4    a cancelled job
+      6    a job whose state is not known
       130  interrupted with Ctrl-C
     """
     is_doctor = context.invoked_subcommand == "doctor"  # it reports invalid settings itself
@@ -106,16 +100,5 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except ScorelineError as error:
-        echo(f"error: {describe(error)}{_assumed_address(error)}", err=True)
+        echo(f"error: {explain(error)}", err=True)
         sys.exit(2 if isinstance(error, (InvalidRequest, InvalidSettings)) else 1)
-
-
-def _assumed_address(error: ScorelineError) -> str:
-    """Explain where the address of an unreachable Redis comes from, if it is the default one."""
-    if not isinstance(error, LedgerUnavailable | QueueUnavailable):
-        return ""
-    settings = QueueSettings.from_env(os.environ)
-    url = settings.redis_url if isinstance(error, LedgerUnavailable) else settings.broker_url
-    if settings.assumed and url == DEFAULT_REDIS_URL:
-        return f" (REDIS_URL is not set, so {DEFAULT_REDIS_URL} was tried)"
-    return ""

@@ -13,11 +13,12 @@ from scoreline.storage.models import signatures
 from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.models.settings import ModelSettings
+from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.connections import Connections
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.model_access import model_manager, model_registry
-from scoreline.worker.cli.output import echo, plural, print_table
+from scoreline.worker.cli.output import echo, print_table
 from scoreline.worker.cli.publish import publish
 
 
@@ -182,6 +183,7 @@ def delete(ref: str, yes: bool) -> None:
     pinned = client.registry.resolve(ref)
     if "@" not in ref:
         raise InvalidRequest(f"{ref} has several versions: name the one to delete, for example {pinned.ref}")
+    client.submission.check_unused(pinned)
     if not yes:
         click.confirm(f"delete {pinned.ref} for good?", abort=True)
     client.delete_model(pinned)

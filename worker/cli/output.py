@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +16,10 @@ from rich.text import Text
 _WIDTH_ELSEWHERE = 240
 """Width, in characters, of a table in a file or a pipe."""
 _ELLIPSIS = "…"
+_GAP_CHARS = 2
+"""Characters between two columns of a table."""
+_FEWEST_CHARS = 12
+"""Width to which a column of a table shrinks at most."""
 
 
 def terminal_width(*, stderr: bool = False) -> int | None:
@@ -57,19 +62,13 @@ def cut(text: str, chars: int) -> str:
     return text if len(text) <= chars else text[: chars - 1] + _ELLIPSIS
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun.
-
-    >>> plural(1, "error"), plural(1_000, "warning")
-    ('1 error', '1,000 warnings')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, cut: Collection[str] = (), wrapped: Collection[str] = ()
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, cut: Sequence[str] = (), wrapped: Sequence[str] = ()
 ) -> None:
     """Print a table without borders.
+
+    If it is wider than the terminal, some columns shrink. No other column loses a character: if these alone are wider
+    than the terminal, it breaks their lines.
 
     Parameters
     ----------
@@ -77,17 +76,33 @@ def print_table(
         The headings.
     rows : iterable of sequence of str
         The cells.
-    cut, wrapped : collection of str
-        The headings of the columns that shrink if the table is wider than the terminal. The cells of `cut` end with an
-        ellipsis; those of `wrapped` are wrapped.
+    cut, wrapped : sequence of str
+        The headings of the columns that shrink, first those of `wrapped`, in the order in which they do. The cells of
+        `cut` end with an ellipsis; those of `wrapped` are wrapped.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in columns:
-        table.add_column(name, no_wrap=name not in {*cut, *wrapped}, overflow="fold")
-    for row in rows:
-        cells = zip(columns, row, strict=True)
-        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") if name in cut else cell for name, cell in cells))
-    console().print(table)
+    cells, out = [list(row) for row in rows], console()
+    widths = table_widths(columns, cells)
+    excess = sum(widths) + _GAP_CHARS * (len(columns) - 1) - out.width
+    for name in (*wrapped, *cut):
+        place = columns.index(name)
+        shrunk = min(max(0, excess), max(0, widths[place] - max(len(name), _FEWEST_CHARS)))
+        widths[place] -= shrunk
+        excess -= shrunk
+    if excess > 0:
+        out = Console(width=out.width + excess)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP_CHARS, 0, 0))
+    for name, width in zip(columns, widths, strict=True):
+        table.add_column(Text(name), min_width=width, max_width=width, no_wrap=name not in wrapped, overflow="fold")
+    for row in cells:
+        pairs = zip(columns, row, strict=True)
+        table.add_row(*(Text(cell, overflow="ellipsis" if name in cut else None) for name, cell in pairs))
+    out.print(table)
+
+
+def table_widths(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[int]:
+    """Return the width that each column of a table needs, in characters."""
+    texts = zip(columns, *rows, strict=True)
+    return [max((cell_len(line) for text in column for line in text.splitlines()), default=0) for column in texts]
 
 
 def console() -> Console:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import chain
 
@@ -9,17 +10,26 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from scoreline.storage.errors import InvalidRequest, InvalidSettings, ScorelineError
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
+from scoreline.worker.cli.explain import explain
 from scoreline.worker.cli.idle_hint import IDLE_S, IdleHint
 from scoreline.worker.cli.output import echo, echo_field
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4}
+UNKNOWN = 6
+"""Exit code if it cannot be found out how the job ended, because 1 means that it failed."""
+OUTAGE_S = 120.0
+"""Seconds for which an outage of Redis or of the bucket is waited for. A failover takes about a minute."""
 _BAR_COLUMNS = 20
+_RETRY_S = 1.0
 
 
-def follow_job(client: Client, job_id: str, idle_s: float = IDLE_S) -> int:
+def follow_job(client: Client, job_id: str, idle_s: float = IDLE_S, outage_s: float = OUTAGE_S) -> int:
     """Show the progress of a job until it ends, and return the exit code.
+
+    If a service cannot be reached, the job goes on, and so does this function as soon as the service answers.
 
     Parameters
     ----------
@@ -29,15 +39,53 @@ def follow_job(client: Client, job_id: str, idle_s: float = IDLE_S) -> int:
         The job to follow.
     idle_s : float
         Seconds without progress after which workers are queried, and a hint is printed if none answers.
+    outage_s : float
+        Seconds without an answer after which the outcome counts as unknown.
+
+    Raises
+    ------
+    InvalidRequest, InvalidSettings
+        There is no such job, or the settings cannot be used.
     """
     idle_hint = IdleHint(lambda timeout_s: client.queue.workers(timeout_s=timeout_s), idle_s)
     try:
-        last = _draw(client.watch(job_id), idle_hint)
+        last = _draw(_reconnecting(client, job_id, outage_s), idle_hint)
     except KeyboardInterrupt:
         echo(f"{job_id} goes on: use `scoreline watch {job_id}` or `scoreline cancel {job_id}`", err=True)
         return 130
+    except ScorelineError as error:
+        return fail_unknown(job_id, error)
     show_status(last)
     return EXIT_CODES[last.state]
+
+
+def fail_unknown(job_id: str, error: ScorelineError) -> int:
+    """Print why the state of a job cannot be found out, and return the exit code; raise the error of a wrong usage."""
+    if isinstance(error, InvalidRequest | InvalidSettings):
+        raise error
+    echo(f"error: {explain(error)}", err=True)
+    echo(f"the state of {job_id} is not known: ask again with `scoreline watch {job_id}`", err=True)
+    return UNKNOWN
+
+
+def _reconnecting(client: Client, job_id: str, outage_s: float) -> Iterator[Status]:
+    """Yield the status until the job has ended, and wait for services that do not answer for up to `outage_s`."""
+    since: float | None = None
+    while True:
+        try:
+            for now in client.watch(job_id):
+                since = None
+                yield now
+            return
+        except ScorelineError as error:
+            if not error.transient:
+                raise
+            if since is None:
+                since = time.monotonic()
+                echo(f"{explain(error)}; {job_id} goes on, and is asked for again for {outage_s:.0f} s", err=True)
+            if time.monotonic() - since >= outage_s:
+                raise
+            time.sleep(_RETRY_S)
 
 
 class _RowsPerSecond(ProgressColumn):
@@ -91,6 +139,8 @@ def _hints(job: Status) -> Iterator[str]:
         yield f"scoreline rejected {job.job_id} says why rows were rejected; _rejected/ of the results contains them"
     if job.reason == "rejected":
         yield f"scoreline resume {job.job_id} --max-rejected N|P% goes on and allows more rejected rows"
+    elif job.reason == "request":
+        yield "submit a new job with corrected options or a corrected input: this one has no results to complete"
     elif job.state == "failed":
         yield f"scoreline resume {job.job_id} scores what is missing, once the cause is fixed"
     else:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from scoreline.storage.models import roles
 from scoreline.storage.models.manifest import Role
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.model_access import model_manager
+from scoreline.worker.cli.output import echo
 
 if TYPE_CHECKING:
     from scoreline.storage.models.trial_load import NewArtifact
@@ -51,8 +53,8 @@ scoreline models publish churn --from-bucket model=old/rf.joblib \\
     "--from-bucket",
     multiple=True,
     metavar="ROLE=KEY",
-    help="Publish an object that is in a bucket, given by its key or as s3://bucket/key. ROLE is the name of a model, "
-    "preprocessor, preprocessor:NAME or label_encoder. May be repeated.",
+    help="Publish an object that is in a bucket, given by its key or as s3://bucket/key. ROLE is model, model:NAME "
+    "(or just the NAME of a model), preprocessor, preprocessor:NAME or label_encoder. May be repeated.",
 )
 @click.option("--alias", metavar="ALIAS", help="Let this alias name the new version, for example champion.")
 @click.option(
@@ -76,8 +78,8 @@ def publish(
     or not at all. A fresh process first loads them for trial, and nothing is stored if that fails. Loading runs code,
     so publish only files that you trust.
 
-    The version is signed if MODEL_SIGNING_KEY is set. Its reference, NAME@VERSION, is printed. This command needs the
-    packages of ml-requirements.txt.
+    The version is signed if MODEL_SIGNING_KEY is set. Its reference, NAME@VERSION, is printed, and the role and name of
+    each file on standard error. This command needs the packages of ml-requirements.txt.
     """
     manager = model_manager()
     files = [*_from_files("model", "model", model), *_from_files("preprocessor", "preprocessor", preprocessor)]
@@ -92,7 +94,17 @@ def publish(
         files.append(_artifact(role, artifact, data, adopted[artifact]))
     if adopted:
         pairs["adopted_from"] = adopted
-    click.echo(manager.publish_files(name, files, alias=alias, metadata=pairs).ref)
+    manifest = manager.publish_files(name, files, alias=alias, metadata=pairs)
+    _show_roles(files)
+    click.echo(manifest.ref)
+
+
+def _show_roles(files: Iterable[NewArtifact]) -> None:
+    """Print what each file was understood to be, in the order in which rows pass through them."""
+    order: tuple[Role, ...] = ("preprocessor", "model", "label_encoder")
+    for item in sorted(files, key=lambda item: order.index(item.role)):
+        named = "" if item.role == "label_encoder" else f" {item.name!r}"
+        echo(f"{item.role.replace('_', ' ')}{named}: {item.source}", indent=2, err=True)
 
 
 def _from_files(role: Role, default: str, items: Iterable[str]) -> list[NewArtifact]:
@@ -114,10 +126,14 @@ def _from_files(role: Role, default: str, items: Iterable[str]) -> list[NewArtif
 
 def _role(text: str) -> tuple[Role, str]:
     """Return the role and the name of an artifact from the left side of ``--from-bucket``."""
+    role, colon, name = text.partition(":")
+    if role == "model":
+        return "model", name or role
+    if role == "preprocessor":
+        return "preprocessor", name or role
     if text == "label_encoder":
         return "label_encoder", text
-    if text.partition(":")[0] == "preprocessor":
-        return "preprocessor", text.partition(":")[2] or "preprocessor"
+    roles.check_names([(role, name)] if colon else [("model", text)])
     return "model", text
 
 

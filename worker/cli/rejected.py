@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.help import Command
-from scoreline.worker.cli.output import cut, echo, echo_cut, echo_field, plural
+from scoreline.worker.cli.output import cut, echo, echo_cut, echo_field
 
 if TYPE_CHECKING:
     from scoreline.tasks.rejects.report import RejectedRows
@@ -64,13 +65,15 @@ def rejected(job: str, examples: int, as_json: bool) -> None:
 
 
 def _show(found: RejectedRows, now: Status) -> None:
-    echo(f"{found.job_id}: {found.rows:,} rejected, {now.rows:,} scored, of {now.total_rows:,} rows; {now.state}")
+    echo(
+        f"{found.job_id}: {found.rows:,} rejected, {now.rows:,} scored, of {plural(now.total_rows, 'row')}; {now.state}"
+    )
     if now.error:
         echo_field("error", now.error)
     for reason in found.reasons[:_LINES_SHOWN]:
         where = f"{reason.stage}  {reason.column!r}" if reason.column else reason.stage
         click.echo()
-        echo(f"{reason.rows:,} rows  {where}  {reason.message}", indent=2)
+        echo(f"{plural(reason.rows, 'row')}  {where}  {reason.message}", indent=2)
         for source, rows in list(reason.sources.items())[:_SOURCES_SHOWN]:
             echo(f"  {rows:,} of {source}")
         for example in reason.examples:

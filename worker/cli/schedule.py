@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.schedules.file import parse
 from scoreline.tasks.schedules.schedule import Schedule
@@ -19,7 +20,7 @@ from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
 from scoreline.tasks.webhooks.settings import WebhookSettings
 from scoreline.worker.cli.help import Group
-from scoreline.worker.cli.output import echo, plural, print_table
+from scoreline.worker.cli.output import echo, print_table
 
 
 @click.group(

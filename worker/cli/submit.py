@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
+from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.job_options import job_options
-from scoreline.worker.cli.output import cut, echo, echo_field, plural, print_table
+from scoreline.worker.cli.output import cut, echo, echo_field, print_table, table_widths, terminal_width
 from scoreline.worker.cli.progress import follow_job
 from scoreline.worker.memory import MIB, PROCESS_BYTES
 
@@ -52,7 +54,7 @@ def submit(
     and JSON Lines may be compressed (.gz, .zst, .bz2). Folders with names such as year=2026/ become columns.
 
     Prints the id of the job. With --watch, show its progress too; the exit code is then its outcome: 0 succeeded, 1
-    failed, 3 partial (some rows were rejected), 4 cancelled.
+    failed, 3 partial (some rows were rejected), 4 cancelled, 6 not known (Redis or the bucket does not answer).
 
     With --dry-run, print the parts, columns, a scored sample and the memory that a worker needs. It fails if the job
     would, with the same message, and needs the packages of ml-requirements.txt.
@@ -72,9 +74,9 @@ def submit(
 
 
 def _show(found: Preflight) -> None:
-    echo(f"{found.model}: {found.rows:,} rows; nothing was written or sent")
+    echo(f"{found.model}: {plural(found.rows, 'row')}; nothing was written or sent")
     echo_field("input", f"{plural(found.objects, 'object')}, {found.object_bytes / MIB:,.1f} MiB")
-    echo_field("parts", f"{found.parts:,} of up to {found.largest_part_rows:,} rows")
+    echo_field("parts", f"{found.parts:,} of up to {plural(found.largest_part_rows, 'row')}")
     echo_field("features", _listed([f"{name} {found.types.get(name, '')}".strip() for name in found.features]))
     for label, names in (("kept", found.kept), ("unused", found.unused)):
         echo_field(label, _listed(names))
@@ -85,14 +87,41 @@ def _show(found: Preflight) -> None:
         echo_field("warning", warning)
     if found.sample:
         click.echo(f"\nfirst {plural(len(found.sample), 'row')}, scored:")
-        sampled = _sample_columns(found)
-        headings = [cut(name, _CELL_CHARS) for name in sampled]
-        print_table(headings, [[_cell(row[name]) for name in sampled] for row in found.sample], cut=headings)
+        _show_sample(found.sample)
+
+
+def _show_sample(sample: Sequence[Mapping[str, Any]]) -> None:
+    """Print the columns of scored rows that fit into the terminal, and say which do not."""
+    names = list(sample[0])
+    headings = {name: cut(name, _CELL_CHARS) for name in names}
+    cells = [[_cell(row[name]) for name in names] for row in sample]
+    width = dict(zip(names, table_widths(list(headings.values()), cells), strict=True))
+    shown = _fitting(names, width, terminal_width())
+    print_table([headings[name] for name in shown], [[_cell(row[name]) for name in shown] for row in sample])
+    if hidden := [name for name in names if name not in shown]:
+        echo(f"not shown: {plural(len(hidden), 'column')}, {_some(hidden)}; --json shows all", indent=2)
+
+
+def _fitting(names: Sequence[str], width: Mapping[str, int], terminal: int | None) -> list[str]:
+    """Return the columns that fit, in their order: as many of the first, which are kept columns, as of the last."""
+    left = len(names) // 2
+    by_turns = [name for pair in zip_longest(names[:left], reversed(names[left:])) for name in pair if name is not None]
+    chosen: list[str] = []
+    for name in by_turns:
+        used = sum(width[other] + 2 for other in chosen)
+        if chosen and (len(chosen) == _COLUMNS_SHOWN or (terminal is not None and used + width[name] > terminal)):
+            break
+        chosen.append(name)
+    return [name for name in names if name in chosen]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"{', '.join(names[:_NAMES_SHOWN])}{more}"
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return f"{len(names)}: {', '.join(names[:_NAMES_SHOWN])}{more}" if names else "none"
+    return f"{len(names)}: {_some(names)}" if names else "none"
 
 
 def _memory(found: Preflight) -> str:
@@ -102,13 +131,6 @@ def _memory(found: Preflight) -> str:
         f"about {whole / MIB:,.0f} MiB for each worker process: {PROCESS_BYTES / MIB:,.0f} for itself, "
         f"{found.model_bytes / MIB:,.0f} for the model, {work / MIB:,.0f} for the rows"
     )
-
-
-def _sample_columns(found: Preflight) -> list[str]:
-    """Return the first columns of the sample, which are kept columns, and the last ones, which are scores."""
-    names = list(found.sample[0])
-    half = _COLUMNS_SHOWN // 2
-    return names if len(names) <= _COLUMNS_SHOWN else [*names[:half], *names[-half:]]
 
 
 def _cell(value: Any) -> str:

@@ -39,11 +39,19 @@ class Stack:
         The bucket to create.
     s3_module : str
         The module to run as the S3 server. Its argument is a port.
+    prefix : str
+        Beginning of the name of the temporary directory.
     """
 
     def __init__(
-        self, folder: Path | None = None, bucket: str = "scoreline", s3_module: str = "scoreline.worker.dev.s3"
+        self,
+        folder: Path | None = None,
+        bucket: str = "scoreline",
+        s3_module: str = "scoreline.worker.dev.s3",
+        prefix: str = "stack-",
     ) -> None:
+        self._prefix = prefix
+        self._services: list[subprocess.Popen[bytes]] = []
         self._parent = folder or Path(".scoreline")
         self._bucket = bucket
         self._s3_module = s3_module
@@ -57,11 +65,12 @@ class Stack:
 
     def __enter__(self) -> Self:
         self._parent.mkdir(parents=True, exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(prefix="stack-", dir=self._parent)).resolve()
+        self.folder = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._parent)).resolve()
         try:
             self._redis_port, s3_port = free_port(), free_port()
             self._start_valkey()
             self._start_s3(s3_port)
+            self._services = list(self._guards)
             self.environ = {
                 "ENVIRONMENT": "production",
                 "REDIS_URL": f"redis://127.0.0.1:{self._redis_port}/0",
@@ -84,7 +93,16 @@ class Stack:
     ) -> None:
         for guard in reversed(self._guards):
             self.stop(guard)
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def stop_clients(self) -> None:
+        """End everything but the services: workers, beat and commands."""
+        for guard in reversed(self._guards):
+            if guard not in self._services:
+                self.stop(guard)
 
     def start_worker(
         self, processes: int = 2, extra: Mapping[str, str] | None = None, app: str = "scoreline"

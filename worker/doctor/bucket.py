@@ -10,6 +10,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import (
     AccessDenied,
     BucketNotFound,
+    NotAnObjectStore,
     ObjectNotFound,
     ScorelineError,
     StoreUnavailable,
@@ -26,6 +27,8 @@ _PERMISSIONS = "allow R2_ACCESS_KEY_ID to list, read, write and delete objects; 
 _CREDENTIALS = "correct R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"
 _ENDPOINT = "correct R2_ACCOUNT_ID or R2_ENDPOINT_URL, and check the proxy or firewall in between"
 _OTHER_STORE = "use a store that supports this: R2, S3, or another that documents conditional writes"
+_HOPELESS = StoreUnavailable, NotAnObjectStore, BucketNotFound, ObjectNotFound
+"""Faults with which every further step would fail too."""
 _READ_BY_BOTO3 = (
     "AWS_PROFILE",
     "AWS_CONFIG_FILE",
@@ -66,7 +69,7 @@ def _probe(context: Context, probe: Probe) -> list[Finding]:
             wrong += step(probe)
         except ScorelineError as fault:
             wrong.append(_finding_of(fault))
-            if step is _writing or isinstance(fault, StoreUnavailable | BucketNotFound | ObjectNotFound):
+            if step is _writing or isinstance(fault, _HOPELESS):
                 break
     return wrong
 
@@ -186,7 +189,7 @@ def _others(context: Context) -> Iterator[Finding]:
 def _finding_of(fault: ScorelineError) -> Finding:
     message = describe(fault)
     if isinstance(fault, BucketNotFound | ObjectNotFound):
-        remedy = "create the bucket, or correct R2_BUCKET"
+        remedy = "create the bucket, or correct R2_BUCKET or R2_ENDPOINT_URL"
     elif isinstance(fault, AccessDenied):
         wrong_key = "InvalidAccessKeyId" in message or "SignatureDoesNotMatch" in message
         remedy = (
@@ -197,7 +200,7 @@ def _finding_of(fault: ScorelineError) -> Finding:
             else _PERMISSIONS
         )
     else:
-        remedy = _ENDPOINT if isinstance(fault, StoreUnavailable) else _OTHER_STORE
+        remedy = _ENDPOINT if isinstance(fault, StoreUnavailable | NotAnObjectStore) else _OTHER_STORE
         if named := [name for name in _READ_BY_BOTO3 if os.environ.get(name)]:
             remedy += f"; note that boto3 also reads {', '.join(named)}, set here"
     return error(message, remedy)

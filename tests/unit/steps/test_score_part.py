@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -21,7 +22,13 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
-from scoreline.storage.errors import DocumentCorrupt, InvalidRequest, PreconditionFailed, ScoringError
+from scoreline.storage.errors import (
+    DocumentCorrupt,
+    InvalidRequest,
+    PreconditionFailed,
+    RejectBudgetExceeded,
+    ScoringError,
+)
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import exists
@@ -229,6 +236,48 @@ def test_arrow_objects_with_different_categories_share_a_part(engine: Engine) ->
         assert written["name"].to_pylist() == expected
 
 
+@pytest.mark.parametrize("suffix", ["arrow", "arrows"])
+def test_text_and_categories_that_polars_wrote_as_views_come_back_as_they_were(engine: Engine, suffix: str) -> None:
+    # Given two objects with views in every kind of column that is kept, whose second row is rejected
+    columns: dict[str, Any] = {
+        "text": ["a", "b", None],
+        "bytes": [b"a", None, b"c"],
+        "category": pl.Series(["u", "v", None], dtype=pl.Categorical),
+        "enum": pl.Series(["u", None, "v"], dtype=pl.Enum(["u", "v", "w"])),
+        "list": [["a", None], ["b"], None],
+        "categories": pl.Series([["u"], None, ["v", "u"]], dtype=pl.List(pl.Categorical)),
+        "struct": [{"a": "x"}, {"a": None}, None],
+    }
+    frame = pl.DataFrame({"x": [1.0, None, 3.0]} | columns)
+    for name in "ab":
+        sink = io.BytesIO()
+        (frame.write_ipc if suffix == "arrow" else frame.write_ipc_stream)(sink)
+        engine.buckets.main.put(f"in/{name}.{suffix}", sink.getvalue())
+    # When they are scored in one part, and written
+    made = planner.draft(engine, job(keep=",".join(columns)), FAST)
+    plan: Any = SimpleNamespace(columns=made.columns)
+    tables = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
+    scored, rejected = (pq.read_table(io.BytesIO(parquet.write(table, {}))) for table in tables)
+    # Then every value is as it was
+    rows = frame.select(columns.keys()).to_dicts()
+    assert scored.select(columns.keys()).to_pylist() == [rows[0], rows[2]] * 2
+    assert rejected.select(columns.keys()).to_pylist() == [rows[1]] * 2
+
+
+def test_a_view_that_is_not_utf8_rejects_its_row_only(engine: Engine) -> None:
+    # Given an object whose second text, behind a view, is not UTF-8
+    texts = pa.array([b"good", b"b\xffd", b"a longer text that is not within the view"], pa.binary_view())
+    table, sink = pa.table({"x": [1.0, 2.0, 3.0], "s": texts.view(pa.string_view())}), io.BytesIO()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    engine.buckets.main.put("in/a.arrow", sink.getvalue())
+    made = planner.draft(engine, job(keep="s"), FAST)
+    plan: Any = SimpleNamespace(columns=made.columns)
+    scored, rejected = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
+    assert scored["s"].to_pylist() == ["good", "a longer text that is not within the view"]
+    assert rejected["column"].to_pylist() == ["s"]
+
+
 def test_a_value_too_long_for_a_folder_fails_the_job_and_says_where_the_results_are(engine: Engine) -> None:
     table = pa.table({"name": ["a" * 1_100, "b"], "prediction": [1.0, 2.0]})
     parted = job(partition_by="name")
@@ -359,6 +408,36 @@ def test_a_broken_row_at_the_start_of_a_batch_belongs_to_the_part_with_its_numbe
     plan: Any = SimpleNamespace(columns=made.columns)
     found = [score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings()) for part in made.parts]
     assert [(scored.num_rows, rejected.num_rows) for scored, rejected in found] == [(0, 1), (1, 0), (1, 0)]
+
+
+@pytest.mark.parametrize("x", [[None] * 1_500, ["n/a"] * 1_500, [-1.0] * 1_500], ids=["null", "text", "refused"])
+def test_a_part_over_the_limit_says_how_many_rows_the_job_still_allowed(engine: Engine, x: list[Any]) -> None:
+    put(engine, "in/a.parquet", id=range(2_500), x=[1.0] * 1_000 + x if x[0] != "n/a" else ["1"] * 1_000 + x)
+    made = planner.draft(engine, job(), FAST)
+    plan: Any = SimpleNamespace(columns=made.columns)
+    engine.models = Models(Positive())
+    with pytest.raises(RejectBudgetExceeded, match=r"more than 1000 rows .* left room for only 25: correct the input"):
+        score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 25, Timings())
+
+
+class Positive(LinearRegression):
+    """Refuses negative numbers."""
+
+    def predict(self, x: Any) -> Any:
+        if (x.to_numpy() < 0).any():
+            raise ValueError("negative")
+        return LINE.predict(x)
+
+
+def test_a_footer_names_the_time_of_the_submission_as_such(engine: Engine) -> None:
+    put(engine, "in/a.parquet", id=[1], x=[1.0])
+    made = planner.draft(engine, job(), FAST)
+    plan: Any = SimpleNamespace(columns=made.columns, sha256="p", part=lambda _: made.parts[0])
+    commit_part(engine, Documents(job=job(), plan=plan), 0, 100)
+    data = engine.buckets.main.get("out/job_id=j/part-00000.parquet").data
+    footer = pq.read_schema(io.BytesIO(data)).metadata
+    assert footer[b"scoreline.submitted_at"] == job().submitted.encode()
+    assert b"scoreline.scored_at" not in footer
 
 
 def test_manifests_that_differ_only_in_their_times_are_the_same(engine: Engine) -> None:

@@ -132,3 +132,51 @@ def test_a_wrong_value_is_reported_with_the_variable_that_holds_it(name: str, va
     environ = {**without(AWS, "AWS_STORAGE_BUCKET_NAME"), "AWS_STORAGE_BUCKET_NAME": "media", name: value}
     with pytest.raises(InvalidSettings, match=f"settings: {name}={value!r} is not a"):
         StorageSettings.from_env(environ)
+
+
+def with_endpoint(url: str) -> StorageSettings:
+    return StorageSettings.from_env(R2 | {"R2_ENDPOINT_URL": url, "ALLOWED_BUCKETS": "inputs"})
+
+
+@pytest.mark.parametrize(
+    ("url", "instead"),
+    [
+        ("https://abc.r2.cloudflarestorage.com/models", "(https://abc.r2.cloudflarestorage.com)"),
+        ("https://abc.eu.r2.cloudflarestorage.com/other/", "(https://abc.eu.r2.cloudflarestorage.com)"),
+        ("http://127.0.0.1:9000/models", "(http://127.0.0.1:9000)"),
+        ("http://127.0.0.1:9000/inputs/", "(http://127.0.0.1:9000)"),
+        ("https://gateway.example.org/s3/models", "(https://gateway.example.org/s3)"),
+        ("https://models.abc.r2.cloudflarestorage.com", "(https://abc.r2.cloudflarestorage.com)"),
+        ("https://models.s3.eu-west-1.amazonaws.com", "(https://s3.eu-west-1.amazonaws.com)"),
+        ("https://pub-1a2b.r2.dev", "https://<account>.r2.cloudflarestorage.com"),
+        ("https://abc.r2.cloudflarestorage.com:port", "an http(s) address of a server"),
+        ("https://", "an http(s) address of a server"),
+        ("abc.r2.cloudflarestorage.com", "an http(s) address of a server"),
+        ("https://abc.r2.cloudflarestorage.com?x-id=List", "an http(s) address of a server"),
+    ],
+)
+@pytest.mark.parametrize("name", ["R2_ENDPOINT_URL", "AWS_S3_ENDPOINT_URL"])
+def test_an_address_that_is_not_that_of_a_store_is_refused_with_what_to_write(
+    url: str, instead: str, name: str
+) -> None:
+    environ = {key: value for key, value in R2.items() if key != "R2_ACCOUNT_ID"}
+    with pytest.raises(InvalidSettings) as refused:
+        StorageSettings.from_env(environ | {name: url, "ALLOWED_BUCKETS": "inputs"})
+    assert f"{name}={url!r}" in str(refused.value)
+    assert instead in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://abc.r2.cloudflarestorage.com/",
+        "https://project.supabase.co/storage/v1/s3",
+        "http://models:9000",
+        "https://models.example.org",
+        "http://[::1]:9000",
+    ],
+)
+def test_an_address_may_have_a_path_and_a_host_of_any_name(url: str) -> None:
+    settings = with_endpoint(url)
+    assert settings.r2 is not None
+    assert settings.r2.endpoint_url == url.rstrip("/")

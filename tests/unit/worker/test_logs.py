@@ -90,3 +90,7 @@ def test_every_event_has_a_static_name() -> None:
     ]
     assert len(names) > 40
     assert [(file, call) for file, call in names if not re.fullmatch(r'"[a-z_]+\.[a-z_]+"', call)] == []
+
+
+def test_a_password_among_the_options_of_an_address_is_hidden_too() -> None:
+    assert "s3cr3t/x" in logs.secrets_of({"REDIS_URL": "redis://localhost:6379/0?db=1&password=s3cr3t%2Fx"})

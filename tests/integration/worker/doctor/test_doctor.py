@@ -17,7 +17,7 @@ from redis import Redis
 
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.worker.dev.stack import ROOT, Stack
-from scoreline.worker.doctor import NAMES, Finding, examine
+from scoreline.worker.doctor import NAMES, Finding, bucket, examine
 from scoreline.worker.doctor.packages import required
 from tests.support.broken_store import BrokenStore
 from tests.support.doctor_case import Case, Valkey
@@ -112,7 +112,10 @@ def test_checks_that_need_settings_are_skipped_while_settings_are_invalid(case: 
 
 
 def test_a_check_that_raises_becomes_an_error(case: Case) -> None:
-    case.set(R2_ENDPOINT_URL="http://[::1")  # boto3 raises an unexpected error for this URL
+    def fail(*_: object) -> None:
+        raise ValueError("unexpected")
+
+    case.patch.setattr(bucket, "Probe", fail)
     found = {finding.check: finding for finding in examine(case.environ, only=["bucket", "redis"])}
     assert (found["bucket"].severity, found["redis"].severity) == ("error", "ok")
     assert "ValueError: " in found["bucket"].message

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -20,7 +21,7 @@ from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.tasks.schedules.schedule import Schedule
 from scoreline.tasks.schedules.scheduler import Row, Scheduler
-from scoreline.worker.cli import jobs, output
+from scoreline.worker.cli import jobs, output, submit
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.main import cli
 
@@ -226,6 +227,15 @@ def test_a_status_in_a_pipe_has_a_line_for_each_field(monkeypatch: pytest.Monkey
     assert f"  results  {FAILED.output}" in lines
 
 
+def test_the_status_of_a_job_that_would_fail_again_does_not_propose_to_resume_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hopeless = replace(FAILED, reason="request", parts=0, rows=0, rejected=0)
+    text = "\n".join(shown(hopeless, monkeypatch, "status", FAILED.job_id))
+    assert "resume" not in text
+    assert "hint     submit a new job with corrected options" in text
+
+
 def test_a_list_of_jobs_is_cut_with_an_ellipsis_in_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = shown(FAILED, monkeypatch, "jobs")
     assert whole[1].split()[0] == FAILED.job_id
@@ -236,6 +246,44 @@ def test_a_list_of_jobs_is_cut_with_an_ellipsis_in_a_terminal_only(monkeypatch: 
     assert line.split()[:4] == [FAILED.job_id, "failed", "98,000,000", "1,200,000"]
     assert line.endswith("…")
     assert len(line) <= COLUMNS
+
+
+def test_no_number_in_a_list_of_jobs_is_cropped_however_long_the_names_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(output, "console", lambda: Console(width=COLUMNS))
+    long = replace(FAILED, job_id="nightly-customers-of-all-markets-20261125T023000Z-rejected-12", rejected=50_000)
+    for width in (COLUMNS, 60, 40):
+        monkeypatch.setattr(output, "console", lambda width=width: Console(width=width))
+        heading, line = shown(long, monkeypatch, "jobs")
+        assert heading.split() == ["job", "state", "rows", "rejected", "age", "model"]
+        assert re.match(r"nightly-cus\S*…  failed  98,000,000  50,000 ", line)
+        assert line.rstrip().endswith("…")
+        assert len(line.rstrip()) <= max(width, 71)  # the least width of the names, and all of the numbers
+
+
+def previewed(columns: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what a dry run prints of a row with these columns."""
+    monkeypatch.setattr(output, "console", lambda: Console(width=COLUMNS))
+    monkeypatch.setattr(submit, "terminal_width", lambda: COLUMNS)
+    with CliRunner().isolation() as (out, *_):
+        submit._show_sample([columns])
+        return out.getvalue().decode().splitlines()
+
+
+def test_a_dry_run_says_which_columns_it_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {f"column_{number}": "x" * 20 for number in range(6)} | {"prediction": "[yes]", "proba_yes": 0.75}
+    heading, row, *rest = previewed(columns, monkeypatch)
+    assert heading.split() == ["column_0", "column_1", "prediction", "proba_yes"]
+    assert row.split() == ["x" * 20, "x" * 20, "[yes]", "0.75"]
+    assert rest == ["not shown: 4 columns, column_2, column_3, column_4, column_5; --json shows all"]
+
+
+def test_a_dry_run_of_few_columns_shows_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    heading, row = previewed({"id": 1, "prediction": "yes"}, monkeypatch)
+    assert (heading.split(), row.split()) == (["id", "prediction"], ["1", "yes"])
+    heading, _ = previewed({"x" * 200: 1}, monkeypatch)
+    assert heading.strip() == "x" * 23 + "…"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""Recognize what an object contains if it is not what its name says, so that errors can name it."""
+
+from __future__ import annotations
+
+from scoreline.storage.errors import UnreadableInput, one_line
+from scoreline.storage.tables.base import Pinned
+
+_COMPRESSIONS = {b"\x1f\x8b": ("gzip", ".gz"), b"\x28\xb5\x2f\xfd": ("zstd", ".zst"), b"BZh": ("bz2", ".bz2")}
+_MAGIC = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"\xfd7zXZ\x00": "compressed with xz",
+    b"\x04\x22\x4d\x18": "compressed with lz4",
+    b"\xff\x06\x00\x00sNaPpY": "compressed with snappy",
+    b"Obj\x01": "Avro",
+    b"SQLite format 3\x00": "an SQLite database",
+    b"ARROW1\x00\x00": "Arrow IPC",
+    b"\xff\xff\xff\xff": "a stream of Arrow IPC",
+    b"PAR1": "Parquet",
+    b"PARE": "encrypted Parquet",
+    b"ORC": "ORC",
+}
+_MARKUP = {b"<!doctype html": "a web page", b"<html": "a web page", b"<?xml": "XML"}
+_ENCRYPTED = "is encrypted, and there is no key to decrypt it: write it without encryption"
+
+
+def check_text(source: Pinned, head: bytes, compression: str | None) -> None:
+    """Raise `UnreadableInput` if the first bytes of a text are those of another format.
+
+    Parameters
+    ----------
+    head : bytes
+        The first bytes, after decompression.
+    compression : str or None
+        The compression that the name of the object says, if any.
+    """
+    for magic, (name, suffix) in _COMPRESSIONS.items():
+        if head.startswith(magic) and _is_binary(head):
+            if compression is not None:
+                raise UnreadableInput(f"{source.uri} is compressed twice: below {compression} it is {name} again")
+            raise UnreadableInput(
+                f"{source.uri} is compressed with {name}, but its name does not end in {suffix}: rename it, or "
+                "decompress it"
+            )
+    if what := _recognize(head):
+        raise UnreadableInput(f"{source.uri} is {what}, and no text: convert it, or leave it out of the input")
+
+
+def explain_parquet(source: Pinned, error: BaseException) -> UnreadableInput:
+    """Return the error for Parquet that Arrow cannot open: what the object is instead, or what is unusual about it."""
+    text = one_line(error)
+    if "crypt" in text:
+        return UnreadableInput(f"{source.uri} {_ENCRYPTED}")
+    if isinstance(error, NotImplementedError):
+        return UnreadableInput(
+            f"{source.uri} is Parquet with a column of a type that cannot be read ({text}): write that column with "
+            "another type, such as decimal or text, or leave it out"
+        )
+    return explain_format(source, "a Parquet file", error)
+
+
+def explain_format(source: Pinned, expected: str, error: BaseException) -> UnreadableInput:
+    """Return the error for an object that is not what is expected, and say what it is if its first bytes show it."""
+    head = source.store.get(source.key, byte_range=(0, min(64, source.size)), if_match=source.etag).data
+    what = next((f"compressed with {name}" for magic, (name, _) in _COMPRESSIONS.items() if head.startswith(magic)), "")
+    what = what or _recognize(head)
+    if what and what not in expected:
+        expected += f", it is {what}"
+    return UnreadableInput(f"{source.uri} is not {expected}: {one_line(error)}")
+
+
+def explain_row_group(source: Pinned, number: int, error: BaseException) -> UnreadableInput:
+    """Return the error for a row group that Arrow cannot decode."""
+    if "crypt" in str(error):
+        return UnreadableInput(f"{source.uri} {_ENCRYPTED}")
+    return UnreadableInput(f"{source.uri} cannot be decoded in row group {number}: {one_line(error)}")
+
+
+def _recognize(head: bytes) -> str:
+    """Return the format of an object by its first bytes, or an empty text. The header of a text may begin like one."""
+    lower = head.lstrip().lower()
+    found = next((what for magic, what in _MARKUP.items() if lower.startswith(magic)), "")
+    return found or next((what for magic, what in _MAGIC.items() if head.startswith(magic) and _is_binary(head)), "")
+
+
+def _is_binary(head: bytes) -> bool:
+    """Return whether bytes contain a control character that no text contains."""
+    return (
+        any(byte < 0x20 and byte not in b"\t\n\v\f\r\x1b\x1c\x1d\x1e\x1f" for byte in head[:64]) or head[:1] > b"\x7f"
+    )

@@ -1,0 +1,62 @@
+"""Replace Arrow's view types, in which polars and others write texts, by the types that all of Arrow supports.
+
+Arrow can neither take single rows of a view, nor write a dictionary of views to Parquet, nor cast one to another type.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+
+def schema_without_views(schema: pa.Schema) -> pa.Schema:
+    """Return a schema in which no column consists of views."""
+    return pa.schema([field.with_type(_type_without_views(field.type)) for field in schema], schema.metadata)
+
+
+def without_views[T: (pa.RecordBatch, pa.Table)](data: T) -> T:
+    """Return the same values in columns that do not consist of views."""
+    schema = schema_without_views(data.schema)
+    if schema == data.schema:
+        return data
+    columns = [_column_without_views(column) for column in data.columns]
+    return type(data).from_arrays(columns, schema=schema)
+
+
+def _type_without_views(kind: Any) -> pa.DataType:
+    types = pa.types
+    if types.is_string_view(kind):
+        return pa.large_string()  # because a batch of views may hold more than 2 GiB of text
+    if types.is_binary_view(kind):
+        return pa.large_binary()
+    if types.is_dictionary(kind):
+        values = _type_without_views(kind.value_type)
+        return kind if values == kind.value_type else pa.dictionary(kind.index_type, values, kind.ordered)
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_type_without_views(field.type)) for field in kind])
+    if types.is_list_view(kind) or types.is_large_list_view(kind) or types.is_large_list(kind):
+        item = kind.value_field.with_type(_type_without_views(kind.value_type))
+        return pa.large_list(item) if not types.is_list_view(kind) else pa.list_(item)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(_type_without_views(kind.value_type)), kind.list_size)
+    if types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_type_without_views(kind.value_type)))
+    if types.is_map(kind):
+        return pa.map_(_type_without_views(kind.key_type), _type_without_views(kind.item_type), kind.keys_sorted)
+    return kind
+
+
+def _column_without_views(column: Any) -> Any:
+    kind = _type_without_views(column.type)
+    if kind == column.type:
+        return column
+    if isinstance(column, pa.ChunkedArray):
+        return pa.chunked_array([_column_without_views(chunk) for chunk in column.chunks], kind)
+    if isinstance(column, pa.DictionaryArray):
+        values = _column_without_views(column.dictionary)
+        return pa.DictionaryArray.from_arrays(column.indices, values, ordered=column.type.ordered, safe=False)
+    try:
+        return column.cast(kind)
+    except pa.ArrowNotImplementedError:  # a dictionary of views within a list
+        return pa.array(column.to_pylist(), kind)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import ssl
+
+import kombu
+import pytest
+import redis
+from celery import Celery
+
+from scoreline.storage.errors import InvalidSettings
+from scoreline.tasks.dispatch.settings import QueueSettings
+
+PLAIN, TLS = "redis://127.0.0.1:6379/0", "rediss://127.0.0.1:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("redis://127.0.0.1:6379", PLAIN),
+        ("redis://127.0.0.1:6379/", PLAIN),
+        ("redis://127.0.0.1:6379/0/", PLAIN),
+        ("redis://127.0.0.1:6379/0?", PLAIN),
+        ("redis://127.0.0.1:6379/1?db=0", PLAIN),
+        ("redis://127.0.0.1:6379?db=7", "redis://127.0.0.1:6379/7"),
+        (PLAIN + "?socket_timeout=5&health_check_interval=30&max_connections=10&protocol=3", PLAIN),
+        (PLAIN + "?ssl_cert_reqs=none", PLAIN),
+        (PLAIN + "?ssl_cert_reqs=CERT_NONE", PLAIN),
+        (TLS + "?ssl_cert_reqs=none&socket_keepalive=true", TLS),
+        ("redis://default:p%23w@127.0.0.1:6379", "redis://default:p%23w@127.0.0.1:6379/0"),
+        ("redis://127.0.0.1:6379?username=me&password=p%23w", "redis://me:p%23w@127.0.0.1:6379/0"),
+        ("redis://:pw@[::1]:6379/2", "redis://:pw@[::1]:6379/2"),
+        ("valkeys://default:pw@127.0.0.1:6379", "rediss://default:pw@127.0.0.1:6379/0"),
+    ],
+)
+@pytest.mark.parametrize("name", ["REDIS_URL", "REDIS_TLS_URL", "CELERY_BROKER_URL"])
+def test_every_client_reads_an_address_with_the_options_of_another(given: str, read: str, name: str) -> None:
+    settings = QueueSettings.from_env({"REDIS_URL": PLAIN, name: given})
+    assert (settings.broker_url if name == "CELERY_BROKER_URL" else settings.redis_url) == read
+    redis.Redis.from_url(settings.redis_url)
+    connection = kombu.Connection(settings.broker_url, ssl=dict(settings.broker_tls) or False)
+    assert connection.virtual_host.strip("/") == read.rpartition("/")[2]
+    assert Celery(backend=settings.redis_url, redis_backend_use_ssl=dict(settings.redis_tls) or None).backend
+
+
+@pytest.mark.parametrize(
+    ("options", "tls"),
+    [
+        ("", {"ssl_cert_reqs": ssl.CERT_NONE}),
+        ("?ssl_cert_reqs=required", {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}),
+        ("?ssl_cert_reqs=optional", {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}),
+        (
+            "?ssl_cert_reqs=required&ssl_ca_certs=/ca.pem&ssl_check_hostname=False",
+            {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": False, "ssl_ca_certs": "/ca.pem"},
+        ),
+    ],
+)
+def test_the_options_of_tls_are_taken_from_the_address(options: str, tls: dict[str, object]) -> None:
+    assert QueueSettings.from_env({"REDIS_URL": TLS + options}).redis_tls == tls
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("127.0.0.1:6379", "is not a redis:// or rediss:// URL"),
+        ('"redis://127.0.0.1:6379/0"', "is not a redis:// or rediss:// URL"),
+        ("redis://:hush#hush@127.0.0.1:6379/0", "cannot be read: if its password contains # / ? or ["),
+        ("redis://127.0.0.1:6379/cache", "ends with 'cache', which is not the number of a database"),
+        ("redis://127.0.0.1:6379?db=x", "ends with 'x', which is not the number of a database"),
+        (PLAIN + "?soket_timeout=5", "has an unknown option 'soket_timeout', did you mean 'socket_timeout'?"),
+        (PLAIN + "?tls=yes", "has an unknown option 'tls': remove it"),
+        (PLAIN + "?ssl_cert_reqs=required", "redis:// does not use TLS: write rediss://"),
+        (TLS + "?ssl_cert_reqs=maybe", "has ssl_cert_reqs='maybe', which must be none or required"),
+    ],
+)
+@pytest.mark.parametrize("name", ["REDIS_URL", "REDIS_TLS_URL"])
+def test_an_address_that_cannot_be_read_is_an_error_with_the_name_of_its_variable(
+    given: str, message: str, name: str
+) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        QueueSettings.from_env({name: given})
+    assert name in str(refused.value)
+    assert message in str(refused.value)
+    assert "hush" not in str(refused.value)

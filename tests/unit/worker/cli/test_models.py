@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from scoreline.storage import keys
+from scoreline.storage.errors import ModelInUse
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.tasks.job.documents import Job, mark_active
+from scoreline.tasks.job.spec import JobSpec
+from scoreline.worker.cli.main import cli
+from tests.support.one_model import LINE
+
+
+@pytest.mark.parametrize("user", ["an alias", "a job"])
+def test_a_version_in_use_is_refused_before_anything_is_asked(
+    user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "development")
+    monkeypatch.setenv("STORE_DIR", str(tmp_path))
+    store = DirectoryStore(tmp_path, "scoreline")
+    models = ModelStorageManager(store, cloud_only=False, use_r2=False)
+    manifest = models.publish("used", LINE, alias="champion" if user == "an alias" else None)
+    if user == "a job":
+        spec = JobSpec(job_id="j", model="used", inputs=("s3://scoreline/in/",), output="s3://scoreline/out/")
+        mark_active(store, "j")
+        job = Job(spec=spec, model=models.registry.resolve("used"), submitted="2026-11-25T00:00:00+00:00")
+        store.put(keys.job("j"), job.to_json())
+    done = CliRunner().invoke(cli, ["models", "delete", manifest.ref], input="y\n")
+    assert isinstance(done.exception, ModelInUse)
+    assert "for good?" not in done.output
+    assert models.registry.versions("used") == [manifest.version]
+
+
+def test_a_version_that_is_not_in_use_is_deleted_after_confirmation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "development")
+    monkeypatch.setenv("STORE_DIR", str(tmp_path))
+    models = ModelStorageManager(DirectoryStore(tmp_path, "scoreline"), cloud_only=False, use_r2=False)
+    manifest = models.publish("unused", LINE)
+    for answer, left in (("n\n", [manifest.version]), ("y\n", [])):
+        done = CliRunner().invoke(cli, ["models", "delete", manifest.ref], input=answer)
+        assert f"delete {manifest.ref} for good?" in done.output
+        assert models.registry.versions("unused") == left

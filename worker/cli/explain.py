@@ -1,0 +1,19 @@
+"""Words for expected errors on the command line."""
+
+from __future__ import annotations
+
+import os
+
+from scoreline.storage.errors import LedgerUnavailable, QueueUnavailable, ScorelineError, describe
+from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
+
+
+def explain(error: ScorelineError) -> str:
+    """Return an error on one line. For an unreachable Redis at the default address, say where that address is from."""
+    if not isinstance(error, LedgerUnavailable | QueueUnavailable):
+        return describe(error)
+    settings = QueueSettings.from_env(os.environ)
+    url = settings.redis_url if isinstance(error, LedgerUnavailable) else settings.broker_url
+    if settings.assumed and url == DEFAULT_REDIS_URL:
+        return f"{describe(error)} (REDIS_URL is not set, so {DEFAULT_REDIS_URL} was tried)"
+    return describe(error)
