@@ -22,7 +22,6 @@ from scoreline.storage.tables.schemas import to_text
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job
-from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
 from scoreline.tasks.inputs.columns import (
     ResolvedColumns,
     available_columns,
@@ -43,6 +42,7 @@ from scoreline.tasks.job.plan_file import encode
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.staging import stage_records
 from scoreline.tasks.rejects.rescore import parts_to_rescore, pinned_objects
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.score import Scored, score_batch
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.engine import Engine
