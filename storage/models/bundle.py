@@ -47,9 +47,6 @@ class Bundle:
     load_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     """Problems that were found while loading and that the settings allow."""
-    unsupported_values: dict[str | None, dict[Any, str]] = field(default_factory=dict, repr=False, compare=False)
-    """Values that the models have turned out not to support, by method and column. They are forgotten when the bundle
-    is removed from memory."""
     _categories: dict[tuple[str, ...], Mapping[str, Categories]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
