@@ -20,9 +20,11 @@ from sklearn.exceptions import InconsistentVersionWarning
 from scoreline.storage import keys
 from scoreline.storage.errors import ModelCorrupt, ModelUnloadable, ScorelineError
 from scoreline.storage.models.categories import Categories, known_categories
+from scoreline.storage.models.introspection import replaces_blanks
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Artifact, Manifest, Role
 from scoreline.storage.models.stream import FileSource, ObjectSource, Source, VerifiedReader
+from scoreline.storage.models.thread_limits import limit_to_one_thread
 from scoreline.storage.models.unpickler import load
 from scoreline.storage.objects.base import ObjectStore
 
@@ -62,6 +64,11 @@ class Bundle:
         if names not in self._categories:
             self._categories[names] = known_categories(self.first_step, names)
         return self._categories[names]
+
+    @property
+    def replaces_blanks(self) -> bool:
+        """Whether the names of the features in the manifest have underscores where the input may have blanks."""
+        return any(replaces_blanks(step) for step in self.preprocessors[:1] or tuple(self.models.values()))
 
     def prepare(self, x: Any) -> Any:
         """Run the preprocessors on features of shape (n_rows, n_features), and return the input for the models."""
@@ -238,15 +245,6 @@ def _missing_in_main(message: str) -> str | None:
         if found := re.search(pattern, message):
             return found[1]
     return None
-
-
-def limit_to_one_thread(estimator: Any) -> Any:
-    """Set every ``n_jobs`` of an estimator to 1, because a worker already runs several processes in parallel."""
-    if hasattr(estimator, "get_params"):
-        threads = {name: 1 for name in estimator.get_params() if name.rpartition("__")[2] == "n_jobs"}
-        if threads:
-            estimator.set_params(**threads)
-    return estimator
 
 
 def dump(obj: Any) -> bytes:
