@@ -42,6 +42,7 @@ from scoreline.tasks.job.plan_file import encode
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.staging import stage_records
 from scoreline.tasks.rejects.rescore import parts_to_rescore, pinned_objects
+from scoreline.tasks.scoring.feature_names import match_names
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.score import Scored, score_batch
 from scoreline.tasks.scoring.settled_types import describe_types
@@ -172,6 +173,8 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
         return Draft(columns=columns, surveyed=surveyed, warnings=warnings)
     features, more = choose_features(manifest, spec.features, available_columns(surveyed), keep=spec.keep)
     bundle = engine.models.get(job.model) if any(item.file.spans for item in surveyed) else None
+    if spec.features is None and bundle is not None:
+        features = match_names(features, available_columns(surveyed).names, lambda: bundle.replaces_blanks)
     known = bundle.categories(features) if bundle is not None else {}
     words = [name for name in features if name in known and known[name].are_texts]
     resolved = resolve_columns(surveyed, features, spec.keep, spec.read.types, words)
