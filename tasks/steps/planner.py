@@ -297,7 +297,7 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
     else:
         raise ScoringError(
             f"none of {tried} rows tried, from all parts of the input, can be scored: check that its columns hold what "
-            f"the model was trained on. The first reason: {reason}"
+            f"the model was trained on. The first reason: {'; '.join((reason, *bundle.warnings))}"
         )
     schema = scored.table.schema.remove_metadata()
     check_writable(schema)
