@@ -73,7 +73,7 @@ class Search:
             group = rows[:size]
             count, error = self._score_until_failure(group)
             if error is None:
-                rows, size = rows[count:], 2 * size if count == len(group) else count
+                rows, size = rows[count:], 4 * size if count == len(group) else count
                 continue
             failed, rows = int(rows[count]), rows[count + 1 :]
             self.reject(failed, error)
