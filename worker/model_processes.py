@@ -7,7 +7,6 @@ these if a daemon is killed. Some models do have children: encoders that split t
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -16,6 +15,9 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 """The option of Linux's prctl that names a signal for when the parent dies (linux/prctl.h)."""
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that Celery handles in the processes of its pool. Their children have the system's defaults, because a pool
+expects that its processes end at once. A handler of Celery raises ``SystemExit``, which is lost while one starts."""
 _JOIN_S = 1.0
 
 
@@ -23,20 +25,32 @@ def allow_children(**_: Any) -> None:
     """Let this process start others. They are killed when it dies, however it dies, as far as the system can do that.
 
     Linux does so for every child that is forked. Pools whose processes are spawned end by themselves, because the
-    pipes to their parent close.
+    pipes to their parent close. Signals are blocked during a fork, so that none reaches a handler of the parent.
     """
     process: Any = multiprocessing.process.current_process()
     process._config["daemon"] = False
-    with contextlib.suppress(OSError, AttributeError):  # not Linux
+    try:
         prctl = ctypes.CDLL(None).prctl
-        forking: list[int] = []
+    except (OSError, AttributeError):  # not Linux
+        return
+    forking: list[tuple[int, Any]] = []
 
-        def die_with_parent() -> None:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != forking[-1]:  # the parent has died in between
-                os._exit(1)
+    def before() -> None:
+        forking.append((os.getpid(), signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)))
 
-        os.register_at_fork(before=lambda: forking.append(os.getpid()), after_in_child=die_with_parent)
+    def in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, forking.pop()[1])
+
+    def in_child() -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        parent, mask = forking.pop()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if os.getppid() != parent:  # it has died in between
+            os._exit(1)
+
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
 
 
 def end_children(**_: Any) -> None:
