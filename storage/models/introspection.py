@@ -74,10 +74,10 @@ def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
     if not hasattr(model, "fit") and not hasattr(model, "predict"):  # a DataFrame also has a transform method
         raise InvalidRequest(f"{type(model).__name__} is not an estimator: it has neither fit() nor predict()")
     _check_fitted(model)
-    methods = tuple(name for name in METHODS if callable(_read(model, name)))
+    methods = tuple(name for name in METHODS if callable(read_attribute(model, name)))
     if not methods:
         raise InvalidRequest(_why_it_cannot_score(model))
-    classes: Any = _read(model, "classes_")
+    classes: Any = read_attribute(model, "classes_")
     if _is_multi_output(classes):
         if label_encoder is not None:
             raise InvalidRequest(
@@ -117,7 +117,7 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def _read(estimator: Any, name: str) -> Any:
+def read_attribute(estimator: Any, name: str) -> Any:
     """Return an attribute of an estimator, or None if it has none. A property of a library may raise anything."""
     try:
         return getattr(estimator, name, None)
@@ -130,33 +130,40 @@ def _recorded_features(estimator: Any) -> tuple[tuple[str, ...] | None, int | No
 
     CatBoost records names under another name, and once it is unpickled, it says that it has 0 features.
     """
-    number = _read(estimator, "n_features_in_") or None
-    names = _read(estimator, "feature_names_in_")
+    number = read_attribute(estimator, "n_features_in_") or None
+    names = read_attribute(estimator, "feature_names_in_")
     inner = _fitted_inside(estimator)
     if names is None and hasattr(inner, "predict"):  # a transformer may name its output
-        names = next((found for key in _OTHER_NAMES if (found := _read(inner, key)) is not None), None)
+        names = next((found for key in _OTHER_NAMES if (found := read_attribute(inner, key)) is not None), None)
         if names is not None and number not in (None, len(names)):
             names = None
     if names is None or not len(names):
         return None, None if number is None else int(number)
     texts = tuple(str(name) for name in names)
     by_position = any(texts == tuple(f"{stem}{column}" for column in range(len(texts))) for stem in ("", "Column_"))
-    return None if by_position and _read(estimator, "feature_names_in_") is None else texts, int(number or len(texts))
+    return None if by_position and read_attribute(estimator, "feature_names_in_") is None else texts, int(
+        number or len(texts)
+    )
 
 
 def _fitted_inside(estimator: Any) -> Any:
     """Return the fitted estimator that is the first to process the rows, inside the meta-estimators around it."""
     while True:
-        steps = _read(estimator, "steps")
-        fitted = _read(estimator, "estimators_")
-        calibrated = _read(estimator, "calibrated_classifiers_")
+        steps = read_attribute(estimator, "steps")
+        fitted = read_attribute(estimator, "estimators_")
+        calibrated = read_attribute(estimator, "calibrated_classifiers_")
         inner = next(
-            (found for name in ("best_estimator_", "regressor_") if (found := _read(estimator, name)) is not None), None
+            (
+                found
+                for name in ("best_estimator_", "regressor_")
+                if (found := read_attribute(estimator, name)) is not None
+            ),
+            None,
         )
         if inner is None and isinstance(steps, list):
             inner = next((step for _, step in _named_steps(steps)), None)
         if inner is None and isinstance(calibrated, list) and calibrated:
-            inner = _read(calibrated[0], "estimator")
+            inner = read_attribute(calibrated[0], "estimator")
         if inner is None and isinstance(fitted, list) and fitted:
             inner = fitted[0]
         if inner is None or inner is estimator or not hasattr(inner, "fit"):
@@ -201,7 +208,7 @@ def _labels(classes: Any) -> tuple[Any, ...]:
 
 
 def _kind(model: Any, methods: tuple[str, ...]) -> str:
-    kind = _read(model, "_estimator_type") or getattr(_tags(model), "estimator_type", None)
+    kind = read_attribute(model, "_estimator_type") or getattr(_tags(model), "estimator_type", None)
     if kind:
         return str(kind)
     if "predict" not in methods:
@@ -223,16 +230,16 @@ def _input_tags(estimator: Any) -> Any:
 def _innermost(estimator: Any) -> Any:
     """Return the estimator that is the first to process the rows, inside all pipelines and meta-estimators."""
     while True:
-        if (best := _read(estimator, "best_estimator_")) is not None:
+        if (best := read_attribute(estimator, "best_estimator_")) is not None:
             estimator = best
             continue
         steps = [
             step
             for name in ("steps", "transformer_list", "estimators")
-            if isinstance(_read(estimator, name), list)
-            for _, step in _named_steps(_read(estimator, name))
+            if isinstance(read_attribute(estimator, name), list)
+            for _, step in _named_steps(read_attribute(estimator, name))
         ]
-        inner = steps[0] if steps else _read(estimator, "estimator")
+        inner = steps[0] if steps else read_attribute(estimator, "estimator")
         if inner is None or not hasattr(inner, "fit"):
             return estimator
         estimator = inner

@@ -18,6 +18,7 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from scoreline.storage.models.categories import known_categories
 from scoreline.storage.models.introspection import describe_features, describe_outputs, replaces_blanks
 from scoreline.storage.models.thread_limits import limit_to_one_thread
 
@@ -131,6 +132,7 @@ class Raises(BaseEstimator):
         raise RuntimeError("not loaded yet")
 
     classes_ = feature_names_in_ = n_features_in_ = steps = estimators_ = _estimator_type = property(_raise)
+    categories_ = transformers_ = transformer_list = best_estimator_ = estimator = property(_raise)
 
     def __sklearn_tags__(self) -> Any:
         raise RuntimeError("no tags")
@@ -139,6 +141,7 @@ class Raises(BaseEstimator):
 def test_an_estimator_may_raise_anything_when_it_is_described() -> None:
     assert describe_features({"model": Raises()}) == (None, None)
     assert describe_outputs(Raises(), None).methods == ("predict",)
+    assert known_categories(Raises(), ["a"]) == {}
 
 
 class Renamed(TransformerMixin, BaseEstimator):
