@@ -15,7 +15,7 @@ import joblib
 from sklearn.exceptions import InconsistentVersionWarning
 
 from scoreline.storage import keys
-from scoreline.storage.errors import ModelCorrupt, ModelUnloadable
+from scoreline.storage.errors import ModelCorrupt
 from scoreline.storage.models.categories import Categories, known_categories
 from scoreline.storage.models.introspection import replaces_blanks
 from scoreline.storage.models.local_cache import LocalCache
@@ -23,7 +23,7 @@ from scoreline.storage.models.manifest import Artifact, Manifest, Role
 from scoreline.storage.models.stream import FileSource, ObjectSource, Source, VerifiedReader
 from scoreline.storage.models.thread_limits import limit_to_one_thread
 from scoreline.storage.models.unpickler import LoadFailed, load
-from scoreline.storage.models.version_skew import SKEW_SETTING, advise, check_version, describe_skew, explain
+from scoreline.storage.models.version_skew import check_version, explain, refuse_skew
 from scoreline.storage.objects.base import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -182,8 +182,7 @@ def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = F
     except LoadFailed as failed:
         error = failed.error
         if isinstance(error, InconsistentVersionWarning):
-            other = str(error.original_sklearn_version)
-            raise ModelUnloadable(f"{describe_skew(what, other)}: {advise(other)}, or {SKEW_SETTING}") from error
+            raise refuse_skew(what, str(error.original_sklearn_version)) from error
         raise explain(what, error, _saved_by(caught) or failed.saved_by) from error
     saved_by = _saved_by(caught)
     for warning in caught:

@@ -140,10 +140,9 @@ def _recorded_features(estimator: Any) -> tuple[tuple[str, ...] | None, int | No
     if names is None or not len(names):
         return None, None if number is None else int(number)
     texts = tuple(str(name) for name in names)
-    by_position = any(texts == tuple(f"{stem}{column}" for column in range(len(texts))) for stem in ("", "Column_"))
-    return None if by_position and read_attribute(estimator, "feature_names_in_") is None else texts, int(
-        number or len(texts)
-    )
+    own = read_attribute(estimator, "feature_names_in_") is not None
+    by_position = not own and any(texts == tuple(f"{stem}{n}" for n in range(len(texts))) for stem in ("", "Column_"))
+    return None if by_position else texts, int(number or len(texts))
 
 
 def _fitted_inside(estimator: Any) -> Any:
@@ -152,14 +151,9 @@ def _fitted_inside(estimator: Any) -> Any:
         steps = read_attribute(estimator, "steps")
         fitted = read_attribute(estimator, "estimators_")
         calibrated = read_attribute(estimator, "calibrated_classifiers_")
-        inner = next(
-            (
-                found
-                for name in ("best_estimator_", "regressor_")
-                if (found := read_attribute(estimator, name)) is not None
-            ),
-            None,
-        )
+        inner = read_attribute(estimator, "best_estimator_")
+        if inner is None:
+            inner = read_attribute(estimator, "regressor_")
         if inner is None and isinstance(steps, list):
             inner = next((step for _, step in _named_steps(steps)), None)
         if inner is None and isinstance(calibrated, list) and calibrated:

@@ -14,29 +14,13 @@ from types import TracebackType
 import sklearn
 
 from scoreline.storage.errors import ModelUnloadable
+from scoreline.storage.models.skew_advice import SKEW_SETTING, advise
 
 log = logging.getLogger(__name__)
 
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "_loss": "scikit-learn"}
 """Names under which packages are installed, by module, where they differ. ``_loss`` is a module of scikit-learn 1.1 to
 1.6 that named itself so."""
-_PYTHONS = {
-    (0, 22): ("3.5", "3.8"),
-    (0, 23): ("3.6", "3.8"),
-    (0, 24): ("3.6", "3.9"),
-    (1, 0): ("3.7", "3.9"),
-    (1, 1): ("3.8", "3.10"),
-    (1, 2): ("3.8", "3.11"),
-    (1, 3): ("3.8", "3.11"),
-    (1, 4): ("3.9", "3.12"),
-    (1, 5): ("3.9", "3.12"),
-    (1, 6): ("3.9", "3.13"),
-    (1, 7): ("3.10", "3.13"),
-    (1, 8): ("3.11", "3.14"),
-    (1, 9): ("3.11", "3.14"),
-}
-"""The oldest and the newest Python for which every patch release of a scikit-learn has wheels on PyPI."""
-SKEW_SETTING = "set ML_ALLOW_VERSION_SKEW=true to load it at your own risk"
 
 
 def check_version(ref: str, saved_with: Mapping[str, str], allow_skew: bool) -> str | None:
@@ -57,37 +41,21 @@ def check_version(ref: str, saved_with: Mapping[str, str], allow_skew: bool) -> 
         return None
     skew = describe_skew(ref, saved_by)
     if not allow_skew:
-        raise ModelUnloadable(f"{skew}: {advise(saved_by)}, or {SKEW_SETTING}")
+        raise refuse_skew(ref, saved_by)
     log.warning("models.version_skew", extra={"warning": skew})
     return skew
+
+
+def refuse_skew(what: str, saved_by: str) -> ModelUnloadable:
+    """Return the error for a model that another version of scikit-learn saved, if the settings do not allow it."""
+    return ModelUnloadable(
+        f"{describe_skew(what, saved_by)}: {advise(saved_by, sklearn.__version__)}, or {SKEW_SETTING}"
+    )
 
 
 def describe_skew(what: str, saved_by: str) -> str:
     """Return a sentence that names both versions of scikit-learn."""
     return f"{what} was saved by scikit-learn {saved_by}, but {sklearn.__version__} is installed"
-
-
-def supported_pythons(version: str) -> tuple[str, str] | None:
-    """Return the oldest and the newest Python on which a version of scikit-learn runs; None if that is not known.
-
-    >>> supported_pythons("1.5.2"), supported_pythons("9.9")
-    (('3.9', '3.12'), None)
-    """
-    return _PYTHONS.get(_minor(version))
-
-
-def advise(saved_by: str) -> str:
-    """Return what can be done with a model that another version of scikit-learn has saved.
-
-    A version can be installed beside Scoreline only if it is a patch release of the same version, because a release of
-    Scoreline supports one version of scikit-learn.
-    """
-    installed = sklearn.__version__
-    if _minor(saved_by) == _minor(installed):
-        return f"install scikit-learn=={saved_by} where workers run, or fit the model again with {installed}"
-    pythons = supported_pythons(saved_by)
-    where = f" ({saved_by} runs on Python {pythons[0]} to {pythons[1]})" if pythons else ""
-    return f"fit the model again with scikit-learn {installed}{where}"
 
 
 def explain(what: str, error: BaseException, saved_by: str | None) -> ModelUnloadable:
@@ -104,7 +72,9 @@ def explain(what: str, error: BaseException, saved_by: str | None) -> ModelUnloa
     """
     said = f"{type(error).__name__}: {error}".splitlines()[0]
     if saved_by is not None and saved_by != sklearn.__version__:
-        return ModelUnloadable(f"{describe_skew(what, saved_by)}, which cannot load it ({said}): {advise(saved_by)}")
+        return ModelUnloadable(
+            f"{describe_skew(what, saved_by)}, which cannot load it ({said}): {advise(saved_by, sklearn.__version__)}"
+        )
     module, name = _missing(error)
     if module in ("__main__", "__mp_main__"):
         return ModelUnloadable(
@@ -175,8 +145,3 @@ def _installed(package: str) -> str | None:
         return importlib.metadata.version(_distribution(package)) if package else None
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _minor(version: str) -> tuple[int, int]:
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    return (int(numbers[1]), int(numbers[2])) if numbers else (-1, -1)

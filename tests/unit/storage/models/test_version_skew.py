@@ -18,7 +18,8 @@ from sklearn.preprocessing import StandardScaler
 
 from scoreline.storage.errors import ModelUnloadable
 from scoreline.storage.models.bundle import dump, unpickle
-from scoreline.storage.models.version_skew import advise, check_version, supported_pythons
+from scoreline.storage.models.skew_advice import advise, supported_pythons
+from scoreline.storage.models.version_skew import check_version
 
 INSTALLED = sklearn.__version__
 
@@ -136,7 +137,7 @@ def test_functions_of_another_python_are_recognized() -> None:
 
 @pytest.mark.parametrize("version", ["1.0.2", "1.5.2", "0.24.1", "1.8.0", "7.7.7"])
 def test_the_advice_names_something_that_can_be_done(version: str) -> None:
-    advice = advise(version)
+    advice = advise(version, INSTALLED)
     assert advice.startswith(f"fit the model again with scikit-learn {INSTALLED}")
     assert ("runs on Python" in advice) == (supported_pythons(version) is not None)
     assert "install" not in advice  # it could not be installed beside Scoreline
