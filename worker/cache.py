@@ -12,6 +12,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.models.trial_load import release_memory
+from scoreline.tasks.scoring.model_calls import ModelExit, call_model
 
 
 @dataclass
@@ -76,7 +77,7 @@ class ModelCache:
             manifest = self._models.registry.manifest(pinned)
             try:
                 self._reserve(key, manifest)
-                bundle = self._models.load_manifest(manifest, key)
+                bundle = _load(self._models, manifest, key)
                 with self._lock:
                     self._entries[key] = _Entry(bundle)
                 self._on_load(bundle)
@@ -141,3 +142,10 @@ class ModelCache:
                 del entry
         if evicted:
             release_memory()
+
+
+def _load(models: ModelStorageManager, manifest: Manifest, key: str) -> Bundle:
+    try:
+        return call_model(lambda: models.load_manifest(manifest, key))
+    except ModelExit as error:
+        raise ModelUnloadable(f"{manifest.ref} cannot be loaded: {error}") from error

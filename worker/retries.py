@@ -23,7 +23,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.keys import check_name
 from scoreline.tasks.dispatch import outcome, reconcile
-from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
 from scoreline.worker import lifecycle
 from scoreline.worker.settings import SOFT_TIME_LIMIT_S

@@ -14,14 +14,20 @@ from typing import Any
 
 import pyarrow as pa
 from celery import Celery
-from celery.signals import celeryd_after_setup, worker_init, worker_ready
+from celery.signals import (
+    celeryd_after_setup,
+    worker_init,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+)
 
 from scoreline.storage import keys
 from scoreline.storage.errors import ScorelineError, StoreError, describe
 from scoreline.storage.settings import StorageSettings
 from scoreline.tasks.dispatch.connections import WORKER, Connections
 from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
-from scoreline.worker import lifecycle, memory, telemetry
+from scoreline.worker import lifecycle, memory, model_processes, telemetry
 from scoreline.worker.lifecycle import process
 from scoreline.worker.settings import WorkerSettings
 from scoreline.worker.shared_memory import Board
@@ -44,6 +50,8 @@ def connect(app: Celery) -> None:
         _count_preloaded()
 
     worker_init.connect(_share_memory, weak=False)
+    worker_process_init.connect(model_processes.allow_children, weak=False)
+    worker_process_shutdown.connect(model_processes.end_children, weak=False)
     celeryd_after_setup.connect(_log_sizing, weak=False)
     telemetry.connect()
     celeryd_after_setup.connect(_preload, weak=False)

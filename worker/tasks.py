@@ -10,9 +10,9 @@ from celery import Task
 
 from scoreline.storage.errors import InvalidRequest, JobFailed, JobNotFound, ScorelineError, describe
 from scoreline.tasks.dispatch import reconcile as reconciling
-from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
 from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions, check_known
 from scoreline.tasks.records import job as records_job
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import finalize as finalizing
 from scoreline.tasks.steps import inline, planner
 from scoreline.tasks.steps import score_part as parts

@@ -5,25 +5,25 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
-import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import joblib
-import sklearn
 from sklearn.exceptions import InconsistentVersionWarning
 
 from scoreline.storage import keys
-from scoreline.storage.errors import ModelCorrupt, ModelUnloadable, ScorelineError
+from scoreline.storage.errors import ModelCorrupt
 from scoreline.storage.models.categories import Categories, known_categories
+from scoreline.storage.models.introspection import replaces_blanks
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Artifact, Manifest, Role
 from scoreline.storage.models.stream import FileSource, ObjectSource, Source, VerifiedReader
-from scoreline.storage.models.unpickler import load
+from scoreline.storage.models.thread_limits import limit_to_one_thread
+from scoreline.storage.models.unpickler import LoadFailed, load
+from scoreline.storage.models.version_skew import check_version, explain, refuse_skew
 from scoreline.storage.objects.base import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,6 @@ class Bundle:
     load_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     """Problems that were found while loading and that the settings allow."""
-    unsupported_values: dict[str | None, dict[Any, str]] = field(default_factory=dict, repr=False, compare=False)
-    """Values that the models have turned out not to support, by method and column. They are forgotten when the bundle
-    is removed from memory."""
     _categories: dict[tuple[str, ...], Mapping[str, Categories]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -65,6 +62,11 @@ class Bundle:
         if names not in self._categories:
             self._categories[names] = known_categories(self.first_step, names)
         return self._categories[names]
+
+    @property
+    def replaces_blanks(self) -> bool:
+        """Whether the names of the features in the manifest have underscores where the input may have blanks."""
+        return any(replaces_blanks(step) for step in self.preprocessors[:1] or tuple(self.models.values()))
 
     def prepare(self, x: Any) -> Any:
         """Run the preprocessors on features of shape (n_rows, n_features), and return the input for the models."""
@@ -151,32 +153,6 @@ class ModelLoader:
             return loaded
 
 
-def check_version(ref: str, saved_with: Mapping[str, str], allow_skew: bool) -> str | None:
-    """Check that a model was saved with the installed version of scikit-learn, before anything is unpickled.
-
-    Returns
-    -------
-    warning : str or None
-        A warning if the versions differ and `allow_skew` is set, or None if they are the same.
-
-    Raises
-    ------
-    ModelUnloadable
-        The versions differ. The message names both versions and says what to do.
-    """
-    saved_by = saved_with.get("scikit-learn")
-    if saved_by in (None, sklearn.__version__):
-        return None
-    skew = f"{ref} was saved by scikit-learn {saved_by}, but {sklearn.__version__} is installed"
-    if not allow_skew:
-        raise ModelUnloadable(
-            f"{skew}: install scikit-learn=={saved_by}, publish the model again, "
-            "or set ML_ALLOW_VERSION_SKEW=true to load it at your own risk"
-        )
-    log.warning("models.version_skew", extra={"warning": skew})
-    return skew
-
-
 def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = False) -> tuple[Any, str | None]:
     """Load a joblib stream whose bytes have been verified.
 
@@ -203,53 +179,28 @@ def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = F
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always" if allow_version_skew else "error", InconsistentVersionWarning)
             loaded = load(file)
-    except ScorelineError:
-        raise
-    except ModuleNotFoundError as error:
-        raise ModelUnloadable(f"{what} needs the module {error.name!r}: install it where workers run") from error
-    except InconsistentVersionWarning as error:
-        raise ModelUnloadable(
-            f"{what} was saved by scikit-learn {error.original_sklearn_version}, but {sklearn.__version__} is "
-            f"installed: install scikit-learn=={error.original_sklearn_version}, or set ML_ALLOW_VERSION_SKEW=true to "
-            "load it at your own risk"
-        ) from error
-    except AttributeError as error:
-        if name := _missing_in_main(str(error)):
-            raise ModelUnloadable(
-                f"{what} cannot be loaded: it uses {name!r}, which was defined in a notebook or a script: define it in "
-                "a module that workers can import, and save the model again"
-            ) from error
-        raise ModelUnloadable(f"{what} cannot be loaded: {error}") from error
-    except Exception as error:  # a pickle may raise anything
-        raise ModelUnloadable(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error
-    saved_by = None
+    except LoadFailed as failed:
+        error = failed.error
+        if isinstance(error, InconsistentVersionWarning):
+            raise refuse_skew(what, str(error.original_sklearn_version)) from error
+        raise explain(what, error, _saved_by(caught) or failed.saved_by) from error
+    saved_by = _saved_by(caught)
     for warning in caught:
-        if isinstance(warning.message, InconsistentVersionWarning):
-            saved_by = str(warning.message.original_sklearn_version)
-        else:
+        if not isinstance(warning.message, InconsistentVersionWarning):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return loaded, saved_by
 
 
-def _missing_in_main(message: str) -> str | None:
-    """Return the name that the pickle needs from the ``__main__`` module of the process that saved it.
-
-    This process has another ``__main__`` module, so the name is missing here.
-    """
-    main = re.escape(repr(sys.modules["__main__"]))
-    for pattern in (rf"attribute '([^']+)' on {main}", r"module '__(?:mp_)?main__' has no attribute '([^']+)'"):
-        if found := re.search(pattern, message):
-            return found[1]
-    return None
-
-
-def limit_to_one_thread(estimator: Any) -> Any:
-    """Set every ``n_jobs`` of an estimator to 1, because a worker already runs several processes in parallel."""
-    if hasattr(estimator, "get_params"):
-        threads = {name: 1 for name in estimator.get_params() if name.rpartition("__")[2] == "n_jobs"}
-        if threads:
-            estimator.set_params(**threads)
-    return estimator
+def _saved_by(caught: Iterable[warnings.WarningMessage]) -> str | None:
+    """Return the version of scikit-learn that the last warning about it names."""
+    return next(
+        (
+            str(warning.message.original_sklearn_version)
+            for warning in reversed(list(caught))
+            if isinstance(warning.message, InconsistentVersionWarning)
+        ),
+        None,
+    )
 
 
 def dump(obj: Any) -> bytes:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from scoreline.storage.models.introspection import read_attribute
+
 _WRAPPED = ("best_estimator_", "estimator_", "regressor_", "classifier_", "estimator")
 """Attributes in which meta-estimators of scikit-learn keep the estimator that receives the features."""
 
@@ -67,25 +69,25 @@ def _categories(estimator: Any, names: tuple[str, ...], depth: int) -> Iterator[
     """Yield the names and categories of the columns that reach an encoder. `names` are those that reach `estimator`."""
     if estimator is None or isinstance(estimator, str) or depth > 20:
         return
-    known = getattr(estimator, "categories_", None)
+    known = read_attribute(estimator, "categories_")
     if isinstance(known, list) and len(known) == len(names):
         for name, values in zip(names, known, strict=True):
             yield name, list(values)
-    elif hasattr(estimator, "transformers_"):  # a ColumnTransformer
-        own = getattr(estimator, "feature_names_in_", None)
+    elif isinstance(read_attribute(estimator, "transformers_"), list):  # a ColumnTransformer
+        own = read_attribute(estimator, "feature_names_in_")
         columns = names if own is None else tuple(map(str, own))
         for _, step, wanted in estimator.transformers_:
             if (chosen := _choose(wanted, columns)) is not None:
                 yield from _categories(step, chosen, depth + 1)
-    elif hasattr(estimator, "transformer_list"):  # a FeatureUnion
+    elif isinstance(read_attribute(estimator, "transformer_list"), list):  # a FeatureUnion
         for _, step in estimator.transformer_list:
             yield from _categories(step, names, depth + 1)
-    elif hasattr(estimator, "steps"):  # a Pipeline
+    elif isinstance(read_attribute(estimator, "steps"), list):  # a Pipeline
         first = next((step for _, step in estimator.steps if step is not None and step != "passthrough"), None)
         yield from _categories(first, names, depth + 1)
     else:
         for attribute in _WRAPPED:
-            if (inner := getattr(estimator, attribute, None)) is not None and inner is not estimator:
+            if (inner := read_attribute(estimator, attribute)) is not None and inner is not estimator:
                 yield from _categories(inner, names, depth + 1)
                 return
 

@@ -16,6 +16,10 @@ from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models.manifest import METHODS, Outputs
 from scoreline.storage.wording import plural
 
+_OTHER_NAMES = ("feature_names_", "feature_name_")
+"""Attributes with the names of features, of CatBoost and of LightGBM before 4.5. Models that were fitted on arrays have
+names there too, ``0`` or ``Column_0`` for the first column."""
+
 
 def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, int | None]:
     """Return the names and the number of the columns that the first step of a bundle was fitted on.
@@ -38,9 +42,7 @@ def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None,
             raise InvalidRequest(
                 f"{label!r} takes {other_input}, not the columns of a table: it is a {type(estimator).__name__}"
             )
-        fitted_names = getattr(estimator, "feature_names_in_", None)
-        own_names = None if fitted_names is None else tuple(str(name) for name in fitted_names)
-        number = getattr(estimator, "n_features_in_", None)
+        own_names, number = _recorded_features(estimator)
         if own_names is not None and names is not None and own_names != names:
             raise InvalidRequest(
                 f"models {named_by!r} and {label!r} were fitted on different columns: publish them separately"
@@ -52,7 +54,7 @@ def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None,
             )
         if own_names is not None:
             names, named_by = own_names, label
-        count = count if number is None else int(number)
+        count = count if number is None else number
     if len({takes_one_column(estimator) for estimator in first.values()}) > 1:
         raise InvalidRequest(
             f"some of the models {', '.join(map(repr, first))} take a single column and others a table: "
@@ -74,10 +76,10 @@ def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
     if not hasattr(model, "fit") and not hasattr(model, "predict"):  # a DataFrame also has a transform method
         raise InvalidRequest(f"{type(model).__name__} is not an estimator: it has neither fit() nor predict()")
     _check_fitted(model)
-    methods = tuple(name for name in METHODS if callable(getattr(model, name, None)))
+    methods = tuple(name for name in METHODS if callable(read_attribute(model, name)))
     if not methods:
         raise InvalidRequest(_why_it_cannot_score(model))
-    classes: Any = getattr(model, "classes_", None)
+    classes: Any = read_attribute(model, "classes_")
     if _is_multi_output(classes):
         if label_encoder is not None:
             raise InvalidRequest(
@@ -102,6 +104,11 @@ def takes_one_column(estimator: Any) -> bool:
     return not getattr(_input_tags(_innermost(estimator)), "two_d_array", True)
 
 
+def replaces_blanks(estimator: Any) -> bool:
+    """Return whether the names of an estimator's features come from LightGBM, which writes underscores for blanks."""
+    return type(_fitted_inside(estimator)).__module__.partition(".")[0] == "lightgbm"
+
+
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that a model depends on."""
     return {
@@ -110,6 +117,54 @@ def library_versions() -> dict[str, str]:
         "numpy": numpy.__version__,
         "joblib": joblib.__version__,
     }
+
+
+def read_attribute(estimator: Any, name: str) -> Any:
+    """Return an attribute of an estimator, or None if it has none. A property of a library may raise anything."""
+    try:
+        return getattr(estimator, name, None)
+    except Exception:  # noqa: BLE001
+        return None
+
+
+def _recorded_features(estimator: Any) -> tuple[tuple[str, ...] | None, int | None]:
+    """Return the names and the number of the features of one estimator; None for what it does not record.
+
+    CatBoost records names under another name, and once it is unpickled, it says that it has 0 features.
+    """
+    number = read_attribute(estimator, "n_features_in_") or None
+    names = read_attribute(estimator, "feature_names_in_")
+    inner = _fitted_inside(estimator)
+    if names is None and hasattr(inner, "predict"):  # a transformer may name its output
+        names = next((found for key in _OTHER_NAMES if (found := read_attribute(inner, key)) is not None), None)
+        if names is not None and number not in (None, len(names)):
+            names = None
+    if names is None or not len(names):
+        return None, None if number is None else int(number)
+    texts = tuple(str(name) for name in names)
+    own = read_attribute(estimator, "feature_names_in_") is not None
+    by_position = not own and any(texts == tuple(f"{stem}{n}" for n in range(len(texts))) for stem in ("", "Column_"))
+    return None if by_position else texts, int(number or len(texts))
+
+
+def _fitted_inside(estimator: Any) -> Any:
+    """Return the fitted estimator that is the first to process the rows, inside the meta-estimators around it."""
+    while True:
+        steps = read_attribute(estimator, "steps")
+        fitted = read_attribute(estimator, "estimators_")
+        calibrated = read_attribute(estimator, "calibrated_classifiers_")
+        inner = read_attribute(estimator, "best_estimator_")
+        if inner is None:
+            inner = read_attribute(estimator, "regressor_")
+        if inner is None and isinstance(steps, list):
+            inner = next((step for _, step in _named_steps(steps)), None)
+        if inner is None and isinstance(calibrated, list) and calibrated:
+            inner = read_attribute(calibrated[0], "estimator")
+        if inner is None and isinstance(fitted, list) and fitted:
+            inner = fitted[0]
+        if inner is None or inner is estimator or not hasattr(inner, "fit"):
+            return estimator
+        estimator = inner
 
 
 def _check_fitted(model: Any) -> None:
@@ -149,7 +204,7 @@ def _labels(classes: Any) -> tuple[Any, ...]:
 
 
 def _kind(model: Any, methods: tuple[str, ...]) -> str:
-    kind = getattr(model, "_estimator_type", None) or getattr(_tags(model), "estimator_type", None)
+    kind = read_attribute(model, "_estimator_type") or getattr(_tags(model), "estimator_type", None)
     if kind:
         return str(kind)
     if "predict" not in methods:
@@ -160,11 +215,7 @@ def _kind(model: Any, methods: tuple[str, ...]) -> str:
 def _tags(estimator: Any) -> Any:
     try:
         return sklearn.utils.get_tags(estimator)
-    except (
-        AttributeError,
-        TypeError,
-        ValueError,
-    ):  # not an estimator, or one for another version of scikit-learn
+    except Exception:  # noqa: BLE001  # not an estimator, or one for another version of scikit-learn
         return None
 
 
@@ -175,16 +226,16 @@ def _input_tags(estimator: Any) -> Any:
 def _innermost(estimator: Any) -> Any:
     """Return the estimator that is the first to process the rows, inside all pipelines and meta-estimators."""
     while True:
-        if (best := getattr(estimator, "best_estimator_", None)) is not None:
+        if (best := read_attribute(estimator, "best_estimator_")) is not None:
             estimator = best
             continue
         steps = [
             step
             for name in ("steps", "transformer_list", "estimators")
-            if isinstance(getattr(estimator, name, None), list)
-            for _, step in _named_steps(getattr(estimator, name))
+            if isinstance(read_attribute(estimator, name), list)
+            for _, step in _named_steps(read_attribute(estimator, name))
         ]
-        inner = steps[0] if steps else getattr(estimator, "estimator", None)
+        inner = steps[0] if steps else read_attribute(estimator, "estimator")
         if inner is None or not hasattr(inner, "fit"):
             return estimator
         estimator = inner

@@ -169,6 +169,7 @@ class Manifest:
                         Artifact(**item | {"chunks": tuple(item["chunks"])}) for item in raw["artifacts"]
                     ),
                     "feature_names": tuple(raw["feature_names"]) if raw["feature_names"] else None,
+                    "n_features": raw["n_features"] or None,  # earlier releases took CatBoost's 0 for a number
                     "outputs": {name: Outputs.from_raw(item) for name, item in raw["outputs"].items()},
                 }
             )

@@ -158,7 +158,8 @@ def load_files(
     steps, saved_by : dict of role to dict of name to estimator, str or None
         The estimators, and the version of scikit-learn that saved them, or None if that is the installed version.
     """
-    from scoreline.storage.models.bundle import limit_to_one_thread, unpickle
+    from scoreline.storage.models.bundle import unpickle
+    from scoreline.storage.models.thread_limits import limit_to_one_thread
 
     steps: dict[Role, Any] = {"model": {}, "preprocessor": {}, "label_encoder": {}}
     saved_by = None

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from typing import Any
 
 from joblib.numpy_pickle import NumpyUnpickler
 from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
 from sklearn.tree._tree import Tree
+
+from scoreline.storage.errors import ScorelineError
 
 
 class _Unpickler(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
@@ -30,6 +33,23 @@ class _Unpickler(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
     dispatch[pickle.BUILD[0]] = load_build
 
 
+class LoadFailed(Exception):
+    """Raised if a stream cannot be unpickled.
+
+    Parameters
+    ----------
+    error : Exception
+        The error of the unpickler.
+    saved_by : str or None
+        The version of scikit-learn that the rest of the stream names, if any.
+    """
+
+    def __init__(self, error: Exception, saved_by: str | None) -> None:
+        super().__init__(error, saved_by)
+        self.error = error
+        self.saved_by = saved_by
+
+
 def load(file: io.BufferedIOBase) -> Any:
     """Load a plain pickle, or a file that ``joblib.dump`` wrote, with or without compression.
 
@@ -37,6 +57,50 @@ def load(file: io.BufferedIOBase) -> Any:
     ----------
     file : buffered reader
         The stream. It need not be seekable. Its position is after the pickle when this function returns.
+
+    Raises
+    ------
+    LoadFailed
+        The stream is not a pickle, or it cannot be loaded here.
+    ScorelineError
+        The stream raised it.
     """
-    with _validate_fileobject_and_memmap(file, "", None) as (stream, _):
-        return _Unpickler("", stream, ensure_native_byte_order=True).load()
+    try:
+        with _validate_fileobject_and_memmap(file, "", None) as (stream, _):
+            unpickler = _Unpickler("", stream, ensure_native_byte_order=True)
+            try:
+                return unpickler.load()
+            except ScorelineError:
+                raise
+            except Exception as error:
+                raise LoadFailed(error, _find_version(unpickler, stream)) from error
+    except (ScorelineError, LoadFailed):
+        raise
+    except Exception as error:  # the decompressor may raise anything
+        raise LoadFailed(error, None) from error
+
+
+_VERSION = re.compile(rb"_sklearn_version(?:\x94|q.|r.{4})?(?:\x8c(.)|X(.{4}))", re.DOTALL)
+"""The key of the version in the state of an estimator, and the length of the text that follows, in any protocol."""
+_SEARCHED_BYTES = 1 << 20
+
+
+def _find_version(unpickler: _Unpickler, stream: Any) -> str | None:
+    """Return the version of scikit-learn that is named next in a stream that could not be loaded any further.
+
+    An estimator writes the version at the end of its state, so that it comes after whatever could not be loaded.
+    """
+    frame = unpickler._unframer.current_frame
+    data = frame.read() if frame is not None else b""
+    try:
+        while True:
+            if found := _VERSION.search(data):
+                length = int.from_bytes(found[1] or found[2], "little")
+                data += stream.read(length)
+                return str(data[found.end() : found.end() + length], "ascii")
+            more = stream.read(_SEARCHED_BYTES)
+            if not more:
+                return None
+            data = data[-64:] + more
+    except Exception:  # noqa: BLE001  # the stream may be damaged, or the text no version
+        return None

@@ -21,11 +21,11 @@ from scoreline.storage.ledger.base import Due, Recovered
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, Documents, send_step
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended
-from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
 from scoreline.tasks.job.documents import read_run, read_success
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.job.spec import budget_rows
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 
 log = logging.getLogger(__name__)
 

@@ -256,7 +256,9 @@ def answer(client: JobReader, job_id: str) -> dict[str, Any] | None:
 def _check_columns(submission: Submission, pinned: PinnedModel, spec: JobSpec, names: Sequence[str]) -> None:
     """Check the columns of the records before anything is recorded; raises `MissingColumns`."""
     features = spec.features or submission.registry.manifest(pinned).feature_names or ()
-    if missing := [name for name in (*features, *kept_names(spec.keep)) if name not in names]:
+    spelled = {*names, *(name.replace(" ", "_") for name in names)}  # as LightGBM keeps them; the plan tells more
+    missing = [name for name in features if name not in (names if spec.features else spelled)]
+    if missing := [*missing, *(name for name in kept_names(spec.keep) if name not in names)]:
         raise MissingColumns(
             f"the records lack {', '.join(map(repr, missing))}; they have {', '.join(map(repr, names[:20]))}"
         )

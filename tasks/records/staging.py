@@ -16,7 +16,6 @@ from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables import parquet
 from scoreline.storage.tables.base import Pinned
 from scoreline.tasks.dispatch.dispatcher import Documents
-from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
 from scoreline.tasks.job.documents import Job, Outcome, decoding
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.part_sizes import PART_ROWS
@@ -24,6 +23,7 @@ from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.arrow import records_to_arrow
 from scoreline.tasks.records.table import MAX_RESULTS_BYTES, Table, decode, encode, pack, table_of, unpack
 from scoreline.tasks.rejects.report import reasons_by_row
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 
 log = logging.getLogger(__name__)
 

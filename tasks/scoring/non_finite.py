@@ -1,11 +1,11 @@
-"""Finds out which missing and infinite values an estimator does not accept.
+"""Explains why rows fail by the missing and infinite values that the estimator does not accept.
 
 Few estimators declare this in their tags, so it is determined by scoring single rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,110 +14,101 @@ import numpy as np
 import pyarrow as pa
 
 from scoreline.tasks.scoring.features import Rejection, non_finite_masks
+from scoreline.tasks.scoring.model_calls import first_line, is_about_rows
 
-ROW_ERRORS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
-"""The errors that an estimator raises for rows that it cannot score."""
 _MAX_BASES = 16
-"""Maximum number of rows to try in search of one that can be scored. If all of them fail, bisection has to find each
-failing row anyway."""
-
-Score = Callable[[pa.RecordBatch], Any]
+"""Maximum number of rows to try in search of one that can be scored, if none of the batch could be."""
 
 
-def reject_non_finite(
-    score: Score, batch: pa.RecordBatch, features: Sequence[str], learned: MutableMapping[Any, str]
-) -> dict[int, Rejection]:
-    """Find the rows with a missing or infinite value that the estimator does not accept in that column.
+@dataclass(kw_only=True)
+class Trials:
+    """Scores single rows, in which some values of one row of a batch are replaced by those of another.
 
-    To test a value, it is put into a row that can be scored. The estimator does not accept the value if that row then
-    fails, and if the first and the last row of the batch with the value fail too. A value that fails in only some rows
-    is left to bisection.
+    The results explain failures, and help to find rows that fail likewise. No row is rejected because of them.
 
     Parameters
     ----------
     score : callable
         Scores a batch with the estimator and the method in question.
     batch : pyarrow.RecordBatch
-        The columns `features`, and possibly others. At least one row fails.
-    learned : mutable mapping
-        Findings of this function from earlier batches of the same columns; new ones are added. They are always
-        confirmed: in each batch, the first and the last such row are tried before any row is rejected.
-
-    Returns
-    -------
-    dict of int to Rejection
-        The rejected rows, by row number within the batch.
+        The columns `features`, and possibly others.
     """
-    masks = non_finite_masks(batch, features)
-    trial = _Trial(score=score, batch=batch, features=features, masks=masks)
-    types = tuple((name, str(batch.column(name).type)) for name in features)
-    rejected: dict[int, Rejection] = {}
-    for (name, what), mask in masks.items():
-        key = (types, name, what)
-        if key not in learned:
-            if trial.base is None:
-                continue
-            learned[key] = trial.with_value(name, int(np.argmax(mask)))
-        rows = np.flatnonzero(mask)
-        if learned[key] and any(trial.scores(int(row), name) for row in {rows[0], rows[-1]}):
-            learned[key] = ""
-        if learned[key]:
-            message = f"{name!r} is {what}, which the model does not take: {learned[key]}"
-            rejection = Rejection(stage="schema", column=name, message=message)
-            rejected |= {int(row): rejection for row in rows if int(row) not in rejected}
-    return rejected
 
-
-def first_line(error: Exception) -> str:
-    """Return the type and the first line of an error. In scikit-learn, the other lines give advice on fitting."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0].strip()}"
-
-
-@dataclass(kw_only=True)
-class _Trial:
-    """Scores single rows of a batch, with some of their missing and infinite values replaced."""
-
-    score: Score
+    score: Callable[[pa.RecordBatch], Any]
     batch: pa.RecordBatch
     features: Sequence[str]
-    masks: Mapping[tuple[str, str], Any]
-    finite: dict[str, Any] = field(default_factory=dict)
-    """Masks of the rows with a finite value, for columns that also have missing or infinite values."""
+    scored: int | None = None
+    """Number of a row that is known to be scored, if any."""
+    _reasons: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for (name, _), mask in self.masks.items():
-            self.finite[name] = self.finite.get(name, True) & ~mask
+    @cached_property
+    def masks(self) -> Mapping[tuple[str, str], Any]:
+        """Masks of the rows with a missing or infinite value, by feature and kind of value."""
+        return non_finite_masks(self.batch, self.features)
+
+    @cached_property
+    def clean(self) -> Any:
+        """Mask of the rows in which every feature is finite."""
+        return np.logical_and.reduce([~mask for mask in self.masks.values()] or [np.full(self.batch.num_rows, True)])
 
     @cached_property
     def base(self) -> dict[str, pa.Array] | None:
         """A row with only finite values that can be scored. It is a row of the batch, or one with imputed values."""
-        clean = np.all(list(self.finite.values()), axis=0)
-        candidates = [*_evenly_spaced(np.flatnonzero(clean)), *_evenly_spaced(np.flatnonzero(~clean))]
+        if self.scored is not None and self.clean[self.scored]:
+            return self._impute(self.scored)
+        scored = [] if self.scored is None else [self.scored]
+        candidates = [
+            *scored,
+            *_evenly_spaced(np.flatnonzero(self.clean)),
+            *_evenly_spaced(np.flatnonzero(~self.clean)),
+        ]
         for number in candidates[:_MAX_BASES]:
-            row = self._impute(number, keep=None)
+            row = self._impute(number)
             if row is not None and not self._failure(row):
                 return row
         return None
 
-    def with_value(self, name: str, row: int) -> str:
-        """Copy one value of a row into the base, and return why the base then fails; empty if it does not fail."""
+    def with_values(self, names: Iterable[str], row: int) -> str:
+        """Copy values of a row into the base, and return why the base then fails; empty if it does not fail."""
         if self.base is None:
             return ""
-        return self._failure(self.base | {name: self.batch.column(name).slice(row, 1)})
+        return self._failure(self.base | {name: self.batch.column(name).slice(row, 1) for name in names})
 
-    def scores(self, row: int, name: str) -> bool:
-        """Return whether a row can be scored with its own value in one column and imputed values in the others."""
-        imputed = self._impute(row, keep=name)
-        return imputed is not None and not self._failure(imputed)
+    def explain(self, row: int, masks: Mapping[tuple[str, str], Any]) -> Rejection | None:
+        """Return the rejection of a failing row if a missing or infinite value makes it fail, or None.
 
-    def _impute(self, row: int, keep: str | None) -> dict[str, pa.Array] | None:
-        """Return a row with its missing and infinite values replaced, except in one column."""
+        A value is the reason if a row that can be scored fails with this value in the same column.
+
+        Parameters
+        ----------
+        masks : mapping of (str, str) to ndarray of bool, shape (n_rows,)
+            Those of `masks` in which no row has been scored. The model accepts the other values in some rows.
+        """
+        for (name, what), mask in masks.items():
+            if not mask[row]:
+                continue
+            if (name, what) not in self._reasons:
+                self._reasons[name, what] = self.with_values([name], row)
+            if reason := self._reasons[name, what]:
+                message = f"{name!r} is {what}, which the model does not take: {reason}"
+                return Rejection(stage="schema", column=name, message=message)
+        return None
+
+    @cached_property
+    def _finite(self) -> dict[str, Any]:
+        """Masks of the rows with a finite value, for columns that also have missing or infinite values."""
+        finite: dict[str, Any] = {}
+        for (name, _), mask in self.masks.items():
+            finite[name] = finite.get(name, True) & ~mask
+        return finite
+
+    def _impute(self, row: int) -> dict[str, pa.Array] | None:
+        """Return a row with its missing and infinite values replaced."""
         columns = {}
         for name in self.features:
             column = self.batch.column(name)
-            replace = name != keep and name in self.finite and not self.finite[name][row]
-            value = _finite_value(column, self.finite[name]) if replace else column.slice(row, 1)
+            replace = name in self._finite and not self._finite[name][row]
+            value = _finite_value(column, self._finite[name]) if replace else column.slice(row, 1)
             if value is None:
                 return None
             columns[name] = value
@@ -128,7 +119,9 @@ class _Trial:
         try:
             fields = [self.batch.schema.field(name).with_type(column.type) for name, column in row.items()]
             self.score(pa.RecordBatch.from_arrays(list(row.values()), schema=pa.schema(fields)))
-        except ROW_ERRORS as error:
+        except Exception as error:
+            if not is_about_rows(error):
+                raise
             return first_line(error)
         return ""
 

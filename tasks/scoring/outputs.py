@@ -33,13 +33,11 @@ from scoreline.storage.errors import ScoringError
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import Outputs
 from scoreline.storage.wording import plural
+from scoreline.tasks.scoring.array_likes import AmbiguousShape, to_rows
 from scoreline.tasks.scoring.shared_computation import computed_once, last_step
 
 MAX_COLUMNS = 10_000
 """Maximum number of columns in a transformer's result. With more, it is not usable as a table."""
-MAX_DENSE_COLUMNS = 512
-"""Maximum number of columns in a sparse result. It is written densely, which takes 256 MiB of float64 for a batch of
-65,536 rows."""
 
 _COLUMN_NAMES = {
     "predict": "prediction",
@@ -139,7 +137,7 @@ def column_to_arrow(name: str, column: Any) -> pa.Array:
 
 def _call(bundle: Bundle, model: Any, offered: Outputs, method: str, x: Any) -> NamedColumns:
     """Call one method of a model and name the columns of its result."""
-    result = getattr(model, method)(x)
+    result = _result(model, method, x)
     if method == "transform":
         return _name_transformed(model, result)
     if method == "predict":
@@ -150,14 +148,29 @@ def _call(bundle: Bundle, model: Any, offered: Outputs, method: str, x: Any) -> 
     return _name_columns(_COLUMN_NAMES[method], result, None if pairwise else offered.classes)
 
 
+def _result(model: Any, method: str, x: Any) -> Any:
+    """Call a method of a model. Return what `to_rows` makes of the result."""
+    rows = len(x) if not hasattr(x, "shape") else x.shape[0]  # a sparse matrix has no length
+    try:
+        return to_rows(getattr(model, method)(x), rows, method)
+    except AmbiguousShape:
+        again = [*range(rows), 0]  # with one more row, the shapes of rows and targets differ
+        longer = x.iloc[again] if isinstance(x, pd.DataFrame) else np.asarray(x)[again]
+        result = to_rows(getattr(model, method)(longer), rows + 1, method)
+        return [target[:rows] for target in result] if isinstance(result, list) else result[:rows]
+
+
 def _name_columns(stem: str, result: Any, classes: Any) -> NamedColumns:
     """Name the columns of a result by their classes, or by number if they have none."""
     several = bool(classes) and isinstance(classes[0], tuple)
     if isinstance(result, list):  # one array for each target
         for target, (array, labels) in enumerate(zip_longest(result, classes if several else ())):
-            yield from _name_columns(f"{stem}_{target}", np.asarray(array).reshape(len(array), -1), labels or ("",))
+            yield from _name_columns(f"{stem}_{target}", np.asarray(array).reshape(len(array), -1), labels)
         return
-    values = result if isinstance(result, pd.Series) else _to_dense(result)
+    if isinstance(result, pd.DataFrame) and not several:
+        yield from _name_frame(stem, result, classes)
+        return
+    values = result.to_numpy() if isinstance(result, pd.DataFrame) else result
     if values.ndim == 1:
         yield stem, values
     elif values.ndim > 2:
@@ -174,15 +187,28 @@ def _name_columns(stem: str, result: Any, classes: Any) -> NamedColumns:
         yield from ((f"{stem}_{number}", column) for number, column in enumerate(values.T))
 
 
+def _name_frame(stem: str, frame: pd.DataFrame, classes: Any) -> NamedColumns:
+    """Name the columns of a frame like those of an array. If its own names are the classes, they decide the order."""
+    columns = [frame.iloc[:, number] for number in range(frame.shape[1])]
+    own = [str(name) for name in frame.columns]
+    if len(columns) == 1 and not classes:
+        yield stem, columns[0]
+        return
+    labels = [str(label) for label in classes] if classes and len(classes) == len(columns) else range(len(columns))
+    if classes and sorted(own) == sorted(map(str, classes)):
+        labels = own
+    yield from ((f"{stem}_{label}", column) for label, column in zip(labels, columns, strict=True))
+
+
 def _name_transformed(model: Any, result: Any) -> NamedColumns:
     """Use the transformer's own names for the columns of its result. Number the columns if it has no names."""
-    if not isinstance(result, pd.DataFrame) and hasattr(result, "to_pandas"):  # set_output(transform="polars")
-        result = result.to_pandas()
     if isinstance(result, pd.DataFrame):
         for number, name in enumerate(result.columns):
             yield str(name), result.iloc[:, number]
         return
-    values = _to_dense(result)
+    if isinstance(result, list):
+        result = np.column_stack(result)
+    values = np.asarray(result)
     if values.ndim > 2:
         raise ScoringError(
             f"{type(model).__name__}.transform() returns {values.ndim} dimensions, which do not fit into columns: "
@@ -201,18 +227,6 @@ def _name_transformed(model: Any, result: Any) -> NamedColumns:
     if len(names) != values.shape[1]:
         names = [f"transform_{number}" for number in range(values.shape[1])]
     yield from zip(names, values.T, strict=True)
-
-
-def _to_dense(result: Any) -> Any:
-    """Return a result as a dense array. A sparse result must have few columns."""
-    if not hasattr(result, "toarray"):
-        return np.asarray(result)
-    if result.shape[1] > MAX_DENSE_COLUMNS:
-        raise ScoringError(
-            f"the result is sparse and has {result.shape[1]:,} columns; more than {MAX_DENSE_COLUMNS} are not written: "
-            "have the model return fewer, or publish it as the preprocessor of another model"
-        )
-    return result.toarray()
 
 
 def _is_one_vs_one(model: Any) -> bool:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from scoreline.storage.errors import InputError, RejectBudgetExceeded
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.introspection import takes_one_column
 from scoreline.tasks.scoring.features import Form, Rejection, take, to_features
-from scoreline.tasks.scoring.non_finite import ROW_ERRORS, first_line, reject_non_finite
+from scoreline.tasks.scoring.model_calls import call_model, first_line
+from scoreline.tasks.scoring.non_finite import Trials
 from scoreline.tasks.scoring.numeric_warnings import default_warnings
 from scoreline.tasks.scoring.outputs import column_to_arrow, outputs
+from scoreline.tasks.scoring.search import Pieces, Search
+from scoreline.tasks.scoring.suspects import Suspects
 from scoreline.tasks.scoring.timings import Timings
 
 MAX_MESSAGE = 1_000
@@ -47,9 +51,10 @@ def score_batch(
 ) -> Scored:
     """Score one batch, and reject only those rows that make the estimator fail.
 
-    A batch without such rows costs one call of the estimator. If the call fails, `reject_non_finite` finds the rows
-    with a missing or infinite value that the estimator does not accept, and records these values in the bundle. Other
-    failing rows are found by bisection. Warnings never reject a row, regardless of how the process treats them.
+    A batch without such rows costs one call of the estimator. If the call fails, `Search` finds the rows that fail. A
+    row is rejected only after a call with this row alone has failed, so which rows are rejected depends on the rows and
+    the model, and on nothing that the process has done before. Warnings never reject a row, regardless of how the
+    process treats them.
 
     Parameters
     ----------
@@ -68,8 +73,8 @@ def score_batch(
     frames : bool
         Whether a model that does not say what it accepts gets a DataFrame even if all features are numbers.
     max_rejected : int, optional
-        Maximum number of rejected rows. Beyond it the search ends, because the job is over its budget. Finding one row
-        of a 64k batch by bisection costs about 17 calls of the estimator.
+        Maximum number of rejected rows. Beyond it the search ends, because the job is over its budget. Each rejected
+        row costs at least one call of the estimator, and a single one in a batch of 64k rows about 17 calls.
     timings : Timings, optional
         The seconds of `align` and `predict` are added to it.
 
@@ -82,44 +87,50 @@ def score_batch(
     InputError
         The model does not accept the features at all, regardless of their values, or a kept column has the same name as
         an output.
+    Exception
+        The model failed for a reason that is not in the rows (`model_calls.is_about_rows`).
     """
     timings = timings or Timings()
     form = _form(bundle, features)
     named = bundle.manifest.feature_names is not None or frames
-
     categories = bundle.categories(features)
 
     def convert(rows: pa.RecordBatch) -> tuple[Any, dict[int, Rejection]]:
         return to_features(rows, features, form=form, named=named, categories=categories)
 
-    def score(rows: pa.RecordBatch) -> dict[str, Any]:
-        return outputs(bundle, convert(rows)[0], method)
-
-    learned = bundle.unsupported_values.setdefault(method, {})
     with timings("align"):
         x, rejected = convert(batch)
-    rows = np.array([row for row in range(batch.num_rows) if row not in rejected]) if rejected else None
-    search = _Search(
-        score=lambda subset: outputs(bundle, take(x, subset), method),
-        rejected=rejected,
-        blame=lambda row, message: _blame(batch, features, row, message),
-        n_rows=batch.num_rows,
-        max_rejected=max_rejected,
-    )
+    rows = np.array([row for row in range(batch.num_rows) if row not in rejected], dtype=np.int64)
+
+    def score_rows(numbers: Any) -> dict[str, Any]:
+        return call_model(lambda: outputs(bundle, _take(x, numbers), method))
+
+    def score_single(row: pa.RecordBatch) -> dict[str, Any]:
+        return call_model(lambda: outputs(bundle, convert(row)[0], method))
+
+    trials = Trials(score=score_single, batch=batch, features=features)
+    pieces: Pieces = []
+    rejects = _Rejects(rejected=rejected, trials=trials, pieces=pieces, max_rejected=max_rejected)
+    order = Suspects(trials=trials, blame=rejects.blame)
     with timings("predict"):
-        search.run(
-            np.arange(batch.num_rows) if rows is None else rows,
-            lambda: reject_non_finite(score, batch, features, learned),
-        )
+        rejects.check_budget()
+        Search(score=score_rows, order=order, reject=rejects.add, pieces=pieces).run(rows)
+        rejected = rejects.explained()
     with timings("align"):
-        return _join(batch, keep, rejected, search.pieces)
+        return _join(batch, keep, rejected, pieces)
+
+
+def _take(x: Any, rows: Any) -> Any:
+    """Return some rows of `x`. Those of a DataFrame are numbered anew, as in one that a model may put beside it."""
+    taken = take(x, rows)
+    return taken.reset_index(drop=True) if isinstance(taken, pd.DataFrame) and taken is not x else taken
 
 
 def _join(
     batch: pa.RecordBatch,
     keep: Sequence[str],
     rejected: Mapping[int, Rejection],
-    pieces: Sequence[tuple[Any, dict[str, Any]]],
+    pieces: Pieces,
 ) -> Scored:
     """Append the scores to the kept columns, and leave out the rejected rows."""
     rejected = dict(sorted(rejected.items()))
@@ -138,68 +149,73 @@ def _join(
     return Scored(table=kept, rejected=rejected)
 
 
-@dataclass
-class _Search:
-    """Scores the rows of a batch in pieces as large as possible, and rejects the rows that fail.
+@dataclass(kw_only=True)
+class _Rejects:
+    """The rejected rows of a batch.
 
     Parameters
     ----------
-    score : callable
-        Scores rows, given their numbers.
     rejected : dict of int to Rejection
-        Rows rejected so far, by number. The search adds more.
-    blame : callable
-        Returns the column that an error message about a row refers to, or None.
-    n_rows : int
-        Number of rows in the batch, for the error message.
+        Rows that could not be converted to features, by number.
+    trials : Trials
+        Explains rows by their missing and infinite values.
+    pieces : list
+        The rows that were scored, as in `Search`.
     max_rejected : int or None
-        Maximum number of rejected rows. Beyond it the search ends.
+        Maximum number of rejected rows.
     """
 
-    score: Callable[[Any], dict[str, Any]]
     rejected: dict[int, Rejection]
-    blame: Callable[[int, str], str | None]
-    n_rows: int
+    trials: Trials
+    pieces: Pieces
     max_rejected: int | None
+    _failed: dict[int, str] = field(default_factory=dict)
+    """Messages of the rows that failed in the model."""
 
-    def __post_init__(self) -> None:
-        self.pieces: list[tuple[Any, dict[str, Any]]] = []
+    def add(self, row: int, error: Exception) -> None:
+        """Add a row that fails in the model."""
+        self._failed[row] = first_line(error)
+        self.check_budget()
 
-    def run(self, rows: Any, find_non_finite: Callable[[], dict[int, Rejection]]) -> None:
-        """Score `rows`. If that fails, first reject the rows that `find_non_finite` returns, then bisect the others."""
-        self._check_budget()
-        pending, checked_non_finite = [rows] if len(rows) else [], False
-        while pending:
-            piece = pending.pop()
-            try:
-                self.pieces.append((piece, self.score(piece)))
-                continue
-            except ROW_ERRORS as error:
-                failure = error
-            if not checked_non_finite:
-                checked_non_finite = True
-                new = {row: rejection for row, rejection in find_non_finite().items() if row not in self.rejected}
-                if new:
-                    self.rejected |= new
-                    self._check_budget()
-                    rest = piece[~np.isin(piece, list(new))]
-                    pending += [rest] if len(rest) else []
-                    continue
-            if len(piece) > 1:
-                pending += [piece[len(piece) // 2 :], piece[: len(piece) // 2]]
-                continue
-            message = first_line(failure)
-            column = self.blame(int(piece[0]), message)
-            self.rejected[int(piece[0])] = Rejection(stage="predict", column=column, message=message[:MAX_MESSAGE])
-            self._check_budget()
+    def check_budget(self) -> None:
+        """Raise `RejectBudgetExceeded` if there are too many rejected rows."""
+        if self.max_rejected is None or len(self.rejected) + len(self._failed) <= self.max_rejected:
+            return
+        row = min([*self.rejected, *self._failed])
+        why = self.rejected[row] if row in self.rejected else self._explain([row])[row]
+        raise RejectBudgetExceeded(
+            f"more than {self.max_rejected} rows were rejected. The first is row {row} of a batch of "
+            f"{self.trials.batch.num_rows}: {why}"
+        )
 
-    def _check_budget(self) -> None:
-        if self.max_rejected is not None and len(self.rejected) > self.max_rejected:
-            row = min(self.rejected)
-            raise RejectBudgetExceeded(
-                f"more than {self.max_rejected} rows were rejected. The first is row {row} of a batch of "
-                f"{self.n_rows}: {self.rejected[row]}"
+    def explained(self) -> dict[int, Rejection]:
+        """Return all rejected rows, each with the column that caused the rejection if it is known."""
+        return self.rejected | self._explain(self._failed)
+
+    def blame(self, row: int, message: str) -> str | None:
+        """Find the feature that an error message refers to, because the message quotes the feature's value in the row.
+
+        Return None unless the message quotes the value of exactly one feature.
+        """
+        values = {name: repr(str(self.trials.batch.column(name)[row].as_py())) for name in self.trials.features}
+        named = [name for name, value in values.items() if value in message]
+        return named[0] if len(named) == 1 else None
+
+    def _explain(self, rows: Collection[int]) -> dict[int, Rejection]:
+        """Return why each row is rejected: a missing or infinite value, or else what the model says."""
+        scored = np.zeros(self.trials.batch.num_rows, dtype=bool)
+        for numbers, _ in self.pieces:
+            scored[numbers] = True
+        if self.pieces:
+            self.trials.scored = int(self.pieces[0][0][0])
+        refused = {key: mask for key, mask in self.trials.masks.items() if not (scored & mask).any()} if rows else {}
+        found = {}
+        for row in rows:
+            message = self._failed[row][:MAX_MESSAGE]
+            found[row] = self.trials.explain(row, refused) or Rejection(
+                stage="predict", column=self.blame(row, message), message=message
             )
+        return found
 
 
 def _form(bundle: Bundle, features: Sequence[str]) -> Form:
@@ -216,20 +232,10 @@ def _form(bundle: Bundle, features: Sequence[str]) -> Form:
     return "array" if fitted_on_array else "frame"
 
 
-def _restore_order(pieces: Sequence[tuple[Any, dict[str, Any]]]) -> pa.Table:
+def _restore_order(pieces: Pieces) -> pa.Table:
     """Put the scores of several pieces into one table, in input order."""
     tables = [pa.table({name: column_to_arrow(name, column) for name, column in piece.items()}) for _, piece in pieces]
     if len(tables) == 1:
         return tables[0]
     order = np.argsort(np.concatenate([rows for rows, _ in pieces]))
     return pa.concat_tables(tables, promote_options="permissive").take(pa.array(order))
-
-
-def _blame(batch: pa.RecordBatch, features: Sequence[str], row: int, message: str) -> str | None:
-    """Find the feature that an error message refers to, because the message quotes the feature's value in the row.
-
-    Return None unless the message quotes the value of exactly one feature.
-    """
-    values = {name: repr(str(batch.column(name)[row].as_py())) for name in features}
-    named = [name for name, value in values.items() if value in message]
-    return named[0] if len(named) == 1 else None

@@ -16,7 +16,6 @@ from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import end_job
 from scoreline.tasks.dispatch.reconcile import reconcile_job
-from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
 from scoreline.tasks.job.documents import (
     Job,
     Outcome,
@@ -31,6 +30,7 @@ from scoreline.tasks.job.documents import (
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.spec import budget_rows
 from scoreline.tasks.records.staging import write_answer
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.arrange import arrange, remove_parts
 from scoreline.tasks.steps.engine import Engine

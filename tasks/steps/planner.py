@@ -23,7 +23,6 @@ from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job
-from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
 from scoreline.tasks.inputs.columns import (
     ResolvedColumns,
     available_columns,
@@ -44,6 +43,8 @@ from scoreline.tasks.job.plan_file import encode
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.staging import stage_records
 from scoreline.tasks.rejects.rescore import parts_to_rescore, pinned_objects
+from scoreline.tasks.scoring.feature_names import match_names
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.score import Scored, score_batch
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.engine import Engine
@@ -173,6 +174,8 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
         return Draft(columns=columns, surveyed=surveyed, warnings=warnings)
     features, more = choose_features(manifest, spec.features, available_columns(surveyed), keep=spec.keep)
     bundle = engine.models.get(job.model) if any(item.file.spans for item in surveyed) else None
+    if spec.features is None and bundle is not None:
+        features = match_names(features, available_columns(surveyed).names, lambda: bundle.replaces_blanks)
     known = bundle.categories(features) if bundle is not None else {}
     words = [name for name in features if name in known and known[name].are_texts]
     resolved = resolve_columns(surveyed, features, spec.keep, spec.read.types, words)
@@ -295,7 +298,7 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
     else:
         raise ScoringError(
             f"none of {plural(tried, 'row')} tried, from all parts of the input, can be scored: check that its columns "
-            f"hold what the model was trained on. The first reason: {reason}"
+            f"hold what the model was trained on. The first reason: {'; '.join((reason, *bundle.warnings))}"
         )
     schema = scored.table.schema.remove_metadata()
     check_writable(schema)

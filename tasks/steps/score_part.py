@@ -17,7 +17,7 @@ from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import send_step
 from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.dispatch.outcome import fail_job
-from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.commit_part import commit_part, read_receipt
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.score_rows import PartStopped

@@ -153,11 +153,11 @@ def of_job(spans: list[Span], job: str) -> list[Span]:
 
 def test_a_failed_job_and_its_cause_are_one_event_each(reported: Reported) -> None:
     events = {event["exception"]["values"][-1]["type"]: event for event in reported.sink.events()}
-    assert sorted(events) == ["JobFailed", "RuntimeError"]
+    assert sorted(events) == ["JobFailed", "MemoryError"]
     assert len(reported.sink.events()) == 2
     assert events["JobFailed"]["tags"]["job_id"] == reported.bad
-    assert events["RuntimeError"]["tags"].items() >= {"job_id": reported.bad, "part": 1}.items()
-    assert events["JobFailed"]["exception"]["values"][-1]["value"].startswith("1 of 2 parts failed; part 1: Runtime")
+    assert events["MemoryError"]["tags"].items() >= {"job_id": reported.bad, "part": 1}.items()
+    assert events["JobFailed"]["exception"]["values"][-1]["value"].startswith("1 of 2 parts failed; part 1: Memory")
     for event in events.values():
         assert event["release"].startswith("scoreline@")
         assert event["environment"] == "production"

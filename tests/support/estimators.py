@@ -66,7 +66,7 @@ class Staged(Paced):
     refuses_from : float, optional
         As for `Paced`.
     breaks_from : float
-        This value and any larger one make a call fail.
+        This value and any larger one make a call fail, as if the memory did not suffice.
     says : str
         Message of that error.
     gate : str
@@ -91,7 +91,7 @@ class Staged(Paced):
 
     def predict(self, x: Any) -> Any:
         if (np.asarray(x)[:, 0] >= self.breaks_from).any():
-            raise RuntimeError(self.says)
+            raise MemoryError(self.says)
         if self.calls and len(x) > SAMPLE_ROWS:
             with Path(self.calls).open("ab") as file:
                 file.write(b".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,14 +17,16 @@ LINE = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0])
 
 
 class Models:
-    """Returns one model, whose only feature is x, for every name."""
+    """Returns one model for every name. By default, its only feature is x."""
 
-    def __init__(self, model: Any = LINE) -> None:
+    def __init__(self, model: Any = LINE, features: Sequence[str] = ("x",)) -> None:
         self.model = model
+        self.features = tuple(features)
+        self.outputs = {"model": describe_outputs(LINE, None)}
 
     def manifest(self, pinned: PinnedModel) -> Any:
         return SimpleNamespace(
-            ref="m@1", feature_names=("x",), n_features=1, outputs={"model": describe_outputs(LINE, None)}
+            ref="m@1", feature_names=self.features, n_features=len(self.features), outputs=self.outputs
         )
 
     def get(self, pinned: PinnedModel) -> Bundle:

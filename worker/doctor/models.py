@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from scoreline.storage import keys
 from scoreline.storage.errors import ModelNotFound, ModelUntrusted, ScorelineError, StoreUnavailable, describe
 from scoreline.storage.models.manifest import Manifest
+from scoreline.storage.models.skew_advice import SKEW_SETTING, advise
 from scoreline.worker.doctor.check import Finding, error, ok, warning
 from scoreline.worker.doctor.context import Context
 from scoreline.worker.doctor.packages import installed_version
@@ -91,7 +92,7 @@ class _Inspection:
         if preloaded:
             yield self._wrong(
                 f"{ref} was saved by scikit-learn {saved_by}, but {self.installed} is installed",
-                _skew_remedy(saved_by),
+                _skew_remedy(saved_by, self.installed),
                 True,
             )
         else:
@@ -103,7 +104,7 @@ class _Inspection:
             named = ", ".join(refs[:_MAX_NAMED]) + (f" and {len(refs) - _MAX_NAMED} more" if refs[_MAX_NAMED:] else "")
             yield self._wrong(
                 f"saved by scikit-learn {saved_by}, but {self.installed} is installed: {named}",
-                _skew_remedy(saved_by),
+                _skew_remedy(saved_by, self.installed),
                 False,
             )
 
@@ -139,5 +140,5 @@ def _remedy(fault: ScorelineError, preloaded: bool) -> str:
     return f"find out what is wrong with `scoreline models verify`; {_PUBLISH_AGAIN}"
 
 
-def _skew_remedy(saved_by: str | None) -> str:
-    return f"install scikit-learn=={saved_by}, publish with the installed version, or set ML_ALLOW_VERSION_SKEW=true"
+def _skew_remedy(saved_by: str | None, installed: str | None) -> str:
+    return f"{advise(str(saved_by), str(installed))}, or {SKEW_SETTING}"

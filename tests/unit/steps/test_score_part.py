@@ -19,12 +19,14 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from lightgbm import LGBMRegressor
 from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
     DocumentCorrupt,
     InvalidRequest,
+    MissingColumns,
     PreconditionFailed,
     RejectBudgetExceeded,
     ScoringError,
@@ -92,6 +94,41 @@ def test_rejects_of_objects_whose_types_differ_go_into_one_table(engine: Engine,
     scored, rejected = score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings())
     assert scored.num_rows + rejected.num_rows == 4
     assert sorted([*scored["id"].to_pylist(), *rejected["id"].to_pylist()]) == [1, 2, 3, 4]
+
+
+LIGHT = LGBMRegressor(n_estimators=2, verbose=-1).fit(
+    pd.DataFrame({"store number": [*range(40)], "paid amount": [*range(40, 0, -1)]}, dtype=float), np.arange(40.0)
+)
+
+
+def test_columns_with_blanks_are_those_that_lightgbm_keeps_with_underscores(engine: Engine) -> None:
+    names = [str(name) for name in LIGHT.feature_names_in_]
+    assert names == ["store_number", "paid_amount"]
+    engine.models = Models(LIGHT, names)
+    # Given an input with blanks, in another order
+    columns = {"paid amount": [1.0, 30.0], "id": [1, 2], "store number": [39.0, 2.0]}
+    put(engine, "in/a.parquet", **columns)
+    made = planner.draft(engine, job(), FAST)
+    # Then its columns are scored in the model's order, and not kept
+    assert made.columns.features == ("store number", "paid amount")
+    assert made.columns.keep == ("id",)
+    plan: Any = SimpleNamespace(columns=made.columns)
+    scored, _ = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
+    expected = np.asarray(LIGHT.predict(pd.DataFrame(columns)[["store number", "paid amount"]]))
+    assert scored["prediction"].to_pylist() == expected.tolist()
+    # And a column that may be meant by the same name is not chosen silently
+    put(engine, "in/a.parquet", **columns, store_number=[1.0, 2.0])
+    with pytest.raises(MissingColumns, match=r"'store_number', .* input has 'store number' and 'store_number': name"):
+        planner.draft(engine, job(), FAST)
+    chosen = planner.draft(engine, job(features=("store_number", "paid amount")), FAST)
+    assert chosen.columns.features == ("store_number", "paid amount")
+
+
+def test_columns_with_blanks_are_missing_for_any_other_model(engine: Engine) -> None:
+    engine.models = Models(LINE, ["store_number"])
+    put(engine, "in/a.parquet", **{"store number": [1.0]})
+    with pytest.raises(MissingColumns, match="lacks 'store_number'"):
+        planner.draft(engine, job(), FAST)
 
 
 class Line(LinearRegression):

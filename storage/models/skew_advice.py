@@ -1,0 +1,55 @@
+"""What can be done with a model that another version of scikit-learn has saved. It does not need scikit-learn."""
+
+from __future__ import annotations
+
+import re
+
+_PYTHONS = {
+    (0, 22): ("3.5", "3.8"),
+    (0, 23): ("3.6", "3.8"),
+    (0, 24): ("3.6", "3.9"),
+    (1, 0): ("3.7", "3.9"),
+    (1, 1): ("3.8", "3.10"),
+    (1, 2): ("3.8", "3.11"),
+    (1, 3): ("3.8", "3.11"),
+    (1, 4): ("3.9", "3.12"),
+    (1, 5): ("3.9", "3.12"),
+    (1, 6): ("3.9", "3.13"),
+    (1, 7): ("3.10", "3.13"),
+    (1, 8): ("3.11", "3.14"),
+    (1, 9): ("3.11", "3.14"),
+}
+"""The oldest and the newest Python for which every patch release of a scikit-learn has wheels on PyPI."""
+SKEW_SETTING = "set ML_ALLOW_VERSION_SKEW=true to load it at your own risk"
+
+
+def advise(saved_by: str, installed: str) -> str:
+    """Return what can be done with a model.
+
+    A version can be installed beside Scoreline only if it is a patch release of the same version, because a release of
+    Scoreline supports one version of scikit-learn.
+
+    >>> advise("1.5.2", "1.9.1")
+    'fit the model again with scikit-learn 1.9.1 (1.5.2 runs on Python 3.9 to 3.12)'
+    >>> advise("1.9.0", "1.9.1")
+    'install scikit-learn==1.9.0 where workers run, or fit the model again with 1.9.1'
+    """
+    if _minor(saved_by) == _minor(installed):
+        return f"install scikit-learn=={saved_by} where workers run, or fit the model again with {installed}"
+    pythons = supported_pythons(saved_by)
+    where = f" ({saved_by} runs on Python {pythons[0]} to {pythons[1]})" if pythons else ""
+    return f"fit the model again with scikit-learn {installed}{where}"
+
+
+def supported_pythons(version: str) -> tuple[str, str] | None:
+    """Return the oldest and the newest Python on which a version of scikit-learn runs; None if that is not known.
+
+    >>> supported_pythons("1.5.2"), supported_pythons("9.9")
+    (('3.9', '3.12'), None)
+    """
+    return _PYTHONS.get(_minor(version))
+
+
+def _minor(version: str) -> tuple[int, int]:
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return (int(numbers[1]), int(numbers[2])) if numbers else (-1, -1)

@@ -1,0 +1,187 @@
+"""What is read from fitted estimators, whoever wrote them."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pytest
+from lightgbm import LGBMClassifier, LGBMRegressor
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import RandomForestRegressor, VotingRegressor
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import MultiOutputRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from scoreline.storage.models.categories import known_categories
+from scoreline.storage.models.introspection import describe_features, describe_outputs, replaces_blanks
+from scoreline.storage.models.thread_limits import limit_to_one_thread
+
+FRAME = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=["store number", "paid amount"])
+Y = FRAME["store number"]
+
+
+class Cat(BaseEstimator):
+    """Describes itself as CatBoost does once it is unpickled."""
+
+    def __init__(self, names: Any = ("a", "b"), count: int | None = 0) -> None:
+        self.names = names
+        self.count = count
+
+    @property
+    def feature_names_(self) -> list[str]:
+        return list(self.names)
+
+    @property
+    def n_features_in_(self) -> int:
+        if self.count is None:
+            raise AttributeError("n_features_in_")
+        return self.count
+
+    def fit(self, x: Any, y: Any = None) -> Self:
+        return self
+
+    def predict(self, x: Any) -> Any:
+        return np.asarray(x)[:, 0]
+
+
+def grid(model: Any) -> Any:
+    search = GridSearchCV(model, {}, cv=2, scoring="r2")
+    search.best_estimator_ = model
+    return search
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, grid, make_pipeline])
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (Cat(), (("a", "b"), 2)),
+        (Cat(count=None), (("a", "b"), 2)),
+        (Cat(count=2), (("a", "b"), 2)),
+        (Cat(names=["0", "1"]), (None, 2)),
+        (Cat(names=[]), (None, None)),
+        (Cat(names=["a", "b", "c"], count=2), (None, 2)),
+    ],
+)
+def test_the_features_of_catboost_are_read_from_its_own_names(wrap: Any, model: Any, expected: Any) -> None:
+    assert describe_features({"model": wrap(model)}) == expected
+
+
+def test_names_that_a_transformer_gives_to_its_output_are_not_those_of_its_input() -> None:
+    class Names(TransformerMixin, BaseEstimator):
+        feature_names_ = ("out",)
+
+        def fit(self, x: Any, y: Any = None) -> Self:
+            return self
+
+        def transform(self, x: Any) -> Any:
+            return x
+
+    assert describe_features({"model": Names()}) == (None, None)
+
+
+def light() -> LGBMRegressor:
+    return LGBMRegressor(n_estimators=2, verbose=-1)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        light().fit(FRAME, Y),
+        GridSearchCV(light(), {"num_leaves": [3]}, cv=2).fit(FRAME, Y),
+        Pipeline([("none", None), ("model", light())]).fit(FRAME, Y),
+        VotingRegressor([("a", light()), ("b", light())]).fit(FRAME, Y),
+        TransformedTargetRegressor(light()).fit(FRAME, Y),
+        MultiOutputRegressor(light()).fit(FRAME, FRAME.to_numpy()),
+        CalibratedClassifierCV(LGBMClassifier(n_estimators=2, verbose=-1), cv=2).fit(FRAME, Y > 0),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_lightgbm_is_recognized_within_other_estimators(model: Any) -> None:
+    assert replaces_blanks(model)
+    assert describe_features({"model": model}) == (("store_number", "paid_amount"), 2)
+
+
+@pytest.mark.parametrize(
+    "model", [LinearRegression().fit(FRAME, Y), make_pipeline(StandardScaler(), light()).fit(FRAME, Y)]
+)
+def test_other_models_keep_the_names_of_their_features(model: Any) -> None:
+    assert not replaces_blanks(model)
+    assert describe_features({"model": model}) == (("store number", "paid amount"), 2)
+
+
+def test_lightgbm_fitted_on_an_array_has_no_names() -> None:
+    assert describe_features({"model": light().fit(FRAME.to_numpy(), Y)}) == (None, 2)
+
+
+class Raises(BaseEstimator):
+    """Raises an error of its own for everything that may be read, as a lazy model does before its first use."""
+
+    def fit(self, x: Any, y: Any = None) -> Self:
+        return self
+
+    def predict(self, x: Any) -> Any:
+        return np.zeros(len(x))
+
+    def _raise(self) -> Any:
+        raise RuntimeError("not loaded yet")
+
+    classes_ = feature_names_in_ = n_features_in_ = steps = estimators_ = _estimator_type = property(_raise)
+    categories_ = transformers_ = transformer_list = best_estimator_ = estimator = property(_raise)
+
+    def __sklearn_tags__(self) -> Any:
+        raise RuntimeError("no tags")
+
+
+def test_an_estimator_may_raise_anything_when_it_is_described() -> None:
+    assert describe_features({"model": Raises()}) == (None, None)
+    assert describe_outputs(Raises(), None).methods == ("predict",)
+    assert known_categories(Raises(), ["a"]) == {}
+
+
+class Renamed(TransformerMixin, BaseEstimator):
+    """Keeps its argument under another name, so that it can neither be cloned nor list its parameters."""
+
+    def __init__(self, cols: Any, n_jobs: int = 8) -> None:
+        self.columns = cols
+        self.n_jobs = n_jobs
+
+    def fit(self, x: Any, y: Any = None) -> Self:
+        return self
+
+    def transform(self, x: Any) -> Any:
+        return x
+
+
+def test_every_step_has_one_thread_even_if_one_cannot_list_its_parameters() -> None:
+    # Given a pipeline with such a step, and fitted copies of an estimator that only its attributes lead to
+    forest = RandomForestRegressor(2, n_jobs=4)
+    voting = VotingRegressor([("forest", forest)]).fit(FRAME, Y)
+    model = Pipeline([("renamed", Renamed(["a"])), ("voting", voting)])
+    # When it is prepared for a worker
+    assert limit_to_one_thread(model) is model
+    # Then all of them use one thread
+    assert model.steps[0][1].n_jobs == voting.estimators_[0].n_jobs == voting.estimators[0][1].n_jobs == 1
+
+
+def test_a_model_of_an_older_release_lacks_a_parameter_and_is_loaded_all_the_same() -> None:
+    old = LinearRegression(n_jobs=4).fit(FRAME, Y)
+    del old.tol  # as scikit-learn 1.5 saved it
+    assert limit_to_one_thread(old) is old
+    assert old.n_jobs == 1
+
+
+def test_a_model_that_contains_itself_is_prepared_once() -> None:
+    model = Renamed(["a"])
+    model.self = [model]
+    assert limit_to_one_thread(model).n_jobs == 1
+
+
+def test_what_is_no_estimator_is_left_as_it_is() -> None:
+    assert limit_to_one_thread({"n_jobs": 4}) == {"n_jobs": 4}
+    assert limit_to_one_thread(None) is None

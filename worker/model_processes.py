@@ -1,0 +1,64 @@
+"""Lets models start processes of their own, and ends these processes together with the one that started them.
+
+Celery marks the processes of its pool as daemons, and Python forbids daemons to have children, because nobody would end
+these if a daemon is killed. Some models do have children: encoders that split their work, or anything that uses a
+``multiprocessing.Pool``. Here the mark is removed, and the kernel ends the children.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+"""The option of Linux's prctl that names a signal for when the parent dies (linux/prctl.h)."""
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that Celery handles in the processes of its pool. Their children have the system's defaults, because a pool
+expects that its processes end at once. A handler of Celery raises ``SystemExit``, which is lost while one starts."""
+_JOIN_S = 1.0
+
+
+def allow_children(**_: Any) -> None:
+    """Let this process start others. They are killed when it dies, however it dies, as far as the system can do that.
+
+    Linux does so for every child that is forked. Pools whose processes are spawned end by themselves, because the
+    pipes to their parent close. Signals are blocked during a fork, so that none reaches a handler of the parent.
+    """
+    process: Any = multiprocessing.process.current_process()
+    process._config["daemon"] = False
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):  # not Linux
+        return
+    forking: list[tuple[int, Any]] = []
+
+    def before() -> None:
+        forking.append((os.getpid(), signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)))
+
+    def in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, forking.pop()[1])
+
+    def in_child() -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        parent, mask = forking.pop()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if os.getppid() != parent:  # it has died in between
+            os._exit(1)
+
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
+
+
+def end_children(**_: Any) -> None:
+    """End the processes that models have left running."""
+    children = multiprocessing.active_children()
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.join(_JOIN_S)
+        if child.is_alive():
+            child.kill()
