@@ -100,7 +100,7 @@ def score_batch(
 
     with timings("align"):
         x, rejected = convert(batch)
-    rows = np.array([row for row in range(batch.num_rows) if row not in rejected], dtype=np.int64)
+    rows = np.delete(np.arange(batch.num_rows, dtype=np.int64), list(rejected))
 
     def score_rows(numbers: Any) -> dict[str, Any]:
         return call_model(lambda: outputs(bundle, _take(x, numbers), method))
