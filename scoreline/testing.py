@@ -107,6 +107,7 @@ class EagerClient(Client):
         )
         worker = EagerWorker(engine=engine, webhooks=webhooks, send=self._record)
         super().__init__(buckets, self._messages, ledger, webhooks)
+        self.send_webhook = self._record
 
     def put(self, key: str, content: bytes | str | pd.DataFrame) -> str:
         """Write an object for jobs to read, and return its URI.

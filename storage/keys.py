@@ -14,6 +14,7 @@ _PART = re.compile(r"/(?:part|rejected)-(?P<number>[0-9]{5,18})\.parquet\Z")
 JOBS_ACTIVE = "jobs/active/"
 MODELS = "models/"
 SCHEDULES = "schedules.toml"
+SCHEDULES_IN_FORCE = "schedules/in-force.json"
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 """Replaces a missing value in the folder names of partitioned results, as in Hive."""
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{}\[\]^]")

@@ -26,6 +26,8 @@ from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions
 from scoreline.tasks.records import job as records_job
 from scoreline.tasks.records.job import RecordsJob
+from scoreline.tasks.webhooks import delivery
+from scoreline.tasks.webhooks.notify import Sender
 from scoreline.tasks.webhooks.settings import WebhookSettings
 
 if TYPE_CHECKING:
@@ -55,7 +57,10 @@ class Client:
         self.buckets = buckets
         self.queue = queue
         self.ledger = ledger
-        self.submission = Submission(buckets, queue, ledger, webhooks or WebhookSettings())
+        self.webhooks = webhooks or WebhookSettings()
+        self.send_webhook: Sender = delivery.send
+        """Delivers a notification that no worker sends, because it is about a job that was refused."""
+        self.submission = Submission(buckets, queue, ledger, self.webhooks)
         self._statuses = self.submission.statuses
         self._dispatcher = self.submission.dispatcher
 

@@ -105,7 +105,8 @@ def client(app: Celery) -> Client:
 def scheduler(app: Celery) -> Scheduler:
     """Return the scheduler of this process, which submits jobs through `client`."""
     if process.scheduler is None:
-        process.scheduler = Scheduler(client(app), ScheduleSettings.from_env(os.environ).file)
+        settings = ScheduleSettings.from_env(os.environ)
+        process.scheduler = Scheduler.from_settings(client(app), settings, telemetry.report)
     return process.scheduler
 
 

@@ -31,6 +31,7 @@ from scoreline.storage.ledger.counters import Totals
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.messages import Backlog
+from scoreline.tasks.schedules.in_force import InForce, read_in_force
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,15 @@ class Redis:
     """Memory limit of Redis; 0 if there is none."""
     last_tick: float | None
     """Time of the last tick that a worker ran, in seconds since 1970; None if there was none within a day."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """The figures of a deployment that come from the bucket."""
+
+    jobs_active: int
+    schedules: int
+    schedule_faults: int
 
 
 class Deployment(Collector):
@@ -77,7 +87,7 @@ class Deployment(Collector):
         answers = query_all(
             {
                 "redis": self._redis,
-                "bucket": self._jobs_active,
+                "bucket": self._in_bucket,
                 "broker": self._client.queue.backlog,
                 "workers": lambda: self._client.queue.ask_workers("gauges"),
             },
@@ -87,12 +97,8 @@ class Deployment(Collector):
         if (redis := answers.get("redis")) is not None:
             yield from _job_metrics(redis.totals)
             yield from _redis_metrics(redis)
-        if (active := answers.get("bucket")) is not None:
-            yield _gauge(
-                "jobs_active",
-                "Jobs in the bucket that have not ended, or whose webhook has not been sent.",
-                active,
-            )
+        if (bucket := answers.get("bucket")) is not None:
+            yield from _bucket_metrics(bucket)
         if (backlog := answers.get("broker")) is not None:
             yield from _queue_metrics(backlog)
         if (workers := answers.get("workers")) is not None:
@@ -105,8 +111,11 @@ class Deployment(Collector):
         last_tick = None if since_s is None else time.time() - since_s
         return Redis(totals=totals, memory_bytes=used, limit_bytes=limit, last_tick=last_tick)
 
-    def _jobs_active(self) -> int:
-        return sum(1 for _ in self._client.buckets.main.list(keys.JOBS_ACTIVE))
+    def _in_bucket(self) -> Bucket:
+        main = self._client.buckets.main
+        active = sum(1 for _ in main.list(keys.JOBS_ACTIVE))
+        in_force = read_in_force(main) or InForce()
+        return Bucket(jobs_active=active, schedules=len(in_force.tables), schedule_faults=len(in_force.faults))
 
 
 def query_all(probes: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Any]:
@@ -142,7 +151,8 @@ def _up(answers: Mapping[str, Any]) -> Metric:
 def _job_metrics(totals: Totals) -> Iterator[Metric]:
     jobs = CounterMetricFamily(
         "scoreline_jobs",
-        "Jobs that have ended, by state. Partial means success with some rows rejected.",
+        "Jobs that have ended, by state. Partial means success with some rows rejected. A slot of a schedule whose job "
+        "was refused counts as failed.",
         labels=["state"],
     )
     for state, count in totals.jobs.items():
@@ -195,6 +205,21 @@ def _redis_metrics(redis: Redis) -> Iterator[Metric]:
             "beat is down or no worker takes its messages.",
             redis.last_tick,
         )
+
+
+def _bucket_metrics(bucket: Bucket) -> Iterator[Metric]:
+    yield _gauge(
+        "jobs_active",
+        "Jobs in the bucket that have not ended, or whose webhook has not been sent.",
+        bucket.jobs_active,
+    )
+    yield _gauge("schedules", "Schedules in force, as the latest tick found them.", bucket.schedules)
+    yield _gauge(
+        "schedule_faults",
+        "Faults in the text of the schedules, as the latest tick found them. The schedules that they concern run as "
+        "they were before.",
+        bucket.schedule_faults,
+    )
 
 
 def _queue_metrics(backlog: Backlog) -> Iterator[Metric]:

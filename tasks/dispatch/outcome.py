@@ -79,14 +79,16 @@ def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: Bas
 
     The outcome of a later run replaces that of an earlier one, but never the reverse.
     """
-    if _write(dispatcher, job_id, outcome):
-        dispatcher.ledger.counters.count_job(outcome.state)
-        if outcome.state == "failed":
-            dispatcher.on_fault(cause or JobFailed(outcome.error), job_id=job_id)
-    else:
+    if not _write(dispatcher, job_id, outcome):
         log.info("outcome.exists", extra={"job_id": job_id})
+    elif outcome.state == "failed":
+        log.error("job.ended", extra={"job_id": job_id, "state": outcome.state, "error": outcome.error})
+        dispatcher.ledger.counters.count_job(outcome.state)
+        dispatcher.on_fault(cause or JobFailed(outcome.error), job_id=job_id)
+    else:
+        log.info("job.ended", extra={"job_id": job_id, "state": outcome.state})
+        dispatcher.ledger.counters.count_job(outcome.state)
     _clear(dispatcher, job_id, outcome.run)
-    log.info("job.ended", extra={"job_id": job_id, "state": outcome.state})
 
 
 def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:

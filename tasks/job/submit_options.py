@@ -216,6 +216,13 @@ class SubmitOptions(RecordsOptions, total=False):
     ]
 
 
+_WORDS: Mapping[str, Mapping[str, str]] = {
+    "delimiter": {"tab": "\t", "\\t": "\t"},
+    "quote": {"none": ""},
+    "escape": {"none": ""},
+    "thousands": {"none": ""},
+}
+"""Words for characters that are hard to type, by option."""
 _EMPTY_IS_ABSENT = frozenset({"output", "job_id", "features"})
 
 
@@ -264,6 +271,9 @@ def spec_from(
         if value is not None and not (value == "" and name in _EMPTY_IS_ABSENT)
     }
     given.pop("webhook", None)  # not part of the spec; it is chosen when the job is accepted
+    for name, words in _WORDS.items():
+        if isinstance(given.get(name), str):
+            given[name] = words.get(given[name], given[name])
     read = {name: given.pop(name) for name in READ_OPTIONS if name in given}
     if type(given.get("max_rejected")) is int:
         given["max_rejected"] = str(given["max_rejected"])

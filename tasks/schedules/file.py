@@ -4,36 +4,44 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, cast, get_args, get_type_hints
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.errors import DocumentCorrupt, InvalidRequest
 from scoreline.storage.keys import check_name
 from scoreline.tasks.job.spec import JobSpec, check_apart
-from scoreline.tasks.job.submit_options import SubmitOptions, described, spec_from
+from scoreline.tasks.job.submit_options import SubmitOptions, spec_from
 from scoreline.tasks.schedules.schedule import CATCH_UP, OVERLAP, Schedule
 from scoreline.tasks.webhooks.settings import WebhookSettings
 
 _TEXT = ("a string", lambda value: isinstance(value, str))
 _FLAG = ("true or false", lambda value: isinstance(value, bool))
 _TEXTS = ("a list of strings", lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value))
-_COUNT = ("a whole number of at least 1", lambda value: type(value) is int and value >= 1)
+_NUMBER = ("a whole number", lambda value: type(value) is int)
 _TYPES = ("a table of strings", lambda value: isinstance(value, dict) and _TEXTS[1](list(value.values())))
-_FORMS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "text": _TEXT,
-    "character": _TEXT,
-    "names": _TEXTS,
-    "types": _TYPES,
-    "count": _COUNT,
-    "flag": _FLAG,
+_FORMS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
+    str: _TEXT,
+    bool: _FLAG,
+    int: _NUMBER,
+    Sequence[str]: _TEXTS,
+    Mapping[str, str]: _TYPES,
 }
-"""A description of the valid values of an option, by the option's kind."""
-_OPTIONS = {name: option for name, option in described(SubmitOptions).items() if name != "job_id"}
+"""A description of the values of a type in TOML, and a check for them."""
+_HINTS = {name: hint for name, hint in get_type_hints(SubmitOptions).items() if name != "job_id"}
+"""The types of each option. A slot has its own job id, so a schedule cannot set one."""
+
+
+def _kind(hint: Any) -> tuple[str, Callable[[Any], bool]]:
+    """Return the description and the check for a value that may have any of the types in a hint."""
+    forms = [_FORMS[kind] for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    return " or ".join(what for what, _ in forms), lambda value: any(suits(value) for _, suits in forms)
+
+
 _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "cron": _TEXT,
     "zone": _TEXT,
@@ -43,7 +51,7 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "overlap": _TEXT,
     "enabled": _FLAG,
     "only_new": _FLAG,
-} | {name: _FORMS[option.kind] for name, option in _OPTIONS.items()}
+} | {name: _kind(hint) for name, hint in _HINTS.items()}
 """For each key, a description of its valid values, and a check for them."""
 _REQUIRED = ("cron", "model", "input")
 _FIELD = re.compile(r"\{(?P<name>slot|previous)(?::(?P<form>[^{}]*))?\}")
@@ -53,23 +61,36 @@ _MAX_NAME = 80
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A fault in the file, with its line."""
+    """A fault in the schedules."""
 
-    line: int
+    line: int = 0
+    """Its line in the text; 0 if the text cannot be read."""
     message: str
     schedule: str = ""
 
     def __str__(self) -> str:
         where = f" [{self.schedule}]" if self.schedule else ""
-        return f"line {self.line}:{where} {self.message}"
+        return f"line {self.line}:{where} {self.message}" if self.line else self.message
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parsed:
     """The valid schedules, and the faults of the others."""
 
-    schedules: tuple[Schedule, ...]
-    faults: tuple[Fault, ...]
+    schedules: tuple[Schedule, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The tables of the valid schedules, by name."""
+    names: tuple[str, ...] | None = None
+    """The names of all schedules, also of those with faults, as in the text; None if the text cannot be read."""
+
+
+def decode(data: bytes, where: str) -> str:
+    """Return the text of the schedules; raises `DocumentCorrupt` if it is not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise DocumentCorrupt(f"{where} is not UTF-8: {error}") from error
 
 
 def parse(text: str, webhooks: WebhookSettings | None = None) -> Parsed:
@@ -80,30 +101,41 @@ def parse(text: str, webhooks: WebhookSettings | None = None) -> Parsed:
     webhooks : WebhookSettings, optional
         Decide which addresses a schedule may notify. By default, addresses are not checked.
     """
+    text = text.removeprefix("\ufeff")  # some editors write a byte order mark, which TOML does not allow
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"line (\d+)", str(error))
-        line = int(found[1]) if found else len(text.splitlines())
-        return Parsed(schedules=(), faults=(Fault(line=line, message=f"is not TOML: {error}"),))
+        line = int(found[1]) if found else max(len(text.splitlines()), 1)
+        return Parsed(faults=(Fault(line=line, message=f"is not TOML: {error}"),))
+    return parse_tables(tables, text, webhooks)
+
+
+def parse_tables(tables: Mapping[str, Any], text: str = "", webhooks: WebhookSettings | None = None) -> Parsed:
+    """Check the tables of a text that is TOML (see `parse`). `text` is only used to find the lines of faults."""
     schedules, faults = [], []
     for name, table in tables.items():
         if not isinstance(table, dict):
             faults.append(
                 Fault(
-                    line=_line(text, "", name),
+                    line=line_of(text, "", name),
                     message=f"{name!r} is outside of a [schedule]: put it below the header of a schedule",
                 )
             )
             continue
         wrong = [
-            Fault(line=_line(text, name, key), message=message, schedule=name)
+            Fault(line=line_of(text, name, key), message=message, schedule=name)
             for key, message in _check(name, table, webhooks)
         ]
         faults += wrong
         if not wrong:
             schedules.append(_schedule(name, table))
-    return Parsed(schedules=tuple(schedules), faults=tuple(faults))
+    return Parsed(
+        schedules=tuple(schedules),
+        faults=tuple(faults),
+        tables={item.name: tables[item.name] for item in schedules},
+        names=tuple(tables),
+    )
 
 
 def render(schedule: Schedule, template: str, slot: datetime) -> str:
@@ -121,14 +153,14 @@ def render(schedule: Schedule, template: str, slot: datetime) -> str:
     return _FIELD.sub(fill, template)
 
 
-def spec_of(schedule: Schedule, slot: datetime, output: str) -> JobSpec:
-    """Return the spec of a slot's job. `output` is used if the schedule does not set one."""
+def spec_of(schedule: Schedule, slot: datetime, output: str, number: int = 1) -> JobSpec:
+    """Return the spec of a slot's job (see `Schedule.job_id`). `output` is used if the schedule does not set one."""
     options: dict[str, Any] = {name: value for name, value in schedule.options.items() if name != "webhook"}
     return spec_from(
         render(schedule, schedule.model, slot),
         [render(schedule, uri, slot) for uri in schedule.inputs],
         options | {"output": render(schedule, schedule.options.get("output") or output, slot)},
-        job_id=schedule.job_id(slot),
+        job_id=schedule.job_id(slot, number),
         output=output,
         only_new=schedule.name if schedule.only_new else None,
     )
@@ -136,8 +168,8 @@ def spec_of(schedule: Schedule, slot: datetime, output: str) -> JobSpec:
 
 def _schedule(name: str, table: Mapping[str, Any]) -> Schedule:
     """Make a schedule from a table without faults."""
-    options = {key: value for key, value in table.items() if key in _OPTIONS}
-    own = {key: value for key, value in table.items() if key not in _OPTIONS}
+    options = {key: value for key, value in table.items() if key in _HINTS}
+    own = {key: value for key, value in table.items() if key not in _HINTS}
     return Schedule(name=name, options=cast(SubmitOptions, options), **own)
 
 
@@ -188,32 +220,47 @@ def _fault(key: str, value: Any) -> str:
         except (CronSimError, StopIteration) as error:
             return f": {error or 'is never due'}"
     if key in ("model", "input", "output"):
-        for text in [value] if isinstance(value, str) else value:
-            if "{" in (rest := _FIELD.sub("", text)) or "}" in rest:
-                return ": only {slot:FORMAT} and {previous:FORMAT} are filled in"
+        return next(filter(None, map(_template_fault, [value] if isinstance(value, str) else value)), "")
+    return ""
+
+
+def _template_fault(text: str) -> str:
+    """Return what is wrong with the slots in a template; empty if nothing is."""
+    if "{" in (rest := _FIELD.sub("", text)) or "}" in rest:
+        return ": only {slot:FORMAT} and {previous:FORMAT} are filled in"
+    for found in _FIELD.finditer(text):
+        form = (found["form"] or "").replace("%%", "")
+        if "%" in datetime.now(UTC).strftime(form):  # strftime leaves what it does not know as it is
+            return f": {found[0]} is not a format of strftime, such as {{{found['name']}:%Y-%m-%d}}"
     return ""
 
 
 def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Check the values that define a job, one at a time, and then whether the output and the inputs are compatible."""
-    faults = []
+    """Check the values that define a job, all together and then one at a time, and whether output and inputs agree."""
     times: dict[str, Any] = {"cron": "0 0 * * *", "model": "m", "input": "s3://bucket/in/"}
     times |= {key: sound[key] for key in ("cron", "zone") if key in sound}
     slot = _schedule("n", times).following(datetime.now(UTC))
-    for key in sorted(sound.keys() - {"cron", "zone", "catch_up", "overlap", "enabled", "only_new", "webhook"}):
+
+    def fault(*names: str) -> str:
         try:
-            spec_of(_schedule("n", times | {key: sound[key]}), slot, "s3://bucket/out/").check()
+            spec_of(_schedule("n", times | {key: sound[key] for key in names}), slot, "s3://bucket/out/").check()
         except InvalidRequest as error:
-            faults.append((key, f"{key}: {error}"))
-    if not faults and {"input", "output"} <= sound.keys():
+            return str(error)
+        return ""
+
+    of_jobs = sorted(sound.keys() - {"cron", "zone", "catch_up", "overlap", "enabled", "only_new", "webhook"})
+    if whole := fault(*of_jobs):
+        faults = [(key, f"{key}: {found}") for key in of_jobs if (found := fault(key))]
+        return faults or [(next((key for key in of_jobs if whole.startswith(key)), ""), whole)]
+    if sound.get("output") and "input" in sound:
         try:
             check_apart(spec_of(_schedule("n", times | {key: sound[key] for key in ("input", "output")}), slot, ""))
         except InvalidRequest as error:
-            faults.append(("output", f"output: {error}"))
-    return faults
+            return [("output", f"output: {error}")]
+    return []
 
 
-def _line(text: str, table: str, key: str) -> int:
+def line_of(text: str, table: str, key: str) -> int:
     """Return the line of a key in a table, or of the table's header if the key is missing."""
     header = 0
     inside = table == ""

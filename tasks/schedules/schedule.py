@@ -8,7 +8,7 @@ occurrence. An hourly (or more frequent) schedule follows elapsed time, so that 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -83,14 +83,22 @@ class Schedule:
         """Return the last slot before one, in the schedule's zone."""
         return next(CronSim(self.cron, slot.astimezone(ZoneInfo(self.zone)), reverse=True))
 
-    def job_id(self, slot: datetime) -> str:
+    def job_id(self, slot: datetime, number: int = 1) -> str:
         """Return the id of a slot's job. It is the same in every process that submits the job.
+
+        Parameters
+        ----------
+        number : int
+            Which job of the slot it is: 1, or more if the slot is run again.
 
         >>> nightly = Schedule(name="nightly", cron="0 2 * * *", model="m", input="s3://b/in/")
         >>> nightly.job_id(datetime(2026, 11, 25, 2, tzinfo=UTC))
         'nightly-20261125T020000Z'
+        >>> nightly.job_id(datetime(2026, 11, 25, 2, tzinfo=UTC), 2)
+        'nightly-20261125T020000Z-2'
         """
-        return f"{self.name}-{slot.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+        suffix = f"-{number}" if number > 1 else ""
+        return f"{self.name}-{slot.astimezone(UTC):%Y%m%dT%H%M%SZ}{suffix}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +109,20 @@ class Past:
     state: str
     """An outcome, or ``skipped``, ``missed``, ``superseded``, ``refused``."""
     error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A slot whose job was refused, until its webhook is settled. No document of the job contains any of this."""
+
+    job_id: str
+    at: str
+    """When the job was refused, in UTC and ISO 8601."""
+    error: str
+    model: str
+    output: str
+    webhook: str | None = None
+    """The webhook of the schedule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +141,14 @@ class State:
     current: str | None = None
     """The slot of the job in progress: the job was started, and its end has not been noted yet."""
     history: tuple[Past, ...] = ()
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    """The number of the latest job of a slot, for slots that have been run again."""
+    refusals: tuple[Refusal, ...] = ()
+    """Slots whose job was refused and whose webhook is not settled yet."""
+
+    def number(self, slot: str) -> int:
+        """Return the number of the latest job of a slot (see `Schedule.job_id`)."""
+        return self.numbers.get(slot, 1)
 
     def to_json(self) -> bytes:
         """Encode."""
@@ -135,12 +165,17 @@ class State:
             asked=tuple(raw["asked"]),
             current=raw["current"],
             history=past,
+            numbers=raw.get("numbers", {}),
+            refusals=tuple(Refusal(**item) for item in raw.get("refusals", ())),
         )
 
     def noted(self, slots: Sequence[str], state: str, error: str = "") -> State:
         """Return the state with the end of the given slots added to its history."""
         past = [Past(slot=slot, state=state, error=error) for slot in slots]
-        return replace(self, history=(*self.history, *past)[-HISTORY_KEPT:])
+        history = (*self.history, *past)[-HISTORY_KEPT:]
+        known = {*self.pending, *self.asked, self.current, *(item.slot for item in history)}
+        numbers = {slot: number for slot, number in self.numbers.items() if slot in known}
+        return replace(self, history=history, numbers=numbers)
 
 
 @dataclass(frozen=True, kw_only=True)

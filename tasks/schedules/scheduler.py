@@ -8,32 +8,30 @@ emptied.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
-    DocumentCorrupt,
     InvalidRequest,
-    JobConflict,
+    InvalidSettings,
     ObjectNotFound,
-    PreconditionFailed,
     ScorelineError,
     describe,
 )
-from scoreline.storage.objects.base import exists, if_unchanged
 from scoreline.tasks.client import Client
-from scoreline.tasks.inputs.only_new import remember_scored
-from scoreline.tasks.job.documents import decoding, read_outcome
-from scoreline.tasks.schedules.file import Parsed, parse, spec_of
-from scoreline.tasks.schedules.schedule import Schedule, State, decide
+from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
+from scoreline.tasks.job.documents import ENDED, read_outcome
+from scoreline.tasks.schedules.file import Fault, Parsed, decode, parse
+from scoreline.tasks.schedules.in_force import InForce, Reading, put_in_force, read_in_force
+from scoreline.tasks.schedules.reruns import Latest, check_rerun, latest_job
+from scoreline.tasks.schedules.runner import OnFault, Runner, ignore, job_of, read_state
+from scoreline.tasks.schedules.schedule import Schedule
+from scoreline.tasks.schedules.settings import ScheduleSettings
 
 log = logging.getLogger(__name__)
-
-_ROUNDS = 20
-"""Maximum number of times that one tick processes a schedule. Others may change its state meanwhile, and when a slot is
-refused, the next one follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +46,8 @@ class Row:
     outcome: str
     error: str
     pending: int
+    job_id: str = ""
+    """The job of that slot; empty if there is none."""
 
 
 class Scheduler:
@@ -60,38 +60,62 @@ class Scheduler:
     file : Path
         ``schedules.toml`` in the working directory. If it does not exist, the object of that name in the bucket is
         read.
+    required : bool
+        Whether it is a fault if the file does not exist.
+    on_fault : callable, optional
+        See `OnFault`.
     """
 
-    def __init__(self, client: Client, file: Path) -> None:
-        self._client = client
+    def __init__(self, client: Client, file: Path, *, required: bool = False, on_fault: OnFault = ignore) -> None:
         self._file = file
+        self._required = required
+        self._on_fault = on_fault
         self._main = client.buckets.main
+        self._runner = Runner(client, on_fault)
+
+    @classmethod
+    def from_settings(cls, client: Client, settings: ScheduleSettings, on_fault: OnFault = ignore) -> Scheduler:
+        """Make a scheduler that reads the schedules where the settings say."""
+        return cls(client, settings.file, required=settings.required, on_fault=on_fault)
 
     def source(self) -> tuple[str, str]:
-        """Return the location of the schedules and their text. The text is empty if there are no schedules."""
-        if self._file.is_file():
-            return str(self._file), self._file.read_text()
-        try:
-            return self._main.uri(keys.SCHEDULES), self._main.get(keys.SCHEDULES).data.decode()
-        except ObjectNotFound:
-            return self._main.uri(keys.SCHEDULES), ""
-        except UnicodeDecodeError as error:
-            raise DocumentCorrupt(f"{self._main.uri(keys.SCHEDULES)} is not UTF-8: {error}") from error
+        """Return the location of the schedules and their text. The text is empty if there are no schedules.
 
-    def parsed(self) -> Parsed:
-        """Read and parse the schedules."""
-        return parse(self.source()[1])
+        Raises
+        ------
+        InvalidSettings
+            The file does not exist although a setting names it, or it cannot be read.
+        DocumentCorrupt
+            The text is not UTF-8.
+        StoreError
+            The object in the bucket cannot be read.
+        """
+        where = self._where()
+        if self._required and not self._file.is_file():
+            raise InvalidSettings(f"SCHEDULES_FILE={where} is not a file: deploy the file, or unset SCHEDULES_FILE")
+        try:
+            if self._file.is_file():
+                return where, decode(self._file.read_bytes(), where)
+            return where, decode(self._main.get(keys.SCHEDULES).data, where)
+        except ObjectNotFound:
+            return where, ""
+        except OSError as error:
+            raise InvalidSettings(f"{where} cannot be read: {error.strerror}") from error
+
+    def reading(self) -> Reading:
+        """Read the schedules. If the text has faults, what they concern stays in force as it was."""
+        return self._reading(read_in_force(self._main) or InForce())
 
     def get(self, name: str) -> Schedule:
-        """Return one schedule; raises `InvalidRequest` if it does not exist or has faults."""
-        parsed = self.parsed()
+        """Return one schedule as its text is now; raises `InvalidRequest` if it does not exist or has faults."""
+        parsed = self._parsed()
         for schedule in parsed.schedules:
             if schedule.name == name:
                 return schedule
         faults = [str(fault) for fault in parsed.faults if fault.schedule in (name, "")]
         if faults:
             raise InvalidRequest(f"schedule {name!r} cannot be used: {'; '.join(faults)}")
-        raise InvalidRequest(f"no schedule {name!r} in {self.source()[0]}")
+        raise InvalidRequest(f"no schedule {name!r} in {self._where()}")
 
     def tick(self, now: datetime | None = None) -> dict[str, list[str]]:
         """Do what is due for every schedule. If one schedule fails, the others are still processed.
@@ -102,131 +126,125 @@ class Scheduler:
             What was done, by schedule.
         """
         now = now or datetime.now(UTC)
-        parsed = self.parsed()
-        for fault in parsed.faults:
-            log.error("schedule.invalid", extra={"file": self.source()[0], "error": str(fault)})
+        last = read_in_force(self._main)
+        reading = self._reading(last or InForce())
+        for fault in reading.faults:
+            log.error("schedule.invalid", extra={"file": reading.source, "error": str(fault)})
+        if reading.document != (last or InForce(source=reading.source)):
+            self._main.put(keys.SCHEDULES_IN_FORCE, reading.document.to_json())
         report: dict[str, list[str]] = {}
-        for schedule in parsed.schedules:
-            try:
-                report[schedule.name] = self._tick(schedule, now)
-            except ScorelineError as error:
-                report[schedule.name] = [f"failed: {describe(error)}"]
-                log.error("schedule.failed", extra={"schedule": schedule.name, "error": describe(error)})
+        unsettled: list[Schedule] = []
+
+        def run(schedule: Schedule) -> list[str]:
+            ticked = self._runner.tick(schedule, now)
+            unsettled.extend([schedule] * bool(ticked.state.refusals))
+            return ticked.done
+
+        def settle(schedule: Schedule) -> list[str]:
+            self._runner.settle(schedule, now)
+            return []
+
+        for schedule in reading.schedules:
+            report[schedule.name] = self._guarded(schedule, run)
+        for schedule in unsettled:  # last, because a receiver may be slow
+            report[schedule.name] += self._guarded(schedule, settle)
         return report
 
-    def ask(self, schedule: Schedule, slots: list[datetime], now: datetime | None = None) -> list[str]:
+    def latest(self, schedule: Schedule, slot: datetime) -> Latest:
+        """Return the latest job of a slot."""
+        return latest_job(self._main, schedule, slot)
+
+    def ask(
+        self, schedule: Schedule, slots: list[datetime], now: datetime | None = None, *, again: bool = False
+    ) -> list[str]:
         """Run each of the given slots once, on request, regardless of earlier runs. Return what was done.
+
+        Parameters
+        ----------
+        again : bool
+            Run slots that have a job anew, with the model as it is now. By default, they are left out.
 
         Raises
         ------
         InvalidRequest
-            A slot is in the future, so that its input would not exist yet.
+            A slot is in the future, so that its input would not exist yet; or it cannot be run again (see
+            `check_rerun`).
         """
         now = now or datetime.now(UTC)
         if early := [slot for slot in slots if slot > now]:
             raise InvalidRequest(f"{early[0].isoformat()} is still to come: {schedule.name!r} will run then by itself")
-        wanted = [slot.astimezone(UTC).isoformat() for slot in slots if not self._exists(schedule, slot)]
-        for _ in range(_ROUNDS):
-            state, etag = self._state(schedule, now)
-            known = (*state.pending, *state.asked, state.current)
-            asked = (*state.asked, *(slot for slot in wanted if slot not in known))
-            if self._swap(schedule, replace(state, asked=asked), etag):
-                break
-        others = "; the others have a job" if len(wanted) < len(slots) else ""
-        return [f"asked for {len(wanted)} of {len(slots)}{others}", *self._tick(schedule, now)]
+        before = self._runner.tick(schedule, now).done if again else []  # a job may have ended since the latest tick
+        numbers: dict[str, int] = {}
+        for slot in slots:
+            latest = self.latest(schedule, slot)
+            if again:
+                check_rerun(schedule, latest)
+            if again or latest.number == 0:
+                numbers[slot.astimezone(UTC).isoformat()] = latest.number + 1
+        self._runner.ask(schedule, numbers, now)
+        others = "; the others have a job" if len(numbers) < len(slots) else ""
+        ticked = self._runner.tick(schedule, now)
+        if ticked.state.refusals:
+            self._runner.settle(schedule, now)
+        done = [*before, f"asked for {len(numbers)} of {len(slots)}{others}", *ticked.done]
+        if ticked.state.current and (waiting := numbers.keys() & {*ticked.state.pending, *ticked.state.asked}):
+            verb = "slot waits" if len(waiting) == 1 else "slots wait"
+            done.append(f"{len(waiting)} {verb} until {job_of(schedule, ticked.state, ticked.state.current)} has ended")
+        return done
 
     def rows(self, now: datetime | None = None) -> list[Row]:
-        """Return the rows of ``scoreline schedule list``, one for each schedule."""
+        """Return the rows of ``scoreline schedule list``, one for each schedule in force."""
         now = now or datetime.now(UTC)
         rows = []
-        for schedule in self.parsed().schedules:
-            state, _ = self._read(schedule)
+        for schedule in self.reading().schedules:
+            state, _ = read_state(self._main, schedule)
             past = state.history[-1] if state and state.history else None
             current = state.current if state else None
             outcome, error = (past.state, past.error) if past else ("", "")
+            last = current or (past.slot if past else "")
+            job_id = job_of(schedule, state, last) if state and last else ""
             if current:
-                ended = read_outcome(self._main, schedule.job_id(datetime.fromisoformat(current)))
+                ended = read_outcome(self._main, job_id)
                 outcome, error = (ended.state, ended.error) if ended else ("running", "")
             rows.append(
                 Row(
                     schedule=schedule,
                     next=schedule.following(now) if schedule.enabled else None,
-                    last=current or (past.slot if past else ""),
+                    last=last,
                     outcome=outcome,
                     error=error,
                     pending=len(state.pending + state.asked) if state else 0,
+                    job_id=job_id if current or outcome in ENDED else "",
                 )
             )
         return rows
 
-    def _tick(self, schedule: Schedule, now: datetime) -> list[str]:
-        done: list[str] = []
-        for _ in range(_ROUNDS):
-            state, etag = self._state(schedule, now)
-            seen = self._follow_current(schedule, state, done)
-            step = decide(schedule, seen, now, running=seen.current is not None)
-            if step.state == state and etag is not None:
-                return done
-            if not self._swap(schedule, step.state, etag):
-                continue  # another tick was faster: read its decision
-            if step.cancel is not None:
-                job_id = schedule.job_id(datetime.fromisoformat(step.cancel))
-                self._client.cancel(job_id)
-                done.append(f"cancelled {job_id}")
-        return done
+    def _where(self) -> str:
+        in_bucket = not self._required and not self._file.is_file()
+        return self._main.uri(keys.SCHEDULES) if in_bucket else str(self._file)
 
-    def _follow_current(self, schedule: Schedule, state: State, done: list[str]) -> State:
-        """Submit the job of the current slot, unless that is done already, and note its outcome once it has ended."""
-        if state.current is None:
-            return state
-        slot = datetime.fromisoformat(state.current)
-        job_id = schedule.job_id(slot)
-        outcome = read_outcome(self._main, job_id)
-        if outcome is None:
-            if self._exists(schedule, slot):
-                return state
-            try:
-                self._submit(schedule, slot)
-            except JobConflict:  # the schedule was edited meanwhile: the slot keeps the job that it already has
-                return state
-            except ScorelineError as error:
-                if error.transient:
-                    raise
-                log.error("schedule.refused", extra={"job_id": job_id, "error": describe(error)})
-                done.append(f"refused {job_id}: {describe(error)}")
-                return replace(state.noted([state.current], "refused", describe(error)), current=None)
-            done.append(f"submitted {job_id}")
-            return state
-        if schedule.only_new and outcome.state in ("succeeded", "partial"):
-            remember_scored(self._main, schedule.name, job_id)
-        return replace(state.noted([state.current], outcome.state, outcome.error), current=None)
-
-    def _submit(self, schedule: Schedule, slot: datetime) -> None:
-        spec = spec_of(schedule, slot, self._client.default_output(schedule.model))
-        self._client.submit_spec(spec, webhook=schedule.options.get("webhook"))
-
-    def _exists(self, schedule: Schedule, slot: datetime) -> bool:
-        return exists(self._main, keys.job(schedule.job_id(slot)))
-
-    def _state(self, schedule: Schedule, now: datetime) -> tuple[State, str | None]:
-        """Return the state of a schedule. For a new schedule, slots are due from now on."""
-        state, etag = self._read(schedule)
-        return state or State(through=(now - timedelta(microseconds=1)).isoformat()), etag
-
-    def _read(self, schedule: Schedule) -> tuple[State | None, str | None]:
-        key = keys.schedule_state(schedule.name)
+    def _parsed(self) -> Parsed:
+        """Read and parse the schedules. That their text cannot be read is a fault, except for a moment."""
         try:
-            got = self._main.get(key)
-        except ObjectNotFound:
-            return None, None
-        with decoding(self._main, key):
-            return State.from_json(got.data), got.info.etag
+            return parse(self.source()[1])
+        except ScorelineError as error:
+            if error.transient:
+                raise
+            return Parsed(faults=(Fault(message=describe(error)),))
 
-    def _swap(self, schedule: Schedule, state: State, etag: str | None) -> bool:
-        """Replace the state, unless it has changed since it was read. Return whether it was replaced."""
-        key = keys.schedule_state(schedule.name)
+    def _reading(self, last: InForce) -> Reading:
+        return put_in_force(self._where(), self._parsed(), last)
+
+    def _guarded(self, schedule: Schedule, act: Callable[[Schedule], list[str]]) -> list[str]:
+        """Act on a schedule, and report any error instead of raising it, because other schedules are to follow."""
         try:
-            self._main.put(key, state.to_json(), mode=if_unchanged(etag))
-        except PreconditionFailed:
-            return False
-        return True
+            return act(schedule)
+        except SoftTimeLimitExceeded:
+            raise
+        except ScorelineError as error:
+            log.error("schedule.failed", extra={"schedule": schedule.name, "error": describe(error)})
+            return [f"failed: {describe(error)}"]
+        except Exception as error:
+            log.exception("schedule.failed", extra={"schedule": schedule.name})
+            self._on_fault(error, schedule=schedule.name)
+            return [f"failed: {describe(error)}"]

@@ -15,8 +15,11 @@ class ScheduleSettings:
 
     file: Path
     """The file in the working directory. If it does not exist, the schedules are read from the bucket."""
+    required: bool = False
+    """Whether the file has to exist, because a setting names it."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ScheduleSettings:
         """Read the settings."""
-        return cls(file=Path(Environment(environ).text("SCHEDULES_FILE", default="schedules.toml")))
+        named = Environment(environ).text("SCHEDULES_FILE", default="schedules.toml")
+        return cls(file=Path(named), required=bool(environ.get("SCHEDULES_FILE", "").strip()))

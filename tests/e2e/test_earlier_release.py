@@ -70,7 +70,6 @@ class Successor:
         self._settings = {
             "MODEL_VERIFY_KEYS": SAID["verify_key"],
             "ML_ALLOW_VERSION_SKEW": "true",
-            "SCHEDULES_FILE": "none.toml",
             "ALLOWED_WEBHOOKS": receiver.url,
             "WEBHOOK_SECRET": SECRET,
             "TICK_SECONDS": "1",

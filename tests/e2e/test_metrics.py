@@ -32,6 +32,7 @@ from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
+from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.worker.dev.stack import ROOT, Stack
 from scoreline.worker.metrics import Deployment
 from tests.conftest import SCORELINE
@@ -100,6 +101,19 @@ def model(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Model:
     gate = tmp_path_factory.mktemp("gate") / "gate"
     staged = Staged(refuses_from=298.0, breaks_from=1_000.0, gate=str(gate)).fit(pd.DataFrame({"x": [0.0]}))
     return Model(ModelStorageManager.from_env(stack.environ).publish("measured", staged), gate)
+
+
+def test_metrics_report_the_schedules_in_force_and_their_faults(client: Client, store: ObjectStore) -> None:
+    text = '[nightly]\ncron = "0 2 * * *"\nmodel = "m"\ninput = "s3://scoreline/in/"\n'
+    scheduler = Scheduler(client, Path("no-such-file.toml"))
+    for schedules, faults in ((text, 0), (text + "[", 1)):
+        store.put(keys.SCHEDULES, schedules.encode())
+        scheduler.tick()
+        found = scrape(client)
+        assert (found["scoreline_schedules",], found["scoreline_schedule_faults",]) == (1, faults)
+    store.delete(keys.SCHEDULES)
+    scheduler.tick()
+    assert scrape(client)["scoreline_schedule_faults",] == 0
 
 
 def test_metrics_count_jobs_rows_parts_and_loads(

@@ -374,7 +374,7 @@ def a_fault_in_the_deployed_file(case: Case) -> None:
     case.write("schedules.toml", SCHEDULE.replace("0 2 * * *", "never"))
 
 
-@example("schedules", "warning", "s3://", "schedules.toml: line 2: [nightly] cron = 'never'")
+@example("schedules", "error", "s3://", "schedules.toml: line 2: [nightly] cron = 'never'")
 def a_fault_in_the_object(case: Case) -> None:
     case.store.put("schedules.toml", SCHEDULE.replace("0 2 * * *", "never").encode())
 
@@ -390,7 +390,7 @@ def a_schedule_of_a_missing_model_and_bucket(case: Case) -> None:
     case.write("schedules.toml", SCHEDULE)
 
 
-@example("schedules", "warning", "SCHEDULES_FILE=deployed.toml is not a file")
+@example("schedules", "error", "SCHEDULES_FILE=deployed.toml is not a file")
 def a_missing_schedules_file(case: Case) -> None:
     case.set(SCHEDULES_FILE="deployed.toml")
 

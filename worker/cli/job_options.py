@@ -9,14 +9,6 @@ import click
 
 from scoreline.tasks.job.submit_options import Option, described
 
-_WORDS = {
-    "delimiter": {"tab": "\t", "\\t": "\t"},
-    "quote": {"none": ""},
-    "escape": {"none": ""},
-    "thousands": {"none": ""},
-}
-"""Words for characters that are hard to type, by option."""
-
 
 def job_options[F: Callable[..., Any]](options: type) -> Callable[[F], F]:
     """Return a decorator that adds an option to a command for each of `options`. Options not given are None."""
@@ -59,20 +51,10 @@ class _Types(click.ParamType[Any]):
         return {name.strip(): kind.strip() for name, _, kind in pairs}
 
 
-class _Character(click.ParamType[Any]):
-    """One character, or a word for a character that is hard to type."""
-
-    name = "character"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        words = _WORDS.get((param.name or "") if param else "", {})
-        return words.get(value, str(value))
-
-
 _KINDS: dict[str, Any] = {
     "text": str,
     "count": click.IntRange(1),
     "names": _Names(),
     "types": _Types(),
-    "character": _Character(),
+    "character": str,
 }

@@ -11,12 +11,14 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.errors import InvalidRequest, InvalidSettings, ScorelineError, describe
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
-from scoreline.tasks.schedules.file import parse
+from scoreline.tasks.schedules.checks import deployment_faults
+from scoreline.tasks.schedules.file import Fault, Parsed, decode, parse
+from scoreline.tasks.schedules.in_force import Reading
 from scoreline.tasks.schedules.schedule import Schedule
-from scoreline.tasks.schedules.scheduler import Scheduler
+from scoreline.tasks.schedules.scheduler import Row, Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
 from scoreline.tasks.webhooks.settings import WebhookSettings
 from scoreline.worker.cli.help import Group
@@ -35,8 +37,9 @@ def schedule() -> None:
     """Check, list and run jobs on a schedule.
 
     Schedules are tables in the file schedules.toml of the working directory, or in the file that SCHEDULES_FILE names.
-    If there is no such file, they are read from the object schedules.toml of the bucket. They run while a worker and
-    beat are running. A table may have these keys, of which cron, model and input are required:
+    Without either file, they are read from the object schedules.toml of the bucket. They run while a worker and beat
+    are running. If a later text has a fault, the schedules that it concerns run as before. A table may have these keys,
+    of which cron, model and input are required:
 
     \b
     [nightly]
@@ -93,19 +96,26 @@ def list_(as_json: bool) -> None:
     """List all schedules.
 
     Prints the next and the last slot of each schedule, and the outcome of the last. A slot is a time at which a
-    schedule is due.
+    schedule is due. If the text of the schedules has faults, they are printed below, and the schedules that they
+    concern are listed as they were before, because they still run like that.
+
+    The exit code is 1 if there is a fault.
     """
-    rows = _scheduler().rows()
+    scheduler = _scheduler()
+    reading = scheduler.reading()
+    rows = scheduler.rows()
     if as_json:
-        click.echo(json.dumps([_row_to_json(row) for row in rows], indent=1))
-        return
-    print_table(("schedule", "cron", "next", "last", "outcome"), map(_cells, rows), wrapped=["schedule"])
-    for row in rows:
-        if row.pending:
-            verb = "waits" if row.pending == 1 else "wait"
-            click.echo(f"{row.schedule.name}: {plural(row.pending, 'slot')} {verb}")
-        if row.error:
-            echo(f"{row.schedule.name}: {row.outcome}: {row.error}", indent=2)
+        click.echo(json.dumps([_row_to_json(row, reading) for row in rows], indent=1))
+    else:
+        print_table(("schedule", "cron", "next", "last", "outcome"), map(_cells, rows), wrapped=["schedule"])
+        for row in rows:
+            _echo_notes(row)
+    for fault in reading.faults:
+        echo(f"{reading.source}: {fault}", indent=2, err=True)
+    if reading.kept:
+        verb = "runs as it was" if len(reading.kept) == 1 else "run as they were"
+        echo(f"until this is corrected, {', '.join(sorted(reading.kept))} {verb}", indent=2, err=True)
+    sys.exit(bool(reading.faults))
 
 
 @schedule.command(
@@ -114,18 +124,20 @@ scoreline schedule check
 scoreline schedule check schedules.toml
 """,
 )
-@click.argument("file", type=click.File(), required=False)
+@click.argument("file", type=click.File("rb"), required=False)
 def check(file: Any) -> None:
     """Check the schedules for faults.
 
     Reads FILE, or the schedules that are in use, and prints every fault with its line, and the next slot of every valid
-    schedule. Webhooks are compared with ALLOWED_WEBHOOKS, which should have the value that it has for the workers.
+    schedule. The models, aliases and buckets of enabled schedules are looked up, unless no bucket is set. Webhooks are
+    compared with ALLOWED_WEBHOOKS, which should have the value that it has for the workers.
 
     The exit code is 1 if there is a fault.
     """
-    where, text = (file.name, file.read()) if file else _scheduler().source()
+    where, text = (file.name, decode(file.read(), file.name)) if file else _scheduler().source()
     parsed = parse(text, WebhookSettings.from_env(os.environ))
-    for fault in parsed.faults:
+    faults = sorted((*parsed.faults, *_faults_now(parsed, text)), key=lambda fault: fault.line)
+    for fault in faults:
         echo(f"{where}: {fault}", indent=2, err=True)
     now = datetime.now(UTC)
     for item in parsed.schedules:
@@ -133,7 +145,18 @@ def check(file: Any) -> None:
         echo(f"{item.name}: next {item.following(now):%Y-%m-%d %H:%M %Z}{note}")
     if not text:
         echo(f"{where}: there are no schedules", err=True)
-    sys.exit(bool(parsed.faults))
+    sys.exit(bool(faults))
+
+
+def _faults_now(parsed: Parsed, text: str) -> list[Fault]:
+    """Return what the enabled schedules name and the deployment does not have, as far as it can be asked."""
+    try:
+        return deployment_faults(parsed, text, Client.from_env())
+    except ScorelineError as error:
+        if not (error.transient or isinstance(error, InvalidSettings)):
+            raise
+        echo(f"models and buckets were not checked: {describe(error)}", indent=2, err=True)
+        return []
 
 
 @schedule.command(epilog="scoreline schedule tick\n")
@@ -143,18 +166,21 @@ def tick() -> None:
     Beat asks a worker for the same every 30 seconds. Use this command with a clock of your own, such as Heroku
     Scheduler. A slot runs once, however often this is called.
 
-    The exit code is 1 if a job could not be submitted.
+    The exit code is 1 if a job could not be submitted, or if the text of the schedules has a fault.
     """
-    report = _scheduler().tick()
+    scheduler = _scheduler()
+    report = scheduler.tick()
     for name, done in report.items():
         echo(f"{name}: {'; '.join(done) or 'nothing is due'}", indent=2)
-    sys.exit(any(line.startswith("failed") for done in report.values() for line in done))
+    wrong = any(line.startswith(("failed", "refused")) for done in report.values() for line in done)
+    sys.exit(wrong or bool(scheduler.reading().faults))
 
 
 @schedule.command(
     epilog="""\
 scoreline schedule run nightly --at 2026-11-25T02:30
 scoreline schedule run nightly --at 2026-11-25T02:30+01:00
+scoreline schedule run nightly --at 2026-11-25T02:30 --again
 """
 )
 @click.argument("name")
@@ -164,11 +190,17 @@ scoreline schedule run nightly --at 2026-11-25T02:30+01:00
     metavar="TIME",
     help="Run the slot of this time, in ISO 8601; in the time zone of the schedule unless TIME has an offset.",
 )
-def run(name: str, at: str) -> None:
+@click.option(
+    "--again",
+    is_flag=True,
+    help="If the slot has a job already, run it anew, with the model that the schedule names now.",
+)
+def run(name: str, at: str, again: bool) -> None:
     """Run a schedule for one past slot.
 
     Submits the job of schedule NAME for that slot, whether the slot is due or not. A slot that has a job already keeps
-    it.
+    it. With --again, it gets another one: its id ends with -2, then -3 and so on, and its results are written beside
+    those of the earlier job, which stay.
 
     The exit code is 1 if the job was refused.
     """
@@ -180,7 +212,18 @@ def run(name: str, at: str) -> None:
         raise InvalidRequest(
             f"--at {at} is not a slot of {name!r} (cron {item.cron!r}, {item.zone}); the nearest slots are {near}"
         )
-    _report(scheduler.ask(item, [slot]))
+    before = scheduler.latest(item, slot)
+    done = scheduler.ask(item, [slot], again=again)
+    local, state = _local(item, slot), before.outcome.state if before.outcome else "under way"
+    if again and before.number:
+        new = item.job_id(slot, before.number + 1)
+        echo(f"slot {local} is run again as job {new}; the results of {before.job_id} ({state}) stay", indent=2)
+    else:
+        echo(f"slot {local} is job {before.job_id or item.job_id(slot)}", indent=2)
+        if before.outcome:
+            why = f"{state}: {before.outcome.error}" if before.outcome.error else state
+            echo(f"{before.job_id} {why}; use --again to run the slot anew", indent=2)
+    _report(done)
 
 
 @schedule.command(
@@ -188,6 +231,7 @@ def run(name: str, at: str) -> None:
 scoreline schedule backfill nightly --from 2026-11-01 --to 2026-11-07
 scoreline schedule backfill nightly --from 2026-11-01 --to 2026-11-07 \\
     --dry-run
+scoreline schedule backfill nightly --from 2026-11-01 --to 2026-11-07 --again
 """
 )
 @click.argument("name")
@@ -199,8 +243,9 @@ scoreline schedule backfill nightly --from 2026-11-01 --to 2026-11-07 \\
     metavar="TIME",
     help="End with the last slot up to this time; a date includes the whole day.",
 )
+@click.option("--again", is_flag=True, help="Run only slots whose job failed or was cancelled, anew as `run` does.")
 @click.option("--dry-run", is_flag=True, help="Only print the slots and their job ids.")
-def backfill(name: str, start: str, stop: str, dry_run: bool) -> None:
+def backfill(name: str, start: str, stop: str, again: bool, dry_run: bool) -> None:
     """Run a schedule for all slots in a period.
 
     The jobs of schedule NAME run one after another, the earliest first. Slots that have a job already are left out.
@@ -215,16 +260,23 @@ def backfill(name: str, start: str, stop: str, dry_run: bool) -> None:
         last += timedelta(days=1, microseconds=-1)
     if first > last:
         raise InvalidRequest(f"--from {start} is after --to {stop}: exchange them")
-    slots = item.between(first, last)
+    numbers = dict.fromkeys(item.between(first, last), 1)
+    if again:
+        found = {slot: scheduler.latest(item, slot) for slot in numbers}
+        numbers = {slot: latest.number + 1 for slot, latest in found.items() if latest.incomplete}
     if dry_run:
-        for slot in slots:
-            click.echo(f"{slot.astimezone(ZoneInfo(item.zone)).isoformat()}  {item.job_id(slot)}")
+        for slot, number in numbers.items():
+            click.echo(f"{slot.astimezone(ZoneInfo(item.zone)).isoformat()}  {item.job_id(slot, number)}")
         return
-    _report(scheduler.ask(item, slots))
+    _report(scheduler.ask(item, list(numbers), again=again))
 
 
 def _scheduler() -> Scheduler:
-    return Scheduler(Client.from_env(), ScheduleSettings.from_env(os.environ).file)
+    return Scheduler.from_settings(Client.from_env(), ScheduleSettings.from_env(os.environ))
+
+
+def _local(item: Schedule, slot: datetime) -> str:
+    return f"{slot.astimezone(ZoneInfo(item.zone)):%Y-%m-%d %H:%M %Z}"
 
 
 def _time(item: Schedule, text: str) -> datetime:
@@ -241,7 +293,7 @@ def _report(done: list[str]) -> None:
     sys.exit(any(line.startswith("refused") for line in done))
 
 
-def _cells(row: Any) -> tuple[str, ...]:
+def _cells(row: Row) -> tuple[str, ...]:
     following = f"{row.next:%Y-%m-%d %H:%M %Z}" if row.next else "not enabled"
     last = ""
     if row.last:
@@ -250,7 +302,22 @@ def _cells(row: Any) -> tuple[str, ...]:
     return row.schedule.name, row.schedule.cron, following, last, row.outcome
 
 
-def _row_to_json(row: Any) -> dict[str, Any]:
+def _echo_notes(row: Row) -> None:
+    """Print what does not fit into the line of a schedule: slots that wait, and why the last one failed."""
+    name = row.schedule.name
+    if row.pending:
+        verb = "waits" if row.pending == 1 else "wait"
+        click.echo(f"{name}: {plural(row.pending, 'slot')} {verb}")
+    if row.error:
+        echo(f"{name}: {row.outcome}: {row.error}", indent=2)
+    if row.outcome == "failed":
+        slot = datetime.fromisoformat(row.last).astimezone(ZoneInfo(row.schedule.zone))
+        click.echo(f"{name}: once that is mended, run the slot again:")
+        click.echo(f"  scoreline schedule run {name} --at {slot:%Y-%m-%dT%H:%M} --again")
+
+
+def _row_to_json(row: Row, reading: Reading) -> dict[str, Any]:
+    faults = [str(fault) for fault in reading.faults if fault.schedule in ("", row.schedule.name)]
     return {
         "name": row.schedule.name,
         "cron": row.schedule.cron,
@@ -260,5 +327,7 @@ def _row_to_json(row: Any) -> dict[str, Any]:
         "last": row.last or None,
         "outcome": row.outcome or None,
         "error": row.error or None,
+        "job": row.job_id or None,
         "pending": row.pending,
+        "faults": faults,
     }

@@ -116,7 +116,7 @@ class Context:
     @cached_property
     def scheduler(self) -> Scheduler:
         """The scheduler, which reads the schedules."""
-        return Scheduler(Client(self.buckets, self.broker, self.ledger), self.schedules.file)
+        return Scheduler.from_settings(Client(self.buckets, self.broker, self.ledger), self.schedules)
 
     @cached_property
     def on_dyno(self) -> bool:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
-from scoreline.storage import keys
-from scoreline.storage.errors import LedgerUnavailable, ModelNotFound, ScorelineError, describe
-from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.schedules.file import parse, render
+from scoreline.storage.errors import BucketNotAllowed, InvalidSettings, LedgerUnavailable, ScorelineError, describe
+from scoreline.tasks.schedules.checks import faults_now
+from scoreline.tasks.schedules.file import parse
 from scoreline.tasks.schedules.schedule import Schedule
 from scoreline.worker.doctor.check import Finding, error, ok, warning
 from scoreline.worker.doctor.context import Context
@@ -19,19 +17,21 @@ from scoreline.worker.doctor.liveness import clock_silence
 def schedules(context: Context) -> Iterator[Finding]:
     """Read the schedules.
 
-    A fault in the deployed file is an error, because it comes with this release. A fault in the bucket is a warning.
+    A fault is an error: a schedule with a fault runs as it was before, or not at all. What a schedule names and the
+    deployment lacks is a warning, because it may be published or allowed in time.
     """
-    asked = context.environ.get("SCHEDULES_FILE", "").strip()
-    if asked and not context.schedules.file.is_file():
-        yield warning(
-            f"SCHEDULES_FILE={asked} is not a file, so the object {keys.SCHEDULES} of the bucket is used if it exists",
-            "deploy the file, or unset SCHEDULES_FILE",
-        )
-    where, text = context.scheduler.source()
+    try:
+        where, text = context.scheduler.source()
+    except InvalidSettings as fault:
+        yield error(describe(fault), "meanwhile, schedules that have run before are run as they were")
+        return
     parsed = parse(text, context.webhooks)
-    report = error if context.schedules.file.is_file() else warning
     wrong = [
-        report(f"{where}: {fault}", "correct it; `scoreline schedule check` shows what is still wrong")
+        error(
+            f"{where}: {fault}",
+            "correct it; `scoreline schedule check` shows what is still wrong. Meanwhile, a schedule that has run "
+            "before is run as it was",
+        )
         for fault in parsed.faults
     ]
     enabled = [item for item in parsed.schedules if item.enabled]
@@ -49,14 +49,14 @@ def schedules(context: Context) -> Iterator[Finding]:
 
 
 def _faults_of(context: Context, item: Schedule) -> Iterator[tuple[str, str]]:
-    slot = item.following(datetime.now(UTC))
-    if "{" not in item.model:  # if the name contains the slot, the model may be published later
-        try:
-            context.registry.resolve(item.model)
-        except ModelNotFound as fault:
-            yield describe(fault), f"publish the model, or correct {keys.SCHEDULES}"
-    for place in filter(None, (*item.inputs, item.options.get("output"))):
-        try:
-            context.buckets[parse_uri(render(item, place, slot))[0]]
-        except ScorelineError as fault:
-            yield describe(fault), "add the bucket to ALLOWED_BUCKETS of the workers and of beat"
+    output = f"s3://{context.store.bucket}/results/"
+    for key, fault in faults_now(item, context.registry, context.buckets, output):
+        yield describe(fault), _remedy(key, fault)
+
+
+def _remedy(key: str, fault: ScorelineError) -> str:
+    if isinstance(fault, BucketNotAllowed):
+        return "add the bucket to ALLOWED_BUCKETS of the workers and of beat"
+    if key == "model":
+        return "publish the model, or correct the schedule"
+    return "correct the schedule"

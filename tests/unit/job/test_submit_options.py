@@ -40,3 +40,7 @@ def test_numbers_and_lists_become_what_the_spec_records() -> None:
     assert (made.max_rejected, made.keep, made.features) == ("7", "id,name", ("a", "b"))
     assert (made.read.columns, made.read.delimiter) == (("a",), ";")
     assert spec(keep=[]).keep == "none"
+
+
+def test_words_stand_for_characters_that_are_hard_to_type() -> None:
+    assert (spec(delimiter="tab").read.delimiter, spec(quote="none").read.quote) == ("\t", "")

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
+from scoreline.tasks.job.submit_options import SubmitOptions, described
 from scoreline.tasks.schedules.file import parse, render, spec_of
 from scoreline.tasks.webhooks.settings import WebhookSettings
 
@@ -69,6 +72,7 @@ def test_a_slot_becomes_a_job_with_dates_in_the_time_zone_of_the_schedule() -> N
         ('max_rejected = "5"', 'max_rejected = "few"', 11, "neither a count nor a percentage"),
         ("enabled = false", "enbled = false", 13, "unknown key 'enbled'"),
         ("{slot:%Y/%m/%d}", "{day}", 7, "only {slot:FORMAT} and {previous:FORMAT}"),
+        ("{slot:%Y/%m/%d}", "{slot:%Q}", 7, "{slot:%Q} is not a format of strftime, such as {slot:%Y-%m-%d}"),
         ('"s3://data/scores/{previous:%Y%m%d}/"', '"s3://data/scores"', 8, "does not end with '/'"),
         ('model = "churn@champion"', 'model = "a@b@c"', 6, "model"),
         ("[nightly]", "[nightly", 3, "is not TOML"),
@@ -112,3 +116,51 @@ def test_several_inputs_and_how_they_are_read() -> None:
     spec = spec_of(parsed.schedules[1], datetime(2026, 11, 25, tzinfo=UTC), "s3://bucket/out/").check()
     assert (spec.inputs, spec.features) == (("s3://data/25/", "s3://data/b.csv"), ("x",))
     assert (spec.read.delimiter, spec.read.columns, spec.read.types) == (";", ("id", "x"), {"id": "string"})
+
+
+VALUES: dict[str, list[tuple[Any, Any]]] = {
+    "output": [("s3://data/out/", "s3://data/out/"), ("", "s3://unused/")],
+    "method": [("predict", "predict")],
+    "keep": [("id,name", "id,name"), (["id", "name"], "id,name"), ([], "none")],
+    "features": [(["a", "b"], ("a", "b"))],
+    "max_rejected": [("5%", "5%"), (5, "5"), (0, "0")],
+    "max_attempts": [(2, 2)],
+    "part_rows": [(100, 100)],
+    "partition_by": [("region", "region")],
+    "gather": [(True, True), (False, False)],
+    "format": [("csv", "csv")],
+    "delimiter": [(";", ";"), ("tab", "\t")],
+    "quote": [("'", "'"), ("none", "")],
+    "columns": [(["a", "b"], ("a", "b"))],
+    "encoding": [("latin-1", "latin-1")],
+    "null_values": [(["-"], ("-",))],
+    "types": [({"a": "string"}, {"a": "string"})],
+}
+"""For each option of a job, values in a schedule, and what the job then has."""
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {json.dumps(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize("name", [name for name in described(SubmitOptions) if name not in ("job_id", "webhook")])
+def test_every_option_of_a_job_can_be_set_and_reaches_the_job(name: str) -> None:
+    for value, expected in VALUES[name]:
+        text = SOUND.replace('max_rejected = "5"\n', "").replace('output = "s3://data/scores/{previous:%Y%m%d}/"\n', "")
+        parsed = parse(text.replace("[hourly]", f"[hourly]\n{name} = {toml(value)}"))
+        assert parsed.faults == ()
+        spec = spec_of(parsed.schedules[1], datetime(2026, 11, 25, tzinfo=UTC), "s3://unused/").check()
+        assert getattr(spec, name, None) == expected or getattr(spec.read, name, None) == expected
+
+
+def test_options_that_are_only_valid_together_are_checked_together() -> None:
+    # A comma may quote where another character separates the fields, and may not do both
+    assert parse(SOUND + 'delimiter = ";"\nquote = ","\n').faults == ()
+    (fault,) = parse(SOUND + 'delimiter = ";"\nquote = ";"\n').faults
+    assert (fault.line, "delimiter ';' cannot separate fields" in str(fault)) == (19, True)
+
+
+def test_a_byte_order_mark_is_no_fault() -> None:
+    assert parse("\ufeff" + SOUND) == parse(SOUND)

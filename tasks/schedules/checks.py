@@ -1,0 +1,82 @@
+"""Checks of schedules against the deployment: whether the models, aliases and buckets that they name are there now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest, ScorelineError, describe
+from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.spec import check_apart
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.tasks.schedules.file import Fault, Parsed, line_of, render, spec_of
+from scoreline.tasks.schedules.schedule import Schedule
+
+
+def faults_now(
+    schedule: Schedule, registry: ModelRegistry, buckets: Buckets, output: str
+) -> Iterator[tuple[str, ScorelineError]]:
+    """Yield each key for which the next job of a schedule would be refused or would fail, and the error.
+
+    Parameters
+    ----------
+    registry : ModelRegistry
+        The models of the deployment. A model whose name contains the slot may be published later, and is not checked.
+    buckets : Buckets
+        The buckets that jobs may use.
+    output : str
+        Where results go if the schedule does not say.
+
+    Raises
+    ------
+    StoreUnavailable
+        Transient: the bucket cannot be asked now.
+    """
+    slot = schedule.following(datetime.now(UTC))
+    places = [("input", uri) for uri in schedule.inputs] + [("output", schedule.options.get("output") or "")]
+    if "{" not in schedule.model:
+        try:
+            pinned, method = registry.resolve(schedule.model), schedule.options.get("method")
+            for name, offered in registry.manifest(pinned).outputs.items() if method else ():
+                if method not in offered.methods:
+                    yield (
+                        "method",
+                        InvalidRequest(
+                            f"model {name!r} of {pinned.ref} has no {method}: it offers {', '.join(offered.methods)}"
+                        ),
+                    )
+        except ScorelineError as error:
+            yield "model", _lasting(error)
+    for key, place in places:
+        try:
+            if place:
+                store = buckets[parse_uri(render(schedule, place, slot))[0]]
+                next(iter(store.list(keys.PROBES)), None)  # a prefix with few objects
+        except ScorelineError as error:
+            yield key, _lasting(error)
+    try:
+        check_apart(spec_of(schedule, slot, output))
+    except ScorelineError as error:
+        yield "input", _lasting(error)
+
+
+def deployment_faults(parsed: Parsed, text: str, client: Client) -> list[Fault]:
+    """Return what `faults_now` finds about the enabled schedules of a text, with the lines."""
+    faults = []
+    for item in parsed.schedules:
+        output = client.default_output(item.model)
+        for key, error in faults_now(item, client.registry, client.buckets, output) if item.enabled else ():
+            value = getattr(item, key, item.options.get(key))
+            message = f"{key} = {value!r}: {describe(error)}"
+            faults.append(Fault(line=line_of(text, item.name, key), message=message, schedule=item.name))
+    return faults
+
+
+def _lasting(error: ScorelineError) -> ScorelineError:
+    """Return an error unchanged, or raise it if it may pass."""
+    if error.transient:
+        raise error
+    return error

@@ -1,0 +1,81 @@
+"""Keeps the schedules that are in force, so that a mistake in ``schedules.toml`` stops none of them.
+
+A text that cannot be read leaves every schedule as it was. A fault in one schedule leaves that one as it was. Whatever
+was removed from a text that can be read is not in force any more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from scoreline.storage import keys
+from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.job.documents import decoding
+from scoreline.tasks.schedules.file import Fault, Parsed, parse_tables
+from scoreline.tasks.schedules.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class InForce:
+    """What the latest tick found: the content of ``schedules/in-force.json``."""
+
+    source: str = ""
+    """Where the text of the schedules is."""
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The table of each schedule in force. If a later one has a fault, this is the last good one."""
+    faults: tuple[str, ...] = ()
+    """Every fault of the text."""
+
+    def to_json(self) -> bytes:
+        """Encode."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> InForce:
+        """Decode."""
+        raw: dict[str, Any] = json.loads(data)
+        return cls(source=raw["source"], tables=dict(raw["tables"]), faults=tuple(raw["faults"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The schedules in force, and the faults of their text."""
+
+    source: str
+    schedules: tuple[Schedule, ...]
+    faults: tuple[Fault, ...]
+    document: InForce
+    """What is to be stored."""
+    kept: frozenset[str] = frozenset()
+    """The names of the schedules whose last good table is in force."""
+
+
+def put_in_force(source: str, parsed: Parsed, last: InForce) -> Reading:
+    """Replace the last schedules in force by those of a text, except where the text has a fault."""
+    if parsed.names is None:
+        kept = dict(last.tables)
+    else:
+        kept = {name: last.tables[name] for name in parsed.names if name in last.tables.keys() - parsed.tables}
+    former = parse_tables(kept)  # checked again, because the document may be of another release
+    tables = {**parsed.tables, **former.tables}
+    order = list(tables if parsed.names is None else parsed.names)
+    return Reading(
+        source=source,
+        schedules=tuple(sorted((*parsed.schedules, *former.schedules), key=lambda item: order.index(item.name))),
+        faults=parsed.faults,
+        document=InForce(source=source, tables=tables, faults=tuple(map(str, parsed.faults))),
+        kept=frozenset(former.tables),
+    )
+
+
+def read_in_force(main: ObjectStore) -> InForce | None:
+    """Return what the latest tick stored; None if there is nothing, or nothing that can be read."""
+    try:
+        with decoding(main, keys.SCHEDULES_IN_FORCE):
+            return InForce.from_json(main.get(keys.SCHEDULES_IN_FORCE).data)
+    except (ObjectNotFound, DocumentCorrupt):  # the next tick writes it again
+        return None

@@ -1,0 +1,186 @@
+"""Runs one schedule: records in its state what is due, and only then submits or cancels jobs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from scoreline.storage import keys
+from scoreline.storage.errors import JobConflict, ObjectNotFound, PreconditionFailed, ScorelineError, describe
+from scoreline.storage.objects.base import ObjectStore, exists, if_unchanged
+from scoreline.tasks.client import Client
+from scoreline.tasks.inputs.only_new import remember_scored
+from scoreline.tasks.job.documents import decoding, read_outcome
+from scoreline.tasks.schedules.file import render, spec_of
+from scoreline.tasks.schedules.refusals import settle
+from scoreline.tasks.schedules.schedule import Refusal, Schedule, State, decide
+
+log = logging.getLogger(__name__)
+
+_ROUNDS = 20
+"""Maximum number of times that one tick processes a schedule. Others may change its state meanwhile, and when a slot is
+refused, the next one follows."""
+
+type OnFault = Callable[..., None]
+"""``on_fault(error, job_id=...)`` receives the error for which a job was refused, and any unexpected one."""
+
+
+def ignore(error: BaseException, **where: object) -> None:
+    """Do nothing about a fault."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticked:
+    """What a tick did for a schedule."""
+
+    done: list[str]
+    state: State
+    """The state of the schedule after it."""
+
+
+class Runner:
+    """Runs schedules one at a time.
+
+    Parameters
+    ----------
+    client : Client
+        Submits and cancels.
+    on_fault : callable
+        See `OnFault`.
+    """
+
+    def __init__(self, client: Client, on_fault: OnFault) -> None:
+        self._client = client
+        self._on_fault = on_fault
+        self._main = client.buckets.main
+
+    def tick(self, schedule: Schedule, now: datetime) -> Ticked:
+        """Do what is due for a schedule."""
+        done: list[str] = []
+        for _ in range(_ROUNDS):
+            state, etag = self._state(schedule, now)
+            seen, refused = self._follow_current(schedule, state, now, done)
+            step = decide(schedule, seen, now, running=seen.current is not None)
+            if step.state == state and etag is not None:
+                break
+            if not self._swap(schedule, step.state, etag):
+                continue  # another tick was faster: read its decision
+            if refused is not None:
+                done.append(self._count_refused(seen.refusals[-1], refused))
+            if step.cancel is not None:
+                job_id = job_of(schedule, step.state, step.cancel)
+                self._client.cancel(job_id)
+                done.append(f"cancelled {job_id}")
+        return Ticked(done=done, state=state)
+
+    def ask(self, schedule: Schedule, numbers: dict[str, int], now: datetime) -> None:
+        """Put slots that a person requested into the state, with the number of the job of each."""
+        for _ in range(_ROUNDS):
+            state, etag = self._state(schedule, now)
+            known = (*state.pending, *state.asked, state.current)
+            fresh = {slot: number for slot, number in numbers.items() if slot not in known}
+            asked = replace(state, asked=(*state.asked, *fresh), numbers={**state.numbers, **fresh})
+            if self._swap(schedule, asked, etag):
+                return
+
+    def settle(self, schedule: Schedule, now: datetime) -> None:
+        """Send the webhooks of refusals, and forget those that need not be tried again."""
+        state, _ = self._state(schedule, now)
+        client = self._client
+        settled = {item.job_id for item in state.refusals if settle(item, client.webhooks, client.send_webhook, now)}
+        for _ in range(_ROUNDS):
+            state, etag = self._state(schedule, now)
+            left = tuple(item for item in state.refusals if item.job_id not in settled)
+            if left == state.refusals or self._swap(schedule, replace(state, refusals=left), etag):
+                return
+
+    def _follow_current(
+        self, schedule: Schedule, state: State, now: datetime, done: list[str]
+    ) -> tuple[State, ScorelineError | None]:
+        """Submit the job of the current slot, unless that is done already, and note its outcome once it has ended.
+
+        Returns
+        -------
+        state : State
+            The state that follows from the job.
+        refused : ScorelineError or None
+            Why the job was refused, if it was.
+        """
+        if state.current is None:
+            return state, None
+        job_id = job_of(schedule, state, state.current)
+        outcome = read_outcome(self._main, job_id)
+        if outcome is None:
+            if exists(self._main, keys.job(job_id)):
+                return state, None
+            try:
+                self._submit(schedule, state, state.current)
+            except JobConflict:  # the schedule was edited meanwhile: the slot keeps the job that it already has
+                return state, None
+            except ScorelineError as error:
+                if error.transient:
+                    raise
+                return self._refused(schedule, state, state.current, describe(error), now), error
+            done.append(f"submitted {job_id}")
+            return state, None
+        if schedule.only_new and outcome.state in ("succeeded", "partial"):
+            remember_scored(self._main, schedule.name, job_id)
+        return replace(state.noted([state.current], outcome.state, outcome.error), current=None), None
+
+    def _submit(self, schedule: Schedule, state: State, slot: str) -> None:
+        output = self._client.default_output(schedule.model)
+        spec = spec_of(schedule, datetime.fromisoformat(slot), output, state.number(slot))
+        self._client.submit_spec(spec, webhook=schedule.options.get("webhook"))
+
+    def _refused(self, schedule: Schedule, state: State, slot: str, error: str, now: datetime) -> State:
+        moment = datetime.fromisoformat(slot)
+        refusal = Refusal(
+            job_id=job_of(schedule, state, slot),
+            at=now.astimezone(UTC).isoformat(timespec="milliseconds"),
+            error=error,
+            model=render(schedule, schedule.model, moment),
+            output=render(
+                schedule, schedule.options.get("output") or self._client.default_output(schedule.model), moment
+            ),
+            webhook=schedule.options.get("webhook") or None,
+        )
+        noted = state.noted([slot], "refused", error)
+        return replace(noted, current=None, refusals=(*noted.refusals, refusal))
+
+    def _count_refused(self, refusal: Refusal, error: ScorelineError) -> str:
+        """Report a slot whose job was refused as what it is, a failed one."""
+        log.error("schedule.refused", extra={"job_id": refusal.job_id, "error": refusal.error})
+        self._client.ledger.counters.count_job("failed")
+        self._on_fault(error, job_id=refusal.job_id)
+        return f"refused {refusal.job_id}: {refusal.error}"
+
+    def _state(self, schedule: Schedule, now: datetime) -> tuple[State, str | None]:
+        """Return the state of a schedule. For a new schedule, slots are due from now on."""
+        state, etag = read_state(self._main, schedule)
+        return state or State(through=(now - timedelta(microseconds=1)).isoformat()), etag
+
+    def _swap(self, schedule: Schedule, state: State, etag: str | None) -> bool:
+        """Replace the state, unless it has changed since it was read. Return whether it was replaced."""
+        try:
+            self._main.put(keys.schedule_state(schedule.name), state.to_json(), mode=if_unchanged(etag))
+        except PreconditionFailed:
+            return False
+        return True
+
+
+def job_of(schedule: Schedule, state: State, slot: str) -> str:
+    """Return the id of the latest job of a slot."""
+    return schedule.job_id(datetime.fromisoformat(slot), state.number(slot))
+
+
+def read_state(main: ObjectStore, schedule: Schedule) -> tuple[State | None, str | None]:
+    """Return the state of a schedule and its ETag; None if it has never run."""
+    key = keys.schedule_state(schedule.name)
+    try:
+        got = main.get(key)
+    except ObjectNotFound:
+        return None, None
+    with decoding(main, key):
+        return State.from_json(got.data), got.info.etag
