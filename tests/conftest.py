@@ -28,7 +28,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
-from tests.support.ending import killed_at_end
+from tests.support.ending import SEAWEED, killed_at_end
 from tests.support.proving import proved_here
 from tests.support.rig import Rig
 from tests.support.waiting import HANG_S
@@ -74,6 +74,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def worker(stack: Stack) -> Stack:
     stack.start_worker(2)
     return stack
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A second stack, whose S3 server is SeaweedFS."""
+    with killed_at_end(Stack(tmp_path_factory.mktemp("seaweed"), s3_module=SEAWEED)) as running:
+        yield running
 
 
 @pytest.fixture

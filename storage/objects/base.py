@@ -102,7 +102,11 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the objects whose keys begin with `prefix`, sorted by key."""
+        """Yield the objects whose keys begin with `prefix`, in the order of the store.
+
+        R2, S3 and directories sort by key. Some other servers sort the names of each folder, and list ``a/z`` before
+        ``a-b``, so that a caller that needs an order has to sort.
+        """
         ...
 
     def delete(self, key: str) -> None:

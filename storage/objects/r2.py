@@ -212,7 +212,7 @@ class R2Store:
         return _info(key, len(data), etag, metadata)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield objects sorted by key, with one request per 1,000 objects (see `ObjectStore.list`)."""
+        """Yield objects as the server sorts them, with one request per 1,000 objects (see `ObjectStore.list`)."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         try:
             for page in pages:

@@ -34,7 +34,9 @@ class SurveyedObject:
 
 
 def list_inputs(buckets: Buckets, uris: Sequence[str]) -> list[Pinned]:
-    """List the objects that match the URIs of an input, in the order of the URIs. Each object is listed once.
+    """List the objects that match the URIs of an input, in the order of the URIs and then of their keys.
+
+    Each object is listed once.
 
     A key that ends in ``/`` is a prefix: it matches all objects below it, except those with a file or folder name that
     begins with ``_`` or ``.``. A key with ``*``, ``?`` or ``[`` is a glob, unless an object has exactly that key; in a
@@ -70,7 +72,7 @@ def _list_matches(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
             matches, reason = [], "there is no such object (a prefix must end with '/')"
     if not matches:
         raise InputNotFound(f"no input at {store.uri(pattern)}: {reason}. Correct the URI, or upload the input first")
-    return matches
+    return sorted(matches, key=lambda info: info.key.encode())  # some servers sort the names of each folder instead
 
 
 def survey_inputs(

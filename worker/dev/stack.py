@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 import os
 import secrets
 import shutil
@@ -38,7 +39,8 @@ class Stack:
     bucket : str
         The bucket to create.
     s3_module : str
-        The module to run as the S3 server. Its argument is a port.
+        The module to run as the S3 server. Its arguments are a port and a folder for its objects, which a server in
+        memory ignores. The environment names the bucket and the credentials.
     prefix : str
         Beginning of the name of the temporary directory.
     """
@@ -69,8 +71,6 @@ class Stack:
         try:
             self._redis_port, s3_port = free_port(), free_port()
             self._start_valkey()
-            self._start_s3(s3_port)
-            self._services = list(self._guards)
             self.environ = {
                 "ENVIRONMENT": "production",
                 "REDIS_URL": f"redis://127.0.0.1:{self._redis_port}/0",
@@ -82,7 +82,9 @@ class Stack:
                 "CELERY_BROKER_URL": "",
                 "REDIS_TLS_URL": "",
             }
-            self.wait("the S3 server", lambda: _make_bucket(s3_port, self._bucket))
+            self._start_s3(s3_port)
+            self._services = list(self._guards)
+            self.wait("the S3 server", lambda: make_bucket(s3_port, self._bucket))
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -214,8 +216,8 @@ class Stack:
         self.wait("Valkey", lambda: _answers(self._redis_port))
 
     def _start_s3(self, port: int) -> None:
-        command = [sys.executable, "-m", self._s3_module, str(port)]
-        self.run(command, self.folder / "s3.log", {})
+        command = [sys.executable, "-m", self._s3_module, str(port), str(self.folder / "s3")]
+        self.run(command, self.folder / "s3.log", self.environ)
 
     def wait(
         self,
@@ -251,10 +253,13 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _make_bucket(port: int, bucket: str) -> bool:
+def make_bucket(port: int, bucket: str) -> bool:
+    """Create a bucket on an S3 server of this machine, and return whether there is one now."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}/{bucket}", method="PUT")
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
             return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        return error.code == http.HTTPStatus.CONFLICT  # the bucket exists
     except (urllib.error.URLError, OSError):
         return False

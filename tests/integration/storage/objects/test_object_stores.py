@@ -26,6 +26,17 @@ from scoreline.storage.settings import R2Settings
 from scoreline.tasks.job.documents import read_job
 from scoreline.worker.dev.stack import Stack
 from tests.support.fakes import CuttingProxy
+from tests.support.s3 import settings_of
+from tests.support.waiting import HANG_S
+
+_STACKS = {"moto": "stack", "seaweed": "seaweed"}
+"""The fixtures of the S3 servers."""
+
+
+@pytest.fixture(params=list(_STACKS))
+def server(request: pytest.FixtureRequest) -> R2Settings:
+    """Return the address of each S3 server and its credentials."""
+    return settings_of(request.getfixturevalue(_STACKS[request.param]))
 
 
 class _All:
@@ -35,15 +46,13 @@ class _All:
         return True
 
 
-@pytest.fixture(params=["r2", "directory", "caching"])
+@pytest.fixture(params=["moto", "seaweed", "directory", "caching"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "caching":
         return CachingStore(DirectoryStore(tmp_path, "data"), _All())
     if request.param == "directory":
         return DirectoryStore(tmp_path, "data")
-    stack: Stack = request.getfixturevalue("stack")
-    settings = R2Settings(endpoint_url=stack.environ["R2_ENDPOINT_URL"], access_key_id="k", secret_access_key="s")
-    return R2Store(settings, "scoreline", max_attempts=2)
+    return R2Store(settings_of(request.getfixturevalue(_STACKS[request.param])), "scoreline", max_attempts=2)
 
 
 @pytest.fixture
@@ -210,12 +219,12 @@ def test_a_body_is_resumed_as_long_as_each_connection_brings_some_of_it(
     stack: Stack, key: str, byte_range: tuple[int, int] | None, got: slice
 ) -> None:
     data = random.Random(0).randbytes(10_000_000)
-    environ = stack.environ
-    settings = R2Settings(endpoint_url=environ["R2_ENDPOINT_URL"], access_key_id="k", secret_access_key="s")
-    R2Store(settings, "scoreline").put(key, data)
+    server = settings_of(stack)
+    port = int(server.endpoint_url.rpartition(":")[2])
+    R2Store(server, "scoreline").put(key, data)
     # Given a network that cuts more connections than there are attempts
-    with CuttingProxy(int(environ["R2_ENDPOINT_URL"].rpartition(":")[2]), after=1_500_000, times=5) as proxy:
-        through = replace(settings, endpoint_url=f"http://127.0.0.1:{proxy.port}")
+    with CuttingProxy(port, after=1_500_000, times=5) as proxy:
+        through = replace(server, endpoint_url=f"http://127.0.0.1:{proxy.port}")
         assert R2Store(through, "scoreline", max_attempts=3).get(key, byte_range=byte_range).data == data[got]
         assert proxy.left <= 0
     # And a network that delivers no byte of a body
@@ -224,8 +233,8 @@ def test_a_body_is_resumed_as_long_as_each_connection_brings_some_of_it(
         head, end, _ = answer.rpartition(b"\r\n\r\n")
         return head + end
 
-    with CuttingProxy(int(environ["R2_ENDPOINT_URL"].rpartition(":")[2]), answers=head_only) as proxy:
-        through = replace(settings, endpoint_url=f"http://127.0.0.1:{proxy.port}")
+    with CuttingProxy(port, answers=head_only) as proxy:
+        through = replace(server, endpoint_url=f"http://127.0.0.1:{proxy.port}")
         with pytest.raises(StoreUnavailable, match=key):
             R2Store(through, "scoreline", max_attempts=3, read_timeout_s=0.3).get(key, byte_range=byte_range)
 
@@ -239,17 +248,15 @@ def test_an_unreachable_server_is_reported_within_ten_seconds(monkeypatch: pytes
     assert 0 < sum(pauses) < 10 - 2 * 3  # the ten seconds minus the timeouts of two attempts to connect
 
 
-def test_a_missing_bucket_is_told_apart_from_a_missing_object(stack: Stack) -> None:
+def test_a_missing_bucket_is_told_apart_from_a_missing_object(server: R2Settings) -> None:
     # Given a bucket that does not exist
-    settings = R2Settings(endpoint_url=stack.environ["R2_ENDPOINT_URL"], access_key_id="k", secret_access_key="s")
-    store = R2Store(settings, "no-such-bucket")
+    store = R2Store(server, "no-such-bucket")
     # Then every request whose response can show this reports it
     for request in (
         lambda: store.get("k"),
         lambda: list(store.list("")),
         lambda: store.put("k", b"1"),
         lambda: store.put("k", b"1", mode=CREATE),
-        lambda: store.put("k", b"1", mode=IfMatch("e")),
     ):
         with pytest.raises(BucketNotFound, match="no bucket 'no-such-bucket' at http:"):
             request()
@@ -258,28 +265,20 @@ def test_a_missing_bucket_is_told_apart_from_a_missing_object(stack: Stack) -> N
         read_job(store, "j")
 
 
-def test_refused_credentials_are_reported_as_such(stack: Stack) -> None:
-    # The embedded server accepts any key, so another server sends a fixed response.
-    import http.server
-
-    class Refuses(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = b"<Error><Code>InvalidAccessKeyId</Code><Message>no</Message></Error>"
-            self.send_response(403)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Refuses) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        settings = R2Settings(
-            endpoint_url=f"http://127.0.0.1:{server.server_port}", access_key_id="k", secret_access_key="s"
-        )
-        with pytest.raises(AccessDenied, match="InvalidAccessKeyId"):
-            R2Store(settings, "b").get("k")
-        server.shutdown()
-        thread.join()
+@pytest.mark.parametrize(("key_id", "secret"), [("another", None), (None, "another")])
+def test_refused_credentials_are_reported_as_such(seaweed: Stack, key_id: str | None, secret: str | None) -> None:
+    settings = settings_of(seaweed)
+    wrong = replace(
+        settings, access_key_id=key_id or settings.access_key_id, secret_access_key=secret or settings.secret_access_key
+    )
+    store = R2Store(wrong, "scoreline")
+    for request in (
+        lambda: store.get("k"),
+        lambda: store.head("k"),
+        lambda: list(store.list("")),
+        lambda: store.put("k", b"1"),
+        lambda: store.delete("k"),
+    ):
+        with pytest.raises(AccessDenied, match="the credentials were refused"):
+            request()
+    assert abs(store.server_time().timestamp() - time.time()) < HANG_S

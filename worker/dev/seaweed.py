@@ -1,0 +1,121 @@
+"""The other embedded S3 server: SeaweedFS, which keeps objects on disk and checks signatures.
+
+``python -m scoreline.worker.dev.seaweed PORT FOLDER`` serves the objects in FOLDER on a port of 127.0.0.1. The
+environment names the bucket that may be created and the credentials to accept, as it does for a client: ``R2_BUCKET``,
+``R2_ACCESS_KEY_ID`` and ``R2_SECRET_ACCESS_KEY``. A later server on the same folder has the same objects.
+
+docs/explanation/embedded-s3-servers.md says how this server differs from the one in `s3`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_GRPC_OFFSET = 10_000
+"""SeaweedFS expects the gRPC port of its administration this far above the HTTP port."""
+_MEMORY = "512MiB"
+"""The size at which Go collects garbage more often. It halves the memory, and takes a seventh more CPU time."""
+_FOREIGN = ("AWS_", "S3_", "WEED_")
+"""Variables that begin with these would change the server, for example the credentials that it accepts."""
+
+
+def serve(port: int, folder: Path) -> int:
+    """Serve until SIGTERM, and return the exit code.
+
+    The server is then killed, because it would wait half a minute for idle connections. Nothing is lost by that: it has
+    written all that it has acknowledged to its files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = _free_ports()
+    (folder / "credentials.json").write_text(json.dumps(_identities(os.environ)))
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    environ.setdefault("GOMEMLIMIT", _MEMORY)
+    server = subprocess.Popen(_command(port, folder, ports), cwd=folder, env=environ)
+
+    def kill(*_: Any) -> None:
+        server.kill()
+
+    signal.signal(signal.SIGTERM, kill)
+    try:
+        return max(0, server.wait())
+    finally:
+        server.kill()
+        for name, number in ports.items():  # no option moves these, and SeaweedFS leaves some of them behind
+            Path(f"/tmp/seaweedfs-{name.partition('.')[0]}-grpc-{number}.sock").unlink(missing_ok=True)
+
+
+def _command(port: int, folder: Path, ports: Mapping[str, int]) -> list[str]:
+    """Return the command that serves on `port`. The parts of the server reach each other at `ports`."""
+    return [
+        str(Path(sysconfig.get_path("scripts")) / "weed"),
+        "-logtostderr",
+        "mini",  # `weed server` has the same parts, but waits three seconds for them
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-s3.port={port}",
+        *(f"-{name}={number}" for name, number in ports.items()),
+        f"-s3.config={folder / 'credentials.json'}",
+        "-s3.localSocket=s3.sock",  # relative to the folder, because the path of a socket may have only 107 bytes
+        "-filer.localSocket=filer.sock",
+        "-s3.autoCreateBucket=false",  # R2 reports a bucket that does not exist
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-webdav=false",
+        "-admin.ui=false",
+        "-master.telemetry=false",  # by default it reports statistics to its authors
+    ]
+
+
+def _free_ports() -> dict[str, int]:
+    """Return a free port of 127.0.0.1 for each part of the server, by the name of its option."""
+    ports: dict[str, int] = {}
+    with contextlib.ExitStack() as held:  # all are held until the last is found, so that no two are the same
+
+        def hold(port: int = 0) -> int:
+            probe = held.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+
+        for part in ("master", "volume", "filer"):
+            ports |= {f"{part}.port": hold(), f"{part}.port.grpc": hold()}
+        ports["s3.port.grpc"] = hold()
+        while "admin.port.grpc" not in ports:
+            port = hold()
+            with contextlib.suppress(OSError, OverflowError):
+                ports |= {"admin.port.grpc": hold(port + _GRPC_OFFSET), "admin.port": port}
+    return ports
+
+
+def _identities(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the credentials to accept. A request without any may create the bucket, which `stack` does."""
+    key, secret = environ["R2_ACCESS_KEY_ID"], environ["R2_SECRET_ACCESS_KEY"]
+    return {
+        "identities": [
+            {
+                "name": "client",
+                "credentials": [{"accessKey": key, "secretKey": secret}],
+                "actions": ["Admin"],
+            },
+            {"name": "anonymous", "actions": [f"Admin:{environ['R2_BUCKET']}"]},
+        ]
+    }
+
+
+def main() -> int:
+    """Serve on the port that the first argument names, and keep the objects in the folder that the second one names."""
+    return serve(int(sys.argv[1]), Path(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
