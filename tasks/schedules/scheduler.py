@@ -22,7 +22,6 @@ from scoreline.storage.errors import (
     describe,
 )
 from scoreline.tasks.client import Client
-from scoreline.tasks.dispatch.time_limit import SoftTimeLimitExceeded
 from scoreline.tasks.job.documents import ENDED, read_outcome
 from scoreline.tasks.schedules.file import Fault, Parsed, decode, parse
 from scoreline.tasks.schedules.in_force import InForce, Reading, put_in_force, read_in_force
@@ -30,6 +29,7 @@ from scoreline.tasks.schedules.reruns import Latest, check_rerun, latest_job
 from scoreline.tasks.schedules.runner import OnFault, Runner, ignore, job_of, read_state
 from scoreline.tasks.schedules.schedule import Schedule
 from scoreline.tasks.schedules.settings import ScheduleSettings
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 
 log = logging.getLogger(__name__)
 
