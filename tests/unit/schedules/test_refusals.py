@@ -55,7 +55,7 @@ def test_a_refused_slot_is_a_failed_one(night: Night, text: str, reason: str, ca
     assert (row.outcome, row.last, reason in row.error) == ("refused", SLOT.isoformat(), True)
     assert sent(night) == [("https://example.org/all", f"{JOB}.1", "job.failed")]
     data = night.client.notifications[0].body["data"]
-    assert (data["job_id"], data["state"], data["reason"], reason in data["error"]) == (JOB, "failed", "error", True)
+    assert (data["job_id"], data["state"], data["reason"], reason in data["error"]) == (JOB, "failed", "request", True)
     # And a later tick reports nothing twice
     assert night.tick(MORNING) == {"nightly": []}
     assert len(sent(night)) == night.client.ledger.counters.read().jobs["failed"] == 1
