@@ -29,7 +29,7 @@ def status_of(refusal: Refusal) -> Status:
         model=refusal.model,
         output=f"{refusal.output}job_id={refusal.job_id}/",
         error=refusal.error,
-        reason="error",
+        reason="request",
         submitted=refusal.at,
     )
 

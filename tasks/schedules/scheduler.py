@@ -21,6 +21,7 @@ from scoreline.storage.errors import (
     ScorelineError,
     describe,
 )
+from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import ENDED, read_outcome
 from scoreline.tasks.schedules.file import Fault, Parsed, decode, parse
@@ -188,8 +189,10 @@ class Scheduler:
             self._runner.settle(schedule, now)
         done = [*before, f"asked for {len(numbers)} of {len(slots)}{others}", *ticked.done]
         if ticked.state.current and (waiting := numbers.keys() & {*ticked.state.pending, *ticked.state.asked}):
-            verb = "slot waits" if len(waiting) == 1 else "slots wait"
-            done.append(f"{len(waiting)} {verb} until {job_of(schedule, ticked.state, ticked.state.current)} has ended")
+            verb = "waits" if len(waiting) == 1 else "wait"
+            done.append(
+                f"{plural(len(waiting), 'slot')} {verb} until {job_of(schedule, ticked.state, ticked.state.current)} has ended"
+            )
         return done
 
     def rows(self, now: datetime | None = None) -> list[Row]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,10 +19,18 @@ from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Delivery, read_delivery
+from scoreline.tasks.schedules.schedule import State
 from scoreline.worker.dev.stack import Stack
 from tests.support.estimators import Paced
 from tests.support.waiting import wait_until
 
+MISSPELT = """
+[hourly]
+cron = "0 * * * *"
+model = "pacde"
+input = "{input}"
+webhook = "{webhook}"
+"""
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -98,6 +108,11 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     failed = submit("/ours/failed", source="nowhere/")
     # So does the notification of a failed job of records
     records = client.submit_records("paced", [{"x": 1e9}], webhook=receiver.url + "/ours/records").job_id
+    # So does that of a slot whose job is refused
+    store.put(keys.SCHEDULES, MISSPELT.format(input=store.uri("in/"), webhook=f"{receiver.url}/ours/slot").encode())
+    two_hours_ago = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    store.put(keys.schedule_state("hourly"), State(through=two_hours_ago).to_json())
+    client.queue.send("scoreline.tick")
 
     assert notice(gone).error.endswith("answered 410")
     assert notice(moved).error.endswith("answered 307")
@@ -115,8 +130,11 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     assert told_often[0]["data"] == client.status(busy).to_dict()
     assert notice(records).delivered
     assert "x is 1000000000.0 or more" in receiver.told("/ours/records")[0]["data"]["error"]
+    (slot,) = wait_until(lambda: receiver.told("/ours/slot"), "the notification of a refused slot")
+    assert (slot["type"], slot["id"]) == ("job.failed", f"{slot['data']['job_id']}.1")
+    assert "no model 'pacde'" in slot["data"]["error"]
     paths = {path for path, _, _ in receiver.got}
-    assert paths == {"/ours/busy", "/ours/gone", "/ours/moved", "/ours/failed", "/ours/records"}
+    assert paths == {"/ours/busy", "/ours/gone", "/ours/moved", "/ours/failed", "/ours/records", "/ours/slot"}
 
     # When Redis is emptied while the receiver is down, the bucket still says that the notification is pending
     receiver.answers["/ours/away"] = [503]
@@ -138,5 +156,8 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     log = next(own.folder.glob("worker*.log")).read_text()
     assert f"event.sent job_id={busy} state=succeeded to={receiver.url}" in log
     assert f"event.undelivered job_id={gone}" in log
+    # And each failure is an error with its reason
+    assert re.search(rf"ERROR job\.ended job_id={failed} state=failed error=.*nowhere/", log)
+    assert re.search(rf"ERROR schedule\.refused job_id={slot['data']['job_id']} error=.*no model 'pacde'", log)
     assert SECRET not in log
     assert json.loads(store.get(keys.job(busy)).data)["webhook"].endswith("/ours/busy")

@@ -152,11 +152,11 @@ def _faults_now(parsed: Parsed, text: str) -> list[Fault]:
     """Return what the enabled schedules name and the deployment does not have, as far as it can be asked."""
     try:
         return deployment_faults(parsed, text, Client.from_env())
-    except ScorelineError as error:
-        if not (error.transient or isinstance(error, InvalidSettings)):
-            raise
+    except InvalidSettings as error:
         echo(f"models and buckets were not checked: {describe(error)}", indent=2, err=True)
         return []
+    except ScorelineError as error:
+        return [Fault(message=f"models and buckets could not be checked: {describe(error)}")]
 
 
 @schedule.command(epilog="scoreline schedule tick\n")

@@ -131,6 +131,9 @@ VALUES: dict[str, list[tuple[Any, Any]]] = {
     "format": [("csv", "csv")],
     "delimiter": [(";", ";"), ("tab", "\t")],
     "quote": [("'", "'"), ("none", "")],
+    "escape": [("\\", "\\"), ("none", "")],
+    "decimal": [(",", ",")],
+    "thousands": [("'", "'"), ("none", "")],
     "columns": [(["a", "b"], ("a", "b"))],
     "encoding": [("latin-1", "latin-1")],
     "null_values": [(["-"], ("-",))],
@@ -156,6 +159,8 @@ def test_every_option_of_a_job_can_be_set_and_reaches_the_job(name: str) -> None
 
 
 def test_options_that_are_only_valid_together_are_checked_together() -> None:
+    # A point may stand between digits where a comma stands before decimals
+    assert parse(SOUND + 'decimal = ","\nthousands = "."\n').faults == ()
     # A comma may quote where another character separates the fields, and may not do both
     assert parse(SOUND + 'delimiter = ";"\nquote = ","\n').faults == ()
     (fault,) = parse(SOUND + 'delimiter = ";"\nquote = ";"\n').faults

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scoreline.storage.errors import WebhookRefused, WebhookUnavailable
+from scoreline.storage.errors import StoreUnavailable, WebhookRefused, WebhookUnavailable
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.webhooks.delivery import Notification
 from tests.unit.schedules.conftest import HOURLY, JOB, MORNING, NIGHTLY, SLOT, Night
@@ -55,7 +55,7 @@ def test_a_refused_slot_is_a_failed_one(night: Night, text: str, reason: str, ca
     assert (row.outcome, row.last, reason in row.error) == ("refused", SLOT.isoformat(), True)
     assert sent(night) == [("https://example.org/all", f"{JOB}.1", "job.failed")]
     data = night.client.notifications[0].body["data"]
-    assert (data["job_id"], data["state"], data["reason"], reason in data["error"]) == (JOB, "failed", "error", True)
+    assert (data["job_id"], data["state"], data["reason"], reason in data["error"]) == (JOB, "failed", "request", True)
     # And a later tick reports nothing twice
     assert night.tick(MORNING) == {"nightly": []}
     assert len(sent(night)) == night.client.ledger.counters.read().jobs["failed"] == 1
@@ -168,6 +168,15 @@ def test_check_passes_over_models_of_later_and_schedules_that_are_not_enabled(ni
     assert night.cli("check").exit_code == 0
     night.write(MISSPELT + "enabled = false\n")
     assert night.cli("check").exit_code == 0
+
+
+def test_check_fails_if_the_bucket_cannot_be_asked(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(ref: str) -> None:
+        raise StoreUnavailable("cannot read s3://scoreline/models/: timeout")
+
+    monkeypatch.setattr(night.client.registry, "resolve", resolve)
+    said = night.cli("check")
+    assert (said.exit_code, "models and buckets could not be checked: cannot read" in said.stderr) == (1, True)
 
 
 def test_check_reads_a_file_where_no_bucket_is_set(
