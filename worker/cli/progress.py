@@ -82,7 +82,7 @@ def _reconnecting(client: Client, job_id: str, outage_s: float) -> Iterator[Stat
                 raise
             if since is None:
                 since = time.monotonic()
-                echo(f"{explain(error)}; {job_id} goes on, and is asked for again for {outage_s:.0f} s", err=True)
+                echo(f"{explain(error).rstrip('.')}; asking again for {outage_s:.0f} s, and {job_id} goes on", err=True)
             if time.monotonic() - since >= outage_s:
                 raise
             time.sleep(_RETRY_S)

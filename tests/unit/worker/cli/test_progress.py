@@ -69,7 +69,7 @@ def test_a_watch_outlasts_a_hiccup(error: ScorelineError, at: int, capsys: pytes
     answers[at:at] = [error, error, error]
     assert follow(*answers) == 3
     said = capsys.readouterr()
-    assert said.err.count(f"{error}; j goes on, and is asked for again for 60 s") == 1
+    assert said.err.count(f"{error}; asking again for 60 s, and j goes on") == 1
     assert "j: partial after 1.0 s" in said.out
 
 
