@@ -30,15 +30,14 @@ def advise(saved_by: str, installed: str) -> str:
     Scoreline supports one version of scikit-learn.
 
     >>> advise("1.5.2", "1.9.1")
-    'fit the model again with scikit-learn 1.9.1 (1.5.2 runs on Python 3.9 to 3.12)'
+    'fit the model again with scikit-learn 1.9.1, or try `scoreline models convert`'
     >>> advise("1.9.0", "1.9.1")
     'install scikit-learn==1.9.0 where workers run, or fit the model again with 1.9.1'
     """
     if _minor(saved_by) == _minor(installed):
         return f"install scikit-learn=={saved_by} where workers run, or fit the model again with {installed}"
-    pythons = supported_pythons(saved_by)
-    where = f" ({saved_by} runs on Python {pythons[0]} to {pythons[1]})" if pythons else ""
-    return f"fit the model again with scikit-learn {installed}{where}"
+    convert = ", or try `scoreline models convert`" if supported_pythons(saved_by) else ""
+    return f"fit the model again with scikit-learn {installed}{convert}"
 
 
 def supported_pythons(version: str) -> tuple[str, str] | None:
@@ -48,6 +47,15 @@ def supported_pythons(version: str) -> tuple[str, str] | None:
     (('3.9', '3.12'), None)
     """
     return _PYTHONS.get(_minor(version))
+
+
+def numpy_bound(version: str) -> str:
+    """Return a requirement of NumPy with which a version of scikit-learn runs.
+
+    >>> numpy_bound("1.2.2"), numpy_bound("1.5.2")
+    ('numpy<2', 'numpy<2.3')
+    """
+    return "numpy<2" if _minor(version) < (1, 5) else "numpy<2.3" if _minor(version) < (1, 7) else "numpy<3"
 
 
 def _minor(version: str) -> tuple[int, int]:

@@ -21,14 +21,14 @@ def limit_to_one_thread(estimator: Any) -> Any:
         threads = {name: 1 for name in estimator.get_params() if name.rpartition("__")[2] == "n_jobs"}
         if threads:
             estimator.set_params(**threads)
-    for found in _estimators(estimator):
+    for found in estimators_within(estimator):
         if vars(found).get("n_jobs") not in (None, 1):
             with contextlib.suppress(Exception):
                 found.n_jobs = 1
     return estimator
 
 
-def _estimators(root: Any) -> Iterator[Any]:
+def estimators_within(root: Any) -> Iterator[Any]:
     """Yield each estimator that can be reached by attributes, lists, tuples and dicts."""
     pending, seen = [root], set[int]()
     while pending:

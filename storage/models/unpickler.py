@@ -85,13 +85,22 @@ _VERSION = re.compile(rb"_sklearn_version(?:\x94|q.|r.{4})?(?:\x8c(.)|X(.{4}))",
 _SEARCHED_BYTES = 1 << 20
 
 
+def find_version(data: bytes) -> str | None:
+    """Return the version of scikit-learn that a file of joblib or pickle names first; None if it names none."""
+    with _validate_fileobject_and_memmap(io.BytesIO(data), "", None) as (stream, _):
+        return _search_version(b"", stream)
+
+
 def _find_version(unpickler: _Unpickler, stream: Any) -> str | None:
     """Return the version of scikit-learn that is named next in a stream that could not be loaded any further.
 
     An estimator writes the version at the end of its state, so that it comes after whatever could not be loaded.
     """
     frame = unpickler._unframer.current_frame
-    data = frame.read() if frame is not None else b""
+    return _search_version(frame.read() if frame is not None else b"", stream)
+
+
+def _search_version(data: bytes, stream: Any) -> str | None:
     try:
         while True:
             if found := _VERSION.search(data):

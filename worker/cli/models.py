@@ -1,4 +1,4 @@
-"""``scoreline models list | show | verify | alias | delete | keygen | sign``; `publish` has its own module."""
+"""``scoreline models list | show | verify | alias | delete | keygen | sign``. `publish` and `convert` are elsewhere."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.connections import Connections
+from scoreline.worker.cli.convert import convert
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.model_access import model_manager, model_registry
 from scoreline.worker.cli.output import echo, print_table
@@ -39,6 +40,7 @@ def models() -> None:
 
 
 models.add_command(publish)
+models.add_command(convert)
 
 
 @models.command(

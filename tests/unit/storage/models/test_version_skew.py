@@ -62,7 +62,7 @@ def test_what_a_newer_scikit_learn_lacks_is_not_taken_for_a_missing_package(
     assert (
         f"model 'm' of old was saved by scikit-learn 1.5.2, but {INSTALLED} is installed, which cannot load it" in said
     )
-    assert said.endswith(f": fit the model again with scikit-learn {INSTALLED} (1.5.2 runs on Python 3.9 to 3.12)")
+    assert said.endswith(f": fit the model again with scikit-learn {INSTALLED}, or try `scoreline models convert`")
 
 
 class Refusing:
@@ -139,7 +139,7 @@ def test_functions_of_another_python_are_recognized() -> None:
 def test_the_advice_names_something_that_can_be_done(version: str) -> None:
     advice = advise(version, INSTALLED)
     assert advice.startswith(f"fit the model again with scikit-learn {INSTALLED}")
-    assert ("runs on Python" in advice) == (supported_pythons(version) is not None)
+    assert ("scoreline models convert" in advice) == (supported_pythons(version) is not None)
     assert "install" not in advice  # it could not be installed beside Scoreline
 
 
