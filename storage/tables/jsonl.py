@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import sys
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.json as pajson
 
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables.base import MalformedRow, Pinned, Rows, Span, Survey
-from scoreline.storage.tables.boundaries import JSON_SPACE, RecordFinder, Records
+from scoreline.storage.tables.boundaries import RecordFinder, Records
 from scoreline.storage.tables.contents import check_text
-from scoreline.storage.tables.convert import batch_without_columns, is_time, shorten, to_times
+from scoreline.storage.tables.convert import batch_without_columns, is_time, to_times
+from scoreline.storage.tables.json_parser import (
+    Fault,
+    InvalidLine,
+    find_fault,
+    fits,
+    line_of,
+    parse_block,
+    parse_object,
+)
 from scoreline.storage.tables.options import ReadOptions, format_of
 from scoreline.storage.tables.text import (
     BLOCK_BYTES,
@@ -30,19 +37,6 @@ from scoreline.storage.tables.text import (
     survey_blocks,
 )
 from scoreline.storage.tables.type_inference import CARRIED, JsonColumn
-
-_MAX_INFERRED_DEPTH = 1_000
-"""Depth up to which Arrow infers types. It needs stack for each level, and crashes at some 100,000."""
-_BRACKETS = np.zeros(256, dtype=np.int8)
-_BRACKETS[list(b"[{")], _BRACKETS[list(b"]}")] = 1, -1
-_TYPE_NAMES = {
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    str: "a string",
-    list: "an array",
-    dict: "an object",
-}
 
 
 class JsonLinesFormat:
@@ -131,8 +125,8 @@ class _Keys:
         reason, count = "", 0
         for number in range(len(block.records)):
             try:
-                row = _parse_object(_line(block, number))
-            except _InvalidLine as error:
+                row = parse_object(line_of(block, number))
+            except InvalidLine as error:
                 reason = reason or f"row {block.first_row + number}: {error}"
                 continue
             for name, value in row.items():
@@ -167,7 +161,7 @@ def _decode(block: Block, schema: pa.Schema) -> Rows:
     texts: dict[str, list[str | None]] = {name: [] for name in carried}
     faults: dict[int, MalformedRow] = {}
     for row, number in enumerate(rows.numbers.tolist()):
-        data = _line(block, number - block.first_row)
+        data = line_of(block, number - block.first_row)
         found: dict[str, str | None] = {}
         try:
             line = json.loads(data, parse_int=_Digits, parse_float=_Digits, parse_constant=_Digits)
@@ -216,15 +210,15 @@ def _with_readable(block: Block, rows: Rows, schema: pa.Schema) -> Rows:
     """Add to each malformed row the values of the columns that could be read."""
     if not rows.malformed:
         return rows
-    lines = (_line(block, item.row - block.first_row) for item in rows.malformed)
+    lines = (line_of(block, item.row - block.first_row) for item in rows.malformed)
     found = (replace(item, values=_readable(line, schema)) for item, line in zip(rows.malformed, lines, strict=True))
     return replace(rows, malformed=tuple(found))
 
 
 def _readable(line: bytes, schema: pa.Schema) -> dict[str, Any]:
     try:
-        row = _parse_object(line)
-    except _InvalidLine:
+        row = parse_object(line)
+    except InvalidLine:
         return {}
     written = json.loads(line, parse_int=_Digits, parse_float=_Digits, parse_constant=_Digits)
     values: dict[str, Any] = {}
@@ -233,10 +227,11 @@ def _readable(line: bytes, schema: pa.Schema) -> dict[str, Any]:
         if value is None:
             continue
         if (field.metadata or {}).get(CARRIED) == b"json":
-            values[field.name] = value if type(value) is str else _to_json(written[field.name])
+            with contextlib.suppress(RecursionError):
+                values[field.name] = _carried_text(written[field.name])
         elif is_time(field.type) and isinstance(value, str):
             values[field.name] = to_times(pa.array([value]), field.type, (), {})[0].as_py()
-        elif not is_time(field.type) and _fits(value, field.type):
+        elif not is_time(field.type) and fits(value, field.type):
             values[field.name] = value
     return values
 
@@ -268,11 +263,11 @@ def _to_json(value: Any) -> str:
 def decode_block(block: Block, schema: pa.Schema) -> Rows:
     """Decode a block in one step if all its lines are valid. Otherwise find the malformed lines."""
     every = list(range(len(block.records)))
-    malformed: dict[int, _Fault] = {}
+    malformed: dict[int, Fault] = {}
     decoded: list[tuple[list[int], pa.Table]] = []
     pending = [every] if every else []
     if not len(schema):  # without a column, Arrow cannot count rows
-        faults = {number: _find_fault(_line(block, number), schema) for number in every}
+        faults = {number: find_fault(line_of(block, number), schema) for number in every}
         malformed = {number: fault for number, fault in faults.items() if fault is not None}
         pending, decoded = [], [([number for number in every if number not in malformed], schema.empty_table())]
     elif every and (table := parse_block(block, schema)) is not None:
@@ -288,7 +283,7 @@ def decode_block(block: Block, schema: pa.Schema) -> Rows:
             middle = len(numbers) // 2
             pending += [numbers[:middle], numbers[middle:]]
         else:
-            malformed[numbers[0]] = _find_fault(_line(block, numbers[0]), schema) or _Fault(
+            malformed[numbers[0]] = find_fault(line_of(block, numbers[0]), schema) or Fault(
                 None, "the line cannot be decoded to the types of the columns", certain=True
             )
     rows = np.array([number for numbers, _ in decoded for number in numbers], dtype=np.int64)
@@ -302,18 +297,18 @@ def decode_block(block: Block, schema: pa.Schema) -> Rows:
     )
 
 
-def _separate(block: Block, schema: pa.Schema) -> tuple[list[list[int]], dict[int, _Fault]]:
+def _separate(block: Block, schema: pa.Schema) -> tuple[list[list[int]], dict[int, Fault]]:
     """Return groups of lines for Arrow to parse, and the lines that are certainly malformed.
 
     If malformed lines were found by bisection alone, each would take about 30 parses. A text in which one line in a
     hundred is malformed would take a hundred times as long. If Python and Arrow may disagree about a line, Arrow parses
     it alone, so that the result for a line never depends on its neighbours.
     """
-    certain: dict[int, _Fault] = {}
+    certain: dict[int, Fault] = {}
     alone, together = [], []
     places = zip(block.records.starts.tolist(), block.records.ends.tolist(), strict=True)
     for number, (start, stop) in enumerate(places):
-        fault = _find_fault(block.data[start:stop], schema)
+        fault = find_fault(block.data[start:stop], schema)
         if fault is None:
             together.append(number)
         elif fault.certain:
@@ -325,7 +320,7 @@ def _separate(block: Block, schema: pa.Schema) -> tuple[list[list[int]], dict[in
 
 def _pick_lines(block: Block, numbers: Sequence[int]) -> Block:
     """Return a new block with only the given lines of a block."""
-    lines = [_line(block, number) for number in numbers]
+    lines = [line_of(block, number) for number in numbers]
     if not lines[-1].endswith(b"\n"):
         lines[-1] += b"\n"
     ends = np.cumsum([len(line) for line in lines], dtype=np.int64)
@@ -346,141 +341,3 @@ def _in_order(tables: Sequence[pa.Table], rows: Any, schema: pa.Schema) -> pa.Re
 def _one_batch(table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
     columns = [column.combine_chunks() for column in table.columns]
     return pa.RecordBatch.from_arrays(columns, names=schema.names)
-
-
-def parse_block(block: Block, schema: pa.Schema | None = None) -> pa.Table | None:
-    """Parse the lines of a block with Arrow. Return None if any line is malformed, or if a key has values of two kinds.
-
-    Parameters
-    ----------
-    schema : pyarrow.Schema, optional
-        The keys to read and their types; by default all keys, in types that Arrow infers.
-    """
-    data, records = block.data, block.records
-    if not _are_objects(block) or (schema is None and _depth(data) > _MAX_INFERRED_DEPTH):
-        return None
-    try:
-        table = pajson.read_json(
-            pa.py_buffer(data),
-            read_options=pajson.ReadOptions(use_threads=False, block_size=len(data) + 1),
-            parse_options=pajson.ParseOptions(
-                explicit_schema=schema,
-                unexpected_field_behavior="infer" if schema is None else "ignore",
-                newlines_in_values=False,
-            ),
-        )
-        table.validate(full=True)  # Arrow does not check strings for valid UTF-8
-    except (pa.ArrowException, ValueError):
-        return None
-    if table.num_rows != len(records):  # a line contains several values
-        return None
-    return table if schema is None else table.select(schema.names)
-
-
-def _depth(data: bytes) -> int:
-    """Return how deeply values are nested, at most. Brackets inside strings count as well."""
-    steps = _BRACKETS[np.frombuffer(data, dtype=np.uint8)]
-    return int(np.max(np.cumsum(steps, dtype=np.int64), initial=0))
-
-
-def _are_objects(block: Block) -> bool:
-    """Return whether each line begins with { and ends with }.
-
-    Arrow reads objects across line ends. If one line contains two objects and another object is spread over two lines,
-    the number of objects still equals the number of lines. This check excludes that case, because a line end between }
-    and { cannot be inside an object. If it passes and the numbers are equal, each line is one object.
-    """
-    array = np.frombuffer(block.data, dtype=np.uint8)
-    starts, stops = block.records.starts, block.records.ends
-    for line_end in b"\n\r":
-        stops = stops - (array[stops - 1] == line_end)
-    others = np.flatnonzero((array[starts] != ord("{")) | (array[stops - 1] != ord("}")))
-    lines = (block.data[starts[number] : stops[number]].strip(JSON_SPACE) for number in others)
-    return all(line.startswith(b"{") and line.endswith(b"}") for line in lines)
-
-
-def _line(block: Block, number: int) -> bytes:
-    return block.data[block.records.starts[number] : block.records.ends[number]]
-
-
-class _InvalidLine(Exception):
-    """Raised when a line is not a JSON object. The message is a full sentence."""
-
-
-def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(pairs)
-    if len(unique) != len(pairs):
-        duplicate = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-        raise _InvalidLine(f"the key {duplicate!r} occurs more than once")
-    return unique
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_reject_duplicates)
-
-
-def _parse_object(line: bytes) -> dict[str, Any]:
-    """Return the object on a line, or raise `_InvalidLine`."""
-    try:
-        value = _DECODER.decode(line.decode())
-    except UnicodeDecodeError as error:
-        raise _InvalidLine(f"the line is not UTF-8: {error.reason} at byte {error.start}") from error
-    except RecursionError:
-        raise _InvalidLine("the line is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise _InvalidLine(f"the line is not JSON: {error.msg} at character {error.pos}") from error
-    except ValueError:  # Python limits the digits of integers, because converting long ones takes minutes
-        raise _InvalidLine(f"the line has an integer of more than {sys.get_int_max_str_digits():,} digits") from None
-    if not isinstance(value, dict):
-        raise _InvalidLine(f"the line is {_TYPE_NAMES.get(type(value), 'null')}, not an object")
-    return value
-
-
-@dataclass(frozen=True)
-class _Fault:
-    column: str | None
-    message: str
-    certain: bool
-    """Whether Arrow certainly rejects the line, too."""
-
-
-def _find_fault(line: bytes, schema: pa.Schema) -> _Fault | None:
-    """Return the fault in a line and its column, or None if Python finds no fault."""
-    try:
-        row = _parse_object(line)
-    except _InvalidLine as error:
-        return _Fault(None, str(error), certain=False)
-    for field in schema:
-        value = row.get(field.name)
-        if value is not None and not _fits(value, field.type):
-            what = _TYPE_NAMES.get(type(value), "null")
-            text = f" {shorten(str(value))}" if isinstance(value, str | int | float) else ""
-            message = f"{field.name!r} is {what}{text}, but the column is read as {field.type}"
-            return _Fault(field.name, message, certain=_has_other_kind(value, field.type))
-    return None
-
-
-def _has_other_kind(value: Any, kind: pa.DataType) -> bool:
-    """Return whether a value does not fit its column because of its kind, such as a string in a column of numbers.
-
-    Otherwise it is too large or wrongly nested.
-    """
-    number = type(value) in (int, float)
-    if pa.types.is_string(kind) or pa.types.is_boolean(kind):
-        return True
-    return (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and not number
-
-
-def _fits(value: Any, kind: pa.DataType) -> bool:
-    if pa.types.is_floating(kind):
-        return type(value) in (int, float) and abs(value) <= sys.float_info.max
-    if pa.types.is_integer(kind):
-        return type(value) is int and -(1 << 63) <= value < 1 << 63
-    if pa.types.is_boolean(kind):
-        return type(value) is bool
-    if pa.types.is_string(kind):
-        return isinstance(value, str)
-    try:
-        pa.array([value], kind)
-    except (pa.ArrowException, TypeError, ValueError):
-        return False
-    return True

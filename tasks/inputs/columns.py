@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,15 +14,13 @@ from scoreline.storage.errors import (
     UnreadableInput,
 )
 from scoreline.storage.models.manifest import Manifest
-from scoreline.storage.tables.type_inference import ARROW_TYPES, CARRIED, NUMBERS, PADDED
+from scoreline.storage.tables.type_inference import ARROW_TYPES, PADDED
+from scoreline.tasks.inputs.column_types import ColumnTypes
 from scoreline.tasks.inputs.hive_partitions import folder_types, folder_values
 from scoreline.tasks.inputs.listing import SurveyedObject
 from scoreline.tasks.job.spec import JobSpec, kept_names
-from scoreline.tasks.scoring.settled_types import common_type, kept_column, settled_feature
+from scoreline.tasks.scoring.settled_types import kept_column, settled_feature
 
-_TEXT_TYPES = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
-"""Types that text can be read as."""
-_NUMBERS = (pa.int64(), pa.float64())
 _NAMES_SHOWN = 20
 
 
@@ -109,7 +107,7 @@ def resolve_columns(
     types_in_folders = folder_types(item.file.key for item in surveyed)
     folders = tuple(name for name in names if name in types_in_folders and name not in own)
     scored = set(features)
-    columns = {name: _ColumnTypes(name=name, kept=name not in scored) for name in names if name not in folders}
+    columns = {name: ColumnTypes(name=name, kept=name not in scored) for name in names if name not in folders}
     for item in surveyed:
         if len(item.schema):
             _add_object(item, columns, folders)
@@ -130,7 +128,7 @@ def resolve_columns(
         for name, column in columns.items()
     }
     for name in features:
-        if _is_nested(types[name]):
+        if pa.types.is_nested(types[name]):
             raise UnreadableInput(
                 f"the feature {name!r} is {types[name]}, and estimators take numbers, texts, booleans or times: choose "
                 "other columns with --features"
@@ -161,92 +159,7 @@ def resolve_columns(
     )
 
 
-@dataclass(kw_only=True)
-class _ColumnTypes:
-    """The types of one column in all objects."""
-
-    name: str
-    kept: bool
-    """Whether the column is only copied into the results, not scored."""
-    typed: pa.DataType | None = None
-    """Type that fits all objects whose format has types."""
-    typed_in: str = ""
-    """URI of the first of these objects."""
-    inferred: dict[pa.DataType, str] = field(default_factory=dict)
-    """Types inferred from text, each with the URI of the first object in which it was inferred."""
-    missing: bool = False
-    """Whether some row has no value."""
-    carried: bytes = b""
-    """How values of text are carried over, if not in their inferred type (see `type_inference.CARRIED`)."""
-    number_types: set[pa.DataType] = field(default_factory=set)
-    """Types of numbers among words."""
-    zero_padded: bool = False
-
-    @property
-    def is_found(self) -> bool:
-        """Whether some object has the column."""
-        return self.typed is not None or bool(self.inferred)
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether the column occurs only in text, with numbers in some rows or objects but not in others."""
-        numbers = [kind in _NUMBERS for kind in self.inferred if not pa.types.is_null(kind)]
-        return self.typed is None and bool(self.number_types or (any(numbers) and not all(numbers)))
-
-    @property
-    def number_type(self) -> pa.DataType:
-        """The type that fits all numbers in text."""
-        types = {*self.number_types, *(kind for kind in self.inferred if kind in _NUMBERS)}
-        return pa.int64() if types == {pa.int64()} else pa.float64()
-
-    def add(self, item: SurveyedObject, column: pa.Field) -> None:
-        """Add the column of one object."""
-        self.missing = self.missing or column.nullable
-        if item.text:
-            metadata = column.metadata or {}
-            self.carried = self.carried or metadata.get(CARRIED, b"")
-            if NUMBERS in metadata:
-                self.number_types.add(pa.int64() if metadata[NUMBERS] == b"int64" else pa.float64())
-            self.zero_padded = self.zero_padded or (PADDED in metadata and not self.kept)
-            self.inferred.setdefault(column.type, item.uri)
-        elif self.typed is None:
-            self.typed, self.typed_in = column.type, item.uri
-        else:
-            common = _keep_type(self.typed, column.type) if self.kept else common_type(self.typed, column.type)
-            if common is None and self.kept:
-                raise UnreadableInput(
-                    f"{item.uri} has {self.name!r} as {column.type}, but {self.typed_in} has it as {self.typed}: give "
-                    "it one type, or leave it out with --keep"
-                )
-            self.typed = common or self.typed  # the model decides about rows of another type
-
-    def resolve(self, *, is_text: bool) -> pa.DataType:
-        """Return the type to read the column as: its type in typed formats, or else the type that fits all text.
-
-        Parameters
-        ----------
-        is_text : bool
-            Whether the model was fitted on texts in this column.
-        """
-        if self.typed is None:
-            if (self.kept and self.carried) or (is_text and not self._is_json):
-                return pa.string()
-            return _text_type(list(self.inferred), kept=self.kept)
-        if self.inferred and _value_type(self.typed) not in _TEXT_TYPES:
-            raise UnreadableInput(
-                f"{next(iter(self.inferred.values()))} has {self.name!r} as text, but {self.typed_in} has it as "
-                f"{self.typed}, which text cannot be read as: give it one type, or submit the objects as two jobs"
-            )
-        if self.inferred and not self.kept and {self.typed, *self.inferred} == {*_NUMBERS}:
-            return pa.float64()
-        return _value_type(self.typed) if self.inferred else self.typed
-
-    @property
-    def _is_json(self) -> bool:
-        return any(".jsonl" in uri or ".ndjson" in uri for uri in self.inferred.values())
-
-
-def _add_object(item: SurveyedObject, columns: Mapping[str, _ColumnTypes], folders: Sequence[str]) -> None:
+def _add_object(item: SurveyedObject, columns: Mapping[str, ColumnTypes], folders: Sequence[str]) -> None:
     """Add the columns of one object, which must have each of `columns` and `folders` exactly once."""
     in_folders = folder_values(item.file.key)
     fields: dict[str, pa.Field] = {}
@@ -329,10 +242,6 @@ def _is_numeric(kind: pa.DataType) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_boolean(kind))
 
 
-def _is_nested(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_nested(kind))
-
-
 def read_as_numbers(reads: pa.Schema, types: Mapping[str, pa.DataType]) -> pa.Schema:
     """Return the schema with the named columns read as numbers of the given types."""
     return pa.schema([f.with_type(types[f.name]) if f.name in types else f for f in reads])
@@ -360,30 +269,8 @@ def _first(surveyed: Sequence[SurveyedObject]) -> SurveyedObject | None:
 def _kept_columns(keep: str, schema: pa.Schema, features: Sequence[str]) -> tuple[str, ...]:
     if keep == "all":
         scored = set(features)
-        return tuple(dict.fromkeys(f.name for f in schema if f.name not in scored and not _is_nested(f.type)))
+        return tuple(dict.fromkeys(f.name for f in schema if f.name not in scored and not pa.types.is_nested(f.type)))
     return kept_names(keep)
-
-
-def _value_type(kind: pa.DataType) -> pa.DataType:
-    """Return ``string`` for each of Arrow's string types, and any other type unchanged."""
-    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
-
-
-def _keep_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """Return the type to carry over the values of two types in; None if there is none in which they do not change."""
-    if pa.types.is_null(one) or pa.types.is_null(other):
-        return other if pa.types.is_null(one) else one
-    return one if one == other or _value_type(one) == _value_type(other) else None
-
-
-def _text_type(inferred: Sequence[pa.DataType], *, kept: bool) -> pa.DataType:
-    """Return the type that fits all types inferred from text."""
-    types = {kind for kind in inferred if not pa.types.is_null(kind)}
-    if not types:
-        return pa.string() if kept else pa.float64()
-    if types == {*_NUMBERS}:
-        return pa.float64()
-    return types.pop() if len(types) == 1 else pa.string()
 
 
 def _is_sometimes_missing(name: str, surveyed: Sequence[SurveyedObject]) -> bool:

@@ -190,9 +190,8 @@ class Scheduler:
         done = [*before, f"asked for {len(numbers)} of {len(slots)}{others}", *ticked.done]
         if ticked.state.current and (waiting := numbers.keys() & {*ticked.state.pending, *ticked.state.asked}):
             verb = "waits" if len(waiting) == 1 else "wait"
-            done.append(
-                f"{plural(len(waiting), 'slot')} {verb} until {job_of(schedule, ticked.state, ticked.state.current)} has ended"
-            )
+            current = job_of(schedule, ticked.state, ticked.state.current)
+            done.append(f"{plural(len(waiting), 'slot')} {verb} until {current} has ended")
         return done
 
     def rows(self, now: datetime | None = None) -> list[Row]:

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from scoreline.storage.errors import InvalidRequest, require_extra
+from scoreline.storage.wording import plural
 from scoreline.worker.cli.help import Command
-from scoreline.worker.cli.output import echo, plural
+from scoreline.worker.cli.output import echo
 
 _MAX_ROWS = 10_000
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreline.storage.tables import jsonl
+from scoreline.storage.tables import json_parser, jsonl
 from scoreline.storage.tables.boundaries import RecordFinder
 from scoreline.storage.tables.text import Block
 from tests.support.text_tables import Put, broken, look, rows_of, schema, values
@@ -100,7 +100,7 @@ def test_any_json_lines_are_read_back_wherever_they_are_divided(
 
 def test_a_few_malformed_lines_are_found_with_few_parses(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 0
-    parse = jsonl.parse_block
+    parse = json_parser.parse_block
 
     def counted(*arguments: Any) -> Any:
         nonlocal count
@@ -209,7 +209,7 @@ def test_the_result_for_a_line_does_not_depend_on_its_neighbours(value: str, kin
     alone = jsonl.decode_block(block_of(line), schema(x=kind))
     beside = jsonl.decode_block(block_of(line + "oops\n" + line), schema(x=kind))
     # Arrow decides which lines can be decoded; Python only explains why others cannot
-    assert (jsonl.parse_block(block_of(line), schema(x=kind)) is not None) == (not broken([alone]))
+    assert (json_parser.parse_block(block_of(line), schema(x=kind)) is not None) == (not broken([alone]))
     assert [repr(row) for row in values([beside])] == [repr(row) for row in values([alone]) * 2]
     assert [item[1:] for item in broken([beside]) if item[0] != 1] == [item[1:] for item in broken([alone]) * 2]
 

@@ -1,0 +1,128 @@
+"""The type of one column in all objects of an input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from scoreline.storage.errors import (
+    UnreadableInput,
+)
+from scoreline.storage.tables.type_inference import CARRIED, NUMBERS, PADDED
+from scoreline.tasks.inputs.listing import SurveyedObject
+from scoreline.tasks.scoring.settled_types import common_type
+
+_TEXT_TYPES = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
+"""Types that text can be read as."""
+
+
+_NUMBERS = (pa.int64(), pa.float64())
+
+
+@dataclass(kw_only=True)
+class ColumnTypes:
+    """The types of one column in all objects."""
+
+    name: str
+    kept: bool
+    """Whether the column is only copied into the results, not scored."""
+    typed: pa.DataType | None = None
+    """Type that fits all objects whose format has types."""
+    typed_in: str = ""
+    """URI of the first of these objects."""
+    inferred: dict[pa.DataType, str] = field(default_factory=dict)
+    """Types inferred from text, each with the URI of the first object in which it was inferred."""
+    missing: bool = False
+    """Whether some row has no value."""
+    carried: bytes = b""
+    """How values of text are carried over, if not in their inferred type (see `type_inference.CARRIED`)."""
+    number_types: set[pa.DataType] = field(default_factory=set)
+    """Types of numbers among words."""
+    zero_padded: bool = False
+
+    @property
+    def is_found(self) -> bool:
+        """Whether some object has the column."""
+        return self.typed is not None or bool(self.inferred)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the column occurs only in text, with numbers in some rows or objects but not in others."""
+        numbers = [kind in _NUMBERS for kind in self.inferred if not pa.types.is_null(kind)]
+        return self.typed is None and bool(self.number_types or (any(numbers) and not all(numbers)))
+
+    @property
+    def number_type(self) -> pa.DataType:
+        """The type that fits all numbers in text."""
+        types = {*self.number_types, *(kind for kind in self.inferred if kind in _NUMBERS)}
+        return pa.int64() if types == {pa.int64()} else pa.float64()
+
+    def add(self, item: SurveyedObject, column: pa.Field) -> None:
+        """Add the column of one object."""
+        self.missing = self.missing or column.nullable
+        if item.text:
+            metadata = column.metadata or {}
+            self.carried = self.carried or metadata.get(CARRIED, b"")
+            if NUMBERS in metadata:
+                self.number_types.add(pa.int64() if metadata[NUMBERS] == b"int64" else pa.float64())
+            self.zero_padded = self.zero_padded or (PADDED in metadata and not self.kept)
+            self.inferred.setdefault(column.type, item.uri)
+        elif self.typed is None:
+            self.typed, self.typed_in = column.type, item.uri
+        else:
+            common = _keep_type(self.typed, column.type) if self.kept else common_type(self.typed, column.type)
+            if common is None and self.kept:
+                raise UnreadableInput(
+                    f"{item.uri} has {self.name!r} as {column.type}, but {self.typed_in} has it as {self.typed}: give "
+                    "it one type, or leave it out with --keep"
+                )
+            self.typed = common or self.typed  # the model decides about rows of another type
+
+    def resolve(self, *, is_text: bool) -> pa.DataType:
+        """Return the type to read the column as: its type in typed formats, or else the type that fits all text.
+
+        Parameters
+        ----------
+        is_text : bool
+            Whether the model was fitted on texts in this column.
+        """
+        if self.typed is None:
+            if (self.kept and self.carried) or (is_text and not self._is_json):
+                return pa.string()
+            return _text_type(list(self.inferred), kept=self.kept)
+        if self.inferred and _value_type(self.typed) not in _TEXT_TYPES:
+            raise UnreadableInput(
+                f"{next(iter(self.inferred.values()))} has {self.name!r} as text, but {self.typed_in} has it as "
+                f"{self.typed}, which text cannot be read as: give it one type, or submit the objects as two jobs"
+            )
+        if self.inferred and not self.kept and {self.typed, *self.inferred} == {*_NUMBERS}:
+            return pa.float64()
+        return _value_type(self.typed) if self.inferred else self.typed
+
+    @property
+    def _is_json(self) -> bool:
+        return any(".jsonl" in uri or ".ndjson" in uri for uri in self.inferred.values())
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    """Return ``string`` for each of Arrow's string types, and any other type unchanged."""
+    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
+
+
+def _keep_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """Return the type to carry over the values of two types in; None if there is none in which they do not change."""
+    if pa.types.is_null(one) or pa.types.is_null(other):
+        return other if pa.types.is_null(one) else one
+    return one if one == other or _value_type(one) == _value_type(other) else None
+
+
+def _text_type(inferred: Sequence[pa.DataType], *, kept: bool) -> pa.DataType:
+    """Return the type that fits all types inferred from text."""
+    types = {kind for kind in inferred if not pa.types.is_null(kind)}
+    if not types:
+        return pa.string() if kept else pa.float64()
+    if types == {*_NUMBERS}:
+        return pa.float64()
+    return types.pop() if len(types) == 1 else pa.string()
