@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
+from sklearn.impute import SimpleImputer
 
 from scoreline.storage.models.introspection import read_attribute
 
@@ -19,7 +21,7 @@ class Categories:
     """The kinds of the categories that an encoder knows in one column."""
 
     has_none: bool = False
-    """Whether None is a category, and NaN is not."""
+    """Whether a missing value is None to the encoder, or to the imputer before it, and not NaN."""
     has_nan: bool = False
     has_booleans: bool = False
     """Whether the categories are True and False."""
@@ -55,10 +57,10 @@ def known_categories(first: Any, features: Sequence[str]) -> dict[str, Categorie
 
 
 def _describe(values: Sequence[Any]) -> Categories:
-    has_nan = any(isinstance(value, float) and value != value for value in values)
-    present = [value for value in values if value is not None and value == value]
+    has_nan = any(value is not None and is_missing(value) for value in values)
+    present = [value for value in values if not is_missing(value)]
     return Categories(
-        has_none=None in values and not has_nan,
+        has_none=any(value is None for value in values) and not has_nan,
         has_nan=has_nan,
         has_booleans=bool(present) and all(isinstance(value, bool | np.bool_) for value in present),
         are_texts=bool(present) and all(isinstance(value, str) for value in present),
@@ -83,13 +85,26 @@ def _categories(estimator: Any, names: tuple[str, ...], depth: int) -> Iterator[
         for _, step in estimator.transformer_list:
             yield from _categories(step, names, depth + 1)
     elif isinstance(read_attribute(estimator, "steps"), list):  # a Pipeline
-        first = next((step for _, step in estimator.steps if step is not None and step != "passthrough"), None)
-        yield from _categories(first, names, depth + 1)
+        steps = [step for _, step in estimator.steps if step is not None and step != "passthrough"]
+        imputers = list(takewhile(lambda step: isinstance(step, SimpleImputer) and not step.add_indicator, steps))
+        missing = [imputer.missing_values for imputer in imputers if is_missing(imputer.missing_values)]
+        for name, values in _categories(next(iter(steps[len(imputers) :]), None), names, depth + 1):
+            yield name, [*values, *missing]
+    elif isinstance(read_attribute(estimator, "calibrated_classifiers_"), list):  # a CalibratedClassifierCV
+        yield from _categories(estimator.calibrated_classifiers_[0], names, depth + 1)
+    elif isinstance(read_attribute(estimator, "estimators_"), list):  # a VotingClassifier and the like
+        for inner in estimator.estimators_:
+            yield from _categories(inner, names, depth + 1)
     else:
         for attribute in _WRAPPED:
             if (inner := read_attribute(estimator, attribute)) is not None and inner is not estimator:
                 yield from _categories(inner, names, depth + 1)
                 return
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a value is None or NaN."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def _choose(wanted: Any, names: Sequence[str]) -> tuple[str, ...] | None:

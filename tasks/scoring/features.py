@@ -44,7 +44,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoreline.storage.models.categories import Categories
-from scoreline.tasks.scoring.settled_types import missing_anywhere, scored_as_float
+from scoreline.tasks.scoring.settled_types import SCORED_AS, missing_anywhere, scored_as_float
 
 Form = Literal["frame", "array", "column"]
 """The kind of container that an estimator expects for its features."""
@@ -179,7 +179,7 @@ def _convert(field: pa.Field, column: pa.Array, categories: Categories | None, r
     has_nulls = bool(column.null_count) if said is None else said or bool(column.null_count)
     if pa.types.is_floating(kind):
         x = column.to_numpy(zero_copy_only=False)
-        return x.astype(np.float64) if scored_as_float(field) and not pa.types.is_floating(field.type) else x
+        return x.astype(np.float64) if SCORED_AS in (field.metadata or {}) else x
     if pa.types.is_integer(kind):
         if not has_nulls and not scored_as_float(field):
             return column.to_numpy(zero_copy_only=False)

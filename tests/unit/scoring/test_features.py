@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from scoreline.storage.models.categories import Categories
 from scoreline.tasks.scoring.features import to_features
 
 
@@ -192,3 +193,36 @@ def test_an_empty_batch_gives_no_rows_of_any_form() -> None:
     for form, named in (("frame", True), ("array", False)):
         x, rejected = to_features(given, ["a", "b"], form=form, named=named)  # type: ignore[arg-type]
         assert (x.shape, rejected) == ((0, 2), {})
+
+
+def test_a_frame_of_integers_and_floats_has_each_column_in_its_own_type() -> None:
+    given = pa.record_batch({"a": [1, 2**53 + 1], "b": [0.5, 1.5]})
+    x, rejected = to_features(given, ["a", "b"], form="frame", named=True)
+    assert ([str(kind) for kind in x.dtypes], x["a"].tolist(), rejected) == (["int64", "float64"], [1, 2**53 + 1], {})
+    assert np.asarray(x).flags.f_contiguous
+
+
+@pytest.mark.parametrize(
+    "column", [["Rome", None], pa.array(["Rome", None]).dictionary_encode()], ids=["text", "category"]
+)
+def test_a_null_is_none_if_the_encoder_knows_none(column: Any) -> None:
+    given = pa.record_batch({"town": pa.array(column), "x": [1.0, 2.0]})
+    for categories, null in ((Categories(has_none=True, are_texts=True), None), (Categories(are_texts=True), np.nan)):
+        x, _ = to_features(given, ["town", "x"], form="frame", named=True, categories={"town": categories})
+        assert x["town"].tolist() == ["Rome", null] or (null is not None and pd.isna(x["town"][1]))
+        assert (x["town"][1] is None) == (null is None)
+
+
+def test_booleans_beside_nulls_stay_booleans_if_the_encoder_knows_them() -> None:
+    given = pa.record_batch({"flag": pa.array([True, None, False]), "x": ["a", "b", "c"]})
+    known = Categories(has_booleans=True, has_none=True)
+    x, _ = to_features(given, ["flag", "x"], form="frame", named=True, categories={"flag": known})
+    assert x["flag"].tolist() == [True, None, False]
+    x, _ = to_features(given, ["flag", "x"], form="frame", named=True)
+    assert x["flag"].tolist()[::2] == [1.0, 0.0]
+
+
+def test_numbers_come_in_a_frame_only_to_a_model_with_names() -> None:
+    given = pa.record_batch({"a": [1.0], "b": [2.0]})
+    assert isinstance(to_features(given, ["a", "b"], form="frame", named=True)[0], pd.DataFrame)
+    assert isinstance(to_features(given, ["a", "b"], form="frame", named=False)[0], np.ndarray)

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, RegressorMixin
 
+from scoreline.storage.errors import MissingColumns
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.introspection import describe_outputs
 from scoreline.storage.models.manifest import PinnedModel
@@ -179,3 +180,54 @@ def test_the_plan_says_in_which_type_each_feature_is_scored(engine: Engine) -> N
         "town": "string",
         "flag": "float64 (bool with missing values)",
     }
+
+
+def test_keys_of_json_lines_may_be_missing_from_a_whole_object(engine: Engine) -> None:
+    lines = {
+        "a.jsonl": b'{"id": 0, "count": 5, "amount": 1.5}\n',
+        "b.jsonl": b'{"id": 1, "town": "Rome", "flag": true}\n',
+    }
+    assert scores(engine, lines, 9, 9) == {0: "5.0|1.5|nan|nan", 1: "nan|nan|Rome|1.0"}
+    with pytest.raises(MissingColumns, match=r"no line of the input has the keys 'town', 'flag'"):
+        scores(engine, {"a.jsonl": lines["a.jsonl"]}, 9, 9)
+
+
+def test_a_warning_names_columns_that_only_later_objects_have(engine: Engine) -> None:
+    rows = [{"id": n, "count": 5, "amount": 1.5, "town": "Rome", "flag": True} for n in range(2)]
+    engine.buckets.main.put("in/a.csv", encoded(rows, "csv", 1))
+    engine.buckets.main.put("in/b.csv", b"id,count,amount,town,flag,more\n1,5,1.5,Rome,True,6\n")
+    spec = JobSpec(job_id="j", model="m", inputs=("s3://data/in/",), output="s3://data/out/")
+    job = Job(spec=spec, model=PinnedModel(name="m", version="1", manifest_sha256=""), submitted="2026-11-25")
+    assert draft(engine, job).warnings == (
+        "s3://data/in/b.csv has 'more', which s3://data/in/a.csv does not have: not copied to the results",
+    )
+
+
+class Nameless(RegressorMixin, BaseEstimator):
+    """Uses the names of its columns, and says nothing about them."""
+
+    def fit(self, x: pd.DataFrame, y: Any = None) -> Nameless:
+        return self
+
+    def predict(self, x: pd.DataFrame) -> Any:
+        return (x["a"] / x["b"]).to_numpy()
+
+
+def test_a_model_that_says_nothing_and_fails_on_an_array_gets_frames(engine: Engine) -> None:
+    model = Nameless()
+    manifest: Any = SimpleNamespace(
+        ref="m@1", feature_names=None, n_features=None, outputs={"model": describe_outputs(model, None)}
+    )
+    engine.models = SimpleNamespace(  # type: ignore[assignment]
+        get=lambda _: Bundle(models={"model": model}, manifest=manifest, manifest_sha256=""),
+        manifest=lambda _: manifest,
+    )
+    engine.buckets.main.put("in/a.csv", b"a,b\n1,2\n3,4\n")
+    spec = JobSpec(
+        job_id="j", model="m", inputs=("s3://data/in/",), output="s3://data/out/", features=("a", "b"), keep="none"
+    )
+    job = Job(spec=spec, model=PinnedModel(name="m", version="1", manifest_sha256=""), submitted="2026-11-25")
+    made = draft(engine, job)
+    assert made.columns.frames
+    assert made.scored is not None
+    assert made.scored.table["prediction"].to_pylist() == [0.5, 0.75]

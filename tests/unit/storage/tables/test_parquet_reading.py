@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -85,3 +87,36 @@ def test_a_damaged_page_is_reported_even_if_it_can_be_decoded(tmp_path: Path) ->
     # And another column can still be read
     (rows,) = formats.read(source, survey.spans[0], pa.schema([("id", pa.int64())]), 64)
     assert rows.batch["id"].to_pylist() == [1, 2, 3]
+
+
+def pinned(folder: Path, table: pa.Table, **options: Any) -> Pinned:
+    store = DirectoryStore(folder, "bucket")
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **options)
+    info = store.put("b.parquet", sink.getvalue())
+    return Pinned(store=store, key=info.key, size=info.size, etag=info.etag)
+
+
+@pytest.mark.parametrize("statistics", [True, False], ids=["from statistics", "from values"])
+def test_a_survey_says_which_integers_and_booleans_are_never_missing(tmp_path: Path, statistics: bool) -> None:
+    columns = {"full": [1, 2, 3], "some": pa.array([1, None, 3]), "flag": [True, False, True]}
+    required = pa.field("required", pa.int64(), nullable=False)
+    table = pa.table(columns).append_column(required, [pa.array([1, 2, 3])])
+    source = pinned(tmp_path, table, write_statistics=statistics, row_group_size=2)
+    schema = parquet.ParquetFormat().survey(source).schema
+    assert {field.name: field.nullable for field in schema} == {
+        "full": False,
+        "some": True,
+        "flag": False,
+        "required": False,
+    }
+
+
+def test_times_of_int96_keep_their_year(tmp_path: Path) -> None:
+    times = [datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999_999), None]  # without a zone
+    table = pa.table({"when": pa.array(times, pa.timestamp("us"))})
+    source = pinned(tmp_path, table, use_deprecated_int96_timestamps=True, store_schema=False)
+    tables = parquet.ParquetFormat()
+    survey = tables.survey(source)
+    (rows,) = tables.read(source, survey.spans[0], survey.schema, 9)
+    assert rows.batch.column("when").to_pylist() == times
