@@ -218,7 +218,7 @@ def test_a_model_that_says_nothing_and_fails_on_an_array_gets_frames(engine: Eng
     manifest: Any = SimpleNamespace(
         ref="m@1", feature_names=None, n_features=None, outputs={"model": describe_outputs(model, None)}
     )
-    engine.models = SimpleNamespace(  # type: ignore[assignment]
+    engine.models = SimpleNamespace(
         get=lambda _: Bundle(models={"model": model}, manifest=manifest, manifest_sha256=""),
         manifest=lambda _: manifest,
     )
