@@ -114,9 +114,14 @@ class Context:
         return self.connections.queue
 
     @cached_property
+    def client(self) -> Client:
+        """The client with which schedules submit jobs."""
+        return Client(self.buckets, self.broker, self.ledger, self.webhooks)
+
+    @cached_property
     def scheduler(self) -> Scheduler:
         """The scheduler, which reads the schedules."""
-        return Scheduler.from_settings(Client(self.buckets, self.broker, self.ledger), self.schedules)
+        return Scheduler.from_settings(self.client, self.schedules)
 
     @cached_property
     def on_dyno(self) -> bool:

@@ -49,7 +49,7 @@ def schedules(context: Context) -> Iterator[Finding]:
 
 
 def _faults_of(context: Context, item: Schedule) -> Iterator[tuple[str, str]]:
-    output = f"s3://{context.store.bucket}/results/"
+    output = context.client.default_output(item.model)
     for key, fault in faults_now(item, context.registry, context.buckets, output):
         yield describe(fault), _remedy(key, fault)
 
