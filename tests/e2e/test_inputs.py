@@ -179,11 +179,11 @@ def test_each_row_of_a_dirty_csv_is_scored_or_rejected_with_a_reason(
     ]
     assert told[0][4] == "'x' is 'n/a?', which is not a number"
     assert told[0][5] == '2,n/a?,"two\nlines"'
-    assert told[1][6] == 3
+    assert [row[6] for row in told] == [2, 3, None, 5, None, 7]
     assert told[2][4] == "4 fields, but the header has 3"
     # And the command says why, and shows the text that could not be decoded
     said = cli("rejected", "dirty")
-    assert "1 rows  decode  'x'" in said.stdout
+    assert "1 row  decode  'x'" in said.stdout
     assert "4,1.5,extra,field" in said.stdout
 
 
