@@ -52,7 +52,7 @@ def results_of(client: Client, job: Status, *, rejected: bool = False) -> pd.Dat
     """Read all parts of a job in order."""
     store, folder = client.buckets.main, parse_uri(job.output)[1]
     prefix = keys.rejected_folder(folder) if rejected else folder
-    found = [info for info in store.list(prefix) if info.key.removeprefix(prefix).startswith("part-")]
+    found = [info for info in store.list(prefix) if info.key.removeprefix(prefix).startswith(("part-", "rejected-"))]
     tables = [read_table(Pinned(store=store, key=i.key, size=i.size, etag=i.etag)) for i in found]
     return pa.concat_tables(tables).to_pandas()
 
