@@ -52,7 +52,7 @@ def results_of(client: Client, job: Status, *, rejected: bool = False) -> pd.Dat
     """Read all parts of a job in order."""
     store, folder = client.buckets.main, parse_uri(job.output)[1]
     prefix = keys.rejected_folder(folder) if rejected else folder
-    found = [info for info in store.list(prefix) if info.key.removeprefix(prefix).startswith("part-")]
+    found = [info for info in store.list(prefix) if info.key.removeprefix(prefix).startswith(("part-", "rejected-"))]
     tables = [read_table(Pinned(store=store, key=i.key, size=i.size, etag=i.etag)) for i in found]
     return pa.concat_tables(tables).to_pandas()
 
@@ -179,11 +179,11 @@ def test_each_row_of_a_dirty_csv_is_scored_or_rejected_with_a_reason(
     ]
     assert told[0][4] == "'x' is 'n/a?', which is not a number"
     assert told[0][5] == '2,n/a?,"two\nlines"'
-    assert told[1][6] == 3
+    assert [row[6] for row in told] == [2, 3, None, 5, None, 7]
     assert told[2][4] == "4 fields, but the header has 3"
     # And the command says why, and shows the text that could not be decoded
     said = cli("rejected", "dirty")
-    assert "1 rows  decode  'x'" in said.stdout
+    assert "1 row  decode  'x'" in said.stdout
     assert "4,1.5,extra,field" in said.stdout
 
 
