@@ -19,7 +19,8 @@ _MAX_ROWS = 10_000
     cls=Command,
     epilog="""\
 scoreline models convert old.joblib --sample rows.parquet --output new.joblib
-scoreline models convert old.joblib --sample rows.csv --output new.joblib --with lightgbm==4.3.0
+scoreline models convert old.joblib --sample rows.csv --output new.joblib \\
+    --with lightgbm==4.3.0
 """,
 )
 @click.argument("model", type=click.Path(path_type=Path))
