@@ -80,6 +80,8 @@ def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
     if not methods:
         raise InvalidRequest(_why_it_cannot_score(model))
     classes: Any = read_attribute(model, "classes_")
+    if classes is not None and not len(classes):  # a regressor of CatBoost
+        classes = None
     if _is_multi_output(classes):
         if label_encoder is not None:
             raise InvalidRequest(

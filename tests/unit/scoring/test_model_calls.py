@@ -48,10 +48,11 @@ def test_an_error_of_a_model_is_passed_on_as_it_is() -> None:
 
 
 def test_ctrl_c_ends_a_command_but_not_a_worker() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        call_model(raising(KeyboardInterrupt()))
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        with pytest.raises(KeyboardInterrupt):
+            call_model(raising(KeyboardInterrupt()))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         with pytest.raises(ModelExit, match="KeyboardInterrupt"):
             call_model(raising(KeyboardInterrupt()))
     finally:

@@ -72,6 +72,12 @@ def test_the_features_of_catboost_are_read_from_its_own_names(wrap: Any, model: 
     assert describe_features({"model": wrap(model)}) == expected
 
 
+def test_a_regressor_of_catboost_has_no_classes() -> None:
+    model = Cat()
+    model.classes_ = []
+    assert describe_outputs(model, None).classes is None
+
+
 def test_names_that_a_transformer_gives_to_its_output_are_not_those_of_its_input() -> None:
     class Names(TransformerMixin, BaseEstimator):
         feature_names_ = ("out",)
