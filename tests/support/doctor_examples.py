@@ -390,6 +390,11 @@ def a_schedule_of_a_missing_model_and_bucket(case: Case) -> None:
     case.write("schedules.toml", SCHEDULE)
 
 
+@example("schedules", "warning", "nightly: output 's3://doctor-", "lies within input")
+def a_schedule_that_would_score_its_own_results(case: Case) -> None:
+    case.write("schedules.toml", SCHEDULE.replace("s3://elsewhere/in/", f"s3://{case.bucket}/results/churn/"))
+
+
 @example("schedules", "error", "SCHEDULES_FILE=deployed.toml is not a file")
 def a_missing_schedules_file(case: Case) -> None:
     case.set(SCHEDULES_FILE="deployed.toml")
