@@ -220,7 +220,6 @@ def _readable(line: bytes, schema: pa.Schema) -> dict[str, Any]:
         row = parse_object(line)
     except InvalidLine:
         return {}
-    written = json.loads(line, parse_int=_Digits, parse_float=_Digits, parse_constant=_Digits)
     values: dict[str, Any] = {}
     for field in schema:
         value = row.get(field.name)
@@ -228,6 +227,7 @@ def _readable(line: bytes, schema: pa.Schema) -> dict[str, Any]:
             continue
         if (field.metadata or {}).get(CARRIED) == b"json":
             with contextlib.suppress(RecursionError):
+                written = json.loads(line, parse_int=_Digits, parse_float=_Digits, parse_constant=_Digits)
                 values[field.name] = _carried_text(written[field.name])
         elif is_time(field.type) and isinstance(value, str):
             values[field.name] = to_times(pa.array([value]), field.type, (), {})[0].as_py()

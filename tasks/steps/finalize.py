@@ -73,8 +73,8 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
         allowed = run.max_rejected or documents.job.spec.max_rejected
         error = (
             f"stopped after {progress.parts_done} of {plural(plan.parts, 'part')}: "
-            f"{plural(progress.rejected, 'row')} rejected, and the job allows {allowed} of {plan.rows}. "
-            "Correct the input, or raise --max-rejected"
+            f"{plural(progress.rejected, 'row')} {'was' if progress.rejected == 1 else 'were'} rejected, and the job "
+            f"allows {allowed} of {plan.rows}. Correct the input, or raise --max-rejected"
         )
     else:
         part, reason = min(progress.failures.items())
