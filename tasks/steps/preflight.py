@@ -23,7 +23,8 @@ from scoreline.tasks.rejects.json_values import to_json_value
 from scoreline.tasks.rejects.table import describe_rejected
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.planner import SAMPLE_ROWS, Draft, draft, first_rows
+from scoreline.tasks.steps.planner import draft
+from scoreline.tasks.steps.sampling import SAMPLE_ROWS, Draft, first_rows
 
 SHOWN_ROWS = 5
 """Number of results to show."""

@@ -23,7 +23,8 @@ from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.planner import Draft, draft
+from scoreline.tasks.steps.planner import draft
+from scoreline.tasks.steps.sampling import Draft
 from tests.support.corpus import arrow, lines
 from tests.support.one_model import Models
 

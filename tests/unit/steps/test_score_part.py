@@ -45,7 +45,7 @@ from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.score import MAX_MESSAGE
 from scoreline.tasks.scoring.timings import Timings
-from scoreline.tasks.steps import planner
+from scoreline.tasks.steps import planner, sampling
 from scoreline.tasks.steps.arrange import arrange
 from scoreline.tasks.steps.commit_part import commit_part
 from scoreline.tasks.steps.engine import Engine, pick_rows
@@ -380,7 +380,7 @@ def test_the_size_of_parts_follows_the_speed_of_the_model(engine: Engine) -> Non
     pq.write_table(pa.table({"id": np.arange(9_000), "x": np.ones(9_000)}), sink, row_group_size=500)
     engine.buckets.main.put("in/a.parquet", sink.getvalue())
 
-    def rows(made: planner.Draft) -> list[int]:
+    def rows(made: sampling.Draft) -> list[int]:
         return [part.rows for part in made.parts]
 
     slow = planner.Pace(rows_per_s=100.0, processes=1)
@@ -393,7 +393,7 @@ class Plods(LinearRegression):
     """Takes long for the sample that a planner tries."""
 
     def predict(self, x: Any) -> Any:
-        time.sleep(0.1 if len(x) == planner.SAMPLE_ROWS else 0)
+        time.sleep(0.1 if len(x) == sampling.SAMPLE_ROWS else 0)
         return super().predict(x)
 
 

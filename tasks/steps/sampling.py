@@ -1,0 +1,183 @@
+"""Scores a few rows of a job while it is planned, to learn what the model accepts and what its results look like."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from scoreline.storage.errors import ScoringError
+from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.tables.base import MalformedRow, Rows
+from scoreline.storage.tables.parquet import check_writable
+from scoreline.storage.tables.schemas import to_text
+from scoreline.storage.wording import plural
+from scoreline.tasks.inputs.columns import (
+    ResolvedColumns,
+    read_as_numbers,
+    rows_with_words,
+)
+from scoreline.tasks.inputs.listing import SurveyedObject
+from scoreline.tasks.job.documents import Job
+from scoreline.tasks.job.plan import BATCH_ROWS, Columns, Part, evenly_spaced
+from scoreline.tasks.scoring.score import Scored, score_batch
+from scoreline.tasks.scoring.settled_types import describe_types
+from scoreline.tasks.steps.engine import Engine
+
+SAMPLE_ROWS = 64
+"""Number of rows that are scored to learn the output schema."""
+
+
+SAMPLED_PARTS = 8
+"""Number of parts to sample if the first rows cannot be scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A plan, with the findings from sampling the input."""
+
+    columns: Columns
+    parts: tuple[Part, ...] = ()
+    warnings: tuple[str, ...] = ()
+    surveyed: tuple[SurveyedObject, ...] = ()
+    sample: pa.RecordBatch | None = None
+    """The first batch with at least one row that could be scored; None for an input without rows."""
+    scored: Scored | None = None
+    """The results of the sample."""
+    tried: int = 0
+    """Number of rows that were tried, up to and including the sample."""
+    rejected: int = 0
+    """Number of tried rows that could not be scored."""
+    reason: str = ""
+    """Reason why the first of these rows could not be scored."""
+    rows_per_s: float | None = None
+    """Rows per second on the sample. This is an underestimate, because with 64 rows a call is mostly overhead."""
+
+
+def try_rows(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: ResolvedColumns) -> Draft:
+    """Score a few rows to learn the output schema, and what the model accepts.
+
+    If a feature mixes numbers and words, the model is tried with words. If it does not accept them, the feature is read
+    as numbers, and rows with words are rejected. A model that says nothing of its input is tried with an array if all
+    features are numbers, and with a DataFrame if it accepts no row of the array.
+    """
+    try:
+        return _try_words(engine, job, bundle, made, resolved)
+    except ScoringError:
+        if bundle.manifest.feature_names is not None or bundle.manifest.n_features is not None:
+            raise
+        with contextlib.suppress(ScoringError):
+            return _try_words(engine, job, bundle, replace(made, columns=replace(made.columns, frames=True)), resolved)
+        raise
+
+
+def _try_words(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: ResolvedColumns) -> Draft:
+    if not resolved.mixed:
+        return _score_sample(engine, job, bundle, made)
+    columns = made.columns
+    words = _sample_words(engine, job, made, resolved.mixed)
+    if words is not None:
+        scored = _score(job, bundle, words, columns)
+        if not scored.rejected:
+            return _score_sample(engine, job, bundle, made)
+    reads = read_as_numbers(resolved.reads, resolved.mixed)
+    numbers = replace(columns, reads=to_text(reads), types=describe_types(reads, columns.features))
+    try:
+        return _score_sample(engine, job, bundle, replace(made, columns=numbers))
+    except ScoringError:
+        with contextlib.suppress(ScoringError):
+            return _score_sample(engine, job, bundle, made)
+        raise
+
+
+def _sample_words(engine: Engine, job: Job, made: Draft, mixed: Collection[str]) -> pa.RecordBatch | None:
+    """Return some rows with a word in one of the `mixed` columns; None if the sampled parts have none."""
+    for rows in _first_batches(engine, job, made):
+        with_words = rows_with_words(rows.batch, mixed, SAMPLE_ROWS)
+        if len(with_words):
+            return rows.batch.take(with_words)
+    return None
+
+
+def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draft:
+    """Score one sample after another until one has a result, and add the findings to the draft.
+
+    Raises
+    ------
+    ScoringError
+        No row of any sample can be scored.
+    """
+    columns = made.columns
+    tried, rejected, reason = 0, 0, ""
+    for rows in _samples(engine, job, made):
+        begun = time.perf_counter()
+        scored = _score(job, bundle, rows.batch, columns)
+        seconds = time.perf_counter() - begun
+        reasons = [str(why) for why in scored.rejected.values()] + [_format_malformed(item) for item in rows.malformed]
+        tried, rejected = tried + rows.batch.num_rows + len(rows.malformed), rejected + len(reasons)
+        reason = reason or next(iter(reasons), "")
+        if scored.table.num_rows:
+            break
+    else:
+        raise ScoringError(
+            f"none of {plural(tried, 'row')} tried, from all parts of the input, can be scored: check that its columns "
+            f"hold what the model was trained on. The first reason: {'; '.join((reason, *bundle.warnings))}"
+        )
+    schema = scored.table.schema.remove_metadata()
+    check_writable(schema)
+    return replace(
+        made,
+        columns=replace(columns, schema=to_text(schema)),
+        warnings=(*made.warnings, *bundle.warnings),
+        sample=rows.batch,
+        scored=scored,
+        tried=tried,
+        rejected=rejected,
+        reason=reason,
+        rows_per_s=rows.batch.num_rows / seconds,
+    )
+
+
+def _score(job: Job, bundle: Bundle, rows: pa.RecordBatch, columns: Columns) -> Scored:
+    return score_batch(
+        bundle,
+        rows,
+        features=columns.features,
+        keep=columns.keep,
+        method=job.spec.method,
+        frames=columns.frames,
+    )
+
+
+def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
+    """Yield samples of `SAMPLE_ROWS` rows: the first rows, then later ones, then rows of other parts.
+
+    Rows that cannot be scored are often next to each other. The distance between samples therefore doubles each time.
+    """
+    for rows in _first_batches(engine, job, made):
+        malformed = rows.malformed
+        start = 0
+        while start < rows.batch.num_rows or malformed:
+            batch = rows.batch.slice(start, SAMPLE_ROWS)
+            yield Rows(batch=batch, numbers=rows.numbers[start : start + SAMPLE_ROWS], malformed=malformed)
+            start, malformed = max(SAMPLE_ROWS, 2 * start), ()
+
+
+def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
+    """Yield the first batch of several parts, evenly spaced from the first part to the last."""
+    for part in evenly_spaced(made.parts, SAMPLED_PARTS):
+        rows = first_rows(engine.read_slice(part.slices[0], made.columns, job.spec.read, BATCH_ROWS))
+        if rows is not None:
+            yield rows
+
+
+def first_rows(batches: Iterator[Rows]) -> Rows | None:
+    """Return the first batch that is not empty. Batches can be empty if only some rows of a slice are scored."""
+    return next((rows for rows in batches if rows.batch.num_rows or rows.malformed), None)
+
+
+def _format_malformed(malformed: MalformedRow) -> str:
+    return f"row {malformed.row}: {malformed.message}"
