@@ -27,8 +27,8 @@ from scoreline.storage.models import publisher, trial_load
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
-from scoreline.worker.dev.stack import Stack
-from tests.support.ending import SEAWEED, killed_at_end
+from scoreline.worker.dev.stack import SEAWEED, Stack
+from tests.support.ending import killed_at_end
 from tests.support.proving import proved_here
 from tests.support.rig import Rig
 from tests.support.waiting import HANG_S

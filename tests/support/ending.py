@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 import psutil
 
-from scoreline.worker.dev.stack import Stack
-
-SEAWEED = "scoreline.worker.dev.seaweed"
+from scoreline.worker.dev.stack import SEAWEED, Stack
 
 
 @contextlib.contextmanager

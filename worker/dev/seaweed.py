@@ -35,6 +35,7 @@ def serve(port: int, folder: Path) -> int:
     The server is then killed, because it would wait half a minute for idle connections. Nothing is lost by that: it has
     written all that it has acknowledged to its files.
     """
+    folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     ports = _free_ports()
     (folder / "credentials.json").write_text(json.dumps(_identities(os.environ)))

@@ -20,6 +20,10 @@ from typing import Self
 
 from scoreline.storage.errors import ScorelineError
 
+MOTO = "scoreline.worker.dev.s3"
+"""The S3 server in memory, which is as strict as R2."""
+SEAWEED = "scoreline.worker.dev.seaweed"
+"""The S3 server on disk, which checks credentials."""
 _START_S = 60.0
 _STOP_S = 15.0
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +53,7 @@ class Stack:
         self,
         folder: Path | None = None,
         bucket: str = "scoreline",
-        s3_module: str = "scoreline.worker.dev.s3",
+        s3_module: str = MOTO,
         prefix: str = "stack-",
     ) -> None:
         self._prefix = prefix

@@ -13,8 +13,7 @@ import psutil
 
 from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.settings import R2Settings
-from scoreline.worker.dev.stack import free_port, make_bucket
-from tests.support.ending import SEAWEED
+from scoreline.worker.dev.stack import ROOT, SEAWEED, free_port, make_bucket
 from tests.support.waiting import HANG_S, wait_until
 
 CREDENTIALS = {"R2_BUCKET": "scoreline", "R2_ACCESS_KEY_ID": "mine", "R2_SECRET_ACCESS_KEY": "secret"}
@@ -33,8 +32,9 @@ def served(folder: Path) -> Iterator[tuple[psutil.Popen, R2Store]]:
     port = free_port()
     with (folder.parent / "s3.log").open("ab") as log:
         server = psutil.Popen(
-            [sys.executable, "-m", SEAWEED, str(port), str(folder)],
-            env=os.environ | CREDENTIALS | FOREIGN,
+            [sys.executable, "-m", SEAWEED, str(port), folder.name],
+            cwd=folder.parent,
+            env=os.environ | CREDENTIALS | FOREIGN | {"PYTHONPATH": str(ROOT)},
             stdout=log,
             stderr=log,
             start_new_session=True,
