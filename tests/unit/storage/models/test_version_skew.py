@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 import zlib
 from types import ModuleType
@@ -88,9 +89,10 @@ def test_the_version_is_found_behind_what_cannot_be_loaded(
     model.steps[0][1].values_ = np.zeros(rows)
     file = io.BytesIO()
     joblib.dump(model, file, compress=compress, protocol=protocol)
-    said = refusal(file.getvalue())
-    assert "was saved by scikit-learn 1.2.2" in said
-    assert "(ValueError: node array from the pickle has an incompatible dtype)" in said
+    for data in (file.getvalue(), pickle.dumps(model, protocol)):
+        said = refusal(data)
+        assert "was saved by scikit-learn 1.2.2" in said
+        assert "(ValueError: node array from the pickle has an incompatible dtype)" in said
 
 
 def test_a_damaged_stream_has_no_version() -> None:
