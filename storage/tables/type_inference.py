@@ -108,8 +108,8 @@ class DelimitedColumn(_Column):
 
     @property
     def is_settled(self) -> bool:
-        """Whether the column is text, whatever its other values are."""
-        return pa.types.is_string(self.kind) and (not self.numbers or self.fractions)
+        """Whether no other value can change the type. For a feature that is text, it matters whether it has numbers."""
+        return pa.types.is_string(self.kind) and (not self.scored or (self.numbers and self.fractions))
 
     def add(self, values: pa.StringArray, nulls: Collection[str]) -> None:
         """Add the values of some rows.

@@ -77,6 +77,17 @@ def test_the_last_value_of_a_text_counts_as_much_as_the_first(
         assert (field.type, (field.metadata or {}).get(b"carried"), field.nullable) == (kind, carried, False)
 
 
+@pytest.mark.parametrize("block_bytes", [8, 1 << 20])
+def test_numbers_among_the_words_of_a_feature_are_found_wherever_they_are(put: Put, block_bytes: int) -> None:
+    for values_, numbers in (("a\n" * 9 + "1\n" * 9, b"int64"), ("a\n" * 9 + "1\n2.5\n", b"double"), ("a\nb\n", None)):
+        table = DelimitedFormat(ReadOptions(), block_bytes)
+        schemas = [
+            table.survey(put("x\n" + "".join(lines)), ["x"]).schema
+            for lines in (values_.splitlines(keepends=True), values_.splitlines(keepends=True)[::-1])
+        ]
+        assert [(schema.field("x").metadata or {}).get(b"numbers") for schema in schemas] == [numbers, numbers]
+
+
 def test_a_feature_with_leading_zeros_is_a_number_as_in_pandas(put: Put) -> None:
     source = put("zip\n01067\n+5\n10115\n")
     feature = pa.schema([pa.field("zip", pa.int64(), metadata={"feature": "1"})])
