@@ -64,7 +64,7 @@ def _row_with_escape(block: Block, dialect: Dialect) -> int | None:
 
 
 def _swallowing_row(block: Block, dialect: Dialect, columns: int) -> tuple[int, int] | None:
-    """Return the first row whose lines are mostly rows, and their number."""
+    """Return the first row whose lines mostly look like it: as many delimiters, and a number in front or none."""
     if block.data.count(b"\n") < len(block.records) + _MIN_LINES - 1:
         return None
     line_ends = np.flatnonzero(np.frombuffer(block.data, dtype=np.uint8) == ord("\n"))
@@ -72,7 +72,10 @@ def _swallowing_row(block: Block, dialect: Dialect, columns: int) -> tuple[int, 
     delimiter = dialect.delimiter.encode()
     for row in np.flatnonzero(spans >= _MIN_LINES):
         lines = block.data[block.records.starts[row] : block.records.ends[row]].splitlines()
-        alike = sum(line.count(delimiter) == columns - 1 for line in lines[1:])
+        has_number = lines[0][:1].isdigit()
+        if columns == 2 and not has_number:  # a comma in each line is nothing special
+            continue
+        alike = sum(line.count(delimiter) == columns - 1 and line[:1].isdigit() == has_number for line in lines[1:])
         if alike >= _LIKE_ROWS * (len(lines) - 1):
             return block.first_row + int(row), len(lines)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -62,7 +63,11 @@ class DelimitedFormat:
         """Read the text once, block by block, to find its records and their types (see `TableFormat.survey`)."""
         header = self._header(source)
         blocks = self._blocks(source, header.end, None, 0, min(SURVEY_BYTES, self._block_bytes))
-        columns = [DelimitedColumn(scored=name in features) for name in _surveyed_names(header, features)]
+        known = {*features, *self._options.types}
+        columns = [
+            DelimitedColumn(scored=name in known or re.sub(r"\s", "_", name) in known)  # as LightGBM names them
+            for name in _surveyed_names(header, features)
+        ]
         spans = survey_blocks(
             blocks,
             lambda block: self._parse_unsettled(source, header, block, columns),

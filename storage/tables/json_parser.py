@@ -106,6 +106,15 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
+def _is_unicode(value: Any) -> bool:
+    """Return whether all texts in a value can be encoded."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 _DECODER = json.JSONDecoder(object_pairs_hook=_reject_duplicates)
 
 
@@ -121,6 +130,8 @@ def parse_object(line: bytes) -> dict[str, Any]:
         raise InvalidLine(f"the line is not JSON: {error.msg} at character {error.pos}") from error
     except ValueError:  # Python limits the digits of integers, because converting long ones takes minutes
         raise InvalidLine(f"the line has an integer of more than {sys.get_int_max_str_digits():,} digits") from None
+    if b"\\u" in line and not _is_unicode(value):
+        raise InvalidLine("the line has half of a surrogate pair, which is no character")
     if not isinstance(value, dict):
         raise InvalidLine(f"the line is {_TYPE_NAMES.get(type(value), 'null')}, not an object")
     return value

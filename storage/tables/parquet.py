@@ -66,7 +66,7 @@ class ParquetFormat:
             group = metadata.row_group(number)
             spans += _spans(row, group.num_rows, group.total_byte_size)
             row += group.num_rows
-        schema = _schema(metadata, source)
+        schema = _schema(file, source)
         without_nulls = self._without_nulls(source, file, schema)
         fields = [field.with_nullable(field.name not in without_nulls) for field in schema]
         return Survey(schema=pa.schema(fields, schema.metadata), spans=tuple(spans))
@@ -149,9 +149,9 @@ def _null_counts(metadata: pq.FileMetaData, column: int) -> Iterator[int | None]
         yield statistics.null_count if statistics is not None and statistics.has_null_count else None
 
 
-def _schema(metadata: pq.FileMetaData, source: Pinned) -> pa.Schema:
+def _schema(file: pq.ParquetFile, source: Pinned) -> pa.Schema:
     try:
-        return metadata.schema.to_arrow_schema()
+        return file.schema_arrow  # that of the metadata has INT96 in nanoseconds
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableInput(f"the schema of {source.uri} cannot be read: {one_line(error)}") from error
 

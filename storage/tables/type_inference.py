@@ -9,6 +9,7 @@ number 1 and the text "1".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,12 +33,15 @@ CARRIED = b"carried"
 value is ``text`` if the text of CSV has to be carried over instead, and ``json`` if that of JSON has to be."""
 NUMBERS = b"numbers"
 """Key in the metadata of a string field with numbers among its words. The value is ``int64`` or ``double``."""
+LARGE = b"large"
+"""Key in the metadata of a field with integers beyond those that float64 certainly holds."""
 PADDED = b"padded"
 """Key in the metadata of a field of numbers, some of which have leading zeros."""
 
 _BOOLEANS = pa.array(["true", "True", "TRUE", "false", "False", "FALSE"])
 _CANONICAL = r"^(0|-?[1-9][0-9]*)$"
 _DIGITS = r"^[-+]?[0-9]+$"
+_INTEGER = re.compile(r"\s*[-+]?[0-9]+\s*")
 _ZERO_PADDED = r"^[-+]?0[0-9]"
 _NUMBER = r"^(?i:[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?inf(inity)?|nan)$"
 _MORE_THAN_17_DIGITS = r"^[-+]?[0.]*[1-9](\.?[0-9]){17}"
@@ -95,6 +99,8 @@ class _Column:
             metadata[NUMBERS] = b"double" if self.fractions else b"int64"
         if self.padded:
             metadata[PADDED] = b"1"
+        if self.large:
+            metadata[LARGE] = b"1"
         nullable = self.missing or pa.types.is_null(self.kind)
         return pa.field(name, self.kind, nullable=nullable, metadata=metadata or None)
 
@@ -129,7 +135,7 @@ class DelimitedColumn(_Column):
         >>> column.add(pa.array(["2.5"]), []), column.field("x", {})
         (None, pyarrow.Field<x: double>)
         """
-        if self.is_settled or self._add_as_before(values):
+        if self.is_settled or self._add_as_before(values, nulls):
             return
         present = pc.utf8_trim_whitespace(values.drop_null())
         present = present.filter(pc.invert(pc.is_in(present, pa.array(["", *nulls], pa.string()))))
@@ -146,12 +152,12 @@ class DelimitedColumn(_Column):
         else:
             self._add_words(present)
 
-    def _add_as_before(self, values: pa.StringArray) -> bool:
+    def _add_as_before(self, values: pa.StringArray, nulls: Collection[str]) -> bool:
         """Add values of the kind seen before, which take a tenth of the time. Return whether they are of that kind."""
         try:
             if self.kind == pa.float64() and (self.scored or self.carried):
                 values.cast(pa.float64())
-            elif self.kind == pa.int64() and not self.padded:
+            elif self.kind == pa.int64() and not self.padded and not any(map(_INTEGER.fullmatch, nulls)):
                 integers = values.cast(pa.int64())
                 if pc.all(pc.equal(integers.cast(pa.string()), values)).as_py() is False:
                     return False
@@ -191,7 +197,7 @@ class DelimitedColumn(_Column):
         numbers = present.filter(pc.match_substring_regex(present, _NUMBER))
         self.numbers = self.numbers or len(numbers) > 0
         self.words = self.words or len(numbers) < len(present)
-        self.fractions = self.fractions or not _all(numbers, _DIGITS)
+        self.fractions = self.fractions or not _are_int64(numbers)
         self.padded = self.padded or _any(numbers, _ZERO_PADDED)
         self.kind = pa.string()
 
@@ -315,6 +321,17 @@ def _all(values: pa.StringArray, pattern: str) -> bool:
 
 def _any(values: pa.StringArray, pattern: str) -> bool:
     return bool(pc.any(pc.match_substring_regex(values, pattern)).as_py())
+
+
+def _are_int64(numbers: pa.StringArray) -> bool:
+    """Return whether all numbers are integers of 64 bits."""
+    if not _all(numbers, _DIGITS):
+        return False
+    try:
+        pc.replace_substring_regex(numbers, r"^\+", "").cast(pa.int64())
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def _are_float64(numbers: pa.StringArray) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 from scoreline.storage.errors import (
     UnreadableInput,
 )
-from scoreline.storage.tables.type_inference import CARRIED, NUMBERS, PADDED
+from scoreline.storage.tables.type_inference import CARRIED, LARGE, NUMBERS, PADDED
 from scoreline.tasks.inputs.listing import SurveyedObject
 from scoreline.tasks.scoring.settled_types import common_type
 
@@ -36,8 +37,12 @@ class ColumnTypes:
     """Types inferred from text, each with the URI of the first object in which it was inferred."""
     missing: bool = False
     """Whether some row has no value."""
-    carried: bytes = b""
-    """How values of text are carried over, if not in their inferred type (see `type_inference.CARRIED`)."""
+    altered: bool = False
+    """Whether values of text would change in their inferred type (see `type_inference.CARRIED`)."""
+    large: bool = False
+    """Whether float64 might not hold some of the integers in text."""
+    json_types: set[pa.DataType] = field(default_factory=set)
+    """Types inferred from JSON Lines."""
     number_types: set[pa.DataType] = field(default_factory=set)
     """Types of numbers among words."""
     zero_padded: bool = False
@@ -61,10 +66,13 @@ class ColumnTypes:
 
     def add(self, item: SurveyedObject, column: pa.Field) -> None:
         """Add the column of one object."""
-        self.missing = self.missing or column.nullable
+        self.missing = self.missing or (column.nullable and bool(item.file.spans))
         if item.text:
             metadata = column.metadata or {}
-            self.carried = self.carried or metadata.get(CARRIED, b"")
+            self.altered = self.altered or CARRIED in metadata
+            self.large = self.large or LARGE in metadata
+            if item.has_optional_columns and not pa.types.is_null(column.type):
+                self.json_types.add(column.type)
             if NUMBERS in metadata:
                 self.number_types.add(pa.int64() if metadata[NUMBERS] == b"int64" else pa.float64())
             self.zero_padded = self.zero_padded or (PADDED in metadata and not self.kept)
@@ -89,9 +97,11 @@ class ColumnTypes:
             Whether the model was fitted on texts in this column.
         """
         if self.typed is None:
-            if (self.kept and self.carried) or (is_text and not self._is_json):
+            common = _text_type(list(self.inferred), kept=self.kept)
+            is_changed = self.altered or (self.large and common == pa.float64())
+            if (self.kept and is_changed) or (is_text and self.json_types <= {pa.string()}):
                 return pa.string()
-            return _text_type(list(self.inferred), kept=self.kept)
+            return common
         if self.inferred and _value_type(self.typed) not in _TEXT_TYPES:
             raise UnreadableInput(
                 f"{next(iter(self.inferred.values()))} has {self.name!r} as text, but {self.typed_in} has it as "
@@ -99,11 +109,17 @@ class ColumnTypes:
             )
         if self.inferred and not self.kept and {self.typed, *self.inferred} == {*_NUMBERS}:
             return pa.float64()
+        if self.kept and self.large and self.typed == pa.float64():
+            raise UnreadableInput(
+                f"{next(iter(self.inferred.values()))} has integers in {self.name!r} that float64 cannot hold, and "
+                f"{self.typed_in} has it as {self.typed}: give it one type, or leave it out with --keep"
+            )
         return _value_type(self.typed) if self.inferred else self.typed
 
-    @property
-    def _is_json(self) -> bool:
-        return any(".jsonl" in uri or ".ndjson" in uri for uri in self.inferred.values())
+    def carried(self, kind: pa.DataType) -> bytes:
+        """Return how a column that is only copied is read from JSON Lines, if it is read as `kind` (see `CARRIED`)."""
+        as_json = pa.types.is_string(kind) and (self.altered or not self.json_types <= {pa.string()})
+        return b"json" if self.json_types and as_json else b""
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:
@@ -125,4 +141,10 @@ def _text_type(inferred: Sequence[pa.DataType], *, kept: bool) -> pa.DataType:
         return pa.string() if kept else pa.float64()
     if types == {*_NUMBERS}:
         return pa.float64()
-    return types.pop() if len(types) == 1 else pa.string()
+    if len(types) == 1:
+        return types.pop()
+    if all(map(pa.types.is_nested, types)):
+        with contextlib.suppress(pa.ArrowException):
+            schemas = [pa.schema([("x", kind)]) for kind in types]
+            return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
+    return pa.string()

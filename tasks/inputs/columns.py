@@ -136,7 +136,7 @@ def resolve_columns(
     guessed = {name: column for name, column in columns.items() if name not in text_types}
     missing = {name: column.missing for name, column in columns.items()}
     missing |= {name: _is_sometimes_missing(name, surveyed) for name in folders}
-    carried = {name: column.carried for name, column in guessed.items() if column.kept}
+    carried = {name: column.carried(types[name]) for name, column in guessed.items() if column.kept}
     return ResolvedColumns(
         reads=pa.schema(
             [

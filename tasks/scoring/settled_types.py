@@ -7,6 +7,7 @@ rows lacks a value. Plans of releases before this do not say so; the batches of 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 import pyarrow as pa
@@ -77,10 +78,12 @@ def settle(batch: pa.RecordBatch, reads: pa.Schema) -> pa.RecordBatch:
         if pa.types.is_null(column.type) and not pa.types.is_null(field.type):
             column = pa.nulls(len(column), field.type)
         elif MISSING in metadata and column.type != field.type:
-            if pa.types.is_floating(field.type) and _is_number(column.type):
-                metadata[SCORED_AS] = str(field.type).encode()
+            plain = column if pa.types.is_dictionary(field.type) else _decoded(column)
+            if pa.types.is_floating(field.type) and _is_number(plain.type):
+                column, metadata[SCORED_AS] = plain, str(field.type).encode()
             elif common_type(column.type, field.type) == field.type and not pa.types.is_dictionary(field.type):
-                column = _decoded(column).cast(field.type)
+                with contextlib.suppress(pa.ArrowInvalid):  # a time that the finer unit cannot hold
+                    column = plain.cast(field.type)
         columns.append(column)
         fields.append(pa.field(field.name, column.type, metadata=metadata or None))
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)) if columns else batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -91,3 +92,17 @@ def test_types_are_described_for_people() -> None:
         "a": "float64 (int64 with missing values)",
         "c": "float64",
     }
+
+
+def test_a_time_that_the_finer_unit_cannot_hold_keeps_its_own() -> None:
+    far = datetime(9999, 12, 31)  # without a zone
+    reads = pa.schema([settled_feature("x", pa.timestamp("ns"), missing=False)])
+    batch = settle(pa.record_batch({"x": pa.array([far], pa.timestamp("us"))}), reads)
+    assert batch.column("x").to_pylist() == [far]
+
+
+def test_a_category_that_the_float_of_the_job_cannot_hold_is_rejected() -> None:
+    reads = pa.schema([settled_feature("x", pa.float64(), missing=False)])
+    batch = settle(pa.record_batch({"x": pa.array([1, 2**53 + 1]).dictionary_encode()}), reads)
+    x, rejected = to_features(batch, ["x"], form="frame", named=True)
+    assert (list(rejected), x["x"][0]) == ([1], 1.0)

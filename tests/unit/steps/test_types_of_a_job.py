@@ -231,3 +231,9 @@ def test_a_model_that_says_nothing_and_fails_on_an_array_gets_frames(engine: Eng
     assert made.columns.frames
     assert made.scored is not None
     assert made.scored.table["prediction"].to_pylist() == [0.5, 0.75]
+
+
+def test_an_object_without_rows_changes_no_type(engine: Engine) -> None:
+    rows = [{"id": n, "count": 5, "amount": 1.5, "town": "Rome", "flag": True} for n in range(2)]
+    objects = {"a.csv": encoded(rows, "csv", 1), "b.csv": b"id,count,amount,town,flag\n"}
+    assert scores(engine, objects, 9, 9) == {0: "5|1.5|Rome|True", 1: "5|1.5|Rome|True"}

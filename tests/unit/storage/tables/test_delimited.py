@@ -379,6 +379,26 @@ def test_long_texts_are_not_taken_for_swallowed_rows(put: Put) -> None:
     assert [row["note"] for row in values(rows_of(source, schema(note=pa.string())))] == [poem, "b"]
 
 
+def test_a_text_with_a_comma_in_each_line_is_not_taken_for_swallowed_rows(put: Put) -> None:
+    letter = "\n".join(f"Dear Sir, line {n}" for n in range(20))
+    for header, first in (("text,id", ""), ("id,text", "1,")):
+        row = f'{first}"{letter}"' + ("" if first else ",1")
+        source = put(f"{header}\n{row}\n")
+        assert [item["text"] for item in values(rows_of(source, schema(text=pa.string())))] == [letter]
+
+
+@pytest.mark.parametrize("block_bytes", [8, 1 << 20])
+def test_a_number_that_stands_for_a_missing_value_is_seen_wherever_it_is(put: Put, block_bytes: int) -> None:
+    source = put("x\n" + "1\n" * 50 + "-999\n")
+    field = look(source, ReadOptions(null_values=("-999",)), block_bytes)[1].schema.field("x")
+    assert (field.type, field.nullable) == (pa.int64(), True)
+
+
+def test_integers_beyond_64_bits_among_words_are_floats(put: Put) -> None:
+    survey = DelimitedFormat(ReadOptions()).survey(put("x\n1\n12345678901234567890\nabc\n"), ["x"])
+    assert survey.schema.field("x").metadata[b"numbers"] == b"double"
+
+
 def test_a_rejected_row_says_how_many_lines_it_spans(put: Put) -> None:
     found = rows_of(put('id,x\n1,"a\nb\nc",2\n2,3\n'), schema(id=pa.int64()))
     assert broken(found) == [

@@ -120,3 +120,4 @@ def test_times_of_int96_keep_their_year(tmp_path: Path) -> None:
     survey = tables.survey(source)
     (rows,) = tables.read(source, survey.spans[0], survey.schema, 9)
     assert rows.batch.column("when").to_pylist() == times
+    assert survey.schema.field("when").type == rows.batch.schema.field("when").type == pa.timestamp("us")
