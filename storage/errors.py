@@ -248,7 +248,8 @@ def require_extra(what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise PackageMissing(f"{what} needs {error.name!r}: pip install -r ml-requirements.txt") from error
+        package = (error.name or "").partition(".")[0]
+        raise PackageMissing(f"{what} needs {package!r}: pip install -r ml-requirements.txt") from error
 
 
 def one_line(error: BaseException) -> str:

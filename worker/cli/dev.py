@@ -137,7 +137,8 @@ def _demonstrate(client: Client, environ: Mapping[str, str], rows: int, keep: bo
         from scoreline.storage.models.manager import ModelStorageManager
         from scoreline.worker.dev import demo as steps
     except ModuleNotFoundError as error:
-        raise ScorelineError(f"scoreline demo needs {error.name!r}: pip install -r ml-requirements.txt") from error
+        package = (error.name or "").partition(".")[0]
+        raise ScorelineError(f"scoreline demo needs {package!r}: pip install -r ml-requirements.txt") from error
     main, folder = client.buckets.main, steps.new_folder()
     manifest, held_out = steps.train_and_publish(ModelStorageManager.from_env(environ))
     echo(f"published {manifest.ref}: {', '.join(a.name for a in manifest.artifacts)}", indent=2)

@@ -20,7 +20,8 @@ def model_manager() -> ModelStorageManager:
 
         return ModelStorageManager.from_env()
     except ModuleNotFoundError as error:
-        raise InvalidSettings(f"this command needs {error.name}: pip install -r ml-requirements.txt") from error
+        package = (error.name or "").partition(".")[0]
+        raise InvalidSettings(f"this command needs {package}: pip install -r ml-requirements.txt") from error
 
 
 def model_registry() -> ModelRegistry:
