@@ -248,8 +248,12 @@ def require_extra(what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        raise PackageMissing(f"{what} needs {package!r}: pip install -r ml-requirements.txt") from error
+        raise PackageMissing(f"{what} needs {missing_package(error)!r}: pip install -r ml-requirements.txt") from error
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """Return the name of the package that a failed import needs, not of a module in it."""
+    return (error.name or "").partition(".")[0]
 
 
 def one_line(error: BaseException) -> str:

@@ -108,7 +108,7 @@ def is_missing(value: Any) -> bool:
 
 
 def _choose(wanted: Any, names: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the names of the columns that a transformer receives; None if they cannot be told."""
+    """Return the names of the columns that a transformer receives; None if they are unknown."""
     if isinstance(wanted, str):
         return (wanted,)
     if isinstance(wanted, slice) and not any(isinstance(end, str) for end in (wanted.start, wanted.stop)):

@@ -51,7 +51,7 @@ class RecordFinder:
     def __init__(self, delimiter: str = ",", quote: str = '"', escape: str = "", *, json: bool = False) -> None:
         self._json = json
         self._escape = b"" if json or not quote else escape.encode()
-        self._fields = quoted_fields(delimiter, quote, escape) if self._escape else None
+        self._delimiter = delimiter.encode()
         self._quote = b"" if json else quote.encode()
         before = [delimiter.encode()[0], _LF, _CR]
         self._before = np.zeros(256, dtype=bool)
@@ -78,15 +78,9 @@ class RecordFinder:
 
     def _without_escapes(self, data: bytes) -> bytes:
         """Return a text of the same length in which escaped quotation marks are written twice instead."""
-        if self._fields is None or data.find(self._escape + self._quote) < 0:
+        if not self._escape or data.find(self._escape + self._quote) < 0:
             return data
-        pair = re.compile(re.escape(self._escape) + rb"([" + re.escape(self._escape + self._quote) + rb"])")
-        twice = self._quote + self._quote
-
-        def mark(found: re.Match[bytes]) -> bytes:
-            return twice if found[1] == self._quote else b"  "
-
-        return self._fields.sub(lambda field: pair.sub(mark, field[0]), data)
+        return rewrite_escapes(data, self._delimiter, self._quote, self._escape, escaped_escape=b"  ")
 
     def _ends(self, data: bytes, last: bool) -> Any:
         array = np.frombuffer(data, dtype=np.uint8)
@@ -134,11 +128,27 @@ class RecordFinder:
         return (first != _LF) & (first != _CR)
 
 
-def quoted_fields(delimiter: str, quote: str, escape: str) -> re.Pattern[bytes]:
-    """Return a pattern of quoted fields in which a character escapes quotation marks. The last one may be unclosed."""
-    d, q, e = (re.escape(text.encode()) for text in (delimiter, quote, escape))
+def rewrite_escapes(data: bytes, delimiter: bytes, quote: bytes, escape: bytes, *, escaped_escape: bytes) -> bytes:
+    """Write escaped quotation marks inside quoted fields twice. The last field may be unclosed.
+
+    Parameters
+    ----------
+    data : bytes
+        Records that begin at the start of the first one.
+    delimiter, quote, escape : bytes
+        One character each.
+    escaped_escape : bytes
+        What to write for an escape character that is escaped itself.
+    """
+    d, q, e = (re.escape(character) for character in (delimiter, quote, escape))
     inside = rb"(?:[^" + q + e + rb"]|" + e + rb".|" + q + q + rb")*+"
-    return re.compile(rb"(?:\A|(?<=[" + d + rb"\r\n]))" + q + inside + rb"(?:" + q + rb"|" + e + rb"?\Z)", re.DOTALL)
+    field = rb"(?:\A|(?<=[" + d + rb"\r\n]))" + q + inside + rb"(?:" + q + rb"|" + e + rb"?\Z)"
+    pair = re.compile(e + rb"([" + e + q + rb"])")
+
+    def rewrite(found: re.Match[bytes]) -> bytes:
+        return quote + quote if found[1] == quote else escaped_escape
+
+    return re.sub(field, lambda found: pair.sub(rewrite, found[0]), data, flags=re.DOTALL)
 
 
 def _line_ends(data: bytes, array: Any, *, lone: bool, last: bool) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from scoreline.storage.errors import UnreadableInput, one_line
-from scoreline.storage.tables.boundaries import quoted_fields
+from scoreline.storage.tables.boundaries import rewrite_escapes
 from scoreline.storage.tables.text import BOM
 
 _MAX_SHOWN = 200
@@ -59,11 +58,8 @@ class Dialect:
     def _unescape(self, data: bytes) -> bytes:
         if not self.escape or not self.quote or data.find(self.escape.encode()) < 0:
             return data
-        escape, quote = self.escape.encode(), self.quote.encode()
-        written = {escape + quote: quote + quote, escape + escape: escape}
-        inside = re.compile(re.escape(escape) + rb"([" + re.escape(escape + quote) + rb"])")
-        fields = quoted_fields(self.delimiter, self.quote, self.escape)
-        return fields.sub(lambda field: inside.sub(lambda pair: written[pair[0]], field[0]), data)
+        delimiter, quote, escape = (text.encode() for text in (self.delimiter, self.quote, self.escape))
+        return rewrite_escapes(data, delimiter, quote, escape, escaped_escape=escape)
 
 
 def parse(

@@ -63,17 +63,17 @@ class DelimitedFormat:
         """Read the text once, block by block, to find its records and their types (see `TableFormat.survey`)."""
         header = self._header(source)
         blocks = self._blocks(source, header.end, None, 0, min(SURVEY_BYTES, self._block_bytes))
+        names = _surveyed_names(header, features)
         known = {*features, *self._options.types}
         columns = [
             DelimitedColumn(scored=name in known or re.sub(r"\s", "_", name) in known)  # as LightGBM names them
-            for name in _surveyed_names(header, features)
+            for name in names
         ]
         spans = survey_blocks(
             blocks,
             lambda block: self._parse_unsettled(source, header, block, columns),
             lambda parsed: self._infer(parsed, columns),
         )
-        names = _surveyed_names(header, features)
         fields = (column.field(name, self._options.types) for name, column in zip(names, columns, strict=True))
         return Survey(schema=pa.schema(fields), spans=spans)
 

@@ -10,12 +10,14 @@ number 1 and the text "1".
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from scoreline.storage.tables.convert import to_int64
 
 ARROW_TYPES = {
     "string": pa.string(),
@@ -39,7 +41,6 @@ PADDED = b"padded"
 """Key in the metadata of a field of numbers, some of which have leading zeros."""
 
 _BOOLEANS = pa.array(["true", "True", "TRUE", "false", "False", "FALSE"])
-_CANONICAL = r"^(0|-?[1-9][0-9]*)$"
 _DIGITS = r"^[-+]?[0-9]+$"
 _INTEGER = re.compile(r"\s*[-+]?[0-9]+\s*")
 _ZERO_PADDED = r"^[-+]?0[0-9]"
@@ -171,12 +172,11 @@ class DelimitedColumn(_Column):
 
     def _add_integers(self, present: pa.StringArray) -> bool:
         """Add the values if all of them are integers of 64 bits. Return whether they are."""
-        canonical = _all(present, _CANONICAL)
-        if not canonical and not _all(present, _DIGITS):
-            return False
-        try:
-            integers = (present if canonical else pc.replace_substring_regex(present, r"^\+", "")).cast(pa.int64())
-        except pa.ArrowException:
+        integers = to_int64(present)
+        canonical = integers is not None
+        if integers is None:
+            integers = to_int64(present, strict=False)
+        if integers is None:
             return False
         if not canonical:
             self.padded = self.padded or _any(present, _ZERO_PADDED)
@@ -197,7 +197,7 @@ class DelimitedColumn(_Column):
         numbers = present.filter(pc.match_substring_regex(present, _NUMBER))
         self.numbers = self.numbers or len(numbers) > 0
         self.words = self.words or len(numbers) < len(present)
-        self.fractions = self.fractions or not _are_int64(numbers)
+        self.fractions = self.fractions or to_int64(numbers, strict=False) is None
         self.padded = self.padded or _any(numbers, _ZERO_PADDED)
         self.kind = pa.string()
 
@@ -278,17 +278,25 @@ class JsonColumn(_Column):
             self.kind = pa.float64()
             return
         if kind is not None and pa.types.is_nested(kind) and pa.types.is_nested(self.kind):
-            try:
-                schemas = [pa.schema([("x", self.kind)]), pa.schema([("x", kind)])]
-                self.kind = pa.unify_schemas(schemas, promote_options="permissive").field("x").type
-            except pa.ArrowException:
+            common = common_nested_type([self.kind, kind])
+            if common is None:
                 self.carried = b"json"
+            else:
+                self.kind = common
             return
         self.carried = b"json"
         if pa.types.is_null(self.kind):
             self.kind = pa.list_(pa.null())
         elif not pa.types.is_nested(self.kind) and not (kind is None or pa.types.is_nested(kind)):
             self.kind = pa.string()
+
+
+def common_nested_type(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
+    """Return the type of objects or arrays that fits all types; None if there is none."""
+    try:
+        return pa.unify_schemas([pa.schema([("x", kind)]) for kind in kinds], promote_options="permissive")[0].type
+    except pa.ArrowException:
+        return None
 
 
 def _nested_type(values: Sequence[Any]) -> pa.DataType | None:
@@ -321,17 +329,6 @@ def _all(values: pa.StringArray, pattern: str) -> bool:
 
 def _any(values: pa.StringArray, pattern: str) -> bool:
     return bool(pc.any(pc.match_substring_regex(values, pattern)).as_py())
-
-
-def _are_int64(numbers: pa.StringArray) -> bool:
-    """Return whether all numbers are integers of 64 bits."""
-    if not _all(numbers, _DIGITS):
-        return False
-    try:
-        pc.replace_substring_regex(numbers, r"^\+", "").cast(pa.int64())
-    except pa.ArrowException:
-        return False
-    return True
 
 
 def _are_float64(numbers: pa.StringArray) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 from scoreline.storage.errors import (
     UnreadableInput,
 )
-from scoreline.storage.tables.type_inference import CARRIED, LARGE, NUMBERS, PADDED
+from scoreline.storage.tables.type_inference import CARRIED, LARGE, NUMBERS, PADDED, common_nested_type
 from scoreline.tasks.inputs.listing import SurveyedObject
 from scoreline.tasks.scoring.settled_types import common_type
 
@@ -143,8 +142,5 @@ def _text_type(inferred: Sequence[pa.DataType], *, kept: bool) -> pa.DataType:
         return pa.float64()
     if len(types) == 1:
         return types.pop()
-    if all(map(pa.types.is_nested, types)):
-        with contextlib.suppress(pa.ArrowException):
-            schemas = [pa.schema([("x", kind)]) for kind in types]
-            return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
-    return pa.string()
+    common = common_nested_type(types) if all(map(pa.types.is_nested, types)) else None
+    return common or pa.string()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from scoreline.storage.errors import ScorelineError
+from scoreline.storage.errors import ScorelineError, missing_package
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.uris import parse_uri
@@ -137,8 +137,9 @@ def _demonstrate(client: Client, environ: Mapping[str, str], rows: int, keep: bo
         from scoreline.storage.models.manager import ModelStorageManager
         from scoreline.worker.dev import demo as steps
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        raise ScorelineError(f"scoreline demo needs {package!r}: pip install -r ml-requirements.txt") from error
+        raise ScorelineError(
+            f"scoreline demo needs {missing_package(error)!r}: pip install -r ml-requirements.txt"
+        ) from error
     main, folder = client.buckets.main, steps.new_folder()
     manifest, held_out = steps.train_and_publish(ModelStorageManager.from_env(environ))
     echo(f"published {manifest.ref}: {', '.join(a.name for a in manifest.artifacts)}", indent=2)

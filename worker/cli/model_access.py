@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from scoreline.storage.errors import InvalidSettings
+from scoreline.storage.errors import InvalidSettings, missing_package
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.tasks.dispatch.connections import Connections
 
@@ -20,8 +20,9 @@ def model_manager() -> ModelStorageManager:
 
         return ModelStorageManager.from_env()
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        raise InvalidSettings(f"this command needs {package}: pip install -r ml-requirements.txt") from error
+        raise InvalidSettings(
+            f"this command needs {missing_package(error)}: pip install -r ml-requirements.txt"
+        ) from error
 
 
 def model_registry() -> ModelRegistry:
