@@ -104,6 +104,19 @@ def rig_at_work(_at_work: Rig) -> Rig:
     return _at_work
 
 
+@pytest.fixture(scope="session")
+def _services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with Rig(tmp_path_factory.mktemp("services")) as running:
+        yield running
+
+
+@pytest.fixture
+def rig(_services: Rig) -> Iterator[Rig]:
+    """A rig without workers. A test may start some, and end anything but the services."""
+    yield _services
+    _services.renew()
+
+
 @pytest.fixture
 def client(stack: Stack) -> Client:
     return Client.from_env(stack.environ)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,11 +32,11 @@ input = "s3://scoreline/in/"
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with Rig(tmp_path) as running:
-        running.publish(seconds=0.0)
-        running.put_input(2)
-        yield running
+def quiet(rig: Rig) -> Rig:
+    """A rig without workers, and the model and the input of the schedules."""
+    rig.publish(seconds=0.0)
+    rig.put_input(2)
+    return rig
 
 
 @pytest.fixture
@@ -48,8 +47,13 @@ def working(rig_at_work: Rig) -> Rig:
     return rig_at_work
 
 
+def in_bucket(rig: Rig, text: str) -> str:
+    """Return schedules for the bucket of `rig`."""
+    return text.replace("s3://scoreline/", f"s3://{rig.store.bucket}/")
+
+
 def schedules(rig: Rig, text: str) -> None:
-    rig.store.put(keys.SCHEDULES, text.encode())
+    rig.store.put(keys.SCHEDULES, in_bucket(rig, text).encode())
 
 
 def scheduler(rig: Rig) -> Scheduler:
@@ -105,7 +109,8 @@ def test_each_slot_of_a_night_runs_once_while_clocks_die_and_double(working: Rig
     assert {(job.state, job.rows) for job in done.values()} == {("succeeded", 200)}
 
 
-def test_two_clocks_submit_a_slot_once(rig: Rig) -> None:
+def test_two_clocks_submit_a_slot_once(quiet: Rig) -> None:
+    rig = quiet
     schedules(rig, HOURLY)
     long_ago = datetime.now(UTC) - timedelta(days=2)
     rig.store.put(keys.schedule_state("hourly"), State(through=long_ago.isoformat()).to_json())
@@ -149,8 +154,9 @@ def test_only_new_scores_objects_whose_key_or_etag_is_new(working: Rig) -> None:
     [("skip", ["skipped"], "running"), ("queue", [], "running"), ("cancel_running", ["cancelled"], "cancelled")],
 )
 def test_a_slot_that_is_due_during_a_run_is_skipped_or_queued_or_replaces_it(
-    rig: Rig, overlap: str, states: list[str], first: str
+    quiet: Rig, overlap: str, states: list[str], first: str
 ) -> None:
+    rig = quiet
     # Given a run that no worker takes
     schedules(rig, HOURLY + f'overlap = "{overlap}"\n')
     ticker = scheduler(rig)
@@ -172,7 +178,8 @@ def test_a_slot_that_is_due_during_a_run_is_skipped_or_queued_or_replaces_it(
     assert ended.get("hourly-20261125T020000Z") == (None if overlap == "skip" else "succeeded")
 
 
-def test_a_refused_submission_is_recorded_and_the_next_slot_is_submitted(rig: Rig) -> None:
+def test_a_refused_submission_is_recorded_and_the_next_slot_is_submitted(quiet: Rig) -> None:
+    rig = quiet
     schedules(rig, HOURLY.replace("paced", "nobody") + HOURLY.replace("hourly", "other"))
     ticker = scheduler(rig)
     ticker.tick(at("2026-11-25T00:30"))
@@ -185,7 +192,8 @@ def test_a_refused_submission_is_recorded_and_the_next_slot_is_submitted(rig: Ri
     assert ticker.tick(at("2026-11-25T02:00"))["hourly"] == ["submitted hourly-20261125T020000Z"]
 
 
-def test_the_next_tick_submits_what_a_tick_that_died_did_not(rig: Rig) -> None:
+def test_the_next_tick_submits_what_a_tick_that_died_did_not(quiet: Rig) -> None:
+    rig = quiet
     schedules(rig, HOURLY)
     slot = "2026-11-25T01:00:00+00:00"
     rig.store.put(keys.schedule_state("hourly"), State(through=slot, current=slot).to_json())
@@ -193,9 +201,10 @@ def test_the_next_tick_submits_what_a_tick_that_died_did_not(rig: Rig) -> None:
     assert scheduler(rig).tick(at("2026-11-25T01:02"))["hourly"] == []
 
 
-def test_a_user_can_check_list_run_and_backfill_schedules(rig: Rig, tmp_path: Path) -> None:
+def test_a_user_can_check_list_run_and_backfill_schedules(quiet: Rig, tmp_path: Path) -> None:
+    rig = quiet
     file = tmp_path / "schedules.toml"
-    file.write_text(HOURLY)
+    file.write_text(in_bucket(rig, HOURLY))
 
     def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
         environ = {"PATH": "/usr/bin:/bin"} | rig.environ | {"SCHEDULES_FILE": str(file)}
@@ -229,12 +238,12 @@ def test_a_user_can_check_list_run_and_backfill_schedules(rig: Rig, tmp_path: Pa
     assert {job.state for job in jobs(rig).values()} == {"succeeded"}
     assert len(jobs(rig)) == 7
     # And each mistake is reported
-    file.write_text(HOURLY.replace("0 * * * *", "0 25 * * *"))
+    file.write_text(in_bucket(rig, HOURLY.replace("0 * * * *", "0 25 * * *")))
     wrong = cli("check")
     assert (wrong.returncode, "line 3: [hourly] cron = '0 25 * * *': Bad hour" in wrong.stderr) == (1, True)
     assert "cannot be used: line 3" in cli("run", "hourly", "--at", "2026-10-25T12:00").stderr
     assert "no schedule 'daily'" in cli("run", "daily", "--at", "2026-10-25T12:00").stderr
-    file.write_text(HOURLY)
+    file.write_text(in_bucket(rig, HOURLY))
     assert "not a time in ISO 8601" in cli("run", "hourly", "--at", "noon").stderr
     between = cli("run", "hourly", "--at", "2026-10-25T12:01").stderr
     assert "is not a slot of 'hourly'" in between
@@ -245,7 +254,8 @@ def test_a_user_can_check_list_run_and_backfill_schedules(rig: Rig, tmp_path: Pa
     assert "is after --to" in cli("backfill", "hourly", "--from", "2026-10-25", "--to", "2026-10-24").stderr
 
 
-def test_an_unknown_schedule_is_named(rig: Rig) -> None:
-    with pytest.raises(InvalidRequest, match=r"no schedule 'hourly' in s3://scoreline/schedules.toml"):
+def test_an_unknown_schedule_is_named(quiet: Rig) -> None:
+    rig = quiet
+    with pytest.raises(InvalidRequest, match=rf"no schedule 'hourly' in s3://{rig.store.bucket}/schedules.toml"):
         scheduler(rig).get("hourly")
     assert scheduler(rig).tick() == {}

@@ -216,7 +216,9 @@ def test_a_corrupt_job_document_is_named_and_holds_up_no_other_job(rig: Rig) -> 
     job = rig.submit(2)
     rig.redis.flushall()
     report = rig.client.reconcile()
-    assert report["broken"].startswith("failed: s3://scoreline/jobs/broken/job.json is not what Scoreline writes there")
+    assert report["broken"].startswith(
+        f"failed: {rig.store.uri(keys.job('broken'))} is not what Scoreline writes there"
+    )
     assert report[job.job_id] == "planning"
     assert [info.key for info in rig.store.list(keys.active("orphan"))] == []  # its marker is old and has no job
     rig.start_worker(1)

@@ -26,7 +26,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status, read_job
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.worker.dev.stack import Stack
+from scoreline.worker.dev.stack import Stack, make_bucket
 from tests.support.chaos import OBSERVER
 from tests.support.estimators import Paced
 from tests.support.proving import proved_here
@@ -58,21 +58,49 @@ class Rig:
         self.stack = Stack(folder, s3_module="tests.support.chaos")
         self.rows = 0
         self.job_id = ""
+        self._buckets = 0
 
     def __enter__(self) -> Self:
         self.stack.__enter__()
+        self._environ = dict(self.stack.environ)
+        self._connect()
+        return self
+
+    def _connect(self) -> None:
         self.environ = self.stack.environ | HASTE | {"R2_ACCESS_KEY_ID": OBSERVER}
         self.client = Client.from_env(self.environ)
         self.redis: redis.Redis = redis.Redis.from_url(self.environ["REDIS_URL"])
-        return self
 
     def __exit__(self, *error: Any) -> None:
-        for process in self.parents() + self.children():
+        self._end_clients()
+        self.stack.__exit__(*error)
+
+    def _end_clients(self) -> None:
+        for process in self.parents() + self.children() + self.clocks():
             process.kill()
+        self.stack.stop_clients()
+        self._guards.clear()
+        self._clocks.clear()
         self.redis.close()
         assert isinstance(self.client.ledger, RedisLedger)
         self.client.ledger.disconnect()
-        self.stack.__exit__(*error)
+
+    def renew(self) -> None:
+        """Keep only the services running, with an empty Redis and a bucket that nobody has used before.
+
+        A request that a worker sent before it was killed may still arrive, but only in the old bucket.
+        """
+        self._end_clients()
+        self.chaos()
+        for log in self.stack.folder.glob("*worker*.log"):
+            log.unlink()
+        self.redis.flushall()
+        self._buckets += 1
+        bucket = f"bucket-{self._buckets}"
+        assert make_bucket(int(self._environ["R2_ENDPOINT_URL"].rpartition(":")[2]), bucket)
+        self.stack.environ = self._environ | {"R2_BUCKET": bucket}
+        self._connect()
+        self.rows, self.job_id = 0, ""
 
     def reset(self) -> None:
         """Delete all objects, messages and keys, but keep services, workers and beat running."""

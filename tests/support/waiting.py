@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 HANG_S = 240.0
 """After this time a test is taken to hang; on a slow, busy machine a test needs a tenth of it."""
-_LOOK_EVERY_S = 0.03
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.15
+"""Looking costs requests; the longer a test has waited, the less it minds to wait a little longer."""
 
 
 def wait_until[T](happened: Callable[[], T | None], what: str, explain: Callable[[], str] = str) -> T:
@@ -27,8 +28,9 @@ def wait_until[T](happened: Callable[[], T | None], what: str, explain: Callable
     AssertionError
         If the event has not happened within `HANG_S` seconds.
     """
-    deadline = time.monotonic() + HANG_S
+    begun = time.monotonic()
     while not (found := happened()):
-        assert time.monotonic() < deadline, f"waited {HANG_S:.0f} s in vain for {what}\n{explain()}".strip()
-        time.sleep(_LOOK_EVERY_S)
+        waited = time.monotonic() - begun
+        assert waited < HANG_S, f"waited {HANG_S:.0f} s in vain for {what}\n{explain()}".strip()
+        time.sleep(min(_LONGEST_PAUSE_S, max(_FIRST_PAUSE_S, waited / 20)))
     return found
