@@ -52,7 +52,9 @@ def refused(error: pytest.ExceptionInfo[ClientError]) -> tuple[int, str]:
 
 
 def open_uploads(raw: Any) -> list[str]:
-    return [upload["Key"] for upload in raw.list_multipart_uploads(Bucket="scoreline").get("Uploads", [])]
+    return [
+        upload["Key"] for upload in raw.list_multipart_uploads(Bucket="scoreline", Prefix="strict/").get("Uploads", [])
+    ]
 
 
 def test_a_second_write_within_a_second_is_refused_and_the_store_waits(raw: Any, hasty: R2Store) -> None:
