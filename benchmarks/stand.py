@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+import redis
 
 from benchmarks import work
 from benchmarks.contenders.protocol import REHEARSALS
@@ -40,13 +41,23 @@ class Stand:
         Of the worker.
     directory : bool
         Whether the store is a directory; else it is the embedded S3 server.
+    settings : dict, optional
+        Environment variables of the worker.
     """
 
-    def __init__(self, folder: Path, *, processes: int = 2, directory: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        processes: int = 2,
+        directory: bool = True,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._stack = Stack(folder)
         self._processes = processes
         self._directory = directory
+        self._settings = settings
 
     def __enter__(self) -> Self:
         stack = self._stack.__enter__()
@@ -57,7 +68,7 @@ class Stand:
                 "R2_BUCKET": "scoreline",
             }
         try:
-            stack.start_worker(self._processes)
+            stack.start_worker(self._processes, self._settings)
             self.client = Client.from_env(stack.environ)
             self.store = self.client.buckets.main
         except BaseException:
@@ -119,8 +130,17 @@ class Stand:
 
     def pool(self) -> list[psutil.Process]:
         """Return the processes that score."""
+        return self.parent().children()
+
+    def parent(self) -> psutil.Process:
+        """Return the main process of the worker."""
         (parent,) = [item for item in self._descendants("celery") if item.children()]
-        return parent.children()
+        return parent
+
+    def held_messages(self) -> int:
+        """Return how many messages the worker has taken and not acknowledged."""
+        with redis.Redis.from_url(self._stack.environ["REDIS_URL"]) as connection:
+            return int(connection.hlen("unacked"))
 
     def _descendants(self, what: str) -> list[psutil.Process]:
         found = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sklearn
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
@@ -130,6 +132,22 @@ def logistic(random: Any) -> Any:
     """Fit scaler and logistic regression on noise."""
     x = random.normal(size=(2_000, len(COLUMNS)))
     return make_pipeline(StandardScaler(), LogisticRegression()).fit(x, (x[:, 0] > 0).astype(int))
+
+
+class Endless(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is not typed
+    """A model whose calls do not end, except for a few rows, so that it can be published."""
+
+    def fit(self, x: pd.DataFrame, y: object = None) -> Endless:
+        """Learn nothing."""
+        self.n_features_in_ = x.shape[1]
+        self.feature_names_in_ = np.asarray(x.columns, dtype=object)
+        return self
+
+    def predict(self, x: pd.DataFrame) -> Any:
+        """Return ones for at most 1,000 rows; sleep for an hour when there are more."""
+        if len(x) > 1_000:
+            time.sleep(3_600)
+        return np.ones(len(x))
 
 
 def _fitted(random: Any) -> Iterator[tuple[str, Any]]:

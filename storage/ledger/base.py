@@ -128,8 +128,8 @@ class Ledger(Protocol):
     the ledger is a server, across processes. Times come from the caller's clock. If that clock is wrong, a part may run
     twice, which is harmless.
 
-    A dispatched part is *in flight* until it is counted. If nobody begins a part or step, its message is sent again.
-    The delay before that is the ledger's patience, which doubles each time up to `LONGEST_PATIENCE_S`.
+    A dispatched part is *in flight* until it is counted. If no process begins a part or step, its message is sent
+    again. The delay before that is the ledger's patience, which doubles each time up to `LONGEST_PATIENCE_S`.
 
     Every method raises `LedgerUnavailable` (transient) if the ledger cannot be reached.
     """

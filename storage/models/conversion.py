@@ -1,7 +1,7 @@
 """Converts a model that another version of scikit-learn saved, and verifies that it still scores the same.
 
-The model is loaded here, and what has changed since then is filled in. Nobody can know from the file whether that is
-enough. So a sample is scored twice: here, and with the old version in an environment that uv makes for it. Only if the
+The model is loaded here, and what has changed since then is filled in. The file does not show whether that is enough,
+so a sample is scored twice: here, and with the old version in an environment that uv makes for it. Only if the
 results are equal is the model saved again.
 """
 

@@ -1,7 +1,7 @@
 """What Celery raises to interrupt a task. All rooms import it from here.
 
-A task is interrupted by `SoftTimeLimitExceeded`, or by the ``SystemExit`` that a process of the pool raises when it is
-told to terminate. Code that a task calls may raise ``SystemExit`` too, and `is_terminating` tells the two apart.
+A task is interrupted by `SoftTimeLimitExceeded`, or by the ``SystemExit`` that a process of the pool raises when it
+receives SIGTERM. Code that a task calls may raise ``SystemExit`` too, and `is_terminating` tells the two apart.
 """
 
 from billiard.common import terminate_handler_fired as is_terminating  # type: ignore[attr-defined]  # stubs are older

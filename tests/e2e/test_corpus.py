@@ -61,7 +61,7 @@ def test_the_corpus_has_at_least_sixty_cases_with_unique_names() -> None:
 def test_each_row_of_the_corpus_is_scored_or_rejected_or_the_object_is_named(corpus: Corpus, case: Case) -> None:
     client = corpus.client
     job = list(client.watch(corpus.job_id(case), timeout_s=HANG_S))[-1]
-    said = told(client, job)
+    said = report(client, job)
     print(f"{job.state}: {job.rows} scored, {job.rejected} rejected; {said}")  # noqa: T201
     assert job.state in ("succeeded", "partial", "failed")
     assert "Traceback" not in job.error
@@ -76,7 +76,7 @@ def test_each_row_of_the_corpus_is_scored_or_rejected_or_the_object_is_named(cor
     assert case.says in said
 
 
-def told(client: Client, job: Status) -> str:
+def report(client: Client, job: Status) -> str:
     if not job.rejected or job.error:
         return job.error
     reasons = client.rejected(job.job_id).reasons

@@ -135,14 +135,14 @@ class Successor:
             [SCORELINE, *arguments], env=environ, capture_output=True, text=True, timeout=HANG_S, check=False
         )
 
-    def told(self, *arguments: str) -> Any:
+    def json_of(self, *arguments: str) -> Any:
         """Return the JSON that the command line prints."""
         done = self.cli(*arguments, "--json")
         assert done.stdout, done.stderr
         return json.loads(done.stdout)
 
     def jobs(self) -> dict[str, Any]:
-        return {job["job_id"]: job for job in self.told("jobs")}
+        return {job["job_id"]: job for job in self.json_of("jobs")}
 
     def wait_for_job(self, job: str) -> None:
         """Wait for the end of a job that may not have been submitted yet."""
@@ -258,9 +258,9 @@ def after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Successor]:
         successor.restore_bucket()
         successor.restore_redis()
         successor.before = {
-            "jobs": successor.told("jobs"),
-            "schedules": successor.told("schedule", "list"),
-            "rejected": {job: successor.told("rejected", job) for job in SAID["rejected"]},
+            "jobs": successor.json_of("jobs"),
+            "schedules": successor.json_of("schedule", "list"),
+            "rejected": {job: successor.json_of("rejected", job) for job in SAID["rejected"]},
             "aliases": successor.cli("models", "alias", "churn", "champion").stdout,
             "counters": successor.cli("metrics").stdout.splitlines(),
         }
@@ -375,10 +375,10 @@ def test_records_that_were_staged_are_handed_back(after: Successor) -> None:
 
 
 def test_whoever_could_not_be_told_is_told(after: Successor) -> None:
-    told = after.receiver.told("/ended")
-    assert {(event["id"], event["type"]) for event in told} == {("to-be-told.1", "job.succeeded")}
+    events = after.receiver.notifications("/ended")
+    assert {(event["id"], event["type"]) for event in events} == {("to-be-told.1", "job.succeeded")}
     (then,) = (job for job in SAID["jobs"] if job["job_id"] == "to-be-told")
-    assert told[0]["data"].items() >= then.items()
+    assert events[0]["data"].items() >= then.items()
     assert after.json("jobs/to-be-told/notice.json")["delivered"] is True
 
 
@@ -415,14 +415,14 @@ def test_a_job_that_had_failed_is_resumed_and_ends(after: Successor, job: str, o
     assert after.cli("status", job).returncode == 1
     resumed = after.cli("resume", job, *options, "--watch")
     assert resumed.returncode == 3, resumed.stderr
-    after.verify(after.told("status", job), ("branch/a.parquet", "branch/b.parquet"), {1003, 1050})
+    after.verify(after.json_of("status", job), ("branch/a.parquet", "branch/b.parquet"), {1003, 1050})
     after.verify_kept(f"{RESULTS}/job_id={job}/")
 
 
 def test_rows_that_were_rejected_are_scored_with_the_version_that_takes_them(after: Successor) -> None:
     again = after.cli("resume", "finished", "--rejected", "--watch")
     assert again.returncode == 3, again.stderr  # one row still has a text that is not a number
-    status = after.told("status", "finished-rejected-1")
+    status = after.json_of("status", "finished-rejected-1")
     assert (status["rows"], status["rejected"]) == (1, 1)
     written = after.objects(f"{RESULTS}/job_id=finished-rejected-1/")
     scored = after.scored({key.removeprefix(f"{RESULTS}/"): body for key, (body, _) in written.items()})
@@ -445,4 +445,4 @@ def test_the_bucket_alone_is_enough(tmp_path: Path) -> None:
             successor.wait_for_job(job)
             successor.verify(rig.client.status(job).to_dict(), *JOBS[job])
         successor.verify_kept(f"{RESULTS}/job_id=under-way/")
-        rig.wait(lambda: receiver.told("/ended"), "the notification")
+        rig.wait(lambda: receiver.notifications("/ended"), "the notification")

@@ -167,9 +167,9 @@ def test_each_row_of_a_dirty_csv_is_scored_or_rejected_with_a_reason(
         f"SELECT source, row, stage, \"column\", message, record, id FROM '{tmp_path}/rejected.parquet' ORDER BY row"
     )
     assert relation is not None
-    told = relation.fetchall()
-    assert {row[0] for row in told} == {uri}
-    assert [row[1:4] for row in told] == [
+    found = relation.fetchall()
+    assert {row[0] for row in found} == {uri}
+    assert [row[1:4] for row in found] == [
         (1, "decode", "x"),
         (2, "schema", "x"),
         (3, "decode", None),
@@ -177,10 +177,10 @@ def test_each_row_of_a_dirty_csv_is_scored_or_rejected_with_a_reason(
         (5, "decode", "id"),
         (6, "schema", "x"),
     ]
-    assert told[0][4] == "'x' is 'n/a?', which is not a number"
-    assert told[0][5] == '2,n/a?,"two\nlines"'
-    assert [row[6] for row in told] == [2, 3, None, 5, None, 7]
-    assert told[2][4] == "4 fields, but the header has 3"
+    assert found[0][4] == "'x' is 'n/a?', which is not a number"
+    assert found[0][5] == '2,n/a?,"two\nlines"'
+    assert [row[6] for row in found] == [2, 3, None, 5, None, 7]
+    assert found[2][4] == "4 fields, but the header has 3"
     # And the command says why, and shows the text that could not be decoded
     said = cli("rejected", "dirty")
     assert "1 row  decode  'x'" in said.stdout
@@ -321,8 +321,8 @@ def test_an_object_of_broken_rows_only_does_not_fill_memory(
 
 
 def test_a_type_for_an_unknown_column_is_named(worker: Stack, client: Client, store: ObjectStore, line: str) -> None:
-    store.put("in/told.csv", as_csv(frame(0, 4)))
-    job = ended(client, client.submit(line, store.uri("in/told.csv"), types={"idd": "string"}))
+    store.put("in/typed.csv", as_csv(frame(0, 4)))
+    job = ended(client, client.submit(line, store.uri("in/typed.csv"), types={"idd": "string"}))
     assert job.error == (
         "--types names 'idd', which no CSV or JSON Lines object has: correct the name, or leave it out"
     )

@@ -122,10 +122,10 @@ def test_the_manifest_records_where_the_time_went(
     assert (done.state, done.parts) == ("succeeded", parts)
     # Then each timing of the parts is above zero, and only `predict` contains the time of the estimator
     listed = json.loads(store.get(keys.results_manifest(parse_uri(done.output)[1])).data)
-    told = [json.loads(store.head(entry["key"]).metadata["seconds"]) for entry in listed["parts"]]
-    spent = {stage: sum(one[stage] for one in told) for stage in TIMINGS}
+    timings = [json.loads(store.head(entry["key"]).metadata["seconds"]) for entry in listed["parts"]]
+    spent = {stage: sum(one[stage] for one in timings) for stage in TIMINGS}
     assert min(spent.values()) > 0, spent
-    assert min(one["predict"] for one in told) >= seconds
+    assert min(one["predict"] for one in timings) >= seconds
     assert max(spent[stage] for stage in ("decode", "align", "encode", "upload")) < seconds * parts, spent
     # And the manifest has the sums of the timings
     assert listed["seconds"] == pytest.approx(spent, abs=1e-3)

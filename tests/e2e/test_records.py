@@ -183,16 +183,16 @@ def test_any_celery_application_can_score_records_by_message(
         "the message lacks job_id": app.send_task("scoreline.status", queue="scoreline.clock"),
     }
     # Then the answer contains the results, and the job has the id of the message
-    told = sent.get(timeout=HANG_S)
-    assert told["results"] == scored(rows[:-1])
-    assert told["rejected_records"][0]["record"] == 10
-    assert (told["job_id"], told["state"], told["rows"], told["rejected"]) == (sent.id, "partial", 10, 1)
+    answer = sent.get(timeout=HANG_S)
+    assert answer["results"] == scored(rows[:-1])
+    assert answer["rejected_records"][0]["record"] == 10
+    assert (answer["job_id"], answer["state"], answer["rows"], answer["rejected"]) == (sent.id, "partial", 10, 1)
     assert client.status(sent.id).state == "partial"
     # And a second message with that id belongs to the same job, and gets the same answer
-    assert send(model=line, records=rows, job_id=sent.id).get(timeout=HANG_S) == told
+    assert send(model=line, records=rows, job_id=sent.id).get(timeout=HANG_S) == answer
     # And results that are too large for an answer are in the bucket as usual
-    told = large.get(timeout=HANG_S)
-    assert (told["state"], told["rows"], "results" in told) == ("succeeded", 2_500, False)
+    answer = large.get(timeout=HANG_S)
+    assert (answer["state"], answer["rows"], "results" in answer) == ("succeeded", 2_500, False)
     assert len(RecordsJob(client, large.id).wait()) == 2_500
     # And a message that cannot be scored is refused with the reason
     for said, result in refused.items():

@@ -43,7 +43,7 @@ class Receiver(ThreadingHTTPServer):
         self.answers: dict[str, list[int]] = {}
         self.got: list[tuple[str, dict[str, str], str]] = []
 
-    def told(self, path: str) -> list[dict[str, Any]]:
+    def notifications(self, path: str) -> list[dict[str, Any]]:
         """Return the notifications that reached a path, each verified with a library other than Scoreline."""
         verify = Webhook(SECRET).verify
         return [{"id": head["webhook-id"], **verify(body, head)} for where, head, body in self.got if where == path]
@@ -119,18 +119,18 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     refused = f"webhook {receiver.url + '/theirs'!r} is not within ALLOWED_WEBHOOKS, which allows {receiver.url}/ours/"
     assert notice(foreign).error == refused
     assert notice(failed).delivered
-    (told,) = receiver.told("/ours/failed")
-    assert (told["id"], told["type"]) == (f"{failed}.1", "job.failed")
-    assert "nowhere/" in told["data"]["error"]
+    (event,) = receiver.notifications("/ours/failed")
+    assert (event["id"], event["type"]) == (f"{failed}.1", "job.failed")
+    assert "nowhere/" in event["data"]["error"]
     assert notice(busy).delivered
-    told_often = receiver.told("/ours/busy")
-    assert [(told["id"], told["type"], told["data"]["rows"]) for told in told_often] == [
+    repeated = receiver.notifications("/ours/busy")
+    assert [(event["id"], event["type"], event["data"]["rows"]) for event in repeated] == [
         (f"{busy}.1", "job.succeeded", 2)
     ] * 4
-    assert told_often[0]["data"] == client.status(busy).to_dict()
+    assert repeated[0]["data"] == client.status(busy).to_dict()
     assert notice(records).delivered
-    assert "x is 1000000000.0 or more" in receiver.told("/ours/records")[0]["data"]["error"]
-    (slot,) = wait_until(lambda: receiver.told("/ours/slot"), "the notification of a refused slot")
+    assert "x is 1000000000.0 or more" in receiver.notifications("/ours/records")[0]["data"]["error"]
+    (slot,) = wait_until(lambda: receiver.notifications("/ours/slot"), "the notification of a refused slot")
     assert (slot["type"], slot["id"]) == ("job.failed", f"{slot['data']['job_id']}.1")
     assert "no model 'pacde'" in slot["data"]["error"]
     paths = {path for path, _, _ in receiver.got}
@@ -139,7 +139,7 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     # When Redis is emptied while the receiver is down, the bucket still says that the notification is pending
     receiver.answers["/ours/away"] = [503]
     away = submit("/ours/away")
-    wait_until(lambda: receiver.told("/ours/away"), "a first try")
+    wait_until(lambda: receiver.notifications("/ours/away"), "a first try")
     with redis.Redis.from_url(own.environ["REDIS_URL"]) as server:
         wait_until(lambda: server.flushall() and list(store.list(keys.active(away))), "the marker")
     assert client.reconcile()[away] == "ended"
@@ -149,8 +149,11 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     # Each end of a resumed job is delivered, with an id of its own
     store.put("nowhere/a.parquet", pd.DataFrame({"x": [1.0]}).to_parquet(index=False))
     client.resume(failed)
-    wait_until(lambda: len(receiver.told("/ours/failed")) == 2, "the second end to be told")
-    assert [(told["id"], told["type"]) for told in receiver.told("/ours/failed")][1] == (f"{failed}.2", "job.succeeded")
+    wait_until(lambda: len(receiver.notifications("/ours/failed")) == 2, "the notification of the second end")
+    assert [(event["id"], event["type"]) for event in receiver.notifications("/ours/failed")][1] == (
+        f"{failed}.2",
+        "job.succeeded",
+    )
     wait_until(lambda: not list(store.list(keys.JOBS_ACTIVE)), "the end of all markers")
     # And the log says where a notification went, and contains no secret
     log = next(own.folder.glob("worker*.log")).read_text()

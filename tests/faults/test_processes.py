@@ -70,7 +70,7 @@ def test_a_multipart_upload_is_aborted_when_the_dyno_stops(rig: Rig) -> None:
     rig.chaos(hold="partNumber=3")
     job = rig.client.submit("paced", rig.store.uri("in/large.parquet"))
     rig.wait(lambda: rig.held() and rig.open_uploads(), "an upload under way")
-    # When the dyno is told to stop
+    # When the dyno receives SIGTERM
     processes = rig.parents() + rig.children()
     for process in processes:
         process.send_signal(signal.SIGTERM)

@@ -257,7 +257,7 @@ CASES: tuple[Case, ...] = (
     Case("one key with brackets", {"[1].csv": SOUND, "1.csv": SOUND}, 3, of="[1].csv"),
     Case("hidden objects", {"a.csv": SOUND, "_tmp/b.csv": SOUND, ".c.csv": b"junk", "d/.e/f.csv": b"junk"}, 3),
     Case("a name that says nothing", {"README": b"hello"}, says="README has none of the suffixes .parquet"),
-    Case("a name that says nothing, told", {"part-0001": SOUND}, 3, options={"format": "csv"}),
+    Case("a name that says nothing, with the format given", {"part-0001": SOUND}, 3, options={"format": "csv"}),
     # CSV
     Case("csv, sound", {"a.csv": SOUND}, 3),
     Case("csv with a byte order mark", {"a.csv": b"\xef\xbb\xbf" + SOUND}, 3),
@@ -272,7 +272,9 @@ CASES: tuple[Case, ...] = (
         {"a.csv": SOUND.replace(b",", b";")},
         says="a.csv lacks 'x'; it has 'id;x': is the delimiter ';'? Say so with --delimiter",
     ),
-    Case("csv with another delimiter, told", {"a.csv": SOUND.replace(b",", b";")}, 3, options={"delimiter": ";"}),
+    Case(
+        "csv with another delimiter that is given", {"a.csv": SOUND.replace(b",", b";")}, 3, options={"delimiter": ";"}
+    ),
     Case("csv without a header", {"a.csv": SOUND[5:]}, says="a.csv lacks 'x'; it has '1', '0.5'"),
     Case("csv without a header, named", {"a.csv": SOUND[5:]}, 3, options={"columns": ["id", "x"]}),
     Case("the feature twice in a header", {"a.csv": b"x,x\n1,2\n"}, says="a.csv has the column 'x' twice"),
@@ -291,7 +293,10 @@ CASES: tuple[Case, ...] = (
         "'name' is not UTF-8",
     ),
     Case(
-        "csv in latin-1, told", {"a.csv": b"id,x,name\n1,0.5,caf\xe9\n2,1.0,tea\n"}, 2, options={"encoding": "latin-1"}
+        "csv in latin-1, with the encoding given",
+        {"a.csv": b"id,x,name\n1,0.5,caf\xe9\n2,1.0,tea\n"},
+        2,
+        options={"encoding": "latin-1"},
     ),
     Case(
         "zero bytes in csv",

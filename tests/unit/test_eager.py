@@ -471,9 +471,9 @@ def test_a_model_is_published_without_another_process(client: EagerClient, monke
 def test_every_message_that_a_job_sends_to_a_worker_is_known(client: EagerClient) -> None:
     code = "from scoreline.worker.tasks import app; print(*(name for name in app.tasks if name[:9] == 'scoreline'))"
     environ = os.environ | {"R2_ENDPOINT_URL": "http://r2.example", "R2_BUCKET": "data"}
-    told = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     of_others = {"submit", "score_records", "status", "reconcile", "tick"}  # applications and the clock send these
-    names = set(told.stdout.split()) - {f"scoreline.{name}" for name in of_others}
+    names = set(done.stdout.split()) - {f"scoreline.{name}" for name in of_others}
     assert len(names) == 5
     for name in names:
         client.queue.send(name, job_id="never-was", part=0)

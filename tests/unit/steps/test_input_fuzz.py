@@ -116,11 +116,11 @@ def test_no_row_of_any_input_is_lost_or_scored_twice(
         made = draft(engine, job)
         found = list(outcomes(engine, job, made))
     except ScorelineError as error:
-        told = str(error)
-        names_it = "s3://data/in/a." in told or " tried, from all parts of the input" in told or "'x'" in told
+        message = str(error)
+        names_it = "s3://data/in/a." in message or " tried, from all parts of the input" in message or "'x'" in message
         if not names_it:
             raise
-        if not harmed and " tried, " not in told:
+        if not harmed and " tried, " not in message:
             raise
         return
     assert sorted(number for number, _ in found) == list(range(sum(part.rows for part in made.parts)))

@@ -62,9 +62,9 @@ def test_a_system_exit_in_the_thread_is_raised_in_the_thread_that_iterates() -> 
 
     found = prefetched(items())
     assert next(found) == 1
-    with pytest.raises(SystemExit) as told:
+    with pytest.raises(SystemExit) as raised:
         next(found)
-    assert told.value.code == 3
+    assert raised.value.code == 3
 
 
 class Torn(Exception):

@@ -83,10 +83,10 @@ def test_another_library_accepts_the_signature(secret: str) -> None:
         "webhook-signature": sign(secret, event.id, int(now.timestamp()), event.body),
     }
     receiver = Webhook(secret if secret.startswith("whsec_") else secret.encode())
-    told = receiver.verify(event.body.decode(), headers)
-    assert (event.id, told["type"], told["data"]["output"]) == ("night-1.2", "job.partial", "s3://b/é/")
+    payload = receiver.verify(event.body.decode(), headers)
+    assert (event.id, payload["type"], payload["data"]["output"]) == ("night-1.2", "job.partial", "s3://b/é/")
     with pytest.raises(Exception, match="No matching signature"):
-        receiver.verify(json.dumps({**told, "type": "job.succeeded"}), headers)
+        receiver.verify(json.dumps({**payload, "type": "job.succeeded"}), headers)
 
 
 def test_every_wrong_webhook_setting_is_named_without_its_secret() -> None:

@@ -161,12 +161,12 @@ def test_a_part_that_is_delivered_twice_counts_once(ledger: Ledger) -> None:
 
 
 def test_a_job_is_counted_by_whoever_wrote_its_outcome(ledger: Ledger, tmp_path: Path) -> None:
-    told: list[tuple[str, str]] = []
+    reported: list[tuple[str, str]] = []
     dispatcher = Dispatcher(
         buckets=Buckets.from_env({"ENVIRONMENT": "development", "STORE_DIR": str(tmp_path)}),
         ledger=ledger,
         send=lambda name, **_: None,
-        on_fault=lambda error, job_id: told.append((job_id, str(error))),
+        on_fault=lambda error, job_id: reported.append((job_id, str(error))),
     )
     job = "job-1"
     spec = JobSpec(job_id=job, model="m", inputs=("s3://scoreline/in/",), output="s3://scoreline/out/")
@@ -179,11 +179,11 @@ def test_a_job_is_counted_by_whoever_wrote_its_outcome(ledger: Ledger, tmp_path:
 
     end_job(dispatcher, job, Outcome(state="cancelled", failures={}))
     end_job(dispatcher, job, Outcome(state="failed", error="too late", failures={}))
-    assert (since(), told) == ({"cancelled": 1}, [])
+    assert (since(), reported) == ({"cancelled": 1}, [])
     # And the outcome of a later run counts separately
     end_job(dispatcher, job, Outcome(state="failed", error="why", failures={}, run=2))
     end_job(dispatcher, job, Outcome(state="failed", error="why", failures={}, run=2))
-    assert (since(), told) == ({"cancelled": 1, "failed": 1}, [(job, "why")])
+    assert (since(), reported) == ({"cancelled": 1, "failed": 1}, [(job, "why")])
 
 
 def test_the_pace_of_a_model_is_that_of_its_last_job(counters: Counters) -> None:

@@ -174,8 +174,8 @@ def test_integers_keep_every_character(put: Put, dirty: str) -> None:
     assert [row["id"] for row in values(found)] == [1, 0, -5, 6]
     assert [item[:2] for item in broken(found)][:2] == [(1, "id"), (2, "id")]
     # And if the user sets a numeric type, leading zeros are ignored
-    told = rows_of(source, schema(id=pa.int64()), ReadOptions(types={"id": "int64"}))
-    assert [row["id"] for row in values(told)] == [1, 7, 0, -5, 6]
+    read = rows_of(source, schema(id=pa.int64()), ReadOptions(types={"id": "int64"}))
+    assert [row["id"] for row in values(read)] == [1, 7, 0, -5, 6]
 
 
 @pytest.mark.parametrize("dirty", ["", "oops,1\n"], ids=["at once", "value by value"])

@@ -46,8 +46,8 @@ def test_malformed_lines_are_reported_with_their_column(put: Put) -> None:
     ]
     found = rows_of(put("\n".join(lines), "in.jsonl"), schema(id=pa.int64(), x=pa.float64()))
     assert [row["id"] for row in values(found)] == [1, 9]
-    told = broken(found)
-    assert [item[:2] for item in told] == [
+    reported = broken(found)
+    assert [item[:2] for item in reported] == [
         (1, "x"),
         (2, None),
         (3, None),
@@ -58,10 +58,10 @@ def test_malformed_lines_are_reported_with_their_column(put: Put) -> None:
         (9, None),
         (10, None),
     ]
-    assert told[0][2] == "'x' is a string 'n/a', but the column is read as double"
-    assert told[1][2].startswith("the line is not JSON: Expecting ',' delimiter")
-    assert told[2][2] == "the line is an array, not an object"
-    assert told[4][2] == "the key 'id' occurs more than once"
+    assert reported[0][2] == "'x' is a string 'n/a', but the column is read as double"
+    assert reported[1][2].startswith("the line is not JSON: Expecting ',' delimiter")
+    assert reported[2][2] == "the line is an array, not an object"
+    assert reported[4][2] == "the key 'id' occurs more than once"
 
 
 def test_a_duplicate_among_very_many_keys_is_found_quickly(put: Put) -> None:

@@ -100,16 +100,16 @@ def test_several_compressed_streams_are_read_as_one_and_nothing_else_may_follow(
 
 def test_damage_anywhere_in_a_compressed_object_is_an_error_that_names_it(put: Put) -> None:
     text = b"id\n" + b"".join(b"%d\n" % random.Random(n).getrandbits(30) for n in range(300))
-    told = []
+    messages = []
     for key, packed in squeezed(text):
         for at in range(0, len(packed), 53):
             harmed = packed[:at] + bytes([packed[at] ^ 0x55]) + packed[at + 1 :]
             try:
                 look(put(harmed, key))
             except UnreadableInput as error:
-                told.append(str(error))
-    assert told
-    assert all(message.startswith("s3://bucket/in.csv.") for message in told)
+                messages.append(str(error))
+    assert messages
+    assert all(message.startswith("s3://bucket/in.csv.") for message in messages)
 
 
 def test_a_byte_order_mark_inside_a_text_is_a_character_wherever_the_text_is_divided(put: Put) -> None:
@@ -144,9 +144,9 @@ def test_for_any_bytes_each_record_is_a_row_or_malformed_or_the_object_is_named(
         assert "were counted" not in fault  # the two ways of finding records agree
         assert "not closed" not in fault or records_of(data, key)[1]
         return
-    told = sorted([n for rows in found for n in rows.numbers] + [item[0] for item in broken(found)])
-    assert (len(told), False) == records_of(data, key)
-    assert told == list(range(len(told)))
+    numbers = sorted([n for rows in found for n in rows.numbers] + [item[0] for item in broken(found)])
+    assert (len(numbers), False) == records_of(data, key)
+    assert numbers == list(range(len(numbers)))
 
 
 def squeeze(data: bytes, key: str) -> bytes:
