@@ -134,7 +134,7 @@ def logistic(random: Any) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression()).fit(x, (x[:, 0] > 0).astype(int))
 
 
-class Endless(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is not typed
+class Endless(RegressorMixin, BaseEstimator):
     """A model whose calls do not end, except for a few rows, so that it can be published."""
 
     def fit(self, x: pd.DataFrame, y: object = None) -> Endless:
