@@ -143,9 +143,8 @@ class StorageSettings:
             "ENVIRONMENT", ("production", "development"), "production"
         )
         on_heroku = bool(env.text("DYNO"))
-        force_r2 = env.flag("FORCE_R2", False)
         asked_cloud_only = env.flag("ML_CLOUD_ONLY", True)
-        use_r2 = environment == "production" or on_heroku or force_r2
+        use_r2 = _uses_r2(env, environment)
         cloud_only = use_r2 and (on_heroku or asked_cloud_only)
         if on_heroku and not asked_cloud_only:
             log.warning(
@@ -153,8 +152,7 @@ class StorageSettings:
                 extra={"variable": "ML_CLOUD_ONLY", "reason": "a dyno's disk is lost at each restart"},
             )
 
-        source, named = env.first("R2_BUCKET", "AWS_STORAGE_BUCKET_NAME")
-        bucket = named or ("" if use_r2 else DEFAULT_BUCKET)
+        source, bucket = _main_bucket(env, use_r2)
         env.check(source, bucket, lambda name: bool(_BUCKET.fullmatch(name)), "a bucket name")
         allowed = {name.strip() for name in env.text("ALLOWED_BUCKETS").split(",") if name.strip()}
         for name in sorted(allowed):
@@ -172,6 +170,27 @@ class StorageSettings:
             store_dir=Path(env.text("STORE_DIR", default=DEFAULT_STORE_DIR)),
             r2=r2,
         )
+
+
+def main_bucket(environ: Mapping[str, str]) -> str:
+    """Return the bucket that the settings name, or an empty string if they name none.
+
+    Unlike `StorageSettings.from_env`, this needs no other setting, so that beat and health checks need no credentials.
+    """
+    env = Environment(environ)
+    environment = env.choice("ENVIRONMENT", ("production", "development"), "production")
+    return _main_bucket(env, _uses_r2(env, environment))[1]
+
+
+def _uses_r2(env: Environment, environment: str) -> bool:
+    force_r2 = env.flag("FORCE_R2", False)
+    return environment == "production" or bool(env.text("DYNO")) or force_r2
+
+
+def _main_bucket(env: Environment, use_r2: bool) -> tuple[str, str]:
+    """Return the variable that names the main bucket, and its value."""
+    source, named = env.first("R2_BUCKET", "AWS_STORAGE_BUCKET_NAME")
+    return source, named or ("" if use_r2 else DEFAULT_BUCKET)
 
 
 def _r2(env: Environment, buckets: Collection[str]) -> R2Settings:

@@ -16,7 +16,9 @@ from celery.signals import celeryd_init, setup_logging
 from kombu import Queue
 
 from scoreline.storage.errors import InvalidSettings
-from scoreline.tasks.dispatch.queue import CLOCK_QUEUE, QUEUE, broker_settings
+from scoreline.storage.settings import main_bucket
+from scoreline.tasks.dispatch.queue import broker_settings
+from scoreline.tasks.dispatch.queue_names import CLOCK_TASKS, QueueNames
 from scoreline.tasks.dispatch.settings import QueueSettings
 from scoreline.worker import allocator, control, logs  # noqa: F401  # control registers its commands
 from scoreline.worker.settings import SOFT_TIME_LIMIT_S, TIME_LIMIT_S, WorkerSettings
@@ -25,14 +27,15 @@ ANSWER_KEPT_S = 3600
 
 _queue = QueueSettings.from_env(os.environ)
 _worker = WorkerSettings.from_env(os.environ)
+_names = QueueNames.of(main_bucket(os.environ))
 
 app = Celery("scoreline", broker=_queue.broker_url)
 app.conf.update(
     broker_read_url=_queue.broker_url,  # CELERY_BROKER_URL, which may have options, overrides `broker`, but not these
     broker_write_url=_queue.broker_url,
-    task_default_queue=QUEUE,
-    task_queues=[Queue(QUEUE), Queue(CLOCK_QUEUE)],
-    task_routes={f"scoreline.{name}": {"queue": CLOCK_QUEUE} for name in ("reconcile", "tick", "status", "events")},
+    task_default_queue=_names.jobs,
+    task_queues=[Queue(name) for name in _names.read],
+    task_routes={name: {"queue": _names.clock} for name in sorted(CLOCK_TASKS)},
     task_acks_late=True,
     worker_prefetch_multiplier=1,
     task_acks_on_failure=True,

@@ -34,13 +34,17 @@ def models(state: Any) -> dict[str, Any]:
 
 
 @inspect_command()
-def gauges(state: Any) -> dict[str, int]:
-    """Return the number of processes in the pool and the total bytes of their models, for `metrics`."""
+def gauges(state: Any) -> dict[str, int | str]:
+    """Return the processes in the pool, the total bytes of their models, and the queue that names the deployment."""
     from scoreline.worker import lifecycle
 
     pool = state.consumer.pool.info
     pids = set(pool.get("processes", ()))
-    return {"processes": len(pids) or pool["max-concurrency"], "cache_bytes": lifecycle.cached_bytes(pids)}
+    return {
+        "processes": len(pids) or pool["max-concurrency"],
+        "cache_bytes": lifecycle.cached_bytes(pids),
+        "queue": str(state.app.conf.task_default_queue),
+    }
 
 
 @control_command()

@@ -67,6 +67,7 @@ def engine(app: Celery) -> Engine:
         cache_bytes = process.sizing.cache_bytes if process.sizing else DEFAULT_CACHE_BYTES
         connections, settings = Connections(os.environ, WORKER), WorkerSettings.from_env(os.environ)
         ledger, broker = connections.ledger, host_and_port(connections.queue_settings.broker_url)
+        names = connections.queue_names
 
         def count_load(bundle: Bundle) -> None:
             ledger.counters.count_load(bundle.manifest.name, bundle.load_seconds)
@@ -74,7 +75,7 @@ def engine(app: Celery) -> Engine:
         process.cache = ModelCache(open_models(), settings.cache_bytes or cache_bytes, process.preloaded, count_load)
 
         def send(name: str, **kwargs: Any) -> None:
-            send_message(app, name, kwargs, address=broker)
+            send_message(app, name, kwargs, queue=names.of_task(name), address=broker)
 
         process.engine = Engine(
             buckets=connections.buckets,
@@ -111,10 +112,12 @@ def scheduler(app: Celery) -> Scheduler:
 
 
 def count_processes(app: Celery) -> int:
-    """Count the processes of all workers that answer on the broker within half a second."""
+    """Count the processes of all workers of this deployment that answer on the broker within half a second."""
     with app.connection_for_write() as connection:
-        answers = app.control.inspect(timeout=0.5, connection=connection).stats() or {}
-    return sum(int(stats.get("pool", {}).get("max-concurrency", 1)) for stats in answers.values())
+        replies = app.control.broadcast("gauges", reply=True, timeout=0.5, connection=connection) or []
+    answers = {worker: answer for reply in replies for worker, answer in reply.items()}
+    own = Connections(os.environ).queue_names.own_gauges(answers)
+    return sum(int(gauges["processes"]) for gauges in own.values())
 
 
 def share_models() -> None:

@@ -31,6 +31,7 @@ from scoreline.storage.ledger.counters import Totals
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.messages import Backlog
+from scoreline.tasks.dispatch.queue import Queue
 from scoreline.tasks.schedules.in_force import InForce, read_in_force
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Deployment(Collector):
                 "redis": self._redis,
                 "bucket": self._in_bucket,
                 "broker": self._client.queue.backlog,
-                "workers": lambda: self._client.queue.ask_workers("gauges"),
+                "workers": self._gauges,
             },
             self._deadline_s,
         )
@@ -110,6 +111,11 @@ class Deployment(Collector):
         totals, (used, limit), since_s = ledger.counters.read(), ledger.memory(), ledger.seconds_since_tick()
         last_tick = None if since_s is None else time.time() - since_s
         return Redis(totals=totals, memory_bytes=used, limit_bytes=limit, last_tick=last_tick)
+
+    def _gauges(self) -> dict[str, Any]:
+        queue = self._client.queue
+        assert isinstance(queue, Queue)  # as in every deployment; only tests have another kind
+        return queue.names.own_gauges(queue.ask_workers("gauges"))
 
     def _in_bucket(self) -> Bucket:
         main = self._client.buckets.main
@@ -225,8 +231,8 @@ def _bucket_metrics(bucket: Bucket) -> Iterator[Metric]:
 def _queue_metrics(backlog: Backlog) -> Iterator[Metric]:
     waiting = GaugeMetricFamily(
         "scoreline_queue_messages",
-        "Messages that wait for a worker. A job has only a window of its parts in the queue. If scoreline.clock grows, "
-        "no worker is taking messages.",
+        "Messages that wait for a worker. A job has only a window of its parts in the queue. If the queue "
+        "scoreline.clock.<bucket> grows, no worker is taking messages.",
         labels=["queue"],
     )
     for name, count in backlog.waiting.items():
@@ -247,9 +253,7 @@ def _queue_metrics(backlog: Backlog) -> Iterator[Metric]:
         )
 
 
-def _worker_metrics(answers: Mapping[str, Any]) -> Iterator[Metric]:
-    # Workers of other applications do not have this command, and answer with an error.
-    workers = {name: answer for name, answer in answers.items() if "processes" in answer}
+def _worker_metrics(workers: Mapping[str, Any]) -> Iterator[Metric]:
     yield _gauge("workers", "Workers that answered the broker within a second.", len(workers))
     processes = GaugeMetricFamily("scoreline_worker_processes", "Processes in the pool of a worker.", labels=["worker"])
     cached = GaugeMetricFamily(

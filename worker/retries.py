@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.keys import check_name
 from scoreline.tasks.dispatch import outcome, reconcile
+from scoreline.tasks.dispatch.connections import Connections
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
 from scoreline.worker import lifecycle
@@ -77,6 +79,7 @@ def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
 def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseException:
     """Return the exception that makes Celery send the message again, with some arguments changed.
 
+    It is sent to the deployment's own queue, even if it came from one that other deployments read too.
     The delay doubles with each retry and is jittered, so that the workers do not all retry at the same moment.
     """
     longest = min(LONGEST_RETRY_S, 2 ** (task.request.retries + 1))
@@ -85,6 +88,7 @@ def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseE
         countdown=random.uniform(longest / 2, longest),
         max_retries=MAX_RETRIES,
         throw=False,
+        queue=Connections(os.environ).queue_names.of_task(task.name),
         kwargs={**(task.request.kwargs or {}), **changed},
     )
 

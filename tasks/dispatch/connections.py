@@ -15,8 +15,9 @@ from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.objects.buckets import Buckets
-from scoreline.storage.settings import StorageSettings
+from scoreline.storage.settings import StorageSettings, main_bucket
 from scoreline.tasks.dispatch.queue import Queue
+from scoreline.tasks.dispatch.queue_names import QueueNames
 from scoreline.tasks.dispatch.settings import QueueSettings
 
 
@@ -81,9 +82,14 @@ class Connections:
         return Buckets(settings, fail_fast=not self._patience.outlasts_outages)
 
     @cached_property
+    def queue_names(self) -> QueueNames:
+        """The names of the deployment's queues."""
+        return QueueNames.of(main_bucket(self._environ))
+
+    @cached_property
     def queue(self) -> Queue:
         """The queue that workers read."""
-        return Queue(self.queue_settings.broker_url, self.queue_settings.broker_tls, self._app)
+        return Queue(self.queue_settings.broker_url, self.queue_names, self.queue_settings.broker_tls, self._app)
 
     @cached_property
     def ledger(self) -> RedisLedger:

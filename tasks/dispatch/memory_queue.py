@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scoreline.tasks.dispatch.messages import Backlog
-from scoreline.tasks.dispatch.queue import QUEUE
+from scoreline.tasks.dispatch.queue_names import SHARED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class MemoryQueue:
 
     def backlog(self) -> Backlog:
         """Return the number of waiting messages (see `MessageQueue.backlog`)."""
-        return Backlog(waiting={QUEUE: len(self._messages)}, unacked=0, oldest_unacked_s=0.0)
+        return Backlog(waiting={SHARED.jobs: len(self._messages)}, unacked=0, oldest_unacked_s=0.0)
 
     def workers(self, name: str | None = None, timeout_s: float = 2.0) -> list[str]:
         """Return an empty list, because no worker reads this queue (see `MessageQueue.workers`)."""

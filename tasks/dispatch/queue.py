@@ -15,36 +15,43 @@ import kombu
 from scoreline.storage.errors import QueueUnavailable
 from scoreline.storage.ledger.redis_ledger import host_and_port
 from scoreline.tasks.dispatch.messages import Backlog
+from scoreline.tasks.dispatch.queue_names import QueueNames
 
-QUEUE = "scoreline"
-CLOCK_QUEUE = "scoreline.clock"
-"""The queue for the clock's messages, so that they do not wait behind the parts of jobs."""
 CONNECT_TIMEOUT_S = 4
 
 
 class Queue:
-    """The queue that Celery workers read (see `MessageQueue`).
+    """The queues of one deployment, which its Celery workers read (see `MessageQueue`).
 
     Parameters
     ----------
     broker_url : str
         In the form that Celery accepts.
+    names : QueueNames
+        The names of the queues.
     tls : mapping of str to object, optional
         TLS options for a ``rediss://`` URL, under redis-py's names.
     app : Celery, optional
         The worker's own app, whose connections are used; by default an app is made.
     """
 
-    def __init__(self, broker_url: str, tls: Mapping[str, Any] | None = None, app: celery.Celery | None = None) -> None:
+    def __init__(
+        self,
+        broker_url: str,
+        names: QueueNames,
+        tls: Mapping[str, Any] | None = None,
+        app: celery.Celery | None = None,
+    ) -> None:
+        self.names = names
         self._address = host_and_port(broker_url)
-        self._app = app or self._make(broker_url, tls)
+        self._app = app or self._make(broker_url, names, tls)
 
     @staticmethod
-    def _make(broker_url: str, tls: Mapping[str, Any] | None) -> celery.Celery:
+    def _make(broker_url: str, names: QueueNames, tls: Mapping[str, Any] | None) -> celery.Celery:
         app = celery.Celery("scoreline-client", broker=broker_url, set_as_current=False)
         app.conf.update(
             broker_write_url=broker_url,  # CELERY_BROKER_URL overrides `broker`, but not this
-            task_default_queue=QUEUE,
+            task_default_queue=names.jobs,
             task_ignore_result=True,
             task_serializer="json",
             accept_content=["json"],
@@ -63,7 +70,7 @@ class Queue:
     def backlog(self) -> Backlog:
         """Return the number of waiting messages; raises `QueueUnavailable`."""
         with self._connected() as connection:
-            counts = {name: _waiting(connection, name) for name in (QUEUE, CLOCK_QUEUE)}
+            counts = {name: _waiting(connection, name) for name in self.names.read}
             waiting = {name: count for name, count in counts.items() if count is not None}
             channel: Any = connection.default_channel
             if connection.transport.driver_type != "redis":
@@ -74,9 +81,9 @@ class Queue:
             return Backlog(waiting=waiting, unacked=unacked, oldest_unacked_s=oldest_s)
 
     def workers(self, name: str | None = None, timeout_s: float = 2.0) -> list[str]:
-        """Return the names of the workers that read this queue and answer within `timeout_s` seconds.
+        """Return the names of the workers of this deployment that answer within `timeout_s` seconds.
 
-        Workers of other applications that share the broker are left out.
+        Workers of other deployments and applications that share the broker are left out.
 
         Parameters
         ----------
@@ -89,11 +96,13 @@ class Queue:
             The broker does not answer.
         """
         answers = self.ask_workers("active_queues", timeout_s, name)
-        return sorted(worker for worker, queues in answers.items() if QUEUE in {queue["name"] for queue in queues})
+        return sorted(
+            worker for worker, queues in answers.items() if self.names.are_read_by({queue["name"] for queue in queues})
+        )
 
     def send(self, name: str, **kwargs: Any) -> None:
         """Put a message into the queue; raises `QueueUnavailable`."""
-        send_message(self._app, name, kwargs, address=self._address, retry=False)
+        send_message(self._app, name, kwargs, queue=self.names.of_task(name), address=self._address, retry=False)
 
     def pause(self, seconds: float) -> bool:
         """Sleep (see `MessageQueue.pause`). The broker cannot tell whether the workers have anything left to do."""
@@ -163,11 +172,13 @@ def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: di
     return {}
 
 
-def send_message(app: celery.Celery, name: str, kwargs: dict[str, Any], *, address: str, retry: bool = True) -> None:
+def send_message(
+    app: celery.Celery, name: str, kwargs: dict[str, Any], *, queue: str, address: str, retry: bool = True
+) -> None:
     """Put a message into the queue; raises `QueueUnavailable` if the broker does not accept it."""
     try:
         with app.producer_or_acquire() as producer:
-            app.send_task(name, kwargs=kwargs, producer=producer, retry=retry, ignore_result=True)
+            app.send_task(name, kwargs=kwargs, queue=queue, producer=producer, retry=retry, ignore_result=True)
             _close_idle(producer)
     except _unreachable() as error:
         raise QueueUnavailable(f"cannot reach the broker at {address}: {error}") from error

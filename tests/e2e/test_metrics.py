@@ -31,6 +31,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
+from scoreline.tasks.dispatch.queue_names import QueueNames
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.worker.dev.stack import ROOT, Stack
@@ -158,7 +159,7 @@ def test_metrics_count_jobs_rows_parts_and_loads(
     # And it reports the present state
     assert total(after, "scoreline_model_cache_bytes") >= model.manifest.memory_bytes > 0
     assert total(after, "scoreline_worker_processes") == 2 * after["scoreline_workers",] > 0
-    assert [after["scoreline_queue_messages", f"queue={queue}"] for queue in ("scoreline", "scoreline.clock")] == [0, 0]
+    assert [after["scoreline_queue_messages", f"queue={queue}"] for queue in QueueNames.of("scoreline").read] == [0] * 4
     assert after["scoreline_redis_memory_bytes",] > 100_000
     assert {key[1]: after[key] for key in after if key[0] == "scoreline_up"} == {
         "service=redis": 1,
@@ -174,7 +175,7 @@ def test_running_parts_are_visible_to_inspect_and_in_metrics(
 ) -> None:
     def under_way() -> tuple[int | None, int]:
         now = client.queue.backlog()
-        return now.unacked, now.waiting["scoreline"]
+        return now.unacked, now.waiting["scoreline.jobs.scoreline"]
 
     # Given two processes that each score a part, and one part that waits
     model.gate.unlink(missing_ok=True)
@@ -200,7 +201,8 @@ def test_running_parts_are_visible_to_inspect_and_in_metrics(
     assert {psutil.Process(row["pid"]).ppid() for row in at_work} == {psutil.Process(at_work[0]["pid"]).ppid()}
     assert len({row["pid"] for row in at_work}) == 2
     assert all(row["seconds"] >= 0 for row in at_work)
-    assert (now["scoreline_unacked_messages",], now["scoreline_queue_messages", "queue=scoreline"]) == (2, 1)
+    assert now["scoreline_unacked_messages",] == 2
+    assert now["scoreline_queue_messages", "queue=scoreline.jobs.scoreline"] == 1
     assert now["scoreline_unacked_oldest_seconds",] > 0
     assert now["scoreline_jobs_active",] == len(held) >= 1
     assert ended(client, job).rows == 298

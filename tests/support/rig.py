@@ -23,6 +23,7 @@ from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
+from scoreline.tasks.dispatch.queue_names import QueueNames
 from scoreline.tasks.job.documents import Status, read_job
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.uris import parse_uri
@@ -32,7 +33,7 @@ from tests.support.estimators import Paced
 from tests.support.proving import proved_here
 from tests.support.waiting import HANG_S, wait_until
 
-QUEUE = "scoreline"
+QUEUE = QueueNames.of("scoreline").jobs
 HASTE = {
     "PART_LEASE_SECONDS": "3",
     "PART_PATIENCE_SECONDS": "4",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 
 from scoreline.storage.errors import LedgerUnavailable, QueueUnavailable, describe
-from scoreline.tasks.dispatch.queue import CLOCK_QUEUE, QUEUE
 from scoreline.worker.doctor.check import Finding, ok, warning
 from scoreline.worker.doctor.context import Context
 
@@ -24,12 +22,12 @@ def workers(context: Context) -> Iterator[Finding]:
     except QueueUnavailable as fault:
         yield warning(describe(fault), _FIX_REDIS)
         return
-    readers = {
-        queue: [name for name, read in answers.items() if queue in _queue_names(read)] for queue in (QUEUE, CLOCK_QUEUE)
-    }
-    others = len(answers.keys() - set(chain.from_iterable(readers.values())))
-    if not any(readers.values()):
-        also = f" ({others} of other applications {'does' if others == 1 else 'do'})" if others else ""
+    ours = context.broker.names
+    own = {name: queues for name, read in answers.items() if ours.are_read_by(queues := _queue_names(read))}
+    readers = {queue: [name for name, queues in own.items() if queue in queues] for queue in (ours.jobs, ours.clock)}
+    others = len(answers) - len(own)
+    if not own:
+        also = f" ({others} of other applications or buckets {'does' if others == 1 else 'do'})" if others else ""
         yield warning(
             f"no worker answers{also}, so jobs will wait",
             "start one: celery -A scoreline worker; on Heroku: heroku ps:scale worker=1",
@@ -39,10 +37,10 @@ def workers(context: Context) -> Iterator[Finding]:
         if not names:
             yield warning(
                 f"no worker reads the queue {queue!r}",
-                f"start workers without -Q, or with both queues: -Q {QUEUE},{CLOCK_QUEUE}",
+                f"start workers of this release, without -Q or with both queues: -Q {ours.jobs},{ours.clock}",
             )
     if all(readers.values()):
-        yield ok(f"{', '.join(sorted(readers[QUEUE]))} answered")
+        yield ok(f"{', '.join(sorted(own))} answered")
 
 
 def clock(context: Context) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 from scoreline.storage.errors import QueueUnavailable, ScorelineError
-from scoreline.tasks.dispatch.queue import QUEUE
+from scoreline.tasks.dispatch.queue_names import SHARED
 from scoreline.tasks.schedules.schedule import ON_TIME
 from scoreline.worker.doctor.check import Finding, error, ok, warning
 from scoreline.worker.doctor.context import Context
@@ -143,7 +143,11 @@ def _faults_of_apps(context: Context) -> Iterator[tuple[str, str]]:
     confs["this app"] = {name: app.conf[name] for name in names} | _limits_on_line(context.worker_line)
     with contextlib.suppress(QueueUnavailable):  # the check `redis` reports why
         confs |= {f"worker {name}": conf for name, conf in sorted(context.broker.ask_workers("conf").items())}
-    ours = {who: conf for who, conf in confs.items() if conf.get("task_default_queue") == QUEUE}
+    ours = {
+        who: conf
+        for who, conf in confs.items()
+        if conf.get("task_default_queue") in (context.broker.names.jobs, SHARED.jobs)
+    }
     for who, conf in ours.items():
         if conf["task_soft_time_limit"] >= conf["task_time_limit"]:
             yield (
