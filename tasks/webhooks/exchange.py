@@ -75,7 +75,7 @@ class _Exchange:
                 )
                 answer.close()  # the answer is not read, because it could be endless
                 self.status = answer.status
-        except Exception as error:  # raised by the thread that waits
+        except Exception as error:  # noqa: BLE001  # raised by the thread that waits
             self.error = error
         finally:
             with self._lock:
