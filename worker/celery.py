@@ -65,7 +65,7 @@ app.conf.update(
     broker_connection_max_retries=None,  # a worker that cannot reach its broker waits for it
     broker_pool_limit=2,  # a child uses one; `inspect` needs two at once, and would wait forever with one
     task_ignore_result=True,  # tasks that answer an application set it to False
-    result_backend=_queue.redis_url,
+    result_backend=f"scoreline.worker.answers:AnswerBackend+{_queue.redis_url}",
     redis_backend_use_ssl=dict(_queue.redis_tls) or None,
     redis_socket_connect_timeout=10,
     redis_socket_timeout=30,

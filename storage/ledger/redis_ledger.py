@@ -64,8 +64,6 @@ class RedisLedger:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._address = host_and_port(url)
-        # This is not a method: the counters also refer to it, and a reference cycle would keep the sockets open.
-        self._translate_errors = functools.partial(_translate_errors, self._address)
         self._namespace = namespace
         self._patience_s = patience_s
         self._clock = clock
@@ -80,6 +78,8 @@ class RedisLedger:
             decode_responses=True,
             **(tls or {}),
         )
+        # This is not a method: the counters also refer to it, and a reference cycle would keep the sockets open.
+        self._translate_errors = functools.partial(_translate_errors, self._address, self._redis.connection_pool)
         folder = Path(__file__).parent
         self._scripts = {name: self._redis.register_script((folder / f"{name}.lua").read_text()) for name in _SCRIPTS}
         self.counters = RedisCounters(self._redis, f"scoreline:{{{namespace}}}:counters", self._translate_errors)
@@ -307,12 +307,19 @@ def host_and_port(url: str) -> str:
 
 
 @contextlib.contextmanager
-def _translate_errors(where: str) -> Iterator[None]:
-    """Turn errors of redis-py into those of `scoreline.storage.errors`."""
-    from redis.exceptions import RedisError, ResponseError
+def _translate_errors(where: str, connections: Any) -> Iterator[None]:
+    """Turn errors of redis-py into those of `scoreline.storage.errors`.
+
+    After a failover, the server at the other end of an open connection may be a replica, which refuses to write for as
+    long as the connection lasts. The next call must open another, to the server that the address names now.
+    """
+    from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
     try:
         yield
+    except ReadOnlyError as error:
+        connections.disconnect(inuse_connections=False)
+        raise LedgerUnavailable(f"Redis at {where} refused: {error}") from error
     except ResponseError as error:
         if "ANOTHERPLAN" in str(error):
             raise LedgerFenced("the ledger in Redis belongs to another plan than the one in the bucket") from error

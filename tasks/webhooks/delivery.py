@@ -19,9 +19,10 @@ from urllib.parse import unquote, urlsplit
 
 from scoreline.storage.errors import InvalidRequest, WebhookRefused, WebhookUnavailable
 from scoreline.tasks.job.documents import Status
+from scoreline.tasks.webhooks.exchange import post
 
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 10
+EXCHANGE_S = 30.0
+"""Seconds that a receiver may take for the whole exchange, however slowly it sends its answer."""
 _TRY_AGAIN = frozenset({408, 425, 429})
 _PREFIX = "whsec_"
 
@@ -122,7 +123,7 @@ def send(url: str, event: Notification, secret: str) -> None:
     WebhookRefused
         The receiver refuses the notification, and would refuse it again.
     WebhookUnavailable
-        Transient: the receiver cannot be reached, or is busy.
+        Transient: the receiver cannot be reached, is busy, or takes longer than `EXCHANGE_S`.
     """
     import urllib3  # imported late, because a process that only submits does not need it
 
@@ -134,27 +135,15 @@ def send(url: str, event: Notification, secret: str) -> None:
         "webhook-timestamp": str(now),
         "webhook-signature": sign(secret, event.id, now, event.body),
     }
-    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
-    with urllib3.PoolManager(num_pools=1) as pool:
-        try:
-            answer = pool.request(
-                "POST",
-                url,
-                body=event.body,
-                headers=headers,
-                timeout=timeout,
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
-        except urllib3.exceptions.HTTPError as error:  # its text contains the address, which may include a secret
-            raise WebhookUnavailable(f"cannot reach {origin(url)}: {type(error).__name__}") from None
-        answer.close()  # the answer is not read, because it could be endless
-    if 200 <= answer.status < 300:
+    try:
+        status = post(url, event.body, headers, EXCHANGE_S)
+    except (TimeoutError, urllib3.exceptions.HTTPError) as error:  # its text contains the address, and so a secret
+        raise WebhookUnavailable(f"cannot reach {origin(url)}: {type(error).__name__}") from None
+    if 200 <= status < 300:
         return
-    if answer.status >= 500 or answer.status in _TRY_AGAIN:
-        raise WebhookUnavailable(f"{origin(url)} answered {answer.status}")
-    raise WebhookRefused(f"{origin(url)} answered {answer.status}")
+    if status >= 500 or status in _TRY_AGAIN:
+        raise WebhookUnavailable(f"{origin(url)} answered {status}")
+    raise WebhookRefused(f"{origin(url)} answered {status}")
 
 
 def check_secret(secret: str) -> None:

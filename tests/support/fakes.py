@@ -16,7 +16,7 @@ class CuttingProxy:
     Parameters
     ----------
     port : int
-        Port of the real server.
+        Port of the real server. Connections that are opened after `target` was set to another port lead there.
     after : int
         Bytes of answers that a connection passes on before it is cut.
     times : int
@@ -26,7 +26,7 @@ class CuttingProxy:
     """
 
     def __init__(self, port: int, after: int = 0, times: int = 0, answers: Callable[[bytes], bytes] = bytes) -> None:
-        self._target = port
+        self.target = port
         self._after = after
         self._answers = answers
         self.left = times
@@ -49,7 +49,7 @@ class CuttingProxy:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            far = socket.create_connection(("127.0.0.1", self._target))
+            far = socket.create_connection(("127.0.0.1", self.target))
             threading.Thread(target=self._pass, args=(near, far, None), daemon=True).start()
             threading.Thread(target=self._pass, args=(far, near, self._after), daemon=True).start()
 

