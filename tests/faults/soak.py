@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.rig import QUEUE, Rig
+from tests.support.rig import Rig
 
 PARTS = 40
 KINDS = ["500", "503", "429", "cut", "lost", "stall"]
@@ -39,11 +39,11 @@ def faults(rig: Rig, chance: random.Random) -> dict[str, Callable[[], object]]:
 
     def lose_messages() -> None:
         for message in rig.messages():
-            rig.redis.lrem(QUEUE, 1, message.decode())
+            rig.redis.lrem(rig.queue, 1, message.decode())
 
     def double_messages() -> None:
         for message in rig.messages():
-            rig.redis.lpush(QUEUE, message)
+            rig.redis.lpush(rig.queue, message)
 
     return {
         "kill a child": kill_child,

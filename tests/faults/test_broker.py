@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scoreline.tasks.client import Client
-from tests.support.rig import QUEUE, Rig
+from tests.support.rig import Rig
 
 
 def test_a_job_survives_a_restart_of_redis(rig_at_work: Rig) -> None:
@@ -86,7 +86,7 @@ def test_every_message_may_be_delivered_twice(rig: Rig) -> None:
         for message in rig.messages():
             if message not in seen:
                 seen.add(message)
-                rig.redis.lpush(QUEUE, message)
+                rig.redis.lpush(rig.queue, message)
 
     double()
     rig.start_worker(2)
@@ -106,7 +106,7 @@ def test_lost_messages_are_sent_again(rig_at_work: Rig) -> None:
     lost: list[bytes] = []
     for parts in (2, 10, 18):
         rig.wait_for_parts(job, parts)
-        lost += [message for message in rig.messages() if rig.redis.lrem(QUEUE, 1, message.decode())]
+        lost += [message for message in rig.messages() if rig.redis.lrem(rig.queue, 1, message.decode())]
     assert len(lost) >= 6
     # Then the reconciler sends the parts again that were never started
     rig.verify(rig.end(job))
@@ -153,7 +153,7 @@ def test_the_broker_may_be_another_than_redis(rig: Rig, tmp_path: Path, monkeypa
     rig.start_worker(2)
     job = rig.submit(12)
     rig.verify(rig.end(job))
-    assert rig.redis.exists(QUEUE, "unacked") == 0
+    assert rig.redis.exists(rig.queue, "unacked") == 0
     assert rig.client.ledger.progress(job.job_id) is not None
 
 
@@ -203,6 +203,6 @@ def test_lost_parts_are_sent_again_while_another_job_fills_the_queue(rig: Rig) -
         rig.client.submit("paced", rig.store.uri("in/"), part_rows=100)
     for message in rig.messages():
         if lost.job_id.encode() in body(message):
-            rig.redis.lrem(QUEUE, 1, message.decode())
+            rig.redis.lrem(rig.queue, 1, message.decode())
     rig.verify(rig.end(lost))
     rig.end(busy)

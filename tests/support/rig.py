@@ -33,7 +33,6 @@ from tests.support.estimators import Paced
 from tests.support.proving import proved_here
 from tests.support.waiting import HANG_S, wait_until
 
-QUEUE = QueueNames.of("scoreline").jobs
 HASTE = {
     "PART_LEASE_SECONDS": "3",
     "PART_PATIENCE_SECONDS": "4",
@@ -157,6 +156,11 @@ class Rig:
         return f"scoreline:{{{self.store.bucket}/{job_id}}}:state"
 
     @property
+    def queue(self) -> str:
+        """The queue with the messages of jobs."""
+        return QueueNames.of(self.store.bucket).jobs
+
+    @property
     def store(self) -> ObjectStore:
         return self.client.buckets.main
 
@@ -220,7 +224,7 @@ class Rig:
 
     def messages(self) -> list[bytes]:
         """Return the messages in the queue, without those that a worker holds."""
-        return list(self.redis.lrange(QUEUE, 0, -1))  # type: ignore[arg-type]
+        return list(self.redis.lrange(self.queue, 0, -1))  # type: ignore[arg-type]
 
     # Invariants
 
