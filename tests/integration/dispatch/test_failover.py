@@ -89,7 +89,7 @@ def test_a_client_writes_to_the_new_server_after_at_most_one_transient_error(tmp
 def test_a_process_that_answers_writes_to_the_new_server(tmp_path: Path) -> None:
     with valkey(tmp_path) as first, valkey(tmp_path) as second, CuttingProxy(port_of(first)) as proxy:
         backend = f"scoreline.worker.answers:AnswerBackend+redis://127.0.0.1:{proxy.port}/0"
-        app = Celery(backend=backend, set_as_current=False)
+        app: Any = Celery(backend=backend, set_as_current=False)
         app.backend.store_result("one", {"state": "submitted"}, "SUCCESS")
         first.replicaof("127.0.0.1", 1)
         proxy.target = port_of(second)
