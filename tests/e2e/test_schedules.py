@@ -235,8 +235,8 @@ def test_a_user_can_check_list_run_and_backfill_schedules(quiet: Rig, tmp_path: 
     assert "succeeded" in cli("list").stdout
     for line in cli("list").stdout.splitlines():
         assert len(line.rstrip()) <= 80
-    assert {job.state for job in jobs(rig).values()} == {"succeeded"}
-    assert len(jobs(rig)) == 7
+    asked = [job for job_id, job in jobs(rig).items() if job_id.startswith("hourly-202610")]  # not a slot of just now
+    assert [job.state for job in asked] == 7 * ["succeeded"]
     # And each mistake is reported
     file.write_text(in_bucket(rig, HOURLY.replace("0 * * * *", "0 25 * * *")))
     wrong = cli("check")
