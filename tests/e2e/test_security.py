@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -23,7 +24,7 @@ from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
 from tests.conftest import SCORELINE
 from tests.support.estimators import Paced, Talkative
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, wait_until
 
 
 @pytest.fixture
@@ -87,6 +88,118 @@ def test_messages_for_unknown_jobs_or_parts_are_dropped(
         again = client.submit("secure", uri).job_id
         assert list(client.watch(again, timeout_s=HANG_S))[-1].state == "succeeded"
         assert server.info("memory")["used_memory"] < before + (8 << 20)
+
+
+def malformed(app: Celery) -> dict[str, Any]:
+    """Return what a hostile producer may put into a queue: nothing like a message, or nearly one."""
+    with app.connection_for_write() as connection, connection.channel() as channel:
+        body = [[], {"job_id": "no-such-job"}, {}]
+        headers = {"task": "scoreline.plan", "id": "one", "lang": "py", "retries": 0}
+        channel.basic_publish(
+            channel.prepare_message(
+                json.dumps(body),
+                content_type="application/json",
+                content_encoding="utf-8",
+                headers=headers,
+                properties={"delivery_tag": "tag-of-one", "delivery_info": {}},
+            ),
+            exchange="",
+            routing_key="never-read",
+        )
+        sound = json.loads(channel.client.lpop("never-read"))
+
+    def with_(**changed: Any) -> str:
+        return json.dumps(sound | {name.replace("_", "-"): value for name, value in changed.items()})
+
+    def headed(**changed: Any) -> str:
+        return with_(headers=headers | changed)
+
+    def said(body: Any) -> str:
+        return with_(body=base64.b64encode(json.dumps(body).encode()).decode())
+
+    return {
+        "no JSON": "no JSON",
+        "bytes": b"\xff\xfe\x00",
+        "brackets": "[" * 100_000,
+        "a list": "[]",
+        "a number": "7",
+        "null": "null",
+        "an empty object": "{}",
+        "no properties": with_(properties=None),
+        "properties without a tag": with_(properties={}),
+        "a tag that is an object": with_(properties=sound["properties"] | {"delivery_tag": {"a": 1}}),
+        "no delivery_info": with_(properties={"delivery_tag": "x"}),
+        "headers that are a list": with_(headers=[1]),
+        "headers that are a text": with_(headers="x"),
+        "a body that is no base64": with_(body="%%%"),
+        "a body that is a number": with_(body=7),
+        "another encoding": with_(content_encoding="rot13"),
+        "a pickle": with_(content_type="application/x-python-serialize"),
+        "a task that is an object": headed(task={"a": 1}),
+        "an id that is an object": headed(id={"a": 1}),
+        "no id": with_(headers={"task": "scoreline.plan"}),
+        "limits that are texts": headed(timelimit=["x", "y"]),
+        "one limit": headed(timelimit=[1]),
+        "limits without end": with_(headers=headers | {"timelimit": [1e400, 1]}),
+        "retries that are a text": headed(retries="x"),
+        "a time that is a number": headed(eta=7),
+        "a time that is none": headed(eta="yesterday"),
+        "a time beyond all": headed(eta="9999-12-31T23:59:59+00:00", expires="0001-01-01T00:00:00+00:00"),
+        "two arguments": said([[], {}]),
+        "no arguments": said({}),
+        "arguments that are a text": said(["x", {}, {}]),
+        "named arguments that are a list": said([[], [1], {}]),
+        "options that are a list": said([[], {"job_id": "x"}, [1]]),
+    }
+
+
+def test_no_malformed_message_ends_a_worker(worker: Stack, elsewhere: Celery, client: Client, uri: str) -> None:
+    def pids() -> dict[str, Any]:
+        return {name: stats["pid"] for name, stats in client.queue.ask_workers("stats").items()}
+
+    before = pids()
+    wrong = malformed(elsewhere)
+    with redis.Redis.from_url(worker.environ["REDIS_URL"]) as server:
+        for message in wrong.values():
+            server.lpush("scoreline", message)
+            server.lpush("scoreline.clock", message)
+        # Commands to all workers take another way
+        for message in ("no JSON", "[]", "{}", '{"properties": {}}', *wrong.values()):
+            server.publish("/0.celery.pidbox", message)
+        # Then the worker goes on, and keeps none of those messages
+        wait_until(lambda: not server.llen("scoreline") + server.llen("scoreline.clock"), "empty queues")
+        again = client.submit("secure", uri).job_id
+        assert list(client.watch(again, timeout_s=HANG_S))[-1].state == "succeeded"
+        assert pids() == before
+        wait_until(lambda: not server.hlen("unacked"), "no message that is held")
+
+
+def test_commands_to_a_worker_change_nothing(worker: Stack, elsewhere: Celery, client: Client, uri: str) -> None:
+    before = client.queue.ask_workers("stats")
+    for name, arguments in {
+        "pool_shrink": {"n": 1},
+        "pool_grow": {"n": 1},
+        "cancel_consumer": {"queue": "scoreline"},
+        "add_consumer": {"queue": "theirs"},
+        "rate_limit": {"task_name": "scoreline.plan", "rate_limit": "1/h"},
+        "time_limit": {"task_name": "scoreline.plan", "hard": 1},
+        "revoke": {"task_id": ["x"], "terminate": True},
+        "enable_events": {},
+        "evict_models": {},
+        "shutdown": {},
+    }.items():
+        (answer,) = elsewhere.control.broadcast(name, arguments=arguments, reply=True, timeout=HANG_S, limit=1)
+        assert "REMOTE_CONTROL=true" in next(iter(answer.values()))["error"], name
+    now = client.queue.ask_workers("stats")
+    assert {name: stats["pool"]["processes"] for name, stats in now.items()} == {
+        name: stats["pool"]["processes"] for name, stats in before.items()
+    }
+    assert {queue["name"] for queue in next(iter(client.queue.ask_workers("active_queues").values()))} == {
+        "scoreline",
+        "scoreline.clock",
+    }
+    again = client.submit("secure", uri).job_id
+    assert list(client.watch(again, timeout_s=HANG_S))[-1].state == "succeeded"
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,11 @@ def workers(context: Context) -> Iterator[Finding]:
                 f"no worker reads the queue {queue!r}",
                 f"start workers without -Q, or with both queues: -Q {QUEUE},{CLOCK_QUEUE}",
             )
+    gauges = context.broker.ask_workers("gauges")
+    for name in sorted(readers[QUEUE]):
+        if (gauges.get(name) or {}).get("processes") == 0:
+            yield warning(f"{name} has no process that could score", "restart it")
+            return
     if all(readers.values()):
         yield ok(f"{', '.join(sorted(readers[QUEUE]))} answered")
 
