@@ -153,9 +153,9 @@ class Client:
         """Score rows from the application's memory (see `scoreline.tasks.records.job.submit_records`)."""
         return records_job.submit_records(self.submission, model, records, **options)
 
-    def submit_spec(self, spec: JobSpec, *, webhook: str | None = None) -> Status:
-        """Submit a job, given its complete spec (see `submit`)."""
-        return self.submission.submit(spec, webhook=webhook)
+    def submit_spec(self, spec: JobSpec, *, webhook: str | None = None, schedule: str | None = None) -> Status:
+        """Submit a job, given its complete spec (see `submit`), and the schedule whose slot it is, if it is one."""
+        return self.submission.submit(spec, webhook=webhook, schedule=schedule)
 
     @staticmethod
     def new_job_id() -> str:

@@ -28,6 +28,7 @@ from scoreline.tasks.inputs.listing import SurveyedObject, list_inputs, survey_i
 from scoreline.tasks.inputs.only_new import unseen
 from scoreline.tasks.job.documents import Job, read_job, read_outcome
 from scoreline.tasks.job.part_sizes import PART_SECONDS, SLOW_ROWS_PER_S, cut, target_part_rows
+from scoreline.tasks.job.places import check_output
 from scoreline.tasks.job.plan import Columns, InputFile, Part
 from scoreline.tasks.job.plan_file import encode
 from scoreline.tasks.job.uris import parse_uri
@@ -126,6 +127,7 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     """
     spec = job.spec
     _ = engine.buckets[parse_uri(spec.output)[0]]  # raises if the bucket is not allowed
+    check_output(spec.output, engine.buckets.main.bucket, engine.buckets.allowed_outputs)
     manifest = engine.models.manifest(job.model)
     named = named_features(manifest, spec.features)
     stage_records(engine.buckets.main, job)
@@ -179,7 +181,7 @@ def _survey(
     if rescored is not None:
         objects = pinned_objects(engine.buckets, rescored)
     else:
-        objects = list_inputs(engine.buckets, spec.inputs)
+        objects = list_inputs(engine.buckets, spec.inputs, spec.job_id)
     if spec.only_new is not None:
         objects = unseen(engine.buckets.main, spec.only_new, objects)
     return tuple(survey_inputs(engine.tables, objects, spec.read, features))
