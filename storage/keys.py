@@ -161,6 +161,11 @@ def outcome(job_id: str) -> str:
     return f"jobs/{check_name('job id', job_id)}/outcome.json"
 
 
+def part_failure(job_id: str, part: int) -> str:
+    """Return the key of the reason why a part of a job failed last."""
+    return f"jobs/{check_name('job id', job_id)}/failures/{part:05d}.txt"
+
+
 def run(job_id: str) -> str:
     """Return the key of the document that names the current run of a resumed job."""
     return f"jobs/{check_name('job id', job_id)}/run.json"

@@ -102,9 +102,7 @@ def client(app: Celery) -> Client:
         connections, webhooks = Connections(os.environ, CLIENT, app=app), WebhookSettings.from_env(os.environ)
         process.client = Client(connections.buckets, connections.queue, engine(app).ledger, webhooks)
         guard = partial(check_outside_schedules, connections.buckets.main)
-        process.client.submission.check_request = (
-            guard  # anyone may have sent a request over the broker
-        )
+        process.client.submission.check_request = guard  # anyone may have sent a request over the broker
     return process.client
 
 

@@ -117,10 +117,12 @@ class Outcome:
     """Error messages, by the number of the failed part."""
     run: int = 1
     """Which run of the job ended this way. The outcome of an earlier run no longer counts."""
+    summary: str = ""
+    """The error without anything that it quotes from an input or a document, for answers over the broker."""
 
     def to_json(self) -> bytes:
-        """Encode; an empty `reason` is left out, so that older releases can read the document."""
-        kept = {name: value for name, value in asdict(self).items() if name != "reason" or value}
+        """Encode; an empty `reason` or `summary` is left out, so that older releases can read the document."""
+        kept = {name: value for name, value in asdict(self).items() if name not in ("reason", "summary") or value}
         return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod

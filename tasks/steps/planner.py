@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scoreline.storage import keys
-from scoreline.storage.errors import LedgerUnavailable, PreconditionFailed, ScorelineError
+from scoreline.storage.errors import (
+    LedgerUnavailable,
+    ModelUnloadable,
+    ModelUntrusted,
+    PreconditionFailed,
+    ScorelineError,
+)
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.tables.schemas import to_text
@@ -44,7 +50,15 @@ log = logging.getLogger(__name__)
 
 
 def plan_job(engine: Engine, job_id: str) -> None:
-    """Plan a job and dispatch its first parts. A job that cannot be scored fails. This is safe to repeat."""
+    """Plan a job and dispatch its first parts. A job that cannot be scored fails. This is safe to repeat.
+
+    Raises
+    ------
+    ModelUnloadable, ModelUntrusted
+        This process cannot load the model; another worker may try.
+    ScorelineError
+        Marked transient: try again.
+    """
     main = engine.buckets.main
     with hold_step(engine, job_id, "plan"):
         planned = exists(main, keys.plan(job_id)) or read_outcome(main, job_id) is not None
@@ -58,6 +72,8 @@ def _plan(engine: Engine, job: Job) -> bool:
     job_id = job.spec.job_id
     try:
         data = make_plan(engine, job)
+    except (ModelUnloadable, ModelUntrusted):  # another worker may load the model
+        raise
     except ScorelineError as error:
         if error.transient:
             raise

@@ -21,10 +21,14 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.signatures import generate_keys
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
+from scoreline.tasks.schedules.in_force import InForce
 from scoreline.worker.dev.stack import Stack
 from tests.conftest import SCORELINE
 from tests.support.estimators import Paced, Talkative
 from tests.support.waiting import HANG_S, wait_until
+
+NIGHTLY = {"cron": "0 2 * * *", "model": "secure", "input": "s3://scoreline/nightly/in/"}
+SSN = "078-05-1120"
 
 
 @pytest.fixture
@@ -59,11 +63,17 @@ def uri(models: ModelStorageManager, store: ObjectStore) -> str:
         ({"part_rows": "many"}, "part_rows 'many' is not a whole number"),
         ({"webhook": "http://169.254.169.254/"}, "is not within ALLOWED_WEBHOOKS"),
         ({"rm": "-rf"}, "unknown options rm; known are"),
+        ({"input": "s3://scoreline/jobs/x/job.json", "format": "csv"}, "is in a place that Scoreline keeps for itself"),
+        ({"output": "s3://scoreline/results/secure/job_id=other/"}, "is in the folder of a job's results"),
+        ({"output": "s3://scoreline/models/secure/"}, "is in a folder that Scoreline keeps for itself"),
+        ({"output": "s3://scoreline/nightly/in/x/"}, "which the schedule 'nightly' reads"),
+        ({"job_id": "nightly-20991125T020000Z"}, "those of schedules do, which are reserved"),
     ],
 )
 def test_a_message_with_a_forbidden_or_malformed_option_is_refused_with_the_reason(
-    elsewhere: Celery, uri: str, wrong: dict[str, Any], reason: str
+    elsewhere: Celery, store: ObjectStore, uri: str, wrong: dict[str, Any], reason: str
 ) -> None:
+    store.put(keys.SCHEDULES_IN_FORCE, InForce(source="s", tables={"nightly": NIGHTLY}).to_json())
     asked = {"model": "secure", "input": uri, **wrong}
     sent = elsewhere.send_task("scoreline.submit", kwargs=asked, queue="scoreline")
     with pytest.raises(Exception, match=re.escape(reason)):
@@ -88,6 +98,33 @@ def test_messages_for_unknown_jobs_or_parts_are_dropped(
         again = client.submit("secure", uri).job_id
         assert list(client.watch(again, timeout_s=HANG_S))[-1].state == "succeeded"
         assert server.info("memory")["used_memory"] < before + (8 << 20)
+
+
+def test_nothing_in_redis_quotes_an_input(
+    worker: Stack, elsewhere: Celery, client: Client, store: ObjectStore, uri: str
+) -> None:
+    # Given a stranger who knows the address of Redis, and where some rows are
+    store.put("people/a.csv", f"ssn,x\n{SSN},1\n{SSN},2\n".encode())
+    asked = {"model": "secure", "input": "s3://scoreline/people/", "max_rejected": 0}
+    for job_id, wrong in {
+        "as-types": {"types": {"x": "bool", "ssn": "int64"}},
+        "as-header": {"delimiter": ";"},
+        "as-partition": {"partition_by": "y", "keep": "ssn"},
+    }.items():
+        sent = elsewhere.send_task("scoreline.submit", kwargs=asked | wrong, task_id=job_id, queue="scoreline")
+        assert sent.get(timeout=HANG_S)["job_id"] == job_id
+        ended = list(client.watch(job_id, timeout_s=HANG_S))[-1]
+        assert ended.state == "failed", job_id
+        # Then the answer says that the job failed, and where to read why
+        answer = elsewhere.send_task("scoreline.status", kwargs={"job_id": job_id}, queue="scoreline.clock").get(HANG_S)
+        assert (answer["state"], f"scoreline status {job_id}" in answer["error"]) == ("failed", True)
+    # And no key of Redis contains a value or the header
+    with redis.Redis.from_url(worker.environ["REDIS_URL"]) as server:
+        for key in server.scan_iter():
+            kept = {"string": server.get, "hash": server.hgetall, "list": lambda name: server.lrange(name, 0, -1)}
+            content = str(kept.get(server.type(key).decode(), lambda name: "")(key))
+            assert SSN not in content, key
+            assert "ssn,x" not in content, key
 
 
 def malformed(app: Celery) -> dict[str, Any]:
