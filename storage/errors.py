@@ -60,6 +60,8 @@ class ScorelineError(Exception):
 
     transient: bool = False
     """Whether the same call may succeed later."""
+    quotes: bool = False
+    """Whether the message may quote values or names of columns of an input, or the content of a document."""
 
 
 class InvalidSettings(ScorelineError):
@@ -114,6 +116,8 @@ class NothingToResume(InvalidRequest):
 class InputError(ScorelineError):
     """Raised when the input cannot be scored."""
 
+    quotes = True
+
 
 class InputChanged(InputError):
     """Raised when an input object was replaced or deleted after the job was planned."""
@@ -146,6 +150,8 @@ class ModelUnloadable(ModelError):
 class ScoringError(ScorelineError):
     """Raised when an estimator fails, or when its output does not match the output schema in the plan."""
 
+    quotes = True
+
 
 class RejectBudgetExceeded(ScoringError):
     """Raised when a job rejects more rows than its budget allows."""
@@ -154,13 +160,19 @@ class RejectBudgetExceeded(ScoringError):
 class ProcessDied(ScoringError):
     """Raised when a step or a part is given up, because its worker process died in each attempt."""
 
+    quotes = False
+
 
 class JobFailed(ScorelineError):
     """Raised when a job ended without all its results."""
 
+    quotes = True
+
 
 class DocumentCorrupt(ScorelineError):
     """Raised when a stored document of a job differs from what Scoreline wrote."""
+
+    quotes = True
 
 
 class StoreError(ScorelineError):
@@ -273,3 +285,24 @@ def describe(error: BaseException) -> str:
     if isinstance(error, ScorelineError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def without_quotes(error: BaseException) -> str:
+    """Return one line that says what went wrong without a word of any input or document.
+
+    Whoever can reach the broker may read it, but not the bucket.
+
+    >>> without_quotes(MissingColumns("a.csv lacks 'x'; it has 'Jane Doe'"))
+    'an input object lacks columns that the model needs (MissingColumns)'
+    >>> without_quotes(ValueError("could not convert string to float: 'Jane Doe'"))
+    'an exception that is not one of Scoreline (ValueError)'
+    >>> without_quotes(InputNotFound("no input at s3://data/in/"))
+    'no input at s3://data/in/'
+    """
+    name = type(error).__name__
+    if not isinstance(error, ScorelineError):
+        return f"an exception that is not one of Scoreline ({name})"
+    if not error.quotes:
+        return describe(error)
+    first = (type(error).__doc__ or "").partition(".")[0]
+    return f"{first.removeprefix('Raised when ')} ({name})"

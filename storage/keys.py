@@ -9,11 +9,15 @@ from scoreline.storage.errors import InvalidRequest
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")
 _RECORDS = re.compile(r"jobs/(?P<job_id>[^/]+)/records-(?P<sha256>[0-9a-f]{64})\.parquet")
+_SLASHES = re.compile(r"/+")
+_SLOT_JOB = re.compile(r".+-\d{8}T\d{6}Z(?:-\d+)?")
 _PART = re.compile(r"/(?:part|rejected)-(?P<number>[0-9]{5,18})\.parquet\Z")
 
+JOBS = "jobs/"
 JOBS_ACTIVE = "jobs/active/"
 MODELS = "models/"
 SCHEDULES = "schedules.toml"
+SCHEDULE_STATES = "schedules/"
 SCHEDULES_IN_FORCE = "schedules/in-force.json"
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 """Replaces a missing value in the folder names of partitioned results, as in Hive."""
@@ -21,6 +25,27 @@ _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{}\[\]^]")
 PROBES = "_scoreline-doctor-"
 """Prefix of the objects that ``scoreline doctor`` writes and deletes. It does not end with a slash, because a directory
 store would keep the empty folder."""
+
+
+def is_reserved(key: str) -> bool:
+    """Return whether a key of the main bucket is one of Scoreline's own documents, or a model.
+
+    >>> is_reserved("jobs/a/job.json"), is_reserved("//models/"), is_reserved("results/jobs/a"), is_reserved("jobs")
+    (True, True, False, False)
+    """
+    key = _SLASHES.sub("/", key).lstrip("/")
+    return key == SCHEDULES or key.startswith((JOBS, MODELS, SCHEDULE_STATES))
+
+
+def is_slot_job(job_id: str) -> bool:
+    """Return whether a job id has the form of those that schedules give to the jobs of their slots.
+
+    >>> is_slot_job("nightly-20261125T020000Z-2"), is_slot_job("nightly-20261125T020000Z-rejected-1")
+    (True, False)
+    >>> is_slot_job("20261125T020000Z-0a1b2c")
+    False
+    """
+    return bool(_SLOT_JOB.fullmatch(job_id))
 
 
 def check_name(kind: str, name: str) -> str:
@@ -134,6 +159,11 @@ def plan(job_id: str) -> str:
 def outcome(job_id: str) -> str:
     """Return the key of the document that records how a job ended."""
     return f"jobs/{check_name('job id', job_id)}/outcome.json"
+
+
+def part_failure(job_id: str, part: int) -> str:
+    """Return the key of the reason why a part of a job failed last."""
+    return f"jobs/{check_name('job id', job_id)}/failures/{part:05d}.txt"
 
 
 def run(job_id: str) -> str:

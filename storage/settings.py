@@ -33,6 +33,8 @@ _CLOUDS = (
 )
 """Hosts of stores that also take the name of a bucket as a part of the host."""
 
+_PREFIX_EXPECTED = "a prefix such as s3://bucket/scores/ in an allowed bucket"
+
 DEFAULT_STORE_DIR = ".scoreline/store"
 DEFAULT_BUCKET = "scoreline"
 
@@ -128,6 +130,8 @@ class StorageSettings:
     """Buckets for inputs and outputs, including `bucket_name`."""
     store_dir: Path
     r2: R2Settings | None
+    allowed_outputs: tuple[str, ...] = ()
+    """Prefixes below which jobs may write, each ending in ``/``; if empty, any place in an allowed bucket."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> StorageSettings:
@@ -157,6 +161,9 @@ class StorageSettings:
         allowed = {name.strip() for name in env.text("ALLOWED_BUCKETS").split(",") if name.strip()}
         for name in sorted(allowed):
             env.check("ALLOWED_BUCKETS", name, lambda n: bool(_BUCKET.fullmatch(n)), "a bucket name")
+        outputs = [item for item in re.split(r"[\s,]+", env.text("ALLOWED_OUTPUTS")) if item]
+        for item in outputs:
+            env.check("ALLOWED_OUTPUTS", item, lambda uri: _is_prefix(uri, allowed | {bucket}), _PREFIX_EXPECTED)
         r2 = _r2(env, allowed | {bucket}) if use_r2 else None
         if use_r2 and not bucket:
             env.faults.append("R2_BUCKET is not set")
@@ -169,6 +176,7 @@ class StorageSettings:
             allowed_buckets=frozenset(allowed | {bucket}),
             store_dir=Path(env.text("STORE_DIR", default=DEFAULT_STORE_DIR)),
             r2=r2,
+            allowed_outputs=tuple(f"{item.rstrip('/')}/" for item in outputs),
         )
 
 
@@ -191,6 +199,16 @@ def _main_bucket(env: Environment, use_r2: bool) -> tuple[str, str]:
     """Return the variable that names the main bucket, and its value."""
     source, named = env.first("R2_BUCKET", "AWS_STORAGE_BUCKET_NAME")
     return source, named or ("" if use_r2 else DEFAULT_BUCKET)
+
+
+def _is_prefix(uri: str, buckets: Collection[str]) -> bool:
+    """Return whether a URI names a place in one of the buckets.
+
+    >>> _is_prefix("s3://data/scores/", {"data"}), _is_prefix("s3://data/a/../", {"data"}), _is_prefix("data", {"data"})
+    (True, False, False)
+    """
+    bucket, _, path = uri.removeprefix("s3://").partition("/")
+    return uri.startswith("s3://") and bucket in buckets and not {".", ".."} & set(path.split("/"))
 
 
 def _r2(env: Environment, buckets: Collection[str]) -> R2Settings:

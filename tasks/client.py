@@ -153,9 +153,9 @@ class Client:
         """Score rows from the application's memory (see `scoreline.tasks.records.job.submit_records`)."""
         return records_job.submit_records(self.submission, model, records, **options)
 
-    def submit_spec(self, spec: JobSpec, *, webhook: str | None = None) -> Status:
-        """Submit a job, given its complete spec (see `submit`)."""
-        return self.submission.submit(spec, webhook=webhook)
+    def submit_spec(self, spec: JobSpec, *, webhook: str | None = None, schedule: str | None = None) -> Status:
+        """Submit a job, given its complete spec (see `submit`), and the schedule whose slot it is, if it is one."""
+        return self.submission.submit(spec, webhook=webhook, schedule=schedule)
 
     @staticmethod
     def new_job_id() -> str:
@@ -169,6 +169,10 @@ class Client:
     def status(self, job_id: str) -> Status:
         """Return the status of a job; raises `JobNotFound`."""
         return self._statuses.status(job_id)
+
+    def answer(self, job_id: str) -> dict[str, Any]:
+        """Return the status of a job for an answer over the broker (see `StatusReader.answer`)."""
+        return self._statuses.answer(job_id)
 
     def watch(self, job_id: str, timeout_s: float | None = None) -> Iterator[Status]:
         """Yield the status until the job has ended. Raise `TimeoutError` if that takes longer than `timeout_s`."""

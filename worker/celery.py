@@ -15,12 +15,12 @@ from celery import Celery
 from celery.signals import celeryd_init, setup_logging
 from kombu import Queue
 
-from scoreline.storage.errors import InvalidSettings
+from scoreline.storage.errors import InvalidSettings, describe
 from scoreline.storage.settings import main_bucket
 from scoreline.tasks.dispatch.queue import broker_settings
 from scoreline.tasks.dispatch.queue_names import CLOCK_TASKS, QueueNames
 from scoreline.tasks.dispatch.settings import QueueSettings
-from scoreline.worker import allocator, control, logs  # noqa: F401  # control registers its commands
+from scoreline.worker import allocator, control, logs
 from scoreline.worker.settings import SOFT_TIME_LIMIT_S, TIME_LIMIT_S, WorkerSettings
 
 ANSWER_KEPT_S = 3600
@@ -58,6 +58,7 @@ app.conf.update(
             "health_check_interval": 25,
         },
     ),
+    worker_consumer="scoreline.worker.consumer:TaskConsumer",
     worker_concurrency=_worker.concurrency,  # if None, `startup` sets it to the number that fits into memory
     worker_soft_shutdown_timeout=_worker.soft_shutdown_s,
     broker_connection_retry_on_startup=True,
@@ -102,11 +103,16 @@ def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: A
 def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
     """Import the tasks and size the pool. This signal is the last one before Celery reads the settings of its pool."""
     allocator.use_one_heap(os.environ)
-    from scoreline.worker import startup
+    if not _worker.remote_control:
+        control.refuse_changes()
+    from scoreline.worker import consumer, startup
 
+    consumer.tolerate_foreign_messages()
     app.loader.import_task_module("scoreline.worker.tasks")  # by name, because that module imports this one
 
     try:
         startup.fit_into_memory(conf, options)
     except InvalidSettings as error:  # Celery would only log it, and then fail every message
         raise SystemExit(f"error: {error}") from None
+    except Exception as error:  # Celery would start a process for each core, whatever the memory
+        raise SystemExit(f"error: the worker cannot be sized: {describe(error)}") from error

@@ -6,6 +6,9 @@ import the rest of the worker only when they run::
     celery -A scoreline inspect jobs
     celery -A scoreline inspect models
     celery -A scoreline control evict_models
+
+Anyone who can reach the broker may send a command. A worker therefore refuses every command that changes something,
+unless REMOTE_CONTROL allows them.
 """
 
 from __future__ import annotations
@@ -14,7 +17,47 @@ import time
 from typing import Any
 
 from celery.worker import state as working
-from celery.worker.control import control_command, inspect_command
+from celery.worker.control import Panel, control_command, inspect_command
+
+_READING = frozenset(
+    {
+        "active",
+        "active_queues",
+        "clock",
+        "conf",
+        "gauges",
+        "jobs",
+        "models",
+        "ping",
+        "query_task",
+        "registered",
+        "report",
+        "reserved",
+        "revoked",
+        "scheduled",
+        "stats",
+    }
+)
+"""Commands that change nothing. Others of Celery do, also some that it lists under ``inspect``."""
+
+
+def refuse_changes() -> None:
+    """Make this worker refuse all commands except those that change nothing."""
+    reading = {name: Panel.meta[name].alias for name in _READING}
+    kept = {*reading, *filter(None, reading.values())}
+    hello = Panel.data["hello"]
+
+    def greet(state: Any, from_node: Any = None, revoked: Any = None, **more: Any) -> Any:
+        """Answer a worker that starts, but take no ids of tasks to drop from it."""
+        return hello(state, from_node, None, **more)
+
+    for name in Panel.data.keys() - kept:
+        Panel.data[name] = _refuse
+    Panel.data["hello"] = greet
+
+
+def _refuse(state: Any, **arguments: Any) -> dict[str, str]:
+    return {"error": "refused: this worker changes nothing on remote command, unless it has REMOTE_CONTROL=true"}
 
 
 @inspect_command()
@@ -41,7 +84,7 @@ def gauges(state: Any) -> dict[str, int | str]:
     pool = state.consumer.pool.info
     pids = set(pool.get("processes", ()))
     return {
-        "processes": len(pids) or pool["max-concurrency"],
+        "processes": len(pids) if "processes" in pool else pool["max-concurrency"],
         "cache_bytes": lifecycle.cached_bytes(pids),
         "queue": str(state.app.conf.task_default_queue),
     }

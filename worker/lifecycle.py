@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Container
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from billiard.process import current_process
@@ -21,6 +22,7 @@ from scoreline.storage.settings import StorageSettings
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.connections import CLIENT, WORKER, Connections
 from scoreline.tasks.dispatch.queue import send_message
+from scoreline.tasks.schedules.guarded_inputs import check_outside_schedules
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
 from scoreline.tasks.steps.engine import Engine
@@ -100,6 +102,8 @@ def client(app: Celery) -> Client:
     if process.client is None:
         connections, webhooks = Connections(os.environ, CLIENT, app=app), WebhookSettings.from_env(os.environ)
         process.client = Client(connections.buckets, connections.queue, engine(app).ledger, webhooks)
+        guard = partial(check_outside_schedules, connections.buckets.main)
+        process.client.submission.check_request = guard  # anyone may have sent a request over the broker
     return process.client
 
 

@@ -8,6 +8,7 @@ load.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from pathlib import Path
 from scoreline.storage.errors import ScorelineError
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.worker.settings import DEFAULT_CACHE_BYTES
+
+log = logging.getLogger(__name__)
 
 MIB = 1 << 20
 SHARED_BYTES = 230 * MIB
@@ -99,9 +102,13 @@ def measure_models(registry: ModelRegistry, preload: Sequence[str]) -> tuple[int
     """
 
     def size_of(ref: str) -> int:
-        with contextlib.suppress(ScorelineError):
+        try:
             return registry.show(ref).memory_bytes
-        return 0
+        except ScorelineError:
+            return 0
+        except Exception:  # a document that nobody expects must not hide the sizes of the other models
+            log.exception("models.unmeasured", extra={"model": ref})
+            return 0
 
     with ThreadPoolExecutor(8, thread_name_prefix="manifest") as pool:
         if preload:

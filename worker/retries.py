@@ -7,6 +7,7 @@ import logging
 import os
 import random
 from collections.abc import Iterator
+from inspect import signature
 from typing import Any
 
 from celery import Task
@@ -14,6 +15,7 @@ from celery.exceptions import Reject, Retry
 
 from scoreline.storage.errors import (
     InvalidRequest,
+    JobFailed,
     JobNotFound,
     LedgerFenced,
     LedgerLost,
@@ -21,6 +23,7 @@ from scoreline.storage.errors import (
     ScorelineError,
     ScoringError,
     describe,
+    without_quotes,
 )
 from scoreline.storage.keys import check_name
 from scoreline.tasks.dispatch import outcome, reconcile
@@ -28,6 +31,7 @@ from scoreline.tasks.dispatch.connections import Connections
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
 from scoreline.worker import lifecycle
+from scoreline.worker.hand_over import may_pass_on, pass_on
 from scoreline.worker.settings import SOFT_TIME_LIMIT_S
 
 log = logging.getLogger(__name__)
@@ -53,7 +57,7 @@ def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
     """Retry the message if the block raises an error, or fail its job with the reason.
 
     A transient error is retried `MAX_RETRIES` times, an unknown one `MAX_UNKNOWN_RETRIES` times, and any other error
-    not at all. A message is dropped if its job does not exist.
+    not at all, unless another worker may succeed (see `pass_on`). A message is dropped if its job does not exist.
     """
     drop_unless_job_id(job_id)
     try:
@@ -67,13 +71,26 @@ def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
         reason = f"the step {step!r} took longer than {SOFT_TIME_LIMIT_S} s: submit fewer objects in one job"
         outcome.fail_job(lifecycle.engine(task.app), job_id, ScoringError(reason))
     except Exception as error:
+        if may_pass_on(error):
+            changed = {"retried": task.request.retries + 1} if "retried" in signature(task.run).parameters else {}
+            pass_on(task, error, lifecycle.client(task.app).queue, **changed)
         known = isinstance(error, ScorelineError)
         if not known:
             log.exception("task.broken", extra={"job_id": job_id})
         allowed = MAX_RETRIES if getattr(error, "transient", False) else 0 if known else MAX_UNKNOWN_RETRIES
         if task.request.retries < allowed:
-            raise retry_later(task, error) from error
+            raise retry_later(task, error) from None  # a chain would be stored with the answer
         outcome.fail_job(lifecycle.engine(task.app), job_id, error)
+
+
+def answerable(error: Exception) -> Exception:
+    """Return an error that may be stored as an answer, which others than the recipient can read in Redis.
+
+    It is of the same class if that is one of Scoreline, and quotes nothing of an input or a document.
+    """
+    if isinstance(error, ScorelineError):
+        return type(error)(without_quotes(error)) if error.quotes else error
+    return JobFailed(without_quotes(error))
 
 
 def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseException:
@@ -84,7 +101,7 @@ def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseE
     """
     longest = min(LONGEST_RETRY_S, 2 ** (task.request.retries + 1))
     return task.retry(
-        exc=error,
+        exc=answerable(error),
         countdown=random.uniform(longest / 2, longest),
         max_retries=MAX_RETRIES,
         throw=False,

@@ -58,6 +58,8 @@ class WorkerSettings:
     running."""
     parts_per_process: int
     """Maximum number of parts of one job in the queue, for each worker process."""
+    remote_control: bool
+    """Whether ``celery control`` may change the worker. Anyone who can reach the broker can send its commands."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> WorkerSettings:
@@ -76,6 +78,7 @@ class WorkerSettings:
         tick_s = env.number("TICK_SECONDS", DEFAULT_TICK_S, minimum=1)
         soft_shutdown_s = env.number("SOFT_SHUTDOWN_SECONDS", DEFAULT_SOFT_SHUTDOWN_S)
         parts_per_process = env.number("PARTS_PER_PROCESS", PARTS_PER_PROCESS, minimum=1)
+        remote_control = env.flag("REMOTE_CONTROL", False)
         env.finish()
         return cls(
             concurrency=concurrency,
@@ -86,4 +89,5 @@ class WorkerSettings:
             tick_s=tick_s,
             soft_shutdown_s=soft_shutdown_s,
             parts_per_process=parts_per_process,
+            remote_control=remote_control,
         )

@@ -8,8 +8,18 @@ from typing import Any
 
 from celery import Task
 
-from scoreline.storage.errors import InvalidRequest, JobFailed, JobNotFound, ScorelineError, describe
+from scoreline.storage.errors import (
+    DocumentCorrupt,
+    InvalidRequest,
+    JobFailed,
+    JobNotFound,
+    ModelUnloadable,
+    ModelUntrusted,
+    ScorelineError,
+    describe,
+)
 from scoreline.tasks.dispatch import reconcile as reconciling
+from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions, check_known
 from scoreline.tasks.records import job as records_job
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
@@ -21,7 +31,15 @@ from scoreline.tasks.webhooks import notify as notifying
 from scoreline.tasks.webhooks.settings import WebhookSettings
 from scoreline.worker import lifecycle, startup
 from scoreline.worker.celery import app
-from scoreline.worker.retries import MAX_RETRIES, drop_unless_job_id, reconcile_if_lost, retry_later, retry_or_fail
+from scoreline.worker.hand_over import pass_on
+from scoreline.worker.retries import (
+    MAX_RETRIES,
+    answerable,
+    drop_unless_job_id,
+    reconcile_if_lost,
+    retry_later,
+    retry_or_fail,
+)
 from scoreline.worker.settings import PROCESSES_KNOWN_S, SOFT_TIME_LIMIT_S
 
 log = logging.getLogger(__name__)
@@ -52,11 +70,12 @@ def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **opti
     try:
         _check_required(model=model, input=input)
         check_known(options, SubmitOptions)
-        return lifecycle.client(app).submit(model, input, **options).to_dict()
+        client = lifecycle.client(app)
+        return client.answer(client.submit(model, input, **options).job_id)
     except ScorelineError as error:
         if not error.transient or self.request.retries >= MAX_RETRIES:
             log.error("submit.refused", extra={"model": model, "input": input, "error": describe(error)})
-            raise
+            raise answerable(error) from None
         raise retry_later(self, error) from error
 
 
@@ -82,12 +101,16 @@ def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = Non
         records_job.check_message(records)
         records_job.accept_records(client.submission, model, records, **options)
         with reconcile_if_lost(engine, job_id):
-            inline.score_small(engine, job_id, str(self.request.id))
+            try:
+                inline.score_small(engine, job_id, str(self.request.id))
+            except (ModelUnloadable, ModelUntrusted) as error:
+                pass_on(self, error, client.queue, job_id=job_id)
+                fail_job(engine, job_id, error)
         answer = records_job.answer(client, job_id)
     except ScorelineError as error:
         if not error.transient or self.request.retries >= MAX_RETRIES:
             log.error("records.refused", extra={"model": model, "job_id": job_id, "error": describe(error)})
-            raise
+            raise (answerable(error) if isinstance(error, DocumentCorrupt) else error) from None
         raise retry_later(self, error) from error
     lifecycle.share_models()
     if answer is None:  # another process is scoring the job
@@ -108,7 +131,11 @@ def score_staged(self: Task[Any, Any], job_id: str) -> None:
 def status(job_id: Any = None) -> dict[str, Any]:
     """Return the status of a job to an application that does not have this package installed."""
     _check_required(job_id=job_id)
-    return lifecycle.client(app).status(job_id).to_dict()
+    try:
+        return lifecycle.client(app).answer(job_id)
+    except DocumentCorrupt as error:
+        log.error("status.refused", extra={"job_id": job_id, "error": describe(error)})
+        raise answerable(error) from None
 
 
 @app.task(name="scoreline.plan", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)

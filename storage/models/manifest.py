@@ -31,6 +31,9 @@ _DEFAULTS = {
 """Default methods for scoring, by kind of estimator."""
 _FALLBACKS = ("transform", "score_samples", "decision_function")
 
+_MOST_BYTES = 1 << 50
+"""More than any machine has. Workers divide their memory by the sizes of models."""
+
 Role = Literal["model", "preprocessor", "label_encoder"]
 
 _REF = re.compile(r"(?P<name>[^@]+)(?:@(?P<which>[^@]+))?")
@@ -173,6 +176,8 @@ class Manifest:
                     "outputs": {name: Outputs.from_raw(item) for name, item in raw["outputs"].items()},
                 }
             )
+            if type(manifest.memory_bytes) is not int or not 0 <= manifest.memory_bytes <= _MOST_BYTES:
+                raise ValueError("memory_bytes is not a number of bytes")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelCorrupt(f"the manifest of {ref} cannot be read: {error!r}") from error
         if manifest.ref != ref:

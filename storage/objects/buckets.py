@@ -38,6 +38,11 @@ class Buckets:
         """The store for models and jobs."""
         return self[self._settings.bucket_name]
 
+    @property
+    def allowed_outputs(self) -> tuple[str, ...]:
+        """The prefixes below which jobs may write (see `StorageSettings.allowed_outputs`)."""
+        return self._settings.allowed_outputs
+
     def __getitem__(self, bucket: str) -> ObjectStore:
         if bucket not in self._settings.allowed_buckets:
             allowed = ", ".join(sorted(self._settings.allowed_buckets))

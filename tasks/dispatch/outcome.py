@@ -17,6 +17,7 @@ from scoreline.storage.errors import (
     RejectBudgetExceeded,
     ScoringError,
     describe,
+    without_quotes,
 )
 from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
@@ -46,6 +47,7 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
     outcome = Outcome(
         state="failed",
         error=describe(error),
+        summary=without_quotes(error),
         reason=_reason(dispatcher, job_id, error),
         failures={},
         run=run.number,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
+from scoreline.storage import keys
 from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound, describe
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.objects.base import ObjectStore
@@ -77,6 +79,19 @@ class StatusReader:
             seconds=seconds,
             submitted=job.submitted,
         )
+
+    def answer(self, job_id: str) -> dict[str, Any]:
+        """Return the status of a job for an answer over the broker, which others than its recipient can read.
+
+        It quotes nothing of an input or a document. Raises `JobNotFound`.
+        """
+        answer = self.status(job_id).to_dict()
+        if answer["error"]:
+            outcome = read_outcome(self._main, job_id)
+            summary = outcome.summary if outcome is not None else ""
+            more = f"`scoreline status {job_id}`, or {self._main.uri(keys.outcome(job_id))}, says more"
+            answer["error"] = f"{summary}; {more}" if summary != answer["error"] else summary
+        return answer
 
     def watch(self, job_id: str, timeout_s: float | None, pause: Callable[[float], bool]) -> Iterator[Status]:
         """Yield the status until the job has ended.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Protocol
@@ -21,6 +21,7 @@ from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended
 from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.documents import Job, Status, mark_active, read_job
+from scoreline.tasks.job.places import check_job_id, check_places
 from scoreline.tasks.job.spec import JobSpec, check_apart
 from scoreline.tasks.job.submit_options import SubmitOptions, spec_from
 from scoreline.tasks.job.uris import parse_uri
@@ -59,6 +60,8 @@ class Submission:
         self.queue = queue
         self.ledger = ledger
         self.webhooks = webhooks
+        self.check_request: Callable[[JobSpec], None] = lambda spec: None
+        """Raises `InvalidRequest` for a job that whoever asks may not have. Jobs of schedules are not passed to it."""
         self.statuses = StatusReader(buckets.main, ledger)
         self.dispatcher = Dispatcher(buckets=buckets, ledger=ledger, send=queue.send)
 
@@ -90,9 +93,9 @@ class Submission:
         """Return the status of a job; raises `JobNotFound`."""
         return self.statuses.status(job_id)
 
-    def submit(self, spec: JobSpec, *, webhook: str | None = None) -> Status:
-        """Record a job and enqueue its planning. Raises the same errors as `accept`."""
-        self.accept(spec, webhook=webhook)
+    def submit(self, spec: JobSpec, *, webhook: str | None = None, schedule: str | None = None) -> Status:
+        """Record a job and enqueue its planning. Takes the same arguments, and raises the same errors, as `accept`."""
+        self.accept(spec, webhook=webhook, schedule=schedule)
         send_step(self.dispatcher, "plan", spec.job_id)
         return self.status(spec.job_id)
 
@@ -103,6 +106,7 @@ class Submission:
         webhook: str | None = None,
         pinned: PinnedModel | None = None,
         before: Mapping[str, bytes] | None = None,
+        schedule: str | None = None,
     ) -> None:
         """Record a job without enqueueing it. If nothing else enqueues it, the reconciler does.
 
@@ -114,6 +118,8 @@ class Submission:
             The version that the spec's model resolves to, if it is already known.
         before : mapping of str to bytes, optional
             Objects to write before the job, by key. Each key identifies the content.
+        schedule : str, optional
+            The schedule whose slot the job is.
 
         Raises
         ------
@@ -123,12 +129,12 @@ class Submission:
             Transient: try again with the same job id.
         """
         webhook = webhook or self.webhooks.url
-        self.check(spec, webhook)
+        self.check(spec, webhook, schedule)
         self.queue.ping()
         self.ledger.ping()
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         pinned = pinned or self.registry.resolve(spec.model)
-        self._record(Job(spec=spec, model=pinned, submitted=now, webhook=webhook), before or {})
+        self._record(Job(spec=spec, model=pinned, submitted=now, webhook=webhook, schedule=schedule), before or {})
 
     def score_inline(self, job_id: str) -> None:
         """Send one message that makes a single process do all of a small job, unless its plan was sent recently.
@@ -137,12 +143,16 @@ class Submission:
         """
         send_step(self.dispatcher, "plan", job_id, task="scoreline.score_staged")
 
-    def check(self, spec: JobSpec, webhook: str | None) -> None:
+    def check(self, spec: JobSpec, webhook: str | None, schedule: str | None = None) -> None:
         """Raise `InvalidRequest` if the spec or the webhook cannot be accepted."""
         spec.check()
+        if schedule is None:
+            check_job_id(spec.job_id)
+            self.check_request(spec)
         if webhook is not None:
             self.webhooks.check(webhook)
         check_apart(spec)
+        check_places(spec, self.buckets.main.bucket, self.buckets.allowed_outputs)
         for uri in (*spec.inputs, spec.output):
             _ = self.buckets[parse_uri(uri)[0]]
 

@@ -288,14 +288,16 @@ def check_partition(spec: JobSpec, schema: pa.Schema, keep: Sequence[str]) -> No
 
     Raises
     ------
+    MissingColumns
+        The results do not have the column.
     InvalidRequest
-        The results do not have the column, or its values cannot be used as folder names.
+        Its values cannot be used as folder names.
     """
     column = spec.partition_by
     if column is None:
         return
     if column not in keep:
-        raise InvalidRequest(
+        raise MissingColumns(
             f"results cannot be partitioned by {column!r}, which is not among the kept columns "
             f"({_format_names(keep) or 'none'}): name it with --keep"
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
@@ -14,6 +15,7 @@ from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.formats import Tables, is_text
 from scoreline.storage.tables.options import ReadOptions, format_of
+from scoreline.tasks.job.places import is_input
 from scoreline.tasks.job.plan import InputFile
 from scoreline.tasks.job.uris import GLOB, names, parse_uri
 
@@ -33,10 +35,10 @@ class SurveyedObject:
     """Whether a row may leave a column out, as in JSON Lines."""
 
 
-def list_inputs(buckets: Buckets, uris: Sequence[str]) -> list[Pinned]:
+def list_inputs(buckets: Buckets, uris: Sequence[str], job_id: str = "") -> list[Pinned]:
     """List the objects that match the URIs of an input, in the order of the URIs and then of their keys.
 
-    Each object is listed once.
+    Each object is listed once. Documents and models of Scoreline are left out, except for the records of `job_id`.
 
     A key that ends in ``/`` is a prefix: it matches all objects below it, except those with a file or folder name that
     begins with ``_`` or ``.``. A key with ``*``, ``?`` or ``[`` is a glob, unless an object has exactly that key; in a
@@ -48,23 +50,27 @@ def list_inputs(buckets: Buckets, uris: Sequence[str]) -> list[Pinned]:
         One of the URIs matches no object.
     """
     objects: dict[tuple[str, str], Pinned] = {}
+    main = buckets.main.bucket
     for uri in uris:
         bucket, pattern = parse_uri(uri)
         store = buckets[bucket]
-        for info in _list_matches(store, pattern):
+        for info in _list_matches(store, pattern, partial(is_input, bucket, main=main, job_id=job_id)):
             objects.setdefault((bucket, info.key), Pinned.of(store, info))
     return list(objects.values())
 
 
-def _list_matches(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
-    """List the objects of one bucket that match a pattern; there is always at least one."""
+def _list_matches(store: ObjectStore, pattern: str, readable: Callable[[str], bool]) -> list[ObjectInfo]:
+    """List the objects of one bucket that match a pattern and are readable; there is always at least one."""
     if not pattern or pattern.endswith("/"):
-        matches = [info for info in store.list(pattern) if names(pattern, info.key)]
+        matches = [info for info in store.list(pattern) if names(pattern, info.key) and readable(info.key)]
         reason = "the prefix is empty"
     elif magic := GLOB.search(pattern):
-        matches = [info for info in store.list(pattern[: magic.start()]) if names(pattern, info.key)]
+        listed = store.list(pattern[: magic.start()])
+        matches = [info for info in listed if names(pattern, info.key) and readable(info.key)]
         matches = [info for info in matches if info.key == pattern] or matches
         reason = "nothing matches the glob"
+    elif not readable(pattern):
+        matches, reason = [], "it is a document of Scoreline"
     else:
         try:
             return [store.head(pattern)]

@@ -43,6 +43,8 @@ class Job:
     """Time of submission, in UTC and ISO 8601."""
     webhook: str | None = None
     """Address to notify when the job ends. It is not part of the spec: the first submission of a job sets it."""
+    schedule: str | None = None
+    """Name of the schedule whose slot this job is. No request of an application can set it."""
 
     @property
     def work(self) -> str:
@@ -51,7 +53,8 @@ class Job:
 
     def to_json(self) -> bytes:
         """Encode the job as JSON. Equal jobs give equal bytes."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False).encode()
+        kept = {name: value for name, value in asdict(self).items() if name != "schedule" or value is not None}
+        return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Job:
@@ -67,7 +70,13 @@ class Job:
         webhook = raw.get("webhook")
         if webhook is not None and not isinstance(webhook, str):
             raise TypeError(f"webhook {webhook!r} is not an address")
-        return cls(spec=spec.check(), model=PinnedModel(**raw["model"]), submitted=raw["submitted"], webhook=webhook)
+        return cls(
+            spec=spec.check(),
+            model=PinnedModel(**raw["model"]),
+            submitted=raw["submitted"],
+            webhook=webhook,
+            schedule=raw.get("schedule"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +117,12 @@ class Outcome:
     """Error messages, by the number of the failed part."""
     run: int = 1
     """Which run of the job ended this way. The outcome of an earlier run no longer counts."""
+    summary: str = ""
+    """The error without anything that it quotes from an input or a document, for answers over the broker."""
 
     def to_json(self) -> bytes:
-        """Encode; an empty `reason` is left out, so that older releases can read the document."""
-        kept = {name: value for name, value in asdict(self).items() if name != "reason" or value}
+        """Encode; an empty `reason` or `summary` is left out, so that older releases can read the document."""
+        kept = {name: value for name, value in asdict(self).items() if name not in ("reason", "summary") or value}
         return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod

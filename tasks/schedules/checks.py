@@ -10,6 +10,7 @@ from scoreline.storage.errors import InvalidRequest, ScorelineError, describe
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.client import Client
+from scoreline.tasks.job.places import check_places
 from scoreline.tasks.job.spec import check_apart
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.schedules.file import Fault, Parsed, line_of, render, spec_of
@@ -58,9 +59,11 @@ def faults_now(
         except ScorelineError as error:
             yield key, _lasting(error)
     try:
-        check_apart(spec_of(schedule, slot, output))
+        spec = spec_of(schedule, slot, output)
+        check_apart(spec)
+        check_places(spec, buckets.main.bucket, buckets.allowed_outputs)
     except ScorelineError as error:
-        yield "input", _lasting(error)
+        yield "output" if "output" in schedule.options and describe(error).startswith("output") else "input", error
 
 
 def deployment_faults(parsed: Parsed, text: str, client: Client) -> list[Fault]:

@@ -153,6 +153,15 @@ def render(schedule: Schedule, template: str, slot: datetime) -> str:
     return _FIELD.sub(fill, template)
 
 
+def slots_as_globs(template: str) -> str:
+    """Return a template with every slot replaced by ``*``.
+
+    >>> slots_as_globs("s3://b/in/{slot:%Y/%m}/{previous}.csv")
+    's3://b/in/*/*.csv'
+    """
+    return _FIELD.sub("*", template)
+
+
 def spec_of(schedule: Schedule, slot: datetime, output: str, number: int = 1) -> JobSpec:
     """Return the spec of a slot's job (see `Schedule.job_id`). `output` is used if the schedule does not set one."""
     options: dict[str, Any] = {name: value for name, value in schedule.options.items() if name != "webhook"}

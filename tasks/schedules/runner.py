@@ -8,11 +8,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from scoreline.storage import keys
-from scoreline.storage.errors import JobConflict, ObjectNotFound, PreconditionFailed, ScorelineError, describe
-from scoreline.storage.objects.base import ObjectStore, exists, if_unchanged
+from scoreline.storage.errors import (
+    JobConflict,
+    JobNotFound,
+    ObjectNotFound,
+    PreconditionFailed,
+    ScorelineError,
+    describe,
+)
+from scoreline.storage.objects.base import ObjectStore, if_unchanged
 from scoreline.tasks.client import Client
 from scoreline.tasks.inputs.only_new import remember_scored
-from scoreline.tasks.job.documents import decoding, read_outcome
+from scoreline.tasks.job.documents import Job, decoding, read_job, read_outcome
+from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.schedules.file import render, spec_of
 from scoreline.tasks.schedules.refusals import settle
 from scoreline.tasks.schedules.schedule import Refusal, Schedule, State, decide
@@ -111,13 +119,12 @@ class Runner:
         if state.current is None:
             return state, None
         job_id = job_of(schedule, state, state.current)
-        outcome = read_outcome(self._main, job_id)
-        if outcome is None:
-            if exists(self._main, keys.job(job_id)):
-                return state, None
+        try:
+            job = read_job(self._main, job_id)
+        except JobNotFound:
             try:
                 self._submit(schedule, state, state.current)
-            except JobConflict:  # the schedule was edited meanwhile: the slot keeps the job that it already has
+            except JobConflict:  # another tick submitted it, perhaps as an earlier text asks; the next tick looks
                 return state, None
             except ScorelineError as error:
                 if error.transient:
@@ -125,14 +132,37 @@ class Runner:
                 return self._refused(schedule, state, state.current, describe(error), now), error
             done.append(f"submitted {job_id}")
             return state, None
+        if not self._is_of_slot(job, schedule, state, state.current):
+            return self._evade(schedule, state, state.current, done), None
+        outcome = read_outcome(self._main, job_id)
+        if outcome is None:
+            return state, None
         if schedule.only_new and outcome.state in ("succeeded", "partial"):
             remember_scored(self._main, schedule.name, job_id)
         return replace(state.noted([state.current], outcome.state, outcome.error), current=None), None
 
-    def _submit(self, schedule: Schedule, state: State, slot: str) -> None:
+    def _spec(self, schedule: Schedule, state: State, slot: str) -> JobSpec:
         output = self._client.default_output(schedule.model)
-        spec = spec_of(schedule, datetime.fromisoformat(slot), output, state.number(slot))
-        self._client.submit_spec(spec, webhook=schedule.options.get("webhook"))
+        return spec_of(schedule, datetime.fromisoformat(slot), output, state.number(slot))
+
+    def _submit(self, schedule: Schedule, state: State, slot: str) -> None:
+        spec = self._spec(schedule, state, slot)
+        self._client.submit_spec(spec, webhook=schedule.options.get("webhook"), schedule=schedule.name)
+
+    def _is_of_slot(self, job: Job, schedule: Schedule, state: State, slot: str) -> bool:
+        """Return whether a job with the id of a slot is the slot's, also if the schedule was edited meanwhile.
+
+        Jobs of earlier releases do not name their schedule, so they must be what the schedule asks for.
+        """
+        return job.schedule == schedule.name or job.spec == self._spec(schedule, state, slot)
+
+    def _evade(self, schedule: Schedule, state: State, slot: str, done: list[str]) -> State:
+        """Return the state in which a slot whose job id is taken by another job gets the next id."""
+        taken = job_of(schedule, state, slot)
+        evaded = replace(state, numbers={**state.numbers, slot: state.number(slot) + 1})
+        log.error("schedule.id_taken", extra={"job_id": taken, "instead": job_of(schedule, evaded, slot)})
+        done.append(f"{taken} is another job: the slot is run as {job_of(schedule, evaded, slot)}")
+        return evaded
 
     def _refused(self, schedule: Schedule, state: State, slot: str, error: str, now: datetime) -> State:
         moment = datetime.fromisoformat(slot)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scoreline.storage.errors import ScorelineError, describe
 from scoreline.storage.hashing import sha256_hex
@@ -28,6 +28,7 @@ from scoreline.tasks.job.documents import (
     seconds_since,
 )
 from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.job.part_failures import read_failures
 from scoreline.tasks.job.spec import budget_rows
 from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
@@ -58,6 +59,7 @@ def finalize(engine: Engine, job_id: str) -> None:
         return
     documents = engine.documents(job_id, fresh=True)
     with hold_step(engine, job_id, "finalize"):
+        progress = replace(progress, failures=read_failures(main, job_id, progress.failures))
         outcome = _stopped(documents, run, progress) if progress.stopped else _close(engine, documents, run, progress)
         if outcome is not None:
             write_answer(engine.buckets, documents, outcome)
@@ -76,9 +78,11 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
             f"{plural(progress.rejected, 'row')} {'was' if progress.rejected == 1 else 'were'} rejected, and the job "
             f"allows {allowed} of {plan.rows}. Correct the input, or raise --max-rejected"
         )
+        summary = error
     else:
         part, reason = min(progress.failures.items())
-        error = f"stopped after {plural(len(progress.failures), 'part')} failed; part {part}: {reason}"
+        summary = f"stopped after {plural(len(progress.failures), 'part')} failed"
+        error = f"{summary}; part {part}: {reason}"
     return Outcome(
         state="failed",
         rows=progress.rows,
@@ -87,6 +91,7 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
         parts_done=progress.parts_done - len(progress.failures),
         seconds=seconds_since(documents.job.submitted),
         error=error,
+        summary=summary,
         reason="rejected" if progress.stopped == "budget" else "parts",
         failures={str(part): reason for part, reason in progress.failures.items()},
         run=run.number,
@@ -170,6 +175,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         parts_done=len(parts.entries),
         seconds=seconds_since(documents.job.submitted),
         error=error,
+        summary=_summary(reason, error),
         reason=reason,
         failures=parts.failures,
         run=run.number,
@@ -206,6 +212,13 @@ def _fault(documents: Documents, run: Run, parts: _Parts) -> tuple[Reason, str]:
             f"job allows {allowed}: correct the input, or raise --max-rejected"
         )
     return "", ""
+
+
+def _summary(reason: Reason, error: str) -> str:
+    """Return an error of `_publish` without anything that it quotes from the input."""
+    if reason == "error":
+        return "the results could not be arranged"
+    return error.partition("; part ")[0] if reason == "parts" else error
 
 
 def _arrange(

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scoreline.storage import keys
-from scoreline.storage.errors import LedgerUnavailable, PreconditionFailed, ScorelineError
+from scoreline.storage.errors import (
+    LedgerUnavailable,
+    ModelUnloadable,
+    ModelUntrusted,
+    PreconditionFailed,
+    ScorelineError,
+)
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.tables.schemas import to_text
@@ -28,6 +34,7 @@ from scoreline.tasks.inputs.listing import SurveyedObject, list_inputs, survey_i
 from scoreline.tasks.inputs.only_new import unseen
 from scoreline.tasks.job.documents import Job, read_job, read_outcome
 from scoreline.tasks.job.part_sizes import PART_SECONDS, SLOW_ROWS_PER_S, cut, target_part_rows
+from scoreline.tasks.job.places import check_output
 from scoreline.tasks.job.plan import Columns, InputFile, Part
 from scoreline.tasks.job.plan_file import encode
 from scoreline.tasks.job.uris import parse_uri
@@ -43,7 +50,15 @@ log = logging.getLogger(__name__)
 
 
 def plan_job(engine: Engine, job_id: str) -> None:
-    """Plan a job and dispatch its first parts. A job that cannot be scored fails. This is safe to repeat."""
+    """Plan a job and dispatch its first parts. A job that cannot be scored fails. This is safe to repeat.
+
+    Raises
+    ------
+    ModelUnloadable, ModelUntrusted
+        This process cannot load the model; another worker may try.
+    ScorelineError
+        Marked transient: try again.
+    """
     main = engine.buckets.main
     with hold_step(engine, job_id, "plan"):
         planned = exists(main, keys.plan(job_id)) or read_outcome(main, job_id) is not None
@@ -57,6 +72,8 @@ def _plan(engine: Engine, job: Job) -> bool:
     job_id = job.spec.job_id
     try:
         data = make_plan(engine, job)
+    except (ModelUnloadable, ModelUntrusted):  # another worker may load the model
+        raise
     except ScorelineError as error:
         if error.transient:
             raise
@@ -126,6 +143,7 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     """
     spec = job.spec
     _ = engine.buckets[parse_uri(spec.output)[0]]  # raises if the bucket is not allowed
+    check_output(spec.output, engine.buckets.main.bucket, engine.buckets.allowed_outputs)
     manifest = engine.models.manifest(job.model)
     named = named_features(manifest, spec.features)
     stage_records(engine.buckets.main, job)
@@ -179,7 +197,7 @@ def _survey(
     if rescored is not None:
         objects = pinned_objects(engine.buckets, rescored)
     else:
-        objects = list_inputs(engine.buckets, spec.inputs)
+        objects = list_inputs(engine.buckets, spec.inputs, spec.job_id)
     if spec.only_new is not None:
         objects = unseen(engine.buckets.main, spec.only_new, objects)
     return tuple(survey_inputs(engine.tables, objects, spec.read, features))

@@ -7,16 +7,20 @@ import time
 
 from scoreline.storage.errors import (
     ModelError,
+    ModelUnloadable,
+    ModelUntrusted,
     ProcessDied,
     RejectBudgetExceeded,
     ScorelineError,
     describe,
+    without_quotes,
 )
 from scoreline.storage.ledger.base import PartLease
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import send_step
 from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.dispatch.outcome import fail_job
+from scoreline.tasks.job.part_failures import write_failure
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.commit_part import commit_part, read_receipt
 from scoreline.tasks.steps.engine import Engine
@@ -48,6 +52,8 @@ def score_part(
 
     Raises
     ------
+    ModelUnloadable, ModelUntrusted
+        This process cannot load the model. The attempt does not count; another worker may try.
     ScorelineError
         Marked transient: the attempt does not count, and the message must be delivered again.
     """
@@ -63,7 +69,7 @@ def score_part(
         if started.all_done and started.to_do == "done":
             send_step(engine, "finalize", job_id)
         return None
-    rows, rejected, failure = 0, 0, ""
+    rows, rejected, failure, summary = 0, 0, "", ""
     seconds: float | None = None
     try:
         with keep_renewed(lambda: engine.ledger.renew(lease), engine.lease_s / 3):
@@ -83,6 +89,9 @@ def score_part(
     except SystemExit:  # the worker is shutting down: the message returns to the queue, and the attempt does not count
         engine.ledger.release(lease)
         raise
+    except (ModelUnloadable, ModelUntrusted):  # another worker may load the model: the attempt does not count
+        engine.ledger.release(lease)
+        raise
     except (ModelError, RejectBudgetExceeded) as error:  # no other part can save the job
         if isinstance(error, RejectBudgetExceeded):
             engine.ledger.counters.count_part(rows=0, rejected=0, failed=True, seconds=None)
@@ -92,14 +101,14 @@ def score_part(
         if error.transient:
             engine.ledger.release(lease)
             raise
-        failure = describe(error)
+        failure, summary = describe(error), without_quotes(error)
     except SoftTimeLimitExceeded:
         raise
     except Exception as error:  # an estimator may raise anything; the job must end with the reason
         log.exception("part.failed", extra={"job_id": job_id, "part": part})
         engine.on_fault(error, job_id=job_id, part=part)
-        failure = describe(error)
-    count_part(engine, job_id, part, rows=rows, rejected=rejected, failure=failure, seconds=seconds)
+        failure, summary = describe(error), without_quotes(error)
+    count_part(engine, job_id, part, rows=rows, rejected=rejected, failure=failure, summary=summary, seconds=seconds)
     return rows, rejected
 
 
@@ -111,6 +120,7 @@ def count_part(
     rows: int = 0,
     rejected: int = 0,
     failure: str = "",
+    summary: str = "",
     seconds: float | None = None,
 ) -> None:
     """Count a part in the ledger, then dispatch the next part or the finalizer, whichever is due.
@@ -118,13 +128,18 @@ def count_part(
     Parameters
     ----------
     failure : str
-        Reason why the part failed; empty if it is committed.
+        Reason why the part failed; empty if it is committed. It is stored in the bucket.
+    summary : str
+        The same without anything that it quotes from the input, for the ledger, which others may read; by default, the
+        failure, which then quotes nothing.
     seconds : float, optional
         Time spent on scoring the part; None if another process scored it.
     """
     plan_sha256 = engine.documents(job_id).plan.sha256
-    failure = failure[:MAX_REASON]
-    done = engine.ledger.complete(job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=failure)
+    summary = (summary or failure)[:MAX_REASON]
+    if failure != summary:
+        write_failure(engine.buckets.main, job_id, part, failure[:MAX_REASON])
+    done = engine.ledger.complete(job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=summary)
     if done.counted:
         engine.ledger.counters.count_part(rows=rows, rejected=rejected, failed=bool(failure), seconds=seconds)
     if done.next_part is not None:

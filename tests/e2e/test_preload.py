@@ -58,7 +58,7 @@ def test_preloaded_models_are_shared_and_can_be_evicted(own: Stack, trained: Any
         assert list(client.watch(job.job_id))[-1].state == "succeeded"
 
     before = gets()
-    own.start_worker(2, {"PRELOAD_MODELS": "early@champion, nowhere@champion"})
+    own.start_worker(2, {"PRELOAD_MODELS": "early@champion, nowhere@champion", "REMOTE_CONTROL": "true"})
     assert (
         "models.preload_failed model=nowhere@champion error=\"no model 'nowhere'"
         in next(own.folder.glob("worker*.log")).read_text()

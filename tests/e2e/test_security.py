@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -20,10 +21,14 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.signatures import generate_keys
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
+from scoreline.tasks.schedules.in_force import InForce
 from scoreline.worker.dev.stack import Stack
 from tests.conftest import SCORELINE
 from tests.support.estimators import Paced, Talkative
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, wait_until
+
+NIGHTLY = {"cron": "0 2 * * *", "model": "secure", "input": "s3://scoreline/nightly/in/"}
+SSN = "078-05-1120"
 
 
 @pytest.fixture
@@ -58,11 +63,17 @@ def uri(models: ModelStorageManager, store: ObjectStore) -> str:
         ({"part_rows": "many"}, "part_rows 'many' is not a whole number"),
         ({"webhook": "http://169.254.169.254/"}, "is not within ALLOWED_WEBHOOKS"),
         ({"rm": "-rf"}, "unknown options rm; known are"),
+        ({"input": "s3://scoreline/jobs/x/job.json", "format": "csv"}, "is in a place that Scoreline keeps for itself"),
+        ({"output": "s3://scoreline/results/secure/job_id=other/"}, "is in the folder of a job's results"),
+        ({"output": "s3://scoreline/models/secure/"}, "is in a folder that Scoreline keeps for itself"),
+        ({"output": "s3://scoreline/nightly/in/x/"}, "which the schedule 'nightly' reads"),
+        ({"job_id": "nightly-20991125T020000Z"}, "those of schedules do, which are reserved"),
     ],
 )
 def test_a_message_with_a_forbidden_or_malformed_option_is_refused_with_the_reason(
-    elsewhere: Celery, uri: str, wrong: dict[str, Any], reason: str
+    elsewhere: Celery, store: ObjectStore, uri: str, wrong: dict[str, Any], reason: str
 ) -> None:
+    store.put(keys.SCHEDULES_IN_FORCE, InForce(source="s", tables={"nightly": NIGHTLY}).to_json())
     asked = {"model": "secure", "input": uri, **wrong}
     sent = elsewhere.send_task("scoreline.submit", kwargs=asked, queue="scoreline")
     with pytest.raises(Exception, match=re.escape(reason)):
@@ -87,6 +98,145 @@ def test_messages_for_unknown_jobs_or_parts_are_dropped(
         again = client.submit("secure", uri).job_id
         assert list(client.watch(again, timeout_s=HANG_S))[-1].state == "succeeded"
         assert server.info("memory")["used_memory"] < before + (8 << 20)
+
+
+def test_nothing_in_redis_quotes_an_input(
+    worker: Stack, elsewhere: Celery, client: Client, store: ObjectStore, uri: str
+) -> None:
+    # Given a stranger who knows the address of Redis, and where some rows are
+    store.put("people/a.csv", f"ssn,x\n{SSN},1\n{SSN},2\n".encode())
+    asked = {"model": "secure", "input": "s3://scoreline/people/", "max_rejected": 0}
+    for job_id, wrong in {
+        "as-types": {"types": {"x": "bool", "ssn": "int64"}},
+        "as-header": {"delimiter": ";"},
+        "as-partition": {"partition_by": "y", "keep": "ssn"},
+    }.items():
+        sent = elsewhere.send_task("scoreline.submit", kwargs=asked | wrong, task_id=job_id, queue="scoreline")
+        assert sent.get(timeout=HANG_S)["job_id"] == job_id
+        ended = list(client.watch(job_id, timeout_s=HANG_S))[-1]
+        assert ended.state == "failed", job_id
+        # Then the answer says that the job failed, and where to read why
+        answer = elsewhere.send_task("scoreline.status", kwargs={"job_id": job_id}, queue="scoreline.clock").get(HANG_S)
+        assert (answer["state"], f"scoreline status {job_id}" in answer["error"]) == ("failed", True)
+    # And no key of Redis contains a value or the header
+    with redis.Redis.from_url(worker.environ["REDIS_URL"]) as server:
+        for key in server.scan_iter():
+            kept = {"string": server.get, "hash": server.hgetall, "list": lambda name: server.lrange(name, 0, -1)}
+            content = str(kept.get(server.type(key).decode(), lambda name: "")(key))
+            assert SSN not in content, key
+            assert "ssn,x" not in content, key
+
+
+def malformed(app: Celery) -> dict[str, Any]:
+    """Return what a hostile producer may put into a queue: nothing like a message, or nearly one."""
+    with app.connection_for_write() as connection, connection.channel() as channel:
+        body = [[], {"job_id": "no-such-job"}, {}]
+        headers = {"task": "scoreline.plan", "id": "one", "lang": "py", "retries": 0}
+        channel.basic_publish(
+            channel.prepare_message(
+                json.dumps(body),
+                content_type="application/json",
+                content_encoding="utf-8",
+                headers=headers,
+                properties={"delivery_tag": "tag-of-one", "delivery_info": {}},
+            ),
+            exchange="",
+            routing_key="never-read",
+        )
+        sound = json.loads(channel.client.lpop("never-read"))
+
+    def with_(**changed: Any) -> str:
+        return json.dumps(sound | {name.replace("_", "-"): value for name, value in changed.items()})
+
+    def headed(**changed: Any) -> str:
+        return with_(headers=headers | changed)
+
+    def said(body: Any) -> str:
+        return with_(body=base64.b64encode(json.dumps(body).encode()).decode())
+
+    return {
+        "no JSON": "no JSON",
+        "bytes": b"\xff\xfe\x00",
+        "brackets": "[" * 100_000,
+        "a list": "[]",
+        "a number": "7",
+        "null": "null",
+        "an empty object": "{}",
+        "no properties": with_(properties=None),
+        "properties without a tag": with_(properties={}),
+        "a tag that is an object": with_(properties=sound["properties"] | {"delivery_tag": {"a": 1}}),
+        "no delivery_info": with_(properties={"delivery_tag": "x"}),
+        "headers that are a list": with_(headers=[1]),
+        "headers that are a text": with_(headers="x"),
+        "a body that is no base64": with_(body="%%%"),
+        "a body that is a number": with_(body=7),
+        "another encoding": with_(content_encoding="rot13"),
+        "a pickle": with_(content_type="application/x-python-serialize"),
+        "a task that is an object": headed(task={"a": 1}),
+        "an id that is an object": headed(id={"a": 1}),
+        "no id": with_(headers={"task": "scoreline.plan"}),
+        "limits that are texts": headed(timelimit=["x", "y"]),
+        "one limit": headed(timelimit=[1]),
+        "limits without end": with_(headers=headers | {"timelimit": [1e400, 1]}),
+        "retries that are a text": headed(retries="x"),
+        "a time that is a number": headed(eta=7),
+        "a time that is none": headed(eta="yesterday"),
+        "a time beyond all": headed(eta="9999-12-31T23:59:59+00:00", expires="0001-01-01T00:00:00+00:00"),
+        "two arguments": said([[], {}]),
+        "no arguments": said({}),
+        "arguments that are a text": said(["x", {}, {}]),
+        "named arguments that are a list": said([[], [1], {}]),
+        "options that are a list": said([[], {"job_id": "x"}, [1]]),
+    }
+
+
+def test_no_malformed_message_ends_a_worker(worker: Stack, elsewhere: Celery, client: Client, uri: str) -> None:
+    def pids() -> dict[str, Any]:
+        return {name: stats["pid"] for name, stats in client.queue.ask_workers("stats").items()}
+
+    before = pids()
+    wrong = malformed(elsewhere)
+    with redis.Redis.from_url(worker.environ["REDIS_URL"]) as server:
+        for message in wrong.values():
+            server.lpush("scoreline", message)
+            server.lpush("scoreline.clock", message)
+        # Commands to all workers take another way
+        for message in ("no JSON", "[]", "{}", '{"properties": {}}', *wrong.values()):
+            server.publish("/0.celery.pidbox", message)
+        # Then the worker goes on, and keeps none of those messages
+        wait_until(lambda: not server.llen("scoreline") + server.llen("scoreline.clock"), "empty queues")
+        again = client.submit("secure", uri).job_id
+        assert list(client.watch(again, timeout_s=HANG_S))[-1].state == "succeeded"
+        assert pids() == before
+        wait_until(lambda: not server.hlen("unacked"), "no message that is held")
+
+
+def test_commands_to_a_worker_change_nothing(worker: Stack, elsewhere: Celery, client: Client, uri: str) -> None:
+    before = client.queue.ask_workers("stats")
+    for name, arguments in {
+        "pool_shrink": {"n": 1},
+        "pool_grow": {"n": 1},
+        "cancel_consumer": {"queue": "scoreline"},
+        "add_consumer": {"queue": "theirs"},
+        "rate_limit": {"task_name": "scoreline.plan", "rate_limit": "1/h"},
+        "time_limit": {"task_name": "scoreline.plan", "hard": 1},
+        "revoke": {"task_id": ["x"], "terminate": True},
+        "enable_events": {},
+        "evict_models": {},
+        "shutdown": {},
+    }.items():
+        (answer,) = elsewhere.control.broadcast(name, arguments=arguments, reply=True, timeout=HANG_S, limit=1)
+        assert "REMOTE_CONTROL=true" in next(iter(answer.values()))["error"], name
+    now = client.queue.ask_workers("stats")
+    assert {name: stats["pool"]["processes"] for name, stats in now.items()} == {
+        name: stats["pool"]["processes"] for name, stats in before.items()
+    }
+    assert {queue["name"] for queue in next(iter(client.queue.ask_workers("active_queues").values()))} == {
+        "scoreline",
+        "scoreline.clock",
+    }
+    again = client.submit("secure", uri).job_id
+    assert list(client.watch(again, timeout_s=HANG_S))[-1].state == "succeeded"
 
 
 @pytest.mark.parametrize(

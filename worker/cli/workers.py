@@ -8,6 +8,7 @@ import sys
 import click
 
 from scoreline.tasks.dispatch.connections import Connections
+from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.output import echo
 
@@ -35,11 +36,21 @@ def workers(name: str | None, timeout_s: float) -> None:
     With NAME (celery@host), ask that worker alone. As a health check this takes a fifth of the time and memory of
     `celery -A scoreline inspect ping`, which imports everything that a worker needs to score.
 
-    The exit code is 1 if no worker answers.
+    The exit code is 1 if no worker answers, or if that worker has no process.
     """
-    found = Connections(os.environ).queue.workers(name, timeout_s)
+    queue = Connections(os.environ).queue
+    found = queue.workers(name, timeout_s)
+    if name in found and not _processes(queue, name, timeout_s):
+        echo(f"{name} answers, but has no process that could score: restart it", err=True)
+        sys.exit(1)
     for worker in found:
         click.echo(worker)
     if not found:
         echo(f"{f'{name} does not answer' if name else 'no worker answers'} within {timeout_s:g} s", err=True)
     sys.exit(not found)
+
+
+def _processes(queue: MessageQueue, name: str, timeout_s: float) -> int:
+    """Return the number of processes in the pool of a worker; 0 if it does not say."""
+    answer = queue.ask_workers("gauges", timeout_s, name).get(name)
+    return int(answer.get("processes", 0)) if isinstance(answer, dict) else 0

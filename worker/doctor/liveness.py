@@ -39,6 +39,11 @@ def workers(context: Context) -> Iterator[Finding]:
                 f"no worker reads the queue {queue!r}",
                 f"start workers of this release, without -Q or with both queues: -Q {ours.jobs},{ours.clock}",
             )
+    gauges = context.broker.ask_workers("gauges")
+    for name in sorted(readers[QUEUE]):
+        if (gauges.get(name) or {}).get("processes") == 0:
+            yield warning(f"{name} has no process that could score", "restart it")
+            return
     if all(readers.values()):
         yield ok(f"{', '.join(sorted(own))} answered")
 

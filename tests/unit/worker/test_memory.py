@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from scoreline.worker.memory import MIB, limit_bytes, size
+from scoreline.storage.errors import ModelCorrupt
+from scoreline.worker.memory import MIB, limit_bytes, measure_models, size
 
 GIB = 1024 * MIB
 
@@ -87,3 +90,33 @@ def test_the_lowest_limit_of_nested_control_groups_counts(tmp_path: Path) -> Non
     write(tmp_path / "sys/fs/cgroup/a/memory.max", str(600 * MIB))
     write(tmp_path / "sys/fs/cgroup/a/b/memory.max", str(700 * MIB))
     assert limit_bytes(tmp_path) == 600 * MIB
+
+
+def test_a_model_that_cannot_be_measured_does_not_hide_the_others() -> None:
+    def show(ref: str) -> SimpleNamespace:
+        match ref:
+            case "corrupt":
+                raise ModelCorrupt("the manifest of corrupt cannot be read")
+            case "odd":
+                raise TypeError("'>' not supported between 'str' and 'int'")
+        return SimpleNamespace(memory_bytes=700)
+
+    registry: Any = SimpleNamespace(show=show, names=lambda: ["corrupt", "odd", "sound"])
+    assert measure_models(registry, ()) == (0, 700)
+    assert measure_models(registry, ("odd", "sound", "sound")) == (1400, 0)
+
+
+def test_a_worker_that_cannot_be_sized_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "development")
+    from scoreline.worker import celery, control, startup
+
+    monkeypatch.setattr(control, "refuse_changes", lambda: None)
+    monkeypatch.setattr("scoreline.worker.consumer.tolerate_foreign_messages", lambda: None)
+    monkeypatch.setattr("scoreline.worker.allocator.use_one_heap", lambda environ: None)
+
+    def fail(*_: object) -> None:
+        raise TypeError("not a number")
+
+    monkeypatch.setattr(startup, "fit_into_memory", fail)
+    with pytest.raises(SystemExit, match="cannot be sized: TypeError: not a number"):
+        celery._become_worker(None, {})

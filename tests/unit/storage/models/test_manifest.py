@@ -1,23 +1,39 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import pytest
+
+from scoreline.storage.errors import ModelCorrupt
 from scoreline.storage.models.manifest import Manifest
+
+
+def manifest(**changed: Any) -> Manifest:
+    fields: dict[str, Any] = {
+        "name": "cat",
+        "version": "v",
+        "created": "",
+        "artifacts": (),
+        "feature_names": None,
+        "n_features": 0,
+        "outputs": {},
+        "libraries": {},
+        "memory_bytes": 0,
+    }
+    return Manifest(**fields | changed)
 
 
 def test_a_number_of_features_that_an_earlier_release_took_from_catboost_is_unknown() -> None:
     # Given the manifest of a CatBoost model, which says that it has 0 features once it is unpickled
-    made = Manifest(
-        name="cat",
-        version="v",
-        created="",
-        artifacts=(),
-        feature_names=None,
-        n_features=0,
-        outputs={},
-        libraries={},
-        memory_bytes=0,
-    )
+    made = manifest()
     read = Manifest.from_json(made.to_json(), "cat@v")
     assert read.n_features is None
     assert json.loads(read.to_json()) == json.loads(made.to_json()) | {"n_features": None}
+
+
+@pytest.mark.parametrize("size", ['"x"', "1e999", "-1", "1.5", "true", "null", "[1]", "1e3", str(1 << 60)])
+def test_a_size_that_is_no_number_of_bytes_makes_a_manifest_unreadable(size: str) -> None:
+    text = manifest(memory_bytes=77).to_json().replace(b"77", size.encode())
+    with pytest.raises(ModelCorrupt, match="memory_bytes"):
+        Manifest.from_json(text, "cat@v")

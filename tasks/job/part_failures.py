@@ -1,0 +1,28 @@
+"""Keeps why parts failed in the bucket. The ledger, which others may read, only has what quotes no input."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from scoreline.storage import keys
+from scoreline.storage.errors import ObjectNotFound, StoreUnavailable
+from scoreline.storage.objects.base import ObjectStore
+
+
+def write_failure(main: ObjectStore, job_id: str, part: int, reason: str) -> None:
+    """Store why a part failed. If the store does not answer, its summary in the ledger has to do."""
+    with contextlib.suppress(StoreUnavailable):
+        main.put(keys.part_failure(job_id, part), reason.encode())
+
+
+def read_failures(main: ObjectStore, job_id: str, summaries: Mapping[int, str]) -> dict[int, str]:
+    """Return why parts failed, given the summaries of the ledger, each with its part number."""
+    return {part: _read(main, keys.part_failure(job_id, part)) or summary for part, summary in summaries.items()}
+
+
+def _read(main: ObjectStore, key: str) -> str:
+    try:
+        return main.get(key).data.decode(errors="replace")
+    except ObjectNotFound:
+        return ""

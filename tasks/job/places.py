@@ -1,0 +1,93 @@
+"""Where a new job may read and write, and the names that it may have.
+
+Anyone who can reach the broker may ask for a job. Such a job must not read the documents of others, write among them,
+or take the name of a job to come. A job that was accepted keeps what it was accepted with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest
+from scoreline.tasks.job.spec import JobSpec
+from scoreline.tasks.job.uris import GLOB, parse_uri
+
+_JOB_FOLDER = "job_id="
+
+
+def check_places(spec: JobSpec, main: str, allowed_outputs: Sequence[str]) -> None:
+    """Raise `InvalidRequest` if a new job may not read its inputs or write to its output.
+
+    Parameters
+    ----------
+    main : str
+        Name of the main bucket.
+    allowed_outputs : sequence of str
+        Prefixes below which a job may write (see `check_output`).
+    """
+    for uri in spec.inputs if spec.rejected_of is None else ():  # such a job reads the objects of the earlier one
+        check_input(uri, main, spec.job_id)
+    bucket, prefix = parse_uri(spec.output)
+    if bucket == main and keys.is_reserved(prefix):
+        raise InvalidRequest(
+            f"output {spec.output!r} is in a folder that Scoreline keeps for itself (jobs/, models/, schedules/): "
+            "choose another place"
+        )
+    if any(step.startswith(_JOB_FOLDER) for step in prefix.split("/")):
+        raise InvalidRequest(
+            f"output {spec.output!r} is in the folder of a job's results, which is named {_JOB_FOLDER}...: choose the "
+            "folder above it, or another place"
+        )
+    check_output(spec.output, main, allowed_outputs)
+
+
+def check_input(uri: str, main: str, job_id: str) -> None:
+    """Raise `InvalidRequest` if an input lies in a folder of documents or models.
+
+    A wider prefix or glob is accepted: what it matches there is no input (see `is_input`).
+    """
+    bucket, pattern = parse_uri(uri)
+    magic = GLOB.search(pattern)
+    if bucket == main and keys.is_reserved(pattern[: magic.start()] if magic else pattern):
+        if not magic and is_records_of(job_id, pattern):
+            return
+        raise InvalidRequest(
+            f"input {uri!r} is in a place that Scoreline keeps for itself (jobs, models, schedules, schedules.toml): "
+            "name objects elsewhere"
+        )
+
+
+def is_input(bucket: str, key: str, main: str, job_id: str) -> bool:
+    """Return whether a job may read an object as its input."""
+    return bucket != main or not keys.is_reserved(key) or is_records_of(job_id, key)
+
+
+def is_records_of(job_id: str, key: str) -> bool:
+    """Return whether a key is that of the records that were submitted with a job."""
+    return keys.records_digest(job_id, key) is not None or keys.is_records_bulk(job_id, key)
+
+
+def check_output(output: str, main: str, allowed: Sequence[str]) -> None:
+    """Raise `InvalidRequest` if an output is below none of the allowed prefixes.
+
+    Parameters
+    ----------
+    allowed : sequence of str
+        ALLOWED_OUTPUTS; if empty, every place in an allowed bucket is. The default outputs, which are in ``results/``
+        of the main bucket, are always allowed.
+
+    >>> check_output("s3://data/scores/a/", "data", ["s3://data/scores/"])
+    """
+    if allowed and not output.startswith((*allowed, f"s3://{main}/results/")):
+        raise InvalidRequest(
+            f"output {output!r} is not within ALLOWED_OUTPUTS, which allows {', '.join(allowed)}: choose one of these"
+        )
+
+
+def check_job_id(job_id: str) -> None:
+    """Raise `InvalidRequest` if a job id has the form of those that schedules give."""
+    if keys.is_slot_job(job_id):
+        raise InvalidRequest(
+            f"job id {job_id!r} ends with a time, as those of schedules do, which are reserved: choose another"
+        )

@@ -1,0 +1,19 @@
+"""A job ends although one of the workers cannot load its model."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.support.estimators import Paced
+from tests.support.rig import Rig
+
+
+def test_a_worker_with_too_little_memory_leaves_the_job_to_the_other(rig: Rig) -> None:
+    model = Paced(seconds=0.2)
+    model.weights = np.ones(400_000)  # 3 MB
+    rig.publish(model)
+    rig.start_worker(1, MODEL_CACHE_MB="1")
+    rig.start_worker(1)
+    rig.verify(rig.end(rig.submit(12)))
+    logs = [log.read_text() for log in rig.stack.folder.glob("worker*.log")]
+    assert sorted("model.refused" in text for text in logs) == [False, True]

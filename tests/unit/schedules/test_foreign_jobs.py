@@ -1,0 +1,103 @@
+"""A schedule scores each slot by a job of its own, whatever job others ask for before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest
+from scoreline.tasks.job.documents import read_job
+from scoreline.tasks.schedules.guarded_inputs import check_outside_schedules
+from tests.unit.schedules.conftest import JOB, NIGHTLY, SLOT, Night, X
+
+
+def squat(night: Night, job_id: str, **changed: Any) -> None:
+    """Write the job that an earlier release accepted from anyone, with the id of a slot to come."""
+    done = night.client.submit("churn", night.client.put("other/a.parquet", X), job_id="other")
+    job = read_job(night.client.buckets.main, done.job_id)
+    night.client.buckets.main.put(
+        keys.job(job_id), replace(job, spec=replace(job.spec, job_id=job_id, **changed)).to_json()
+    )
+
+
+def test_no_request_may_take_the_id_of_a_slot(night: Night) -> None:
+    with pytest.raises(InvalidRequest, match="those of schedules"):
+        night.client.submit("churn", "s3://scoreline/in/", job_id=JOB)
+    with pytest.raises(InvalidRequest, match="those of schedules"):
+        night.client.submit_records("churn", [{"x": 1.0, "tenure": 2.0}], job_id=JOB)
+    with pytest.raises(InvalidRequest, match="those of schedules"):
+        night.client.preflight("churn", "s3://scoreline/in/", job_id=JOB)
+    assert night.tick(SLOT) == {"nightly": [f"submitted {JOB}"]}
+    assert read_job(night.client.buckets.main, JOB).schedule == "nightly"
+
+
+def test_a_slot_whose_id_is_taken_is_run_under_the_next(night: Night, caplog: pytest.LogCaptureFixture) -> None:
+    night.write(NIGHTLY.replace("@champion", ""))
+    squat(night, JOB)
+    squat(night, f"{JOB}-2")
+    (done,) = night.tick(SLOT).values()
+    assert done == [
+        f"{JOB} is another job: the slot is run as {JOB}-2",
+        f"{JOB}-2 is another job: the slot is run as {JOB}-3",
+        f"submitted {JOB}-3",
+    ]
+    assert read_job(night.client.buckets.main, f"{JOB}-3").spec.inputs == ("s3://scoreline/in/",)
+    assert [record.getMessage() for record in caplog.records].count("schedule.id_taken") == 2
+    night.tick(SLOT)
+    assert night.state().current is None
+
+
+def test_a_job_of_an_earlier_release_is_the_slots_if_it_is_what_the_slot_asks_for(make: Callable[..., Night]) -> None:
+    night = make(run=False)
+    night.tick(SLOT)
+    document = json.loads(night.client.buckets.main.get(keys.job(JOB)).data)
+    assert document.pop("schedule") == "nightly"  # earlier releases do not write it
+    night.client.buckets.main.put(keys.job(JOB), json.dumps(document).encode())
+    assert night.tick(SLOT) == {"nightly": []}
+
+
+def test_a_schedule_that_was_edited_keeps_the_job_of_its_slot(make: Callable[..., Night]) -> None:
+    night = make(run=False)
+    night.tick(SLOT)
+    night.write(NIGHTLY.replace("in/", "elsewhere/"))
+    assert night.tick(SLOT) == {"nightly": []}
+
+
+@pytest.mark.parametrize(
+    ("read", "output", "refused"),
+    [
+        ("s3://scoreline/in/", "s3://scoreline/in/", True),
+        ("s3://scoreline/in/", "s3://scoreline/in/deep/er/", True),
+        ("s3://scoreline/in/", "s3://scoreline/in/_scores/", False),
+        ("s3://scoreline/in/", "s3://scoreline/inner/", False),
+        ("s3://scoreline/in/{slot:%Y-%m-%d}/", "s3://scoreline/in/2026-11-30/", True),
+        ("s3://scoreline/in/{slot:%Y-%m-%d}/", "s3://scoreline/in/2026-11-30/more/", True),
+        ("s3://scoreline/in/{slot:%Y}.parquet", "s3://scoreline/in/", True),
+        ("s3://scoreline/in/{slot:%Y}.csv", "s3://scoreline/in/", False),
+        ("s3://scoreline/in/a.csv", "s3://scoreline/in/", False),
+    ],
+)
+def test_results_of_a_request_may_not_be_input_of_a_schedule(
+    night: Night, read: str, output: str, refused: bool
+) -> None:
+    night.write(NIGHTLY.replace("s3://scoreline/in/", read) + 'output = "s3://scoreline/elsewhere/"\n')
+    night.tick(SLOT)
+    main = night.client.buckets.main
+    spec = night.client.submission.spec("churn", "s3://scoreline/other/", {"output": output, "job_id": "mine"})
+    if refused:
+        with pytest.raises(InvalidRequest, match="which the schedule 'nightly' reads"):
+            check_outside_schedules(main, spec)
+    else:
+        check_outside_schedules(main, spec)
+
+
+def test_a_check_names_a_place_that_a_schedule_may_not_use(night: Night) -> None:
+    night.write(NIGHTLY.replace("s3://scoreline/in/", "s3://scoreline/models/"))
+    said = night.cli("check", STORE_DIR=str(night.folder / "buckets"))
+    assert said.exit_code == 1
+    assert "keeps for itself" in said.output

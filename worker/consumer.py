@@ -1,0 +1,116 @@
+"""Reads the queue in the main process of a worker, which no message can end.
+
+Celery expects the messages that Celery sends. Anyone who can reach the broker may put other bytes there, and an
+exception while they are read would end the worker, or make it connect again for as long as the message is there. Such
+a message is dropped and logged, without its content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery.worker.consumer import Consumer
+from kombu.transport import redis
+from kombu.transport.redis import Empty
+
+log = logging.getLogger(__name__)
+
+
+class TaskConsumer(Consumer):  # type: ignore[misc]
+    """Celery's consumer, which drops a message that it cannot handle."""
+
+    def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
+        """Return the function that handles a message."""
+        handle = super().create_task_handler(*arguments, **options)
+
+        def handle_or_drop(message: Any) -> None:
+            try:
+                if fault := fault_of(message.headers, message.properties) or _fault_of_body(message):
+                    self._drop(message, fault)
+                else:
+                    handle(message)
+            except Exception as error:
+                if _is_of_connection(error, self.connection_errors):
+                    raise
+                self._drop(message, type(error).__name__)
+
+        return handle_or_drop
+
+    def _drop(self, message: Any, fault: str) -> None:
+        log.error("message.refused", extra={"error": fault})
+        with contextlib.suppress(message.MessageStateError):  # Celery has acknowledged it
+            message.ack_log_error(log, self.connection_errors)
+
+
+def fault_of(headers: Any, properties: Any) -> str:
+    """Return what is wrong with the headers of a message; empty if a worker can handle them.
+
+    The limits and the number of retries are used long after the message was accepted, so they are checked before.
+
+    >>> fault_of({"task": "scoreline.plan", "id": "1", "timelimit": ["x", None]}, {})
+    'timelimit is not two numbers'
+    >>> fault_of({"task": "scoreline.plan", "id": "1", "retries": 2, "timelimit": [None, 60]}, {})
+    ''
+    """
+    if not isinstance(headers, Mapping) or not isinstance(properties, Mapping):
+        return "the headers are not an object"
+    for name in ("task", "id", "root_id", "parent_id", "shadow", "group", "eta", "expires", "argsrepr", "kwargsrepr"):
+        if not isinstance(headers.get(name), str | None):
+            return f"{name} is not a text"
+    if headers.get("task") is not None and headers.get("id") is None:
+        return "id is missing"
+    if not _is_number(headers.get("retries") or 0):
+        return "retries is not a number"
+    limits = headers.get("timelimit") or (None, None)
+    if not isinstance(limits, list | tuple) or len(limits) != 2 or not all(_is_number(limit or 0) for limit in limits):
+        return "timelimit is not two numbers"
+    return ""
+
+
+def _fault_of_body(message: Any) -> str:
+    """Return what is wrong with the arguments of a message; empty if nothing is, or if Celery will find it."""
+    if "task" not in message.headers:  # an older form of messages, which Celery checks itself
+        return ""
+    match message.payload:
+        case [list(), dict(), dict() | None]:
+            return ""
+    return "the body is not [arguments, named arguments, options]"
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+
+
+def _is_of_connection(error: Exception, errors: tuple[type[BaseException], ...]) -> bool:
+    """Return whether an error is one of the connection. Kombu counts every `KeyError` as such, also one of content."""
+    return isinstance(error, errors) and not isinstance(error, KeyError)
+
+
+class _TolerantChannel(redis.Channel):  # type: ignore[misc]
+    """Kombu's channel to Redis, which drops what is no message at all, or none that a consumer can take."""
+
+    def _brpop_read(self, **options: Any) -> Any:
+        return self._read(lambda: super(_TolerantChannel, self)._brpop_read(**options))
+
+    def _receive_one(self, client: Any) -> Any:
+        return self._read(lambda: super(_TolerantChannel, self)._receive_one(client))
+
+    def _read(self, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except Empty:
+            raise
+        except Exception as error:
+            if _is_of_connection(error, (*self.connection_errors, *self.connection.channel_errors)):
+                raise
+            log.error("message.refused", extra={"error": type(error).__name__})
+            return True  # something was read
+
+
+def tolerate_foreign_messages() -> None:
+    """Make this process drop what is no message when it reads from Redis."""
+    redis.Transport.Channel = _TolerantChannel

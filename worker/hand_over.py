@@ -1,0 +1,79 @@
+"""Passes a message on to other workers if this one cannot load the model that it needs.
+
+One worker may have too little memory for a model, or an earlier release without one of its modules, or other keys to
+verify it with. The job fails only if no worker can load the model. A process that has passed a message on pauses, so
+that it does not take the same message again while the others are busy.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from celery import Task
+
+from scoreline.storage.errors import ModelError, ModelUnloadable, ModelUntrusted, describe
+from scoreline.tasks.dispatch.messages import MessageQueue
+
+log = logging.getLogger(__name__)
+
+HEADER = "scoreline_refused_by"
+"""A header of the message: which workers have passed it on, and how often they did."""
+MAX_TIMES = 30
+"""With pauses of up to `LONGEST_PAUSE_S`, a part waits for a busy worker about as long as it would for a store."""
+LONGEST_PAUSE_S = 30.0
+_ANSWER_S = 1.0
+
+
+def may_pass_on(error: BaseException) -> bool:
+    """Return whether another worker may be able to do what this one cannot."""
+    return isinstance(error, ModelUnloadable | ModelUntrusted)
+
+
+def pass_on(task: Task[Any, Any], error: ModelError, queue: MessageQueue, **changed: Any) -> None:
+    """Send the message again for another worker, and pause. Return if no other worker is left that could try.
+
+    Parameters
+    ----------
+    **changed
+        Arguments of the message that change.
+
+    Raises
+    ------
+    celery.exceptions.Retry
+        The message was sent again.
+    QueueUnavailable
+        Transient: the broker does not answer.
+    """
+    request = task.request
+    refused, times = _earlier(request.get(HEADER))
+    refused |= {str(request.hostname)}
+    others = set(queue.workers(timeout_s=_ANSWER_S)) - refused
+    if not others or times >= MAX_TIMES:
+        return
+    fields = {"job_id": (request.kwargs or {}).get("job_id"), "worker": request.hostname, "error": describe(error)}
+    log.warning("model.refused", extra=fields)
+    sent = task.retry(
+        exc=error,
+        countdown=0,
+        max_retries=request.retries + 1,
+        throw=False,
+        kwargs={**(request.kwargs or {}), **changed},
+        headers={HEADER: {"workers": sorted(refused), "times": times + 1}},
+    )
+    time.sleep(min(LONGEST_PAUSE_S, 2.0**times))
+    raise sent
+
+
+def _earlier(header: Any) -> tuple[set[str], int]:
+    """Return which workers have refused the message, and how often. Anyone may have written the header.
+
+    >>> _earlier({"workers": ["celery@a"], "times": 2}), _earlier("x")
+    (({'celery@a'}, 2), (set(), 0))
+    """
+    if not isinstance(header, Mapping) or not isinstance(header.get("workers"), list):
+        return set(), 0
+    times = header.get("times")
+    return set(map(str, header["workers"])), times if type(times) is int and times >= 0 else 0
