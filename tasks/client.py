@@ -257,11 +257,11 @@ class Client:
             from scoreline.tasks.rejects.report import Tally, count_rejects
         job, state = read_job(self.buckets.main, job_id), self.status(job_id).state
         try:
-            columns = PlanFile(self.buckets.main, job_id).columns
+            plan = PlanFile(self.buckets.main, job_id)
         except ObjectNotFound:  # the job is not planned yet, or planning failed
             return Tally((), 0).report(job_id, state)
-        tally = Tally(columns.names, examples)
-        count_rejects(ResultsLayout.of(self.buckets, job), tally)
+        tally = Tally(plan.columns.names, examples)
+        count_rejects(ResultsLayout.of(self.buckets, job), plan.sha256, tally)
         return tally.report(job_id, state)
 
     def resume_rejected(
