@@ -6,12 +6,14 @@ import re
 
 from scoreline.storage.errors import InvalidRequest
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MAX_NAME = 100
+"""Maximum number of characters in the id of a job, and in the name of a model, an alias or a schedule."""
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")
 _RECORDS = re.compile(r"jobs/(?P<job_id>[^/]+)/records-(?P<sha256>[0-9a-f]{64})\.parquet")
 _SLASHES = re.compile(r"/+")
 _SLOT_JOB = re.compile(r".+-\d{8}T\d{6}Z(?:-\d+)?")
-_PART = re.compile(r"/(?:part|rejected)-(?P<number>[0-9]{5,18})\.parquet\Z")
+_PART = re.compile(r"/(?:part-(?P<number>[0-9]{5,18})|rejected-(?P<of>[0-9]{5,18})(?:-[0-9a-f]{16})?)\.parquet\Z")
 
 JOBS = "jobs/"
 JOBS_ACTIVE = "jobs/active/"
@@ -52,7 +54,7 @@ def check_name(kind: str, name: str) -> str:
     """Return `name` unchanged if it can be used between the slashes of a key; otherwise raise `InvalidRequest`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidRequest(
-            f"{kind} {name!r} is not a valid name: use up to 100 letters, digits, '.', '_' and '-', "
+            f"{kind} {name!r} is not a valid name: use up to {MAX_NAME} letters, digits, '.', '_' and '-', "
             "beginning with a letter or a digit"
         )
     return name
@@ -166,6 +168,11 @@ def part_failure(job_id: str, part: int) -> str:
     return f"jobs/{check_name('job id', job_id)}/failures/{part:05d}.txt"
 
 
+def claim(job_id: str, run: int) -> str:
+    """Return the key of the document that decides how a run of a job ends."""
+    return f"jobs/{check_name('job id', job_id)}/claim-{run}.json"
+
+
 def run(job_id: str) -> str:
     """Return the key of the document that names the current run of a resumed job."""
     return f"jobs/{check_name('job id', job_id)}/run.json"
@@ -235,26 +242,36 @@ def rejected_folder(folder: str) -> str:
     return f"{folder}_rejected/"
 
 
-def rejected_part(folder: str, part: int) -> str:
-    """Return the key of a part's rejected rows."""
-    return f"{rejected_folder(folder)}rejected-{part:05d}.parquet"
+def rejected_part(folder: str, part: int, sha256: str) -> str:
+    """Return the key of a part's rejected rows, which contains the beginning of their digest.
+
+    Two attempts at a part may reject different rows. Under different keys, neither can overwrite what the other one
+    commits.
+    """
+    return f"{rejected_folder(folder)}rejected-{part:05d}-{sha256[:16]}.parquet"
 
 
-def former_rejected_part(folder: str, part: int) -> str:
-    """Return the key that release 0.1.0 gave to a part's rejected rows. A glob of all parts matched it too."""
-    return f"{rejected_folder(folder)}part-{part:05d}.parquet"
+def former_rejected_parts(folder: str, part: int) -> tuple[str, str]:
+    """Return the keys that earlier releases gave to a part's rejected rows: the later one, and that of release 0.1.0.
+
+    Neither contains a digest.
+    """
+    return f"{rejected_folder(folder)}rejected-{part:05d}.parquet", f"{rejected_folder(folder)}part-{part:05d}.parquet"
 
 
 def part_number(key: str) -> int | None:
     """Return the part number in the key of a part's results or rejected rows; None for any other key.
 
-    >>> part_number("out/job_id=a/part-00017.parquet"), part_number("out/job_id=a/_rejected/rejected-00017.parquet")
+    >>> part_number(result_part("a/", 17)), part_number(rejected_part("a/", 17, "0123456789abcdef"))
     (17, 17)
-    >>> part_number("out/job_id=a/_rejected/part-00017.parquet"), part_number("out/job_id=a/part-17.parquet")
-    (17, None)
+    >>> [part_number(key) for key in former_rejected_parts("a/", 17)]
+    [17, 17]
+    >>> part_number("a/part-17.parquet"), part_number("a/part-00017-0123456789abcdef.parquet")
+    (None, None)
     """
     match = _PART.search(key)
-    return int(match["number"]) if match and match["number"] == f"{int(match['number']):05d}" else None
+    number = (match["number"] or match["of"]) if match else None
+    return int(number) if number is not None and number == f"{int(number):05d}" else None
 
 
 def results_manifest(folder: str) -> str:

@@ -19,7 +19,17 @@ from scoreline.tasks.dispatch.outcome import end_job, is_complete
 from scoreline.tasks.dispatch.reconcile import reconcile
 from scoreline.tasks.dispatch.resume import begin_run, rejected_again
 from scoreline.tasks.dispatch.submission import Submission, refuse_other_spec
-from scoreline.tasks.job.documents import Job, Outcome, Status, read_job, read_outcome, read_run, seconds_since
+from scoreline.tasks.inputs.only_new import check_still_new
+from scoreline.tasks.job.documents import (
+    COMPLETE,
+    Job,
+    Outcome,
+    Status,
+    read_job,
+    read_outcome,
+    read_run,
+    seconds_since,
+)
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.spec import JobSpec
@@ -227,10 +237,15 @@ class Client:
         Raises
         ------
         NothingToResume
-            The job is under way, or its results are complete.
+            The job is under way, or its results are complete; or its schedule scores each object only once, and a later
+            job has scored some of its objects.
         JobNotFound, InvalidRequest
             Nothing was changed.
         """
+        main = self.buckets.main
+        schedule, outcome = read_job(main, job_id).spec.only_new, read_outcome(main, job_id)
+        if schedule is not None and outcome is not None and outcome.state not in COMPLETE:
+            check_still_new(main, schedule, job_id)
         self.queue.ping()
         self.ledger.ping()
         begin_run(self._dispatcher, job_id, None if max_rejected is None else str(max_rejected))
@@ -261,11 +276,11 @@ class Client:
             from scoreline.tasks.rejects.report import Tally, count_rejects
         job, state = read_job(self.buckets.main, job_id), self.status(job_id).state
         try:
-            columns = PlanFile(self.buckets.main, job_id).columns
+            plan = PlanFile(self.buckets.main, job_id)
         except ObjectNotFound:  # the job is not planned yet, or planning failed
             return Tally((), 0).report(job_id, state)
-        tally = Tally(columns.names, examples)
-        count_rejects(ResultsLayout.of(self.buckets, job), tally)
+        tally = Tally(plan.columns.names, examples)
+        count_rejects(ResultsLayout.of(self.buckets, job), plan.sha256, tally)
         return tally.report(job_id, state)
 
     def resume_rejected(
@@ -285,17 +300,20 @@ class Client:
         Returns
         -------
         Status
-            The status of the new job. Its id is ``<job_id>-rejected-<n>``.
+            The status of the new job. Its id is ``<job_id>-rejected-<n>``. If `job_id` is too long for that, it is cut
+            and a digest added. A request that is repeated returns the same job.
 
         Raises
         ------
         NothingToResume
-            The job is under way, or rejected no rows.
+            The job is under way, or rejected no rows; or another model scores these rows just now.
         JobNotFound, InvalidRequest
             Nothing was submitted.
         """
         allowed = "100%" if max_rejected is None else str(max_rejected)
-        return self.submit_spec(rejected_again(self._dispatcher, job_id, model, allowed))
+        model = model or read_job(self.buckets.main, job_id).spec.model
+        pinned = self.registry.resolve(model)
+        return self.submit_spec(rejected_again(self._dispatcher, job_id, pinned, model, allowed))
 
     def reconcile(self) -> dict[str, str]:
         """Take the next step of every job under way: rebuild a lost ledger, dispatch lost parts again, or finalize.

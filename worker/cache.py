@@ -1,4 +1,4 @@
-"""Keeps the models of one process in memory. Each is loaded once and found by the digest of its manifest."""
+"""Keeps the models of one process in memory. Each is loaded once, and found by its version and manifest's digest."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class ModelCache:
     """A cache of bundles. It evicts the least recently used ones if it needs their memory to load another.
 
     It is thread-safe: a bundle is loaded once, however many threads request it, and a hit never waits while another
-    bundle is loaded. The key is the digest of the manifest. The manifest covers every byte by a digest, so a stale
-    bundle cannot be returned.
+    bundle is loaded. The key is the whole pin. The digest of the manifest covers every byte, so a stale bundle cannot
+    be returned. Name and version belong to the key because results name the version that was pinned: a pin that gives a
+    version the digest of another one is refused by the registry, and must not find the bundle of that other version.
 
     Parameters
     ----------
@@ -51,10 +52,10 @@ class ModelCache:
         self._models = models
         self._max_bytes = max_bytes
         self._on_load = on_load
-        self._entries = OrderedDict((item.manifest_sha256, _Entry(item, preloaded=True)) for item in preloaded)
+        self._entries = OrderedDict((_pin_of(item), _Entry(item, preloaded=True)) for item in preloaded)
         self._lock = threading.Lock()
-        self._loading: dict[str, threading.Lock] = {}
-        self._reserved: dict[str, int] = {}
+        self._loading: dict[PinnedModel, threading.Lock] = {}
+        self._reserved: dict[PinnedModel, int] = {}
 
     def get(self, pinned: PinnedModel) -> Bundle:
         """Return a bundle, and load it first if it is not in the cache.
@@ -65,31 +66,30 @@ class ModelCache:
             The bundle needs more memory than the cache may use, or cannot be loaded for another reason (see
             `ModelStorageManager.load_pinned`).
         """
-        key = pinned.manifest_sha256
         with self._lock:
-            if (bundle := self._hit(key)) is not None:
+            if (bundle := self._hit(pinned)) is not None:
                 return bundle
-            loading = self._loading.setdefault(key, threading.Lock())
+            loading = self._loading.setdefault(pinned, threading.Lock())
         with loading:
             with self._lock:
-                if (bundle := self._hit(key)) is not None:
+                if (bundle := self._hit(pinned)) is not None:
                     return bundle
             manifest = self._models.registry.manifest(pinned)
             try:
-                self._reserve(key, manifest)
-                bundle = _load(self._models, manifest, key)
+                self._reserve(pinned, manifest)
+                bundle = _load(self._models, manifest, pinned.manifest_sha256)
                 with self._lock:
-                    self._entries[key] = _Entry(bundle)
+                    self._entries[pinned] = _Entry(bundle)
                 self._on_load(bundle)
                 return bundle
             finally:
                 with self._lock:
-                    self._reserved.pop(key, None)
+                    self._reserved.pop(pinned, None)
 
     def manifest(self, pinned: PinnedModel) -> Manifest:
         """Return a bundle's manifest without loading the bundle."""
         with self._lock:
-            entry = self._entries.get(pinned.manifest_sha256)
+            entry = self._entries.get(pinned)
         return entry.bundle.manifest if entry else self._models.registry.manifest(pinned)
 
     def evict_all(self) -> None:
@@ -113,15 +113,15 @@ class ModelCache:
                 for entry in self._entries.values()
             ]
 
-    def _hit(self, key: str) -> Bundle | None:
-        entry = self._entries.get(key)
+    def _hit(self, pinned: PinnedModel) -> Bundle | None:
+        entry = self._entries.get(pinned)
         if entry is None:
             return None
         entry.hits += 1
-        self._entries.move_to_end(key)
+        self._entries.move_to_end(pinned)
         return entry.bundle
 
-    def _reserve(self, key: str, manifest: Manifest) -> None:
+    def _reserve(self, pinned: PinnedModel, manifest: Manifest) -> None:
         """Evict bundles until the new one fits, before it is loaded, so that they are never in memory together."""
         size = manifest.memory_bytes
         if size > self._max_bytes:
@@ -132,7 +132,7 @@ class ModelCache:
             )
         evicted = False
         with self._lock:
-            self._reserved[key] = size
+            self._reserved[pinned] = size
             used = sum(self._reserved.values())
             used += sum(entry.bundle.manifest.memory_bytes for entry in self._entries.values())
             while self._entries and used > self._max_bytes:
@@ -144,8 +144,13 @@ class ModelCache:
             release_memory()
 
 
-def _load(models: ModelStorageManager, manifest: Manifest, key: str) -> Bundle:
+def _pin_of(bundle: Bundle) -> PinnedModel:
+    manifest = bundle.manifest
+    return PinnedModel(name=manifest.name, version=manifest.version, manifest_sha256=bundle.manifest_sha256)
+
+
+def _load(models: ModelStorageManager, manifest: Manifest, manifest_sha256: str) -> Bundle:
     try:
-        return call_model(lambda: models.load_manifest(manifest, key))
+        return call_model(lambda: models.load_manifest(manifest, manifest_sha256))
     except ModelExit as error:
         raise ModelUnloadable(f"{manifest.ref} cannot be loaded: {error}") from error

@@ -100,6 +100,8 @@ class Progress:
     in_flight: int
     """Number of parts that are in the queue or being scored."""
     stopped: Stopped
+    uncounted: int = 0
+    """How many times the ledger was rebuilt because parts that it had counted were not complete in the bucket."""
 
     @property
     def over(self) -> bool:
@@ -119,6 +121,8 @@ class Recovered:
     done: frozenset[int]
     rows: int
     rejected: int
+    uncounted: int = 0
+    """See `Progress.uncounted`."""
 
 
 class Ledger(Protocol):

@@ -1,6 +1,7 @@
 -- Opens the ledger of a job, unless it is already open. KEYS: state, done.
 -- ARGV: plan digest, number of parts, reject budget; then for the parts that are already done: how many they are, their
--- scored rows, their rejected rows, and a bitmap of them ('' if the plan is new).
+-- scored rows, their rejected rows, and a bitmap of them ('' if the plan is new); and how many times the ledger was
+-- rebuilt because it had counted parts that were not complete.
 -- Returns 1 if this call opened the ledger. The field `rebuilt` is set if there may be results that the ledger has not
 -- counted.
 local digest = redis.call('HGET', KEYS[1], 'plan')
@@ -14,7 +15,7 @@ redis.call('HSET', KEYS[1], 'plan', ARGV[1], 'parts', ARGV[2], 'budget', ARGV[3]
   'done', ARGV[4], 'rows', ARGV[5], 'rejected', ARGV[6], 'failures', 0)
 if ARGV[7] ~= '' then
   redis.call('SET', KEYS[2], ARGV[7])
-  redis.call('HSET', KEYS[1], 'rebuilt', 1)
+  redis.call('HSET', KEYS[1], 'rebuilt', 1, 'uncounted', ARGV[8])
 end
 if tonumber(ARGV[6]) > tonumber(ARGV[3]) then
   redis.call('HSET', KEYS[1], 'stopped', 'budget')

@@ -49,6 +49,7 @@ class _Job:
     done: set[int]
     rows: int
     rejected: int
+    uncounted: int = 0
     cursor: int = 0
     """Number of the first part that was never dispatched. Parts that are already done are skipped."""
     failures: dict[int, str] = field(default_factory=dict)
@@ -118,6 +119,7 @@ class MemoryLedger:
                 done=set(known.done),
                 rows=known.rows,
                 rejected=known.rejected,
+                uncounted=known.uncounted,
                 stopped="budget" if known.rejected > budget else "",
             )
             self._jobs.put(job_id, job, LIFE_S)
@@ -247,6 +249,7 @@ class MemoryLedger:
                 failures=dict(job.failures),
                 in_flight=len(job.flights),
                 stopped=job.stopped,
+                uncounted=job.uncounted,
             )
 
     def claim_step(self, job_id: str, step: str) -> bool:

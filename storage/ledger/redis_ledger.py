@@ -143,6 +143,7 @@ class RedisLedger:
             known.rows,
             known.rejected,
             _bitmap(known.done, parts) if recovered else b"",
+            known.uncounted,
         ]
         opened = self._run("begin", self._keys(job_id)[:2], arguments)
         self._renew_expiry(job_id)
@@ -220,6 +221,7 @@ class RedisLedger:
             failures={int(part): reason for part, reason in failed.items()},
             in_flight=sum(name[0] == "f" and name[1:].isdigit() for name in state),
             stopped=cast(Stopped, state.get("stopped", "")),
+            uncounted=int(state.get("uncounted", 0)),
         )
 
     def claim_step(self, job_id: str, step: str) -> bool:

@@ -22,9 +22,11 @@ from scoreline.storage.errors import (
 from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.job.documents import (
+    COMPLETE,
     Job,
     Outcome,
     Reason,
+    claim_end,
     mark_active,
     read_delivery,
     read_job,
@@ -77,7 +79,22 @@ def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
 
 
 def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: BaseException | None = None) -> None:
-    """Write the outcome, unless it is already written, and close the job's ledger.
+    """End a job, unless another end was claimed first. In that case, complete that one.
+
+    If the job's success was claimed, nothing is done: a finalizer is about to write it.
+    """
+    decided = claim_end(dispatcher.buckets.main, job_id, outcome)
+    if outcome.state not in COMPLETE and decided.state in COMPLETE:
+        log.info("outcome.exists", extra={"job_id": job_id})
+        clean_up_if_ended(dispatcher, job_id)
+        return
+    record_outcome(dispatcher, job_id, decided, cause=cause if decided == outcome else None)
+
+
+def record_outcome(
+    dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: BaseException | None = None
+) -> None:
+    """Write the outcome that was claimed, unless it is already written, and close the job's ledger.
 
     The outcome of a later run replaces that of an earlier one, but never the reverse.
     """

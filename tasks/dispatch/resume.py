@@ -6,9 +6,12 @@ from dataclasses import replace
 
 from scoreline.storage import keys
 from scoreline.storage.errors import NothingToResume, PreconditionFailed
+from scoreline.storage.hashing import sha256_hex
+from scoreline.storage.keys import MAX_NAME
+from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import ObjectStore, exists, if_unchanged
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
-from scoreline.tasks.job.documents import Outcome, Run, mark_active, read_job, read_outcome, read_run
+from scoreline.tasks.job.documents import COMPLETE, Outcome, Run, mark_active, read_job, read_outcome, read_run
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 
@@ -19,7 +22,7 @@ def begin_run(dispatcher: Dispatcher, job_id: str, max_rejected: str | None = No
     if max_rejected is not None:
         check_budget(max_rejected)
     outcome = _ended(main, job_id)
-    if outcome.state in ("succeeded", "partial"):
+    if outcome.state in COMPLETE:
         raise NothingToResume(f"job {job_id} has all its results ({outcome.state}): there is nothing to resume")
     run, etag = read_run(main, job_id)
     later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
@@ -35,23 +38,64 @@ def begin_run(dispatcher: Dispatcher, job_id: str, max_rejected: str | None = No
     send_step(dispatcher, "plan", job_id)
 
 
-def rejected_again(dispatcher: Dispatcher, job_id: str, model: str | None, max_rejected: str) -> JobSpec:
-    """Return the spec of a job that scores the rejected rows of another job (see `Client.resume_rejected`)."""
+def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, model: str, max_rejected: str) -> JobSpec:
+    """Return the spec of a job that scores the rejected rows of another job (see `Client.resume_rejected`).
+
+    If the last such job does the same, because the request was repeated after an error, its spec is returned. To submit
+    it again makes no second job.
+
+    Parameters
+    ----------
+    pinned : PinnedModel
+        The version that `model` names now.
+
+    Raises
+    ------
+    NothingToResume
+        The job is under way, it rejected no rows, or these are being scored in another way.
+    """
     main = dispatcher.buckets.main
-    old = read_job(main, job_id).spec
-    if not _ended(main, job_id).rejected:
+    old, ended = read_job(main, job_id).spec, _ended(main, job_id)
+    if not ended.rejected:
         raise NothingToResume(f"job {job_id} rejected no row")
     number = 1
-    while exists(main, keys.job(f"{job_id}-rejected-{number}")):
+    while exists(main, keys.job(_rejected_job_id(job_id, number))):
         number += 1
-    return replace(
+    again = replace(
         old,
-        job_id=f"{job_id}-rejected-{number}",
+        job_id=_rejected_job_id(job_id, number),
         rejected_of=job_id,
-        model=model or old.model,
+        model=model,
         max_rejected=max_rejected,
         only_new=None,
     )
+    if number == 1:
+        return again
+    last = read_job(main, _rejected_job_id(job_id, number - 1))
+    outcome = read_outcome(main, last.spec.job_id)
+    same = last.model == pinned and replace(again, job_id=last.spec.job_id) == last.spec
+    if outcome is None and not same:
+        raise NothingToResume(
+            f"job {last.spec.job_id} scores the rejected rows of job {job_id} already, in another way: wait until it "
+            f"ends, or end it with `scoreline cancel {last.spec.job_id}`"
+        )
+    if outcome is None or (same and outcome.state in COMPLETE and outcome.rows + outcome.rejected == ended.rejected):
+        return last.spec
+    return again
+
+
+def _rejected_job_id(job_id: str, number: int) -> str:
+    """Return the id of a job that scores the rejected rows of another job. A long id is cut, and given a digest.
+
+    >>> _rejected_job_id("nightly", 2)
+    'nightly-rejected-2'
+    >>> len(_rejected_job_id("n" * 100, 2)), _rejected_job_id("n" * 100, 2)[-20:]
+    (100, '-4e9d8231-rejected-2')
+    """
+    suffix = f"-rejected-{number}"
+    if len(job_id) + len(suffix) > MAX_NAME:
+        suffix = f"-{sha256_hex(job_id.encode())[:8]}{suffix}"
+    return f"{job_id[: MAX_NAME - len(suffix)]}{suffix}"
 
 
 def _ended(main: ObjectStore, job_id: str) -> Outcome:

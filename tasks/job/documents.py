@@ -26,7 +26,9 @@ State = Literal["submitted", "running", "succeeded", "partial", "failed", "cance
 Reason = Literal["", "rejected", "parts", "request", "error"]
 """Why a job failed: too many rows were ``rejected``, some ``parts`` failed, its ``request`` cannot be carried out (the
 options do not fit the input or the model, so that there is no plan), or another ``error`` ended the whole job."""
-ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelled"})
+COMPLETE: frozenset[State] = frozenset({"succeeded", "partial"})
+"""The states of a job that has all its results."""
+ENDED: frozenset[State] = COMPLETE | {"failed", "cancelled"}
 
 
 _OVER_BUDGET_BEFORE_REASONS = ("rows were rejected, allowed are", "that may be rejected")
@@ -235,9 +237,24 @@ def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
             outcome = Outcome.from_json(store.get(key).data)
     except ObjectNotFound:
         return None
-    if outcome.state in ("succeeded", "partial"):  # such a job cannot be resumed
+    if outcome.state in COMPLETE:  # such a job cannot be resumed
         return outcome
     return outcome if outcome.run >= read_run(store, job_id)[0].number else None
+
+
+def claim_end(store: ObjectStore, job_id: str, outcome: Outcome) -> Outcome:
+    """Claim how a run ends. Return the outcome that was claimed first, which decides.
+
+    Success is claimed before ``_SUCCESS`` is written, and any other end before ``outcome.json`` is, so that a job never
+    has both ``_SUCCESS`` and an outcome that denies it.
+    """
+    key = keys.claim(job_id, outcome.run)
+    try:
+        store.put(key, outcome.to_json(), mode=CREATE)
+    except PreconditionFailed:
+        with decoding(store, key):
+            return Outcome.from_json(store.get(key).data)
+    return outcome
 
 
 def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[str, Any] | None:

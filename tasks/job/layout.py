@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scoreline.storage import keys
-from scoreline.storage.errors import ObjectNotFound
-from scoreline.storage.objects.base import ObjectInfo, ObjectStore
+from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.uris import parse_uri
@@ -39,29 +38,13 @@ class ResultsLayout:
         """Return the key of a part's scored rows."""
         return keys.result_part(self.parts_folder, number)
 
-    def rejected_part(self, number: int) -> str:
-        """Return the key of a part's rejected rows."""
-        return keys.rejected_part(self.folder, number)
+    def rejected_part(self, number: int, sha256: str) -> str:
+        """Return the key of a part's rejected rows. `sha256` is the digest of that object."""
+        return keys.rejected_part(self.folder, number, sha256)
 
-    def former_rejected_part(self, number: int) -> str:
-        """Return the key of a part's rejected rows in results of release 0.1.0."""
-        return keys.former_rejected_part(self.folder, number)
-
-    def head_rejected(self, number: int) -> ObjectInfo:
-        """Return the properties of the object with a part's rejected rows, whichever release wrote it.
-
-        Raises
-        ------
-        ObjectNotFound
-            The part has no rejected rows.
-        """
-        try:
-            return self.store.head(self.rejected_part(number))
-        except ObjectNotFound as error:
-            try:
-                return self.store.head(self.former_rejected_part(number))
-            except ObjectNotFound:
-                raise error from None
+    def former_rejected_parts(self, number: int) -> tuple[str, str]:
+        """Return the keys of a part's rejected rows in results of earlier releases."""
+        return keys.former_rejected_parts(self.folder, number)
 
     @property
     def rejected_folder(self) -> str:

@@ -23,6 +23,9 @@ class Receipt:
     """Number of rows rejected."""
     sha256: str = ""
     """Hexadecimal digest of the object."""
+    rejects_sha256: str = ""
+    """Hexadecimal digest of the object with the rejected rows; its key contains the beginning. Empty if no row was
+    rejected, in the receipt of that object itself, and in receipts of earlier releases."""
     seconds: str = ""
     """Timings of the part, as `Timings.to_text` writes them; empty for rejected rows."""
 
@@ -34,7 +37,7 @@ class Receipt:
             "rows": str(self.rows),
             "rejected": str(self.rejected),
         }
-        optional = {"sha256": self.sha256, "seconds": self.seconds}
+        optional = {"sha256": self.sha256, "rejects": self.rejects_sha256, "seconds": self.seconds}
         return metadata | {name: value for name, value in optional.items() if value}
 
     @classmethod
@@ -53,10 +56,21 @@ class Receipt:
                 rows=int(metadata["rows"]),
                 rejected=int(metadata["rejected"]),
                 sha256=metadata["sha256"],
+                rejects_sha256=metadata.get("rejects", ""),
                 seconds=metadata.get("seconds", ""),
             )
         except (KeyError, ValueError):
             raise _foreign_object(uri) from None
+
+    def rejects_of(self, results: Receipt) -> bool:
+        """Return whether this is the receipt of the rejected rows that the receipt of a part's results names."""
+        same = (self.plan_sha256, self.part, self.rows, self.rejected) == (
+            results.plan_sha256,
+            results.part,
+            results.rows,
+            results.rejected,
+        )
+        return same and results.rejects_sha256 in ("", self.sha256)
 
     def check(self, plan_sha256: str, part: int, uri: str) -> Receipt:
         """Return the receipt unchanged if it belongs to the given part of the given plan.

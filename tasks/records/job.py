@@ -318,6 +318,7 @@ def read_parts(client: JobReader, job_id: str) -> tuple[pa.Table, dict[int, str]
     tables: list[pa.Table] = []
     rejected: dict[int, str] = {}
     for number in range(plan.parts):
-        tables.append(read_table(Pinned.of(layout.store, layout.store.head(layout.part(number)))))
-        rejected |= reasons_by_row(layout, number, plan.columns)
+        info = layout.store.head(layout.part(number))
+        tables.append(read_table(Pinned.of(layout.store, info)))
+        rejected |= reasons_by_row(layout, info, plan.columns)
     return pa.concat_tables(tables), rejected

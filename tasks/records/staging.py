@@ -104,12 +104,13 @@ def _results(buckets: Buckets, documents: Documents, *, with_rejected: bool) -> 
     columns: dict[str, list[Any]] = {}
     rejected: dict[int, str] = {}
     for number in range(documents.plan.parts):
-        part = parquet.read_table(Pinned.of(store, store.head(layout.part(number))))
+        info = store.head(layout.part(number))
+        part = parquet.read_table(Pinned.of(store, info))
         if part.num_rows * part.num_columns + sum(map(len, columns.values())) > _MAX_ANSWER_CELLS:
             return None
         for name in part.column_names:
             columns.setdefault(name, []).extend(part.column(name).to_pylist())
         if with_rejected:
-            rejected |= reasons_by_row(layout, number, documents.plan.columns)
+            rejected |= reasons_by_row(layout, info, documents.plan.columns)
     table = table_of(columns)
     return Table(columns=table.columns, types=table.types, rows=table.rows, rejected=rejected)

@@ -16,6 +16,7 @@ from scoreline.storage.errors import ObjectNotFound, ScoringError
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.storage.tables.base import Pinned, Rows
 from scoreline.storage.tables.parquet import ParquetFormat, read_table
+from scoreline.tasks.job.commits import find_rejects
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import Columns
 from scoreline.tasks.job.receipt import Receipt
@@ -168,9 +169,9 @@ class Tally:
         return {name: to_json_value(value) for name, value in row.items() if name not in self._fields.values()}
 
 
-def count_rejects(layout: ResultsLayout, tally: Tally) -> None:
+def count_rejects(layout: ResultsLayout, plan_sha256: str, tally: Tally) -> None:
     """Count the rejected rows of a job's committed parts."""
-    for rows in read_rejects(layout.store, committed_rejects(layout)):
+    for rows in read_rejects(layout.store, committed_rejects(layout, plan_sha256)):
         tally.add(rows.batch)
 
 
@@ -184,48 +185,53 @@ def read_rejects(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Iterator[Ro
             yield from tables.read(source, span, survey.schema, _BATCH_ROWS)
 
 
-def reasons_by_row(layout: ResultsLayout, part: int, columns: Columns) -> dict[int, str]:
-    """Return the message of each rejected row of a part, by row number in the input; empty if no row was rejected."""
-    try:
-        table = read_table(Pinned.of(layout.store, layout.head_rejected(part)))
-    except ObjectNotFound:
+def reasons_by_row(layout: ResultsLayout, results: ObjectInfo, columns: Columns) -> dict[int, str]:
+    """Return the message of each rejected row of a part, by row number in the input; empty if no row was rejected.
+
+    Parameters
+    ----------
+    results : ObjectInfo
+        The object with the results of the part, whose receipt names the rejected rows.
+    """
+    rejects = find_rejects(layout, Receipt.from_metadata(results.metadata, layout.uri(results.key)))
+    if rejects is None:
         return {}
+    table = read_table(Pinned.of(layout.store, rejects))
     fields = rejection_columns(columns.names)
     return dict(zip(table[fields["row"]].to_pylist(), table[fields["message"]].to_pylist(), strict=True))
 
 
-def committed_rejects(layout: ResultsLayout) -> Iterator[ObjectInfo]:
-    """Yield the objects with rejected rows of a job, except those of parts that were never committed.
+def committed_rejects(layout: ResultsLayout, plan_sha256: str) -> Iterator[ObjectInfo]:
+    """Yield the objects with the rejected rows of a job's committed parts, in the order of the parts.
 
-    If the results were arranged, the parts may no longer exist, and the manifest says which were committed.
+    An object that no receipt names was left behind by an attempt that did not commit. If the results were arranged, the
+    parts may no longer exist, and the manifest says which objects they named.
     """
     store = layout.store
     in_manifest: set[str] | None = None
-    seen: set[int] = set()
+    listed: dict[int, dict[str, ObjectInfo]] = {}
     for info in store.list(layout.rejected_folder):
-        number = keys.part_number(info.key)
-        if number is None or number in seen:  # the same rows, which attempts of two releases wrote
-            continue
+        if (number := keys.part_number(info.key)) is not None:
+            listed.setdefault(number, {})[info.key] = info
+    for number, found in sorted(listed.items()):
         try:
             part = store.head(layout.part(number))
         except ObjectNotFound:
-            if layout.keeps_parts:
-                continue
-            in_manifest = _keys_in_manifest(layout) if in_manifest is None else in_manifest
-            if info.key in in_manifest:
-                seen.add(number)
-                yield info
+            if not layout.keeps_parts:
+                in_manifest = keys_in_manifest(layout) if in_manifest is None else in_manifest
+                yield from (found[key] for key in found.keys() & in_manifest)
             continue
         try:
-            rejected = Receipt.from_metadata(part.metadata, store.uri(part.key)).rejected
-        except ScoringError:  # something else wrote that object, and the part failed: its rejected rows still tell why
-            rejected = 1
-        if rejected:
-            seen.add(number)
-            yield info
+            uri = layout.uri(part.key)
+            receipt = Receipt.from_metadata(part.metadata, uri).check(plan_sha256, number, uri)
+        except ScoringError:  # something else wrote that object
+            continue
+        named = found.get(layout.rejected_part(number, receipt.rejects_sha256)) if receipt.rejects_sha256 else None
+        if (named := named or find_rejects(layout, receipt)) is not None:
+            yield named
 
 
-def _keys_in_manifest(layout: ResultsLayout) -> set[str]:
+def keys_in_manifest(layout: ResultsLayout) -> set[str]:
     """Return the keys of the objects with rejected rows in a job's manifest; empty if there is no manifest yet."""
     try:
         manifest = json.loads(layout.store.get(layout.manifest).data)

@@ -33,7 +33,7 @@ def parts_to_rescore(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
     layout = ResultsLayout.of(dispatcher.buckets, documents.job)
     fields = rejection_columns(documents.plan.columns.names)
     parts = []
-    for info in committed_rejects(layout):
+    for info in committed_rejects(layout, documents.plan.sha256):
         rejected: dict[str, list[int]] = {}
         for rows in read_rejects(layout.store, [info]):
             _collect(rows.batch, fields, rejected)

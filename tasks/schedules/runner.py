@@ -19,7 +19,7 @@ from scoreline.storage.errors import (
 from scoreline.storage.objects.base import ObjectStore, if_unchanged
 from scoreline.tasks.client import Client
 from scoreline.tasks.inputs.only_new import remember_scored
-from scoreline.tasks.job.documents import Job, decoding, read_job, read_outcome
+from scoreline.tasks.job.documents import COMPLETE, Job, decoding, read_job, read_outcome
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.schedules.file import render, spec_of
 from scoreline.tasks.schedules.refusals import settle
@@ -67,20 +67,23 @@ class Runner:
     def tick(self, schedule: Schedule, now: datetime) -> Ticked:
         """Do what is due for a schedule."""
         done: list[str] = []
+        tried: str | None = None
         for _ in range(_ROUNDS):
             state, etag = self._state(schedule, now)
             seen, refused = self._follow_current(schedule, state, now, done)
             step = decide(schedule, seen, now, running=seen.current is not None)
-            if step.state == state and etag is not None:
+            same = step.state == state and etag is not None
+            if same and (step.cancel is None or step.cancel == tried):
                 break
-            if not self._swap(schedule, step.state, etag):
+            if not same and not self._swap(schedule, step.state, etag):
                 continue  # another tick was faster: read its decision
             if refused is not None:
                 done.append(self._count_refused(seen.refusals[-1], refused))
-            if step.cancel is not None:
+            if step.cancel is not None and step.cancel != tried:
+                tried = step.cancel  # once a tick, until the job has ended
                 job_id = job_of(schedule, step.state, step.cancel)
-                self._client.cancel(job_id)
-                done.append(f"cancelled {job_id}")
+                if self._client.cancel(job_id).state == "cancelled":
+                    done.append(f"cancelled {job_id}")
         return Ticked(done=done, state=state)
 
     def ask(self, schedule: Schedule, numbers: dict[str, int], now: datetime) -> None:
@@ -137,7 +140,7 @@ class Runner:
         outcome = read_outcome(self._main, job_id)
         if outcome is None:
             return state, None
-        if schedule.only_new and outcome.state in ("succeeded", "partial"):
+        if schedule.only_new and outcome.state in COMPLETE:  # a worker of release 0.1.0 leaves that to the clock
             remember_scored(self._main, schedule.name, job_id)
         return replace(state.noted([state.current], outcome.state, outcome.error), current=None), None
 

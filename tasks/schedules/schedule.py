@@ -184,7 +184,7 @@ class Step:
 
     state: State
     cancel: str | None = None
-    """The slot for which the job should be cancelled."""
+    """The slot for which the job should be cancelled. It stays the current one until the job has ended."""
 
 
 def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) -> Step:
@@ -201,7 +201,6 @@ def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) ->
         If `current` has changed in its state, the job of the new slot has to be submitted.
     """
     due = schedule.slots(datetime.fromisoformat(state.through), now)
-    cancel = None
     if due:
         state = replace(state, through=due[-1].isoformat())
         wanted = _wanted(schedule, due, now)
@@ -212,15 +211,13 @@ def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) ->
         if running and schedule.overlap == "skip":
             state, fresh = state.noted(fresh, "skipped"), ()
         state = replace(state, pending=(*state.pending, *fresh))
-    if running and schedule.overlap == "cancel_running" and state.pending:
-        cancel, running = state.current, False
+    if schedule.overlap == "cancel_running" and state.pending:
+        state = replace(state.noted(state.pending[:-1], "superseded"), pending=state.pending[-1:])
+        if running:  # the slot waits until that job has ended: it may be about to succeed
+            return Step(state=state, cancel=state.current)
     if not running and state.pending:
-        if schedule.overlap == "cancel_running":
-            state = replace(state.noted(state.pending[:-1], "superseded"), pending=state.pending[-1:])
-        if cancel is not None:
-            state = state.noted([cancel], "cancelled")
-        return Step(state=replace(state, current=state.pending[0], pending=state.pending[1:]), cancel=cancel)
-    if not running and state.asked:
+        state = replace(state, current=state.pending[0], pending=state.pending[1:])
+    elif not running and state.asked:
         state = replace(state, current=state.asked[0], asked=state.asked[1:])
     return Step(state=state)
 

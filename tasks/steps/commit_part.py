@@ -9,17 +9,19 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, ScoringError, StoreUnavailable
+from scoreline.storage.errors import PreconditionFailed, ScoringError, StoreUnavailable
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models.introspection import library_versions
-from scoreline.storage.objects.base import CREATE, exists
+from scoreline.storage.objects.base import CREATE
 from scoreline.storage.tables import parquet
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
+from scoreline.tasks.job.commits import read_commit
 from scoreline.tasks.job.documents import Job, read_success
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import Part
 from scoreline.tasks.job.receipt import Receipt
+from scoreline.tasks.rejects.report import keys_in_manifest
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.score_rows import PartStopped, score_rows
 
@@ -65,7 +67,7 @@ def commit_part(engine: Engine, documents: Documents, part: int, budget: int) ->
         with timings("encode"):
             rejects_body = parquet.write(rejects, footer)
         with timings("upload"):
-            _put_rejects(layout, receipt, rejects_body)
+            receipt = _put_rejects(layout, receipt, rejects_body)
     with timings("encode"):
         body = parquet.write(results, footer)
         receipt = replace(receipt, sha256=sha256_hex(body))
@@ -79,6 +81,8 @@ def commit_part(engine: Engine, documents: Documents, part: int, budget: int) ->
         _stop_if_arranged(engine, documents)
     except PartStopped:
         layout.store.delete(layout.part(part))
+        if receipt.rejected and _rejects_key(layout, receipt) not in keys_in_manifest(layout):
+            layout.store.delete(_rejects_key(layout, receipt))
         raise
     seconds = round(time.perf_counter() - started, 3)
     log.info(
@@ -89,20 +93,24 @@ def commit_part(engine: Engine, documents: Documents, part: int, budget: int) ->
 
 
 def read_receipt(engine: Engine, documents: Documents, part: int) -> Receipt | None:
-    """Return the receipt of a part; None if its results are not written yet.
+    """Return the receipt of a part; None if the part has to be scored.
+
+    Results that do not account for every row of the part, because their rejected rows are missing, are deleted.
 
     Raises
     ------
     ScoringError
         The object was written for another part, by another job or by another program.
     """
-    layout = ResultsLayout.of(engine.buckets, documents.job)
-    key = layout.part(part)
-    try:
-        metadata = layout.store.head(key).metadata
-    except ObjectNotFound:
+    layout, plan = ResultsLayout.of(engine.buckets, documents.job), documents.plan
+    commit = read_commit(layout, plan.sha256, part, plan.part(part).rows)
+    if commit is None:
         return None
-    return Receipt.from_metadata(metadata, layout.uri(key)).check(documents.plan.sha256, part, layout.uri(key))
+    if commit.fault:
+        log.warning("part.broken", extra={"job_id": documents.job.spec.job_id, "part": part, "error": commit.fault})
+        layout.store.delete(commit.info.key)
+        return None
+    return commit.receipt
 
 
 def _footer(job: Job, part: int, planned: Part) -> dict[str, str]:
@@ -126,26 +134,29 @@ def _put_results(engine: Engine, documents: Documents, layout: ResultsLayout, re
         store.put(key, body, mode=CREATE, metadata=receipt.to_metadata())
     except PreconditionFailed:
         committed = read_receipt(engine, documents, receipt.part)
-        if committed is None:  # the store refused for another reason, or the object was deleted meanwhile
+        if committed is None:  # refused for another reason, deleted meanwhile, or without its rejected rows
             raise StoreUnavailable(f"{store.uri(key)} could not be created, but does not exist: try again") from None
-        if receipt.rejected and not committed.rejected:
-            store.delete(layout.rejected_part(receipt.part))
+        if receipt.rejected and receipt.rejects_sha256 != committed.rejects_sha256:
+            store.delete(_rejects_key(layout, receipt))
         return committed
     return receipt
 
 
-def _put_rejects(layout: ResultsLayout, receipt: Receipt, body: bytes) -> None:
-    """Write the rejected rows of a part that is not committed yet.
-
-    They replace rejected rows that differ, which an earlier attempt wrote before it died without a commit.
-    """
-    store, key = layout.store, layout.rejected_part(receipt.part)
-    metadata = replace(receipt, sha256=sha256_hex(body)).to_metadata()
+def _put_rejects(layout: ResultsLayout, receipt: Receipt, body: bytes) -> Receipt:
+    """Write the rejected rows of a part that is not committed yet. Return the receipt of the part, which names them."""
+    named = replace(receipt, rejects_sha256=sha256_hex(body))
+    store, key = layout.store, _rejects_key(layout, named)
+    metadata = replace(receipt, sha256=named.rejects_sha256).to_metadata()
     try:
         store.put(key, body, mode=CREATE, metadata=metadata)
-    except PreconditionFailed:
-        if dict(store.head(key).metadata) != metadata and not exists(store, layout.part(receipt.part)):
+    except PreconditionFailed:  # the key stands for the content, so that another attempt has written the same rows
+        if dict(store.head(key).metadata) != metadata:
             store.put(key, body, metadata=metadata)
+    return named
+
+
+def _rejects_key(layout: ResultsLayout, receipt: Receipt) -> str:
+    return layout.rejected_part(receipt.part, receipt.rejects_sha256)
 
 
 def _stop_if_arranged(engine: Engine, documents: Documents) -> None:

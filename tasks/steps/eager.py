@@ -104,15 +104,14 @@ class LoadedModels:
 
     models: ModelStorageManager
     counters: Counters
-    _bundles: dict[str, Bundle] = field(default_factory=dict)
+    _bundles: dict[PinnedModel, Bundle] = field(default_factory=dict)
 
     def get(self, pinned: PinnedModel) -> Bundle:
         """Return a bundle, loading it on first use. Raises the same errors as `ModelStorageManager.load_pinned`."""
-        key = pinned.manifest_sha256
-        if key not in self._bundles:
-            self._bundles[key] = bundle = self.models.load_pinned(pinned)
+        if pinned not in self._bundles:
+            self._bundles[pinned] = bundle = self.models.load_pinned(pinned)
             self.counters.count_load(pinned.name, bundle.load_seconds)
-        return self._bundles[key]
+        return self._bundles[pinned]
 
     def manifest(self, pinned: PinnedModel) -> Manifest:
         """Return a bundle's manifest without loading the bundle."""

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scoreline.storage.errors import ScorelineError, describe
+from scoreline.storage.errors import DocumentCorrupt, ScorelineError, describe
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.ledger.base import Progress
 from scoreline.storage.objects.base import ObjectInfo, create_once
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.leases import hold_step
-from scoreline.tasks.dispatch.outcome import end_job
-from scoreline.tasks.dispatch.reconcile import reconcile_job
+from scoreline.tasks.dispatch.outcome import end_job, record_outcome
+from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job, recover
+from scoreline.tasks.inputs.only_new import remember_scored
 from scoreline.tasks.job.documents import (
+    COMPLETE,
     Job,
     Outcome,
     Reason,
     Run,
     State,
+    claim_end,
     read_outcome,
     read_run,
     read_success,
@@ -38,11 +42,16 @@ from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.result_files import File
 from scoreline.tasks.steps.results_manifest import check_parts, create_manifest, encode_manifest
 
+log = logging.getLogger(__name__)
+
 _PACE_MIN_ROWS = 1_000
 _PACE_MIN_S = 0.01
 _PACE_ALWAYS_S = 1.0
 """A job's pace is recorded if its parts have, on average, at least `_PACE_MIN_ROWS` rows and `_PACE_MIN_S` seconds, or
 at least `_PACE_ALWAYS_S` seconds. In shorter parts, overhead dominates."""
+_MAX_UNCOUNTED = 3
+"""How many times parts that are counted but not complete are scored again. If that does not help, another program keeps
+deleting objects of the job."""
 
 
 def finalize(engine: Engine, job_id: str) -> None:
@@ -61,11 +70,26 @@ def finalize(engine: Engine, job_id: str) -> None:
     with hold_step(engine, job_id, "finalize"):
         progress = replace(progress, failures=read_failures(main, job_id, progress.failures))
         outcome = _stopped(documents, run, progress) if progress.stopped else _close(engine, documents, run, progress)
-        if outcome is not None:
-            write_answer(engine.buckets, documents, outcome)
-            if documents.job.spec.arranged and outcome.state in ("succeeded", "partial"):
-                remove_parts(engine, documents.job)
+        if outcome is not None and outcome.state in COMPLETE:
+            _complete(engine, documents, outcome)
+        elif outcome is not None:
             end_job(engine, job_id, outcome)
+    if outcome is None:  # the job has ended meanwhile, or some of its parts have to be scored again
+        reconcile_job(engine, job_id)
+
+
+def _complete(engine: Engine, documents: Documents, outcome: Outcome) -> None:
+    """End a job whose ``_SUCCESS`` is written. All that others read after the outcome is written before it."""
+    job, main = documents.job, engine.buckets.main
+    write_answer(engine.buckets, documents, outcome)
+    if job.spec.only_new is not None:
+        try:
+            remember_scored(main, job.spec.only_new, job.spec.job_id)
+        except DocumentCorrupt as error:  # no later job of the schedule can be planned before that is mended
+            log.error("only_new.not_recorded", extra={"job_id": job.spec.job_id, "error": describe(error)})
+    if job.spec.arranged:
+        remove_parts(engine, job)
+    record_outcome(engine, job.spec.job_id, outcome)
 
 
 def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
@@ -141,18 +165,26 @@ class _Parts:
     timings: Timings = field(default_factory=Timings)
     failures: dict[str, str] = field(default_factory=dict)
     """Reasons why parts are missing, by part number."""
+    broken: dict[int, ObjectInfo | None] = field(default_factory=dict)
+    """The parts among them that were counted, but are not complete, with the object of their results, if there is
+    one."""
 
 
 def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
-    """Check every part; if none is missing, write the manifest and ``_SUCCESS``.
+    """Check every part; if none is missing, write the manifest, claim the end of the job, and write ``_SUCCESS``.
 
     Returns
     -------
     Outcome, optional
-        None if the job was cancelled meanwhile.
+        None if the job has ended meanwhile, or if parts have to be scored again.
     """
     job, plan = documents.job, documents.plan
     parts = _check(engine, documents, progress.failures)
+    if parts.broken:
+        if job.spec.arranged and (done := _succeeded(engine, documents, run)) is not None:
+            return done  # another finalizer has deleted the parts
+        if _score_again(engine, documents, parts, progress):
+            return None
     reason, error = _fault(documents, run, parts)
     files: tuple[File, ...] | None = None
     if not error and job.spec.arranged:
@@ -161,13 +193,8 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
             reason = "error"
         elif files is None:
             return None
-    if not error:
-        if read_outcome(engine.buckets.main, job.spec.job_id) is not None:
-            return None
-        _write_success(engine, documents, parts, files)
-        _note_pace(engine, job, rows=parts.rows + parts.rejected, parts=plan.parts, seconds=parts.timings.work)
     state: State = "failed" if error else "partial" if parts.rejected else "succeeded"
-    return Outcome(
+    outcome = Outcome(
         state=state,
         rows=parts.rows,
         rejected=parts.rejected,
@@ -180,6 +207,40 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         failures=parts.failures,
         run=run.number,
     )
+    if error:
+        return outcome
+    main, job_id = engine.buckets.main, job.spec.job_id
+    if read_outcome(main, job_id) is not None:
+        return None
+    success = _write_manifest(engine, documents, parts, files)
+    decided = claim_end(main, job_id, outcome)
+    if decided.state not in COMPLETE:  # cancelled or failed meanwhile, by a process that may have died since
+        return decided
+    layout = ResultsLayout.of(engine.buckets, job)
+    create_once(layout.store, layout.success, success)
+    _note_pace(engine, job, rows=parts.rows + parts.rejected, parts=plan.parts, seconds=parts.timings.work)
+    return outcome
+
+
+def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: Progress) -> bool:
+    """Delete the results of broken parts, so that they are scored again. Return whether that is begun now.
+
+    It is not if the job fails anyway, because of other parts or because it was tried `_MAX_UNCOUNTED` times. The parts
+    are then scored by `resume`.
+    """
+    job_id = documents.job.spec.job_id
+    if read_outcome(engine.buckets.main, job_id) is not None:
+        return True  # and the reconciler cleans up
+    layout = ResultsLayout.of(engine.buckets, documents.job)
+    for number, info in parts.broken.items():
+        log.warning("part.broken", extra={"job_id": job_id, "part": number, "error": parts.failures[str(number)]})
+        if info is not None:
+            layout.store.delete(info.key)
+    if progress.failures or progress.uncounted >= _MAX_UNCOUNTED:
+        return False
+    engine.ledger.forget(job_id)
+    open_ledger(engine, documents, replace(recover(engine, documents), uncounted=progress.uncounted + 1))
+    return True
 
 
 def _check(engine: Engine, documents: Documents, failed: Mapping[int, str]) -> _Parts:
@@ -189,6 +250,8 @@ def _check(engine: Engine, documents: Documents, failed: Mapping[int, str]) -> _
     for number, entry in enumerate(check_parts(layout, documents, failed)):
         if entry.failure:
             parts.failures[str(number)] = entry.failure
+            if entry.broken:
+                parts.broken[number] = entry.info
             continue
         parts.entries.append(entry.text)
         parts.timings.add(entry.seconds)
@@ -240,10 +303,9 @@ def _arrange(
         return None, describe(error)
 
 
-def _write_success(engine: Engine, documents: Documents, parts: _Parts, files: Sequence[File] | None) -> None:
-    """Write the manifest, and then ``_SUCCESS``, which contains the digest of the manifest."""
+def _write_manifest(engine: Engine, documents: Documents, parts: _Parts, files: Sequence[File] | None) -> bytes:
+    """Write the manifest. Return the content of ``_SUCCESS``, which contains the digest of the manifest."""
     job, plan = documents.job, documents.plan
-    layout = ResultsLayout.of(engine.buckets, job)
     common = {"job_id": job.spec.job_id, "model": job.model.ref, "rows": parts.rows, "rejected": parts.rejected}
     head = common | {
         "manifest_sha256": job.model.manifest_sha256,
@@ -254,9 +316,9 @@ def _write_success(engine: Engine, documents: Documents, parts: _Parts, files: S
     if files is not None:
         head |= {"partition_by": job.spec.partition_by}
         success |= {"plan": plan.sha256, "files": len(files)}
-    body = create_manifest(layout.store, layout.manifest, encode_manifest(head, parts.entries, files))
-    success["manifest_sha256"] = sha256_hex(body)
-    create_once(layout.store, layout.success, json.dumps(success, sort_keys=True).encode())
+    layout = ResultsLayout.of(engine.buckets, job)
+    body = create_manifest(layout, encode_manifest(head, parts.entries, files))
+    return json.dumps(success | {"manifest_sha256": sha256_hex(body)}, sort_keys=True).encode()
 
 
 def _note_pace(engine: Engine, job: Job, *, rows: int, parts: int, seconds: float) -> None:

@@ -199,7 +199,7 @@ def _survey(
     else:
         objects = list_inputs(engine.buckets, spec.inputs, spec.job_id)
     if spec.only_new is not None:
-        objects = unseen(engine.buckets.main, spec.only_new, objects)
+        objects = unseen(engine.buckets.main, spec.only_new, spec.job_id, objects)
     return tuple(survey_inputs(engine.tables, objects, spec.read, features))
 
 

@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, ScoringError, describe
-from scoreline.storage.objects.base import ObjectInfo, ObjectStore, create_once
-from scoreline.storage.wording import plural
+from scoreline.storage import keys
+from scoreline.storage.errors import PreconditionFailed, ScoringError, StoreUnavailable, describe
+from scoreline.storage.objects.base import IfMatch, ObjectInfo, create_once, exists
 from scoreline.tasks.dispatch.dispatcher import Documents
+from scoreline.tasks.job.commits import Commit, read_commit
 from scoreline.tasks.job.documents import decoding
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import Part
-from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.steps.result_files import File
 
 _THREADS = 16
@@ -33,25 +33,43 @@ class Entry:
     """Timings of the part, as in its receipt."""
     failure: str = ""
     """Reason why the part is missing; empty if it exists."""
+    broken: bool = False
+    """Whether the part was counted, but its objects do not account for all of its rows. It has to be scored again."""
     info: ObjectInfo | None = None
-    """The object with the part's results; None if the part is missing."""
+    """The object with the part's results; None if there is none, or if it is not part of the job's results."""
 
 
 def check_parts(layout: ResultsLayout, documents: Documents, failed: Mapping[int, str]) -> Iterator[Entry]:
     """Check the receipts of all parts, many at a time, and yield an entry for each part, in order.
+
+    Rejected rows that no receipt names are deleted, if their part is committed: an attempt that did not commit left
+    them behind.
 
     Parameters
     ----------
     failed : mapping of int to str
         Reasons of the failed parts according to the ledger, by part number.
     """
-    with_rejects = {info.key for info in layout.store.list(layout.rejected_folder)}
+    listed: dict[int, set[str]] = {}
+    for info in layout.store.list(layout.rejected_folder):
+        if (number := keys.part_number(info.key)) is not None:
+            listed.setdefault(number, set()).add(info.key)
 
     def check(item: tuple[int, Part]) -> Entry:
         number, part = item
         if number in failed:
             return Entry(failure=failed[number])
-        return _check_part(layout, documents.plan.sha256, number, part, with_rejects)
+        try:
+            commit = read_commit(layout, documents.plan.sha256, number, part.rows)
+        except ScoringError as error:
+            return Entry(failure=describe(error))
+        if commit is None:
+            return Entry(failure=f"no object {layout.uri(layout.part(number))}", broken=True)
+        if commit.fault:
+            return Entry(failure=commit.fault, broken=True, info=commit.info)
+        for left in listed.get(number, set()) - ({commit.rejects.key} if commit.rejects else set()):
+            layout.store.delete(left)
+        return _entry_of(layout, number, part, commit)
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="receipt") as pool:
         pending: list[tuple[int, Part]] = []
@@ -63,75 +81,59 @@ def check_parts(layout: ResultsLayout, documents: Documents, failed: Mapping[int
         yield from pool.map(check, pending)
 
 
-def _check_part(layout: ResultsLayout, plan_sha256: str, number: int, part: Part, with_rejects: set[str]) -> Entry:
-    """Check the receipts of a part's results and rejected rows, and return its entry."""
-    store, key = layout.store, layout.part(number)
-    current, former = layout.rejected_part(number), layout.former_rejected_part(number)
-    rejects_key = former if former in with_rejects and current not in with_rejects else current
-
-    def receipt_of(info: ObjectInfo) -> Receipt:
-        uri = store.uri(info.key)
-        return Receipt.from_metadata(info.metadata, uri).check(plan_sha256, number, uri)
-
-    try:
-        info = store.head(key)
-        scored = receipt_of(info)
-        if scored.rows + scored.rejected != part.rows:
-            raise ScoringError(
-                f"planned with {plural(part.rows, 'row')}, but {scored.rows} were scored and {scored.rejected} "
-                f"rejected: remove {store.uri(key)}, then resume the job"
-            )
-        if scored.rejected:
-            rejects = receipt_of(store.head(rejects_key))
-            if (rejects.rows, rejects.rejected) != (scored.rows, scored.rejected):
-                raise ScoringError(
-                    f"{store.uri(rejects_key)} does not hold the rows that were rejected when {store.uri(key)} was "
-                    "scored: remove both, then resume the job"
-                )
-        for left in {current, former} & with_rejects - ({rejects_key} if scored.rejected else set()):
-            store.delete(left)  # written by an earlier attempt that died before its commit
-    except (ObjectNotFound, ScoringError) as error:
-        return Entry(failure=describe(error))
+def _entry_of(layout: ResultsLayout, number: int, part: Part, commit: Commit) -> Entry:
+    """Return the entry of a committed part."""
+    scored = commit.receipt
     source = [{"key": s.key, "etag": s.etag, "first_row": s.scope[0], "rows": s.scope[1]} for s in part.slices]
-    identity: dict[str, Any] = {"key": key} if layout.keeps_parts else {"part": number}  # arranged parts are deleted
+    identity: dict[str, Any] = {"key": commit.info.key} if layout.keeps_parts else {"part": number}  # deleted later
     entry = identity | {
         "rows": scored.rows,
         "rejected": scored.rejected,
-        "bytes": info.size,
+        "bytes": commit.info.size,
         "sha256": scored.sha256,
         "source": source,
     }
-    if scored.rejected:
-        entry |= {"rejected_key": rejects_key, "rejected_sha256": rejects.sha256}
+    if commit.rejects is not None:
+        entry |= {"rejected_key": commit.rejects.key, "rejected_sha256": commit.rejects.metadata["sha256"]}
     return Entry(
         rows=scored.rows,
         rejected=scored.rejected,
         text=json.dumps(entry, sort_keys=True, ensure_ascii=False),
         seconds=scored.seconds,
-        info=info,
+        info=commit.info,
     )
 
 
-def create_manifest(store: ObjectStore, key: str, body: bytes) -> bytes:
-    """Write a manifest, unless an equal one exists. Return the manifest in the store.
+def create_manifest(layout: ResultsLayout, body: bytes) -> bytes:
+    """Write the manifest, unless an equal one exists. Return the manifest in the store.
 
-    Manifests are equal if they differ only in their timings, which change if a deleted part is scored again.
+    Manifests are equal if they differ only in their timings, which change if a deleted part is scored again. A manifest
+    of other results is replaced as long as ``_SUCCESS`` does not name it: its finalizer died, and a part was scored
+    again.
 
     Raises
     ------
     PreconditionFailed
-        A manifest of other results exists.
+        The job is complete, and its manifest is another one.
+    StoreUnavailable
+        Another process replaced it just now. A retry helps.
     """
+    store, key = layout.store, layout.manifest
     try:
         create_once(store, key, body)
     except PreconditionFailed:
-        existing = store.get(key).data
+        existing = store.get(key)
         with decoding(store, key):
-            one, other = json.loads(existing), json.loads(body)
+            one, other = json.loads(existing.data), json.loads(body)
             same = one | {"seconds": None} == other | {"seconds": None}
-        if not same:
+        if same:
+            return existing.data
+        if exists(store, layout.success):
             raise
-        return existing
+        try:
+            store.put(key, body, mode=IfMatch(existing.info.etag))
+        except PreconditionFailed:
+            raise StoreUnavailable(f"{store.uri(key)} was replaced by another process: try again") from None
     return body
 
 

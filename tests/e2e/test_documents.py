@@ -20,6 +20,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
+from tests.support.rejects import rejected_key
 from tests.support.waiting import HANG_S
 
 PAGE = fill((DOCS / "reference/documents.md").read_text())
@@ -102,7 +103,7 @@ def test_receipt_and_footer_have_the_fields_of_the_page(bucket: ObjectStore, tmp
 
 
 def test_rejected_rows_have_the_columns_of_the_page(bucket: ObjectStore, tmp_path: Any) -> None:
-    (tmp_path / "part").write_bytes(bucket.get(keys.rejected_part(FOLDER.format(PLAIN), 0)).data)
+    (tmp_path / "part").write_bytes(bucket.get(rejected_key(bucket, FOLDER.format(PLAIN))).data)
     assert set(pq.read_schema(tmp_path / "part").names) - {"x"} == tables("Rejected rows")[0]
 
 

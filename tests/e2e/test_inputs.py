@@ -30,6 +30,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.dev.stack import Stack
+from tests.support.rejects import rejected_key
 from tests.support.waiting import HANG_S
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -162,7 +163,7 @@ def test_each_row_of_a_dirty_csv_is_scored_or_rejected_with_a_reason(
     assert results_of(client, job)["id"].tolist() == [1, 8]
     # And the rejected rows are in a Parquet file that other tools can read
     folder = parse_uri(job.output)[1]
-    (tmp_path / "rejected.parquet").write_bytes(store.get(keys.rejected_part(folder, 0)).data)
+    (tmp_path / "rejected.parquet").write_bytes(store.get(rejected_key(store, folder)).data)
     relation = duckdb.sql(
         f"SELECT source, row, stage, \"column\", message, record, id FROM '{tmp_path}/rejected.parquet' ORDER BY row"
     )

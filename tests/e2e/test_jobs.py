@@ -32,6 +32,7 @@ from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.scoring.timings import TIMINGS
 from scoreline.worker.dev.stack import ROOT, Stack
 from tests.support.estimators import Paced
+from tests.support.rejects import rejected_key
 from tests.support.waiting import HANG_S, wait_until
 
 Put = Callable[..., str]
@@ -195,7 +196,7 @@ def test_rows_that_cannot_be_scored_are_rejected_with_their_reason(
     done = ended(client, client.submit("strict", uri))
     assert (done.state, done.rows, done.rejected) == ("partial", 298, 2)
     folder = parse_uri(done.output)[1]
-    rejected = pq.read_table(io.BytesIO(store.get(keys.rejected_part(folder, 0)).data)).to_pandas()
+    rejected = pq.read_table(io.BytesIO(store.get(rejected_key(store, folder)).data)).to_pandas()
     assert rejected[["id", "row", "source", "stage", "column"]].to_numpy().tolist() == [
         [7, 7, uri, "schema", "x"],
         [250, 250, uri, "schema", "x"],

@@ -30,6 +30,7 @@ from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.dev.stack import Stack
 from tests.support.estimators import Paced
+from tests.support.rejects import rejected_key
 from tests.support.waiting import HANG_S
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -246,6 +247,7 @@ def test_rejected_rows_can_be_read_after_the_parts_of_an_arranged_job_are_delete
     job = submitted.stdout.split()[0]
     assert client.rejected(job).rows == 5
     folder = parse_uri(client.status(job).output)[1]
-    store.put(keys.rejected_part(folder, 99), store.get(keys.rejected_part(folder, 0)).data)  # of an attempt that died
+    left = store.get(rejected_key(store, folder)).data
+    store.put(keys.rejected_part(folder, 0, "a" * 64), left)  # of an attempt that died
     assert client.rejected(job).rows == 5
     assert {Path(info.key).parent.name for info in store.list(f"{folder}month")} == {"month=0", "month=1", "month=2"}

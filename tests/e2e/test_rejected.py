@@ -24,6 +24,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.rejects.report import MAX_REASONS, OTHER, Tally
 from scoreline.worker.dev.stack import Stack
+from tests.support.rejects import rejected_key
 from tests.support.waiting import HANG_S
 
 Put = Callable[..., str]
@@ -89,12 +90,16 @@ def test_rejects_of_a_part_that_died_before_its_commit_are_ignored(
     job: str, client: Client, store: ObjectStore
 ) -> None:
     folder = parse_uri(client.status(job).output)[1]
-    data = store.get(keys.rejected_part(folder, 0)).data
-    store.put(keys.rejected_part(folder, 99), data)
+    data = store.get(rejected_key(store, folder)).data
+    left = [keys.rejected_part(folder, 99, "a" * 64), keys.rejected_part(folder, 0, "a" * 64)]
+    left += keys.former_rejected_parts(folder, 0)
+    for key in left:
+        store.put(key, data)
     try:
         assert client.rejected(job).rows == 23
     finally:
-        store.delete(keys.rejected_part(folder, 99))
+        for key in left:
+            store.delete(key)
 
 
 def test_jobs_without_rejects_and_jobs_not_begun_and_unknown_jobs_are_distinguished(

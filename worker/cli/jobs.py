@@ -129,6 +129,9 @@ def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None
     if rejected:
         again = client.resume_rejected(job, model=model, max_rejected=max_rejected or "100%")
         click.echo(again.job_id)
+        if again.ended:
+            left = f": `scoreline resume {again.job_id} --rejected` scores what it rejected" if again.rejected else ""
+            echo(f"{again.job_id} has scored these rows with this model already{left}", err=True)
         if follow:
             sys.exit(follow_job(client, again.job_id))
         return

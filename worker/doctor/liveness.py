@@ -40,7 +40,7 @@ def workers(context: Context) -> Iterator[Finding]:
                 f"start workers of this release, without -Q or with both queues: -Q {ours.jobs},{ours.clock}",
             )
     gauges = context.broker.ask_workers("gauges")
-    for name in sorted(readers[QUEUE]):
+    for name in sorted(readers[ours.jobs]):
         if (gauges.get(name) or {}).get("processes") == 0:
             yield warning(f"{name} has no process that could score", "restart it")
             return

@@ -40,6 +40,7 @@ from scoreline.storage.tables.base import MalformedRow, Rows
 from scoreline.storage.tables.schemas import to_text
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import Job, Outcome, read_success
+from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import BATCH_ROWS, Part, Slice
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.records.staging import write_answer
@@ -478,10 +479,14 @@ def test_a_footer_names_the_time_of_the_submission_as_such(engine: Engine) -> No
 
 
 def test_manifests_that_differ_only_in_their_times_are_the_same(engine: Engine) -> None:
-    store = engine.buckets.main
+    store, layout = engine.buckets.main, ResultsLayout.of(engine.buckets, job())
     first, later = b'{"rows": 2, "seconds": {"predict": 1.0}}', b'{"rows": 2, "seconds": {"predict": 7.0}}'
-    assert create_manifest(store, "m.json", first) == first
-    assert create_manifest(store, "m.json", later) == first == store.get("m.json").data
+    assert create_manifest(layout, first) == first
+    assert create_manifest(layout, later) == first == store.get(layout.manifest).data
+    # A manifest of other results is replaced only while the job is not complete
+    other = later.replace(b"2", b"3")
+    assert create_manifest(layout, other) == other == store.get(layout.manifest).data
+    store.put(layout.success, b"{}")
     with pytest.raises(PreconditionFailed):
-        create_manifest(store, "m.json", later.replace(b"2", b"3"))
-    assert store.get("m.json").data == first
+        create_manifest(layout, first)
+    assert store.get(layout.manifest).data == other

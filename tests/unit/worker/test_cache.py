@@ -3,13 +3,18 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
+from sklearn.linear_model import LinearRegression
 
-from scoreline.storage.errors import ModelUnloadable
+from scoreline.storage import keys
+from scoreline.storage.errors import ModelCorrupt, ModelUnloadable
 from scoreline.storage.models.manifest import PinnedModel
+from scoreline.testing import eager
 from scoreline.worker.cache import ModelCache
 from scoreline.worker.shared_memory import Board
 
@@ -70,6 +75,36 @@ def test_models_with_different_digests_are_different_entries(models: Models) -> 
     cache.get(pin("a-40", "one"))
     cache.get(pin("a-40", "two"))
     assert models.loads == ["a-40", "a-40"]
+
+
+def test_a_version_with_the_digest_of_another_one_does_not_get_its_bundle(models: Models) -> None:
+    # Given a version in memory, loaded or preloaded
+    one = pin("a-40", "digest")
+    preloaded = models.load_manifest(models.manifest(one), "digest")
+    for cache in (ModelCache(models, 100), ModelCache(models, 100, [preloaded])):  # type: ignore[arg-type]
+        assert cache.get(one).manifest.ref == one.ref
+        # When a job pins other versions with the same digest
+        for other in (pin("b-40", "digest"), PinnedModel(name="a-40", version="w", manifest_sha256="digest")):
+            # Then what it gets, or is told, is of the version that its results will name
+            assert cache.manifest(other).ref == other.ref
+            assert cache.get(other).manifest.ref == other.ref
+
+
+def test_a_version_whose_manifest_is_a_copy_is_refused_though_the_original_is_in_memory(tmp_path: Path) -> None:
+    with eager(tmp_path) as client:
+        x = pd.DataFrame({"x": [0.0, 1.0]})
+        for slope in (1.0, 2.0):
+            client.models.publish("line", LinearRegression().fit(x, [0.0, slope]))
+        copied, original = (client.registry.resolve(f"line@{name}") for name in client.models.list()["line"])
+        cache = ModelCache(client.models, 1 << 30)
+        assert cache.get(original).manifest.version == original.version
+        store = client.buckets.main
+        data = store.get(keys.manifest("line", original.version)).data
+        store.put(keys.manifest("line", copied.version), data)
+        forged = PinnedModel(name="line", version=copied.version, manifest_sha256=original.manifest_sha256)
+        for ask in (cache.get, cache.manifest):
+            with pytest.raises(ModelCorrupt, match=f"manifest of {forged.ref} names {original.ref}: was it copied"):
+                ask(forged)
 
 
 def test_a_model_is_loaded_once_for_many_threads_and_hits_do_not_wait_for_it(models: Models) -> None:

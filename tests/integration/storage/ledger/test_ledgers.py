@@ -341,6 +341,19 @@ def test_a_ledger_opened_from_the_bucket_dispatches_only_what_is_missing(ledger:
     progress = ledger.progress(job)
     assert progress is not None
     assert (progress.rows, progress.rejected, progress.all_done) == (70 + 10 * len(given), 3, True)
+    assert progress.uncounted == 0
+
+
+def test_a_ledger_knows_how_often_parts_were_uncounted(ledger: Ledger, job: str) -> None:
+    ledger.begin(job, "p", 2, budget=9, recovered=Recovered(done=frozenset(), rows=0, rejected=0, uncounted=2))
+    progress = ledger.progress(job)
+    assert progress is not None
+    assert progress.uncounted == 2
+    ledger.forget(job)
+    ledger.begin(job, "p", 2, budget=9)
+    progress = ledger.progress(job)
+    assert progress is not None
+    assert progress.uncounted == 0
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,0 +1,213 @@
+"""A schedule with `only_new` scores each object once, however its jobs end and whoever sees it."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from scoreline.storage import keys
+from scoreline.storage.errors import NothingToResume, StoreUnavailable
+from scoreline.tasks.job.documents import read_outcome
+from scoreline.tasks.schedules.schedule import Past
+from tests.unit.schedules.conftest import HOURLY, Night, X, at
+
+TABLE = HOURLY + "only_new = true\n"
+START = at("2026-11-25T00:30")
+SEEN = keys.schedule_seen("hourly")
+
+
+def job(hour: int) -> str:
+    return f"hourly-20261125T{hour:02}0000Z"
+
+
+@pytest.fixture
+def hourly(make: Callable[..., Night]) -> Night:
+    """A deployment whose jobs wait for `run`, and a schedule over one object with two rows."""
+    night = make(run=False)
+    night.client.registry.rollback("churn", "champion")
+    night.write(TABLE.replace('"churn"', '"churn@champion"'))
+    night.tick(START)
+    return night
+
+
+def tick(night: Night, hour: int) -> list[str]:
+    """Tick at an hour of the day, and return what was done."""
+    return night.tick(at(f"2026-11-25T{hour:02}:00"))["hourly"]
+
+
+def spoil(night: Night) -> None:
+    """Replace the input by one that has a row too many to reject."""
+    night.client.put("in/a.parquet", X.assign(x=[0.0, float("nan")]))
+
+
+def rows(night: Night, hour: int) -> tuple[str, int, int]:
+    done = night.client.status(job(hour))
+    return done.state, done.rows, done.rejected
+
+
+def test_what_a_job_scored_is_recorded_before_it_has_ended(hourly: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = hourly.client.buckets.main
+    put, order = store.put, []
+
+    def noted(key: str, data: bytes, **options: Any) -> Any:
+        order.append(key.rpartition("/")[2])
+        return put(key, data, **options)
+
+    tick(hourly, 1)
+    monkeypatch.setattr(store, "put", noted)
+    hourly.client.run()
+    assert order[-3:] == ["_SUCCESS", "seen.json.gz", "outcome.json"]
+    # And without any tick
+    assert tick(hourly, 2) == [f"submitted {job(2)}"]
+    hourly.client.run()
+    assert rows(hourly, 2) == ("succeeded", 0, 0)
+
+
+def test_what_a_resumed_job_scored_is_not_scored_again(hourly: Night) -> None:
+    # Given a slot whose job fails, which the clock has seen
+    spoil(hourly)
+    tick(hourly, 1)
+    hourly.client.run()
+    assert hourly.outcome(job(1)).state == "failed"
+    assert hourly.tick(at("2026-11-25T01:10")) == {"hourly": []}
+    # When it is resumed with a larger budget
+    hourly.client.resume(job(1), max_rejected="50%")
+    hourly.client.run()
+    assert rows(hourly, 1) == ("partial", 1, 1)
+    # Then the next slot has nothing to score
+    tick(hourly, 2)
+    hourly.client.run()
+    assert rows(hourly, 2) == ("succeeded", 0, 0)
+
+
+def test_what_a_resumed_job_is_about_to_score_is_left_out(hourly: Night) -> None:
+    spoil(hourly)
+    tick(hourly, 1)
+    hourly.client.run()
+    hourly.tick(at("2026-11-25T01:10"))
+    hourly.client.resume(job(1), max_rejected="50%")
+    hourly.client.put("in/b.parquet", X)
+    # When the next slot is planned while the resumed job is under way
+    tick(hourly, 2)
+    hourly.client.run()
+    assert [rows(hourly, hour) for hour in (1, 2)] == [("partial", 1, 1), ("succeeded", 2, 0)]
+
+
+def test_a_job_whose_objects_a_later_one_scored_cannot_be_resumed(hourly: Night) -> None:
+    spoil(hourly)
+    tick(hourly, 1)
+    hourly.client.run()
+    hourly.write(TABLE.replace('"churn"', '"churn@champion"') + 'max_rejected = "50%"\n')
+    tick(hourly, 2)
+    hourly.client.run(1)  # the plan of the later one
+    with pytest.raises(NothingToResume, match=rf"job {job(2)} scores objects of job {job(1)}, and 'hourly' .*--again"):
+        hourly.client.resume(job(1))
+    hourly.client.run()
+    assert rows(hourly, 2) == ("partial", 1, 1)
+    with pytest.raises(NothingToResume, match=rf"1 of 1 object of job {job(1)} was scored by a later job, .*--again"):
+        hourly.client.resume(job(1))
+    with pytest.raises(NothingToResume, match=r"has all its results \(partial\)"):
+        hourly.client.resume(job(2))
+    assert hourly.outcome(job(1)).state == "failed"
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"no gzip", gzip.compress(b"[]")[:-4], gzip.compress(b"[")], ids=["no gzip", "cut", "no JSON"]
+)
+def test_a_record_that_is_damaged_does_not_keep_a_job_from_ending(
+    hourly: Night, caplog: pytest.LogCaptureFixture, damaged: bytes
+) -> None:
+    tick(hourly, 1)
+    hourly.client.run(1)
+    hourly.client.buckets.main.put(SEEN, damaged)
+    hourly.client.run()
+    assert hourly.outcome(job(1)).state == "succeeded"
+    assert "only_new.not_recorded" in [record.msg for record in caplog.records]
+
+
+# cancel_running
+
+
+@pytest.fixture
+def cancelling(hourly: Night) -> Night:
+    hourly.write(TABLE.replace('"churn"', '"churn@champion"') + 'overlap = "cancel_running"\n')
+    hourly.tick(START)
+    return hourly
+
+
+def test_a_slot_that_cancels_the_running_job_starts_once_that_has_ended(cancelling: Night) -> None:
+    tick(cancelling, 1)
+    cancelling.client.run(1)
+    assert tick(cancelling, 2) == [f"cancelled {job(1)}", f"submitted {job(2)}"]
+    cancelling.client.run()
+    assert [rows(cancelling, hour)[:2] for hour in (1, 2)] == [("cancelled", 0), ("succeeded", 2)]
+    assert [past.state for past in cancelling.state("hourly").history] == ["cancelled"]
+
+
+def test_a_slot_whose_cancel_comes_too_late_waits_and_scores_nothing_twice(
+    cancelling: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = cancelling.client.buckets.main
+    put = store.put
+    ticked: list[Any] = []
+    tick(cancelling, 1)
+
+    def hooked(key: str, data: bytes, **options: Any) -> Any:
+        # Given a job whose finalizer is about to write _SUCCESS
+        if key.endswith("_SUCCESS") and not ticked:
+            ticked.append(None)
+            ticked.append(tick(cancelling, 2))
+        return put(key, data, **options)
+
+    monkeypatch.setattr(store, "put", hooked)
+    cancelling.client.run()
+    # Then the slot that would cancel it waits for its end
+    assert ticked == [None, []]
+    assert rows(cancelling, 1) == ("succeeded", 2, 0)
+    assert cancelling.tick(at("2026-11-25T02:01")) == {"hourly": [f"submitted {job(2)}"]}
+    cancelling.client.run()
+    assert rows(cancelling, 2) == ("succeeded", 0, 0)
+    assert cancelling.state("hourly").history == (Past(slot="2026-11-25T01:00:00+00:00", state="succeeded"),)
+
+
+@pytest.mark.parametrize("where", ["claim", "outcome"])
+def test_a_cancel_that_fails_is_tried_again_at_the_next_tick(
+    cancelling: Night, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    store = cancelling.client.buckets.main
+    put = store.put
+    failed: list[str] = []
+    tick(cancelling, 1)
+    cancelling.client.run(1)
+
+    def hooked(key: str, data: bytes, **options: Any) -> Any:
+        if where in key and not failed:
+            failed.append(key)
+            raise StoreUnavailable("no answer")
+        return put(key, data, **options)
+
+    monkeypatch.setattr(store, "put", hooked)
+    assert tick(cancelling, 2) == ["failed: no answer"]
+    assert read_outcome(store, job(1)) is None
+    assert cancelling.tick(at("2026-11-25T02:01")) == {"hourly": [f"cancelled {job(1)}", f"submitted {job(2)}"]}
+    cancelling.client.run()
+    assert [rows(cancelling, hour)[:2] for hour in (1, 2)] == [("cancelled", 0), ("succeeded", 2)]
+
+
+def test_of_many_slots_that_wait_for_a_cancel_the_last_one_runs(
+    cancelling: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick(cancelling, 1)
+    cancel = cancelling.client.cancel
+
+    def unreachable(job_id: str) -> Any:
+        raise StoreUnavailable("no answer")
+
+    monkeypatch.setattr(cancelling.client, "cancel", unreachable)
+    assert tick(cancelling, 2) == tick(cancelling, 3) == ["failed: no answer"]
+    monkeypatch.setattr(cancelling.client, "cancel", cancel)
+    assert tick(cancelling, 4) == [f"cancelled {job(1)}", f"submitted {job(4)}"]
+    assert [past.state for past in cancelling.state("hourly").history] == ["superseded", "superseded", "cancelled"]

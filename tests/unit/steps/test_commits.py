@@ -1,0 +1,282 @@
+"""A part commits its results and its rejected rows together, even if two workers disagree about the rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scoreline.storage.errors import StoreUnavailable
+from scoreline.storage.objects.base import exists
+from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job, recover
+from scoreline.tasks.rejects.report import committed_rejects
+from scoreline.tasks.steps.commit_part import commit_part
+from tests.support.one_job import FOLDER, PART, OneJob, before_put
+
+FORMER = f"{FOLDER}_rejected/rejected-00000.parquet"
+FIRST = f"{FOLDER}_rejected/part-00000.parquet"
+ANY = 1_000
+
+
+def rejects_of(job: OneJob) -> str:
+    """Return the key of the only object with rejected rows."""
+    (key,) = job.listed(job.layout.rejected_folder)
+    return key
+
+
+def test_two_workers_that_reject_different_rows_lose_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = OneJob(tmp_path, refused=(1.0,))
+    job.run(1)
+    other = job.worker(2.0)
+    put = job.store.put
+    suspended: list[tuple[Any, ...]] = []
+
+    def hooked(key: str, data: bytes, **options: Any) -> Any:
+        if key == PART and not suspended:
+            # Given a worker that is suspended between its rejected rows and its commit, while another one scores
+            suspended.append((key, data, options))
+            commit_part(other, other.documents("j"), 0, ANY)
+        elif "_rejected/" in key and len(suspended) == 1 and ("mode" not in options or not exists(job.store, key)):
+            # When it goes on just before the other one writes what it saw no reason not to write
+            suspended.append(())
+            put(PART, suspended[0][1], **suspended[0][2])
+        return put(key, data, **options)
+
+    monkeypatch.setattr(job.store, "put", hooked)
+    job.run()
+    # Then the rows are those of the one that committed
+    assert len(suspended) == 2
+    job.verify(rejected=[1])
+
+
+@pytest.mark.parametrize("others", [(2.0,), (0.0, 3.0), ()], ids=["as many", "more", "none"])
+def test_the_rejected_rows_of_a_worker_that_committed_too_late_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: tuple[float, ...]
+) -> None:
+    job = OneJob(tmp_path, refused=(1.0,))
+    job.run(1)
+    other = job.worker(*others)
+    # Given a worker that commits a part while another one is about to
+    before_put(monkeypatch, job, lambda key, _: key == PART, lambda: commit_part(other, other.documents("j"), 0, ANY))
+    job.run(1)
+    # Then the rejected rows of the late one are gone at once, and those of the other one are complete
+    assert len(job.listed(job.layout.rejected_folder)) == int(bool(others))
+    job.run()
+    job.verify(rejected=[int(value) for value in others])
+
+
+def test_rejected_rows_are_written_before_the_results_that_commit_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = OneJob(tmp_path, refused=(1.0, 2.0))
+    job.run(1)
+
+    def died() -> None:
+        # When the process dies at its commit, the rejected rows are there, and count for nothing
+        assert job.ids(rejects_of(job)) == [1, 2]
+        assert list(committed_rejects(job.layout, job.documents.plan.sha256)) == []
+        assert recover(job.engine, job.documents).rejected == 0
+        raise StoreUnavailable("the process died")
+
+    before_put(monkeypatch, job, lambda key, _: key == PART, died)
+    with pytest.raises(StoreUnavailable, match="died"):
+        job.run(1)
+    assert not exists(job.store, PART)
+    job.run()
+    job.verify(rejected=[1, 2])
+
+
+def test_what_an_attempt_without_a_commit_left_is_neither_shown_nor_kept(tmp_path: Path) -> None:
+    job = OneJob(tmp_path, refused=(1.0,))
+    job.run(2)
+    kept = rejects_of(job)
+    for left in (kept.replace("rejected-00000-", "rejected-00000-0")[: -len("0.parquet")] + ".parquet", FORMER, FIRST):
+        job.copy(kept, left)
+    assert len(job.listed(job.layout.rejected_folder)) == 4
+    assert [info.key for info in committed_rejects(job.layout, job.documents.plan.sha256)] == [kept]
+    assert recover(job.engine, job.documents).rejected == 1
+    job.run()
+    job.verify(rejected=[1])
+
+
+BREAKS = {
+    "no rejected rows": lambda job: job.store.delete(rejects_of(job)),
+    "another digest": lambda job: job.copy(rejects_of(job), rejects_of(job), sha256="0" * 64),
+    "another number of rejected rows": lambda job: job.copy(rejects_of(job), rejects_of(job), rejected="2"),
+    "another number of scored rows": lambda job: job.copy(rejects_of(job), rejects_of(job), rows="2"),
+    "another plan": lambda job: job.copy(rejects_of(job), rejects_of(job), plan="0" * 64),
+    "no receipt of the rejected rows": lambda job: job.store.put(rejects_of(job), b""),
+    "results that do not add up": lambda job: job.copy(PART, PART, rows="2"),
+    "results without the rejected": lambda job: job.copy(PART, PART, rejected="0"),
+    "no results": lambda job: job.store.delete(PART),
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+@pytest.mark.parametrize("lost", [False, True], ids=["ledger kept", "ledger lost"])
+def test_a_part_whose_objects_do_not_account_for_its_rows_is_scored_anew(tmp_path: Path, how: str, lost: bool) -> None:
+    # Given a part that is counted, whose objects are then changed
+    job = OneJob(tmp_path, refused=(1.0,))
+    job.run(2)
+    BREAKS[how](job)
+    if lost:
+        job.ledger.forget("j")
+        reconcile_job(job.engine, "j")
+    # Then the job ends with every row in one place
+    job.run()
+    job.verify(rejected=[1])
+
+
+@pytest.mark.parametrize("how", ["no rejected rows", "results that do not add up"])
+def test_an_attempt_that_finds_a_broken_commit_scores_the_part_anew(tmp_path: Path, how: str) -> None:
+    # Given a part whose results are written but not counted
+    job = OneJob(tmp_path, refused=(1.0,))
+    job.run(1)
+    commit_part(job.engine, job.documents, 0, ANY)
+    BREAKS[how](job)
+    job.ledger.forget("j")
+    open_ledger(job.engine, job.documents, recover(job.engine, job.documents))
+    reconcile_job(job.engine, "j")
+    job.run()
+    job.verify(rejected=[1])
+
+
+def test_a_part_that_another_program_breaks_each_time_fails_the_job_which_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = OneJob(tmp_path, refused=(1.0,))
+    put, attempts = job.store.put, []
+
+    def hooked(key: str, data: bytes, **options: Any) -> Any:
+        done = put(key, data, **options)
+        if key == PART:
+            attempts.append(key)
+            job.store.delete(rejects_of(job))
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.store, "put", hooked)
+        job.run()
+    assert len(attempts) == 4
+    assert (job.outcome.state, job.outcome.reason) == ("failed", "parts")
+    assert "1 of 1 part failed; part 0: the 1 row that s3://data/out/job_id=j/part-00000" in job.outcome.error
+    assert not job.is_complete
+    job.client.resume("j")
+    job.run()
+    job.verify(rejected=[1])
+
+
+def test_a_broken_part_beside_a_failed_one_is_scored_anew_by_resume(tmp_path: Path) -> None:
+    job = OneJob(tmp_path, rows=8, refused=(1.0,))
+    job.run(2)
+    job.store.delete(rejects_of(job))
+    second = f"{FOLDER}part-00001.parquet"
+    job.store.put(second, b"of another program")
+    job.run()
+    assert (job.outcome.state, job.outcome.reason) == ("failed", "parts")
+    assert job.store.get(second).data == b"of another program"
+    job.store.delete(second)
+    job.client.resume("j")
+    job.run()
+    job.verify(rejected=[1])
+
+
+def test_a_manifest_without_success_is_replaced_when_a_part_has_other_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = OneJob(tmp_path, refused=(1.0,))
+    job.run(2)
+
+    def died() -> None:
+        raise StoreUnavailable("the process died")
+
+    # Given a finalizer that dies before it writes _SUCCESS
+    with monkeypatch.context() as patch:
+        before_put(patch, job, lambda key, _: key == job.layout.success, died)
+        with pytest.raises(StoreUnavailable, match="died"):
+            job.run()
+    # When the part breaks, and is scored anew with another result
+    job.store.delete(rejects_of(job))
+    job.engine = job.worker(2.0)
+    job.run()
+    job.verify(rejected=[2])
+
+
+# Receipts of earlier releases, which do not name the rejected rows
+
+
+def as_earlier(job: OneJob, key: str) -> None:
+    """Rename the rejected rows, and take their digest from the receipt."""
+    current = rejects_of(job)
+    job.copy(current, key)
+    job.store.delete(current)
+    job.copy(PART, PART, rejects=None)
+
+
+@pytest.mark.parametrize("key", [FORMER, FIRST])
+def test_a_part_that_a_worker_of_an_earlier_release_committed_counts(tmp_path: Path, key: str) -> None:
+    job = OneJob(tmp_path, refused=(1.0,))
+    job.run(2)
+    as_earlier(job, key)
+    before = job.store.head(PART).etag
+    job.ledger.forget("j")
+    reconcile_job(job.engine, "j")
+    job.run()
+    assert job.store.head(PART).etag == before
+    job.verify(rejected=[1])
+    assert rejects_of(job) == key
+
+
+@pytest.mark.parametrize("change", [{"rejected": "2"}, {"rows": "2"}, {"plan": "0" * 64}, {"part": "1"}])
+def test_rejected_rows_of_an_earlier_release_that_do_not_match_do_not_count(
+    tmp_path: Path, change: dict[str, str]
+) -> None:
+    job = OneJob(tmp_path, refused=(1.0,))
+    job.run(2)
+    as_earlier(job, FORMER)
+    job.copy(FORMER, FORMER, **change)
+    assert list(committed_rejects(job.layout, job.documents.plan.sha256)) == []
+    job.run()
+    job.verify(rejected=[1])
+    assert rejects_of(job) != FORMER
+
+
+def test_a_worker_of_an_earlier_release_that_commits_first_keeps_its_rejected_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = OneJob(tmp_path, refused=(1.0,))
+    job.run(1)
+    earlier = job.worker(2.0)
+
+    def commits() -> None:
+        commit_part(earlier, earlier.documents("j"), 0, ANY)
+        named = job.layout.rejected_part(0, job.store.head(PART).metadata["rejects"])
+        job.copy(named, FORMER)
+        job.store.delete(named)
+        job.copy(PART, PART, rejects=None)
+
+    before_put(monkeypatch, job, lambda key, _: key == PART, commits)
+    job.run()
+    job.verify(rejected=[2])
+    assert rejects_of(job) == FORMER
+
+
+@pytest.mark.parametrize("former", [False, True])
+def test_a_rebuilt_ledger_knows_the_rejected_rows_and_stops_a_job_over_its_budget(tmp_path: Path, former: bool) -> None:
+    job = OneJob(tmp_path, rows=12, refused=(1.0, 2.0), max_rejected="2")
+    job.run(2)
+    if former:
+        as_earlier(job, FORMER)
+    job.ledger.forget("j")
+    open_ledger(job.engine, job.documents, recover(job.engine, job.documents))
+    progress = job.ledger.progress("j")
+    assert progress is not None
+    assert (progress.parts_done, progress.rows, progress.rejected, progress.stopped) == (1, 2, 2, "")
+    # And with a smaller budget it stops at once
+    job.ledger.forget("j")
+    job.store.put("jobs/j/run.json", b'{"number": 1, "max_rejected": "1"}')
+    open_ledger(job.engine, job.documents, recover(job.engine, job.documents))
+    progress = job.ledger.progress("j")
+    assert progress is not None
+    assert progress.stopped == "budget"
