@@ -55,7 +55,8 @@ def test_a_greeting_cannot_make_a_worker_drop_tasks(commands: dict[str, Any]) ->
     ],
 )
 def test_a_pool_without_processes_counts_as_none(pool: dict[str, Any], processes: int) -> None:
-    state = SimpleNamespace(consumer=SimpleNamespace(pool=SimpleNamespace(info=pool)))
+    app = SimpleNamespace(conf=SimpleNamespace(task_default_queue="scoreline.jobs.b"))
+    state = SimpleNamespace(app=app, consumer=SimpleNamespace(pool=SimpleNamespace(info=pool)))
     assert control.gauges(state)["processes"] == processes
 
 
