@@ -341,7 +341,7 @@ def _metrics_table() -> str:
 
 @functools.cache
 def commands() -> Mapping[str, click.Command]:
-    """Return every command by what is typed, groups before what is in them."""
+    """Return every command, keyed by what a user types. A group comes before its subcommands."""
     from scoreline.worker.cli.main import cli
 
     def below(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:

@@ -15,6 +15,7 @@ that a process only imports the modules that it needs.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -126,6 +127,10 @@ _HOMES = {
     ("Client", "cancel", "resume", "resume_rejected", "status", "submit", "submit_records", "watch"),
     "scoreline.tasks.client",
 )
+
+
+# An application that does not configure logging sees no messages, instead of their bare names on stderr.
+logging.getLogger("scoreline").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Protocol
@@ -195,5 +196,8 @@ class Submission:
 
 def refuse_other_spec(existing: Job, spec: JobSpec) -> None:
     """Raise `JobConflict` if a job id is taken by a job with another spec."""
-    if existing.spec != spec:
-        raise JobConflict(f"job id {spec.job_id!r} is taken by a job with another spec: choose another id")
+    names = [field.name for field in fields(spec)]
+    if differing := [name for name in names if getattr(spec, name) != getattr(existing.spec, name)]:
+        raise JobConflict(
+            f"job id {spec.job_id!r} is taken by a job with another {' and '.join(differing)}: choose another id"
+        )

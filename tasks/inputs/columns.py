@@ -180,12 +180,19 @@ def _add_object(item: SurveyedObject, columns: Mapping[str, ColumnTypes], folder
         hint = (
             f"is the delimiter {marks[0]!r}? Say so with --delimiter"
             if marks
-            else "correct the object, or choose other columns with --features and --keep"
+            else _ways_out([columns[name].kept for name in missing if name in columns])
         )
         raise MissingColumns(f"{item.uri} lacks {_format_names(missing)}; it has {_format_names(has)}: {hint}")
     for name, column_types in columns.items():
         if name in fields:
             column_types.add(item, fields[name])
+
+
+def _ways_out(kept: Sequence[bool]) -> str:
+    """Say what to do about columns that an object lacks, given whether each is only carried over."""
+    if kept and all(kept):
+        return "correct the object, or leave the column out with --keep"
+    return "correct the object, or, for a model that was fitted without names, choose other columns with --features"
 
 
 def named_features(manifest: Manifest, requested: Sequence[str] | None) -> tuple[str, ...] | None:

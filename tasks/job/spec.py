@@ -29,9 +29,9 @@ def kept_names(keep: str) -> tuple[str, ...]:
 def check_budget(max_rejected: str) -> str:
     """Return a reject budget unchanged if it is well-formed; otherwise raise `InvalidRequest`."""
     if not _BUDGET.fullmatch(max_rejected):
-        raise InvalidRequest(f"max_rejected {max_rejected!r} is neither a count nor a percentage such as 1%")
+        raise InvalidRequest(f"--max-rejected {max_rejected!r} is neither a count nor a percentage such as 1%")
     if max_rejected.endswith("%") and Decimal(max_rejected[:-1]) > 100:
-        raise InvalidRequest(f"max_rejected {max_rejected!r} is more than 100%")
+        raise InvalidRequest(f"--max-rejected {max_rejected!r} is more than 100%")
     return max_rejected
 
 

@@ -60,9 +60,9 @@ class Draft:
 def try_rows(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: ResolvedColumns) -> Draft:
     """Score a few rows to learn the output schema, and what the model accepts.
 
-    If a feature mixes numbers and words, the model is tried with words. If it does not accept them, the feature is read
-    as numbers, and rows with words are rejected. A model that says nothing of its input is tried with an array if all
-    features are numbers, and with a DataFrame if it accepts no row of the array.
+    If a feature mixes numbers and words, the rows to try contain words in it. If the model does not accept them, the
+    feature is read as numbers, and rows with words are rejected. A model that says nothing of its input is tried with
+    an array if all features are numbers, and with a DataFrame if it accepts no row of the array.
     """
     try:
         return _try_words(engine, job, bundle, made, resolved)

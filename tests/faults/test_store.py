@@ -82,7 +82,7 @@ def test_an_input_replaced_during_a_job_fails_it_and_no_new_rows_are_mixed_in(ri
 
 def test_a_cancelled_job_stops_within_one_record_batch_and_can_be_resumed(rig_at_work: Rig, tmp_path: Path) -> None:
     rig = rig_at_work
-    # Given two parts of three batches, both of which are at their first batch
+    # Given two parts with three batches each, both at their first batch
     gate, calls = tmp_path / "gate", tmp_path / "calls"
     rig.publish(Staged(gate=str(gate), calls=str(calls)))
     job = rig.submit(2, rows=3 * BATCH_ROWS)

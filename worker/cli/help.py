@@ -61,7 +61,7 @@ class Group(_Page, click.Group):
     Parameters
     ----------
     sections : mapping of str to sequence of str
-        The names of the commands in each section, by its heading. By default all commands are in one section.
+        The names of the commands of each section, keyed by its heading. By default all commands are in one section.
     """
 
     command_class = Command

@@ -76,7 +76,7 @@ def watch(job: str) -> None:
 def cancel(job: str) -> None:
     """Cancel a job.
 
-    Parts that are running stop within one record batch. Results that are written stay, and `scoreline resume JOB`
+    Parts that are running stop within one record batch. Results already written are kept, and `scoreline resume JOB`
     scores the rest. A job that has ended keeps its outcome.
     """
     client = Client.from_env()
@@ -112,13 +112,14 @@ scoreline resume nightly-20261125T020000Z --rejected --model churn@champion
 )
 @click.option("--watch", "follow", is_flag=True, help="Show the progress until the job ends, as `scoreline watch`.")
 def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None, follow: bool) -> None:
-    """Run what is missing of a job that failed or was cancelled.
+    """Run the missing parts of a job that failed or was cancelled.
 
-    Results that are written stay and are not scored again. JOB keeps its model version and its input objects: an
+    Results already written are kept and not scored again. JOB keeps its model version and its input objects: an
     object that was unreachable may return, but one that was replaced needs a new job.
 
-    With --rejected, score the rows that could not be scored, and only these, after the model was corrected for
-    example. They are read from the same objects. The results of the new job lie beside those of JOB, and its model is
+    With --rejected, score only the rows that were rejected, for example after correcting the model. They are read
+    from the same objects, so a broken row of a file is rejected again: correct the file and submit it as a new job.
+    The results of the new job lie beside those of JOB, and its model is
     resolved again.
 
     With --watch, the exit codes are those of `scoreline watch`.

@@ -144,4 +144,4 @@ def _hints(job: Status) -> Iterator[str]:
     elif job.state == "failed":
         yield f"scoreline resume {job.job_id} scores what is missing, once the cause is fixed"
     else:
-        yield f"scoreline resume {job.job_id} --rejected scores them again, once the cause is fixed"
+        yield f"scoreline resume {job.job_id} --rejected scores them again with a corrected model"

@@ -74,7 +74,7 @@ def schedule() -> None:
     format = "csv"
     delimiter = ";"
     quote = "'"
-    escape = "\\"
+    escape = '\\'
     decimal = ","
     thousands = "."
     columns = ["id", "x"]

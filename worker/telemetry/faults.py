@@ -58,7 +58,7 @@ def report(error: BaseException, **where: Any) -> None:
 
 
 def scrub(value: Any, hidden: Iterable[str]) -> Any:
-    """Redact the secrets in all texts of a document.
+    """Redact the secrets in every string of a document.
 
     >>> scrub({"url": ["redis://:hush-hush@host"], "line": 3}, ["hush-hush"])
     {'url': ['redis://:***@host'], 'line': 3}

@@ -1,4 +1,4 @@
-"""Files with rejected rows are found under their names of this release, and under those of earlier ones."""
+"""Files of rejected rows are found under the names that this release gives them, and under those of earlier ones."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import pytest
 from scoreline.tasks.job.submit_options import SubmitOptions, described
 from scoreline.tasks.schedules.file import parse, render, spec_of
 from scoreline.tasks.webhooks.settings import WebhookSettings
+from scoreline.worker.cli.schedule import schedule
 
 SOUND = """
 # the first
@@ -29,6 +30,15 @@ cron = "0 * * * *"
 model = "fraud"
 input = "s3://data/live/"
 """
+
+
+def test_the_example_in_the_help_is_a_file_without_faults() -> None:
+    help_text = str(schedule.help).partition("\b\n")[2].replace("\b\n", "")
+    parsed = parse(help_text)
+    assert parsed.faults == ()
+    (nightly,) = parsed.schedules
+    assert set(described(SubmitOptions)) - set(nightly.options) <= {"job_id", "model", "input", "output"}
+    assert nightly.options["escape"] == "\\"
 
 
 def test_every_key_is_read_and_missing_ones_have_defaults() -> None:
