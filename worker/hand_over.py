@@ -55,13 +55,14 @@ def pass_on(task: Task[Any, Any], error: ModelError, queue: MessageQueue, **chan
         return
     fields = {"job_id": (request.kwargs or {}).get("job_id"), "worker": request.hostname, "error": describe(error)}
     log.warning("model.refused", extra=fields)
+    headers: dict[str, Any] = {HEADER: {"workers": sorted(refused), "times": times + 1}}
     sent = task.retry(
         exc=error,
         countdown=0,
         max_retries=request.retries + 1,
         throw=False,
         kwargs={**(request.kwargs or {}), **changed},
-        headers={HEADER: {"workers": sorted(refused), "times": times + 1}},
+        headers=headers,
     )
     time.sleep(min(LONGEST_PAUSE_S, 2.0**times))
     raise sent
