@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from celery import Task
 
@@ -27,7 +27,7 @@ LONGEST_PAUSE_S = 30.0
 _ANSWER_S = 1.0
 
 
-def may_pass_on(error: BaseException) -> bool:
+def may_pass_on(error: BaseException) -> TypeGuard[ModelError]:
     """Return whether another worker may be able to do what this one cannot."""
     return isinstance(error, ModelUnloadable | ModelUntrusted)
 
