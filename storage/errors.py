@@ -138,6 +138,8 @@ class ModelError(ScorelineError):
 class ModelCorrupt(ModelError):
     """Raised when the stored bytes of a model differ from its manifest."""
 
+    quotes = True
+
 
 class ModelUntrusted(ModelError):
     """Raised when a model is not signed by any key in MODEL_VERIFY_KEYS."""

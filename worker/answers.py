@@ -7,13 +7,13 @@ from typing import Any
 from celery.backends.redis import RedisBackend
 
 
-class AnswerBackend(RedisBackend):  # type: ignore[misc]
+class AnswerBackend(RedisBackend):
     """Celery's backend, which after a failover would write to a replica for as long as the process lives."""
 
     def _set(self, *arguments: Any) -> Any:
         """Write an answer. If the server is a replica now, open other connections for the next attempt."""
         try:
-            return super()._set(*arguments)
+            return super()._set(*arguments)  # type: ignore[misc]  # the stubs lack it
         except self.redis.ReadOnlyError as error:
             self.client.connection_pool.disconnect(inuse_connections=False)
             raise self.redis.ConnectionError(str(error)) from error  # which the caller tries again

@@ -11,17 +11,20 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
+from queue import Empty
 from typing import Any
 
 from celery.worker.consumer import Consumer
 from kombu.transport import redis
-from kombu.transport.redis import Empty
 
 log = logging.getLogger(__name__)
 
 
-class TaskConsumer(Consumer):  # type: ignore[misc]
+class TaskConsumer(Consumer):
     """Celery's consumer, which drops a message that it cannot handle."""
+
+    connection_errors: tuple[type[BaseException], ...]
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
         """Return the function that handles a message."""
@@ -90,14 +93,16 @@ def _is_of_connection(error: Exception, errors: tuple[type[BaseException], ...])
     return isinstance(error, errors) and not isinstance(error, KeyError)
 
 
-class _TolerantChannel(redis.Channel):  # type: ignore[misc]
+class _TolerantChannel(redis.Channel):
     """Kombu's channel to Redis, which drops what is no message at all, or none that a consumer can take."""
 
+    connection_errors: tuple[type[BaseException], ...]
+
     def _brpop_read(self, **options: Any) -> Any:
-        return self._read(lambda: super(_TolerantChannel, self)._brpop_read(**options))
+        return self._read(partial(super()._brpop_read, **options))  # type: ignore[misc]  # the stubs lack it
 
     def _receive_one(self, client: Any) -> Any:
-        return self._read(lambda: super(_TolerantChannel, self)._receive_one(client))
+        return self._read(partial(super()._receive_one, client))  # type: ignore[misc]
 
     def _read(self, read: Callable[[], Any]) -> Any:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from celery import Task
 
@@ -27,7 +27,7 @@ LONGEST_PAUSE_S = 30.0
 _ANSWER_S = 1.0
 
 
-def may_pass_on(error: BaseException) -> bool:
+def may_pass_on(error: BaseException) -> TypeGuard[ModelError]:
     """Return whether another worker may be able to do what this one cannot."""
     return isinstance(error, ModelUnloadable | ModelUntrusted)
 
@@ -55,13 +55,14 @@ def pass_on(task: Task[Any, Any], error: ModelError, queue: MessageQueue, **chan
         return
     fields = {"job_id": (request.kwargs or {}).get("job_id"), "worker": request.hostname, "error": describe(error)}
     log.warning("model.refused", extra=fields)
+    headers: dict[str, Any] = {HEADER: {"workers": sorted(refused), "times": times + 1}}
     sent = task.retry(
         exc=error,
         countdown=0,
         max_retries=request.retries + 1,
         throw=False,
         kwargs={**(request.kwargs or {}), **changed},
-        headers={HEADER: {"workers": sorted(refused), "times": times + 1}},
+        headers=headers,
     )
     time.sleep(min(LONGEST_PAUSE_S, 2.0**times))
     raise sent

@@ -88,7 +88,7 @@ class StatusReader:
         answer = self.status(job_id).to_dict()
         if answer["error"]:
             outcome = read_outcome(self._main, job_id)
-            summary = outcome.summary if outcome is not None else ""
+            summary = (outcome.summary if outcome is not None else "") or "the job failed"  # as earlier releases end it
             more = f"`scoreline status {job_id}`, or {self._main.uri(keys.outcome(job_id))}, says more"
             answer["error"] = f"{summary}; {more}" if summary != answer["error"] else summary
         return answer

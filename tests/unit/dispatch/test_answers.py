@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression
 
+from scoreline.storage import keys
 from scoreline.storage.errors import DocumentCorrupt, JobFailed, MissingColumns, ModelNotFound, ScoringError
 from scoreline.tasks.job.documents import read_outcome
 from scoreline.tasks.steps import score_part
@@ -59,6 +61,15 @@ def test_an_answer_says_what_quotes_nothing(client: EagerClient) -> None:
     failed = client.submit("line", "s3://scoreline/nowhere/")
     assert client.answer(failed.job_id) == failed.to_dict()
     assert "no input at s3://scoreline/nowhere/" in failed.error
+
+
+def test_an_answer_about_a_job_that_an_earlier_release_ended_says_only_that_it_failed(client: EagerClient) -> None:
+    failed = client.submit("bare", client.put("in/people.csv", PEOPLE), features=["ssn"])
+    key = keys.outcome(failed.job_id)
+    document = json.loads(client.buckets.main.get(key).data)
+    del document["summary"]
+    client.buckets.main.put(key, json.dumps(document).encode())
+    assert client.answer(failed.job_id)["error"].startswith("the job failed; `scoreline status ")
 
 
 def test_the_ledger_has_no_more_of_a_failed_part_than_an_answer(

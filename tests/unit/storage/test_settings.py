@@ -180,3 +180,13 @@ def test_an_address_may_have_a_path_and_a_host_of_any_name(url: str) -> None:
     settings = with_endpoint(url)
     assert settings.r2 is not None
     assert settings.r2.endpoint_url == url.rstrip("/")
+
+
+def test_allowed_outputs_are_prefixes_of_allowed_buckets() -> None:
+    environ = {"ENVIRONMENT": "development", "R2_BUCKET": "data", "ALLOWED_BUCKETS": "lake"}
+    found = StorageSettings.from_env(environ | {"ALLOWED_OUTPUTS": "s3://data/scores, s3://lake/a/b/\ns3://lake"})
+    assert found.allowed_outputs == ("s3://data/scores/", "s3://lake/a/b/", "s3://lake/")
+    assert StorageSettings.from_env(environ).allowed_outputs == ()
+    for wrong in ("scores/", "s3://theirs/", "s3://data/a/../b", "https://data/a"):
+        with pytest.raises(InvalidSettings, match="ALLOWED_OUTPUTS"):
+            StorageSettings.from_env(environ | {"ALLOWED_OUTPUTS": f"s3://data/a/,{wrong}"})

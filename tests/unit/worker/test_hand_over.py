@@ -9,7 +9,6 @@ import pytest
 from celery.exceptions import Retry
 
 from scoreline.storage.errors import ModelCorrupt, ModelUnloadable, ModelUntrusted, ScoringError
-from scoreline.worker import hand_over
 from scoreline.worker.hand_over import HEADER, LONGEST_PAUSE_S, MAX_TIMES, may_pass_on, pass_on
 
 ERROR = ModelUnloadable("churn@v needs 900 MiB of memory, but a process may use only 512 MiB for models")
@@ -44,7 +43,7 @@ class Workers:
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found: list[float] = []
-    monkeypatch.setattr(hand_over.time, "sleep", found.append)
+    monkeypatch.setattr("scoreline.worker.hand_over.time.sleep", found.append)
     return found
 
 
