@@ -132,9 +132,13 @@ def test_a_late_end_of_an_older_run_ends_no_newer_one(tmp_path: Path, claimed: b
     if not claimed:
         job.store.delete(keys.claim("j", 1))
     job.client.resume("j")
+    job.run(2)
     end_job(job.engine, "j", late)
     assert read_outcome(job.store, "j") is None
     assert job.listed(keys.JOBS_ACTIVE) == [MARKER]
+    progress = job.ledger.progress("j")
+    assert progress is not None
+    assert progress.stopped == ""
     # And it does not replace the outcome of the newer one
     job.client.cancel("j")
     end_job(job.engine, "j", late)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scoreline.storage.errors import StoreUnavailable
+from scoreline.storage.ledger.base import PartLease
 from scoreline.storage.objects.base import exists
 from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job, recover
 from scoreline.tasks.rejects.report import committed_rejects
@@ -135,11 +136,15 @@ def test_an_attempt_that_finds_a_broken_commit_scores_the_part_anew(tmp_path: Pa
     job.run(1)
     commit_part(job.engine, job.documents, 0, ANY)
     BREAKS[how](job)
-    job.ledger.forget("j")
-    open_ledger(job.engine, job.documents, recover(job.engine, job.documents))
-    reconcile_job(job.engine, "j")
+    died = PartLease(job_id="j", plan_sha256=job.documents.plan.sha256, part=0, holder="died", lease_s=0)
+    assert job.ledger.start(died).attempt == 1
+    # When the next attempt finds them
     job.run()
+    # Then it scores the part, and the finalizer finds nothing amiss
     job.verify(rejected=[1])
+    progress = job.ledger.progress("j")
+    assert progress is not None
+    assert progress.uncounted == 0
 
 
 def test_a_part_that_another_program_breaks_each_time_fails_the_job_which_can_be_resumed(
