@@ -90,13 +90,13 @@ class Stand:
         pq.write_table(table, sink, row_group_size=row_group_size)
         self.store.put(key, sink.getvalue())
 
-    def score(self, name: str, prefix: str, **options: Any) -> Status:
-        """Score objects and wait for the outcome's object; raises where it is no success."""
+    def score(self, name: str, prefix: str, *, expected: str = "succeeded", **options: Any) -> Status:
+        """Score objects and wait for the outcome's object; raises where it is another than expected."""
         job = self.client.submit(f"{name}@bench", self.store.uri(prefix), **options)
         while not exists(self.store, keys.outcome(job.job_id)):
             time.sleep(_POLL_S[self._directory])
         last = self.client.status(job.job_id)
-        if last.state != "succeeded" or last.seconds is None:
+        if last.state != expected or last.seconds is None:
             raise RuntimeError(f"{job.job_id}: {last.state} {last.error}")
         return last
 

@@ -199,6 +199,15 @@ class Ledger(Protocol):
         """Release a lease after a transient error, so that the start does not count as an attempt."""
         ...
 
+    def note_rejects(self, lease: PartLease, rejected: int) -> int:
+        """Record how many rows the holder has rejected so far in a part under way.
+
+        Return the number of rejected rows of the job: those of counted parts, and those noted for parts in flight. A
+        part is noted anew each time that it is started, and no more once it is counted. If the job has no ledger, or
+        its ledger belongs to another plan, only `rejected` is returned.
+        """
+        ...
+
     def complete(
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
     ) -> Completed:

@@ -35,6 +35,8 @@ class _Flight:
     sent: int = 1
     """Number of messages that were sent for the part."""
     holder: str | None = None
+    rejected: int = 0
+    """Number of rows that were rejected so far."""
 
 
 @dataclass(kw_only=True)
@@ -164,6 +166,7 @@ class MemoryLedger:
             if not (is_retry and flight.holder == lease.holder):
                 flight.attempts += 1
             flight.holder = lease.holder
+            flight.rejected = 0
             flight.until_s = now + lease.lease_s
             return Started(
                 to_do="run",
@@ -189,6 +192,16 @@ class MemoryLedger:
                 flight.until_s = self._clock() + self._patience_s
                 flight.attempts -= 1
                 flight.holder = None
+
+    def note_rejects(self, lease: PartLease, rejected: int) -> int:
+        """Record the rejected rows of a part under way (see `Ledger.note_rejects`)."""
+        with self._lock:
+            job = self._jobs.get(lease.job_id)
+            if job is None or job.plan_sha256 != lease.plan_sha256:
+                return rejected
+            if lease.part in job.flights:
+                job.flights[lease.part].rejected = rejected
+            return job.rejected + sum(flight.rejected for flight in job.flights.values())
 
     def complete(
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""

@@ -28,7 +28,7 @@ from scoreline.storage.ledger.base import (
 from scoreline.storage.ledger.redis_counters import RedisCounters
 from scoreline.storage.ledger.server import Server
 
-_SCRIPTS = ("begin", "dispatch", "start", "extend", "complete", "close", "step")
+_SCRIPTS = ("begin", "dispatch", "start", "extend", "rejects", "complete", "close", "step")
 
 
 class RedisLedger:
@@ -176,6 +176,10 @@ class RedisLedger:
     def release(self, lease: PartLease) -> None:
         """Release a lease after a transient error (see `Ledger.release`)."""
         self._extend(lease, self._clock() + self._patience_s, release=True)
+
+    def note_rejects(self, lease: PartLease, rejected: int) -> int:
+        """Record the rejected rows of a part under way (see `Ledger.note_rejects`)."""
+        return int(self._run("rejects", self._keys(lease.job_id)[:1], [lease.plan_sha256, lease.part, rejected]))
 
     def complete(
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from scoreline.storage.errors import UnreadableInput, one_line
+from scoreline.storage.tables.arrow_layout import unlisted_bytes
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
 from scoreline.storage.tables.contents import explain_format
 from scoreline.storage.tables.ranged import RangedFile
@@ -92,22 +93,44 @@ class _Reader:
         options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=included)
         self._file.seek(0)
         if self._seekable:
-            return pa.ipc.open_file(self._file, options=options)
+            reader = pa.ipc.open_file(self._file, options=options)
+            if columns is None and (unlisted := unlisted_bytes(self._file, self._source.size)):
+                raise UnreadableInput(
+                    f"{self._source.uri} has {unlisted:,} bytes that its footer does not list: it may be several files "
+                    "joined together. Write each to an object of its own, or all rows to one file"
+                )
+            return reader
         return pa.ipc.open_stream(self._file, options=options)
 
     def _next(self, reader: Any, number: int) -> pa.RecordBatch | None:
         if self._seekable:
             batch = reader.get_batch(number)
         else:
+            begun = self._file.tell()
             try:
                 batch = reader.read_next_batch()
             except StopIteration:
+                self._check_end(begun)
                 return None
         for column in batch.columns:  # the data are not trusted, and an invalid offset would crash the process
             _as_bytes(column).validate(full=True)
         batch = without_views(batch)  # a dictionary of views cannot be cast
         wide = _with_wide_dictionaries(batch.schema)
         return batch if wide == batch.schema else batch.cast(wide)
+
+    def _check_end(self, begun: int) -> None:
+        """Check that a stream ends with its marker, and the object with the stream, given where the reader stopped."""
+        end = self._file.tell()
+        if end == begun:
+            raise UnreadableInput(
+                f"{self._source.uri} ends without the end marker of an Arrow stream: it may have been cut off. "
+                "Close the writer of the stream, and upload it again"
+            )
+        if end < self._source.size:
+            raise UnreadableInput(
+                f"{self._source.uri} has {self._source.size - end:,} bytes after the end of its Arrow stream: "
+                "write each stream to an object of its own"
+            )
 
     def _try(self, what: str, call: Any) -> Any:
         try:

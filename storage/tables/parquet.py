@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from scoreline.storage.errors import UnreadableInput, one_line
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
 from scoreline.storage.tables.contents import explain_parquet, explain_row_group
+from scoreline.storage.tables.parquet_layout import is_joined
 from scoreline.storage.tables.ranged import RangedFile
 
 COMPRESSION = "zstd"
@@ -60,6 +61,11 @@ class ParquetFormat:
         """
         file = self._open(source)
         metadata = file.metadata
+        if is_joined(RangedFile(source.store, source.key, source.size, source.etag), source.size, metadata):
+            raise UnreadableInput(
+                f"{source.uri} consists of several Parquet files joined together, of which only one can be read: write "
+                "each to an object of its own, or all rows to one file"
+            )
         spans: list[Span] = []
         row = 0
         for number in range(metadata.num_row_groups):

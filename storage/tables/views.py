@@ -1,13 +1,17 @@
 """Replace Arrow's view types, in which polars and others write texts, by the types that all of Arrow supports.
 
 Arrow can neither take single rows of a view, nor write a dictionary of views to Parquet, nor cast one to another type.
+The same is true of a few other types, which are replaced, too: run-end encoded values, and dictionaries of lists and
+structs or with a null among their values.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def schema_without_views(schema: pa.Schema) -> pa.Schema:
@@ -18,7 +22,7 @@ def schema_without_views(schema: pa.Schema) -> pa.Schema:
 def without_views[T: (pa.RecordBatch, pa.Table)](data: T) -> T:
     """Return the same values in columns that do not consist of views."""
     schema = schema_without_views(data.schema)
-    if schema == data.schema:
+    if schema == data.schema and not any(_has_null_category(column) for column in data.columns):
         return data
     columns = [_column_without_views(column) for column in data.columns]
     return type(data).from_arrays(columns, schema=schema)
@@ -30,8 +34,12 @@ def _type_without_views(kind: Any) -> pa.DataType:
         return pa.large_string()  # because a batch of views may hold more than 2 GiB of text
     if types.is_binary_view(kind):
         return pa.large_binary()
+    if types.is_run_end_encoded(kind):
+        return _type_without_views(kind.value_type)
     if types.is_dictionary(kind):
         values = _type_without_views(kind.value_type)
+        if types.is_nested(values):
+            return values
         return kind if values == kind.value_type else pa.dictionary(kind.index_type, values, kind.ordered)
     if types.is_struct(kind):
         return pa.struct([field.with_type(_type_without_views(field.type)) for field in kind])
@@ -49,10 +57,18 @@ def _type_without_views(kind: Any) -> pa.DataType:
 
 def _column_without_views(column: Any) -> Any:
     kind = _type_without_views(column.type)
-    if kind == column.type:
-        return column
     if isinstance(column, pa.ChunkedArray):
         return pa.chunked_array([_column_without_views(chunk) for chunk in column.chunks], kind)
+    if _has_null_category(column):
+        column = column.dictionary_decode().dictionary_encode().cast(column.type)
+    if kind == column.type:
+        return column
+    if isinstance(column, pa.RunEndEncodedArray):
+        return _column_without_views(pc.run_end_decode(column))
+    if isinstance(column, pa.ListViewArray | pa.LargeListViewArray):
+        return _column_without_views(_from_list_view(column))
+    if isinstance(column, pa.DictionaryArray) and pa.types.is_nested(kind):
+        return pa.array(column.to_pylist(), kind)
     if isinstance(column, pa.DictionaryArray):
         values = _column_without_views(column.dictionary)
         return pa.DictionaryArray.from_arrays(column.indices, values, ordered=column.type.ordered, safe=False)
@@ -60,3 +76,19 @@ def _column_without_views(column: Any) -> Any:
         return column.cast(kind)
     except pa.ArrowNotImplementedError:  # a dictionary of views within a list
         return pa.array(column.to_pylist(), kind)
+
+
+def _from_list_view(column: Any) -> Any:
+    """Return a column of list views as lists. Arrow's cast gives invalid arrays."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    large = isinstance(column, pa.LargeListViewArray)
+    array, integer = (pa.LargeListArray, np.int64) if large else (pa.ListArray, np.int32)
+    return array.from_arrays(pa.array(offsets.astype(integer)), column.flatten(), mask=column.is_null())
+
+
+def _has_null_category(column: Any) -> bool:
+    """Return whether a dictionary has a null among its values. Arrow cannot write it, nor combine it with others."""
+    if isinstance(column, pa.ChunkedArray):
+        return any(_has_null_category(chunk) for chunk in column.chunks)
+    return isinstance(column, pa.DictionaryArray) and column.dictionary.null_count > 0

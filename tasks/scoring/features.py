@@ -143,17 +143,23 @@ def non_finite_masks(batch: pa.RecordBatch, features: Sequence[str]) -> dict[tup
     dict of (str, str) to ndarray of bool, shape (n_rows,)
         Masks by feature and kind. Masks that contain no row are left out.
     """
-    masks = {}
+    masks: dict[tuple[str, str], Any] = {}
     for name in features:
-        column = _decode_dictionary(batch.column(name))
-        masks[name, "null or NaN"] = pc.is_null(column, nan_is_null=True)
-        if pa.types.is_floating(column.type):
-            infinite = pc.fill_null(pc.is_inf(column), False)
-            negative = pc.fill_null(pc.less(column.cast(pa.float64()), 0.0), False)
-            masks[name, "infinite"] = pc.and_not(infinite, negative)
-            masks[name, "minus infinity"] = pc.and_(infinite, negative)
-    arrays = {key: mask.to_numpy(zero_copy_only=False) for key, mask in masks.items()}
-    return {key: mask for key, mask in arrays.items() if mask.any()}
+        column = batch.column(name)
+        column = column if pa.types.is_floating(column.type) else _decode_dictionary(column)
+        floats = pa.types.is_floating(column.type)
+        if not floats and not column.null_count and not pa.types.is_null(column.type):
+            continue
+        if floats:
+            values = column.to_numpy(zero_copy_only=False)  # NaN where there is no value
+            if np.isfinite(values).all():
+                continue
+            masks[name, "null or NaN"] = np.isnan(values)
+            masks[name, "infinite"] = np.isposinf(values)
+            masks[name, "minus infinity"] = np.isneginf(values)
+        else:
+            masks[name, "null or NaN"] = pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
+    return {key: mask for key, mask in masks.items() if mask.any()}
 
 
 def _matrix(
@@ -191,12 +197,23 @@ def _convert(field: pa.Field, column: pa.Array, categories: Categories | None, r
         return _from_decimal(name, column, rejected)
     if pa.types.is_null(kind):
         return np.full(len(column), np.nan)
+    if pa.types.is_time64(kind) and kind.unit == "ns":
+        column = _without_nanoseconds(name, column, rejected)
     if pa.types.is_date(kind):
         column = column.cast(pa.timestamp("s" if pa.types.is_date32(kind) else "ms")).cast(pa.timestamp("s"))
     if categories is not None and categories.has_none and not pa.types.is_temporal(kind):
         decoded = _decode_dictionary(column)
         return pd.Series(np.array([*decoded.to_pylist(), None], dtype=object)[:-1], dtype=object)
     return (_make_categories_unique(column) if pa.types.is_dictionary(kind) else column).to_pandas()
+
+
+def _without_nanoseconds(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> pa.Array:
+    """Return times of day in microseconds, which are as exact as Python's times. Reject those that are more exact."""
+    microseconds = column.cast(pa.time64("us"), safe=False)
+    changed = pc.fill_null(pc.not_equal(microseconds.cast(pa.time64("ns")), column), False)
+    for row in np.flatnonzero(changed.to_numpy(zero_copy_only=False)):
+        _reject(rejected, int(row), name, f"{name!r} has nanoseconds, and Python's times hold microseconds")
+    return microseconds
 
 
 def _from_booleans(column: pa.Array, as_numbers: bool, categories: Categories | None) -> Any:

@@ -74,25 +74,35 @@ class Trials:
             return ""
         return self._failure(self.base | {name: self.batch.column(name).slice(row, 1) for name in names})
 
-    def explain(self, row: int, masks: Mapping[tuple[str, str], Any]) -> Rejection | None:
-        """Return the rejection of a failing row if a missing or infinite value makes it fail, or None.
+    def explain(self, rows: Any, masks: Mapping[tuple[str, str], Any]) -> dict[int, Rejection]:
+        """Return the rejections of those failing rows that fail because of a missing or infinite value.
 
         A value is the reason if a row that can be scored fails with this value in the same column.
 
         Parameters
         ----------
+        rows : ndarray of int
+            Numbers of the failing rows.
         masks : mapping of (str, str) to ndarray of bool, shape (n_rows,)
             Those of `masks` in which no row has been scored. The model accepts the other values in some rows.
         """
+        found: dict[int, Rejection] = {}
         for (name, what), mask in masks.items():
-            if not mask[row]:
+            holding = rows[mask[rows]]
+            if not len(holding):
                 continue
             if (name, what) not in self._reasons:
-                self._reasons[name, what] = self.with_values([name], row)
+                self._reasons[name, what] = self.with_values([name], int(holding[0]))
             if reason := self._reasons[name, what]:
-                message = f"{name!r} is {what}, which the model does not take: {reason}"
-                return Rejection(stage="schema", column=name, message=message)
-        return None
+                rejection = self.rejection(name, what, reason)
+                found = dict.fromkeys(holding.tolist(), rejection) | found
+        return found
+
+    @staticmethod
+    def rejection(name: str, what: str, reason: str) -> Rejection:
+        """Return the rejection of a row with a missing or infinite value that the model does not accept."""
+        message = f"{name!r} is {what}, which the model does not take: {reason}"
+        return Rejection(stage="schema", column=name, message=message)
 
     @cached_property
     def _finite(self) -> dict[str, Any]:

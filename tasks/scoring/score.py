@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from scoreline.storage.errors import InputError, RejectBudgetExceeded
+from scoreline.storage.errors import InputError
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.introspection import takes_one_column
+from scoreline.tasks.scoring.batch_rejects import BatchRejects
 from scoreline.tasks.scoring.features import Form, Rejection, take, to_features
-from scoreline.tasks.scoring.model_calls import call_model, first_line
+from scoreline.tasks.scoring.model_calls import call_model
 from scoreline.tasks.scoring.non_finite import Trials
 from scoreline.tasks.scoring.numeric_warnings import default_warnings
 from scoreline.tasks.scoring.outputs import column_to_arrow, outputs
 from scoreline.tasks.scoring.search import Pieces, Search
 from scoreline.tasks.scoring.suspects import Suspects
 from scoreline.tasks.scoring.timings import Timings
-
-MAX_MESSAGE = 1_000
-"""Maximum number of characters in the message of a rejection. Estimators quote whole texts, which would otherwise end
-up in errors and logs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +44,15 @@ def score_batch(
     method: str | None,
     frames: bool = False,
     max_rejected: int | None = None,
+    report: Callable[[int], bool] | None = None,
     timings: Timings | None = None,
 ) -> Scored:
     """Score one batch, and reject only those rows that make the estimator fail.
 
-    A batch without such rows costs one call of the estimator. If the call fails, `Search` finds the rows that fail. A
-    row is rejected only after a call with this row alone has failed, so which rows are rejected depends on the rows and
-    the model, and on nothing that the process has done before. Warnings never reject a row, regardless of how the
-    process treats them.
+    A batch without such rows costs one call of the estimator. If the call fails, `Search` finds the rows that fail: a
+    row is rejected if a step of scikit-learn refuses its values, or if a call with this row alone fails. So which rows
+    are rejected depends on the rows and the model, and on nothing that the process has done before. Warnings never
+    reject a row, regardless of how the process treats them.
 
     Parameters
     ----------
@@ -73,15 +71,17 @@ def score_batch(
     frames : bool
         Whether a model that does not say what it accepts gets a DataFrame even if all features are numbers.
     max_rejected : int, optional
-        Maximum number of rejected rows. Beyond it the search ends, because the job is over its budget. Each rejected
-        row costs at least one call of the estimator, and a single one in a batch of 64k rows about 17 calls.
+        Maximum number of rejected rows. Beyond it the search ends, because the job is over its budget.
+    report : callable, optional
+        Is called with the number of rejected rows of the batch whenever there are more, and returns whether to raise
+        `RejectBudgetExceeded`.
     timings : Timings, optional
-        The seconds of `align` and `predict` are added to it.
+        The seconds of `align`, `predict` and `search` are added to it.
 
     Raises
     ------
     RejectBudgetExceeded
-        More than `max_rejected` rows are rejected; the message shows the first.
+        More than `max_rejected` rows are rejected, or `report` said so; the message shows the first.
     ScoringError
         The result of a model does not fit into a table.
     InputError
@@ -110,12 +110,15 @@ def score_batch(
 
     trials = Trials(score=score_single, batch=batch, features=features)
     pieces: Pieces = []
-    rejects = _Rejects(rejected=rejected, trials=trials, pieces=pieces, max_rejected=max_rejected)
+    rejects = BatchRejects(rejected=rejected, trials=trials, pieces=pieces, max_rejected=max_rejected, report=report)
     order = Suspects(trials=trials, blame=rejects.blame)
+    search = Search(score=score_rows, order=order, rejects=rejects, pieces=pieces)
     with timings("predict"):
         rejects.check_budget()
-        Search(score=score_rows, order=order, reject=rejects.add, pieces=pieces).run(rows)
-        rejected = rejects.explained()
+        search.run(rows)
+        with timings.searching():
+            rejected = rejects.explained()
+    timings.search += search.seconds
     with timings("align"):
         return _join(batch, keep, rejected, pieces)
 
@@ -136,7 +139,9 @@ def _join(
     rejected = dict(sorted(rejected.items()))
     kept = pa.Table.from_batches([batch]).select(list(keep))
     if rejected:
-        kept = kept.filter(pa.array([row not in rejected for row in range(batch.num_rows)]))
+        is_kept = np.ones(batch.num_rows, dtype=bool)
+        is_kept[list(rejected)] = False
+        kept = kept.filter(pa.array(is_kept))
     if not pieces:
         return Scored(table=kept, rejected=rejected)
     scores = _restore_order(pieces)
@@ -147,75 +152,6 @@ def _join(
             )
         kept = kept.append_column(name, scores.column(name))
     return Scored(table=kept, rejected=rejected)
-
-
-@dataclass(kw_only=True)
-class _Rejects:
-    """The rejected rows of a batch.
-
-    Parameters
-    ----------
-    rejected : dict of int to Rejection
-        Rows that could not be converted to features, by number.
-    trials : Trials
-        Explains rows by their missing and infinite values.
-    pieces : list
-        The rows that were scored, as in `Search`.
-    max_rejected : int or None
-        Maximum number of rejected rows.
-    """
-
-    rejected: dict[int, Rejection]
-    trials: Trials
-    pieces: Pieces
-    max_rejected: int | None
-    _failed: dict[int, str] = field(default_factory=dict)
-    """Messages of the rows that failed in the model."""
-
-    def add(self, row: int, error: Exception) -> None:
-        """Add a row that fails in the model."""
-        self._failed[row] = first_line(error)
-        self.check_budget()
-
-    def check_budget(self) -> None:
-        """Raise `RejectBudgetExceeded` if there are too many rejected rows."""
-        if self.max_rejected is None or len(self.rejected) + len(self._failed) <= self.max_rejected:
-            return
-        row = min([*self.rejected, *self._failed])
-        why = self.rejected[row] if row in self.rejected else self._explain([row])[row]
-        raise RejectBudgetExceeded(
-            f"more than {self.max_rejected} rows were rejected. The first is row {row} of a batch of "
-            f"{self.trials.batch.num_rows}: {why}"
-        )
-
-    def explained(self) -> dict[int, Rejection]:
-        """Return all rejected rows, each with the column that caused the rejection if it is known."""
-        return self.rejected | self._explain(self._failed)
-
-    def blame(self, row: int, message: str) -> str | None:
-        """Find the feature that an error message refers to, because the message quotes the feature's value in the row.
-
-        Return None unless the message quotes the value of exactly one feature.
-        """
-        values = {name: repr(str(self.trials.batch.column(name)[row].as_py())) for name in self.trials.features}
-        named = [name for name, value in values.items() if value in message]
-        return named[0] if len(named) == 1 else None
-
-    def _explain(self, rows: Collection[int]) -> dict[int, Rejection]:
-        """Return why each row is rejected: a missing or infinite value, or else what the model says."""
-        scored = np.zeros(self.trials.batch.num_rows, dtype=bool)
-        for numbers, _ in self.pieces:
-            scored[numbers] = True
-        if self.pieces:
-            self.trials.scored = int(self.pieces[0][0][0])
-        refused = {key: mask for key, mask in self.trials.masks.items() if not (scored & mask).any()} if rows else {}
-        found = {}
-        for row in rows:
-            message = self._failed[row][:MAX_MESSAGE]
-            found[row] = self.trials.explain(row, refused) or Rejection(
-                stage="predict", column=self.blame(row, message), message=message
-            )
-        return found
 
 
 def _form(bundle: Bundle, features: Sequence[str]) -> Form:

@@ -1,18 +1,25 @@
 """Finds the rows of a batch that a model cannot score, with few calls of the model.
 
-A row is rejected only if a call with this row alone fails. So each rejected row costs one call, and the art is to spend
-few others. The rows are put into an order in which failing rows stand together, and are scored in groups of this order.
-A group that fails is halved until its first failing row is found, and the next group is as long as the distance to that
-row: one row where rows fail one after another, many where few fail.
+If a step of scikit-learn refuses rows for their own values, it is asked for all such rows at once, and a call with one
+of them has to fail in the same check of the same step before the answer counts.
+
+Any other row is rejected only if a call with this row alone fails. So each of them costs one call, and the art is to
+spend few others. The rows are put into an order in which failing rows stand together, and are scored in groups of this
+order. A group that fails is halved until its first failing row is found; `GroupSize` chooses the next group.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
+from scoreline.tasks.scoring.group_size import GroupSize
 from scoreline.tasks.scoring.model_calls import is_about_rows
+from scoreline.tasks.scoring.refusals import Confirmed, Refused, ask
 
 type Pieces = list[tuple[Any, dict[str, Any]]]
 """Numbers of rows that were scored together, an ndarray of int, and their scores by column."""
@@ -34,6 +41,26 @@ class Order(Protocol):
         ...
 
 
+class Rejects(Protocol):
+    """Receives the rows that fail."""
+
+    def add(self, row: int, error: Exception) -> None:
+        """Add the number of a row that fails by itself, and its error."""
+        ...
+
+    def add_refused(self, rows: Any, refused: Refused, positions: Any, confirmed: Confirmed) -> None:
+        """Add rows that a step refuses.
+
+        Parameters
+        ----------
+        rows, positions : ndarray of int
+            Numbers of the rows, and their positions in the call that `refused` is about.
+        confirmed : Confirmed
+            What the step says about one row of this kind.
+        """
+        ...
+
+
 @dataclass(kw_only=True)
 class Search:
     """Scores the rows of a batch in groups as large as possible, and finds the rows that fail.
@@ -46,16 +73,23 @@ class Search:
         Scores rows, given their numbers, an ndarray of int.
     order : Order
         Puts the rows into order once a call has failed.
-    reject : callable
-        Receives the number of each failing row, and the error.
+    rejects : Rejects
+        Receives the failing rows.
     pieces : list
         The rows that were scored are appended to it.
     """
 
     score: Callable[[Any], dict[str, Any]]
     order: Order
-    reject: Callable[[int, Exception], None]
+    rejects: Rejects
     pieces: Pieces
+    seconds: float = 0.0
+    """Seconds that finding the failing rows took, in addition to scoring the others in one call."""
+    _s_per_row: float | None = None
+    """Seconds for each row of the largest group that was scored."""
+    _largest: int = 0
+    _confirmed: dict[Any, Confirmed | None] = field(default_factory=dict)
+    """What steps say about a row, by check; None if a step was not understood."""
 
     def run(self, rows: Any) -> None:
         """Score the rows with the given numbers, an ndarray of int in input order.
@@ -65,61 +99,118 @@ class Search:
         Exception
             The model failed for a reason that is not in the rows. No row has been rejected for that reason.
         """
-        if not len(rows) or self._failure(rows) is None:
-            return
-        rows, size = self.order.first(rows)
-        unusual: Exception | None = None
+        begun = time.perf_counter()
+        try:
+            self._run(rows)
+        finally:
+            scored = sum(len(numbers) for numbers, _ in self.pieces)
+            self.seconds = max(0.0, time.perf_counter() - begun - (self._s_per_row or 0.0) * scored)
+
+    def _run(self, rows: Any) -> None:
+        error = self._failure(rows) if len(rows) else None
+        while error is not None and len(rows) > 1:
+            left = self._without_refused(rows, error)
+            if len(left) == len(rows):
+                break
+            rows = left
+            error = self._failure(rows) if len(rows) else None
+        if error is not None:
+            self._search(rows)
+
+    def _search(self, rows: Any) -> None:
+        """Find the failing rows by scoring groups."""
+        rows, first = self.order.first(rows)
+        size = GroupSize(rows=first)
+        unusual = False
         while len(rows):
-            group = rows[:size]
-            count, error = self._score_until_failure(group)
+            group, rest = rows[: size.rows], rows[size.rows :]
+            count, left, error = self._score_until_failure(group)
+            rows = np.concatenate([left, rest])
             if error is None:
-                rows, size = rows[count:], 4 * size if count == len(group) else count
+                size.passed(count)
                 continue
-            failed, rows = int(rows[count]), rows[count + 1 :]
-            self.reject(failed, error)
-            unusual = unusual or (None if isinstance(error, _USUAL) else error)
-            alone, size = len(group) == 1, max(1, count)
-            if not alone and self.order.learn(failed, error, self._scored_row()):
-                rows, size = self.order.sort(rows), 1
-        if unusual is not None:
+            failed = int(group[count])
+            self.rejects.add(failed, error)
+            unusual = unusual or not isinstance(error, _USUAL)
+            size.failed_after(count)
+            if len(group) > 1 and self.order.learn(failed, error, self._scored_row()):
+                rows = self.order.sort(rows)
+                size.start_again()
+        if unusual:
             self._check_model_still_works()
 
-    def _score_until_failure(self, group: Any) -> tuple[int, Exception | None]:
+    def _score_until_failure(self, group: Any) -> tuple[int, Any, Exception | None]:
         """Score the rows of a group until one fails.
 
         Returns
         -------
-        count, error : int, Exception or None
-            Number of rows that were scored, and why the row after them fails by itself. Without an error, these may be
-            fewer than all rows, if each of them can be scored by itself but not all of them together.
+        count, left, error : int, ndarray of int, Exception or None
+            Number of rows that were scored, the rows that are still to be scored, and why the row after the scored ones
+            fails by itself. Without an error, rows may be left if a step refused some of the others, or if each row can
+            be scored by itself but not all of them together.
         """
         low, high = 0, len(group)
         error = self._failure(group)
-        if error is None:
-            return high, None
         alone = high == 1
-        while high - low > 1:
+        while error is not None and high - low > 1:
+            unrefused = self._without_refused(group[low:high], error) if not alone else group[low:high]
+            if len(unrefused) < high - low:
+                return low, np.concatenate([unrefused, group[high:]]), None
             middle = (low + high) // 2
             failure = self._failure(group[low:middle])
             if failure is None:
                 low = middle
             else:
                 high, error, alone = middle, failure, middle - low == 1
+        if error is None:
+            return high, group[high:], None
         if not alone:
             error = self._failure(group[low:high])
-        return (low, error) if error is not None else (high, None)
+        return (high, group[high:], None) if error is None else (low, group[high:], error)
+
+    def _without_refused(self, rows: Any, error: Exception) -> Any:
+        """Reject the rows of a failed call that the failing step refuses. Return the others."""
+        left = np.ones(len(rows), dtype=bool)
+        for refused in ask(error, len(rows)):
+            answer = self._confirm(rows, refused)
+            positions = refused.rows[left[refused.rows]]
+            if answer is not None and len(positions):
+                self.rejects.add_refused(rows[positions], refused, positions, answer)
+                left[positions] = False
+        return rows[left]
+
+    def _confirm(self, rows: Any, refused: Refused) -> Confirmed | None:
+        """Return what a step says about one of the rows that it refuses.
+
+        Return None if the row can be scored by itself, or if it fails for something else: then the step was not
+        understood. One row stands for all rows of the batch that the same check refuses for the same kind of value.
+        """
+        if refused.check not in self._confirmed:
+            position = int(refused.rows[0])
+            self._confirmed[refused.check] = None
+            try:
+                self.score(rows[position : position + 1])
+            except Exception as error:
+                if not is_about_rows(error):
+                    raise
+                if any(alone.check == refused.check for alone in ask(error, 1)):
+                    self._confirmed[refused.check] = refused.confirm(position, error)
+        return self._confirmed[refused.check]
 
     def _failure(self, rows: Any) -> Exception | None:
         """Score rows together and return None, or the error for which they cannot be scored.
 
         Rows for which the memory does not suffice may be scored in smaller groups.
         """
+        begun = time.perf_counter()
         try:
             self.pieces.append((rows, self.score(rows)))
         except Exception as error:
             if is_about_rows(error) or (isinstance(error, MemoryError) and len(rows) > 1):
                 return error
             raise
+        if len(rows) > self._largest:
+            self._largest, self._s_per_row = len(rows), (time.perf_counter() - begun) / len(rows)
         return None
 
     def _scored_row(self) -> int | None:

@@ -36,6 +36,8 @@ class Timings:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TIMINGS, 0.0))
     wall: float = 0.0
     """Elapsed seconds from when the model is loaded until the results are encoded, without `upload`."""
+    search: float = 0.0
+    """Seconds of `predict` that finding rejected rows took, in addition to scoring the others in one call per batch."""
     _began: float = field(default_factory=time.perf_counter)
     _uploaded: float = 0.0
 
@@ -51,6 +53,15 @@ class Timings:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - begun
+
+    @contextlib.contextmanager
+    def searching(self) -> Iterator[None]:
+        """Add the seconds that the block takes to `search`."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.search += time.perf_counter() - begun
 
     def each[T](self, name: str, items: Iterator[T]) -> Generator[T]:
         """Yield the items, and add the seconds that it takes to produce them."""
@@ -69,16 +80,22 @@ class Timings:
             for name in TIMINGS:
                 self.seconds[name] += _seconds(values.get(name))
             self.wall += _seconds(values.get("wall"))
+            self.search += _seconds(values.get("search"))
 
     @property
     def work(self) -> float:
         """Seconds that processes spent on the parts. Concurrent work counts once; waiting does not count."""
         return self.wall + self.seconds["upload"]
 
+    @property
+    def scoring(self) -> float:
+        """Seconds of `work` that did not go into finding rejected rows."""
+        return max(0.0, self.work - self.search)
+
     def to_text(self) -> str:
         """Return the timings as the text that `add` reads. `wall` is measured up to this call."""
         wall = time.perf_counter() - self._began - (self.seconds["upload"] - self._uploaded)
-        return json.dumps(self.rounded(6) | {"wall": round(wall, 6)})
+        return json.dumps(self.rounded(6) | {"wall": round(wall, 6), "search": round(self.search, 6)})
 
     def rounded(self, digits: int) -> dict[str, float]:
         """Return the rounded seconds by name, in the order of `TIMINGS`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pyarrow as pa
@@ -28,7 +29,9 @@ from scoreline.tasks.steps.score_rows import PartStopped, score_rows
 log = logging.getLogger(__name__)
 
 
-def commit_part(engine: Engine, documents: Documents, part: int, budget: int) -> Receipt:
+def commit_part(
+    engine: Engine, documents: Documents, part: int, budget: int, note: Callable[[int], int] | None = None
+) -> Receipt:
     """Score a part and write its objects, the rejected rows first. Return the receipt of the committed part.
 
     If another process commits the part first, the receipt of that process is returned.
@@ -37,6 +40,8 @@ def commit_part(engine: Engine, documents: Documents, part: int, budget: int) ->
     ----------
     budget : int
         Number of rows that the job still allows to be rejected.
+    note : callable, optional
+        Notes the rejected rows of the part (see `score_rows`).
 
     Raises
     ------
@@ -54,7 +59,7 @@ def commit_part(engine: Engine, documents: Documents, part: int, budget: int) ->
     started = time.perf_counter()
     planned = plan.part(part)
     timings = engine.history.begin(job.spec.job_id)
-    results, rejects = score_rows(engine, documents, planned, budget, timings)
+    results, rejects = score_rows(engine, documents, planned, budget, timings, note)
     if results.num_rows + rejects.num_rows != planned.rows:
         raise ScoringError(
             f"part {part} was planned with {plural(planned.rows, 'row')}, but {results.num_rows} were scored and "

@@ -218,7 +218,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         return decided
     layout = ResultsLayout.of(engine.buckets, job)
     create_once(layout.store, layout.success, success)
-    _note_pace(engine, job, rows=parts.rows + parts.rejected, parts=plan.parts, seconds=parts.timings.work)
+    _note_pace(engine, job, rows=parts.rows, parts=plan.parts, seconds=parts.timings.scoring)
     return outcome
 
 

@@ -25,6 +25,7 @@ from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.plan import BATCH_ROWS, Columns, Part, evenly_spaced
 from scoreline.tasks.scoring.score import Scored, score_batch
 from scoreline.tasks.scoring.settled_types import describe_types
+from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.engine import Engine
 
 SAMPLE_ROWS = 64
@@ -54,7 +55,8 @@ class Draft:
     reason: str = ""
     """Reason why the first of these rows could not be scored."""
     rows_per_s: float | None = None
-    """Rows per second on the sample. This is an underestimate, because with 64 rows a call is mostly overhead."""
+    """Rows scored per second on the sample, without the time that finding rejected rows took. This is an underestimate,
+    because with 64 rows a call is mostly overhead."""
 
 
 def try_rows(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: ResolvedColumns) -> Draft:
@@ -113,9 +115,9 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
     columns = made.columns
     tried, rejected, reason = 0, 0, ""
     for rows in _samples(engine, job, made):
-        begun = time.perf_counter()
-        scored = _score(job, bundle, rows.batch, columns)
-        seconds = time.perf_counter() - begun
+        begun, timings = time.perf_counter(), Timings()
+        scored = _score(job, bundle, rows.batch, columns, timings)
+        seconds = time.perf_counter() - begun - timings.search
         reasons = [str(why) for why in scored.rejected.values()] + [_format_malformed(item) for item in rows.malformed]
         tried, rejected = tried + rows.batch.num_rows + len(rows.malformed), rejected + len(reasons)
         reason = reason or next(iter(reasons), "")
@@ -137,11 +139,11 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
         tried=tried,
         rejected=rejected,
         reason=reason,
-        rows_per_s=rows.batch.num_rows / seconds,
+        rows_per_s=scored.table.num_rows / max(seconds, 1e-6),
     )
 
 
-def _score(job: Job, bundle: Bundle, rows: pa.RecordBatch, columns: Columns) -> Scored:
+def _score(job: Job, bundle: Bundle, rows: pa.RecordBatch, columns: Columns, timings: Timings | None = None) -> Scored:
     return score_batch(
         bundle,
         rows,
@@ -149,6 +151,7 @@ def _score(job: Job, bundle: Bundle, rows: pa.RecordBatch, columns: Columns) -> 
         keep=columns.keep,
         method=job.spec.method,
         frames=columns.frames,
+        timings=timings,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 
@@ -80,7 +81,9 @@ def score_part(
                     "be out of memory. Run fewer processes (WORKER_CONCURRENCY), then resume the job"
                 )
             begun = time.perf_counter()
-            receipt = committed or commit_part(engine, documents, part, started.budget)
+            receipt = committed or commit_part(
+                engine, documents, part, started.budget, functools.partial(engine.ledger.note_rejects, lease)
+            )
             rows, rejected = receipt.rows, receipt.rejected
             seconds = None if committed else time.perf_counter() - begun
     except PartStopped:

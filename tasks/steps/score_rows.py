@@ -11,16 +11,14 @@ from scoreline.storage.errors import InputError, LedgerUnavailable, RejectBudget
 from scoreline.storage.prefetch import prefetched
 from scoreline.storage.tables.base import Rows
 from scoreline.storage.tables.schemas import from_text
+from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.plan import BATCH_ROWS, Part
 from scoreline.tasks.rejects.table import concat_rejects, describe_rejected, rejects_table
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.engine import Engine
-
-REJECTED_SHOWN = 1_000
-"""Number of rejected rows up to which a part is always written, even if the job allows fewer, so that users can read
-the reasons."""
+from scoreline.tasks.steps.reject_watch import REJECTED_SHOWN, RejectWatch
 
 
 class PartStopped(Exception):
@@ -28,7 +26,12 @@ class PartStopped(Exception):
 
 
 def score_rows(
-    engine: Engine, documents: Documents, planned: Part, budget: int, timings: Timings
+    engine: Engine,
+    documents: Documents,
+    planned: Part,
+    budget: int,
+    timings: Timings,
+    note: Callable[[int], int] | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """Score a part batch by batch, while the next batch is fetched and decoded.
 
@@ -40,6 +43,8 @@ def score_rows(
         Number of rows that the job still allows to be rejected.
     timings : Timings
         The seconds of `decode`, `align` and `predict` are added to it.
+    note : callable, optional
+        Notes the rejected rows of the part, and returns those of the job (see `Ledger.note_rejects`).
 
     Returns
     -------
@@ -51,7 +56,8 @@ def score_rows(
     PartStopped
         The job ended meanwhile.
     RejectBudgetExceeded
-        The number of rejected rows exceeds both `budget` and `REJECTED_SHOWN`; the message shows one of the rows.
+        The number of rejected rows exceeds both `budget` and `REJECTED_SHOWN`, in this part or in all parts under way;
+        the message shows one of the rows.
     InputError
         The results do not fit the planned schema.
     """
@@ -63,12 +69,16 @@ def score_rows(
     scored: list[pa.Table] = []
     rejected: list[pa.Table] = []
     most, count = max(budget, REJECTED_SHOWN), 0
+    watch = RejectWatch(budget=budget, note=note, check_stopped=check_stopped)
 
     def read() -> Generator[tuple[str, Rows]]:
         for piece in planned.slices:
             uri = engine.buckets[piece.bucket].uri(piece.key)
             for rows in engine.read_slice(piece, columns, job.spec.read, BATCH_ROWS):
                 yield uri, rows
+
+    def report(in_batch: int) -> bool:
+        return watch(count + in_batch)
 
     with contextlib.closing(prefetched(timings.each("decode", read()))) as batches:
         for uri, rows in batches:
@@ -82,30 +92,32 @@ def score_rows(
                     method=job.spec.method,
                     frames=columns.frames,
                     max_rejected=most,
+                    report=report,
                     timings=timings,
                 )
             except RejectBudgetExceeded as error:
-                raise _over_budget(most, budget, f"In {uri}, {describe(error)}") from error
+                raise _over_budget(watch.over, most, budget, f"In {uri}, {describe(error)}") from error
             if done.table.num_rows:
                 with timings("align"):
                     scored.append(_fit_schema(done.table, schema, f"{uri} from row {rows.numbers[0]}"))
             if done.rejected or rows.malformed:
                 rejected.append(rejects_table(rows, done.rejected, uri))
                 count += rejected[-1].num_rows
-            if count > most:
-                one = next(describe_rejected(rows, done.rejected))
-                raise _over_budget(most, budget, f"One of them is {uri}, {one}")
+            if count and (watch(count) or count > most):
+                one = next(describe_rejected(rows, done.rejected), "")
+                raise _over_budget(watch.over, most, budget, f"One of them is {uri}, {one}")
     return (
         pa.concat_tables(scored) if scored else schema.empty_table(),
         concat_rejects(rejected) if rejected else pa.table({}),
     )
 
 
-def _over_budget(most: int, budget: int, example: str) -> RejectBudgetExceeded:
-    return RejectBudgetExceeded(
-        f"more than {most} rows were rejected in one part, but the limit of the job left room for only {budget}: "
-        f"correct the input, or raise --max-rejected. {example}"
-    )
+def _over_budget(total: int | None, most: int, budget: int, example: str) -> RejectBudgetExceeded:
+    if total:
+        what = f"{plural(total, 'row')} were rejected in the parts under way, but the job may reject {budget}"
+    else:
+        what = f"more than {most} rows were rejected in one part, but the limit of the job left room for only {budget}"
+    return RejectBudgetExceeded(f"{what}: correct the input, or raise --max-rejected. {example}")
 
 
 def _stop_check(engine: Engine, job_id: str) -> Callable[[], None]:

@@ -456,8 +456,8 @@ def test_the_column_with_a_text_that_is_no_number_is_named(value: str) -> None:
     model = LinearRegression().fit(np.eye(2), [1.0, 2.0])
     done = scored(model, a=["1", "2", "3"], b=["1", value, "3"])
     assert {row: (why.stage, why.column) for row, why in done.rejected.items()} == {1: ("predict", "b")}
-    # And no column is named if two have such a text
-    assert scored(model, a=["1", value], b=["1", value]).rejected[1].column is None
+    # And the first of them if two have such a text
+    assert scored(model, a=["1", value], b=["1", value]).rejected[1].column == "a"
 
 
 def test_a_few_failing_rows_cost_few_calls_each() -> None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from sklearn.base import BaseEstimator
 
+from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import TIMINGS, PartHistory, Timings
+from tests.support.bundles import bundle
 
 Pass = Callable[[float], None]
 
@@ -80,3 +86,35 @@ def test_work_counts_concurrent_timings_once(lasts: Pass) -> None:
     # Then decoding adds nothing to the work of the part, and neither does loading the model
     assert (part.seconds["decode"], part.seconds["predict"], part.seconds["upload"]) == (6, 10, 3)
     assert job.work == 10 + 3
+
+
+class Slow(BaseEstimator):
+    """Takes a second for each call, and refuses negative numbers."""
+
+    def __init__(self, lasts: Pass) -> None:
+        self.lasts = lasts
+
+    def fit(self, x: object, y: object = None) -> Slow:
+        return self
+
+    def predict(self, x: Any) -> Any:
+        self.lasts(1)
+        if np.min(x) < 0:
+            raise ValueError("negative")
+        return np.ones(len(x))
+
+
+@pytest.mark.parametrize("x", [[1.0] * 64, [1.0] * 40 + [-1.0] + [1.0] * 23, [1.0, -1.0] * 32])
+def test_scoring_takes_as_long_for_each_row_as_without_rejected_rows(lasts: Pass, x: list[float]) -> None:
+    timings, parts = Timings(), Timings()
+    timings.begin()
+    table = pa.record_batch({"x": x})
+    done = score_batch(bundle(Slow(lasts)), table, features=["x"], keep=[], method=None, timings=timings)
+    parts.add(timings.to_text())
+    assert parts.scoring == pytest.approx(parts.work - parts.search)
+    # Then a call with all of its rows would take a second, and the best of the calls was with at least a few of them
+    assert 1 / 64 <= parts.scoring / done.table.num_rows <= 1.0
+    if -1.0 not in x:
+        assert (parts.scoring, parts.search) == (1.0, 0.0)
+    else:
+        assert parts.scoring < parts.work / 2

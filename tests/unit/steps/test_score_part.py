@@ -44,7 +44,7 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import BATCH_ROWS, Part, Slice
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.records.staging import write_answer
-from scoreline.tasks.scoring.score import MAX_MESSAGE
+from scoreline.tasks.scoring.batch_rejects import MAX_MESSAGE
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps import planner, sampling
 from scoreline.tasks.steps.arrange import arrange

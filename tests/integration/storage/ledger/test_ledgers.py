@@ -613,3 +613,26 @@ def test_an_unreachable_redis_is_named_within_ten_seconds() -> None:
     with pytest.raises(LedgerUnavailable, match=r"127\.0\.0\.1:9"):
         RedisLedger("redis://:hush@127.0.0.1:9/0", namespace="bucket").ping()
     assert time.monotonic() - started < 10
+
+
+def test_rejected_rows_of_parts_under_way_are_noted_until_the_part_is_counted(ledger: Ledger, job: str) -> None:
+    ledger.begin(job, "p", 3, budget=100)
+    ledger.dispatch(job, "p", window=3)
+    first, second = lease(job, 0), lease(job, 1)
+    ledger.start(first)
+    ledger.start(second)
+    assert ledger.note_rejects(first, 5) == 5
+    assert ledger.note_rejects(second, 7) == 12
+    assert ledger.note_rejects(first, 6) == 13
+    # When the part is counted, and when another is started again, because its worker died
+    ledger.complete(job, "p", 0, rows=10, rejected=6)
+    assert ledger.note_rejects(second, 7) == 13
+    ledger.start(second)
+    assert ledger.note_rejects(lease(job, 2), 1) == 7
+    progress = ledger.progress(job)
+    assert progress is not None
+    assert (progress.rejected, progress.in_flight) == (6, 2)
+    # And a note of a part that is not in flight, of another plan or of a job without a ledger counts nowhere
+    assert ledger.note_rejects(first, 50) == 7
+    assert ledger.note_rejects(lease(job, 1, plan="q"), 3) == 3
+    assert ledger.note_rejects(lease("nobody", 1), 3) == 3

@@ -121,3 +121,33 @@ def test_times_of_int96_keep_their_year(tmp_path: Path) -> None:
     (rows,) = tables.read(source, survey.spans[0], survey.schema, 9)
     assert rows.batch.column("when").to_pylist() == times
     assert survey.schema.field("when").type == rows.batch.schema.field("when").type == pa.timestamp("us")
+
+
+def encoded(first: int, rows: int = ROWS, **options: Any) -> bytes:
+    body = io.BytesIO()
+    pq.write_table(pa.table({"id": range(first, first + rows)}), body, use_dictionary=False, **options)
+    return body.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(0, compression="none") + encoded(ROWS, compression="none"),
+        encoded(0, write_page_index=True) + encoded(ROWS, write_page_index=True),
+        encoded(0, rows=10) + encoded(ROWS),
+        encoded(0) + encoded(ROWS, rows=0),
+    ],
+    ids=["of the same length", "with indexes", "the second longer", "the second empty"],
+)
+def test_files_that_were_joined_are_refused(tmp_path: Path, data: bytes) -> None:
+    store = DirectoryStore(tmp_path, "bucket")
+    info = store.put("a.parquet", data)
+    with pytest.raises(UnreadableInput, match=r"a\.parquet consists of several Parquet files joined together"):
+        parquet.ParquetFormat().survey(Pinned(store=store, key=info.key, size=info.size, etag=info.etag))
+
+
+def test_a_file_with_indexes_is_read(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path, "bucket")
+    info = store.put("a.parquet", encoded(0, write_page_index=True))
+    survey = parquet.ParquetFormat().survey(Pinned(store=store, key=info.key, size=info.size, etag=info.etag))
+    assert sum(span.rows for span in survey.spans) == ROWS

@@ -1,0 +1,59 @@
+"""Checks that everything in an Arrow IPC file belongs to the messages that its footer lists.
+
+The footer of a file says where its record batches are, from the beginning of the file. If two files are joined to one
+object, Arrow finds the footer of the second, and reads the batches of the first if they have the same lengths. The
+layout of the footer is that of Arrow's File.fbs, encoded as a flatbuffer.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+
+_TRAILER = struct.Struct("<i6s")
+"""Length of the footer, and the magic bytes."""
+_BLOCK = struct.Struct("<qi4xq")
+"""Where a message begins, the length of its metadata with its prefix, and the length of its body."""
+_DICTIONARIES, _RECORD_BATCHES = 2, 3
+"""Positions of the two lists of blocks among the fields of a footer."""
+_ALIGNMENT = 64
+"""Messages may be aligned to this many bytes, and a marker may follow the last one."""
+_FIRST = 8
+"""Where the first message begins, after the magic bytes and padding."""
+
+
+def unlisted_bytes(file: io.RawIOBase | io.BufferedIOBase, size: int) -> int:
+    """Return the number of bytes of a file that are in no message of its footer, apart from padding and markers."""
+    file.seek(size - _TRAILER.size)
+    footer_bytes, _ = _TRAILER.unpack(file.read(_TRAILER.size))
+    footer_start = size - _TRAILER.size - footer_bytes
+    file.seek(footer_start)
+    footer = file.read(footer_bytes)
+    unlisted, end = 0, _FIRST
+    allowed = footer_bytes + _ALIGNMENT  # the first message is the schema, which the footer contains, too
+    for start, metadata, body in sorted([*_blocks(footer, _DICTIONARIES), *_blocks(footer, _RECORD_BATCHES)]):
+        unlisted += _beyond(allowed, start - end)
+        end, allowed = max(end, start + metadata + body), _ALIGNMENT
+    return unlisted + _beyond(allowed, footer_start - end)
+
+
+def _beyond(allowed: int, gap: int) -> int:
+    return gap if gap > allowed else 0
+
+
+def _blocks(footer: bytes, field: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the blocks of a list in the footer."""
+    (table,) = struct.unpack_from("<I", footer, 0)
+    (to_vtable,) = struct.unpack_from("<i", footer, table)
+    vtable = table - to_vtable
+    (vtable_bytes,) = struct.unpack_from("<H", footer, vtable)
+    entry = 4 + 2 * field
+    offset = struct.unpack_from("<H", footer, vtable + entry)[0] if entry < vtable_bytes else 0
+    if not offset:
+        return
+    (to_vector,) = struct.unpack_from("<I", footer, table + offset)
+    vector = table + offset + to_vector
+    (count,) = struct.unpack_from("<I", footer, vector)
+    for number in range(count):
+        yield _BLOCK.unpack_from(footer, vector + 4 + number * _BLOCK.size)

@@ -1,0 +1,46 @@
+"""Recognizes Parquet files that were joined to one object.
+
+Parquet is read from the footer at its end, which says where the columns are from the beginning of the file. If two
+files are joined, the footer of the second is found, and the columns of the first are read if they are as long.
+"""
+
+from __future__ import annotations
+
+import io
+
+import pyarrow.parquet as pq
+
+_MAGIC = b"PAR1"
+_CHUNK_BYTES = 1 << 20
+
+
+def is_joined(file: io.RawIOBase | io.BufferedIOBase, size: int, metadata: pq.FileMetaData) -> bool:
+    """Return whether another file ends within a file: there the magic bytes of both ends stand side by side.
+
+    Only indexes and filters may lie between the last column and the footer. They are searched. The other place where a
+    file may end is as far from the end of the object as this file is long without them.
+    """
+    end = _end_of_columns(metadata)
+    footer = size - len(_MAGIC) - 4 - metadata.serialized_size
+    between = footer - end
+    if between <= 0:
+        return False
+    tail = b""
+    for start in range(end, footer, _CHUNK_BYTES):
+        file.seek(start)
+        data = tail + file.read(min(_CHUNK_BYTES, footer - start))
+        if 2 * _MAGIC in data:
+            return True
+        tail = data[1 - 2 * len(_MAGIC) :]
+    file.seek(max(0, between - len(_MAGIC)))
+    return file.read(2 * len(_MAGIC)) == 2 * _MAGIC
+
+
+def _end_of_columns(metadata: pq.FileMetaData) -> int:
+    end = len(_MAGIC)
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for column in (group.column(position) for position in range(group.num_columns)):
+            start = min(filter(None, (column.dictionary_page_offset, column.data_page_offset)), default=end)
+            end = max(end, start + column.total_compressed_size)
+    return end

@@ -1,0 +1,153 @@
+"""The rejected rows of a batch, each with the reason and, if it is known, the column at fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scoreline.storage.errors import RejectBudgetExceeded
+from scoreline.storage.models.categories import is_missing
+from scoreline.tasks.scoring.features import Rejection
+from scoreline.tasks.scoring.model_calls import first_line
+from scoreline.tasks.scoring.non_finite import Trials
+from scoreline.tasks.scoring.refusals import Confirmed, Refused
+from scoreline.tasks.scoring.search import Pieces
+
+MAX_MESSAGE = 1_000
+"""Maximum number of characters in the message of a rejection. Estimators quote whole texts, which would otherwise end
+up in errors and logs."""
+
+
+@dataclass(kw_only=True)
+class BatchRejects:
+    """The rejected rows of a batch (see `search.Rejects`).
+
+    Parameters
+    ----------
+    rejected : dict of int to Rejection
+        Rows that could not be converted to features, by number.
+    trials : Trials
+        Explains rows by their missing and infinite values.
+    pieces : list
+        The rows that were scored, as in `Search`.
+    max_rejected : int or None
+        Maximum number of rejected rows.
+    report : callable or None
+        Is called with the number of rejected rows whenever there are more, and returns whether the search must end.
+    """
+
+    rejected: dict[int, Rejection]
+    trials: Trials
+    pieces: Pieces
+    max_rejected: int | None
+    report: Callable[[int], bool] | None = None
+    _failed: dict[int, str] = field(default_factory=dict)
+    """Messages of the rows that failed in the model, and are not explained yet."""
+    _quoteless: set[int] = field(default_factory=set)
+    """Those of them whose messages do not quote a value of the row."""
+
+    def add(self, row: int, error: Exception) -> None:
+        """Add a row that fails by itself."""
+        self._failed[row] = first_line(error)
+        self.check_budget()
+
+    def add_refused(self, rows: Any, refused: Refused, positions: Any, confirmed: Confirmed) -> None:
+        """Add rows that a step refuses, with the column whose value it refuses if that is the value of a feature."""
+        messages = [refused.message(int(position), confirmed)[:MAX_MESSAGE] for position in positions]
+        self._failed |= dict(zip(rows.tolist(), messages, strict=True))
+        for name, number, seen in _columns(refused, self.trials.features):
+            held = refused.cells.mask[positions, number]
+            own = rows[held]
+            column = self.trials.batch.column(name).take(pa.array(own, pa.int64()))
+            own = own[_same(seen[positions[held]], column)]
+            for what, mask in [*self._non_finite(name), (None, np.ones(self.trials.batch.num_rows, dtype=bool))]:
+                for row in own[mask[own]].tolist():
+                    if row not in self.rejected:
+                        self.rejected[row] = self._refused_value(name, what, self._failed[row])
+        self._failed = {row: message for row, message in self._failed.items() if row not in self.rejected}
+        if refused.cells.say is None or not confirmed.quotes:
+            self._quoteless.update(rows.tolist())
+        self.check_budget()
+
+    def _non_finite(self, name: str) -> list[tuple[str | None, Any]]:
+        return [(what, mask) for (key, what), mask in self.trials.masks.items() if key == name]
+
+    def _refused_value(self, name: str, what: str | None, message: str) -> Rejection:
+        if what is None:
+            return Rejection(stage="predict", column=name, message=message)
+        return self.trials.rejection(name, what, message)
+
+    def check_budget(self) -> None:
+        """Report the number of rejected rows; raise `RejectBudgetExceeded` if there are too many."""
+        count = len(self.rejected) + len(self._failed)
+        is_over = self.report is not None and count > 0 and self.report(count)
+        if not is_over and (self.max_rejected is None or count <= self.max_rejected):
+            return
+        how_many = count if is_over else f"more than {self.max_rejected}"
+        row = min([*self.rejected, *self._failed])
+        why = self.rejected[row] if row in self.rejected else self._explain([row])[row]
+        raise RejectBudgetExceeded(
+            f"{how_many} rows were rejected. The first is row {row} of a batch of {self.trials.batch.num_rows}: {why}"
+        )
+
+    def explained(self) -> dict[int, Rejection]:
+        """Return all rejected rows, each with the column that caused the rejection if it is known."""
+        return self.rejected | self._explain(self._failed)
+
+    def blame(self, row: int, message: str) -> str | None:
+        """Find the feature that an error message refers to, because the message quotes the feature's value in the row.
+
+        Return None unless the message quotes the value of exactly one feature.
+        """
+        values = {name: repr(str(self.trials.batch.column(name)[row].as_py())) for name in self.trials.features}
+        named = [name for name, value in values.items() if value in message]
+        return named[0] if len(named) == 1 else None
+
+    def _explain(self, rows: Collection[int]) -> dict[int, Rejection]:
+        """Return why each row is rejected: a missing or infinite value, or else what the model says."""
+        scored = np.zeros(self.trials.batch.num_rows, dtype=bool)
+        for numbers, _ in self.pieces:
+            scored[numbers] = True
+        if self.pieces:
+            self.trials.scored = int(self.pieces[0][0][0])
+        refused = {key: mask for key, mask in self.trials.masks.items() if not (scored & mask).any()} if rows else {}
+        found = self.trials.explain(np.array(list(rows), dtype=np.int64), refused)
+        for row in rows:
+            if row not in found:
+                message = self._failed[row][:MAX_MESSAGE]
+                column = None if row in self._quoteless else self.blame(row, message)
+                found[row] = Rejection(stage="predict", column=column, message=message)
+        return found
+
+
+def _columns(refused: Refused, features: Collection[str]) -> list[tuple[str, int, Any]]:
+    """Return the columns of a step that may be features: name, position in the mask, and the values that it checked."""
+    cells = refused.cells
+    names = refused.names
+    if names is None and len(cells.values) == len(features):
+        names = list(features)
+    if names is None:
+        return []
+    named = zip(names[cells.first :], range(len(cells.values)), cells.values, strict=False)
+    return [column for column in named if column[0] in features]
+
+
+def _same(seen: Any, column: pa.Array) -> Any:
+    """Return which values of a step are those of a feature, and not what another step has made of them."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    missing = column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+    if seen.dtype.kind in "biuf":
+        kind = column.type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+            return missing & (seen != seen)
+        values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return (values.astype(seen.dtype) == seen) | (missing & (seen != seen))
+    triples = zip(seen.tolist(), column.to_pylist(), missing.tolist(), strict=True)
+    same = (no_value if is_missing(value) else str(value) == str(raw) for value, raw, no_value in triples)
+    return np.fromiter(same, dtype=bool, count=len(seen))

@@ -1,0 +1,69 @@
+"""Chooses how many rows to score together in search of rows that fail, by how often rows have failed so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_BEST_SHARE = 0.69
+"""Rows of a group, as a share of the mean distance between failing rows. Half of such groups fail (ln 2), so that each
+call tells as much as possible: finding a row takes a tenth more calls than information theory allows."""
+_WEIGHT = 0.1
+"""Weight of the last distance in the mean."""
+_LONG = 4
+"""Multiple of the mean distance without a failing row after which groups grow, because the rows seem to have changed.
+Also the factor by which groups grow back after failing rows stood together."""
+_FAR = 8
+"""Multiple of the mean distance beyond which a distance counts for half of the new mean."""
+
+
+@dataclass(kw_only=True)
+class GroupSize:
+    """The size of the next group.
+
+    Examples
+    --------
+    >>> group = GroupSize(rows=64)
+    >>> group.passed(64)
+    >>> group.rows
+    128
+    >>> group.failed_after(35)  # the 100th row fails
+    >>> group.rows
+    69
+    >>> group.failed_after(0)  # and the next one
+    >>> group.rows
+    1
+    """
+
+    rows: int
+    """Number of rows to score together."""
+    _distance: float | None = None
+    """Mean distance between failing rows, or None before the first one."""
+    _passed: int = 0
+    """Number of rows that were scored since the last failing row."""
+
+    def passed(self, rows: int) -> None:
+        """Take note that a group was scored."""
+        self._passed += rows
+        if self._distance is None:
+            self.rows *= 2
+            return
+        best = max(1, round(_BEST_SHARE * self._distance))
+        if self.rows < best:
+            self.rows = min(_LONG * self.rows, best)
+        elif self._passed > _LONG * self._distance:
+            self.rows *= 2
+
+    def failed_after(self, rows: int) -> None:
+        """Take note that the row after `rows` rows of a group fails. Failing rows may go on standing together."""
+        distance = self._passed + rows + 1
+        if self._distance is None:
+            self._distance = float(distance)
+        else:
+            weight = _WEIGHT if distance < _FAR * self._distance else 0.5
+            self._distance += weight * (distance - self._distance)
+        self._passed = 0
+        self.rows = 1 if distance == 1 else max(1, round(_BEST_SHARE * self._distance))
+
+    def start_again(self) -> None:
+        """Begin with single rows, because the rows were put into another order, the likeliest to fail first."""
+        self.rows, self._distance, self._passed = 1, 1.0, 0

@@ -1,0 +1,131 @@
+"""Finds all rows that a fitted step of scikit-learn refuses for their own values, from the error of one call.
+
+Most steps check their whole input before they compute anything, and refuse it for a single value: an unknown category,
+NaN, a negative number. The error says little about the rows, but its traceback contains the check that failed and the
+array that was checked. Whatever stands around the step, such as a pipeline, a search or a stack of models, hands on the
+rows in their order, so the same check answers for all rows at once.
+
+An answer is a guess until a call has shown that the step was understood (see `Search`), and only checks of scikit-learn
+are asked: a model of the user's own may take rows in another order, or refuse them for what is beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import CodeType, FrameType, TracebackType
+from typing import Any
+
+import numpy as np
+
+from scoreline.tasks.scoring import step_checks
+from scoreline.tasks.scoring.model_calls import first_line
+from scoreline.tasks.scoring.step_checks import Cells
+
+_ORDERLY = frozenset(
+    {"scoreline", "sklearn", "numpy", "scipy", "pandas", "joblib", "narwhals", "threadpoolctl", "contextlib"}
+)
+"""Packages that hand on the rows of a call in their order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmed:
+    """What a step says about one of the rows that it refuses."""
+
+    line: str
+    """The first line of its error."""
+    quotes: bool
+    """Whether that is the same for all rows of the kind, apart from the value that it quotes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """Rows that a step refuses for the same kind of value."""
+
+    check: tuple[CodeType, int, str]
+    """Identifies the check of a step, and the kind of value that it refuses."""
+    rows: Any
+    """Positions of the rows within the call, an ndarray of int, in order."""
+    cells: Cells
+    """The values that the step refuses."""
+    names: Sequence[str] | None
+    """Names of the columns of the step, if it was fitted with names."""
+
+    def confirm(self, row: int, error: Exception) -> Confirmed | None:
+        """Return what a call with one of the rows has shown; None if the step did not say what it was expected to."""
+        line = first_line(error)
+        expected = line if self.cells.say is None else self.cells.say(row)
+        _, _, words = expected.partition(": ")
+        return Confirmed(line=line, quotes=expected == line) if words in str(error) else None
+
+    def message(self, row: int, confirmed: Confirmed) -> str:
+        """Return what the step says about a row alone."""
+        return self.cells.say(row) if confirmed.quotes and self.cells.say is not None else confirmed.line
+
+
+def ask(error: Exception, n_rows: int) -> list[Refused]:
+    """Return the rows of a failed call that the failing step refuses, by kind of value; empty if it cannot be asked.
+
+    Parameters
+    ----------
+    error : Exception
+        What the call raised, with its traceback.
+    n_rows : int
+        Number of rows of the call.
+    """
+    frames: list[FrameType] = []
+    cause: BaseException | None = error
+    while cause is not None and len(frames) < _MAX_FRAMES:
+        frames += _frames(cause.__traceback__)
+        if any(_module(frame).partition(".")[0] not in _ORDERLY for frame in frames):
+            return []
+        for number in range(len(frames) - 1, -1, -1):
+            check = step_checks.CHECKS.get((_module(frames[number]), frames[number].f_code.co_name))
+            if check is not None and (found := _refused(check, frames[: number + 1], n_rows)):
+                return found
+        cause = cause.__cause__ or cause.__context__
+    return []
+
+
+_MAX_FRAMES = 500
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[FrameType]:
+    while traceback is not None:
+        yield traceback.tb_frame
+        traceback = traceback.tb_next
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _refused(
+    check: Callable[[Mapping[str, Any], FrameType], list[Cells]], frames: Sequence[FrameType], n_rows: int
+) -> list[Refused]:
+    """Apply a check to all rows of the call. A check that fails itself has no answer."""
+    frame = frames[-1]
+    try:
+        answers = check(frame.f_locals, frame)
+    except Exception:  # noqa: BLE001  # another version of scikit-learn, or an input of a kind that is not known here
+        return []
+    step, names = _step(frames)
+    found = []
+    for cells in answers:
+        if cells.mask.shape[0] != n_rows:
+            return []
+        rows = np.flatnonzero(cells.mask if cells.mask.ndim == 1 else cells.mask.any(axis=1))
+        if len(rows):
+            found.append(Refused(check=(frame.f_code, id(step), cells.kind), rows=rows, cells=cells, names=names))
+    return found
+
+
+def _step(frames: Sequence[FrameType]) -> tuple[Any, Sequence[str] | None]:
+    """Return the estimator that was checking its input, and the names of its columns if it knows them."""
+    for frame in reversed(frames):
+        for name in ("self", "_estimator", "estimator"):
+            step = frame.f_locals.get(name)
+            if step is not None and hasattr(step, "get_params"):
+                names = getattr(step, "feature_names_in_", None)
+                return step, None if names is None else [str(name) for name in names]
+    return None, None

@@ -1,0 +1,267 @@
+"""The checks with which steps of scikit-learn refuse values, repeated for each value of the whole input.
+
+A check is found by the function in which scikit-learn raises the error, and reads the local variables of that function.
+It answers for each kind of value that it refuses, so that all rows of a kind fail with the same error. A check that
+cannot answer may raise anything or return nothing: then the rows are found by scoring smaller groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType, MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.utils._encode import _check_unknown  # the check itself, which steps call for one error
+
+type Locals = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """The values of one kind that a check refuses."""
+
+    kind: str
+    """The kind of value, such as ``NaN``. All rows of a kind fail for the same reason."""
+    mask: Any
+    """Whether a value is refused, shape (n_rows, n_columns); shape (n_rows,) if the column is not known."""
+    values: Sequence[Any] = ()
+    """The columns that were checked, each of shape (n_rows,); empty if they are not known."""
+    first: int = 0
+    """Position of the first checked column among those of the step."""
+    say: Callable[[int], str] | None = None
+    """Returns what the step says about a row alone, if that depends on the row's values."""
+
+
+def _columns(array: Any) -> list[Any]:
+    return [array] if array.ndim == 1 else list(array.T)
+
+
+def _finite(local: Locals, frame: FrameType) -> list[Cells]:
+    """NaN, infinity, and values too large for the type of the step, which are infinite in that type."""
+    x = local["X"]
+    first = _position(frame)
+    if x.dtype == object:
+        found = {"NaN": x != x}
+    else:
+        found = {"infinity": np.isinf(x)} | ({} if local["allow_nan"] else {"NaN": np.isnan(x)})
+        if "NaN" in found and found["NaN"].ndim == 2:  # a row with both is refused for NaN
+            found["infinity"] = found["infinity"] & ~found["NaN"].any(axis=1, keepdims=True)
+        elif "NaN" in found:
+            found["infinity"] = found["infinity"] & ~found["NaN"]
+    return [Cells(kind=kind, mask=_matrix(mask), values=_columns(x), first=first) for kind, mask in found.items()]
+
+
+def _position(frame: FrameType | None) -> int:
+    """Return the position of a single column that is checked within a loop over the columns of an encoder."""
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("sklearn."):
+        if frame.f_code.co_name == "_check_X" and isinstance(frame.f_locals.get("i"), int):
+            return int(frame.f_locals["i"])
+        frame = frame.f_back
+    return 0
+
+
+def _matrix(mask: Any) -> Any:
+    return mask[:, np.newaxis] if mask.ndim == 1 else mask
+
+
+def _finite_sparse(local: Locals, frame: FrameType) -> list[Cells]:
+    """Find NaN and infinity in a sparse matrix, such as that of a `OneHotEncoder` beside numbers."""
+    matrix = local["sparse_container"].tocoo()
+    found = {"NaN": np.isnan(matrix.data), "infinity": np.isinf(matrix.data)}
+    if local["ensure_all_finite"] == "allow-nan":
+        del found["NaN"]
+    masks = {kind: np.bincount(matrix.row[cells], minlength=matrix.shape[0]) > 0 for kind, cells in found.items()}
+    if "NaN" in masks:
+        masks["infinity"] &= ~masks["NaN"]
+    return [Cells(kind=kind, mask=mask) for kind, mask in masks.items()]
+
+
+def _non_negative(local: Locals, frame: FrameType) -> list[Cells]:
+    x = local["X"]
+    if sparse.issparse(x):
+        matrix = x.tocoo()
+        negative = np.bincount(matrix.row[matrix.data < 0], minlength=matrix.shape[0]) > 0
+        return [Cells(kind="negative", mask=negative)]
+    return [Cells(kind="negative", mask=_matrix(x < 0), values=_columns(x))]
+
+
+def _known_categories(local: Locals, frame: FrameType) -> list[Cells]:
+    """Find the categories that a `OneHotEncoder` or `OrdinalEncoder` was not fitted on."""
+    columns, known = local["X_list"], local["self"].categories_
+    if local["handle_unknown"] != "error":
+        return []
+    mask = np.column_stack([~_check_unknown(x, known[i], return_mask=True)[1] for i, x in enumerate(columns)])
+
+    def say(row: int) -> str:
+        column = int(np.argmax(mask[row]))
+        value = columns[column][row]
+        return f"ValueError: Found unknown categories {[value]} in column {column} during transform"
+
+    return [Cells(kind="unknown", mask=mask, values=columns, say=say)]
+
+
+def _numbers(local: Locals, frame: FrameType) -> list[Cells]:
+    """Find texts and other values that are not numbers."""
+    array = local["array"]
+    array = array.to_native() if hasattr(array, "to_native") else array
+    dtype = np.dtype(local["new_dtype"] if "new_dtype" in local else local["dtype"])
+    if dtype.kind not in "fiu" or not isinstance(array, pd.DataFrame | pd.Series | np.ndarray):
+        return []
+    if isinstance(array, pd.DataFrame):
+        columns = [array.iloc[:, number] for number in range(array.shape[1])]
+    else:
+        columns = _columns(array.to_numpy() if isinstance(array, pd.Series) else array)
+    mask = np.column_stack([_not_numbers(column, dtype) for column in columns])
+    texts: list[Any] = [np.asarray(column, dtype=object) for column in columns]
+
+    def say(row: int) -> str:
+        return _conversion_error(texts[int(np.argmax(mask[row]))][row], dtype)
+
+    return [Cells(kind="not a number", mask=mask, values=texts, say=say)]
+
+
+def _not_numbers(column: Any, dtype: np.dtype[Any]) -> Any:
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf":
+        return np.zeros(len(column), dtype=bool)
+    codes, values = pd.factorize(np.asarray(column, dtype=object), use_na_sentinel=False)
+    return np.array([bool(_conversion_error(value, dtype)) for value in values], dtype=bool)[codes]
+
+
+def _conversion_error(value: Any, dtype: np.dtype[Any]) -> str:
+    """Return why NumPy cannot convert a value to a type of number; empty if it can."""
+    one = np.empty(1, dtype=object)
+    one[0] = value
+    try:
+        one.astype(dtype)
+    except (ValueError, TypeError, OverflowError) as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return ""
+
+
+def _positive(local: Locals, frame: FrameType) -> list[Cells]:
+    """Find the values that the Box-Cox method of `PowerTransformer` refuses."""
+    x = local["X"]
+    if local["self"].method != "box-cox":
+        return []
+    return [Cells(kind="not positive", mask=x <= 0, values=_columns(x))]
+
+
+def _additive_chi2(local: Locals, frame: FrameType) -> list[Cells]:
+    for x in (local["X"], local["Y"]):
+        if (x < 0).any():
+            return [Cells(kind="negative", mask=x < 0, values=_columns(x))]
+    return []
+
+
+def _skewed_chi2(local: Locals, frame: FrameType) -> list[Cells]:
+    x = local["X"]
+    return [Cells(kind="too negative", mask=x <= -local["self"].skewedness, values=_columns(x))]
+
+
+def _counted_categories(local: Locals, frame: FrameType) -> list[Cells]:
+    """Find the categories that `CategoricalNB` has not counted."""
+    x, counts = local["X"], np.asarray(local["self"].n_categories_)
+    mask = x >= counts
+
+    def say(row: int) -> str:
+        column = int(np.argmax(mask[row]))
+        return f"IndexError: index {x[row, column]} is out of bounds for axis 1 with size {counts[column]}"
+
+    return [Cells(kind="unknown", mask=mask, values=_columns(x), say=say)]
+
+
+def _new_missing(local: Locals, frame: FrameType) -> list[Cells]:
+    """Find missing values in columns that had none when `MissingIndicator` was fitted."""
+    missing = local["imputer_mask"]
+    if sparse.issparse(missing):
+        return []
+    mask = missing & np.isin(np.arange(missing.shape[1]), local["features_diff_fit_trans"])
+
+    def say(row: int) -> str:
+        features = np.flatnonzero(mask[row])
+        return (
+            f"ValueError: The features {features} have missing values in transform but have no missing values in fit."
+        )
+
+    return [Cells(kind="newly missing", mask=mask, values=_columns(local["X"]), say=say)]
+
+
+def _within_knots(local: Locals, frame: FrameType) -> list[Cells]:
+    """Find the values beyond the knots of a `SplineTransformer` that does not extrapolate."""
+    x, step = local["X"], local["self"]
+    if step.extrapolation != "error":
+        return []
+    ends = [(spline.t[step.degree], spline.t[-step.degree - 1]) for spline in step.bsplines_]
+    low, high = np.array(ends).T
+    return [Cells(kind="beyond knots", mask=(x < low) | (x > high), values=_columns(x))]
+
+
+def _within_bounds(local: Locals, frame: FrameType) -> list[Cells]:
+    """Find the values that an `IsotonicRegression` does not extrapolate to."""
+    x, step = local["T"], local["self"]
+    if step.out_of_bounds != "raise":
+        return []
+    below, above = x < step.X_min_, x > step.X_max_
+    found = {"above": above, "below": below & ~above}
+    return [Cells(kind=kind, mask=_matrix(mask), values=[x]) for kind, mask in found.items()]
+
+
+def _with_neighbors(local: Locals, frame: FrameType) -> list[Cells]:
+    return [Cells(kind="no neighbors", mask=local["outlier_mask"])]
+
+
+def _documents(local: Locals, frame: FrameType) -> list[Cells]:
+    """Find the documents that are no texts, such as missing ones."""
+    documents = np.asarray(local["raw_documents"], dtype=object)
+    if not isinstance(local["self"].analyzer, str) or documents.ndim != 1:
+        return []
+    kinds = np.array([_kind_of_document(document) for document in documents], dtype=object)
+    return [
+        Cells(kind=kind, mask=_matrix(kinds == kind), values=[documents]) for kind in sorted(set(kinds.tolist()) - {""})
+    ]
+
+
+def _kind_of_document(document: Any) -> str:
+    return "" if isinstance(document, str | bytes) else type(document).__name__
+
+
+def _previously_seen(local: Locals, frame: FrameType) -> list[Cells]:
+    """Find the labels that a `LabelEncoder` within another step was not fitted on."""
+    values, known = local["values"], local["uniques"]
+    mask = ~_check_unknown(values, known, return_mask=True)[1]
+
+    def say(row: int) -> str:
+        value = values[row]
+        quoted = repr(value) if values.dtype.kind in "OUS" else [value]
+        return f"ValueError: y contains previously unseen labels: {quoted}"
+
+    return [Cells(kind="unknown", mask=_matrix(mask), values=[values], say=say)]
+
+
+type Check = Callable[[Locals, FrameType], list[Cells]]
+
+CHECKS: Mapping[tuple[str, str], Check] = MappingProxyType(
+    {
+        ("sklearn.utils.validation", "_assert_all_finite"): _finite,
+        ("sklearn.utils.validation", "_ensure_sparse_format"): _finite_sparse,
+        ("sklearn.utils.validation", "check_non_negative"): _non_negative,
+        ("sklearn.utils.validation", "check_array"): _numbers,
+        ("sklearn.preprocessing._encoders", "_transform"): _known_categories,
+        ("sklearn.preprocessing._data", "_check_input"): _positive,
+        ("sklearn.preprocessing._polynomial", "transform"): _within_knots,
+        ("sklearn.metrics.pairwise", "additive_chi2_kernel"): _additive_chi2,
+        ("sklearn.kernel_approximation", "transform"): _skewed_chi2,
+        ("sklearn.naive_bayes", "_joint_log_likelihood"): _counted_categories,
+        ("sklearn.impute._base", "transform"): _new_missing,
+        ("sklearn.isotonic", "_transform"): _within_bounds,
+        ("sklearn.neighbors._classification", "predict_proba"): _with_neighbors,
+        ("sklearn.feature_extraction.text", "_count_vocab"): _documents,
+        ("sklearn.feature_extraction.text", "transform"): _documents,
+        ("sklearn.utils._encode", "_encode"): _previously_seen,
+    }
+)
+"""The checks, by module and name of the function that raises the error or calls what raises it."""
