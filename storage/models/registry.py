@@ -123,10 +123,17 @@ class ModelRegistry:
         return pinned
 
     def aliases(self, name: str) -> list[Alias]:
-        """Return all aliases of a model, sorted by name."""
-        folder = keys.aliases_folder(name)
-        names = [info.key.removeprefix(folder).removesuffix(".json") for info in self._store.list(folder)]
-        return [found for alias in names if (found := self.find_alias(name, alias))]
+        """Return all aliases of a model, sorted by name.
+
+        Objects that are no aliases are left out, and so are aliases that cannot be read, with a warning.
+        """
+        found = []
+        for alias in self._alias_names(name):
+            try:
+                found.append(self.find_alias(name, alias))
+            except ModelCorrupt as error:
+                log.warning("alias.unreadable", extra={"alias": f"{name}@{alias}", "error": str(error)})
+        return [alias for alias in found if alias is not None]
 
     def find_alias(self, name: str, alias: str) -> Alias | None:
         """Return an alias with its history, or None if there is no such alias."""
@@ -221,10 +228,18 @@ class ModelRegistry:
             raise ModelNotFound(f"model {pinned.ref} was deleted: set the alias to another version") from None
 
     def check_no_alias(self, pinned: PinnedModel) -> None:
-        """Raise `ModelInUse` if an alias names a version."""
-        names = [alias.name for alias in self.aliases(pinned.name) if alias.version == pinned.version]
+        """Raise `ModelInUse` if an alias names a version, or `ModelCorrupt` if an alias cannot be read."""
+        found = [self.find_alias(pinned.name, alias) for alias in self._alias_names(pinned.name)]
+        names = [alias.name for alias in found if alias is not None and alias.version == pinned.version]
         if names:
             raise ModelInUse(f"{pinned.ref} is named by {', '.join(names)}: set the alias to another version first")
+
+    def _alias_names(self, name: str) -> list[str]:
+        """Return the names of the objects that may be aliases of a model, sorted."""
+        folder = keys.aliases_folder(name)
+        files = [info.key.removeprefix(folder) for info in self._store.list(folder)]
+        names = [file.removesuffix(".json") for file in files if file.endswith(".json")]
+        return sorted(alias for alias in names if keys.is_name(alias))
 
     def _pinned_bytes(self, pinned: PinnedModel) -> bytes:
         try:
@@ -269,7 +284,7 @@ class ModelRegistry:
             log.warning("models.listed_from_copies", extra={"folder": folder, "error": str(error)})
         for key in found:
             match key.removeprefix(keys.MODELS).split("/"):
-                case [name, version, "manifest.json"] if keys.is_version(version):
+                case [name, version, "manifest.json"] if keys.is_name(name) and keys.is_version(version):
                     yield name, version
 
     def _not_found(self, name: str, what: str) -> ModelNotFound:

@@ -17,7 +17,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from scoreline.storage import errors
 from scoreline.storage.errors import InvalidRequest, ModelUnloadable, ScorelineError
 from scoreline.storage.models import roles
 from scoreline.storage.models.manifest import Outputs, Role
+from scoreline.storage.typed_json import build
 
 _TIMEOUT_S = 600.0
 
@@ -46,21 +47,16 @@ class TrialLoad:
 
     feature_names: tuple[str, ...] | None
     n_features: int | None
-    outputs: dict[str, Outputs]
-    libraries: dict[str, str]
+    outputs: Mapping[str, Outputs]
+    libraries: Mapping[str, str]
     memory_bytes: int
     """Private memory of the process that the loaded bundle uses, in bytes. It is at least the size of the files."""
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> TrialLoad:
         """Decode the report of the process: the result of `describe_bundle`, and ``memory_bytes``."""
-        return cls(
-            feature_names=None if raw["feature_names"] is None else tuple(raw["feature_names"]),
-            n_features=raw["n_features"],
-            outputs={name: Outputs.from_raw(item) for name, item in raw["outputs"].items()},
-            libraries=raw["libraries"],
-            memory_bytes=raw["memory_bytes"],
-        )
+        found = build(cls, raw)
+        return replace(found, outputs={name: item.with_tuples() for name, item in found.outputs.items()})
 
 
 def try_loading(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> TrialLoad:
@@ -130,7 +126,8 @@ def try_loading_here(name: str, files: Sequence[NewArtifact], *, allow_version_s
     """
     blobs = [(item.role, item.name, item.data) for item in files]
     report = describe_bundle(*load_files(blobs, name, allow_version_skew=allow_version_skew))
-    return TrialLoad.from_raw(report | {"memory_bytes": sum(len(item.data) for item in files)})
+    report["memory_bytes"] = sum(len(item.data) for item in files)
+    return TrialLoad.from_raw(json.loads(json.dumps(report)))
 
 
 def load_files(
