@@ -14,6 +14,7 @@ from scoreline.storage.errors import (
     ModelCorrupt,
     ModelInUse,
     ModelNotFound,
+    ModelUntrusted,
     ObjectNotFound,
     StoreUnavailable,
 )
@@ -106,11 +107,48 @@ class ModelRegistry:
         """Resolve `ref` and read the manifest of the version (errors as in `resolve` and `manifest`)."""
         return self.manifest(self.resolve(ref))
 
-    def sign(self, ref: str, signing_key: str) -> PinnedModel:
-        """Add a signature to a published version, for example while a signing key is being replaced."""
-        pinned = self.resolve(ref)
+    def is_signed(self, ref: str, signing_key: str) -> bool:
+        """Return whether a trusted key, or `signing_key` itself, has signed the version ``name@version``."""
+        pinned = self._version_to_sign(ref)
+        try:
+            self._verify(
+                pinned, self._pinned_bytes(pinned), (*self._verify_keys, signatures.verify_key_of(signing_key))
+            )
+        except ModelUntrusted:
+            return False
+        return True
+
+    def sign(self, ref: str, signing_key: str, *, sha256: str | None = None) -> PinnedModel:
+        """Add a signature to a published version, for example while a signing key is being replaced.
+
+        Whoever can write to the bucket can publish a version there. So only a version that a trusted key has signed is
+        signed without further evidence.
+
+        Parameters
+        ----------
+        ref : str
+            ``name@version``. An alias is not accepted, because it could be moved to another version meanwhile.
+        sha256 : str, optional
+            Digest that the manifest must have. It is required for a version that no trusted key has signed, and has to
+            come from whoever published it, not from the bucket.
+
+        Raises
+        ------
+        ModelNotFound, ModelCorrupt
+            There is no such version, or its manifest cannot be read.
+        ModelUntrusted
+            No trusted key has signed the version and no digest is given, or the digest is another one.
+        """
+        pinned = self._version_to_sign(ref)
         data = self._pinned_bytes(pinned)
         Manifest.from_json(data, pinned.ref)
+        if sha256 is not None and sha256.strip().lower() != pinned.manifest_sha256:
+            raise ModelUntrusted(f"the manifest of {pinned.ref} does not have this SHA-256: do not trust this version")
+        if sha256 is None and not self.is_signed(ref, signing_key):
+            raise ModelUntrusted(
+                f"{pinned.ref} is not signed by a key in MODEL_VERIFY_KEYS. Its first signature needs the SHA-256 of "
+                "its manifest, which `scoreline models publish` printed: sign it with --sha256"
+            )
         line = signatures.sign(data, signing_key)
         key = keys.signature(pinned.name, pinned.version)
         try:
@@ -121,6 +159,15 @@ class ModelRegistry:
         if line not in stored.data.decode(errors="replace"):
             self._store.put(key, stored.data + line.encode(), mode=IfMatch(stored.info.etag))
         return pinned
+
+    def _version_to_sign(self, ref: str) -> PinnedModel:
+        which = parse_ref(ref)[1]
+        if which is None or not keys.is_version(which):
+            raise InvalidRequest(
+                f"{ref!r} does not name a version: sign NAME@VERSION, because an alias or the newest version may be "
+                "another one by now"
+            )
+        return self.resolve(ref)
 
     def aliases(self, name: str) -> list[Alias]:
         """Return all aliases of a model, sorted by name.
@@ -251,14 +298,15 @@ class ModelRegistry:
         return data
 
     def _signer(self, pinned: PinnedModel, manifest: bytes) -> str | None:
-        if not self._verify_keys:
-            return None
+        return self._verify(pinned, manifest, self._verify_keys) if self._verify_keys else None
+
+    def _verify(self, pinned: PinnedModel, manifest: bytes, trusted: Sequence[str]) -> str:
         lines: bytes | None
         try:
             lines = self._read_document(keys.signature(pinned.name, pinned.version))
         except ObjectNotFound:
             lines = None
-        return signatures.verify(manifest, lines, self._verify_keys, pinned.ref)
+        return signatures.verify(manifest, lines, trusted, pinned.ref)
 
     def _read_document(self, key: str) -> bytes:
         """Read a small object. If the store cannot be reached, read the local copy instead."""

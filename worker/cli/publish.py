@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models import roles
 from scoreline.storage.models.manifest import Role
 from scoreline.worker.cli.help import Command
@@ -78,8 +79,9 @@ def publish(
     or not at all. A fresh process first loads them for trial, and nothing is stored if that fails. Loading runs code,
     so publish only files that you trust.
 
-    The version is signed if MODEL_SIGNING_KEY is set. Its reference, NAME@VERSION, is printed, and the role and name of
-    each file on standard error. This command needs the packages of ml-requirements.txt.
+    The version is signed if MODEL_SIGNING_KEY is set. Its reference, NAME@VERSION, is printed; and on standard error,
+    the role and name of each file, and the SHA-256 of the manifest, by which it can be signed later. This command needs
+    the packages of ml-requirements.txt.
     """
     manager = model_manager()
     files = [*_from_files("model", "model", model), *_from_files("preprocessor", "preprocessor", preprocessor)]
@@ -96,6 +98,7 @@ def publish(
         pairs["adopted_from"] = adopted
     manifest = manager.publish_files(name, files, alias=alias, metadata=pairs)
     _show_roles(files)
+    echo(f"SHA-256 of the manifest: {sha256_hex(manifest.to_json())}", err=True)
     click.echo(manifest.ref)
 
 
