@@ -7,7 +7,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
@@ -46,8 +46,9 @@ class Job:
     model: PinnedModel
     submitted: str
     """Time of submission, in UTC and ISO 8601."""
-    webhook: str | None = None
-    """Address to notify when the job ends. It is not part of the spec: the first submission of a job sets it."""
+    webhook: str | None = field(default=None, repr=False)
+    """Address to notify when the job ends, whose path may be a secret. It is not part of the spec: the first submission
+    of a job sets it."""
     schedule: str | None = None
     """Name of the schedule whose slot this job is. No request of an application can set it."""
 

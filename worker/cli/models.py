@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from scoreline.tasks.dispatch.connections import Connections
 from scoreline.worker.cli.convert import convert
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.model_access import model_manager, model_registry
-from scoreline.worker.cli.output import echo, print_table
+from scoreline.worker.cli.output import echo, echo_json, print_table
 from scoreline.worker.cli.publish import publish
 
 
@@ -92,7 +91,7 @@ def show(ref: str) -> None:
     shown = asdict(model_registry().show(ref))
     for artifact in shown["artifacts"]:
         del artifact["chunks"]
-    click.echo(json.dumps(shown, indent=1, ensure_ascii=False))
+    echo_json(shown)
 
 
 @models.command(
