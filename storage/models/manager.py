@@ -166,6 +166,11 @@ class ModelStorageManager:
         while newest.partition("-")[0] >= f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}":
             time.sleep(0.01)
 
+    @property
+    def signs(self) -> bool:
+        """Whether there is a signing key, so that what is published will be signed."""
+        return bool(self._signing_key)
+
     def fetch(self, key_or_uri: str) -> tuple[str, bytes]:
         """Read a joblib or pickle file for publishing, given its key or ``s3://`` URI.
 
