@@ -38,6 +38,7 @@
     ├── LedgerError                the ledger cannot be used
     │   ├── LedgerFenced
     │   ├── LedgerLost
+    │   │   └── LedgerCorrupt
     │   └── LedgerUnavailable      transient
     ├── WebhookRefused             the receiver does not accept a webhook
     ├── WebhookUnavailable         transient
@@ -221,6 +222,10 @@ class LedgerFenced(LedgerError):
 
 class LedgerLost(LedgerError):
     """Raised when a running job has no ledger, because Redis was emptied."""
+
+
+class LedgerCorrupt(LedgerLost):
+    """Raised when Redis has something else where the ledger of a running job was."""
 
 
 class LedgerUnavailable(LedgerError):

@@ -50,9 +50,14 @@ def is_slot_job(job_id: str) -> bool:
     return bool(_SLOT_JOB.fullmatch(job_id))
 
 
+def is_name(name: str) -> bool:
+    """Return whether `name` can be used between the slashes of a key."""
+    return isinstance(name, str) and bool(_NAME.fullmatch(name))
+
+
 def check_name(kind: str, name: str) -> str:
     """Return `name` unchanged if it can be used between the slashes of a key; otherwise raise `InvalidRequest`."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InvalidRequest(
             f"{kind} {name!r} is not a valid name: use up to {MAX_NAME} letters, digits, '.', '_' and '-', "
             "beginning with a letter or a digit"

@@ -15,6 +15,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from scoreline.storage.errors import InvalidSettings
+from scoreline.storage.wording import without_credentials
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class Environment:
     def check(self, name: str, value: str, accepts: Callable[[str], bool], expected: str) -> None:
         """Record a fault if `value` is set and `accepts` returns False for it."""
         if value and not accepts(value):
-            self.faults.append(f"{name}={value!r} is not {expected}")
+            self.faults.append(f"{name}={without_credentials(value)!r} is not {expected}")
 
     def finish(self) -> None:
         """Raise `InvalidSettings` if any fault was recorded."""
@@ -218,7 +219,7 @@ def _r2(env: Environment, buckets: Collection[str]) -> R2Settings:
     env.check("R2_ACCOUNT_ID", account, lambda a: bool(re.fullmatch(r"[0-9A-Za-z]+", a)), "an account id")
     env.check(source, endpoint, _is_address, "an http(s) address of a server")
     if fault := _path_fault(endpoint, buckets):
-        env.faults.append(f"{source}={endpoint!r} {fault}")
+        env.faults.append(f"{source}={without_credentials(endpoint)!r} {fault}")
     if not endpoint and account:
         host = account if jurisdiction == "default" else f"{account}.{jurisdiction}"
         endpoint = f"https://{host}{_R2_HOST}"
@@ -253,7 +254,7 @@ def _path_fault(url: str, buckets: Collection[str]) -> str:
         return ""
     parts = urlsplit(url)
     host, path = parts.hostname or "", parts.path.strip("/")
-    server = f"{parts.scheme}://{parts.netloc}"
+    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     if host.endswith(".r2.dev"):
         return "is the public address of a bucket: use https://<account>.r2.cloudflarestorage.com"
     if path and (host.endswith(_R2_HOST) or path.rpartition("/")[2] in buckets):

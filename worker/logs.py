@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -16,6 +17,7 @@ import celery  # it imports what is in it when it is used
 from pythonjsonlogger.json import JsonFormatter
 
 from scoreline.storage.settings import Environment
+from scoreline.storage.wording import printable
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "data"}
 _SECRETS = (
@@ -26,9 +28,13 @@ _SECRETS = (
     "MODEL_SIGNING_KEY",
     "WEBHOOK_SECRET",
     "SENTRY_DSN",
-    "OTEL_EXPORTER_OTLP_HEADERS",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "WEBHOOK_URL",
 )
-_URLS = ("REDIS_URL", "REDIS_TLS_URL", "CELERY_BROKER_URL")
+_HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+_CONTINUED = "| "
+"""Begins each further line of a message or a traceback, so that none of them can be taken for an event."""
+_QUOTED = re.compile(r'[\s"\x00-\x1f]|^$')
 _SHORTEST_SECRET = 6
 """Shorter values are not redacted. They are hardly secrets, and would match parts of ordinary words."""
 
@@ -59,9 +65,13 @@ def form_from_env(environ: Mapping[str, str]) -> Literal["human", "json"]:
 def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the texts that must not be logged: keys, and passwords in URLs, in every form that a log may contain."""
     values = [environ.get(name, "") for name in _SECRETS]
-    for name in _URLS:
-        password = _password(environ.get(name, ""))
+    for name in _HEADERS:
+        text = environ.get(name, "")
+        values += [text, *(unquote(pair.partition("=")[2]) for pair in text.split(","))]
+    for url in environ.values():
+        password = _password(url)
         values += [password, unquote(password)]
+    values.append(_below_host(environ.get("WEBHOOK_URL", "")))
     found = {form for value in values if len(value.strip()) >= _SHORTEST_SECRET for form in _spellings(value.strip())}
     return tuple(sorted(found, key=len, reverse=True))
 
@@ -72,13 +82,25 @@ def _spellings(secret: str) -> set[str]:
     return plain | {json.dumps(text, ensure_ascii=ascii)[1:-1] for text in plain for ascii in (True, False)}
 
 
-def _password(url: str) -> str:
-    """Return the password in a URL, or the whole URL if it cannot be parsed, so that all of it is redacted."""
+def _password(text: str) -> str:
+    """Return the password in a URL, or its user name if that stands alone, as a token does; empty if there is neither.
+
+    A URL that cannot be parsed is returned whole, so that all of it is redacted. Any variable may contain one: that of
+    a database, a proxy or an add-on.
+    """
+    if "://" not in text or any(map(str.isspace, text.strip())):
+        return ""
     try:
-        parts = urlsplit(url)
-        return parts.password or dict(parse_qsl(parts.query)).get("password", "")
+        parts = urlsplit(text.strip())
+        token = parts.username if parts.scheme in ("http", "https") else ""
+        return parts.password or dict(parse_qsl(parts.query)).get("password", "") or token or ""
     except ValueError:
-        return url
+        return text
+
+
+def _below_host(url: str) -> str:
+    """Return the path and the query of a URL, which are what is secret of the address of a webhook."""
+    return url.partition("://")[2].partition("/")[2]
 
 
 class HumanLines(logging.Formatter):
@@ -90,9 +112,10 @@ class HumanLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, followed by the traceback if there is one."""
-        first, _, rest = super().format(record).partition("\n")
+        first, *rest = printable(super().format(record), keep="\n\t").split("\n")
         shown = " ".join(f"{name}={_format_value(value)}" for name, value in fields(record).items())
-        return redact("\n".join(filter(None, (f"{first} {shown}".rstrip(), rest))), self._hidden)
+        lines = [f"{first} {shown}".rstrip(), *(f"{_CONTINUED}{line}" for line in rest if line)]
+        return redact("\n".join(lines), self._hidden)
 
 
 class JsonLines(JsonFormatter):
@@ -135,5 +158,8 @@ def _add_task_id(record: logging.LogRecord) -> bool:
 
 
 def _format_value(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return json.dumps(text, ensure_ascii=False) if " " in text and isinstance(value, str) else text
+    """Return a value as one word: a text is quoted if it could be taken for several, or for the end of the line."""
+    if not isinstance(value, str):
+        return json.dumps(value, default=str)
+    whole = json.dumps(value, ensure_ascii=False)
+    return printable(whole) if _QUOTED.search(value) else printable(value)

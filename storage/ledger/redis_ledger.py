@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from scoreline.storage.errors import LedgerFenced, LedgerLost, LedgerUnavailable
+from scoreline.storage.errors import LedgerCorrupt, LedgerFenced, LedgerLost, LedgerUnavailable
 from scoreline.storage.ledger.base import (
     LIFE_AFTER_OUTCOME_S,
     LIFE_S,
@@ -28,6 +28,9 @@ from scoreline.storage.ledger.base import (
 from scoreline.storage.ledger.redis_counters import RedisCounters
 from scoreline.storage.ledger.server import Server
 
+_CORRUPT = ("WRONGTYPE", "attempt to ", "is not an integer", "is not a valid float", "must be strings or integers")
+"""Parts of the errors that Redis reports if a key contains something else than the ledger. The commands and scripts
+themselves cause none of these errors."""
 _SCRIPTS = ("begin", "dispatch", "start", "extend", "rejects", "complete", "close", "step")
 
 
@@ -212,21 +215,24 @@ class RedisLedger:
     def progress(self, job_id: str) -> Progress | None:
         """Return the progress of a job (see `Ledger.progress`)."""
         state_key, _, failed_key = self._keys(job_id)
-        with self._translate_errors():
+        with self._translate_errors(state_key):
             state = cast(dict[str, str], self._redis.hgetall(state_key))
             failed = cast(dict[str, str], self._redis.hgetall(failed_key)) if state.get("failures", "0") != "0" else {}
         if "plan" not in state:
             return None
-        return Progress(
-            parts=int(state["parts"]),
-            parts_done=int(state["done"]),
-            rows=int(state["rows"]),
-            rejected=int(state["rejected"]),
-            failures={int(part): reason for part, reason in failed.items()},
-            in_flight=sum(name[0] == "f" and name[1:].isdigit() for name in state),
-            stopped=cast(Stopped, state.get("stopped", "")),
-            uncounted=int(state.get("uncounted", 0)),
-        )
+        try:
+            return Progress(
+                parts=int(state["parts"]),
+                parts_done=int(state["done"]),
+                rows=int(state["rows"]),
+                rejected=int(state["rejected"]),
+                failures={int(part): reason for part, reason in failed.items()},
+                in_flight=sum(name[:1] == "f" and name[1:].isdigit() for name in state),
+                stopped=cast(Stopped, state.get("stopped", "")),
+                uncounted=int(state.get("uncounted", 0)),
+            )
+        except (ValueError, KeyError) as error:
+            raise _corrupt(state_key, f"{type(error).__name__}: {error}") from error
 
     def claim_step(self, job_id: str, step: str) -> bool:
         """Return whether the caller must send the message of a step (see `Ledger.claim_step`)."""
@@ -268,8 +274,9 @@ class RedisLedger:
 
     def processes(self) -> int:
         """Return the number of processes noted last (see `Ledger.processes`)."""
-        with self._translate_errors():
+        with self._translate_errors(), contextlib.suppress(ValueError):
             return int(cast(str | None, self._redis.get(f"scoreline:{{{self._namespace}}}:processes")) or 0)
+        return 0
 
     def __repr__(self) -> str:
         return f"RedisLedger({self._address!r})"
@@ -289,7 +296,7 @@ class RedisLedger:
         return f"scoreline:{{{self._namespace}/{job_id}}}:steps"
 
     def _run(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
-        with self._translate_errors():
+        with self._translate_errors(keys[0]):
             return self._scripts[script](keys=keys, args=arguments)
 
     def _renew_expiry(self, job_id: str) -> None:
@@ -312,8 +319,14 @@ def host_and_port(url: str) -> str:
     return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
 
 
+def _corrupt(key: str, reason: str) -> LedgerCorrupt:
+    return LedgerCorrupt(
+        f"the key {key!r} in Redis is not a ledger ({reason}): `scoreline reconcile` rebuilds it from the bucket"
+    )
+
+
 @contextlib.contextmanager
-def _translate_errors(where: str, connections: Any) -> Iterator[None]:
+def _translate_errors(where: str, connections: Any, ledger_key: str = "") -> Iterator[None]:
     """Turn errors of redis-py into those of `scoreline.storage.errors`.
 
     After a failover, the server at the other end of an open connection may be a replica, which refuses to write for as
@@ -327,6 +340,8 @@ def _translate_errors(where: str, connections: Any) -> Iterator[None]:
         connections.disconnect(inuse_connections=False)
         raise LedgerUnavailable(f"Redis at {where} refused: {error}") from error
     except ResponseError as error:
+        if ledger_key and any(words in str(error) for words in _CORRUPT):
+            raise _corrupt(ledger_key, str(error)) from error
         if "ANOTHERPLAN" in str(error):
             raise LedgerFenced("the ledger in Redis belongs to another plan than the one in the bucket") from error
         if "LOST" in str(error):

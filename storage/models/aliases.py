@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,9 @@ from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest, ModelCorrupt, ObjectNotFound, PreconditionFailed
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import ObjectStore, if_unchanged
+from scoreline.storage.typed_json import MALFORMED, convert, decode_object
+
+log = logging.getLogger(__name__)
 
 _ATTEMPTS = 50
 _MAX_HISTORY = 200
@@ -69,12 +73,17 @@ class Alias:
 def parse(name: str, alias: str, data: bytes) -> Alias:
     """Return the alias that is encoded in an object, or raise `ModelCorrupt`."""
     try:
-        raw = json.loads(data)
-        history = tuple(Change(**item) for item in raw["history"])
+        raw = decode_object(data)
+        history = convert(raw["history"], tuple[Change, ...], "history")
         if (history[-1].version, history[-1].seq) != (raw["version"], raw["seq"]):
             raise ValueError("its history ends with another version")
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise ModelCorrupt(f"the object of alias {name}@{alias} cannot be read: {error!r}") from error
+        for change in history:
+            PinnedModel(name=name, version=change.version, manifest_sha256=change.manifest_sha256).check()
+    except MALFORMED as error:
+        raise ModelCorrupt(
+            f"the object of alias {name}@{alias} cannot be read ({type(error).__name__}: {error}): set the alias again "
+            f"with `scoreline models alias {name} {alias} VERSION`"
+        ) from error
     return Alias(name=alias, history=history)
 
 
@@ -104,11 +113,12 @@ def move(
     ------
     InvalidRequest
         At every attempt, another writer changed the alias first.
+
+    An object that cannot be read is replaced like a new alias, because nobody could use it. Its history is lost.
     """
     token = secrets.token_hex(8)
     for _ in range(_ATTEMPTS):
-        found = read(store, name, alias)
-        current = found[0] if found else None
+        current, etag = _read_or_replace(store, name, alias)
         if current is not None and any(change.token == token for change in current.history):
             return current
         target = choose(current)
@@ -122,11 +132,24 @@ def move(
         )
         new = Alias(name=alias, history=with_change(current.history if current else (), change))
         try:
-            store.put(keys.alias(name, alias), _encode(new), mode=if_unchanged(found[1] if found else None))
+            store.put(keys.alias(name, alias), _encode(new), mode=if_unchanged(etag))
         except PreconditionFailed:
             continue
         return new
     raise InvalidRequest(f"the alias {name}@{alias} was changed by others {_ATTEMPTS} times in a row: try again")
+
+
+def _read_or_replace(store: ObjectStore, name: str, alias: str) -> tuple[Alias | None, str | None]:
+    """Return an alias and the ETag of its object; no alias, but the ETag, of an object that cannot be read."""
+    try:
+        stored = store.get(keys.alias(name, alias))
+    except ObjectNotFound:
+        return None, None
+    try:
+        return parse(name, alias, stored.data), stored.info.etag
+    except ModelCorrupt as error:
+        log.warning("alias.unreadable", extra={"alias": f"{name}@{alias}", "error": str(error)})
+        return None, stored.info.etag
 
 
 def _encode(alias: Alias) -> bytes:

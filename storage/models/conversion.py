@@ -11,6 +11,7 @@ import importlib
 import inspect
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -29,11 +30,14 @@ import sklearn
 from scoreline.storage.errors import InvalidRequest, ModelUnloadable, PackageMissing
 from scoreline.storage.models import reference_scores
 from scoreline.storage.models.bundle import dump, unpickle
+from scoreline.storage.models.confinement import environment
 from scoreline.storage.models.skew_advice import numpy_bound, supported_pythons
 from scoreline.storage.models.thread_limits import estimators_within
 from scoreline.storage.models.unpickler import find_version
 
 _TIMEOUT_S = 900.0
+_NEEDED_BY_UV = r"UV_.*|XDG_.*|SSL_CERT_.*|(?i:(https?|all|no)_proxy)|PIP_(INDEX_URL|CERT)"
+"""Variables that uv needs to download packages, besides those of every process that unpickles a file."""
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
 """Numbers are equal up to this difference. Other versions of NumPy round sums differently in the last bits."""
 
@@ -134,6 +138,7 @@ def score_with_old_version(
                 text=True,
                 timeout=_TIMEOUT_S,
                 cwd=folder,
+                env=environment(os.environ, also=_NEEDED_BY_UV),
             )
         except subprocess.TimeoutExpired:
             raise ModelUnloadable(f"scikit-learn {version} took longer than {_TIMEOUT_S:.0f} s") from None

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from scoreline.storage.errors import ModelCorrupt
+from scoreline.storage.hashing import is_sha256_hex
 from scoreline.storage.models.manifest import Artifact
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ class LocalCache:
 
     def open(self, artifact: Artifact) -> int | None:
         """Return a file descriptor for the copy, or None if there is no copy. The caller must close the descriptor."""
-        path = self._artifacts / artifact.sha256
+        path = self.path(artifact)
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError:
@@ -54,7 +56,15 @@ class LocalCache:
         return descriptor
 
     def path(self, artifact: Artifact) -> Path:
-        """Return the path for an artifact's copy, even if there is no copy."""
+        """Return the path for an artifact's copy, even if there is no copy.
+
+        Raises
+        ------
+        ModelCorrupt
+            The digest does not have the form of one, so that the path could lead out of the cache.
+        """
+        if not is_sha256_hex(artifact.sha256):
+            raise ModelCorrupt(f"the digest of {artifact.file} in the manifest is not a SHA-256")
         return self._artifacts / artifact.sha256
 
     def drop(self, artifact: Artifact) -> None:

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from scoreline.storage import keys
-from scoreline.storage.errors import BucketNotAllowed, ModelCorrupt
+from scoreline.storage.errors import BucketNotAllowed, ModelCorrupt, ModelUntrusted
 from scoreline.storage.hashing import sha256_hex
+from scoreline.storage.models import signatures
 from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.bundle import Bundle, ModelLoader, dump, unpickle
 from scoreline.storage.models.local_cache import LocalCache
@@ -67,6 +68,7 @@ class ModelStorageManager:
         self.use_r2 = use_r2
         self.bucket_name = store.bucket
         self.verify_keys = settings.verify_keys
+        self._signing_key = settings.signing_key
         self._store = store
         self._buckets = buckets
         use_disk = use_r2 and not cloud_only
@@ -164,6 +166,11 @@ class ModelStorageManager:
         while newest.partition("-")[0] >= f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}":
             time.sleep(0.01)
 
+    @property
+    def signs(self) -> bool:
+        """Whether there is a signing key, so that what is published will be signed."""
+        return bool(self._signing_key)
+
     def fetch(self, key_or_uri: str) -> tuple[str, bytes]:
         """Read a joblib or pickle file for publishing, given its key or ``s3://`` URI.
 
@@ -242,10 +249,17 @@ class ModelStorageManager:
         return self.registry.alias(name, alias, version)
 
     def save(self, key: str, obj: Any) -> str:
-        """Store a single object with joblib and return the SHA-256 of its bytes. The object belongs to no version."""
+        """Store a single object with joblib and return the SHA-256 of its bytes. The object belongs to no version.
+
+        If there is a signing key, the digest is signed together with the key of the object.
+        """
         data = dump(obj)
         sha256 = sha256_hex(data)
-        self._store.put(key, data, metadata={"sha256": sha256})
+        metadata = {"sha256": sha256}
+        if self._signing_key:
+            statement = signatures.object_statement(key, sha256)
+            metadata["signature"] = signatures.sign(statement, self._signing_key).strip()
+        self._store.put(key, data, metadata=metadata)
         return sha256
 
     def load_object(self, key: str, *, sha256: str | None = None) -> Any:
@@ -256,12 +270,15 @@ class ModelStorageManager:
         key : str
             Key of the object.
         sha256 : str, optional
-            Digest that the bytes must match, by default the one that `save` recorded.
+            Digest that the bytes must match, by default the one that `save` recorded. With verify keys, the recorded
+            one counts only if a trusted key signed it, because it is stored beside the object.
 
         Raises
         ------
         ObjectNotFound
             There is no such object.
+        ModelUntrusted
+            There are verify keys, but none of them signed the recorded digest, and `sha256` is not given.
         ModelCorrupt
             The digest differs, or there is none to compare with. Unpickling runs code, so only verified bytes are
             unpickled.
@@ -271,9 +288,23 @@ class ModelStorageManager:
         uri = self._store.uri(key)
         if expected is None:
             raise ModelCorrupt(f"{uri} has no recorded digest: store it with save(), or pass sha256=")
+        if sha256 is None and self.verify_keys:
+            self._check_signature(key, expected, stored.info.metadata.get("signature"))
         if sha256_hex(stored.data) != expected:
             raise ModelCorrupt(f"{uri} differs from its recorded digest, so it was not unpickled: save it again")
         return unpickle(io.BytesIO(stored.data), uri)[0]
+
+    def _check_signature(self, key: str, sha256: str, signature: str | None) -> None:
+        """Raise `ModelUntrusted` unless a trusted key signed the digest that is recorded beside an object."""
+        uri = self._store.uri(key)
+        try:
+            lines = None if signature is None else signature.encode()
+            signatures.verify(signatures.object_statement(key, sha256), lines, self.verify_keys, uri)
+        except ModelUntrusted:
+            raise ModelUntrusted(
+                f"the digest that is recorded beside {uri} is not signed by any key in MODEL_VERIFY_KEYS, so it was "
+                "not unpickled: store it again with save() where MODEL_SIGNING_KEY is set, or pass sha256="
+            ) from None
 
 
 def preprocessor_name(number: int) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from scoreline.storage.errors import InvalidRequest, ModelCorrupt
-from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.keys import check_name, is_version
+from scoreline.storage.hashing import is_sha256_hex, sha256_hex
+from scoreline.storage.keys import check_name, is_name, is_version
+from scoreline.storage.typed_json import MALFORMED, build, convert, decode_object
 
 FORMAT = 1
 CHUNK_BYTES = 4 << 20
 """Number of bytes that are verified at a time. It is large enough that few requests are needed, and small enough that
 several chunks use little memory compared with a model."""
+_MAX_CHUNK_BYTES = 1 << 30
+"""Maximum size of a chunk that is read. Several are in memory at a time, whatever the manifest says."""
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")
 """Methods with which an estimator can score new rows."""
@@ -68,6 +71,20 @@ class Artifact:
             chunks=tuple(sha256_hex(piece) for piece in pieces),
         )
 
+    def check(self) -> None:
+        """Raise `ValueError` if a name or a digest does not have its form, or if the chunks do not make up the size.
+
+        The digests are parts of paths in the local cache, and the file is a part of a key.
+        """
+        if not (is_name(self.name) and is_name(self.file)):
+            raise ValueError("the name of an artifact is not valid")
+        if not all(map(is_sha256_hex, (self.sha256, *self.chunks))):
+            raise ValueError(f"a digest of {self.file} is not a SHA-256")
+        if not 0 < self.chunk_bytes <= _MAX_CHUNK_BYTES or self.size < 0:
+            raise ValueError(f"the sizes of {self.file} are not valid")
+        if len(self.chunks) != -(-self.size // self.chunk_bytes):
+            raise ValueError(f"the chunks of {self.file} do not make up its size")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
@@ -92,15 +109,11 @@ class Outputs:
         usual = tuple(method for method in _DEFAULTS.get(self.kind, _DEFAULTS["classifier"]) if method in self.methods)
         return usual or tuple(method for method in _FALLBACKS if method in self.methods)[:1] or self.methods[:1]
 
-    @classmethod
-    def from_raw(cls, raw: Mapping[str, Any]) -> Outputs:
-        """Build the outputs from a mapping that was read from JSON."""
-        classes = raw["classes"]
-        return cls(
-            kind=raw["kind"],
-            methods=tuple(raw["methods"]),
-            classes=None if classes is None else tuple(tuple(c) if isinstance(c, list) else c for c in classes),
-        )
+    def with_tuples(self) -> Outputs:
+        """Return the outputs with the labels of each target as a tuple, where they are an array of JSON."""
+        if self.classes is None:
+            return self
+        return replace(self, classes=tuple(tuple(c) if isinstance(c, list) else c for c in self.classes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,26 +173,22 @@ class Manifest:
             The bytes are not a manifest in a known format, or they are the manifest of another version.
         """
         try:
-            raw = json.loads(data)
-            if raw["format"] != FORMAT:
+            raw = decode_object(data)
+            if convert(raw["format"], int, "format") != FORMAT:
                 raise ModelCorrupt(
                     f"the manifest of {ref} has format {raw['format']}, but this release reads format {FORMAT}: upgrade"
                 )
-            manifest = cls(
-                **raw
-                | {
-                    "artifacts": tuple(
-                        Artifact(**item | {"chunks": tuple(item["chunks"])}) for item in raw["artifacts"]
-                    ),
-                    "feature_names": tuple(raw["feature_names"]) if raw["feature_names"] else None,
-                    "n_features": raw["n_features"] or None,  # earlier releases took CatBoost's 0 for a number
-                    "outputs": {name: Outputs.from_raw(item) for name, item in raw["outputs"].items()},
-                }
-            )
-            if type(manifest.memory_bytes) is not int or not 0 <= manifest.memory_bytes <= _MOST_BYTES:
+            raw["feature_names"] = raw["feature_names"] or None
+            raw["n_features"] = raw["n_features"] or None  # earlier releases took CatBoost's 0 for a number
+            manifest = build(cls, raw)
+            outputs = {name: item.with_tuples() for name, item in manifest.outputs.items()}
+            manifest = replace(manifest, outputs=outputs)
+            for artifact in manifest.artifacts:
+                artifact.check()
+            if not 0 <= manifest.memory_bytes <= _MOST_BYTES:
                 raise ValueError("memory_bytes is not a number of bytes")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ModelCorrupt(f"the manifest of {ref} cannot be read: {error!r}") from error
+        except MALFORMED as error:
+            raise ModelCorrupt(f"the manifest of {ref} cannot be read: {type(error).__name__}: {error}") from error
         if manifest.ref != ref:
             raise ModelCorrupt(f"the manifest of {ref} names {manifest.ref}: was it copied?")
         return manifest
@@ -197,6 +206,12 @@ class PinnedModel:
     def ref(self) -> str:
         """``name@version``."""
         return f"{self.name}@{self.version}"
+
+    def check(self) -> PinnedModel:
+        """Return the pinned model unchanged if name, version and digest have their forms; else raise `ValueError`."""
+        if not (is_name(self.name) and is_version(self.version) and is_sha256_hex(self.manifest_sha256)):
+            raise ValueError("the model is not pinned by a name, a version and the SHA-256 of its manifest")
+        return self
 
 
 def content_sha256(artifacts: Iterable[Artifact], metadata: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from scoreline.storage.errors import (
     ModelCorrupt,
     ModelInUse,
     ModelNotFound,
+    ModelUntrusted,
     ObjectNotFound,
     StoreUnavailable,
 )
@@ -106,11 +107,48 @@ class ModelRegistry:
         """Resolve `ref` and read the manifest of the version (errors as in `resolve` and `manifest`)."""
         return self.manifest(self.resolve(ref))
 
-    def sign(self, ref: str, signing_key: str) -> PinnedModel:
-        """Add a signature to a published version, for example while a signing key is being replaced."""
-        pinned = self.resolve(ref)
+    def is_signed(self, ref: str, signing_key: str) -> bool:
+        """Return whether a trusted key, or `signing_key` itself, has signed the version ``name@version``."""
+        pinned = self._version_to_sign(ref)
+        try:
+            self._verify(
+                pinned, self._pinned_bytes(pinned), (*self._verify_keys, signatures.verify_key_of(signing_key))
+            )
+        except ModelUntrusted:
+            return False
+        return True
+
+    def sign(self, ref: str, signing_key: str, *, sha256: str | None = None) -> PinnedModel:
+        """Add a signature to a published version, for example while a signing key is being replaced.
+
+        Whoever can write to the bucket can publish a version there. So only a version that a trusted key has signed is
+        signed without further evidence.
+
+        Parameters
+        ----------
+        ref : str
+            ``name@version``. An alias is not accepted, because it could be moved to another version meanwhile.
+        sha256 : str, optional
+            Digest that the manifest must have. It is required for a version that no trusted key has signed, and has to
+            come from whoever published it, not from the bucket.
+
+        Raises
+        ------
+        ModelNotFound, ModelCorrupt
+            There is no such version, or its manifest cannot be read.
+        ModelUntrusted
+            No trusted key has signed the version and no digest is given, or the digest is another one.
+        """
+        pinned = self._version_to_sign(ref)
         data = self._pinned_bytes(pinned)
         Manifest.from_json(data, pinned.ref)
+        if sha256 is not None and sha256.strip().lower() != pinned.manifest_sha256:
+            raise ModelUntrusted(f"the manifest of {pinned.ref} does not have this SHA-256: do not trust this version")
+        if sha256 is None and not self.is_signed(ref, signing_key):
+            raise ModelUntrusted(
+                f"{pinned.ref} is not signed by a key in MODEL_VERIFY_KEYS. Its first signature needs the SHA-256 of "
+                "its manifest, which `scoreline models publish` printed: sign it with --sha256"
+            )
         line = signatures.sign(data, signing_key)
         key = keys.signature(pinned.name, pinned.version)
         try:
@@ -122,11 +160,27 @@ class ModelRegistry:
             self._store.put(key, stored.data + line.encode(), mode=IfMatch(stored.info.etag))
         return pinned
 
+    def _version_to_sign(self, ref: str) -> PinnedModel:
+        which = parse_ref(ref)[1]
+        if which is None or not keys.is_version(which):
+            raise InvalidRequest(
+                f"{ref!r} does not name a version: sign NAME@VERSION, because an alias or the newest version may be "
+                "another one by now"
+            )
+        return self.resolve(ref)
+
     def aliases(self, name: str) -> list[Alias]:
-        """Return all aliases of a model, sorted by name."""
-        folder = keys.aliases_folder(name)
-        names = [info.key.removeprefix(folder).removesuffix(".json") for info in self._store.list(folder)]
-        return [found for alias in names if (found := self.find_alias(name, alias))]
+        """Return all aliases of a model, sorted by name.
+
+        Objects that are no aliases are left out, and so are aliases that cannot be read, with a warning.
+        """
+        found = []
+        for alias in self._alias_names(name):
+            try:
+                found.append(self.find_alias(name, alias))
+            except ModelCorrupt as error:
+                log.warning("alias.unreadable", extra={"alias": f"{name}@{alias}", "error": str(error)})
+        return [alias for alias in found if alias is not None]
 
     def find_alias(self, name: str, alias: str) -> Alias | None:
         """Return an alias with its history, or None if there is no such alias."""
@@ -221,10 +275,18 @@ class ModelRegistry:
             raise ModelNotFound(f"model {pinned.ref} was deleted: set the alias to another version") from None
 
     def check_no_alias(self, pinned: PinnedModel) -> None:
-        """Raise `ModelInUse` if an alias names a version."""
-        names = [alias.name for alias in self.aliases(pinned.name) if alias.version == pinned.version]
+        """Raise `ModelInUse` if an alias names a version, or `ModelCorrupt` if an alias cannot be read."""
+        found = [self.find_alias(pinned.name, alias) for alias in self._alias_names(pinned.name)]
+        names = [alias.name for alias in found if alias is not None and alias.version == pinned.version]
         if names:
             raise ModelInUse(f"{pinned.ref} is named by {', '.join(names)}: set the alias to another version first")
+
+    def _alias_names(self, name: str) -> list[str]:
+        """Return the names of the objects that may be aliases of a model, sorted."""
+        folder = keys.aliases_folder(name)
+        files = [info.key.removeprefix(folder) for info in self._store.list(folder)]
+        names = [file.removesuffix(".json") for file in files if file.endswith(".json")]
+        return sorted(alias for alias in names if keys.is_name(alias))
 
     def _pinned_bytes(self, pinned: PinnedModel) -> bytes:
         try:
@@ -236,14 +298,15 @@ class ModelRegistry:
         return data
 
     def _signer(self, pinned: PinnedModel, manifest: bytes) -> str | None:
-        if not self._verify_keys:
-            return None
+        return self._verify(pinned, manifest, self._verify_keys) if self._verify_keys else None
+
+    def _verify(self, pinned: PinnedModel, manifest: bytes, trusted: Sequence[str]) -> str:
         lines: bytes | None
         try:
             lines = self._read_document(keys.signature(pinned.name, pinned.version))
         except ObjectNotFound:
             lines = None
-        return signatures.verify(manifest, lines, self._verify_keys, pinned.ref)
+        return signatures.verify(manifest, lines, trusted, pinned.ref)
 
     def _read_document(self, key: str) -> bytes:
         """Read a small object. If the store cannot be reached, read the local copy instead."""
@@ -269,7 +332,7 @@ class ModelRegistry:
             log.warning("models.listed_from_copies", extra={"folder": folder, "error": str(error)})
         for key in found:
             match key.removeprefix(keys.MODELS).split("/"):
-                case [name, version, "manifest.json"] if keys.is_version(version):
+                case [name, version, "manifest.json"] if keys.is_name(name) and keys.is_version(version):
                     yield name, version
 
     def _not_found(self, name: str, what: str) -> ModelNotFound:

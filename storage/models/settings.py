@@ -35,7 +35,10 @@ class ModelSettings:
         """Read the settings from `environ`, or raise `InvalidSettings` with a list of all faults."""
         env = Environment(environ)
         signing_key = env.text("MODEL_SIGNING_KEY")
-        verify_keys = tuple(re.split(r"[\s,]+", text)) if (text := env.text("MODEL_VERIFY_KEYS").strip(", ")) else ()
+        listed = env.text("MODEL_VERIFY_KEYS")
+        verify_keys = tuple(key for key in re.split(r"[\s,]+", listed) if key)
+        if listed and not verify_keys:  # unset, it would turn the verification off
+            env.faults.append("MODEL_VERIFY_KEYS contains no key: unset it if signatures are not to be checked")
         for name, kind, values in (
             ("MODEL_SIGNING_KEY", "signing", (signing_key,) if signing_key else ()),
             ("MODEL_VERIFY_KEYS", "verify", verify_keys),

@@ -53,6 +53,16 @@ def check_key(kind: str, key: str) -> bytes:
     return raw
 
 
+def verify_key_of(signing_key: str) -> str:
+    """Return the verify key that belongs to a signing key."""
+    return _encode("verify", _private(signing_key).public_key().public_bytes_raw())
+
+
+def object_statement(key: str, sha256: str) -> bytes:
+    """Return the bytes that are signed for a single object: they cannot be mistaken for a manifest, which is JSON."""
+    return f"scoreline object\n{key}\n{sha256}\n".encode()
+
+
 def sign(manifest: bytes, signing_key: str) -> str:
     """Sign the bytes of a manifest and return the line for ``manifest.sig``."""
     private = _private(signing_key)

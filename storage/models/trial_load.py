@@ -1,8 +1,8 @@
 """The trial load: before a version is published, a fresh process loads its files as a worker would.
 
 The bytes are sent to a new interpreter through a pipe. Nothing is written to disk or to the bucket before the files
-have been loaded successfully, and code in the pickles runs only in the new process. The process reports the methods and
-outputs of the bundle and its memory use.
+have been loaded successfully, and code in the pickles runs only in the new process, which `confinement` confines. The
+process reports the methods and outputs of the bundle and its memory use.
 """
 
 from __future__ import annotations
@@ -12,21 +12,31 @@ import ctypes
 import gc
 import io
 import json
+import logging
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scoreline.storage import errors
 from scoreline.storage.errors import InvalidRequest, ModelUnloadable, ScorelineError
 from scoreline.storage.models import roles
+from scoreline.storage.models.confinement import confine, environment
 from scoreline.storage.models.manifest import Outputs, Role
+from scoreline.storage.typed_json import MALFORMED, build, decode_object
+
+log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 600.0
+_PIPE_PATIENCE_S = 5.0
+_MAX_REPORT_BYTES = 64 << 20
+_MAX_ERROR_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +56,16 @@ class TrialLoad:
 
     feature_names: tuple[str, ...] | None
     n_features: int | None
-    outputs: dict[str, Outputs]
-    libraries: dict[str, str]
+    outputs: Mapping[str, Outputs]
+    libraries: Mapping[str, str]
     memory_bytes: int
     """Private memory of the process that the loaded bundle uses, in bytes. It is at least the size of the files."""
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> TrialLoad:
         """Decode the report of the process: the result of `describe_bundle`, and ``memory_bytes``."""
-        return cls(
-            feature_names=None if raw["feature_names"] is None else tuple(raw["feature_names"]),
-            n_features=raw["n_features"],
-            outputs={name: Outputs.from_raw(item) for name, item in raw["outputs"].items()},
-            libraries=raw["libraries"],
-            memory_bytes=raw["memory_bytes"],
-        )
+        found = build(cls, raw)
+        return replace(found, outputs={name: item.with_tuples() for name, item in found.outputs.items()})
 
 
 def try_loading(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> TrialLoad:
@@ -82,45 +87,94 @@ def try_loading(name: str, files: Sequence[NewArtifact], *, allow_version_skew: 
     InvalidRequest
         The bundle can be loaded but cannot score rows.
     """
-    root = str(Path(__file__).resolve().parents[2])
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "scoreline.storage.models.trial_load"],
-        env=environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert child.stdin is not None
     header = {
         "name": name,
         "allow_version_skew": allow_version_skew,
         "artifacts": [[item.role, item.name, len(item.data)] for item in files],
         "sources": {item.name: item.source for item in files if item.source},
     }
+    return _decode(*_run(json.dumps(header).encode() + b"\n", files, name), name)
+
+
+def _decode(code: int, out: bytes, err: bytes, name: str) -> TrialLoad:
+    """Return the result of the fresh process (see `_run`), or raise its error.
+
+    Nothing in it is trusted, because the code in a file may have written it.
+    """
+    try:
+        report = decode_object(out)
+    except MALFORMED:
+        last = err.decode(errors="replace").strip().splitlines()[-1:]
+        raise ModelUnloadable(
+            f"loading {name} ended the fresh process that tried it (exit code {code}): {' '.join(last)}"
+        ) from None
+    if reason := report.pop("unconfined", ""):
+        log.warning("trial.unconfined", extra={"model": name, "can": str(reason)})
+    if "error" in report:
+        kind = getattr(errors, str(report["error"]), None)
+        if not (isinstance(kind, type) and issubclass(kind, ScorelineError)):
+            kind = ModelUnloadable
+        raise kind(str(report.get("message")))
+    try:
+        return TrialLoad.from_raw(report)
+    except MALFORMED as error:
+        raise ModelUnloadable(f"the fresh process that tried {name} sent a malformed report: {error}") from error
+
+
+def _run(header: bytes, files: Sequence[NewArtifact], name: str) -> tuple[int, bytes, bytes]:
+    """Run the fresh process on a header and files. Return its exit code, its report and the end of its errors."""
+    root = str(Path(__file__).resolve().parents[2])
+    environ = environment(os.environ)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "scoreline.storage.models.trial_load"],
+        env=environ | {"PYTHONPATH": os.pathsep.join(filter(None, [environ.get("PYTHONPATH"), root]))},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    out, err = _Reader(child.stdout, first=_MAX_REPORT_BYTES), _Reader(child.stderr, last=_MAX_ERROR_BYTES)
     try:
         with contextlib.suppress(BrokenPipeError):  # the process ended early; its report or exit code says why
-            child.stdin.write(json.dumps(header).encode() + b"\n")
+            child.stdin.write(header)
             for item in files:
                 child.stdin.write(item.data)
-            child.stdin.flush()
-        out, err = child.communicate(timeout=_TIMEOUT_S)
+            child.stdin.close()
+        child.wait(_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise ModelUnloadable(f"{name} did not load within {_TIMEOUT_S:.0f} s in a fresh process") from None
     finally:
-        if child.poll() is None:
-            child.kill()
-            child.communicate()
-    try:
-        report = json.loads(out)
-    except ValueError:
-        last = err.decode(errors="replace").strip().splitlines()[-1:]
-        raise ModelUnloadable(
-            f"loading {name} ended the fresh process that tried it (exit code {child.returncode}): {' '.join(last)}"
-        ) from None
-    if "error" in report:
-        raise getattr(errors, report["error"], ModelUnloadable)(report["message"])
-    return TrialLoad.from_raw(report)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)  # its children too, which may hold the pipes
+        child.wait()
+    return child.returncode, out.result(), err.result()
+
+
+class _Reader(threading.Thread):
+    """Reads a pipe to its end, and keeps only its first or its last bytes."""
+
+    def __init__(self, pipe: IO[bytes], *, first: int = 0, last: int = 0) -> None:
+        super().__init__(daemon=True, name="trial-read")
+        self._pipe, self._first, self._last = pipe, first, last
+        self._data = b""
+        self.start()
+
+    def run(self) -> None:
+        """Read until the pipe is closed."""
+        with self._pipe:
+            while piece := os.read(self._pipe.fileno(), 1 << 16):
+                if len(self._data) < self._first:
+                    self._data += piece
+                elif self._last:
+                    self._data = (self._data + piece)[-self._last :]
+
+    def result(self) -> bytes:
+        """Return what was kept. A pipe that is held open after the end of the process is not waited for long."""
+        self.join(_PIPE_PATIENCE_S)
+        return self._data
 
 
 def try_loading_here(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> TrialLoad:
@@ -130,7 +184,8 @@ def try_loading_here(name: str, files: Sequence[NewArtifact], *, allow_version_s
     """
     blobs = [(item.role, item.name, item.data) for item in files]
     report = describe_bundle(*load_files(blobs, name, allow_version_skew=allow_version_skew))
-    return TrialLoad.from_raw(report | {"memory_bytes": sum(len(item.data) for item in files)})
+    report["memory_bytes"] = sum(len(item.data) for item in files)
+    return TrialLoad.from_raw(json.loads(json.dumps(report)))
 
 
 def load_files(
@@ -239,6 +294,7 @@ def _private_bytes() -> int:
 
 def main() -> None:
     """Read a bundle from standard input and write a report in JSON to standard output."""
+    unconfined = confine()
     report_file = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # output that a pickle prints must not be mixed with the report
     stream = sys.stdin.buffer
@@ -258,7 +314,7 @@ def main() -> None:
         del measured
     except ScorelineError as error:
         report = {"error": type(error).__name__, "message": str(error)}
-    json.dump(report, report_file)
+    json.dump(report | ({"unconfined": unconfined} if unconfined else {}), report_file)
     report_file.flush()
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from scoreline.storage import keys
 from scoreline.storage.errors import (
     JobNotFound,
+    LedgerCorrupt,
     LedgerFenced,
     LedgerLost,
     ObjectNotFound,
@@ -19,6 +20,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.ledger.base import Due, Recovered
 from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.typed_json import moment
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, Documents, send_step
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended
 from scoreline.tasks.job.documents import read_run, read_success
@@ -52,6 +54,9 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
         except JobNotFound:
             report[job_id] = "submitting"  # the marker is written before the job
             _drop_orphan(dispatcher, info.key)
+        except LedgerCorrupt as error:  # of a step, or of a job that has ended
+            report[job_id] = f"failed: {describe(error)}"
+            dispatcher.ledger.forget(job_id)
         except ScorelineError as error:
             report[job_id] = f"failed: {describe(error)}"
             log.error("reconcile.failed", extra={"job_id": job_id, "error": describe(error)})
@@ -100,6 +105,10 @@ def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | Non
     """Return the work that is due according to the ledger; None if the ledger is lost or belongs to another plan."""
     try:
         return dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
+    except LedgerCorrupt as error:
+        log.warning("ledger.corrupt", extra={"job_id": job_id, "error": describe(error)})
+        dispatcher.ledger.forget(job_id)
+        return None
     except (LedgerLost, LedgerFenced):
         return None
 
@@ -148,8 +157,11 @@ def _drop_orphan(dispatcher: Dispatcher, key: str) -> None:
     """Remove an old marker without a job: its submitter died before it wrote the job, and no caller knows the job."""
     main = dispatcher.buckets.main
     try:
-        marked = datetime.fromisoformat(main.get(key).data.decode())
-    except (ObjectNotFound, ValueError):
+        marked = moment(main.get(key).data.decode(), "the marker")
+    except ObjectNotFound:
+        return
+    except ValueError as error:
+        log.warning("marker.unreadable", extra={"key": key, "error": describe(error)})
         return
     if datetime.now(UTC) - marked > _ORPHANED:
         main.delete(key)

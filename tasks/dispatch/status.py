@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from scoreline.storage import keys
-from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound, describe
+from scoreline.storage.errors import DocumentCorrupt, JobNotFound, LedgerCorrupt, ObjectNotFound, describe
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.job.documents import Status, read_job, read_outcome, seconds_since
@@ -125,13 +125,16 @@ class StatusReader:
         """Yield the status of every job, in the order of their ids.
 
         A job with a corrupt document is reported as failed, with that error, so that the other jobs are still listed.
+        Objects of others, whose folder is not named like a job, are left out.
         """
         for info in self._main.list("jobs/"):
             match info.key.split("/"):
-                case ["jobs", job_id, "job.json"]:
+                case ["jobs", job_id, "job.json"] if keys.is_name(job_id):
                     try:
                         yield self.status(job_id)
-                    except DocumentCorrupt as error:
+                    except JobNotFound:  # deleted meanwhile
+                        continue
+                    except (DocumentCorrupt, LedgerCorrupt) as error:
                         yield Status(job_id=job_id, state="failed", model="", output="", error=describe(error))
 
     def _rows_planned(self, job_id: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -11,7 +12,15 @@ from functools import cached_property
 from typing import Protocol
 
 from scoreline.storage import keys
-from scoreline.storage.errors import JobConflict, JobNotFound, ModelInUse, PreconditionFailed
+from scoreline.storage.errors import (
+    DocumentCorrupt,
+    InvalidRequest,
+    JobConflict,
+    JobNotFound,
+    ModelInUse,
+    PreconditionFailed,
+    describe,
+)
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
@@ -26,6 +35,8 @@ from scoreline.tasks.job.places import check_job_id, check_places
 from scoreline.tasks.job.spec import JobSpec, check_apart
 from scoreline.tasks.job.submit_options import SubmitOptions, spec_from
 from scoreline.tasks.job.uris import parse_uri
+
+log = logging.getLogger(__name__)
 
 
 class WebhookPolicy(Protocol):
@@ -189,6 +200,9 @@ class Submission:
             try:
                 job = read_job(self.buckets.main, job_id)
             except JobNotFound:
+                continue
+            except (DocumentCorrupt, InvalidRequest) as error:  # no job that could score with any model
+                log.warning("job.unreadable", extra={"key": info.key, "error": describe(error)})
                 continue
             if job.model.ref == pinned.ref:
                 raise ModelInUse(f"job {job_id} scores with {pinned.ref}: wait until it ends, or cancel it")

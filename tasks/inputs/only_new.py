@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from scoreline.storage import keys
@@ -19,6 +18,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.objects.base import ObjectStore, if_unchanged
 from scoreline.storage.tables.base import Pinned
+from scoreline.storage.typed_json import convert
 from scoreline.storage.wording import plural
 from scoreline.tasks.job.documents import decoding, read_job, read_outcome
 from scoreline.tasks.job.plan_file import PlanFile
@@ -105,12 +105,10 @@ def _read(main: ObjectStore, schedule: str) -> tuple[set[str], str | None]:
         stored = main.get(keys.schedule_seen(schedule))
     except ObjectNotFound:
         return set(), None
-    with decoding(main, keys.schedule_seen(schedule)):
-        try:
-            text = gzip.decompress(stored.data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(str(error)) from error
-        return set(json.loads(text)), stored.info.etag
+    remedy = "restore the object, or delete it to score all objects of the schedule again"
+    with decoding(main, keys.schedule_seen(schedule), remedy=remedy):
+        found = convert(json.loads(gzip.decompress(stored.data)), tuple[str, ...], "it")
+    return set(found), stored.info.etag
 
 
 def _encode(fingerprints: Iterable[str]) -> bytes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
@@ -20,6 +22,7 @@ from scoreline.storage.errors import (
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import CREATE, ObjectStore
 from scoreline.storage.tables.options import read_options
+from scoreline.storage.typed_json import MALFORMED, build, convert, decode_object, moment
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
@@ -43,8 +46,9 @@ class Job:
     model: PinnedModel
     submitted: str
     """Time of submission, in UTC and ISO 8601."""
-    webhook: str | None = None
-    """Address to notify when the job ends. It is not part of the spec: the first submission of a job sets it."""
+    webhook: str | None = field(default=None, repr=False)
+    """Address to notify when the job ends, whose path may be a secret. It is not part of the spec: the first submission
+    of a job sets it."""
     schedule: str | None = None
     """Name of the schedule whose slot this job is. No request of an application can set it."""
 
@@ -61,23 +65,20 @@ class Job:
     @classmethod
     def from_json(cls, data: bytes) -> Job:
         """Decode and check. The document is not trusted, because anyone with access to the bucket could write it."""
-        raw = json.loads(data)
+        raw = decode_object(data)
         given = dict(raw["spec"])
         if "input" in given:  # older documents have exactly one input
             given |= {"inputs": [given.pop("input")], "read": {}}
-        features = tuple(given["features"]) if given["features"] else None
-        spec = JobSpec(
-            **given | {"features": features, "inputs": tuple(given["inputs"]), "read": read_options(given["read"])}
-        )
-        webhook = raw.get("webhook")
-        if webhook is not None and not isinstance(webhook, str):
-            raise TypeError(f"webhook {webhook!r} is not an address")
+        features = convert(given["features"], tuple[str, ...] | None, "features") or None
+        inputs = convert(given["inputs"], tuple[str, ...], "inputs")
+        spec = JobSpec(**given | {"features": features, "inputs": inputs, "read": read_options(given["read"])})
+        moment(raw["submitted"], "submitted")
         return cls(
             spec=spec.check(),
-            model=PinnedModel(**raw["model"]),
+            model=build(PinnedModel, raw["model"], "model").check(),
             submitted=raw["submitted"],
-            webhook=webhook,
-            schedule=raw.get("schedule"),
+            webhook=convert(raw.get("webhook"), str | None, "webhook"),
+            schedule=convert(raw.get("schedule"), str | None, "schedule"),
         )
 
 
@@ -96,7 +97,7 @@ class Run:
     @classmethod
     def from_json(cls, data: bytes) -> Run:
         """Decode and check."""
-        run = cls(**_known_fields(cls, data))
+        run = build(cls, decode_object(data))
         if run.max_rejected is not None:
             check_budget(run.max_rejected)
         return run
@@ -129,8 +130,14 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
-        """Decode; the reason of a document that has none is read from its error, as older releases worded it."""
-        outcome = cls(**_known_fields(cls, data))
+        """Decode; the reason of a document that has none is read from its error, as older releases worded it.
+
+        A reason that only a later release knows counts as ``error``.
+        """
+        raw = decode_object(data)
+        if isinstance(raw.get("reason"), str) and raw["reason"] not in get_args(Reason):
+            raw["reason"] = "error"
+        outcome = build(cls, raw)
         over_budget = any(words in outcome.error for words in _OVER_BUDGET_BEFORE_REASONS)
         if outcome.state == "failed" and not outcome.reason and over_budget:
             return replace(outcome, reason="rejected")
@@ -153,7 +160,7 @@ class Delivery:
     @classmethod
     def from_json(cls, data: bytes) -> Delivery:
         """Decode."""
-        return cls(**_known_fields(cls, data))
+        return build(cls, decode_object(data))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,24 +195,18 @@ class Status:
         return {name: value for name, value in asdict(self).items() if name != "reason" or value}
 
 
-def _known_fields(kind: type, data: bytes) -> dict[str, Any]:
-    """Return the fields of a document that this release knows: a later release may write more."""
-    raw: dict[str, Any] = json.loads(data)
-    known = {item.name for item in fields(kind)}
-    return {name: value for name, value in raw.items() if name in known}
-
-
-_MALFORMED = (ValueError, KeyError, TypeError, InvalidRequest)
+_MALFORMED = (*MALFORMED, InvalidRequest, EOFError, gzip.BadGzipFile, zlib.error)
 
 
 @contextlib.contextmanager
-def decoding(store: ObjectStore, key: str) -> Iterator[None]:
+def decoding(store: ObjectStore, key: str, remedy: str = "") -> Iterator[None]:
     """Turn an error that malformed content causes in the block into `DocumentCorrupt`, which names the object."""
     try:
         yield
     except _MALFORMED as error:
-        reason = str(error) if isinstance(error, InvalidRequest) else repr(error)
-        raise DocumentCorrupt(f"{store.uri(key)} is not what Scoreline writes there: {reason}") from error
+        reason = str(error) if isinstance(error, InvalidRequest) else f"{type(error).__name__}: {error}"
+        what = f"{store.uri(key)} is not what Scoreline writes there: {reason}"
+        raise DocumentCorrupt(f"{what}; {remedy}" if remedy else what) from error
 
 
 def read_job(store: ObjectStore, job_id: str) -> Job:
@@ -264,8 +265,8 @@ def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[s
     """
     try:
         with decoding(store, key := keys.success(folder)):
-            raw = json.loads(store.get(key).data)
-            if not isinstance(raw, dict) or raw.get("plan") != plan_sha256:
+            raw = decode_object(store.get(key).data)
+            if raw.get("plan") != plan_sha256:
                 return None
             if not all(type(raw[name]) is int for name in ("rows", "rejected", "parts")):
                 raise TypeError("rows, rejected and parts are not numbers")

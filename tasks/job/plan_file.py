@@ -20,6 +20,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import DocumentCorrupt
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.typed_json import MALFORMED, build, convert, decode_object
 from scoreline.tasks.job.plan import Columns, Part, Slice
 
 BLOCK_PARTS = 512
@@ -35,6 +36,25 @@ class _Block:
     """Bytes from the end of the header to the block."""
     size: int
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """What the header contains besides the columns."""
+
+    identity: Mapping[str, str]
+    warnings: tuple[str, ...]
+    rows: int
+    parts: int
+    blocks: tuple[_Block, ...]
+
+    def check(self) -> None:
+        """Raise `ValueError` if the blocks cannot contain the parts."""
+        firsts = [block.first_part for block in self.blocks]
+        if min(self.rows, self.parts, *(min(block.offset, block.size) for block in self.blocks)) < 0:
+            raise ValueError("a count is negative")
+        if bool(self.parts) != bool(firsts) or (firsts or [0]) != sorted({0, *firsts}) or firsts[-1:] >= [self.parts]:
+            raise ValueError("its blocks do not contain its parts")
 
 
 class PlanFile:
@@ -60,10 +80,13 @@ class PlanFile:
         self._key = keys.plan(job_id)
         got = store.get(self._key, byte_range=(0, _FIRST_READ))
         self._etag, data = got.info.etag, got.data
-        header = _member(data)
-        while header is None and len(data) < got.info.size:
-            data += store.get(self._key, byte_range=(len(data), 4 * len(data)), if_match=self._etag).data
+        try:
             header = _member(data)
+            while header is None and len(data) < got.info.size:
+                data += store.get(self._key, byte_range=(len(data), 4 * len(data)), if_match=self._etag).data
+                header = _member(data)
+        except zlib.error as error:
+            raise self._corrupt(error) from error
         if header is None:
             raise DocumentCorrupt(f"{store.uri(self._key)} is not a plan: its header is cut short")
         text, self._start = header
@@ -71,25 +94,17 @@ class PlanFile:
         self.sha256 = sha256_hex(text)
         """Digest of the header, which names the digest of every block. It fences the ledger and each part's receipt."""
         try:
-            raw = json.loads(text)
-            self.columns = Columns(
-                features=tuple(raw["features"]),
-                keep=tuple(raw["keep"]),
-                schema=str(raw["schema"]),
-                reads=str(raw["reads"]),
-                folders=tuple(raw["folders"]),
-                types=dict(raw.get("types", {})),
-                frames=bool(raw.get("frames", False)),
-            )
-            self.identity = dict(raw["identity"])
-            """The job's bucket, id, model and time, which distinguish this plan from that of any other job."""
-            self.warnings = tuple(raw["warnings"])
-            """Problems that the planner accepted because the settings allow them. The job's manifest repeats them."""
-            self.rows = int(raw["rows"])
-            self.parts = int(raw["parts"])
-            self._blocks = [_Block(**block) for block in raw["blocks"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DocumentCorrupt(f"{store.uri(self._key)} is not a plan: {error}") from error
+            raw = decode_object(text)
+            self.columns = build(Columns, raw)
+            found = build(_Header, raw)
+            found.check()
+        except MALFORMED as error:
+            raise self._corrupt(error) from error
+        self.identity = found.identity
+        """The job's bucket, id, model and time, which distinguish this plan from that of any other job."""
+        self.warnings = found.warnings
+        """Problems that the planner accepted because the settings allow them. The job's manifest repeats them."""
+        self.rows, self.parts, self._blocks = found.rows, found.parts, found.blocks
         self._firsts = [block.first_part for block in self._blocks]
         self._kept: OrderedDict[int, list[Part]] = OrderedDict()
 
@@ -116,7 +131,13 @@ class PlanFile:
             data = self._store.get(self._key, byte_range=(start, start + block.size), if_match=self._etag).data
         if sha256_hex(data) != block.sha256:
             raise DocumentCorrupt(f"{self._store.uri(self._key)} differs from its header at part {block.first_part}")
-        return _decode(json.loads(gzip.decompress(data)))
+        try:
+            return _decode(decode_object(gzip.decompress(data)))
+        except (*MALFORMED, EOFError, OSError, zlib.error) as error:
+            raise self._corrupt(error) from error
+
+    def _corrupt(self, error: Exception) -> DocumentCorrupt:
+        return DocumentCorrupt(f"{self._store.uri(self._key)} is not a plan: {type(error).__name__}: {error}")
 
 
 def encode(
@@ -168,11 +189,16 @@ def _encode(parts: Sequence[Part]) -> dict[str, Any]:
 
 
 def _decode(raw: dict[str, Any]) -> list[Part]:
+    objects = raw["objects"]
+    if not all([type(value) for value in item] == [str, str, int, str] for item in objects):
+        raise TypeError("an object is not given by bucket, key, size and ETag")
     parts = []
     for slices in raw["parts"]:
         pieces = []
         for number, start, stop, first_row, rows, *only in slices:
-            bucket, key, size, etag = raw["objects"][number]
+            bucket, key, size, etag = objects[number]
+            if not (type(start) is type(stop) is type(first_row) is type(rows) is int):
+                raise TypeError("the place of a slice is not a number")
             pieces.append(
                 Slice(
                     bucket=bucket,
@@ -195,7 +221,9 @@ def _encode_only(only: Sequence[int]) -> Any:
 
 
 def _decode_only(raw: Any) -> Sequence[int]:
-    return range(raw["from"], raw["to"]) if isinstance(raw, dict) else tuple(raw)
+    if isinstance(raw, dict):
+        return range(convert(raw["from"], int, "from"), convert(raw["to"], int, "to"))
+    return convert(raw, tuple[int, ...], "only")  # type: ignore[no-any-return]
 
 
 def _compress(value: Any) -> bytes:
@@ -203,10 +231,10 @@ def _compress(value: Any) -> bytes:
 
 
 def _member(data: bytes) -> tuple[bytes, int] | None:
-    """Return the text of the first member and its size in bytes; None if `data` does not contain all of it."""
+    """Return the text of the first member and its size in bytes; None if `data` does not contain all of it.
+
+    Raises `zlib.error` if the data are not gzip.
+    """
     decoder = zlib.decompressobj(wbits=31)
-    try:
-        text = decoder.decompress(data)
-    except zlib.error as error:
-        raise DocumentCorrupt(f"the plan is not a gzip file: {error}") from error
+    text = decoder.decompress(data)
     return (text, len(data) - len(decoder.unused_data)) if decoder.eof else None

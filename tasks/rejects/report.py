@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,9 @@ from scoreline.storage.errors import ObjectNotFound, ScoringError
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.storage.tables.base import Pinned, Rows
 from scoreline.storage.tables.parquet import ParquetFormat, read_table
+from scoreline.storage.typed_json import convert, decode_object
 from scoreline.tasks.job.commits import find_rejects
+from scoreline.tasks.job.documents import decoding
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import Columns
 from scoreline.tasks.job.receipt import Receipt
@@ -234,10 +235,11 @@ def committed_rejects(layout: ResultsLayout, plan_sha256: str) -> Iterator[Objec
 def keys_in_manifest(layout: ResultsLayout) -> set[str]:
     """Return the keys of the objects with rejected rows in a job's manifest; empty if there is no manifest yet."""
     try:
-        manifest = json.loads(layout.store.get(layout.manifest).data)
+        with decoding(layout.store, layout.manifest):
+            manifest = decode_object(layout.store.get(layout.manifest).data)
+            return {convert(entry["rejected_key"], str, "key") for entry in manifest["parts"] if entry["rejected"]}
     except ObjectNotFound:
         return set()
-    return {entry["rejected_key"] for entry in manifest["parts"] if entry["rejected"]}
 
 
 def _count(counts: dict[str, int], name: str | None, most: int) -> None:

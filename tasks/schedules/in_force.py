@@ -14,6 +14,7 @@ from typing import Any
 from scoreline.storage import keys
 from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound
 from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.typed_json import build, decode_object
 from scoreline.tasks.job.documents import decoding
 from scoreline.tasks.schedules.file import Fault, Parsed, parse_tables
 from scoreline.tasks.schedules.schedule import Schedule
@@ -37,8 +38,7 @@ class InForce:
     @classmethod
     def from_json(cls, data: bytes) -> InForce:
         """Decode."""
-        raw: dict[str, Any] = json.loads(data)
-        return cls(source=raw["source"], tables=dict(raw["tables"]), faults=tuple(raw["faults"]))
+        return build(cls, decode_object(data))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
+    DocumentCorrupt,
     JobConflict,
     JobNotFound,
     ObjectNotFound,
@@ -124,6 +125,10 @@ class Runner:
         job_id = job_of(schedule, state, state.current)
         try:
             job = read_job(self._main, job_id)
+            outcome = read_outcome(self._main, job_id)
+        except DocumentCorrupt as error:  # the job cannot go on, but the next slots can
+            log.error("schedule.job_unreadable", extra={"job_id": job_id, "error": describe(error)})
+            return replace(state.noted([state.current], "failed", describe(error)), current=None), None
         except JobNotFound:
             try:
                 self._submit(schedule, state, state.current)
@@ -137,7 +142,6 @@ class Runner:
             return state, None
         if not self._is_of_slot(job, schedule, state, state.current):
             return self._evade(schedule, state, state.current, done), None
-        outcome = read_outcome(self._main, job_id)
         if outcome is None:
             return state, None
         if schedule.only_new and outcome.state in COMPLETE:  # a worker of release 0.1.0 leaves that to the clock
@@ -209,11 +213,17 @@ def job_of(schedule: Schedule, state: State, slot: str) -> str:
 
 
 def read_state(main: ObjectStore, schedule: Schedule) -> tuple[State | None, str | None]:
-    """Return the state of a schedule and its ETag; None if it has never run."""
+    """Return the state of a schedule and its ETag; None if it has never run.
+
+    Raises
+    ------
+    DocumentCorrupt
+        The state cannot be read. A person has to decide, because a new state would run no slot that was missed.
+    """
     key = keys.schedule_state(schedule.name)
     try:
         got = main.get(key)
     except ObjectNotFound:
         return None, None
-    with decoding(main, key):
+    with decoding(main, key, remedy="delete the object, and the schedule begins anew with the next slot"):
         return State.from_json(got.data), got.info.etag

@@ -11,11 +11,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
+from scoreline.storage.typed_json import build, decode_object, moment
 from scoreline.tasks.job.submit_options import SubmitOptions
 
 CatchUp = Literal["none", "latest", "all"]
@@ -156,18 +157,14 @@ class State:
 
     @classmethod
     def from_json(cls, data: bytes) -> State:
-        """Decode."""
-        raw: dict[str, Any] = json.loads(data)
-        past = tuple(Past(**item) for item in raw["history"])
-        return cls(
-            through=raw["through"],
-            pending=tuple(raw["pending"]),
-            asked=tuple(raw["asked"]),
-            current=raw["current"],
-            history=past,
-            numbers=raw.get("numbers", {}),
-            refusals=tuple(Refusal(**item) for item in raw.get("refusals", ())),
-        )
+        """Decode and check; raises an error in `MALFORMED`."""
+        state = build(cls, decode_object(data))
+        slots = (*state.pending, *state.asked, *(past.slot for past in state.history))
+        for slot in (state.through, *slots, *([] if state.current is None else [state.current])):
+            moment(slot, "a slot")
+        for refusal in state.refusals:
+            moment(refusal.at, "the time of a refusal")
+        return state
 
     def noted(self, slots: Sequence[str], state: str, error: str = "") -> State:
         """Return the state with the end of the given slots added to its history."""

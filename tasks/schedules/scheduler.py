@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
+    DocumentCorrupt,
     InvalidRequest,
     InvalidSettings,
     ObjectNotFound,
@@ -34,6 +35,9 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 
 log = logging.getLogger(__name__)
 
+UNREADABLE = "unreadable"
+"""The outcome in a row whose schedule has a document that cannot be read."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -42,11 +46,12 @@ class Row:
     schedule: Schedule
     next: datetime | None
     """The next slot, in the schedule's zone; None if the schedule is not enabled."""
-    last: str
+    last: str = ""
     """The slot that ran last."""
-    outcome: str
-    error: str
-    pending: int
+    outcome: str = ""
+    """How it ended, ``running``, or `UNREADABLE`."""
+    error: str = ""
+    pending: int = 0
     job_id: str = ""
     """The job of that slot; empty if there is none."""
 
@@ -197,29 +202,32 @@ class Scheduler:
     def rows(self, now: datetime | None = None) -> list[Row]:
         """Return the rows of ``scoreline schedule list``, one for each schedule in force."""
         now = now or datetime.now(UTC)
-        rows = []
-        for schedule in self.reading().schedules:
+        return [self._row(schedule, now) for schedule in self.reading().schedules]
+
+    def _row(self, schedule: Schedule, now: datetime) -> Row:
+        """Return the row of one schedule. That a document of it cannot be read is its outcome."""
+        row = Row(schedule=schedule, next=schedule.following(now) if schedule.enabled else None)
+        try:
             state, _ = read_state(self._main, schedule)
-            past = state.history[-1] if state and state.history else None
-            current = state.current if state else None
+            if state is None:
+                return row
+            past = state.history[-1] if state.history else None
+            last = state.current or (past.slot if past else "")
+            job_id = job_of(schedule, state, last) if last else ""
             outcome, error = (past.state, past.error) if past else ("", "")
-            last = current or (past.slot if past else "")
-            job_id = job_of(schedule, state, last) if state and last else ""
-            if current:
+            if state.current:
                 ended = read_outcome(self._main, job_id)
                 outcome, error = (ended.state, ended.error) if ended else ("running", "")
-            rows.append(
-                Row(
-                    schedule=schedule,
-                    next=schedule.following(now) if schedule.enabled else None,
-                    last=last,
-                    outcome=outcome,
-                    error=error,
-                    pending=len(state.pending + state.asked) if state else 0,
-                    job_id=job_id if current or outcome in ENDED else "",
-                )
-            )
-        return rows
+        except DocumentCorrupt as corrupt:
+            return replace(row, outcome=UNREADABLE, error=describe(corrupt))
+        return replace(
+            row,
+            last=last,
+            outcome=outcome,
+            error=error,
+            pending=len(state.pending + state.asked),
+            job_id=job_id if state.current or outcome in ENDED else "",
+        )
 
     def _where(self) -> str:
         in_bucket = not self._required and not self._file.is_file()

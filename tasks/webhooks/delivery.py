@@ -73,6 +73,15 @@ def check_target(url: str, allowed: Iterable[str], also: str | None = None) -> s
     raise InvalidRequest(f"webhook {_shown(url)!r} is not within ALLOWED_WEBHOOKS, {known}")
 
 
+def address_fault(url: str) -> str:
+    """Return why a URL cannot be the address of a webhook, without the URL; empty if it can."""
+    try:
+        _parts(url)
+    except ValueError as error:
+        return f"it is not the address of a webhook: {error}"
+    return ""
+
+
 def origin(url: str) -> str:
     """Return the scheme and host of a URL. The rest may be a secret and must not be logged.
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.settings import Environment
-from scoreline.tasks.webhooks.delivery import check_secret, check_target
+from scoreline.tasks.webhooks.delivery import address_fault, check_secret, check_target
 
 
 @dataclass(frozen=True, kw_only=True)
 class WebhookSettings:
     """The addresses that may be notified when jobs end, and the secret for signing."""
 
-    url: str | None = None
-    """The default address, for jobs that do not name one."""
+    url: str | None = field(default=None, repr=False)
+    """The default address, for jobs that do not name one. Its path may be a secret."""
     allowed: tuple[str, ...] = ()
     """Addresses, or beginnings of addresses, that a job may name in addition to `url`."""
     secret: str = field(default="", repr=False)
@@ -28,11 +28,13 @@ class WebhookSettings:
         env = Environment(environ)
         url, secret = env.text("WEBHOOK_URL"), env.text("WEBHOOK_SECRET")
         listed = [item for item in re.split(r"[\s,]+", env.text("ALLOWED_WEBHOOKS")) if item]
-        for name, target in [("WEBHOOK_URL", url)] * bool(url) + [("ALLOWED_WEBHOOKS", item) for item in listed]:
+        if url and (fault := address_fault(url)):  # the address itself may be a secret
+            env.faults.append(f"WEBHOOK_URL: {fault}")
+        for target in listed:
             try:
                 check_target(target, [target])
             except InvalidRequest as error:
-                env.faults.append(f"{name}: {error}")
+                env.faults.append(f"ALLOWED_WEBHOOKS: {error}")
         if secret:
             try:
                 check_secret(secret)

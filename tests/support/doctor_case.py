@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from scoreline.storage import keys
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models import signatures
 from scoreline.storage.models.manifest import Artifact, Manifest, Outputs
@@ -153,7 +154,7 @@ class Case:
         self.store.put(keys.manifest(name, version), manifest.to_json())
         registry = ModelRegistry(self.store)
         if signed:
-            registry.sign(manifest.ref, SIGNING)
+            registry.sign(manifest.ref, SIGNING, sha256=sha256_hex(manifest.to_json()))
         registry.alias(name, "champion", version)
         return manifest.ref
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 
 import click
 
-from scoreline.storage.wording import plural
+from scoreline.storage.wording import plural, printable
 from scoreline.worker.cli.help import Command
 from scoreline.worker.doctor import NAMES, SKIPPED, Finding, examine
 
@@ -105,11 +105,12 @@ def _merge_skipped(findings: Sequence[Finding]) -> Iterator[Finding]:
 
 def _lines(finding: Finding, width: int) -> list[str]:
     """Return message and remedy on one line if they fit, and on separate lines otherwise."""
-    one = f"{finding.message} -> {finding.remedy}"
-    if finding.remedy and len(one) <= width:
+    message, advice = printable(finding.message), printable(finding.remedy)
+    one = f"{message} -> {advice}"
+    if advice and len(one) <= width:
         return [one]
-    remedy = textwrap.wrap(finding.remedy, width, initial_indent="-> ", subsequent_indent="   ", break_on_hyphens=False)
-    return textwrap.wrap(finding.message, width, break_on_hyphens=False) + remedy
+    remedy = textwrap.wrap(advice, width, initial_indent="-> ", subsequent_indent="   ", break_on_hyphens=False)
+    return textwrap.wrap(message, width, break_on_hyphens=False) + remedy
 
 
 def _exit(code: int) -> None:

@@ -184,6 +184,11 @@ def jobs(as_json: bool) -> None:
     now = datetime.now(UTC)
     rows = ((job.job_id, job.state, f"{job.rows:,}", f"{job.rejected:,}", age(job, now), job.model) for job in found)
     print_table(("job", "state", "rows", "rejected", "age", "model"), rows, cut=["model", "job"])
+    unreadable = [job for job in found if not job.model]
+    for job in unreadable:
+        echo(f"{job.job_id}: {job.error}", indent=2, err=True)
+    if unreadable:
+        echo(f"{plural(len(unreadable), 'job')} cannot be read", err=True)
 
 
 def age(job: Status, now: datetime) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 from dataclasses import asdict
 
 import click
@@ -19,7 +19,7 @@ from scoreline.tasks.dispatch.connections import Connections
 from scoreline.worker.cli.convert import convert
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.model_access import model_manager, model_registry
-from scoreline.worker.cli.output import echo, print_table
+from scoreline.worker.cli.output import echo, echo_json, print_table
 from scoreline.worker.cli.publish import publish
 
 
@@ -91,7 +91,7 @@ def show(ref: str) -> None:
     shown = asdict(model_registry().show(ref))
     for artifact in shown["artifacts"]:
         del artifact["chunks"]
-    click.echo(json.dumps(shown, indent=1, ensure_ascii=False))
+    echo_json(shown)
 
 
 @models.command(
@@ -206,19 +206,53 @@ def keygen() -> None:
     click.echo(f"MODEL_SIGNING_KEY={signing}\nMODEL_VERIFY_KEYS={verifying}")
 
 
-@models.command(epilog="scoreline models sign churn@champion fraud@champion\n")
+@models.command(
+    epilog="""\
+scoreline models sign churn@20261101T120000Z-0a1b2
+scoreline models sign churn@20261101T120000Z-0a1b2 \\
+    --sha256 "$(cat churn.sha256)"
+"""
+)
 @click.argument("refs", nargs=-1, required=True)
-def sign(refs: tuple[str, ...]) -> None:
+@click.option(
+    "--sha256",
+    metavar="DIGEST",
+    help="Sign only if the manifest of the version has this SHA-256, which `scoreline models publish` printed.",
+)
+def sign(refs: tuple[str, ...], sha256: str | None) -> None:
     """Sign versions that are already published.
 
-    Signs REFS with MODEL_SIGNING_KEY. Signatures by other keys stay.
+    Signs REFS, each NAME@VERSION, with MODEL_SIGNING_KEY. Signatures by other keys stay.
+
+    A version that a key in MODEL_VERIFY_KEYS has signed is signed at once. For any other one, the version and the
+    SHA-256 of its manifest have to be typed or given by --sha256, because everyone who can write to the bucket can put
+    a model there. They must come from whoever published it.
     """
-    key = ModelSettings.from_env(os.environ).signing_key
-    if not key:
+    if sha256 is not None and len(refs) > 1:
+        raise click.UsageError("--sha256 belongs to one version: sign each with its own")
+    settings = ModelSettings.from_env(os.environ)
+    if not settings.signing_key:
         raise InvalidSettings("MODEL_SIGNING_KEY is not set: make a key pair with `scoreline models keygen`")
-    registry = ModelRegistry(Connections(os.environ).buckets.main)  # must read versions that are not signed yet
+    registry = ModelRegistry(Connections(os.environ).buckets.main, verify_keys=settings.verify_keys)
     for ref in refs:
-        click.echo(f"signed {registry.sign(ref, key).ref}")
+        first = sha256 is None and not registry.is_signed(ref, settings.signing_key)
+        digest = _ask_for_digest(ref) if first else sha256
+        click.echo(f"signed {registry.sign(ref, settings.signing_key, sha256=digest).ref}")
+
+
+def _ask_for_digest(ref: str) -> str | None:
+    """Ask for what a first signature needs. Return None if nobody can be asked, so that signing says what is needed."""
+    echo(f"no key in MODEL_VERIFY_KEYS has signed {ref}: workers will run its code once it is signed", err=True)
+    try:
+        version = click.prompt("its version", err=True)
+        digest = click.prompt("the SHA-256 of its manifest, as it was printed when it was published", err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        return None
+    if version.strip() != ref.partition("@")[2]:
+        raise InvalidRequest(f"{version!r} is not the version in {ref}: nothing was signed")
+    return str(digest)
 
 
 def _echo_alias(name: str, alias: Alias) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import click
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from scoreline.storage.wording import printable
 
 _WIDTH_ELSEWHERE = 240
 """Width, in characters, of a table in a file or a pipe."""
@@ -29,7 +33,11 @@ def terminal_width(*, stderr: bool = False) -> int | None:
 
 
 def echo(text: str, *, indent: int = 0, err: bool = False) -> None:
-    """Print a line; in a terminal, wrap it between words and indent the lines that follow."""
+    """Print a line; in a terminal, wrap it between words and indent the lines that follow.
+
+    Like every function here, this escapes control characters, because names and messages come from outside.
+    """
+    text = printable(text)
     width = terminal_width(stderr=err)
     if width is not None and len(text) > width:
         text = textwrap.fill(
@@ -41,7 +49,7 @@ def echo(text: str, *, indent: int = 0, err: bool = False) -> None:
 def echo_field(label: str, text: str) -> None:
     """Print an indented label with a text beside it; in a terminal, wrap the text."""
     column, width = 11, terminal_width()
-    lines = [text]
+    lines = [text := printable(text)]
     if width is not None:
         lines = textwrap.wrap(text, width - column, break_long_words=False, break_on_hyphens=False) or [""]
     for number, line in enumerate(lines):
@@ -50,7 +58,13 @@ def echo_field(label: str, text: str) -> None:
 
 def echo_cut(text: str) -> None:
     """Print a line; in a terminal, cut it to the width."""
+    text = printable(text)
     click.echo(text if (width := terminal_width()) is None else cut(text, width))
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as JSON. Characters outside ASCII stay readable, but no control character is left."""
+    click.echo(printable(json.dumps(value, indent=1, ensure_ascii=False), keep="\n"))
 
 
 def cut(text: str, chars: int) -> str:
@@ -80,8 +94,9 @@ def print_table(
         The headings of the columns that shrink, first those of `wrapped`, in the order in which they do. The cells of
         `cut` end with an ellipsis; those of `wrapped` are wrapped.
     """
-    cells, out = [list(row) for row in rows], console()
-    widths = table_widths(columns, cells)
+    cells, out = [[printable(cell, keep="\n") for cell in row] for row in rows], console()
+    shown = [printable(name) for name in columns]
+    widths = table_widths(shown, cells)
     excess = sum(widths) + _GAP_CHARS * (len(columns) - 1) - out.width
     for name in (*wrapped, *cut):
         place = columns.index(name)
@@ -91,8 +106,8 @@ def print_table(
     if excess > 0:
         out = Console(width=out.width + excess)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP_CHARS, 0, 0))
-    for name, width in zip(columns, widths, strict=True):
-        table.add_column(Text(name), min_width=width, max_width=width, no_wrap=name not in wrapped, overflow="fold")
+    for name, heading, width in zip(columns, shown, widths, strict=True):
+        table.add_column(Text(heading), min_width=width, max_width=width, no_wrap=name not in wrapped, overflow="fold")
     for row in cells:
         pairs = zip(columns, row, strict=True)
         table.add_row(*(Text(cell, overflow="ellipsis" if name in cut else None) for name, cell in pairs))

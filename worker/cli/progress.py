@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from scoreline.storage.errors import InvalidRequest, InvalidSettings, ScorelineError
+from scoreline.storage.wording import printable
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.explain import explain
@@ -99,7 +100,7 @@ class _RowsPerSecond(ProgressColumn):
 def _draw(updates: Iterator[Status], idle_hint: IdleHint) -> Status:
     first = next(updates)  # before the bar is drawn, because the job may not exist
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(_BAR_COLUMNS),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows"),
         _RowsPerSecond(),
@@ -110,7 +111,7 @@ def _draw(updates: Iterator[Status], idle_hint: IdleHint) -> Status:
         for now in chain([first], updates):
             if hint := idle_hint.update(now):
                 console = progress.console
-                console.print(hint, soft_wrap=not console.is_terminal, markup=False, highlight=False)
+                console.print(printable(hint), soft_wrap=not console.is_terminal, markup=False, highlight=False)
             progress.update(bar, description=now.state, total=now.total_rows, completed=now.rows + now.rejected)
     return now
 

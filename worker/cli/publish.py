@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models import roles
 from scoreline.storage.models.manifest import Role
 from scoreline.worker.cli.help import Command
@@ -56,6 +58,13 @@ scoreline models publish churn --from-bucket model=old/rf.joblib \\
     help="Publish an object that is in a bucket, given by its key or as s3://bucket/key. ROLE is model, model:NAME "
     "(or just the NAME of a model), preprocessor, preprocessor:NAME or label_encoder. May be repeated.",
 )
+@click.option(
+    "--sha256",
+    multiple=True,
+    metavar="[NAME=]DIGEST",
+    help="Publish only if the file of this NAME has this SHA-256; NAME may be left out if there is one file. Required "
+    "for each --from-bucket if MODEL_SIGNING_KEY is set. May be repeated.",
+)
 @click.option("--alias", metavar="ALIAS", help="Let this alias name the new version, for example champion.")
 @click.option(
     "--metadata",
@@ -69,6 +78,7 @@ def publish(
     preprocessor: tuple[str, ...],
     label_encoder: str | None,
     from_bucket: tuple[str, ...],
+    sha256: tuple[str, ...],
     alias: str | None,
     metadata: tuple[str, ...],
 ) -> None:
@@ -76,10 +86,11 @@ def publish(
 
     Stores one or several estimators of model NAME, and what belongs to them, as one version: they are loaded together
     or not at all. A fresh process first loads them for trial, and nothing is stored if that fails. Loading runs code,
-    so publish only files that you trust.
+    so publish only files that you trust. That process has no keys, and on Linux no network.
 
-    The version is signed if MODEL_SIGNING_KEY is set. Its reference, NAME@VERSION, is printed, and the role and name of
-    each file on standard error. This command needs the packages of ml-requirements.txt.
+    The version is signed if MODEL_SIGNING_KEY is set. Its reference, NAME@VERSION, is printed; and on standard error,
+    the role and name of each file, and the SHA-256 of the manifest, by which it can be signed later. This command needs
+    the packages of ml-requirements.txt.
     """
     manager = model_manager()
     files = [*_from_files("model", "model", model), *_from_files("preprocessor", "preprocessor", preprocessor)]
@@ -92,11 +103,39 @@ def publish(
         role, artifact = _role(text)
         adopted[artifact], data = manager.fetch(key)
         files.append(_artifact(role, artifact, data, adopted[artifact]))
+    _check_digests(files, sha256, required=set(adopted) if manager.signs else set())
     if adopted:
         pairs["adopted_from"] = adopted
     manifest = manager.publish_files(name, files, alias=alias, metadata=pairs)
     _show_roles(files)
+    echo(f"SHA-256 of the manifest: {sha256_hex(manifest.to_json())}", err=True)
     click.echo(manifest.ref)
+
+
+def _check_digests(files: Sequence[NewArtifact], given: Iterable[str], required: Collection[str]) -> None:
+    """Compare files with the digests that a person gives; raises `InvalidRequest` if one differs or is missing.
+
+    Parameters
+    ----------
+    required : collection of str
+        Names of the files that need a digest: those from a bucket, if what is published will be signed.
+    """
+    digests = {}
+    for text in given:
+        name, _, digest = text.rpartition("=")
+        if not name and len(files) > 1:
+            raise click.BadParameter(f"{text!r} does not name one of several files: NAME=DIGEST", param_hint="--sha256")
+        digests[name or files[0].name if files else name] = digest.strip().lower()
+    if unknown := sorted(digests.keys() - {item.name for item in files}):
+        raise click.BadParameter(f"there is no file named {', '.join(map(repr, unknown))}", param_hint="--sha256")
+    for item in files:
+        if item.name in required and item.name not in digests:
+            raise InvalidRequest(
+                f"{item.source} would be signed as it is in the bucket now: say with --sha256 {item.name}=DIGEST which "
+                "SHA-256 it must have"
+            )
+        if digests.get(item.name, found := sha256_hex(item.data)) != found:
+            raise InvalidRequest(f"{item.source} does not have the SHA-256 that is given for {item.name!r}")
 
 
 def _show_roles(files: Iterable[NewArtifact]) -> None:

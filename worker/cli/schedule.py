@@ -18,7 +18,7 @@ from scoreline.tasks.schedules.checks import deployment_faults
 from scoreline.tasks.schedules.file import Fault, Parsed, decode, parse
 from scoreline.tasks.schedules.in_force import Reading
 from scoreline.tasks.schedules.schedule import Schedule
-from scoreline.tasks.schedules.scheduler import Row, Scheduler
+from scoreline.tasks.schedules.scheduler import UNREADABLE, Row, Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
 from scoreline.tasks.webhooks.settings import WebhookSettings
 from scoreline.worker.cli.help import Group
@@ -99,7 +99,7 @@ def list_(as_json: bool) -> None:
     schedule is due. If the text of the schedules has faults, they are printed below, and the schedules that they
     concern are listed as they were before, because they still run like that.
 
-    The exit code is 1 if there is a fault.
+    The exit code is 1 if there is a fault, or if the state of a schedule cannot be read.
     """
     scheduler = _scheduler()
     reading = scheduler.reading()
@@ -115,7 +115,7 @@ def list_(as_json: bool) -> None:
     if reading.kept:
         verb = "runs as it was" if len(reading.kept) == 1 else "run as they were"
         echo(f"until this is corrected, {', '.join(sorted(reading.kept))} {verb}", indent=2, err=True)
-    sys.exit(bool(reading.faults))
+    sys.exit(bool(reading.faults) or any(row.outcome == UNREADABLE for row in rows))
 
 
 @schedule.command(

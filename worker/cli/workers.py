@@ -44,7 +44,7 @@ def workers(name: str | None, timeout_s: float) -> None:
         echo(f"{name} answers, but has no process that could score: restart it", err=True)
         sys.exit(1)
     for worker in found:
-        click.echo(worker)
+        echo(worker)
     if not found:
         echo(f"{f'{name} does not answer' if name else 'no worker answers'} within {timeout_s:g} s", err=True)
     sys.exit(not found)

@@ -12,6 +12,8 @@ from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.spec import JobSpec, budget_rows, check_apart
 
 SPEC = JobSpec(job_id="j1", model="m@champion", inputs=("s3://data/in/",), output="s3://data/out/")
+MODEL = PinnedModel(name="m", version="20260101T000000Z-00000", manifest_sha256="0" * 64)
+NOW = "2026-01-01T00:00:00.000+00:00"
 
 
 @pytest.mark.parametrize(
@@ -73,20 +75,19 @@ def test_the_budget_is_a_count_or_a_percentage() -> None:
 
 
 def test_the_pace_is_recorded_per_model_version_and_method() -> None:
-    model = PinnedModel(name="m", version="1", manifest_sha256="d")
-    job = Job(spec=SPEC, model=model, submitted="2026-01-01")
+    job = Job(spec=SPEC, model=MODEL, submitted="2026-01-01")
     others = [
         replace(job, spec=replace(SPEC, method="predict")),
         replace(job, spec=replace(SPEC, method="predict_proba")),
-        replace(job, model=replace(model, version="2")),
-        replace(job, model=replace(model, name="n")),
+        replace(job, model=replace(MODEL, version="2")),
+        replace(job, model=replace(MODEL, name="n")),
     ]
     assert len({one.work for one in (job, *others)}) == 5
     assert replace(job, spec=replace(SPEC, job_id="j2"), submitted="2026-01-02").work == job.work
 
 
 def test_a_job_document_of_the_time_of_single_inputs_can_be_read() -> None:
-    job = Job(spec=SPEC, model=PinnedModel(name="m", version="v", manifest_sha256="d"), submitted="2026-01-01")
+    job = Job(spec=SPEC, model=MODEL, submitted=NOW)
     old = json.loads(job.to_json())
     old["spec"] = {name: value for name, value in old["spec"].items() if name not in ("inputs", "read", "rejected_of")}
     old["spec"]["input"] = "s3://data/in/"
@@ -94,5 +95,5 @@ def test_a_job_document_of_the_time_of_single_inputs_can_be_read() -> None:
 
 
 def test_a_job_survives_its_encoding() -> None:
-    job = Job(spec=SPEC, model=PinnedModel(name="m", version="v", manifest_sha256="d"), submitted="2026-01-01")
+    job = Job(spec=SPEC, model=MODEL, submitted=NOW)
     assert Job.from_json(job.to_json()) == job

@@ -162,7 +162,7 @@ def test_an_address_that_is_not_that_of_a_store_is_refused_with_what_to_write(
     environ = {key: value for key, value in R2.items() if key != "R2_ACCOUNT_ID"}
     with pytest.raises(InvalidSettings) as refused:
         StorageSettings.from_env(environ | {name: url, "ALLOWED_BUCKETS": "inputs"})
-    assert f"{name}={url!r}" in str(refused.value)
+    assert f"{name}={url.replace('x-id=List', '…')!r}" in str(refused.value)
     assert instead in str(refused.value)
 
 

@@ -94,3 +94,71 @@ def test_every_event_has_a_static_name() -> None:
 
 def test_a_password_among_the_options_of_an_address_is_hidden_too() -> None:
     assert "s3cr3t/x" in logs.secrets_of({"REDIS_URL": "redis://localhost:6379/0?db=1&password=s3cr3t%2Fx"})
+
+
+FORGED = "x\n12:30:05 INFO job.ended state=succeeded"
+
+
+def human(message: str, *args: object, raised: BaseException | None = None, **extra: object) -> str:
+    info = (type(raised), raised, None) if raised else None
+    record = logging.LogRecord("scoreline", logging.INFO, "", 0, message, args, info)
+    vars(record).update(extra)
+    return logs.HumanLines(()).format(record)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_no_value_and_no_message_can_forge_a_line(end: str) -> None:
+    forged = FORGED.replace("\n", end)
+    shown = [
+        human("part.failed", error=forged, job_id="j"),
+        human("part.failed", errors=[forged]),
+        human("unknown task %s", forged),
+        human("part.failed", value=None, exc=forged),
+        human("failed", raised=RuntimeError(forged)),
+    ]
+    for text in shown:
+        first, *rest = text.splitlines()
+        assert re.match(r"\d\d:\d\d:\d\d INFO (part|unknown|failed)", first)
+        assert all(line.startswith("| ") for line in rest)
+    assert len(shown[0].splitlines()) == len(shown[1].splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["\x1b[2J", "\x9b2J", "\x1b]0;title\x07", "\x08\x08", "\u202egnp.exe", "\x00", "\udc80"]
+)
+def test_no_value_commands_the_terminal(command: str) -> None:
+    for text in (human("e.f", key=command), human("e %s", command), human("e", raised=RuntimeError(command))):
+        assert command not in text
+        assert not any(ord(char) < 32 for char in text.replace("\n", ""))
+        text.encode()
+
+
+def test_a_value_is_one_word_so_that_it_cannot_pass_for_another_field() -> None:
+    text = human("e.f", key='a state="b" c', other='"', empty="", plain="a=b/c", tab="a\tb", number=5)
+    assert text.endswith(r' key="a state=\"b\" c" other="\"" empty="" plain=a=b/c tab="a\tb" number=5')
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("WEBHOOK_URL", "https://hooks.example.org/services/T0/s3cr3t", "services/T0/s3cr3t"),
+        ("WEBHOOK_URL", "https://hooks.example.org/services/T0/s3cr3t", "https://hooks.example.org/services/T0/s3cr3t"),
+        ("WEBHOOK_URL", "https://example.org/?key=s3cr3t", "?key=s3cr3t"),
+        ("SENTRY_DSN", "https://s3cr3t@o1.example.org/5", "s3cr3t"),
+        ("REDIS_TLS_URL", "rediss://:s3cr3t@host:6380", "s3cr3t"),
+        ("CELERY_BROKER_URL", "amqp://me:s3cr3t@host//", "s3cr3t"),
+        ("R2_ENDPOINT_URL", "https://me:s3cr3t@store.example.org", "s3cr3t"),
+        ("DATABASE_URL", "postgres://me:s3cr3t@host/db", "s3cr3t"),
+        ("HTTPS_PROXY", "http://s3cr3t@proxy:3128", "s3cr3t"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cr3t,other=x", "s3cr3t"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=Basic%20s3cr3t", "Basic s3cr3t"),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "s3cr3t", "s3cr3t"),
+    ],
+)
+def test_every_secret_of_the_settings_is_hidden(name: str, value: str, secret: str) -> None:
+    assert "s3cr3t" not in logs.redact(f"cannot reach {secret} now", logs.secrets_of({name: value}))
+
+
+def test_users_and_places_are_not_hidden() -> None:
+    environ = {"REDIS_URL": "redis://default@redis.example.org:6379/0", "ENVIRONMENT": "production", "HOME": "/home/me"}
+    assert logs.secrets_of(environ) == ()

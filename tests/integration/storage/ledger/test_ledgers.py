@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from scoreline.storage.errors import LedgerFenced, LedgerLost, LedgerUnavailable
+from scoreline.storage.errors import LedgerCorrupt, LedgerFenced, LedgerLost, LedgerUnavailable
 from scoreline.storage.ledger import memory_ledger
 from scoreline.storage.ledger.base import (
     LIFE_AFTER_OUTCOME_S,
@@ -636,3 +636,43 @@ def test_rejected_rows_of_parts_under_way_are_noted_until_the_part_is_counted(le
     assert ledger.note_rejects(first, 50) == 7
     assert ledger.note_rejects(lease(job, 1, plan="q"), 3) == 3
     assert ledger.note_rejects(lease("nobody", 1), 3) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"parts": "many"}, {"done": "[/red]"}, {"cursor": "x"}, {"f0": "yesterday"}, None],
+)
+def test_a_key_that_is_no_ledger_is_named_and_can_be_opened_anew(stack: Stack, change: dict[str, str] | None) -> None:
+    bucket = f"bucket-{secrets.token_hex(4)}"
+    ledger = RedisLedger(stack.environ["REDIS_URL"], namespace=bucket)
+    for job_id in ("good", "broken"):
+        ledger.begin(job_id, "plan", 3, budget=0)
+        ledger.dispatch(job_id, "plan", 1)
+    key = f"scoreline:{{{bucket}/broken}}:state"
+    server = redis.Redis.from_url(stack.environ["REDIS_URL"])
+    if change is None:
+        server.set(key, "x")
+    else:
+        for name, value in change.items():
+            server.hset(key, name, value)
+    with pytest.raises(LedgerCorrupt, match=f"{bucket}/broken.*scoreline reconcile"):
+        ledger.dispatch("broken", "plan", 1)
+    if change is None or change.keys() & {"parts", "done"}:
+        with pytest.raises(LedgerCorrupt):
+            ledger.progress("broken")
+    assert ledger.dispatch("good", "plan", 2).parts == (1,)
+    ledger.forget("broken")
+    assert ledger.begin("broken", "plan", 3, budget=0)
+    server.close()
+
+
+def test_a_number_that_something_else_wrote_counts_as_none(stack: Stack) -> None:
+    bucket = f"bucket-{secrets.token_hex(4)}"
+    ledger = RedisLedger(stack.environ["REDIS_URL"], namespace=bucket)
+    ledger.counters.count_load("m", 1.0)
+    with redis.Redis.from_url(stack.environ["REDIS_URL"]) as server:
+        server.set(f"scoreline:{{{bucket}}}:processes", "x")
+        server.hset(f"scoreline:{{{bucket}}}:counters:models", "n count", "x")
+    assert ledger.processes() == 0
+    loads = ledger.counters.read().loads
+    assert (loads["m"].count, loads["n"].count) == (1, 0)

@@ -125,8 +125,11 @@ def test_a_misspelt_role_of_an_object_in_the_bucket_is_refused(publish: Any, rol
 
 def test_publishing_prints_each_file_with_the_role_that_it_has(publish: Any) -> None:
     done = publish("--from-bucket", "model:rf=old/rf.joblib", "--from-bucket", "preprocessor=old/scaler.joblib")
-    assert done.stderr.splitlines() == [
+    *roles_shown, digest = done.stderr.splitlines()
+    assert roles_shown == [
         "preprocessor 'preprocessor': s3://scoreline/old/scaler.joblib",
         "model 'rf': s3://scoreline/old/rf.joblib",
     ]
     assert done.stdout.startswith("m@")
+    pinned = ModelStorageManager.from_env().registry.resolve(done.stdout.strip())
+    assert digest == f"SHA-256 of the manifest: {pinned.manifest_sha256}"

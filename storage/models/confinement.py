@@ -1,0 +1,105 @@
+"""Confines the process of a trial load, because unpickling a file runs code that its author chose.
+
+The process gets a small environment without keys, limits for its resources, and on Linux namespaces of its own: it has
+no network, and cannot read the environment or the memory of other processes. It can still read and write files of its
+user, except what the limits forbid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+_KEPT = re.compile(
+    r"PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|VIRTUAL_ENV|LD_LIBRARY_PATH|LD_PRELOAD|DYLD_.*"
+    r"|PYTHON(PATH|HOME|HASHSEED|UTF8|IOENCODING|NOUSERSITE|USERBASE|MALLOC|WARNINGS)|MALLOC_.*"
+    r"|(OMP|OPENBLAS|MKL|NUMEXPR|BLIS)_.*|(JOBLIB|SKLEARN|NUMBA|CUDA)_.*"
+)
+"""Variables that say where Python and its packages are, and how they use the processor and memory. None is a secret."""
+_MAX_FILE_BYTES = 1 << 30
+"""Size of the largest file that may be written. Some libraries unpickle by way of a temporary file."""
+_LEAST_MEMORY_BYTES = 1 << 30
+_MAX_CPU_S = 600
+"""Seconds of each processor that the process and each of its children may use."""
+_NEW_PRIVILEGES, _DEATH_SIGNAL = 38, 1
+"""PR_SET_NO_NEW_PRIVS and PR_SET_PDEATHSIG of prctl(2)."""
+_NEW_USERS, _NEW_NETWORK = 0x10000000, 0x40000000
+"""CLONE_NEWUSER and CLONE_NEWNET of unshare(2)."""
+
+
+def environment(environ: Mapping[str, str], also: str = "") -> dict[str, str]:
+    """Return the variables that a process which unpickles files of others may have.
+
+    Parameters
+    ----------
+    also : str
+        Regular expression for the names of more variables.
+
+    >>> environment({"PATH": "/bin", "LC_ALL": "C", "MODEL_SIGNING_KEY": "hush", "R2_SECRET_ACCESS_KEY": "hush"})
+    {'PATH': '/bin', 'LC_ALL': 'C', 'PYTHONDONTWRITEBYTECODE': '1'}
+    """
+    kept = {name: value for name, value in environ.items() if _KEPT.fullmatch(name) or re.fullmatch(also, name)}
+    return kept | {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def confine() -> str:
+    """Confine this process for good. Call this before anything is loaded, and while there is one thread.
+
+    Returns
+    -------
+    str
+        What the process can still do because the platform does not allow to forbid it; empty if there is nothing.
+    """
+    _limit_resources()
+    if sys.platform != "linux":
+        return f"use the network, because {sys.platform} has no namespaces"
+    with contextlib.suppress(OSError, AttributeError):
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        prctl(_NEW_PRIVILEGES, 1, 0, 0, 0)
+        prctl(_DEATH_SIGNAL, int(signal.SIGKILL), 0, 0, 0)
+    user, group = os.getuid(), os.getgid()
+    try:
+        os.unshare(_NEW_USERS | _NEW_NETWORK)
+    except OSError as error:
+        return f"use the network and read the environment of other processes: no namespace ({error.strerror})"
+    with contextlib.suppress(OSError):  # without it, the process has no user name, which hardly matters
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    return ""
+
+
+def _limit_resources() -> None:
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CPU: _MAX_CPU_S * (os.cpu_count() or 1),
+        resource.RLIMIT_FSIZE: _MAX_FILE_BYTES,
+    }
+    if sys.platform == "linux":  # elsewhere, it does not count what is mapped
+        limits[resource.RLIMIT_DATA] = max(_LEAST_MEMORY_BYTES, _available_bytes())
+    for kind, limit in limits.items():
+        _, most = resource.getrlimit(kind)
+        least = limit if most == resource.RLIM_INFINITY else min(limit, most)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(kind, (least, least))
+
+
+def _available_bytes() -> int:
+    """Return the memory that is available to this process, within its container if it has one."""
+    import psutil
+
+    left = [int(psutil.virtual_memory().available)]
+    group = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError):
+        left.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return min(left)
