@@ -86,7 +86,7 @@ class MemoryLedger:
     patience_s : float
         Seconds before the message of a part or step is sent again if nobody has begun it. The delay doubles each time.
     clock : callable
-        Returns the time in seconds since 1970.
+        Returns the time in seconds since 1970. It is the ledger's own, like that of a server.
     """
 
     def __init__(self, *, patience_s: float = 120, clock: Callable[[], float] = time.time) -> None:

@@ -64,6 +64,17 @@ def open_ledger(request: pytest.FixtureRequest, clock: Clock) -> Callable[[], Le
     return lambda: RedisLedger(url, namespace=bucket, patience_s=PATIENCE_S, clock=clock)
 
 
+@pytest.fixture(params=["redis", "memory"])
+def own_clock(request: pytest.FixtureRequest) -> Callable[[], Ledger]:
+    """Return a function that opens the ledger as another process does, with the clock that it has in a deployment."""
+    if request.param == "memory":
+        ledger = MemoryLedger(patience_s=PATIENCE_S)
+        return lambda: ledger
+    stack: Stack = request.getfixturevalue("stack")
+    url, bucket = stack.environ["REDIS_URL"], f"bucket-{secrets.token_hex(4)}"
+    return lambda: RedisLedger(url, namespace=bucket, patience_s=PATIENCE_S)
+
+
 @pytest.fixture
 def ledger(open_ledger: Callable[[], Ledger]) -> Ledger:
     return open_ledger()
@@ -193,6 +204,35 @@ def test_a_lease_keeps_others_out_until_it_ends_and_lets_its_own_message_in(
     taken = ledger.start(lease(job, 0, "m2"))
     assert (taken.to_do, taken.attempt, taken.result_may_exist) == ("run", 3, True)
     assert not ledger.renew(lease(job, 0, "m1"))
+
+
+@pytest.mark.parametrize("ahead_s", [-7_200.0, 7_200.0])
+def test_a_caller_whose_clock_is_wrong_changes_no_deadline(
+    own_clock: Callable[[], Ledger], job: str, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    # Given a part that is being scored, one whose message waits, and a step under way
+    ours, theirs = own_clock(), own_clock()
+    ours.begin(job, "p", 3, budget=0)
+    ours.dispatch(job, "p", window=2)
+    ours.start(lease(job, 0))
+    ours.begin_step(job, "finalize", LEASE_S)
+    # When a process whose clock is two hours ahead, or behind, asks for work and takes some itself
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + ahead_s)
+    assert theirs.dispatch(job, "p", window=2).parts == ()
+    assert theirs.start(lease(job, 0, holder="n")).to_do == "busy"
+    assert not theirs.claim_step(job, "finalize")
+    assert theirs.start(lease(job, 1, holder="n")).to_do == "run"
+    assert theirs.renew(lease(job, 1, holder="n"))
+    assert theirs.complete(job, "p", 2, rows=1, rejected=0).counted
+    theirs.begin_step(job, "plan", LEASE_S)
+    monkeypatch.undo()
+    # Then the others neither take that work nor wait longer for it
+    assert ours.dispatch(job, "p", window=2).parts == ()
+    assert ours.start(lease(job, 1)).to_do == "busy"
+    assert not ours.claim_step(job, "plan")
+    theirs.renew(lease(job, 1, holder="n", lease_s=-1))
+    assert ours.dispatch(job, "p", window=2).parts == (1,)
 
 
 def test_a_lease_is_of_one_plan_and_of_a_part_in_flight(ledger: Ledger, job: str) -> None:
