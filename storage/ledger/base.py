@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from scoreline.storage.ledger.counters import Counters
+from scoreline.storage.ledger.watchlist import Watchlist
 
 ToDo = Literal["run", "done", "busy", "stopped", "unknown"]
 Stopped = Literal["", "budget", "failures", "closed"]
@@ -141,6 +142,11 @@ class Ledger(Protocol):
     @property
     def counters(self) -> Counters:
         """The counters of all jobs."""
+        ...
+
+    @property
+    def watchlist(self) -> Watchlist:
+        """The jobs under way, for the reconciler."""
         ...
 
     def ping(self) -> None:

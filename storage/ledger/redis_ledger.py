@@ -25,9 +25,10 @@ from scoreline.storage.ledger.base import (
     Stopped,
 )
 from scoreline.storage.ledger.redis_counters import RedisCounters
+from scoreline.storage.ledger.redis_watchlist import RedisWatchlist
 from scoreline.storage.ledger.server import Server
 
-_SCRIPTS = ("begin", "dispatch", "start", "extend", "complete", "close", "step")
+_SCRIPTS = ("begin", "dispatch", "start", "extend", "complete", "close", "step", "lock", "take", "put_off", "due")
 
 
 class RedisLedger:
@@ -65,7 +66,6 @@ class RedisLedger:
         self._address = host_and_port(url)
         self._namespace = namespace
         self._patience_s = patience_s
-        self._clock = clock
         import redis  # imported here, because it takes 0.1 s that `--help` should not spend
 
         self._redis = redis.Redis.from_url(
@@ -82,6 +82,9 @@ class RedisLedger:
         folder = Path(__file__).parent
         scripts = {name: (folder / f"{name}.lua").read_text() for name in ("clock", *_SCRIPTS)}
         self._scripts = {name: self._redis.register_script(scripts["clock"] + scripts[name]) for name in _SCRIPTS}
+        now = functools.partial(_now, clock)
+        self.watchlist = RedisWatchlist(self._redis, self._scripts, namespace, self._translate_errors, now)
+        self._now = now
         self.counters = RedisCounters(self._redis, f"scoreline:{{{namespace}}}:counters", self._translate_errors)
 
     def ping(self) -> None:
@@ -269,10 +272,6 @@ class RedisLedger:
     def __repr__(self) -> str:
         return f"RedisLedger({self._address!r})"
 
-    def _now(self) -> str:
-        """Return the time for a script; empty for that of the server."""
-        return "" if self._clock is None else repr(self._clock())
-
     def _extend(self, lease: PartLease, seconds: float, *, release: bool) -> bool:
         arguments = [lease.plan_sha256, lease.part, lease.holder, self._now(), seconds, int(release)]
         return bool(self._run("extend", self._keys(lease.job_id)[:1], arguments))
@@ -309,6 +308,11 @@ def host_and_port(url: str) -> str:
     """
     parts = urlsplit(url)
     return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+
+
+def _now(clock: Callable[[], float] | None) -> str:
+    """Return the time for a script; empty for that of the server."""
+    return "" if clock is None else repr(clock())
 
 
 @contextlib.contextmanager
