@@ -19,9 +19,11 @@ from scoreline.tasks.job.plan_file import PlanFile
 PARTS_PER_PROCESS = 4
 MIN_WINDOW = 8
 """Minimum number of parts of one job that are in the queue at once, if the job has that many."""
-MAX_WINDOW = 2_000
-"""Maximum number of parts of one job that are in the queue at once. They take about 3 MB in the queue and the
-ledger."""
+MAX_WINDOW = 1_000
+"""Maximum number of parts of one job that are in the queue at once: four for each of 250 processes."""
+BYTES_PER_PART = 560
+"""Memory of Redis for a part in the queue and in flight. `tests/integration/worker/doctor/test_redis_memory.py`
+measures it."""
 LEASE_S = 60.0
 """Duration of a lease, in seconds. A process that works on a part or a step renews its lease three times in that
 span."""
