@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import secrets
 import threading
 import time
@@ -29,6 +30,7 @@ from scoreline.storage.ledger.base import (
 )
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.ledger.watchlist import THOROUGH_S
 from scoreline.worker.dev.stack import Stack
 
 LEASE_S = 60.0
@@ -639,6 +641,36 @@ def test_a_job_keeps_one_slot_of_a_cluster_and_fades_after_its_outcome(
         lives = {key.rpartition(":")[2]: connection.ttl(key) for key in keys}
         assert 0 < lives.pop("steps") <= LIFE_S
         assert all(0 < life <= LIFE_AFTER_OUTCOME_S for life in lives.values())
+
+
+def test_workers_of_the_release_before_can_read_what_this_one_writes(
+    stack: Stack, redis_ledger: RedisLedger, job: str
+) -> None:
+    # Given parts and steps in every state
+    redis_ledger.begin(job, "p", 9, budget=0)
+    redis_ledger.dispatch(job, "p", window=4)
+    for part in (0, 1, 2):
+        redis_ledger.start(lease(job, part))
+    redis_ledger.renew(lease(job, 0))
+    redis_ledger.release(lease(job, 1))
+    assert redis_ledger.complete(job, "p", 2, rows=1, rejected=0).next_part == 4
+    redis_ledger.claim_step(job, "events")
+    redis_ledger.begin_step(job, "plan", LEASE_S)
+    redis_ledger.begin_step(job, "finalize", LEASE_S)
+    redis_ledger.end_step(job, "finalize", will_retry=True)
+    redis_ledger.watchlist.due([job], 4)
+    # Then their scripts, which ran beside these until a deploy was done, find the fields in the form that they know
+    with redis.Redis.from_url(stack.environ["REDIS_URL"], decode_responses=True) as connection:
+        state: Any = connection.hgetall(f"scoreline:{{bucket/{job}}}:state")
+        steps: Any = connection.hgetall(f"scoreline:{{bucket/{job}}}:steps")
+    flights = [value for name, value in state.items() if re.fullmatch(r"f[0-9]+", name)]
+    ends = [re.fullmatch(r"([0-9]+\.[0-9]{3}) [0-9]+ [0-9]+ \S+", value) for value in flights]
+    ends += [re.fullmatch(r"([0-9]+\.[0-9]{3}) [0-9]+ [0-9]+", value) for value in steps.values()]
+    assert len(ends) == 4 + 4
+    assert all(end and abs(float(end[1]) - time.time()) < 2 * THOROUGH_S for end in ends)
+    assert set(state) - {f"f{part}" for part in range(9)} == {
+        *("plan", "parts", "budget", "cursor", "done", "rows", "rejected", "failures")
+    }
 
 
 def test_two_buckets_share_a_redis(stack: Stack, redis_ledger: RedisLedger, job: str) -> None:
