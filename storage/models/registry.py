@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
@@ -25,6 +26,8 @@ from scoreline.storage.models.manifest import Manifest, PinnedModel, parse_ref
 from scoreline.storage.objects.base import IfMatch, ObjectStore, create_once
 
 log = logging.getLogger(__name__)
+
+_THREADS = 16
 
 
 class ModelRegistry:
@@ -123,10 +126,11 @@ class ModelRegistry:
         return pinned
 
     def aliases(self, name: str) -> list[Alias]:
-        """Return all aliases of a model, sorted by name."""
+        """Return all aliases of a model, sorted by name. Many are read at a time, because each is an object."""
         folder = keys.aliases_folder(name)
         names = [info.key.removeprefix(folder).removesuffix(".json") for info in self._store.list(folder)]
-        return [found for alias in names if (found := self.find_alias(name, alias))]
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="alias") as pool:
+            return [found for found in pool.map(lambda alias: self.find_alias(name, alias), names) if found]
 
     def find_alias(self, name: str, alias: str) -> Alias | None:
         """Return an alias with its history, or None if there is no such alias."""
