@@ -41,6 +41,7 @@
     │   │   └── LedgerCorrupt
     │   └── LedgerUnavailable      transient
     ├── WebhookRefused             the receiver does not accept a webhook
+    ├── StepUnfinished             transient: the next attempt of a step continues with the rest
     ├── WebhookUnavailable         transient
     └── QueueUnavailable           transient
 
@@ -236,6 +237,12 @@ class LedgerUnavailable(LedgerError):
 
 class WebhookRefused(ScorelineError):
     """Raised when the receiver of a webhook rejects it."""
+
+
+class StepUnfinished(ScorelineError):
+    """Raised when a step has used its time. What it has done is kept, and its next attempt continues with the rest."""
+
+    transient = True
 
 
 class WebhookUnavailable(ScorelineError):

@@ -183,6 +183,11 @@ def run(job_id: str) -> str:
     return f"jobs/{check_name('job id', job_id)}/run.json"
 
 
+def checked(job_id: str, run: int, block: int) -> str:
+    """Return the key of the receipts of a block of parts that the finalizer of a run has checked."""
+    return f"jobs/{check_name('job id', job_id)}/checked-{run}-{block:05d}.json.gz"
+
+
 def delivery(job_id: str) -> str:
     """Return the key of the document that records the delivery of a job's webhook."""
     return f"jobs/{check_name('job id', job_id)}/notice.json"

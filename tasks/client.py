@@ -188,12 +188,17 @@ class Client:
         """Yield the status until the job has ended. Raise `TimeoutError` if that takes longer than `timeout_s`."""
         return self._statuses.watch(job_id, timeout_s, self.queue.pause)
 
-    def jobs(self) -> Iterator[Status]:
-        """Yield the status of every job, in the order of their ids.
+    def jobs(self, limit: int | None = None) -> Iterator[Status]:
+        """Yield the status of every job in the order of their ids, or of the newest jobs, newest first.
 
         A job with a corrupt document is reported as failed, with that error, so that the other jobs are still listed.
+
+        Parameters
+        ----------
+        limit : int, optional
+            Number of jobs. Each one costs a few requests to the bucket.
         """
-        return self._statuses.jobs()
+        return self._statuses.jobs(limit)
 
     def cancel(self, job_id: str) -> Status:
         """End a job now and keep the results written so far. Parts under way stop within one record batch.

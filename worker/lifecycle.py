@@ -87,6 +87,7 @@ def engine(app: Celery) -> Engine:
             on_fault=telemetry.report,
             parts_per_process=settings.parts_per_process,
             lease_s=settings.lease_s,
+            reconcile_s=settings.reconcile_s,
         )
         if process.board is not None:
             arguments = (process.board, process.cache)

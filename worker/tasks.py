@@ -203,11 +203,11 @@ def notify(self: Task[Any, Any], job_id: str) -> None:
 
 @app.task(name="scoreline.reconcile")
 def reconcile() -> None:
-    """Reconcile all jobs under way. Beat requests this regularly, and each worker when it starts."""
+    """Reconcile the jobs that are due. Beat requests this regularly, and each worker when it starts."""
     engine = lifecycle.engine(app)
     if engine.ledger.once_in("count", PROCESSES_COUNTED_EVERY_S):
         engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)
-    reconciling.reconcile(engine)
+    reconciling.reconcile_due(engine)
 
 
 @app.task(name="scoreline.tick")

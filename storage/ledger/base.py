@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from scoreline.storage.ledger.counters import Counters
+from scoreline.storage.ledger.watchlist import Watchlist
 
 ToDo = Literal["run", "done", "busy", "stopped", "unknown"]
 Stopped = Literal["", "budget", "failures", "closed"]
@@ -129,8 +130,8 @@ class Ledger(Protocol):
     """Keeps track of which parts are done, in flight and next, for all jobs of one bucket.
 
     A ledger may be lost at any moment; it is then rebuilt from the bucket. Each call is atomic across threads and, if
-    the ledger is a server, across processes. Times come from the caller's clock. If that clock is wrong, a part may run
-    twice, which is harmless.
+    the ledger is a server, across processes. All times come from the ledger's own clock, so that a wrong clock of a
+    caller does no harm.
 
     A dispatched part is *in flight* until it is counted. If no process begins a part or step, its message is sent
     again. The delay before that is the ledger's patience, which doubles each time up to `LONGEST_PATIENCE_S`.
@@ -141,6 +142,11 @@ class Ledger(Protocol):
     @property
     def counters(self) -> Counters:
         """The counters of all jobs."""
+        ...
+
+    @property
+    def watchlist(self) -> Watchlist:
+        """The jobs under way, for the reconciler."""
         ...
 
     def ping(self) -> None:

@@ -1,6 +1,7 @@
 -- Counts a part exactly once. KEYS: state, done, failed.
--- ARGV: plan digest, part, scored rows, rejected rows, reason for the failure or '', time (s) at which the message of
--- the next part is considered lost, number of failures at which the job stops, seconds until the keys expire.
+-- ARGV: plan digest, part, scored rows, rejected rows, reason for the failure or '', time (see clock.lua), seconds after
+-- which the message of the next part is considered lost, number of failures at which the job stops, seconds until the
+-- keys expire.
 -- Returns {next part to dispatch or -1, parts left, reason for stopping or '', 1 if this call counted the part}.
 -- Only the call that counts the part receives a next part.
 local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'rows', 'rejected', 'cursor', 'budget', 'rebuilt',
@@ -22,7 +23,7 @@ if redis.call('SETBIT', KEYS[2], ARGV[2], 1) == 1 then
 end
 done = done + 1
 if done == 1 then
-  redis.call('EXPIRE', KEYS[2], ARGV[8])
+  redis.call('EXPIRE', KEYS[2], ARGV[9])
 end
 if in_turn == 0 then -- this ledger did not dispatch the part, so the cursor may reach parts that are done
   state[8] = '1'
@@ -33,7 +34,7 @@ local changes = {'done', done, 'rows', string.format('%.0f', state[4] + ARGV[3])
 if ARGV[5] ~= '' then
   failures = failures + 1
   redis.call('HSET', KEYS[3], ARGV[2], ARGV[5])
-  redis.call('EXPIRE', KEYS[3], ARGV[8])
+  redis.call('EXPIRE', KEYS[3], ARGV[9])
   changes[#changes + 1] = 'failures'
   changes[#changes + 1] = failures
 end
@@ -42,7 +43,7 @@ if tonumber(ARGV[4]) > 0 then
   changes[#changes + 1] = string.format('%.0f', rejected)
 end
 if not stopped and done < parts then
-  stopped = rejected > tonumber(state[7]) and 'budget' or failures >= tonumber(ARGV[7]) and 'failures' or nil
+  stopped = rejected > tonumber(state[7]) and 'budget' or failures >= tonumber(ARGV[8]) and 'failures' or nil
   if stopped then
     changes[#changes + 1] = 'stopped'
     changes[#changes + 1] = stopped
@@ -56,7 +57,7 @@ if not stopped then
   if cursor < parts then
     next = cursor
     changes[#changes + 1] = 'f' .. next
-    changes[#changes + 1] = ARGV[6] .. ' 0 1 -'
+    changes[#changes + 1] = string.format('%.3f 0 1 -', clock(ARGV[6]) + ARGV[7])
     cursor = cursor + 1
   end
   changes[#changes + 1] = 'cursor'

@@ -1,6 +1,6 @@
 -- Claims the parts that the caller must put into the queue: parts that seem to have lost their message or worker, and
 -- new parts up to the window. KEYS: state, done.
--- ARGV: plan digest, window, now (s), patience (s), maximum patience (s).
+-- ARGV: plan digest, window, time (see clock.lua), patience (s), maximum patience (s).
 -- A part is in flight from its dispatch to its completion. Meanwhile the field f<part> of the state is
 -- '<time (s) at which it is considered lost> <attempts> <messages sent> <holder of the lease, or ->'.
 -- Returns {parts left, reason for stopping or '', part, part, ...}.
@@ -24,7 +24,7 @@ local answer = {parts - field.done, field.stopped or ''}
 if field.stopped then
   return answer
 end
-local now, patience, longest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local now, patience, longest = clock(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local function send(part, attempts, sent)
   -- the wait doubles with each unanswered message, because the queue may simply be long
   local wait = math.min(longest, patience * 2 ^ sent)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from scoreline.storage.errors import LedgerFenced, LedgerLost
 from scoreline.storage.ledger.base import (
     LIFE_AFTER_OUTCOME_S,
     LIFE_S,
     LONGEST_PATIENCE_S,
-    MAX_FAILED_PARTS,
     TICK_KNOWN_S,
     Completed,
     Due,
@@ -20,64 +19,10 @@ from scoreline.storage.ledger.base import (
     Progress,
     Recovered,
     Started,
-    Stopped,
 )
 from scoreline.storage.ledger.memory_counters import MemoryCounters
-
-
-@dataclass(kw_only=True)
-class _Flight:
-    """A part that is in flight, from its dispatch to its completion."""
-
-    until_s: float
-    """Time after which its message or its lease is considered lost."""
-    attempts: int = 0
-    sent: int = 1
-    """Number of messages that were sent for the part."""
-    holder: str | None = None
-    rejected: int = 0
-    """Number of rows that were rejected so far."""
-
-
-@dataclass(kw_only=True)
-class _Job:
-    """The ledger of one job."""
-
-    plan_sha256: str
-    parts: int
-    budget: int
-    rebuilt: bool
-    """Whether results may exist that the ledger has not counted."""
-    done: set[int]
-    rows: int
-    rejected: int
-    uncounted: int = 0
-    cursor: int = 0
-    """Number of the first part that was never dispatched. Parts that are already done are skipped."""
-    failures: dict[int, str] = field(default_factory=dict)
-    flights: dict[int, _Flight] = field(default_factory=dict)
-    stopped: Stopped = ""
-
-    @property
-    def all_done(self) -> bool:
-        return len(self.done) == self.parts
-
-    def next_part(self) -> int | None:
-        """Return the next part to dispatch and move the cursor past it, or return None if there is none."""
-        while self.cursor < self.parts:
-            self.cursor += 1
-            if self.cursor - 1 not in self.done:
-                return self.cursor - 1
-        return None
-
-
-@dataclass(kw_only=True)
-class _Step:
-    """A step that should run in only one process at a time."""
-
-    until_s: float = 0.0
-    sent: int = 0
-    attempts: int = 0
+from scoreline.storage.ledger.memory_state import Expiring, Flight, Job, Steps, reason_to_stop
+from scoreline.storage.ledger.memory_watchlist import MemoryWatchlist
 
 
 class MemoryLedger:
@@ -88,17 +33,18 @@ class MemoryLedger:
     patience_s : float
         Seconds before the message of a part or step is sent again if nobody has begun it. The delay doubles each time.
     clock : callable
-        Returns the time in seconds since 1970.
+        Returns the time in seconds since 1970. It is the ledger's own, like that of a server.
     """
 
     def __init__(self, *, patience_s: float = 120, clock: Callable[[], float] = time.time) -> None:
         self._patience_s = patience_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._jobs: _Expiring[_Job] = _Expiring(clock)
-        self._steps: _Expiring[dict[str, _Step]] = _Expiring(clock)
-        self._notes: _Expiring[float] = _Expiring(clock)
+        self._jobs: Expiring[Job] = Expiring(clock)
+        self._steps = Steps(clock)
+        self._notes: Expiring[float] = Expiring(clock)
         self.counters = MemoryCounters()
+        self.watchlist = MemoryWatchlist(self._lock, clock, self._jobs, self._steps)
 
     def ping(self) -> None:
         """Do nothing, because this ledger always answers (see `Ledger.ping`)."""
@@ -113,7 +59,7 @@ class MemoryLedger:
                 self._jobs.keep(job_id, LIFE_S)
                 return False
             known = recovered or Recovered(done=frozenset(), rows=0, rejected=0)
-            job = _Job(
+            job = Job(
                 plan_sha256=plan_sha256,
                 parts=parts,
                 budget=budget,
@@ -135,7 +81,7 @@ class MemoryLedger:
             claimed = [] if job.stopped else self._claim(job, window)
             return Due(parts=tuple(claimed), all_done=job.all_done, stopped=job.stopped)
 
-    def _claim(self, job: _Job, window: int) -> list[int]:
+    def _claim(self, job: Job, window: int) -> list[int]:
         now = self._clock()
         lost = [part for part, flight in job.flights.items() if flight.until_s <= now]
         for part in lost:
@@ -146,7 +92,7 @@ class MemoryLedger:
             flight.holder = None
         new = []
         while len(job.flights) < window and (following := job.next_part()) is not None:
-            job.flights[following] = _Flight(until_s=now + min(LONGEST_PATIENCE_S, self._patience_s))
+            job.flights[following] = Flight(until_s=now + min(LONGEST_PATIENCE_S, self._patience_s))
             new.append(following)
         return lost + new
 
@@ -222,10 +168,10 @@ class MemoryLedger:
             if failure:
                 job.failures[part] = failure
             if not job.stopped and not job.all_done:
-                job.stopped = _reason_to_stop(job)
+                job.stopped = reason_to_stop(job)
             next_part = None if job.stopped else job.next_part()
             if next_part is not None:
-                job.flights[next_part] = _Flight(until_s=self._clock() + self._patience_s)
+                job.flights[next_part] = Flight(until_s=self._clock() + self._patience_s)
             return Completed(next_part=next_part, all_done=job.all_done, stopped=job.stopped, counted=True)
 
     def stopped(self, job_id: str) -> bool:
@@ -268,7 +214,7 @@ class MemoryLedger:
     def claim_step(self, job_id: str, step: str) -> bool:
         """Return whether the caller must send the message of a step (see `Ledger.claim_step`)."""
         with self._lock:
-            known, now = self._step(job_id, step), self._clock()
+            known, now = self._steps.get(job_id, step), self._clock()
             if known.until_s > now:
                 return False
             known.until_s = now + min(LONGEST_PATIENCE_S, self._patience_s * 2**known.sent)
@@ -278,7 +224,7 @@ class MemoryLedger:
     def begin_step(self, job_id: str, step: str, seconds: float) -> int:
         """Record that the caller works on a step (see `Ledger.begin_step`)."""
         with self._lock:
-            known = self._step(job_id, step)
+            known = self._steps.get(job_id, step)
             known.until_s = self._clock() + seconds
             known.attempts += 1
             return known.attempts
@@ -286,17 +232,17 @@ class MemoryLedger:
     def renew_step(self, job_id: str, step: str, seconds: float) -> None:
         """Record that the caller still works on a step (see `Ledger.renew_step`)."""
         with self._lock:
-            if step in (self._steps.get(job_id) or {}):
-                self._step(job_id, step).until_s = self._clock() + seconds
+            if self._steps.find(job_id, step) is not None:
+                self._steps.get(job_id, step).until_s = self._clock() + seconds
 
     def end_step(self, job_id: str, step: str, *, will_retry: bool = False) -> None:
         """Record that a step is done or will be retried (see `Ledger.end_step`)."""
         with self._lock:
             if will_retry:
-                known = self._step(job_id, step)
+                known = self._steps.get(job_id, step)
                 known.attempts = max(0, known.attempts - 1)
             else:
-                (self._steps.get(job_id) or {}).pop(step, None)
+                self._steps.end(job_id, step)
 
     def once_in(self, what: str, seconds: float) -> bool:
         """Return whether the caller is the first to ask (see `Ledger.once_in`)."""
@@ -330,7 +276,7 @@ class MemoryLedger:
     def __repr__(self) -> str:
         return f"MemoryLedger(jobs={len(self._jobs)})"
 
-    def _of_plan(self, job_id: str, plan_sha256: str) -> _Job:
+    def _of_plan(self, job_id: str, plan_sha256: str) -> Job:
         job = self._jobs.get(job_id)
         if job is None:
             raise LedgerLost(f"job {job_id!r} has no ledger: it is rebuilt from the bucket")
@@ -338,61 +284,10 @@ class MemoryLedger:
             raise LedgerFenced(f"the ledger of job {job_id!r} belongs to another plan than the one in the bucket")
         return job
 
-    def _held(self, lease: PartLease) -> _Flight | None:
+    def _held(self, lease: PartLease) -> Flight | None:
         """Return the in-flight part if the holder of `lease` still has the lease, or None."""
         job = self._jobs.get(lease.job_id)
         if job is None or job.plan_sha256 != lease.plan_sha256:
             return None
         flight = job.flights.get(lease.part)
         return flight if flight is not None and flight.holder == lease.holder else None
-
-    def _step(self, job_id: str, step: str) -> _Step:
-        steps = self._steps.get(job_id)
-        if steps is None:
-            steps = {}
-        self._steps.put(job_id, steps, LIFE_S)
-        return steps.setdefault(step, _Step())
-
-
-class _Expiring[V]:
-    """A mapping whose values expire, like keys with a time to live in Redis.
-
-    Parameters
-    ----------
-    clock : callable
-        Returns the time in seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._values: dict[str, tuple[V, float]] = {}
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def get(self, key: str) -> V | None:
-        """Return a value, or None if it has expired."""
-        value, end_s = self._values.get(key, (None, 0.0))
-        return value if end_s > self._clock() else None
-
-    def put(self, key: str, value: V, life_s: float) -> None:
-        """Set a value, and delete all values that have expired."""
-        now = self._clock()
-        self._values = {key: kept for key, kept in self._values.items() if kept[1] > now}
-        self._values[key] = value, now + life_s
-
-    def keep(self, key: str, life_s: float) -> None:
-        """Restart the lifetime of a value."""
-        value = self.get(key)
-        if value is not None:
-            self.put(key, value, life_s)
-
-    def remove(self, key: str) -> None:
-        """Delete a value if it exists."""
-        self._values.pop(key, None)
-
-
-def _reason_to_stop(job: _Job) -> Stopped:
-    if job.rejected > job.budget:
-        return "budget"
-    return "failures" if len(job.failures) >= MAX_FAILED_PARTS else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -26,12 +25,16 @@ from scoreline.storage.ledger.base import (
     Stopped,
 )
 from scoreline.storage.ledger.redis_counters import RedisCounters
+from scoreline.storage.ledger.redis_watchlist import RedisWatchlist
 from scoreline.storage.ledger.server import Server
 
 _CORRUPT = ("WRONGTYPE", "attempt to ", "is not an integer", "is not a valid float", "must be strings or integers")
 """Parts of the errors that Redis reports if a key contains something else than the ledger. The commands and scripts
 themselves cause none of these errors."""
-_SCRIPTS = ("begin", "dispatch", "start", "extend", "rejects", "complete", "close", "step")
+_SCRIPTS = (
+    *("begin", "dispatch", "start", "extend", "rejects", "complete", "close", "step"),
+    *("lock", "take", "put_off", "due"),
+)
 
 
 class RedisLedger:
@@ -51,8 +54,8 @@ class RedisLedger:
         Options of redis-py for connections to a ``rediss://`` URL.
     patience_s : float
         Seconds before the message of a part or step is sent again if nobody has begun it. The delay doubles each time.
-    clock : callable
-        Returns the time in seconds since 1970. The expiry of keys in Redis depends on the server's clock instead.
+    clock : callable, optional
+        Returns the time in seconds since 1970, for tests. By default, all times are those of the server's clock.
     """
 
     def __init__(
@@ -64,12 +67,11 @@ class RedisLedger:
         connect_timeout_s: float = 5,
         timeout_s: float = 10,
         patience_s: float = 120,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._address = host_and_port(url)
         self._namespace = namespace
         self._patience_s = patience_s
-        self._clock = clock
         import redis  # imported here, because it takes 0.1 s that `--help` should not spend
 
         self._redis = redis.Redis.from_url(
@@ -84,7 +86,11 @@ class RedisLedger:
         # This is not a method: the counters also refer to it, and a reference cycle would keep the sockets open.
         self._translate_errors = functools.partial(_translate_errors, self._address, self._redis.connection_pool)
         folder = Path(__file__).parent
-        self._scripts = {name: self._redis.register_script((folder / f"{name}.lua").read_text()) for name in _SCRIPTS}
+        scripts = {name: (folder / f"{name}.lua").read_text() for name in ("clock", *_SCRIPTS)}
+        self._scripts = {name: self._redis.register_script(scripts["clock"] + scripts[name]) for name in _SCRIPTS}
+        now = functools.partial(_now, clock)
+        self.watchlist = RedisWatchlist(self._redis, self._scripts, namespace, self._translate_errors, now)
+        self._now = now
         self.counters = RedisCounters(self._redis, f"scoreline:{{{namespace}}}:counters", self._translate_errors)
 
     def ping(self) -> None:
@@ -154,15 +160,14 @@ class RedisLedger:
 
     def dispatch(self, job_id: str, plan_sha256: str, window: int) -> Due:
         """Claim the parts to put into the queue now (see `Ledger.dispatch`)."""
-        arguments = [plan_sha256, window, self._clock(), self._patience_s, LONGEST_PATIENCE_S]
+        arguments = [plan_sha256, window, self._now(), self._patience_s, LONGEST_PATIENCE_S]
         left, stopped, *parts = self._run("dispatch", self._keys(job_id)[:2], arguments)
         self._renew_expiry(job_id)
         return Due(parts=tuple(map(int, parts)), all_done=int(left) == 0, stopped=stopped)
 
     def start(self, lease: PartLease, *, is_retry: bool = False) -> Started:
         """Take the lease of a part (see `Ledger.start`)."""
-        now = self._clock()
-        arguments = [lease.plan_sha256, lease.part, now, f"{now + lease.lease_s:.3f}", lease.holder, int(is_retry)]
+        arguments = [lease.plan_sha256, lease.part, self._now(), lease.lease_s, lease.holder, int(is_retry)]
         to_do, attempt, left, may_exist, budget = self._run("start", self._keys(lease.job_id)[:2], arguments)
         return Started(
             to_do=to_do,
@@ -174,11 +179,11 @@ class RedisLedger:
 
     def renew(self, lease: PartLease) -> bool:
         """Extend a lease (see `Ledger.renew`)."""
-        return self._extend(lease, self._clock() + lease.lease_s, release=False)
+        return self._extend(lease, lease.lease_s, release=False)
 
     def release(self, lease: PartLease) -> None:
         """Release a lease after a transient error (see `Ledger.release`)."""
-        self._extend(lease, self._clock() + self._patience_s, release=True)
+        self._extend(lease, self._patience_s, release=True)
 
     def note_rejects(self, lease: PartLease, rejected: int) -> int:
         """Record the rejected rows of a part under way (see `Ledger.note_rejects`)."""
@@ -188,8 +193,8 @@ class RedisLedger:
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
     ) -> Completed:
         """Count a part exactly once (see `Ledger.complete`)."""
-        until = f"{self._clock() + self._patience_s:.3f}"
-        arguments = [plan_sha256, part, rows, rejected, failure, until, MAX_FAILED_PARTS, LIFE_S]
+        limits = [self._patience_s, MAX_FAILED_PARTS, LIFE_S]
+        arguments = [plan_sha256, part, rows, rejected, failure, self._now(), *limits]
         next_part, left, stopped, counted = self._run("complete", self._keys(job_id), arguments)
         return Completed(
             next_part=None if int(next_part) < 0 else int(next_part),
@@ -281,12 +286,12 @@ class RedisLedger:
     def __repr__(self) -> str:
         return f"RedisLedger({self._address!r})"
 
-    def _extend(self, lease: PartLease, until_s: float, *, release: bool) -> bool:
-        arguments = [lease.plan_sha256, lease.part, lease.holder, f"{until_s:.3f}", int(release)]
+    def _extend(self, lease: PartLease, seconds: float, *, release: bool) -> bool:
+        arguments = [lease.plan_sha256, lease.part, lease.holder, self._now(), seconds, int(release)]
         return bool(self._run("extend", self._keys(lease.job_id)[:1], arguments))
 
     def _step(self, action: str, job_id: str, step: str, seconds: float) -> int:
-        arguments = [action, step, self._clock(), seconds, LONGEST_PATIENCE_S, LIFE_S]
+        arguments = [action, step, self._now(), seconds, LONGEST_PATIENCE_S, LIFE_S]
         return int(self._run("step", [self._steps_key(job_id)], arguments))
 
     def _tick_key(self) -> str:
@@ -323,6 +328,11 @@ def _corrupt(key: str, reason: str) -> LedgerCorrupt:
     return LedgerCorrupt(
         f"the key {key!r} in Redis is not a ledger ({reason}): `scoreline reconcile` rebuilds it from the bucket"
     )
+
+
+def _now(clock: Callable[[], float] | None) -> str:
+    """Return the time for a script; empty for that of the server."""
+    return "" if clock is None else repr(clock())
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
--- Leases a part. KEYS: state, done. ARGV: plan digest, part, now (s), end of the lease (s), holder,
+-- Leases a part. KEYS: state, done. ARGV: plan digest, part, time (see clock.lua), length of the lease (s), holder,
 -- 1 if the holder's earlier start ended in a transient error (such a start does not count as an attempt).
 -- Returns {what to do, attempt, parts left, 1 if a result may exist, reject budget}. What to do is 'run', 'done' (the
 -- part was already finished), 'busy' (another holder has the lease), 'stopped', or 'unknown' (the part is not due yet
@@ -18,14 +18,15 @@ end
 if not state[6] then
   return {redis.call('GETBIT', KEYS[2], ARGV[2]) == 1 and 'done' or 'unknown', 0, left, 0, 0}
 end
+local now = clock(ARGV[3])
 local deadline, attempts, sent, holder = string.match(state[6], '^(%S+) (%d+) (%d+) (%S+)$')
 attempts = tonumber(attempts)
-if holder ~= '-' and holder ~= ARGV[5] and tonumber(deadline) > tonumber(ARGV[3]) then
+if holder ~= '-' and holder ~= ARGV[5] and tonumber(deadline) > now then
   return {'busy', attempts, left, 0, 0}
 end
 if ARGV[6] ~= '1' or holder ~= ARGV[5] then
   attempts = attempts + 1
 end
-redis.call('HSET', KEYS[1], 'f' .. ARGV[2], string.format('%s %d %d %s', ARGV[4], attempts, sent, ARGV[5]))
+redis.call('HSET', KEYS[1], 'f' .. ARGV[2], string.format('%.3f %d %d %s', now + ARGV[4], attempts, sent, ARGV[5]))
 redis.call('HDEL', KEYS[1], 'u' .. ARGV[2])
 return {'run', attempts, left, (state[5] or attempts > 1) and 1 or 0, tonumber(state[7])}

@@ -1,12 +1,12 @@
 -- Coordinates the steps that should run in only one process at a time: planning and finalizing.
--- KEYS: steps. ARGV: action, step, now (s), seconds, maximum wait (s), seconds until the key expires.
+-- KEYS: steps. ARGV: action, step, time (see clock.lua), seconds, maximum wait (s), seconds until the key expires.
 -- The field of a step is '<time (s) at which it is considered lost> <messages sent> <attempts>'. The actions are:
 -- 'claim' returns 1 if the caller must send the message of the step. The wait doubles with each message.
 -- 'begin' records that the caller works on the step, and returns how many times it was begun without being ended.
 -- 'renew' records that the caller still works on the step.
 -- 'pause' records that the step failed and will be retried. The failed run does not count as an attempt.
 -- 'end' records that the step is done.
-local action, step, now, seconds = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local action, step, now, seconds = ARGV[1], ARGV[2], clock(ARGV[3]), tonumber(ARGV[4])
 local until_s, sent, attempts = 0, 0, 0
 local known = redis.call('HGET', KEYS[1], step)
 if known then

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
@@ -26,6 +28,8 @@ from scoreline.storage.models.manifest import Manifest, PinnedModel, parse_ref
 from scoreline.storage.objects.base import IfMatch, ObjectStore, create_once
 
 log = logging.getLogger(__name__)
+
+_THREADS = 16
 
 
 class ModelRegistry:
@@ -170,17 +174,19 @@ class ModelRegistry:
         return self.resolve(ref)
 
     def aliases(self, name: str) -> list[Alias]:
-        """Return all aliases of a model, sorted by name.
+        """Return all aliases of a model, sorted by name. Many are read at a time, because each is an object.
 
         Objects that are no aliases are left out, and so are aliases that cannot be read, with a warning.
         """
-        found = []
-        for alias in self._alias_names(name):
-            try:
-                found.append(self.find_alias(name, alias))
-            except ModelCorrupt as error:
-                log.warning("alias.unreadable", extra={"alias": f"{name}@{alias}", "error": str(error)})
-        return [alias for alias in found if alias is not None]
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="alias") as pool:
+            return [found for found in pool.map(partial(self._readable_alias, name), self._alias_names(name)) if found]
+
+    def _readable_alias(self, name: str, alias: str) -> Alias | None:
+        try:
+            return self.find_alias(name, alias)
+        except ModelCorrupt as error:
+            log.warning("alias.unreadable", extra={"alias": f"{name}@{alias}", "error": str(error)})
+            return None
 
     def find_alias(self, name: str, alias: str) -> Alias | None:
         """Return an alias with its history, or None if there is no such alias."""

@@ -20,6 +20,8 @@ class ObjectInfo:
     """Opaque identifier, without quotation marks. It changes whenever the content changes."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """User metadata. Always empty in listings."""
+    modified: float = 0.0
+    """Time of the last write in seconds since 1970. Only listings contain it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,7 +118,7 @@ class DirectoryStore:
                 if key.startswith(prefix):
                     with contextlib.suppress(FileNotFoundError):
                         stat = path.stat()
-                        infos.append(ObjectInfo(key=key, size=stat.st_size, etag=_etag(stat)))
+                        infos.append(ObjectInfo(key=key, size=stat.st_size, etag=_etag(stat), modified=stat.st_mtime))
         yield from sorted(infos, key=lambda info: info.key.encode())
 
     def delete(self, key: str) -> None:

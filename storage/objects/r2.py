@@ -7,6 +7,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, assert_never
@@ -219,7 +220,8 @@ class R2Store:
                 answers.check_answer("list_objects_v2", page, self._endpoint)
                 for item in page.get("Contents", []):
                     if not item["Key"].endswith("/"):  # consoles create such objects to show folders
-                        yield _info(item["Key"], item["Size"], item["ETag"], None)
+                        found = _info(item["Key"], item["Size"], item["ETag"], None)
+                        yield replace(found, modified=item["LastModified"].timestamp())
         except (ClientError, BotoCoreError) as error:
             failure = self._translate(error, "list", prefix)
             raise self._no_bucket() if isinstance(failure, ObjectNotFound) else failure from error

@@ -13,18 +13,21 @@ from dataclasses import dataclass, field
 from scoreline.storage.errors import ScorelineError
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.objects.buckets import Buckets
-from scoreline.tasks.job.documents import Job, read_job
+from scoreline.tasks.job.documents import Job, mark_active, read_job
 from scoreline.tasks.job.plan_file import PlanFile
 
 PARTS_PER_PROCESS = 4
 MIN_WINDOW = 8
 """Minimum number of parts of one job that are in the queue at once, if the job has that many."""
-MAX_WINDOW = 2_000
-"""Maximum number of parts of one job that are in the queue at once. They take about 3 MB in the queue and the
-ledger."""
+MAX_WINDOW = 1_000
+"""Maximum number of parts of one job that are in the queue at once: four for each of 250 processes."""
+BYTES_PER_PART = 560
+"""Memory of Redis for a part in the queue and in flight. `tests/integration/worker/doctor/test_redis_memory.py`
+measures it."""
 LEASE_S = 60.0
 """Duration of a lease, in seconds. A process that works on a part or a step renews its lease three times in that
 span."""
+RECONCILE_S = 60.0
 _DOCUMENTS_KEPT = 8
 
 
@@ -50,6 +53,8 @@ class Dispatcher:
     """Number of parts of one job that are in the queue at once, for each process that was counted."""
     lease_s: float = LEASE_S
     """Seconds after which a part or a step is taken from a process that does not renew its lease."""
+    reconcile_s: float = RECONCILE_S
+    """Seconds between two rounds of the reconciler."""
     _documents: OrderedDict[str, Documents] = field(default_factory=OrderedDict)
 
     def documents(self, job_id: str, *, fresh: bool = False) -> Documents:
@@ -76,6 +81,11 @@ class Dispatcher:
             while len(self._documents) > _DOCUMENTS_KEPT:
                 self._documents.popitem(last=False)
         return self._documents[job_id]
+
+    def mark_active(self, job_id: str) -> None:
+        """Write the marker of a job under way, and let the reconciler know of the job without listing the bucket."""
+        self.ledger.watchlist.add([job_id])
+        mark_active(self.buckets.main, job_id)
 
     def window(self) -> int:
         """Return the number of parts of one job that may be in the queue now."""

@@ -27,7 +27,6 @@ from scoreline.tasks.job.documents import (
     Outcome,
     Reason,
     claim_end,
-    mark_active,
     read_delivery,
     read_job,
     read_outcome,
@@ -153,5 +152,6 @@ def _clear(dispatcher: Dispatcher, job_id: str, run: int) -> None:
         send_step(dispatcher, "events", job_id)  # the marker stays until it is delivered
         return
     main.delete(keys.active(job_id))
+    dispatcher.ledger.watchlist.remove(job_id)
     if read_run(main, job_id)[0].number != run:  # the job was resumed meanwhile
-        mark_active(main, job_id)
+        dispatcher.mark_active(job_id)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-import random
+import secrets
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +24,7 @@ from scoreline.storage.ledger.base import Due, Recovered
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.typed_json import moment
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, Documents, send_step
+from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended
 from scoreline.tasks.job.documents import read_run, read_success
 from scoreline.tasks.job.layout import ResultsLayout
@@ -33,6 +36,10 @@ log = logging.getLogger(__name__)
 
 _ORPHANED = timedelta(days=1)
 _THREADS = 16
+LIST_EVERY = 10
+"""Number of rounds in which the markers are listed once, to find jobs that the watchlist lacks. A listing is billed."""
+SLICE_JOBS = 500
+"""Number of jobs that are looked at together, in one round trip to Redis."""
 
 
 def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
@@ -43,30 +50,93 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
     dict of str to str
         What was done, by job id.
     """
-    main = dispatcher.buckets.main
+    return _reconcile_all(dispatcher, _listed(dispatcher))
+
+
+def reconcile_due(dispatcher: Dispatcher, clock: Callable[[], float] = time.monotonic) -> dict[str, str]:
+    """Do one round of the reconciler: reconcile the jobs that their ledgers say are due, and no others.
+
+    Only one process does a round at a time. A round takes at most half of the time between two, so that a process is
+    left for other tasks; the next round continues with the jobs that this one did not reach.
+
+    Parameters
+    ----------
+    clock : callable
+        Returns the time in seconds, from any origin.
+
+    Returns
+    -------
+    dict of str to str
+        What was done, by job id.
+    """
+    watchlist, holder = dispatcher.ledger.watchlist, secrets.token_hex(8)
+    if not watchlist.lock("reconciler", holder, dispatcher.lease_s):
+        return {}
+    try:
+        with keep_renewed(lambda: watchlist.lock("reconciler", holder, dispatcher.lease_s), dispatcher.lease_s / 3):
+            _watch_listed(dispatcher)
+            return _do_round(dispatcher, clock, clock() + dispatcher.reconcile_s / 2)
+    finally:
+        watchlist.unlock("reconciler", holder)
+
+
+def _do_round(dispatcher: Dispatcher, clock: Callable[[], float], end_s: float) -> dict[str, str]:
+    watchlist, window = dispatcher.ledger.watchlist, dispatcher.window()
     report: dict[str, str] = {}
-    under_way = list(main.list(keys.JOBS_ACTIVE))
-    random.shuffle(under_way)  # if time runs out, other jobs come first the next time
-    for info in under_way:
-        job_id = info.key.removeprefix(keys.JOBS_ACTIVE)
+    while clock() < end_s and (taken := watchlist.take(SLICE_JOBS, dispatcher.reconcile_s / 2)):
+        for job_id in watchlist.due(taken, window):
+            if clock() >= end_s:
+                break
+            report |= _reconcile_all(dispatcher, [job_id])
+    return report
+
+
+def _watch_listed(dispatcher: Dispatcher) -> None:
+    """Add the jobs in the bucket to the watchlist, once in a while, and at once after Redis was emptied."""
+    watchlist, holder = dispatcher.ledger.watchlist, secrets.token_hex(8)
+    if not watchlist.lock("listing", holder, LIST_EVERY * dispatcher.reconcile_s):
+        return
+    try:
+        watchlist.add(_listed(dispatcher))
+    except BaseException:
+        watchlist.unlock("listing", holder)
+        raise
+
+
+def _listed(dispatcher: Dispatcher) -> list[str]:
+    return [info.key.removeprefix(keys.JOBS_ACTIVE) for info in dispatcher.buckets.main.list(keys.JOBS_ACTIVE)]
+
+
+def _reconcile_all(dispatcher: Dispatcher, job_ids: Iterable[str]) -> dict[str, str]:
+    report: dict[str, str] = {}
+    for job_id in job_ids:
         try:
             report[job_id] = reconcile_job(dispatcher, job_id)
         except JobNotFound:
             report[job_id] = "submitting"  # the marker is written before the job
-            _drop_orphan(dispatcher, info.key)
+            _put_off(dispatcher, job_id)
+            _drop_orphan(dispatcher, job_id)
         except LedgerCorrupt as error:  # of a step, or of a job that has ended
             report[job_id] = f"failed: {describe(error)}"
             dispatcher.ledger.forget(job_id)
         except ScorelineError as error:
             report[job_id] = f"failed: {describe(error)}"
             log.error("reconcile.failed", extra={"job_id": job_id, "error": describe(error)})
+            if not error.transient:
+                _put_off(dispatcher, job_id)
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:  # a fault in one job must not hold up the others
             report[job_id] = f"failed: {describe(error)}"
             log.exception("reconcile.failed", extra={"job_id": job_id})
             dispatcher.on_fault(error, job_id=job_id)
+            _put_off(dispatcher, job_id)
     return report
+
+
+def _put_off(dispatcher: Dispatcher, job_id: str) -> None:
+    """Look at a job less often, because looking did not help and costs requests."""
+    dispatcher.ledger.watchlist.put_off(job_id, LIST_EVERY * dispatcher.reconcile_s)
 
 
 def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
@@ -153,15 +223,17 @@ def _rejected_of(store: ObjectStore, key: str) -> int:
         return 0
 
 
-def _drop_orphan(dispatcher: Dispatcher, key: str) -> None:
+def _drop_orphan(dispatcher: Dispatcher, job_id: str) -> None:
     """Remove an old marker without a job: its submitter died before it wrote the job, and no caller knows the job."""
-    main = dispatcher.buckets.main
+    main, key = dispatcher.buckets.main, keys.active(job_id)
     try:
         marked = moment(main.get(key).data.decode(), "the marker")
     except ObjectNotFound:
+        dispatcher.ledger.watchlist.remove(job_id)
         return
     except ValueError as error:
         log.warning("marker.unreadable", extra={"key": key, "error": describe(error)})
         return
     if datetime.now(UTC) - marked > _ORPHANED:
         main.delete(key)
+        dispatcher.ledger.watchlist.remove(job_id)

@@ -11,7 +11,7 @@ from scoreline.storage.keys import MAX_NAME
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import ObjectStore, exists, if_unchanged
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
-from scoreline.tasks.job.documents import COMPLETE, Outcome, Run, mark_active, read_job, read_outcome, read_run
+from scoreline.tasks.job.documents import COMPLETE, Outcome, Run, read_job, read_outcome, read_run
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 
@@ -26,14 +26,14 @@ def begin_run(dispatcher: Dispatcher, job_id: str, max_rejected: str | None = No
         raise NothingToResume(f"job {job_id} has all its results ({outcome.state}): there is nothing to resume")
     run, etag = read_run(main, job_id)
     later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
-    mark_active(main, job_id)
+    dispatcher.mark_active(job_id)
     try:
         # From here on, the outcome no longer counts. If this process dies now, the reconciler continues.
         main.put(keys.run(job_id), later.to_json(), mode=if_unchanged(etag))
     except PreconditionFailed:
         if read_run(main, job_id)[0] != later:  # not merely our own put, repeated by the client library
             raise NothingToResume(f"job {job_id} was just resumed by another process") from None
-    mark_active(main, job_id)  # a reconciler may have removed the marker of the previous run
+    dispatcher.mark_active(job_id)  # a reconciler may have removed the marker of the previous run
     dispatcher.ledger.forget(job_id)
     send_step(dispatcher, "plan", job_id)
 

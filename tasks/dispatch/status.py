@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from scoreline.storage import keys
@@ -13,6 +15,8 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.job.documents import Status, read_job, read_outcome, seconds_since
 from scoreline.tasks.job.plan_file import PlanFile
 
+_THREADS = 4
+"""Number of jobs that are read at once. Each thread may open a connection to Redis, of which small plans allow few."""
 _FIRST_POLL_S = 0.02
 _LONGEST_POLL_S = 0.25
 """`watch` polls often at first, so that it notices the end of a short job soon, and then less and less often."""
@@ -121,21 +125,33 @@ class StatusReader:
                 )
             may_change = pause(min(_LONGEST_POLL_S, max(_FIRST_POLL_S, waited / 10)))
 
-    def jobs(self) -> Iterator[Status]:
-        """Yield the status of every job, in the order of their ids.
+    def jobs(self, limit: int | None = None) -> Iterator[Status]:
+        """Yield the status of every job in the order of their ids, or of the `limit` newest, newest first.
 
         A job with a corrupt document is reported as failed, with that error, so that the other jobs are still listed.
         Objects of others, whose folder is not named like a job, are left out.
         """
+        if limit is None:
+            yield from filter(None, map(self._status_or_fault, (job_id for _, job_id in self._submitted())))
+            return
+        newest = heapq.nlargest(limit, self._submitted())
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="status") as pool:
+            yield from filter(None, pool.map(self._status_or_fault, (job_id for _, job_id in newest)))
+
+    def _submitted(self) -> Iterator[tuple[float, str]]:
+        """Yield the time at which each job was recorded, and its id, in the order of their ids."""
         for info in self._main.list("jobs/"):
             match info.key.split("/"):
                 case ["jobs", job_id, "job.json"] if keys.is_name(job_id):
-                    try:
-                        yield self.status(job_id)
-                    except JobNotFound:  # deleted meanwhile
-                        continue
-                    except (DocumentCorrupt, LedgerCorrupt) as error:
-                        yield Status(job_id=job_id, state="failed", model="", output="", error=describe(error))
+                    yield info.modified, job_id
+
+    def _status_or_fault(self, job_id: str) -> Status | None:
+        try:
+            return self.status(job_id)
+        except JobNotFound:  # deleted meanwhile
+            return None
+        except (DocumentCorrupt, LedgerCorrupt) as error:
+            return Status(job_id=job_id, state="failed", model="", output="", error=describe(error))
 
     def _rows_planned(self, job_id: str) -> int:
         if job_id not in self._total_rows:

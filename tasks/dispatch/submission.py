@@ -30,7 +30,7 @@ from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended
 from scoreline.tasks.dispatch.status import StatusReader
-from scoreline.tasks.job.documents import Job, Status, mark_active, read_job
+from scoreline.tasks.job.documents import Job, Status, read_job
 from scoreline.tasks.job.places import check_job_id, check_places
 from scoreline.tasks.job.spec import JobSpec, check_apart
 from scoreline.tasks.job.submit_options import SubmitOptions, spec_from
@@ -183,7 +183,7 @@ class Submission:
         The marker is written first. If the submitter dies after that, either no job exists, or the reconciler plans it.
         """
         main, job_id = self.buckets.main, job.spec.job_id
-        mark_active(main, job_id)
+        self.dispatcher.mark_active(job_id)
         for key, data in before.items():
             with contextlib.suppress(PreconditionFailed):  # written by an earlier attempt that died
                 main.put(key, data, mode=CREATE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from scoreline.storage.errors import DocumentCorrupt, ScorelineError, describe
@@ -38,9 +38,10 @@ from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.arrange import arrange, remove_parts
+from scoreline.tasks.steps.checked_blocks import check_in_blocks, remove_blocks
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.result_files import File
-from scoreline.tasks.steps.results_manifest import check_parts, create_manifest, encode_manifest
+from scoreline.tasks.steps.results_manifest import Entry, check_parts, create_manifest, encode_manifest
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ def finalize(engine: Engine, job_id: str) -> None:
     with hold_step(engine, job_id, "finalize"):
         progress = replace(progress, failures=read_failures(main, job_id, progress.failures))
         outcome = _stopped(documents, run, progress) if progress.stopped else _close(engine, documents, run, progress)
+        if outcome is not None:
+            remove_blocks(main, documents, run)
         if outcome is not None and outcome.state in COMPLETE:
             _complete(engine, documents, outcome)
         elif outcome is not None:
@@ -179,7 +182,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         None if the job has ended meanwhile, or if parts have to be scored again.
     """
     job, plan = documents.job, documents.plan
-    parts = _check(engine, documents, progress.failures)
+    parts = _check(engine, documents, run, progress.failures)
     if parts.broken:
         if job.spec.arranged and (done := _succeeded(engine, documents, run)) is not None:
             return done  # another finalizer has deleted the parts
@@ -243,11 +246,15 @@ def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: 
     return True
 
 
-def _check(engine: Engine, documents: Documents, failed: Mapping[int, str]) -> _Parts:
+def _check(engine: Engine, documents: Documents, run: Run, failed: Mapping[int, str]) -> _Parts:
     """Check every part, and add up their rows and timings."""
     parts = _Parts()
     layout = ResultsLayout.of(engine.buckets, documents.job)
-    for number, entry in enumerate(check_parts(layout, documents, failed)):
+
+    def check(first: int) -> Iterator[Entry]:
+        return check_parts(layout, documents, failed, first)
+
+    for number, entry in enumerate(check_in_blocks(engine.buckets.main, documents, run, check)):
         if entry.failure:
             parts.failures[str(number)] = entry.failure
             if entry.broken:

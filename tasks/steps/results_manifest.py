@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from scoreline.storage import keys
@@ -39,7 +40,9 @@ class Entry:
     """The object with the part's results; None if there is none, or if it is not part of the job's results."""
 
 
-def check_parts(layout: ResultsLayout, documents: Documents, failed: Mapping[int, str]) -> Iterator[Entry]:
+def check_parts(
+    layout: ResultsLayout, documents: Documents, failed: Mapping[int, str], first: int = 0
+) -> Iterator[Entry]:
     """Check the receipts of all parts, many at a time, and yield an entry for each part, in order.
 
     Rejected rows that no receipt names are deleted, if their part is committed: an attempt that did not commit left
@@ -49,6 +52,8 @@ def check_parts(layout: ResultsLayout, documents: Documents, failed: Mapping[int
     ----------
     failed : mapping of int to str
         Reasons of the failed parts according to the ledger, by part number.
+    first : int
+        Number of the first part to check.
     """
     listed: dict[int, set[str]] = {}
     for info in layout.store.list(layout.rejected_folder):
@@ -73,7 +78,7 @@ def check_parts(layout: ResultsLayout, documents: Documents, failed: Mapping[int
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="receipt") as pool:
         pending: list[tuple[int, Part]] = []
-        for item in enumerate(documents.plan):
+        for item in islice(enumerate(documents.plan), first, None):
             pending.append(item)
             if len(pending) == 32 * _THREADS:
                 yield from pool.map(check, pending)

@@ -296,8 +296,8 @@ def latest_new_year() -> datetime:
 def test_the_command_line_says_what_the_earlier_release_said(after: Successor) -> None:
     now = after.before
     # It lists every job with all that was known about it
-    assert [job["job_id"] for job in now["jobs"]] == [job["job_id"] for job in SAID["jobs"]]
-    for job, then in zip(now["jobs"], SAID["jobs"], strict=True):
+    assert [job["job_id"] for job in now["jobs"]] == [job["job_id"] for job in SAID["jobs"]][::-1]
+    for job, then in zip(now["jobs"][::-1], SAID["jobs"], strict=True):
         passing = {"seconds"} if then["state"] in ("running", "submitted") else set()
         assert without(passing, then).items() <= job.items()
     # It says why rows were rejected

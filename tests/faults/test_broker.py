@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -185,11 +186,11 @@ def test_the_window_grows_with_the_number_of_worker_processes(rig: Rig) -> None:
 
 
 def body(message: bytes) -> bytes:
-    return str(json.loads(message)["headers"]["kwargsrepr"]).encode()
+    return base64.b64decode(json.loads(message)["body"])
 
 
 def part_of(message: bytes) -> int:
-    return int(body(message).rpartition(b"'part': ")[2].strip(b"}"))
+    return int(json.loads(body(message))[1]["part"])
 
 
 def test_lost_parts_are_sent_again_while_another_job_fills_the_queue(rig: Rig) -> None:

@@ -139,6 +139,12 @@ def a_plan_with_few_connections(case: Case) -> None:
     case.set(WORKER_CONCURRENCY="8")
 
 
+@example("redis", "ok", "enough connections for beat and a worker of 4 processes", "jobs with 1,000 parts in the queue")
+def the_smallest_plan(case: Case) -> None:
+    case.valkey.set(maxclients=20, maxmemory=25_000_000)
+    case.set(WORKER_CONCURRENCY="2")
+
+
 @example("redis", "warning", "of 25 connections are open")
 def idle_connections(case: Case) -> None:
     case.valkey.set(maxclients=25)

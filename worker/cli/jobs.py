@@ -168,16 +168,27 @@ def reconcile() -> None:
     cls=Command,
     epilog="""\
 scoreline jobs
-scoreline jobs --json
+scoreline jobs --limit 500 --json
 """,
 )
+@click.option(
+    "--limit",
+    default=50,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Show at most N jobs. Each one takes a few requests to the bucket.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the jobs as JSON.")
-def jobs(as_json: bool) -> None:
-    """List all jobs, oldest first.
+def jobs(limit: int, as_json: bool) -> None:
+    """List the latest jobs, newest first.
 
     The age is the time since a job was submitted, in seconds, minutes, hours or days.
     """
-    found = sorted(Client.from_env().jobs(), key=lambda job: job.submitted)
+    listed = list(Client.from_env().jobs(limit + 1))
+    found = sorted(listed[:limit], key=lambda job: job.submitted, reverse=True)
+    if len(listed) > limit:
+        echo(f"older jobs than the latest {limit:,} are left out: see --limit", err=True)
     if as_json:
         click.echo(json.dumps([job.to_dict() for job in found], indent=1))
         return

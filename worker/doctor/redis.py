@@ -11,12 +11,16 @@ from urllib.parse import urlsplit
 from scoreline.storage.errors import LedgerUnavailable, QueueUnavailable, describe
 from scoreline.storage.ledger.redis_ledger import RedisLedger, host_and_port
 from scoreline.storage.ledger.server import Server
+from scoreline.storage.wording import plural
+from scoreline.tasks.dispatch.dispatcher import BYTES_PER_PART, MAX_WINDOW
 from scoreline.worker.doctor.check import Finding, error, ok, warning
 from scoreline.worker.doctor.context import ANSWER_S, CONNECT_S, Context
 from scoreline.worker.settings import BEAT_CONNECTIONS, PASSING_CONNECTIONS, worker_connections
 
 OLDEST = (6, 2)
 FULL = 0.8
+SMALL_PLAN = 100
+"""Number of connections up to which the check says how many processes they are enough for."""
 _LOCAL = ("localhost", "127.0.0.1", "::1", None)
 _REMEDIES = (
     ("max number of clients", "close connections, start fewer processes, or use a larger plan"),
@@ -152,12 +156,24 @@ def _summary(server: Server, target: _Target) -> str:
     if server.used_bytes is not None:
         facts.append(f"{_mb(server.used_bytes)} MB used" + (f" of {_mb(server.max_bytes)}" if server.max_bytes else ""))
     facts.append(f"{server.clients} of {server.max_clients} connections")
+    facts += _room(server)
     if target.tls:
         checked = target.tls["ssl_cert_reqs"] == ssl.CERT_REQUIRED
         facts.append("TLS" if checked else "TLS without verification (REDIS_CA_FILE is not set)")
     if server.persistent is False:
         facts.append("not persistent (no job is lost, because the bucket has all of them)")
     return ", ".join(facts)
+
+
+def _room(server: Server) -> Iterator[str]:
+    """Say what a server of limited size carries."""
+    if server.max_clients is not None and server.max_clients <= SMALL_PLAN:
+        free = server.max_clients - worker_connections(0) - BEAT_CONNECTIONS - PASSING_CONNECTIONS
+        each = worker_connections(1) - worker_connections(0)
+        yield f"enough connections for beat and a worker of {max(0, free // each)} processes"
+    if server.max_bytes and server.used_bytes is not None:
+        jobs = max(0, server.max_bytes - server.used_bytes) // (MAX_WINDOW * BYTES_PER_PART)
+        yield f"room for {plural(jobs, 'job')} with {MAX_WINDOW:,} parts in the queue, or more smaller ones"
 
 
 def _mb(size: int) -> str:

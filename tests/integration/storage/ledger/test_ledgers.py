@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import secrets
 import threading
 import time
@@ -29,6 +30,7 @@ from scoreline.storage.ledger.base import (
 )
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.storage.ledger.watchlist import THOROUGH_S
 from scoreline.worker.dev.stack import Stack
 
 LEASE_S = 60.0
@@ -62,6 +64,17 @@ def open_ledger(request: pytest.FixtureRequest, clock: Clock) -> Callable[[], Le
     stack: Stack = request.getfixturevalue("stack")
     url, bucket = stack.environ["REDIS_URL"], f"bucket-{secrets.token_hex(4)}"
     return lambda: RedisLedger(url, namespace=bucket, patience_s=PATIENCE_S, clock=clock)
+
+
+@pytest.fixture(params=["redis", "memory"])
+def own_clock(request: pytest.FixtureRequest) -> Callable[[], Ledger]:
+    """Return a function that opens the ledger as another process does, with the clock that it has in a deployment."""
+    if request.param == "memory":
+        ledger = MemoryLedger(patience_s=PATIENCE_S)
+        return lambda: ledger
+    stack: Stack = request.getfixturevalue("stack")
+    url, bucket = stack.environ["REDIS_URL"], f"bucket-{secrets.token_hex(4)}"
+    return lambda: RedisLedger(url, namespace=bucket, patience_s=PATIENCE_S)
 
 
 @pytest.fixture
@@ -193,6 +206,35 @@ def test_a_lease_keeps_others_out_until_it_ends_and_lets_its_own_message_in(
     taken = ledger.start(lease(job, 0, "m2"))
     assert (taken.to_do, taken.attempt, taken.result_may_exist) == ("run", 3, True)
     assert not ledger.renew(lease(job, 0, "m1"))
+
+
+@pytest.mark.parametrize("ahead_s", [-7_200.0, 7_200.0])
+def test_a_caller_whose_clock_is_wrong_changes_no_deadline(
+    own_clock: Callable[[], Ledger], job: str, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    # Given a part that is being scored, one whose message waits, and a step under way
+    ours, theirs = own_clock(), own_clock()
+    ours.begin(job, "p", 3, budget=0)
+    ours.dispatch(job, "p", window=2)
+    ours.start(lease(job, 0))
+    ours.begin_step(job, "finalize", LEASE_S)
+    # When a process whose clock is two hours ahead, or behind, asks for work and takes some itself
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + ahead_s)
+    assert theirs.dispatch(job, "p", window=2).parts == ()
+    assert theirs.start(lease(job, 0, holder="n")).to_do == "busy"
+    assert not theirs.claim_step(job, "finalize")
+    assert theirs.start(lease(job, 1, holder="n")).to_do == "run"
+    assert theirs.renew(lease(job, 1, holder="n"))
+    assert theirs.complete(job, "p", 2, rows=1, rejected=0).counted
+    theirs.begin_step(job, "plan", LEASE_S)
+    monkeypatch.undo()
+    # Then the others neither take that work nor wait longer for it
+    assert ours.dispatch(job, "p", window=2).parts == ()
+    assert ours.start(lease(job, 1)).to_do == "busy"
+    assert not ours.claim_step(job, "plan")
+    theirs.renew(lease(job, 1, holder="n", lease_s=-1))
+    assert ours.dispatch(job, "p", window=2).parts == (1,)
 
 
 def test_a_lease_is_of_one_plan_and_of_a_part_in_flight(ledger: Ledger, job: str) -> None:
@@ -601,6 +643,36 @@ def test_a_job_keeps_one_slot_of_a_cluster_and_fades_after_its_outcome(
         assert all(0 < life <= LIFE_AFTER_OUTCOME_S for life in lives.values())
 
 
+def test_workers_of_the_release_before_can_read_what_this_one_writes(
+    stack: Stack, redis_ledger: RedisLedger, job: str
+) -> None:
+    # Given parts and steps in every state
+    redis_ledger.begin(job, "p", 9, budget=0)
+    redis_ledger.dispatch(job, "p", window=4)
+    for part in (0, 1, 2):
+        redis_ledger.start(lease(job, part))
+    redis_ledger.renew(lease(job, 0))
+    redis_ledger.release(lease(job, 1))
+    assert redis_ledger.complete(job, "p", 2, rows=1, rejected=0).next_part == 4
+    redis_ledger.claim_step(job, "events")
+    redis_ledger.begin_step(job, "plan", LEASE_S)
+    redis_ledger.begin_step(job, "finalize", LEASE_S)
+    redis_ledger.end_step(job, "finalize", will_retry=True)
+    redis_ledger.watchlist.due([job], 4)
+    # Then their scripts, which ran beside these until a deploy was done, find the fields in the form that they know
+    with redis.Redis.from_url(stack.environ["REDIS_URL"], decode_responses=True) as connection:
+        state: Any = connection.hgetall(f"scoreline:{{bucket/{job}}}:state")
+        steps: Any = connection.hgetall(f"scoreline:{{bucket/{job}}}:steps")
+    flights = [value for name, value in state.items() if re.fullmatch(r"f[0-9]+", name)]
+    ends = [re.fullmatch(r"([0-9]+\.[0-9]{3}) [0-9]+ [0-9]+ \S+", value) for value in flights]
+    ends += [re.fullmatch(r"([0-9]+\.[0-9]{3}) [0-9]+ [0-9]+", value) for value in steps.values()]
+    assert len(ends) == 4 + 4
+    assert all(end and abs(float(end[1]) - time.time()) < 2 * THOROUGH_S for end in ends)
+    assert set(state) - {f"f{part}" for part in range(9)} == {
+        *("plan", "parts", "budget", "cursor", "done", "rows", "rejected", "failures")
+    }
+
+
 def test_two_buckets_share_a_redis(stack: Stack, redis_ledger: RedisLedger, job: str) -> None:
     other = RedisLedger(stack.environ["REDIS_URL"], namespace="other")
     redis_ledger.begin(job, "p", 1, budget=0)
@@ -661,6 +733,11 @@ def test_a_key_that_is_no_ledger_is_named_and_can_be_opened_anew(stack: Stack, c
         with pytest.raises(LedgerCorrupt):
             ledger.progress("broken")
     assert ledger.dispatch("good", "plan", 2).parts == (1,)
+    # And it does not hide the other jobs from the reconciler, which forgets the broken ledger
+    found = ledger.watchlist.due(["broken", "good"], window=3)
+    assert "good" in found
+    if change is None or "f0" in change:
+        assert "broken" in found
     ledger.forget("broken")
     assert ledger.begin("broken", "plan", 3, budget=0)
     server.close()

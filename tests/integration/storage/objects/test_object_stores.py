@@ -143,6 +143,7 @@ def test_a_listing_has_the_keys_below_the_prefix_in_order(store: ObjectStore, ke
     ]
     assert [info.key for info in store.list(f"{folder}/a0")] == [f"{folder}/a0"]
     assert list(store.list(f"{folder}/none")) == []
+    assert {abs(info.modified - time.time()) < HANG_S for info in store.list(f"{folder}/")} == {True}
 
 
 def test_a_deleted_object_is_gone_and_can_be_deleted_again(store: ObjectStore, key: str) -> None:

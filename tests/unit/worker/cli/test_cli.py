@@ -186,7 +186,7 @@ def shown(job: Status, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str
         def status(self, job_id: str) -> Status:
             return job
 
-        def jobs(self) -> list[Status]:
+        def jobs(self, limit: int) -> list[Status]:
             return [job]
 
     monkeypatch.setattr(Client, "from_env", Known)

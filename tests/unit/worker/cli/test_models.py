@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -13,6 +15,7 @@ from scoreline.tasks.job.documents import Job, mark_active
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.worker.cli.main import cli
 from tests.support.one_model import LINE
+from tests.support.waiting import HANG_S
 
 
 @pytest.mark.parametrize("user", ["an alias", "a job"])
@@ -46,3 +49,28 @@ def test_a_version_that_is_not_in_use_is_deleted_after_confirmation(
         done = CliRunner().invoke(cli, ["models", "delete", manifest.ref], input=answer)
         assert f"delete {manifest.ref} for good?" in done.output
         assert models.registry.versions("unused") == left
+
+
+def test_many_aliases_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a model with 24 aliases, and a store that answers only when eight of them are asked for at once
+    monkeypatch.setenv("ENVIRONMENT", "development")
+    monkeypatch.setenv("STORE_DIR", str(tmp_path))
+    store = DirectoryStore(tmp_path, "scoreline")
+    models = ModelStorageManager(store, cloud_only=False, use_r2=False)
+    manifest = models.publish("many", LINE, alias="a00")
+    for number in range(1, 24):
+        store.put(keys.alias("many", f"a{number:02}"), store.get(keys.alias("many", "a00")).data)
+    together, real = threading.Barrier(8, timeout=HANG_S), DirectoryStore.get
+
+    def get(self: DirectoryStore, key: str, **options: Any) -> Any:
+        if "/aliases/" in key:
+            together.wait()
+        return real(self, key, **options)
+
+    monkeypatch.setattr(DirectoryStore, "get", get)
+    # When the models are listed, then all aliases are there, in order
+    listed = CliRunner().invoke(cli, ["models", "list"]).output
+    assert [word for word in listed.split() if word.startswith("a") and word[1:].isdigit()] == [
+        f"a{number:02}" for number in range(24)
+    ]
+    assert listed.count(manifest.version) == 25

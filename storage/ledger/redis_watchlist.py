@@ -1,0 +1,95 @@
+"""The watchlist in Redis, which all processes of a deployment share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import batched, compress
+from typing import Any, cast
+
+from scoreline.storage.ledger.base import LIFE_S
+from scoreline.storage.ledger.watchlist import THOROUGH_S
+
+_BATCH = 1_000
+"""Number of jobs that one command adds, or one round trip looks at."""
+
+
+class RedisWatchlist:
+    """The jobs under way in one bucket (see `Watchlist`).
+
+    Parameters
+    ----------
+    client : redis.Redis
+        Client that the ledger uses.
+    scripts : mapping of str to script
+        The scripts of the ledger, by name.
+    namespace : str
+        Name of the bucket that contains the jobs.
+    translate_errors : callable
+        Returns a context manager that turns errors of the client into those of `scoreline.storage.errors`.
+    now : callable
+        Returns the time for a script; empty for that of the server.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        scripts: Mapping[str, Any],
+        namespace: str,
+        translate_errors: Callable[[], AbstractContextManager[None]],
+        now: Callable[[], str],
+    ) -> None:
+        self._client = client
+        self._scripts = scripts
+        self._namespace = namespace
+        self._translate_errors = translate_errors
+        self._now = now
+        self._key = self._key_of("watchlist")
+
+    def lock(self, what: str, holder: str, seconds: float) -> bool:
+        """Acquire or renew a lock (see `Watchlist.lock`)."""
+        return self._lock(what, holder, max(1, int(1000 * seconds)))
+
+    def unlock(self, what: str, holder: str) -> None:
+        """Release a lock (see `Watchlist.unlock`)."""
+        self._lock(what, holder, 0)
+
+    def add(self, job_ids: Iterable[str]) -> None:
+        """Add jobs (see `Watchlist.add`)."""
+        with self._translate_errors():
+            for some in batched(job_ids, _BATCH):
+                self._client.zadd(self._key, dict.fromkeys(some, 0), nx=True)
+
+    def remove(self, job_id: str) -> None:
+        """Remove a job (see `Watchlist.remove`)."""
+        with self._translate_errors():
+            self._client.zrem(self._key, job_id)
+
+    def take(self, limit: int, again_s: float) -> Sequence[str]:
+        """Return jobs to look at (see `Watchlist.take`)."""
+        with self._translate_errors():
+            return cast(list[str], self._scripts["take"](keys=[self._key], args=[self._now(), limit, again_s]))
+
+    def put_off(self, job_id: str, seconds: float) -> None:
+        """Look at a job again only later (see `Watchlist.put_off`)."""
+        with self._translate_errors():
+            self._scripts["put_off"](keys=[self._key], args=[self._now(), job_id, seconds])
+
+    def due(self, job_ids: Sequence[str], window: int) -> Sequence[str]:
+        """Return the jobs to reconcile (see `Watchlist.due`)."""
+        arguments = [self._now(), window, THOROUGH_S, LIFE_S]
+        found: list[str] = []
+        for some in batched(job_ids, _BATCH):
+            with self._translate_errors(), self._client.pipeline(transaction=False) as pipe:
+                for job_id in some:
+                    keys = [f"scoreline:{{{self._namespace}/{job_id}}}:{kind}" for kind in ("state", "steps")]
+                    self._scripts["due"](keys=keys, args=arguments, client=pipe)
+                found += compress(some, map(int, pipe.execute()))
+        return found
+
+    def _lock(self, what: str, holder: str, milliseconds: int) -> bool:
+        with self._translate_errors():
+            return bool(self._scripts["lock"](keys=[self._key_of(what)], args=[holder, milliseconds]))
+
+    def _key_of(self, what: str) -> str:
+        return f"scoreline:{{{self._namespace}}}:{what}"

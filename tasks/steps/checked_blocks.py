@@ -1,0 +1,99 @@
+"""Keeps the receipts that a finalizer has checked, so that one which takes too long continues where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+
+from scoreline.storage import keys
+from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, StepUnfinished
+from scoreline.storage.objects.base import CREATE, ObjectInfo, ObjectStore
+from scoreline.tasks.dispatch.dispatcher import Documents
+from scoreline.tasks.job.documents import Run
+from scoreline.tasks.steps.results_manifest import Entry
+
+BLOCK_PARTS = 10_000
+"""Number of parts in a block. Checking them takes some 20 s."""
+CHECK_S = 300.0
+"""Seconds after which a finalizer continues in its next attempt. The rest of its time is for manifest and results."""
+
+
+def check_in_blocks(
+    main: ObjectStore,
+    documents: Documents,
+    run: Run,
+    check: Callable[[int], Iterator[Entry]],
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Entry]:
+    """Yield the entry of each part, in order. Blocks that an earlier attempt of the run has checked are read.
+
+    Parameters
+    ----------
+    main : ObjectStore
+        The bucket of the jobs' documents.
+    check : callable
+        Checks the parts from a number on, and yields their entries in order.
+    clock : callable
+        Returns the time in seconds, from any origin.
+
+    Raises
+    ------
+    StepUnfinished
+        Checking takes too long; another attempt continues after the last complete block. Transient.
+    """
+    job_id, plan, end_s = documents.job.spec.job_id, documents.plan, clock() + CHECK_S
+    known = 0
+    while (known + 1) * BLOCK_PARTS < plan.parts:
+        entries = _read(main, keys.checked(job_id, run.number, known), plan.sha256)
+        if entries is None:
+            break
+        yield from entries
+        known += 1
+    block: list[Entry] = []
+    sound = True  # a part with a fault may be scored again, so it is checked again, and so are those after it
+    for entry in check(known * BLOCK_PARTS):
+        yield entry
+        block.append(entry)
+        if len(block) < BLOCK_PARTS:
+            continue
+        sound = sound and not any(entry.failure for entry in block)
+        if sound:
+            _write(main, keys.checked(job_id, run.number, known), plan.sha256, block)
+        known, block = known + 1, []
+        if sound and clock() > end_s and known * BLOCK_PARTS < plan.parts:
+            raise StepUnfinished(
+                f"{known * BLOCK_PARTS:,} of {plan.parts:,} parts of job {job_id} are checked: the next attempt "
+                "continues with the others"
+            )
+
+
+def remove_blocks(main: ObjectStore, documents: Documents, run: Run) -> None:
+    """Remove the blocks of a run that ends."""
+    for number in range(documents.plan.parts // BLOCK_PARTS):
+        main.delete(keys.checked(documents.job.spec.job_id, run.number, number))
+
+
+def _read(main: ObjectStore, key: str, plan_sha256: str) -> list[Entry] | None:
+    """Return the entries of a block; None if it does not exist or cannot be used, so that it is checked again."""
+    try:
+        block = json.loads(gzip.decompress(main.get(key).data))
+        if block["plan"] != plan_sha256 or len(block["entries"]) != BLOCK_PARTS:
+            return None
+        return [Entry(**raw | {"info": ObjectInfo(**raw["info"])}) for raw in block["entries"]]
+    except (ObjectNotFound, OSError, EOFError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _write(main: ObjectStore, key: str, plan_sha256: str, block: list[Entry]) -> None:
+    entries = [asdict(entry) | {"info": _listed(entry.info)} for entry in block]
+    body = json.dumps({"plan": plan_sha256, "entries": entries}).encode()
+    with contextlib.suppress(PreconditionFailed):  # written by another finalizer of the same run
+        main.put(key, gzip.compress(body, compresslevel=1, mtime=0), mode=CREATE)
+
+
+def _listed(info: ObjectInfo | None) -> dict[str, object] | None:
+    return None if info is None else {"key": info.key, "size": info.size, "etag": info.etag}

@@ -1,0 +1,273 @@
+"""A round of the reconciler costs next to nothing, and misses no job that has stalled."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from scoreline import testing
+from scoreline.storage import keys
+from scoreline.storage.errors import StoreUnavailable
+from scoreline.storage.ledger.base import PartLease
+from scoreline.storage.ledger.memory_ledger import MemoryLedger
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.tasks.dispatch import reconcile as reconciling
+from scoreline.tasks.dispatch.dispatcher import Dispatcher
+from scoreline.tasks.dispatch.reconcile import LIST_EVERY, reconcile, reconcile_due
+from scoreline.tasks.job.submit_options import SubmitOptions
+from scoreline.testing import EagerClient, eager
+
+X = pd.DataFrame({"x": [0.0, 1.0]})
+ROUND_S = 60.0
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def client(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[EagerClient]:
+    """A client whose jobs wait for messages, which nobody delivers."""
+    monkeypatch.setattr(testing, "MemoryLedger", partial(MemoryLedger, clock=clock))
+    with eager(tmp_path, run=False) as client:
+        client.models.publish("line", LinearRegression().fit(X, [1.0, 3.0]))
+        yield client
+
+
+@pytest.fixture
+def dispatcher(client: EagerClient) -> Dispatcher:
+    return client.submission.dispatcher
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count the requests to the bucket."""
+    counts: Counter[str] = Counter()
+
+    def counted(name: str) -> Callable[..., Any]:
+        method = getattr(DirectoryStore, name)
+
+        def call(self: DirectoryStore, *arguments: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return method(self, *arguments, **options)
+
+        return call
+
+    for name in ("get", "head", "put", "list", "delete"):
+        monkeypatch.setattr(DirectoryStore, name, counted(name))
+    return counts
+
+
+def submit(client: EagerClient, jobs: int) -> list[str]:
+    uri = client.put("in/a.parquet", X)
+    return [client.submit("line", uri, job_id=f"job-{n:03d}").job_id for n in range(jobs)]
+
+
+def score_for_ever(client: EagerClient, clock: Clock, jobs: list[str]) -> None:
+    """Plan jobs, and let a process hold the lease of their only part from now on."""
+    client.run(len(jobs))
+    for job in jobs:
+        plan = client.submission.dispatcher.documents(job).plan
+        lease = PartLease(job_id=job, plan_sha256=plan.sha256, part=0, holder="busy", lease_s=1e9)
+        assert client.ledger.start(lease).to_do == "run"
+
+
+def test_a_job_whose_parts_are_being_scored_costs_a_few_requests_an_hour(
+    client: EagerClient, dispatcher: Dispatcher, clock: Clock, requests: Counter[str]
+) -> None:
+    jobs = submit(client, 20)
+    score_for_ever(client, clock, jobs)
+    reconcile_due(dispatcher)
+    requests.clear()
+    # When the reconciler does its rounds for an hour
+    done: Counter[str] = Counter()
+    for _ in range(60):
+        clock.now += ROUND_S
+        done.update(reconcile_due(dispatcher).keys())
+    # Then it looked at each job once, and listed the markers every ten minutes
+    assert done == dict.fromkeys(jobs, 1)
+    assert requests["list"] == 60 / LIST_EVERY
+    assert sum(requests.values()) - requests["list"] <= 6 * len(jobs)
+    # And that is less than a tenth of what one look at each job in each round costs
+    requests.clear()
+    reconcile(dispatcher)
+    assert sum(requests.values()) >= 3 * len(jobs)
+
+
+def test_without_jobs_only_the_listing_is_left(dispatcher: Dispatcher, clock: Clock, requests: Counter[str]) -> None:
+    for _ in range(10 * LIST_EVERY):
+        assert reconcile_due(dispatcher) == {}
+        clock.now += ROUND_S
+    assert requests == {"list": 10}
+
+
+def test_a_job_whose_submitter_died_is_planned_in_the_next_round(
+    client: EagerClient, dispatcher: Dispatcher, clock: Clock
+) -> None:
+    reconcile_due(dispatcher)  # the next listing is ten minutes away
+    uri = client.put("in/a.parquet", X)
+    client.submission.accept(client.submission.spec("line", uri, SubmitOptions()))
+    clock.now += ROUND_S
+    assert list(reconcile_due(dispatcher).values()) == ["planning"]
+
+
+def test_a_lost_message_is_found_in_the_next_round(client: EagerClient, dispatcher: Dispatcher, clock: Clock) -> None:
+    (job,) = submit(client, 1)
+    client.run(1)
+    clock.now += ROUND_S
+    assert reconcile_due(dispatcher) == {}
+    clock.now += ROUND_S  # that is the ledger's patience
+    assert reconcile_due(dispatcher) == {job: "dispatched 1"}
+
+
+def test_an_emptied_ledger_is_rebuilt_in_the_next_round(
+    client: EagerClient, dispatcher: Dispatcher, clock: Clock
+) -> None:
+    jobs = submit(client, 3)
+    client.run(3)
+    reconcile_due(dispatcher)
+    emptied = replace(dispatcher, ledger=MemoryLedger(clock=clock))
+    assert reconcile_due(emptied) == dict.fromkeys(jobs, "dispatched 1")
+
+
+def fail(*_: object) -> None:
+    raise StoreUnavailable("down")
+
+
+def test_a_listing_that_fails_is_tried_again_in_the_next_round(
+    client: EagerClient, dispatcher: Dispatcher, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = submit(client, 1)
+    emptied = replace(dispatcher, ledger=MemoryLedger(clock=clock))
+    with monkeypatch.context() as broken:
+        broken.setattr(DirectoryStore, "list", fail)
+        with pytest.raises(StoreUnavailable):
+            reconcile_due(emptied)
+    assert reconcile_due(emptied) == {job: "planning"}
+
+
+def test_a_job_that_ended_is_no_longer_looked_at(client: EagerClient, dispatcher: Dispatcher, clock: Clock) -> None:
+    submit(client, 3)
+    client.run()
+    clock.now += ROUND_S
+    assert list(dispatcher.ledger.watchlist.take(9, 1)) == []
+
+
+def test_a_job_that_cannot_be_reconciled_holds_up_no_other_and_is_tried_less_often(
+    client: EagerClient, dispatcher: Dispatcher, clock: Clock, requests: Counter[str]
+) -> None:
+    broken, sound = submit(client, 2)
+    client.buckets.main.put(keys.job(broken), b"{")
+    emptied = replace(dispatcher, ledger=MemoryLedger(clock=clock))
+    done = reconcile_due(emptied)
+    assert (done[broken].startswith("failed: "), done[sound]) == (True, "planning")
+    tries = 0
+    for _ in range(3 * LIST_EVERY):
+        clock.now += ROUND_S
+        tries += broken in reconcile_due(emptied)
+    assert tries == 3
+
+
+def test_a_marker_without_a_job_costs_little_and_goes_when_its_marker_does(
+    client: EagerClient, dispatcher: Dispatcher, clock: Clock, requests: Counter[str]
+) -> None:
+    dispatcher.mark_active("orphan")
+    assert reconcile_due(dispatcher) == {"orphan": "submitting"}
+    requests.clear()
+    for _ in range(LIST_EVERY - 1):
+        clock.now += ROUND_S
+        assert reconcile_due(dispatcher) == {}
+    assert not requests
+    client.buckets.main.delete(keys.active("orphan"))
+    clock.now += ROUND_S
+    assert reconcile_due(dispatcher) == {"orphan": "submitting"}
+    clock.now += 99 * ROUND_S
+    assert reconcile_due(dispatcher) == {}
+
+
+def test_no_round_runs_beside_another_however_long_it_takes(
+    client: EagerClient, dispatcher: Dispatcher, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a round that hangs at a job
+    jobs = submit(client, 2)
+    hurried = replace(dispatcher, lease_s=0.03)
+    begun, go_on, renewed = threading.Event(), threading.Event(), threading.Event()
+    real, watchlist = reconciling.reconcile_job, dispatcher.ledger.watchlist
+    renewals = itertools.count()
+    lock = watchlist.lock
+
+    def hang(dispatcher: Dispatcher, job_id: str) -> str:
+        if begun.is_set():
+            return real(dispatcher, job_id)
+        begun.set()
+        assert go_on.wait(30)
+        return real(dispatcher, job_id)
+
+    def count(what: str, holder: str, seconds: float) -> bool:
+        if next(renewals) > 9:
+            renewed.set()
+        return lock(what, holder, seconds)
+
+    monkeypatch.setattr(reconciling, "reconcile_job", hang)
+    monkeypatch.setattr(watchlist, "lock", count)
+    clock.now += 999
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(reconcile_due, hurried)
+        assert begun.wait(30)
+        # When its lock would have expired, if it had not been renewed
+        for _ in range(9):
+            renewed.clear()
+            clock.now += 0.02
+            assert renewed.wait(30)
+        # Then no other round begins, although another job is due
+        watchlist.add(["orphan"])
+        assert reconcile_due(hurried) == {}
+        go_on.set()
+        assert set(first.result(30)) == {*jobs, "orphan"}
+    # And when it has ended, the next one does
+    clock.now += 999
+    assert set(reconcile_due(hurried)) == set(jobs)
+
+
+def test_a_round_that_takes_too_long_ends_and_the_next_one_continues(
+    client: EagerClient, dispatcher: Dispatcher, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given 30 jobs without a ledger, each of which takes eight seconds
+    jobs = submit(client, 30)
+    emptied = replace(dispatcher, ledger=MemoryLedger(clock=clock, patience_s=999))
+    real = reconciling.reconcile_job
+
+    def slowly(dispatcher: Dispatcher, job_id: str) -> str:
+        clock.now += 8
+        return real(dispatcher, job_id)
+
+    monkeypatch.setattr(reconciling, "reconcile_job", slowly)
+    # When the reconciler does its rounds
+    rounds: list[list[str]] = []
+    while len([job for done in rounds for job in done]) < len(jobs):
+        rounds.append(list(reconcile_due(emptied, clock=clock)))
+        clock.now += 1
+    # Then each round takes half of the time, and every job was reconciled once
+    assert [len(done) for done in rounds] == [4] * 7 + [2]
+    assert sorted(job for done in rounds for job in done) == jobs

@@ -1,0 +1,76 @@
+"""A list of jobs is bounded, and begins with the newest."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from sklearn.linear_model import LinearRegression
+
+from scoreline.storage import keys
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.testing import EagerClient, eager
+from scoreline.worker.cli.main import cli
+
+X = pd.DataFrame({"x": [0.0, 1.0]})
+JOBS = 30
+NEWEST = [f"job-{(7 * n) % JOBS:02}" for n in range(JOBS)][::-1]
+"""The ids, in an order that is not that of their names."""
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[EagerClient]:
+    with eager(tmp_path, run=False) as client:
+        client.models.publish("line", LinearRegression().fit(X, [1.0, 3.0]))
+        uri = client.put("in/a.parquet", X)
+        for second, job_id in enumerate(NEWEST[::-1]):
+            client.submit("line", uri, job_id=job_id)
+            key = keys.job(job_id)
+            job = json.loads(client.buckets.main.get(key).data)
+            job["submitted"] = f"2026-11-28T09:00:{second:02}.000+00:00"
+            client.buckets.main.put(key, json.dumps(job).encode())
+            os.utime(client.folder / "scoreline" / key, (1_700_000_000 + second,) * 2)
+        yield client
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count the requests that read one object."""
+    counts: Counter[str] = Counter()
+    real = DirectoryStore.get
+
+    def get(self: DirectoryStore, key: str, **options: Any) -> Any:
+        counts[key.split("/")[1]] += 1
+        return real(self, key, **options)
+
+    monkeypatch.setattr(DirectoryStore, "get", get)
+    return counts
+
+
+def test_the_newest_jobs_come_first_and_only_they_are_read(client: EagerClient, reads: Counter[str]) -> None:
+    assert [job.job_id for job in client.jobs(limit=4)] == NEWEST[:4]
+    assert set(reads) == set(NEWEST[:4])
+    assert [job.job_id for job in client.jobs(limit=99)] == NEWEST
+    assert [job.job_id for job in client.jobs()] == sorted(NEWEST)
+
+
+def test_a_corrupt_job_is_listed_among_the_others(client: EagerClient) -> None:
+    client.buckets.main.put(keys.job(NEWEST[5]), b"{")
+    listed = {job.job_id: job for job in client.jobs(limit=9)}
+    assert set(listed) == {NEWEST[5], *NEWEST[:9]}
+    assert listed[NEWEST[5]].state == "failed"
+
+
+def test_the_command_says_that_older_jobs_are_left_out(client: EagerClient) -> None:
+    some = CliRunner().invoke(cli, ["jobs", "--limit", "3"])
+    assert [line.split()[0] for line in some.stdout.splitlines()[1:]] == NEWEST[:3]
+    assert some.stderr == "older jobs than the latest 3 are left out: see --limit\n"
+    every = CliRunner().invoke(cli, ["jobs", "--json"])
+    assert ([job["job_id"] for job in json.loads(every.stdout)], every.stderr) == (NEWEST, "")
