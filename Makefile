@@ -49,10 +49,10 @@ bench: setup ## Run the benchmarks (40 minutes; QUICK=1: 5 minutes)
 fuzz: setup ## Run the property tests on random examples for MINUTES (default 10), from SEED
 	@$(BIN)/python -m tests.fuzz $(MINUTES) $(SEED)
 
-mutants: setup ## Break the code in 180 places, and see that a test notices each (ONLY=part of a name)
+mutants: setup ## Break the code in many places; a test must notice each (ONLY=name)
 	@$(BIN)/python -m tests.mutants $(ONLY)
 
-soak: setup ## Inject random faults into random jobs for MINUTES (default 10), from SEED
+soak: setup ## Run random jobs under random faults for MINUTES, from SEED
 	@mkdir -p .scoreline
 	@$(BIN)/python -m tests.faults.soak $(MINUTES) $(SEED)
 

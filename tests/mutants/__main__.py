@@ -1,7 +1,7 @@
 """Try the mutants: ``python -m tests.mutants [NAME ...]``, or ``make mutants ONLY="NAME ..."``.
 
-NAME is a part of the names of mutants; by default all are tried. The status is 0 if each is killed by a test, or is
-listed as one that survives.
+NAME is a part of the names of mutants, or the name of a list; by default all are tried. The status is 0 if each is
+killed by a test, or is listed as one that survives.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class Trial:
 def main(words: Sequence[str] | None = None) -> int:
     """Try the mutants, and print a line for each and a summary."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="parts of the names of mutants")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="part of the names of mutants, or a list")
     parser.add_argument("--jobs", type=int, default=2, help="mutants to try at once (default 2)")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds for each mutant (default 60)")
     options = parser.parse_args(words)
     try:
-        chosen = [mutant for mutant in read_catalog() if _matches(mutant.name, options.names)]
+        chosen = [mutant for mutant in read_catalog() if _matches(mutant, options.names)]
         check_fit(chosen)
     except StaleMutants as error:
         _say(f"The list no longer fits the code:\n{textwrap.indent(str(error), '  ')}\nCorrect it in tests/mutants/.")
@@ -80,8 +80,8 @@ def main(words: Sequence[str] | None = None) -> int:
     return _summarize(trials)
 
 
-def _matches(name: str, parts: Sequence[str]) -> bool:
-    return not parts or any(part in name for part in parts)
+def _matches(mutant: Mutant, words: Sequence[str]) -> bool:
+    return not words or any(word in mutant.name or word == mutant.subject for word in words)
 
 
 @contextlib.contextmanager

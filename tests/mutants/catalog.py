@@ -21,6 +21,8 @@ class Mutant:
     """A deliberate fault in the code."""
 
     name: str
+    subject: str
+    """The name of its list."""
     file: str
     """The file to change, relative to the checkout."""
     old: str
@@ -59,7 +61,7 @@ def read_catalog(folder: Path = Path(__file__).parent) -> list[Mutant]:
                 wrong = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(unknown)}"
                 faults.append(f"{path.name}: {name} {wrong if missing or unknown else 'is there twice'}")
                 continue
-            found[name] = Mutant(name=name, **table | {"tests": tuple(table["tests"])})
+            found[name] = Mutant(name=name, subject=path.stem, **table | {"tests": tuple(table["tests"])})
     if faults:
         raise StaleMutants("\n".join(faults))
     return list(found.values())

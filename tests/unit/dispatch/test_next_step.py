@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scoreline.storage import keys
+from scoreline.storage.errors import ModelInUse
 from scoreline.storage.objects.base import exists
 from scoreline.tasks.dispatch.reconcile import reconcile, reconcile_job, recover
 from scoreline.tasks.steps.planner import plan_job
@@ -69,3 +70,12 @@ def test_objects_that_are_no_part_of_the_plan_are_not_counted(at: Desk) -> None:
     assert exists(at.client.buckets.main, f"{folder}part-00000.parquet")
     at.client.put(f"{folder}part-00099.parquet", b"stray")
     assert recover(at.engine, documents).done == {0}
+
+
+def test_a_model_that_a_job_under_way_scores_with_is_not_deleted(at: Desk) -> None:
+    job_id = at.plan()
+    pinned = at.engine.documents(job_id).job.model
+    with pytest.raises(ModelInUse, match=f"job {job_id} scores with {pinned.ref}"):
+        at.client.submission.check_unused(pinned)
+    at.client.cancel(job_id)
+    at.client.submission.check_unused(pinned)

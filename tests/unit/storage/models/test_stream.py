@@ -54,6 +54,14 @@ def test_no_byte_of_an_altered_chunk_is_read(store: DirectoryStore, place: int) 
     assert bytes(read) == DATA[: place // 10 * 10]
 
 
+@pytest.mark.parametrize("data", [DATA[:-1], DATA[:50], b"", DATA + b"more"])
+def test_an_object_of_another_size_is_refused_before_a_byte_is_read(store: DirectoryStore, data: bytes) -> None:
+    store.put("m", data)
+    raw = VerifiedReader(ObjectSource(store, "m", len(DATA)), artifact(DATA))
+    with pytest.raises(ModelCorrupt, match=f"has {len(data)} bytes, but its manifest says 200"), raw:
+        raw.read(1)
+
+
 def test_an_object_that_is_replaced_while_it_is_read_is_refused_as_such(store: DirectoryStore) -> None:
     # Given an object of more chunks than are fetched ahead
     store.put("m", DATA)
