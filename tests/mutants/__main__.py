@@ -147,7 +147,7 @@ def _try(mutant: Mutant, copy: Path, timeout_s: float) -> Trial:
         fate, by = "timed out", f"after {timeout_s:.0f} s"
     elif code == 0:
         fate, by = "survived", ""
-    elif code == 1:
+    elif code == 1 and _failures(output):
         fate, by = "killed too" if mutant.survives else "killed", _failures(output).partition("\n")[0].strip()
     else:
         fate, by = "not run", _failures(output) or output[-2000:] or _NO_TESTS_RAN

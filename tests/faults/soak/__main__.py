@@ -8,6 +8,7 @@ hold, and keeps the logs. ``SEED`` is that of the first round, so that a round c
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import shutil
 import sys
@@ -49,8 +50,9 @@ def main(words: Sequence[str] | None = None) -> int:
     end = time.monotonic() + 60 * options.minutes
     rounds, happened, seed = Counter[str](), Counter[str](), options.seed
     Path(".scoreline").mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="soak-", dir=".scoreline")).resolve()
-    with Rig(folder) as rig:
+    logging.getLogger().addHandler(logging.NullHandler())  # what the clients of this process log is no result
+    with tempfile.TemporaryDirectory(prefix="soak-", dir=".scoreline") as name, Rig(Path(name).resolve()) as rig:
+        folder = Path(name).resolve()
         soak = Soak(rig, Fleet(rig, folder, options.older), set(options.without.split(",")))
         while time.monotonic() < end:
             started = time.monotonic()
@@ -72,7 +74,6 @@ def main(words: Sequence[str] | None = None) -> int:
             rounds[kind] += 1
             happened.update(faults)
             seed += 1
-    shutil.rmtree(folder, ignore_errors=True)
     _say(_summary(rounds, happened) + ", 0 failed")
     return 0
 
