@@ -71,4 +71,4 @@ def test_of_two_who_record_scored_objects_at_once_neither_forgets_the_other(
 
     monkeypatch.setattr(only_new, "_encode", slowly)
     remember_scored(main, "s", "a")
-    assert unseen(main, "s", list_inputs(night.client.buckets, ["s3://scoreline/in/"])) == []
+    assert unseen(main, "s", "another", list_inputs(night.client.buckets, ["s3://scoreline/in/"])) == []

@@ -1,4 +1,4 @@
-"""What a reader may rely on is written last: the manifest, then ``_SUCCESS``, then the outcome."""
+"""What a reader may rely on is written last: the manifest, the claim of the end, ``_SUCCESS``, and the outcome."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.line_jobs import desk
 
 
 @pytest.mark.parametrize("gather", [False, True])
-def test_a_job_ends_with_manifest_success_and_outcome_in_this_order(
+def test_a_job_ends_with_manifest_claim_success_and_outcome_in_this_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gather: bool
 ) -> None:
     with desk(tmp_path) as at:
@@ -27,5 +27,5 @@ def test_a_job_ends_with_manifest_success_and_outcome_in_this_order(
 
         monkeypatch.setattr(main, "put", noted)
         finalize(at.engine, job_id)
-        assert written[-3:] == ["_manifest.json", "_SUCCESS", "outcome.json"]
+        assert written[-4:] == ["_manifest.json", "claim-1.json", "_SUCCESS", "outcome.json"]
         assert len(written) == len(set(written))

@@ -105,6 +105,7 @@ def test_a_manifest_that_was_altered_or_copied_is_refused(
         ("verify", VERIFY[:-1], "this is not a verify key"),
         ("verify", "hush", "this is not a verify key"),
     ],
+    ids=["signing for verify", "verify for signing", "cut short", "anything"],
 )
 def test_a_key_of_another_kind_is_refused_and_not_shown(kind: str, key: str, reason: str) -> None:
     with pytest.raises(InvalidRequest, match=reason) as caught:
