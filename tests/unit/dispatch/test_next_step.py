@@ -79,3 +79,13 @@ def test_a_model_that_a_job_under_way_scores_with_is_not_deleted(at: Desk) -> No
         at.client.submission.check_unused(pinned)
     at.client.cancel(job_id)
     at.client.submission.check_unused(pinned)
+
+
+def test_a_job_whose_document_is_damaged_holds_up_no_other(at: Desk) -> None:
+    sound, damaged = at.plan(job_id="sound"), at.plan(job_id="damaged")
+    at.client.buckets.main.put(keys.job(damaged), b"{")
+    at.engine.ledger.forget(sound)
+    report = reconcile(at.engine)
+    assert report[sound] == "dispatched 4"
+    assert report[damaged].startswith("failed: ")
+    assert "is not what Scoreline writes there" in report[damaged]
