@@ -4,8 +4,9 @@ BIN := .venv/bin
 
 MINUTES ?= 10
 SEED ?=
+ONLY ?=
 
-.PHONY: help setup demo test test-versions lint format docs bench fuzz soak day clean
+.PHONY: help setup demo test test-versions lint format docs bench fuzz mutants soak day clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -48,9 +49,12 @@ bench: setup ## Run the benchmarks (40 minutes; QUICK=1: 5 minutes)
 fuzz: setup ## Run the property tests on random examples for MINUTES (default 10), from SEED
 	@$(BIN)/python -m tests.fuzz $(MINUTES) $(SEED)
 
-soak: setup ## Inject random faults for MINUTES (default 10)
+mutants: setup ## Break the code in many places; a test must notice each (ONLY=name)
+	@$(BIN)/python -m tests.mutants $(ONLY)
+
+soak: setup ## Run random jobs under random faults for MINUTES, from SEED
 	@mkdir -p .scoreline
-	@$(BIN)/python -m tests.faults.soak $(MINUTES)
+	@$(BIN)/python -m tests.faults.soak $(MINUTES) $(SEED)
 
 day: setup ## Run a day of schedules in 4 minutes, with failing clocks
 	@mkdir -p .scoreline

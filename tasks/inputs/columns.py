@@ -256,7 +256,7 @@ def read_as_numbers(reads: pa.Schema, types: Mapping[str, pa.DataType]) -> pa.Sc
 
 def rows_with_words(batch: pa.RecordBatch, names: Collection[str], most: int) -> pa.Array:
     """Return the numbers of the first `most` rows in which any of the named columns has a text that is not a number."""
-    words = pa.array([False] * batch.num_rows)
+    words = pa.array([False] * batch.num_rows, pa.bool_())  # an empty list alone has no type
     for name in names:
         column = batch.column(name)
         if pa.types.is_string(column.type):

@@ -50,6 +50,28 @@ class Paced(RegressorMixin, BaseEstimator):
         return 3 * values + 1
 
 
+class Choosy(Paced):
+    """Answers ``factor x + 1`` after a while, and refuses what is missing, infinite or large.
+
+    Parameters
+    ----------
+    seconds, refuses_from : float
+        As for `Paced`.
+    factor : float
+        The factor.
+    """
+
+    def __init__(self, seconds: float = 0.0, refuses_from: float = 1e6, factor: float = 3.0) -> None:
+        super().__init__(seconds, refuses_from=refuses_from)
+        self.factor = factor
+
+    def predict(self, x: Any) -> Any:
+        values = np.asarray(x, dtype=float)[:, 0]
+        if not np.isfinite(values).all():
+            raise ValueError("x is missing or infinite")
+        return (super().predict(x) - 1) / 3 * self.factor + 1
+
+
 class Talkative(Paced):
     """Logs the environment, as some libraries do to help with debugging."""
 

@@ -7,7 +7,7 @@ import pytest
 
 from scoreline.storage.errors import MissingColumns
 from scoreline.storage.models.manifest import Manifest
-from scoreline.tasks.inputs.columns import choose_features
+from scoreline.tasks.inputs.columns import choose_features, rows_with_words
 
 PLAIN = Manifest(
     name="m",
@@ -89,3 +89,9 @@ def test_an_error_for_the_wrong_number_of_columns_names_the_numeric_ones(takes: 
 def test_an_input_without_numeric_columns_is_refused() -> None:
     with pytest.raises(MissingColumns, match="has 0 numeric columns: name the features"):
         choose_features(replace(PLAIN, n_features=0), None, pa.schema({"name": pa.string()}))
+
+
+def test_a_batch_whose_rows_are_all_broken_has_no_words() -> None:
+    batch = pa.record_batch({"x": pa.array(["1", "oops", None]), "y": pa.array([1, 2, 3])})
+    assert rows_with_words(batch, ["x", "y"], 10).to_pylist() == [1]
+    assert rows_with_words(batch.slice(0, 0), ["x", "y"], 10).to_pylist() == []

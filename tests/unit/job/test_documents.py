@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from scoreline.tasks.job.documents import Delivery, Outcome, Run, Status
+from scoreline.storage import keys
+from scoreline.storage.errors import DocumentCorrupt
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.tasks.job.documents import Delivery, Job, Outcome, Run, Status, read_job
+from scoreline.tasks.job.spec import JobSpec
 
 
 @pytest.mark.parametrize("kind", [Outcome, Run, Delivery])
@@ -37,3 +43,14 @@ def test_an_empty_reason_is_in_no_document_and_in_no_notification() -> None:
     assert "reason" not in json.loads(Outcome(state="cancelled", failures={}).to_json())
     status = Status(job_id="j", state="succeeded", model="m@1", output="s3://data/out/")
     assert "reason" not in status.to_dict()
+
+
+def test_a_job_document_that_was_copied_to_another_id_is_refused(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path, "data")
+    spec = JobSpec(job_id="one", model="m", inputs=("s3://data/in/",), output="s3://data/out/")
+    job = Job(spec=spec, model=PinnedModel(name="m", version="v", manifest_sha256="d"), submitted="2026-01-01")
+    for name in ("one", "two"):
+        store.put(keys.job(name), job.to_json())
+    assert read_job(store, "one") == job
+    with pytest.raises(DocumentCorrupt, match="it is job 'one'"):
+        read_job(store, "two")

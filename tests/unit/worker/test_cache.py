@@ -52,6 +52,13 @@ def models() -> Models:
     return Models()
 
 
+def test_a_preloaded_model_is_found_and_not_loaded_again(models: Models) -> None:
+    bundle = ModelCache(models, 100).get(pin("a-40"))  # type: ignore[arg-type]
+    child = ModelCache(models, 100, [bundle])  # type: ignore[arg-type]
+    assert child.get(pin("a-40")) is bundle
+    assert models.loads == ["a-40"]
+
+
 def test_the_least_recently_used_model_is_evicted_first(models: Models) -> None:
     cache = ModelCache(models, 100)  # type: ignore[arg-type]
     for name in ("a-40", "b-40", "a-40", "c-40"):

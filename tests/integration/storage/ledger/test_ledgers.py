@@ -439,6 +439,13 @@ def test_a_job_stops_when_too_much_went_wrong(ledger: Ledger, job: str, why: str
     assert ledger.dispatch(job, "p", window=9).parts == ()
 
 
+def test_a_job_may_reject_as_many_rows_as_its_budget_says(ledger: Ledger, job: str) -> None:
+    ledger.begin(job, "p", 3, budget=4)
+    ledger.dispatch(job, "p", window=3)
+    assert ledger.complete(job, "p", 0, rows=1, rejected=4).stopped == ""
+    assert ledger.complete(job, "p", 1, rows=1, rejected=1).stopped == "budget"
+
+
 def test_another_plan_is_fenced_off(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 1, budget=0)
     for use in (

@@ -24,6 +24,11 @@ def manifest(**changed: Any) -> Manifest:
     return Manifest(**fields | changed)
 
 
+def test_a_manifest_of_a_later_format_is_refused() -> None:
+    with pytest.raises(ModelCorrupt, match="has format 99, but this release reads format 1: upgrade"):
+        Manifest.from_json(b'{"format": 99}', "m@v")
+
+
 def test_a_number_of_features_that_an_earlier_release_took_from_catboost_is_unknown() -> None:
     # Given the manifest of a CatBoost model, which says that it has 0 features once it is unpickled
     made = manifest()

@@ -1,0 +1,45 @@
+"""A job that failed or was cancelled begins another run, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scoreline.storage.errors import NothingToResume
+from scoreline.tasks.dispatch import resume
+from scoreline.tasks.job.documents import Outcome, Run, mark_active, read_run
+from tests.support.line_jobs import Desk, desk
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path) as made:
+        yield made
+
+
+def test_of_two_who_resume_a_job_at_once_one_is_refused(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = at.plan()
+    at.client.cancel(job_id)
+    others = [lambda: resume.begin_run(at.engine, job_id, "7")]
+
+    def slowly(*arguments: Any) -> None:
+        if others:
+            others.pop()()
+        mark_active(*arguments)
+
+    monkeypatch.setattr(resume, "mark_active", slowly)
+    with pytest.raises(NothingToResume, match="just resumed by another process"):
+        resume.begin_run(at.engine, job_id, "5")
+    assert read_run(at.client.buckets.main, job_id)[0] == Run(number=2, max_rejected="7")
+
+
+def test_a_later_run_keeps_the_budget_of_the_run_before(at: Desk) -> None:
+    job_id, main = at.plan(), at.client.buckets.main
+    at.client.cancel(job_id)
+    resume.begin_run(at.engine, job_id, "7")
+    main.put(f"jobs/{job_id}/outcome.json", Outcome(state="failed", failures={}, run=2).to_json())
+    resume.begin_run(at.engine, job_id)
+    assert read_run(main, job_id)[0] == Run(number=3, max_rejected="7")

@@ -1,0 +1,74 @@
+"""A schedule of new objects scores each version of an object once, and again only if its job failed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from scoreline.storage import keys
+from scoreline.tasks.inputs import only_new
+from scoreline.tasks.inputs.listing import list_inputs
+from scoreline.tasks.inputs.only_new import remember_scored, unseen
+from scoreline.tasks.job.documents import Outcome
+from tests.unit.schedules.conftest import NIGHTLY, SLOT, Night, X
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def night(night: Night) -> Night:
+    """Return a deployment whose schedule scores new objects only, with a model that can score them."""
+    night.client.registry.rollback("churn", "champion")
+    night.write(NIGHTLY + "only_new = true\n")
+    return night
+
+
+def job(day: int) -> str:
+    return f"nightly-{SLOT + day * DAY:%Y%m%dT%H%M%SZ}"
+
+
+def run(night: Night, day: int) -> Outcome:
+    """Run the slot of a day, and let the next tick see how its job ended."""
+    night.tick(SLOT + day * DAY)
+    night.tick(SLOT + day * DAY + timedelta(minutes=1))
+    return night.outcome(job(day))
+
+
+def test_an_object_is_scored_once_and_again_when_it_was_replaced(night: Night) -> None:
+    assert run(night, 0).rows == len(X)
+    night.client.put("in/b.parquet", X)
+    assert run(night, 1).rows == len(X)
+    assert run(night, 2).rows == 0
+    night.client.put("in/a.parquet", X)
+    assert run(night, 3).rows == len(X)
+
+
+def test_objects_of_a_job_that_failed_are_still_new(night: Night) -> None:
+    night.client.put("in/a.parquet", X.assign(x=[0.0, float("nan")]))
+    assert run(night, 0).state == "failed"
+    night.client.put("in/b.parquet", X)
+    night.write(NIGHTLY + "only_new = true\nmax_rejected = 1\n")
+    done = run(night, 1)
+    assert (done.rows, done.rejected) == (3, 1)
+
+
+def test_of_two_who_record_scored_objects_at_once_neither_forgets_the_other(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = night.client.buckets.main
+    for name in "ab":
+        night.client.put(f"in/{name}.parquet", X)
+        night.client.submit("churn@champion", f"s3://scoreline/in/{name}.parquet", job_id=name)
+    main.delete(keys.schedule_seen("s"))
+    encode = only_new._encode
+    others = [lambda: remember_scored(main, "s", "b")]
+
+    def slowly(fingerprints: object) -> bytes:
+        if others:
+            others.pop()()
+        return encode(fingerprints)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(only_new, "_encode", slowly)
+    remember_scored(main, "s", "a")
+    assert unseen(main, "s", "another", list_inputs(night.client.buckets, ["s3://scoreline/in/"])) == []

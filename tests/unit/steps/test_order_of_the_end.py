@@ -1,0 +1,31 @@
+"""What a reader may rely on is written last: the manifest, the claim of the end, ``_SUCCESS``, and the outcome."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scoreline.tasks.steps.finalize import finalize
+from tests.support.line_jobs import desk
+
+
+@pytest.mark.parametrize("gather", [False, True])
+def test_a_job_ends_with_manifest_claim_success_and_outcome_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gather: bool
+) -> None:
+    with desk(tmp_path) as at:
+        job_id, main = at.plan(gather=gather), at.client.buckets.main
+        at.score(job_id, 0, 1, 2, 3)
+        written: list[str] = []
+        put = main.put
+
+        def noted(key: str, *arguments: Any, **options: Any) -> Any:
+            written.append(key.rpartition("/")[2])
+            return put(key, *arguments, **options)
+
+        monkeypatch.setattr(main, "put", noted)
+        finalize(at.engine, job_id)
+        assert written[-4:] == ["_manifest.json", "claim-1.json", "_SUCCESS", "outcome.json"]
+        assert len(written) == len(set(written))

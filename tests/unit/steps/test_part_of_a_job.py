@@ -1,0 +1,93 @@
+"""A process scores a part, counts it, and sends what is due next; or ends the job with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scoreline.storage.errors import ModelCorrupt, StoreUnavailable
+from scoreline.storage.ledger.base import PartLease, Started
+from scoreline.tasks.job.documents import read_outcome
+from scoreline.tasks.steps.score_part import score_part
+from tests.support.line_jobs import Desk, desk
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path) as made:
+        yield made
+
+
+def start(at: Desk, job_id: str, holder: str, part: int = 0) -> Started:
+    plan = at.engine.documents(job_id).plan
+    lease = PartLease(job_id=job_id, plan_sha256=plan.sha256, part=part, holder=holder, lease_s=60)
+    return at.engine.ledger.start(lease)
+
+
+def test_a_part_fails_after_its_process_died_too_often(at: Desk) -> None:
+    job_id = at.plan(max_attempts=3)
+    for _ in range(3):  # each time the process dies, and Celery delivers the message again
+        assert start(at, job_id, "m").to_do == "run"
+    score_part(at.engine, job_id, 0, "m")
+    assert "died 3 times while scoring part 0" in at.progress(job_id).failures[0]
+
+
+@pytest.mark.parametrize("part", [True, "0", -1, 4, 10**12])
+def test_a_message_for_no_part_of_the_job_is_dropped(at: Desk, part: Any, caplog: pytest.LogCaptureFixture) -> None:
+    job_id = at.plan()
+    assert score_part(at.engine, job_id, part, "m") is None
+    assert [record.msg for record in caplog.records if record.levelname == "ERROR"] == ["part.unknown"]
+    assert at.progress(job_id).parts_done == 0
+
+
+def test_a_job_over_its_budget_is_finalized_at_once(at: Desk) -> None:
+    job_id = at.plan(broken=(0, 1), max_rejected=1)
+    at.names_sent()
+    at.score(job_id, 0)
+    assert at.names_sent() == ["finalize"]
+    assert at.progress(job_id).stopped == "budget"
+
+
+def test_a_message_for_a_part_that_is_done_sends_a_finalizer_that_was_lost(at: Desk) -> None:
+    job_id = at.plan()
+    at.score(job_id, 0, 1, 2, 3)
+    at.names_sent()
+    at.score(job_id, 3)
+    assert at.names_sent() == []
+    at.engine.ledger.end_step(job_id, "finalize")  # as if its process had died before it could send the message
+    at.score(job_id, 3)
+    assert at.names_sent() == ["finalize"]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("503"), SystemExit()], ids=["an outage", "a shutdown"])
+def test_neither_an_outage_nor_a_shutdown_is_an_attempt(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    job_id = at.plan()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(at.client.buckets.main, "put", refuse)
+        with pytest.raises(type(error)):
+            score_part(at.engine, job_id, 0, "m")
+    # Then another process may begin at once, with the first attempt
+    started = start(at, job_id, "another")
+    assert (started.to_do, started.attempt, at.progress(job_id).failures) == ("run", 1, {})
+
+
+def test_a_model_that_cannot_be_trusted_fails_the_whole_job(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = at.plan()
+
+    def refuse(pinned: Any) -> None:
+        raise ModelCorrupt("chunk 3 differs from its manifest")
+
+    monkeypatch.setattr(type(at.engine.models), "get", lambda self, pinned: refuse(pinned))
+    at.score(job_id, 0)
+    outcome = read_outcome(at.client.buckets.main, job_id)
+    assert outcome is not None
+    assert (outcome.state, outcome.error) == ("failed", "chunk 3 differs from its manifest")

@@ -1,0 +1,158 @@
+"""A Celery task gives its message back after a transient error, and otherwise ends what the message is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scoreline.storage.errors import (
+    InputNotFound,
+    LedgerUnavailable,
+    QueueUnavailable,
+    StoreUnavailable,
+    WebhookUnavailable,
+)
+from scoreline.tasks.job.documents import Outcome, read_delivery, read_outcome
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
+from scoreline.tasks.steps import planner
+from scoreline.tasks.steps import score_part as parts
+from scoreline.tasks.webhooks import notify as notifying
+from scoreline.worker import lifecycle, tasks
+from scoreline.worker.retries import MAX_RETRIES, MAX_UNKNOWN_RETRIES
+from tests.support.line_jobs import Desk, desk
+
+
+@pytest.fixture
+def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setenv("WEBHOOK_SECRET", "a secret of some length")
+    monkeypatch.setenv("WEBHOOK_URL", "https://example.org/hooks")
+    with desk(tmp_path, WEBHOOK_URL="https://example.org/hooks") as made:
+        monkeypatch.setattr(lifecycle, "process", lifecycle.Process(engine=made.engine, client=made.client))
+        yield made
+
+
+class Failing:
+    """Calls a function after it has raised an error a number of times."""
+
+    def __init__(self, behind: Callable[..., Any], error: BaseException, times: int = 1_000) -> None:
+        self._behind, self._error, self._times = behind, error, times
+        self.calls = 0
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.calls += 1
+        if self.calls <= self._times:
+            raise self._error
+        return self._behind(*arguments, **options)
+
+
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Failing]:
+    """Return a function that makes a function of a module or of an object fail a number of times."""
+
+    def install(
+        owner: Any, name: str, error: BaseException, times: int = 1_000, then: Callable[..., Any] | None = None
+    ) -> Failing:
+        failing = Failing(then or getattr(owner, name), error, times)
+        monkeypatch.setattr(owner, name, failing)
+        return failing
+
+    return install
+
+
+def outcome(at: Desk, job_id: str) -> Outcome:
+    found = read_outcome(at.client.buckets.main, job_id)
+    assert found is not None
+    return found
+
+
+def test_a_part_is_given_back_until_the_store_is_there_again(at: Desk, fail: Callable[..., Failing]) -> None:
+    job_id = at.plan()
+    fail(parts, "score_part", StoreUnavailable("503"), times=5)
+    tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
+    assert (at.progress(job_id).parts_done, at.progress(job_id).failures) == (1, {})
+
+
+def test_an_outage_of_store_and_ledger_together_is_no_death_of_the_process(
+    at: Desk, fail: Callable[..., Failing]
+) -> None:
+    # Given a store that fails five times, and a ledger that cannot be told
+    job_id = at.plan(max_attempts=3)
+    fail(at.client.buckets.main, "put", StoreUnavailable("503"), times=5)
+    fail(at.engine.ledger, "release", LedgerUnavailable("no Redis"))
+    tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
+    assert (at.progress(job_id).parts_done, at.progress(job_id).failures) == (1, {})
+
+
+def test_a_part_fails_with_the_reason_once_its_retries_are_used_up(at: Desk, fail: Callable[..., Failing]) -> None:
+    job_id = at.plan()
+    failing = fail(parts, "score_part", StoreUnavailable("503"))
+    tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
+    assert failing.calls == MAX_RETRIES + 1
+    assert at.progress(job_id).failures == {0: "gave up: 503"}
+
+
+def test_a_part_that_takes_too_long_fails_and_says_what_to_do(at: Desk, fail: Callable[..., Failing]) -> None:
+    job_id = at.plan()
+    fail(parts, "score_part", SoftTimeLimitExceeded())
+    tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
+    assert "--part-rows" in at.progress(job_id).failures[0]
+
+
+def test_a_part_whose_ledger_was_lost_has_the_job_reconciled(at: Desk) -> None:
+    job_id = at.plan()
+    at.engine.ledger.forget(job_id)
+    tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
+    assert at.progress(job_id).in_flight == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"),
+    [
+        (StoreUnavailable("503"), MAX_RETRIES + 1),
+        (InputNotFound("no input"), 1),
+        (ZeroDivisionError("a fault of the code"), MAX_UNKNOWN_RETRIES + 1),
+    ],
+)
+def test_a_step_is_tried_as_often_as_its_error_deserves_and_then_fails_the_job(
+    at: Desk, fail: Callable[..., Failing], error: Exception, calls: int
+) -> None:
+    job_id = at.submit()
+    failing = fail(planner, "plan_job", error)
+    tasks.plan.apply(kwargs={"job_id": job_id})
+    assert failing.calls == calls
+    assert str(error) in outcome(at, job_id).error
+
+
+def test_a_step_goes_on_after_an_outage(at: Desk, fail: Callable[..., Failing]) -> None:
+    job_id = at.submit()
+    fail(planner, "plan_job", StoreUnavailable("503"), times=3)
+    tasks.plan.apply(kwargs={"job_id": job_id})
+    assert at.names_sent() == ["score_part"] * 4
+
+
+def test_a_notification_is_tried_again_and_then_given_up(at: Desk, fail: Callable[..., Failing]) -> None:
+    main, job_id = at.client.buckets.main, at.plan()
+    at.client.cancel(job_id)
+    busy = WebhookUnavailable("https://example.org answered 503")
+    # When the receiver answers again in time, the notification is not given up
+    failing = fail(notifying, "notify", busy, times=3, then=lambda *_: None)
+    tasks.notify.apply(kwargs={"job_id": job_id})
+    assert (failing.calls, read_delivery(main, job_id)) == (4, None)
+    # And if it never does, that is recorded
+    failing = fail(notifying, "notify", busy)
+    tasks.notify.apply(kwargs={"job_id": job_id})
+    notice = read_delivery(main, job_id)
+    assert notice is not None
+    assert (failing.calls, notice.delivered) == (MAX_RETRIES + 1, False)
+
+
+def test_a_job_of_another_application_is_submitted_once_redis_is_there_again(
+    at: Desk, fail: Callable[..., Failing]
+) -> None:
+    fail(at.client, "submit", QueueUnavailable("no broker"), times=2)
+    answer = tasks.submit.apply(kwargs={"model": "line", "input": "s3://scoreline/in/"}, task_id="theirs").get()
+    assert answer["job_id"] == "theirs"
+    assert at.client.status("theirs").state == "submitted"
