@@ -27,6 +27,7 @@ from scoreline.storage.errors import ScorelineError
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.introspection import describe_features, describe_outputs, takes_one_column
 from scoreline.storage.models.manifest import METHODS, Outputs
+from scoreline.storage.typed_json import build
 from scoreline.tasks.scoring.score import score_batch
 
 ROWS, SPLIT = 60, 37
@@ -157,7 +158,7 @@ def given(x: pd.DataFrame, names: bool) -> Any:
 
 def described(model: Any) -> Bundle:
     """Return the bundle that publishing makes of the model, with outputs that went through JSON."""
-    outputs = Outputs.from_raw(json.loads(json.dumps(asdict(describe_outputs(model, None)))))
+    outputs = build(Outputs, json.loads(json.dumps(asdict(describe_outputs(model, None))))).with_tuples()
     names, count = describe_features({"model": model})
     manifest: Any = SimpleNamespace(ref="model", feature_names=names, n_features=count, outputs={"model": outputs})
     return Bundle(models={"model": model}, manifest=manifest, manifest_sha256="")

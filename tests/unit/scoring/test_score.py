@@ -23,6 +23,7 @@ from sklearn.svm import LinearSVC
 
 from scoreline.storage.errors import InputError, ScoringError
 from scoreline.storage.models.manifest import Outputs
+from scoreline.storage.typed_json import build
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings
 from tests.support.bundles import batch, bundle, scored
@@ -395,7 +396,8 @@ def test_classes_of_every_type_name_the_probabilities_and_keep_their_type(labels
 def test_models_with_manifests_of_an_earlier_format_are_scored(
     kind: str, methods: list[str], default: tuple[str, ...]
 ) -> None:
-    offered = Outputs.from_raw({"kind": kind, "methods": methods, "classes": [0, 1] if kind == "classifier" else None})
+    classes = [0, 1] if kind == "classifier" else None
+    offered = build(Outputs, {"kind": kind, "methods": methods, "classes": classes})
     assert offered.default_methods == default
 
 
