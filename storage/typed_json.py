@@ -135,8 +135,8 @@ def _convert_union(value: Any, options: Sequence[Any], where: str) -> Any:
     return convert(value, rest[-1], where)
 
 
-def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
+def _list(value: Any, where: str) -> Sequence[Any]:
+    if not isinstance(value, (list, tuple)):
         raise TypeError(f"{where} is {_kind_of(value)}, not an array")
     return value
 

@@ -78,7 +78,7 @@ class OneJob:
         self.store.put("in/a.parquet", sink.getvalue())
         given: dict[str, Any] = {"job_id": "j", "model": "m", "inputs": ("s3://data/in/",), "output": "s3://data/out/"}
         spec = JobSpec(**given | {"max_rejected": "100%", "part_rows": part_rows} | options)
-        pinned = PinnedModel(name="m", version="1", manifest_sha256="")
+        pinned = PinnedModel(name="m", version="20260101T000000Z-00000", manifest_sha256="0" * 64)
         job = Job(spec=spec, model=pinned, submitted="2026-11-25T00:00:00+00:00")
         mark_active(self.store, "j")
         self.store.put(keys.job("j"), job.to_json(), mode=CREATE)

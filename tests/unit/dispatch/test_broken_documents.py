@@ -242,7 +242,7 @@ def test_a_broken_memory_of_what_a_schedule_scored_is_named_with_its_remedy(
     key = keys.schedule_seen("nightly")
     main.put(key, body)
     with pytest.raises(DocumentCorrupt, match=f"{key} is not what Scoreline writes there: .*; restore the object, or"):
-        unseen(main, "nightly", "job", [])
+        unseen(main, "nightly", GOOD, [])
 
 
 def test_the_command_lists_all_jobs_and_counts_those_that_cannot_be_read(
