@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -31,7 +32,12 @@ def watch(clock: Clock, note: Callable[[int], int] | None, budget: int = 10) -> 
 
 def test_a_part_that_takes_a_moment_leaves_no_note() -> None:
     noted: list[int] = []
-    seen = watch(Clock(), lambda count: noted.append(count) or count)
+
+    def note(count: int) -> int:
+        noted.append(count)
+        return count
+
+    seen = watch(Clock(), note)
     assert not any(seen(count) for count in range(100))
     assert noted == []
 
@@ -44,7 +50,7 @@ def test_parts_under_way_count_together() -> None:
     for part in range(2):
         lease = PartLease(job_id="j", plan_sha256="p", part=part, holder=f"m{part}", lease_s=60)
         ledger.start(lease)
-        watches.append(watch(clock, lambda count, lease=lease: ledger.note_rejects(lease, count), budget=1_500))
+        watches.append(watch(clock, functools.partial(ledger.note_rejects, lease), budget=1_500))
     clock.now += NOTE_S
     assert not watches[0](800)
     assert watches[1](800)
