@@ -94,14 +94,26 @@ def _known_categories(local: Locals, frame: FrameType) -> list[Cells]:
     columns, known = local["X_list"], local["self"].categories_
     if local["handle_unknown"] != "error":
         return []
-    mask = np.column_stack([~_check_unknown(x, known[i], return_mask=True)[1] for i, x in enumerate(columns)])
+    passed = int(local["i"])  # the columns before the one that was refused
+    mask = np.column_stack(
+        [_unknown(x, known[i]) if i >= passed else np.zeros(len(x), bool) for i, x in enumerate(columns)]
+    )
+    first = mask.argmax(axis=1).tolist()
 
     def say(row: int) -> str:
-        column = int(np.argmax(mask[row]))
+        column = first[row]
         value = columns[column][row]
         return f"ValueError: Found unknown categories {[value]} in column {column} during transform"
 
     return [Cells(kind="unknown", mask=mask, values=columns, say=say)]
+
+
+def _unknown(x: Any, known: Any) -> Any:
+    """Return which values are unknown. Of objects, each distinct one is checked once, because that is faster."""
+    if x.dtype != object or pd.isna(x).any():  # pandas does not distinguish None from NaN
+        return ~_check_unknown(x, known, return_mask=True)[1]
+    codes, values = pd.factorize(x)
+    return ~_check_unknown(values, known, return_mask=True)[1][codes]
 
 
 def _numbers(local: Locals, frame: FrameType) -> list[Cells]:

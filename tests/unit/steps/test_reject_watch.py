@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_parts_under_way_count_together() -> None:
     for part in range(2):
         lease = PartLease(job_id="j", plan_sha256="p", part=part, holder=f"m{part}", lease_s=60)
         ledger.start(lease)
-        watches.append(watch(clock, partial(ledger.note_rejects, lease), budget=1_500))
+        watches.append(watch(clock, functools.partial(ledger.note_rejects, lease), budget=1_500))
     clock.now += NOTE_S
     assert not watches[0](800)
     assert watches[1](800)
