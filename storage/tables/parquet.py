@@ -124,9 +124,10 @@ class ParquetFormat:
         name = (source.uri, source.etag)
         with self._lock:
             known = self._footers.get(name)
+        raw = RangedFile(source.store, source.key, source.size, source.etag)
         try:
             file = pq.ParquetFile(
-                RangedFile(source.store, source.key, source.size, source.etag),
+                raw,
                 metadata=known,
                 pre_buffer=not stream,
                 buffer_size=_STREAM_BYTES if stream else 0,
@@ -136,6 +137,8 @@ class ParquetFormat:
         except (pa.ArrowException, OSError, ValueError) as error:  # for example, if a column name is not UTF-8
             raise explain_parquet(source, error) from error
         if known is None:
+            if int.from_bytes(raw.end[:4], "little") != file.metadata.serialized_size:
+                _refuse_encrypted_columns(source, file)
             with self._lock:
                 self._footers[name] = file.metadata
                 while (
@@ -144,6 +147,19 @@ class ParquetFormat:
                 ):
                     self._footers.popitem(last=False)
         return file
+
+
+def _refuse_encrypted_columns(source: Pinned, file: pq.ParquetFile) -> None:
+    """Raise `UnreadableInput` if columns are encrypted, although the footer is not.
+
+    Such a footer is followed by a signature. Arrow ends the process if anyone looks at the metadata of such a column,
+    but raises an error if it reads the column.
+    """
+    try:
+        next(file.iter_batches(batch_size=1), None)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if "crypt" in str(error):
+            raise explain_parquet(source, error) from error
 
 
 def _null_counts(metadata: pq.FileMetaData, column: int) -> Iterator[int | None]:

@@ -40,6 +40,8 @@ class RangedFile(io.RawIOBase):
         self._etag = etag
         self._position = 0
         self._whole: bytes | None = None
+        self.end = b""
+        """The last 8 bytes of the object, once they have been read."""
 
     def readable(self) -> bool:
         """Return True, because the file can be read."""
@@ -68,6 +70,8 @@ class RangedFile(io.RawIOBase):
             self._whole = self._get(0, self._size)
         data = self._get(self._position, stop) if self._whole is None else self._whole[self._position : stop]
         self._position += len(data)
+        if stop == self._size:
+            self.end = (self.end + data)[-8:]
         return data
 
     def _get(self, start: int, stop: int) -> bytes:

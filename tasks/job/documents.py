@@ -265,8 +265,8 @@ def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[s
     """
     try:
         with decoding(store, key := keys.success(folder)):
-            raw = decode_object(store.get(key).data)
-            if raw.get("plan") != plan_sha256:
+            raw = json.loads(store.get(key).data)
+            if not isinstance(raw, dict) or raw.get("plan") != plan_sha256:
                 return None
             if not all(type(raw[name]) is int for name in ("rows", "rejected", "parts")):
                 raise TypeError("rows, rejected and parts are not numbers")

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from scoreline.storage import keys
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, StepUnfinished
 from scoreline.storage.objects.base import CREATE, ObjectInfo, ObjectStore
+from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import Run
 from scoreline.tasks.steps.results_manifest import Entry
@@ -66,8 +67,8 @@ def check_in_blocks(
         known, block = known + 1, []
         if sound and clock() > end_s and known * BLOCK_PARTS < plan.parts:
             raise StepUnfinished(
-                f"{known * BLOCK_PARTS:,} of {plan.parts:,} parts of job {job_id} are checked: the next attempt "
-                "continues with the others"
+                f"{known * BLOCK_PARTS:,} of {plural(plan.parts, 'part')} of job {job_id} are checked: the next "
+                "attempt continues with the others"
             )
 
 

@@ -253,6 +253,6 @@ def test_the_command_lists_all_jobs_and_counts_those_that_cannot_be_read(
     change(main, keys.job(BROKEN), submitted=5)
     done = CliRunner().invoke(cli, ["jobs"])
     assert done.exit_code == 0
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [[BROKEN, "failed"], [GOOD, "succeeded"]]
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [[GOOD, "succeeded"], [BROKEN, "failed"]]
     assert "submitted is a number, not a text" in done.stderr
     assert done.stderr.splitlines()[-1] == "1 job cannot be read"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scoreline.storage.errors import NothingToResume
-from scoreline.tasks.dispatch import resume
+from scoreline.tasks.dispatch import dispatcher, resume
 from scoreline.tasks.job.documents import Outcome, Run, mark_active, read_run
 from tests.support.line_jobs import Desk, desk
 
@@ -30,7 +30,7 @@ def test_of_two_who_resume_a_job_at_once_one_is_refused(at: Desk, monkeypatch: p
             others.pop()()
         mark_active(*arguments)
 
-    monkeypatch.setattr(resume, "mark_active", slowly)
+    monkeypatch.setattr(dispatcher, "mark_active", slowly)
     with pytest.raises(NothingToResume, match="just resumed by another process"):
         resume.begin_run(at.engine, job_id, "5")
     assert read_run(at.client.buckets.main, job_id)[0] == Run(number=2, max_rejected="7")

@@ -48,7 +48,8 @@ def test_an_empty_reason_is_in_no_document_and_in_no_notification() -> None:
 def test_a_job_document_that_was_copied_to_another_id_is_refused(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path, "data")
     spec = JobSpec(job_id="one", model="m", inputs=("s3://data/in/",), output="s3://data/out/")
-    job = Job(spec=spec, model=PinnedModel(name="m", version="v", manifest_sha256="d"), submitted="2026-01-01")
+    pinned = PinnedModel(name="m", version="20260101T000000Z-aaaaa", manifest_sha256="d" * 64)
+    job = Job(spec=spec, model=pinned, submitted="2026-01-01T00:00:00+00:00")
     for name in ("one", "two"):
         store.put(keys.job(name), job.to_json())
     assert read_job(store, "one") == job

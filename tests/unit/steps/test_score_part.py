@@ -372,7 +372,7 @@ def test_a_reason_does_not_quote_the_whole_of_a_long_text(engine: Engine) -> Non
 
 
 def test_a_budget_with_more_digits_than_python_reads_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="max_rejected"):
+    with pytest.raises(InvalidRequest, match="--max-rejected"):
         job(max_rejected="9" * 5_000).spec.check()
 
 

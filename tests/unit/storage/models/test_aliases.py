@@ -19,22 +19,24 @@ from scoreline.storage.models.trial_load import NewArtifact
 from scoreline.storage.objects.base import ObjectInfo
 from scoreline.storage.objects.directory import DirectoryStore
 
+MINE, THEIRS = "20260101T000000Z-aaaaa", "20260101T000000Z-bbbbb"
+
 
 def pinned(version: str) -> PinnedModel:
-    return PinnedModel(name="m", version=version, manifest_sha256=f"digest of {version}")
+    return PinnedModel(name="m", version=version, manifest_sha256="d" * 64)
 
 
 def test_of_two_who_move_an_alias_at_once_none_is_lost(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path, "data")
-    others = [lambda: aliases.move(store, "m", "champion", lambda _: pinned("theirs"))]
+    others = [lambda: aliases.move(store, "m", "champion", lambda _: pinned(THEIRS))]
 
     def choose(current: Alias | None) -> PinnedModel:
         if others:
             others.pop()()
-        return pinned("mine")
+        return pinned(MINE)
 
     moved = aliases.move(store, "m", "champion", choose)
-    assert [(change.seq, change.version) for change in moved.history] == [(1, "theirs"), (2, "mine")]
+    assert [(change.seq, change.version) for change in moved.history] == [(1, THEIRS), (2, MINE)]
 
 
 class LosingAnswers(DirectoryStore):
@@ -52,8 +54,8 @@ class LosingAnswers(DirectoryStore):
 
 def test_a_change_whose_answer_was_lost_is_made_once(tmp_path: Path) -> None:
     store = LosingAnswers(tmp_path, "data")
-    moved = aliases.move(store, "m", "champion", lambda _: pinned("mine"))
-    assert [(change.seq, change.version) for change in moved.history] == [(1, "mine")]
+    moved = aliases.move(store, "m", "champion", lambda _: pinned(MINE))
+    assert [(change.seq, change.version) for change in moved.history] == [(1, MINE)]
 
 
 def test_an_alias_cannot_be_set_to_a_version_that_workers_refuse(tmp_path: Path) -> None:

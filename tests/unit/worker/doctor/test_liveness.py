@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from scoreline.tasks.dispatch.queue_names import SHARED
 from scoreline.worker.doctor.liveness import workers
 
 QUEUES = [{"name": "scoreline"}, {"name": "scoreline.clock"}]
@@ -12,7 +13,7 @@ QUEUES = [{"name": "scoreline"}, {"name": "scoreline.clock"}]
 
 def found(gauges: dict[str, Any]) -> list[tuple[str, str]]:
     answers: dict[str, Any] = {"active_queues": {"celery@a": QUEUES, "celery@b": QUEUES}, "gauges": gauges}
-    context: Any = SimpleNamespace(broker=SimpleNamespace(ask_workers=lambda what: answers[what]))
+    context: Any = SimpleNamespace(broker=SimpleNamespace(ask_workers=lambda what: answers[what], names=SHARED))
     return [(finding.severity, finding.message) for finding in workers(context)]
 
 
