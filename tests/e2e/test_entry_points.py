@@ -30,7 +30,7 @@ def run(stack: Stack, *arguments: str) -> str:
 def test_celery_finds_one_app_under_both_names(stack: Stack) -> None:
     # A Procfile that was deployed before the packages were renamed says `celery -A worker`
     reports = [run(stack, "celery", "-A", name, "report") for name in ("scoreline", "worker")]
-    assert "task_default_queue: 'scoreline'" in reports[0]
+    assert "task_default_queue: 'scoreline.jobs.scoreline'" in reports[0]
     assert reports[0] == reports[1]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.client import Client
+from scoreline.tasks.dispatch.queue_names import QueueNames
 from scoreline.worker.dev.stack import ROOT, Stack
 from tests.support.waiting import HANG_S, wait_until
 
@@ -75,7 +76,8 @@ def test_preloaded_models_are_shared_and_can_be_evicted(own: Stack, trained: Any
     assert all(model["preloaded"] and model["hits"] > 0 for models in found.values() for model in models)
     assert gets() == before + 1  # neither process has loaded it again
     (gauges,) = client.queue.ask_workers("gauges").values()
-    assert gauges == {"processes": 2, "cache_bytes": manifest.memory_bytes}  # bytes that both processes share
+    shared = {"processes": 2, "cache_bytes": manifest.memory_bytes}  # bytes that both processes share
+    assert gauges == shared | {"queue": QueueNames.of("scoreline").jobs}
     assert celery(own, "control", "evict_models") == {"ok": "evicting the models of 2 processes"}
     assert held(own, lambda found: not any(found.values())) == {pid: [] for pid in found}
     score()

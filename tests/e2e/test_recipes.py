@@ -154,7 +154,7 @@ def test_python(
     path = [ROOT, only(requirements(), tmp_path / "lib")]
     code = recipe(page) + "import scoreline.tasks.django  # needs Django no sooner than it is asked for a client\n"
     printed = run_isolated(code, path, ["sklearn", "pyarrow", "django"], stack.environ)
-    assert printed.splitlines()[-1] == f"succeeded {ROWS} of {ROWS}"
+    assert printed.splitlines()[-1] == f"succeeded {ROWS} scored, 0 rejected, of {ROWS}"
     assert job_ids() == [job_id]
     assert_scored(client, job_id)
 

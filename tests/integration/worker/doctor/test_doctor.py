@@ -146,7 +146,7 @@ def test_workers_of_another_application_do_not_count_but_their_visibility_timeou
         found = {finding.check: finding for finding in examine(case.environ, only=["workers", "timeouts"])}
     finally:
         case.stack.stop(guard)
-    assert "no worker answers (1 of other applications does)" in found["workers"].message
+    assert "no worker answers (1 of other applications or buckets does)" in found["workers"].message
     assert "has messages redelivered after 60 s (visibility_timeout)" in found["timeouts"].message
 
 
