@@ -28,7 +28,7 @@ PLAIN, GATHERED = "documents-plain", "documents-gathered"
 FOLDER = "documents/out/job_id={}/"
 OF_SLOTS = {"schedule"}
 """Fields that only the job of a schedule's slot has."""
-LEFT_OUT = {"reason"}
+LEFT_OUT = {"reason", "summary"}
 """Fields that a job which did not fail leaves out."""
 
 
