@@ -8,6 +8,7 @@ that it does not take the same message again while the others are busy.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping
 from typing import Any, TypeGuard
@@ -15,6 +16,7 @@ from typing import Any, TypeGuard
 from celery import Task
 
 from scoreline.storage.errors import ModelError, ModelUnloadable, ModelUntrusted, describe
+from scoreline.tasks.dispatch.connections import Connections
 from scoreline.tasks.dispatch.messages import MessageQueue
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ def pass_on(task: Task[Any, Any], error: ModelError, queue: MessageQueue, **chan
         countdown=0,
         max_retries=request.retries + 1,
         throw=False,
+        queue=Connections(os.environ).queue_names.of_task(task.name),  # not a shared queue that it may have come from
         kwargs={**(request.kwargs or {}), **changed},
         headers=headers,
     )

@@ -37,6 +37,8 @@ _CONTINUED = "| "
 _QUOTED = re.compile(r'[\s"\x00-\x1f]|^$')
 _SHORTEST_SECRET = 6
 """Shorter values are not redacted. They are hardly secrets, and would match parts of ordinary words."""
+_ORDINARY = frozenset({"scoreline", "postgres", "password", "default"})
+"""Passwords of development servers. If they were redacted, these words would be missing from every event."""
 
 
 def set_up(environ: Mapping[str, str], level: int = logging.INFO, file: str | None = None) -> None:
@@ -70,7 +72,7 @@ def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
         values += [text, *(unquote(pair.partition("=")[2]) for pair in text.split(","))]
     for url in environ.values():
         password = _password(url)
-        values += [password, unquote(password)]
+        values += [word for word in (password, unquote(password)) if word.lower() not in _ORDINARY]
     values.append(_below_host(environ.get("WEBHOOK_URL", "")))
     found = {form for value in values if len(value.strip()) >= _SHORTEST_SECRET for form in _spellings(value.strip())}
     return tuple(sorted(found, key=len, reverse=True))
@@ -99,8 +101,13 @@ def _password(text: str) -> str:
 
 
 def _below_host(url: str) -> str:
-    """Return the path and the query of a URL, which are what is secret of the address of a webhook."""
-    return url.partition("://")[2].partition("/")[2]
+    """Return the path and the query of a URL, which are what is secret of the address of a webhook.
+
+    >>> _below_host("https://example.org/hooks/T0"), _below_host("https://example.org/scoreline")
+    ('hooks/T0', '/scoreline')
+    """
+    path = url.partition("://")[2].partition("/")[2]
+    return f"/{path}" if path.isidentifier() else path  # a mere word is part of ordinary events
 
 
 class HumanLines(logging.Formatter):

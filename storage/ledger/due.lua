@@ -27,13 +27,13 @@ local function asks()
   end
   return lost or (flights < tonumber(ARGV[2]) and tonumber(field.cursor) < tonumber(field.parts))
 end
-local intact, known, due = pcall(function()
-  return redis.call('HEXISTS', KEYS[2], 'look') == 1, asks()
+local intact, known, due, looked = pcall(function()
+  return redis.call('HEXISTS', KEYS[2], 'look') == 1, asks(), pending('look')
 end)
 if not intact then  -- something else wrote to these keys; whoever reconciles the job says so
   return 1
 end
-if not due and known and pending('look') then
+if not due and known and looked then
   return 0
 end
 redis.call('HSET', KEYS[2], 'look', string.format('%.3f 0 0', now + ARGV[3]))

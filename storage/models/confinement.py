@@ -58,7 +58,7 @@ def confine() -> str:
     """
     _limit_resources()
     if sys.platform != "linux":
-        return f"use the network, because {sys.platform} has no namespaces"
+        return f"use the network and look at other processes, because {sys.platform} has no namespaces"
     with contextlib.suppress(OSError, AttributeError):
         prctl = ctypes.CDLL(None, use_errno=True).prctl
         prctl(_NEW_PRIVILEGES, 1, 0, 0, 0)

@@ -284,7 +284,7 @@ class ModelStorageManager:
             unpickled.
         """
         stored = self._store.get(key)
-        expected = sha256 or stored.info.metadata.get("sha256")
+        expected = stored.info.metadata.get("sha256") if sha256 is None else sha256
         uri = self._store.uri(key)
         if expected is None:
             raise ModelCorrupt(f"{uri} has no recorded digest: store it with save(), or pass sha256=")

@@ -114,10 +114,11 @@ class ModelRegistry:
     def is_signed(self, ref: str, signing_key: str) -> bool:
         """Return whether a trusted key, or `signing_key` itself, has signed the version ``name@version``."""
         pinned = self._version_to_sign(ref)
+        return self._is_trusted(pinned, self._pinned_bytes(pinned), signing_key)
+
+    def _is_trusted(self, pinned: PinnedModel, data: bytes, signing_key: str) -> bool:
         try:
-            self._verify(
-                pinned, self._pinned_bytes(pinned), (*self._verify_keys, signatures.verify_key_of(signing_key))
-            )
+            self._verify(pinned, data, (*self._verify_keys, signatures.verify_key_of(signing_key)))
         except ModelUntrusted:
             return False
         return True
@@ -148,7 +149,7 @@ class ModelRegistry:
         Manifest.from_json(data, pinned.ref)
         if sha256 is not None and sha256.strip().lower() != pinned.manifest_sha256:
             raise ModelUntrusted(f"the manifest of {pinned.ref} does not have this SHA-256: do not trust this version")
-        if sha256 is None and not self.is_signed(ref, signing_key):
+        if sha256 is None and not self._is_trusted(pinned, data, signing_key):  # the very bytes that will be signed
             raise ModelUntrusted(
                 f"{pinned.ref} is not signed by a key in MODEL_VERIFY_KEYS. Its first signature needs the SHA-256 of "
                 "its manifest, which `scoreline models publish` printed: sign it with --sha256"

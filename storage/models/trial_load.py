@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 600.0
 _PIPE_PATIENCE_S = 5.0
-_MAX_REPORT_BYTES = 64 << 20
+_MAX_REPORT_BYTES = 4 << 20
 _MAX_ERROR_BYTES = 64 << 10
 
 
@@ -159,7 +159,7 @@ class _Reader(threading.Thread):
     def __init__(self, pipe: IO[bytes], *, first: int = 0, last: int = 0) -> None:
         super().__init__(daemon=True, name="trial-read")
         self._pipe, self._first, self._last = pipe, first, last
-        self._data = b""
+        self._data = bytearray()
         self.start()
 
     def run(self) -> None:
@@ -169,12 +169,13 @@ class _Reader(threading.Thread):
                 if len(self._data) < self._first:
                     self._data += piece
                 elif self._last:
-                    self._data = (self._data + piece)[-self._last :]
+                    self._data += piece
+                    del self._data[: -self._last]
 
     def result(self) -> bytes:
         """Return what was kept. A pipe that is held open after the end of the process is not waited for long."""
         self.join(_PIPE_PATIENCE_S)
-        return self._data
+        return bytes(self._data)
 
 
 def try_loading_here(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> TrialLoad:

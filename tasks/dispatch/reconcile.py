@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -195,8 +195,8 @@ def open_ledger(dispatcher: Dispatcher, documents: Documents, recovered: Recover
         dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
 
 
-def recover(dispatcher: Dispatcher, documents: Documents) -> Recovered:
-    """Find out from the results in the bucket which parts are done.
+def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int] = ()) -> Recovered:
+    """Find out from the results in the bucket which parts are done. Those in `broken` are not.
 
     This takes two listings, and one HEAD request for each part with rejected rows. The rows of a part are those of the
     plan minus the rejected ones; the finalizer checks each part's own receipt. If the ``_SUCCESS`` of arranged results
@@ -205,7 +205,7 @@ def recover(dispatcher: Dispatcher, documents: Documents) -> Recovered:
     layout = ResultsLayout.of(dispatcher.buckets, documents.job)
     store, plan = layout.store, documents.plan
     listed = ((keys.part_number(info.key), info) for info in store.list(f"{layout.parts_folder}part-"))
-    done = {part: info for part, info in listed if part is not None and part < plan.parts}
+    done = {part: info for part, info in listed if part is not None and part < plan.parts and part not in broken}
     if documents.job.spec.arranged and (success := read_success(store, layout.folder, plan.sha256)) is not None:
         return Recovered(done=frozenset(range(plan.parts)), rows=success["rows"], rejected=success["rejected"])
     aside = {part for info in store.list(layout.rejected_folder) if (part := keys.part_number(info.key)) in done}

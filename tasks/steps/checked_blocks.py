@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import time
@@ -10,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 from scoreline.storage import keys
-from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, StepUnfinished
-from scoreline.storage.objects.base import CREATE, ObjectInfo, ObjectStore
+from scoreline.storage.errors import ObjectNotFound, StepUnfinished
+from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import Run
@@ -65,7 +64,9 @@ def check_in_blocks(
         if sound:
             _write(main, keys.checked(job_id, run.number, known), plan.sha256, block)
         known, block = known + 1, []
-        if sound and clock() > end_s and known * BLOCK_PARTS < plan.parts:
+        if clock() > end_s and known * BLOCK_PARTS < plan.parts:
+            if not sound:
+                return  # what was found is scored again, or fails the job; the others are checked after that
             raise StepUnfinished(
                 f"{known * BLOCK_PARTS:,} of {plural(plan.parts, 'part')} of job {job_id} are checked: the next "
                 "attempt continues with the others"
@@ -92,9 +93,10 @@ def _read(main: ObjectStore, key: str, plan_sha256: str) -> list[Entry] | None:
 def _write(main: ObjectStore, key: str, plan_sha256: str, block: list[Entry]) -> None:
     entries = [asdict(entry) | {"info": _listed(entry.info)} for entry in block]
     body = json.dumps({"plan": plan_sha256, "entries": entries}).encode()
-    with contextlib.suppress(PreconditionFailed):  # written by another finalizer of the same run
-        main.put(key, gzip.compress(body, compresslevel=1, mtime=0), mode=CREATE)
+    main.put(key, gzip.compress(body, compresslevel=1, mtime=0))  # another finalizer of the run writes the same
 
 
 def _listed(info: ObjectInfo | None) -> dict[str, object] | None:
-    return None if info is None else {"key": info.key, "size": info.size, "etag": info.etag}
+    if info is None:
+        return None
+    return {"key": info.key, "size": info.size, "etag": info.etag, "metadata": dict(info.metadata)}

@@ -13,7 +13,7 @@ import pyarrow as pa
 from scoreline.storage.errors import PreconditionFailed, ScoringError, StoreUnavailable
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models.introspection import library_versions
-from scoreline.storage.objects.base import CREATE
+from scoreline.storage.objects.base import CREATE, IfMatch
 from scoreline.storage.tables import parquet
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
@@ -100,7 +100,7 @@ def commit_part(
 def read_receipt(engine: Engine, documents: Documents, part: int) -> Receipt | None:
     """Return the receipt of a part; None if the part has to be scored.
 
-    Results that do not account for every row of the part, because their rejected rows are missing, are deleted.
+    Results that do not account for every row of the part, because their rejected rows are missing, are replaced.
 
     Raises
     ------
@@ -113,7 +113,6 @@ def read_receipt(engine: Engine, documents: Documents, part: int) -> Receipt | N
         return None
     if commit.fault:
         log.warning("part.broken", extra={"job_id": documents.job.spec.job_id, "part": part, "error": commit.fault})
-        layout.store.delete(commit.info.key)
         return None
     return commit.receipt
 
@@ -138,9 +137,17 @@ def _put_results(engine: Engine, documents: Documents, layout: ResultsLayout, re
     try:
         store.put(key, body, mode=CREATE, metadata=receipt.to_metadata())
     except PreconditionFailed:
-        committed = read_receipt(engine, documents, receipt.part)
-        if committed is None:  # refused for another reason, deleted meanwhile, or without its rejected rows
+        plan = documents.plan
+        found = read_commit(layout, plan.sha256, receipt.part, plan.part(receipt.part).rows)
+        if found is None:  # the store refused for another reason, or the object was deleted meanwhile
             raise StoreUnavailable(f"{store.uri(key)} could not be created, but does not exist: try again") from None
+        if found.fault:  # replaced, never deleted: another process may have replaced it since
+            try:
+                store.put(key, body, mode=IfMatch(found.info.etag), metadata=receipt.to_metadata())
+            except PreconditionFailed:
+                raise StoreUnavailable(f"{store.uri(key)} was replaced by another process: try again") from None
+            return receipt
+        committed = found.receipt
         if receipt.rejected and receipt.rejects_sha256 != committed.rejects_sha256:
             store.delete(_rejects_key(layout, receipt))
         return committed

@@ -234,15 +234,13 @@ def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: 
     job_id = documents.job.spec.job_id
     if read_outcome(engine.buckets.main, job_id) is not None:
         return True  # and the reconciler cleans up
-    layout = ResultsLayout.of(engine.buckets, documents.job)
-    for number, info in parts.broken.items():
+    for number in parts.broken:
         log.warning("part.broken", extra={"job_id": job_id, "part": number, "error": parts.failures[str(number)]})
-        if info is not None:
-            layout.store.delete(info.key)
     if progress.failures or progress.uncounted >= _MAX_UNCOUNTED:
         return False
     engine.ledger.forget(job_id)
-    open_ledger(engine, documents, replace(recover(engine, documents), uncounted=progress.uncounted + 1))
+    known = recover(engine, documents, parts.broken.keys())
+    open_ledger(engine, documents, replace(known, uncounted=progress.uncounted + 1))
     return True
 
 

@@ -140,7 +140,7 @@ def count_part(
     """
     plan_sha256 = engine.documents(job_id).plan.sha256
     summary = (summary or failure)[:MAX_REASON]
-    if failure != summary:
+    if failure:  # also if it is the summary: an earlier run may have left another reason
         write_failure(engine.buckets.main, job_id, part, failure[:MAX_REASON])
     done = engine.ledger.complete(job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=summary)
     if done.counted:

@@ -86,7 +86,8 @@ def publish(
 
     Stores one or several estimators of model NAME, and what belongs to them, as one version: they are loaded together
     or not at all. A fresh process first loads them for trial, and nothing is stored if that fails. Loading runs code,
-    so publish only files that you trust. That process has no keys, and on Linux no network.
+    so publish only files that you trust. On Linux with user namespaces, that process reaches no keys and no network.
+    Elsewhere, as in most containers, it can find both, and a warning says so.
 
     The version is signed if MODEL_SIGNING_KEY is set. Its reference, NAME@VERSION, is printed; and on standard error,
     the role and name of each file, and the SHA-256 of the manifest, by which it can be signed later. This command needs

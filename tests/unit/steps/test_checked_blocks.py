@@ -26,7 +26,7 @@ RUN = Run(number=3)
 
 
 def part(number: int) -> Entry:
-    info = ObjectInfo(key=f"out/part-{number}", size=number, etag=f"e{number}")
+    info = ObjectInfo(key=f"out/part-{number}", size=number, etag=f"e{number}", metadata={"rows": str(number)})
     return Entry(rows=number, rejected=1, text=f'{{"part": {number}}}', seconds="0.1", info=info)
 
 

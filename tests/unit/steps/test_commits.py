@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from scoreline.storage.errors import StoreUnavailable
+from scoreline.storage.errors import StepUnfinished, StoreUnavailable
 from scoreline.storage.ledger.base import PartLease
 from scoreline.storage.objects.base import exists
 from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job, recover
 from scoreline.tasks.rejects.report import committed_rejects
+from scoreline.tasks.steps import checked_blocks, finalize
 from scoreline.tasks.steps.commit_part import commit_part
 from tests.support.one_job import FOLDER, PART, OneJob, before_put
 
@@ -155,9 +156,9 @@ def test_a_part_that_another_program_breaks_each_time_fails_the_job_which_can_be
 
     def hooked(key: str, data: bytes, **options: Any) -> Any:
         done = put(key, data, **options)
-        if key == PART:
+        if "/_rejected/" in key:
             attempts.append(key)
-            job.store.delete(rejects_of(job))
+            job.store.delete(key)
         return done
 
     with monkeypatch.context() as patch:
@@ -285,3 +286,42 @@ def test_a_rebuilt_ledger_knows_the_rejected_rows_and_stops_a_job_over_its_budge
     progress = job.ledger.progress("j")
     assert progress is not None
     assert progress.stopped == "budget"
+
+
+def test_a_slower_finalizer_deletes_nothing_that_a_faster_one_has_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a part whose rejected rows are missing, and a finalizer that has found this out
+    job = OneJob(tmp_path, rows=4, part_rows=2, refused=(1.0,))
+    job.run(3)
+    job.store.delete(rejects_of(job))
+    others, again = [job.run], finalize._score_again
+
+    def slowly(*arguments: Any) -> bool:
+        if others:  # another one scores the part again, and publishes all
+            others.pop()()
+            assert job.is_complete
+        return again(*arguments)
+
+    # When it goes on, then all rows are still there
+    monkeypatch.setattr(finalize, "_score_again", slowly)
+    finalize.finalize(job.engine, "j")
+    job.run()
+    job.verify(rejected=[1])
+
+
+def test_a_gathered_job_is_completed_from_blocks_by_a_later_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checked_blocks, "BLOCK_PARTS", 2)
+    monkeypatch.setattr(checked_blocks, "CHECK_S", -1.0)
+    job = OneJob(tmp_path, rows=12, part_rows=2, gather=True)
+    attempts = 0
+    while attempts == 0 or not job.is_complete:
+        attempts += 1
+        try:
+            job.run()
+        except StepUnfinished:
+            job.messages.send("scoreline.finalize", job_id="j")
+    assert attempts > 1
+    assert (job.outcome.state, job.outcome.rows) == ("succeeded", 12)

@@ -26,6 +26,7 @@ class Task:
         kwargs = {"job_id": "j", "part": 3}
         self.request = Request(hostname=hostname, retries=retries, kwargs=kwargs, **{HEADER: header})
         self.sent: list[dict[str, Any]] = []
+        self.name = "scoreline.score_part"
 
     def retry(self, **options: Any) -> Retry:
         self.sent.append(options)
@@ -51,13 +52,17 @@ def run(task: Task, *workers: str, **changed: Any) -> None:
     pass_on(task, ERROR, Workers(*workers), **changed)  # type: ignore[arg-type]
 
 
-def test_another_worker_gets_the_message_at_once_and_this_process_pauses(pauses: list[float]) -> None:
+def test_another_worker_gets_the_message_at_once_and_this_process_pauses(
+    pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("R2_BUCKET", "own")
     task = Task("celery@small", retries=2)
     with pytest.raises(Retry):
         run(task, "celery@small", "celery@large", retried=3)
     ((sent),) = task.sent
     assert (sent["countdown"], sent["kwargs"]) == (0, {"job_id": "j", "part": 3, "retried": 3})
     assert sent["max_retries"] >= 3
+    assert sent["queue"] == "scoreline.jobs.own"  # whichever queue it came from
     assert sent["headers"] == {HEADER: {"workers": ["celery@small"], "times": 1}}
     assert pauses == [1.0]
 

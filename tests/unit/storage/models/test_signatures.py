@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from scoreline.storage.models import signatures
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Artifact
+from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.worker.cli.main import cli
@@ -177,3 +179,32 @@ def test_a_digest_is_no_path_out_of_the_local_cache(tmp_path: Path, digest: str)
         with pytest.raises(ModelCorrupt, match="is not a SHA-256"):
             act(artifact)
     assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_the_bytes_that_are_signed_are_those_that_a_trusted_key_has_signed(bucket: Bucket) -> None:
+    # Given a bucket that shows the manifest that a trusted key signed to whoever checks it, and another to who signs it
+    ref = bucket.models(OLD[0]).publish("m", LINE).ref
+    key = keys.manifest(*ref.split("@"))
+    evil = json.dumps(json.loads(bucket.store.get(key).data) | {"metadata": {"by": "a stranger"}}).encode()
+    shown = [evil, evil]  # to resolve the version, and to read what will be signed
+
+    class Flipping(DirectoryStore):
+        def get(self, key_: str, **options: Any) -> Any:
+            stored = super().get(key_, **options)
+            return replace(stored, data=shown.pop(0)) if key_ == key and shown else stored
+
+    registry = ModelRegistry(Flipping(bucket.folder, "scoreline"), verify_keys=(OLD[1],))
+    with pytest.raises(ModelUntrusted):
+        registry.sign(ref, NEW[0])
+    assert not signed_by_new(bucket, ref, evil)
+
+
+def signed_by_new(bucket: Bucket, ref: str, data: bytes) -> bool:
+    stored = bucket.store.get(keys.signature(*ref.split("@"))).data.decode()
+    return signatures.sign(data, NEW[0]) in stored
+
+
+def test_an_empty_digest_is_no_digest_of_an_object(bucket: Bucket) -> None:
+    bucket.models().save("scaler.joblib", LINE)
+    with pytest.raises(ModelCorrupt, match="differs from its recorded digest"):
+        bucket.models("", OLD[1]).load_object("scaler.joblib", sha256="")
