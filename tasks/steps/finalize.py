@@ -226,7 +226,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
 
 
 def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: Progress) -> bool:
-    """Delete the results of broken parts, so that they are scored again. Return whether that is begun now.
+    """Stop counting broken parts, so that they are scored again. Return whether that is begun now.
 
     It is not if the job fails anyway, because of other parts or because it was tried `_MAX_UNCOUNTED` times. The parts
     are then scored by `resume`.

@@ -19,6 +19,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Artifact
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.models.settings import ModelSettings
+from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.worker.cli.main import cli
 from tests.support.one_model import LINE
@@ -184,14 +185,14 @@ def test_a_digest_is_no_path_out_of_the_local_cache(tmp_path: Path, digest: str)
 def test_the_bytes_that_are_signed_are_those_that_a_trusted_key_has_signed(bucket: Bucket) -> None:
     # Given a bucket that shows the manifest that a trusted key signed to whoever checks it, and another to who signs it
     ref = bucket.models(OLD[0]).publish("m", LINE).ref
-    key = keys.manifest(*ref.split("@"))
-    evil = json.dumps(json.loads(bucket.store.get(key).data) | {"metadata": {"by": "a stranger"}}).encode()
+    manifest = keys.manifest(*ref.split("@"))
+    evil = json.dumps(json.loads(bucket.store.get(manifest).data) | {"metadata": {"by": "a stranger"}}).encode()
     shown = [evil, evil]  # to resolve the version, and to read what will be signed
 
     class Flipping(DirectoryStore):
-        def get(self, key_: str, **options: Any) -> Any:
-            stored = super().get(key_, **options)
-            return replace(stored, data=shown.pop(0)) if key_ == key and shown else stored
+        def get(self, key: str, **options: Any) -> StoredObject:
+            stored = super().get(key, **options)
+            return replace(stored, data=shown.pop(0)) if key == manifest and shown else stored
 
     registry = ModelRegistry(Flipping(bucket.folder, "scoreline"), verify_keys=(OLD[1],))
     with pytest.raises(ModelUntrusted):
