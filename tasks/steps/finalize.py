@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scoreline.storage.errors import DocumentCorrupt, ScorelineError, describe
+from scoreline.storage.errors import DocumentCorrupt, LedgerCorrupt, ScorelineError, describe
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.ledger.base import Progress
 from scoreline.storage.objects.base import ObjectInfo, create_once
@@ -62,7 +62,11 @@ def finalize(engine: Engine, job_id: str) -> None:
     """
     main = engine.buckets.main
     run, _ = read_run(main, job_id)
-    progress = engine.ledger.progress(job_id)
+    try:
+        progress = engine.ledger.progress(job_id)
+    except LedgerCorrupt:  # something else wrote to its keys, perhaps to one that only this step reads
+        engine.ledger.forget(job_id)
+        progress = None
     if progress is None or not progress.over or read_outcome(main, job_id) is not None:
         engine.ledger.end_step(job_id, "finalize")
         reconcile_job(engine, job_id)

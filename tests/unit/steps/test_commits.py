@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scoreline.storage.errors import StepUnfinished, StoreUnavailable
+from scoreline.storage.errors import LedgerCorrupt, StepUnfinished, StoreUnavailable
 from scoreline.storage.ledger.base import PartLease
 from scoreline.storage.objects.base import exists
 from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job, recover
@@ -325,3 +325,26 @@ def test_a_gathered_job_is_completed_from_blocks_by_a_later_attempt(
             job.messages.send("scoreline.finalize", job_id="j")
     assert attempts > 1
     assert (job.outcome.state, job.outcome.rows) == ("succeeded", 12)
+
+
+def test_a_ledger_that_only_the_finalizer_finds_damaged_is_rebuilt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = OneJob(tmp_path, rows=4, part_rows=2)
+    forget, progress, damaged = job.ledger.forget, job.ledger.progress, [True]
+
+    def read(job_id: str) -> Any:
+        found = progress(job_id)
+        if damaged and found is not None and found.over:
+            raise LedgerCorrupt("the key 'failed' is not a hash")
+        return found
+
+    def forgetting(job_id: str) -> None:
+        damaged.clear()
+        forget(job_id)
+
+    monkeypatch.setattr(job.ledger, "progress", read)
+    monkeypatch.setattr(job.ledger, "forget", forgetting)
+    job.run()
+    assert damaged == []
+    assert (job.outcome.state, job.outcome.rows) == ("succeeded", 4)
