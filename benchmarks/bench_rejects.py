@@ -56,10 +56,12 @@ def kinds(random: np.random.Generator) -> dict[str, tuple[Any, str, Any]]:
     def numbers(step: Any, model: Any) -> Any:
         return make_pipeline(make_column_transformer((step, NUMBERS)), model)
 
-    forest = RandomForestClassifier(50, max_depth=8, random_state=0)
+    def forest() -> Any:
+        return RandomForestClassifier(50, max_depth=8, random_state=0)
+
     made = {
         "unknown category (OneHotEncoder)": (encoding(OneHotEncoder(), LogisticRegression()), "town", "elsewhere"),
-        "unknown category (OrdinalEncoder)": (encoding(OrdinalEncoder(), forest), "town", "elsewhere"),
+        "unknown category (OrdinalEncoder)": (encoding(OrdinalEncoder(), forest()), "town", "elsewhere"),
         "unknown category (calibrated)": (
             CalibratedClassifierCV(encoding(OneHotEncoder(), LogisticRegression()), cv=3),
             "town",
@@ -67,7 +69,7 @@ def kinds(random: np.random.Generator) -> dict[str, tuple[Any, str, Any]]:
         ),
         "NaN": (encoding(OneHotEncoder(), LogisticRegression()), "x3", np.nan),
         "infinity": (encoding(OneHotEncoder(), LogisticRegression()), "x3", np.inf),
-        "too large for float32": (numbers(RobustScaler(), forest), "x3", 1e300),
+        "too large for float32": (numbers(RobustScaler(), forest()), "x3", 1e300),
         "negative (Box-Cox)": (numbers(PowerTransformer("box-cox"), Ridge()), "x3", -1.0),
     }
     return {name: (model.fit(known, labels), column, value) for name, (model, column, value) in made.items()}
