@@ -64,8 +64,7 @@ def verify(rig: Rig, job: Status) -> None:
 @pytest.mark.parametrize("hold", ["group=1/part-00000", "_manifest.json", "_SUCCESS", "part-00003.parquet? DELETE"])
 def test_a_job_survives_a_finalizer_killed_while_it_arranges(rig: Rig, hold: str) -> None:
     job = submit_held(rig, 1, hold)
-    for process in rig.parents() + rig.children():
-        process.kill()
+    rig.kill(rig.parents() + rig.children())
     assert not rig.client.status(job.job_id).ended
     rig.chaos(hold="_nothing")
     rig.redis.flushall()

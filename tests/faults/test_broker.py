@@ -119,8 +119,7 @@ def test_ten_reconcilers_at_once_dispatch_each_part_once(rig: Rig) -> None:
     rig.publish(seconds=0.1)
     job = rig.submit(30)
     rig.wait_for_parts(job, 5)
-    for process in rig.parents() + rig.children():
-        process.kill()
+    rig.kill(rig.parents() + rig.children())
     rig.wait_for_exit(rig.parents())
     rig.redis.flushall()
     # When ten reconcilers look at it at once

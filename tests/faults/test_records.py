@@ -34,8 +34,7 @@ def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig:
     # And when the worker dies while it scores a third job, and Redis is emptied once more
     torn = rig.client.submit_records("paced", records)
     rig.wait(lambda: exists(rig.store, keys.plan(torn.job_id)), "a plan")
-    for process in rig.parents() + rig.children():
-        process.kill()
+    rig.kill(rig.parents() + rig.children())
     rig.redis.flushall()
     assert not torn.status().ended
     rig.start_worker(1)

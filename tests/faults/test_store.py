@@ -279,8 +279,7 @@ def test_a_job_cancelled_while_its_ledger_is_rebuilt_stays_cancelled(rig: Rig, m
     rig.start_worker(1)
     job = rig.submit(12)
     rig.wait_for_parts(job, 1)
-    for process in rig.parents() + rig.children():
-        process.kill()
+    rig.kill(rig.parents() + rig.children())
     rig.redis.flushall()
     # When it is cancelled while the bucket is listed
     listing = reconcile.recover

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,8 +77,7 @@ class Rig:
         self.stack.__exit__(*error)
 
     def _end_clients(self) -> None:
-        for process in self.parents() + self.children() + self.clocks():
-            process.kill()
+        self.kill(self.parents() + self.children() + self.clocks())
         self.stack.stop_clients()
         self._guards.clear()
         self._clocks.clear()
@@ -202,6 +202,13 @@ class Rig:
             except psutil.NoSuchProcess:
                 continue
         return found
+
+    @staticmethod
+    def kill(processes: Iterable[psutil.Process]) -> None:
+        """Kill processes. One that has ended meanwhile, because its parent died, is no error."""
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def wait(self, until: Callable[[], Any], what: str) -> None:
         wait_until(until, what, self.logs)

@@ -144,10 +144,11 @@ class Planned(Engine):
         return SimpleNamespace(plan=SimpleNamespace(sha256="p"))
 
 
-def test_a_part_that_is_delivered_twice_counts_once(ledger: Ledger) -> None:
+def test_a_part_that_is_delivered_twice_counts_once(ledger: Ledger, tmp_path: Path) -> None:
     sent: list[int] = []
     unused: Any = None
-    engine = Planned(buckets=unused, models=unused, ledger=ledger, send=lambda name, job_id, part: sent.append(part))
+    buckets = Buckets.from_env({"ENVIRONMENT": "development", "STORE_DIR": str(tmp_path)})
+    engine = Planned(buckets=buckets, models=unused, ledger=ledger, send=lambda name, job_id, part: sent.append(part))
     ledger.begin("job", "p", 9, budget=5)
     ledger.dispatch("job", "p", window=2)
     for _ in range(2):
