@@ -7,9 +7,11 @@ noticed where it is used, it could stop work that has nothing to do with it.
 from __future__ import annotations
 
 import functools
+import gzip
 import json
 import math
 import types
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
@@ -17,6 +19,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """The errors that decoding a malformed document raises."""
+MALFORMED_GZIP = (*MALFORMED, EOFError, gzip.BadGzipFile, zlib.error)
+"""Those and the errors that decompressing a malformed document raises."""
 _YEARS = range(1970, 9999)
 """Years of a moment. Others cannot be converted to every time zone."""
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,7 +20,7 @@ from scoreline.storage.errors import (
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import CREATE, ObjectStore
 from scoreline.storage.tables.options import read_options
-from scoreline.storage.typed_json import MALFORMED, build, convert, decode_object, moment
+from scoreline.storage.typed_json import MALFORMED_GZIP, build, convert, decode_object, moment
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
@@ -195,7 +193,7 @@ class Status:
         return {name: value for name, value in asdict(self).items() if name != "reason" or value}
 
 
-_MALFORMED = (*MALFORMED, InvalidRequest, EOFError, gzip.BadGzipFile, zlib.error)
+_MALFORMED = (*MALFORMED_GZIP, InvalidRequest)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import DocumentCorrupt
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.objects.base import ObjectStore
-from scoreline.storage.typed_json import MALFORMED, build, convert, decode_object
+from scoreline.storage.typed_json import MALFORMED, MALFORMED_GZIP, build, convert, decode_object
 from scoreline.tasks.job.plan import Columns, Part, Slice
 
 BLOCK_PARTS = 512
@@ -133,7 +133,7 @@ class PlanFile:
             raise DocumentCorrupt(f"{self._store.uri(self._key)} differs from its header at part {block.first_part}")
         try:
             return _decode(decode_object(gzip.decompress(data)))
-        except (*MALFORMED, EOFError, OSError, zlib.error) as error:
+        except MALFORMED_GZIP as error:
             raise self._corrupt(error) from error
 
     def _corrupt(self, error: Exception) -> DocumentCorrupt:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from scoreline.storage import keys
 from scoreline.storage.errors import ObjectNotFound, StepUnfinished
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
+from scoreline.storage.typed_json import MALFORMED_GZIP
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import Run
@@ -86,7 +87,7 @@ def _read(main: ObjectStore, key: str, plan_sha256: str) -> list[Entry] | None:
         if block["plan"] != plan_sha256 or len(block["entries"]) != BLOCK_PARTS:
             return None
         return [Entry(**raw | {"info": ObjectInfo(**raw["info"])}) for raw in block["entries"]]
-    except (ObjectNotFound, OSError, EOFError, ValueError, TypeError, KeyError):
+    except (ObjectNotFound, OSError, *MALFORMED_GZIP):
         return None
 
 

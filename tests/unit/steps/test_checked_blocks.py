@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,7 +126,11 @@ def test_blocks_of_another_run_or_plan_do_not_count(store: DirectoryStore, run: 
     assert again.checked == list(range(20))
 
 
-@pytest.mark.parametrize("body", [b"", b"\x1f\x8b", b"rubbish"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\x1f\x8b", b"rubbish", gzip.compress(b"{}", mtime=0)[:10] + 20 * b"\xff"],
+    ids=["empty", "cut", "no gzip", "damaged"],
+)
 def test_a_block_that_cannot_be_read_is_checked_again(store: DirectoryStore, body: bytes) -> None:
     attempts(store, Check(30))
     store.put(keys.checked("j", 3, 1), body)
