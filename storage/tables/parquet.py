@@ -59,9 +59,10 @@ class ParquetFormat:
 
         If it does not say how many nulls an integer or boolean column has, that column is read, too.
         """
-        file = self._open(source)
+        raw = RangedFile(source.store, source.key, source.size, source.etag)
+        file = self._open(source, raw=raw)
         metadata = file.metadata
-        if is_joined(RangedFile(source.store, source.key, source.size, source.etag), source.size, metadata):
+        if is_joined(raw, source.size, metadata):
             raise UnreadableInput(
                 f"{source.uri} consists of several Parquet files joined together, of which only one can be read: write "
                 "each to an object of its own, or all rows to one file"
@@ -120,11 +121,11 @@ class ParquetFormat:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise explain_row_group(source, number, error) from error
 
-    def _open(self, source: Pinned, *, stream: bool = False) -> pq.ParquetFile:
+    def _open(self, source: Pinned, *, stream: bool = False, raw: RangedFile | None = None) -> pq.ParquetFile:
         name = (source.uri, source.etag)
         with self._lock:
             known = self._footers.get(name)
-        raw = RangedFile(source.store, source.key, source.size, source.etag)
+        raw = raw or RangedFile(source.store, source.key, source.size, source.etag)
         try:
             file = pq.ParquetFile(
                 raw,

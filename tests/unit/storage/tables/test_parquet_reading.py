@@ -151,3 +151,17 @@ def test_a_file_with_indexes_is_read(tmp_path: Path) -> None:
     info = store.put("a.parquet", encoded(0, write_page_index=True))
     survey = parquet.ParquetFormat().survey(Pinned(store=store, key=info.key, size=info.size, etag=info.etag))
     assert sum(span.rows for span in survey.spans) == ROWS
+
+
+def test_a_small_file_with_indexes_is_surveyed_in_one_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = DirectoryStore(tmp_path, "data")
+    store.put("a.parquet", encoded(0, write_page_index=True))
+    source, requests, get = Pinned.of(store, store.head("a.parquet")), [], store.get
+
+    def counted(key: str, **options: Any) -> Any:
+        requests.append(key)
+        return get(key, **options)
+
+    monkeypatch.setattr(store, "get", counted)
+    assert parquet.ParquetFormat().survey(source).schema.names
+    assert requests == ["a.parquet"]
