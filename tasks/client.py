@@ -180,9 +180,9 @@ class Client:
         """Return the status of a job; raises `JobNotFound`."""
         return self._statuses.status(job_id)
 
-    def answer(self, job_id: str) -> dict[str, Any]:
+    def answer(self, status: Status) -> dict[str, Any]:
         """Return the status of a job for an answer over the broker (see `StatusReader.answer`)."""
-        return self._statuses.answer(job_id)
+        return self._statuses.answer(status)
 
     def watch(self, job_id: str, timeout_s: float | None = None) -> Iterator[Status]:
         """Yield the status until the job has ended. Raise `TimeoutError` if that takes longer than `timeout_s`."""

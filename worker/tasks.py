@@ -9,12 +9,11 @@ from typing import Any
 from celery import Task
 
 from scoreline.storage.errors import (
+    UNLOADABLE_HERE,
     DocumentCorrupt,
     InvalidRequest,
     JobFailed,
     JobNotFound,
-    ModelUnloadable,
-    ModelUntrusted,
     ScorelineError,
     describe,
 )
@@ -71,7 +70,7 @@ def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **opti
         _check_required(model=model, input=input)
         check_known(options, SubmitOptions)
         client = lifecycle.client(app)
-        return client.answer(client.submit(model, input, **options).job_id)
+        return client.answer(client.submit(model, input, **options))
     except ScorelineError as error:
         if not error.transient or self.request.retries >= MAX_RETRIES:
             log.error("submit.refused", extra={"model": model, "input": input, "error": describe(error)})
@@ -103,7 +102,7 @@ def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = Non
         with reconcile_if_lost(engine, job_id):
             try:
                 inline.score_small(engine, job_id, str(self.request.id))
-            except (ModelUnloadable, ModelUntrusted) as error:
+            except UNLOADABLE_HERE as error:
                 pass_on(self, error, client.queue, job_id=job_id)
                 fail_job(engine, job_id, error)
         answer = records_job.answer(client, job_id)
@@ -132,7 +131,8 @@ def status(job_id: Any = None) -> dict[str, Any]:
     """Return the status of a job to an application that does not have this package installed."""
     _check_required(job_id=job_id)
     try:
-        return lifecycle.client(app).answer(job_id)
+        client = lifecycle.client(app)
+        return client.answer(client.status(job_id))
     except DocumentCorrupt as error:
         log.error("status.refused", extra={"job_id": job_id, "error": describe(error)})
         raise answerable(error) from None

@@ -84,17 +84,17 @@ class StatusReader:
             submitted=job.submitted,
         )
 
-    def answer(self, job_id: str) -> dict[str, Any]:
-        """Return the status of a job for an answer over the broker, which others than its recipient can read.
+    def answer(self, status: Status) -> dict[str, Any]:
+        """Return the status of a job as an answer over the broker, which others than its recipient can read.
 
-        It quotes nothing of an input or a document. Raises `JobNotFound`.
+        It quotes nothing of an input or a document.
         """
-        answer = self.status(job_id).to_dict()
-        if answer["error"]:
+        answer, job_id = status.to_dict(), status.job_id
+        if status.error:
             outcome = read_outcome(self._main, job_id)
             summary = (outcome.summary if outcome is not None else "") or "the job failed"  # as earlier releases end it
             more = f"`scoreline status {job_id}`, or {self._main.uri(keys.outcome(job_id))}, says more"
-            answer["error"] = f"{summary}; {more}" if summary != answer["error"] else summary
+            answer["error"] = f"{summary}; {more}" if summary != status.error else summary
         return answer
 
     def watch(self, job_id: str, timeout_s: float | None, pause: Callable[[float], bool]) -> Iterator[Status]:

@@ -50,7 +50,7 @@ def test_an_answer_about_a_failed_job_quotes_nothing_of_its_input(
     failed = client.submit(model, client.put("in/people.csv", content), **options)
     assert failed.state == "failed"
     assert SSN in failed.error
-    answer = client.answer(failed.job_id)
+    answer = client.answer(client.status(failed.job_id))
     assert SSN not in str(answer)
     assert answer["reason"] == failed.reason
     assert f"scoreline status {failed.job_id}" in answer["error"]
@@ -59,7 +59,7 @@ def test_an_answer_about_a_failed_job_quotes_nothing_of_its_input(
 
 def test_an_answer_says_what_quotes_nothing(client: EagerClient) -> None:
     failed = client.submit("line", "s3://scoreline/nowhere/")
-    assert client.answer(failed.job_id) == failed.to_dict()
+    assert client.answer(client.status(failed.job_id)) == failed.to_dict()
     assert "no input at s3://scoreline/nowhere/" in failed.error
 
 
@@ -69,7 +69,7 @@ def test_an_answer_about_a_job_that_an_earlier_release_ended_says_only_that_it_f
     document = json.loads(client.buckets.main.get(key).data)
     del document["summary"]
     client.buckets.main.put(key, json.dumps(document).encode())
-    assert client.answer(failed.job_id)["error"].startswith("the job failed; `scoreline status ")
+    assert client.answer(client.status(failed.job_id))["error"].startswith("the job failed; `scoreline status ")
 
 
 def test_the_ledger_has_no_more_of_a_failed_part_than_an_answer(
@@ -91,7 +91,7 @@ def test_the_ledger_has_no_more_of_a_failed_part_than_an_answer(
     assert progress is not None
     assert list(progress.failures) == [0]
     assert SSN not in str(progress.failures)
-    assert client.answer("parts")["error"].startswith("1 of 1 part failed; `scoreline status parts`")
+    assert client.answer(client.status("parts"))["error"].startswith("1 of 1 part failed; `scoreline status parts`")
 
 
 @pytest.mark.parametrize(
