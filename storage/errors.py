@@ -151,6 +151,10 @@ class ModelUnloadable(ModelError):
     """Raised when a model's bytes are intact but cannot be loaded in this environment."""
 
 
+UNLOADABLE_HERE = (ModelUnloadable, ModelUntrusted)
+"""The errors with which one worker cannot load a model that another one may load."""
+
+
 class ScoringError(ScorelineError):
     """Raised when an estimator fails, or when its output does not match the output schema in the plan."""
 

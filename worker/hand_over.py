@@ -8,16 +8,15 @@ that it does not take the same message again while the others are busy.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from celery import Task
 
-from scoreline.storage.errors import ModelError, ModelUnloadable, ModelUntrusted, describe
-from scoreline.tasks.dispatch.connections import Connections
+from scoreline.storage.errors import UNLOADABLE_HERE, ModelError, describe
 from scoreline.tasks.dispatch.messages import MessageQueue
+from scoreline.worker import lifecycle
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ _ANSWER_S = 1.0
 
 def may_pass_on(error: BaseException) -> TypeGuard[ModelError]:
     """Return whether another worker may be able to do what this one cannot."""
-    return isinstance(error, ModelUnloadable | ModelUntrusted)
+    return isinstance(error, UNLOADABLE_HERE)
 
 
 def pass_on(task: Task[Any, Any], error: ModelError, queue: MessageQueue, **changed: Any) -> None:
@@ -63,7 +62,7 @@ def pass_on(task: Task[Any, Any], error: ModelError, queue: MessageQueue, **chan
         countdown=0,
         max_retries=request.retries + 1,
         throw=False,
-        queue=Connections(os.environ).queue_names.of_task(task.name),  # not a shared queue that it may have come from
+        queue=lifecycle.queue_names().of_task(task.name),  # not a shared queue that it may have come from
         kwargs={**(request.kwargs or {}), **changed},
         headers=headers,
     )

@@ -22,6 +22,7 @@ from scoreline.storage.settings import StorageSettings
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.connections import CLIENT, WORKER, Connections
 from scoreline.tasks.dispatch.queue import send_message
+from scoreline.tasks.dispatch.queue_names import QueueNames
 from scoreline.tasks.schedules.guarded_inputs import check_outside_schedules
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
@@ -118,11 +119,13 @@ def scheduler(app: Celery) -> Scheduler:
 
 def count_processes(app: Celery) -> int:
     """Count the processes of all workers of this deployment that answer on the broker within half a second."""
-    with app.connection_for_write() as connection:
-        replies = app.control.broadcast("gauges", reply=True, timeout=0.5, connection=connection) or []
-    answers = {worker: answer for reply in replies for worker, answer in reply.items()}
-    own = Connections(os.environ).queue_names.own_gauges(answers)
+    own = Connections(os.environ, WORKER, app=app).queue.own_gauges(timeout_s=0.5)
     return sum(int(gauges["processes"]) for gauges in own.values())
+
+
+def queue_names() -> QueueNames:
+    """Return the names of the deployment's queues."""
+    return Connections(os.environ).queue_names
 
 
 def share_models() -> None:

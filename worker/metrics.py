@@ -115,7 +115,7 @@ class Deployment(Collector):
     def _gauges(self) -> dict[str, Any]:
         queue = self._client.queue
         assert isinstance(queue, Queue)  # as in every deployment; only tests have another kind
-        return queue.names.own_gauges(queue.ask_workers("gauges"))
+        return queue.own_gauges()
 
     def _in_bucket(self) -> Bucket:
         main = self._client.buckets.main

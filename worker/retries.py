@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import random
 from collections.abc import Iterator
 from inspect import signature
@@ -27,7 +26,6 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.keys import check_name
 from scoreline.tasks.dispatch import outcome, reconcile
-from scoreline.tasks.dispatch.connections import Connections
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
 from scoreline.worker import lifecycle
@@ -105,7 +103,7 @@ def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseE
         countdown=random.uniform(longest / 2, longest),
         max_retries=MAX_RETRIES,
         throw=False,
-        queue=Connections(os.environ).queue_names.of_task(task.name),
+        queue=lifecycle.queue_names().of_task(task.name),
         kwargs={**(task.request.kwargs or {}), **changed},
     )
 

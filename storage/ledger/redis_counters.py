@@ -110,7 +110,9 @@ class RedisCounters:
             part_buckets=cumulate({bound: totals[f"le_{bound}"] for bound in (*PART_BUCKETS_S, float("inf"))}),
             jobs={state: totals[f"job_{state}"] for state in ENDS},
             loads={
-                name: Loads(count=_number(models.get(f"{name} count")), seconds=_number(models.get(f"{name} us")) / 1e6)
+                name: Loads(
+                    count=to_count(models.get(f"{name} count")), seconds=to_count(models.get(f"{name} us")) / 1e6
+                )
                 for name in names
             },
         )
@@ -138,7 +140,7 @@ def _offset(name: str) -> str:
     return f"#{_SLOTS.index(name)}"
 
 
-def _number(text: str | None) -> int:
+def to_count(text: str | None) -> int:
     """Return a counter, or 0 if it is missing or something else was written in its place."""
     try:
         return int(text or 0)

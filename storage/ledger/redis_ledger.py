@@ -10,6 +10,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from scoreline.storage.errors import LedgerCorrupt, LedgerFenced, LedgerLost, LedgerUnavailable
+from scoreline.storage.ledger import redis_keys
 from scoreline.storage.ledger.base import (
     LIFE_AFTER_OUTCOME_S,
     LIFE_S,
@@ -24,7 +25,7 @@ from scoreline.storage.ledger.base import (
     Started,
     Stopped,
 )
-from scoreline.storage.ledger.redis_counters import RedisCounters
+from scoreline.storage.ledger.redis_counters import RedisCounters, to_count
 from scoreline.storage.ledger.redis_watchlist import RedisWatchlist
 from scoreline.storage.ledger.server import Server
 
@@ -91,7 +92,7 @@ class RedisLedger:
         now = functools.partial(_now, clock)
         self.watchlist = RedisWatchlist(self._redis, self._scripts, namespace, self._translate_errors, now)
         self._now = now
-        self.counters = RedisCounters(self._redis, f"scoreline:{{{namespace}}}:counters", self._translate_errors)
+        self.counters = RedisCounters(self._redis, redis_keys.of_bucket(namespace, "counters"), self._translate_errors)
 
     def ping(self) -> None:
         """Check that Redis answers (see `Ledger.ping`)."""
@@ -118,7 +119,7 @@ class RedisLedger:
         LedgerUnavailable
             The server does not answer, or refuses to write the key or to run the script.
         """
-        key = f"scoreline:{{{self._namespace}}}:doctor"
+        key = redis_keys.of_bucket(self._namespace, "doctor")
         with self._translate_errors():
             self._redis.set(key, "1", px=1000)
             self._redis.delete(key)
@@ -257,14 +258,14 @@ class RedisLedger:
 
     def once_in(self, what: str, seconds: float) -> bool:
         """Return whether the caller is the first to ask (see `Ledger.once_in`)."""
-        key = f"scoreline:{{{self._namespace}}}:{what}"
+        key = redis_keys.of_bucket(self._namespace, what)
         with self._translate_errors():
             return bool(self._redis.set(key, "1", px=int(1000 * seconds), nx=True))
 
     def note_processes(self, count: int, seconds: float) -> None:
         """Remember how many processes can score parts (see `Ledger.note_processes`)."""
         with self._translate_errors():
-            self._redis.set(f"scoreline:{{{self._namespace}}}:processes", count, px=int(1000 * seconds))
+            self._redis.set(redis_keys.of_bucket(self._namespace, "processes"), count, px=int(1000 * seconds))
 
     def note_tick(self) -> None:
         """Remember that the clock ticked (see `Ledger.note_tick`)."""
@@ -279,9 +280,8 @@ class RedisLedger:
 
     def processes(self) -> int:
         """Return the number of processes noted last (see `Ledger.processes`)."""
-        with self._translate_errors(), contextlib.suppress(ValueError):
-            return int(cast(str | None, self._redis.get(f"scoreline:{{{self._namespace}}}:processes")) or 0)
-        return 0
+        with self._translate_errors():
+            return to_count(cast(str | None, self._redis.get(redis_keys.of_bucket(self._namespace, "processes"))))
 
     def __repr__(self) -> str:
         return f"RedisLedger({self._address!r})"
@@ -295,10 +295,10 @@ class RedisLedger:
         return int(self._run("step", [self._steps_key(job_id)], arguments))
 
     def _tick_key(self) -> str:
-        return f"scoreline:{{{self._namespace}}}:tick"
+        return redis_keys.of_bucket(self._namespace, "tick")
 
     def _steps_key(self, job_id: str) -> str:
-        return f"scoreline:{{{self._namespace}/{job_id}}}:steps"
+        return redis_keys.of_job(self._namespace, job_id, "steps")
 
     def _run(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
         with self._translate_errors(keys[0]):
@@ -311,7 +311,7 @@ class RedisLedger:
             pipe.execute()
 
     def _keys(self, job_id: str) -> list[str]:
-        return [f"scoreline:{{{self._namespace}/{job_id}}}:{kind}" for kind in ("state", "done", "failed")]
+        return [redis_keys.of_job(self._namespace, job_id, what) for what in ("state", "done", "failed")]
 
 
 def host_and_port(url: str) -> str:

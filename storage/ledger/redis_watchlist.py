@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from itertools import batched, compress
 from typing import Any, cast
 
+from scoreline.storage.ledger import redis_keys
 from scoreline.storage.ledger.base import LIFE_S
 from scoreline.storage.ledger.watchlist import THOROUGH_S
 
@@ -82,7 +83,7 @@ class RedisWatchlist:
         for some in batched(job_ids, _BATCH):
             with self._translate_errors(), self._client.pipeline(transaction=False) as pipe:
                 for job_id in some:
-                    keys = [f"scoreline:{{{self._namespace}/{job_id}}}:{kind}" for kind in ("state", "steps")]
+                    keys = [redis_keys.of_job(self._namespace, job_id, what) for what in ("state", "steps")]
                     self._scripts["due"](keys=keys, args=arguments, client=pipe)
                 found += compress(some, map(int, pipe.execute()))
         return found
@@ -92,4 +93,4 @@ class RedisWatchlist:
             return bool(self._scripts["lock"](keys=[self._key_of(what)], args=[holder, milliseconds]))
 
     def _key_of(self, what: str) -> str:
-        return f"scoreline:{{{self._namespace}}}:{what}"
+        return redis_keys.of_bucket(self._namespace, what)

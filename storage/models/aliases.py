@@ -87,13 +87,12 @@ def parse(name: str, alias: str, data: bytes) -> Alias:
     return Alias(name=alias, history=history)
 
 
-def read(store: ObjectStore, name: str, alias: str) -> tuple[Alias, str] | None:
-    """Return an alias and the ETag of its object, or None if there is no such alias."""
+def read(store: ObjectStore, name: str, alias: str) -> Alias | None:
+    """Return an alias with its history, or None if there is no such alias."""
     try:
-        stored = store.get(keys.alias(name, alias))
+        return parse(name, alias, store.get(keys.alias(name, alias)).data)
     except ObjectNotFound:
         return None
-    return parse(name, alias, stored.data), stored.info.etag
 
 
 def move(

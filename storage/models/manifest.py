@@ -109,11 +109,6 @@ class Outputs:
         usual = tuple(method for method in _DEFAULTS.get(self.kind, _DEFAULTS["classifier"]) if method in self.methods)
         return usual or tuple(method for method in _FALLBACKS if method in self.methods)[:1] or self.methods[:1]
 
-    @classmethod
-    def from_raw(cls, raw: Mapping[str, Any]) -> Outputs:
-        """Build the outputs from a mapping that was read from JSON; raises an error in `MALFORMED`."""
-        return build(cls, raw).with_tuples()
-
     def with_tuples(self) -> Outputs:
         """Return the outputs with the labels of each target as a tuple, where they are an array of JSON."""
         if self.classes is None:

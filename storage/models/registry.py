@@ -191,8 +191,7 @@ class ModelRegistry:
 
     def find_alias(self, name: str, alias: str) -> Alias | None:
         """Return an alias with its history, or None if there is no such alias."""
-        found = aliases.read(self._store, name, alias)
-        return found[0] if found else None
+        return aliases.read(self._store, name, alias)
 
     def alias(self, name: str, alias: str, version: str) -> Alias:
         """Set `alias` to `version` by compare-and-swap, so that no concurrent change is lost.

@@ -141,6 +141,10 @@ class Queue:
             )
         return {worker: answer for reply in answers or [] for worker, answer in reply.items()}
 
+    def own_gauges(self, timeout_s: float = 1.0) -> dict[str, Any]:
+        """Ask the workers of this deployment for their ``gauges`` (see `ask_workers` and `QueueNames.own_gauges`)."""
+        return self.names.own_gauges(self.ask_workers("gauges", timeout_s))
+
     @contextlib.contextmanager
     def _connected(self) -> Iterator[kombu.Connection]:
         with self._app.connection_for_write() as connection:

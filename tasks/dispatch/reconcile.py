@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -50,7 +50,7 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
     dict of str to str
         What was done, by job id.
     """
-    return _reconcile_all(dispatcher, _listed(dispatcher))
+    return {job_id: _try_job(dispatcher, job_id) for job_id in _listed(dispatcher)}
 
 
 def reconcile_due(dispatcher: Dispatcher, clock: Callable[[], float] = time.monotonic) -> dict[str, str]:
@@ -87,7 +87,7 @@ def _do_round(dispatcher: Dispatcher, clock: Callable[[], float], end_s: float) 
         for job_id in watchlist.due(taken, window):
             if clock() >= end_s:
                 break
-            report |= _reconcile_all(dispatcher, [job_id])
+            report[job_id] = _try_job(dispatcher, job_id)
     return report
 
 
@@ -107,31 +107,29 @@ def _listed(dispatcher: Dispatcher) -> list[str]:
     return [info.key.removeprefix(keys.JOBS_ACTIVE) for info in dispatcher.buckets.main.list(keys.JOBS_ACTIVE)]
 
 
-def _reconcile_all(dispatcher: Dispatcher, job_ids: Iterable[str]) -> dict[str, str]:
-    report: dict[str, str] = {}
-    for job_id in job_ids:
-        try:
-            report[job_id] = reconcile_job(dispatcher, job_id)
-        except JobNotFound:
-            report[job_id] = "submitting"  # the marker is written before the job
+def _try_job(dispatcher: Dispatcher, job_id: str) -> str:
+    """Reconcile a job and return what was done. A fault in one job must not hold up the others."""
+    try:
+        return reconcile_job(dispatcher, job_id)
+    except JobNotFound:
+        _put_off(dispatcher, job_id)
+        _drop_orphan(dispatcher, job_id)
+        return "submitting"  # the marker is written before the job
+    except LedgerCorrupt as error:  # of a step, or of a job that has ended
+        dispatcher.ledger.forget(job_id)
+        return f"failed: {describe(error)}"
+    except ScorelineError as error:
+        log.error("reconcile.failed", extra={"job_id": job_id, "error": describe(error)})
+        if not error.transient:
             _put_off(dispatcher, job_id)
-            _drop_orphan(dispatcher, job_id)
-        except LedgerCorrupt as error:  # of a step, or of a job that has ended
-            report[job_id] = f"failed: {describe(error)}"
-            dispatcher.ledger.forget(job_id)
-        except ScorelineError as error:
-            report[job_id] = f"failed: {describe(error)}"
-            log.error("reconcile.failed", extra={"job_id": job_id, "error": describe(error)})
-            if not error.transient:
-                _put_off(dispatcher, job_id)
-        except SoftTimeLimitExceeded:
-            raise
-        except Exception as error:  # a fault in one job must not hold up the others
-            report[job_id] = f"failed: {describe(error)}"
-            log.exception("reconcile.failed", extra={"job_id": job_id})
-            dispatcher.on_fault(error, job_id=job_id)
-            _put_off(dispatcher, job_id)
-    return report
+        return f"failed: {describe(error)}"
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:
+        log.exception("reconcile.failed", extra={"job_id": job_id})
+        dispatcher.on_fault(error, job_id=job_id)
+        _put_off(dispatcher, job_id)
+        return f"failed: {describe(error)}"
 
 
 def _put_off(dispatcher: Dispatcher, job_id: str) -> None:

@@ -17,6 +17,8 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils._encode import _check_unknown  # the check itself, which steps call for one error
 
+from scoreline.tasks.scoring.model_calls import first_line
+
 type Locals = Mapping[str, Any]
 
 
@@ -150,7 +152,7 @@ def _conversion_error(value: Any, dtype: np.dtype[Any]) -> str:
     try:
         one.astype(dtype)
     except (ValueError, TypeError, OverflowError) as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return first_line(error)
     return ""
 
 

@@ -172,9 +172,8 @@ class _Parts:
     timings: Timings = field(default_factory=Timings)
     failures: dict[str, str] = field(default_factory=dict)
     """Reasons why parts are missing, by part number."""
-    broken: dict[int, ObjectInfo | None] = field(default_factory=dict)
-    """The parts among them that were counted, but are not complete, with the object of their results, if there is
-    one."""
+    broken: set[int] = field(default_factory=set)
+    """The parts among them that were counted, but are not complete."""
 
 
 def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
@@ -192,12 +191,12 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
             return done  # another finalizer has deleted the parts
         if _score_again(engine, documents, parts, progress):
             return None
-    reason, error = _fault(documents, run, parts)
+    reason, error, summary = _fault(documents, run, parts)
     files: tuple[File, ...] | None = None
     if not error and job.spec.arranged:
         files, error = _arrange(engine, documents, parts.infos)
         if error:
-            reason = "error"
+            reason, summary = "error", "the results could not be arranged"
         elif files is None:
             return None
     state: State = "failed" if error else "partial" if parts.rejected else "succeeded"
@@ -209,7 +208,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         parts_done=len(parts.entries),
         seconds=seconds_since(documents.job.submitted),
         error=error,
-        summary=_summary(reason, error),
+        summary=summary,
         reason=reason,
         failures=parts.failures,
         run=run.number,
@@ -243,7 +242,7 @@ def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: 
     if progress.failures or progress.uncounted >= _MAX_UNCOUNTED:
         return False
     engine.ledger.forget(job_id)
-    known = recover(engine, documents, parts.broken.keys())
+    known = recover(engine, documents, parts.broken)
     open_ledger(engine, documents, replace(known, uncounted=progress.uncounted + 1))
     return True
 
@@ -260,7 +259,7 @@ def _check(engine: Engine, documents: Documents, run: Run, failed: Mapping[int, 
         if entry.failure:
             parts.failures[str(number)] = entry.failure
             if entry.broken:
-                parts.broken[number] = entry.info
+                parts.broken.add(number)
             continue
         parts.entries.append(entry.text)
         parts.timings.add(entry.seconds)
@@ -271,26 +270,21 @@ def _check(engine: Engine, documents: Documents, run: Run, failed: Mapping[int, 
     return parts
 
 
-def _fault(documents: Documents, run: Run, parts: _Parts) -> tuple[Reason, str]:
-    """Return the reason and the error with which the job fails after the check; both are empty if it does not fail."""
+def _fault(documents: Documents, run: Run, parts: _Parts) -> tuple[Reason, str, str]:
+    """Return the reason, the error and the summary with which the job fails after the check; empty if it does not."""
     plan = documents.plan
     allowed = run.max_rejected or documents.job.spec.max_rejected
     if parts.failures:
         part, failure = next(iter(parts.failures.items()))
-        return "parts", f"{len(parts.failures)} of {plural(plan.parts, 'part')} failed; part {part}: {failure}"
+        summary = f"{len(parts.failures)} of {plural(plan.parts, 'part')} failed"
+        return "parts", f"{summary}; part {part}: {failure}", summary
     if parts.rejected > budget_rows(allowed, plan.rows):
-        return "rejected", (
+        error = (
             f"{parts.rejected} of {plural(plan.rows, 'row')} {'was' if plan.rows == 1 else 'were'} rejected, and the "
             f"job allows {allowed}: correct the input, or raise --max-rejected"
         )
-    return "", ""
-
-
-def _summary(reason: Reason, error: str) -> str:
-    """Return an error of `_publish` without anything that it quotes from the input."""
-    if reason == "error":
-        return "the results could not be arranged"
-    return error.partition("; part ")[0] if reason == "parts" else error
+        return "rejected", error, error
+    return "", "", ""
 
 
 def _arrange(

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
+    UNLOADABLE_HERE,
     LedgerUnavailable,
-    ModelUnloadable,
-    ModelUntrusted,
     PreconditionFailed,
     ScorelineError,
 )
@@ -72,7 +71,7 @@ def _plan(engine: Engine, job: Job) -> bool:
     job_id = job.spec.job_id
     try:
         data = make_plan(engine, job)
-    except (ModelUnloadable, ModelUntrusted):  # another worker may load the model
+    except UNLOADABLE_HERE:  # another worker may load the model
         raise
     except ScorelineError as error:
         if error.transient:

@@ -71,7 +71,7 @@ def check_parts(
         if commit is None:
             return Entry(failure=f"no object {layout.uri(layout.part(number))}", broken=True)
         if commit.fault:
-            return Entry(failure=commit.fault, broken=True, info=commit.info)
+            return Entry(failure=commit.fault, broken=True)
         for left in listed.get(number, set()) - ({commit.rejects.key} if commit.rejects else set()):
             layout.store.delete(left)
         return _entry_of(layout, number, part, commit)

@@ -7,9 +7,8 @@ import logging
 import time
 
 from scoreline.storage.errors import (
+    UNLOADABLE_HERE,
     ModelError,
-    ModelUnloadable,
-    ModelUntrusted,
     ProcessDied,
     RejectBudgetExceeded,
     ScorelineError,
@@ -92,7 +91,7 @@ def score_part(
     except SystemExit:  # the worker is shutting down: the message returns to the queue, and the attempt does not count
         engine.ledger.release(lease)
         raise
-    except (ModelUnloadable, ModelUntrusted):  # another worker may load the model: the attempt does not count
+    except UNLOADABLE_HERE:  # another worker may load the model: the attempt does not count
         engine.ledger.release(lease)
         raise
     except (ModelError, RejectBudgetExceeded) as error:  # no other part can save the job

@@ -39,6 +39,15 @@ def under_way(ledger: Ledger, job: str, parts: int = 4) -> None:
     assert ledger.dispatch(job, "p", window=2).parts == (0, 1)
 
 
+def check_due_unless_sent(ledger: Ledger, clock: Clock, job: str, step: str) -> None:
+    """Check that a job is due, but not while the message of its next step is under way."""
+    assert is_due(ledger, job)
+    ledger.claim_step(job, step)
+    assert not is_due(ledger, job)
+    clock.advance(PATIENCE_S)
+    assert is_due(ledger, job)
+
+
 def test_jobs_are_taken_in_turn_and_each_only_once_in_a_period(ledger: Ledger, clock: Clock) -> None:
     ledger.watchlist.add(["a", "b", "c"])
     assert [*ledger.watchlist.take(2, PERIOD_S), *ledger.watchlist.take(2, PERIOD_S)] == ["a", "b", "c"]
@@ -119,11 +128,7 @@ def test_a_job_that_is_over_is_due_unless_it_is_being_finalized(
     for part in range(100 if end == "failures" else 1 if end == "budget" else 2):
         failure = "why" if end == "failures" else ""
         ledger.complete(job, "p", part, rows=0, rejected=int(end == "budget"), failure=failure)
-    assert is_due(ledger, job)
-    ledger.claim_step(job, "finalize")
-    assert not is_due(ledger, job)
-    clock.advance(PATIENCE_S)
-    assert is_due(ledger, job)
+    check_due_unless_sent(ledger, clock, job, "finalize")
     ledger.begin_step(job, "finalize", LEASE_S)
     assert not is_due(ledger, job)
     clock.advance(LEASE_S)
@@ -133,19 +138,11 @@ def test_a_job_that_is_over_is_due_unless_it_is_being_finalized(
 def test_a_closed_job_is_due_unless_its_webhook_is_being_sent(ledger: Ledger, clock: Clock, job: str) -> None:
     under_way(ledger, job)
     ledger.close(job)
-    assert is_due(ledger, job)
-    ledger.claim_step(job, "events")
-    assert not is_due(ledger, job)
-    clock.advance(PATIENCE_S)
-    assert is_due(ledger, job)
+    check_due_unless_sent(ledger, clock, job, "events")
 
 
 def test_a_job_without_a_ledger_is_due_unless_it_is_being_planned(ledger: Ledger, clock: Clock, job: str) -> None:
-    assert is_due(ledger, job)
-    ledger.claim_step(job, "plan")
-    assert not is_due(ledger, job)
-    clock.advance(PATIENCE_S)
-    assert is_due(ledger, job)
+    check_due_unless_sent(ledger, clock, job, "plan")
     ledger.begin_step(job, "plan", LEASE_S)
     assert not is_due(ledger, job)
 
