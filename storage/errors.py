@@ -308,7 +308,7 @@ def describe(error: BaseException) -> str:
 def without_quotes(error: BaseException) -> str:
     """Return one line that says what went wrong without a word of any input or document.
 
-    Whoever can reach the broker may read it, but not the bucket.
+    Anyone who can reach the broker may read it, even without access to the bucket.
 
     >>> without_quotes(MissingColumns("a.csv lacks 'x'; it has 'Jane Doe'"))
     'an input object lacks columns that the model needs (MissingColumns)'

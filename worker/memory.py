@@ -106,7 +106,7 @@ def measure_models(registry: ModelRegistry, preload: Sequence[str]) -> tuple[int
             return registry.show(ref).memory_bytes
         except ScorelineError:
             return 0
-        except Exception:  # a document that nobody expects must not hide the sizes of the other models
+        except Exception:  # an unexpected document must not hide the sizes of the other models
             log.exception("models.unmeasured", extra={"model": ref})
             return 0
 

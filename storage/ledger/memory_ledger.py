@@ -31,7 +31,7 @@ class MemoryLedger:
     Parameters
     ----------
     patience_s : float
-        Seconds before the message of a part or step is sent again if nobody has begun it. The delay doubles each time.
+        Seconds before the message of a part or step is sent again if it was not begun. The delay doubles each time.
     clock : callable
         Returns the time in seconds since 1970. It is the ledger's own, like that of a server.
     """

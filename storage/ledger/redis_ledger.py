@@ -54,7 +54,7 @@ class RedisLedger:
     tls : mapping of str to object, optional
         Options of redis-py for connections to a ``rediss://`` URL.
     patience_s : float
-        Seconds before the message of a part or step is sent again if nobody has begun it. The delay doubles each time.
+        Seconds before the message of a part or step is sent again if it was not begun. The delay doubles each time.
     clock : callable, optional
         Returns the time in seconds since 1970, for tests. By default, all times are those of the server's clock.
     """

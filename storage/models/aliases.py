@@ -113,7 +113,7 @@ def move(
     InvalidRequest
         At every attempt, another writer changed the alias first.
 
-    An object that cannot be read is replaced like a new alias, because nobody could use it. Its history is lost.
+    An object that cannot be read is replaced like a new alias, because it is of no use. Its history is lost.
     """
     token = secrets.token_hex(8)
     for _ in range(_ATTEMPTS):

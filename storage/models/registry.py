@@ -126,8 +126,8 @@ class ModelRegistry:
     def sign(self, ref: str, signing_key: str, *, sha256: str | None = None) -> PinnedModel:
         """Add a signature to a published version, for example while a signing key is being replaced.
 
-        Whoever can write to the bucket can publish a version there. So only a version that a trusted key has signed is
-        signed without further evidence.
+        Anyone with write access to the bucket can publish a version there. So only a version that a trusted key has
+        signed is signed without further evidence.
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class ModelRegistry:
             ``name@version``. An alias is not accepted, because it could be moved to another version meanwhile.
         sha256 : str, optional
             Digest that the manifest must have. It is required for a version that no trusted key has signed, and has to
-            come from whoever published it, not from the bucket.
+            come from the person who published it, not from the bucket.
 
         Raises
         ------

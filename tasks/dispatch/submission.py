@@ -73,7 +73,7 @@ class Submission:
         self.ledger = ledger
         self.webhooks = webhooks
         self.check_request: Callable[[JobSpec], None] = lambda spec: None
-        """Raises `InvalidRequest` for a job that whoever asks may not have. Jobs of schedules are not passed to it."""
+        """Raises `InvalidRequest` for a job that a request may not ask for. Jobs of schedules are not passed to it."""
         self.statuses = StatusReader(buckets.main, ledger)
         self.dispatcher = Dispatcher(buckets=buckets, ledger=ledger, send=queue.send)
 

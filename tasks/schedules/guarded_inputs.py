@@ -1,6 +1,6 @@
 """Keeps the results of requested jobs out of the inputs of schedules.
 
-Whoever asks for a job over the broker chooses its output. Results in the input of a schedule would be scored by its
+A request over the broker chooses the output of its job. Results in the input of a schedule would be scored by its
 next job. A schedule itself may read the results of another one.
 """
 

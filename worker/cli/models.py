@@ -226,7 +226,7 @@ def sign(refs: tuple[str, ...], sha256: str | None) -> None:
 
     A version that a key in MODEL_VERIFY_KEYS has signed is signed at once. For any other one, the version and the
     SHA-256 of its manifest have to be typed or given by --sha256, because everyone who can write to the bucket can put
-    a model there. They must come from whoever published it.
+    a model there. They must come from the person who published it.
     """
     if sha256 is not None and len(refs) > 1:
         raise click.UsageError("--sha256 belongs to one version: sign each with its own")
@@ -241,7 +241,7 @@ def sign(refs: tuple[str, ...], sha256: str | None) -> None:
 
 
 def _ask_for_digest(ref: str) -> str | None:
-    """Ask for what a first signature needs. Return None if nobody can be asked, so that signing says what is needed."""
+    """Ask for what a first signature needs. Return None without a terminal, so that signing says what is needed."""
     echo(f"no key in MODEL_VERIFY_KEYS has signed {ref}: workers will run its code once it is signed", err=True)
     try:
         version = click.prompt("its version", err=True)
