@@ -135,7 +135,8 @@ def test_records_of_several_parts_are_scored_by_several_processes(worker: Stack,
     job = client.submit_records(line, {"x": range(140_000), "id": range(140_000)})
     results = job.wait(timeout_s=HANG_S)
     assert [row["id"] for row in results] == list(range(140_000))
-    assert (job.status().parts, job.status().rows) == (2, 140_000)
+    assert job.status().parts > 1  # how many depends on the pace of earlier jobs
+    assert job.status().rows == 140_000
 
 
 @pytest.mark.parametrize("kind", [pd.DataFrame, dict, list])
