@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import psutil
 import pyarrow as pa
@@ -16,6 +17,7 @@ import redis
 
 from benchmarks import work
 from benchmarks.contenders.protocol import REHEARSALS
+from benchmarks.slow_store import SlowStore
 from benchmarks.work import PROCESSES
 from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
@@ -58,6 +60,8 @@ class Stand:
         self._processes = processes
         self._directory = directory
         self._settings = settings
+        self.relay: SlowStore | None = None
+        """Where requests to the S3 server go through, if set before the start."""
 
     def __enter__(self) -> Self:
         stack = self._stack.__enter__()
@@ -67,6 +71,10 @@ class Stand:
                 "STORE_DIR": str(stack.folder / "store"),
                 "R2_BUCKET": "scoreline",
             }
+        elif self.relay is not None:
+            server = urlsplit(stack.environ["R2_ENDPOINT_URL"])
+            self.relay.server_port = server.port or 80
+            stack.environ["R2_ENDPOINT_URL"] = f"http://127.0.0.1:{self.relay.port}"
         try:
             stack.start_worker(self._processes, self._settings)
             self.client = Client.from_env(stack.environ)
@@ -79,6 +87,11 @@ class Stand:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
         shutil.rmtree(self._stack.folder, ignore_errors=True)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment variables with which a process finds the store and the broker."""
+        return self._stack.environ
 
     def publish(self, name: str, model: Any) -> None:
         """Publish a model under the alias ``bench``."""

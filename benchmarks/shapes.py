@@ -1,0 +1,141 @@
+"""Inputs as people have them: row groups as pandas and pyarrow write them, wide tables, many small files, and texts.
+
+`made` writes the objects of a shape with a seed, unless they are there already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+
+from benchmarks.work import DATA
+
+DEFAULT_GROUP = 1_048_576
+"""Rows of a row group as pandas and pyarrow write it by default."""
+_BLOCK_ROWS = 100_000
+MODELS = ("linear", "forest")
+_FITTED_ROWS = 2_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """How an input is laid out, and the ratios of a job to a loop by hand that it may have."""
+
+    rows: int
+    features: int
+    kind: str = "parquet"
+    """``parquet``, ``csv``, ``csv.gz``, ``jsonl`` or ``arrow``."""
+    group_rows: int = DEFAULT_GROUP
+    file_rows: int | None = None
+    """Rows of each file; None if there is one file."""
+    dtype: Literal["float32", "float64"] = "float64"
+    limits: dict[tuple[str, str], float]
+    """The largest ratio by store and model."""
+    memory_mb: int = 450
+    """The largest memory of a process in MB."""
+
+    @property
+    def names(self) -> list[str]:
+        """The features."""
+        return [f"x{number}" for number in range(self.features)]
+
+    def scaled(self, share: float) -> Shape:
+        """Return the shape with a share of the rows, in groups and files of the same size."""
+        rows = max(int(self.rows * share), 1_000)
+        return Shape(**{**self.__dict__, "rows": rows})
+
+
+_PARQUET = {
+    ("directory", "linear"): 1.3,
+    ("s3", "linear"): 1.5,
+    ("directory", "forest"): 1.1,
+    ("s3", "forest"): 1.15,
+}
+_FILES = {("s3", "linear"): 1.3, ("slow", "linear"): 1.3}
+_TEXT = {("directory", "linear"): 1.3, ("s3", "linear"): 1.3}
+SHAPES = {
+    "groups": Shape(rows=2_200_000, features=18, limits=_PARQUET),
+    "one-group": Shape(rows=2_200_000, features=18, group_rows=2_200_000, limits=_PARQUET),
+    "small-groups": Shape(rows=2_000_000, features=20, group_rows=65_536, limits=_PARQUET),
+    "large-group": Shape(rows=4_000_000, features=40, group_rows=4_000_000, limits=_PARQUET),
+    "wide": Shape(rows=60_000, features=800, limits=_PARQUET),
+    "wider": Shape(rows=100_000, features=2_000, dtype="float32", limits=_PARQUET),
+    "widest": Shape(rows=50_000, features=10_000, dtype="float32", limits={}, memory_mb=700),
+    "files": Shape(rows=1_000_000, features=18, file_rows=200, limits=_FILES),
+    "csv": Shape(rows=2_000_000, features=10, kind="csv", limits=_TEXT),
+    "csv.gz": Shape(rows=2_000_000, features=10, kind="csv.gz", limits=_TEXT),
+    "jsonl": Shape(rows=2_000_000, features=10, kind="jsonl", limits=_TEXT),
+    "arrow": Shape(rows=2_000_000, features=18, kind="arrow", limits=_TEXT),
+}
+
+
+def made(name: str, share: float = 1.0) -> Path:
+    """Return the folder of a shape's objects; they are written unless they are there, as this file makes them now."""
+    folder = DATA / "shapes" / f"{name}-{share:g}"
+    done, recipe = folder.with_suffix(".done"), hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    if done.exists() and done.read_text() == recipe:
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _write(SHAPES[name].scaled(share), folder)
+    done.write_text(recipe)
+    return folder
+
+
+def fitted(shape: Shape, model: str) -> Any:
+    """Fit a model on noise, with column names as a model that was trained on a DataFrame has them."""
+    random = np.random.default_rng(11)
+    x = random.normal(size=(_FITTED_ROWS, shape.features)).astype(shape.dtype)
+    y = (x[:, 0] > 0).astype(int)
+    if model == "linear":
+        return LogisticRegression(max_iter=20, tol=1e-2).fit(x, y)
+    return RandomForestClassifier(100, max_depth=10, random_state=0, n_jobs=1).fit(x, y)
+
+
+def blocks(shape: Shape, rows: int = _BLOCK_ROWS) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a shape: an id, and features of noise."""
+    random = np.random.default_rng(7)
+    for first in range(0, shape.rows, rows):
+        count = min(rows, shape.rows - first)
+        values: Any = random.standard_normal(size=(shape.features, count)).astype(shape.dtype)
+        if shape.kind in ("csv", "csv.gz", "jsonl"):
+            values = values.round(6)
+        columns = {"id": np.arange(first, first + count)} | dict(zip(shape.names, values, strict=True))
+        yield pa.RecordBatch.from_pydict(columns)
+
+
+def _write(shape: Shape, folder: Path) -> None:
+    if shape.file_rows is not None:
+        for number, block in enumerate(blocks(shape, shape.file_rows)):
+            pq.write_table(pa.Table.from_batches([block]), folder / f"{number:06}.parquet")
+        return
+    step = max(1, min(_BLOCK_ROWS, 40_000_000 // shape.features))
+    file = folder / f"0.{shape.kind}"
+    if shape.kind == "parquet":
+        table = pa.Table.from_batches(blocks(shape, step))
+        pq.write_table(table, file, row_group_size=shape.group_rows)
+    elif shape.kind == "arrow":
+        table = pa.Table.from_batches(blocks(shape, step)).combine_chunks()
+        with pa.ipc.new_file(file, table.schema) as out:
+            out.write_table(table)
+    elif shape.kind == "jsonl":
+        with file.open("w") as lines:
+            for block in blocks(shape, step):
+                block.to_pandas().to_json(lines, orient="records", lines=True)
+    else:
+        schema = next(blocks(shape, 1)).schema
+        compression = "gzip" if shape.kind == "csv.gz" else None
+        with pa.output_stream(file, compression) as out, pyarrow.csv.CSVWriter(out, schema) as writer:
+            for block in blocks(shape, step):
+                writer.write_batch(block)
