@@ -30,7 +30,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.introspection import describe_features, describe_outputs
 from scoreline.tasks.scoring.score import score_batch
 
-ROWS, GROUP_ROWS, RUNS, BATCH = 500_000, 65_536, 3, 65_536
+ROWS, RUNS, BATCH = 500_000, 3, 65_536
 SHARE, MOST_TIMES = 0.05, 1.3
 CALLS = {0.01: 10.0, 0.2: 3.0}
 """At most, for each rejected row, by their share."""
@@ -129,12 +129,12 @@ def main() -> None:
             record_figure(f"rejects_{figure}", about, took, most)
     rows = frame(random, ROWS)
     with Stand(Path(".scoreline"), processes=2) as stand:
-        stand.put("in/clean.parquet", pa.Table.from_pandas(rows, preserve_index=False), row_group_size=GROUP_ROWS)
+        stand.put("in/clean.parquet", pa.Table.from_pandas(rows, preserve_index=False))
         for number, (kind, (model, column, value)) in enumerate(kinds(random).items()):
             name, features = f"model-{number}", [str(feature) for feature in model.feature_names_in_]
             stand.publish(name, model)
             stand.warm(name, pa.Table.from_pandas(rows[:10_000], preserve_index=False), features)
-            stand.put(f"in/{number}.parquet", damage(rows, column, value, SHARE), row_group_size=GROUP_ROWS)
+            stand.put(f"in/{number}.parquet", damage(rows, column, value, SHARE))
             ratios = []
             for _ in range(RUNS):
                 clean = stand.score(name, "in/clean.parquet")
@@ -142,7 +142,7 @@ def main() -> None:
                 ratios.append((bad.seconds or 0.0) / (clean.seconds or 1.0))
             about = f"s of a job with 5% rejected / of one without: {kind}"
             record_figure(f"rejects_{number}", about, ratios, MOST_TIMES)
-        stand.put("in/over.parquet", damage(rows, "town", "elsewhere", OVER), row_group_size=GROUP_ROWS)
+        stand.put("in/over.parquet", damage(rows, "town", "elsewhere", OVER))
         took = []
         for _ in range(RUNS):
             begun = time.perf_counter()

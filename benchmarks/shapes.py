@@ -83,7 +83,7 @@ SHAPES = {
 def made(name: str, share: float = 1.0) -> Path:
     """Return the folder of a shape's objects; they are written unless they are there, as this file makes them now."""
     folder = DATA / "shapes" / f"{name}-{share:g}"
-    done, recipe = folder.with_suffix(".done"), hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    done, recipe = folder.parent / f"{folder.name}.done", hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     if done.exists() and done.read_text() == recipe:
         return folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -31,7 +31,6 @@ LEAST_ROWS = 160_000
 """Of fewer, a job of logistic regression may be too short to tell how fast it was."""
 FILES = 8
 PROCESSES = 2
-GROUP_ROWS = 65_536
 COLUMNS = tuple(f"x{number}" for number in range(20))
 MODELS = ("logistic", "boosting", "forest", "text")
 RESULT = pd.DataFrame(
@@ -57,7 +56,7 @@ def prepared(rows: int = ROWS) -> Path:
         for old in (folder / name).iterdir():
             old.unlink()
         for number, table in enumerate(tables):
-            pq.write_table(table, folder / name / f"{number}.parquet", row_group_size=GROUP_ROWS)
+            pq.write_table(table, folder / name / f"{number}.parquet")
     (folder / "models").mkdir(exist_ok=True)
     for name, model in _fitted(random):
         joblib.dump(model, folder / "models" / f"{name}.joblib")

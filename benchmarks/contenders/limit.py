@@ -18,13 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.contenders.protocol import Prepare, Work, run
-from benchmarks.work import GROUP_ROWS, PROCESSES, RESULT, columns, load
+from benchmarks.work import PROCESSES, RESULT, columns, load
+
+_BATCH_ROWS = 65_536
 
 
 def score_file(name: str, model: Any, file: Path, out: Path) -> None:
     """Score a file as `benchmarks.work.score_file` does, in fewer steps."""
     batches = []
-    for batch in pq.ParquetFile(file).iter_batches(batch_size=GROUP_ROWS, columns=columns(name), use_threads=False):
+    for batch in pq.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS, columns=columns(name), use_threads=False):
         if name == "text":
             x = batch["text"].to_numpy(zero_copy_only=False)
         else:

@@ -22,7 +22,6 @@ from scoreline.storage.objects.base import ObjectStore
 
 SEED = 7
 FILES = 8
-GROUPS_PER_FILE = 2
 ALIAS = "champion"
 NAME = "demo-breast-cancer"
 COLUMNS = ["id", "diagnosis", "prediction", "proba_benign", "proba_malignant"]
@@ -76,7 +75,7 @@ def upload(store: ObjectStore, held_out: pd.DataFrame, rows: int, folder: str) -
         table = pa.Table.from_pandas(held_out.iloc[picks[start:stop]], preserve_index=False)
         table = table.add_column(0, "id", pa.array(np.arange(start, stop)))
         sink = io.BytesIO()
-        pq.write_table(table, sink, row_group_size=max(1, -(-(stop - start) // GROUPS_PER_FILE)))
+        pq.write_table(table, sink)
         store.put(f"{folder}cells-{number}.parquet", sink.getvalue())
 
 
