@@ -35,7 +35,7 @@ _COUNTED = "counted"
 _FOR_MEMORY = (("s3", "linear"),)
 """What is run of a shape that has only a limit of memory."""
 _HEAD = (
-    *("shape", "model", "store", "job, s", "by hand, s", "job / by hand", "at most", ""),
+    *("shape", "model", "store", "job, s", "by hand, s", "CPU, s", "CPU by hand, s", "job / by hand", "at most", ""),
     *("parts", "requests", "MB read", "MB of a process", ""),
 )
 
@@ -63,14 +63,16 @@ class Contest:
         """Score by hand."""
         shape = SHAPES[name]
         with self._counted() as counts:
+            before = self._loop.cpu()
             took = self._loop.score(found, shape.kind, shape.names, shape.dtype, self._fitted)
-        return {"work": took} | counts
+        return {"work": took, "cpu": self._loop.cpu() - before} | counts
 
     def job(self, name: str, model: str) -> dict[str, Any]:
         """Score by a job, and say what it took by stage."""
         shape, pool = SHAPES[name], self._stand.pool()
         for process in pool:
             forget_peak(process.pid)
+        used = sum(sum(process.cpu_times()[:2]) for process in pool)
         with self._counted() as counts:
             begun = time.perf_counter()
             done = self._stand.score(
@@ -81,6 +83,7 @@ class Contest:
         manifest = json.loads(self._stand.store.get(keys.results_manifest(self._output)).data)
         return {
             "work": took,
+            "cpu": sum(sum(process.cpu_times()[:2]) for process in pool) - used,
             "parts": len(manifest["parts"]),
             "stages": manifest["seconds"],
             "memory_mb": max(peak_mb(process.pid) for process in pool),
@@ -154,7 +157,10 @@ def _told(runs: Mapping[str, list[dict[str, Any]]]) -> str:
     ours, theirs = runs["job"][-1], runs["byhand"][-1]
     more = "".join(f", {key} {ours[key]:.0f}" for key in ("parts", "memory_mb", "requests", "mb_read") if key in ours)
     stages = " ".join(f"{stage} {seconds:.2f}" for stage, seconds in ours["stages"].items())
-    return f"job {ours['work']:.2f} s, by hand {theirs['work']:.2f} s{more}; {stages}"
+    return (
+        f"job {ours['work']:.2f} s (CPU {ours['cpu']:.2f}), by hand {theirs['work']:.2f} s (CPU {theirs['cpu']:.2f})"
+        f"{more}; {stages}"
+    )
 
 
 def _row(name: str, model: str, store: str, runs: Mapping[str, list[dict[str, Any]]], shape: Shape) -> str:
@@ -162,7 +168,7 @@ def _row(name: str, model: str, store: str, runs: Mapping[str, list[dict[str, An
     ratios = [one["work"] / other["work"] for one, other in zip(ours, theirs, strict=True)]
     limit, ratio = shape.limits.get((store, model)), statistics.median(ratios)
     memory = max(run["memory_mb"] for run in ours)
-    times = [statistics.median(run["work"] for run in found) for found in (ours, theirs)]
+    times = [statistics.median(run[of] for run in found) for of in ("work", "cpu") for found in (ours, theirs)]
     counts = [f"{ours[-1][key]:,.0f}" if key in ours[-1] else "" for key in ("parts", "requests", "mb_read")]
     cells = [name, model, store, *(f"{seconds:.2f}" for seconds in times)]
     cells += [f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})", f"{limit or ''}"]

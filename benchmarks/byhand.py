@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
@@ -73,6 +74,10 @@ class Loop:
             pipe.close()
         for process in self._processes:
             process.join()
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU that the processes took so far."""
+        return sum(sum(psutil.Process(process.pid).cpu_times()[:2]) for process in self._processes)
 
     def score(self, keys: Sequence[str], kind: str, features: Sequence[str], dtype: str, model: Any) -> float:
         """Score objects, and return the seconds that it took. What it writes is below ``byhand/``."""
