@@ -74,7 +74,7 @@ class SharedConnection(redis.ConnectionPool):
         """Close the connection if nothing has used it for `after_s` seconds."""
         self._checkpid()
         with self._turn:
-            if not self._holders and time.monotonic() - self._last_use >= after_s:
+            if time.monotonic() - self._last_use >= after_s:
                 super().disconnect(inuse_connections=False)
 
 
