@@ -93,6 +93,10 @@ class Stand:
         """The environment variables with which a process finds the store and the broker."""
         return self._stack.environ
 
+    def start_beat(self) -> None:
+        """Start beat beside the worker."""
+        self._stack.start_beat()
+
     def publish(self, name: str, model: Any) -> None:
         """Publish a model under the alias ``bench``."""
         ModelStorageManager.from_env(self._stack.environ).publish(name, model, alias="bench")
@@ -150,9 +154,15 @@ class Stand:
         (parent,) = [item for item in self._descendants("celery") if item.children()]
         return parent
 
+    def processes_by_role(self) -> dict[str, list[psutil.Process]]:
+        """Return the main process of the worker, the processes of its pool, and beat."""
+        parent = self.parent()
+        beat = [item for item in self._descendants("beat") if item.ppid() != parent.pid]
+        return {"main": [parent], "pool": parent.children(), "beat": beat}
+
     def held_messages(self) -> int:
         """Return how many messages the worker has taken and not acknowledged."""
-        with redis.Redis.from_url(self._stack.environ["REDIS_URL"]) as connection:
+        with redis.Redis.from_url(self.environ["REDIS_URL"]) as connection:
             return int(connection.hlen("unacked"))
 
     def _descendants(self, what: str) -> list[psutil.Process]:

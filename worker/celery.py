@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_init, setup_logging
+from celery.signals import beat_init, celeryd_init, setup_logging
 from kombu import Queue
 
 from scoreline.storage.errors import InvalidSettings, describe
 from scoreline.storage.settings import main_bucket
+from scoreline.tasks.dispatch.connections import MAIN_PROCESS, share_connection
 from scoreline.tasks.dispatch.queue import broker_settings
 from scoreline.tasks.dispatch.queue_names import CLOCK_TASKS, QueueNames
 from scoreline.tasks.dispatch.settings import QueueSettings
@@ -50,7 +51,7 @@ app.conf.update(
         _queue.broker_tls,
         redis={
             "visibility_timeout": 2 * TIME_LIMIT_S,  # if it were shorter, a running part would be delivered twice
-            "unacked_restore_interval": 15,
+            "unacked_restore_interval": 60,  # each time opens a connection, if the worker is idle
             "unacked_restore_throttle": 1,
             "socket_timeout": 30,
             "socket_connect_timeout": 10,
@@ -64,7 +65,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_channel_error_retry=_queue.broker_url.startswith("redis"),  # full or read-only for a while, as in a failover
     broker_connection_max_retries=None,  # a worker that cannot reach its broker waits for it
-    broker_pool_limit=2,  # a child uses one; `inspect` needs two at once, and would wait forever with one
+    broker_pool_limit=2,  # `inspect` needs two at once, and would wait forever with one; a worker shares its sockets
     task_ignore_result=True,  # tasks that answer an application set it to False
     result_backend=f"scoreline.worker.answers:AnswerBackend+{_queue.redis_url}",
     redis_backend_use_ssl=dict(_queue.redis_tls) or None,
@@ -80,7 +81,7 @@ app.conf.update(
     worker_send_task_events=False,
     worker_max_tasks_per_child=200,
     worker_proc_alive_timeout=60,
-    beat_scheduler="celery.beat.Scheduler",  # unlike the default one, it keeps no file
+    beat_scheduler="scoreline.worker.beat:Scheduler",
     beat_schedule={
         name: {
             "task": f"scoreline.{name}",
@@ -99,6 +100,15 @@ def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: A
     logs.set_up(os.environ, loglevel or logging.INFO, logfile)
 
 
+@beat_init.connect
+def _become_beat(**_: Any) -> None:
+    """Make beat use a single connection, which its scheduler closes after each message."""
+    from scoreline.worker.channel import use_channel
+
+    share_connection(_queue, MAIN_PROCESS)
+    use_channel()
+
+
 @celeryd_init.connect
 def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
     """Import the tasks and size the pool. This signal is the last one before Celery reads the settings of its pool."""
@@ -107,6 +117,7 @@ def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
         control.refuse_changes()
     from scoreline.worker import consumer, startup
 
+    share_connection(_queue, MAIN_PROCESS)
     consumer.tolerate_foreign_messages()
     app.loader.import_task_module("scoreline.worker.tasks")  # by name, because that module imports this one
 

@@ -10,21 +10,31 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from queue import Empty
 from typing import Any
 
 from celery.worker.consumer import Consumer
-from kombu.transport import redis
+
+from scoreline.storage.ledger import shared_connection
+from scoreline.worker.channel import SharingChannel, use_channel
+from scoreline.worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
 
 class TaskConsumer(Consumer):
-    """Celery's consumer, which drops a message that it cannot handle."""
+    """Celery's consumer, which drops a message that it cannot handle, and closes connections that it does not need."""
 
     connection_errors: tuple[type[BaseException], ...]
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Register what the event loop does for this worker. Celery cancels it when the connection is lost."""
+        super().register_with_event_loop(hub)
+        idle_s = WorkerSettings.from_env(os.environ).redis_idle_s
+        hub.call_repeatedly(min(1.0, idle_s), shared_connection.close_idle, idle_s)
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
         """Return the function that handles a message."""
@@ -93,7 +103,7 @@ def _is_of_connection(error: Exception, errors: tuple[type[BaseException], ...])
     return isinstance(error, errors) and not isinstance(error, KeyError)
 
 
-class _TolerantChannel(redis.Channel):
+class _TolerantChannel(SharingChannel):
     """Kombu's channel to Redis, which drops what is no message at all, or none that a consumer can take."""
 
     connection_errors: tuple[type[BaseException], ...]
@@ -118,4 +128,4 @@ class _TolerantChannel(redis.Channel):
 
 def tolerate_foreign_messages() -> None:
     """Make this process drop what is no message when it reads from Redis."""
-    redis.Transport.Channel = _TolerantChannel
+    use_channel(_TolerantChannel)

@@ -14,6 +14,7 @@ from billiard.process import current_process
 from celery import Celery
 
 from scoreline.storage.errors import StoreError
+from scoreline.storage.ledger import shared_connection
 from scoreline.storage.ledger.redis_ledger import host_and_port
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
@@ -34,7 +35,7 @@ from scoreline.worker.memory import Sizing
 from scoreline.worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
 from scoreline.worker.shared_memory import Board
 
-_EVICTION_POLL_S = 0.5
+_HOUSEKEEPING_S = 0.5
 
 
 @dataclass
@@ -91,8 +92,8 @@ def engine(app: Celery) -> Engine:
             reconcile_s=settings.reconcile_s,
         )
         if process.board is not None:
-            arguments = (process.board, process.cache)
-            threading.Thread(target=_evict_on_request, args=arguments, daemon=True, name="evictions").start()
+            arguments = (process.board, process.cache, settings.redis_idle_s)
+            threading.Thread(target=_keep_house, args=arguments, daemon=True, name="housekeeping").start()
     return process.engine
 
 
@@ -159,11 +160,12 @@ def evict_models() -> int:
     return holders
 
 
-def _evict_on_request(board: Board, cache: ModelCache) -> None:
-    """Empty the cache of a child, busy or idle, whenever the main process asks for it."""
+def _keep_house(board: Board, cache: ModelCache, redis_idle_s: float) -> None:
+    """Empty the cache of a child whenever the main process asks for it, and close its connection while it is idle."""
     seen = board.evictions_requested()
     while True:
-        time.sleep(_EVICTION_POLL_S)
+        time.sleep(_HOUSEKEEPING_S)
+        shared_connection.close_idle(redis_idle_s)
         if (requested := board.evictions_requested()) != seen:
             seen = requested
             cache.evict_all()

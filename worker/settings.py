@@ -13,6 +13,7 @@ from scoreline.tasks.dispatch.dispatcher import LEASE_S, PARTS_PER_PROCESS
 DEFAULT_CACHE_BYTES = 1 << 30
 DEFAULT_RECONCILE_S = 60
 DEFAULT_TICK_S = 30
+DEFAULT_REDIS_IDLE_S = 10
 DEFAULT_SOFT_SHUTDOWN_S = 8
 """Seconds of a dyno's 30 s that parts may use. A nearly finished part is written; others return to the queue."""
 
@@ -21,20 +22,21 @@ SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60
 """Seconds after which a part or a step is interrupted. A minute later its process is killed."""
 PROCESSES_KNOWN_S = 600
 """Seconds for which Redis keeps the number of worker processes. `reconcile` counts them."""
-BEAT_CONNECTIONS = 2
-"""Number of connections to Redis that beat keeps open."""
-PASSING_CONNECTIONS = 3
-"""Number of connections that a worker opens briefly, to count processes or to answer an application."""
+BEAT_CONNECTIONS = 1
+"""Number of connections to Redis that beat opens, for the moment in which it sends a message."""
+PASSING_CONNECTIONS = 2
+"""Number of connections that a worker opens briefly: to wait for the answers of workers when it counts processes, and
+to look for the queue of a message while it puts it back."""
 
 
 def worker_connections(processes: int) -> int:
-    """Return how many connections to Redis a worker keeps open: six in its main process, and two in each child.
+    """Return how many connections to Redis a busy worker has: three in its main process, and one in each child.
 
-    The main process needs them for the queue, for unacknowledged messages, for control commands and for replies to
-    commands. A child has one for the ledger, and one to send messages. ``tests/faults/test_procfile.py`` counts them on
-    a server.
+    The main process waits for messages on one, listens for remote control on another, and cannot use either for
+    commands meanwhile. Redis has no command that waits for both. The third one, and that of each child, is closed while
+    it is idle. ``tests/faults/test_procfile.py`` counts them on a server.
     """
-    return 6 + 2 * processes
+    return 3 + processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,8 @@ class WorkerSettings:
     soft_shutdown_s: float
     """Seconds that running parts have to finish when the worker stops. Celery sleeps this long if any part is
     running."""
+    redis_idle_s: float
+    """Seconds after which a process closes a connection to Redis that it does not use."""
     parts_per_process: int
     """Maximum number of parts of one job in the queue, for each worker process."""
     remote_control: bool
@@ -77,6 +81,7 @@ class WorkerSettings:
         reconcile_s = env.number("RECONCILE_SECONDS", DEFAULT_RECONCILE_S, minimum=1)
         tick_s = env.number("TICK_SECONDS", DEFAULT_TICK_S, minimum=1)
         soft_shutdown_s = env.number("SOFT_SHUTDOWN_SECONDS", DEFAULT_SOFT_SHUTDOWN_S)
+        redis_idle_s = env.number("REDIS_IDLE_SECONDS", DEFAULT_REDIS_IDLE_S, minimum=1)
         parts_per_process = env.number("PARTS_PER_PROCESS", PARTS_PER_PROCESS, minimum=1)
         remote_control = env.flag("REMOTE_CONTROL", False)
         env.finish()
@@ -88,6 +93,7 @@ class WorkerSettings:
             reconcile_s=reconcile_s,
             tick_s=tick_s,
             soft_shutdown_s=soft_shutdown_s,
+            redis_idle_s=redis_idle_s,
             parts_per_process=parts_per_process,
             remote_control=remote_control,
         )

@@ -25,7 +25,7 @@ from celery.signals import (
 from scoreline.storage import keys
 from scoreline.storage.errors import ScorelineError, StoreError, describe
 from scoreline.storage.settings import StorageSettings
-from scoreline.tasks.dispatch.connections import WORKER, Connections
+from scoreline.tasks.dispatch.connections import WORKER, Connections, share_connection
 from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
 from scoreline.worker import lifecycle, memory, model_processes, telemetry
 from scoreline.worker.lifecycle import process
@@ -50,6 +50,7 @@ def connect(app: Celery) -> None:
         _count_preloaded()
 
     worker_init.connect(_share_memory, weak=False)
+    worker_process_init.connect(_share_connection, weak=False)
     worker_process_init.connect(model_processes.allow_children, weak=False)
     worker_process_shutdown.connect(model_processes.end_children, weak=False)
     celeryd_after_setup.connect(_log_sizing, weak=False)
@@ -87,6 +88,11 @@ def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
 
 def _share_memory(**_: Any) -> None:
     process.board = Board(_SLOTS)
+
+
+def _share_connection(**_: Any) -> None:
+    """Give a child its own connection, with its own time limits."""
+    share_connection(QueueSettings.from_env(os.environ), WORKER)
 
 
 def _log_sizing(**_: Any) -> None:

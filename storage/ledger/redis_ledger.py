@@ -1,4 +1,4 @@
-"""The ledger in Redis or Valkey. Only this module imports redis."""
+"""The ledger in Redis or Valkey. Only this module and `shared_connection` import redis."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ _SCRIPTS = (
 class RedisLedger:
     """Ledger for all jobs of one bucket (see `Ledger`).
 
-    All keys of a job have the same hash tag, so that a cluster stores them on the same node.
+    All keys of a job have the same hash tag, so that a cluster stores them on the same node. If the process shares a
+    connection to the server (see `shared_connection`), the ledger uses it, with its time limits.
 
     Parameters
     ----------
@@ -75,15 +76,20 @@ class RedisLedger:
         self._patience_s = patience_s
         import redis  # imported here, because it takes 0.1 s that `--help` should not spend
 
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_connect_timeout=connect_timeout_s,
-            socket_timeout=timeout_s,
-            health_check_interval=25,
-            socket_keepalive=True,
-            decode_responses=True,
-            **(tls or {}),
-        )
+        from scoreline.storage.ledger import shared_connection
+
+        if pool := shared_connection.find_by_url(url, tls):
+            self._redis = redis.Redis(connection_pool=pool)
+        else:
+            self._redis = redis.Redis.from_url(
+                url,
+                socket_connect_timeout=connect_timeout_s,
+                socket_timeout=timeout_s,
+                health_check_interval=25,
+                socket_keepalive=True,
+                decode_responses=True,
+                **(tls or {}),
+            )
         # This is not a method: the counters also refer to it, and a reference cycle would keep the sockets open.
         self._translate_errors = functools.partial(_translate_errors, self._address, self._redis.connection_pool)
         folder = Path(__file__).parent
@@ -107,7 +113,7 @@ class RedisLedger:
 
     def disconnect(self) -> None:
         """Close the connections; the next call opens new ones."""
-        self._redis.close()
+        self._redis.connection_pool.disconnect()
 
     def server(self) -> Server:
         """Return the information that the server reports about itself.

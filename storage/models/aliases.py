@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ from scoreline.storage.typed_json import MALFORMED, convert, decode_object
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 50
+_THREADS = 16
 _MAX_HISTORY = 200
 """Maximum number of changes that are kept. Older ones are dropped."""
 
@@ -93,6 +95,30 @@ def read(store: ObjectStore, name: str, alias: str) -> Alias | None:
         return parse(name, alias, store.get(keys.alias(name, alias)).data)
     except ObjectNotFound:
         return None
+
+
+def read_all(store: ObjectStore, named: Sequence[tuple[str, str]]) -> list[tuple[str, Alias]]:
+    """Return aliases, each after the name of its model. Many are read at a time, because each is an object.
+
+    Aliases that are gone are left out, and so are those that cannot be read, with a warning.
+    """
+
+    def read_one(pair: tuple[str, str]) -> Alias | None:
+        try:
+            return read(store, *pair)
+        except ModelCorrupt as error:
+            log.warning("alias.unreadable", extra={"alias": "@".join(pair), "error": str(error)})
+            return None
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="alias") as pool:
+        found = list(pool.map(read_one, named))
+    return [(name, alias) for (name, _), alias in zip(named, found, strict=True) if alias is not None]
+
+
+def name_of(file: str) -> str | None:
+    """Return the alias whose object has this name in the folder of aliases; None if it is not an alias."""
+    alias = file.removesuffix(".json")
+    return alias if alias != file and keys.is_name(alias) else None
 
 
 def move(

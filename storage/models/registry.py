@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
@@ -21,15 +19,14 @@ from scoreline.storage.errors import (
     StoreUnavailable,
 )
 from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.models import aliases, signatures
+from scoreline.storage.models import aliases, catalog, signatures
 from scoreline.storage.models.aliases import Alias
+from scoreline.storage.models.catalog import ListedModel
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Manifest, PinnedModel, parse_ref
 from scoreline.storage.objects.base import IfMatch, ObjectStore, create_once
 
 log = logging.getLogger(__name__)
-
-_THREADS = 16
 
 
 class ModelRegistry:
@@ -55,6 +52,10 @@ class ModelRegistry:
     def names(self) -> list[str]:
         """Return the names of all models that have at least one version."""
         return sorted({name for name, _ in self._published(keys.MODELS)})
+
+    def catalog(self) -> list[ListedModel]:
+        """Return all models with their versions and aliases. It asks once for all, and once for each alias."""
+        return catalog.read(self._store)
 
     def versions(self, name: str) -> list[str]:
         """Return the published versions of a model, oldest first."""
@@ -175,19 +176,12 @@ class ModelRegistry:
         return self.resolve(ref)
 
     def aliases(self, name: str) -> list[Alias]:
-        """Return all aliases of a model, sorted by name. Many are read at a time, because each is an object.
+        """Return all aliases of a model, sorted by name.
 
         Objects that are no aliases are left out, and so are aliases that cannot be read, with a warning.
         """
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="alias") as pool:
-            return [found for found in pool.map(partial(self._readable_alias, name), self._alias_names(name)) if found]
-
-    def _readable_alias(self, name: str, alias: str) -> Alias | None:
-        try:
-            return self.find_alias(name, alias)
-        except ModelCorrupt as error:
-            log.warning("alias.unreadable", extra={"alias": f"{name}@{alias}", "error": str(error)})
-            return None
+        named = [(name, alias) for alias in self._alias_names(name)]
+        return [alias for _, alias in aliases.read_all(self._store, named)]
 
     def find_alias(self, name: str, alias: str) -> Alias | None:
         """Return an alias with its history, or None if there is no such alias."""
@@ -290,9 +284,8 @@ class ModelRegistry:
     def _alias_names(self, name: str) -> list[str]:
         """Return the names of the objects that may be aliases of a model, sorted."""
         folder = keys.aliases_folder(name)
-        files = [info.key.removeprefix(folder) for info in self._store.list(folder)]
-        names = [file.removesuffix(".json") for file in files if file.endswith(".json")]
-        return sorted(alias for alias in names if keys.is_name(alias))
+        names = [aliases.name_of(info.key.removeprefix(folder)) for info in self._store.list(folder)]
+        return sorted(name for name in names if name is not None)
 
     def _pinned_bytes(self, pinned: PinnedModel) -> bytes:
         try:

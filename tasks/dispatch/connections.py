@@ -18,6 +18,7 @@ from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.settings import StorageSettings, main_bucket
 from scoreline.tasks.dispatch.queue import Queue
 from scoreline.tasks.dispatch.queue_names import QueueNames
+from scoreline.tasks.dispatch.redis_url import is_redis_url
 from scoreline.tasks.dispatch.settings import QueueSettings
 
 
@@ -34,8 +35,19 @@ class Patience:
 
 
 WORKER = Patience(outlasts_outages=True, redis_connect_s=5, redis_answer_s=10)
+MAIN_PROCESS = Patience(outlasts_outages=True, redis_connect_s=10, redis_answer_s=30)
+"""The main process of a worker cancels all tasks when it loses its broker, so it waits longer."""
 CLIENT = Patience(outlasts_outages=False, redis_connect_s=4, redis_answer_s=5)
 """A person at a terminal, or a web request, wants an answer within 10 s."""
+
+
+def share_connection(settings: QueueSettings, patience: Patience) -> None:
+    """Make ledger, queue and answers of this process share one connection to a server (see `shared_connection`)."""
+    from scoreline.storage.ledger import shared_connection  # imports redis, which takes 0.1 s
+
+    addresses = [(settings.broker_url, settings.broker_tls), (settings.redis_url, settings.redis_tls)]
+    for url, tls in addresses if is_redis_url(settings.broker_url) else addresses[1:]:
+        shared_connection.share(url, tls, connect_timeout_s=patience.redis_connect_s, timeout_s=patience.redis_answer_s)
 
 
 class Connections:

@@ -19,6 +19,8 @@ from scoreline.tasks.dispatch.messages import Backlog
 from scoreline.tasks.dispatch.queue_names import QueueNames
 
 CONNECT_TIMEOUT_S = 4
+_LEAST_WAIT_S = 0.1
+"""Seconds to wait for answers of workers, however long it took to connect."""
 _MAY_MATTER = frozenset({"eta", "expires", "group", "group_index", "retries", "shadow", "stamped_headers", "stamps"})
 """Headers of Celery that mean something only if they are set."""
 _UNREAD = _MAY_MATTER | {
@@ -130,14 +132,17 @@ class Queue:
         what : str
             A command of ``celery inspect``: ``active_queues``, ``conf``, or one of `scoreline.worker.control`.
         timeout_s : float
-            How long to wait. Without `name`, the call waits for all of it, because the number of workers is unknown.
+            How long to wait, counted from the call. Without `name`, the call waits for all of it, because the number of
+            workers is unknown.
         name : str, optional
             Ask only this worker, for example ``celery@host``; its answer ends the wait.
         """
+        until = time.monotonic() + timeout_s
         with self._connected() as connection:
             asked = [name] if name else None
+            left_s = max(_LEAST_WAIT_S, until - time.monotonic())
             answers = self._app.control.broadcast(
-                what, reply=True, destination=asked, timeout=timeout_s, connection=connection
+                what, reply=True, destination=asked, timeout=left_s, connection=connection
             )
         return {worker: answer for reply in answers or [] for worker, answer in reply.items()}
 

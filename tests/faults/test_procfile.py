@@ -91,8 +91,11 @@ def test_a_worker_of_four_processes_and_beat_fit_into_the_smallest_redis_plan(ri
     rig.publish(seconds=0.2)
     rig.client.status(rig.submit(1).job_id)
     own = len(rig.redis.client_list())
-    rig.start_worker(4)
+    # Given beat, which keeps no connection from one message to the next
     rig.start_beat(TICK_SECONDS="1")
+    rig.wait(lambda: rig.redis.llen(rig.clock_queue), "a message of beat")
+    rig.wait(lambda: connections() == 0, "an end of beat's connection")
+    rig.start_worker(4, REDIS_IDLE_SECONDS="1")
     # When every process is busy, and the clock counts the processes
     job = rig.submit(60)
     most = []
@@ -102,5 +105,7 @@ def test_a_worker_of_four_processes_and_beat_fit_into_the_smallest_redis_plan(ri
     rig.verify(rig.client.status(job.job_id))
     # Then there are no more connections than the doctor calculates, and fewer than the plan allows
     assert max(most) > 4
-    rig.wait(lambda: connections() <= worker_connections(4) + BEAT_CONNECTIONS, "an end of what passes")
     assert max(most) <= worker_connections(4) + BEAT_CONNECTIONS + PASSING_CONNECTIONS < HEROKU_MINI
+    # And when nothing asks the worker for anything, it keeps those on which it waits for messages and for commands
+    rig.kill(rig.clocks())
+    rig.wait(lambda: connections() == 2, "an end of the connections that nothing uses")

@@ -133,13 +133,15 @@ def keys_that_expire_are_evicted(case: Case) -> None:
     case.valkey.set(maxmemory_policy="volatile-ttl")
 
 
-@example("redis", "warning", "the server accepts 20 connections", "with 8 processes and beat may need 27")
+@example("redis", "warning", "the server accepts 20 connections", "with 16 processes and beat may need 22")
 def a_plan_with_few_connections(case: Case) -> None:
     case.valkey.set(maxclients=20)
-    case.set(WORKER_CONCURRENCY="8")
+    case.set(WORKER_CONCURRENCY="16")
 
 
-@example("redis", "ok", "enough connections for beat and a worker of 4 processes", "jobs with 1,000 parts in the queue")
+@example(
+    "redis", "ok", "enough connections for beat and a worker of 14 processes", "jobs with 1,000 parts in the queue"
+)
 def the_smallest_plan(case: Case) -> None:
     case.valkey.set(maxclients=20, maxmemory=25_000_000)
     case.set(WORKER_CONCURRENCY="2")

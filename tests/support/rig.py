@@ -161,6 +161,11 @@ class Rig:
         return QueueNames.of(self.store.bucket).jobs
 
     @property
+    def clock_queue(self) -> str:
+        """The queue with the messages of beat."""
+        return QueueNames.of(self.store.bucket).clock
+
+    @property
     def store(self) -> ObjectStore:
         return self.client.buckets.main
 

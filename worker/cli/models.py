@@ -68,10 +68,9 @@ def list_models(name: str | None) -> None:
         print_table(("version", "aliases"), rows, wrapped=["aliases"])
         return
     models = []
-    for model in registry.names():
-        versions = registry.versions(model)
-        named = "\n".join(f"{alias.name} -> {alias.version}" for alias in registry.aliases(model))
-        models.append((model, str(len(versions)), versions[-1], named))
+    for model in registry.catalog():
+        named = "\n".join(f"{alias.name} -> {alias.version}" for alias in model.aliases)
+        models.append((model.name, str(len(model.versions)), model.versions[-1], named))
     print_table(("model", "versions", "newest", "aliases"), models, wrapped=["aliases"])
 
 

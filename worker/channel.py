@@ -1,0 +1,43 @@
+"""Kombu's channel to Redis, which shares the one connection of its process.
+
+Kombu gives each channel two pools of connections. A worker has three channels in its main process, for the queue, for
+remote control and for answers to it, and one in each process that sends messages. Only the connections that wait for
+something, a message or a command, have to be their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kombu.transport import redis
+
+from scoreline.storage.ledger import shared_connection
+
+
+class SharingChannel(redis.Channel):
+    """Kombu's channel, whose commands use the connection that `scoreline.storage.ledger.shared_connection` shares."""
+
+    _registered: bool  # the stubs lack these
+    _connparams: Callable[[], dict[str, Any]]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.__dict__.pop("client", None)  # it was made for one PING
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """Return a client. The first one, for the PING of a new channel, uses the shared connection too."""
+        return super()._create_client(asynchronous and self._registered)  # type: ignore[misc]
+
+    def _get_pool(self, asynchronous: bool = False) -> Any:
+        options = self._connparams()
+        pool = None if asynchronous else shared_connection.find(options)
+        if pool is None:
+            return super()._get_pool(asynchronous)  # type: ignore[misc]
+        self.keyprefix_fanout = self.keyprefix_fanout.format(db=options["db"])
+        return pool
+
+
+def use_channel(channel: type[redis.Channel] = SharingChannel) -> None:
+    """Make this process use a channel for all its connections to a Redis broker."""
+    redis.Transport.Channel = channel
