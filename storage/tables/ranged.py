@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 
 from scoreline.storage.errors import InputChanged, ObjectNotFound, PreconditionFailed
 from scoreline.storage.objects.base import ObjectStore
@@ -75,8 +77,18 @@ class RangedFile(io.RawIOBase):
         return data
 
     def _get(self, start: int, stop: int) -> bytes:
-        try:
+        with self._explained():
             return self._store.get(self._key, byte_range=(start, stop), if_match=self._etag).data
+
+    def get_into(self, start: int, buffer: memoryview) -> None:
+        """Fill a buffer with the bytes from a position with a single request. This is thread-safe."""
+        with self._explained():
+            self._store.get(self._key, byte_range=(start, start + len(buffer)), if_match=self._etag, into=buffer)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except (PreconditionFailed, ObjectNotFound) as error:
             raise InputChanged(
                 f"{self._store.uri(self._key)} was replaced or deleted after the job was planned: "

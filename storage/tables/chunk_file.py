@@ -1,0 +1,142 @@
+"""A file for Arrow that contains the column chunks of a row group, which were fetched in a few large requests."""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from scoreline.storage.tables.base import Pinned
+from scoreline.storage.tables.fetching import Fetcher, Request, discard
+from scoreline.storage.tables.parquet_chunks import Chunk
+from scoreline.storage.tables.ranged import RangedFile
+
+_BLOCK_BYTES = 1 << 20
+"""The bytes of a request are released in steps of this size, while Arrow reads on."""
+
+
+class _Piece:
+    """The part of a request that belongs to one chunk."""
+
+    __slots__ = ("data", "discarded", "offset", "size", "start")
+
+    def __init__(self, data: memoryview, offset: int, size: int, start: int) -> None:
+        self.data = data
+        """All bytes of the request."""
+        self.offset = offset
+        self.size = size
+        self.start = start
+        """Position in the object."""
+        self.discarded = 0
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.size
+
+    def slice(self, start: int, stop: int) -> memoryview:
+        begin = self.offset - self.start
+        return self.data[begin + start : begin + min(stop, self.stop)]
+
+    def discard_before(self, position: int) -> int:
+        """Give back the memory before a position. Return the number of bytes, or 0 if it is not worth it yet."""
+        read = position - self.start
+        if read - self.discarded < _BLOCK_BYTES and position < self.stop:
+            return 0
+        begin, self.discarded = self.discarded, read
+        discard(self.data, self.offset + begin, self.offset + read)
+        return read - begin
+
+
+class _Stream:
+    """The bytes of a chunk, which are read from beginning to end."""
+
+    __slots__ = ("chunk", "pieces", "requests")
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk = chunk
+        self.requests: deque[Request] = deque()
+        self.pieces: deque[_Piece] = deque()
+        """What was fetched and not yet read."""
+
+
+class ChunkFile(RangedFile):
+    """An object whose planned chunks are read from a fetcher, each from beginning to end.
+
+    Anything else is read with a request of its own.
+
+    Parameters
+    ----------
+    source : Pinned
+        The object.
+    planned : iterable of pairs of Request and sequence of Chunk
+        The requests, and the chunks that each is for (see `plan_requests`).
+    gradual : bool
+        Whether Arrow reads the chunks bit by bit. Their bytes are then released bit by bit, too. Otherwise each chunk
+        is read at once, without a copy, and Arrow holds its bytes until `close`.
+    """
+
+    def __init__(
+        self, source: Pinned, fetcher: Fetcher, planned: Iterable[tuple[Request, Sequence[Chunk]]], *, gradual: bool
+    ) -> None:
+        super().__init__(source.store, source.key, source.size, source.etag)
+        self._fetcher = fetcher
+        self._gradual = gradual
+        self._requests: list[Request] = []
+        self._released = 0
+        streams: dict[int, _Stream] = {}
+        for request, chunks in planned:
+            self._requests.append(request)
+            for chunk in chunks:
+                streams.setdefault(chunk.start, _Stream(chunk)).requests.append(request)
+        self._starts = sorted(streams)
+        self._streams = [streams[start] for start in self._starts]
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read up to `size` bytes; of a planned chunk without a copy if possible, as a memoryview."""
+        number = bisect.bisect_right(self._starts, self._position) - 1
+        if number >= 0 and size is not None and size >= 0:
+            stream = self._streams[number]
+            if self._position < stream.chunk.stop and self._position + size <= stream.chunk.stop:
+                data = self._read_chunk(stream, self._position, self._position + size)
+                if data is not None:
+                    self._position += size
+                    return data  # type: ignore[return-value]  # Arrow takes any buffer
+        return super().read(size)
+
+    def _read_chunk(self, stream: _Stream, start: int, stop: int) -> memoryview | bytes | None:
+        parts: list[memoryview | bytes] = []
+        position = start
+        while position < stop:
+            if not stream.pieces:
+                if not stream.requests:
+                    return None
+                stream.pieces.append(self._fetch(stream))
+            piece = stream.pieces[0]
+            if position < piece.start + piece.discarded:  # has been read before
+                return None
+            if position < piece.stop:
+                data = piece.slice(position, stop)
+                position += len(data)
+                parts.append(bytes(data) if self._gradual else data)  # a copy, because its memory is given back
+            if self._gradual and (size := piece.discard_before(position)):
+                self._released += size
+                self._fetcher.release(size)
+            if piece.stop <= position:
+                stream.pieces.popleft()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _fetch(self, stream: _Stream) -> _Piece:
+        request = stream.requests.popleft()
+        start = max(request.start, stream.chunk.start)
+        stop = min(request.stop, stream.chunk.stop)
+        return _Piece(self._fetcher.take(request), start - request.start, stop - start, start)
+
+    def close(self) -> None:
+        """Count all bytes of the requests as released."""
+        if not self.closed:
+            self._fetcher.release(sum(request.size for request in self._requests if request.is_sent) - self._released)
+            for request in self._requests:
+                request.is_sent = True  # or it would be fetched ahead now
+            self._streams.clear()
+            self._starts.clear()
+        super().close()
