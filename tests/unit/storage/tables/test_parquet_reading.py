@@ -15,7 +15,7 @@ import pytest
 
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.storage.tables import parquet
+from scoreline.storage.tables import parquet, parquet_held
 from scoreline.storage.tables.base import Pinned, Span
 
 ROWS = 1_000
@@ -58,7 +58,7 @@ def test_nothing_is_decoded_after_the_end_of_a_span() -> None:
         yield from pa.table({"id": range(20)}).to_batches(max_chunksize=10)
         pytest.fail("a third batch was asked for")
 
-    assert [rows.numbers.tolist() for rows in parquet.rows_between(batches(), 100, 108, 120)] == [
+    assert [rows.numbers.tolist() for rows in parquet_held.rows_between(batches(), 100, 108, 120)] == [
         [108, 109],
         list(range(110, 120)),
     ]
