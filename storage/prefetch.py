@@ -1,10 +1,12 @@
-"""Prefetching: a thread produces the next item of a generator while the caller processes the current one."""
+"""Prefetching: threads produce the next items while the caller processes the current one."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -42,12 +44,7 @@ def prefetched[T](items: Generator[T]) -> Generator[T]:
         thread.start()
         requests.put(True)
         while True:
-            try:
-                item, error = results.get(timeout=_POLL_S)  # wake up regularly, so that signals are handled
-            except Empty:
-                if not thread.is_alive() and results.empty():
-                    raise RuntimeError("the prefetch thread has died") from None
-                continue
+            item, error = _wait(results, [thread])
             if error is not None:
                 try:
                     raise error
@@ -60,5 +57,99 @@ def prefetched[T](items: Generator[T]) -> Generator[T]:
             del item
     finally:
         requests.put(False)
+        _join([thread])
+
+
+def map_ahead[S, T](
+    function: Callable[[S], T],
+    items: Iterable[S],
+    *,
+    threads: int,
+    weigh: Callable[[S], int] = lambda _: 1,
+    budget: int,
+) -> Generator[T]:
+    """Yield the results of a function in the order of the items. Threads compute the next ones meanwhile.
+
+    An error of the function is raised after all earlier results. If this generator is closed early, no further item is
+    begun. It avoids locks for the same reasons as `prefetched`.
+
+    Parameters
+    ----------
+    items : iterable
+        Is iterated over in the thread of the caller.
+    threads : int
+        Maximum number of threads. They are started when they are needed.
+    weigh : callable
+        Returns the weight of an item, such as the bytes that its result takes.
+    budget : int
+        Maximum total weight of the items that are begun and whose results are not yielded yet. A heavier item is
+        processed alone.
+
+    Examples
+    --------
+    >>> list(map_ahead(abs, [-3, 1, -2], threads=2, budget=2))
+    [3, 1, 2]
+    """
+    tasks: SimpleQueue[tuple[S, SimpleQueue[tuple[Any, BaseException | None]]] | None] = SimpleQueue()
+    closed: list[bool] = []
+
+    def work() -> None:
+        while (task := tasks.get()) is not None:
+            if not closed:
+                item, answer = task
+                try:
+                    answer.put((function(item), None))
+                except BaseException as error:  # noqa: BLE001  # raised again in the consumer's thread
+                    answer.put((None, error))
+                del item, answer
+            del task
+
+    workers: list[threading.Thread] = []
+    begun: deque[tuple[int, SimpleQueue[tuple[Any, BaseException | None]]]] = deque()
+    weight = 0
+    left = iter(items)
+    try:
+        upcoming: Any = next(left, _END)
+        while begun or upcoming is not _END:
+            while upcoming is not _END and (not begun or weight + weigh(upcoming) <= budget):
+                answer: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+                begun.append((weigh(upcoming), answer))
+                weight += begun[-1][0]
+                tasks.put((upcoming, answer))
+                if len(workers) < min(threads, len(begun)):
+                    workers.append(threading.Thread(target=work, name="prefetch", daemon=True))
+                    workers[-1].start()
+                upcoming = next(left, _END)
+            done, answer = begun.popleft()
+            result, error = _wait(answer, workers)
+            weight -= done
+            if error is not None:
+                try:
+                    raise error
+                finally:
+                    del error
+            yield result
+            del result
+    finally:
+        closed.append(True)
+        for _ in workers:
+            tasks.put(None)
+        _join(workers)
+
+
+def _wait[T](results: SimpleQueue[T], threads: Sequence[threading.Thread]) -> T:
+    """Return the next result. Wake up regularly, so that signals are handled."""
+    while True:
+        try:
+            return results.get(timeout=_POLL_S)
+        except Empty:
+            if not any(thread.is_alive() for thread in threads) and results.empty():
+                raise RuntimeError("the prefetch thread has died") from None
+
+
+def _join(threads: Sequence[threading.Thread]) -> None:
+    """Wait briefly for threads to end, apart from the current one and those that were never started."""
+    end_s = time.monotonic() + _JOIN_TIMEOUT_S
+    for thread in threads:
         if thread.ident not in (None, threading.get_ident()):
-            thread.join(_JOIN_TIMEOUT_S)
+            thread.join(max(0.0, end_s - time.monotonic()))

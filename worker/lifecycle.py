@@ -90,6 +90,7 @@ def engine(app: Celery) -> Engine:
             parts_per_process=settings.parts_per_process,
             lease_s=settings.lease_s,
             reconcile_s=settings.reconcile_s,
+            batch_bytes=settings.batch_bytes,
         )
         if process.board is not None:
             arguments = (process.board, process.cache, settings.redis_idle_s)

@@ -9,6 +9,7 @@ from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models.manifest import parse_ref
 from scoreline.storage.settings import Environment
 from scoreline.tasks.dispatch.dispatcher import LEASE_S, PARTS_PER_PROCESS
+from scoreline.tasks.job.plan import BATCH_BYTES
 
 DEFAULT_CACHE_BYTES = 1 << 30
 DEFAULT_RECONCILE_S = 60
@@ -62,6 +63,8 @@ class WorkerSettings:
     """Seconds after which a process closes a connection to Redis that it does not use."""
     parts_per_process: int
     """Maximum number of parts of one job in the queue, for each worker process."""
+    batch_bytes: int
+    """Memory that the rows scored together may take, with their features and results."""
     remote_control: bool
     """Whether ``celery control`` may change the worker. Anyone who can reach the broker can send its commands."""
 
@@ -83,6 +86,7 @@ class WorkerSettings:
         soft_shutdown_s = env.number("SOFT_SHUTDOWN_SECONDS", DEFAULT_SOFT_SHUTDOWN_S)
         redis_idle_s = env.number("REDIS_IDLE_SECONDS", DEFAULT_REDIS_IDLE_S, minimum=1)
         parts_per_process = env.number("PARTS_PER_PROCESS", PARTS_PER_PROCESS, minimum=1)
+        batch_bytes = env.number("BATCH_MB", BATCH_BYTES >> 20, minimum=1) << 20
         remote_control = env.flag("REMOTE_CONTROL", False)
         env.finish()
         return cls(
@@ -95,5 +99,6 @@ class WorkerSettings:
             soft_shutdown_s=soft_shutdown_s,
             redis_idle_s=redis_idle_s,
             parts_per_process=parts_per_process,
+            batch_bytes=batch_bytes,
             remote_control=remote_control,
         )

@@ -9,7 +9,7 @@ from typing import Final, Literal, Protocol
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectInfo:
     """The properties of an object, without its bytes."""
 

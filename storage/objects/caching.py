@@ -79,6 +79,10 @@ class CachingStore:
         self._cached.pop(key, None)
         self._store.delete(key)
 
+    def cached(self, key: str) -> StoredObject | None:
+        """Return an object if it is cached."""
+        return self._cached.get(key)
+
     def uri(self, key: str) -> str:
         """Return the URI of a key (see `ObjectStore.uri`)."""
         return self._store.uri(key)

@@ -22,6 +22,7 @@ from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMo
 
 _META = ".meta"
 _TMP = ".tmp"
+_NO_METADATA: Mapping[str, str] = {}
 _MAX_KEY_BYTES = 1024  # R2's limit, so that every key that works here also works there
 
 
@@ -39,6 +40,7 @@ class DirectoryStore:
     def __init__(self, root: Path, bucket: str) -> None:
         self.bucket = bucket
         self._root = (root / bucket).resolve()
+        self._prefix = os.path.join(self._root, "")  # a Path has no separator at its end
 
     def get(
         self,
@@ -50,7 +52,7 @@ class DirectoryStore:
     ) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`)."""
         try:
-            with self._path(key).open("rb") as file:
+            with open(self._place(key), "rb") as file:  # a Path takes longer than a small object
                 info = self._info(key, os.fstat(file.fileno()))
                 if if_match is not None and info.etag != if_match:
                     raise PreconditionFailed(f"{self.uri(key)} was changed since it was read")
@@ -116,20 +118,26 @@ class DirectoryStore:
             raise InvalidKey(
                 f"a directory store cannot list {prefix!r}: a prefix must not contain '.' or '..' as a step"
             )
-        folder = self._root / prefix.rpartition("/")[0].lstrip("/")
-        infos = []
-        for directory, names, files in os.walk(folder):
-            if Path(directory) == self._root:
-                names[:] = [name for name in names if name not in (_META, _TMP)]
-                files = [name for name in files if name != ".lock"]
-            for name in files:
-                path = Path(directory, name)
-                key = path.relative_to(self._root).as_posix()
-                if key.startswith(prefix):
-                    with contextlib.suppress(FileNotFoundError):
-                        stat = path.stat()
-                        infos.append(ObjectInfo(key=key, size=stat.st_size, etag=_etag(stat), modified=stat.st_mtime))
+        below = "/".join(filter(None, prefix.split("/")[:-1]))
+        infos = [info for info in self._walk(below) if info.key.startswith(prefix)]
         yield from sorted(infos, key=lambda info: info.key.encode())
+
+    def _walk(self, folder: str) -> Iterator[ObjectInfo]:
+        """Yield the objects in a folder and below it. Links to folders are not followed."""
+        try:
+            found = list(os.scandir(os.path.join(self._root, folder)))
+        except OSError:
+            return
+        for entry in found:
+            key = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir():
+                if not entry.is_symlink() and (folder or entry.name not in (_META, _TMP)):
+                    yield from self._walk(key)
+            elif folder or entry.name != ".lock":
+                with contextlib.suppress(FileNotFoundError):
+                    stat = entry.stat()
+                    size, etag, modified = stat.st_size, _etag(stat), stat.st_mtime
+                    yield ObjectInfo(key=key, size=size, etag=etag, metadata=_NO_METADATA, modified=modified)
 
     def delete(self, key: str) -> None:
         """Delete an object and its metadata (see `ObjectStore.delete`)."""
@@ -149,6 +157,9 @@ class DirectoryStore:
         return f"DirectoryStore({str(self._root)!r})"
 
     def _path(self, key: str) -> Path:
+        return Path(self._place(key))
+
+    def _place(self, key: str) -> str:
         steps = key.split("/")
         if (
             not key
@@ -161,10 +172,13 @@ class DirectoryStore:
                 f"a directory store cannot hold the key {key!r}: a key has 1 to {_MAX_KEY_BYTES} bytes, and no step "
                 "that is empty, '.' or '..'"
             )
-        path = self._root.joinpath(*steps)
-        if not path.resolve().is_relative_to(self._root):
+        place = f"{self._prefix}{key}"
+        ends = [len(self._prefix) + at for at, char in enumerate(key) if char == "/"]
+        if any(os.path.islink(place[:end]) for end in (*ends, None)) and not os.path.realpath(place).startswith(
+            self._prefix
+        ):
             raise InvalidKey(f"{self.uri(key)} passes through a symbolic link that leads out of the directory store")
-        return path
+        return place
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -195,7 +209,8 @@ class DirectoryStore:
     def _info(self, key: str, stat: os.stat_result) -> ObjectInfo:
         etag = _etag(stat)
         try:
-            metadata = json.loads((self._root / _META / key / f"{etag}.json").read_text())
+            with open(f"{self._prefix}{_META}/{key}/{etag}.json") as file:
+                metadata = json.load(file)
         except (FileNotFoundError, NotADirectoryError):
             metadata = {}
         return ObjectInfo(key=key, size=stat.st_size, etag=etag, metadata=metadata)

@@ -34,7 +34,7 @@ class Listed(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pinned:
     """An object, fixed to the content that it had when it was listed."""
 
@@ -55,7 +55,7 @@ class Pinned:
         return self.store.uri(self.key)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
     """A range of rows of an object that can be read independently."""
 
@@ -71,7 +71,7 @@ class Span:
     """Uncompressed size in bytes."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Survey:
     """The columns of an object, and its division into spans."""
 

@@ -28,13 +28,18 @@ class Tables:
     def __init__(self) -> None:
         self._formats: dict[str, TableFormat] = {}
         self._lock = threading.Lock()
+        self._last_schema = (pa.schema([]), pa.schema([]))
+        """The schema of the last survey, and the same without views. Most objects of a job have the same columns."""
 
     def survey(self, source: Pinned, options: ReadOptions, features: Collection[str] = ()) -> Survey:
         """Find the columns and spans of an object (see `TableFormat.survey`). An empty object has none."""
         if source.size == 0:
             return Survey(schema=pa.schema([]), spans=())
         found = self._format(source, options).survey(source, features)
-        return replace(found, schema=schema_without_views(found.schema))
+        given, plain = self._last_schema
+        if not given.equals(found.schema, check_metadata=True):
+            given, plain = self._last_schema = found.schema, schema_without_views(found.schema)
+        return found if plain is given else Survey(schema=plain, spans=found.spans)
 
     def read(
         self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int, options: ReadOptions

@@ -17,8 +17,10 @@ from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
 from scoreline.storage.tables.contents import explain_parquet
 from scoreline.storage.tables.forward import ForwardReader, KeptReader
 from scoreline.storage.tables.parquet_chunks import Leaves
+from scoreline.storage.tables.parquet_held import open_held, read_held, refuse_encrypted_columns
 from scoreline.storage.tables.parquet_layout import is_joined
 from scoreline.storage.tables.ranged import RangedFile
+from scoreline.storage.tables.small_objects import held_bytes
 
 COMPRESSION = "zstd"
 GROUP_ROWS = 131_072
@@ -37,6 +39,21 @@ decoded, too, unless the process has just read them."""
 _NULL_BATCH_ROWS = 65_536
 _SURVEY_LIMITS = {"memory_bytes": 24 << 20, "connections": 4}
 """Limits of a reader that counts nulls. Planning surveys several objects at a time."""
+_COUNTED = frozenset(
+    kind.id
+    for kind in (
+        pa.bool_(),
+        pa.int8(),
+        pa.int16(),
+        pa.int32(),
+        pa.int64(),
+        pa.uint8(),
+        pa.uint16(),
+        pa.uint32(),
+        pa.uint64(),
+    )
+)
+"""The types of columns whose nulls are counted."""
 
 
 class ParquetFormat:
@@ -56,6 +73,11 @@ class ParquetFormat:
         self._footers: OrderedDict[tuple[str, str], pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
         self._kept = KeptReader()
+        self._surveyed: tuple[pa.Schema, frozenset[str], pa.Schema] = (pa.schema([]), frozenset(), pa.schema([]))
+        """What the last survey found, because most objects of a job have the same columns: the schema of the object,
+        its columns without a null, and the schema that says so."""
+        self._counted: tuple[pa.Schema, dict[str, int]] = (pa.schema([]), {})
+        """The columns of that schema whose nulls are counted, and their positions."""
 
     def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:  # for text formats
         """Read the footer (see `TableFormat.survey`).
@@ -63,7 +85,8 @@ class ParquetFormat:
         If it does not say how many nulls an integer or boolean column has, that column is read, too.
         """
         raw = RangedFile(source.store, source.key, source.size, source.etag)
-        file = self._open(source, raw=raw)
+        data = held_bytes(source)
+        file = self._open(source, raw=raw) if data is None else open_held(source, data)
         metadata = file.metadata
         if is_joined(raw, source.size, metadata):
             raise UnreadableInput(
@@ -77,18 +100,24 @@ class ParquetFormat:
             spans += _spans(row, group.num_rows, group.total_byte_size)
             row += group.num_rows
         schema = _schema(file, source)
-        without_nulls = self._without_nulls(source, file, schema)
-        fields = [field.with_nullable(field.name not in without_nulls) for field in schema]
-        return Survey(schema=pa.schema(fields, schema.metadata), spans=tuple(spans))
+        without_nulls = frozenset(self._without_nulls(source, file, schema))
+        before, none_before, found = self._surveyed
+        if none_before != without_nulls or not before.equals(schema, check_metadata=True):
+            fields = [field.with_nullable(field.name not in without_nulls) for field in schema]
+            found = pa.schema(fields, schema.metadata)
+            self._surveyed = (schema, without_nulls, found)
+        return Survey(schema=found, spans=tuple(spans))
 
     def _without_nulls(self, source: Pinned, file: pq.ParquetFile, schema: pa.Schema) -> set[str]:
         """Return the integer and boolean columns without a null, according to the statistics or to their values."""
         metadata = file.metadata
-        kinds = {field.name for field in schema if pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)}
-        places = {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
+        known, places = self._counted
+        if not known.equals(schema):
+            places = _counted_columns(metadata, schema)
+            self._counted = (schema, places)
         found, unknown = set(), []
-        for name in kinds & places.keys():
-            counts = list(_null_counts(metadata, places[name]))
+        for name, place in places.items():
+            counts = list(_null_counts(metadata, place))
             if None in counts:
                 unknown.append(name)
             elif not any(counts):
@@ -107,6 +136,9 @@ class ParquetFormat:
         The reader is kept if the span ends within a row group. If the next span of this row group is read next, with
         the same columns and `batch_rows`, it continues there.
         """
+        if (data := held_bytes(source)) is not None:
+            yield from read_held(source, data, span, schema, batch_rows)
+            return
         reader = self._kept.take((source.uri, source.etag, tuple(schema.names), batch_rows), span.start)
         reader = reader or self._reader(source, schema.names, batch_rows)
         is_done = False
@@ -149,7 +181,7 @@ class ParquetFormat:
             raise explain_parquet(source, error) from error
         if known is None:
             if int.from_bytes(raw.end[:4], "little") != file.metadata.serialized_size:
-                _refuse_encrypted_columns(source, file)
+                refuse_encrypted_columns(source, file)
             with self._lock:
                 self._footers[name] = file.metadata
                 while (
@@ -160,17 +192,11 @@ class ParquetFormat:
         return file
 
 
-def _refuse_encrypted_columns(source: Pinned, file: pq.ParquetFile) -> None:
-    """Raise `UnreadableInput` if columns are encrypted, although the footer is not.
-
-    Such a footer is followed by a signature. Arrow ends the process if anyone looks at the metadata of such a column,
-    but raises an error if it reads the column.
-    """
-    try:
-        next(file.iter_batches(batch_size=1), None)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if "crypt" in str(error):
-            raise explain_parquet(source, error) from error
+def _counted_columns(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, int]:
+    """Return the positions of the integer and boolean columns by name, leaving out those within others."""
+    names = {name for name, kind in zip(schema.names, schema.types, strict=True) if kind.id in _COUNTED}
+    paths = {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
+    return {name: paths[name] for name in schema.names if name in names and name in paths}
 
 
 def _null_counts(metadata: pq.FileMetaData, column: int) -> Iterator[int | None]:

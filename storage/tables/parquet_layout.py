@@ -20,8 +20,10 @@ def is_joined(file: io.RawIOBase | io.BufferedIOBase, size: int, metadata: pq.Fi
     Only indexes and filters may lie between the last column and the footer. They are searched. The other place where a
     file may end is as far from the end of the object as this file is long without them.
     """
-    end = _end_of_columns(metadata)
     footer = size - len(_MAGIC) - 4 - metadata.serialized_size
+    if _ends_with_last_column(metadata, footer):
+        return False
+    end = _end_of_columns(metadata)
     between = footer - end
     if between <= 0:
         return False
@@ -36,11 +38,22 @@ def is_joined(file: io.RawIOBase | io.BufferedIOBase, size: int, metadata: pq.Fi
     return file.read(2 * len(_MAGIC)) == 2 * _MAGIC
 
 
+def _ends_with_last_column(metadata: pq.FileMetaData, footer: int) -> bool:
+    """Return whether the last column of the last row group ends at the footer, as most writers place it."""
+    if not metadata.num_row_groups or not metadata.num_columns:
+        return False
+    return _end(metadata.row_group(metadata.num_row_groups - 1).column(metadata.num_columns - 1)) >= footer
+
+
 def _end_of_columns(metadata: pq.FileMetaData) -> int:
     end = len(_MAGIC)
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        for column in (group.column(position) for position in range(group.num_columns)):
-            start = min(filter(None, (column.dictionary_page_offset, column.data_page_offset)), default=end)
-            end = max(end, start + column.total_compressed_size)
+        end = max(end, *(_end(group.column(position)) for position in range(group.num_columns)), 0)
     return end
+
+
+def _end(column: pq.ColumnChunkMetaData) -> int:
+    """Return the position after a column; 0 for a column without a position."""
+    start = min(filter(None, (column.dictionary_page_offset, column.data_page_offset)), default=None)
+    return 0 if start is None else int(start + column.total_compressed_size)

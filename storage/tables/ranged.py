@@ -31,8 +31,9 @@ class RangedFile(io.RawIOBase):
     """
 
     WHOLE_BYTES = 256 << 10
-    """Objects up to this size are read in one request, because further requests would cost more than the extra
-    bytes."""
+    """Objects up to this size are read in one request, even if only their footer is needed, because further requests
+    would cost more than the extra bytes."""
+    _TAIL_BYTES = 256 << 10
 
     def __init__(self, store: ObjectStore, key: str, size: int, etag: str) -> None:
         super().__init__()
@@ -42,6 +43,8 @@ class RangedFile(io.RawIOBase):
         self._etag = etag
         self._position = 0
         self._whole: bytes | None = None
+        self._tail = b""
+        """The bytes at the end of the object that the last read up to there brought."""
         self.end = b""
         """The last 8 bytes of the object, once they have been read."""
 
@@ -70,10 +73,22 @@ class RangedFile(io.RawIOBase):
             return b""
         if self._whole is None and self._size <= self.WHOLE_BYTES:
             self._whole = self._get(0, self._size)
-        data = self._get(self._position, stop) if self._whole is None else self._whole[self._position : stop]
+        data = self._read(self._position, stop)
         self._position += len(data)
         if stop == self._size:
             self.end = (self.end + data)[-8:]
+        return data
+
+    def _read(self, start: int, stop: int) -> bytes:
+        """Return the bytes of a range, from memory if an earlier request brought them."""
+        if self._whole is not None:
+            return self._whole[start:stop]
+        known = self._size - len(self._tail)
+        if start >= known:
+            return self._tail[start - known : stop - known]
+        data = self._get(start, stop)
+        if stop == self._size and len(data) <= self._TAIL_BYTES:  # the page indexes are next to the footer
+            self._tail = data
         return data
 
     def _get(self, start: int, stop: int) -> bytes:
@@ -90,13 +105,15 @@ class RangedFile(io.RawIOBase):
         try:
             yield
         except (PreconditionFailed, ObjectNotFound) as error:
-            raise InputChanged(
-                f"{self._store.uri(self._key)} was replaced or deleted after the job was planned: "
-                "submit a new job for the new object"
-            ) from error
+            raise changed(self._store.uri(self._key)) from error
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer is wider
         """Copy bytes into `buffer` and return their number, or 0 at the end of the file."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+def changed(uri: str) -> InputChanged:
+    """Return the error for an object that is not the one that was planned."""
+    return InputChanged(f"{uri} was replaced or deleted after the job was planned: submit a new job for the new object")

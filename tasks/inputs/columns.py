@@ -108,9 +108,13 @@ def resolve_columns(
     folders = tuple(name for name in names if name in types_in_folders and name not in own)
     scored = set(features)
     columns = {name: ColumnTypes(name=name, kept=name not in scored) for name in names if name not in folders}
+    added: set[tuple[int, bool, bool, bool, tuple[str, ...]]] = set()
     for item in surveyed:
-        if len(item.schema):
+        in_folders = tuple(folder_values(item.file.key))
+        kind = (id(item.schema), item.text, item.has_optional_columns, bool(item.file.spans), in_folders)
+        if len(item.schema) and kind not in added:  # of thousands of objects, most are alike
             _add_object(item, columns, folders)
+            added.add(kind)
     if lost := [name for name, column in columns.items() if not column.is_found]:
         raise MissingColumns(
             f"no line of the input has the keys {_format_names(lost)}: correct the objects, or choose other columns "

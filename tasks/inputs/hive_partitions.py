@@ -20,6 +20,8 @@ def folder_values(key: str) -> dict[str, str | None]:
     >>> folder_values("in/year=2026/region=a%2Fb/kind=__HIVE_DEFAULT_PARTITION__/x=1.parquet")
     {'year': '2026', 'region': 'a/b', 'kind': None}
     """
+    if "=" not in key:
+        return {}
     matches = (_FOLDER.fullmatch(folder) for folder in key.split("/")[:-1])
     return {unquote(m["name"]): None if m["value"] == NO_VALUE else unquote(m["value"]) for m in matches if m}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,17 +12,26 @@ import pyarrow as pa
 from scoreline.storage.errors import InputNotFound, ObjectNotFound
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.storage.objects.buckets import Buckets
-from scoreline.storage.tables.base import Pinned
+from scoreline.storage.prefetch import map_ahead
+from scoreline.storage.tables.base import Pinned, Survey
 from scoreline.storage.tables.formats import Tables, is_text
 from scoreline.storage.tables.options import ReadOptions, format_of
+from scoreline.storage.tables.ranged import RangedFile
+from scoreline.storage.tables.small_objects import SMALL_BYTES, KeptObjects, hold
 from scoreline.tasks.job.places import is_input
 from scoreline.tasks.job.plan import InputFile
 from scoreline.tasks.job.uris import GLOB, names, parse_uri
 
-_SURVEY_THREADS = 8
+OBJECTS_AT_ONCE = 16
+"""Number of objects that are surveyed at a time. It is the size of the connection pool of a store."""
+_AHEAD_BYTES = 16 << 20
+_LEAST_BYTES = 256 << 10
+_LARGE_BYTES = 2 << 20
+"""The surveys that are begun count as this many bytes: those of small objects as the object, but at least
+`_LEAST_BYTES`, and all others as `_LARGE_BYTES`, so that 8 texts are read at a time."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SurveyedObject:
     """An object of the input, with its spans and columns."""
 
@@ -82,14 +91,22 @@ def _list_matches(store: ObjectStore, pattern: str, readable: Callable[[str], bo
 
 
 def survey_inputs(
-    tables: Tables, objects: Sequence[Pinned], options: ReadOptions, features: Collection[str] = ()
+    tables: Tables,
+    objects: Sequence[Pinned],
+    options: ReadOptions,
+    features: Collection[str] = (),
+    kept: KeptObjects | None = None,
 ) -> list[SurveyedObject]:
     """Survey all objects, several at a time. Of Parquet, only the footer is read; text is read completely.
+
+    A small object is read with one request. Objects with equal columns share one schema.
 
     Parameters
     ----------
     features : collection of str
         Columns that are known to be scored (see `TableFormat.survey`).
+    kept : KeptObjects, optional
+        Keeps the first small objects, for whoever reads them in the same step.
 
     Raises
     ------
@@ -97,18 +114,59 @@ def survey_inputs(
         An object cannot be read in its format.
     """
 
-    def survey(source: Pinned) -> SurveyedObject:
+    def survey(item: tuple[Pinned, bool]) -> tuple[Pinned, bool, str | None, Survey]:
+        source, is_kept = item
         kind = format_of(source.key, options)[0]
-        surveyed = tables.survey(source, options, features)
-        return SurveyedObject(
-            file=InputFile(
-                bucket=source.store.bucket, key=source.key, size=source.size, etag=source.etag, spans=surveyed.spans
-            ),
-            uri=source.uri,
-            schema=surveyed.schema,
-            text=is_text(kind),
-            has_optional_columns=kind == "jsonl",
-        )
+        whole = RangedFile.WHOLE_BYTES if kind == "parquet" and not is_kept else SMALL_BYTES
+        if 0 < source.size <= whole:
+            source = hold(source)
+        return source, is_kept, kind, tables.survey(source, options, features)
 
-    with ThreadPoolExecutor(_SURVEY_THREADS, thread_name_prefix="survey") as pool:
-        return list(pool.map(survey, objects))
+    found = []
+    schemas = _Schemas()
+
+    def weigh(item: tuple[Pinned, bool]) -> int:
+        source = item[0]
+        return max(_LEAST_BYTES, source.size) if source.size <= SMALL_BYTES else _LARGE_BYTES
+
+    reserved = ((source, kept is not None and kept.reserve(source)) for source in objects)
+    ahead = map_ahead(survey, reserved, threads=OBJECTS_AT_ONCE, weigh=weigh, budget=_AHEAD_BYTES)
+    with contextlib.closing(ahead) as surveys:
+        for source, is_kept, kind, surveyed in surveys:
+            if kept is not None and is_kept:
+                kept.add(source)
+            found.append(
+                SurveyedObject(
+                    file=InputFile(
+                        bucket=source.store.bucket,
+                        key=source.key,
+                        size=source.size,
+                        etag=source.etag,
+                        spans=surveyed.spans,
+                    ),
+                    uri=source.uri,
+                    schema=schemas.share(surveyed.schema),
+                    text=is_text(kind),
+                    has_optional_columns=kind == "jsonl",
+                )
+            )
+    return found
+
+
+class _Schemas:
+    """Shares one object among equal schemas, because a schema takes several kilobytes."""
+
+    _MOST = 16
+
+    def __init__(self) -> None:
+        self._known: list[pa.Schema] = []
+
+    def share(self, schema: pa.Schema) -> pa.Schema:
+        """Return an equal schema that was shared lately, or this one."""
+        for number, known in enumerate(self._known):
+            if known.equals(schema, check_metadata=True):
+                if number:
+                    self._known.insert(0, self._known.pop(number))
+                return known
+        self._known = [schema, *self._known[: self._MOST - 1]]
+        return schema

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from scoreline.storage.tables.base import Span
 
 BATCH_ROWS = 65_536
-"""Number of rows scored at once. Forests are fastest at this batch size; 20 float64 columns then take 10 MiB."""
+"""Maximum number of rows scored at once. Forests are fastest at this batch size."""
+BATCH_BYTES = 64 << 20
+"""Default for the memory that the rows scored at once may take (see `scoreline.tasks.scoring.batch_size`). 65,536 rows
+of 50 float64 columns take 52 MB."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class InputFile:
     """An object of the input, and its spans, each of which can be read separately."""
 
@@ -22,7 +25,7 @@ class InputFile:
     spans: tuple[Span, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
     """A run of rows in one object."""
 
@@ -51,7 +54,7 @@ class Slice:
         return (self.only.start, len(self.only)) if isinstance(self.only, range) else (self.first_row, self.rows)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
     """The slices that one task scores, in input order."""
 

@@ -38,6 +38,8 @@ class BatchRejects:
         Maximum number of rejected rows.
     report : callable or None
         Is called with the number of rejected rows whenever there are more, and returns whether the search must end.
+    describe_row : callable or None
+        Returns the place of a row of the batch.
     """
 
     rejected: dict[int, Rejection]
@@ -45,6 +47,7 @@ class BatchRejects:
     pieces: Pieces
     max_rejected: int | None
     report: Callable[[int], bool] | None = None
+    describe_row: Callable[[int], str] | None = None
     _failed: dict[int, str] = field(default_factory=dict)
     """Messages of the rows that failed in the model, and are not explained yet."""
     _quoteless: set[int] = field(default_factory=set)
@@ -90,9 +93,9 @@ class BatchRejects:
         how_many = count if is_over else f"more than {self.max_rejected}"
         row = min([*self.rejected, *self._failed])
         why = self.rejected[row] if row in self.rejected else self._explain([row])[row]
-        raise RejectBudgetExceeded(
-            f"{how_many} rows were rejected. The first is row {row} of a batch of {self.trials.batch.num_rows}: {why}"
-        )
+        in_batch = f"row {row} of a batch of {self.trials.batch.num_rows}"
+        place = in_batch if self.describe_row is None else self.describe_row(row)
+        raise RejectBudgetExceeded(f"{how_many} rows were rejected. The first is {place}: {why}")
 
     def explained(self) -> dict[int, Rejection]:
         """Return all rejected rows, each with the column that caused the rejection if it is known."""

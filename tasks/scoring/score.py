@@ -45,6 +45,7 @@ def score_batch(
     frames: bool = False,
     max_rejected: int | None = None,
     report: Callable[[int], bool] | None = None,
+    describe_row: Callable[[int], str] | None = None,
     timings: Timings | None = None,
 ) -> Scored:
     """Score one batch, and reject only those rows that make the estimator fail.
@@ -75,6 +76,8 @@ def score_batch(
     report : callable, optional
         Is called with the number of rejected rows of the batch whenever there are more, and returns whether to raise
         `RejectBudgetExceeded`.
+    describe_row : callable, optional
+        Returns the place of a row of the batch, for the message of that error.
     timings : Timings, optional
         The seconds of `align`, `predict` and `search` are added to it.
 
@@ -110,7 +113,14 @@ def score_batch(
 
     trials = Trials(score=score_single, batch=batch, features=features)
     pieces: Pieces = []
-    rejects = BatchRejects(rejected=rejected, trials=trials, pieces=pieces, max_rejected=max_rejected, report=report)
+    rejects = BatchRejects(
+        rejected=rejected,
+        trials=trials,
+        pieces=pieces,
+        max_rejected=max_rejected,
+        report=report,
+        describe_row=describe_row,
+    )
     order = Suspects(trials=trials, blame=rejects.blame)
     search = Search(score=score_rows, order=order, rejects=rejects, pieces=pieces)
     with timings("predict"):

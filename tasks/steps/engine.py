@@ -18,9 +18,11 @@ from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.schemas import from_text
+from scoreline.storage.tables.small_objects import KeptObjects
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.inputs.hive_partitions import add_columns
-from scoreline.tasks.job.plan import Columns, Slice
+from scoreline.tasks.job.plan import BATCH_BYTES, BATCH_ROWS, Columns, Slice
+from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.settled_types import settle
 from scoreline.tasks.scoring.timings import PartHistory
 
@@ -45,9 +47,25 @@ class Engine(Dispatcher):
     tables: Tables = field(default_factory=Tables)
     history: PartHistory = field(default_factory=PartHistory)
     """The time at which this process wrote its last part of each job."""
+    batch_bytes: int = BATCH_BYTES
+    """Maximum memory for the rows that are scored together (see `scoreline.tasks.scoring.batch_size`)."""
+    kept: KeptObjects = field(default_factory=KeptObjects)
+    """Small objects that the current step has read before."""
 
-    def read_slice(self, piece: Slice, columns: Columns, options: ReadOptions, batch_rows: int) -> Iterator[Rows]:
+    def batch_size(self, columns: Columns) -> BatchSize:
+        """Return the limits of a batch of a job. The columns of its results need not be known yet."""
+        reads, results = from_text(columns.reads), from_text(columns.schema)
+        return BatchSize(reads, columns.features, results, rows=BATCH_ROWS, limit_bytes=self.batch_bytes)
+
+    def read_slice(
+        self, piece: Slice, columns: Columns, options: ReadOptions, batch_rows: int, source: Pinned | None = None
+    ) -> Iterator[Rows]:
         """Yield the rows of a slice to score, in batches of at most `batch_rows`, with only the columns to read.
+
+        Parameters
+        ----------
+        source : Pinned, optional
+            The object, if it is held in memory. By default, it is read from its bucket.
 
         Raises
         ------
@@ -56,7 +74,7 @@ class Engine(Dispatcher):
         InputChanged
             The object was replaced after it was planned.
         """
-        source = Pinned.of(self.buckets[piece.bucket], piece)
+        source = source or self.kept.find(Pinned.of(self.buckets[piece.bucket], piece))
         span = Span(start=piece.start, stop=piece.stop, first_row=piece.first_row, rows=piece.rows, size=0)
         reads = from_text(columns.reads)
         in_object = pa.schema([field for field in reads if field.name not in columns.folders])

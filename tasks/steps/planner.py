@@ -140,6 +140,13 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     ScorelineError
         The job cannot be scored. Any other exception from an estimator is passed on.
     """
+    try:
+        return _draft(engine, job, pace or Pace())
+    finally:
+        engine.kept.clear()
+
+
+def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
     spec = job.spec
     _ = engine.buckets[parse_uri(spec.output)[0]]  # raises if the bucket is not allowed
     check_output(spec.output, engine.buckets.main.bucket, engine.buckets.allowed_outputs)
@@ -177,7 +184,6 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
         types=describe_types(resolved.reads, features),
     )
     files = [item.file for item in surveyed]
-    pace = pace or Pace()
     made = Draft(
         columns=columns, parts=rescored or _cut(files, spec.part_rows, pace), surveyed=surveyed, warnings=warnings
     )
@@ -199,7 +205,7 @@ def _survey(
         objects = list_inputs(engine.buckets, spec.inputs, spec.job_id)
     if spec.only_new is not None:
         objects = unseen(engine.buckets.main, spec.only_new, job, objects)
-    return tuple(survey_inputs(engine.tables, objects, spec.read, features))
+    return tuple(survey_inputs(engine.tables, objects, spec.read, features, engine.kept))
 
 
 def _cut(files: Sequence[InputFile], part_rows: int | None, pace: Pace) -> tuple[Part, ...]:

@@ -170,11 +170,20 @@ def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
 
 
 def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
-    """Yield the first batch of several parts, evenly spaced from the first part to the last."""
+    """Yield the first batch of several parts, evenly spaced from the first part to the last.
+
+    If rows are so large that fewer than usual are read at a time, as many batches are yielded as have the usual number.
+    """
+    batch_rows = engine.batch_size(made.columns).rows_to_read
     for part in evenly_spaced(made.parts, SAMPLED_PARTS):
-        rows = first_rows(engine.read_slice(part.slices[0], made.columns, job.spec.read, BATCH_ROWS))
-        if rows is not None:
-            yield rows
+        found = 0
+        for rows in engine.read_slice(part.slices[0], made.columns, job.spec.read, batch_rows):
+            count = rows.batch.num_rows + len(rows.malformed)
+            if count:
+                yield rows
+                found += count if batch_rows < BATCH_ROWS else BATCH_ROWS
+            if found >= BATCH_ROWS:
+                break
 
 
 def first_rows(batches: Iterator[Rows]) -> Rows | None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
 import pyarrow as pa
 
 from scoreline.storage.errors import InputError, LedgerUnavailable, RejectBudgetExceeded, describe
 from scoreline.storage.prefetch import prefetched
-from scoreline.storage.tables.base import Rows
 from scoreline.storage.tables.schemas import from_text
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
-from scoreline.tasks.job.plan import BATCH_ROWS, Part
+from scoreline.tasks.job.plan import Part
 from scoreline.tasks.rejects.table import concat_rejects, describe_rejected, rejects_table
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.read_part import read_part
 from scoreline.tasks.steps.reject_watch import REJECTED_SHOWN, RejectWatch
 
 
@@ -71,41 +71,39 @@ def score_rows(
     most, count = max(budget, REJECTED_SHOWN), 0
     watch = RejectWatch(budget=budget, note=note, check_stopped=check_stopped)
 
-    def read() -> Generator[tuple[str, Rows]]:
-        for piece in planned.slices:
-            uri = engine.buckets[piece.bucket].uri(piece.key)
-            for rows in engine.read_slice(piece, columns, job.spec.read, BATCH_ROWS):
-                yield uri, rows
+    read = read_part(engine, planned, columns, job.spec.read, engine.batch_size(columns))
 
     def report(in_batch: int) -> bool:
         return watch(count + in_batch)
 
-    with contextlib.closing(prefetched(timings.each("decode", read()))) as batches:
-        for uri, rows in batches:
+    with contextlib.closing(prefetched(timings.each("decode", read))) as batches:
+        for batch in batches:
             check_stopped()
             try:
                 done = score_batch(
                     bundle,
-                    rows.batch,
+                    batch.rows,
                     features=columns.features,
                     keep=columns.keep,
                     method=job.spec.method,
                     frames=columns.frames,
                     max_rejected=most,
                     report=report,
+                    describe_row=batch.describe,
                     timings=timings,
                 )
             except RejectBudgetExceeded as error:
-                raise _over_budget(watch.over, most, budget, f"In {uri}, {describe(error)}") from error
+                raise _over_budget(watch.over, most, budget, f"In one batch, {describe(error)}") from error
             if done.table.num_rows:
                 with timings("align"):
-                    scored.append(_fit_schema(done.table, schema, f"{uri} from row {rows.numbers[0]}"))
-            if done.rejected or rows.malformed:
-                rejected.append(rejects_table(rows, done.rejected, uri))
+                    scored.append(_fit_schema(done.table, schema, f"from {batch.describe(0)} on"))
+            example = ""
+            for uri, rows, reasons in batch.rejects(done.rejected):
+                rejected.append(rejects_table(rows, reasons, uri))
                 count += rejected[-1].num_rows
+                example = example or f"One of them is {uri}, {next(describe_rejected(rows, reasons))}"
             if count and (watch(count) or count > most):
-                one = next(describe_rejected(rows, done.rejected), "")
-                raise _over_budget(watch.over, most, budget, f"One of them is {uri}, {one}")
+                raise _over_budget(watch.over, most, budget, example)
     return (
         pa.concat_tables(scored) if scored else schema.empty_table(),
         concat_rejects(rejected) if rejected else pa.table({}),

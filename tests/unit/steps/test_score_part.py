@@ -146,6 +146,7 @@ class Line(LinearRegression):
 def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     put(engine, "in/a.parquet", id=[1], x=[1.0])
     put(engine, "in/b.parquet", id=[2], x=[2.0])
+    engine.batch_bytes = 1  # so that each row is a batch
     made = planner.draft(engine, job(), FAST)
     (part,) = made.parts
     # Given an estimator that waits until the second batch is requested
@@ -169,6 +170,7 @@ def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatc
 def test_a_part_of_a_stopped_job_ends_before_the_next_batch(engine: Engine) -> None:
     for name in "abc":
         put(engine, f"in/{name}.parquet", x=[1.0])
+    engine.batch_bytes = 1  # so that each row is a batch
     made = planner.draft(engine, job(), FAST)
     plan: Any = SimpleNamespace(columns=made.columns)
     engine.ledger.begin("j", "p", 1, budget=0)

@@ -17,7 +17,7 @@ import pytest
 
 from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.storage.prefetch import prefetched
+from scoreline.storage.prefetch import map_ahead, prefetched
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.boundaries import RecordFinder
 from scoreline.storage.tables.ranged import RangedFile
@@ -135,7 +135,7 @@ def test_a_signal_is_handled_while_an_item_is_produced() -> None:
 
 FORKED = """
 import os, signal, threading
-from scoreline.storage.prefetch import prefetched
+from scoreline.storage.prefetch import map_ahead, prefetched
 
 def items():
     yield 1
@@ -274,3 +274,71 @@ def test_a_text_is_read_further_while_its_first_records_are_processed(tmp_path: 
     assert store.twice.wait(HANG_S)  # the second block is read before it is requested
     assert store.asked == [(0, size), (size, 2 * size)]  # no further block is in memory
     assert sum(len(block.records) for block in (first, *found)) == size
+
+
+def test_results_come_in_the_order_of_the_items_although_others_are_ready_before() -> None:
+    last = threading.Event()
+
+    def double(item: int) -> int:
+        if item == 0:
+            assert last.wait(HANG_S)  # the first item takes longer than all others
+        if item == 9:
+            last.set()
+        return 2 * item
+
+    assert list(map_ahead(double, range(10), threads=3, budget=10)) == [2 * item for item in range(10)]
+
+
+def test_an_error_is_raised_after_the_results_that_precede_it_and_nothing_is_begun_after_it() -> None:
+    begun: list[int] = []
+
+    def check(item: int) -> int:
+        begun.append(item)
+        if item == 2:
+            raise ValueError("torn")
+        return item
+
+    before = set(threading.enumerate())
+    found = map_ahead(check, range(1_000), threads=4, budget=8)
+    assert [next(found), next(found)] == [0, 1]
+    with pytest.raises(ValueError, match="torn"):
+        next(found)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(HANG_S)
+        assert not thread.is_alive()
+    assert len(begun) <= 2 + 8
+
+
+@pytest.mark.parametrize(("budget", "most"), [(1, 1), (5, 1), (10, 2), (30, 6), (1_000, 8)])
+def test_the_results_that_are_ready_stay_within_the_budget(budget: int, most: int) -> None:
+    begun: list[int] = []
+    found = map_ahead(begun.append, range(50), threads=8, weigh=lambda _: 5, budget=budget)
+    for number in range(50):
+        next(found)
+        assert len(begun) <= number + 1 + most + max(0, budget // 5 - most)
+        if budget <= 30:
+            assert len(begun) <= number + 1 + max(0, budget // 5 - 1) + 1
+    assert next(found, None) is None
+
+
+def test_a_closed_map_ends_its_threads_and_begins_nothing_more() -> None:
+    begun: list[int] = []
+    go_on, started = threading.Event(), threading.Event()
+
+    def wait(item: int) -> int:
+        begun.append(item)
+        if item > 0:
+            started.set()
+            assert go_on.wait(HANG_S)
+        return item
+
+    before = set(threading.enumerate())
+    found = map_ahead(wait, range(100), threads=2, budget=10)
+    assert next(found) == 0
+    assert started.wait(HANG_S)
+    found.close()  # does not wait for the store
+    go_on.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(HANG_S)
+        assert not thread.is_alive()
+    assert len(begun) <= 3

@@ -1,0 +1,67 @@
+"""Read a small object with one request, however often its reader seeks in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from scoreline.storage.errors import ObjectNotFound, PreconditionFailed
+from scoreline.storage.objects.caching import CachingStore
+from scoreline.storage.tables.base import Pinned
+from scoreline.storage.tables.ranged import changed
+
+SMALL_BYTES = 1 << 20
+"""Maximum size of an object that is read whole. Up to here, a second request costs more time than the bytes that a
+reader may not need."""
+_KEPT_BYTES = 4 << 20
+
+
+def hold(source: Pinned) -> Pinned:
+    """Read an object, and return it with a store that answers all further reads from memory.
+
+    Raises
+    ------
+    InputChanged
+        The object was replaced or deleted.
+    """
+    store = CachingStore(source.store, (source.key,))
+    try:
+        store.get(source.key, if_match=source.etag)
+    except (PreconditionFailed, ObjectNotFound) as error:
+        raise changed(source.uri) from error
+    return replace(source, store=store)
+
+
+def held_bytes(source: Pinned) -> bytes | None:
+    """Return the bytes of an object that is held in memory; None if it is not."""
+    stored = source.store.cached(source.key) if isinstance(source.store, CachingStore) else None
+    return None if stored is None or stored.info.etag != source.etag else stored.data
+
+
+@dataclass
+class KeptObjects:
+    """Objects that one step reads several times. Only the first ones are kept, up to `_KEPT_BYTES`.
+
+    They are the objects whose rows a planner tries after it has surveyed them.
+    """
+
+    _objects: dict[tuple[str, str], Pinned] = field(default_factory=dict, repr=False)
+    _bytes: int = 0
+
+    def reserve(self, source: Pinned) -> bool:
+        """Return whether there is room for an object, and set it aside."""
+        fits = 0 < source.size <= min(SMALL_BYTES, _KEPT_BYTES - self._bytes)
+        self._bytes += source.size if fits else 0
+        return fits
+
+    def add(self, held: Pinned) -> None:
+        """Keep an object that is held in memory, and for which there is room."""
+        self._objects[held.uri, held.etag] = held
+
+    def find(self, source: Pinned) -> Pinned:
+        """Return the object as it is kept; otherwise `source` itself."""
+        return self._objects.get((source.uri, source.etag), source)
+
+    def clear(self) -> None:
+        """Forget all objects."""
+        self._objects.clear()
+        self._bytes = 0

@@ -1,0 +1,166 @@
+"""Reads the rows of a part in batches, which are filled across the objects of the part."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scoreline.storage.prefetch import map_ahead
+from scoreline.storage.tables.base import MalformedRow, Pinned, Rows
+from scoreline.storage.tables.options import ReadOptions
+from scoreline.storage.tables.small_objects import SMALL_BYTES, hold
+from scoreline.tasks.job.plan import Columns, Part, Slice
+from scoreline.tasks.scoring.batch_size import BatchSize
+from scoreline.tasks.scoring.features import Rejection
+from scoreline.tasks.steps.engine import Engine
+
+OBJECTS_AT_ONCE = 16
+"""Number of small objects that are fetched at a time. It is the size of the connection pool of a store."""
+AHEAD_BYTES = 16 << 20
+"""Maximum size of the small objects that are fetched, but not decoded yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Consecutive rows of one object within a batch."""
+
+    uri: str
+    start: int
+    """Position of the first row in the batch."""
+    numbers: Any
+    """Numbers of the rows within the object: ndarray of int64."""
+    malformed: tuple[MalformedRow, ...]
+
+    @property
+    def stop(self) -> int:
+        """Position after the last row."""
+        return self.start + len(self.numbers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows that are scored together."""
+
+    rows: pa.RecordBatch
+    pieces: tuple[Piece, ...]
+    """Where the rows come from, in order. A piece may have no rows but those that could not be decoded."""
+
+    def describe(self, row: int) -> str:
+        """Return the place of a row, for people to read."""
+        piece = next(piece for piece in self.pieces if row < piece.stop)
+        return f"row {piece.numbers[row - piece.start]} of {piece.uri}"
+
+    def rejects(self, rejected: Mapping[int, Rejection]) -> Iterator[tuple[str, Rows, dict[int, Rejection]]]:
+        """Yield the URI, the rows and the rejections of each object with a rejected row, by position in its rows."""
+        found = sorted(rejected)
+        positions = np.array(found, dtype=np.int64)
+        for piece in self.pieces:
+            low, high = np.searchsorted(positions, (piece.start, piece.stop))
+            if low < high or piece.malformed:
+                batch = self.rows.slice(piece.start, len(piece.numbers))
+                rows = Rows(batch=batch, numbers=piece.numbers, malformed=piece.malformed)
+                yield piece.uri, rows, {row - piece.start: rejected[row] for row in found[low:high]}
+
+
+def read_part(engine: Engine, part: Part, columns: Columns, options: ReadOptions, size: BatchSize) -> Generator[Batch]:
+    """Yield the rows of a part in order, in batches within `size`.
+
+    Rows of several objects make up one batch if their columns have the same types. Small objects are fetched several at
+    a time, each with one request.
+
+    Raises
+    ------
+    UnreadableInput, InputChanged
+        As in `Engine.read_slice`.
+    """
+    filled: list[tuple[str, Rows]] = []
+    count = taken = 0
+    with contextlib.closing(_read_slices(engine, part.slices, columns, options, size)) as found:
+        for uri, rows, row_bytes in found:
+            more = rows.batch.num_rows + len(rows.malformed)
+            full = count + more > size.rows or taken + row_bytes > size.limit_bytes
+            if filled and (full or not _fit_together(filled[-1][1].batch, rows.batch)):
+                yield from _join(filled)
+                count = taken = 0
+            filled.append((uri, rows))
+            count, taken = count + more, taken + row_bytes
+            del rows
+    if filled:
+        yield from _join(filled)
+
+
+def _read_slices(
+    engine: Engine, slices: Sequence[Slice], columns: Columns, options: ReadOptions, size: BatchSize
+) -> Generator[tuple[str, Rows, int]]:
+    """Yield the rows of slices with the URI of their object and the bytes that they take."""
+    with contextlib.closing(_open(engine, slices)) as objects:
+        for pieces, source in objects:
+            for piece in pieces:
+                for rows in engine.read_slice(piece, columns, options, size.rows_to_read, source):
+                    for some, row_bytes in size.split(rows):
+                        yield source.uri, some, row_bytes
+
+
+type _Object = tuple[Sequence[Slice], Pinned]
+"""An object, and the slices of it."""
+
+
+def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[_Object]:
+    """Yield the objects of slices. Small ones are held in memory, and the next of them are fetched meanwhile."""
+    objects: list[_Object] = []
+    for _, group in groupby(slices, key=lambda piece: (piece.bucket, piece.key, piece.etag)):
+        pieces = list(group)
+        objects.append((pieces, engine.kept.find(Pinned.of(engine.buckets[pieces[0].bucket], pieces[0]))))
+    if len(objects) > 1 and any(map(_size_to_hold, objects)):
+        yield from map_ahead(_hold, objects, threads=OBJECTS_AT_ONCE, weigh=_size_to_hold, budget=AHEAD_BYTES)
+    else:
+        yield from map(_hold, objects)
+
+
+def _hold(item: _Object) -> _Object:
+    return (item[0], hold(item[1])) if _size_to_hold(item) else item
+
+
+def _size_to_hold(item: _Object) -> int:
+    """Return the size of an object that is fetched before it is decoded; 0 if its reader fetches what it needs."""
+    return item[1].size if item[1].size <= SMALL_BYTES else 0
+
+
+def _fit_together(one: pa.RecordBatch, other: pa.RecordBatch) -> bool:
+    """Return whether rows can be scored in one batch: the types of their columns and their dictionaries are equal.
+
+    The categories of a column might matter to a model.
+    """
+    if not one.schema.equals(other.schema, check_metadata=True):
+        return False
+    return all(
+        a.dictionary.equals(b.dictionary)
+        for a, b in zip(one.columns, other.columns, strict=True)
+        if isinstance(a, pa.DictionaryArray) and isinstance(b, pa.DictionaryArray)
+    )
+
+
+def _join(filled: list[tuple[str, Rows]]) -> Iterator[Batch]:
+    """Yield one batch with all rows, or one for each item if Arrow cannot concatenate a column. Empty the list."""
+    items, batches = filled.copy(), [rows.batch for _, rows in filled]
+    filled.clear()
+    try:
+        joined = pa.concat_batches(batches) if len(batches) > 1 else batches[0]
+    except (pa.ArrowException, NotImplementedError):
+        for item in items:
+            yield from _join([item])
+        return
+    del batches
+    pieces, start = [], 0
+    for uri, rows in items:
+        pieces.append(Piece(uri=uri, start=start, numbers=rows.numbers, malformed=rows.malformed))
+        start = pieces[-1].stop
+        del rows
+    items.clear()
+    yield Batch(rows=joined, pieces=tuple(pieces))

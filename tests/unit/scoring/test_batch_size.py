@@ -1,0 +1,92 @@
+"""The rows of a batch are bounded by the bytes that they take, whatever their columns are."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from scoreline.storage.tables.base import MalformedRow, Rows
+from scoreline.tasks.job.plan import BATCH_BYTES
+from scoreline.tasks.scoring.batch_size import BatchSize
+
+SCORES = pa.schema([("prediction", pa.float64())])
+
+
+def size_of(limit_bytes: int = BATCH_BYTES, rows: int = 65_536, **columns: pa.DataType) -> BatchSize:
+    reads = pa.schema(list(columns.items()))
+    features = [name for name in columns if name.startswith("x")]
+    return BatchSize(reads, features, SCORES, rows=rows, limit_bytes=limit_bytes)
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "rows"),
+    [
+        (5, pa.float64(), 65_536),
+        (20, pa.float64(), 65_536),
+        (50, pa.float64(), 65_536),
+        (2_000, pa.float32(), (64 << 20) // 16_008),
+        (10_000, pa.float32(), (64 << 20) // 80_008),
+        (10_000_000, pa.float32(), 1),
+    ],
+)
+def test_wide_rows_are_read_in_fewer_rows(columns: int, kind: pa.DataType, rows: int) -> None:
+    if columns == 10_000_000:
+        assert size_of(limit_bytes=7, x=pa.float64()).rows_to_read == 1
+        return
+    assert size_of(**{f"x{number}": kind for number in range(columns)}).rows_to_read == rows
+
+
+def test_features_count_in_the_type_of_the_widest_of_them() -> None:
+    size = size_of(x0=pa.float64(), x1=pa.int8(), x2=pa.bool_(), id=pa.int32())
+    batch = pa.record_batch(
+        {"x0": [0.5], "x1": pa.array([1], pa.int8()), "x2": [True], "id": pa.array([1], pa.int32())}
+    )
+    # as read: 8 + 1 + 1 + 4; as the model takes them: 8 + 8 + 8; copied: 4; the score: 8
+    assert size.measure(batch) == 14 + 24 + 4 + 8
+
+
+TEXTS = pa.array(["t" * (1_000 if number % 3 else 10) for number in range(90)])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        TEXTS,
+        TEXTS.cast(pa.large_string()),
+        TEXTS.dictionary_encode(),
+        pa.array([[text] for text in TEXTS.to_pylist()]),
+        pa.array([{"a": text, "b": [1]} for text in TEXTS.to_pylist()]),
+        pa.array([text.encode() for text in TEXTS.to_pylist()]),
+        pa.array(np.zeros(90)),
+    ],
+    ids=str,
+)
+def test_rows_are_split_within_the_limit_and_none_is_lost(column: Any) -> None:
+    size = size_of(limit_bytes=5_000, x=column.type)
+    batch = pa.record_batch({"x": column})
+    malformed = tuple(MalformedRow(row=row, column=None, message="", raw=None) for row in (5, 100, 280))
+    found = list(size.split(Rows(batch=batch, numbers=np.arange(0, 270, 3) + 1, malformed=malformed)))
+    assert all(taken == size.measure(rows.batch) for rows, taken in found)
+    assert all(taken <= 5_000 or rows.batch.num_rows == 1 for rows, taken in found)
+    assert pa.Table.from_batches([rows.batch for rows, _ in found]) == pa.Table.from_batches([batch])
+    assert [number for rows, _ in found for number in rows.numbers] == list(range(1, 271, 3))
+    assert [item for rows, _ in found for item in rows.malformed] == list(malformed)
+    for (rows, _), (after, _) in pairwise(found):
+        assert all(item.row < after.numbers[0] for item in rows.malformed)
+
+
+def test_one_large_row_is_a_batch_by_itself() -> None:
+    batch = pa.record_batch({"x": ["t", "t" * 1_000_000, "t"]})
+    found = [
+        rows.batch.num_rows for rows, _ in size_of(5_000, x=pa.string()).split(Rows(batch=batch, numbers=np.arange(3)))
+    ]
+    assert found == [1, 1, 1]
+
+
+def test_few_rows_of_texts_are_read_at_a_time() -> None:
+    assert size_of(x=pa.string()).rows_to_read == 8_192
+    assert size_of(x=pa.float64(), rows=100).rows_to_read == 100

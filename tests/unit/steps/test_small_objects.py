@@ -1,0 +1,277 @@
+"""Many small objects are read with few requests and scored in common batches; their rows keep their places."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from scoreline.storage.errors import InputChanged, RejectBudgetExceeded, UnreadableInput
+from scoreline.storage.ledger.memory_ledger import MemoryLedger
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.tasks.dispatch.dispatcher import Documents
+from scoreline.tasks.inputs.listing import list_inputs, survey_inputs
+from scoreline.tasks.job.documents import Job
+from scoreline.tasks.job.plan import BATCH_BYTES
+from scoreline.tasks.job.spec import JobSpec
+from scoreline.tasks.scoring.timings import Timings
+from scoreline.tasks.steps import planner, read_part
+from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.score_rows import score_rows
+from tests.support.one_model import Models
+from tests.support.waiting import HANG_S
+
+FAST = planner.Pace(rows_per_s=1e6, processes=1)
+
+
+class Noting(LinearRegression):
+    """Notes how many rows each call has, and refuses a whole call if it has a negative value."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def predict(self, x: Any) -> Any:
+        self.calls.append(len(x))
+        if (np.asarray(x) < 0).any():
+            raise ValueError("negative")
+        return 1 + 2 * np.asarray(x)[:, 0]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    environ = {"ENVIRONMENT": "development", "R2_BUCKET": "data", "STORE_DIR": str(tmp_path)}
+    return Engine(
+        buckets=Buckets.from_env(environ), ledger=MemoryLedger(), send=lambda *_, **__: None, models=Models(Noting())
+    )
+
+
+def job(**options: Any) -> Job:
+    given: dict[str, Any] = {"job_id": "j", "model": "m", "inputs": ("s3://data/in/",), "output": "s3://data/out/"}
+    pinned = PinnedModel(name="m", version="1", manifest_sha256="")
+    return Job(spec=JobSpec(**given | options), model=pinned, submitted="2026-11-25")
+
+
+def put(engine: Engine, name: str, **columns: Any) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    engine.buckets.main.put(f"in/{name}", sink.getvalue())
+
+
+def score(engine: Engine, planned: Any = None, **options: Any) -> tuple[pa.Table, pa.Table]:
+    made = planned or planner.draft(engine, job(**options), FAST)
+    (part,) = made.parts
+    documents = Documents(job=job(**options), plan=SimpleNamespace(columns=made.columns))  # type: ignore[arg-type]
+    return score_rows(engine, documents, part, 1_000, Timings())
+
+
+def places(rejected: pa.Table) -> list[tuple[str, int, int | None]]:
+    rows = zip(rejected["source"].to_pylist(), rejected["row"].to_pylist(), rejected["id"].to_pylist(), strict=True)
+    return [(source.removeprefix("s3://data/in/"), row, own) for source, row, own in rows]
+
+
+def put_with_rejects_at_seams(engine: Engine) -> list[tuple[str, int, int]]:
+    """Put objects whose first and last rows are refused, and one that is refused whole. Return the places of these."""
+    refused = []
+    for number, rows in enumerate((5, 1, 4, 2, 6)):
+        ids = np.arange(rows) + 10 * number
+        x = ids.astype(float)
+        bad = {0, rows - 1}
+        x[list(bad)] = -1.0
+        put(engine, f"{number}.parquet", id=ids, x=x)
+        refused += [(f"{number}.parquet", row, int(ids[row])) for row in sorted(bad)]
+    return refused
+
+
+@pytest.mark.parametrize("batch_rows", [1, 3, 7, 65_536])
+def test_rejects_on_both_sides_of_each_seam_keep_their_object_and_row(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, batch_rows: int
+) -> None:
+    refused = put_with_rejects_at_seams(engine)
+    made = planner.draft(engine, job(max_rejected="100%"), FAST)
+    monkeypatch.setattr("scoreline.tasks.steps.engine.BATCH_ROWS", batch_rows)
+    scored, rejected = score(engine, made, max_rejected="100%")
+    assert places(rejected) == refused
+    assert set(rejected["message"].to_pylist()) == {"ValueError: negative"}
+    assert scored["id"].to_pylist() == [1, 2, 3, 21, 22, 41, 42, 43, 44]
+    assert scored["prediction"].to_pylist() == [1 + 2 * number for number in (1, 2, 3, 21, 22, 41, 42, 43, 44)]
+
+
+def test_the_model_is_called_once_for_the_rows_of_many_objects(engine: Engine) -> None:
+    for number in range(20):
+        put(engine, f"{number:02}.parquet", id=[number], x=[float(number)])
+    made = planner.draft(engine, job(), FAST)
+    engine.models.model.calls.clear()  # type: ignore[attr-defined]
+    scored, _ = score(engine, made)
+    assert engine.models.model.calls == [20]  # type: ignore[attr-defined]
+    assert scored["id"].to_pylist() == list(range(20))
+
+
+def test_malformed_rows_of_texts_keep_their_object_and_row(engine: Engine) -> None:
+    for name, lines in (("a", "1,x\n2,0.5\n3,0.5,9\n"), ("b", "4,0.5,9\n5,0.5\n6,-1\n"), ("c", "7,0.5\n")):
+        engine.buckets.main.put(f"in/{name}.csv", f"id,x\n{lines}".encode())
+    options = {"max_rejected": "100%"}
+    made = planner.draft(engine, job(**options), FAST)
+    scored, rejected = score(engine, made, **options)
+    named = [(source, row) for source, row, _ in places(rejected)]
+    assert named == [("a.csv", 0), ("a.csv", 2), ("b.csv", 0), ("b.csv", 2)]
+    assert rejected["stage"].to_pylist() == ["decode", "decode", "decode", "predict"]
+    assert scored["id"].to_pylist() == [2, 5, 7]
+
+
+def test_objects_whose_types_differ_are_scored_as_by_themselves(engine: Engine) -> None:
+    put(engine, "a.parquet", id=[1, 2], x=pa.array([1, 2**53 + 1], pa.int64()))  # float64 does not hold the last
+    put(engine, "b.parquet", id=[3, 4], x=[-1.0, 4.5])
+    put(engine, "c.parquet", id=[5], x=pa.array([5], pa.int32()))
+    scored, rejected = score(engine, max_rejected="100%")
+    assert places(rejected) == [("a.parquet", 1, 2), ("b.parquet", 0, 3)]
+    assert scored["prediction"].to_pylist() == [3.0, 10.0, 11.0]
+
+
+def test_the_budget_error_names_the_object_of_the_row(engine: Engine) -> None:
+    put(engine, "a.parquet", id=[1, 2], x=[1.0, 2.0])
+    put(engine, "b.parquet", id=np.arange(2_000), x=[0.0] * 50 + [-1.0] * 1_950)
+    made = planner.draft(engine, job(), FAST)
+    documents = Documents(job=job(), plan=SimpleNamespace(columns=made.columns))  # type: ignore[arg-type]
+    with pytest.raises(RejectBudgetExceeded, match=r"first is row 50 of s3://data/in/b\.parquet: ValueError: negative"):
+        score_rows(engine, documents, made.parts[0], 0, Timings())
+
+
+def test_rows_of_folders_and_empty_objects(engine: Engine) -> None:
+    put(engine, "day=1/a.parquet", id=[1], x=[1.0])
+    put(engine, "day=2/a.parquet", id=pa.array([], pa.int64()), x=pa.array([], pa.float64()))
+    put(engine, "day=2/b.parquet", id=[2], x=[2.0])
+    engine.buckets.main.put("in/day=2/c.parquet", b"")
+    scored, _ = score(engine)
+    assert scored.select(["day", "id", "prediction"]).to_pylist() == [
+        {"day": 1, "id": 1, "prediction": 3.0},
+        {"day": 2, "id": 2, "prediction": 5.0},
+    ]
+
+
+def test_categories_of_objects_are_not_combined(engine: Engine) -> None:
+    for number, name in enumerate("abb"):
+        put(engine, f"{number}.parquet", id=pa.array([name]).dictionary_encode(), x=[1.0])
+    made = planner.draft(engine, job(), FAST)
+    engine.models.model.calls.clear()  # type: ignore[attr-defined]
+    scored, _ = score(engine, made)
+    assert engine.models.model.calls == [1, 2]  # type: ignore[attr-defined]
+    assert scored["id"].to_pylist() == ["a", "b", "b"]
+
+
+def count_gets(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    get = engine.buckets.main.get
+
+    def counted(key: str, **options: Any) -> Any:
+        counts[key] += 1
+        return get(key, **options)
+
+    monkeypatch.setattr(engine.buckets.main, "get", counted)
+    return counts
+
+
+@pytest.mark.parametrize("kind", ["parquet", "indexed.parquet", "csv", "jsonl", "arrow"])
+@pytest.mark.parametrize("objects", [1, 20])
+def test_a_small_object_takes_two_requests_planning_included(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: str, objects: int
+) -> None:
+    rows = 20_000 if objects == 1 else 50
+    rng = np.random.default_rng(0)
+    for number in range(objects):
+        table = pa.table({"id": np.arange(rows), "x": rng.uniform(size=rows), "y": rng.uniform(size=rows)})
+        sink = io.BytesIO()
+        match kind:
+            case "csv":
+                sink.write(table.to_pandas().to_csv(index=False).encode())
+            case "jsonl":
+                sink.write("".join(f"{json.dumps(row)}\n" for row in table.to_pylist()).encode())
+            case "arrow":
+                with pa.ipc.new_file(sink, table.schema) as out:
+                    out.write_table(table, max_chunksize=1_000)
+            case _:
+                pq.write_table(table, sink, row_group_size=5_000, write_page_index=kind != "parquet")
+        engine.buckets.main.put(
+            f"in/{number:02}.{kind}",
+            sink.getvalue()[: 1 << 20].rpartition(b"\n")[0] + b"\n" if kind in ("csv", "jsonl") else sink.getvalue(),
+        )
+    counts = count_gets(engine, monkeypatch)
+    made = planner.draft(engine, job(), FAST)
+    assert set(counts.values()) == {1}, counts
+    scored, _ = score(engine, made)
+    assert set(counts.values()) == {2}, counts
+    assert scored.num_rows == sum(part.rows for part in made.parts)
+
+
+def test_small_objects_are_fetched_side_by_side(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = 2 * read_part.OBJECTS_AT_ONCE
+    for number in range(objects):
+        put(engine, f"{number:02}.parquet", id=[number], x=[float(number)])
+    meeting = threading.Barrier(read_part.OBJECTS_AT_ONCE)
+    get = engine.buckets.main.get
+
+    def together(key: str, **options: Any) -> Any:
+        meeting.wait(HANG_S)  # breaks if fewer requests are under way
+        return get(key, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.buckets.main, "get", together)
+        found = survey_inputs(engine.tables, list_inputs(engine.buckets, job().spec.inputs), job().spec.read)
+    assert [item.file.key for item in found] == [f"in/{number:02}.parquet" for number in range(objects)]
+    made = planner.draft(engine, job(), FAST)
+    monkeypatch.setattr(engine.buckets.main, "get", together)
+    scored, _ = score(engine, made)
+    assert scored["id"].to_pylist() == list(range(objects))
+
+
+@pytest.mark.parametrize("what", ["damaged", "replaced", "deleted"])
+def test_one_bad_object_among_sound_ones_is_named(engine: Engine, what: str) -> None:
+    for number in range(40):
+        put(engine, f"{number:02}.parquet", id=[number] * 9, x=[float(number)] * 9)
+    store = engine.buckets.main
+    body = store.get("in/30.parquet").data
+    if what == "damaged":
+        store.put("in/30.parquet", body[:4] + bytes(40) + body[44:])
+    made = planner.draft(engine, job(), FAST)
+    if what == "replaced":
+        put(engine, "30.parquet", id=[30] * 9, x=[31.0] * 9)
+    elif what == "deleted":
+        store.delete("in/30.parquet")
+    threads = set(threading.enumerate())
+    error = UnreadableInput if what == "damaged" else InputChanged
+    with pytest.raises(error, match=r"s3://data/in/30\.parquet"):
+        score(engine, made)
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(HANG_S)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 100_000, 4_000_000, BATCH_BYTES])
+def test_batches_of_texts_stay_within_their_bytes(engine: Engine, batch_bytes: int) -> None:
+    rng = np.random.default_rng(0)
+    texts = ["t" * int(size) for size in rng.integers(0, 40_000, 200)]
+    for number in range(4):
+        some = slice(50 * number, 50 * number + 50)
+        put(
+            engine, f"{number}.parquet", id=texts[some], x=np.arange(200.0)[some], tags=[[text] for text in texts[some]]
+        )
+    made = planner.draft(engine, job(keep="id,tags"), FAST)
+    engine.batch_bytes = batch_bytes
+    size = engine.batch_size(made.columns)
+    found = list(read_part.read_part(engine, made.parts[0], made.columns, job().spec.read, size))
+    assert all(size.measure(batch.rows) <= batch_bytes or batch.rows.num_rows == 1 for batch in found)
+    assert len(found) == (200 if batch_bytes == 1 else 1) or 1 < len(found) < 200
+    scored, _ = score(engine, made, keep="id,tags")
+    assert scored["id"].to_pylist() == texts
+    assert scored["tags"].to_pylist() == [[text] for text in texts]
+    assert scored["prediction"].to_pylist() == [1 + 2.0 * number for number in range(200)]
