@@ -261,10 +261,9 @@ def test_a_model_without_names_takes_the_numeric_columns_in_their_order_with_a_w
     )
 
 
-def test_large_row_groups_are_several_parts(
-    worker: Stack, client: Client, store: ObjectStore, line: str, monkeypatch: pytest.MonkeyPatch
+def test_large_row_groups_are_several_parts_if_a_job_asks_for_that(
+    worker: Stack, client: Client, store: ObjectStore, line: str
 ) -> None:
-    monkeypatch.setattr("scoreline.storage.tables.parquet.MAX_SPAN_ROWS", 1_000)
     source_key = "in/large-group.parquet"
     store.put(source_key, frame(0, 5_000).to_parquet(index=False))
     found = client.preflight(line, store.uri(source_key), part_rows=1_000)
