@@ -38,6 +38,8 @@ more."""
 _SHARED_PARTS = 32
 """Maximum number of parts for each process in a job in which row groups may be shared. With more, processes wait for
 less than a thirtieth of the job at its end."""
+_SUPPOSED_SHARING = 2
+"""Number of processes that may share row groups if they have not been counted recently. Fewer lose less by sharing."""
 _FORECAST_PARTS = 20_000
 """Maximum number of parts to forecast. The rest of a job is like its beginning, and planning must not take minutes."""
 _SHARED_RUNS = 1_000
@@ -103,7 +105,7 @@ def choose_cut(files: Sequence[InputFile], work: Work, part_rows: int | None = N
     part_rows : int, optional
         Number of rows per part that the job asks for. Row groups of more than twice as many rows are divided evenly.
     """
-    processes = work.processes or SUPPOSED_PROCESSES
+    processes = work.processes or _SUPPOSED_SHARING
     if part_rows:
         parts = pack(files, part_rows, most_rows=2 * part_rows)
         reason = f"--part-rows asks for about {plural(part_rows, 'row')} in a part"
@@ -114,16 +116,13 @@ def choose_cut(files: Sequence[InputFile], work: Work, part_rows: int | None = N
     limit = work.most_rows
     if work.rows_per_s and 2 * PART_SECONDS / work.costs.row_s < limit:
         limit = max(1, int(2 * PART_SECONDS / work.costs.row_s))
-        run_rows = max(1, min(limit // 2, rows // (SHARES[0] * processes)))
+        run_rows = max(1, min(limit // 2, rows // (SHARES[0] * (work.processes or SUPPOSED_PROCESSES))))
         parts = pack(files, target, most_rows=limit, run_rows=run_rows)
     else:
         parts = pack(files, target, most_rows=limit, run_rows=limit)
     found = forecast(parts[:_FORECAST_PARTS], processes, work.costs)
     if not work.rows_per_s:
         return _chosen(files, parts, found, _reason(files, parts, work))
-    if not work.processes:  # the forecast counts on as few processes as may share a row group
-        processes = 2
-        found = forecast(parts[:_FORECAST_PARTS], processes, work.costs)
     shared = _best(_alternatives(parts, processes, work.costs, limit), found, processes, work.costs)
     if shared is None:
         return _chosen(files, parts, found, _reason(files, parts, work))
