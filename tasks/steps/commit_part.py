@@ -27,12 +27,18 @@ from scoreline.tasks.rejects.report import keys_in_manifest
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.parquet_buffer import ResultsBuffer
 from scoreline.tasks.steps.score_rows import PartStopped, score_rows
+from scoreline.tasks.steps.scored_notes import ScoredNotes
 
 log = logging.getLogger(__name__)
 
 
 def commit_part(
-    engine: Engine, documents: Documents, part: int, budget: int, note: Callable[[int], int] | None = None
+    engine: Engine,
+    documents: Documents,
+    part: int,
+    budget: int,
+    note: Callable[[int], int] | None = None,
+    note_scored: Callable[[int], None] | None = None,
 ) -> Receipt:
     """Score a part and write its objects, the rejected rows first. Return the receipt of the committed part.
 
@@ -44,6 +50,8 @@ def commit_part(
         Number of rows that the job still allows to be rejected.
     note : callable, optional
         Notes the rejected rows of the part (see `score_rows`).
+    note_scored : callable, optional
+        Notes how many rows of the part are scored (see `ScoredNotes`).
 
     Raises
     ------
@@ -62,11 +70,13 @@ def commit_part(
     planned = plan.part(part)
     timings = engine.history.begin(job.spec.job_id)
     footer = _footer(job, part, planned)
+    progress = ScoredNotes(note=note_scored)
     results = ResultsBuffer(from_text(plan.columns.schema), footer)
 
     def write(scored: pa.Table) -> None:
         with timings("encode"):
             results.add(scored)
+        progress(results.rows)
 
     _, rejects = score_rows(engine, documents, planned, budget, timings, note, write)
     if results.rows + rejects.num_rows != planned.rows:
