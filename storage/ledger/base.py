@@ -101,6 +101,8 @@ class Progress:
     in_flight: int
     """Number of parts that are in the queue or being scored."""
     stopped: Stopped
+    rows_under_way: int = 0
+    """Number of rows that parts in flight have scored so far, as far as it is noted."""
     uncounted: int = 0
     """How many times the ledger was rebuilt because parts that it had counted were not complete in the bucket."""
 
@@ -211,6 +213,13 @@ class Ledger(Protocol):
         Return the number of rejected rows of the job: those of counted parts, and those noted for parts in flight. A
         part is noted anew each time that it is started, and no more once it is counted. If the job has no ledger, or
         its ledger belongs to another plan, only `rejected` is returned.
+        """
+        ...
+
+    def note_scored(self, lease: PartLease, rows: int) -> None:
+        """Record how many rows the holder has scored so far in a part under way, for `Progress.rows_under_way`.
+
+        The note ends when the part is started again or counted. Without a ledger of this plan, nothing is recorded.
         """
         ...
 

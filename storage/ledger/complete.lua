@@ -17,7 +17,7 @@ if stopped == 'closed' then
   return {-1, parts - done, stopped, 0}
 end
 local in_turn = redis.call('HDEL', KEYS[1], 'f' .. ARGV[2])
-redis.call('HDEL', KEYS[1], 'u' .. ARGV[2])
+redis.call('HDEL', KEYS[1], 'u' .. ARGV[2], 'r' .. ARGV[2])
 if redis.call('SETBIT', KEYS[2], ARGV[2], 1) == 1 then
   return {-1, parts - done, stopped or '', 0}
 end

@@ -112,7 +112,7 @@ class MemoryLedger:
             if not (is_retry and flight.holder == lease.holder):
                 flight.attempts += 1
             flight.holder = lease.holder
-            flight.rejected = 0
+            flight.rejected = flight.scored = 0
             flight.until_s = now + lease.lease_s
             return Started(
                 to_do="run",
@@ -148,6 +148,13 @@ class MemoryLedger:
             if lease.part in job.flights:
                 job.flights[lease.part].rejected = rejected
             return job.rejected + sum(flight.rejected for flight in job.flights.values())
+
+    def note_scored(self, lease: PartLease, rows: int) -> None:
+        """Record the scored rows of a part under way (see `Ledger.note_scored`)."""
+        with self._lock:
+            job = self._jobs.get(lease.job_id)
+            if job is not None and job.plan_sha256 == lease.plan_sha256 and lease.part in job.flights:
+                job.flights[lease.part].scored = rows
 
     def complete(
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
@@ -207,6 +214,7 @@ class MemoryLedger:
                 rejected=job.rejected,
                 failures=dict(job.failures),
                 in_flight=len(job.flights),
+                rows_under_way=sum(flight.scored for flight in job.flights.values()),
                 stopped=job.stopped,
                 uncounted=job.uncounted,
             )

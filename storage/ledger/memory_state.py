@@ -20,6 +20,8 @@ class Flight:
     holder: str | None = None
     rejected: int = 0
     """Number of rows that were rejected so far."""
+    scored: int = 0
+    """Number of rows that were scored so far, as far as it is noted."""
 
 
 @dataclass(kw_only=True)

@@ -33,7 +33,7 @@ _CORRUPT = ("WRONGTYPE", "attempt to ", "is not an integer", "is not a valid flo
 """Parts of the errors that Redis reports if a key contains something else than the ledger. The commands and scripts
 themselves cause none of these errors."""
 _SCRIPTS = (
-    *("begin", "dispatch", "start", "extend", "rejects", "complete", "close", "step"),
+    *("begin", "dispatch", "start", "extend", "rejects", "scored", "complete", "close", "step"),
     *("lock", "take", "put_off", "due"),
 )
 
@@ -196,6 +196,10 @@ class RedisLedger:
         """Record the rejected rows of a part under way (see `Ledger.note_rejects`)."""
         return int(self._run("rejects", self._keys(lease.job_id)[:1], [lease.plan_sha256, lease.part, rejected]))
 
+    def note_scored(self, lease: PartLease, rows: int) -> None:
+        """Record the scored rows of a part under way (see `Ledger.note_scored`)."""
+        self._run("scored", self._keys(lease.job_id)[:1], [lease.plan_sha256, lease.part, rows])
+
     def complete(
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
     ) -> Completed:
@@ -232,6 +236,7 @@ class RedisLedger:
             failed = cast(dict[str, str], self._redis.hgetall(failed_key)) if state.get("failures", "0") != "0" else {}
         if "plan" not in state:
             return None
+        in_flight = [name[1:] for name in state if name[:1] == "f" and name[1:].isdigit()]
         try:
             return Progress(
                 parts=int(state["parts"]),
@@ -239,7 +244,8 @@ class RedisLedger:
                 rows=int(state["rows"]),
                 rejected=int(state["rejected"]),
                 failures={int(part): reason for part, reason in failed.items()},
-                in_flight=sum(name[:1] == "f" and name[1:].isdigit() for name in state),
+                in_flight=len(in_flight),
+                rows_under_way=sum(int(state.get(f"r{part}", 0)) for part in in_flight),
                 stopped=cast(Stopped, state.get("stopped", "")),
                 uncounted=int(state.get("uncounted", 0)),
             )

@@ -28,5 +28,5 @@ if ARGV[6] ~= '1' or holder ~= ARGV[5] then
   attempts = attempts + 1
 end
 redis.call('HSET', KEYS[1], 'f' .. ARGV[2], string.format('%.3f %d %d %s', now + ARGV[4], attempts, sent, ARGV[5]))
-redis.call('HDEL', KEYS[1], 'u' .. ARGV[2])
+redis.call('HDEL', KEYS[1], 'u' .. ARGV[2], 'r' .. ARGV[2])
 return {'run', attempts, left, (state[5] or attempts > 1) and 1 or 0, tonumber(state[7])}

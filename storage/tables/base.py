@@ -69,6 +69,9 @@ class Span:
     rows: int
     size: int
     """Uncompressed size in bytes."""
+    by_rows: bool = False
+    """Whether `start` and `stop` are numbers of rows, so that any rows of the span can be read as a span, too. To read
+    them, the rows before them must also be decoded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

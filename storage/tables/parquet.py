@@ -34,8 +34,7 @@ Other columns are written without one: 131,072 rows of ids, names and scores the
 of the time."""
 MAX_SPAN_ROWS = 524_288
 MAX_SPAN_BYTES = 256 << 20
-"""Row groups larger than this are read in several spans. To read a span, the earlier rows of its row group must be
-decoded, too, unless the process has just read them."""
+"""Row groups larger than this are read piece by piece, so that a worker's memory does not grow with them."""
 _NULL_BATCH_ROWS = 65_536
 _SURVEY_LIMITS = {"memory_bytes": 24 << 20, "connections": 4}
 """Limits of a reader that counts nulls. Planning surveys several objects at a time."""
@@ -59,7 +58,8 @@ _COUNTED = frozenset(
 class ParquetFormat:
     """Reads Parquet objects with ranged GETs. The cached footer of an object serves all its parts.
 
-    A span is a range of rows. The format is thread-safe, but the iterators that it returns are not.
+    A survey has a span for each row group, but any range of rows can be read. The format is thread-safe, but the
+    iterators that it returns are not.
 
     Parameters
     ----------
@@ -97,8 +97,11 @@ class ParquetFormat:
         row = 0
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)
-            spans += _spans(row, group.num_rows, group.total_byte_size)
-            row += group.num_rows
+            stop = row + group.num_rows
+            size = group.total_byte_size
+            if group.num_rows:
+                spans.append(Span(start=row, stop=stop, first_row=row, rows=group.num_rows, size=size, by_rows=True))
+            row = stop
         schema = _schema(file, source)
         without_nulls = frozenset(self._without_nulls(source, file, schema))
         before, none_before, found = self._surveyed
@@ -217,16 +220,6 @@ def _schema(file: pq.ParquetFile, source: Pinned) -> pa.Schema:
 
 def _is_large(rows: int, size: int) -> bool:
     return rows > MAX_SPAN_ROWS or size > MAX_SPAN_BYTES
-
-
-def _spans(row: int, rows: int, size: int) -> Iterator[Span]:
-    """Divide a row group into spans: one if it is small, otherwise several of about half the maximum size."""
-    count = max(-(-2 * rows // MAX_SPAN_ROWS), -(-2 * size // MAX_SPAN_BYTES)) if _is_large(rows, size) else 1
-    count = min(count, max(rows, 1))
-    for number in range(count):
-        start, stop = row + rows * number // count, row + rows * (number + 1) // count
-        if start < stop:
-            yield Span(start=start, stop=stop, first_row=start, rows=stop - start, size=size // count)
 
 
 def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | None = None) -> bytes:

@@ -77,7 +77,7 @@ class StatusReader:
             output=output,
             parts=progress.parts,
             parts_done=progress.parts_done,
-            rows=progress.rows,
+            rows=progress.rows + progress.rows_under_way,
             rejected=progress.rejected,
             total_rows=self._rows_planned(job_id),
             seconds=seconds,

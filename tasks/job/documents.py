@@ -55,6 +55,11 @@ class Job:
         """The model version and the method, which together determine how long a row takes."""
         return f"{self.model.ref} {self.spec.method or 'default'}"
 
+    @property
+    def scoring_work(self) -> str:
+        """The same work without fetching and decoding the input, which takes longer for some inputs than for others."""
+        return f"{self.work} scoring"
+
     def to_json(self) -> bytes:
         """Encode the job as JSON. Equal jobs give equal bytes."""
         kept = {name: value for name, value in asdict(self).items() if name != "schedule" or value is not None}

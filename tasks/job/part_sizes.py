@@ -1,4 +1,4 @@
-"""Chooses the target size of parts, and cuts an input into parts."""
+"""Chooses the target size of parts, and cuts an input into parts of that size."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from scoreline.storage.tables.base import Span
+from scoreline.tasks.job.end_time import LEAST_SECONDS, Run
 from scoreline.tasks.job.plan import InputFile, Part, Slice
 
 PART_ROWS = 131_072
@@ -17,16 +18,14 @@ PART_SECONDS = 20
 no more work than that, and the overhead of a part is a thousandth of it."""
 LEAST_PART_ROWS = 1_024
 """Minimum target for the rows of a part, or a second's work if that is fewer rows."""
-MOST_PART_ROWS = 262_144
-"""Maximum target for the rows of a part. Its results stay in memory until they are written, and memory must not grow
-with the size of a job. At three million rows a second, this many rows take 85 ms; the overhead is about 9 ms a part."""
+MOST_PART_ROWS = 4_194_304
+"""Maximum target for the rows of a part. At three million rows a second, this many rows take 1.4 s, of which the
+overhead is less than a hundredth."""
 SHARES = (4, 16)
 """The minimum and the maximum number of parts for each process, in a job that has less than `PART_SECONDS` of work for
 each part: enough that no process waits long for the last parts of others, and few enough to keep overhead small."""
 SHARE_SECONDS = 0.5
 """Target seconds per part while each process gets between the minimum and the maximum number of parts."""
-LEAST_SECONDS = 0.1
-"""Minimum seconds of work in a part: ten times its overhead."""
 SUPPOSED_PROCESSES = 8
 """Number of processes to assume if the workers' processes have not been counted recently."""
 SLOW_ROWS_PER_S = 1_000
@@ -34,8 +33,8 @@ SLOW_ROWS_PER_S = 1_000
 _HEADROOM = 1.25
 """Factor by which the target is raised. Parts consist of whole row groups, and a slightly higher target lets one more
 row group fit."""
-PART_BYTES = 128 << 20
-"""Maximum number of uncompressed bytes in a part. It limits a worker's memory when rows are wide."""
+PART_BYTES = 512 << 20
+"""Maximum number of uncompressed bytes in a part of several row groups. Decoding them takes a second or two."""
 PART_SLICES = 256
 """Maximum number of slices in a part. Each slice costs a few requests, one after the other."""
 
@@ -53,7 +52,7 @@ def target_part_rows(rows: int, rows_per_s: float | None, processes: int) -> int
         Number of processes that score parts; 0 if they have not been counted recently.
 
     >>> target_part_rows(10**8, None, 4), target_part_rows(10**8, 1000.0, 4), target_part_rows(10**8, 5e5, 4)
-    (131072, 20000, 262144)
+    (131072, 20000, 1953125)
     """
     if not rows_per_s:
         return PART_ROWS
@@ -76,58 +75,112 @@ def cut(
     Parameters
     ----------
     most_rows : int, optional
-        A span with more rows than this is divided into runs of at most `part_rows` rows. Each run has to read the span
-        up to its own end. That only pays off for slow models, for which reading takes little time in comparison.
+        A span with more rows than this is divided into runs of at most `part_rows` rows. A process that reads a run has
+        to decode the span up to its end, unless it has read the run before it.
     """
-    parts: list[Part] = []
-    current: list[Slice] = []
-    rows = size = 0
-    for piece, weight in _pieces(files, part_rows, most_rows):
-        adjoins = bool(current) and _adjoin(current[-1], piece)
-        full = rows + piece.count > part_rows or size + weight > part_bytes
-        if current and (full or (len(current) == PART_SLICES and not adjoins)):
-            parts.append(Part(slices=tuple(current)))
-            current, rows, size = [], 0, 0
-        if adjoins and current:
-            last = current.pop()
-            current.append(replace(last, stop=piece.stop, rows=last.rows + piece.rows))
-        else:
-            current.append(piece)
-        rows += piece.count
+    return to_parts(files, pack(files, part_rows, part_bytes, most_rows))
+
+
+def pack(
+    files: Sequence[InputFile],
+    part_rows: int,
+    part_bytes: int = PART_BYTES,
+    most_rows: int | None = None,
+    run_rows: int | None = None,
+) -> list[list[Run]]:
+    """Return the runs of each part (see `cut`). A divided span has runs of at most `run_rows`, or `part_rows`, rows."""
+    parts: list[list[Run]] = []
+    current: list[Run] = []
+    rows = size = slices = 0
+    for run, weight in _runs(files, run_rows or part_rows, most_rows):
+        adjoins = bool(current) and _adjoin(files, current[-1], run)
+        full = rows + run.rows > part_rows or size + weight > part_bytes
+        if current and (full or (slices == PART_SLICES and not adjoins)):
+            parts.append(current)
+            current, rows, size, slices = [], 0, 0, 0
+        slices += not (adjoins and current)
+        current.append(run)
+        rows += run.rows
         size += weight
     if current:
-        parts.append(Part(slices=tuple(current)))
-    return tuple(parts)
+        parts.append(current)
+    return parts
 
 
-def _pieces(files: Iterable[InputFile], part_rows: int, most_rows: int | None) -> Iterator[tuple[Slice, int]]:
-    for file in files:
-        for span in file.spans:
+def to_parts(files: Sequence[InputFile], runs: Iterable[Iterable[Run]]) -> tuple[Part, ...]:
+    """Return the parts that consist of these runs. Spans that adjoin are read as one slice."""
+    return tuple(Part(slices=tuple(_slices(files, part))) for part in runs)
+
+
+def divide(run: Run, count: int) -> list[Run]:
+    """Divide a run evenly.
+
+    >>> [(run.start, run.rows) for run in divide(Run(0, 0, 10, 5), 2)]
+    [(10, 2), (12, 3)]
+    """
+    bounds = [run.rows * number // count for number in range(count + 1)]
+    return [run._replace(start=run.start + low, rows=high - low) for low, high in pairwise(bounds) if low < high]
+
+
+def _runs(files: Sequence[InputFile], run_rows: int, most_rows: int | None) -> Iterator[tuple[Run, int]]:
+    for number, file in enumerate(files):
+        for place, span in enumerate(file.spans):
             if span.rows:
-                piece = Slice(
-                    bucket=file.bucket,
-                    key=file.key,
-                    size=file.size,
-                    etag=file.etag,
-                    start=span.start,
-                    stop=span.stop,
-                    first_row=span.first_row,
-                    rows=span.rows,
-                )
-                count = 1 if most_rows is None or span.rows <= most_rows else -(-span.rows // part_rows)
-                for only in _runs(span, count) if count > 1 else (None,):
-                    yield replace(piece, only=only), span.size // count
+                whole = Run(number, place, 0, span.rows)
+                count = 1 if most_rows is None or span.rows <= most_rows else -(-span.rows // run_rows)
+                for run in divide(whole, count) if count > 1 else (whole,):
+                    yield run, span.size // count
 
 
-def _runs(span: Span, count: int) -> Iterator[range]:
-    """Divide the rows of a span evenly, by their row numbers."""
-    bounds = [span.first_row + span.rows * number // count for number in range(count + 1)]
-    yield from (range(start, stop) for start, stop in pairwise(bounds))
+def _slices(files: Sequence[InputFile], runs: Iterable[Run]) -> Iterator[Slice]:
+    last: Slice | None = None
+    for run in runs:
+        piece = _slice(files[run.file], run)
+        if last is not None and _continues(last, piece):
+            last = replace(last, stop=piece.stop, rows=last.rows + piece.rows)
+            continue
+        if last is not None:
+            yield last
+        last = piece
+    if last is not None:
+        yield last
 
 
-def _adjoin(left: Slice, right: Slice) -> bool:
+def _continues(left: Slice, right: Slice) -> bool:
     return left.only is right.only is None and (left.bucket, left.key, left.stop) == (
         right.bucket,
         right.key,
         right.start,
     )
+
+
+def _slice(file: InputFile, run: Run) -> Slice:
+    span = file.spans[run.span]
+    first = span.first_row + run.start
+    whole = Slice(
+        bucket=file.bucket,
+        key=file.key,
+        size=file.size,
+        etag=file.etag,
+        start=span.start,
+        stop=span.stop,
+        first_row=span.first_row,
+        rows=span.rows,
+    )
+    if run.rows == span.rows:
+        return whole
+    if span.by_rows:
+        return replace(whole, start=first, stop=first + run.rows, first_row=first, rows=run.rows)
+    return replace(whole, only=range(first, first + run.rows))
+
+
+def _adjoin(files: Sequence[InputFile], left: Run, right: Run) -> bool:
+    """Return whether two whole spans can be read as one slice."""
+    if left.file != right.file:
+        return False
+    spans = files[left.file].spans
+    return _is_whole(spans, left) and _is_whole(spans, right) and spans[left.span].stop == spans[right.span].start
+
+
+def _is_whole(spans: Sequence[Span], run: Run) -> bool:
+    return run.rows == spans[run.span].rows

@@ -92,6 +92,11 @@ class Timings:
         """Seconds of `work` that did not go into finding rejected rows."""
         return max(0.0, self.work - self.search)
 
+    @property
+    def scoring_alone(self) -> float:
+        """Seconds that the rows took once they were read: `align`, `predict` and `encode`, without `search`."""
+        return max(0.0, sum(self.seconds[name] for name in ("align", "predict", "encode")) - self.search)
+
     def to_text(self) -> str:
         """Return the timings as the text that `add` reads. `wall` is measured up to this call."""
         wall = time.perf_counter() - self._began - (self.seconds["upload"] - self._uploaded)

@@ -15,6 +15,7 @@ from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models.introspection import library_versions
 from scoreline.storage.objects.base import CREATE, IfMatch
 from scoreline.storage.tables import parquet
+from scoreline.storage.tables.schemas import from_text
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.commits import read_commit
@@ -24,13 +25,20 @@ from scoreline.tasks.job.plan import Part
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.rejects.report import keys_in_manifest
 from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.parquet_buffer import ResultsBuffer
 from scoreline.tasks.steps.score_rows import PartStopped, score_rows
+from scoreline.tasks.steps.scored_notes import ScoredNotes
 
 log = logging.getLogger(__name__)
 
 
 def commit_part(
-    engine: Engine, documents: Documents, part: int, budget: int, note: Callable[[int], int] | None = None
+    engine: Engine,
+    documents: Documents,
+    part: int,
+    budget: int,
+    note: Callable[[int], int] | None = None,
+    note_scored: Callable[[int], None] | None = None,
 ) -> Receipt:
     """Score a part and write its objects, the rejected rows first. Return the receipt of the committed part.
 
@@ -42,6 +50,8 @@ def commit_part(
         Number of rows that the job still allows to be rejected.
     note : callable, optional
         Notes the rejected rows of the part (see `score_rows`).
+    note_scored : callable, optional
+        Notes how many rows of the part are scored (see `ScoredNotes`).
 
     Raises
     ------
@@ -59,14 +69,22 @@ def commit_part(
     started = time.perf_counter()
     planned = plan.part(part)
     timings = engine.history.begin(job.spec.job_id)
-    results, rejects = score_rows(engine, documents, planned, budget, timings, note)
-    if results.num_rows + rejects.num_rows != planned.rows:
+    footer = _footer(job, part, planned)
+    progress = ScoredNotes(note=note_scored)
+    results = ResultsBuffer(from_text(plan.columns.schema), footer)
+
+    def write(scored: pa.Table) -> None:
+        with timings("encode"):
+            results.add(scored)
+        progress(results.rows)
+
+    _, rejects = score_rows(engine, documents, planned, budget, timings, note, write)
+    if results.rows + rejects.num_rows != planned.rows:
         raise ScoringError(
-            f"part {part} was planned with {plural(planned.rows, 'row')}, but {results.num_rows} were scored and "
+            f"part {part} was planned with {plural(planned.rows, 'row')}, but {results.rows} were scored and "
             f"{rejects.num_rows} rejected: the objects read differently now. Submit them as a new job"
         )
-    footer = _footer(job, part, planned)
-    receipt = Receipt(plan_sha256=plan.sha256, part=part, rows=results.num_rows, rejected=rejects.num_rows)
+    receipt = Receipt(plan_sha256=plan.sha256, part=part, rows=results.rows, rejected=rejects.num_rows)
     _stop_if_arranged(engine, documents)
     if rejects.num_rows:
         with timings("encode"):
@@ -74,7 +92,7 @@ def commit_part(
         with timings("upload"):
             receipt = _put_rejects(layout, receipt, rejects_body)
     with timings("encode"):
-        body = parquet.write(results, footer)
+        body = results.finish()
         receipt = replace(receipt, sha256=sha256_hex(body))
     receipt = replace(receipt, seconds=timings.to_text())
     begun = time.perf_counter()
@@ -92,7 +110,7 @@ def commit_part(
     seconds = round(time.perf_counter() - started, 3)
     log.info(
         "part.scored",
-        extra={"job_id": job.spec.job_id, "part": part, "rows": results.num_rows, "seconds": seconds},
+        extra={"job_id": job.spec.job_id, "part": part, "rows": results.rows, "seconds": seconds},
     )
     return receipt
 

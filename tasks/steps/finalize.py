@@ -224,7 +224,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         return decided
     layout = ResultsLayout.of(engine.buckets, job)
     create_once(layout.store, layout.success, success)
-    _note_pace(engine, job, rows=parts.rows, parts=plan.parts, seconds=parts.timings.scoring)
+    _note_pace(engine, job, parts, plan.parts)
     return outcome
 
 
@@ -324,12 +324,19 @@ def _write_manifest(engine: Engine, documents: Documents, parts: _Parts, files: 
     return json.dumps(success | {"manifest_sha256": sha256_hex(body)}, sort_keys=True).encode()
 
 
-def _note_pace(engine: Engine, job: Job, *, rows: int, parts: int, seconds: float) -> None:
-    """Record the job's pace, if its parts are long enough, as the geometric mean with the pace recorded before."""
+def _note_pace(engine: Engine, job: Job, parts: _Parts, count: int) -> None:
+    """Record the job's pace, with and without reading, if its parts are long enough.
+
+    Each is recorded as the geometric mean with the pace recorded before.
+    """
+    rows, timings = parts.rows, parts.timings
+    seconds = timings.scoring
     if job.spec.rejected_of is not None or not rows:  # rescoring reads many rows to score a few
         return
-    if seconds < _PACE_ALWAYS_S * parts and (rows < _PACE_MIN_ROWS * parts or seconds < _PACE_MIN_S * parts):
+    if seconds < _PACE_ALWAYS_S * count and (rows < _PACE_MIN_ROWS * count or seconds < _PACE_MIN_S * count):
         return
-    pace = rows / seconds
-    before = engine.ledger.counters.pace(job.work)
-    engine.ledger.counters.note_pace(job.work, math.sqrt(before * pace) if before else pace)
+    counters = engine.ledger.counters
+    for what, took in ((job.work, seconds), (job.scoring_work, timings.scoring_alone)):
+        if took > 0:
+            pace, before = rows / took, counters.pace(what)
+            counters.note_pace(what, math.sqrt(before * pace) if before else pace)

@@ -1,4 +1,4 @@
-"""Builds a Parquet file in memory, and compresses its rows as they are added."""
+"""Builds Parquet files in memory, and compresses their rows as they are added."""
 
 from __future__ import annotations
 
@@ -15,8 +15,69 @@ GROUP_BYTES = 32 << 20
 This prevents wide rows from taking too much memory."""
 
 
+WAITING_BYTES = 64 << 20
+"""Number of uncompressed bytes at which the row group of a single growing file is closed."""
+
+
+class ResultsBuffer:
+    """The results of a part, which are encoded as they come, a row group at a time.
+
+    The bytes are those that `parquet.write` returns for all rows at once, unless a row group would take more than
+    `WAITING_BYTES`.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        Schema of the rows.
+    metadata : mapping of str to str
+        Key-value metadata of the footer.
+    """
+
+    def __init__(self, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
+        self._schema = schema.with_metadata(dict(metadata))
+        self._sink = io.BytesIO()  # returns its bytes without a copy
+        self._out: pq.ParquetWriter | None = None
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = self._waiting_bytes = 0
+        self.rows = 0
+        """Number of rows so far."""
+
+    def add(self, table: pa.Table) -> None:
+        """Append rows."""
+        self.rows += table.num_rows
+        while self._waiting_rows + table.num_rows > parquet.GROUP_ROWS:
+            fits = parquet.GROUP_ROWS - self._waiting_rows
+            self._wait(table.slice(0, fits))
+            self._close_group()
+            table = table.slice(fits)
+        self._wait(table)
+        if self._waiting_bytes >= WAITING_BYTES:
+            self._close_group()
+
+    def finish(self) -> bytes:
+        """Return the complete file. After this, no more rows can be added."""
+        if self._waiting or self._out is None:
+            self._close_group()
+        assert self._out is not None
+        self._out.close()
+        return self._sink.getvalue()
+
+    def _wait(self, table: pa.Table) -> None:
+        if table.num_rows:
+            self._waiting.append(table)
+            self._waiting_rows += table.num_rows
+            self._waiting_bytes += table.nbytes
+
+    def _close_group(self) -> None:
+        rows = pa.concat_tables(self._waiting) if self._waiting else self._schema.empty_table()
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+        if self._out is None:
+            self._out = parquet.open_writer(self._sink, self._schema, parquet.repetitive_columns(rows))
+        self._out.write_table(rows.replace_schema_metadata(self._schema.metadata), row_group_size=parquet.GROUP_ROWS)
+
+
 class ParquetBuffer:
-    """A Parquet file that grows in memory.
+    """A Parquet file that grows in memory beside many others.
 
     Until they fill a row group, rows are kept compressed, so that a thousand files can grow at once.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ from scoreline.storage.errors import (
     ScorelineError,
 )
 from scoreline.storage.ledger.base import Ledger
+from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.tables.schemas import to_text
 from scoreline.storage.wording import plural
@@ -31,10 +31,11 @@ from scoreline.tasks.inputs.columns import (
 )
 from scoreline.tasks.inputs.listing import SurveyedObject, list_inputs, survey_inputs
 from scoreline.tasks.inputs.only_new import unseen
+from scoreline.tasks.job.chosen_cut import Work, choose_cut
 from scoreline.tasks.job.documents import Job, read_job, read_outcome
-from scoreline.tasks.job.part_sizes import PART_SECONDS, SLOW_ROWS_PER_S, cut, target_part_rows
+from scoreline.tasks.job.part_sizes import PART_ROWS, SLOW_ROWS_PER_S
 from scoreline.tasks.job.places import check_output
-from scoreline.tasks.job.plan import Columns, InputFile, Part
+from scoreline.tasks.job.plan import Columns, Part
 from scoreline.tasks.job.plan_file import encode
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.staging import stage_records
@@ -43,7 +44,7 @@ from scoreline.tasks.scoring.feature_names import match_names
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.sampling import Draft, try_rows
+from scoreline.tasks.steps.sampling import Draft, parts_to_sample, result_bytes, row_bytes, try_pace, try_rows
 
 log = logging.getLogger(__name__)
 
@@ -108,21 +109,26 @@ def make_plan(engine: Engine, job: Job) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """The expected scoring speed of a job, as far as it is known."""
+    """The expected speed of a job, as far as it is known."""
 
     rows_per_s: float | None = None
     """Rows per second of one process in earlier jobs of the same model version and method."""
+    scored_per_s: float | None = None
+    """The same without fetching and decoding the rows, which depends on the input."""
     processes: int = 0
     """Total number of processes of all workers; 0 if it is unknown."""
 
     @classmethod
     def of(cls, ledger: Ledger, job: Job) -> Pace:
-        """Return the pace that the ledger has recorded. Both values may be unknown."""
+        """Return the pace that the ledger has recorded. All values may be unknown."""
         try:
             processes = ledger.processes()
         except LedgerUnavailable:
             return cls()
-        return cls(rows_per_s=ledger.counters.pace(job.work), processes=processes)
+        counters = ledger.counters
+        return cls(
+            rows_per_s=counters.pace(job.work), scored_per_s=counters.pace(job.scoring_work), processes=processes
+        )
 
 
 def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
@@ -184,14 +190,14 @@ def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
         types=describe_types(resolved.reads, features),
     )
     files = [item.file for item in surveyed]
-    made = Draft(
-        columns=columns, parts=rescored or _cut(files, spec.part_rows, pace), surveyed=surveyed, warnings=warnings
-    )
-    if made.parts and bundle is not None:
-        made = try_rows(engine, job, bundle, made, resolved)
-    if not rescored and not spec.part_rows and not pace.rows_per_s and (made.rows_per_s or math.inf) < SLOW_ROWS_PER_S:
-        made = replace(made, parts=_cut(files, None, replace(pace, rows_per_s=made.rows_per_s)))
-    return made
+    parts = rescored or parts_to_sample(files, spec.part_rows)
+    made = Draft(columns=columns, parts=parts, surveyed=surveyed, warnings=warnings)
+    if not made.parts or bundle is None:
+        return made
+    made = try_rows(engine, job, bundle, made, resolved)
+    if not rescored:
+        made = _cut(job, bundle, made, pace or Pace())
+    return replace(made, ahead=None)
 
 
 def _survey(
@@ -208,13 +214,29 @@ def _survey(
     return tuple(survey_inputs(engine.tables, objects, spec.read, features, engine.kept))
 
 
-def _cut(files: Sequence[InputFile], part_rows: int | None, pace: Pace) -> tuple[Part, ...]:
-    """Cut files into parts of `part_rows` rows, or of a size that suits the pace. Divide spans over twice that size."""
-    if part_rows:
-        return cut(files, part_rows, most_rows=2 * part_rows)
-    rows = sum(span.rows for file in files for span in file.spans)
-    most_rows = max(1, int(2 * PART_SECONDS * pace.rows_per_s)) if pace.rows_per_s else None
-    return cut(files, target_part_rows(rows, pace.rows_per_s, pace.processes), most_rows=most_rows)
+def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
+    """Cut the input into parts, now that the size of the rows and of their results is known.
+
+    If there was no earlier job of the model version, its pace is that on a sample, but only if it matters: if the model
+    is slow, or if row groups are large enough to be divided.
+    """
+    files = [item.file for item in made.surveyed]
+    large = any(span.rows > PART_ROWS for file in files for span in file.spans)
+    rows_per_s, scored_per_s = pace.rows_per_s, pace.scored_per_s
+    if not rows_per_s and not job.spec.part_rows and made.rows_per_s is not None:
+        if made.rows_per_s < SLOW_ROWS_PER_S:
+            rows_per_s = scored_per_s = made.rows_per_s
+        elif large:
+            rows_per_s = scored_per_s = try_pace(job, bundle, made)
+    work = Work(
+        rows_per_s=rows_per_s,
+        scored_per_s=scored_per_s,
+        processes=pace.processes,
+        row_bytes=row_bytes(made.sample),
+        result_bytes=result_bytes(made, encode=large),
+    )
+    chosen = choose_cut(files, work, job.spec.part_rows)
+    return replace(made, parts=chosen.parts, chosen=chosen)
 
 
 def _warn_of_empty(surveyed: Sequence[SurveyedObject]) -> tuple[str, ...]:

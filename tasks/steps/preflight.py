@@ -14,6 +14,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.tables.parquet import GROUP_ROWS
 from scoreline.storage.wording import plural
 from scoreline.tasks.inputs.columns import available_columns
 from scoreline.tasks.job.documents import Job
@@ -23,8 +24,9 @@ from scoreline.tasks.rejects.json_values import to_json_value
 from scoreline.tasks.rejects.table import describe_rejected
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.expected_reads import expect_reads
 from scoreline.tasks.steps.planner import draft
-from scoreline.tasks.steps.sampling import SAMPLE_ROWS, Draft, first_rows
+from scoreline.tasks.steps.sampling import SAMPLE_ROWS, Draft, first_rows, row_bytes
 
 SHOWN_ROWS = 5
 """Number of results to show."""
@@ -47,6 +49,14 @@ class Preflight:
     rows: int
     parts: int
     largest_part_rows: int
+    cut: str
+    """Why the input is cut into these parts."""
+    needed_bytes: int
+    """Stored bytes of the columns that are needed. Text is needed as a whole."""
+    read_bytes: int
+    """Bytes that the parts are expected to read."""
+    requests: int
+    """Number of requests that are expected for them."""
     features: tuple[str, ...]
     types: Mapping[str, str]
     """The type in which the whole job scores each feature."""
@@ -64,8 +74,8 @@ class Preflight:
     result_row_bytes: int
     """Average memory of a row of the results of the sample."""
     part_bytes: int
-    """Estimated memory for the largest part: a batch as read, the same batch as model input, the next batch, all
-    results, and the encoded results."""
+    """Estimated memory for the largest part: a batch as read, the same batch as model input, the next batch, a row
+    group of results, and the encoded results."""
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,7 +104,8 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
     Parameters
     ----------
     ledger : Ledger
-        Needed to make an engine, but otherwise unused: parts are cut as if the speed of the model were unknown.
+        Needed to make an engine, but otherwise unused: parts are cut as if there had been no job of the model yet, and
+        for two processes.
 
     Raises
     ------
@@ -113,7 +124,8 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
     table = made.scored.table if made.scored is not None else pa.table({})
     layout = ResultsLayout.of(buckets, job)
     largest = max((part.rows for part in made.parts), default=0)
-    read, result = _row_bytes(made.sample), _row_bytes(table)
+    read, result = row_bytes(made.sample), row_bytes(table)
+    reads = expect_reads(buckets, made)
     return Preflight(
         model=job.model.ref,
         inputs=job.spec.inputs,
@@ -123,7 +135,11 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
         rows=sum(part.rows for part in made.parts),
         parts=len(made.parts),
         largest_part_rows=largest,
-        part_bytes=3 * min(largest, BATCH_ROWS) * read + 2 * largest * result,
+        cut=made.chosen.reason if made.chosen is not None else "only rejected rows are read",
+        needed_bytes=reads.needed_bytes,
+        read_bytes=reads.bytes,
+        requests=reads.requests,
+        part_bytes=3 * min(largest, BATCH_ROWS) * read + (min(largest, GROUP_ROWS) + largest) * result,
         features=made.columns.features,
         types=made.columns.types,
         kept=made.columns.keep,
@@ -167,10 +183,6 @@ def _try_objects(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
             uri = engine.buckets[piece.bucket].uri(piece.key)
             tried = rows.batch.num_rows + len(rows.malformed)
             yield f"{uri}: {len(rejected)} of {plural(tried, 'row')} tried cannot be scored: {rejected[0]}"
-
-
-def _row_bytes(rows: pa.RecordBatch | pa.Table | None) -> int:
-    return -(-rows.nbytes // rows.num_rows) if rows is not None and rows.num_rows else 0
 
 
 def _send_nothing(name: str, **_: Any) -> NoReturn:

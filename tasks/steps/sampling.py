@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from scoreline.storage.errors import ScoringError
+from scoreline.storage.errors import RejectBudgetExceeded, ScoringError
 from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.tables import parquet
 from scoreline.storage.tables.base import MalformedRow, Rows
-from scoreline.storage.tables.parquet import check_writable
 from scoreline.storage.tables.schemas import to_text
 from scoreline.storage.wording import plural
 from scoreline.tasks.inputs.columns import (
@@ -21,8 +22,10 @@ from scoreline.tasks.inputs.columns import (
     rows_with_words,
 )
 from scoreline.tasks.inputs.listing import SurveyedObject
+from scoreline.tasks.job.chosen_cut import ChosenCut
 from scoreline.tasks.job.documents import Job
-from scoreline.tasks.job.plan import BATCH_ROWS, Columns, Part, evenly_spaced
+from scoreline.tasks.job.part_sizes import PART_ROWS, pack, to_parts
+from scoreline.tasks.job.plan import BATCH_ROWS, Columns, InputFile, Part, evenly_spaced
 from scoreline.tasks.scoring.score import Scored, score_batch
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.scoring.timings import Timings
@@ -30,8 +33,10 @@ from scoreline.tasks.steps.engine import Engine
 
 SAMPLE_ROWS = 64
 """Number of rows that are scored to learn the output schema."""
-
-
+TRIAL_ROWS = 8_192
+TRIAL_S = 0.25
+"""To learn the pace of a model, at most `TRIAL_ROWS` rows are scored, or as many as are expected to take `TRIAL_S`
+seconds."""
 SAMPLED_PARTS = 8
 """Number of parts to sample if the first rows cannot be scored."""
 
@@ -57,6 +62,16 @@ class Draft:
     rows_per_s: float | None = None
     """Rows scored per second on the sample, without the time that finding rejected rows took. This is an underestimate,
     because with 64 rows a call is mostly overhead."""
+    ahead: pa.RecordBatch | None = None
+    """The rows from the sample on, as far as they were read with it; None after planning."""
+    chosen: ChosenCut | None = None
+    """How the input is cut; None if only rejected rows are scored again."""
+
+
+def parts_to_sample(files: Sequence[InputFile], part_rows: int | None) -> tuple[Part, ...]:
+    """Return some parts, from the first to the last, of which to try the first rows."""
+    parts = pack(files, part_rows or PART_ROWS, most_rows=2 * part_rows if part_rows else None)
+    return to_parts(files, evenly_spaced(parts, SAMPLED_PARTS))
 
 
 def try_rows(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: ResolvedColumns) -> Draft:
@@ -114,7 +129,7 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
     """
     columns = made.columns
     tried, rejected, reason = 0, 0, ""
-    for rows in _samples(engine, job, made):
+    for rows, ahead in _samples(engine, job, made):
         begun, timings = time.perf_counter(), Timings()
         scored = _score(job, bundle, rows.batch, columns, timings)
         seconds = time.perf_counter() - begun - timings.search
@@ -122,6 +137,7 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
         tried, rejected = tried + rows.batch.num_rows + len(rows.malformed), rejected + len(reasons)
         reason = reason or next(iter(reasons), "")
         if scored.table.num_rows:
+            made = replace(made, ahead=ahead)
             break
     else:
         raise ScoringError(
@@ -129,7 +145,7 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
             f"hold what the model was trained on. The first reason: {'; '.join((reason, *bundle.warnings))}"
         )
     schema = scored.table.schema.remove_metadata()
-    check_writable(schema)
+    parquet.check_writable(schema)
     return replace(
         made,
         columns=replace(columns, schema=to_text(schema)),
@@ -143,7 +159,75 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
     )
 
 
-def _score(job: Job, bundle: Bundle, rows: pa.RecordBatch, columns: Columns, timings: Timings | None = None) -> Scored:
+def try_pace(job: Job, bundle: Bundle, made: Draft) -> float:
+    """Score more rows than the sample, and return how many rows per second the model scores.
+
+    This is still an underestimate, because a whole batch has more rows. If some of the rows cannot be scored, it is the
+    pace on the sample.
+    """
+    assert made.rows_per_s is not None
+    assert made.ahead is not None
+    batch = made.ahead.slice(0, min(TRIAL_ROWS, int(TRIAL_S * made.rows_per_s)))
+    if batch.num_rows <= SAMPLE_ROWS:
+        return made.rows_per_s
+    begun = time.perf_counter()
+    try:
+        scored = _score(job, bundle, batch, made.columns, max_rejected=0)
+    except RejectBudgetExceeded:
+        return made.rows_per_s
+    seconds = time.perf_counter() - begun
+    return max(made.rows_per_s, float(scored.table.num_rows) / max(seconds, 1e-6))
+
+
+def result_bytes(made: Draft, *, encode: bool) -> int:
+    """Return how much memory a row of the results takes until the part is written, on average.
+
+    Parameters
+    ----------
+    encode : bool
+        Whether to encode some rows, if there are many, to learn how far kept columns can be compressed.
+    """
+    if made.scored is None or made.ahead is None:
+        return 0
+    keep = list(made.columns.keep)
+    kept = pa.Table.from_batches([made.ahead.slice(0, TRIAL_ROWS)]).select(keep)
+    if not encode or not keep or kept.num_rows < TRIAL_ROWS:
+        return row_bytes(made.scored.table)
+    encoded: int = len(parquet.write(kept, {}))
+    return row_bytes(made.scored.table.drop_columns(keep)) + math.ceil(encoded / TRIAL_ROWS)
+
+
+def row_bytes(rows: pa.RecordBatch | pa.Table | None) -> int:
+    """Return the average memory of a row, rounded up. Of a dictionary, each row counts its index and a typical value.
+
+    >>> row_bytes(pa.table({"x": [1.0, 2.0], "y": pa.array(["a" * 30, "b" * 30]).dictionary_encode()}))
+    46
+    """
+    if rows is None or not rows.num_rows:
+        return 0
+    size = sum(_column_bytes(column) for column in rows.columns)
+    return math.ceil(size / int(rows.num_rows))
+
+
+def _column_bytes(column: pa.Array | pa.ChunkedArray) -> int:
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return sum(int(chunk.indices.nbytes) + len(chunk) * _value_bytes(chunk.dictionary) for chunk in chunks)
+
+
+def _value_bytes(values: pa.Array) -> int:
+    return int(values.nbytes) // max(1, len(values))
+
+
+def _score(
+    job: Job,
+    bundle: Bundle,
+    rows: pa.RecordBatch,
+    columns: Columns,
+    timings: Timings | None = None,
+    max_rejected: int | None = None,
+) -> Scored:
     return score_batch(
         bundle,
         rows,
@@ -151,12 +235,15 @@ def _score(job: Job, bundle: Bundle, rows: pa.RecordBatch, columns: Columns, tim
         keep=columns.keep,
         method=job.spec.method,
         frames=columns.frames,
+        max_rejected=max_rejected,
         timings=timings,
     )
 
 
-def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
+def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.RecordBatch]]:
     """Yield samples of `SAMPLE_ROWS` rows: the first rows, then later ones, then rows of other parts.
+
+    With each come the rows from there on, as far as they are read.
 
     Rows that cannot be scored are often next to each other. The distance between samples therefore doubles each time.
     """
@@ -165,7 +252,8 @@ def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
         start = 0
         while start < rows.batch.num_rows or malformed:
             batch = rows.batch.slice(start, SAMPLE_ROWS)
-            yield Rows(batch=batch, numbers=rows.numbers[start : start + SAMPLE_ROWS], malformed=malformed)
+            sample = Rows(batch=batch, numbers=rows.numbers[start : start + SAMPLE_ROWS], malformed=malformed)
+            yield sample, rows.batch.slice(start)
             start, malformed = max(SAMPLE_ROWS, 2 * start), ()
 
 

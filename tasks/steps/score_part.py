@@ -81,7 +81,12 @@ def score_part(
                 )
             begun = time.perf_counter()
             receipt = committed or commit_part(
-                engine, documents, part, started.budget, functools.partial(engine.ledger.note_rejects, lease)
+                engine,
+                documents,
+                part,
+                started.budget,
+                functools.partial(engine.ledger.note_rejects, lease),
+                functools.partial(engine.ledger.note_scored, lease),
             )
             rows, rejected = receipt.rows, receipt.rejected
             seconds = None if committed else time.perf_counter() - begun

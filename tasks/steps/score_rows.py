@@ -32,6 +32,7 @@ def score_rows(
     budget: int,
     timings: Timings,
     note: Callable[[int], int] | None = None,
+    write: Callable[[pa.Table], None] | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """Score a part batch by batch, while the next batch is fetched and decoded.
 
@@ -45,11 +46,14 @@ def score_rows(
         The seconds of `decode`, `align` and `predict` are added to it.
     note : callable, optional
         Notes the rejected rows of the part, and returns those of the job (see `Ledger.note_rejects`).
+    write : callable, optional
+        Takes the scored rows of each batch in the planned schema, so that they need not stay in memory.
 
     Returns
     -------
     results, rejects : pyarrow.Table
-        The scored rows in the planned schema, and the rejected rows with their reasons, both in input order.
+        The scored rows in the planned schema, unless `write` took them, and the rejected rows with their reasons, both
+        in input order.
 
     Raises
     ------
@@ -67,6 +71,7 @@ def score_rows(
     timings.begin()
     check_stopped = _stop_check(engine, job.spec.job_id)
     scored: list[pa.Table] = []
+    write = write or scored.append
     rejected: list[pa.Table] = []
     most, count = max(budget, REJECTED_SHOWN), 0
     watch = RejectWatch(budget=budget, note=note, check_stopped=check_stopped)
@@ -96,7 +101,8 @@ def score_rows(
                 raise _over_budget(watch.over, most, budget, f"In one batch, {describe(error)}") from error
             if done.table.num_rows:
                 with timings("align"):
-                    scored.append(_fit_schema(done.table, schema, f"from {batch.describe(0)} on"))
+                    fitted = _fit_schema(done.table, schema, f"from {batch.describe(0)} on")
+                write(fitted)
             example = ""
             for uri, rows, reasons in batch.rejects(done.rejected):
                 rejected.append(rejects_table(rows, reasons, uri))

@@ -261,10 +261,9 @@ def test_a_model_without_names_takes_the_numeric_columns_in_their_order_with_a_w
     )
 
 
-def test_large_row_groups_are_several_parts(
-    worker: Stack, client: Client, store: ObjectStore, line: str, monkeypatch: pytest.MonkeyPatch
+def test_large_row_groups_are_several_parts_if_a_job_asks_for_that(
+    worker: Stack, client: Client, store: ObjectStore, line: str
 ) -> None:
-    monkeypatch.setattr("scoreline.storage.tables.parquet.MAX_SPAN_ROWS", 1_000)
     source_key = "in/large-group.parquet"
     store.put(source_key, frame(0, 5_000).to_parquet(index=False))
     found = client.preflight(line, store.uri(source_key), part_rows=1_000)
@@ -280,6 +279,8 @@ def test_a_dry_run_shows_what_a_job_would_do_and_leaves_nothing_behind(
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].endswith(": 1,000 rows; nothing was written or sent")
+    assert "  why      --part-rows asks for about 100 rows in a part" in lines
+    assert "  reads    0.0 MiB 1.90 times, with about 20 requests" in lines
     assert "  features 1: x float64" in lines
     assert "  kept     1: id" in lines
     assert "  unused   1: name" in lines

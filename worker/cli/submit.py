@@ -56,8 +56,8 @@ def submit(
     Prints the id of the job. With --watch, show its progress too; the exit code is then its outcome: 0 succeeded, 1
     failed, 3 partial (some rows were rejected), 4 cancelled, 6 not known (Redis or the bucket does not answer).
 
-    With --dry-run, print the parts, columns, a scored sample and the memory that a worker needs. It fails if the job
-    would, with the same message, and needs the packages of ml-requirements.txt.
+    With --dry-run, print the parts and the reason for them, the columns, a scored sample, and the memory that a worker
+    needs. It fails if the job would, with the same message, and needs the packages of ml-requirements.txt.
     """
     client = Client.from_env()
     if dry_run:
@@ -77,6 +77,8 @@ def _show(found: Preflight) -> None:
     echo(f"{found.model}: {plural(found.rows, 'row')}; nothing was written or sent")
     echo_field("input", f"{plural(found.objects, 'object')}, {found.object_bytes / MIB:,.1f} MiB")
     echo_field("parts", f"{found.parts:,} of up to {plural(found.largest_part_rows, 'row')}")
+    echo_field("why", found.cut)
+    echo_field("reads", _reads(found))
     echo_field("features", _listed([f"{name} {found.types.get(name, '')}".strip() for name in found.features]))
     for label, names in (("kept", found.kept), ("unused", found.unused)):
         echo_field(label, _listed(names))
@@ -122,6 +124,12 @@ def _some(names: Sequence[str]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return f"{len(names)}: {_some(names)}" if names else "none"
+
+
+def _reads(found: Preflight) -> str:
+    times = found.read_bytes / found.needed_bytes if found.needed_bytes else 1.0
+    often = "once" if times < 1.005 else f"{times:.2f} times"
+    return f"{found.needed_bytes / MIB:,.1f} MiB {often}, with about {plural(found.requests, 'request')}"
 
 
 def _memory(found: Preflight) -> str:

@@ -9,10 +9,10 @@ from scoreline.tasks.job.part_sizes import PART_SLICES, cut, target_part_rows
 from scoreline.tasks.job.plan import InputFile
 
 
-def file(key: str, *rows: int) -> InputFile:
+def file(key: str, *rows: int, by_rows: bool = False) -> InputFile:
     firsts = [sum(rows[:number]) for number in range(len(rows))]
     spans = tuple(
-        Span(start=first, stop=first + count, first_row=first, rows=count, size=8 * count)
+        Span(start=first, stop=first + count, first_row=first, rows=count, size=8 * count, by_rows=by_rows)
         for first, count in zip(firsts, rows, strict=True)
     )
     return InputFile(bucket="b", key=key, size=1, etag="e", spans=spans)
@@ -83,6 +83,16 @@ def test_a_span_of_far_more_rows_than_fit_is_divided_evenly() -> None:
     assert len(cut([file("a", 250)], part_rows=100)) == 1
 
 
+def test_rows_of_a_row_group_are_named_by_their_numbers_alone() -> None:
+    # Then a worker that has read one run can read on, and one of the release before reads no more than it must
+    parts = cut([file("a", 50, 250, by_rows=True)], part_rows=125, most_rows=200)
+    assert [[(s.start, s.stop, s.first_row, s.rows, s.only) for s in part.slices] for part in parts] == [
+        [(0, 50, 0, 50, None)],
+        [(50, 175, 50, 125, None)],
+        [(175, 300, 175, 125, None)],
+    ]
+
+
 @pytest.mark.parametrize(
     ("rows", "rows_per_s", "processes", "expected"),
     [
@@ -93,11 +103,12 @@ def test_a_span_of_far_more_rows_than_fit_is_divided_evenly() -> None:
         (10**8, 1e-9, 4, 1),
         (2_000, 10.0, 4, 39),  # so that each process gets parts
         (10**4, 2_000.0, 4, 1_024),
-        (10**8, 5e5, 4, 262_144),
+        (10**8, 5e5, 4, 1_953_125),
+        (10**9, 5e5, 4, 4_194_304),  # otherwise a part would have too many results
         (10**6, 5e5, 4, 78_125),  # otherwise some processes would have nothing to do
-        (8 * 10**6, 5e5, 4, 262_144),
+        (8 * 10**6, 5e5, 4, 312_500),
         (10**4, 5e5, 4, 50_000),  # smaller parts would be mostly overhead
-        (10**8, 5e5, 0, 262_144),
+        (10**8, 5e5, 0, 976_562),
         (10**6, 5e4, 0, 31_250),  # the number of processes is unknown: eight are assumed
     ],
 )

@@ -694,6 +694,34 @@ def test_an_unreachable_redis_is_named_within_ten_seconds() -> None:
     assert time.monotonic() - started < 10
 
 
+def test_scored_rows_of_parts_under_way_are_noted_until_the_part_is_counted(ledger: Ledger, job: str) -> None:
+    def rows() -> tuple[int, int]:
+        progress = ledger.progress(job)
+        assert progress is not None
+        return progress.rows, progress.rows_under_way
+
+    ledger.begin(job, "p", 3, budget=100)
+    ledger.dispatch(job, "p", window=2)
+    first, second = lease(job, 0), lease(job, 1)
+    ledger.start(first)
+    ledger.start(second)
+    ledger.note_scored(first, 5)
+    ledger.note_scored(second, 7)
+    ledger.note_scored(first, 6)
+    assert rows() == (0, 13)
+    # When one part is counted, and the other is started again, because its worker died
+    ledger.complete(job, "p", 0, rows=10, rejected=0)
+    assert rows() == (10, 7)
+    ledger.start(second)
+    assert rows() == (10, 0)
+    # And a note of a part that is not in flight, of another plan or of a job without a ledger counts nowhere
+    ledger.note_scored(first, 50)
+    ledger.note_scored(lease(job, 1, plan="q"), 3)
+    ledger.note_scored(lease("nobody", 1), 3)
+    assert rows() == (10, 0)
+    assert ledger.progress("nobody") is None
+
+
 def test_rejected_rows_of_parts_under_way_are_noted_until_the_part_is_counted(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 3, budget=100)
     ledger.dispatch(job, "p", window=3)

@@ -1,0 +1,231 @@
+"""Chooses how an input is cut into parts, so that the job is expected to end as early as possible."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from scoreline.storage.wording import plural
+from scoreline.tasks.job.end_time import (
+    LEAST_SECONDS,
+    READ_S_PER_BYTE,
+    Costs,
+    Cut,
+    Forecast,
+    Processes,
+    Run,
+    forecast,
+    share,
+)
+from scoreline.tasks.job.part_sizes import (
+    PART_SECONDS,
+    SHARES,
+    SUPPOSED_PROCESSES,
+    divide,
+    pack,
+    target_part_rows,
+    to_parts,
+)
+from scoreline.tasks.job.plan import InputFile, Part
+
+RESULT_BYTES = 64 << 20
+"""Maximum number of bytes, before they are encoded, of the results of a part. The encoded results are in memory until
+they are written."""
+_LEAST_GAIN = 0.05
+"""Row groups are shared only if the job then ends earlier by at least this fraction, because to share them is to read
+more."""
+_SHARED_PARTS = 32
+"""Maximum number of parts for each process in a job in which row groups may be shared. With more, processes wait for
+less than a thirtieth of the job at its end."""
+_SUPPOSED_SHARING = 2
+"""Number of processes that may share row groups if they have not been counted recently. Fewer lose less by sharing."""
+_FORECAST_PARTS = 20_000
+"""Maximum number of parts to forecast. The rest of a job is like its beginning, and planning must not take minutes."""
+_SHARED_RUNS = 1_000
+"""Maximum number of row groups among which those to share are chosen. More of them are small."""
+_NEARLY = 1.02
+"""Of cuts whose ends differ by less than this factor, the one that reads the fewest rows is chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is known about the work of a job."""
+
+    rows_per_s: float | None = None
+    """Rows per second of one process in earlier jobs of the model version, or on a sample; None if it is unknown."""
+    scored_per_s: float | None = None
+    """Rows per second without fetching and decoding; None if it is unknown."""
+    processes: int = 0
+    """Number of processes that score parts; 0 if they have not been counted recently."""
+    row_bytes: int = 0
+    """Average memory of the columns that are read, per row."""
+    result_bytes: int = 0
+    """Average memory of the results, per row."""
+
+    @property
+    def costs(self) -> Costs:
+        """The seconds that a process takes for a row.
+
+        >>> Work(rows_per_s=1e5, row_bytes=400).costs
+        Costs(read_s=1e-06, score_s=9e-06, part_s=0.009)
+        """
+        read_s = self.row_bytes * READ_S_PER_BYTE
+        if self.scored_per_s:
+            return Costs(read_s=read_s, score_s=1 / self.scored_per_s)
+        row_s = 1 / self.rows_per_s if self.rows_per_s else 0.0
+        return Costs(read_s=read_s, score_s=round(max(row_s - read_s, row_s / 4, 1e-8), 12))
+
+    @property
+    def most_rows(self) -> int:
+        """Maximum number of rows of a part whose results fit into memory."""
+        return max(1, RESULT_BYTES // max(1, self.result_bytes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenCut:
+    """The parts of a job, and why it is cut like this."""
+
+    parts: tuple[Part, ...]
+    reason: str
+    """A sentence for people, without a full stop."""
+    readings: float
+    """How often a row of the input is expected to be read and decoded, on average."""
+
+
+def choose_cut(files: Sequence[InputFile], work: Work, part_rows: int | None = None) -> ChosenCut:
+    """Cut files into parts so that the job is expected to end as early as possible.
+
+    Parts are whole row groups, together about as many rows as `target_part_rows` returns. A row group is divided if it
+    takes more than `2 * PART_SECONDS`, or if its results take more than `RESULT_BYTES`. Where some processes would wait
+    while others score the last row groups, these are shared: each process gets consecutive rows.
+
+    Parameters
+    ----------
+    part_rows : int, optional
+        Number of rows per part that the job asks for. Row groups of more than twice as many rows are divided evenly.
+    """
+    processes = work.processes or _SUPPOSED_SHARING
+    if part_rows:
+        parts = pack(files, part_rows, most_rows=2 * part_rows)
+        reason = f"--part-rows asks for about {plural(part_rows, 'row')} in a part"
+        return _chosen(files, parts, forecast(parts[:_FORECAST_PARTS], processes, work.costs), reason)
+    rows = sum(span.rows for file in files for span in file.spans)
+    pace = 1 / work.costs.row_s if work.rows_per_s else None
+    target = min(target_part_rows(rows, pace, work.processes), work.most_rows)
+    limit = work.most_rows
+    if work.rows_per_s and 2 * PART_SECONDS / work.costs.row_s < limit:
+        limit = max(1, int(2 * PART_SECONDS / work.costs.row_s))
+        run_rows = max(1, min(limit // 2, rows // (SHARES[0] * (work.processes or SUPPOSED_PROCESSES))))
+        parts = pack(files, target, most_rows=limit, run_rows=run_rows)
+    else:
+        parts = pack(files, target, most_rows=limit, run_rows=limit)
+    found = forecast(parts[:_FORECAST_PARTS], processes, work.costs)
+    if not work.rows_per_s:
+        return _chosen(files, parts, found, _reason(files, parts, work))
+    shared = _best(_alternatives(parts, processes, work.costs, limit), found, processes, work.costs)
+    if shared is None:
+        return _chosen(files, parts, found, _reason(files, parts, work))
+    return _chosen(files, *shared, _reason(files, shared[0], work, processes))
+
+
+def _chosen(files: Sequence[InputFile], parts: Cut, found: Forecast, reason: str) -> ChosenCut:
+    rows = sum(run.rows for part in parts[:_FORECAST_PARTS] for run in part)
+    return ChosenCut(parts=to_parts(files, parts), reason=reason, readings=found.rows_read / max(1, rows))
+
+
+def _best(cuts: Iterable[Cut], base: Forecast, processes: int, costs: Costs) -> tuple[Cut, Forecast] | None:
+    """Return the cut whose end is earliest by more than `_LEAST_GAIN`, or one that ends nearly then and reads less."""
+    found = [(other, forecast(other, processes, costs)) for other in cuts]
+    end = min((later.seconds for _, later in found), default=base.seconds)
+    if not found or end > (1 - _LEAST_GAIN) * base.seconds:
+        return None
+    return min(
+        ((other, later) for other, later in found if later.seconds <= _NEARLY * end),
+        key=lambda pair: (pair[1].rows_read, pair[1].seconds),
+    )
+
+
+def _alternatives(parts: Cut, processes: int, costs: Costs, limit: int) -> Iterator[Cut]:
+    """Yield cuts in which the last row groups are divided among the processes, and one in which all are."""
+    rows = sum(run.rows for part in parts for run in part)
+    if processes < 2 or len(parts) > _SHARED_PARTS * processes or rows * costs.row_s < 2 * LEAST_SECONDS:
+        return
+    pool = Processes(processes, costs)
+    for number, part in enumerate(parts):
+        if number >= len(parts) - 2 * processes:
+            tail = _joined(run for later in parts[number:] for run in later)
+            if len(tail) <= _SHARED_RUNS:
+                yield [*parts[:number], *_limited(share(tail, pool.free, costs), limit)]
+        pool.take(part)
+    whole = _joined(run for part in parts for run in part)
+    if len(whole) <= _SHARED_RUNS:
+        yield [[run] for one in whole for run in divide(one, -(-one.rows // limit))]
+        yield [[run] for one in whole for run in divide(one, _equal_runs(one.rows, processes, costs, limit))]
+
+
+def _equal_runs(rows: int, processes: int, costs: Costs, limit: int) -> int:
+    """Return into how many equal runs a row group is divided: one for each process, if that is worth a part."""
+    return max(-(-rows // limit), min(processes, int(rows * costs.row_s / LEAST_SECONDS)), 1)
+
+
+def _joined(runs: Iterable[Run]) -> list[Run]:
+    """Join consecutive runs of the same span."""
+    joined: list[Run] = []
+    for run in runs:
+        if joined and joined[-1][:2] == run[:2]:
+            joined[-1] = joined[-1]._replace(rows=joined[-1].rows + run.rows)
+        else:
+            joined.append(run)
+    return joined
+
+
+def _limited(shares: Iterable[Sequence[Run]], limit: int) -> Iterator[list[Run]]:
+    """Divide shares of more than `limit` rows into several parts."""
+    for share_ in shares:
+        part: list[Run] = []
+        for run in (piece for one in share_ for piece in divide(one, -(-one.rows // limit))):
+            if part and sum(other.rows for other in part) + run.rows > limit:
+                yield part
+                part = []
+            part.append(run)
+        yield part
+
+
+def _reason(files: Sequence[InputFile], parts: Cut, work: Work, sharing: int = 0) -> str:
+    """Return why the input is cut like this.
+
+    Parameters
+    ----------
+    sharing : int
+        Number of processes that share row groups; 0 if they share none.
+    """
+    objects = len({run.file for part in parts for run in part})
+    in_parts = Counter(span for part in parts for span in {run[:2] for run in part})
+    groups, divided = len(in_parts), sum(count > 1 for count in in_parts.values())
+    by_rows = any(span.by_rows for file in files for span in file.spans)
+    count = plural(groups, "row group" if by_rows else "block")
+    if divided and sharing:
+        which = "it" if groups == 1 else "the last one" if divided == 1 else f"{divided} of them"
+        reads = "reads it once" if divided == 1 else "reads what it shares once"
+        return f"{count}: {sharing} processes can share {which}, and each {reads}"
+    largest = max((sum(run.rows for run in part) for part in parts), default=0)
+    if divided:
+        seconds = work.costs.row_s * max(file.spans[place].rows for file in files for place in range(len(file.spans)))
+        why = (
+            f"its results take more than {RESULT_BYTES >> 20} MiB of memory"
+            if not work.rows_per_s or largest >= work.most_rows // 2
+            else f"the model takes about {seconds:,.0f} s for the largest"
+        )
+        return f"{count}: cut into runs of up to {plural(largest, 'row')}, because {why}"
+    if len(parts) == 1:
+        if work.rows_per_s:
+            return f"{count}: one part, because the work takes about {largest * work.costs.row_s:,.1f} s"
+        return f"{count}: one part, because the pace of the model is not known yet"
+    if objects > len(parts):
+        most = max(len({run.file for run in part}) for part in parts)
+        return f"{plural(objects, 'object')}: {plural(len(parts), 'part')} of up to {plural(most, 'object')}"
+    if groups == len(parts):
+        return f"{count}: each is a part"
+    most = max(len(part) for part in parts)
+    return f"{count}: {plural(len(parts), 'part')} of up to {most:,} of them"

@@ -1,0 +1,42 @@
+"""Notes in the ledger how many rows a part has scored, so that the progress of a job of few parts can be seen."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from scoreline.storage.errors import LedgerUnavailable
+
+NOTE_S = 2.0
+"""Seconds between two notes in the ledger. A part that takes less time leaves none."""
+
+
+@dataclass(kw_only=True)
+class ScoredNotes:
+    """Called with the number of rows that a part has scored so far.
+
+    Parameters
+    ----------
+    note : callable or None
+        Notes the number in the ledger (see `Ledger.note_scored`).
+    clock : callable
+        Returns seconds, from any beginning.
+    """
+
+    note: Callable[[int], None] | None
+    clock: Callable[[], float] = time.monotonic
+    _noted_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._noted_s = self.clock()
+
+    def __call__(self, rows: int) -> None:
+        """Note the number of rows, if it is time."""
+        now = self.clock()
+        if self.note is None or now - self._noted_s < NOTE_S:
+            return
+        self._noted_s = now
+        with contextlib.suppress(LedgerUnavailable):
+            self.note(rows)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from scoreline.tasks.job.end_time import Costs, Run, forecast, share
+
+COSTS = Costs(read_s=1.0, score_s=3.0, part_s=0.0)
+
+
+def test_a_process_that_reads_on_does_not_read_again() -> None:
+    # Given three parts of a row group
+    parts = [[Run(0, 0, start, 10)] for start in (0, 10, 20)]
+    # Then a single process reads each row once, and two processes read what is before their rows
+    assert forecast(parts, 1, COSTS).rows_read == 30
+    assert forecast(parts, 2, COSTS).rows_read == 30 + 20
+    # And a process that has read something else, or a later row, begins at the beginning
+    between = [[Run(0, 0, 0, 10)], [Run(0, 1, 0, 10)], [Run(0, 0, 10, 10)], [Run(0, 0, 10, 10)]]
+    assert forecast(between, 1, COSTS).rows_read == 10 + 10 + 20 + 20
+
+
+def test_each_process_takes_the_next_part_as_soon_as_it_is_free() -> None:
+    parts = [[Run(0, number, 0, rows)] for number, rows in enumerate((10, 2, 3, 4))]
+    assert forecast(parts, 2, COSTS).seconds == 40.0
+    assert forecast(parts, 1, COSTS).seconds == 4 * 19.0
+    assert forecast([], 2, COSTS).seconds == 0.0
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+def test_processes_that_share_a_row_group_end_together(processes: int) -> None:
+    shares = share([Run(0, 0, 0, 100_000)], processes * [0.0], COSTS)
+    assert len(shares) == processes
+    ends = [forecast([runs], 1, COSTS).seconds for runs in shares]
+    assert min(ends) == pytest.approx(max(ends), rel=0.02)
+    # And no later than as many processes can, of which each has to decode what is before its rows
+    fading = COSTS.score_s / COSTS.row_s
+    assert max(ends) == pytest.approx(100_000 * COSTS.read_s / (1 - fading**processes), rel=0.01)
+
+
+def test_whoever_is_free_later_gets_fewer_rows() -> None:
+    (first,), (second,) = share([Run(0, 0, 0, 1_000)], [0.0, 1_500.0], COSTS)
+    assert first.stop == second.start
+    assert second.rows < first.rows
+    assert 1_500.0 + second.stop + 3 * second.rows == pytest.approx(4 * first.rows, rel=0.01)
+    assert len(share([Run(0, 0, 0, 1_000)], [0.0, 4_000.0], COSTS)) == 1
+
+
+def test_a_share_continues_in_the_next_row_group() -> None:
+    # Given two row groups for three processes
+    shares = share([Run(0, 0, 0, 300), Run(0, 1, 0, 300)], [0.0, 0.0, 0.0], Costs(read_s=1e-6, score_s=3.0))
+    # Then the second process has the end of the first one, and the beginning of the second one
+    assert [[(run.span, run.start) for run in runs] for runs in shares] == [[(0, 0)], [(0, 200), (1, 0)], [(1, 100)]]

@@ -1,0 +1,56 @@
+"""What a dry run says of the bytes that the parts of a job will read."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scoreline.storage.ledger.memory_ledger import MemoryLedger
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.tasks.job.documents import Job
+from scoreline.tasks.job.spec import JobSpec
+from scoreline.tasks.steps import planner
+from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.expected_reads import ExpectedReads, expect_reads
+from tests.support.one_model import Models
+
+ROWS = 600_000
+SLOW = planner.Pace(rows_per_s=1e5, scored_per_s=1e5, processes=2)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    environ = {"ENVIRONMENT": "development", "R2_BUCKET": "data", "STORE_DIR": str(tmp_path)}
+    return Engine(
+        buckets=Buckets.from_env(environ), ledger=MemoryLedger(), send=lambda name, **_: None, models=Models()
+    )
+
+
+def expected(engine: Engine, group_rows: int) -> tuple[ExpectedReads, int]:
+    """Return what a job is expected to read of a table with three columns, one of which is needed, and its size."""
+    sink = io.BytesIO()
+    x = np.random.default_rng(1).normal(size=ROWS)
+    table = pa.table({"x": x, "other": x + 1.0, "more": x + 2.0})
+    pq.write_table(table, sink, row_group_size=group_rows, use_dictionary=False)
+    engine.buckets.main.put("in/a.parquet", sink.getvalue())
+    spec = JobSpec(job_id="j", model="m", inputs=("s3://data/in/",), output="s3://data/out/", keep="none")
+    job = Job(spec=spec, model=PinnedModel(name="m", version="1", manifest_sha256=""), submitted="2026-11-25")
+    return expect_reads(engine.buckets, planner.draft(engine, job, SLOW)), len(sink.getvalue())
+
+
+def test_whole_row_groups_are_read_once_and_only_the_columns_that_are_needed(engine: Engine) -> None:
+    reads, size = expected(engine, ROWS // 8)
+    assert reads.needed_bytes == pytest.approx(size / 3, rel=0.01)
+    assert reads.bytes == reads.needed_bytes
+    assert reads.requests == 16
+
+
+def test_a_row_group_that_two_processes_share_is_read_almost_twice(engine: Engine) -> None:
+    reads, _ = expected(engine, ROWS)
+    assert 1.4 * reads.needed_bytes < reads.bytes < 2 * reads.needed_bytes
