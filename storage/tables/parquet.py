@@ -32,9 +32,7 @@ _MIN_REPEATS = 4
 """A column is written with a dictionary if, on average, each value occurs at least this many times in its first rows.
 Other columns are written without one: 131,072 rows of ids, names and scores then take a fifth less space and a quarter
 of the time."""
-MAX_SPAN_ROWS = 524_288
-MAX_SPAN_BYTES = 256 << 20
-"""Row groups larger than this are read piece by piece, so that a worker's memory does not grow with them."""
+_TABLE_BATCH_ROWS = 524_288
 _NULL_BATCH_ROWS = 65_536
 _SURVEY_LIMITS = {"memory_bytes": 24 << 20, "connections": 4}
 """Limits of a reader that counts nulls. Planning surveys several objects at a time."""
@@ -218,10 +216,6 @@ def _schema(file: pq.ParquetFile, source: Pinned) -> pa.Schema:
         raise UnreadableInput(f"the schema of {source.uri} cannot be read: {one_line(error)}") from error
 
 
-def _is_large(rows: int, size: int) -> bool:
-    return rows > MAX_SPAN_ROWS or size > MAX_SPAN_BYTES
-
-
 def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | None = None) -> bytes:
     """Encode a table as Parquet, with the rows in the same order. Equal tables and metadata give the same bytes.
 
@@ -286,7 +280,7 @@ def read_table(source: Pinned) -> pa.Table:
     """Read a whole object. Raise `UnreadableInput` if it cannot be decoded."""
     tables = ParquetFormat()
     survey = tables.survey(source)
-    rows = [rows for span in survey.spans for rows in tables.read(source, span, survey.schema, MAX_SPAN_ROWS)]
+    rows = [rows for span in survey.spans for rows in tables.read(source, span, survey.schema, _TABLE_BATCH_ROWS)]
     schema = rows[0].batch.schema if rows else survey.schema
     return pa.Table.from_batches([item.batch for item in rows], schema).replace_schema_metadata(None)
 
