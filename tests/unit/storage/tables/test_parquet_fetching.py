@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -307,12 +306,11 @@ def test_closing_does_not_wait_for_the_store_and_sends_nothing_more() -> None:
 
 
 @pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make eight columns too many for one decoder for each."""
     monkeypatch.setattr(row_groups, "DECODER_BYTES", 1 << 20)
     monkeypatch.setattr(row_groups, "WINDOW_BYTES", 1 << 20)
     monkeypatch.setattr(row_groups, "MAX_WINDOW_BYTES", 1 << 20)
-    return
 
 
 @pytest.mark.usefixtures("narrow")
