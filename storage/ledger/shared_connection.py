@@ -35,6 +35,7 @@ class SharedConnection(redis.ConnectionPool):
         """Forget all connections. redis-py calls this first of all in a forked process."""
         self._turn = threading.Condition()  # that of the parent may be locked for ever
         self._holders: dict[Any, int] = {}
+        self._to_close: set[Any] = set()
         super().reset()
 
     def get_connection(self, *ignored: Any, **options: Any) -> Any:
@@ -52,8 +53,9 @@ class SharedConnection(redis.ConnectionPool):
             del self._holders[place]
 
     def release(self, connection: Any) -> None:
-        """Take a connection back. If it leads to a replica, or if others are open, only the latest stays open."""
-        if connection.stale:
+        """Take a connection back. If others are open, only the latest stays open."""
+        if connection in self._to_close:
+            self._to_close.discard(connection)
             connection.disconnect()
         super().release(connection)
         with self._turn, self._lock:
@@ -64,11 +66,15 @@ class SharedConnection(redis.ConnectionPool):
             self._turn.notify()
 
     def disconnect(self, inuse_connections: bool = True) -> None:
-        """Close the connections, those in use as soon as they are released: other threads wait for their answers."""
+        """Close the connections, those in use as soon as they are released: other threads wait for their answers.
+
+        Ledger, kombu and Celery do this when the server refuses to write, because it may have become a replica, while
+        its address names another server now.
+        """
         super().disconnect(inuse_connections=False)
-        with self._lock:
-            for connection in self._in_use_connections if inuse_connections else ():
-                connection.stale = True
+        if inuse_connections:
+            with self._lock:
+                self._to_close |= self._in_use_connections
 
     def close_idle(self, after_s: float) -> None:
         """Close the connection if nothing has used it for `after_s` seconds."""
@@ -76,34 +82,6 @@ class SharedConnection(redis.ConnectionPool):
         with self._turn:
             if time.monotonic() - self._last_use >= after_s:
                 super().disconnect(inuse_connections=False)
-
-
-class _FollowsFailover:
-    """A connection that is closed after use if the server has become a replica, which refuses to write.
-
-    The next one leads to the server that the address names now.
-    """
-
-    stale = False
-
-    def connect(self) -> None:
-        self.stale = False
-        super().connect()  # type: ignore[misc]
-
-    def read_response(self, *arguments: Any, **options: Any) -> Any:
-        try:
-            return super().read_response(*arguments, **options)  # type: ignore[misc]
-        except redis.ReadOnlyError:
-            self.stale = True
-            raise
-
-
-class _Connection(_FollowsFailover, redis.Connection):
-    pass
-
-
-class _TlsConnection(_FollowsFailover, redis.SSLConnection):
-    pass
 
 
 def share(url: str, tls: Mapping[str, Any] | None = None, *, connect_timeout_s: float, timeout_s: float) -> None:
@@ -118,7 +96,6 @@ def share(url: str, tls: Mapping[str, Any] | None = None, *, connect_timeout_s: 
     """
     pool = SharedConnection.from_url(
         url,
-        connection_class=_TlsConnection if url.startswith("rediss:") else _Connection,
         socket_connect_timeout=connect_timeout_s,
         socket_timeout=timeout_s,
         health_check_interval=25,
