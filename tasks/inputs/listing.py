@@ -36,12 +36,16 @@ class SurveyedObject:
     """An object of the input, with its spans and columns."""
 
     file: InputFile
-    uri: str
     schema: pa.Schema
     text: bool
     """Whether the object is text. The types of its columns are then inferred."""
     has_optional_columns: bool
     """Whether a row may leave a column out, as in JSON Lines."""
+
+    @property
+    def uri(self) -> str:
+        """``s3://bucket/key``."""
+        return f"s3://{self.file.bucket}/{self.file.key}"
 
 
 def list_inputs(buckets: Buckets, uris: Sequence[str], job_id: str = "") -> list[Pinned]:
@@ -144,7 +148,6 @@ def survey_inputs(
                         etag=source.etag,
                         spans=surveyed.spans,
                     ),
-                    uri=source.uri,
                     schema=schemas.share(surveyed.schema),
                     text=is_text(kind),
                     has_optional_columns=kind == "jsonl",

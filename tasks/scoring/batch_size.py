@@ -17,6 +17,9 @@ _ASSUMED_VALUE_BYTES = 32
 """Bytes of a text or a nested value, assumed before any is read."""
 _UNKNOWN_ROWS = 8_192
 """Maximum number of rows to read at a time if the size of their values is not known before."""
+_ALIGNED_ROWS = 64
+"""Rows are divided at multiples of this number. Linear algebra computes rows in blocks, and those that are left over in
+another way, which may round differently. So a row is rounded alike however large the batches are."""
 
 
 class BatchSize:
@@ -49,7 +52,7 @@ class BatchSize:
         self.limit_bytes = limit_bytes
         self._added_bytes = _count_added(reads, features, results)
         row_bytes = self._added_bytes + 2 * sum(_width(kind) for kind in reads.types)
-        most = min(rows, max(1, limit_bytes // max(1, row_bytes)))
+        most = min(rows, _align(max(1, limit_bytes // max(1, row_bytes))))
         self.rows_to_read = most if all(map(_fixed_width, reads.types)) else min(most, _UNKNOWN_ROWS)
         """Number of rows to read at a time, as estimated from the types of the columns."""
         self._schema, self._schema_bytes = reads, _count_fixed(reads)
@@ -64,7 +67,7 @@ class BatchSize:
         if size <= self.limit_bytes or count < 2:
             yield rows, size
             return
-        half = count // 2
+        half = _align(count // 2)
         first = int(rows.numbers[half])
         before = tuple(item for item in rows.malformed if item.row < first)
         for start, stop, malformed in ((0, half, before), (half, count, rows.malformed[len(before) :])):
@@ -77,6 +80,11 @@ class BatchSize:
         if self._schema_bytes is not None:
             return int(batch.num_rows * self._schema_bytes)
         return sum(map(_measure_column, batch.columns))
+
+
+def _align(rows: int) -> int:
+    """Return a number of rows without those that would be left over, unless all would be."""
+    return rows - rows % _ALIGNED_ROWS if rows >= _ALIGNED_ROWS else rows
 
 
 def _measure_column(column: pa.Array) -> int:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound
 from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.job.plan import Columns, Part, Slice
-from scoreline.tasks.job.plan_file import BLOCK_PARTS, PlanFile, encode
+from scoreline.tasks.job.plan_file import BLOCK_PARTS, BLOCK_SLICES, PlanFile, _divide, encode
 
 IDENTITY = {"bucket": "bucket", "job_id": "job", "model": "m@v", "submitted": "2026-11-25"}
 
@@ -161,3 +162,19 @@ def test_any_tool_can_read_a_plan() -> None:
         ),
         ["objects", "parts"],
     ]
+
+
+def test_a_block_of_parts_with_many_slices_has_few_parts(store: Counting) -> None:
+    (piece,) = parts_of(1)[0].slices
+    parts = [
+        Part(slices=tuple(replace(piece, key=f"in/{part * 2654435761 % 2**32:08x}/{n}") for n in range(256)))
+        for part in range(200)
+    ] + [Part(slices=(piece,) * (BLOCK_SLICES + 1)), parts_of(1)[0]]
+    plan = put(store, parts)
+    whole = store.head(keys.plan("job")).size
+    assert list(plan) == parts
+    store.reads.clear()
+    again = PlanFile(store, "job")
+    assert [again.part(number) for number in (100, 101)] == parts[100:102]
+    assert sum(store.reads) < whole / 2
+    assert [len(block) for block in _divide(parts)] == [16] * 12 + [8, 1, 1]

@@ -28,8 +28,8 @@ def size_of(limit_bytes: int = BATCH_BYTES, rows: int = 65_536, **columns: pa.Da
         (5, pa.float64(), 65_536),
         (20, pa.float64(), 65_536),
         (50, pa.float64(), 65_536),
-        (2_000, pa.float32(), (64 << 20) // 16_008),
-        (10_000, pa.float32(), (64 << 20) // 80_008),
+        (2_000, pa.float32(), 4_160),
+        (10_000, pa.float32(), 832),
         (10_000_000, pa.float32(), 1),
     ],
 )
@@ -77,6 +77,15 @@ def test_rows_are_split_within_the_limit_and_none_is_lost(column: Any) -> None:
     assert [item for rows, _ in found for item in rows.malformed] == list(malformed)
     for (rows, _), (after, _) in pairwise(found):
         assert all(item.row < after.numbers[0] for item in rows.malformed)
+
+
+def test_rows_are_divided_where_linear_algebra_computes_them_alike() -> None:
+    batch = pa.record_batch({"x": ["t" * 100] * 1_000})
+    found = [
+        rows.numbers[0] for rows, _ in size_of(40_000, x=pa.string()).split(Rows(batch=batch, numbers=np.arange(1_000)))
+    ]
+    assert len(found) > 4
+    assert all(number % 64 == 0 for number in found)
 
 
 def test_one_large_row_is_a_batch_by_itself() -> None:
