@@ -127,9 +127,9 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _reads(found: Preflight) -> str:
-    often = found.read_bytes / found.needed_bytes if found.needed_bytes else 1.0
-    said = "once" if often < 1.005 else f"{often:.2f}x"
-    return f"{found.needed_bytes / MIB:,.1f} MiB {said}, with about {plural(found.requests, 'request')}"
+    times = found.read_bytes / found.needed_bytes if found.needed_bytes else 1.0
+    often = "once" if times < 1.005 else f"{times:.2f} times"
+    return f"{found.needed_bytes / MIB:,.1f} MiB {often}, with about {plural(found.requests, 'request')}"
 
 
 def _memory(found: Preflight) -> str:
