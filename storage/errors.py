@@ -42,6 +42,7 @@
     │   └── LedgerUnavailable      transient
     ├── WebhookRefused             the receiver does not accept a webhook
     ├── StepUnfinished             transient: the next attempt of a step continues with the rest
+    ├── PlanPending                transient: another job of the schedule has to be planned first
     ├── WebhookUnavailable         transient
     └── QueueUnavailable           transient
 
@@ -245,6 +246,12 @@ class WebhookRefused(ScorelineError):
 
 class StepUnfinished(ScorelineError):
     """Raised when a step has used its time. What it has done is kept, and its next attempt continues with the rest."""
+
+    transient = True
+
+
+class PlanPending(ScorelineError):
+    """Raised when a job cannot be planned or resumed before another job of its schedule is planned."""
 
     transient = True
 

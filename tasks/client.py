@@ -21,7 +21,6 @@ from scoreline.tasks.dispatch.resume import begin_run, rejected_again
 from scoreline.tasks.dispatch.submission import Submission, refuse_other_spec
 from scoreline.tasks.inputs.only_new import check_still_new
 from scoreline.tasks.job.documents import (
-    COMPLETE,
     Job,
     Outcome,
     Status,
@@ -246,15 +245,19 @@ class Client:
             job has scored some of its objects.
         JobNotFound, InvalidRequest
             Nothing was changed.
+        PlanPending
+            Transient: another job of its schedule is being planned, and may be about to score its objects.
         """
-        main = self.buckets.main
-        schedule, outcome = read_job(main, job_id).spec.only_new, read_outcome(main, job_id)
-        if schedule is not None and outcome is not None and outcome.state not in COMPLETE:
-            check_still_new(main, schedule, job_id)
         self.queue.ping()
         self.ledger.ping()
-        begin_run(self._dispatcher, job_id, None if max_rejected is None else str(max_rejected))
+        begin_run(
+            self._dispatcher, job_id, None if max_rejected is None else str(max_rejected), check=self._check_still_new
+        )
         return self.status(job_id)
+
+    def _check_still_new(self, job: Job) -> None:
+        if (schedule := job.spec.only_new) is not None:
+            check_still_new(self.buckets.main, schedule, job.spec.job_id)
 
     def rejected(self, job_id: str, *, examples: int = 3) -> RejectedRows:
         """Report why rows of a job were rejected. While the job is under way, only the completed parts are counted.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from scoreline.storage import keys
@@ -11,19 +12,31 @@ from scoreline.storage.keys import MAX_NAME
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import ObjectStore, exists, if_unchanged
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
-from scoreline.tasks.job.documents import COMPLETE, Outcome, Run, read_job, read_outcome, read_run
+from scoreline.tasks.dispatch.outcome import end_job
+from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, Run, read_job, read_outcome, read_run
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 
-def begin_run(dispatcher: Dispatcher, job_id: str, max_rejected: str | None = None) -> None:
-    """Begin another run of a job, so that its outcome no longer counts (see `Client.resume`)."""
+def begin_run(
+    dispatcher: Dispatcher, job_id: str, max_rejected: str | None = None, check: Callable[[Job], None] | None = None
+) -> None:
+    """Begin another run of a job, so that its outcome no longer counts (see `Client.resume`).
+
+    Parameters
+    ----------
+    check : callable, optional
+        Raises an error if the job may not be resumed. It is called before the run begins, and once more when others can
+        see that it has begun. If it then raises, the run ends as the previous one did.
+    """
     main = dispatcher.buckets.main
-    read_job(main, job_id)
+    job = read_job(main, job_id)
     if max_rejected is not None:
         check_budget(max_rejected)
     outcome = _ended(main, job_id)
     if outcome.state in COMPLETE:
         raise NothingToResume(f"job {job_id} has all its results ({outcome.state}): there is nothing to resume")
+    if check is not None:
+        check(job)
     run, etag = read_run(main, job_id)
     later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
     dispatcher.mark_active(job_id)
@@ -33,6 +46,12 @@ def begin_run(dispatcher: Dispatcher, job_id: str, max_rejected: str | None = No
     except PreconditionFailed:
         if read_run(main, job_id)[0] != later:  # not merely our own put, repeated by the client library
             raise NothingToResume(f"job {job_id} was just resumed by another process") from None
+    if check is not None:
+        try:
+            check(job)
+        except BaseException:
+            end_job(dispatcher, job_id, replace(outcome, run=later.number))
+            raise
     dispatcher.mark_active(job_id)  # a reconciler may have removed the marker of the previous run
     dispatcher.ledger.forget(job_id)
     send_step(dispatcher, "plan", job_id)

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
@@ -13,6 +14,7 @@ from scoreline.storage.errors import (
     JobNotFound,
     NothingToResume,
     ObjectNotFound,
+    PlanPending,
     PreconditionFailed,
     StoreUnavailable,
 )
@@ -20,35 +22,65 @@ from scoreline.storage.objects.base import ObjectStore, if_unchanged
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.typed_json import convert
 from scoreline.storage.wording import plural
-from scoreline.tasks.job.documents import decoding, read_job, read_outcome
+from scoreline.tasks.job.documents import Job, decoding, read_job, read_outcome
 from scoreline.tasks.job.plan_file import PlanFile
 
 _TRIES = 5
 
 
-def unseen(main: ObjectStore, schedule: str, job_id: str, objects: Sequence[Pinned]) -> list[Pinned]:
-    """Return the objects that no job of the schedule has scored or is about to score, other than this job."""
-    taken = {item for _, objects in _under_way(main, schedule, job_id) for item in objects}
+def unseen(main: ObjectStore, schedule: str, job: Job, objects: Sequence[Pinned]) -> list[Pinned]:
+    """Return the objects that no job of the schedule has scored or is about to score, other than this job.
+
+    Raises
+    ------
+    PlanPending
+        An earlier job has no plan yet, so that its objects are not known. A retry helps. The later job waits for the
+        earlier one, so that two never wait for each other.
+    """
+    taken: set[str] = set()
+    for other, theirs in _under_way(main, schedule, job.spec.job_id):
+        if theirs is None and _order(other) < _order(job):
+            raise PlanPending(
+                f"job {job.spec.job_id} waits until job {other.spec.job_id} is planned, because {schedule!r} scores "
+                "each object only once (only_new)"
+            )
+        taken |= theirs or set()
     known, _ = _read(main, schedule)  # in this order, because a job records its objects before it ends
     left_out = taken | known
     return [item for item in objects if _fingerprint(item.store.bucket, item.key, item.etag) not in left_out]
 
 
 def check_still_new(main: ObjectStore, schedule: str, job_id: str) -> None:
-    """Raise `NothingToResume` if another job of the schedule has scored objects of a job, or is about to score them."""
+    """Check that no other job of the schedule has scored objects of a job that is to be resumed, or is about to.
+
+    Another job that is planned later leaves out what this one scores, but only if this one is under way by then. So
+    check again when that is the case.
+
+    Raises
+    ------
+    NothingToResume
+        Another job has scored some of the objects, or is about to.
+    PlanPending
+        Another job is being planned, so that its objects are not known. A retry helps.
+    """
     try:
         objects = _objects_of(PlanFile(main, job_id))
-    except ObjectNotFound:  # it will leave them out when it is planned
-        return
+    except ObjectNotFound:  # it will leave out what others score when it is planned
+        objects = None
     again = f"scoreline schedule run {schedule} --at SLOT --again"
-    for other, theirs in _under_way(main, schedule, job_id):
-        if objects & theirs:
-            raise NothingToResume(
-                f"job {other} scores objects of job {job_id}, and {schedule!r} scores each only once (only_new): wait "
-                f"until it ends, then score what is left with `{again}`"
+    for job, theirs in _under_way(main, schedule, job_id):
+        if theirs is None:
+            raise PlanPending(
+                f"job {job.spec.job_id} of {schedule!r} is being planned, and may be about to score objects of job "
+                f"{job_id}, which are scored only once (only_new): try again when it is planned"
             )
-    known, _ = _read(main, schedule)
-    if scored := len(objects & known):
+        if objects and objects & theirs:
+            raise NothingToResume(
+                f"job {job.spec.job_id} scores objects of job {job_id}, and {schedule!r} scores each only once "
+                f"(only_new): wait until it ends, then score what is left with `{again}`"
+            )
+    known = _read(main, schedule)[0] if objects else set()
+    if objects and (scored := len(objects & known)):
         raise NothingToResume(
             f"{scored} of {plural(len(objects), 'object')} of job {job_id} "
             f"{'was' if scored == 1 else 'were'} scored by a later job, and {schedule!r} scores each only once "
@@ -81,17 +113,28 @@ def remember_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
     )
 
 
-def _under_way(main: ObjectStore, schedule: str, job_id: str) -> Iterator[tuple[str, set[str]]]:
-    """Yield the id and the objects of each other job of the schedule that is planned and has not ended."""
+def _under_way(main: ObjectStore, schedule: str, job_id: str) -> Iterator[tuple[Job, set[str] | None]]:
+    """Yield each other job of the schedule that has not ended, and its objects; None if it has no plan yet."""
     for info in main.list(f"{keys.JOBS_ACTIVE}{schedule}-"):
         other = info.key.removeprefix(keys.JOBS_ACTIVE)
         if other == job_id:
             continue
         try:
-            if read_job(main, other).spec.only_new == schedule and read_outcome(main, other) is None:
-                yield other, _objects_of(PlanFile(main, other))
-        except (JobNotFound, ObjectNotFound, DocumentCorrupt):  # no job yet, not planned yet, or never to be scored
+            job = read_job(main, other)
+            if job.spec.only_new != schedule or read_outcome(main, other) is not None:
+                continue
+            objects = _objects_of(PlanFile(main, other))
+        except ObjectNotFound:
+            yield job, None
+        except (JobNotFound, DocumentCorrupt):  # no job yet, or one that never scores anything
             continue
+        else:
+            yield job, objects
+
+
+def _order(job: Job) -> tuple[datetime, str]:
+    """Return what decides which of two jobs without a plan is planned first."""
+    return datetime.fromisoformat(job.submitted), job.spec.job_id
 
 
 def _objects_of(plan: PlanFile) -> set[str]:

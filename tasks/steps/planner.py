@@ -198,7 +198,7 @@ def _survey(
     else:
         objects = list_inputs(engine.buckets, spec.inputs, spec.job_id)
     if spec.only_new is not None:
-        objects = unseen(engine.buckets.main, spec.only_new, spec.job_id, objects)
+        objects = unseen(engine.buckets.main, spec.only_new, job, objects)
     return tuple(survey_inputs(engine.tables, objects, spec.read, features))
 
 

@@ -20,7 +20,7 @@ from scoreline.storage.errors import DocumentCorrupt, ModelCorrupt, ModelInUse
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.inputs.only_new import unseen
-from scoreline.tasks.job.documents import mark_active
+from scoreline.tasks.job.documents import mark_active, read_job
 from scoreline.testing import EagerClient, eager
 from scoreline.worker.cli.main import cli
 
@@ -242,7 +242,7 @@ def test_a_broken_memory_of_what_a_schedule_scored_is_named_with_its_remedy(
     key = keys.schedule_seen("nightly")
     main.put(key, body)
     with pytest.raises(DocumentCorrupt, match=f"{key} is not what Scoreline writes there: .*; restore the object, or"):
-        unseen(main, "nightly", GOOD, [])
+        unseen(main, "nightly", read_job(main, GOOD), [])
 
 
 def test_the_command_lists_all_jobs_and_counts_those_that_cannot_be_read(

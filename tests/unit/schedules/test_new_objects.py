@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from scoreline.storage import keys
 from scoreline.tasks.inputs import only_new
 from scoreline.tasks.inputs.listing import list_inputs
 from scoreline.tasks.inputs.only_new import remember_scored, unseen
-from scoreline.tasks.job.documents import Outcome
+from scoreline.tasks.job.documents import Outcome, read_job
 from tests.unit.schedules.conftest import NIGHTLY, SLOT, Night, X
 
 DAY = timedelta(days=1)
@@ -71,4 +72,6 @@ def test_of_two_who_record_scored_objects_at_once_neither_forgets_the_other(
 
     monkeypatch.setattr(only_new, "_encode", slowly)
     remember_scored(main, "s", "a")
-    assert unseen(main, "s", "another", list_inputs(night.client.buckets, ["s3://scoreline/in/"])) == []
+    another = read_job(main, "a")
+    another = replace(another, spec=replace(another.spec, job_id="another"))
+    assert unseen(main, "s", another, list_inputs(night.client.buckets, ["s3://scoreline/in/"])) == []

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from scoreline.storage import keys
-from scoreline.storage.errors import NothingToResume, StoreUnavailable
-from scoreline.tasks.job.documents import read_outcome
+from scoreline.storage.errors import NothingToResume, PlanPending, StoreUnavailable
+from scoreline.storage.objects.base import exists
+from scoreline.tasks.dispatch.memory_queue import Message
+from scoreline.tasks.job.documents import COMPLETE, read_outcome
 from scoreline.tasks.schedules.schedule import Past
 from tests.unit.schedules.conftest import HOURLY, Night, X, at
 
@@ -126,6 +129,139 @@ def test_a_record_that_is_damaged_does_not_keep_a_job_from_ending(
     hourly.client.run()
     assert hourly.outcome(job(1)).state == "succeeded"
     assert "only_new.not_recorded" in [record.msg for record in caplog.records]
+
+
+# While another job of the schedule is being planned
+
+
+def deliver(night: Night, step: str, hour: int) -> None:
+    """Let another worker handle the message of a step."""
+    night.client._messages._deliver(Message(name=f"scoreline.{step}", kwargs={"job_id": job(hour)}))
+
+
+def during(night: Night, monkeypatch: pytest.MonkeyPatch, key: str, act: Callable[[], object]) -> None:
+    """Do something once, right before an object is written."""
+    store = night.client.buckets.main
+    put, done = store.put, []
+
+    def hooked(name: str, data: bytes, **options: Any) -> Any:
+        if name == key and not done:
+            done.append(key)
+            act()
+        return put(name, data, **options)
+
+    monkeypatch.setattr(store, "put", hooked)
+
+
+@pytest.fixture
+def failed(hourly: Night) -> Night:
+    """A schedule whose first job failed after it was planned, which the clock has seen."""
+    spoil(hourly)
+    hourly.write(TABLE.replace('"churn"', '"churn@champion"'))
+    tick(hourly, 1)
+    hourly.client.run()
+    hourly.write(TABLE.replace('"churn"', '"churn@champion"') + 'max_rejected = "50%"\n')
+    hourly.tick(at("2026-11-25T01:10"))
+    return hourly
+
+
+@pytest.fixture
+def unplanned(hourly: Night) -> Night:
+    """A schedule whose first job failed without a plan, which the clock has seen, and whose input is sound again."""
+    hourly.client.put("in/a.parquet", b"no Parquet")
+    tick(hourly, 1)
+    hourly.client.run()
+    assert hourly.outcome(job(1)).state == "failed"
+    hourly.tick(at("2026-11-25T01:10"))
+    hourly.client.put("in/a.parquet", X)
+    return hourly
+
+
+def scored(night: Night) -> dict[str, int]:
+    """Return how many rows of the input each job has placed."""
+    ended = {hour: night.client.status(job(hour)) for hour in (1, 2)}
+    return {job(hour): done.rows + done.rejected for hour, done in ended.items() if done.state in COMPLETE}
+
+
+def test_a_job_is_not_resumed_while_a_later_one_is_being_planned(
+    failed: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job that has found out what is new, and has not written its plan
+    refused: list[PlanPending] = []
+
+    def resume() -> None:
+        with pytest.raises(PlanPending, match=rf"job {job(2)} .* is being planned") as caught:
+            failed.client.resume(job(1), max_rejected="50%")
+        refused.append(caught.value)
+
+    tick(failed, 2)
+    during(failed, monkeypatch, keys.plan(job(2)), resume)
+    failed.client.run()
+    # Then the resume is refused for a moment, and later for good
+    assert [error.transient for error in refused] == [True]
+    assert scored(failed) == {job(2): 2}
+    with pytest.raises(NothingToResume, match="scored by a later job"):
+        failed.client.resume(job(1), max_rejected="50%")
+
+
+@pytest.mark.parametrize("planned", [True, False], ids=["planned", "about to be planned"])
+def test_a_resume_is_taken_back_if_a_later_job_began_meanwhile(
+    failed: Night, monkeypatch: pytest.MonkeyPatch, planned: bool
+) -> None:
+    before = failed.outcome(job(1))
+
+    def begin() -> None:
+        tick(failed, 2)
+        if planned:
+            deliver(failed, "plan", 2)
+
+    # Given a later job that begins between the checks of a resume and its record
+    during(failed, monkeypatch, keys.run(job(1)), begin)
+    with pytest.raises((NothingToResume, PlanPending), match=job(2)):
+        failed.client.resume(job(1), max_rejected="50%")
+    # Then the job is what it was, and only the later one scores the objects
+    assert failed.outcome(job(1)) == replace(before, run=2)
+    assert not exists(failed.client.buckets.main, keys.active(job(1)))
+    failed.client.run()
+    assert scored(failed) == {job(2): 2}
+
+
+def test_of_two_jobs_without_a_plan_the_later_waits_for_the_earlier(
+    unplanned: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[PlanPending] = []
+
+    def plan_later() -> None:
+        tick(unplanned, 2)
+        with pytest.raises(PlanPending, match=rf"job {job(2)} .* until job {job(1)} is planned") as caught:
+            deliver(unplanned, "plan", 2)
+        waited.append(caught.value)
+
+    # Given a job without a plan, which is resumed, and another that is planned at the same moment
+    unplanned.client.resume(job(1))
+    during(unplanned, monkeypatch, keys.plan(job(1)), plan_later)
+    unplanned.client.run()
+    assert [error.transient for error in waited] == [True]
+    # Then each object is scored once
+    assert scored(unplanned) == {job(1): 2, job(2): 0}
+
+
+def test_a_job_without_a_plan_does_not_wait_for_a_later_one(unplanned: Night) -> None:
+    unplanned.client.resume(job(1))
+    tick(unplanned, 2)
+    deliver(unplanned, "plan", 1)
+    unplanned.client.run()
+    assert scored(unplanned) == {job(1): 2, job(2): 0}
+
+
+def test_a_job_without_a_plan_is_not_resumed_while_another_is_being_planned(unplanned: Night) -> None:
+    tick(unplanned, 2)
+    with pytest.raises(PlanPending, match=rf"job {job(2)} .* is being planned"):
+        unplanned.client.resume(job(1))
+    unplanned.client.run()
+    unplanned.client.resume(job(1))
+    unplanned.client.run()
+    assert scored(unplanned) == {job(1): 0, job(2): 2}
 
 
 # cancel_running

@@ -19,12 +19,13 @@ def test_errors_survive_pickling_and_are_part_of_the_documented_tree(kind: type[
         assert kind.__name__ in str(errors.__doc__)
 
 
-def test_only_outages_and_unfinished_steps_are_transient() -> None:
+def test_only_outages_and_steps_that_must_wait_are_transient() -> None:
     transient = {kind.__name__ for kind in leaves(errors.ScorelineError) if kind.transient}
     assert transient == {
         "StoreUnavailable",
         "LedgerUnavailable",
         "QueueUnavailable",
         "StepUnfinished",
+        "PlanPending",
         "WebhookUnavailable",
     }
