@@ -1,6 +1,6 @@
 -- Returns 1 if a job has to be reconciled (see `Watchlist.due`), or if its keys are damaged. KEYS: state, steps.
 -- ARGV: time (see clock.lua), window, seconds between two thorough looks, seconds until the key of the steps expires.
--- The step `look` has the time (s) of the next thorough look.
+-- The step `look` has the time (s) of the next thorough look. It is put off once the look is done.
 local now = clock(ARGV[1])
 local function pending(step)
   local known = redis.call('HGET', KEYS[2], step)
@@ -33,9 +33,9 @@ end)
 if not intact then  -- something else wrote to these keys; whoever reconciles the job says so
   return 1
 end
-if not due and known and looked then
-  return 0
+if not known then
+  redis.call('HSET', KEYS[2], 'look', string.format('%.3f 0 0', now + ARGV[3]))
+  redis.call('EXPIRE', KEYS[2], ARGV[4])
+  return due and 1 or 0
 end
-redis.call('HSET', KEYS[2], 'look', string.format('%.3f 0 0', now + ARGV[3]))
-redis.call('EXPIRE', KEYS[2], ARGV[4])
-return (due or known) and 1 or 0
+return (due or not looked) and 1 or 0

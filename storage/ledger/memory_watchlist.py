@@ -77,12 +77,18 @@ class MemoryWatchlist:
         with self._guard:
             return [job_id for job_id in job_ids if self._is_due(job_id, window)]
 
+    def looked_at(self, job_id: str) -> None:
+        """Record that a job was compared with the bucket (see `Watchlist.looked_at`)."""
+        with self._guard:
+            if (look := self._steps.find(job_id, "look")) is not None:
+                look.until_s = self._clock() + THOROUGH_S
+
     def _is_due(self, job_id: str, window: int) -> bool:
-        asks, known = self._asks(job_id, window), self._steps.find(job_id, "look") is not None
-        if not asks and known and self._is_pending(job_id, "look"):
-            return False
-        self._steps.get(job_id, "look").until_s = self._clock() + THOROUGH_S
-        return asks or known
+        asks = self._asks(job_id, window)
+        if self._steps.find(job_id, "look") is None:
+            self._steps.get(job_id, "look").until_s = self._clock() + THOROUGH_S
+            return asks
+        return asks or not self._is_pending(job_id, "look")
 
     def _asks(self, job_id: str, window: int) -> bool:
         job = self._jobs.get(job_id)

@@ -88,6 +88,12 @@ class RedisWatchlist:
                 found += compress(some, map(int, pipe.execute()))
         return found
 
+    def looked_at(self, job_id: str) -> None:
+        """Record that a job was compared with the bucket (see `Watchlist.looked_at`)."""
+        arguments = ["renew", "look", self._now(), THOROUGH_S, 0, LIFE_S]
+        with self._translate_errors():
+            self._scripts["step"](keys=[redis_keys.of_job(self._namespace, job_id, "steps")], args=arguments)
+
     def _lock(self, what: str, holder: str, milliseconds: int) -> bool:
         with self._translate_errors():
             return bool(self._scripts["lock"](keys=[self._key_of(what)], args=[holder, milliseconds]))

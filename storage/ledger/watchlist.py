@@ -50,6 +50,10 @@ class Watchlist(Protocol):
 
         These are the jobs without a ledger, jobs with lost parts or with fewer than `window` parts in flight although
         some are left, and ended jobs, unless the message of their next step is under way. After `THOROUGH_S`, each job
-        is due.
+        is due until it is `looked_at`.
         """
+        ...
+
+    def looked_at(self, job_id: str) -> None:
+        """Record that a job was compared with the bucket, as each is once in `THOROUGH_S`."""
         ...

@@ -110,7 +110,9 @@ def _listed(dispatcher: Dispatcher) -> list[str]:
 def _try_job(dispatcher: Dispatcher, job_id: str) -> str:
     """Reconcile a job and return what was done. A fault in one job must not hold up the others."""
     try:
-        return reconcile_job(dispatcher, job_id)
+        done = reconcile_job(dispatcher, job_id)
+        dispatcher.ledger.watchlist.looked_at(job_id)
+        return done
     except JobNotFound:
         _put_off(dispatcher, job_id)
         _drop_orphan(dispatcher, job_id)

@@ -21,6 +21,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import StoreUnavailable
 from scoreline.storage.ledger.base import PartLease
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
+from scoreline.storage.ledger.watchlist import THOROUGH_S
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.dispatch import reconcile as reconciling
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
@@ -271,3 +272,44 @@ def test_a_round_that_takes_too_long_ends_and_the_next_one_continues(
     # Then each round takes half of the time, and every job was reconciled once
     assert [len(done) for done in rounds] == [4] * 7 + [2]
     assert sorted(job for done in rounds for job in done) == jobs
+
+
+def test_a_job_that_a_round_does_not_reach_is_looked_at_in_the_next_one(
+    client: EagerClient, dispatcher: Dispatcher, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given jobs that only the hourly look at the bucket makes due, each of which takes eight seconds
+    jobs = submit(client, 10)
+    score_for_ever(client, clock, jobs)
+    reconcile_due(dispatcher)
+    clock.now += THOROUGH_S
+    real = reconciling.reconcile_job
+
+    def slowly(dispatcher: Dispatcher, job_id: str) -> str:
+        clock.now += 8
+        return real(dispatcher, job_id)
+
+    monkeypatch.setattr(reconciling, "reconcile_job", slowly)
+    # When three rounds are done
+    rounds = []
+    for _ in range(3):
+        rounds.append(list(reconcile_due(dispatcher, clock=clock)))
+        clock.now += ROUND_S - 30
+    # Then each job was looked at once
+    assert sorted(job for done in rounds for job in done) == jobs
+    assert [len(done) for done in rounds] == [4, 4, 2]
+
+
+def test_a_look_at_the_bucket_that_fails_is_tried_again_in_the_next_round(
+    client: EagerClient, dispatcher: Dispatcher, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = jobs = submit(client, 1)
+    score_for_ever(client, clock, jobs)
+    reconcile_due(dispatcher)
+    clock.now += THOROUGH_S
+    with monkeypatch.context() as broken:
+        broken.setattr(reconciling, "reconcile_job", fail)
+        assert reconcile_due(dispatcher) == {job: "failed: down"}
+    clock.now += ROUND_S
+    assert reconcile_due(dispatcher) == {job: "waiting"}
+    clock.now += ROUND_S
+    assert reconcile_due(dispatcher) == {}

@@ -157,10 +157,22 @@ def test_any_job_is_due_once_in_a_while_because_the_bucket_is_authoritative(
     clock.advance(THOROUGH_S - 1)
     assert not is_due(ledger, job)
     clock.advance(1)
+    # And until that was done, because a round may end before it reaches the job
     assert is_due(ledger, job)
+    assert is_due(ledger, job)
+    ledger.watchlist.looked_at(job)
     assert not is_due(ledger, job)
     clock.advance(THOROUGH_S)
     assert is_due(ledger, job)
+
+
+def test_a_look_at_a_job_that_the_ledger_has_forgotten_leaves_nothing(ledger: Ledger, clock: Clock, job: str) -> None:
+    assert is_due(ledger, job)
+    ledger.forget(job)
+    ledger.watchlist.looked_at(job)
+    clock.advance(THOROUGH_S)
+    ledger.claim_step(job, "plan")
+    assert not is_due(ledger, job)
 
 
 def test_many_jobs_are_looked_at_together(ledger: Ledger, job: str) -> None:
