@@ -49,7 +49,7 @@ def pass_on(task: Task[Any, Any], error: ModelError, queue: MessageQueue, **chan
         Transient: the broker does not answer.
     """
     request = task.request
-    refused, times = _earlier(request.get(HEADER))
+    refused, times = _earlier(_header(task))
     refused |= {str(request.hostname)}
     others = set(queue.workers(timeout_s=_ANSWER_S)) - refused
     if not others or times >= MAX_TIMES:
@@ -68,6 +68,17 @@ def pass_on(task: Task[Any, Any], error: ModelError, queue: MessageQueue, **chan
     )
     time.sleep(min(LONGEST_PAUSE_S, 2.0**times))
     raise sent
+
+
+def times_passed_on(task: Task[Any, Any]) -> int:
+    """Return how often the message was passed on. Celery has counted each time as a retry."""
+    _, times = _earlier(_header(task))
+    return min(times, MAX_TIMES, task.request.retries)
+
+
+def _header(task: Task[Any, Any]) -> Any:
+    """Return the header of the message. Celery keeps headers elsewhere if a task is called without a worker."""
+    return task.request.get(HEADER) or (task.request.get("headers") or {}).get(HEADER)
 
 
 def _earlier(header: Any) -> tuple[set[str], int]:

@@ -29,7 +29,7 @@ from scoreline.tasks.dispatch import outcome, reconcile
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
 from scoreline.worker import lifecycle
-from scoreline.worker.hand_over import may_pass_on, pass_on
+from scoreline.worker.hand_over import may_pass_on, pass_on, times_passed_on
 from scoreline.worker.settings import SOFT_TIME_LIMIT_S
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
         if not known:
             log.exception("task.broken", extra={"job_id": job_id})
         allowed = MAX_RETRIES if getattr(error, "transient", False) else 0 if known else MAX_UNKNOWN_RETRIES
-        if task.request.retries < allowed:
+        if retries_made(task) < allowed:
             raise retry_later(task, error) from None  # a chain would be stored with the answer
         outcome.fail_job(lifecycle.engine(task.app), job_id, error)
 
@@ -91,17 +91,22 @@ def answerable(error: Exception) -> Exception:
     return JobFailed(without_quotes(error))
 
 
+def retries_made(task: Task[Any, Any]) -> int:
+    """Return the number of retries after errors. That a worker passed the message on to others is none."""
+    return task.request.retries - times_passed_on(task)
+
+
 def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseException:
     """Return the exception that makes Celery send the message again, with some arguments changed.
 
     It is sent to the deployment's own queue, even if it came from one that other deployments read too.
     The delay doubles with each retry and is jittered, so that the workers do not all retry at the same moment.
     """
-    longest = min(LONGEST_RETRY_S, 2 ** (task.request.retries + 1))
+    longest = min(LONGEST_RETRY_S, 2 ** (retries_made(task) + 1))
     return task.retry(
         exc=answerable(error),
         countdown=random.uniform(longest / 2, longest),
-        max_retries=MAX_RETRIES,
+        max_retries=MAX_RETRIES + times_passed_on(task),
         throw=False,
         queue=lifecycle.queue_names().of_task(task.name),
         kwargs={**(task.request.kwargs or {}), **changed},

@@ -36,6 +36,7 @@ from scoreline.worker.retries import (
     answerable,
     drop_unless_job_id,
     reconcile_if_lost,
+    retries_made,
     retry_later,
     retry_or_fail,
 )
@@ -72,7 +73,7 @@ def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **opti
         client = lifecycle.client(app)
         return client.answer(client.submit(model, input, **options))
     except ScorelineError as error:
-        if not error.transient or self.request.retries >= MAX_RETRIES:
+        if not error.transient or retries_made(self) >= MAX_RETRIES:
             log.error("submit.refused", extra={"model": model, "input": input, "error": describe(error)})
             raise answerable(error) from None
         raise retry_later(self, error) from error
@@ -107,7 +108,7 @@ def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = Non
                 fail_job(engine, job_id, error)
         answer = records_job.answer(client, job_id)
     except ScorelineError as error:
-        if not error.transient or self.request.retries >= MAX_RETRIES:
+        if not error.transient or retries_made(self) >= MAX_RETRIES:
             log.error("records.refused", extra={"model": model, "job_id": job_id, "error": describe(error)})
             raise (answerable(error) if isinstance(error, DocumentCorrupt) else error) from None
         raise retry_later(self, error) from error
@@ -162,7 +163,7 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
         except ScorelineError as error:
             if not error.transient:
                 raise
-            if retries < MAX_RETRIES:
+            if retries_made(self) < MAX_RETRIES:
                 raise retry_later(self, error, retried=retries + 1) from error
             parts.count_part(engine, job_id, part, failure=f"gave up: {describe(error)}")
     lifecycle.share_models()
@@ -196,7 +197,7 @@ def notify(self: Task[Any, Any], job_id: str) -> None:
     except JobNotFound as error:
         log.warning("job.unknown", extra={"job_id": job_id, "error": describe(error)})
     except ScorelineError as error:
-        if error.transient and self.request.retries < MAX_RETRIES:
+        if error.transient and retries_made(self) < MAX_RETRIES:
             raise retry_later(self, error) from error
         notifying.give_up(engine, job_id, error)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,18 @@ import pytest
 from scoreline.storage.errors import (
     InputNotFound,
     LedgerUnavailable,
+    ModelUnloadable,
     QueueUnavailable,
     StoreUnavailable,
     WebhookUnavailable,
 )
 from scoreline.tasks.job.documents import Outcome, read_delivery, read_outcome
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
-from scoreline.tasks.steps import planner
+from scoreline.tasks.steps import inline, planner
 from scoreline.tasks.steps import score_part as parts
 from scoreline.tasks.webhooks import notify as notifying
-from scoreline.worker import lifecycle, tasks
+from scoreline.worker import hand_over, lifecycle, tasks
+from scoreline.worker.hand_over import MAX_TIMES
 from scoreline.worker.retries import MAX_RETRIES, MAX_UNKNOWN_RETRIES
 from tests.support.line_jobs import Desk, desk
 
@@ -131,6 +133,62 @@ def test_a_step_goes_on_after_an_outage(at: Desk, fail: Callable[..., Failing]) 
     fail(planner, "plan_job", StoreUnavailable("503"), times=3)
     tasks.plan.apply(kwargs={"job_id": job_id})
     assert at.names_sent() == ["score_part"] * 4
+
+
+class Alternating:
+    """Raises the errors of a list, one at each call, before it calls a function."""
+
+    def __init__(self, behind: Callable[..., Any], errors: Sequence[Exception]) -> None:
+        self._behind, self._errors = behind, list(errors)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if self._errors:
+            raise self._errors.pop(0)
+        return self._behind(*arguments, **options)
+
+
+@pytest.mark.parametrize("name", ["plan", "score_part", "score_records"])
+@pytest.mark.parametrize("errors", ["transient", "unknown", "mixed"])
+def test_a_message_that_another_worker_passed_on_has_all_its_retries_left(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, name: str, errors: str
+) -> None:
+    # Given another worker, which cannot load the model either, for as long as a message may be passed on
+    monkeypatch.setattr(at.client.queue, "workers", lambda timeout_s: ["celery@busy"])
+    monkeypatch.setattr(hand_over.time, "sleep", lambda seconds: None)
+    passes: list[Exception] = [ModelUnloadable("too little memory")] * MAX_TIMES
+    outage: list[Exception] = [StoreUnavailable("503")] * MAX_RETRIES
+    faults: list[Exception] = [ZeroDivisionError("a fault of the code")] * MAX_UNKNOWN_RETRIES
+    raised = {
+        "transient": passes + outage,
+        "unknown": passes if name == "score_records" else passes + faults,
+        "mixed": [error for pair in zip(outage, passes, strict=True) for error in pair],
+    }[errors]
+    owner, function = {
+        "plan": (planner, "plan_job"),
+        "score_part": (parts, "score_part"),
+        "score_records": (inline, "score_small"),
+    }[name]
+    job_id = "records" if name == "score_records" else at.submit() if name == "plan" else at.plan()
+    monkeypatch.setattr(owner, function, Alternating(getattr(owner, function), raised))
+    # When as many retries follow as an error deserves
+    if name == "plan":
+        tasks.plan.apply(kwargs={"job_id": job_id})
+        assert at.names_sent() == ["score_part"] * 4
+    elif name == "score_part":
+        tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
+        assert (at.progress(job_id).parts_done, at.progress(job_id).failures) == (1, {})
+    else:
+        records = {"model": "line", "records": [{"x": 1.0}], "job_id": job_id}
+        answer = tasks.score_records.apply(kwargs=records).get()
+        assert answer["state"] == "succeeded"
+
+
+def test_the_header_of_a_message_cannot_give_it_retries_without_end(at: Desk, fail: Callable[..., Failing]) -> None:
+    job_id = at.submit()
+    failing = fail(planner, "plan_job", StoreUnavailable("503"))
+    tasks.plan.apply(kwargs={"job_id": job_id}, headers={hand_over.HEADER: {"workers": [], "times": 10**9}})
+    assert failing.calls <= MAX_RETRIES + MAX_TIMES + 1
+    assert outcome(at, job_id).error == "503"
 
 
 def test_a_notification_is_tried_again_and_then_given_up(at: Desk, fail: Callable[..., Failing]) -> None:
