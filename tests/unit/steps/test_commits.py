@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job, recov
 from scoreline.tasks.rejects.report import committed_rejects
 from scoreline.tasks.steps import checked_blocks, finalize
 from scoreline.tasks.steps.commit_part import commit_part
+from scoreline.tasks.steps.score_rows import PartStopped
 from tests.support.one_job import FOLDER, PART, OneJob, before_put
 
 FORMER = f"{FOLDER}_rejected/rejected-00000.parquet"
@@ -66,6 +68,29 @@ def test_the_rejected_rows_of_a_worker_that_committed_too_late_are_removed(
     assert len(job.listed(job.layout.rejected_folder)) == int(bool(others))
     job.run()
     job.verify(rejected=[int(value) for value in others])
+
+
+@pytest.mark.parametrize("late", [(1.0,), (2.0,), (1.0, 2.0), ()], ids=["the same", "as many others", "more", "none"])
+@pytest.mark.parametrize("moment", ["rejects", "results"])
+def test_a_commit_after_the_results_were_arranged_leaves_the_rejected_rows_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: tuple[float, ...], moment: str
+) -> None:
+    job = OneJob(tmp_path, refused=(1.0,), gather=True)
+    job.run(1)
+    worker = job.worker(*late)
+    # Given a worker that is suspended before it writes the rejected rows or the results of a part
+    suspended = job.layout.part(0) if moment == "results" or not late else job.layout.rejected_folder
+    before_put(monkeypatch, job, lambda key, _: key.startswith(suspended), job.run)
+    # When it goes on after another one has scored the part and the job has ended
+    with pytest.raises(PartStopped):
+        commit_part(worker, worker.documents("j"), 0, ANY)
+    # Then the files are those that the job ended with
+    (entry,) = json.loads(job.store.get(job.layout.manifest).data)["parts"]
+    assert job.listed(job.layout.rejected_folder) == [entry["rejected_key"]]
+    assert job.ids(entry["rejected_key"]) == [1]
+    assert job.listed(job.layout.parts_folder) == []
+    assert job.ids(PART) == [0, 2, 3]
+    assert job.client.rejected("j").rows == 1
 
 
 def test_rejected_rows_are_written_before_the_results_that_commit_them(
