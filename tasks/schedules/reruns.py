@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from scoreline.storage import keys
-from scoreline.storage.errors import InvalidRequest
-from scoreline.storage.objects.base import ObjectStore, exists
-from scoreline.tasks.job.documents import Outcome, read_outcome
+from scoreline.storage.errors import DocumentCorrupt, InvalidRequest, JobNotFound
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.job.documents import Job, Outcome, read_job, read_outcome
+from scoreline.tasks.schedules.file import spec_of
 from scoreline.tasks.schedules.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latest:
-    """The latest job of a slot."""
+    """The latest job of a slot. Jobs that others submitted with an id of the slot do not count."""
 
-    number: int
+    number: int = 0
     """Which job of the slot it is (see `Schedule.job_id`); 0 if the slot has no job."""
+    free: int = 1
+    """The number that the next job of the slot gets."""
     job_id: str = ""
     outcome: Outcome | None = None
     """How the job ended; None if it has not ended."""
@@ -28,15 +30,30 @@ class Latest:
         return self.outcome is not None and self.outcome.state in ("failed", "cancelled")
 
 
-def latest_job(main: ObjectStore, schedule: Schedule, slot: datetime) -> Latest:
-    """Return the latest job of a slot. The jobs of a slot are numbered without gaps."""
-    number = 0
-    while exists(main, keys.job(schedule.job_id(slot, number + 1))):
-        number += 1
-    if number == 0:
-        return Latest(number=0)
-    job_id = schedule.job_id(slot, number)
-    return Latest(number=number, job_id=job_id, outcome=read_outcome(main, job_id))
+def latest_job(main: ObjectStore, schedule: Schedule, slot: datetime, default_output: str) -> Latest:
+    """Return the latest job of a slot. The ids of a slot are taken without gaps.
+
+    A job that cannot be read counts as the slot's, because the slot may have been scored.
+    """
+    latest = Latest()
+    while True:
+        number = latest.free
+        job_id = schedule.job_id(slot, number)
+        try:
+            own = is_of_slot(read_job(main, job_id), schedule, slot, number, default_output)
+        except JobNotFound:
+            return replace(latest, outcome=read_outcome(main, latest.job_id)) if latest.number else latest
+        except DocumentCorrupt:
+            own = True
+        latest = Latest(number=number, job_id=job_id, free=number + 1) if own else replace(latest, free=number + 1)
+
+
+def is_of_slot(job: Job, schedule: Schedule, slot: datetime, number: int, default_output: str) -> bool:
+    """Return whether a job with the id of a slot is the slot's, also if the schedule was edited meanwhile.
+
+    Jobs of earlier releases do not name their schedule, so they must be what the schedule asks for.
+    """
+    return job.schedule == schedule.name or job.spec == spec_of(schedule, slot, default_output, number)
 
 
 def check_rerun(schedule: Schedule, latest: Latest) -> None:

@@ -20,10 +20,11 @@ from scoreline.storage.errors import (
 from scoreline.storage.objects.base import ObjectStore, if_unchanged
 from scoreline.tasks.client import Client
 from scoreline.tasks.inputs.only_new import remember_scored
-from scoreline.tasks.job.documents import COMPLETE, Job, decoding, read_job, read_outcome
+from scoreline.tasks.job.documents import COMPLETE, decoding, read_job, read_outcome
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.schedules.file import render, spec_of
 from scoreline.tasks.schedules.refusals import settle
+from scoreline.tasks.schedules.reruns import is_of_slot
 from scoreline.tasks.schedules.schedule import Refusal, Schedule, State, decide
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,8 @@ class Runner:
                 return self._refused(schedule, state, state.current, describe(error), now), error
             done.append(f"submitted {job_id}")
             return state, None
-        if not self._is_of_slot(job, schedule, state, state.current):
+        slot, number = datetime.fromisoformat(state.current), state.number(state.current)
+        if not is_of_slot(job, schedule, slot, number, self._client.default_output(schedule.model)):
             return self._evade(schedule, state, state.current, done), None
         if outcome is None:
             return state, None
@@ -156,19 +158,12 @@ class Runner:
         spec = self._spec(schedule, state, slot)
         self._client.submit_spec(spec, webhook=schedule.options.get("webhook"), schedule=schedule.name)
 
-    def _is_of_slot(self, job: Job, schedule: Schedule, state: State, slot: str) -> bool:
-        """Return whether a job with the id of a slot is the slot's, also if the schedule was edited meanwhile.
-
-        Jobs of earlier releases do not name their schedule, so they must be what the schedule asks for.
-        """
-        return job.schedule == schedule.name or job.spec == self._spec(schedule, state, slot)
-
     def _evade(self, schedule: Schedule, state: State, slot: str, done: list[str]) -> State:
         """Return the state in which a slot whose job id is taken by another job gets the next id."""
         taken = job_of(schedule, state, slot)
         evaded = replace(state, numbers={**state.numbers, slot: state.number(slot) + 1})
         log.error("schedule.id_taken", extra={"job_id": taken, "instead": job_of(schedule, evaded, slot)})
-        done.append(f"{taken} is another job: the slot is run as {job_of(schedule, evaded, slot)}")
+        done.append(taken_by_another(taken, job_of(schedule, evaded, slot)))
         return evaded
 
     def _refused(self, schedule: Schedule, state: State, slot: str, error: str, now: datetime) -> State:
@@ -205,6 +200,11 @@ class Runner:
         except PreconditionFailed:
             return False
         return True
+
+
+def taken_by_another(job_id: str, instead: str) -> str:
+    """Say that an id of a slot is taken by a job of others."""
+    return f"{job_id} is another job: the slot is run as {instead}"
 
 
 def job_of(schedule: Schedule, state: State, slot: str) -> str:

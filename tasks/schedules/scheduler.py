@@ -28,7 +28,7 @@ from scoreline.tasks.job.documents import ENDED, read_outcome
 from scoreline.tasks.schedules.file import Fault, Parsed, decode, parse
 from scoreline.tasks.schedules.in_force import InForce, Reading, put_in_force, read_in_force
 from scoreline.tasks.schedules.reruns import Latest, check_rerun, latest_job
-from scoreline.tasks.schedules.runner import OnFault, Runner, ignore, job_of, read_state
+from scoreline.tasks.schedules.runner import OnFault, Runner, ignore, job_of, read_state, taken_by_another
 from scoreline.tasks.schedules.schedule import Schedule
 from scoreline.tasks.schedules.settings import ScheduleSettings
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
@@ -73,6 +73,7 @@ class Scheduler:
     """
 
     def __init__(self, client: Client, file: Path, *, required: bool = False, on_fault: OnFault = ignore) -> None:
+        self._client = client
         self._file = file
         self._required = required
         self._on_fault = on_fault
@@ -158,7 +159,7 @@ class Scheduler:
 
     def latest(self, schedule: Schedule, slot: datetime) -> Latest:
         """Return the latest job of a slot."""
-        return latest_job(self._main, schedule, slot)
+        return latest_job(self._main, schedule, slot, self._client.default_output(schedule.model))
 
     def ask(
         self, schedule: Schedule, slots: list[datetime], now: datetime | None = None, *, again: bool = False
@@ -186,7 +187,9 @@ class Scheduler:
             if again:
                 check_rerun(schedule, latest)
             if again or latest.number == 0:
-                numbers[slot.astimezone(UTC).isoformat()] = latest.number + 1
+                numbers[slot.astimezone(UTC).isoformat()] = latest.free
+                for number in range(latest.number + 1, latest.free):
+                    before.append(taken_by_another(schedule.job_id(slot, number), schedule.job_id(slot, latest.free)))
         self._runner.ask(schedule, numbers, now)
         others = "; the others have a job" if len(numbers) < len(slots) else ""
         ticked = self._runner.tick(schedule, now)

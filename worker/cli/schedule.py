@@ -216,10 +216,10 @@ def run(name: str, at: str, again: bool) -> None:
     done = scheduler.ask(item, [slot], again=again)
     local, state = _local(item, slot), before.outcome.state if before.outcome else "under way"
     if again and before.number:
-        new = item.job_id(slot, before.number + 1)
+        new = item.job_id(slot, before.free)
         echo(f"slot {local} is run again as job {new}; the results of {before.job_id} ({state}) stay", indent=2)
     else:
-        echo(f"slot {local} is job {before.job_id or item.job_id(slot)}", indent=2)
+        echo(f"slot {local} is job {before.job_id or item.job_id(slot, before.free)}", indent=2)
         if before.outcome:
             why = f"{state}: {before.outcome.error}" if before.outcome.error else state
             echo(f"{before.job_id} {why}; use --again to run the slot anew", indent=2)
@@ -260,15 +260,17 @@ def backfill(name: str, start: str, stop: str, again: bool, dry_run: bool) -> No
         last += timedelta(days=1, microseconds=-1)
     if first > last:
         raise InvalidRequest(f"--from {start} is after --to {stop}: exchange them")
-    numbers = dict.fromkeys(item.between(first, last), 1)
+    slots = item.between(first, last)
+    found = {slot: scheduler.latest(item, slot) for slot in slots} if again or dry_run else {}
     if again:
-        found = {slot: scheduler.latest(item, slot) for slot in numbers}
-        numbers = {slot: latest.number + 1 for slot, latest in found.items() if latest.incomplete}
+        slots = [slot for slot in slots if found[slot].incomplete]
     if dry_run:
-        for slot, number in numbers.items():
-            click.echo(f"{slot.astimezone(ZoneInfo(item.zone)).isoformat()}  {item.job_id(slot, number)}")
+        for slot in slots:
+            job_id = item.job_id(slot, found[slot].free) if again else found[slot].job_id
+            local = slot.astimezone(ZoneInfo(item.zone)).isoformat()
+            click.echo(f"{local}  {job_id or item.job_id(slot, found[slot].free)}")
         return
-    _report(scheduler.ask(item, list(numbers), again=again))
+    _report(scheduler.ask(item, slots, again=again))
 
 
 def _scheduler() -> Scheduler:

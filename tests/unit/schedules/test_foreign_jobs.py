@@ -11,9 +11,9 @@ import pytest
 
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest
-from scoreline.tasks.job.documents import read_job
+from scoreline.tasks.job.documents import read_job, read_outcome
 from scoreline.tasks.schedules.guarded_inputs import check_outside_schedules
-from tests.unit.schedules.conftest import JOB, NIGHTLY, SLOT, Night, X
+from tests.unit.schedules.conftest import JOB, MORNING, NIGHTLY, SLOT, Night, X
 
 
 def squat(night: Night, job_id: str, **changed: Any) -> None:
@@ -50,6 +50,59 @@ def test_a_slot_whose_id_is_taken_is_run_under_the_next(night: Night, caplog: py
     assert [record.getMessage() for record in caplog.records].count("schedule.id_taken") == 2
     night.tick(SLOT)
     assert night.state().current is None
+
+
+# Slots that a person asks for
+
+
+def ask(night: Night, *, again: bool = False) -> list[str]:
+    scheduler = night.scheduler()
+    return scheduler.ask(scheduler.get("nightly"), [SLOT], MORNING, again=again)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_slot_has_no_job_if_its_id_is_taken_by_another(night: Night, again: bool) -> None:
+    night.write(NIGHTLY.replace("@champion", "") + "enabled = false\n")
+    squat(night, JOB)
+    assert ask(night, again=again) == [
+        f"{JOB} is another job: the slot is run as {JOB}-2",
+        "asked for 1 of 1",
+        f"submitted {JOB}-2",
+    ]
+    assert read_job(night.client.buckets.main, f"{JOB}-2").spec.inputs == ("s3://scoreline/in/",)
+    # And then it has one
+    night.tick(MORNING)
+    assert ask(night) == ["asked for 0 of 1; the others have a job"]
+
+
+def test_a_slot_is_run_again_beyond_the_jobs_of_others(night: Night) -> None:
+    night.write(NIGHTLY + "enabled = false\n")
+    ask(night)
+    squat(night, f"{JOB}-2", model="churn")
+    assert ask(night, again=True)[-1] == f"submitted {JOB}-3"
+    assert night.outcome(f"{JOB}-3").state == "failed"
+
+
+def test_the_command_line_counts_no_job_of_others(night: Night) -> None:
+    night.write(NIGHTLY.replace("@champion", "") + "enabled = false\n")
+    at = "2026-11-25T02:30"
+    period = ("backfill", "nightly", "--from", at, "--to", at)
+    squat(night, JOB)
+    # A job of others that failed is no slot to run anew
+    main = night.client.buckets.main
+    outcome = read_outcome(main, "other")
+    assert outcome is not None
+    main.put(keys.outcome(JOB), replace(outcome, state="failed").to_json())
+    assert night.cli(*period, "--again").stdout.splitlines() == ["asked for 0 of 0"]
+    assert night.cli(*period, "--dry-run").stdout.splitlines() == [f"2026-11-25T02:30:00+01:00  {JOB}-2"]
+    said = night.cli("run", "nightly", "--at", at)
+    assert said.stdout.splitlines() == [
+        f"slot 2026-11-25 02:30 CET is job {JOB}-2",
+        f"{JOB} is another job: the slot is run as {JOB}-2",
+        "asked for 1 of 1",
+        f"submitted {JOB}-2",
+    ]
+    assert night.cli(*period, "--dry-run").stdout.splitlines() == [f"2026-11-25T02:30:00+01:00  {JOB}-2"]
 
 
 def test_a_job_of_an_earlier_release_is_the_slots_if_it_is_what_the_slot_asks_for(make: Callable[..., Night]) -> None:

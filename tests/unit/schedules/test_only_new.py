@@ -142,7 +142,8 @@ def deliver(night: Night, step: str, hour: int) -> None:
 def during(night: Night, monkeypatch: pytest.MonkeyPatch, key: str, act: Callable[[], object]) -> None:
     """Do something once, right before an object is written."""
     store = night.client.buckets.main
-    put, done = store.put, []
+    put = store.put
+    done: list[str] = []
 
     def hooked(name: str, data: bytes, **options: Any) -> Any:
         if name == key and not done:

@@ -154,7 +154,7 @@ def test_a_message_that_another_worker_passed_on_has_all_its_retries_left(
 ) -> None:
     # Given another worker, which cannot load the model either, for as long as a message may be passed on
     monkeypatch.setattr(at.client.queue, "workers", lambda timeout_s: ["celery@busy"])
-    monkeypatch.setattr(hand_over.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("scoreline.worker.hand_over.time.sleep", lambda seconds: None)
     passes: list[Exception] = [ModelUnloadable("too little memory")] * MAX_TIMES
     outage: list[Exception] = [StoreUnavailable("503")] * MAX_RETRIES
     faults: list[Exception] = [ZeroDivisionError("a fault of the code")] * MAX_UNKNOWN_RETRIES
@@ -186,7 +186,8 @@ def test_a_message_that_another_worker_passed_on_has_all_its_retries_left(
 def test_the_header_of_a_message_cannot_give_it_retries_without_end(at: Desk, fail: Callable[..., Failing]) -> None:
     job_id = at.submit()
     failing = fail(planner, "plan_job", StoreUnavailable("503"))
-    tasks.plan.apply(kwargs={"job_id": job_id}, headers={hand_over.HEADER: {"workers": [], "times": 10**9}})
+    forged: dict[str, Any] = {hand_over.HEADER: {"workers": [], "times": 10**9}}
+    tasks.plan.apply(kwargs={"job_id": job_id}, headers=forged)
     assert failing.calls <= MAX_RETRIES + MAX_TIMES + 1
     assert outcome(at, job_id).error == "503"
 
