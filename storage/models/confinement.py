@@ -2,7 +2,7 @@
 
 The process gets a small environment without keys, limits for its resources, and on Linux namespaces of its own: it has
 no network, and cannot read the environment or the memory of other processes. It can still read and write files of its
-user, except what the limits forbid.
+user, except what the limits forbid. Root is an exception: it loses its right to the files of other users.
 """
 
 from __future__ import annotations
@@ -73,6 +73,31 @@ def confine() -> str:
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     return ""
+
+
+def explain_denied(error: BaseException) -> str:
+    """Return what to add to the message of an error that is due to files that this process may not read, or nothing.
+
+    An import passes over folders that cannot be read, so that it fails as if the module were not there.
+    """
+    causes = (error, error.__cause__)
+    denied = [str(cause.filename) for cause in causes if isinstance(cause, PermissionError) and cause.filename]
+    if not denied and any(isinstance(cause, ImportError) for cause in causes):
+        denied = [folder for folder in sys.path if _is_denied(folder)]
+    if not denied:
+        return ""
+    return (
+        f". The process that loads models on trial may not read {', '.join(denied)}, because it has no rights to "
+        "private files of other users: publish as the user who may read it, or make it readable for all (chmod -R a+rX)"
+    )
+
+
+def _is_denied(folder: str) -> bool:
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return False
 
 
 def _limit_resources() -> None:

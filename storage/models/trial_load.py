@@ -27,7 +27,7 @@ from typing import IO, Any
 from scoreline.storage import errors
 from scoreline.storage.errors import InvalidRequest, ModelUnloadable, ScorelineError
 from scoreline.storage.models import roles
-from scoreline.storage.models.confinement import confine, environment
+from scoreline.storage.models.confinement import confine, environment, explain_denied
 from scoreline.storage.models.manifest import Outputs, Role
 from scoreline.storage.typed_json import MALFORMED, build, decode_object
 
@@ -314,7 +314,9 @@ def main() -> None:
         report["memory_bytes"] = max(_private_bytes() - before, sum(len(data) for _, _, data in blobs))
         del measured
     except ScorelineError as error:
-        report = {"error": type(error).__name__, "message": str(error)}
+        report = {"error": type(error).__name__, "message": f"{error}{explain_denied(error)}"}
+    except (ImportError, PermissionError) as error:  # of a package that loads models
+        report = {"error": "ModelUnloadable", "message": f"{errors.describe(error)}{explain_denied(error)}"}
     json.dump(report | ({"unconfined": unconfined} if unconfined else {}), report_file)
     report_file.flush()
 

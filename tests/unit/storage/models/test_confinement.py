@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import socket
@@ -84,6 +85,43 @@ def test_code_in_a_file_finds_no_key_and_no_network_and_leaves_no_process(
     if "trial.unconfined" not in caplog.messages:  # the platform allows namespaces
         assert "environ: PermissionError" in said
         assert "network: OSError" in said
+
+
+PRIVATE = "from sklearn.linear_model import LinearRegression\n\nclass Private(LinearRegression):\n    pass\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of files are those of Unix")
+@pytest.mark.parametrize("name", ["", "private_model.py"], ids=["folder", "module"])
+def test_a_module_that_a_confined_root_may_not_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # Given a module of another user, or in a private folder of one, whom only root may read
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "private_model.py").write_text(PRIVATE)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    module = importlib.import_module("private_model")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    if os.getuid() == 0:
+        os.chown(folder / name, 65_534, 65_534)
+    (folder / name).chmod(0)
+    try:
+        # When a model of it is loaded on trial
+        with pytest.raises(ModelUnloadable) as caught:
+            try_loading("m", [NewArtifact(role="model", name="model", data=dump(module.Private()))])
+    finally:
+        (folder / name).chmod(0o700)
+        sys.modules.pop("private_model")
+    # Then the error says what may not be read, and how to publish it nevertheless
+    said = str(caught.value)
+    assert f"may not read {folder / name}" in said
+    assert said.endswith("publish as the user who may read it, or make it readable for all (chmod -R a+rX)")
+
+
+def test_an_import_that_fails_for_another_reason_says_nothing_of_permissions() -> None:
+    assert load("import no_such_module").endswith("needs the module 'no_such_module': install it where workers run")
+    assert "may not read" not in load("open('/no/such/file')")
 
 
 def test_only_named_variables_are_passed_on() -> None:
