@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scoreline.storage.errors import ModelCorrupt, StoreUnavailable
+from scoreline.storage.errors import ModelCorrupt, ModelUnloadable, ModelUntrusted, StoreUnavailable
 from scoreline.storage.ledger.base import PartLease, Started
 from scoreline.tasks.job.documents import read_outcome
 from scoreline.tasks.steps.score_part import score_part
@@ -62,8 +62,12 @@ def test_a_message_for_a_part_that_is_done_sends_a_finalizer_that_was_lost(at: D
     assert at.names_sent() == ["finalize"]
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("503"), SystemExit()], ids=["an outage", "a shutdown"])
-def test_neither_an_outage_nor_a_shutdown_is_an_attempt(
+@pytest.mark.parametrize(
+    "error",
+    [StoreUnavailable("503"), SystemExit(), ModelUnloadable("too large"), ModelUntrusted("not signed")],
+    ids=["an outage", "a shutdown", "too little memory", "other keys"],
+)
+def test_what_is_not_due_to_the_part_is_no_attempt_at_it(
     at: Desk, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     job_id = at.plan()
