@@ -75,6 +75,17 @@ def test_no_secret_is_written_in_messages_fields_or_tracebacks(tmp_path: Path, f
     assert text.count("***") >= 4
 
 
+@pytest.mark.parametrize("form", ["human", "json"])
+@pytest.mark.parametrize("secret", ['s3cr3t"quoted', "s3cr3t\\slashed", "s3cr3t-schlüssel", "s3cr3t'of\"both\\kinds"])
+def test_a_secret_is_hidden_however_a_log_quotes_it(tmp_path: Path, secret: str, form: str) -> None:
+    logs.set_up({"R2_SECRET_ACCESS_KEY": secret, "LOG_FORMAT": form}, file=str(tmp_path / "log"))
+    log = logging.getLogger("scoreline.tasks.steps.score_part")
+    log.info("%s %r", secret, secret, extra={"value": secret, "values": [secret], "quoted": repr(secret)})
+    text = (tmp_path / "log").read_text()
+    assert "s3cr3t" not in text
+    assert text.count("***") == 5
+
+
 def test_a_dyno_may_log_human_lines_and_an_unknown_format_is_refused(tmp_path: Path) -> None:
     assert " INFO part.scored" in written(tmp_path / "log", SETTINGS | {"DYNO": "worker.1", "LOG_FORMAT": "human"})
     with pytest.raises(InvalidSettings, match="LOG_FORMAT"):

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -238,6 +239,30 @@ def test_a_body_is_resumed_as_long_as_each_connection_brings_some_of_it(
         through = replace(server, endpoint_url=f"http://127.0.0.1:{proxy.port}")
         with pytest.raises(StoreUnavailable, match=key):
             R2Store(through, "scoreline", max_attempts=3, read_timeout_s=0.3).get(key, byte_range=byte_range)
+
+
+def test_a_body_is_not_resumed_from_an_object_that_replaced_the_first(
+    stack: Stack, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = settings_of(stack)
+    port = int(server.endpoint_url.rpartition(":")[2])
+    store = R2Store(server, "scoreline")
+    store.put(key, b"a" * 3_000_000)
+    read, asked = R2Store._read_body, []
+
+    def replaced(self: R2Store, *arguments: Any) -> Any:
+        # Given an object that is replaced by one of the same size after the connection was cut
+        asked.append(key)
+        if len(asked) == 2:
+            store.put(key, b"b" * 3_000_000)
+        return read(self, *arguments)
+
+    monkeypatch.setattr(R2Store, "_read_body", replaced)
+    with CuttingProxy(port, after=1_500_000, times=1) as proxy:
+        through = replace(server, endpoint_url=f"http://127.0.0.1:{proxy.port}")
+        with pytest.raises(PreconditionFailed, match="changed"):
+            R2Store(through, "scoreline", max_attempts=3).get(key)
+    assert len(asked) == 2
 
 
 def test_an_unreachable_server_is_reported_within_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
