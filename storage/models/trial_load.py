@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 600.0
 _PIPE_PATIENCE_S = 5.0
+_END_PATIENCE_S = 30.0
 _MAX_REPORT_BYTES = 4 << 20
 _MAX_ERROR_BYTES = 64 << 10
 
@@ -149,7 +150,7 @@ def _run(header: bytes, files: Sequence[NewArtifact], name: str) -> tuple[int, b
     finally:
         child.terminate()  # it kills what it supervises (see `confine`)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_PIPE_PATIENCE_S)
+            child.wait(_END_PATIENCE_S)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)  # its children too, which may hold the pipes
         child.wait()
