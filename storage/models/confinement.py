@@ -1,7 +1,8 @@
 """Confines the process of a trial load, because unpickling a file runs code that its author chose.
 
 The process gets a small environment without keys, limits for its resources, and on Linux namespaces of its own: it has
-no network, and cannot read the environment or the memory of other processes. It can still read and write files of its
+no network, cannot read the environment or the memory of other processes, and cannot signal them. Another process
+supervises it, and kills what it leaves behind. It can still read and write files of its
 user, except what the limits forbid. Root is an exception: it loses its right to the files of other users.
 """
 
@@ -15,6 +16,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 _KEPT = re.compile(
     r"PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|VIRTUAL_ENV|LD_LIBRARY_PATH|LD_PRELOAD|DYLD_.*"
@@ -27,10 +29,10 @@ _MAX_FILE_BYTES = 1 << 30
 _LEAST_MEMORY_BYTES = 1 << 30
 _MAX_CPU_S = 600
 """Seconds of each processor that the process and each of its children may use."""
-_NEW_PRIVILEGES, _DEATH_SIGNAL = 38, 1
-"""PR_SET_NO_NEW_PRIVS and PR_SET_PDEATHSIG of prctl(2)."""
-_NEW_USERS, _NEW_NETWORK = 0x10000000, 0x40000000
-"""CLONE_NEWUSER and CLONE_NEWNET of unshare(2)."""
+_DEATH_SIGNAL, _DUMPABLE, _SUBREAPER, _NEW_PRIVILEGES = 1, 4, 36, 38
+"""PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER and PR_SET_NO_NEW_PRIVS of prctl(2)."""
+_NEW_USERS, _NEW_PROCESSES, _NEW_NETWORK = 0x10000000, 0x20000000, 0x40000000
+"""CLONE_NEWUSER, CLONE_NEWPID and CLONE_NEWNET of unshare(2)."""
 
 
 def environment(environ: Mapping[str, str], also: str = "") -> dict[str, str]:
@@ -51,6 +53,9 @@ def environment(environ: Mapping[str, str], also: str = "") -> dict[str, str]:
 def confine() -> str:
     """Confine this process for good. Call this before anything is loaded, and while there is one thread.
 
+    On Linux, the call returns in a child of this process, which supervises the child until it ends. Send SIGTERM to
+    this process to kill both, and all processes that the child has started.
+
     Returns
     -------
     str
@@ -59,13 +64,22 @@ def confine() -> str:
     _limit_resources()
     if sys.platform != "linux":
         return f"use the network and look at other processes, because {sys.platform} has no namespaces"
+    _prctl(_NEW_PRIVILEGES, 1)
+    missing = _leave_namespaces()
+    _continue_in_child(namespace=not missing)
+    return missing
+
+
+def _prctl(option: int, value: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
-        prctl(_NEW_PRIVILEGES, 1, 0, 0, 0)
-        prctl(_DEATH_SIGNAL, int(signal.SIGKILL), 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def _leave_namespaces() -> str:
+    """Give this process namespaces of its own, and its children one of processes (see `confine`)."""
     user, group = os.getuid(), os.getgid()
     try:
-        os.unshare(_NEW_USERS | _NEW_NETWORK)
+        os.unshare(_NEW_USERS | _NEW_NETWORK | _NEW_PROCESSES)
     except OSError as error:
         return f"use the network and read the environment of other processes: no namespace ({error.strerror})"
     with contextlib.suppress(OSError):  # without it, the process has no user name, which hardly matters
@@ -73,6 +87,53 @@ def confine() -> str:
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     return ""
+
+
+def _continue_in_child(*, namespace: bool) -> None:
+    """Return in a descendant of this process. This process waits for its end, and then ends in the same way.
+
+    In a namespace, the kernel kills all processes with the first one. Elsewhere, this process becomes the parent of
+    those that lose theirs, so that it finds them, unless they kill it first.
+    """
+    _prctl(_SUBREAPER, 1)
+    if child := os.fork():
+        code = _supervise(child)
+        _kill_children()
+        _end(128 - code if namespace and code > 128 else code)
+    if namespace and (child := os.fork()):  # the first process would ignore a signal by which it ends itself
+        code = _supervise(child)
+        os._exit(code if code >= 0 else 128 - code)
+    _prctl(_DEATH_SIGNAL, int(signal.SIGKILL))
+
+
+def _supervise(child: int) -> int:
+    """Wait for the end of a child. Return its exit code, or the negative number of the signal that ended it."""
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
+    _prctl(_DEATH_SIGNAL, int(signal.SIGTERM))
+    _prctl(_DUMPABLE, 0)  # so that the child cannot change the memory of this process
+    os.close(0)  # so that whoever writes to the child notices its end
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _end(code: int) -> NoReturn:
+    """End this process with an exit code, or by the signal whose negative number it is."""
+    if code < 0:
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to reset
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def _kill_children() -> None:
+    """Kill all processes that this one or its descendants have started."""
+    import psutil
+
+    while children := psutil.Process().children(recursive=True):
+        for process in children:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, 0)
 
 
 def explain_denied(error: BaseException) -> str:

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 600.0
 _PIPE_PATIENCE_S = 5.0
+_END_PATIENCE_S = 30.0
 _MAX_REPORT_BYTES = 4 << 20
 _MAX_ERROR_BYTES = 64 << 10
 
@@ -143,14 +144,21 @@ def _run(header: bytes, files: Sequence[NewArtifact], name: str) -> tuple[int, b
             for item in files:
                 child.stdin.write(item.data)
             child.stdin.close()
-        child.wait(_TIMEOUT_S)
+        _wait(child)
     except subprocess.TimeoutExpired:
         raise ModelUnloadable(f"{name} did not load within {_TIMEOUT_S:.0f} s in a fresh process") from None
     finally:
+        child.terminate()  # it kills what it supervises (see `confine`)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_END_PATIENCE_S)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)  # its children too, which may hold the pipes
         child.wait()
     return child.returncode, out.result(), err.result()
+
+
+def _wait(child: subprocess.Popen[bytes]) -> None:
+    child.wait(_TIMEOUT_S)
 
 
 class _Reader(threading.Thread):
@@ -288,6 +296,9 @@ def release_memory() -> None:
 
 
 def _private_bytes() -> int:
+    if sys.platform == "linux":  # psutil would look for the id that this process has in its own namespace
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
     import psutil
 
     return int(psutil.Process().memory_full_info().uss)

@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,14 +28,17 @@ from tests.support.waiting import wait_until
 
 SPY = """
 import os, resource, socket, time
-child = os.fork()
-if child == 0:  # a process that is left behind, and holds the pipes
+reading, writing = os.pipe()
+if os.fork() == 0:  # a process that is left behind, and holds the pipes
+    os.write(writing, os.readlink("/proc/self").encode())  # its id for all others, also in a namespace
     time.sleep(600)
+child = os.read(reading, 20).decode()
 found = [f"{name}={value}" for name, value in os.environ.items() if "hush" in value]
-try:
-    found += [item for item in open(f"/proc/{os.getppid()}/environ").read().split(chr(0)) if "hush" in item]
-except OSError as error:
-    found.append(f"environ: {type(error).__name__}")
+for process in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        found += [item for item in open(f"/proc/{process}/environ").read().split(chr(0)) if "hush" in item]
+    except OSError as error:
+        found.append(f"environ: {type(error).__name__}")
 try:
     socket.create_connection(("127.0.0.1", PORT), timeout=10)
     found.append("connected")
@@ -43,6 +47,16 @@ except OSError as error:
 found.append(f"core {resource.getrlimit(resource.RLIMIT_CORE)[1]}")
 found += [name for name in ("CPU", "FSIZE", "DATA") if resource.getrlimit(getattr(resource, "RLIMIT_" + name))[1] < 0]
 raise RuntimeError(f"child={child} " + " ".join(found))
+"""
+
+
+NO_NAMESPACES = """
+import os
+
+def refuse(flags):
+    raise PermissionError(1, "Operation not permitted")
+
+os.unshare = refuse
 """
 
 
@@ -122,6 +136,48 @@ def test_a_module_that_a_confined_root_may_not_read_is_named(
 def test_an_import_that_fails_for_another_reason_says_nothing_of_permissions() -> None:
     assert load("import no_such_module").endswith("needs the module 'no_such_module': install it where workers run")
     assert "may not read" not in load("open('/no/such/file')")
+
+
+DETACHED = """
+import os, time
+reading, writing = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:  # in a session of its own, and an orphan once its parent has ended
+        os.setsid()
+        os.write(writing, os.readlink("/proc/self").encode())  # its id for all others, also in a namespace
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+detached = os.read(reading, 20).decode()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands orphans over")
+@pytest.mark.parametrize("namespaces", [True, False], ids=["namespaces", "none allowed"])
+@pytest.mark.parametrize("end", ["fails", "crashes", "hangs"])
+def test_a_process_that_a_file_detaches_ends_with_the_trial(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str, namespaces: bool
+) -> None:
+    note = tmp_path / "detached"
+    ends = {"fails": "raise RuntimeError('no')", "crashes": "os.abort()", "hangs": "time.sleep(600)"}
+    if not namespaces:
+        (tmp_path / "sitecustomize.py").write_text(NO_NAMESPACES)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    if end == "hangs":
+        monkeypatch.setattr(trial_load, "_wait", lambda child: _give_up_once(note))
+    said = load(
+        f"{DETACHED}\nopen({str(note)!r} + '.new', 'w').write(detached)\n"
+        f"os.rename({str(note)!r} + '.new', {str(note)!r})\n{ends[end]}"
+    )
+    assert _has_ended(int(note.read_text()))
+    assert {"fails": "RuntimeError: no", "crashes": "exit code -6", "hangs": "did not load within"}[end] in said
+
+
+def _give_up_once(note: Path) -> None:
+    """Stand in for the time limit of a trial: it is over once the file has detached a process."""
+    wait_until(note.exists, "a process was detached")
+    raise subprocess.TimeoutExpired("trial", 0)
 
 
 def test_only_named_variables_are_passed_on() -> None:
