@@ -29,4 +29,5 @@ def test_the_pace_without_reading_is_that_of_scoring_alone(tmp_path: Path) -> No
     scoring = seconds["align"] + seconds["predict"] + seconds["encode"]
     assert pace.scored_per_s == pytest.approx(2_000 / scoring, rel=0.05)
     assert pace.rows_per_s is not None
+    assert pace.scored_per_s is not None
     assert pace.rows_per_s < pace.scored_per_s
