@@ -96,6 +96,14 @@ def test_one_large_row_is_a_batch_by_itself() -> None:
     assert found == [1, 1, 1]
 
 
+def test_a_large_dictionary_does_not_make_each_row_a_batch() -> None:
+    column = pa.array([f"{number:01000}" for number in range(90)]).dictionary_encode()
+    rows = Rows(batch=pa.record_batch({"x": column}), numbers=np.arange(90))
+    found = list(size_of(20_000, x=column.type).split(rows))
+    assert all(taken <= 20_000 for _, taken in found)
+    assert min(rows.batch.num_rows for rows, _ in found) >= 5
+
+
 def test_few_rows_of_texts_are_read_at_a_time() -> None:
     assert size_of(x=pa.string()).rows_to_read == 8_192
     assert size_of(x=pa.float64(), rows=100).rows_to_read == 100

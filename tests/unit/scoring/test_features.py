@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from scoreline.storage.models.categories import Categories
 from scoreline.tasks.scoring.features import to_features
+from scoreline.tasks.scoring.settled_types import settle, settled_feature
 
 
 def array(column: pa.Array | list[Any], kind: pa.DataType | None = None) -> tuple[Any, dict[int, str]]:
@@ -226,3 +228,20 @@ def test_numbers_come_in_a_frame_only_to_a_model_with_names() -> None:
     given = pa.record_batch({"a": [1.0], "b": [2.0]})
     assert isinstance(to_features(given, ["a", "b"], form="frame", named=True)[0], pd.DataFrame)
     assert isinstance(to_features(given, ["a", "b"], form="frame", named=False)[0], np.ndarray)
+
+
+@pytest.mark.parametrize("form", ["frame", "array"])
+@pytest.mark.parametrize(("columns", "kind"), [(18, np.float64), (500, np.float32)])
+def test_numbers_are_copied_once_and_keep_their_type(form: Any, columns: int, kind: Any) -> None:
+    names = [f"c{number}" for number in range(columns)]
+    arrays = [pa.array(np.arange(8_192, dtype=kind)) for _ in names]
+    reads = pa.schema([settled_feature(name, arrays[0].type, missing=False) for name in names])
+    batch = pa.RecordBatch.from_arrays(arrays, names=names)
+    tracemalloc.start()
+    try:
+        x, _ = to_features(settle(batch, reads), names, form=form, named=form == "frame")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert set(np.atleast_1d(x.dtypes if form == "frame" else x.dtype)) == {np.dtype(kind)}
+    assert peak < 1.1 * batch.nbytes  # NumPy's memory; that of Arrow is not traced

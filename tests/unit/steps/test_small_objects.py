@@ -117,6 +117,30 @@ def test_the_model_is_called_once_for_the_rows_of_many_objects(engine: Engine) -
     assert scored["id"].to_pylist() == list(range(20))
 
 
+@pytest.mark.parametrize(("kind", "calls"), [("parquet", [7, 7, 6]), ("csv", [6, 4])])
+def test_a_batch_of_many_objects_has_no_more_rows_than_usual(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: str, calls: list[int]
+) -> None:
+    for number in range(20 if kind == "parquet" else 10):
+        if kind == "parquet":
+            put(engine, f"{number:02}.parquet", id=[number], x=[float(number)])
+        else:  # of two rows, one cannot be decoded, and counts as well
+            engine.buckets.main.put(f"in/{number:02}.csv", f"id,x\n{number},1\n{number},1,9\n".encode())
+    made = planner.draft(engine, job(max_rejected="100%"), FAST)
+    engine.models.model.calls.clear()  # type: ignore[attr-defined]
+    monkeypatch.setattr("scoreline.tasks.steps.engine.BATCH_ROWS", 7 if kind == "parquet" else 12)
+    score(engine, made, max_rejected="100%")
+    assert engine.models.model.calls == calls  # type: ignore[attr-defined]
+
+
+def test_objects_with_equal_columns_share_their_schema(engine: Engine) -> None:
+    for number in range(6):
+        put(engine, f"{number}.parquet", id=[number], x=[1.0 if number % 2 else 1])
+    found = survey_inputs(engine.tables, list_inputs(engine.buckets, job().spec.inputs), job().spec.read)
+    assert len({id(item.schema) for item in found}) == 2
+    assert [item.schema.field("x").type for item in found] == [pa.int64(), pa.float64()] * 3
+
+
 def test_malformed_rows_of_texts_keep_their_object_and_row(engine: Engine) -> None:
     for name, lines in (("a", "1,x\n2,0.5\n3,0.5,9\n"), ("b", "4,0.5,9\n5,0.5\n6,-1\n"), ("c", "7,0.5\n")):
         engine.buckets.main.put(f"in/{name}.csv", f"id,x\n{lines}".encode())
