@@ -17,6 +17,11 @@ from scoreline.storage.tables.notation import Notation
 
 _INTEGER = r"^(0|-?[1-9][0-9]*)$"
 _DIGITS = r"^[-+]?[0-9]+$"
+_PLAIN = {
+    pa.int64(): r"^(0|-?[1-9][0-9]{0,17})$",
+    pa.float64(): r"^-?[0-9]{1,40}(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$",
+}
+"""Texts of which Arrow and Python certainly make the same number, by the type."""
 _MAX_SHOWN = 80
 """Maximum number of characters of a value in a message."""
 
@@ -123,12 +128,22 @@ def to_numbers(
     else:
         with contextlib.suppress(pa.ArrowException):
             return column.cast(kind)
-    numbers = [_number(row, value, kind, errors, strict) for row, value in enumerate(column.to_pylist())]
+    numbers = _convert_each(column, kind, errors, strict)
     if notation is not None and not notation.is_plain:
         for row in errors:
             if column[row].is_valid:
                 errors[row] = errors[row].replace(shorten(column[row].as_py()), shorten(written[row].as_py()), 1)
-    return pa.array(numbers, kind)
+    return numbers
+
+
+def _convert_each(column: pa.Array, kind: pa.DataType, errors: dict[int, str], strict: bool) -> pa.Array:
+    """Convert strings to numbers, and those that are not plainly numbers one by one, because Arrow names no row."""
+    plain = pc.fill_null(pc.match_substring_regex(column, _PLAIN[kind]), True)
+    numbers = pc.if_else(plain, column, pa.scalar(None, pa.string())).cast(kind)
+    unclear = np.flatnonzero(~plain.to_numpy(zero_copy_only=False))
+    values = column.take(pa.array(unclear)).to_pylist()
+    found = [_number(row, value, kind, errors, strict) for row, value in zip(unclear.tolist(), values, strict=True)]
+    return pc.replace_with_mask(numbers, pc.invert(plain), pa.array(found, kind))
 
 
 def to_booleans(column: pa.Array, nulls: Sequence[str], errors: dict[int, str]) -> pa.Array:

@@ -29,6 +29,11 @@ class Dialect:
     escape: str = ""
     """Character before a quotation mark that belongs to its quoted field, or an empty string if there is none."""
 
+    @property
+    def is_utf8(self) -> bool:
+        """Whether the encoding is UTF-8, so that the text need not be converted."""
+        return self.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig")
+
     def to_utf8(self, data: bytes, uri: str, start: int) -> bytes:
         """Convert a text to UTF-8, with escaped quotation marks written twice. UTF-8 is returned without checking it.
 
@@ -46,7 +51,7 @@ class Dialect:
         UnreadableInput
             The text is not valid in the declared encoding.
         """
-        if self.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):
+        if self.is_utf8:
             return self._unescape(data)
         try:
             return self._unescape(data.decode(self.encoding).encode())

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoreline.storage.errors import UnreadableInput
-from scoreline.storage.tables.base import MalformedRow, Pinned, Rows, Span, Survey
+from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
 from scoreline.storage.tables.boundaries import RecordFinder
 from scoreline.storage.tables.convert import (
-    batch_without_columns,
     is_time,
     replace_nulls,
     to_booleans,
@@ -28,12 +27,15 @@ from scoreline.storage.tables.convert import (
 from scoreline.storage.tables.csv_checks import check_quotation_marks
 from scoreline.storage.tables.csv_header import Header, read_header
 from scoreline.storage.tables.csv_parser import Dialect, is_number, is_utf8, parse, parse_as_bytes, printable
+from scoreline.storage.tables.csv_rows import to_rows
 from scoreline.storage.tables.notation import Notation
 from scoreline.storage.tables.options import NULL_VALUES, ReadOptions, format_of
+from scoreline.storage.tables.row_patterns import RowPattern, delimited_row
 from scoreline.storage.tables.text import (
     BLOCK_BYTES,
     SURVEY_BYTES,
     Block,
+    pick_records,
     read_blocks,
     split_blocks,
     survey_blocks,
@@ -43,6 +45,8 @@ from scoreline.storage.tables.type_inference import DelimitedColumn
 _ARROW_CONVERTS = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 """Types to which Arrow can convert a whole column."""
 _CACHED_HEADERS = 256
+_FEW = 0.25
+"""Fraction of the rows up to which those that tell something new are parsed alone."""
 
 
 class DelimitedFormat:
@@ -58,6 +62,8 @@ class DelimitedFormat:
         self._headers: OrderedDict[tuple[str, str], Header] = OrderedDict()
         self._lock = threading.Lock()
         self._notation = Notation(self._options.decimal, self._options.thousands)
+        self._words_for_missing = any(text.lower() in ("true", "false") for text in self._nulls)
+        """Whether words have been found that stand for missing numbers."""
 
     def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:
         """Read the text once, block by block, to find its records and their types (see `TableFormat.survey`)."""
@@ -69,11 +75,17 @@ class DelimitedFormat:
             DelimitedColumn(scored=name in known or re.sub(r"\s", "_", name) in known)  # as LightGBM names them
             for name in names
         ]
-        spans = survey_blocks(
-            blocks,
-            lambda block: self._parse_unsettled(source, header, block, columns),
-            lambda parsed: self._infer(parsed, columns),
-        )
+        pattern = RowPattern()
+
+        def parse(block: Block) -> Mapping[int, pa.ChunkedArray]:
+            return self._parse_new(source, header, block, columns, pattern)
+
+        def infer(parsed: Mapping[int, pa.ChunkedArray]) -> None:
+            self._infer(parsed, columns)
+            if parsed:
+                pattern.expect(self._known_row(source, columns))
+
+        spans = survey_blocks(blocks, parse, infer)
         fields = (column.field(name, self._options.types) for name, column in zip(names, columns, strict=True))
         return Survey(schema=pa.schema(fields), spans=spans)
 
@@ -114,6 +126,27 @@ class DelimitedFormat:
                 while len(self._headers) > _CACHED_HEADERS:
                     self._headers.popitem(last=False)
         return header
+
+    def _known_row(self, source: Pinned, columns: Sequence[DelimitedColumn]) -> str | None:
+        """Return the pattern of the rows that would tell nothing new; None if this is not known."""
+        dialect = self._dialect(source)
+        ambiguous = any(is_number(text) or text.lower() in ("true", "false") for text in self._nulls)
+        if ambiguous or dialect.escape or self._notation.thousands or not dialect.is_utf8:
+            return None
+        return delimited_row(columns, dialect.delimiter, dialect.quote, self._notation.decimal, self._nulls)
+
+    def _parse_new(
+        self, source: Pinned, header: Header, block: Block, columns: Sequence[DelimitedColumn], pattern: RowPattern
+    ) -> Mapping[int, pa.ChunkedArray]:
+        """Parse the rows of a block that may tell something new (see `_parse_unsettled`)."""
+        others = pattern.others(block)
+        if others is not None and not len(others):
+            return {}
+        if others is not None and len(others) <= _FEW * len(block.records):
+            with contextlib.suppress(UnreadableInput):  # the message must have the position in the whole block
+                check_quotation_marks(source.uri, block, self._dialect(source), len(header.names), self._options.escape)
+                return self._parse_unsettled(source, header, pick_records(block, others), columns)
+        return self._parse_unsettled(source, header, block, columns)
 
     def _parse_unsettled(
         self, source: Pinned, header: Header, block: Block, columns: Sequence[DelimitedColumn]
@@ -161,7 +194,7 @@ class DelimitedFormat:
                 columns.append(self._replace_nulls(field, converted))
                 for row, message in errors.items():
                     invalid.setdefault(row, (field.name, f"{field.name!r} {message}"))
-        return _to_rows(source, block, schema, columns, ragged, invalid, self._options.encoding)
+        return to_rows(source, block, schema, columns, ragged, invalid, self._options.encoding)
 
     def _convert_with_arrow(
         self, source: Pinned, header: Header, block: Block, wanted: Sequence[int], schema: pa.Schema, ragged: list[Any]
@@ -178,22 +211,49 @@ class DelimitedFormat:
         data = dialect.to_utf8(block.data, source.uri, block.start)
         if not is_utf8(data):
             return None
+        numbered = list(zip(map(str, wanted), schema, strict=True))
+        for words in (False, True):
+            if words or not self._words_for_missing:
+                ragged.clear()
+                columns = self._convert_parsed(data, _numbered(header), dialect, numbered, ragged, words=words)
+                if columns is not None:
+                    self._words_for_missing = words
+                    return columns
+        return None
+
+    def _convert_parsed(
+        self,
+        data: bytes,
+        names: Sequence[str],
+        dialect: Dialect,
+        fields: Sequence[tuple[str, pa.Field]],
+        ragged: list[Any],
+        *,
+        words: bool,
+    ) -> list[pa.Array] | None:
+        """Parse a block and convert its columns, given by number. Return None if Arrow cannot convert a value.
+
+        Only empty fields are missing in strings, but certain words are as well in numbers. Most blocks have none of
+        these words. Then all columns are parsed at once, and faster. If there are such `words`, the strings are parsed
+        separately.
+        """
         found: dict[str, pa.ChunkedArray] = {}
         try:
-            for strings in sorted({kind == pa.string() for kind in schema.types}):  # strings have other nulls
+            for strings in (False, True) if words else (None,):
                 types = {  # Arrow would read 007 as an integer, and its times are not those of ISO 8601
-                    str(number): pa.string() if kind == pa.int64() or is_time(kind) else kind
-                    for number, kind in zip(wanted, schema.types, strict=True)
-                    if (kind == pa.string()) is strings
+                    number: pa.string() if field.type == pa.int64() or is_time(field.type) else field.type
+                    for number, field in fields
+                    if strings is None or (field.type == pa.string()) is strings
                 }
-                nulls = ("",) if strings else ("", *self._nulls)
-                table = parse(data, _numbered(header), dialect, types, [] if found else ragged, nulls)
-                found |= zip(types, table.columns, strict=True)
+                nulls = ("", *self._nulls) if strings is False else ("",)
+                if types:
+                    table = parse(data, names, dialect, types, [] if found else ragged, nulls)
+                    found |= zip(types, table.columns, strict=True)
         except pa.ArrowException:
             return None
         columns = []
-        for number, field in zip(wanted, schema, strict=True):
-            column = found[str(number)].combine_chunks()
+        for number, field in fields:
+            column = found[number].combine_chunks()
             errors: dict[int, str] = {}
             if field.type == pa.int64():
                 converted = to_int64(column, strict=self._is_strict(field))
@@ -260,66 +320,6 @@ def _surveyed_names(header: Header, features: Collection[str]) -> tuple[str, ...
     return tuple(names)
 
 
-def _describe_ragged(row: Any, lines: int) -> str:
-    message = f"{row.actual_columns} fields, but the header has {row.expected_columns}"
-    return f"{message}; the row spans {lines:,} lines: check its quotation marks" if lines > 1 else message
-
-
 def _numbered(header: Header) -> list[str]:
     """Return distinct names for all columns, even if the header contains duplicates."""
     return [str(number) for number in range(len(header.names))]
-
-
-def _to_rows(
-    source: Pinned,
-    block: Block,
-    schema: pa.Schema,
-    columns: Sequence[pa.Array],
-    ragged: Sequence[Any],
-    invalid: Mapping[int, tuple[str | None, str]],
-    encoding: str,
-) -> Rows:
-    """Combine the columns of a block, and separate the malformed rows.
-
-    Parameters
-    ----------
-    ragged : sequence
-        Arrow's descriptions of the records with too many or too few fields. The columns do not contain these records.
-    invalid : mapping of int to (str or None, str)
-        Column and message for each value that could not be converted, by row of the columns.
-    """
-    count = len(block.records)
-    malformed: dict[int, tuple[str | None, str]] = {
-        row.number - 1: (None, _describe_ragged(row, block.lines(row.number - 1))) for row in ragged
-    }
-    good = np.delete(np.arange(count, dtype=np.int64), sorted(malformed))
-    if columns and len(columns[0]) != len(good):
-        raise UnreadableInput(
-            f"{source.uri} has {len(columns[0]) + len(ragged)} rows from row {block.first_row}, byte {block.start:,}, "
-            f"but {count} were counted"
-        )
-    batch = (
-        pa.RecordBatch.from_arrays(list(columns), names=schema.names) if columns else batch_without_columns(len(good))
-    )
-    readable: dict[int, dict[str, Any]] = {}
-    if invalid:
-        rows = list(invalid)
-        readable = dict(zip(good[rows].tolist(), batch.take(pa.array(rows)).to_pylist(), strict=True))
-        malformed |= {int(good[row]): reason for row, reason in invalid.items()}
-        valid = np.ones(len(good), dtype=bool)
-        valid[list(invalid)] = False
-        batch, good = batch.filter(pa.array(valid)), good[valid]
-    return Rows(
-        batch=batch,
-        numbers=block.first_row + good,
-        malformed=tuple(
-            MalformedRow(
-                row=block.first_row + row,
-                column=column,
-                message=message,
-                raw=block.text(row, encoding),
-                values=readable.get(row, {}),
-            )
-            for row, (column, message) in sorted(malformed.items())
-        ),
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,24 +13,25 @@ import pyarrow as pa
 
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables.base import MalformedRow, Pinned, Rows, Span, Survey
-from scoreline.storage.tables.boundaries import RecordFinder, Records
+from scoreline.storage.tables.boundaries import RecordFinder
 from scoreline.storage.tables.contents import check_text
-from scoreline.storage.tables.convert import batch_without_columns, is_time, to_times
+from scoreline.storage.tables.convert import is_time, to_times
+from scoreline.storage.tables.json_decoder import decode_block
 from scoreline.storage.tables.json_parser import (
-    Fault,
     InvalidLine,
-    find_fault,
     fits,
     line_of,
     parse_block,
     parse_object,
 )
 from scoreline.storage.tables.options import ReadOptions, format_of
+from scoreline.storage.tables.row_patterns import RowPattern, json_row, json_value
 from scoreline.storage.tables.text import (
     BLOCK_BYTES,
     BOM,
     SURVEY_BYTES,
     Block,
+    pick_records,
     read_blocks,
     read_head,
     split_blocks,
@@ -97,21 +98,41 @@ class _Keys:
         self._source = source
         self._columns: dict[str, JsonColumn] = {}
         self._rows = 0
+        self._pattern = RowPattern()
 
     def schema(self, types: Mapping[str, str]) -> pa.Schema:
         """Return the keys with their types. `types` has those that the user has set."""
         return pa.schema([column.field(name, types) for name, column in self._columns.items()])
 
-    def parse(self, block: Block) -> tuple[Block, pa.Table | None]:
-        """Let Arrow parse a block and infer the types of its keys. The table is None if Arrow cannot."""
-        return block, parse_block(block)
+    def parse(self, block: Block) -> tuple[Block | None, pa.Table | None, int]:
+        """Let Arrow parse the lines of a block that may tell something new, and infer the types of their keys.
 
-    def add(self, parsed: tuple[Block, pa.Table | None]) -> None:
+        Returns the lines, which are None if there are none, the table, which is None if Arrow cannot parse them, and
+        the number of the other lines.
+        """
+        others = self._pattern.others(block)
+        known = 0 if others is None else len(block.records) - len(others)
+        if not known:
+            return block, parse_block(block), 0
+        if not len(others):
+            return None, None, known
+        lines = pick_records(block, others)
+        return lines, parse_block(lines), known
+
+    def add(self, parsed: tuple[Block | None, pa.Table | None, int]) -> None:
         """Add the keys of a block."""
-        block, table = parsed
+        block, table, known = parsed
+        self._rows += known
+        if block is None:
+            return
         if table is None:
             self._add_lines(block, None)
-            return
+        else:
+            self._add_table(block, table)
+        optional = [name for name, column in self._columns.items() if column.missing]
+        self._pattern.expect(json_row({name: json_value(item) for name, item in self._columns.items()}, optional))
+
+    def _add_table(self, block: Block, table: pa.Table) -> None:
         unclear = {name for name in table.column_names if not self._column(name).add_array(table.column(name))}
         for name in self._columns.keys() - set(table.column_names):
             self._columns[name].missing = True
@@ -127,7 +148,7 @@ class _Keys:
             try:
                 row = parse_object(line_of(block, number))
             except InvalidLine as error:
-                reason = reason or f"row {block.first_row + number}: {error}"
+                reason = reason or f"row {block.first_row + number}: {error}"  # all lines of the first block are here
                 continue
             for name, value in row.items():
                 if names is None or name in names:
@@ -258,86 +279,3 @@ def _to_json(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_to_json, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
-
-
-def decode_block(block: Block, schema: pa.Schema) -> Rows:
-    """Decode a block in one step if all its lines are valid. Otherwise find the malformed lines."""
-    every = list(range(len(block.records)))
-    malformed: dict[int, Fault] = {}
-    decoded: list[tuple[list[int], pa.Table]] = []
-    pending = [every] if every else []
-    if not len(schema):  # without a column, Arrow cannot count rows
-        faults = {number: find_fault(line_of(block, number), schema) for number in every}
-        malformed = {number: fault for number, fault in faults.items() if fault is not None}
-        pending, decoded = [], [([number for number in every if number not in malformed], schema.empty_table())]
-    elif every and (table := parse_block(block, schema)) is not None:
-        pending, decoded = [], [(every, table)]
-    elif every:
-        pending, malformed = _separate(block, schema)
-    while pending:
-        numbers = pending.pop()
-        table = parse_block(_pick_lines(block, numbers), schema)
-        if table is not None:
-            decoded.append((numbers, table))
-        elif len(numbers) > 1:
-            middle = len(numbers) // 2
-            pending += [numbers[:middle], numbers[middle:]]
-        else:
-            malformed[numbers[0]] = find_fault(line_of(block, numbers[0]), schema) or Fault(
-                None, "the line cannot be decoded to the types of the columns", certain=True
-            )
-    rows = np.array([number for numbers, _ in decoded for number in numbers], dtype=np.int64)
-    return Rows(
-        batch=_in_order([table for _, table in decoded], rows, schema),
-        numbers=block.first_row + np.sort(rows),
-        malformed=tuple(
-            MalformedRow(row=block.first_row + row, column=fault.column, message=fault.message, raw=block.text(row))
-            for row, fault in sorted(malformed.items())
-        ),
-    )
-
-
-def _separate(block: Block, schema: pa.Schema) -> tuple[list[list[int]], dict[int, Fault]]:
-    """Return groups of lines for Arrow to parse, and the lines that are certainly malformed.
-
-    If malformed lines were found by bisection alone, each would take about 30 parses. A text in which one line in a
-    hundred is malformed would take a hundred times as long. If Python and Arrow may disagree about a line, Arrow parses
-    it alone, so that the result for a line never depends on its neighbours.
-    """
-    certain: dict[int, Fault] = {}
-    alone, together = [], []
-    places = zip(block.records.starts.tolist(), block.records.ends.tolist(), strict=True)
-    for number, (start, stop) in enumerate(places):
-        fault = find_fault(block.data[start:stop], schema)
-        if fault is None:
-            together.append(number)
-        elif fault.certain:
-            certain[number] = fault
-        else:
-            alone.append([number])
-    return [*alone, together] if together else alone, certain
-
-
-def _pick_lines(block: Block, numbers: Sequence[int]) -> Block:
-    """Return a new block with only the given lines of a block."""
-    lines = [line_of(block, number) for number in numbers]
-    if not lines[-1].endswith(b"\n"):
-        lines[-1] += b"\n"
-    ends = np.cumsum([len(line) for line in lines], dtype=np.int64)
-    records = Records(starts=np.concatenate([[0], ends[:-1]]).astype(np.int64), ends=ends, rest=int(ends[-1]))
-    return Block(data=b"".join(lines), records=records, start=block.start, first_row=block.first_row)
-
-
-def _in_order(tables: Sequence[pa.Table], rows: Any, schema: pa.Schema) -> pa.RecordBatch:
-    """Concatenate tables and sort their rows by number."""
-    if not len(schema):
-        return batch_without_columns(len(rows))
-    if len(tables) == 1:
-        return _one_batch(tables[0], schema)
-    whole = pa.concat_tables(tables) if tables else schema.empty_table()
-    return _one_batch(whole.take(pa.array(np.argsort(rows))), schema)
-
-
-def _one_batch(table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
-    columns = [column.combine_chunks() for column in table.columns]
-    return pa.RecordBatch.from_arrays(columns, names=schema.names)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.prefetch import prefetched
@@ -126,8 +128,12 @@ def survey_blocks[T](
             if len(block.records):
                 yield parse(block)
 
-    with contextlib.closing(prefetched(parsed())) as results:
-        for result in results:
+    results = parsed()
+    for first in results:
+        infer(first)  # before any other block is parsed, because it shows what most rows are like
+        break
+    with contextlib.closing(prefetched(results)) as others:
+        for result in others:
             infer(result)
     return tuple(spans)
 
@@ -167,13 +173,14 @@ def _spans(block: Block) -> Iterator[Span]:
 
 
 def _divide(block: Block, max_records: int) -> Iterator[Block]:
-    """Divide a block into blocks of at most `max_records`. Empty lines at its end become part of the last one."""
+    """Divide a block into equal blocks of at most `max_records`. Empty lines at its end become part of the last one."""
     count = len(block.records)
     if count <= max_records:
         yield block
         return
-    for start in range(0, count, max_records):
-        yield slice_block(block, start, min(start + max_records, count))
+    pieces = -(-count // max_records)
+    for number in range(pieces):
+        yield slice_block(block, count * number // pieces, count * (number + 1) // pieces)
 
 
 def slice_block(block: Block, start: int, stop: int) -> Block:
@@ -183,6 +190,17 @@ def slice_block(block: Block, start: int, stop: int) -> Block:
     high = int(records.starts[stop]) if stop < len(records) else len(block.data)
     moved = Records(starts=records.starts[start:stop] - low, ends=records.ends[start:stop] - low, rest=high - low)
     return Block(data=block.data[low:high], records=moved, start=block.start + low, first_row=block.first_row + start)
+
+
+def pick_records(block: Block, numbers: Sequence[int]) -> Block:
+    """Return a new block with only the given records of a block, at least one."""
+    starts, ends = block.records.starts, block.records.ends
+    texts = [block.data[starts[number] : ends[number]] for number in numbers]
+    if not texts[-1].endswith((b"\n", b"\r")):
+        texts[-1] += b"\n"
+    stops = np.cumsum([len(text) for text in texts], dtype=np.int64)
+    records = Records(starts=np.concatenate([[0], stops[:-1]]).astype(np.int64), ends=stops, rest=int(stops[-1]))
+    return Block(data=b"".join(texts), records=records, start=block.start, first_row=block.first_row)
 
 
 def read_head(source: Pinned, compression: str | None, size: int) -> bytes:

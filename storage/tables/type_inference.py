@@ -158,6 +158,8 @@ class DelimitedColumn(_Column):
         try:
             if self.kind == pa.float64() and (self.scored or self.carried):
                 values.cast(pa.float64())
+                if not self.padded and _any(values, _ZERO_PADDED):
+                    return False
             elif self.kind == pa.int64() and not self.padded and not any(map(_INTEGER.fullmatch, nulls)):
                 integers = values.cast(pa.int64())
                 if pc.all(pc.equal(integers.cast(pa.string()), values)).as_py() is False:

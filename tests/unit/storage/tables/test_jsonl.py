@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreline.storage.tables import json_parser, jsonl
+from scoreline.storage.tables import json_decoder, json_parser
 from scoreline.storage.tables.boundaries import RecordFinder
 from scoreline.storage.tables.text import Block
 from tests.support.text_tables import Put, broken, look, rows_of, schema, values
@@ -107,7 +107,7 @@ def test_a_few_malformed_lines_are_found_with_few_parses(put: Put, monkeypatch: 
         count += 1
         return parse(*arguments)
 
-    monkeypatch.setattr(jsonl, "parse_block", counted)
+    monkeypatch.setattr(json_decoder, "parse_block", counted)
     lines = ['{"x": 1}'] * 4096
     lines[5] = lines[4000] = "oops"
     found = rows_of(put("\n".join(lines), "in.jsonl"), schema(x=pa.float64()))
@@ -206,8 +206,8 @@ def test_times_are_read_from_texts(put: Put) -> None:
 )
 def test_the_result_for_a_line_does_not_depend_on_its_neighbours(value: str, kind: pa.DataType) -> None:
     line = f'{{"x": {value}}}\n'
-    alone = jsonl.decode_block(block_of(line), schema(x=kind))
-    beside = jsonl.decode_block(block_of(line + "oops\n" + line), schema(x=kind))
+    alone = json_decoder.decode_block(block_of(line), schema(x=kind))
+    beside = json_decoder.decode_block(block_of(line + "oops\n" + line), schema(x=kind))
     # Arrow decides which lines can be decoded; Python only explains why others cannot
     assert (json_parser.parse_block(block_of(line), schema(x=kind)) is not None) == (not broken([alone]))
     assert [repr(row) for row in values([beside])] == [repr(row) for row in values([alone]) * 2]
