@@ -56,6 +56,20 @@ class Pinned:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeekPoint:
+    """A place in a compressed object at which decompression can begin."""
+
+    position: int
+    """Number of bytes of text before it."""
+    offset: int
+    """Number of the byte in the object that contains the first bit."""
+    bits: int = 0
+    """Number of bits of this byte that belong to what is before."""
+    window: bytes = b""
+    """The last 32 KiB of text before it, compressed with zlib; empty at the start of a compressed stream."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Span:
     """A range of rows of an object that can be read independently."""
 
@@ -69,6 +83,8 @@ class Span:
     rows: int
     size: int
     """Uncompressed size in bytes."""
+    point: SeekPoint | None = None
+    """The last place before `start` at which decompression can begin; None if it has to begin with the object."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,6 +113,7 @@ def _pieces(files: Iterable[InputFile], part_rows: int, most_rows: int | None) -
                     stop=span.stop,
                     first_row=span.first_row,
                     rows=span.rows,
+                    point=span.point,
                 )
                 count = 1 if most_rows is None or span.rows <= most_rows else -(-span.rows // part_rows)
                 for only in _runs(span, count) if count > 1 else (None,):

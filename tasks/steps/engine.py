@@ -57,7 +57,14 @@ class Engine(Dispatcher):
             The object was replaced after it was planned.
         """
         source = Pinned.of(self.buckets[piece.bucket], piece)
-        span = Span(start=piece.start, stop=piece.stop, first_row=piece.first_row, rows=piece.rows, size=0)
+        span = Span(
+            start=piece.start,
+            stop=piece.stop,
+            first_row=piece.first_row,
+            rows=piece.rows,
+            size=0,
+            point=piece.point,
+        )
         reads = from_text(columns.reads)
         in_object = pa.schema([field for field in reads if field.name not in columns.folders])
         only = None if piece.only is None else np.array(piece.only)
