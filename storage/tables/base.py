@@ -85,6 +85,8 @@ class Span:
     """Uncompressed size in bytes."""
     point: SeekPoint | None = None
     """The last place before `start` at which decompression can begin; None if it has to begin with the object."""
+    wanted: range | None = None
+    """Numbers of the rows that are needed; by default all. A format may leave out the others if that is faster."""
 
 
 @dataclass(frozen=True, kw_only=True)

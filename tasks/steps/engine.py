@@ -64,6 +64,7 @@ class Engine(Dispatcher):
             rows=piece.rows,
             size=0,
             point=piece.point,
+            wanted=piece.only if isinstance(piece.only, range) else None,
         )
         reads = from_text(columns.reads)
         in_object = pa.schema([field for field in reads if field.name not in columns.folders])
