@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import struct
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from scoreline.storage.errors import UnreadableInput, one_line
-from scoreline.storage.tables.arrow_layout import unlisted_bytes
+from scoreline.storage.prefetch import prefetched
+from scoreline.storage.tables.arrow_layout import read_footer, record_batches, unlisted_bytes
+from scoreline.storage.tables.arrow_slices import (
+    MIN_BYTES,
+    SLICE_BYTES,
+    BatchLayout,
+    can_be_sliced,
+    layout_of,
+    needs_validation,
+    read_rows,
+)
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
 from scoreline.storage.tables.contents import explain_format
 from scoreline.storage.tables.ranged import RangedFile
@@ -30,22 +43,47 @@ class ArrowFormat:
         row = 0
         reader = _Reader(source)
         nulls: Counter[str] = Counter()
-        for number, batch in enumerate(reader.batches(0, None, None)):
-            spans.append(Span(start=number, stop=number + 1, first_row=row, rows=batch.num_rows, size=batch.nbytes))
-            row += batch.num_rows
-            nulls.update(dict(zip(batch.schema.names, (column.null_count for column in batch.columns), strict=True)))
+        for number, found in enumerate(reader.surveyed()):
+            spans.append(Span(start=number, stop=number + 1, first_row=row, rows=found.rows, size=found.size))
+            row += found.rows
+            nulls.update(found.nulls)
         schema = _with_wide_dictionaries(schema_without_views(reader.schema))
         fields = [field.with_nullable(nulls[field.name] > 0) for field in schema]
         return Survey(schema=pa.schema(fields, schema.metadata), spans=tuple(spans))
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
-        """Yield the rows of a span in order (see `TableFormat.read`)."""
+        """Yield the rows of a span in order (see `TableFormat.read`). Of large batches, only wanted rows are read."""
         row = span.first_row
-        for batch in _Reader(source).batches(span.start, span.stop, schema.names):
-            for start in range(0, batch.num_rows, batch_rows):
-                piece = batch.slice(start, batch_rows)
-                yield Rows(batch=piece, numbers=np.arange(row, row + piece.num_rows, dtype=np.int64))
-                row += piece.num_rows
+        reader = _Reader(source)
+        number = span.start
+        while number < span.stop:
+            layout = reader.layout(number)
+            if layout is None:
+                stop = min(reader.next_layout(number) or span.stop, span.stop)
+                pieces: Iterable[tuple[int, pa.RecordBatch]] = reader.whole(number, stop, schema.names)
+                number = stop
+            else:
+                wanted = span.wanted or range(row, row + layout.rows)
+                low, high = max(wanted.start - row, 0), min(wanted.stop - row, layout.rows)
+                pieces = reader.slices(number, layout, schema.names, low, high)
+                number += 1
+            end = row
+            for before, batch in pieces:
+                for start in range(0, batch.num_rows, batch_rows):
+                    piece = batch.slice(start, batch_rows)
+                    first = row + before + start
+                    yield Rows(batch=piece, numbers=np.arange(first, first + piece.num_rows, dtype=np.int64))
+                end = max(end, row + before + batch.num_rows)
+            row = end if layout is None else row + layout.rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Surveyed:
+    """What a survey tells of a record batch."""
+
+    rows: int
+    size: int
+    nulls: Mapping[str, int]
 
 
 class _Bounded(io.BufferedReader):
@@ -66,13 +104,109 @@ class _Reader:
 
     def __init__(self, source: Pinned) -> None:
         self._source = source
-        raw = RangedFile(source.store, source.key, source.size, source.etag)
-        self._file = _Bounded(raw, source.size)
+        self._raw = RangedFile(source.store, source.key, source.size, source.etag)
+        self._file = _Bounded(RangedFile(source.store, source.key, source.size, source.etag), source.size)
+        self._layouts: dict[int, BatchLayout | None] = {}
+        self._places: list[tuple[int, int, int]] | None = None
         self._seekable = self._file.read(len(_MAGIC)) == _MAGIC
         try:
             self.schema: pa.Schema = self._open(None).schema
         except (pa.ArrowException, OSError, ValueError) as error:
             raise explain_format(source, "Arrow IPC", error) from error
+
+    def surveyed(self) -> Iterator[_Surveyed]:
+        """Look at each batch, and validate it. Of a large one, only what might be invalid is read."""
+        number, stop = 0, None
+        while stop is not None or number == 0 or self._has_layouts(number):
+            layout = self.layout(number)
+            if layout is not None and self._is_valid(layout):
+                counts = dict(zip(self.schema.names, layout.nulls, strict=True))
+                yield _Surveyed(rows=layout.rows, size=sum(size for _, size in layout.buffers), nulls=counts)
+                number, stop = number + 1, None
+                continue
+            stop = self.next_layout(number)
+            for batch in self.batches(number, stop, None):
+                counts = dict(zip(batch.schema.names, (column.null_count for column in batch.columns), strict=True))
+                yield _Surveyed(rows=batch.num_rows, size=batch.nbytes, nulls=counts)
+            if stop is None:
+                return
+            number = stop
+
+    def next_layout(self, number: int) -> int | None:
+        """Return the number of the next batch after `number` that has a layout; None if there is none."""
+        later = range(number + 1, len(self._places or ()))
+        return next((other for other in later if self.layout(other) is not None), None)
+
+    def layout(self, number: int) -> BatchLayout | None:
+        """Return the layout of a batch if it is large and its rows can be read separately."""
+        if number not in self._layouts:
+            self._layouts[number] = self._find_layout(number)
+        return self._layouts[number]
+
+    def whole(self, start: int, stop: int, names: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield batches, and the number of rows before each."""
+        before = 0
+        for batch in self.batches(start, stop, names):
+            yield before, batch
+            before += batch.num_rows
+
+    def slices(
+        self, number: int, layout: BatchLayout, names: list[str], low: int, high: int
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield the rows of a batch from `low` to `high` in slices, each with the number of the rows before it."""
+        bytes_of_row = max(1, sum(length for _, length in layout.buffers) // max(layout.rows, 1))
+        step = max(1, SLICE_BYTES // bytes_of_row)
+
+        def read() -> Generator[tuple[int, pa.RecordBatch | None]]:
+            for start in range(low, high, step):
+                yield start, read_rows(layout, self.schema, names, start, min(start + step, high), self._bytes)
+
+        with contextlib.closing(prefetched(read())) as found:
+            for start, piece in found:
+                if piece is None:  # Arrow says what is wrong
+                    for batch in self.batches(number, number + 1, names):
+                        yield start, batch.slice(start, high - start)
+                    return
+                yield start, piece
+
+    def _is_valid(self, layout: BatchLayout) -> bool:
+        """Return whether all values of a batch are valid, as far as it can be told without reading all of them."""
+        names = [field.name for field in self.schema if needs_validation(field.type)]
+        try:
+            step = max(1, layout.rows * SLICE_BYTES // max(1, sum(length for _, length in layout.buffers)))
+            for start in range(0, layout.rows, step) if names else ():
+                stop = min(start + step, layout.rows)
+                piece = read_rows(layout, self.schema, names, start, stop, self._bytes)
+                if piece is None:
+                    return False
+                for column in piece.columns:
+                    _as_bytes(column).validate(full=True)
+        except (pa.ArrowException, ValueError):
+            return False
+        return True
+
+    def _find_layout(self, number: int) -> BatchLayout | None:
+        if not self._has_layouts(number):
+            return None
+        assert self._places is not None
+        start, metadata, body_bytes = self._places[number]
+        if body_bytes <= MIN_BYTES or start + metadata + body_bytes > self._source.size:
+            return None
+        return layout_of(self._bytes(start, start + metadata), start + metadata, body_bytes, self.schema)
+
+    def _has_layouts(self, number: int) -> bool:
+        """Return whether there is a batch of this number, and the metadata of the object say where its values are."""
+        if self._places is None:
+            self._places = []
+            if self._seekable:
+                with contextlib.suppress(struct.error, IndexError):  # Arrow says what is wrong
+                    footer = read_footer(self._raw, self._source.size)
+                    self._places = record_batches(footer) if can_be_sliced(self.schema, footer) else []
+        return number < len(self._places)
+
+    def _bytes(self, start: int, stop: int) -> bytes:
+        self._raw.seek(start)
+        return self._raw.read(stop - start)
 
     def batches(self, start: int, stop: int | None, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         reader = self._open(columns)

@@ -23,13 +23,25 @@ _FIRST = 8
 """Where the first message begins, after the magic bytes and padding."""
 
 
-def unlisted_bytes(file: io.RawIOBase | io.BufferedIOBase, size: int) -> int:
-    """Return the number of bytes of a file that are in no message of its footer, apart from padding and markers."""
+def read_footer(file: io.RawIOBase | io.BufferedIOBase, size: int) -> bytes:
+    """Return the footer of a file."""
     file.seek(size - _TRAILER.size)
     footer_bytes, _ = _TRAILER.unpack(file.read(_TRAILER.size))
+    file.seek(size - _TRAILER.size - footer_bytes)
+    footer: bytes = file.read(footer_bytes)
+    return footer
+
+
+def record_batches(footer: bytes) -> list[tuple[int, int, int]]:
+    """Return where each batch begins, the length of its metadata with its prefix, and the length of its body."""
+    return list(_blocks(footer, _RECORD_BATCHES))
+
+
+def unlisted_bytes(file: io.RawIOBase | io.BufferedIOBase, size: int) -> int:
+    """Return the number of bytes of a file that are in no message of its footer, apart from padding and markers."""
+    footer = read_footer(file, size)
+    footer_bytes = len(footer)
     footer_start = size - _TRAILER.size - footer_bytes
-    file.seek(footer_start)
-    footer = file.read(footer_bytes)
     unlisted, end = 0, _FIRST
     allowed = footer_bytes + _ALIGNMENT  # the first message is the schema, which the footer contains, too
     for start, metadata, body in sorted([*_blocks(footer, _DICTIONARIES), *_blocks(footer, _RECORD_BATCHES)]):

@@ -56,6 +56,20 @@ class Pinned:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SeekPoint:
+    """A place in a compressed object at which decompression can begin."""
+
+    position: int
+    """Number of bytes of text before it."""
+    offset: int
+    """Number of the byte in the object that contains the first bit."""
+    bits: int = 0
+    """Number of bits of this byte that belong to what is before."""
+    window: bytes = b""
+    """The last 32 KiB of text before it, compressed with zlib; empty at the start of a compressed stream."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
     """A range of rows of an object that can be read independently."""
 
@@ -72,6 +86,10 @@ class Span:
     by_rows: bool = False
     """Whether `start` and `stop` are numbers of rows, so that any rows of the span can be read as a span, too. To read
     them, the rows before them must also be decoded."""
+    point: SeekPoint | None = None
+    """The last place before `start` at which decompression can begin; None if it has to begin with the object."""
+    wanted: range | None = None
+    """Numbers of the rows that are needed; by default all. A format may leave out the others if that is faster."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

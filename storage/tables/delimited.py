@@ -7,6 +7,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
 from scoreline.storage.tables.boundaries import RecordFinder
+from scoreline.storage.tables.compressed import TextFiles
 from scoreline.storage.tables.convert import (
     is_time,
     replace_nulls,
@@ -31,14 +33,17 @@ from scoreline.storage.tables.csv_rows import to_rows
 from scoreline.storage.tables.notation import Notation
 from scoreline.storage.tables.options import NULL_VALUES, ReadOptions, format_of
 from scoreline.storage.tables.row_patterns import RowPattern, delimited_row
+from scoreline.storage.tables.seek_points import SeekPoints
 from scoreline.storage.tables.text import (
     BLOCK_BYTES,
     SURVEY_BYTES,
     Block,
+    Opener,
     pick_records,
     read_blocks,
     split_blocks,
     survey_blocks,
+    with_points,
 )
 from scoreline.storage.tables.type_inference import DelimitedColumn
 
@@ -50,7 +55,7 @@ _FEW = 0.25
 
 
 class DelimitedFormat:
-    """Reads CSV. A span is a range of bytes in the text. A compressed object must be decompressed from its beginning.
+    """Reads CSV. A span is a range of bytes in the text.
 
     The header of an object is read only once. The format is thread-safe, but the iterators that it returns are not.
     """
@@ -58,6 +63,7 @@ class DelimitedFormat:
     def __init__(self, options: ReadOptions, block_bytes: int = BLOCK_BYTES) -> None:
         self._options = options
         self._block_bytes = block_bytes
+        self._files = TextFiles()
         self._nulls = tuple(NULL_VALUES if options.null_values is None else options.null_values)
         self._headers: OrderedDict[tuple[str, str], Header] = OrderedDict()
         self._lock = threading.Lock()
@@ -68,7 +74,9 @@ class DelimitedFormat:
     def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:
         """Read the text once, block by block, to find its records and their types (see `TableFormat.survey`)."""
         header = self._header(source)
-        blocks = self._blocks(source, header.end, None, 0, min(SURVEY_BYTES, self._block_bytes))
+        points = SeekPoints()
+        open_text = partial(self._files.to_survey, source, format_of(source.key, self._options)[1], header.end, points)
+        blocks = self._blocks(source, open_text, header.end, None, 0, min(SURVEY_BYTES, self._block_bytes))
         names = _surveyed_names(header, features)
         known = {*features, *self._options.types}
         columns = [
@@ -87,22 +95,23 @@ class DelimitedFormat:
 
         spans = survey_blocks(blocks, parse, infer)
         fields = (column.field(name, self._options.types) for name, column in zip(names, columns, strict=True))
-        return Survey(schema=pa.schema(fields), spans=spans)
+        return Survey(schema=pa.schema(fields), spans=with_points(spans, points.found))
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span (see `TableFormat.read`)."""
         header = self._header(source)
-        blocks = self._blocks(source, span.start, span.stop, span.first_row, self._block_bytes)
+        open_text = partial(self._files.to_read, source, format_of(source.key, self._options)[1], span)
+        blocks = self._blocks(source, open_text, span.start, span.stop, span.first_row, self._block_bytes)
         for block in split_blocks(blocks, source, span, batch_rows, "records"):
             yield self._decode(source, header, block, schema)
 
     def _blocks(
-        self, source: Pinned, start: int, stop: int | None, first_row: int, block_bytes: int
+        self, source: Pinned, open_text: Opener, start: int, stop: int | None, first_row: int, block_bytes: int
     ) -> Iterator[Block]:
         dialect = self._dialect(source)
         return read_blocks(
             source,
-            format_of(source.key, self._options)[1],
+            open_text,
             RecordFinder(dialect.delimiter, dialect.quote, dialect.escape),
             start,
             stop,

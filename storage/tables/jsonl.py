@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow as pa
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables.base import MalformedRow, Pinned, Rows, Span, Survey
 from scoreline.storage.tables.boundaries import RecordFinder
+from scoreline.storage.tables.compressed import TextFiles
 from scoreline.storage.tables.contents import check_text
 from scoreline.storage.tables.convert import is_time, to_times
 from scoreline.storage.tables.json_decoder import decode_block
@@ -26,16 +28,19 @@ from scoreline.storage.tables.json_parser import (
 )
 from scoreline.storage.tables.options import ReadOptions, format_of
 from scoreline.storage.tables.row_patterns import RowPattern, json_row, json_value
+from scoreline.storage.tables.seek_points import SeekPoints
 from scoreline.storage.tables.text import (
     BLOCK_BYTES,
     BOM,
     SURVEY_BYTES,
     Block,
+    Opener,
     pick_records,
     read_blocks,
     read_head,
     split_blocks,
     survey_blocks,
+    with_points,
 )
 from scoreline.storage.tables.type_inference import CARRIED, JsonColumn
 
@@ -43,14 +48,14 @@ from scoreline.storage.tables.type_inference import CARRIED, JsonColumn
 class JsonLinesFormat:
     """Reads JSON Lines. A span is a range of bytes in the text.
 
-    A compressed object must be decompressed from its beginning. A missing key is null. The numbers ``NaN``,
-    ``Infinity`` and ``-Infinity``, which Python writes, are accepted. The format is thread-safe, but the iterators that
-    it returns are not.
+    A missing key is null. The numbers ``NaN``, ``Infinity`` and ``-Infinity``, which Python writes, are accepted. The
+    format is thread-safe, but the iterators that it returns are not.
     """
 
     def __init__(self, options: ReadOptions, block_bytes: int = BLOCK_BYTES) -> None:
         self._options = options
         self._block_bytes = block_bytes
+        self._files = TextFiles()
 
     def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:  # for the other formats
         """Read the text once, block by block, to find its lines and their keys (see `TableFormat.survey`)."""
@@ -60,23 +65,26 @@ class JsonLinesFormat:
         start = len(BOM) if head.startswith(BOM) else 0
         if head[start:].lstrip().startswith(b"["):
             raise UnreadableInput(f"{source.uri} is one JSON array: convert it to JSON Lines, one object per line")
-        blocks = self._blocks(source, start, None, 0, min(SURVEY_BYTES, self._block_bytes))
+        points = SeekPoints()
+        open_text = partial(self._files.to_survey, source, compression, start, points)
+        blocks = self._blocks(source, open_text, start, None, 0, min(SURVEY_BYTES, self._block_bytes))
         keys = _Keys(source)
         spans = survey_blocks(blocks, keys.parse, keys.add)
-        return Survey(schema=keys.schema(self._options.types), spans=spans)
+        return Survey(schema=keys.schema(self._options.types), spans=with_points(spans, points.found))
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span (see `TableFormat.read`)."""
-        blocks = self._blocks(source, span.start, span.stop, span.first_row, self._block_bytes)
+        open_text = partial(self._files.to_read, source, format_of(source.key, self._options)[1], span)
+        blocks = self._blocks(source, open_text, span.start, span.stop, span.first_row, self._block_bytes)
         for block in split_blocks(blocks, source, span, batch_rows, "lines"):
             yield _with_readable(block, _decode(block, schema), schema)
 
     def _blocks(
-        self, source: Pinned, start: int, stop: int | None, first_row: int, block_bytes: int
+        self, source: Pinned, open_text: Opener, start: int, stop: int | None, first_row: int, block_bytes: int
     ) -> Iterator[Block]:
         return read_blocks(
             source,
-            format_of(source.key, self._options)[1],
+            open_text,
             RecordFinder(json=True),
             start,
             stop,

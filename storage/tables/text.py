@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.prefetch import prefetched
-from scoreline.storage.tables.base import MAX_RAW_CHARS, Pinned, Span
+from scoreline.storage.tables.base import MAX_RAW_CHARS, Pinned, SeekPoint, Span
 from scoreline.storage.tables.boundaries import RecordFinder, Records
-from scoreline.storage.tables.compressed import DecompressedFile
+from scoreline.storage.tables.compressed import DecompressedFile, open_head, open_plain
 from scoreline.storage.tables.ranged import RangedFile
 
 BLOCK_BYTES = 8 << 20
@@ -24,13 +25,15 @@ MAX_RECORD_BYTES = 16 << 20
 BOM = b"\xef\xbb\xbf"
 
 _SPAN_ROWS = 65_536
-_SKIP_BYTES = 1 << 20
 _OTHER_BOMS = {
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
+
+
+Opener = Callable[[], contextlib.AbstractContextManager[RangedFile | DecompressedFile]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ class Block:
 
 def read_blocks(
     source: Pinned,
-    compression: str | None,
+    open_text: Opener,
     finder: RecordFinder,
     start: int,
     stop: int | None,
@@ -70,8 +73,8 @@ def read_blocks(
     ----------
     source : Pinned
         The object.
-    compression : str, optional
-        Compression method of the object.
+    open_text : callable
+        Opens the text at `start`.
     finder : RecordFinder
         Finds the records.
     start, stop : int, int or None
@@ -88,7 +91,7 @@ def read_blocks(
         names the object and the position.
     """
     data, position, row = b"", start, first_row
-    with contextlib.closing(_pieces(source, compression, start, stop, block_bytes)) as pieces:
+    with contextlib.closing(_pieces(open_text, start, stop, block_bytes)) as pieces:
         for piece, last in pieces:
             data = data + piece if data else piece
             records = finder.find(data, last=last)
@@ -136,6 +139,13 @@ def survey_blocks[T](
         for result in others:
             infer(result)
     return tuple(spans)
+
+
+def with_points(spans: Iterable[Span], points: Sequence[SeekPoint]) -> tuple[Span, ...]:
+    """Return spans, each with the last place before it at which decompression can begin."""
+    places = [point.position for point in points]
+    found = ((span, bisect_right(places, span.start)) for span in spans)
+    return tuple(replace(span, point=points[number - 1]) if number else span for span, number in found)
 
 
 def split_blocks(blocks: Iterable[Block], source: Pinned, span: Span, max_records: int, noun: str) -> Iterator[Block]:
@@ -208,46 +218,28 @@ def read_head(source: Pinned, compression: str | None, size: int) -> bytes:
 
     Raise `UnreadableInput` if the text begins with a byte order mark other than that of UTF-8.
     """
-    data = _read(_open(source, compression), size)
+    data = _read(open_plain(source) if compression is None else open_head(source, compression), size)
     for mark, encoding in _OTHER_BOMS.items():
         if data.startswith(mark):
             raise UnreadableInput(f"{source.uri} is {encoding}: convert it to UTF-8")
     return data
 
 
-def _pieces(
-    source: Pinned, compression: str | None, start: int, stop: int | None, size: int
-) -> Generator[tuple[bytes, bool]]:
+def _pieces(open_text: Opener, start: int, stop: int | None, size: int) -> Generator[tuple[bytes, bool]]:
     """Yield pairs of at most `size` bytes and a flag that is True for the last pair. The next pair is prefetched."""
-    file = _open(source, compression)
 
     def read() -> Generator[tuple[bytes, bool]]:
         left = None if stop is None else stop - start
-        _skip(file, start)
-        last = False
-        while not last:
-            piece = _read(file, size if left is None else min(size, left))
-            if left is not None:
-                left -= len(piece)
-            last = not piece or left == 0
-            yield piece, last
+        with open_text() as file:
+            last = False
+            while not last:
+                piece = _read(file, size if left is None else min(size, left))
+                if left is not None:
+                    left -= len(piece)
+                last = not piece or left == 0
+                yield piece, last
 
     return prefetched(read())
-
-
-def _open(source: Pinned, compression: str | None) -> RangedFile | DecompressedFile:
-    if compression is not None:
-        return DecompressedFile(source, compression)
-    return RangedFile(source.store, source.key, source.size, source.etag)
-
-
-def _skip(file: RangedFile | DecompressedFile, count: int) -> None:
-    """Skip `count` bytes. In a compressed file, these must be read and discarded."""
-    if isinstance(file, RangedFile):
-        file.seek(count)
-        return
-    while count and (piece := file.read(min(count, _SKIP_BYTES))):
-        count -= len(piece)
 
 
 def _read(file: RangedFile | DecompressedFile, size: int) -> bytes:

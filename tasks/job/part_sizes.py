@@ -166,6 +166,7 @@ def _slice(file: InputFile, run: Run) -> Slice:
         stop=span.stop,
         first_row=span.first_row,
         rows=span.rows,
+        point=span.point,
     )
     if run.rows == span.rows:
         return whole

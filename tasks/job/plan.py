@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scoreline.storage.tables.base import Span
+from scoreline.storage.tables.base import SeekPoint, Span
 
 BATCH_ROWS = 65_536
 """Maximum number of rows scored at once. Forests are fastest at this batch size."""
@@ -42,6 +42,8 @@ class Slice:
     """How many rows there are from `start` to `stop`."""
     only: Sequence[int] | None = None
     """Numbers, within the object, of the rows to score: a range or a sorted tuple. By default all rows are scored."""
+    point: SeekPoint | None = None
+    """The last place before `start` at which a compressed object can be decompressed; None for its beginning."""
 
     @property
     def count(self) -> int:

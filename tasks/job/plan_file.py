@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from base64 import b64decode, b64encode
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import DocumentCorrupt
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.tables.base import SeekPoint
 from scoreline.storage.typed_json import MALFORMED, MALFORMED_GZIP, build, convert, decode_object
 from scoreline.tasks.job.plan import Columns, Part, Slice
 
@@ -201,11 +203,37 @@ def _encode(parts: Sequence[Part]) -> dict[str, Any]:
         ]
         for part in parts
     ]
-    return {"objects": [list(item) for item in objects], "parts": slices}
+    points: dict[int, dict[int, list[Any]]] = {}
+    for point, number in ((s.point, objects[s.bucket, s.key, s.size, s.etag]) for part in parts for s in part.slices):
+        if point is not None:
+            window = b64encode(point.window).decode()
+            points.setdefault(number, {})[point.position] = [point.position, point.offset, point.bits, window]
+    places = {"points": {str(number): [*found.values()] for number, found in points.items()}} if points else {}
+    return {"objects": [list(item) for item in objects], "parts": slices, **places}
+
+
+class _Points:
+    """Where the objects of a block can be decompressed. A worker of an earlier release ignores this."""
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        self._found: dict[int, list[SeekPoint]] = {}
+        for number, points in raw.items():
+            for position, offset, bits, window in points:
+                if not (type(position) is type(offset) is type(bits) is int and min(position, offset) >= 0):
+                    raise TypeError("a place in a compressed object is not a number")
+                if bits not in range(8):
+                    raise ValueError("a place in a compressed object is not at a bit")
+                point = SeekPoint(position=position, offset=offset, bits=bits, window=b64decode(window, validate=True))
+                self._found.setdefault(int(number), []).append(point)
+
+    def before(self, number: int, start: int) -> SeekPoint | None:
+        """Return the last place before a position in the text of an object."""
+        points = (point for point in self._found.get(number, ()) if point.position <= start)
+        return max(points, key=lambda point: point.position, default=None)
 
 
 def _decode(raw: dict[str, Any]) -> list[Part]:
-    objects = raw["objects"]
+    objects, points = raw["objects"], _Points(raw.get("points", {}))
     if not all([type(value) for value in item] == [str, str, int, str] for item in objects):
         raise TypeError("an object is not given by bucket, key, size and ETag")
     parts = []
@@ -226,6 +254,7 @@ def _decode(raw: dict[str, Any]) -> list[Part]:
                     first_row=first_row,
                     rows=rows,
                     only=_decode_only(only[0]) if only else None,
+                    point=points.before(number, start),
                 )
             )
         parts.append(Part(slices=tuple(pieces)))

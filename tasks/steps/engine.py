@@ -75,7 +75,15 @@ class Engine(Dispatcher):
             The object was replaced after it was planned.
         """
         source = source or self.kept.find(Pinned.of(self.buckets[piece.bucket], piece))
-        span = Span(start=piece.start, stop=piece.stop, first_row=piece.first_row, rows=piece.rows, size=0)
+        span = Span(
+            start=piece.start,
+            stop=piece.stop,
+            first_row=piece.first_row,
+            rows=piece.rows,
+            size=0,
+            point=piece.point,
+            wanted=piece.only if isinstance(piece.only, range) else None,
+        )
         reads = from_text(columns.reads)
         in_object = pa.schema([field for field in reads if field.name not in columns.folders])
         only = None if piece.only is None else np.array(piece.only)

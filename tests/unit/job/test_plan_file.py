@@ -13,6 +13,8 @@ from scoreline.storage import keys
 from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound
 from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.tables.base import SeekPoint
+from scoreline.tasks.job import plan_file
 from scoreline.tasks.job.plan import Columns, Part, Slice
 from scoreline.tasks.job.plan_file import BLOCK_PARTS, BLOCK_SLICES, PlanFile, _divide, encode
 
@@ -178,3 +180,35 @@ def test_a_block_of_parts_with_many_slices_has_few_parts(store: Counting) -> Non
     assert [again.part(number) for number in (100, 101)] == parts[100:102]
     assert sum(store.reads) < whole / 2
     assert [len(block) for block in _divide(parts)] == [16] * 12 + [8, 1, 1]
+
+
+def test_a_slice_knows_the_last_place_at_which_its_object_can_be_decompressed(store: Counting) -> None:
+    points = [SeekPoint(position=100 * n, offset=40 * n, bits=n, window=bytes([n, 255]) * n) for n in (1, 2)]
+    first = Slice(bucket="b", key="in.csv.gz", size=99, etag="e", start=20, stop=150, first_row=0, rows=13)
+    second = replace(first, start=150, stop=230, first_row=13, point=points[0])
+    parts = [Part(slices=(first,)), Part(slices=(second,)), Part(slices=(replace(second, start=230, point=points[1]),))]
+    store.put(keys.plan("job"), encoded(COLUMNS, parts))
+    assert list(PlanFile(store, "job")) == parts
+
+
+def test_a_block_of_a_plan_differs_from_that_of_the_release_before_only_by_the_places(store: Counting) -> None:
+    plain = Slice(bucket="b", key="in.csv.gz", size=99, etag="e", start=20, stop=150, first_row=0, rows=13)
+    with_place = replace(plain, point=SeekPoint(position=7, offset=3))
+
+    def block(piece: Slice) -> dict[str, object]:
+        data = encoded(COLUMNS, [Part(slices=(piece,))])
+        found: dict[str, object] = json.loads(gzip.decompress(data).splitlines()[1])
+        return found
+
+    assert block(with_place) == block(plain) | {"points": {"0": [[7, 3, 0, ""]]}}
+    assert block(plain).keys() == {"objects", "parts"}
+
+
+@pytest.mark.parametrize("point", [[1, 2, 8, ""], [1, -2, 0, ""], ["1", 2, 0, ""], [1, 2, 0, "?"], [1, 2, 0]])
+def test_a_place_that_cannot_be_is_refused(store: Counting, monkeypatch: pytest.MonkeyPatch, point: object) -> None:
+    piece = Slice(bucket="b", key="in.csv.gz", size=99, etag="e", start=20, stop=150, first_row=0, rows=13)
+    encode_block = plan_file._encode
+    monkeypatch.setattr(plan_file, "_encode", lambda parts: encode_block(parts) | {"points": {"0": [point]}})
+    store.put(keys.plan("job"), encoded(COLUMNS, [Part(slices=(piece,))]))
+    with pytest.raises(DocumentCorrupt):
+        PlanFile(store, "job").part(0)

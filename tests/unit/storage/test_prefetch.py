@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import signal
 import subprocess
@@ -20,8 +21,9 @@ from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.prefetch import map_ahead, prefetched
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.boundaries import RecordFinder
+from scoreline.storage.tables.compressed import open_plain
 from scoreline.storage.tables.ranged import RangedFile
-from scoreline.storage.tables.text import read_blocks
+from scoreline.storage.tables.text import Opener, read_blocks
 from tests.support.waiting import HANG_S
 
 
@@ -225,7 +227,12 @@ def letters() -> Generator[str]:
 def text_of_lines(tmp_path: Path) -> Iterator[object]:
     store = DirectoryStore(tmp_path, "data")
     info = store.put("a.jsonl", b"id,x\n" * 100)
-    return read_blocks(Pinned.of(store, info), None, RecordFinder(), 0, None, first_row=0, block_bytes=50)
+    source = Pinned.of(store, info)
+    return read_blocks(source, opener_of(source), RecordFinder(), 0, None, first_row=0, block_bytes=50)
+
+
+def opener_of(source: Pinned) -> Opener:
+    return lambda: contextlib.nullcontext(open_plain(source))
 
 
 @pytest.mark.parametrize("make", [lambda _: prefetched(letters()), text_of_lines])
@@ -269,7 +276,8 @@ def test_a_text_is_read_further_while_its_first_records_are_processed(tmp_path: 
     store = AskedStore(tmp_path, "data")
     size = RangedFile.WHOLE_BYTES
     info = store.put("a.jsonl", b"id,x\n" * size)  # five blocks
-    found = read_blocks(Pinned.of(store, info), None, RecordFinder(), 0, None, first_row=0, block_bytes=size)
+    source = Pinned.of(store, info)
+    found = read_blocks(source, opener_of(source), RecordFinder(), 0, None, first_row=0, block_bytes=size)
     first = next(found)
     assert store.twice.wait(HANG_S)  # the second block is read before it is requested
     assert store.asked == [(0, size), (size, 2 * size)]  # no further block is in memory

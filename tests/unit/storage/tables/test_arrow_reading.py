@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
 
 from scoreline.storage.errors import UnreadableInput
+from scoreline.storage.tables import arrow
 from scoreline.storage.tables.arrow import ArrowFormat
 from tests.support.text_tables import Put
 
@@ -106,3 +109,123 @@ def test_a_stream_that_is_cut_between_two_messages_is_refused(put: Put) -> None:
 def test_files_that_were_joined_are_refused(put: Put, data: bytes) -> None:
     with pytest.raises(UnreadableInput, match="bytes that its footer does not list: it may be several files joined"):
         rows(put, data)
+
+
+def plain(rows: int = 1_000) -> pa.Table:
+    return pa.table(
+        {
+            "id": pa.array([None if n % 7 == 0 else n for n in range(rows)], pa.int64()),
+            "flag": pa.array([n % 3 == 0 if n % 5 else None for n in range(rows)]),
+            "text": [f"v{n}" * (n % 4) for n in range(rows)],
+            "long": pa.array([None if n % 9 == 0 else "x" * n for n in range(rows)], pa.large_string()),
+            "x": pa.array(range(rows), pa.float32()),
+            "at": pa.array(range(rows), pa.timestamp("us", "UTC")),
+            "price": pa.array(range(rows), pa.decimal128(9, 2)),
+        }
+    )
+
+
+def one_batch(table: pa.Table, options: Any = None) -> bytes:
+    body = io.BytesIO()
+    with pa.ipc.new_file(body, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return body.getvalue()
+
+
+@pytest.fixture
+def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of any size are read in slices, as large ones are."""
+    monkeypatch.setattr(arrow, "MIN_BYTES", 0)
+    monkeypatch.setattr(arrow, "SLICE_BYTES", 20_000)
+
+
+@pytest.mark.usefixtures("sliced")
+@pytest.mark.parametrize("wanted", [None, range(1), range(3, 17), range(8, 16), range(990, 1_000), range(299, 601)])
+@pytest.mark.parametrize("data", [one_batch(plain()), file(plain())], ids=["one batch", "several"])
+def test_rows_are_the_same_if_only_those_that_are_wanted_are_read(put: Put, data: bytes, wanted: range | None) -> None:
+    source, names = put(data, "in.arrow"), ["x", "id", "long", "flag", "price"]
+    survey = ArrowFormat().survey(source)
+    assert sum(span.rows for span in survey.spans) == 1_000
+    assert {field.name for field in survey.schema if field.nullable} == {"id", "flag", "long"}
+    schema = pa.schema([survey.schema.field(name) for name in names])
+    last = survey.spans[-1]
+    span = replace(survey.spans[0], stop=last.stop, rows=1_000, wanted=wanted)
+    found = list(ArrowFormat().read(source, span, schema, 64))
+    numbers = [number for rows in found for number in rows.numbers.tolist()]
+    assert numbers == list(wanted or range(1_000))
+    read = pa.Table.from_batches([rows.batch for rows in found])
+    assert read.equals(plain().select(names).slice(numbers[0], len(numbers)))
+    assert max(rows.batch.num_rows for rows in found) <= 64
+
+
+@pytest.mark.usefixtures("sliced")
+def test_of_a_large_batch_only_the_wanted_rows_and_columns_are_requested(
+    put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pa.table({f"x{number}": np.arange(100_000.0) for number in range(10)})
+    source = put(one_batch(table), "in.arrow")
+    monkeypatch.setattr(arrow, "_BUFFER_BYTES", 4_096)
+    asked: list[int] = []
+    get = source.store.get
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        got = get(*arguments, **options)
+        asked.append(len(got.data))
+        return got
+
+    monkeypatch.setattr(source.store, "get", counted)
+    survey = ArrowFormat().survey(source)
+    assert sum(asked) < 50_000, "numbers need not be validated"
+    asked.clear()
+    span = replace(survey.spans[0], wanted=range(50_000, 60_000))
+    read = ArrowFormat().read(source, span, pa.schema([("x3", pa.float64())]), 2_000)
+    found = pa.Table.from_batches([rows.batch for rows in read])
+    assert found.equals(table.select(["x3"]).slice(50_000, 10_000))
+    assert sum(asked) < 80_000 + 50_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        one_batch(plain(), pa.ipc.IpcWriteOptions(compression="zstd")),
+        one_batch(TABLE),
+        one_batch(pa.table({"x": pa.array([[1], [2, 3]])})),
+        stream(plain()),
+    ],
+    ids=["compressed", "dictionary", "lists", "stream"],
+)
+@pytest.mark.usefixtures("sliced")
+def test_other_batches_are_read_whole(put: Put, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "read_rows", None)
+    assert rows(put, data) in (1_000, 2)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damage_of_a_large_batch_is_named_as_of_a_small_one(
+    put: Put, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    data = bytearray(one_batch(plain(200)))
+    for place in random.integers(1_500, len(data) - 10, 30):
+        data[place] ^= 1 << int(random.integers(8))
+
+    def outcome() -> Any:
+        source = put(bytes(data), "in.arrow")
+        try:
+            survey = ArrowFormat().survey(source)
+            found = [rows for span in survey.spans for rows in ArrowFormat().read(source, span, survey.schema, 64)]
+        except UnreadableInput as error:
+            return str(error)
+        return [(rows.batch.to_pydict(), rows.numbers.tolist()) for rows in found]
+
+    small = repr_of(outcome)
+    monkeypatch.setattr(arrow, "MIN_BYTES", 0)
+    monkeypatch.setattr(arrow, "SLICE_BYTES", 20_000)
+    assert repr_of(outcome) == small
+
+
+def repr_of(outcome: Callable[[], Any]) -> str:
+    try:
+        return repr(outcome())
+    except UnicodeDecodeError as error:  # strings are checked by the caller
+        return f"{type(error)}"
