@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from scoreline.storage.errors import UnreadableInput, one_line
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
-from scoreline.storage.tables.contents import explain_parquet, explain_row_group
+from scoreline.storage.tables.contents import explain_parquet
+from scoreline.storage.tables.forward import ForwardReader, KeptReader
+from scoreline.storage.tables.parquet_chunks import Leaves
 from scoreline.storage.tables.parquet_layout import is_joined
 from scoreline.storage.tables.ranged import RangedFile
 
@@ -30,11 +32,11 @@ Other columns are written without one: 131,072 rows of ids, names and scores the
 of the time."""
 MAX_SPAN_ROWS = 524_288
 MAX_SPAN_BYTES = 256 << 20
-"""Row groups larger than this are read in several spans, so that a worker's memory does not grow with them. To read a
-span, the earlier rows of its row group must be decoded, too. Decoding takes a tenth of the time for scoring."""
+"""Row groups larger than this are read in several spans. To read a span, the earlier rows of its row group must be
+decoded, too, unless the process has just read them."""
 _NULL_BATCH_ROWS = 65_536
-_STREAM_BYTES = 1 << 20
-"""Number of bytes that are read at a time from each column of such a row group."""
+_SURVEY_LIMITS = {"memory_bytes": 24 << 20, "connections": 4}
+"""Limits of a reader that counts nulls. Planning surveys several objects at a time."""
 
 
 class ParquetFormat:
@@ -53,6 +55,7 @@ class ParquetFormat:
         self._footer_bytes = footer_bytes
         self._footers: OrderedDict[tuple[str, str], pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
+        self._kept = KeptReader()
 
     def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:  # for text formats
         """Read the footer (see `TableFormat.survey`).
@@ -92,36 +95,43 @@ class ParquetFormat:
                 found.add(name)
         if unknown:
             nulls: Counter[str] = Counter()
-            for number in range(metadata.num_row_groups):
-                for batch in self._group(source, number, unknown, _NULL_BATCH_ROWS, stream=True):
-                    nulls.update({name: batch.column(name).null_count for name in unknown})
+            with contextlib.closing(self._reader(source, unknown, _NULL_BATCH_ROWS, **_SURVEY_LIMITS)) as reader:
+                for rows in reader.read(0, metadata.num_rows):
+                    nulls.update({name: rows.batch.column(name).null_count for name in unknown})
             found |= {name for name in unknown if not nulls[name]}
         return found
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
-        """Yield the rows of a span in order (see `TableFormat.read`)."""
-        metadata = self._open(source).metadata
-        first = 0
-        for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
-            start, stop = max(span.start, first), min(span.stop, first + group.num_rows)
-            if start < stop:
-                large = _is_large(group.num_rows, group.total_byte_size)
-                batches = self._group(source, number, schema.names, batch_rows, stream=large)
-                yield from rows_between(batches, first, start, stop)
-            first += group.num_rows
+        """Yield the rows of a span in order (see `TableFormat.read`).
 
-    def _group(
-        self, source: Pinned, number: int, columns: list[str], batch_rows: int, *, stream: bool
-    ) -> Iterator[pa.RecordBatch]:
-        file = self._open(source, stream=stream)
+        The reader is kept if the span ends within a row group. If the next span of this row group is read next, with
+        the same columns and `batch_rows`, it continues there.
+        """
+        reader = self._kept.take((source.uri, source.etag, tuple(schema.names), batch_rows), span.start)
+        reader = reader or self._reader(source, schema.names, batch_rows)
+        is_done = False
         try:
-            for batch in file.iter_batches(batch_rows, row_groups=[number], columns=columns, use_threads=False):
-                yield batch.select(columns)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise explain_row_group(source, number, error) from error
+            yield from reader.read(span.start, span.stop)
+            is_done = True
+        finally:
+            if is_done and reader.can_continue(span.stop):
+                self._kept.keep(reader)
+            else:
+                reader.close()
 
-    def _open(self, source: Pinned, *, stream: bool = False, raw: RangedFile | None = None) -> pq.ParquetFile:
+    def release(self) -> None:
+        """Release the memory of the reader that is kept, because something else is read."""
+        self._kept.take()
+
+    def _reader(self, source: Pinned, columns: list[str], batch_rows: int, **limits: int) -> ForwardReader:
+        metadata = self._open(source).metadata
+
+        def open_file(file: RangedFile, buffer_bytes: int) -> pq.ParquetFile:
+            return self._open(source, buffer_bytes=buffer_bytes, raw=file)
+
+        return ForwardReader(source, metadata, Leaves(metadata), open_file, columns, batch_rows, **limits)
+
+    def _open(self, source: Pinned, *, buffer_bytes: int = 0, raw: RangedFile | None = None) -> pq.ParquetFile:
         name = (source.uri, source.etag)
         with self._lock:
             known = self._footers.get(name)
@@ -130,8 +140,8 @@ class ParquetFormat:
             file = pq.ParquetFile(
                 raw,
                 metadata=known,
-                pre_buffer=not stream,
-                buffer_size=_STREAM_BYTES if stream else 0,
+                pre_buffer=False,  # Arrow would send one request after another
+                buffer_size=buffer_bytes,
                 page_checksum_verification=True,
                 coerce_int96_timestamp_unit="us",  # nanoseconds of 64 bits end in 2262, but INT96 does not
             )
@@ -191,17 +201,6 @@ def _spans(row: int, rows: int, size: int) -> Iterator[Span]:
         start, stop = row + rows * number // count, row + rows * (number + 1) // count
         if start < stop:
             yield Span(start=start, stop=stop, first_row=start, rows=stop - start, size=size // count)
-
-
-def rows_between(batches: Iterator[pa.RecordBatch], row: int, start: int, stop: int) -> Iterator[Rows]:
-    """Yield the rows from `start` to `stop` of consecutive batches. `row` is the number of their first row."""
-    for batch in batches:
-        low, high = max(start - row, 0), min(stop - row, batch.num_rows)
-        if low < high:
-            yield Rows(batch=batch.slice(low, high - low), numbers=np.arange(row + low, row + high, dtype=np.int64))
-        row += batch.num_rows
-        if row >= stop:  # stop before the next batch is decoded
-            return
 
 
 def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | None = None) -> bytes:

@@ -67,14 +67,15 @@ class RangedFile(io.RawIOBase):
         if stop <= self._position:
             return b""
         if self._whole is None and self._size <= self.WHOLE_BYTES:
-            self._whole = self._get(0, self._size)
-        data = self._get(self._position, stop) if self._whole is None else self._whole[self._position : stop]
+            self._whole = self.get(0, self._size)
+        data = self.get(self._position, stop) if self._whole is None else self._whole[self._position : stop]
         self._position += len(data)
         if stop == self._size:
             self.end = (self.end + data)[-8:]
         return data
 
-    def _get(self, start: int, stop: int) -> bytes:
+    def get(self, start: int, stop: int) -> bytes:
+        """Return the bytes from one position to another with a single request. This is thread-safe."""
         try:
             return self._store.get(self._key, byte_range=(start, stop), if_match=self._etag).data
         except (PreconditionFailed, ObjectNotFound) as error:

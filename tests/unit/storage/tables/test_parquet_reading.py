@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -51,17 +50,6 @@ def test_a_large_row_group_is_divided_into_spans_that_hold_each_row_once(
     spans = parquet.ParquetFormat().survey(source).spans
     assert max(span.rows for span in spans) <= 100
     assert [pair for span in spans for pair in read(source, span)] == [(row, row) for row in range(ROWS)]
-
-
-def test_nothing_is_decoded_after_the_end_of_a_span() -> None:
-    def batches() -> Iterator[pa.RecordBatch]:
-        yield from pa.table({"id": range(20)}).to_batches(max_chunksize=10)
-        pytest.fail("a third batch was asked for")
-
-    assert [rows.numbers.tolist() for rows in parquet.rows_between(batches(), 100, 108, 120)] == [
-        [108, 109],
-        list(range(110, 120)),
-    ]
 
 
 def test_a_damaged_page_is_reported_even_if_it_can_be_decoded(tmp_path: Path) -> None:

@@ -1,0 +1,160 @@
+"""Fetches ranges of a pinned object in parallel, in the order in which they are needed, within a fixed memory."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from queue import Empty, SimpleQueue
+
+CONNECTIONS = 8
+"""Number of requests at a time. R2 sends 50 to 100 MB/s to each connection, so that 8 are enough for a fast network."""
+_POLL_S = 0.2
+
+
+class Request:
+    """A range of bytes to fetch with one request."""
+
+    __slots__ = ("data", "error", "is_sent", "row", "start", "stop", "takers")
+
+    def __init__(self, start: int, stop: int, row: int, takers: int = 1) -> None:
+        self.start = start
+        self.stop = stop
+        self.row = row
+        """The row, counted from the beginning of the object, that needs these bytes first."""
+        self.takers = takers
+        """Number of times that the bytes will be taken."""
+        self.is_sent = False
+        self.data: bytes | None = None
+        self.error: BaseException | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self.stop - self.start
+
+
+class _Shared:
+    """What the threads know of their fetcher. They do not refer to it, so that an abandoned one is collected."""
+
+    def __init__(self, get: Callable[[int, int], bytes]) -> None:
+        self.get = get
+        self.orders: SimpleQueue[Request | None] = SimpleQueue()
+        self.landed: SimpleQueue[Request] = SimpleQueue()
+        self.closed = False
+
+    def serve(self) -> None:
+        while (request := self.orders.get()) is not None and not self.closed:
+            try:
+                request.data = self.get(request.start, request.stop)
+            except BaseException as error:  # noqa: BLE001  # raised again in the consumer's thread
+                request.error = error
+            self.landed.put(request)
+            del request
+
+
+class Fetcher:
+    """Fetches requests in parallel, and holds at most `budget_bytes` of fetched bytes that were not yet used.
+
+    One consumer at a time uses it, not necessarily always in the same thread. As in
+    `scoreline.storage.prefetch.prefetched`, there are no locks, so that it can be closed at any moment by a signal
+    handler or the garbage collector.
+
+    Parameters
+    ----------
+    get : callable
+        Returns the bytes from one position to another. It is called in several threads at once.
+    budget_bytes : int
+        Maximum number of bytes that are requested or held. Only a request that the consumer waits for may exceed it.
+    requests : iterable of Request
+        Requests to fetch ahead, in the order in which they are needed. It is consumed when there is memory for more.
+    connections : int
+        Maximum number of requests at a time.
+    """
+
+    def __init__(
+        self,
+        get: Callable[[int, int], bytes],
+        budget_bytes: int,
+        requests: Iterable[Request],
+        connections: int = CONNECTIONS,
+    ) -> None:
+        self._shared = _Shared(get)
+        self._budget = budget_bytes
+        self._connections = connections
+        self._threads: list[threading.Thread] = []
+        self._upcoming: Iterator[Request] = iter(requests)
+        self._next: Request | None = None
+        self._flying = 0
+        self._stop_row = 0
+        self.held_bytes = 0
+        """Number of bytes that are requested or held now."""
+
+    def fetch_until(self, row: int) -> None:
+        """Fetch ahead what the rows before `row` need; the rest only when the consumer waits for it."""
+        self._stop_row = row
+        self._fill()
+
+    def take(self, request: Request) -> bytes:
+        """Return the bytes of a request, and wait for them if necessary. Raise the error of the request if it failed.
+
+        The bytes count as held until `release` is called for them.
+        """
+        if not request.is_sent:
+            self._send(request)
+        while request.data is None:
+            self._land(request)
+        data = request.data
+        request.takers -= 1
+        if request.takers == 0:
+            request.data = b""
+        return data
+
+    def _land(self, awaited: Request) -> None:
+        if (error := awaited.error) is not None:
+            try:
+                raise error
+            finally:
+                del error  # otherwise its traceback would refer to itself
+        try:
+            self._shared.landed.get(timeout=_POLL_S)  # wake up regularly, so that signals are handled
+        except Empty:
+            if not any(thread.is_alive() for thread in self._threads) and self._shared.landed.empty():
+                raise RuntimeError("the threads that fetch have died") from None
+            return
+        self._flying -= 1
+
+    def release(self, size: int) -> None:
+        """Count bytes as no longer held, and fetch more."""
+        self.held_bytes -= size
+        self._fill()
+
+    def close(self) -> None:
+        """End the threads. Those that wait for the store end as soon as it has answered."""
+        self._shared.closed = True
+        for _ in self._threads:
+            self._shared.orders.put(None)
+
+    def _fill(self) -> None:
+        while not self._shared.closed and (request := self._next or next(self._upcoming, None)) is not None:
+            self._next = None
+            if request.is_sent:
+                continue
+            if request.row >= self._stop_row or self.held_bytes + request.size > self._budget:
+                self._next = request
+                return
+            self._send(request)
+
+    def _send(self, request: Request) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                self._shared.landed.get_nowait()
+                self._flying -= 1
+        request.is_sent = True
+        self.held_bytes += request.size
+        self._flying += 1
+        self._shared.orders.put(request)
+        if len(self._threads) < min(self._connections, self._flying):
+            thread = threading.Thread(target=self._shared.serve, name="fetch", daemon=True)
+            self._threads.append(thread)
+            thread.start()

@@ -1,0 +1,226 @@
+"""Reads rows of a Parquet object forwards, across row groups, and stays where it ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scoreline.storage.tables.base import Pinned, Rows
+from scoreline.storage.tables.chunk_file import ChunkFile
+from scoreline.storage.tables.contents import explain_row_group
+from scoreline.storage.tables.fetching import CONNECTIONS, Fetcher, Request
+from scoreline.storage.tables.parquet_chunks import Leaves, find_chunks, plan_requests
+from scoreline.storage.tables.ranged import RangedFile
+from scoreline.storage.tables.row_groups import (
+    BUFFER_BYTES,
+    Planned,
+    RowGroup,
+    RowGroupReader,
+    StreamingReader,
+    WideReader,
+)
+
+READ_BYTES = 96 << 20
+"""Memory for reading an object: for bytes as they are stored, and for the decoders of the columns."""
+_LEAST_FETCH_BYTES = 32 << 20
+_WINDOWS = 4
+"""Part of the memory for stored bytes that the current pages of all columns take, in a row group that does not fit into
+it. The rest is for those that are fetched ahead."""
+KEPT_S = 20.0
+"""Number of seconds for which a reader is kept. A process that has more parts of the same object to score begins the
+next one within a second."""
+
+
+class ForwardReader:
+    """Reads columns of a pinned object forwards.
+
+    Parameters
+    ----------
+    metadata : pyarrow.parquet.FileMetaData
+        The footer of the object.
+    open_file : callable
+        Opens a file with this footer. The number is that of bytes that Arrow buffers of each column, or 0.
+    memory_bytes : int, optional
+        Memory for reading, by default `READ_BYTES`.
+    """
+
+    def __init__(
+        self,
+        source: Pinned,
+        metadata: pq.FileMetaData,
+        leaves: Leaves,
+        open_file: Callable[[RangedFile, int], pq.ParquetFile],
+        columns: list[str],
+        batch_rows: int,
+        *,
+        memory_bytes: int | None = None,
+        connections: int = CONNECTIONS,
+    ) -> None:
+        self.key = (source.uri, source.etag, tuple(columns), batch_rows)
+        self._source = source
+        self._metadata = metadata
+        self._leaves = leaves.of(columns)
+        self._open_file = open_file
+        self._columns = columns
+        self._batch_rows = batch_rows
+        self._memory = memory_bytes or READ_BYTES
+        self._connections = connections
+        self._raw = RangedFile(source.store, source.key, source.size, source.etag)
+        self._fetcher: Fetcher | None = None
+        self._budget = 0
+        self._planned: dict[int, tuple[RowGroup, Planned]] = {}
+        self._number = 0
+        self._first_row = 0
+        self._group: RowGroupReader | None = None
+
+    def can_continue(self, row: int) -> bool:
+        """Return whether a row is further on in the row group in which reading ended."""
+        if self._group is None:
+            return False
+        rows: int = self._metadata.row_group(self._number).num_rows
+        return row < self._first_row + rows and self._group.can_reach(row)
+
+    def read(self, start: int, stop: int) -> Iterator[Rows]:
+        """Yield the rows from `start` to `stop` in order.
+
+        Raises
+        ------
+        UnreadableInput
+            A row group cannot be decoded.
+        InputChanged
+            The object was replaced or deleted.
+        """
+        while self._number < self._metadata.num_row_groups and self._first_row < stop:
+            rows = self._metadata.row_group(self._number).num_rows
+            if start < self._first_row + rows:
+                try:
+                    yield from self._read_group(start, stop)
+                except (pa.ArrowException, OSError, ValueError) as error:
+                    raise explain_row_group(self._source, self._number, error) from error
+            if stop < self._first_row + rows:
+                return
+            self._leave_group()
+            self._number += 1
+            self._first_row += rows
+
+    def close(self) -> None:
+        """Release all memory, and end the threads."""
+        self._leave_group()
+        if self._fetcher is not None:
+            self._fetcher.close()
+
+    def _read_group(self, start: int, stop: int) -> Iterator[Rows]:
+        group = self._group or self._enter_group(max(start, self._first_row))
+        self._group = group
+        if self._fetcher is not None:
+            self._fetcher.fetch_until(stop)
+        while group.row < stop and (batch := group.peek()) is not None:
+            row = group.row
+            low, high = max(start - row, 0), min(stop - row, batch.num_rows)
+            if row + batch.num_rows <= stop:
+                group.advance()
+            if low < high:
+                numbers = np.arange(row + low, row + high, dtype=np.int64)
+                yield Rows(batch=batch.slice(low, high - low), numbers=numbers)
+            del batch
+            if row + high == stop:  # before the next batch is decoded
+                return
+
+    def _leave_group(self) -> None:
+        group, self._group = self._group, None
+        if group is not None:
+            group.close()
+        self._planned.pop(self._number, None)
+
+    def _enter_group(self, row: int) -> RowGroupReader:
+        if self._source.size <= RangedFile.WHOLE_BYTES:
+            return self._streaming(self._open_file(self._raw, 0))
+        group, planned = self._planned.get(self._number) or (self._describe(self._number, self._first_row), None)
+        if group.is_wide:
+            schema = self._open_file(self._raw, 0).schema_arrow
+            schema = pa.schema([schema.field(name) for name in self._columns], schema.metadata)
+            return WideReader(group, schema, self._batch_rows, row, self._raw.get, self._open_wide)
+        if planned is None:
+            if self._fetcher is not None:
+                self._fetcher.close()
+            self._budget = max(self._memory - group.decoder_bytes, self._memory // 6)
+            self._fetcher = Fetcher(
+                self._raw.get, self._budget, self._requests(self._number, self._first_row), self._connections
+            )
+            self._fetcher.fetch_until(0)
+            _, planned = self._planned[self._number]
+        assert self._fetcher is not None
+        gradual = 2 * group.size > self._budget
+        file = ChunkFile(self._source, self._fetcher, planned, gradual=gradual)
+        return self._streaming(self._open_file(file, BUFFER_BYTES if gradual else 0), file.close)
+
+    def _streaming(self, opened: pq.ParquetFile, release: Callable[[], None] = lambda: None) -> StreamingReader:
+        return StreamingReader(opened, self._number, self._first_row, self._columns, self._batch_rows, release)
+
+    def _open_wide(self, fetcher: Fetcher, planned: Planned) -> tuple[ChunkFile, pq.ParquetFile]:
+        file = ChunkFile(self._source, fetcher, planned, gradual=False)
+        return file, self._open_file(file, 0)
+
+    def _describe(self, number: int, first_row: int) -> RowGroup:
+        return RowGroup(
+            number=number,
+            first_row=first_row,
+            rows=self._metadata.row_group(number).num_rows,
+            chunks=find_chunks(self._metadata, number, self._leaves, self._source.size),
+        )
+
+    def _requests(self, number: int, row: int) -> Iterator[Request]:
+        """Plan row group after row group, up to one that is wide."""
+        while number < self._metadata.num_row_groups:
+            group = self._describe(number, row)
+            if group.is_wide:
+                return
+            window = None if group.size <= self._budget else self._budget // _WINDOWS
+            planned = list(plan_requests(group.chunks, row, group.rows, window_bytes=window))
+            self._planned[number] = group, planned
+            yield from sorted((request for request, _ in planned), key=lambda request: request.row)
+            number += 1
+            row += group.rows
+
+
+class KeptReader:
+    """Keeps the reader of the last slice, so that the next slice of the same row group continues where it ended.
+
+    It avoids locks (see `scoreline.storage.prefetch.prefetched`): single operations of a dict are atomic.
+    """
+
+    def __init__(self, kept_s: float = KEPT_S) -> None:
+        self._kept_s = kept_s
+        self._readers: dict[int, tuple[ForwardReader, SimpleQueue[None]]] = {}
+
+    def take(self, key: object = None, row: int = 0) -> ForwardReader | None:
+        """Return the kept reader if it has the key and can continue at a row. Otherwise, close it."""
+        try:
+            _, (reader, taken) = self._readers.popitem()
+        except KeyError:
+            return None
+        taken.put(None)
+        if reader.key == key and reader.can_continue(row):
+            return reader
+        reader.close()
+        return None
+
+    def keep(self, reader: ForwardReader) -> None:
+        """Keep a reader, and close it after some time without use."""
+        self.take()
+        taken: SimpleQueue[None] = SimpleQueue()
+        self._readers[id(reader)] = reader, taken
+        threading.Thread(target=self._expire, args=(id(reader), taken), name="kept-reader", daemon=True).start()
+
+    def _expire(self, name: int, taken: SimpleQueue[None]) -> None:
+        try:
+            taken.get(timeout=self._kept_s)
+        except Empty:
+            reader, _ = self._readers.pop(name, (None, None))
+            if reader is not None:
+                reader.close()

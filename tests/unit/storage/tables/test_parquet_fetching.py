@@ -1,0 +1,347 @@
+"""The column chunks of Parquet are fetched in few requests, in parallel, within a fixed memory."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scoreline.storage.errors import InputChanged, StoreUnavailable
+from scoreline.storage.objects.base import StoredObject
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.tables import forward, row_groups
+from scoreline.storage.tables.base import Pinned, Span
+from scoreline.storage.tables.fetching import Fetcher, Request
+from scoreline.storage.tables.parquet import ParquetFormat
+from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
+from tests.support.waiting import wait_until
+
+ROWS = 100_000
+COLUMNS = [f"f{number}" for number in range(8)]
+SCHEMA = pa.schema([(name, pa.float64()) for name in COLUMNS])
+
+
+class WatchedStore(DirectoryStore):
+    """Records the ranges that are requested, and the threads that request them."""
+
+    def __init__(self, root: Path, bucket: str) -> None:
+        super().__init__(root, bucket)
+        self.ranges: list[tuple[int, int]] = []
+        self.threads: set[threading.Thread] = set()
+
+    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, **options: Any) -> StoredObject:
+        assert byte_range is not None
+        assert options["if_match"]
+        self.ranges.append(byte_range)
+        self.threads.add(threading.current_thread())
+        return super().get(key, byte_range=byte_range, **options)
+
+    @property
+    def bytes(self) -> int:
+        return sum(stop - start for start, stop in self.ranges)
+
+
+def table(rows: int = ROWS, columns: list[str] = COLUMNS) -> pa.Table:
+    values = np.random.default_rng(0).normal(size=(len(columns), rows))
+    return pa.table([pa.array(column) for column in values], names=columns)
+
+
+def put(folder: Path, data: pa.Table, **options: Any) -> tuple[WatchedStore, Pinned]:
+    store = WatchedStore(folder, "bucket")
+    sink = io.BytesIO()
+    pq.write_table(data, sink, **options)
+    return store, Pinned.of(store, store.put("a.parquet", sink.getvalue()))
+
+
+@pytest.fixture(scope="module")
+def values() -> pa.Table:
+    return table()
+
+
+def span(start: int, stop: int) -> Span:
+    return Span(start=start, stop=stop, first_row=start, rows=stop - start, size=0)
+
+
+def read(
+    formats: ParquetFormat, source: Pinned, start: int, stop: int, schema: pa.Schema = SCHEMA, batch_rows: int = 8_192
+) -> pa.Table:
+    rows = list(formats.read(source, span(start, stop), schema, batch_rows))
+    assert np.concatenate([item.numbers for item in rows]).tolist() == list(range(start, stop))
+    assert max(item.batch.num_rows for item in rows) <= batch_rows
+    return pa.Table.from_batches([item.batch for item in rows])
+
+
+def footer_read(formats: ParquetFormat, store: WatchedStore, source: Pinned) -> None:
+    """Read the footer, and forget that it was requested."""
+    formats.survey(source)
+    store.ranges.clear()
+
+
+def chunks_of(sizes: list[int], gap: int = 0) -> list[Chunk]:
+    starts = np.cumsum([4, *(size + gap for size in sizes[:-1])]).tolist()
+    return [
+        Chunk(name=str(n), start=start, stop=start + size, dictionary_bytes=0, encoded_bytes=size, decoded_bytes=size)
+        for n, (start, size) in enumerate(zip(starts, sizes, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 11, 18, 24, 30, 40, 100, 1_000])
+def test_a_row_group_of_160_mb_takes_at_most_24_large_requests(count: int) -> None:
+    chunks = chunks_of([160_000_000 // count] * count)
+    requests = [request for request, _ in plan_requests(chunks, 0, 1_000)]
+    assert len(requests) <= 24
+    assert max(request.size for request in requests) <= 16 << 20
+    # Each byte is requested once
+    assert [request.start for request in requests[1:]] == [request.stop for request in requests[:-1]]
+    assert sum(request.size for request in requests) == chunks[-1].stop - chunks[0].start
+
+
+def test_chunks_are_not_joined_across_many_bytes_that_are_not_needed() -> None:
+    near, far = (list(plan_requests(chunks_of([100_000] * 50, gap), 0, 1)) for gap in (300, 30_000))
+    assert len(near) < 5
+    assert len(far) == 50
+    assert sum(request.size for request, _ in far) == 50 * 100_000
+
+
+def test_a_row_group_that_does_not_fit_is_requested_in_the_order_of_its_rows() -> None:
+    planned = list(plan_requests(chunks_of([40 << 20] * 4), 100, 1_000, window_bytes=16 << 20))
+    assert max(request.size for request, _ in planned) <= 4 << 20
+    rows = [[request.row for request, chunks in planned if chunks[0].name == name] for name in "0123"]
+    assert rows[0] == rows[1] == rows[2] == rows[3] == list(range(100, 1_100, 100))
+
+
+def test_whole_row_groups_are_read_once_in_few_requests(tmp_path: Path, values: pa.Table) -> None:
+    store, source = put(tmp_path, values, row_group_size=ROWS // 2)
+    formats = ParquetFormat()
+    footer_read(formats, store, source)
+    assert read(formats, source, 0, ROWS).equals(values)
+    assert len(store.ranges) <= 4
+    assert store.bytes <= 1.02 * source.size
+
+
+def test_only_the_needed_columns_are_read(tmp_path: Path, values: pa.Table) -> None:
+    store, source = put(tmp_path, values, row_group_size=ROWS)
+    formats = ParquetFormat()
+    footer_read(formats, store, source)
+    wanted = pa.schema([SCHEMA.field("f6"), SCHEMA.field("f1")])
+    assert read(formats, source, 0, ROWS, wanted).equals(values.select(["f6", "f1"]))
+    assert store.bytes <= 1.02 * source.size / 4
+
+
+def test_a_slice_is_read_up_to_its_end(tmp_path: Path, values: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "READ_BYTES", 4 << 20)
+    store, source = put(tmp_path, values, row_group_size=ROWS, use_dictionary=False, data_page_size=20_000)
+    formats = ParquetFormat()
+    footer_read(formats, store, source)
+    assert read(formats, source, 0, ROWS // 4).equals(values.slice(0, ROWS // 4))
+    assert store.bytes < 0.5 * source.size
+
+
+@pytest.mark.parametrize("memory", [192 << 20, 4 << 20], ids=["fetched whole", "fetched by windows"])
+def test_slices_of_a_row_group_are_read_once_by_a_process(
+    tmp_path: Path, values: pa.Table, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "READ_BYTES", memory)
+    store, source = put(tmp_path, values, row_group_size=ROWS)
+    formats = ParquetFormat()
+    footer_read(formats, store, source)
+    edges = [0, 1, 10_000, 10_001, 50_000, 90_000, ROWS]
+    found = [read(formats, source, start, stop) for start, stop in pairwise(edges)]
+    assert pa.concat_tables(found).equals(values)
+    assert store.bytes <= 1.02 * source.size
+    # Another process reads no more than once again, and gets the same
+    other = ParquetFormat()
+    footer_read(other, store, source)
+    assert read(other, source, 50_000, 90_000).equals(found[4])
+    assert read(other, source, 95_000, ROWS).equals(values.slice(95_000))
+    assert store.bytes <= 1.02 * source.size
+
+
+def test_a_reader_is_kept_only_for_the_next_rows_of_the_same_columns(tmp_path: Path, values: pa.Table) -> None:
+    store, source = put(tmp_path, values, row_group_size=ROWS)
+    formats = ParquetFormat()
+    for start, stop, schema, batch_rows in (
+        (0, 50_000, SCHEMA, 8_192),
+        (40_000, 60_000, SCHEMA, 8_192),  # before where it stands
+        (60_000, 70_000, pa.schema(list(SCHEMA)[::-1]), 8_192),
+        (70_000, 80_000, SCHEMA, 1_000),
+    ):
+        footer_read(formats, store, source)
+        found = read(formats, source, start, stop, schema, batch_rows)
+        assert found.equals(values.slice(start, stop - start).select(schema.names))
+        assert store.bytes > source.size / 2
+    wait_until(lambda: count_of_threads("kept-reader") == 1, "one reader to be kept")
+    formats.release()
+    wait_until(lambda: not count_of_threads("kept-reader", "fetch"), "the reader to be released")
+
+
+def test_a_kept_reader_is_released_when_it_is_not_used(tmp_path: Path, values: pa.Table) -> None:
+    store, source = put(tmp_path, values, row_group_size=ROWS)
+    formats = ParquetFormat()
+    formats._kept = forward.KeptReader(kept_s=0.01)
+    read(formats, source, 0, 10)
+    wait_until(lambda: not count_of_threads("kept-reader", "fetch"), "the reader to be released")
+    footer_read(formats, store, source)
+    assert read(formats, source, 10, ROWS).equals(values.slice(10))
+    assert store.bytes > source.size / 2
+
+
+def count_of_threads(*names: str) -> int:
+    return sum(thread.name in names for thread in threading.enumerate())
+
+
+def test_an_object_that_is_replaced_between_windows_is_noticed(
+    tmp_path: Path, values: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "READ_BYTES", 2 << 20)
+    store, source = put(tmp_path, values, row_group_size=ROWS)
+    formats = ParquetFormat()
+    rows = formats.read(source, span(0, ROWS), SCHEMA, 1_000)
+    next(rows)
+    store.put("a.parquet", store.get("a.parquet", byte_range=(0, source.size), if_match=source.etag).data)
+    with pytest.raises(InputChanged, match=r"s3://bucket/a\.parquet was replaced or deleted"):
+        list(rows)
+    # Nor is the reader kept
+    assert formats._kept.take() is None
+    wait_until(lambda: not count_of_threads("fetch"), "the threads to end")
+
+
+def test_threads_end_if_reading_is_given_up(tmp_path: Path, values: pa.Table) -> None:
+    _, source = put(tmp_path, values, row_group_size=ROWS)
+    rows = ParquetFormat().read(source, span(0, ROWS), SCHEMA, 1_000)
+    next(rows)
+    assert count_of_threads("fetch")
+    rows.close()  # type: ignore[attr-defined]
+    wait_until(lambda: not count_of_threads("fetch", "kept-reader"), "the threads to end")
+
+
+# The fetcher
+
+
+def requests(count: int, size: int = 10) -> list[Request]:
+    return [Request(number * size, (number + 1) * size, number) for number in range(count)]
+
+
+def test_requests_are_sent_side_by_side_and_taken_in_any_order() -> None:
+    meet = threading.Barrier(4)
+
+    def get(start: int, stop: int) -> bytes:
+        meet.wait(10)
+        return bytes(range(start, stop))
+
+    planned = requests(8)
+    fetcher = Fetcher(get, 1_000, planned, connections=4)
+    fetcher.fetch_until(100)
+    for number in (3, 0, 7, 1):
+        assert fetcher.take(planned[number]) == bytes(range(number * 10, number * 10 + 10))
+    fetcher.close()
+
+
+def test_the_budget_is_not_exceeded_until_bytes_are_released() -> None:
+    sent: list[int] = []
+
+    def get(start: int, stop: int) -> bytes:
+        sent.append(start)
+        return bytes(stop - start)
+
+    planned = requests(10)
+    fetcher = Fetcher(get, 35, planned)
+    fetcher.fetch_until(8)
+    for request in planned[:3]:
+        fetcher.take(request)
+    assert sorted(sent) == [0, 10, 20]
+    assert fetcher.held_bytes == 30
+    fetcher.release(5)
+    fetcher.take(planned[3])
+    assert fetcher.held_bytes == 35
+    fetcher.release(35)
+    fetcher.take(planned[6])
+    assert fetcher.held_bytes == 30
+    # And only rows that are needed are fetched ahead
+    fetcher.release(30)
+    fetcher.take(planned[7])
+    assert planned[8].is_sent is False
+    fetcher.close()
+
+
+def test_an_error_is_raised_where_its_bytes_are_needed() -> None:
+    def get(start: int, stop: int) -> bytes:
+        if start == 10:
+            raise StoreUnavailable("down")
+        return bytes(stop - start)
+
+    planned = requests(3)
+    fetcher = Fetcher(get, 1_000, planned)
+    fetcher.fetch_until(3)
+    assert fetcher.take(planned[2]) == fetcher.take(planned[0]) == bytes(10)
+    with pytest.raises(StoreUnavailable, match="down"):
+        fetcher.take(planned[1])
+    fetcher.close()
+
+
+def test_closing_does_not_wait_for_the_store_and_sends_nothing_more() -> None:
+    stuck, begun = threading.Event(), threading.Event()
+    sent: list[int] = []
+
+    def get(start: int, stop: int) -> bytes:
+        sent.append(start)
+        begun.set()
+        stuck.wait(30)
+        return bytes(stop - start)
+
+    fetcher = Fetcher(get, 1_000, requests(5), connections=1)
+    fetcher.fetch_until(5)
+    begun.wait(30)
+    fetcher.close()
+    stuck.set()
+    wait_until(lambda: not count_of_threads("fetch"), "the thread to end")
+    assert sent == [0]
+
+
+# Wide row groups
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make eight columns too many for one decoder for each."""
+    monkeypatch.setattr(row_groups, "DECODER_BYTES", 1 << 20)
+    monkeypatch.setattr(row_groups, "WINDOW_BYTES", 1 << 20)
+    monkeypatch.setattr(row_groups, "MAX_WINDOW_BYTES", 1 << 20)
+    return
+
+
+@pytest.mark.usefixtures("narrow")
+def test_columns_of_a_wide_row_group_are_decoded_one_after_another(tmp_path: Path, values: pa.Table) -> None:
+    wide = values.append_column("text", pa.array([f"row {row}" for row in range(ROWS)]))
+    wide = wide.append_column("kind", pa.array(["a", "b", None, "c"] * (ROWS // 4)).dictionary_encode())
+    wide = wide.append_column("list", pa.array([[row, row + 1] for row in range(ROWS)]))
+    wide = wide.replace_schema_metadata({"pandas": "{}"})
+    store, source = put(tmp_path, wide, row_group_size=ROWS // 2)
+    formats = ParquetFormat()
+    schema = formats.survey(source).schema
+    by_arrow = pq.ParquetFile(tmp_path / "bucket" / "a.parquet").schema_arrow
+    store.ranges.clear()
+    edges = [0, 20_000, 20_001, 70_000, ROWS]
+    for start, stop in pairwise(edges):
+        found = read(formats, source, start, stop, schema, 1_000)
+        assert found.equals(wide.slice(start, stop - start))
+        assert found.schema.equals(by_arrow, check_metadata=True)
+    passes = -(-sum(column.nbytes for column in wide.columns) // (1 << 20))
+    assert store.bytes <= (passes + 3) * source.size
+
+
+@pytest.mark.usefixtures("narrow")
+def test_batches_of_a_wide_row_group_do_not_hold_its_window(tmp_path: Path, values: pa.Table) -> None:
+    _, source = put(tmp_path, values, row_group_size=ROWS)
+    before = pa.total_allocated_bytes()
+    batch = next(ParquetFormat().read(source, span(0, ROWS), SCHEMA, ROWS)).batch
+    assert batch.nbytes <= (1 << 20) // row_groups._BATCHES + 64 * len(COLUMNS)
+    assert pa.total_allocated_bytes() - before <= 2 * batch.nbytes
