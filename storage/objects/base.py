@@ -68,8 +68,20 @@ class ObjectStore(Protocol):
 
     bucket: str
 
-    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
+    def get(
+        self,
+        key: str,
+        *,
+        byte_range: tuple[int, int] | None = None,
+        if_match: str | None = None,
+        into: memoryview | None = None,
+    ) -> StoredObject:
         """Read an object. With a `byte_range` of ``(start, stop)``, read only the bytes ``start <= i < stop``.
+
+        Parameters
+        ----------
+        into : memoryview, optional
+            Memory for the bytes, at least as long as the range. They are then not in `StoredObject.data`.
 
         Raises
         ------

@@ -27,18 +27,28 @@ class CachingStore:
         self._immutable = immutable
         self._cached: dict[str, StoredObject] = {}
 
-    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
+    def get(
+        self,
+        key: str,
+        *,
+        byte_range: tuple[int, int] | None = None,
+        if_match: str | None = None,
+        into: memoryview | None = None,
+    ) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`)."""
         cached = self._cached.get(key)
         if cached is None:
-            stored = self._store.get(key, byte_range=byte_range, if_match=if_match)
-            if len(stored.data) == stored.info.size:
+            stored = self._store.get(key, byte_range=byte_range, if_match=if_match, into=into)
+            if into is None and len(stored.data) == stored.info.size:
                 self._cache(stored)
             return stored
         if if_match not in (None, cached.info.etag):
             raise PreconditionFailed(f"{self.uri(key)} was changed since it was read")
         start, stop = byte_range or (0, cached.info.size)
-        return StoredObject(info=cached.info, data=cached.data[start:stop])
+        data = cached.data[start:stop]
+        if into is not None:
+            into[: len(data)] = data
+        return StoredObject(info=cached.info, data=data if into is None else b"")
 
     def head(self, key: str) -> ObjectInfo:
         """Return the properties of an object (see `ObjectStore.head`)."""

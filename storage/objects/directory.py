@@ -40,7 +40,14 @@ class DirectoryStore:
         self.bucket = bucket
         self._root = (root / bucket).resolve()
 
-    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
+    def get(
+        self,
+        key: str,
+        *,
+        byte_range: tuple[int, int] | None = None,
+        if_match: str | None = None,
+        into: memoryview | None = None,
+    ) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`)."""
         try:
             with self._path(key).open("rb") as file:
@@ -49,6 +56,9 @@ class DirectoryStore:
                     raise PreconditionFailed(f"{self.uri(key)} was changed since it was read")
                 start, stop = byte_range or (0, info.size)
                 file.seek(start)
+                if into is not None:
+                    file.readinto(into[: max(0, stop - start)])
+                    return StoredObject(info=info, data=b"")
                 return StoredObject(info=info, data=file.read(max(0, stop - start)))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise ObjectNotFound(f"no object {self.uri(key)}") from None

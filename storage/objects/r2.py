@@ -47,9 +47,9 @@ _DENIED = {
 _BODY_ERRORS = (BotoCoreError, OSError)  # botocore raises three types of errors if a body ends early
 _SAME_KEY_S = 1.0  # R2 accepts one write per second to each key and answers 429 to any more
 _THROTTLED_ATTEMPTS = 4
-_RETRY_READ_BYTES = 1 << 20
-"""Bytes per read when a body is read again after it was cut short, so that little is lost if this happens again. The
-first attempt reads the whole body at once, which takes half as much CPU time."""
+_READ_BYTES = 1 << 20
+"""Bytes per read when a body is read into memory of the caller, or again after it was cut short, so that little is lost
+if this happens again. Otherwise the first attempt reads the whole body at once, which takes half as much CPU time."""
 _UPLOAD_GONE = "NoSuchUpload"
 
 
@@ -111,7 +111,14 @@ class R2Store:
         except BotoCoreError as error:  # AWS_* variables on this machine name an unusable profile or file
             raise StoreError(f"boto3 cannot be set up: {error} (check the AWS_* variables)") from error
 
-    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
+    def get(
+        self,
+        key: str,
+        *,
+        byte_range: tuple[int, int] | None = None,
+        if_match: str | None = None,
+        into: memoryview | None = None,
+    ) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`). If the body is cut short, request the rest.
 
         Only attempts without any bytes count towards `max_attempts`, so that a slow transfer continues as long as it
@@ -120,16 +127,16 @@ class R2Store:
         start, stop = byte_range or (0, None)
         if stop is not None and stop <= start:
             return StoredObject(info=self.head(key), data=b"")
-        received: list[bytes] = []
+        received = _Received(into)
         attempt = 1
         while True:
-            ranged = byte_range is not None or bool(received)
-            blocks_before = len(received)
-            read_bytes = sys.maxsize if attempt == 1 else _RETRY_READ_BYTES
+            ranged = byte_range is not None or received.size > 0
+            size_before = received.size
+            read_bytes = sys.maxsize if attempt == 1 and into is None else _READ_BYTES
             info, error = self._read_body(key, received, start, stop, if_match, ranged, read_bytes)
             if error is None:
-                return StoredObject(info=info, data=received[0] if len(received) == 1 else b"".join(received))
-            attempt = attempt + 1 if len(received) == blocks_before else 2
+                return StoredObject(info=info, data=received.join())
+            attempt = attempt + 1 if received.size == size_before else 2
             if attempt > self._max_attempts:
                 raise self._translate(error, "read", key)
             time.sleep(random.uniform(0, 0.1 * 2**attempt))
@@ -138,7 +145,7 @@ class R2Store:
     def _read_body(
         self,
         key: str,
-        received: list[bytes],
+        received: _Received,
         start: int,
         stop: int | None,
         if_match: str | None,
@@ -146,7 +153,7 @@ class R2Store:
         read_bytes: int,
     ) -> tuple[ObjectInfo, Exception | None]:
         arguments: dict[str, Any] = {"Bucket": self.bucket, "Key": _check_key(key)}
-        position = start + sum(map(len, received))
+        position = start + received.size
         if ranged:
             last = "" if stop is None else stop - 1
             arguments["Range"] = f"bytes={position}-{last}"
@@ -167,7 +174,7 @@ class R2Store:
         body = answer["Body"]
         try:
             while expected > 0 and (block := body.read(min(read_bytes, expected))):
-                received.append(block)
+                received.add(block)
                 expected -= len(block)
         except _BODY_ERRORS as error:
             return info, error
@@ -311,6 +318,25 @@ class R2Store:
         if status == 416:
             return PreconditionFailed(f"{self.uri(key)} is shorter than it was when it was read")
         return StoreError(f"cannot {action}: the server answered {answers.status_of(code, status, headers)}")
+
+
+class _Received:
+    """The bytes of a body so far."""
+
+    def __init__(self, into: memoryview | None) -> None:
+        self.size = 0
+        self._into = into
+        self._blocks: list[bytes] = []
+
+    def add(self, block: bytes) -> None:
+        if self._into is None:
+            self._blocks.append(block)
+        else:
+            self._into[self.size : self.size + len(block)] = block
+        self.size += len(block)
+
+    def join(self) -> bytes:
+        return self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)
 
 
 def _condition(mode: PutMode) -> dict[str, str]:

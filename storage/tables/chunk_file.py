@@ -7,24 +7,56 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from scoreline.storage.tables.base import Pinned
-from scoreline.storage.tables.fetching import Fetcher, Request
+from scoreline.storage.tables.fetching import Fetcher, Request, discard
 from scoreline.storage.tables.parquet_chunks import Chunk
 from scoreline.storage.tables.ranged import RangedFile
 
 _BLOCK_BYTES = 1 << 20
-"""The bytes of a request are released in blocks of this size, while Arrow reads on."""
+"""The bytes of a request are released in steps of this size, while Arrow reads on."""
+
+
+class _Piece:
+    """The part of a request that belongs to one chunk."""
+
+    __slots__ = ("data", "discarded", "offset", "size", "start")
+
+    def __init__(self, data: memoryview, offset: int, size: int, start: int) -> None:
+        self.data = data
+        """All bytes of the request."""
+        self.offset = offset
+        self.size = size
+        self.start = start
+        """Position in the object."""
+        self.discarded = 0
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.size
+
+    def slice(self, start: int, stop: int) -> memoryview:
+        begin = self.offset - self.start
+        return self.data[begin + start : begin + min(stop, self.stop)]
+
+    def discard_before(self, position: int) -> int:
+        """Give back the memory before a position. Return the number of bytes, or 0 if it is not worth it yet."""
+        read = position - self.start
+        if read - self.discarded < _BLOCK_BYTES and position < self.stop:
+            return 0
+        begin, self.discarded = self.discarded, read
+        discard(self.data, self.offset + begin, self.offset + read)
+        return read - begin
 
 
 class _Stream:
     """The bytes of a chunk, which are read from beginning to end."""
 
-    __slots__ = ("blocks", "chunk", "requests")
+    __slots__ = ("chunk", "pieces", "requests")
 
     def __init__(self, chunk: Chunk) -> None:
         self.chunk = chunk
         self.requests: deque[Request] = deque()
-        self.blocks: deque[tuple[int, memoryview | bytes]] = deque()
-        """The blocks that were fetched and not yet read, with their positions."""
+        self.pieces: deque[_Piece] = deque()
+        """What was fetched and not yet read."""
 
 
 class ChunkFile(RangedFile):
@@ -75,35 +107,29 @@ class ChunkFile(RangedFile):
         parts: list[memoryview | bytes] = []
         position = start
         while position < stop:
-            if not stream.blocks:
+            if not stream.pieces:
                 if not stream.requests:
                     return None
-                self._fetch(stream)
-                continue
-            begin, block = stream.blocks[0]
-            if position < begin:  # has been read before
+                stream.pieces.append(self._fetch(stream))
+            piece = stream.pieces[0]
+            if position < piece.start + piece.discarded:  # has been read before
                 return None
-            end = begin + len(block)
-            if position < end:
-                parts.append(memoryview(block)[position - begin : stop - begin])
-                position = min(stop, end)
-            if end <= stop:
-                stream.blocks.popleft()
-                if self._gradual:
-                    self._released += len(block)
-                    self._fetcher.release(len(block))
+            if position < piece.stop:
+                data = piece.slice(position, stop)
+                position += len(data)
+                parts.append(bytes(data) if self._gradual else data)  # a copy, because its memory is given back
+            if self._gradual and (size := piece.discard_before(position)):
+                self._released += size
+                self._fetcher.release(size)
+            if piece.stop <= position:
+                stream.pieces.popleft()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _fetch(self, stream: _Stream) -> None:
+    def _fetch(self, stream: _Stream) -> _Piece:
         request = stream.requests.popleft()
         start = max(request.start, stream.chunk.start)
         stop = min(request.stop, stream.chunk.stop)
-        data = memoryview(self._fetcher.take(request))[start - request.start : stop - request.start]
-        if not self._gradual:
-            stream.blocks.append((start, data))
-            return
-        for low in range(0, len(data), _BLOCK_BYTES):
-            stream.blocks.append((start + low, bytes(data[low : low + _BLOCK_BYTES])))
+        return _Piece(self._fetcher.take(request), start - request.start, stop - start, start)
 
     def close(self) -> None:
         """Count all bytes of the requests as released."""

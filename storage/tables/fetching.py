@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
@@ -25,7 +26,9 @@ class Request:
         self.takers = takers
         """Number of times that the bytes will be taken."""
         self.is_sent = False
-        self.data: bytes | None = None
+        self.data: memoryview | None = None
+        """The bytes, in memory that is mapped for them alone. The heap would keep it, because smaller allocations
+        prevent it from shrinking."""
         self.error: BaseException | None = None
 
     @property
@@ -37,8 +40,8 @@ class Request:
 class _Shared:
     """What the threads know of their fetcher. They do not refer to it, so that an abandoned one is collected."""
 
-    def __init__(self, get: Callable[[int, int], bytes]) -> None:
-        self.get = get
+    def __init__(self, get_into: Callable[[int, memoryview], None]) -> None:
+        self.get_into = get_into
         self.orders: SimpleQueue[Request | None] = SimpleQueue()
         self.landed: SimpleQueue[Request] = SimpleQueue()
         self.closed = False
@@ -46,11 +49,24 @@ class _Shared:
     def serve(self) -> None:
         while (request := self.orders.get()) is not None and not self.closed:
             try:
-                request.data = self.get(request.start, request.stop)
+                self._fetch(request)
             except BaseException as error:  # noqa: BLE001  # raised again in the consumer's thread
                 request.error = error
             self.landed.put(request)
             del request
+
+    def _fetch(self, request: Request) -> None:
+        data = memoryview(mmap.mmap(-1, request.size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        self.get_into(request.start, data)
+        request.data = data
+
+
+def discard(data: memoryview, start: int, stop: int) -> None:
+    """Give the memory of some of the bytes of a request back to the system. They must not be read again."""
+    start = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    stop = stop // mmap.PAGESIZE * mmap.PAGESIZE
+    if start < stop and isinstance(data.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        data.obj.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
 class Fetcher:
@@ -62,8 +78,8 @@ class Fetcher:
 
     Parameters
     ----------
-    get : callable
-        Returns the bytes from one position to another. It is called in several threads at once.
+    get_into : callable
+        Fills memory with the bytes from a position on. It is called in several threads at once.
     budget_bytes : int
         Maximum number of bytes that are requested or held. Only a request that the consumer waits for may exceed it.
     requests : iterable of Request
@@ -74,12 +90,12 @@ class Fetcher:
 
     def __init__(
         self,
-        get: Callable[[int, int], bytes],
+        get_into: Callable[[int, memoryview], None],
         budget_bytes: int,
         requests: Iterable[Request],
         connections: int = CONNECTIONS,
     ) -> None:
-        self._shared = _Shared(get)
+        self._shared = _Shared(get_into)
         self._budget = budget_bytes
         self._connections = connections
         self._threads: list[threading.Thread] = []
@@ -95,7 +111,7 @@ class Fetcher:
         self._stop_row = row
         self._fill()
 
-    def take(self, request: Request) -> bytes:
+    def take(self, request: Request) -> memoryview:
         """Return the bytes of a request, and wait for them if necessary. Raise the error of the request if it failed.
 
         The bytes count as held until `release` is called for them.
@@ -107,7 +123,7 @@ class Fetcher:
         data = request.data
         request.takers -= 1
         if request.takers == 0:
-            request.data = b""
+            request.data = memoryview(b"")
         return data
 
     def _land(self, awaited: Request) -> None:

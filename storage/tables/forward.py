@@ -25,7 +25,7 @@ from scoreline.storage.tables.row_groups import (
     WideReader,
 )
 
-READ_BYTES = 96 << 20
+READ_BYTES = 192 << 20
 """Memory for reading an object: for bytes as they are stored, and for the decoders of the columns."""
 _LEAST_FETCH_BYTES = 32 << 20
 _WINDOWS = 4
@@ -144,13 +144,13 @@ class ForwardReader:
         if group.is_wide:
             schema = self._open_file(self._raw, 0).schema_arrow
             schema = pa.schema([schema.field(name) for name in self._columns], schema.metadata)
-            return WideReader(group, schema, self._batch_rows, row, self._raw.get, self._open_wide)
+            return WideReader(group, schema, self._batch_rows, row, self._raw.get_into, self._open_wide)
         if planned is None:
             if self._fetcher is not None:
                 self._fetcher.close()
             self._budget = max(self._memory - group.decoder_bytes, self._memory // 6)
             self._fetcher = Fetcher(
-                self._raw.get, self._budget, self._requests(self._number, self._first_row), self._connections
+                self._raw.get_into, self._budget, self._requests(self._number, self._first_row), self._connections
             )
             self._fetcher.fetch_until(0)
             _, planned = self._planned[self._number]

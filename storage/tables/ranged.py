@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 
 from scoreline.storage.errors import InputChanged, ObjectNotFound, PreconditionFailed
 from scoreline.storage.objects.base import ObjectStore
@@ -67,17 +69,26 @@ class RangedFile(io.RawIOBase):
         if stop <= self._position:
             return b""
         if self._whole is None and self._size <= self.WHOLE_BYTES:
-            self._whole = self.get(0, self._size)
-        data = self.get(self._position, stop) if self._whole is None else self._whole[self._position : stop]
+            self._whole = self._get(0, self._size)
+        data = self._get(self._position, stop) if self._whole is None else self._whole[self._position : stop]
         self._position += len(data)
         if stop == self._size:
             self.end = (self.end + data)[-8:]
         return data
 
-    def get(self, start: int, stop: int) -> bytes:
-        """Return the bytes from one position to another with a single request. This is thread-safe."""
-        try:
+    def _get(self, start: int, stop: int) -> bytes:
+        with self._explained():
             return self._store.get(self._key, byte_range=(start, stop), if_match=self._etag).data
+
+    def get_into(self, start: int, buffer: memoryview) -> None:
+        """Fill a buffer with the bytes from a position with a single request. This is thread-safe."""
+        with self._explained():
+            self._store.get(self._key, byte_range=(start, start + len(buffer)), if_match=self._etag, into=buffer)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except (PreconditionFailed, ObjectNotFound) as error:
             raise InputChanged(
                 f"{self._store.uri(self._key)} was replaced or deleted after the job was planned: "

@@ -159,7 +159,7 @@ class WideReader:
         schema: pa.Schema,
         batch_rows: int,
         row: int,
-        get: Callable[[int, int], bytes],
+        get_into: Callable[[int, memoryview], None],
         open_file: Callable[[Fetcher, Planned], tuple[ChunkFile, pq.ParquetFile]],
     ) -> None:
         self._group = group
@@ -173,7 +173,7 @@ class WideReader:
         self.row = group.first_row + (row - group.first_row) // self._batch_rows * self._batch_rows
         self._batches: deque[pa.RecordBatch] = deque()
         self._passes: deque[Planned] = deque()
-        self.fetcher = Fetcher(get, _FETCH_BYTES, self._requests())
+        self.fetcher = Fetcher(get_into, _FETCH_BYTES, self._requests())
 
     def _requests(self) -> Iterator[Request]:
         for row in range(self.row, self._group.first_row + self._group.rows, self._window_rows):
