@@ -25,12 +25,8 @@ from scoreline.storage.tables.row_groups import (
     WideReader,
 )
 
-READ_BYTES = 192 << 20
+READ_BYTES = 164 << 20
 """Memory for reading an object: for bytes as they are stored, and for the decoders of the columns."""
-_LEAST_FETCH_BYTES = 32 << 20
-_WINDOWS = 4
-"""Part of the memory for stored bytes that the current pages of all columns take, in a row group that does not fit into
-it. The rest is for those that are fetched ahead."""
 KEPT_S = 20.0
 """Number of seconds for which a reader is kept. A process that has more parts of the same object to score begins the
 next one within a second."""
@@ -180,8 +176,7 @@ class ForwardReader:
             group = self._describe(number, row)
             if group.is_wide:
                 return
-            window = None if group.size <= self._budget else self._budget // _WINDOWS
-            planned = list(plan_requests(group.chunks, row, group.rows, window_bytes=window))
+            planned = list(plan_requests(group.chunks, row, group.rows, budget_bytes=self._budget))
             self._planned[number] = group, planned
             yield from sorted((request for request, _ in planned), key=lambda request: request.row)
             number += 1

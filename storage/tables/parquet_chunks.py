@@ -16,7 +16,14 @@ _REQUEST_BYTES = (4 << 20, 16 << 20)
 _REQUESTS = 10
 """Chunks are joined to requests of between these sizes, so that a row group takes about this number of them: enough to
 use all connections, and few enough that their latency does not matter."""
-_WINDOW_BYTES = 1 << 20
+_WINDOWS = 4
+_PIECE_BYTES = 1 << 20
+"""If a row group does not fit into the budget, the current pieces of all columns take this part of it, and the rest is
+for those that are fetched ahead. Pieces are at least this large if there is memory for it."""
+_HEAD_SHARE = 0.3
+_MAX_CUTS = 6
+"""If just a few bytes are too many, up to so many chunks are cut at this share of their bytes: when the first piece is
+decoded, so much of all others is, too, that the second fits."""
 _GAP_SHARE = 200
 """Chunks are joined although other bytes lie between them if these are at most this fraction of the request."""
 
@@ -121,7 +128,7 @@ def plan_requests(
     first_row: int,
     rows: int,
     *,
-    window_bytes: int | None = None,
+    budget_bytes: int | None = None,
     request_bytes: int | None = None,
 ) -> Iterator[tuple[Request, list[Chunk]]]:
     """Plan the requests for the chunks of a row group, in the order of their bytes. Yield each with its chunks.
@@ -132,7 +139,7 @@ def plan_requests(
     ----------
     first_row, rows : int
         The rows of the group, so that each request has the first row that needs it.
-    window_bytes : int, optional
+    budget_bytes : int, optional
         Number of bytes that may be in memory at a time; by default all. Chunks are divided accordingly.
     request_bytes : int, optional
         Maximum number of bytes of a request for several chunks.
@@ -140,33 +147,53 @@ def plan_requests(
     total = sum(chunk.size for chunk in chunks)
     low, high = _REQUEST_BYTES
     most = request_bytes or min(max(total // _REQUESTS, low), high)
-    windows, least = 1, 0
-    if window_bytes is not None and total > window_bytes:
-        windows = -(-total // window_bytes)
-        least = min(_WINDOW_BYTES, max(window_bytes // len(chunks), 1))
+    edges = _divide(chunks, total if budget_bytes is None else budget_bytes)
     joined: list[Chunk] = []
     useful = 0
     for chunk in chunks:
-        limit = min(high, max(chunk.size // windows, least)) if windows > 1 else most
-        pieces = -(-chunk.size // limit)
-        if windows == 1 and chunk.size <= high:
-            pieces = 1
+        pieces = edges[chunk.start]
         if joined and (
-            pieces > 1
+            len(pieces) > 1
             or chunk.stop - joined[0].start > most
             or (chunk.stop - joined[0].start - useful - chunk.size) * _GAP_SHARE > useful + chunk.size
         ):
             yield Request(joined[0].start, joined[-1].stop, first_row, len(joined)), joined
             joined, useful = [], 0
-        if pieces == 1:
+        if len(pieces) == 1:
             joined.append(chunk)
             useful += chunk.size
             continue
-        for piece in range(pieces):
-            start = chunk.start + chunk.size * piece // pieces
-            stop = chunk.start + chunk.size * (piece + 1) // pieces
+        for start, stop in zip(pieces, [*pieces[1:], chunk.size], strict=True):
             values = max(chunk.size - chunk.dictionary_bytes, 1)
-            before = max(start - chunk.start - chunk.dictionary_bytes, 0)
-            yield Request(start, stop, first_row + rows * before // values), [chunk]
+            before = max(start - chunk.dictionary_bytes, 0)
+            yield Request(chunk.start + start, chunk.start + stop, first_row + rows * before // values), [chunk]
     if joined:
         yield Request(joined[0].start, joined[-1].stop, first_row, len(joined)), joined
+
+
+def _divide(chunks: Sequence[Chunk], budget: int) -> dict[int, list[int]]:
+    """Return where the pieces of each chunk begin within it, so that pieces of all chunks fit into a budget.
+
+    If few bytes are too many, a few chunks are cut, and their second pieces fetched when the budget allows it.
+    Otherwise all chunks are divided evenly.
+    """
+    high = _REQUEST_BYTES[1]
+    counts = {chunk.start: max(-(-chunk.size // high), 1) for chunk in chunks}
+    missing = sum(chunk.size // counts[chunk.start] for chunk in chunks) - budget
+    cut: set[int] = set()
+    for chunk in sorted(chunks, key=lambda chunk: -chunk.size):
+        if missing > 0 and counts[chunk.start] == 1:
+            cut.add(chunk.start)
+            missing -= chunk.size - int(_HEAD_SHARE * chunk.size)
+    if missing > 0 or len(cut) > _MAX_CUTS:
+        cut.clear()
+        window = budget // _WINDOWS
+        windows = -(-sum(chunk.size for chunk in chunks) // window)
+        least = min(_PIECE_BYTES, window // len(chunks))
+        counts = {chunk.start: -(-chunk.size // min(high, max(chunk.size // windows, least, 1))) for chunk in chunks}
+    return {
+        chunk.start: [0, int(_HEAD_SHARE * chunk.size)]
+        if chunk.start in cut
+        else [chunk.size * piece // counts[chunk.start] for piece in range(counts[chunk.start])]
+        for chunk in chunks
+    }

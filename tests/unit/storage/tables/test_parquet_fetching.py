@@ -97,11 +97,20 @@ def chunks_of(sizes: list[int], gap: int = 0) -> list[Chunk]:
 def test_a_row_group_of_160_mb_takes_at_most_24_large_requests(count: int) -> None:
     chunks = chunks_of([160_000_000 // count] * count)
     requests = [request for request, _ in plan_requests(chunks, 0, 1_000)]
-    assert len(requests) <= 24
+    assert len(requests) <= 21
     assert max(request.size for request in requests) <= 16 << 20
     # Each byte is requested once
     assert [request.start for request in requests[1:]] == [request.stop for request in requests[:-1]]
     assert sum(request.size for request in requests) == chunks[-1].stop - chunks[0].start
+
+
+def test_a_row_group_that_almost_fits_needs_few_more_requests() -> None:
+    requests = [
+        request for request, _ in plan_requests(chunks_of([8_660_000] * 18), 0, 1_000, budget_bytes=130_000_000)
+    ]
+    assert len(requests) <= 23
+    assert sum(request.size for request in requests if request.row == 0) <= 130_000_000
+    assert sum(request.size for request in requests) == 18 * 8_660_000
 
 
 def test_chunks_are_not_joined_across_many_bytes_that_are_not_needed() -> None:
@@ -112,10 +121,10 @@ def test_chunks_are_not_joined_across_many_bytes_that_are_not_needed() -> None:
 
 
 def test_a_row_group_that_does_not_fit_is_requested_in_the_order_of_its_rows() -> None:
-    planned = list(plan_requests(chunks_of([40 << 20] * 4), 100, 1_000, window_bytes=16 << 20))
-    assert max(request.size for request, _ in planned) <= 4 << 20
+    planned = list(plan_requests(chunks_of([40 << 20] * 4), 100, 1_000, budget_bytes=32 << 20))
+    assert max(request.size for request, _ in planned) <= 2 << 20
     rows = [[request.row for request, chunks in planned if chunks[0].name == name] for name in "0123"]
-    assert rows[0] == rows[1] == rows[2] == rows[3] == list(range(100, 1_100, 100))
+    assert rows[0] == rows[1] == rows[2] == rows[3] == list(range(100, 1_100, 50))
 
 
 def test_whole_row_groups_are_read_once_in_few_requests(tmp_path: Path, values: pa.Table) -> None:
