@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 
@@ -39,8 +40,8 @@ class _Piece:
 
     def discard_before(self, position: int) -> int:
         """Give back the memory before a position. Return the number of bytes, or 0 if it is not worth it yet."""
-        read = position - self.start
-        if read - self.discarded < _BLOCK_BYTES and position < self.stop:
+        read = min(position, self.stop) - self.start
+        if read - self.discarded < _BLOCK_BYTES:
             return 0
         begin, self.discarded = self.discarded, read
         discard(self.data, self.offset + begin, self.offset + read)
@@ -50,13 +51,21 @@ class _Piece:
 class _Stream:
     """The bytes of a chunk, which are read from beginning to end."""
 
-    __slots__ = ("chunk", "pieces", "requests")
+    __slots__ = ("chunk", "given", "pieces", "requests")
 
     def __init__(self, chunk: Chunk) -> None:
         self.chunk = chunk
         self.requests: deque[Request] = deque()
         self.pieces: deque[_Piece] = deque()
         """What was fetched and not yet read."""
+        self.given: deque[tuple[weakref.ref[memoryview], int]] = deque()
+        """What was read and may still be in use, with positions."""
+
+    def first_used(self, position: int) -> int:
+        """Return the position before which no bytes are in use. `position` is that of the next read."""
+        while self.given and self.given[0][0]() is None:
+            self.given.popleft()
+        return self.given[0][1] if self.given else position
 
 
 class ChunkFile(RangedFile):
@@ -94,7 +103,7 @@ class ChunkFile(RangedFile):
     def read(self, size: int | None = -1) -> bytes:
         """Read up to `size` bytes; of a planned chunk without a copy if possible, as a memoryview."""
         number = bisect.bisect_right(self._starts, self._position) - 1
-        if number >= 0 and size is not None and size >= 0:
+        if number >= 0 and size is not None and size > 0:
             stream = self._streams[number]
             if self._position < stream.chunk.stop and self._position + size <= stream.chunk.stop:
                 data = self._read_chunk(stream, self._position, self._position + size)
@@ -104,8 +113,9 @@ class ChunkFile(RangedFile):
         return super().read(size)
 
     def _read_chunk(self, stream: _Stream, start: int, stop: int) -> memoryview | bytes | None:
-        parts: list[memoryview | bytes] = []
+        parts: list[memoryview] = []
         position = start
+        used = stream.first_used(start)
         while position < stop:
             if not stream.pieces:
                 if not stream.requests:
@@ -114,16 +124,25 @@ class ChunkFile(RangedFile):
             piece = stream.pieces[0]
             if position < piece.start + piece.discarded:  # has been read before
                 return None
+            if self._gradual:
+                self._release(piece.discard_before(min(position, used)))
             if position < piece.stop:
-                data = piece.slice(position, stop)
-                position += len(data)
-                parts.append(bytes(data) if self._gradual else data)  # a copy, because its memory is given back
-            if self._gradual and (size := piece.discard_before(position)):
-                self._released += size
-                self._fetcher.release(size)
+                parts.append(piece.slice(position, stop))
+                position += len(parts[-1])
             if piece.stop <= position:
                 stream.pieces.popleft()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+                if self._gradual:
+                    self._release(piece.size - piece.discarded)
+        if len(parts) > 1:
+            return b"".join(parts)
+        if self._gradual:
+            stream.given.append((weakref.ref(parts[0]), start))
+        return parts[0]
+
+    def _release(self, size: int) -> None:
+        if size:
+            self._released += size
+            self._fetcher.release(size)
 
     def _fetch(self, stream: _Stream) -> _Piece:
         request = stream.requests.popleft()
