@@ -328,6 +328,10 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_columns_of_a_wide_row_group_are_decoded_one_after_another(tmp_path: Path, values: pa.Table) -> None:
     wide = values.append_column("text", pa.array([f"row {row}" for row in range(ROWS)]))
     wide = wide.append_column("kind", pa.array(["a", "b", None, "c"] * (ROWS // 4)).dictionary_encode())
+    wide = wide.append_column("some", pa.array([1, None, 3, 4, None] * (ROWS // 5), pa.int32()))
+    wide = wide.append_column("flag", pa.array([True, None] * (ROWS // 2)))
+    wide = wide.append_column("when", pa.array(range(ROWS), pa.timestamp("us", "UTC")))
+    wide = wide.append_column("price", pa.array([None, "1.25"] * (ROWS // 2)).cast(pa.decimal128(9, 2)))
     wide = wide.append_column("list", pa.array([[row, row + 1] for row in range(ROWS)]))
     wide = wide.replace_schema_metadata({"pandas": "{}"})
     store, source = put(tmp_path, wide, row_group_size=ROWS // 2)
@@ -347,7 +351,28 @@ def test_columns_of_a_wide_row_group_are_decoded_one_after_another(tmp_path: Pat
 @pytest.mark.usefixtures("narrow")
 def test_batches_of_a_wide_row_group_do_not_hold_its_window(tmp_path: Path, values: pa.Table) -> None:
     _, source = put(tmp_path, values, row_group_size=ROWS)
-    before = pa.total_allocated_bytes()
     batch = next(ParquetFormat().read(source, span(0, ROWS), SCHEMA, ROWS)).batch
     assert batch.nbytes <= (1 << 20) // row_groups._BATCHES + 64 * len(COLUMNS)
-    assert pa.total_allocated_bytes() - before <= 2 * batch.nbytes
+    address = batch.column(0).buffers()[1].address
+    assert all(0 <= column.buffers()[1].address - address < 2 * batch.nbytes for column in batch.columns)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_a_wide_row_group_is_fetched_ahead(tmp_path: Path, values: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given memory for two of eight columns
+    monkeypatch.setattr(row_groups, "_FETCH_BYTES", 2_500_000)
+    monkeypatch.setattr(row_groups, "_REQUEST_BYTES", 1_000_000)
+    monkeypatch.setattr(row_groups, "_BLOCK_BYTES", 1)
+    _, source = put(tmp_path, values, row_group_size=ROWS)
+    sent: list[bool] = []
+    take = Fetcher.take
+
+    def watched(self: Fetcher, request: Request) -> memoryview:
+        sent.append(request.is_sent)
+        assert self.held_bytes <= 2_500_000
+        return take(self, request)
+
+    monkeypatch.setattr(Fetcher, "take", watched)
+    assert read(ParquetFormat(), source, 0, ROWS).equals(values)
+    # Then each column was requested before it was needed
+    assert all(sent)
