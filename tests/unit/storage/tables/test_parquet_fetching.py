@@ -20,6 +20,8 @@ from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables import forward, row_groups
 from scoreline.storage.tables.base import Pinned, Span
 from scoreline.storage.tables.fetching import Fetcher, Request
+from scoreline.storage.tables.formats import Tables
+from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
 from tests.support.waiting import wait_until
@@ -189,6 +191,16 @@ def test_a_reader_is_kept_only_for_the_next_rows_of_the_same_columns(tmp_path: P
         assert store.bytes > source.size / 2
     wait_until(lambda: count_of_threads("kept-reader") == 1, "one reader to be kept")
     formats.release()
+    wait_until(lambda: not count_of_threads("kept-reader", "fetch"), "the reader to be released")
+
+
+def test_a_kept_reader_is_released_when_a_text_is_read(tmp_path: Path, values: pa.Table) -> None:
+    store, source = put(tmp_path, values, row_group_size=ROWS)
+    text = Pinned.of(store, DirectoryStore(tmp_path, "bucket").put("a.csv", b"x\n1\n"))
+    tables, options = Tables(), ReadOptions()
+    list(tables.read(source, span(0, 10), SCHEMA, 8_192, options))
+    assert count_of_threads("kept-reader") == 1
+    list(tables.read(text, tables.survey(text, options).spans[0], pa.schema([("x", pa.int64())]), 10, options))
     wait_until(lambda: not count_of_threads("kept-reader", "fetch"), "the reader to be released")
 
 
