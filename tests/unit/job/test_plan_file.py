@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,8 +32,8 @@ class Counting(DirectoryStore):
         super().__init__(root, bucket)
         self.reads: list[int] = []
 
-    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, if_match: str | None = None) -> StoredObject:
-        got = super().get(key, byte_range=byte_range, if_match=if_match)
+    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, **options: Any) -> StoredObject:
+        got = super().get(key, byte_range=byte_range, **options)
         self.reads.append(len(got.data))
         return got
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,13 @@ from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables import forward, row_groups
 from scoreline.storage.tables.base import Pinned, Span
+from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.fetching import Fetcher, Request
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
+from scoreline.storage.tables.ranged import RangedFile
 from tests.support.waiting import wait_until
 
 ROWS = 100_000
@@ -324,16 +325,33 @@ def test_closing_does_not_wait_for_the_store_and_sends_nothing_more() -> None:
     assert sent == [0]
 
 
+def test_bytes_that_are_in_use_are_not_given_back(tmp_path: Path) -> None:
+    store = WatchedStore(tmp_path, "bucket")
+    data = np.random.default_rng(0).bytes(6 << 20)
+    source = Pinned.of(store, store.put("a.parquet", data))
+    planned = list(plan_requests(chunks_of([5 << 20]), 0, 1))
+    raw = RangedFile(store, source.key, source.size, source.etag)
+    fetcher = Fetcher(raw.get_into, 100 << 20, (request for request, _ in planned))
+    file = ChunkFile(source, fetcher, planned, gradual=True)
+    file.seek(4)
+    used = file.read(2 << 20)
+    for _ in range(3):
+        file.read(1 << 20)
+    assert used == data[4 : 4 + (2 << 20)]
+    file.close()
+    fetcher.close()
+    assert fetcher.held_bytes == 0
+
+
 # Wide row groups
 
 
 @pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make eight columns too many for one decoder for each."""
     monkeypatch.setattr(row_groups, "DECODER_BYTES", 1 << 20)
     monkeypatch.setattr(row_groups, "WINDOW_BYTES", 1 << 20)
     monkeypatch.setattr(row_groups, "MAX_WINDOW_BYTES", 1 << 20)
-    return
 
 
 @pytest.mark.usefixtures("narrow")
