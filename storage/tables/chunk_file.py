@@ -92,6 +92,7 @@ class ChunkFile(RangedFile):
         self._gradual = gradual
         self._requests: list[Request] = []
         self._released = 0
+        self._counted = 0
         streams: dict[int, _Stream] = {}
         for request, chunks in planned:
             self._requests.append(request)
@@ -149,6 +150,12 @@ class ChunkFile(RangedFile):
         start = max(request.start, stream.chunk.start)
         stop = min(request.stop, stream.chunk.stop)
         return _Piece(self._fetcher.take(request), start - request.start, stop - start, start)
+
+    def release_taken(self) -> None:
+        """Count the bytes of the first requests, up to one that Arrow has not read completely, as released."""
+        while self._counted < len(self._requests) and self._requests[self._counted].takers == 0:
+            self._release(self._requests[self._counted].size)
+            self._counted += 1
 
     def close(self) -> None:
         """Count all bytes of the requests as released."""

@@ -45,7 +45,11 @@ class Tables:
         self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int, options: ReadOptions
     ) -> Iterator[Rows]:
         """Yield the rows of a span (see `TableFormat.read`)."""
-        batches = self._format(source, options).read(source, span, schema, batch_rows)
+        found = self._format(source, options)
+        for other in list(self._formats.values()):
+            if other is not found and isinstance(other, ParquetFormat):
+                other.release()
+        batches = found.read(source, span, schema, batch_rows)
         if is_text(format_of(source.key, options)[0]):
             yield from batches
         else:

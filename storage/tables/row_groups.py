@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.fetching import Fetcher, Request
+from scoreline.storage.tables.packing import PackedBatch
 from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
 
 BUFFER_BYTES = 16 << 10
@@ -202,13 +203,13 @@ class WideReader:
         self.fetcher.close()
         self._batches.clear()
 
-    def _decode(self) -> Iterator[pa.RecordBatch]:
+    def _decode(self) -> list[pa.RecordBatch]:
         """Decode the rows of the next window."""
         self.fetcher.fetch_until(self.row + 1)
         begin = self.row - self._group.first_row
         rows = min(self._window_rows, self._group.rows - begin)
         starts = range(begin, begin + rows, self._batch_rows)
-        columns: list[dict[str, pa.Array]] = [{} for _ in starts]
+        batches = [PackedBatch(self._schema, min(self._batch_rows, begin + rows - start)) for start in starts]
         planned = self._passes.popleft()
         file, opened = self._open_file(self.fetcher, planned)
         try:
@@ -216,14 +217,14 @@ class WideReader:
                 table = opened.read_row_group(self._group.number, columns=names, use_threads=False)
                 for name in names:
                     column = table.column(name)
-                    for number, start in enumerate(starts):
-                        part = column.slice(start, min(self._batch_rows, begin + rows - start))
-                        columns[number][name] = pa.concat_arrays(part.chunks)  # a copy: the column is not kept
+                    for batch, start in zip(batches, starts, strict=True):
+                        batch.add(name, column.slice(start, batch.rows))
+                    del column
+                del table
+                file.release_taken()
         finally:
             file.close()
-        for number in range(len(columns)):
-            arrays, columns[number] = columns[number], {}
-            yield pa.RecordBatch.from_arrays([arrays[name] for name in self._schema.names], schema=self._schema)
+        return [batch.finish() for batch in batches]
 
 
 def _blocks(names: list[str], chunks: Sequence[Chunk]) -> Iterator[list[str]]:

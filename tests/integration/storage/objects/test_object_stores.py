@@ -77,6 +77,15 @@ def test_a_range_is_half_open_and_the_size_is_that_of_the_whole_object(store: Ob
     assert store.get(key, byte_range=(4, 4)).data == b""
 
 
+def test_a_range_can_be_read_into_memory_of_the_caller(store: ObjectStore, key: str) -> None:
+    put = store.put(key, b"0123456789")
+    memory = bytearray(b"-----")
+    got = store.get(key, byte_range=(2, 5), if_match=put.etag, into=memoryview(memory))
+    assert (bytes(memory), got.data, got.info.size) == (b"234--", b"", 10)
+    store.get(key, byte_range=(8, 99), into=memoryview(memory))
+    assert memory == b"894--"
+
+
 def test_a_range_of_a_replaced_object_is_refused(store: ObjectStore, key: str) -> None:
     old = store.put(key, b"old old")
     time.sleep(0.01)
@@ -229,6 +238,11 @@ def test_a_body_is_resumed_as_long_as_each_connection_brings_some_of_it(
         through = replace(server, endpoint_url=f"http://127.0.0.1:{proxy.port}")
         assert R2Store(through, "scoreline", max_attempts=3).get(key, byte_range=byte_range).data == data[got]
         assert proxy.left <= 0
+    with CuttingProxy(port, after=1_500_000, times=5) as proxy:
+        through = replace(server, endpoint_url=f"http://127.0.0.1:{proxy.port}")
+        memory = bytearray(len(data[got]))
+        R2Store(through, "scoreline", max_attempts=3).get(key, byte_range=byte_range, into=memoryview(memory))
+        assert memory == data[got]
     # And a network that delivers no byte of a body
 
     def head_only(answer: bytes) -> bytes:

@@ -18,9 +18,13 @@ from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables import forward, row_groups
 from scoreline.storage.tables.base import Pinned, Span
+from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.fetching import Fetcher, Request
+from scoreline.storage.tables.formats import Tables
+from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
+from scoreline.storage.tables.ranged import RangedFile
 from tests.support.waiting import wait_until
 
 ROWS = 100_000
@@ -191,6 +195,16 @@ def test_a_reader_is_kept_only_for_the_next_rows_of_the_same_columns(tmp_path: P
     wait_until(lambda: not count_of_threads("kept-reader", "fetch"), "the reader to be released")
 
 
+def test_a_kept_reader_is_released_when_a_text_is_read(tmp_path: Path, values: pa.Table) -> None:
+    store, source = put(tmp_path, values, row_group_size=ROWS)
+    text = Pinned.of(store, DirectoryStore(tmp_path, "bucket").put("a.csv", b"x\n1\n"))
+    tables, options = Tables(), ReadOptions()
+    list(tables.read(source, span(0, 10), SCHEMA, 8_192, options))
+    assert count_of_threads("kept-reader") == 1
+    list(tables.read(text, tables.survey(text, options).spans[0], pa.schema([("x", pa.int64())]), 10, options))
+    wait_until(lambda: not count_of_threads("kept-reader", "fetch"), "the reader to be released")
+
+
 def test_a_kept_reader_is_released_when_it_is_not_used(tmp_path: Path, values: pa.Table) -> None:
     store, source = put(tmp_path, values, row_group_size=ROWS)
     formats = ParquetFormat()
@@ -311,6 +325,24 @@ def test_closing_does_not_wait_for_the_store_and_sends_nothing_more() -> None:
     assert sent == [0]
 
 
+def test_bytes_that_are_in_use_are_not_given_back(tmp_path: Path) -> None:
+    store = WatchedStore(tmp_path, "bucket")
+    data = np.random.default_rng(0).bytes(6 << 20)
+    source = Pinned.of(store, store.put("a.parquet", data))
+    planned = list(plan_requests(chunks_of([5 << 20]), 0, 1))
+    raw = RangedFile(store, source.key, source.size, source.etag)
+    fetcher = Fetcher(raw.get_into, 100 << 20, (request for request, _ in planned))
+    file = ChunkFile(source, fetcher, planned, gradual=True)
+    file.seek(4)
+    used = file.read(2 << 20)
+    for _ in range(3):
+        file.read(1 << 20)
+    assert used == data[4 : 4 + (2 << 20)]
+    file.close()
+    fetcher.close()
+    assert fetcher.held_bytes == 0
+
+
 # Wide row groups
 
 
@@ -326,6 +358,10 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_columns_of_a_wide_row_group_are_decoded_one_after_another(tmp_path: Path, values: pa.Table) -> None:
     wide = values.append_column("text", pa.array([f"row {row}" for row in range(ROWS)]))
     wide = wide.append_column("kind", pa.array(["a", "b", None, "c"] * (ROWS // 4)).dictionary_encode())
+    wide = wide.append_column("some", pa.array([1, None, 3, 4, None] * (ROWS // 5), pa.int32()))
+    wide = wide.append_column("flag", pa.array([True, None] * (ROWS // 2)))
+    wide = wide.append_column("when", pa.array(range(ROWS), pa.timestamp("us", "UTC")))
+    wide = wide.append_column("price", pa.array([None, "1.25"] * (ROWS // 2)).cast(pa.decimal128(9, 2)))
     wide = wide.append_column("list", pa.array([[row, row + 1] for row in range(ROWS)]))
     wide = wide.replace_schema_metadata({"pandas": "{}"})
     store, source = put(tmp_path, wide, row_group_size=ROWS // 2)
@@ -345,7 +381,28 @@ def test_columns_of_a_wide_row_group_are_decoded_one_after_another(tmp_path: Pat
 @pytest.mark.usefixtures("narrow")
 def test_batches_of_a_wide_row_group_do_not_hold_its_window(tmp_path: Path, values: pa.Table) -> None:
     _, source = put(tmp_path, values, row_group_size=ROWS)
-    before = pa.total_allocated_bytes()
     batch = next(ParquetFormat().read(source, span(0, ROWS), SCHEMA, ROWS)).batch
     assert batch.nbytes <= (1 << 20) // row_groups._BATCHES + 64 * len(COLUMNS)
-    assert pa.total_allocated_bytes() - before <= 2 * batch.nbytes
+    address = batch.column(0).buffers()[1].address
+    assert all(0 <= column.buffers()[1].address - address < 2 * batch.nbytes for column in batch.columns)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_a_wide_row_group_is_fetched_ahead(tmp_path: Path, values: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given memory for two of eight columns
+    monkeypatch.setattr(row_groups, "_FETCH_BYTES", 2_500_000)
+    monkeypatch.setattr(row_groups, "_REQUEST_BYTES", 1_000_000)
+    monkeypatch.setattr(row_groups, "_BLOCK_BYTES", 1)
+    _, source = put(tmp_path, values, row_group_size=ROWS)
+    sent: list[bool] = []
+    take = Fetcher.take
+
+    def watched(self: Fetcher, request: Request) -> memoryview:
+        sent.append(request.is_sent)
+        assert self.held_bytes <= 2_500_000
+        return take(self, request)
+
+    monkeypatch.setattr(Fetcher, "take", watched)
+    assert read(ParquetFormat(), source, 0, ROWS).equals(values)
+    # Then each column was requested before it was needed
+    assert all(sent)
