@@ -8,6 +8,7 @@ import time
 
 from scoreline.storage.errors import (
     UNLOADABLE_HERE,
+    LedgerFenced,
     ModelError,
     ProcessDied,
     RejectBudgetExceeded,
@@ -15,9 +16,9 @@ from scoreline.storage.errors import (
     describe,
     without_quotes,
 )
-from scoreline.storage.ledger.base import PartLease
+from scoreline.storage.ledger.base import PartLease, Started
 from scoreline.storage.wording import plural
-from scoreline.tasks.dispatch.dispatcher import send_step
+from scoreline.tasks.dispatch.dispatcher import Documents, send_step
 from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.job.part_failures import write_failure
@@ -57,13 +58,13 @@ def score_part(
     ScorelineError
         Marked transient: the attempt does not count, and the message must be delivered again.
     """
-    documents = engine.documents(job_id)
-    plan = documents.plan
-    if type(part) is not int or not 0 <= part < plan.parts:  # the ledger would accept any number, however large
-        log.error("part.unknown", extra={"job_id": job_id, "part": part, "parts": plan.parts})
+    try:
+        found = _start(engine, engine.documents(job_id), part, holder, is_retry=is_retry)
+    except LedgerFenced:  # this process may know only the plan of a deleted job that had the same id
+        found = _start(engine, engine.documents(job_id, fresh=True), part, holder, is_retry=is_retry)
+    if found is None:
         return None
-    lease = PartLease(job_id=job_id, plan_sha256=plan.sha256, part=part, holder=holder, lease_s=engine.lease_s)
-    started = engine.ledger.start(lease, is_retry=is_retry)
+    documents, lease, started = found
     if started.to_do != "run":
         log.info("part.skipped", extra={"job_id": job_id, "part": part, "why": started.to_do})
         if started.all_done and started.to_do == "done":
@@ -117,6 +118,18 @@ def score_part(
         failure, summary = describe(error), without_quotes(error)
     count_part(engine, job_id, part, rows=rows, rejected=rejected, failure=failure, summary=summary, seconds=seconds)
     return rows, rejected
+
+
+def _start(
+    engine: Engine, documents: Documents, part: int, holder: str, *, is_retry: bool
+) -> tuple[Documents, PartLease, Started] | None:
+    """Take a lease on a part, and return it with the documents that it belongs to; None if there is no such part."""
+    job_id, plan = documents.job.spec.job_id, documents.plan
+    if type(part) is not int or not 0 <= part < plan.parts:  # the ledger would accept any number, however large
+        log.error("part.unknown", extra={"job_id": job_id, "part": part, "parts": plan.parts})
+        return None
+    lease = PartLease(job_id=job_id, plan_sha256=plan.sha256, part=part, holder=holder, lease_s=engine.lease_s)
+    return documents, lease, engine.ledger.start(lease, is_retry=is_retry)
 
 
 def count_part(

@@ -19,7 +19,7 @@ from scoreline.worker.dev.stack import Stack
 from tests.support.estimators import Paced
 from tests.support.waiting import HANG_S
 
-ROWS, SECONDS = 4_000, 0.05
+ROWS, SECONDS = 4_000, 0.5
 
 
 def test_a_job_is_cut_by_the_pace_of_the_last_job_of_the_same_version_and_method(
@@ -38,18 +38,19 @@ def test_a_job_is_cut_by_the_pace_of_the_last_job_of_the_same_version_and_method
         seconds = listed["seconds"]
         return len(listed["parts"]), seconds["predict"], sum(seconds.values()) - seconds["queue"]
 
-    # Given a job of a model whose pace is unknown: it has one part, with a call for each row group
+    # Given a job of a model whose pace is unknown: it has one part, with one call
     known = f"{manifest.ref} default"
     assert pace(known) is None
     count, predict, work = parts(uri)
-    assert (count, predict >= 10 * SECONDS) == (1, True)
+    assert (count, predict >= SECONDS) == (1, True)
     first = pace(known)
     assert first is not None
     assert ROWS / (work + 0.5) < first <= ROWS / predict
-    # Then the next job is cut into parts of about a thousand rows, which take the least time that is worth a part
+    # Then the next job is cut into parts, of about a thousand rows if no other work slows the machine down
     smaller = put_table("in/paced-more/a.parquet", frame, row_group_size=200)
     count, predict, work = parts(smaller)
-    assert (count, predict >= 20 * SECONDS) == (4, True)
+    assert 1 < count <= 20
+    assert predict >= count * SECONDS
     # And because its calls have fewer rows, the pace that is known afterwards is between those of the two jobs
     later = pace(known)
     assert later is not None

@@ -70,7 +70,7 @@ def test_a_multipart_upload_is_aborted_when_the_dyno_stops(rig: Rig) -> None:
     rig.store.put("in/large.parquet", sink.getvalue())
     rig.rows = 70
     rig.chaos(hold="partNumber=3")
-    job = rig.client.submit("paced", rig.store.uri("in/large.parquet"))
+    job = rig.client.submit("paced", rig.store.uri("in/large.parquet"), part_rows=70)
     rig.wait(lambda: rig.held() and rig.open_uploads(), "an upload under way")
     # When the dyno receives SIGTERM
     processes = rig.parents() + rig.children()

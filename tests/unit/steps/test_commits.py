@@ -373,3 +373,19 @@ def test_a_ledger_that_only_the_finalizer_finds_damaged_is_rebuilt(
     job.run()
     assert damaged == []
     assert (job.outcome.state, job.outcome.rows) == ("succeeded", 4)
+
+
+def test_a_process_that_knows_the_plan_of_a_deleted_job_with_the_same_id_scores_by_the_new_one(tmp_path: Path) -> None:
+    # Given a process that has scored a job, which was then deleted by hand
+    old = OneJob(tmp_path)
+    old.run()
+    for key in old.listed(""):
+        old.store.delete(key)
+    # When its id is used again, and the process gets a part that another one has planned
+    new = OneJob(tmp_path, rows=6, part_rows=6)
+    new.run(1)
+    new.engine = old.engine
+    new.engine.ledger, new.engine.send = new.ledger, new.messages.send
+    new.run()
+    # Then it scores the part, although it still has the old plan
+    new.verify(rejected=[])
