@@ -2,7 +2,8 @@
 
 One worker may have too little memory for a model, or an earlier release without one of its modules, or other keys to
 verify it with. The job fails only if no worker can load the model. A process that has passed a message on pauses, so
-that it does not take the same message again while the others are busy.
+that it does not take the same message again while the others are busy. The parts of a job also wait for workers that
+are just being restarted, because the worker that planned the job has loaded the model.
 """
 
 from __future__ import annotations
@@ -33,11 +34,15 @@ def may_pass_on(error: BaseException) -> TypeGuard[ModelError]:
     return isinstance(error, UNLOADABLE_HERE)
 
 
-def pass_on(task: Task[Any, Any], error: ModelError, queue: MessageQueue, **changed: Any) -> None:
+def pass_on(
+    task: Task[Any, Any], error: ModelError, queue: MessageQueue, *, was_loaded: bool = False, **changed: Any
+) -> None:
     """Send the message again for another worker, and pause. Return if no other worker is left that could try.
 
     Parameters
     ----------
+    was_loaded : bool
+        Whether a worker has loaded the model for this job. Then the message is sent again even if no other worker runs.
     **changed
         Arguments of the message that change.
 
@@ -52,7 +57,7 @@ def pass_on(task: Task[Any, Any], error: ModelError, queue: MessageQueue, **chan
     refused, times = _earlier(_header(task))
     refused |= {str(request.hostname)}
     others = set(queue.workers(timeout_s=_ANSWER_S)) - refused
-    if not others or times >= MAX_TIMES:
+    if times >= MAX_TIMES or not (others or was_loaded):
         return
     fields = {"job_id": (request.kwargs or {}).get("job_id"), "worker": request.hostname, "error": describe(error)}
     log.warning("model.refused", extra=fields)

@@ -70,8 +70,9 @@ def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
         outcome.fail_job(lifecycle.engine(task.app), job_id, ScoringError(reason))
     except Exception as error:
         if may_pass_on(error):
-            changed = {"retried": task.request.retries + 1} if "retried" in signature(task.run).parameters else {}
-            pass_on(task, error, lifecycle.client(task.app).queue, **changed)
+            is_part = "retried" in signature(task.run).parameters
+            changed = {"retried": task.request.retries + 1} if is_part else {}
+            pass_on(task, error, lifecycle.client(task.app).queue, was_loaded=is_part, **changed)
         known = isinstance(error, ScorelineError)
         if not known:
             log.exception("task.broken", extra={"job_id": job_id})

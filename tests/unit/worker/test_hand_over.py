@@ -79,6 +79,19 @@ def test_a_message_that_every_worker_has_refused_fails_the_job(pauses: list[floa
     assert pauses == []
 
 
+def test_a_part_waits_for_the_workers_that_can_load_its_model_while_they_restart(pauses: list[float]) -> None:
+    for header, workers in (
+        (None, ["celery@small"]),
+        (None, []),
+        ({"workers": ["celery@large"], "times": 1}, ["celery@small", "celery@large"]),
+    ):
+        task = Task("celery@small", header)
+        with pytest.raises(Retry):
+            run(task, *workers, was_loaded=True)
+        assert len(task.sent) == 1
+    run(Task("celery@small", {"workers": [], "times": MAX_TIMES}), was_loaded=True)  # returns: not for ever
+
+
 def test_a_worker_that_takes_a_message_again_waits_longer_each_time_but_not_for_ever(pauses: list[float]) -> None:
     header: Any = None
     for _ in range(MAX_TIMES):

@@ -183,6 +183,25 @@ def test_a_message_that_another_worker_passed_on_has_all_its_retries_left(
         assert answer["state"] == "succeeded"
 
 
+def test_a_part_waits_if_no_running_worker_can_load_the_model_and_a_plan_does_not(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(at.client.queue, "workers", lambda timeout_s: [])
+    monkeypatch.setattr("scoreline.worker.hand_over.time.sleep", lambda seconds: None)
+    # Given a job that a worker has planned
+    planned = at.plan()
+    once: list[Exception] = [ModelUnloadable("no module")]
+    monkeypatch.setattr(parts, "score_part", Alternating(parts.score_part, once))
+    # When no worker is left that can load its model, then its part is tried again
+    tasks.score_part.apply(kwargs={"job_id": planned, "part": 0})
+    assert (at.progress(planned).parts_done, at.progress(planned).failures) == (1, {})
+    # But a job that no worker has planned fails at once
+    job_id = at.submit()
+    monkeypatch.setattr(planner, "plan_job", Alternating(planner.plan_job, [ModelUnloadable("no module")]))
+    tasks.plan.apply(kwargs={"job_id": job_id})
+    assert outcome(at, job_id).error == "no module"
+
+
 def test_the_header_of_a_message_cannot_give_it_retries_without_end(at: Desk, fail: Callable[..., Failing]) -> None:
     job_id = at.submit()
     failing = fail(planner, "plan_job", StoreUnavailable("503"))
