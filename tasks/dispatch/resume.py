@@ -40,6 +40,7 @@ def begin_run(
     run, etag = read_run(main, job_id)
     later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
     dispatcher.mark_active(job_id)
+    dispatcher.ledger.forget(job_id)  # a late finalizer must not take it for that of the new run
     try:
         # From here on, the outcome no longer counts. If this process dies now, the reconciler continues.
         main.put(keys.run(job_id), later.to_json(), mode=if_unchanged(etag))

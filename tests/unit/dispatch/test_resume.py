@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from scoreline.storage import keys
 from scoreline.storage.errors import NothingToResume
 from scoreline.tasks.dispatch import dispatcher, resume
 from scoreline.tasks.job.documents import Outcome, Run, mark_active, read_run
@@ -43,3 +44,19 @@ def test_a_later_run_keeps_the_budget_of_the_run_before(at: Desk) -> None:
     main.put(f"jobs/{job_id}/outcome.json", Outcome(state="failed", failures={}, run=2).to_json())
     resume.begin_run(at.engine, job_id)
     assert read_run(main, job_id)[0] == Run(number=3, max_rejected="7")
+
+
+def test_the_ledger_of_the_previous_run_is_gone_when_a_run_begins(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A late finalizer that reads the number of the new run would otherwise end it by the ledger of the previous one
+    job_id, main = at.plan(), at.client.buckets.main
+    at.client.cancel(job_id)
+    put, found = main.put, []
+
+    def watched(key: str, *arguments: Any, **options: Any) -> Any:
+        if key == keys.run(job_id):
+            found.append(at.engine.ledger.progress(job_id))
+        return put(key, *arguments, **options)
+
+    monkeypatch.setattr(main, "put", watched)
+    resume.begin_run(at.engine, job_id)
+    assert found == [None]

@@ -103,12 +103,12 @@ def test_rows_of_a_row_group_are_named_by_their_numbers_alone() -> None:
         (10**8, 1e-9, 4, 1),
         (2_000, 10.0, 4, 39),  # so that each process gets parts
         (10**4, 2_000.0, 4, 1_024),
-        (10**8, 5e5, 4, 1_953_125),
-        (10**9, 5e5, 4, 4_194_304),  # otherwise a part would have too many results
+        (10**8, 5e5, 4, 524_288),
+        (10**9, 5e5, 4, 524_288),  # so that memory hardly grows with a job
         (10**6, 5e5, 4, 78_125),  # otherwise some processes would have nothing to do
         (8 * 10**6, 5e5, 4, 312_500),
         (10**4, 5e5, 4, 50_000),  # smaller parts would be mostly overhead
-        (10**8, 5e5, 0, 976_562),
+        (10**8, 5e5, 0, 524_288),
         (10**6, 5e4, 0, 31_250),  # the number of processes is unknown: eight are assumed
     ],
 )
