@@ -25,6 +25,9 @@ HEADER = "scoreline_refused_by"
 """A header of the message: which workers have passed it on, and how often they did."""
 MAX_TIMES = 30
 """With pauses of up to `LONGEST_PAUSE_S`, a part waits for a busy worker about as long as it would for a store."""
+RESTART_TIMES = 5
+"""The same if no other worker runs. The pauses add up to half a minute for each part, in which a worker restarts. More
+would hold up all other jobs, if no worker that can load the model ever comes."""
 LONGEST_PAUSE_S = 30.0
 _ANSWER_S = 1.0
 
@@ -42,7 +45,8 @@ def pass_on(
     Parameters
     ----------
     was_loaded : bool
-        Whether a worker has loaded the model for this job. Then the message is sent again even if no other worker runs.
+        Whether a worker has loaded the model for this job. Then the message is sent again a few times even if no other
+        worker runs.
     **changed
         Arguments of the message that change.
 
@@ -57,7 +61,7 @@ def pass_on(
     refused, times = _earlier(_header(task))
     refused |= {str(request.hostname)}
     others = set(queue.workers(timeout_s=_ANSWER_S)) - refused
-    if times >= MAX_TIMES or not (others or was_loaded):
+    if times >= (MAX_TIMES if others else RESTART_TIMES if was_loaded else 0):
         return
     fields = {"job_id": (request.kwargs or {}).get("job_id"), "worker": request.hostname, "error": describe(error)}
     log.warning("model.refused", extra=fields)

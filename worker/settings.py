@@ -25,6 +25,8 @@ PROCESSES_KNOWN_S = 600
 """Seconds for which Redis keeps the number of worker processes. `reconcile` counts them."""
 BEAT_CONNECTIONS = 1
 """Number of connections to Redis that beat opens, for the moment in which it sends a message."""
+CLIENT_CONNECTIONS = 2
+"""Connections to Redis of each application that submits jobs, and of each command."""
 PASSING_CONNECTIONS = 2
 """Number of connections that a worker opens briefly: to wait for the answers of workers when it counts processes, and
 to look for the queue of a message while it puts it back."""

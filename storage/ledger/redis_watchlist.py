@@ -27,7 +27,8 @@ class RedisWatchlist:
     namespace : str
         Name of the bucket that contains the jobs.
     translate_errors : callable
-        Returns a context manager that turns errors of the client into those of `scoreline.storage.errors`.
+        Returns a context manager that turns errors of the client into those of `scoreline.storage.errors`. Its argument
+        is the key that may be damaged, if it is that of a job.
     now : callable
         Returns the time for a script; empty for that of the server.
     """
@@ -37,7 +38,7 @@ class RedisWatchlist:
         client: Any,
         scripts: Mapping[str, Any],
         namespace: str,
-        translate_errors: Callable[[], AbstractContextManager[None]],
+        translate_errors: Callable[..., AbstractContextManager[None]],
         now: Callable[[], str],
     ) -> None:
         self._client = client
@@ -91,8 +92,9 @@ class RedisWatchlist:
     def looked_at(self, job_id: str) -> None:
         """Record that a job was compared with the bucket (see `Watchlist.looked_at`)."""
         arguments = ["renew", "look", self._now(), THOROUGH_S, 0, LIFE_S]
-        with self._translate_errors():
-            self._scripts["step"](keys=[redis_keys.of_job(self._namespace, job_id, "steps")], args=arguments)
+        key = redis_keys.of_job(self._namespace, job_id, "steps")
+        with self._translate_errors(key):  # if it is damaged, the reconciler forgets the ledger
+            self._scripts["step"](keys=[key], args=arguments)
 
     def _lock(self, what: str, holder: str, milliseconds: int) -> bool:
         with self._translate_errors():

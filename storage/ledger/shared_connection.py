@@ -33,7 +33,8 @@ class SharedConnection(redis.ConnectionPool):
 
     def reset(self) -> None:
         """Forget all connections. redis-py calls this first of all in a forked process."""
-        self._turn = threading.Condition()  # that of the parent may be locked for ever
+        self._turn = threading.Condition()  # those of the parent may be locked for ever
+        self._lock = threading.RLock()
         self._holders: dict[Any, int] = {}
         self._to_close: set[Any] = set()
         super().reset()

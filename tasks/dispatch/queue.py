@@ -132,15 +132,16 @@ class Queue:
         what : str
             A command of ``celery inspect``: ``active_queues``, ``conf``, or one of `scoreline.worker.control`.
         timeout_s : float
-            How long to wait, counted from the call. Without `name`, the call waits for all of it, because the number of
-            workers is unknown.
+            How long to wait. With `name`, it is counted from the call. Without `name`, it is counted from when the
+            question is sent, and the call waits for all of it, because the number of workers is unknown.
         name : str, optional
             Ask only this worker, for example ``celery@host``; its answer ends the wait.
         """
         until = time.monotonic() + timeout_s
         with self._connected() as connection:
             asked = [name] if name else None
-            left_s = max(_LEAST_WAIT_S, until - time.monotonic())
+            # Without a name: whoever counts workers must not take a slow connection for their absence
+            left_s = max(_LEAST_WAIT_S, until - time.monotonic()) if name else timeout_s
             answers = self._app.control.broadcast(
                 what, reply=True, destination=asked, timeout=left_s, connection=connection
             )

@@ -32,12 +32,12 @@ def begin_run(
     job = read_job(main, job_id)
     if max_rejected is not None:
         check_budget(max_rejected)
+    run, etag = read_run(main, job_id)  # before the outcome, so that a run that begins meanwhile is noticed
     outcome = _ended(main, job_id)
     if outcome.state in COMPLETE:
         raise NothingToResume(f"job {job_id} has all its results ({outcome.state}): there is nothing to resume")
     if check is not None:
         check(job)
-    run, etag = read_run(main, job_id)
     later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
     dispatcher.mark_active(job_id)
     dispatcher.ledger.forget(job_id)  # a late finalizer must not take it for that of the new run

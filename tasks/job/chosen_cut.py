@@ -19,6 +19,7 @@ from scoreline.tasks.job.end_time import (
     share,
 )
 from scoreline.tasks.job.part_sizes import (
+    LEAST_PART_ROWS,
     PART_SECONDS,
     SHARES,
     SUPPOSED_PROCESSES,
@@ -149,7 +150,8 @@ def _best(cuts: Iterable[Cut], base: Forecast, processes: int, costs: Costs) -> 
 def _alternatives(parts: Cut, processes: int, costs: Costs, limit: int) -> Iterator[Cut]:
     """Yield cuts in which the last row groups are divided among the processes, and one in which all are."""
     rows = sum(run.rows for part in parts for run in part)
-    if processes < 2 or len(parts) > _SHARED_PARTS * processes or rows * costs.row_s < 2 * LEAST_SECONDS:
+    least = max(min(LEAST_PART_ROWS, 1 / costs.row_s), LEAST_SECONDS / costs.row_s)
+    if processes < 2 or len(parts) > _SHARED_PARTS * processes or rows < 2 * least:
         return
     pool = Processes(processes, costs)
     for number, part in enumerate(parts):

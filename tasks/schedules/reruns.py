@@ -51,9 +51,13 @@ def latest_job(main: ObjectStore, schedule: Schedule, slot: datetime, default_ou
 def is_of_slot(job: Job, schedule: Schedule, slot: datetime, number: int, default_output: str) -> bool:
     """Return whether a job with the id of a slot is the slot's, also if the schedule was edited meanwhile.
 
-    Jobs of earlier releases do not name their schedule, so they must be what the schedule asks for.
+    Jobs of earlier releases do not name their schedule. They are the slot's, unless they were submitted before it and
+    are not what the schedule asks for: then someone has taken the id of a slot to come.
     """
-    return job.schedule == schedule.name or job.spec == spec_of(schedule, slot, default_output, number)
+    if job.schedule is not None:
+        return job.schedule == schedule.name
+    is_after = datetime.fromisoformat(job.submitted) >= slot
+    return is_after or job.spec == spec_of(schedule, slot, default_output, number)
 
 
 def check_rerun(schedule: Schedule, latest: Latest) -> None:

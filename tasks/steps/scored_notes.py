@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from scoreline.storage.errors import LedgerUnavailable
+from scoreline.storage.errors import LedgerError
 
 NOTE_S = 2.0
 """Seconds between two notes in the ledger. A part that takes less time leaves none."""
@@ -38,5 +38,5 @@ class ScoredNotes:
         if self.note is None or now - self._noted_s < NOTE_S:
             return
         self._noted_s = now
-        with contextlib.suppress(LedgerUnavailable):
+        with contextlib.suppress(LedgerError):
             self.note(rows)

@@ -18,7 +18,6 @@ from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
@@ -37,8 +36,8 @@ def scored(
         job = client.submit(name, put_table(f"in/{name}.parquet", frame), **options)
         done = list(client.watch(job.job_id))[-1]
         assert done.state == "succeeded", done.error
-        data = store.get(keys.result_part(parse_uri(done.output)[1], 0)).data
-        return pq.read_table(io.BytesIO(data)).to_pandas()
+        parts = store.list(f"{parse_uri(done.output)[1]}part-")  # how many there are depends on the pace
+        return pd.concat([pq.read_table(io.BytesIO(store.get(info.key).data)).to_pandas() for info in parts])
 
     return run
 

@@ -140,7 +140,10 @@ def a_plan_with_few_connections(case: Case) -> None:
 
 
 @example(
-    "redis", "ok", "enough connections for beat and a worker of 14 processes", "jobs with 1,000 parts in the queue"
+    "redis",
+    "ok",
+    "enough connections for a client, beat and a worker of 12 processes",
+    "jobs with 1,000 parts in the queue",
 )
 def the_smallest_plan(case: Case) -> None:
     case.valkey.set(maxclients=20, maxmemory=25_000_000)

@@ -15,7 +15,7 @@ from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import BYTES_PER_PART, MAX_WINDOW
 from scoreline.worker.doctor.check import Finding, error, ok, warning
 from scoreline.worker.doctor.context import ANSWER_S, CONNECT_S, Context
-from scoreline.worker.settings import BEAT_CONNECTIONS, PASSING_CONNECTIONS, worker_connections
+from scoreline.worker.settings import BEAT_CONNECTIONS, CLIENT_CONNECTIONS, PASSING_CONNECTIONS, worker_connections
 
 OLDEST = (6, 2)
 FULL = 0.8
@@ -168,9 +168,10 @@ def _summary(server: Server, target: _Target) -> str:
 def _room(server: Server) -> Iterator[str]:
     """Say what a server of limited size carries."""
     if server.max_clients is not None and server.max_clients <= SMALL_PLAN:
-        free = server.max_clients - worker_connections(0) - BEAT_CONNECTIONS - PASSING_CONNECTIONS
+        others = BEAT_CONNECTIONS + CLIENT_CONNECTIONS + PASSING_CONNECTIONS
+        free = server.max_clients - worker_connections(0) - others
         each = worker_connections(1) - worker_connections(0)
-        yield f"enough connections for beat and a worker of {max(0, free // each)} processes"
+        yield f"enough connections for a client, beat and a worker of {max(0, free // each)} processes"
     if server.max_bytes and server.used_bytes is not None:
         jobs = max(0, server.max_bytes - server.used_bytes) // (MAX_WINDOW * BYTES_PER_PART)
         yield f"room for {plural(jobs, 'job')} with {MAX_WINDOW:,} parts in the queue, or more smaller ones"

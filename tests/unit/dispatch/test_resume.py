@@ -60,3 +60,17 @@ def test_the_ledger_of_the_previous_run_is_gone_when_a_run_begins(at: Desk, monk
     monkeypatch.setattr(main, "put", watched)
     resume.begin_run(at.engine, job_id)
     assert found == [None]
+
+
+def test_a_resume_whose_check_takes_long_notices_another(at: Desk) -> None:
+    job_id, main = at.plan(), at.client.buckets.main
+    at.client.cancel(job_id)
+    others = [lambda: resume.begin_run(at.engine, job_id, "7")]
+
+    def check(_: object) -> None:
+        if others:
+            others.pop()()
+
+    with pytest.raises(NothingToResume, match="just resumed by another process"):
+        resume.begin_run(at.engine, job_id, "1", check=check)
+    assert read_run(main, job_id)[0] == Run(number=2, max_rejected="7")

@@ -20,9 +20,8 @@ def squat(night: Night, job_id: str, **changed: Any) -> None:
     """Write the job that an earlier release accepted from anyone, with the id of a slot to come."""
     done = night.client.submit("churn", night.client.put("other/a.parquet", X), job_id="other")
     job = read_job(night.client.buckets.main, done.job_id)
-    night.client.buckets.main.put(
-        keys.job(job_id), replace(job, spec=replace(job.spec, job_id=job_id, **changed)).to_json()
-    )
+    taken = replace(job, spec=replace(job.spec, job_id=job_id, **changed), submitted="2026-11-01T00:00:00+00:00")
+    night.client.buckets.main.put(keys.job(job_id), taken.to_json())
 
 
 def test_no_request_may_take_the_id_of_a_slot(night: Night) -> None:
@@ -111,6 +110,18 @@ def test_a_job_of_an_earlier_release_is_the_slots_if_it_is_what_the_slot_asks_fo
     document = json.loads(night.client.buckets.main.get(keys.job(JOB)).data)
     assert document.pop("schedule") == "nightly"  # earlier releases do not write it
     night.client.buckets.main.put(keys.job(JOB), json.dumps(document).encode())
+    assert night.tick(SLOT) == {"nightly": []}
+
+
+def test_a_job_of_an_earlier_release_stays_the_slots_if_the_schedule_was_edited_since(
+    make: Callable[..., Night],
+) -> None:
+    night = make(run=False)
+    night.tick(SLOT)
+    document = json.loads(night.client.buckets.main.get(keys.job(JOB)).data)
+    del document["schedule"]
+    night.client.buckets.main.put(keys.job(JOB), json.dumps(document).encode())
+    night.write(NIGHTLY.replace("in/", "elsewhere/"))
     assert night.tick(SLOT) == {"nightly": []}
 
 

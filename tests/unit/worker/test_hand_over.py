@@ -9,7 +9,7 @@ import pytest
 from celery.exceptions import Retry
 
 from scoreline.storage.errors import ModelCorrupt, ModelUnloadable, ModelUntrusted, ScoringError
-from scoreline.worker.hand_over import HEADER, LONGEST_PAUSE_S, MAX_TIMES, may_pass_on, pass_on
+from scoreline.worker.hand_over import HEADER, LONGEST_PAUSE_S, MAX_TIMES, RESTART_TIMES, may_pass_on, pass_on
 
 ERROR = ModelUnloadable("churn@v needs 900 MiB of memory, but a process may use only 512 MiB for models")
 
@@ -89,7 +89,9 @@ def test_a_part_waits_for_the_workers_that_can_load_its_model_while_they_restart
         with pytest.raises(Retry):
             run(task, *workers, was_loaded=True)
         assert len(task.sent) == 1
-    run(Task("celery@small", {"workers": [], "times": MAX_TIMES}), was_loaded=True)  # returns: not for ever
+    # But not for long, because the pauses hold up other jobs
+    run(Task("celery@small", {"workers": [], "times": RESTART_TIMES}), was_loaded=True)
+    assert sum(2.0**times for times in range(RESTART_TIMES)) < 60
 
 
 def test_a_worker_that_takes_a_message_again_waits_longer_each_time_but_not_for_ever(pauses: list[float]) -> None:
