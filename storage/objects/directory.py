@@ -59,7 +59,9 @@ class DirectoryStore:
                 start, stop = byte_range or (0, info.size)
                 file.seek(start)
                 if into is not None:
-                    file.readinto(into[: max(0, stop - start)])
+                    wanted = into[: max(0, min(stop, info.size) - start)]
+                    if file.readinto(wanted) < len(wanted):
+                        raise PreconditionFailed(f"{self.uri(key)} was changed while it was read")
                     return StoredObject(info=info, data=b"")
                 return StoredObject(info=info, data=file.read(max(0, stop - start)))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):

@@ -56,9 +56,17 @@ class _Shared:
             del request
 
     def _fetch(self, request: Request) -> None:
-        data = memoryview(mmap.mmap(-1, request.size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        data = memoryview(own_memory(request.size))
         self.get_into(request.start, data)
         request.data = data
+
+
+def own_memory(size: int) -> mmap.mmap:
+    """Return memory that goes back to the system when it is no longer used, or raise `MemoryError`."""
+    try:
+        return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:  # it would be taken for an error of the object
+        raise MemoryError(f"there is no memory for {size:,} bytes") from error
 
 
 def discard(data: memoryview, start: int, stop: int) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
-
 import numpy as np
 import pyarrow as pa
+
+from scoreline.storage.tables.fetching import own_memory
 
 _ALIGNMENT = 64
 
@@ -36,7 +36,7 @@ class PackedBatch:
                 values, size = size, size + _aligned(rows * width)
                 self._places[field.name] = values, size
                 size += _aligned(-(-rows // 8))  # whether each value is there; pages that are not used take no memory
-        memory = mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = own_memory(max(size, 1))
         self._buffer = pa.py_buffer(memory)
         self._bytes = np.frombuffer(memory, np.uint8)
 

@@ -21,6 +21,7 @@ from scoreline.tasks.job.end_time import (
 from scoreline.tasks.job.part_sizes import (
     LEAST_PART_ROWS,
     PART_SECONDS,
+    PART_SLICES,
     SHARES,
     SUPPOSED_PROCESSES,
     divide,
@@ -187,7 +188,7 @@ def _limited(shares: Iterable[Sequence[Run]], limit: int) -> Iterator[list[Run]]
     for share_ in shares:
         part: list[Run] = []
         for run in (piece for one in share_ for piece in divide(one, -(-one.rows // limit))):
-            if part and sum(other.rows for other in part) + run.rows > limit:
+            if part and (len(part) == PART_SLICES or sum(other.rows for other in part) + run.rows > limit):
                 yield part
                 part = []
             part.append(run)

@@ -68,11 +68,23 @@ class Batch:
                 yield piece.uri, rows, {row - piece.start: rejected[row] for row in found[low:high]}
 
 
-def read_part(engine: Engine, part: Part, columns: Columns, options: ReadOptions, size: BatchSize) -> Generator[Batch]:
+def read_part(
+    engine: Engine,
+    part: Part,
+    columns: Columns,
+    options: ReadOptions,
+    size: BatchSize,
+    gone: Sequence[object] = (),
+) -> Generator[Batch]:
     """Yield the rows of a part in order, in batches within `size`.
 
     Rows of several objects make up one batch if their columns have the same types. Small objects are fetched several at
     a time, each with one request.
+
+    Parameters
+    ----------
+    gone : sequence, optional
+        The caller adds anything to it if it wants no more rows. The batch that is just filled is then not completed.
 
     Raises
     ------
@@ -83,6 +95,8 @@ def read_part(engine: Engine, part: Part, columns: Columns, options: ReadOptions
     count = taken = 0
     with contextlib.closing(_read_slices(engine, part.slices, columns, options, size)) as found:
         for uri, rows, row_bytes in found:
+            if gone:
+                return
             more = rows.batch.num_rows + len(rows.malformed)
             full = count + more > size.rows or taken + row_bytes > size.limit_bytes
             if filled and (full or not _fit_together(filled[-1][1].batch, rows.batch)):

@@ -76,12 +76,14 @@ def score_rows(
     most, count = max(budget, REJECTED_SHOWN), 0
     watch = RejectWatch(budget=budget, note=note, check_stopped=check_stopped)
 
-    read = read_part(engine, planned, columns, job.spec.read, engine.batch_size(columns))
+    gone: list[bool] = []
+    read = read_part(engine, planned, columns, job.spec.read, engine.batch_size(columns), gone)
 
     def report(in_batch: int) -> bool:
         return watch(count + in_batch)
 
-    with contextlib.closing(prefetched(timings.each("decode", read))) as batches:
+    with contextlib.closing(prefetched(timings.each("decode", read))) as batches, contextlib.ExitStack() as ends:
+        ends.callback(gone.append, True)
         for batch in batches:
             check_stopped()
             try:

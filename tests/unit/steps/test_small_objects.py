@@ -299,3 +299,26 @@ def test_batches_of_texts_stay_within_their_bytes(engine: Engine, batch_bytes: i
     assert scored["id"].to_pylist() == texts
     assert scored["tags"].to_pylist() == [[text] for text in texts]
     assert scored["prediction"].to_pylist() == [1 + 2.0 * number for number in range(200)]
+
+
+def test_the_batch_that_is_being_filled_is_left_when_the_caller_goes(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        put(engine, f"{name}.parquet", id=[1], x=[1.0])
+    made = planner.draft(engine, job(), FAST)
+    (part,), size = made.parts, engine.batch_size(made.columns)
+    options = job().spec.read
+    # Given a caller that has gone, then no batch is filled
+    assert [batch.rows.num_rows for batch in read_part.read_part(engine, part, made.columns, options, size)] == [3]
+    assert list(read_part.read_part(engine, part, made.columns, options, size, [True])) == []
+    # And a part that has ended tells so to its reader
+    told: list[Any] = []
+
+    def noted(*arguments: Any) -> Any:
+        told.append(arguments[-1])
+        return read_part.read_part(*arguments)
+
+    monkeypatch.setattr("scoreline.tasks.steps.score_rows.read_part", noted)
+    score(engine)
+    assert told == [[True]]

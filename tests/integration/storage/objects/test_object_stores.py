@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,27 @@ def test_a_range_can_be_read_into_memory_of_the_caller(store: ObjectStore, key: 
     assert (bytes(memory), got.data, got.info.size) == (b"234--", b"", 10)
     store.get(key, byte_range=(8, 99), into=memoryview(memory))
     assert memory == b"894--"
+
+
+def test_a_file_that_is_cut_while_a_directory_store_reads_it_is_not_read_as_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DirectoryStore(tmp_path, "bucket")
+    put = store.put("a", bytes(range(100)))
+    monkeypatch.setattr(os, "fstat", cutting(os.fstat, tmp_path / "bucket" / "a"))
+    with pytest.raises(PreconditionFailed, match="was changed while it was read"):
+        store.get("a", byte_range=(0, 100), if_match=put.etag, into=memoryview(bytearray(100)))
+
+
+def cutting(fstat: Callable[[int], os.stat_result], file: Path) -> Callable[[int], os.stat_result]:
+    """Return `fstat`, after which another program cuts the file."""
+
+    def cut(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        os.truncate(file, 40)
+        return found
+
+    return cut
 
 
 def test_a_range_of_a_replaced_object_is_refused(store: ObjectStore, key: str) -> None:
