@@ -38,7 +38,7 @@ _REQUESTS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What a process is told to score."""
+    """What a process has to score."""
 
     keys: Sequence[str]
     kind: str

@@ -44,7 +44,7 @@ def prefetched[T](items: Generator[T]) -> Generator[T]:
         thread.start()
         requests.put(True)
         while True:
-            item, error = _wait(results, [thread])
+            item, error = wait_for(results, [thread])
             if error is not None:
                 try:
                     raise error
@@ -121,7 +121,7 @@ def map_ahead[S, T](
                     workers[-1].start()
                 upcoming = next(left, _END)
             done, answer = begun.popleft()
-            result, error = _wait(answer, workers)
+            result, error = wait_for(answer, workers)
             weight -= done
             if error is not None:
                 try:
@@ -137,14 +137,14 @@ def map_ahead[S, T](
         _join(workers)
 
 
-def _wait[T](results: SimpleQueue[T], threads: Sequence[threading.Thread]) -> T:
-    """Return the next result. Wake up regularly, so that signals are handled."""
+def wait_for[T](results: SimpleQueue[T], threads: Sequence[threading.Thread]) -> T:
+    """Return the next result of some threads of the same name. Wake up regularly, so that signals are handled."""
     while True:
         try:
             return results.get(timeout=_POLL_S)
         except Empty:
             if not any(thread.is_alive() for thread in threads) and results.empty():
-                raise RuntimeError("the prefetch thread has died") from None
+                raise RuntimeError(f"the {threads[0].name} thread has died") from None
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:

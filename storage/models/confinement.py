@@ -111,7 +111,7 @@ def _supervise(child: int) -> int:
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
     _prctl(_DEATH_SIGNAL, int(signal.SIGTERM))
     _prctl(_DUMPABLE, 0)  # so that the child cannot change the memory of this process
-    os.close(0)  # so that whoever writes to the child notices its end
+    os.close(0)  # so that a process that writes to the child notices its end
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

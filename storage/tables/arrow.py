@@ -170,7 +170,7 @@ class _Reader:
                 yield start, piece
 
     def _is_valid(self, layout: BatchLayout) -> bool:
-        """Return whether all values of a batch are valid, as far as it can be told without reading all of them."""
+        """Return whether all values of a batch are valid, as far as can be decided without reading all of them."""
         names = [field.name for field in self.schema if needs_validation(field.type)]
         try:
             step = max(1, layout.rows * SLICE_BYTES // max(1, sum(length for _, length in layout.buffers)))

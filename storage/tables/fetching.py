@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 
+from scoreline.storage.prefetch import wait_for
+
 CONNECTIONS = 8
 """Number of requests at a time. R2 sends 50 to 100 MB/s to each connection, so that 8 are enough for a fast network."""
-_POLL_S = 0.2
 
 
 class Request:
@@ -140,12 +141,7 @@ class Fetcher:
                 raise error
             finally:
                 del error  # otherwise its traceback would refer to itself
-        try:
-            self._shared.landed.get(timeout=_POLL_S)  # wake up regularly, so that signals are handled
-        except Empty:
-            if not any(thread.is_alive() for thread in self._threads) and self._shared.landed.empty():
-                raise RuntimeError("the threads that fetch have died") from None
-            return
+        wait_for(self._shared.landed, self._threads)
         self._flying -= 1
 
     def release(self, size: int) -> None:

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 
 from scoreline.storage.errors import UnreadableInput, one_line
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
-from scoreline.storage.tables.contents import explain_parquet
 from scoreline.storage.tables.forward import ForwardReader, KeptReader
 from scoreline.storage.tables.parquet_chunks import Leaves
-from scoreline.storage.tables.parquet_held import open_held, read_held, refuse_encrypted_columns
+from scoreline.storage.tables.parquet_held import open_held, read_held
 from scoreline.storage.tables.parquet_layout import is_joined
+from scoreline.storage.tables.parquet_opening import open_parquet, refuse_encrypted_columns
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.small_objects import held_bytes
 
@@ -169,20 +169,9 @@ class ParquetFormat:
         with self._lock:
             known = self._footers.get(name)
         raw = raw or RangedFile(source.store, source.key, source.size, source.etag)
-        try:
-            file = pq.ParquetFile(
-                raw,
-                metadata=known,
-                pre_buffer=False,  # Arrow would send one request after another
-                buffer_size=buffer_bytes,
-                page_checksum_verification=True,
-                coerce_int96_timestamp_unit="us",  # nanoseconds of 64 bits end in 2262, but INT96 does not
-            )
-        except (pa.ArrowException, OSError, ValueError) as error:  # for example, if a column name is not UTF-8
-            raise explain_parquet(source, error) from error
+        file = open_parquet(source, raw, metadata=known, buffer_bytes=buffer_bytes)
         if known is None:
-            if int.from_bytes(raw.end[:4], "little") != file.metadata.serialized_size:
-                refuse_encrypted_columns(source, file)
+            refuse_encrypted_columns(source, file, raw.end)
             with self._lock:
                 self._footers[name] = file.metadata
                 while (

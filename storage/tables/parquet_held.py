@@ -9,21 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoreline.storage.tables.base import Pinned, Rows, Span
-from scoreline.storage.tables.contents import explain_parquet, explain_row_group
+from scoreline.storage.tables.contents import explain_row_group
+from scoreline.storage.tables.parquet_opening import open_parquet, refuse_encrypted_columns
 
 
 def open_held(source: Pinned, data: bytes) -> pq.ParquetFile:
     """Open an object whose bytes are in memory. Raise `UnreadableInput` if it is damaged or encrypted."""
-    try:
-        file = pq.ParquetFile(
-            pa.BufferReader(data),
-            page_checksum_verification=True,
-            coerce_int96_timestamp_unit="us",  # nanoseconds of 64 bits end in 2262, but INT96 does not
-        )
-    except (pa.ArrowException, OSError, ValueError) as error:  # for example, if a column name is not UTF-8
-        raise explain_parquet(source, error) from error
-    if int.from_bytes(data[-8:-4], "little") != file.metadata.serialized_size:
-        refuse_encrypted_columns(source, file)
+    file = open_parquet(source, pa.BufferReader(data))
+    refuse_encrypted_columns(source, file, data[-8:])
     return file
 
 
@@ -60,16 +53,3 @@ def rows_between(batches: Iterator[pa.RecordBatch], row: int, start: int, stop: 
         row += batch.num_rows
         if row >= stop:  # stop before the next batch is decoded
             return
-
-
-def refuse_encrypted_columns(source: Pinned, file: pq.ParquetFile) -> None:
-    """Raise `UnreadableInput` if columns are encrypted, although the footer is not.
-
-    Such a footer is followed by a signature. Arrow ends the process if anyone looks at the metadata of such a column,
-    but raises an error if it reads the column.
-    """
-    try:
-        next(file.iter_batches(batch_size=1), None)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if "crypt" in str(error):
-            raise explain_parquet(source, error) from error

@@ -140,7 +140,7 @@ class Queue:
         until = time.monotonic() + timeout_s
         with self._connected() as connection:
             asked = [name] if name else None
-            # Without a name: whoever counts workers must not take a slow connection for their absence
+            # Without a name, the caller counts workers, and must not take a slow connection for their absence
             left_s = max(_LEAST_WAIT_S, until - time.monotonic()) if name else timeout_s
             answers = self._app.control.broadcast(
                 what, reply=True, destination=asked, timeout=left_s, connection=connection

@@ -110,7 +110,7 @@ def survey_inputs(
     features : collection of str
         Columns that are known to be scored (see `TableFormat.survey`).
     kept : KeptObjects, optional
-        Keeps the first small objects, for whoever reads them in the same step.
+        Keeps the first small objects for later reads in the same step.
 
     Raises
     ------

@@ -34,7 +34,7 @@ class Costs:
 
 
 class Run(NamedTuple):
-    """Consecutive rows of a span. Whoever reads them must also decode the rows of the span before them."""
+    """Consecutive rows of a span. To read them, a process must also decode the rows of the span before them."""
 
     file: int
     """Number of the file."""

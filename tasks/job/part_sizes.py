@@ -63,10 +63,14 @@ def target_part_rows(rows: int, rows_per_s: float | None, processes: int) -> int
     return max(1, int(max(min(LEAST_PART_ROWS, rows_per_s), min(aimed, PART_SECONDS * rows_per_s, MOST_PART_ROWS))))
 
 
-def cut(
-    files: Sequence[InputFile], part_rows: int = PART_ROWS, part_bytes: int = PART_BYTES, most_rows: int | None = None
-) -> tuple[Part, ...]:
-    """Cut files into parts of whole spans, in input order.
+def pack(
+    files: Sequence[InputFile],
+    part_rows: int,
+    part_bytes: int = PART_BYTES,
+    most_rows: int | None = None,
+    run_rows: int | None = None,
+) -> list[list[Run]]:
+    """Put whole spans together to parts, in input order, and return the runs of each part.
 
     A part is closed before it would exceed `part_rows` rows, `part_bytes` uncompressed bytes or `PART_SLICES` slices; a
     single span that exceeds a limit becomes a part by itself. Small files share a part. Files and spans without rows
@@ -75,20 +79,11 @@ def cut(
     Parameters
     ----------
     most_rows : int, optional
-        A span with more rows than this is divided into runs of at most `part_rows` rows. A process that reads a run has
-        to decode the span up to its end, unless it has read the run before it.
+        A span with more rows than this is divided into runs. A process that reads a run has to decode the span up to
+        its end, unless it has read the run before it.
+    run_rows : int, optional
+        Maximum number of rows of such a run; by default, `part_rows`.
     """
-    return to_parts(files, pack(files, part_rows, part_bytes, most_rows))
-
-
-def pack(
-    files: Sequence[InputFile],
-    part_rows: int,
-    part_bytes: int = PART_BYTES,
-    most_rows: int | None = None,
-    run_rows: int | None = None,
-) -> list[list[Run]]:
-    """Return the runs of each part (see `cut`). A divided span has runs of at most `run_rows`, or `part_rows`, rows."""
     parts: list[list[Run]] = []
     current: list[Run] = []
     rows = size = slices = 0

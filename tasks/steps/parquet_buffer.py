@@ -13,13 +13,35 @@ from scoreline.storage.tables import parquet
 GROUP_BYTES = 32 << 20
 """Number of uncompressed bytes at which a row group is closed, even if it has fewer than `parquet.GROUP_ROWS` rows.
 This prevents wide rows from taking too much memory."""
-
-
 WAITING_BYTES = 64 << 20
 """Number of uncompressed bytes at which the row group of a single growing file is closed."""
 
 
-class ResultsBuffer:
+class _GrowingFile:
+    """A Parquet file in memory, to which row groups are added."""
+
+    def __init__(self, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
+        # pyarrow returns the metadata with the schema only if it is set from the start, not if it is added at the end.
+        self._schema = schema.with_metadata(dict(metadata))
+        self._sink = io.BytesIO()  # returns its bytes without a copy
+        self._out: pq.ParquetWriter | None = None
+
+    def _write_group(self, rows: pa.Table) -> None:
+        rows = rows.replace_schema_metadata(self._schema.metadata)
+        if self._out is None:
+            self._out = parquet.open_writer(self._sink, self._schema, parquet.repetitive_columns(rows))
+        self._out.write_table(rows, row_group_size=max(1, rows.num_rows))
+
+    def _end(self) -> bytes:
+        """Write the footer, and return the complete file. A file without rows has one empty row group."""
+        if self._out is None:
+            self._write_group(self._schema.empty_table())
+        assert self._out is not None
+        self._out.close()
+        return self._sink.getvalue()
+
+
+class ResultsBuffer(_GrowingFile):
     """The results of a part, which are encoded as they come, a row group at a time.
 
     The bytes are those that `parquet.write` returns for all rows at once, unless a row group would take more than
@@ -34,9 +56,7 @@ class ResultsBuffer:
     """
 
     def __init__(self, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
-        self._schema = schema.with_metadata(dict(metadata))
-        self._sink = io.BytesIO()  # returns its bytes without a copy
-        self._out: pq.ParquetWriter | None = None
+        super().__init__(schema, metadata)
         self._waiting: list[pa.Table] = []
         self._waiting_rows = self._waiting_bytes = 0
         self.rows = 0
@@ -56,11 +76,9 @@ class ResultsBuffer:
 
     def finish(self) -> bytes:
         """Return the complete file. After this, no more rows can be added."""
-        if self._waiting or self._out is None:
+        if self._waiting:
             self._close_group()
-        assert self._out is not None
-        self._out.close()
-        return self._sink.getvalue()
+        return self._end()
 
     def _wait(self, table: pa.Table) -> None:
         if table.num_rows:
@@ -69,14 +87,11 @@ class ResultsBuffer:
             self._waiting_bytes += table.nbytes
 
     def _close_group(self) -> None:
-        rows = pa.concat_tables(self._waiting) if self._waiting else self._schema.empty_table()
+        self._write_group(pa.concat_tables(self._waiting))
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
-        if self._out is None:
-            self._out = parquet.open_writer(self._sink, self._schema, parquet.repetitive_columns(rows))
-        self._out.write_table(rows.replace_schema_metadata(self._schema.metadata), row_group_size=parquet.GROUP_ROWS)
 
 
-class ParquetBuffer:
+class ParquetBuffer(_GrowingFile):
     """A Parquet file that grows in memory beside many others.
 
     Until they fill a row group, rows are kept compressed, so that a thousand files can grow at once.
@@ -90,10 +105,7 @@ class ParquetBuffer:
     """
 
     def __init__(self, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
-        # pyarrow returns the metadata with the schema only if it is set from the start, not if it is added at the end.
-        self._schema = schema.with_metadata(dict(metadata))
-        self._sink = io.BytesIO()  # returns its bytes without a copy
-        self._out: pq.ParquetWriter | None = None
+        super().__init__(schema, metadata)
         self._waiting: list[pa.Buffer] = []
         self._rows = 0
         self._bytes = 0
@@ -113,20 +125,15 @@ class ParquetBuffer:
 
     def finish(self) -> bytes:
         """Return the complete file. After this, no more rows can be added."""
-        if self._waiting or self._out is None:
+        if self._waiting:
             self._close_group(self._schema.empty_table())
-        assert self._out is not None
-        self._out.close()
-        return self._sink.getvalue()
+        return self._end()
 
     def _close_group(self, last: pa.Table) -> None:
         """Write the waiting rows, and then `last`, as one row group."""
         rows = pa.concat_tables([*map(_unpack, self._waiting), last]).unify_dictionaries().combine_chunks()
-        rows = rows.replace_schema_metadata(self._schema.metadata)
         self._waiting, self._rows, self._bytes = [], 0, 0
-        if self._out is None:
-            self._out = parquet.open_writer(self._sink, self._schema, parquet.repetitive_columns(rows))
-        self._out.write_table(rows, row_group_size=max(1, rows.num_rows))
+        self._write_group(rows)
 
 
 def _pack(table: pa.Table) -> pa.Buffer:

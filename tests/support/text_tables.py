@@ -1,4 +1,4 @@
-"""Reading whole tables of text: what each test of the text formats asks for."""
+"""Reading whole tables, mostly of text, and counting what is read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from scoreline.storage.tables.base import Pinned, Rows, Survey
 from scoreline.storage.tables.delimited import DelimitedFormat
@@ -24,6 +25,20 @@ def look(source: Pinned, options: ReadOptions | None = None, block_bytes: int = 
 def rows_of(source: Pinned, schema: pa.Schema, options: ReadOptions | None = None, **how: int) -> list[Rows]:
     table, survey = look(source, options, **how)
     return [rows for span in survey.spans for rows in table.read(source, span, schema, 65_536)]
+
+
+def counted(source: Pinned, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which the size of each later read from the store of an object is added."""
+    sizes: list[int] = []
+    get = source.store.get
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        got = get(*arguments, **options)
+        sizes.append(len(got.data))
+        return got
+
+    monkeypatch.setattr(source.store, "get", count)
+    return sizes
 
 
 def values(found: list[Rows]) -> list[dict[str, Any]]:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
 from scoreline.storage.tables.base import Span
-from scoreline.tasks.job.part_sizes import PART_SLICES, cut, target_part_rows
-from scoreline.tasks.job.plan import InputFile
+from scoreline.tasks.job.part_sizes import PART_ROWS, PART_SLICES, pack, target_part_rows, to_parts
+from scoreline.tasks.job.plan import InputFile, Part
 
 
 def file(key: str, *rows: int, by_rows: bool = False) -> InputFile:
@@ -16,6 +17,10 @@ def file(key: str, *rows: int, by_rows: bool = False) -> InputFile:
         for first, count in zip(firsts, rows, strict=True)
     )
     return InputFile(bucket="b", key=key, size=1, etag="e", spans=spans)
+
+
+def cut(files: list[InputFile], part_rows: int = PART_ROWS, **limits: Any) -> tuple[Part, ...]:
+    return to_parts(files, pack(files, part_rows, **limits))
 
 
 def test_a_large_file_is_cut_at_row_groups() -> None:

@@ -16,7 +16,7 @@ import pytest
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables import arrow
 from scoreline.storage.tables.arrow import ArrowFormat
-from tests.support.text_tables import Put
+from tests.support.text_tables import Put, counted
 
 TABLE = pa.table(
     {
@@ -165,15 +165,7 @@ def test_of_a_large_batch_only_the_wanted_rows_and_columns_are_requested(
     table = pa.table({f"x{number}": np.arange(100_000.0) for number in range(10)})
     source = put(one_batch(table), "in.arrow")
     monkeypatch.setattr(arrow, "_BUFFER_BYTES", 4_096)
-    asked: list[int] = []
-    get = source.store.get
-
-    def counted(*arguments: Any, **options: Any) -> Any:
-        got = get(*arguments, **options)
-        asked.append(len(got.data))
-        return got
-
-    monkeypatch.setattr(source.store, "get", counted)
+    asked = counted(source, monkeypatch)
     survey = ArrowFormat().survey(source)
     assert sum(asked) < 50_000, "numbers need not be validated"
     asked.clear()

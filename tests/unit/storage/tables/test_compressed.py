@@ -21,7 +21,7 @@ from scoreline.storage.tables.compressed import DecompressedFile
 from scoreline.storage.tables.delimited import DelimitedFormat
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.seek_points import MAX_POINTS, GzipReader, SeekPoints
-from tests.support.text_tables import Put, values
+from tests.support.text_tables import Put, counted, values
 
 SPACING = 64 << 10
 
@@ -116,20 +116,6 @@ COMPRESSED = {
     "in.csv.bz2": members(b"id,x,kind\n" + TEXT, 100_000, bz2.compress),
     "in.csv.zst": pa.compress(b"id,x,kind\n" + TEXT, codec="zstd", asbytes=True),
 }
-
-
-def counted(source: Pinned, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of what is read from now on."""
-    sizes: list[int] = []
-    get = source.store.get
-
-    def count(*arguments: Any, **options: Any) -> Any:
-        got = get(*arguments, **options)
-        sizes.append(len(got.data))
-        return got
-
-    monkeypatch.setattr(source.store, "get", count)
-    return sizes
 
 
 def spans(source: Pinned, monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[Span, ...], pa.Schema]:
