@@ -26,8 +26,8 @@ HEADER = "scoreline_refused_by"
 MAX_TIMES = 30
 """With pauses of up to `LONGEST_PAUSE_S`, a part waits for a busy worker about as long as it would for a store."""
 RESTART_TIMES = 5
-"""The same if no other worker runs. The pauses add up to half a minute for each part, in which a worker restarts. More
-would hold up all other jobs, if no worker that can load the model ever comes."""
+"""How often a part is sent again if no other worker runs. The pauses add up to half a minute, in which a worker
+restarts. More would hold up all other jobs, if no worker that can load the model ever comes."""
 LONGEST_PAUSE_S = 30.0
 _ANSWER_S = 1.0
 

@@ -93,7 +93,7 @@ def answerable(error: Exception) -> Exception:
 
 
 def retries_made(task: Task[Any, Any]) -> int:
-    """Return the number of retries after errors. That a worker passed the message on to others is none."""
+    """Return the number of retries after errors, without the times that a worker passed the message on to others."""
     return task.request.retries - times_passed_on(task)
 
 

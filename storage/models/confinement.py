@@ -2,8 +2,8 @@
 
 The process gets a small environment without keys, limits for its resources, and on Linux namespaces of its own: it has
 no network, cannot read the environment or the memory of other processes, and cannot signal them. Another process
-supervises it, and kills what it leaves behind. It can still read and write files of its
-user, except what the limits forbid. Root is an exception: it loses its right to the files of other users.
+supervises it, and kills what it leaves behind. It can still read and write files of its user, except what the limits
+forbid. Root is an exception: it loses its right to the files of other users.
 """
 
 from __future__ import annotations
