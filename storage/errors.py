@@ -231,7 +231,7 @@ class LedgerLost(LedgerError):
 
 
 class LedgerCorrupt(LedgerLost):
-    """Raised when Redis has something else where the ledger of a running job was."""
+    """Raised when the Redis keys of a running job's ledger contain something else."""
 
 
 class LedgerUnavailable(LedgerError):

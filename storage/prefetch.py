@@ -138,7 +138,7 @@ def map_ahead[S, T](
 
 
 def wait_for[T](results: SimpleQueue[T], threads: Sequence[threading.Thread]) -> T:
-    """Return the next result of some threads of the same name. Wake up regularly, so that signals are handled."""
+    """Return the next result of any of the threads. Wake up regularly to handle signals."""
     while True:
         try:
             return results.get(timeout=_POLL_S)

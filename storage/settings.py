@@ -32,7 +32,7 @@ _CLOUDS = (
     "storage.googleapis.com",
     "wasabisys.com",
 )
-"""Hosts of stores that also take the name of a bucket as a part of the host."""
+"""Hosts of stores whose addresses may also begin with the name of a bucket, as in ``bucket.s3.amazonaws.com``."""
 
 _PREFIX_EXPECTED = "a prefix such as s3://bucket/scores/ in an allowed bucket"
 
@@ -233,7 +233,7 @@ def _r2(env: Environment, buckets: Collection[str]) -> R2Settings:
 
 
 def _is_address(url: str) -> bool:
-    """Return whether a URL names a server, and no query that would be lost.
+    """Return whether a URL is the address of a server and has no query, which would be lost.
 
     >>> _is_address("https://store.example.org:9000/s3"), _is_address("https://store.example.org:port")
     (True, False)
@@ -246,9 +246,9 @@ def _is_address(url: str) -> bool:
 
 
 def _path_fault(url: str, buckets: Collection[str]) -> str:
-    """Return what is wrong with an address that names a bucket, as dashboards show it; empty if it names none.
+    """Return what is wrong with an address that contains a bucket, as dashboards show it; empty if it contains none.
 
-    Other addresses may have a path, because a store may be behind one.
+    Any other path is allowed, because a store may be served below a path.
     """
     if not _is_address(url):
         return ""

@@ -20,9 +20,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """The errors that decoding a malformed document raises."""
 MALFORMED_GZIP = (*MALFORMED, EOFError, gzip.BadGzipFile, zlib.error)
-"""Those and the errors that decompressing a malformed document raises."""
+"""The errors that decompressing or decoding a malformed document raises."""
 _YEARS = range(1970, 9999)
-"""Years of a moment. Others cannot be converted to every time zone."""
+"""Years that a time may have. Times in other years cannot be converted to every time zone."""
 
 
 def decode_object(data: bytes) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Progress:
     """Number of parts that are in the queue or being scored."""
     stopped: Stopped
     rows_under_way: int = 0
-    """Number of rows that parts in flight have scored so far, as far as it is noted."""
+    """Number of rows that parts in flight have scored so far, according to `Ledger.note_scored`."""
     uncounted: int = 0
     """How many times the ledger was rebuilt because parts that it had counted were not complete in the bucket."""
 
@@ -210,9 +210,9 @@ class Ledger(Protocol):
     def note_rejects(self, lease: PartLease, rejected: int) -> int:
         """Record how many rows the holder has rejected so far in a part under way.
 
-        Return the number of rejected rows of the job: those of counted parts, and those noted for parts in flight. A
-        part is noted anew each time that it is started, and no more once it is counted. If the job has no ledger, or
-        its ledger belongs to another plan, only `rejected` is returned.
+        Return the number of rejected rows of the job: those of counted parts, and those noted for parts in flight. The
+        note of a part begins at zero whenever the part is started, and is dropped when the part is counted. If the job
+        has no ledger, or its ledger belongs to another plan, the result is `rejected` itself.
         """
         ...
 

@@ -96,7 +96,7 @@ def cumulate(parts_by_bound: Mapping[float, int]) -> tuple[tuple[float, int], ..
 
 
 def bucket_of(seconds: float) -> float:
-    """Return the upper bound of the bucket for a duration.
+    """Return the upper bound of the interval of the histogram that contains a duration.
 
     >>> bucket_of(0.1), bucket_of(0.11), bucket_of(601)
     (0.1, 0.25, inf)

@@ -21,7 +21,7 @@ class Flight:
     rejected: int = 0
     """Number of rows that were rejected so far."""
     scored: int = 0
-    """Number of rows that were scored so far, as far as it is noted."""
+    """Number of rows that were scored so far, according to the last note."""
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""The names of the ledger's keys in Redis. Braces mark what decides where a cluster of servers keeps a key."""
+"""The names of the ledger's keys in Redis. In a cluster, the text in braces decides which server keeps a key."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class RedisWatchlist:
         Name of the bucket that contains the jobs.
     translate_errors : callable
         Returns a context manager that turns errors of the client into those of `scoreline.storage.errors`. Its argument
-        is the key that may be damaged, if it is that of a job.
+        is the key of a job that may be damaged, if there is one.
     now : callable
         Returns the time for a script; empty for that of the server.
     """

@@ -23,8 +23,8 @@ _shared: dict[tuple[Any, ...], SharedConnection] = {}
 class SharedConnection(redis.ConnectionPool):
     """A pool that keeps one connection, for which threads wait.
 
-    More connections are open only for moments, because waiting for ever would be worse: if a thread that has the
-    connection needs another one, or if it keeps it for longer than `TURN_S`. A forked process opens its own.
+    It opens another connection for a moment if a thread needs two, or if a thread keeps the connection for longer than
+    `TURN_S`. Waiting for ever would be worse. A forked process opens its own connection.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -33,7 +33,7 @@ class SharedConnection(redis.ConnectionPool):
 
     def reset(self) -> None:
         """Forget all connections. redis-py calls this first of all in a forked process."""
-        self._turn = threading.Condition()  # those of the parent may be locked for ever
+        self._turn = threading.Condition()  # the locks of the parent process may never be released here
         self._lock = threading.RLock()
         self._holders: dict[Any, int] = {}
         self._to_close: set[Any] = set()
@@ -67,7 +67,7 @@ class SharedConnection(redis.ConnectionPool):
             self._turn.notify()
 
     def disconnect(self, inuse_connections: bool = True) -> None:
-        """Close the connections, those in use as soon as they are released: other threads wait for their answers.
+        """Close the connections. Those that threads use are closed when they are released.
 
         Ledger, kombu and Celery do this when the server refuses to write, because it may have become a replica, while
         its address names another server now.
@@ -108,7 +108,7 @@ def share(url: str, tls: Mapping[str, Any] | None = None, *, connect_timeout_s: 
 
 
 def find(options: Mapping[str, Any]) -> SharedConnection | None:
-    """Return what is shared for a server; None if nothing is.
+    """Return the shared connection to a server; None if there is none.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def find(options: Mapping[str, Any]) -> SharedConnection | None:
 
 
 def find_by_url(url: str, tls: Mapping[str, Any] | None = None) -> SharedConnection | None:
-    """Return what is shared for a server by its URL; None if nothing is."""
+    """Return the shared connection to the server with a URL; None if there is none."""
     return find(redis.connection.parse_url(url) | dict(tls or {})) if _shared else None
 
 

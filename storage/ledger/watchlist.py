@@ -55,5 +55,5 @@ class Watchlist(Protocol):
         ...
 
     def looked_at(self, job_id: str) -> None:
-        """Record that a job was compared with the bucket, as each is once in `THOROUGH_S`."""
+        """Record that a job was compared with the bucket, which is due once in `THOROUGH_S`."""
         ...

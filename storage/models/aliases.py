@@ -139,7 +139,7 @@ def move(
     InvalidRequest
         At every attempt, another writer changed the alias first.
 
-    An object that cannot be read is replaced like a new alias, because it is of no use. Its history is lost.
+    If the object cannot be read, it is replaced as if the alias were new, and its history is lost.
     """
     token = secrets.token_hex(8)
     for _ in range(_ATTEMPTS):
@@ -165,7 +165,7 @@ def move(
 
 
 def _read_or_replace(store: ObjectStore, name: str, alias: str) -> tuple[Alias | None, str | None]:
-    """Return an alias and the ETag of its object; no alias, but the ETag, of an object that cannot be read."""
+    """Return an alias and the ETag of its object. If the object cannot be read, return None and its ETag."""
     try:
         stored = store.get(keys.alias(name, alias))
     except ObjectNotFound:

@@ -65,7 +65,7 @@ class Bundle:
 
     @property
     def replaces_blanks(self) -> bool:
-        """Whether the names of the features in the manifest have underscores where the input may have blanks."""
+        """Whether an underscore in the name of a feature may stand for a blank in the name of a column."""
         return any(replaces_blanks(step) for step in self.preprocessors[:1] or tuple(self.models.values()))
 
     def prepare(self, x: Any) -> Any:

@@ -1,7 +1,7 @@
 """All models of a bucket with their versions and aliases, from one listing and one request for each alias.
 
-A listing shows which aliases there are, but not what they name: that is in their objects, which releases of different
-age change by compare-and-swap. A document that repeats it for all of them could differ from them.
+A listing shows which aliases exist. The version that an alias names is in its object, which several releases may change
+by compare-and-swap. One document for all aliases would save requests, but could differ from the objects.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class Categories:
     """The kinds of the categories that an encoder knows in one column."""
 
     has_none: bool = False
-    """Whether a missing value is None to the encoder, or to the imputer before it, and not NaN."""
+    """Whether the encoder, or the imputer before it, represents a missing value by None rather than NaN."""
     has_nan: bool = False
     has_booleans: bool = False
     """Whether the categories are True and False."""

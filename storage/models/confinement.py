@@ -36,7 +36,7 @@ _NEW_USERS, _NEW_PROCESSES, _NEW_NETWORK = 0x10000000, 0x20000000, 0x40000000
 
 
 def environment(environ: Mapping[str, str], also: str = "") -> dict[str, str]:
-    """Return the variables that a process which unpickles files of others may have.
+    """Return the environment variables for a process that unpickles untrusted files.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def confine() -> str:
     Returns
     -------
     str
-        What the process can still do because the platform does not allow to forbid it; empty if there is nothing.
+        What the platform could not forbid the process to do; empty if there is nothing.
     """
     _limit_resources()
     if sys.platform != "linux":
@@ -82,7 +82,7 @@ def _leave_namespaces() -> str:
         os.unshare(_NEW_USERS | _NEW_NETWORK | _NEW_PROCESSES)
     except OSError as error:
         return f"use the network and read the environment of other processes: no namespace ({error.strerror})"
-    with contextlib.suppress(OSError):  # without it, the process has no user name, which hardly matters
+    with contextlib.suppress(OSError):  # if this fails, the process has no user name, which hardly matters
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
@@ -92,15 +92,15 @@ def _leave_namespaces() -> str:
 def _continue_in_child(*, namespace: bool) -> None:
     """Return in a descendant of this process. This process waits for its end, and then ends in the same way.
 
-    In a namespace, the kernel kills all processes with the first one. Elsewhere, this process becomes the parent of
-    those that lose theirs, so that it finds them, unless they kill it first.
+    In a namespace, the kernel kills all processes with the first one. Elsewhere, this process becomes the parent of all
+    descendants whose own parent has ended, so it finds them, unless they kill it first.
     """
     _prctl(_SUBREAPER, 1)
     if child := os.fork():
         code = _supervise(child)
         _kill_children()
         _end(128 - code if namespace and code > 128 else code)
-    if namespace and (child := os.fork()):  # the first process would ignore a signal by which it ends itself
+    if namespace and (child := os.fork()):  # the first process of a namespace ignores signals that it sends to itself
         code = _supervise(child)
         os._exit(code if code >= 0 else 128 - code)
     _prctl(_DEATH_SIGNAL, int(signal.SIGKILL))
@@ -137,9 +137,9 @@ def _kill_children() -> None:
 
 
 def explain_denied(error: BaseException) -> str:
-    """Return what to add to the message of an error that is due to files that this process may not read, or nothing.
+    """Return a sentence to add to an error that is caused by files that this process may not read; else nothing.
 
-    An import passes over folders that cannot be read, so that it fails as if the module were not there.
+    Python skips folders that it cannot read, so an import fails as if the module did not exist.
     """
     causes = (error, error.__cause__)
     denied = [str(cause.filename) for cause in causes if isinstance(cause, PermissionError) and cause.filename]

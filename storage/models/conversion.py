@@ -180,7 +180,7 @@ def _compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 
 def _fill_in(model: Any) -> None:
-    """Give estimators what their class has gained since they were saved: parameters, with their default values."""
+    """Give estimators the parameters that their class has gained since they were saved, with their default values."""
     for estimator in list(estimators_within(model)):
         if not type(estimator).__module__.startswith("sklearn."):
             continue
@@ -197,7 +197,7 @@ def _fill_in(model: Any) -> None:
 
 
 class _Columns(UserList[Any]):
-    """Stands for a list of columns that scikit-learn 1.5 and 1.6 keep in a class of their own."""
+    """Replaces the class in which scikit-learn 1.5 and 1.6 keep a list of columns."""
 
 
 @contextmanager
@@ -225,5 +225,5 @@ def _old_names() -> Iterator[None]:
 
 
 def _new_loss(kind: type, *_: Any) -> Any:
-    """Stand for the function that Cython generates to unpickle a loss without parameters."""
+    """Replace the function that Cython generates to unpickle a loss without parameters."""
     return kind()

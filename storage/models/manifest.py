@@ -35,7 +35,7 @@ _DEFAULTS = {
 _FALLBACKS = ("transform", "score_samples", "decision_function")
 
 _MOST_BYTES = 1 << 50
-"""More than any machine has. Workers divide their memory by the sizes of models."""
+"""Maximum memory of a model, more than any machine has. Workers divide their memory by the sizes of models."""
 
 Role = Literal["model", "preprocessor", "label_encoder"]
 
@@ -110,7 +110,7 @@ class Outputs:
         return usual or tuple(method for method in _FALLBACKS if method in self.methods)[:1] or self.methods[:1]
 
     def with_tuples(self) -> Outputs:
-        """Return the outputs with the labels of each target as a tuple, where they are an array of JSON."""
+        """Return the outputs with tuples of labels in place of the arrays that JSON has."""
         if self.classes is None:
             return self
         return replace(self, classes=tuple(tuple(c) if isinstance(c, list) else c for c in self.classes))

@@ -12,7 +12,7 @@ from scoreline.storage.models.manifest import Role
 
 ROLES: tuple[Role, ...] = get_args(Role)
 _SIMILAR = 0.84
-"""Minimum similarity, from 0 to 1, of a misspelt role. One or two wrong letters are above it, and other words below."""
+"""Minimum similarity, from 0 to 1, of a misspelt role. Roles with one or two wrong letters reach it."""
 _ABBREVIATED: Mapping[str, Role] = {"preproc": "preprocessor", "labelenc": "label_encoder"}
 
 
@@ -51,8 +51,8 @@ def check_names(artifacts: Iterable[tuple[str, str]]) -> None:
 def check_objects(steps: Mapping[Role, Mapping[str, Any]]) -> None:
     """Check that the loaded artifacts of a bundle fit their roles; raises `InvalidRequest` for the first that does not.
 
-    A transformer may be published as a model, but not beside models that predict: then it was meant to transform their
-    rows, and without it they would score raw values.
+    A transformer may be published as a model, but not together with models that predict. In that case it was meant to
+    transform their rows, and without it they would score raw values.
     """
     for name, step in steps["preprocessor"].items():
         what = f"preprocessor {name!r} is a {type(step).__name__}"

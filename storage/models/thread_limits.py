@@ -14,8 +14,8 @@ def limit_to_one_thread(estimator: Any) -> Any:
     """Set every ``n_jobs`` of an estimator and of the estimators within it to 1, and return it.
 
     Some estimators act on a change of their parameters, so these are set first. Other estimators cannot list their
-    parameters: their own name an attribute otherwise than its parameter, or an older release of a library lacks one.
-    Fitted copies are no parameters at all. All of these are reached by their attributes.
+    parameters, because an attribute has another name than its parameter, or because an older release of a library lacks
+    a parameter. Fitted copies are not parameters. All of these are reached through attributes.
     """
     with contextlib.suppress(Exception):
         threads = {name: 1 for name in estimator.get_params() if name.rpartition("__")[2] == "n_jobs"}

@@ -148,11 +148,11 @@ def _run(header: bytes, files: Sequence[NewArtifact], name: str) -> tuple[int, b
     except subprocess.TimeoutExpired:
         raise ModelUnloadable(f"{name} did not load within {_TIMEOUT_S:.0f} s in a fresh process") from None
     finally:
-        child.terminate()  # it kills what it supervises (see `confine`)
+        child.terminate()  # the process then kills those it supervises (see `confine`)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(_END_PATIENCE_S)
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)  # its children too, which may hold the pipes
+            os.killpg(child.pid, signal.SIGKILL)  # also its children, which may hold the pipes open
         child.wait()
     return child.returncode, out.result(), err.result()
 
@@ -181,7 +181,7 @@ class _Reader(threading.Thread):
                     del self._data[: -self._last]
 
     def result(self) -> bytes:
-        """Return what was kept. A pipe that is held open after the end of the process is not waited for long."""
+        """Return what was kept. If the pipe stays open after the process has ended, do not wait for it long."""
         self.join(_PIPE_PATIENCE_S)
         return bytes(self._data)
 
@@ -189,7 +189,7 @@ class _Reader(threading.Thread):
 def try_loading_here(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> TrialLoad:
     """Load a bundle in this process and return the result (see `try_loading`). This saves seconds in tests.
 
-    It does not show whether another process can load the bundle. The size of the files stands in for the memory use.
+    It does not show whether another process can load the bundle. The size of the files is reported as the memory use.
     """
     blobs = [(item.role, item.name, item.data) for item in files]
     report = describe_bundle(*load_files(blobs, name, allow_version_skew=allow_version_skew))
@@ -326,7 +326,7 @@ def main() -> None:
         del measured
     except ScorelineError as error:
         report = {"error": type(error).__name__, "message": f"{error}{explain_denied(error)}"}
-    except (ImportError, PermissionError) as error:  # of a package that loads models
+    except (ImportError, PermissionError) as error:  # raised by a package that loads models
         report = {"error": "ModelUnloadable", "message": f"{errors.describe(error)}{explain_denied(error)}"}
     json.dump(report | ({"unconfined": unconfined} if unconfined else {}), report_file)
     report_file.flush()

@@ -39,7 +39,7 @@ def status_of(code: str, status: int, headers: Mapping[str, str]) -> str:
 
 
 def not_a_store(endpoint: str) -> NotAnObjectStore:
-    """Return the error of an address at which another server answers."""
+    """Return the error for an address at which something other than an S3 server answers."""
     return NotAnObjectStore(
         f"{endpoint} does not answer like an S3 server: correct R2_ENDPOINT_URL, which may name a console or a portal"
     )

@@ -52,7 +52,7 @@ class DirectoryStore:
     ) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`)."""
         try:
-            with open(self._place(key), "rb") as file:  # a Path takes longer than a small object
+            with open(self._place(key), "rb") as file:  # making a Path takes longer than reading a small object
                 info = self._info(key, os.fstat(file.fileno()))
                 if if_match is not None and info.etag != if_match:
                     raise PreconditionFailed(f"{self.uri(key)} was changed since it was read")

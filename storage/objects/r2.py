@@ -48,8 +48,8 @@ _BODY_ERRORS = (BotoCoreError, OSError)  # botocore raises three types of errors
 _SAME_KEY_S = 1.0  # R2 accepts one write per second to each key and answers 429 to any more
 _THROTTLED_ATTEMPTS = 4
 _READ_BYTES = 1 << 20
-"""Bytes per read when a body is read into memory of the caller, or again after it was cut short, so that little is lost
-if this happens again. Otherwise the first attempt reads the whole body at once, which takes half as much CPU time."""
+"""Bytes per read if a body goes into memory of the caller, or if it was cut short before. Little is lost if it is then
+cut short again. All other bodies are read at once, which takes half as much CPU time."""
 _UPLOAD_GONE = "NoSuchUpload"
 
 

@@ -52,7 +52,7 @@ class ArrowFormat:
         return Survey(schema=pa.schema(fields, schema.metadata), spans=tuple(spans))
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
-        """Yield the rows of a span in order (see `TableFormat.read`). Of large batches, only wanted rows are read."""
+        """Yield the rows of a span in order (see `TableFormat.read`). Of large batches, it reads only these rows."""
         row = span.first_row
         reader = _Reader(source)
         number = span.start
@@ -79,7 +79,7 @@ class ArrowFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class _Surveyed:
-    """What a survey tells of a record batch."""
+    """What a survey needs to know about a record batch."""
 
     rows: int
     size: int
@@ -115,7 +115,7 @@ class _Reader:
             raise explain_format(source, "Arrow IPC", error) from error
 
     def surveyed(self) -> Iterator[_Surveyed]:
-        """Look at each batch, and validate it. Of a large one, only what might be invalid is read."""
+        """Validate each batch and describe it. Of a large batch, read only the columns that might be invalid."""
         number, stop = 0, None
         while stop is not None or number == 0 or self._has_layouts(number):
             layout = self.layout(number)
@@ -195,7 +195,7 @@ class _Reader:
         return layout_of(self._bytes(start, start + metadata), start + metadata, body_bytes, self.schema)
 
     def _has_layouts(self, number: int) -> bool:
-        """Return whether there is a batch of this number, and the metadata of the object say where its values are."""
+        """Return whether the object has a batch with this number and metadata that say where its values are."""
         if self._places is None:
             self._places = []
             if self._seekable:
@@ -253,7 +253,7 @@ class _Reader:
         return batch if wide == batch.schema else batch.cast(wide)
 
     def _check_end(self, begun: int) -> None:
-        """Check that a stream ends with its marker, and the object with the stream, given where the reader stopped."""
+        """Check that a stream ends with its marker and that nothing follows, given where the reader stopped."""
         end = self._file.tell()
         if end == begun:
             raise UnreadableInput(

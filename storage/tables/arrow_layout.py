@@ -1,8 +1,8 @@
 """Checks that everything in an Arrow IPC file belongs to the messages that its footer lists.
 
-The footer of a file says where its record batches are, from the beginning of the file. If two files are joined to one
-object, Arrow finds the footer of the second, and reads the batches of the first if they have the same lengths. The
-layout of the footer is that of Arrow's File.fbs, encoded as a flatbuffer.
+The footer of a file contains the positions of its record batches, counted from the beginning of the file. If two files
+are joined to one object, Arrow finds the footer of the second, and reads the batches of the first if they have the same
+lengths. The layout of the footer is that of Arrow's File.fbs, encoded as a flatbuffer.
 """
 
 from __future__ import annotations

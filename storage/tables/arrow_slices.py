@@ -1,7 +1,7 @@
 """Reads some rows of a record batch in an Arrow IPC file, without the others.
 
-Writers put all rows of a table into one batch, which may be larger than memory. If its columns are numbers, times,
-booleans or texts, and it is not compressed, the bytes of some rows are at places that the metadata of the batch says.
+Writers put all rows of a table into one batch, which may be larger than memory. If the batch is not compressed, and its
+columns are numbers, times, booleans or texts, its metadata say where the bytes of any rows are.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def can_be_sliced(schema: pa.Schema, footer: bytes) -> bool:
 
 
 def needs_validation(kind: pa.DataType) -> bool:
-    """Return whether not every sequence of bytes is a valid column of a type."""
+    """Return whether some sequences of bytes are not valid columns of a type."""
     return _width(kind) is None or bool(pa.types.is_decimal(kind))
 
 
@@ -117,7 +117,7 @@ def _column(
         return pa.py_buffer(read(body + offset + low, body + offset + high)) if high <= length else None
 
     first = start // 8 * 8
-    """Rows from the last whole byte of bits on."""
+    """The last row before `start` whose bit is the first one of a byte."""
     valid = part(0, first // 8, -(-stop // 8)) if nulls else None
     if nulls and valid is None:
         return None

@@ -62,9 +62,9 @@ class SeekPoint:
     position: int
     """Number of bytes of text before it."""
     offset: int
-    """Number of the byte in the object that contains the first bit."""
+    """Position in the object of the byte with the first bit to decompress."""
     bits: int = 0
-    """Number of bits of this byte that belong to what is before."""
+    """Number of bits of this byte that belong to the text before."""
     window: bytes = b""
     """The last 32 KiB of text before it, compressed with zlib; empty at the start of a compressed stream."""
 
@@ -141,7 +141,7 @@ class TableFormat(Protocol):
         source : Pinned
             The object.
         features : collection of str
-            Columns that are known to be scored, so that nothing has to be found out about carrying them over.
+            Columns that are known to be features. The survey need not find out how to copy them to the results.
 
         Raises
         ------

@@ -134,7 +134,7 @@ def rewrite_escapes(data: bytes, delimiter: bytes, quote: bytes, escape: bytes, 
     Parameters
     ----------
     data : bytes
-        Records that begin at the start of the first one.
+        Text that begins at the start of a record.
     delimiter, quote, escape : bytes
         One character each.
     escaped_escape : bytes

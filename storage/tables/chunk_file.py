@@ -39,7 +39,7 @@ class _Piece:
         return self.data[begin + start : begin + min(stop, self.stop)]
 
     def discard_before(self, position: int) -> int:
-        """Give back the memory before a position. Return the number of bytes, or 0 if it is not worth it yet."""
+        """Free the memory before a position. Return the number of freed bytes, or 0 if they are too few yet."""
         read = min(position, self.stop) - self.start
         if read - self.discarded < _BLOCK_BYTES:
             return 0
@@ -102,7 +102,7 @@ class ChunkFile(RangedFile):
         self._streams = [streams[start] for start in self._starts]
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read up to `size` bytes; of a planned chunk without a copy if possible, as a memoryview."""
+        """Read up to `size` bytes. If possible, bytes of a planned chunk are a memoryview rather than a copy."""
         number = bisect.bisect_right(self._starts, self._position) - 1
         if number >= 0 and size is not None and size > 0:
             stream = self._streams[number]
@@ -152,7 +152,7 @@ class ChunkFile(RangedFile):
         return _Piece(self._fetcher.take(request), start - request.start, stop - start, start)
 
     def release_taken(self) -> None:
-        """Count the bytes of the first requests, up to one that Arrow has not read completely, as released."""
+        """Count as released the bytes of all requests before the first one that Arrow has not read completely."""
         while self._counted < len(self._requests) and self._requests[self._counted].takers == 0:
             self._release(self._requests[self._counted].size)
             self._counted += 1
@@ -162,7 +162,7 @@ class ChunkFile(RangedFile):
         if not self.closed:
             self._fetcher.release(sum(request.size for request in self._requests if request.is_sent) - self._released)
             for request in self._requests:
-                request.is_sent = True  # or it would be fetched ahead now
+                request.is_sent = True  # otherwise the fetcher would send it now
             self._streams.clear()
             self._starts.clear()
         super().close()

@@ -3,8 +3,8 @@
 If an object contains several compressed streams in a row, they are read as one. Any other bytes after a stream are an
 error.
 
-A survey notes places at which decompression can begin (see `seek_points`). zstd has none, nor has bz2 within a stream.
-There a process that reads several parts, one after the other, goes on where it stopped.
+A survey notes places at which decompression can begin (see `seek_points`). There are none in zstd, and none inside a
+stream of bz2. A process that reads several parts of such an object, one after the other, continues where it stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SKIP_BYTES = 1 << 20
 _MAX_KEPT = 2
 """Number of objects that a process keeps open between parts. Each takes a buffer and up to 8 MiB for zstd."""
 _WORTH_SEEKING = 1 << 20
-"""Number of bytes of text that are rather decompressed than that a place further ahead is sought."""
+"""An open text is decompressed further unless a place to begin is more than this number of bytes ahead."""
 
 
 class DecompressedFile:
@@ -124,7 +124,7 @@ class TextFiles:
     def to_survey(
         self, source: Pinned, compression: str | None, start: int, points: SeekPoints
     ) -> Iterator[RangedFile | DecompressedFile]:
-        """Open a text to read all of it from `start`, and note places of it."""
+        """Open a text to read all of it from `start`, and note places at which decompression can begin."""
         if compression is None:
             yield open_plain(source, start)
             return

@@ -77,7 +77,7 @@ def explain_row_group(source: Pinned, number: int, error: BaseException) -> Unre
 
 
 def _recognize(head: bytes) -> str:
-    """Return the format of an object by its first bytes, or an empty text. The header of a text may begin like one."""
+    """Return the format that the first bytes show, or an empty string. By chance, a text may begin like a format."""
     lower = head.lstrip().lower()
     found = next((what for magic, what in _MARKUP.items() if lower.startswith(magic)), "")
     return found or next((what for magic, what in _MAGIC.items() if head.startswith(magic) and _is_binary(head)), "")

@@ -21,7 +21,7 @@ _PLAIN = {
     pa.int64(): r"^(0|-?[1-9][0-9]{0,17})$",
     pa.float64(): r"^-?[0-9]{1,40}(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$",
 }
-"""Texts of which Arrow and Python certainly make the same number, by the type."""
+"""Pattern of the texts that Arrow and Python certainly convert to the same number, for each type."""
 _MAX_SHOWN = 80
 """Maximum number of characters of a value in a message."""
 
@@ -137,7 +137,7 @@ def to_numbers(
 
 
 def _convert_each(column: pa.Array, kind: pa.DataType, errors: dict[int, str], strict: bool) -> pa.Array:
-    """Convert strings to numbers, and those that are not plainly numbers one by one, because Arrow names no row."""
+    """Convert strings to numbers. Convert unclear ones one by one, because the errors of Arrow name no row."""
     plain = pc.fill_null(pc.match_substring_regex(column, _PLAIN[kind]), True)
     numbers = pc.if_else(plain, column, pa.scalar(None, pa.string())).cast(kind)
     unclear = np.flatnonzero(~plain.to_numpy(zero_copy_only=False))
@@ -169,7 +169,7 @@ def is_time(kind: pa.DataType) -> bool:
 def to_times(column: pa.Array, kind: pa.DataType, nulls: Sequence[str], errors: dict[int, str]) -> pa.Array:
     """Convert strings in ISO 8601 to timestamps or dates.
 
-    Values that are no times become null. For each of them, a message is added to `errors` under its row.
+    Values that are not times become null. For each of them, a message is added to `errors` under its row.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Refuses CSV whose quotation marks can be read in two ways, before rows are lost in a field that goes on too long."""
+"""Refuses CSV whose quotation marks can be read in two ways, because an unclosed field would swallow rows."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _row_with_escape(block: Block, dialect: Dialect) -> int | None:
 
 
 def _swallowing_row(block: Block, dialect: Dialect, columns: int) -> tuple[int, int] | None:
-    """Return the first row whose lines mostly look like it: as many delimiters, and a number in front or none."""
+    """Return the first row whose lines mostly look like rows: they have its number of delimiters, and begin alike."""
     if block.data.count(b"\n") < len(block.records) + _MIN_LINES - 1:
         return None
     line_ends = np.flatnonzero(np.frombuffer(block.data, dtype=np.uint8) == ord("\n"))

@@ -51,7 +51,7 @@ _ARROW_CONVERTS = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 """Types to which Arrow can convert a whole column."""
 _CACHED_HEADERS = 256
 _FEW = 0.25
-"""Fraction of the rows up to which those that tell something new are parsed alone."""
+"""If at most this fraction of the rows may tell something new, only these rows are parsed."""
 
 
 class DelimitedFormat:
@@ -152,7 +152,7 @@ class DelimitedFormat:
         if others is not None and not len(others):
             return {}
         if others is not None and len(others) <= _FEW * len(block.records):
-            with contextlib.suppress(UnreadableInput):  # the message must have the position in the whole block
+            with contextlib.suppress(UnreadableInput):  # raised below, with the position in the whole block
                 check_quotation_marks(source.uri, block, self._dialect(source), len(header.names), self._options.escape)
                 return self._parse_unsettled(source, header, pick_records(block, others), columns)
         return self._parse_unsettled(source, header, block, columns)
@@ -242,9 +242,9 @@ class DelimitedFormat:
     ) -> list[pa.Array] | None:
         """Parse a block and convert its columns, given by number. Return None if Arrow cannot convert a value.
 
-        Only empty fields are missing in strings, but certain words are as well in numbers. Most blocks have none of
-        these words. Then all columns are parsed at once, and faster. If there are such `words`, the strings are parsed
-        separately.
+        In columns of strings, only empty fields are missing values. In columns of numbers, certain words are, too. Most
+        blocks contain none of these `words`, and all their columns are parsed at once, which is faster. In other
+        blocks, the columns of strings are parsed separately.
         """
         found: dict[str, pa.ChunkedArray] = {}
         try:
@@ -300,7 +300,7 @@ class DelimitedFormat:
         return strings
 
     def _is_strict(self, field: pa.Field) -> bool:
-        """Return whether integers must not have leading zeros, which are lost: not in features, as in pandas."""
+        """Return whether leading zeros make an integer malformed, because they would be lost: not in a feature."""
         return field.name not in self._options.types and b"feature" not in (field.metadata or {})
 
     def _replace_nan(self, column: pa.Array) -> pa.Array:
@@ -320,7 +320,8 @@ class DelimitedFormat:
 def _surveyed_names(header: Header, features: Collection[str]) -> tuple[str, ...]:
     """Return the names of the columns: those of pandas where a feature needs them, or where a name occurs twice.
 
-    A feature that occurs twice keeps its name, so that the job is refused, unless the second is a feature as well.
+    If the name of a feature occurs twice, both columns keep it, and the job is refused, unless the name that pandas
+    gives to the second column is a feature as well.
     """
     names = []
     for number, (name, other) in enumerate(zip(header.names, header.pandas_names, strict=True)):

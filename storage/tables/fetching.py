@@ -39,7 +39,7 @@ class Request:
 
 
 class _Shared:
-    """What the threads know of their fetcher. They do not refer to it, so that an abandoned one is collected."""
+    """What the threads know of their fetcher. They do not refer to it, so an abandoned fetcher can be collected."""
 
     def __init__(self, get_into: Callable[[int, memoryview], None]) -> None:
         self.get_into = get_into
@@ -66,7 +66,7 @@ def own_memory(size: int) -> mmap.mmap:
     """Return memory that goes back to the system when it is no longer used, or raise `MemoryError`."""
     try:
         return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as error:  # it would be taken for an error of the object
+    except OSError as error:  # an OSError would look like a damaged object
         raise MemoryError(f"there is no memory for {size:,} bytes") from error
 
 

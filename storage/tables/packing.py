@@ -50,7 +50,7 @@ class PackedBatch:
         values, valid = place
         has_nulls = column.null_count > 0
         is_plain = column.num_chunks == 1 and not has_nulls
-        array = column.chunk(0) if is_plain else pa.concat_arrays(column.chunks)  # which begins at a whole byte
+        array = column.chunk(0) if is_plain else pa.concat_arrays(column.chunks)  # begins at a whole byte
         width = _byte_width(kind) or 0
         buffers = array.buffers()
         begin = array.offset * width
@@ -78,7 +78,7 @@ class PackedBatch:
 
 
 def _byte_width(kind: pa.DataType) -> int | None:
-    """Return the size of a value; None if it is not that of whole bytes in a single buffer."""
+    """Return the size of a value in bytes; None if values do not consist of whole bytes in a single buffer."""
     if pa.types.is_boolean(kind) or not (pa.types.is_primitive(kind) or pa.types.is_decimal(kind)):
         return None
     return int(kind.bit_width) // 8

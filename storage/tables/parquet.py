@@ -72,8 +72,8 @@ class ParquetFormat:
         self._lock = threading.Lock()
         self._kept = KeptReader()
         self._surveyed: tuple[pa.Schema, frozenset[str], pa.Schema] = (pa.schema([]), frozenset(), pa.schema([]))
-        """What the last survey found, because most objects of a job have the same columns: the schema of the object,
-        its columns without a null, and the schema that says so."""
+        """The result of the last survey, because most objects of a job have the same columns: the schema of the object,
+        the names of its columns without nulls, and the schema in which these are not nullable."""
         self._counted: tuple[pa.Schema, dict[str, int]] = (pa.schema([]), {})
         """The columns of that schema whose nulls are counted, and their positions."""
 
@@ -183,7 +183,7 @@ class ParquetFormat:
 
 
 def _counted_columns(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, int]:
-    """Return the positions of the integer and boolean columns by name, leaving out those within others."""
+    """Return the positions of the integer and boolean columns by name, without those inside nested columns."""
     names = {name for name, kind in zip(schema.names, schema.types, strict=True) if kind.id in _COUNTED}
     paths = {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
     return {name: paths[name] for name in schema.names if name in names and name in paths}
@@ -200,7 +200,7 @@ def _null_counts(metadata: pq.FileMetaData, column: int) -> Iterator[int | None]
 
 def _schema(file: pq.ParquetFile, source: Pinned) -> pa.Schema:
     try:
-        return file.schema_arrow  # that of the metadata has INT96 in nanoseconds
+        return file.schema_arrow  # the schema in the metadata has INT96 in nanoseconds
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableInput(f"the schema of {source.uri} cannot be read: {one_line(error)}") from error
 

@@ -14,16 +14,17 @@ _PAGE_BYTES = 1 << 20
 """Size of a page and of a dictionary that pyarrow, parquet-mr and most other writers aim at, before compression."""
 _REQUEST_BYTES = (4 << 20, 16 << 20)
 _REQUESTS = 10
-"""Chunks are joined to requests of between these sizes, so that a row group takes about this number of them: enough to
-use all connections, and few enough that their latency does not matter."""
+"""Minimum and maximum size of a request for several chunks. Within these limits, a row group takes about `_REQUESTS`
+requests: enough to use all connections, and few enough that their latency does not matter."""
 _WINDOWS = 4
 _PIECE_BYTES = 1 << 20
 """If a row group does not fit into the budget, the current pieces of all columns take this part of it, and the rest is
 for those that are fetched ahead. Pieces are at least this large if there is memory for it."""
 _HEAD_SHARE = 0.3
 _MAX_CUTS = 6
-"""If just a few bytes are too many, up to so many chunks are cut at this share of their bytes: when the first piece is
-decoded, so much of all others is, too, that the second fits."""
+"""If a row group is only slightly too large for the budget, at most `_MAX_CUTS` chunks are cut in two, at this share of
+their bytes. By the time that a first piece is decoded, enough of all other chunks is, too, to make room for the second
+piece."""
 _GAP_SHARE = 200
 """Chunks are joined although other bytes lie between them if these are at most this fraction of the request."""
 
@@ -138,7 +139,7 @@ def plan_requests(
     Parameters
     ----------
     first_row, rows : int
-        The rows of the group, so that each request has the first row that needs it.
+        The rows of the group. They tell for each request which row needs it first.
     budget_bytes : int, optional
         Number of bytes that may be in memory at a time; by default all. Chunks are divided accordingly.
     request_bytes : int, optional
@@ -172,10 +173,10 @@ def plan_requests(
 
 
 def _divide(chunks: Sequence[Chunk], budget: int) -> dict[int, list[int]]:
-    """Return where the pieces of each chunk begin within it, so that pieces of all chunks fit into a budget.
+    """Return where the pieces of each chunk begin within it. One piece of every chunk fits into the budget.
 
-    If few bytes are too many, a few chunks are cut, and their second pieces fetched when the budget allows it.
-    Otherwise all chunks are divided evenly.
+    If the chunks are only slightly too large, a few of them are cut in two, and the second pieces are fetched when the
+    budget allows it. Otherwise all chunks are divided evenly.
     """
     high = _REQUEST_BYTES[1]
     counts = {chunk.start: max(-(-chunk.size // high), 1) for chunk in chunks}

@@ -1,7 +1,8 @@
 """Recognizes Parquet files that were joined to one object.
 
-Parquet is read from the footer at its end, which says where the columns are from the beginning of the file. If two
-files are joined, the footer of the second is found, and the columns of the first are read if they are as long.
+Parquet is read from the footer at its end, which contains the positions of the columns, counted from the beginning of
+the file. If two files are joined, Arrow finds the footer of the second, and reads the columns of the first if they are
+as long.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ _CHUNK_BYTES = 1 << 20
 
 
 def is_joined(file: io.RawIOBase | io.BufferedIOBase, size: int, metadata: pq.FileMetaData) -> bool:
-    """Return whether another file ends within a file: there the magic bytes of both ends stand side by side.
+    """Return whether a file contains the end of another one: the magic bytes of both stand side by side there.
 
-    Only indexes and filters may lie between the last column and the footer. They are searched. The other place where a
-    file may end is as far from the end of the object as this file is long without them.
+    There are two places to look. One is between the last column and the footer, where only indexes and filters may be.
+    The other is found by assuming that the last file has none of these, which gives its length and so its beginning.
     """
     footer = size - len(_MAGIC) - 4 - metadata.serialized_size
     if _ends_with_last_column(metadata, footer):

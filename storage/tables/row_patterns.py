@@ -2,8 +2,8 @@ r"""Recognize rows that say nothing new about their columns, without converting 
 
 A survey of a text settles the type of each column from all values. After a few blocks nearly every row is like those
 before it: integers where integers were, texts where texts were. One regular expression describes all such rows of an
-object, and Arrow's engine checks rows against it several times as fast as it parses and converts them. It is strict:
-what a row that matches would tell a column is known already. All other rows are parsed.
+object, and Arrow's engine checks rows against it several times as fast as it parses and converts them. It is strict: a
+row that matches adds nothing to what is known about its columns. All other rows are parsed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class RowPattern:
         rows = pa.BinaryArray.from_buffers(pa.binary(), len(records), buffers)
         try:
             known = pc.match_substring_regex(rows, pattern)
-        except pa.ArrowException:  # the pattern is too large
+        except pa.ArrowException:  # raised if the pattern is too large
             self._pattern = None
             return None
         return np.flatnonzero(~known.to_numpy(zero_copy_only=False))
@@ -107,7 +107,7 @@ def _field(column: DelimitedColumn, delimiter: str, quote: str, decimal: str, nu
 
 
 def _value(column: DelimitedColumn, decimal: str, special: Collection[str], nulls: Collection[str]) -> str | None:
-    """Return the pattern of values that tell a column nothing; None if no value does."""
+    """Return the pattern of values that tell nothing new about a column; None if there are no such values."""
     kind = column.kind
     if pa.types.is_null(kind):
         return "" if column.missing else None
@@ -130,7 +130,7 @@ def _value(column: DelimitedColumn, decimal: str, special: Collection[str], null
 
 
 def _exact(decimal: str) -> str:
-    """Return the pattern of decimal numbers that float64 holds, as far as the number of their digits says: up to 17."""
+    """Return the pattern of decimal numbers with so few characters that float64 distinguishes them."""
     return "|".join(
         f"{whole}{decimal}[0-9]{{1,{rest}}}"
         for whole, rest in (("0", 17), ("[1-9]", 16), ("[1-9][0-9]", 15), ("[1-9][0-9]{2,5}", 11))
@@ -138,7 +138,7 @@ def _exact(decimal: str) -> str:
 
 
 def _words(special: Collection[str], others: Iterable[str]) -> str:
-    """Return the pattern of words that are neither a number nor one of some others, which begins with a letter."""
+    """Return the pattern of words that begin with a letter and are none of the `others`."""
     known: dict[str, Any] = {}
     for word in others:
         node = known

@@ -3,10 +3,10 @@
 A survey decompresses all of an object anyway. Every `SPACING` bytes of text it notes a place: the start of a compressed
 stream, or, within a stream of gzip, the start of a block of deflate together with the 32 KiB of text before it.
 
-zlib does not say where blocks start. But their headers make no output, so where a few bytes of input make none, a block
-starts at one of the bits nearby. The right one is found by decoding from each of them, because a wrong one fails or
-gives another text. Libraries that seek in gzip were measured: rapidgzip takes 190 MB and ends the process if a file is
-not closed, and indexed_gzip takes 280 MB and almost three times as long as zlib.
+zlib does not say where blocks start. But the header of a block gives no output. So if a few bytes of input give no
+output, a block starts at one of the bits nearby. Decoding is tried from each of these bits; from a wrong one, it fails
+or gives another text. Libraries that seek in gzip were measured: rapidgzip takes 190 MB and ends the process if a file
+is not closed, and indexed_gzip takes 280 MB and almost three times as long as zlib.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ MAX_POINTS = 256
 
 _WINDOW = 32 << 10
 _STEP = 16
-"""Number of compressed bytes after which to look whether they made any output. A header of a block takes 40 or more."""
+"""Number of compressed bytes after which to check for output. The header of a block has at least 40 bytes."""
 _MAX_SEARCH = 512 << 10
 """Number of compressed bytes to search for a block. They usually have 20 kB."""
 _PROOF_IN, _PROOF_OUT = 4 << 10, 64 << 10
-"""Number of bytes that are decoded to prove a place, and maximum number of those that come out."""
+"""Number of bytes to decode to confirm a place, and maximum number of decoded bytes to compare."""
 _MIN_PROOF = 1 << 10
 _CHUNK = 64 << 10
 _TRAILER = 8
@@ -88,7 +88,7 @@ class GzipReader:
         self._trailer = 0
         """Number of bytes between the end of the current stream, as the decoder sees it, and the next one."""
         self._drop = 0
-        """Number of decompressed bytes to drop because they are before the place."""
+        """Number of decompressed bytes to drop, because they come before the wanted position."""
         self._searched = 0
         self._decoder: Any = None
         if point is not None and point.window:
@@ -204,13 +204,13 @@ class GzipReader:
 
 
 def _may_start(data: bytes, bits: int) -> bool:
-    """Return whether a block with its own codes may start at a bit: its type is 2, and its codes are not too many."""
+    """Return whether a block with its own codes may start at a bit: it has type 2, and not too many codes."""
     header = int.from_bytes(data, "little") >> bits
     return header >> 1 & 3 == 2 and header >> 3 & 31 <= 29 and header >> 8 & 31 <= 29
 
 
 def _proves(data: bytes, bits: int, window: bytes, proof: bytes) -> bool:
-    """Return whether data, decoded from a bit of the first byte, are the text."""
+    """Return whether decoding data from a bit of the first byte gives the text."""
     decoder, first, drop = _decoder_at(window, data[0], bits)
     try:
         out = decoder.decompress(first + data[1:], len(proof) + drop)[drop:]

@@ -48,13 +48,13 @@ class KeptObjects:
     _bytes: int = 0
 
     def reserve(self, source: Pinned) -> bool:
-        """Return whether there is room for an object, and set it aside."""
+        """Return whether there is room for an object. If so, reserve it."""
         fits = 0 < source.size <= min(SMALL_BYTES, _KEPT_BYTES - self._bytes)
         self._bytes += source.size if fits else 0
         return fits
 
     def add(self, held: Pinned) -> None:
-        """Keep an object that is held in memory, and for which there is room."""
+        """Keep an object that is held in memory. Room must have been reserved for it."""
         self._objects[held.uri, held.etag] = held
 
     def find(self, source: Pinned) -> Pinned:

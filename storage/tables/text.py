@@ -133,7 +133,7 @@ def survey_blocks[T](
 
     results = parsed()
     for first in results:
-        infer(first)  # before any other block is parsed, because it shows what most rows are like
+        infer(first)  # the first block is parsed before all others, because it shows what most rows are like
         break
     with contextlib.closing(prefetched(results)) as others:
         for result in others:

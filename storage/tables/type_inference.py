@@ -31,12 +31,12 @@ ARROW_TYPES = {
 """Arrow types by the names that users can set for a column."""
 
 CARRIED = b"carried"
-"""Key in the metadata of a field whose values would change if they were carried over in the type of the field. Its
-value is ``text`` if the text of CSV has to be carried over instead, and ``json`` if that of JSON has to be."""
+"""Key in the metadata of a field whose values would change if they were copied to the results in the type of the field.
+The metadata value says what is copied instead: ``text`` for the text of CSV, ``json`` for that of JSON."""
 NUMBERS = b"numbers"
 """Key in the metadata of a string field with numbers among its words. The value is ``int64`` or ``double``."""
 LARGE = b"large"
-"""Key in the metadata of a field with integers beyond those that float64 certainly holds."""
+"""Key in the metadata of a field with integers that are too large for float64 to hold all of them."""
 PADDED = b"padded"
 """Key in the metadata of a field of numbers, some of which have leading zeros."""
 
@@ -49,7 +49,7 @@ _MORE_THAN_17_DIGITS = r"^[-+]?[0.]*[1-9](\.?[0-9]){17}"
 _MAX_DEPTH = 100
 """Number of levels up to which objects and arrays have a type. Deeper ones are carried over as JSON."""
 _SHORT = 15
-"""Number of characters up to which float64 distinguishes every two numbers."""
+"""float64 distinguishes all numbers with up to this number of characters."""
 _MAX_EXACT_INTEGER = 1 << 53
 _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 
@@ -76,7 +76,7 @@ class _Column:
     """Whether some of the numbers have leading zeros."""
 
     def _note_large(self, integers: pa.Array | pa.ChunkedArray) -> None:
-        """Remember whether some of the integers are beyond those that float64 certainly holds."""
+        """Remember whether some of the integers are so large that float64 may not hold them."""
         bounds = pc.min_max(integers)
         if bounds["min"].is_valid:
             self.large = self.large or max(-bounds["min"].as_py(), bounds["max"].as_py()) > _MAX_EXACT_INTEGER
@@ -154,7 +154,7 @@ class DelimitedColumn(_Column):
             self._add_words(present)
 
     def _add_as_before(self, values: pa.StringArray, nulls: Collection[str]) -> bool:
-        """Add values of the kind seen before, which take a tenth of the time. Return whether they are of that kind."""
+        """Add values if they are of the kind seen before, and return whether they are. It takes a tenth of the time."""
         try:
             if self.kind == pa.float64() and (self.scored or self.carried):
                 values.cast(pa.float64())
@@ -334,7 +334,7 @@ def _any(values: pa.StringArray, pattern: str) -> bool:
 
 
 def _are_float64(numbers: pa.StringArray) -> bool:
-    """Return whether float64 holds every number, as far as the number of its digits says."""
+    """Return whether all numbers have so few digits that float64 holds them."""
     long = numbers.filter(pc.greater(pc.binary_length(numbers), _SHORT))
     if not len(long):
         return True
