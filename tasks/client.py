@@ -241,8 +241,8 @@ class Client:
         Raises
         ------
         NothingToResume
-            The job is under way, or its results are complete; or its schedule scores each object only once, and a later
-            job has scored some of its objects.
+            The job is under way, its results are complete, or a later job of its schedule, which scores each object
+            only once, has scored some of its objects.
         JobNotFound, InvalidRequest
             Nothing was changed.
         PlanPending
@@ -314,7 +314,7 @@ class Client:
         Raises
         ------
         NothingToResume
-            The job is under way, or rejected no rows; or another model scores these rows just now.
+            The job is under way, it rejected no rows, or another job is scoring these rows with another model.
         JobNotFound, InvalidRequest
             Nothing was submitted.
         """
@@ -344,7 +344,7 @@ _stand_ins: list[Client] = []
 
 @contextlib.contextmanager
 def stand_in(client: Client) -> Iterator[None]:
-    """Use `client` in place of a client made from the settings of this process, while the block runs. For tests.
+    """Use `client`, while the block runs, wherever a client would be made from the settings of this process. For tests.
 
     In all threads, `Client.from_env` without an environment, the functions of this module, and
     `scoreline.tasks.django.client` use it. Blocks may be nested; the innermost one applies.

@@ -66,7 +66,7 @@ def client() -> Client:
 def forget() -> None:
     """Make the next call create another client, for example in a test that changes settings."""
     global client_lock
-    client_lock = threading.Lock()  # after a fork, the old one may be locked by a thread that only the parent has
+    client_lock = threading.Lock()  # in a fork, nobody may release the old one
     _client.cache_clear()
 
 

@@ -48,7 +48,7 @@ class Dispatcher:
     send: Callable[..., None]
     """``send(task_name, **kwargs)`` puts a message into the queue."""
     on_fault: Callable[..., None] = lambda error, **where: None
-    """``on_fault(error, job_id=...)`` receives the error of a failed job, and any unexpected one."""
+    """``on_fault(error, job_id=...)`` receives the error of a failed job, and any unexpected error."""
     parts_per_process: int = PARTS_PER_PROCESS
     """Number of parts of one job that are in the queue at once, for each process that was counted."""
     lease_s: float = LEASE_S
@@ -106,7 +106,7 @@ def send_step(dispatcher: Dispatcher, step: str, job_id: str, task: str | None =
         return False
     try:
         dispatcher.send(task or f"scoreline.{step}", job_id=job_id)
-    except ScorelineError:  # the next try must not have to wait for this claim
+    except ScorelineError:  # otherwise the next attempt would have to wait until this claim expires
         dispatcher.ledger.end_step(job_id, step)
         raise
     return True

@@ -55,5 +55,5 @@ def hold_step(dispatcher: Dispatcher, job_id: str, name: str) -> Iterator[None]:
     except BaseException:
         will_retry = True
         raise
-    finally:  # not reached if the process dies
+    finally:  # if the process dies, this line is not reached
         ledger.end_step(job_id, name, will_retry=will_retry)

@@ -61,10 +61,10 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
 
 
 def _reason(dispatcher: Dispatcher, job_id: str, error: BaseException) -> Reason:
-    """Return why a job fails. Without a plan, an error of the request or its input would be the same in another run."""
+    """Return why a job fails: ``request`` if it has no plan, and another run would end with the same error."""
     if isinstance(error, RejectBudgetExceeded):
         return "rejected"
-    elsewhere = BucketNotAllowed, InputNotFound, ProcessDied  # can be corrected without another job
+    elsewhere = BucketNotAllowed, InputNotFound, ProcessDied  # can be corrected without submitting another job
     asked = isinstance(error, InvalidRequest | InputError | ScoringError) and not isinstance(error, elsewhere)
     return "request" if asked and not exists(dispatcher.buckets.main, keys.plan(job_id)) else "error"
 
@@ -151,7 +151,7 @@ def _clear(dispatcher: Dispatcher, job_id: str, run: int) -> None:
         return
     dispatcher.ledger.close(job_id)
     if webhook_pending(main, read_job(main, job_id), run):
-        send_step(dispatcher, "events", job_id)  # the marker stays until it is delivered
+        send_step(dispatcher, "events", job_id)  # the marker stays until the notification is delivered
         return
     main.delete(keys.active(job_id))
     dispatcher.ledger.watchlist.remove(job_id)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-import celery  # this package and kombu import what is in them when it is used, so that `--help` does not pay for it
+import celery  # celery and kombu import their own modules only when they are used, so `--help` stays fast
 import kombu
 
 from scoreline.storage.errors import QueueUnavailable
@@ -22,7 +22,7 @@ CONNECT_TIMEOUT_S = 4
 _LEAST_WAIT_S = 0.1
 """Seconds to wait for answers of workers, however long it took to connect."""
 _MAY_MATTER = frozenset({"eta", "expires", "group", "group_index", "retries", "shadow", "stamped_headers", "stamps"})
-"""Headers of Celery that mean something only if they are set."""
+"""Headers of Celery that can be left out if they have no value."""
 _UNREAD = _MAY_MATTER | {
     "argsrepr",
     "kwargsrepr",
@@ -216,10 +216,9 @@ def send_message(
 
 
 class _Terse:
-    """A producer that leaves out what no worker reads, which makes a message less than half as long.
+    """A producer that leaves out the headers that no worker reads. A message is then less than half as long.
 
-    The queue takes by far the most memory of a small Redis. Whatever else is in the headers, such as the context of a
-    trace, stays.
+    In a small Redis, the queue takes by far the most memory. All other headers stay, such as the context of a trace.
     """
 
     def __init__(self, producer: Any) -> None:

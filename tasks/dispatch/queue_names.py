@@ -17,13 +17,13 @@ class QueueNames:
     jobs: str
     """Queue for planning, scoring and finalizing jobs, and for the requests of applications."""
     clock: str
-    """Queue for the clock's messages, for webhooks, and for questions, which do not wait behind the parts of jobs."""
+    """Queue for the clock's messages, for webhooks, and for questions. They do not wait behind the parts of jobs."""
 
     @classmethod
     def of(cls, bucket: str) -> QueueNames:
         """Return the names for the main bucket of a deployment; the shared names if the bucket is not known.
 
-        The two kinds have different prefixes, so that no bucket's name makes two queues one.
+        The two queues have different prefixes, so no name of a bucket can give them the same name.
 
         >>> QueueNames.of("scores")
         QueueNames(jobs='scoreline.jobs.scores', clock='scoreline.clock.scores')
@@ -48,7 +48,7 @@ class QueueNames:
         return self.jobs in queues or (SHARED.jobs in queues and not owned)
 
     def own_gauges(self, answers: Mapping[str, Any]) -> dict[str, Any]:
-        """Return those answers to the command ``gauges`` that workers of this deployment gave.
+        """Return, of all answers to the command ``gauges``, those of workers of this deployment.
 
         Workers of other applications do not have the command, and answer with an error. Workers of release 0.1.0 do not
         say which queue they read.

@@ -56,8 +56,8 @@ def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
 def reconcile_due(dispatcher: Dispatcher, clock: Callable[[], float] = time.monotonic) -> dict[str, str]:
     """Do one round of the reconciler: reconcile the jobs that their ledgers say are due, and no others.
 
-    Only one process does a round at a time. A round takes at most half of the time between two, so that a process is
-    left for other tasks; the next round continues with the jobs that this one did not reach.
+    Only one process does a round at a time. A round takes at most half of the time between two rounds, so that its
+    process is free for other tasks in between. The next round continues with the jobs that this one did not reach.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def _try_job(dispatcher: Dispatcher, job_id: str) -> str:
         _put_off(dispatcher, job_id)
         _drop_orphan(dispatcher, job_id)
         return "submitting"  # the marker is written before the job
-    except LedgerCorrupt as error:  # of a step, or of a job that has ended
+    except LedgerCorrupt as error:  # the ledger of a step, or of a job that has ended, is damaged
         dispatcher.ledger.forget(job_id)
         return f"failed: {describe(error)}"
     except ScorelineError as error:
@@ -196,7 +196,7 @@ def open_ledger(dispatcher: Dispatcher, documents: Documents, recovered: Recover
 
 
 def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int] = ()) -> Recovered:
-    """Find out from the results in the bucket which parts are done. Those in `broken` are not.
+    """Find out from the results in the bucket which parts are done. The parts in `broken` count as not done.
 
     This takes two listings, and one HEAD request for each part with rejected rows. The rows of a part are those of the
     plan minus the rejected ones; the finalizer checks each part's own receipt. If the ``_SUCCESS`` of arranged results
@@ -216,7 +216,7 @@ def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int
 
 
 def _rejected_of(store: ObjectStore, key: str) -> int:
-    """Return the number of rejected rows of a part; 0 if its object has no receipt, which the finalizer refuses."""
+    """Return the number of rejected rows of a part; 0 if its object has no receipt, which the finalizer reports."""
     try:
         return Receipt.from_metadata(store.head(key).metadata, store.uri(key)).rejected
     except ScoringError:

@@ -1,6 +1,6 @@
 """Reads addresses of Redis as add-ons and deployments write them, and returns one form that every client can read.
 
-redis-py, kombu and Celery each read other options of an address, and fail on those of the others.
+redis-py, kombu and Celery each read their own options of an address, and fail on those of the others.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _tls(name: str, scheme: str, options: dict[str, str], ca_file: str, fault: C
         if asked in ("optional", "required"):
             fault(f"{name} asks for a verified certificate, but redis:// does not use TLS: write rediss://")
         return {}
-    if asked == "optional":  # a client that verifies only what is there verifies always, because servers have one
+    if asked == "optional":  # "optional" verifies a certificate if there is one, and every server has one
         asked = "required"
     if (asked or ("required" if ca_file else "none")) != "required":
         return {"ssl_cert_reqs": ssl.CERT_NONE}

@@ -32,7 +32,7 @@ def begin_run(
     job = read_job(main, job_id)
     if max_rejected is not None:
         check_budget(max_rejected)
-    run, etag = read_run(main, job_id)  # before the outcome, so that a run that begins meanwhile is noticed
+    run, etag = read_run(main, job_id)  # read before the outcome, so that a run that begins meanwhile is noticed
     outcome = _ended(main, job_id)
     if outcome.state in COMPLETE:
         raise NothingToResume(f"job {job_id} has all its results ({outcome.state}): there is nothing to resume")
@@ -40,12 +40,12 @@ def begin_run(
         check(job)
     later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
     dispatcher.mark_active(job_id)
-    dispatcher.ledger.forget(job_id)  # a late finalizer must not take it for that of the new run
+    dispatcher.ledger.forget(job_id)  # a late finalizer must not mistake this ledger for that of the new run
     try:
         # From here on, the outcome no longer counts. If this process dies now, the reconciler continues.
         main.put(keys.run(job_id), later.to_json(), mode=if_unchanged(etag))
     except PreconditionFailed:
-        if read_run(main, job_id)[0] != later:  # not merely our own put, repeated by the client library
+        if read_run(main, job_id)[0] != later:  # another process wrote it, not the repeated request of this one
             raise NothingToResume(f"job {job_id} was just resumed by another process") from None
     if check is not None:
         try:
@@ -61,8 +61,8 @@ def begin_run(
 def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, model: str, max_rejected: str) -> JobSpec:
     """Return the spec of a job that scores the rejected rows of another job (see `Client.resume_rejected`).
 
-    If the last such job does the same, because the request was repeated after an error, its spec is returned. To submit
-    it again makes no second job.
+    If the last such job does the same, because the request was repeated after an error, its spec is returned.
+    Submitting it again makes no second job.
 
     Parameters
     ----------

@@ -85,14 +85,14 @@ class StatusReader:
         )
 
     def answer(self, status: Status) -> dict[str, Any]:
-        """Return the status of a job as an answer over the broker, which others than its recipient can read.
+        """Return the status of a job as an answer over the broker. Anyone who can reach the broker can read it.
 
-        It quotes nothing of an input or a document.
+        Therefore it quotes neither an input nor a document.
         """
         answer, job_id = status.to_dict(), status.job_id
         if status.error:
             outcome = read_outcome(self._main, job_id)
-            summary = (outcome.summary if outcome is not None else "") or "the job failed"  # as earlier releases end it
+            summary = (outcome.summary if outcome is not None else "") or "the job failed"  # none from earlier releases
             more = f"`scoreline status {job_id}`, or {self._main.uri(keys.outcome(job_id))}, says more"
             answer["error"] = f"{summary}; {more}" if summary != status.error else summary
         return answer
@@ -129,7 +129,7 @@ class StatusReader:
         """Yield the status of every job in the order of their ids, or of the `limit` newest, newest first.
 
         A job with a corrupt document is reported as failed, with that error, so that the other jobs are still listed.
-        Objects of others, whose folder is not named like a job, are left out.
+        Objects in a folder whose name cannot be a job id are left out.
         """
         if limit is None:
             yield from filter(None, map(self._status_or_fault, (job_id for _, job_id in self._submitted())))

@@ -201,7 +201,7 @@ class Submission:
                 job = read_job(self.buckets.main, job_id)
             except JobNotFound:
                 continue
-            except (DocumentCorrupt, InvalidRequest) as error:  # no job that could score with any model
+            except (DocumentCorrupt, InvalidRequest) as error:  # such a job cannot score with any model
                 log.warning("job.unreadable", extra={"key": info.key, "error": describe(error)})
                 continue
             if job.model.ref == pinned.ref:

@@ -127,7 +127,7 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _keep_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """Return the type to carry over the values of two types in; None if there is none in which they do not change."""
+    """Return a type in which values of two types can be copied unchanged; None if there is no such type."""
     if pa.types.is_null(one) or pa.types.is_null(other):
         return other if pa.types.is_null(one) else one
     return one if one == other or _value_type(one) == _value_type(other) else None

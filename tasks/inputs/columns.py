@@ -61,7 +61,7 @@ def available_columns(surveyed: Sequence[SurveyedObject]) -> pa.Schema:
 
 
 def warn_of_other_columns(surveyed: Sequence[SurveyedObject], keep: str) -> tuple[str, ...]:
-    """Return a warning for the plan if later objects have columns that are not carried over with ``keep="all"``."""
+    """Return a warning for the plan if later objects have columns that ``keep="all"`` does not copy to the results."""
     first = _first(surveyed)
     if first is None or keep != "all":
         return ()
@@ -112,7 +112,7 @@ def resolve_columns(
     for item in surveyed:
         in_folders = tuple(folder_values(item.file.key))
         kind = (id(item.schema), item.text, item.has_optional_columns, bool(item.file.spans), in_folders)
-        if len(item.schema) and kind not in added:  # of thousands of objects, most are alike
+        if len(item.schema) and kind not in added:  # most of thousands of objects have equal columns
             _add_object(item, columns, folders)
             added.add(kind)
     if lost := [name for name, column in columns.items() if not column.is_found]:
@@ -193,7 +193,7 @@ def _add_object(item: SurveyedObject, columns: Mapping[str, ColumnTypes], folder
 
 
 def _ways_out(kept: Sequence[bool]) -> str:
-    """Say what to do about columns that an object lacks, given whether each is only carried over."""
+    """Say what to do about missing columns. `kept` says for each of them whether it would only be copied."""
     if kept and all(kept):
         return "correct the object, or leave the column out with --keep"
     return "correct the object, or, for a model that was fitted without names, choose other columns with --features"

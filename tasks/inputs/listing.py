@@ -27,8 +27,9 @@ OBJECTS_AT_ONCE = 16
 _AHEAD_BYTES = 16 << 20
 _LEAST_BYTES = 256 << 10
 _LARGE_BYTES = 2 << 20
-"""The surveys that are begun count as this many bytes: those of small objects as the object, but at least
-`_LEAST_BYTES`, and all others as `_LARGE_BYTES`, so that 8 texts are read at a time."""
+"""Surveys run side by side as long as they count as at most `_AHEAD_BYTES`. The survey of a small object counts as the
+size of the object, but as `_LEAST_BYTES` at least. Any other survey counts as `_LARGE_BYTES`, so 8 large texts are read
+at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

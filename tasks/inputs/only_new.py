@@ -34,8 +34,8 @@ def unseen(main: ObjectStore, schedule: str, job: Job, objects: Sequence[Pinned]
     Raises
     ------
     PlanPending
-        An earlier job has no plan yet, so that its objects are not known. A retry helps. The later job waits for the
-        earlier one, so that two never wait for each other.
+        An earlier job has no plan yet, so its objects are not known. A retry helps. The later job always waits for the
+        earlier one, so two jobs never wait for each other.
     """
     taken: set[str] = set()
     for other, theirs in _under_way(main, schedule, job.spec.job_id):
@@ -45,27 +45,27 @@ def unseen(main: ObjectStore, schedule: str, job: Job, objects: Sequence[Pinned]
                 "each object only once (only_new)"
             )
         taken |= theirs or set()
-    known, _ = _read(main, schedule)  # in this order, because a job records its objects before it ends
+    known, _ = _read(main, schedule)  # the record is read last, because a job writes it before it ends
     left_out = taken | known
     return [item for item in objects if _fingerprint(item.store.bucket, item.key, item.etag) not in left_out]
 
 
 def check_still_new(main: ObjectStore, schedule: str, job_id: str) -> None:
-    """Check that no other job of the schedule has scored objects of a job that is to be resumed, or is about to.
+    """Check that no other job of the schedule has scored, or is about to score, objects of a job to resume.
 
-    Another job that is planned later leaves out what this one scores, but only if this one is under way by then. So
-    check again when that is the case.
+    A job that is planned later leaves out the objects of this job, but only if this job is under way by then. So call
+    this again once the job is under way.
 
     Raises
     ------
     NothingToResume
         Another job has scored some of the objects, or is about to.
     PlanPending
-        Another job is being planned, so that its objects are not known. A retry helps.
+        Another job is being planned, so its objects are not known yet. A retry helps.
     """
     try:
         objects = _objects_of(PlanFile(main, job_id))
-    except ObjectNotFound:  # it will leave out what others score when it is planned
+    except ObjectNotFound:  # this job is not planned yet; its plan will leave out the objects of others
         objects = None
     again = f"scoreline schedule run {schedule} --at SLOT --again"
     for job, theirs in _under_way(main, schedule, job_id):
@@ -126,7 +126,7 @@ def _under_way(main: ObjectStore, schedule: str, job_id: str) -> Iterator[tuple[
             objects = _objects_of(PlanFile(main, other))
         except ObjectNotFound:
             yield job, None
-        except (JobNotFound, DocumentCorrupt):  # no job yet, or one that never scores anything
+        except (JobNotFound, DocumentCorrupt):  # the job does not exist yet, or can never score anything
             continue
         else:
             yield job, objects

@@ -35,19 +35,21 @@ RESULT_BYTES = 64 << 20
 """Maximum number of bytes, before they are encoded, of the results of a part. The encoded results are in memory until
 they are written."""
 _LEAST_GAIN = 0.05
-"""Row groups are shared only if the job then ends earlier by at least this fraction, because to share them is to read
-more."""
+"""Row groups are shared only if the job then ends earlier by at least this fraction, because shared row groups are read
+more than once."""
 _SHARED_PARTS = 32
-"""Maximum number of parts for each process in a job in which row groups may be shared. With more, processes wait for
-less than a thirtieth of the job at its end."""
+"""Row groups are shared only in jobs with at most this many parts for each process. In a job with more parts, processes
+wait at its end for less than a thirtieth of its time."""
 _SUPPOSED_SHARING = 2
-"""Number of processes that may share row groups if they have not been counted recently. Fewer lose less by sharing."""
+"""Number of processes to share row groups among, if they have not been counted recently. The fewer share, the less is
+read twice."""
 _FORECAST_PARTS = 20_000
 """Maximum number of parts to forecast. The rest of a job is like its beginning, and planning must not take minutes."""
 _SHARED_RUNS = 1_000
-"""Maximum number of row groups among which those to share are chosen. More of them are small."""
+"""Row groups are shared only in jobs with at most this many of them. In other jobs, each of them is small."""
 _NEARLY = 1.02
-"""Of cuts whose ends differ by less than this factor, the one that reads the fewest rows is chosen."""
+"""If the expected times of several cuts differ by less than this factor, the cut that reads the fewest rows is
+chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,7 @@ def _chosen(files: Sequence[InputFile], parts: Cut, found: Forecast, reason: str
 
 
 def _best(cuts: Iterable[Cut], base: Forecast, processes: int, costs: Costs) -> tuple[Cut, Forecast] | None:
-    """Return the cut whose end is earliest by more than `_LEAST_GAIN`, or one that ends nearly then and reads less."""
+    """Return the cut that ends earliest, or one that ends hardly later and reads less."""
     found = [(other, forecast(other, processes, costs)) for other in cuts]
     end = min((later.seconds for _, later in found), default=base.seconds)
     if not found or end > (1 - _LEAST_GAIN) * base.seconds:
@@ -168,7 +170,7 @@ def _alternatives(parts: Cut, processes: int, costs: Costs, limit: int) -> Itera
 
 
 def _equal_runs(rows: int, processes: int, costs: Costs, limit: int) -> int:
-    """Return into how many equal runs a row group is divided: one for each process, if that is worth a part."""
+    """Return the number of equal runs into which to divide a row group: one per process, if each is worth a part."""
     return max(-(-rows // limit), min(processes, int(rows * costs.row_s / LEAST_SECONDS)), 1)
 
 

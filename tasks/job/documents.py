@@ -118,7 +118,7 @@ class Outcome:
     seconds: float = 0.0
     error: str = ""
     reason: Reason = ""
-    """Why the job failed, in a form for programs. Empty in any other state, and in documents of older releases."""
+    """Why the job failed, in a form for programs. Empty if the job did not fail, and in documents of older releases."""
     failures: Mapping[str, str]
     """Error messages, by the number of the failed part."""
     run: int = 1
@@ -127,13 +127,13 @@ class Outcome:
     """The error without anything that it quotes from an input or a document, for answers over the broker."""
 
     def to_json(self) -> bytes:
-        """Encode; an empty `reason` or `summary` is left out, so that older releases can read the document."""
+        """Encode. An empty `reason` or `summary` is left out, so that older releases can read the document."""
         kept = {name: value for name, value in asdict(self).items() if name not in ("reason", "summary") or value}
         return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
-        """Decode; the reason of a document that has none is read from its error, as older releases worded it.
+        """Decode. If a document has no reason, the reason is read from its error, as older releases worded it.
 
         A reason that only a later release knows counts as ``error``.
         """
@@ -194,7 +194,7 @@ class Status:
         return self.state in ENDED
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``scoreline status --json`` prints; an empty `reason` is left out, as in a notification."""
+        """Return what ``scoreline status --json`` prints. An empty `reason` is left out, as in a notification."""
         return {name: value for name, value in asdict(self).items() if name != "reason" or value}
 
 
@@ -249,8 +249,8 @@ def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
 def claim_end(store: ObjectStore, job_id: str, outcome: Outcome) -> Outcome:
     """Claim how a run ends. Return the outcome that was claimed first, which decides.
 
-    Success is claimed before ``_SUCCESS`` is written, and any other end before ``outcome.json`` is, so that a job never
-    has both ``_SUCCESS`` and an outcome that denies it.
+    A success is claimed before ``_SUCCESS`` is written, and any other end before ``outcome.json`` is written. So a job
+    never has both ``_SUCCESS`` and an outcome that contradicts it.
     """
     key = keys.claim(job_id, outcome.run)
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 READ_S_PER_BYTE = 2.5e-9
-"""Seconds to fetch and decode a byte of the columns that are read, as they are in memory. Decoding
+"""Seconds to fetch and decode one byte, measured in memory, of the columns that are read. Decoding
 takes 0.4 ns (numbers, Snappy) to 1.1 ns (numbers, zstd) and 4.7 ns (texts); fetching takes 5 ns at 200 MB/s."""
 PART_S = 0.009
 """Seconds that a part takes besides reading and scoring: messages, leases, and the requests for its objects."""
@@ -67,7 +67,8 @@ class Forecast:
 class Processes:
     """Processes that take parts in order, each as soon as it is free.
 
-    A process keeps its reader of the last span open, so that a later run of this span is read on from there.
+    A process keeps its reader of the last span open, so it can read a later run of this span without decoding the rows
+    before.
     """
 
     def __init__(self, count: int, costs: Costs) -> None:
@@ -116,8 +117,8 @@ def forecast(parts: Cut, processes: int, costs: Costs) -> Forecast:
 def share(runs: Sequence[Run], free: Sequence[float], costs: Costs) -> list[list[Run]]:
     """Divide runs among processes so that the last of them ends as early as possible.
 
-    Each process gets consecutive rows. The first ones get more, because later ones have to decode the rows before
-    theirs. Runs are divided only if each piece is worth a part.
+    Each process gets consecutive rows. The first processes get more rows, because the later ones also have to decode
+    the rows before theirs. Runs are divided only if each piece is worth a part.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Keeps why parts failed in the bucket. The ledger, which others may read, only has what quotes no input."""
+"""Stores in the bucket why parts failed. The ledger, which others may read, has only a summary that quotes no input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scoreline.storage.objects.base import ObjectStore
 
 
 def write_failure(main: ObjectStore, job_id: str, part: int, reason: str) -> None:
-    """Store why a part failed. If the store does not answer, its summary in the ledger has to do."""
+    """Store why a part failed. If the store does not answer, only the summary in the ledger remains."""
     with contextlib.suppress(StoreUnavailable):
         main.put(keys.part_failure(job_id, part), reason.encode())
 

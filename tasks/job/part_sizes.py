@@ -15,7 +15,7 @@ PART_ROWS = 131_072
 A lost part then costs a second, and overhead stays below 5%."""
 PART_SECONDS = 20
 """Target seconds of work per part, if an earlier job has shown how fast the model version scores rows. A restart loses
-no more work than that, and the overhead of a part is a thousandth of it."""
+no more work than that, and the overhead of a part takes a thousandth of this time."""
 LEAST_PART_ROWS = 1_024
 """Minimum target for the rows of a part, or a second's work if that is fewer rows."""
 MOST_PART_ROWS = 524_288
@@ -70,7 +70,7 @@ def pack(
     most_rows: int | None = None,
     run_rows: int | None = None,
 ) -> list[list[Run]]:
-    """Put whole spans together to parts, in input order, and return the runs of each part.
+    """Combine whole spans into parts, in input order, and return the runs of each part.
 
     A part is closed before it would exceed `part_rows` rows, `part_bytes` uncompressed bytes or `PART_SLICES` slices; a
     single span that exceeds a limit becomes a part by itself. Small files share a part. Files and spans without rows

@@ -1,7 +1,7 @@
 """Where a new job may read and write, and the names that it may have.
 
 Anyone who can reach the broker may ask for a job. Such a job must not read the documents of others, write among them,
-or take the name of a job to come. A job that was accepted keeps what it was accepted with.
+or take the name of a future job of a schedule. A job that was accepted keeps its places and its name.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def check_places(spec: JobSpec, main: str, allowed_outputs: Sequence[str]) -> No
 def check_input(uri: str, main: str, job_id: str) -> None:
     """Raise `InvalidRequest` if an input lies in a folder of documents or models.
 
-    A wider prefix or glob is accepted: what it matches there is no input (see `is_input`).
+    A wider prefix or glob is accepted, but the objects that it matches in such a folder are not read (see `is_input`).
     """
     bucket, pattern = parse_uri(uri)
     magic = GLOB.search(pattern)
@@ -74,8 +74,8 @@ def check_output(output: str, main: str, allowed: Sequence[str]) -> None:
     Parameters
     ----------
     allowed : sequence of str
-        ALLOWED_OUTPUTS; if empty, every place in an allowed bucket is. The default outputs, which are in ``results/``
-        of the main bucket, are always allowed.
+        ALLOWED_OUTPUTS; if empty, every place in an allowed bucket is allowed. The default outputs, which are in
+        ``results/`` of the main bucket, always are.
 
     >>> check_output("s3://data/scores/a/", "data", ["s3://data/scores/"])
     """

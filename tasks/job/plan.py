@@ -43,7 +43,7 @@ class Slice:
     only: Sequence[int] | None = None
     """Numbers, within the object, of the rows to score: a range or a sorted tuple. By default all rows are scored."""
     point: SeekPoint | None = None
-    """The last place before `start` at which a compressed object can be decompressed; None for its beginning."""
+    """The last place before `start` at which decompression of the object can begin; None for its beginning."""
 
     @property
     def count(self) -> int:
@@ -84,7 +84,7 @@ class Columns:
     types: Mapping[str, str] = field(default_factory=dict)
     """The type in which the whole job scores each feature, for people to read."""
     frames: bool = False
-    """Whether numbers are passed in a DataFrame to a model that does not say what it accepts, and fails on an array."""
+    """Whether a model gets numbers in a DataFrame, because it does not say what it accepts, and fails on an array."""
 
     @property
     def names(self) -> tuple[str, ...]:

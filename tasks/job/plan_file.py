@@ -213,7 +213,7 @@ def _encode(parts: Sequence[Part]) -> dict[str, Any]:
 
 
 class _Points:
-    """Where the objects of a block can be decompressed. A worker of an earlier release ignores this."""
+    """The places at which decompression of the objects of a block can begin. Earlier releases ignore them."""
 
     def __init__(self, raw: Mapping[str, Any]) -> None:
         self._found: dict[int, list[SeekPoint]] = {}

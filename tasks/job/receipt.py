@@ -24,8 +24,8 @@ class Receipt:
     sha256: str = ""
     """Hexadecimal digest of the object."""
     rejects_sha256: str = ""
-    """Hexadecimal digest of the object with the rejected rows; its key contains the beginning. Empty if no row was
-    rejected, in the receipt of that object itself, and in receipts of earlier releases."""
+    """Hexadecimal digest of the object with the rejected rows, whose key contains the beginning of the digest. Empty if
+    no row was rejected, in the receipt of that object itself, and in receipts of earlier releases."""
     seconds: str = ""
     """Timings of the part, as `Timings.to_text` writes them; empty for rejected rows."""
 
@@ -63,7 +63,7 @@ class Receipt:
             raise _foreign_object(uri) from None
 
     def rejects_of(self, results: Receipt) -> bool:
-        """Return whether this is the receipt of the rejected rows that the receipt of a part's results names."""
+        """Return whether this receipt belongs to the rejected rows that `results`, a receipt of results, names."""
         same = (self.plan_sha256, self.part, self.rows, self.rejected) == (
             results.plan_sha256,
             results.part,

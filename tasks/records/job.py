@@ -206,7 +206,7 @@ def pack_records(job_id: str, records: Any) -> tuple[str, dict[str, bytes], list
     """Return the key of the job's input, the objects that must be written to the bucket, and the column names."""
     if not (is_frame(records) and records.memory_usage(index=False).sum() > 8 * MAX_BYTES):
         table = table_of(records)
-        records = records if is_frame(records) else table  # its columns have types, which pandas would have to guess
+        records = records if is_frame(records) else table  # a table has types, which pandas would have to guess
         with contextlib.suppress(TooManyRecords):
             text = encode(table)
             sha256 = hashlib.sha256(text).hexdigest()
@@ -256,7 +256,7 @@ def answer(client: JobReader, job_id: str) -> dict[str, Any] | None:
 def _check_columns(submission: Submission, pinned: PinnedModel, spec: JobSpec, names: Sequence[str]) -> None:
     """Check the columns of the records before anything is recorded; raises `MissingColumns`."""
     features = spec.features or submission.registry.manifest(pinned).feature_names or ()
-    spelled = {*names, *(name.replace(" ", "_") for name in names)}  # as LightGBM keeps them; the plan tells more
+    spelled = {*names, *(name.replace(" ", "_") for name in names)}  # LightGBM replaces blanks
     missing = [name for name in features if name not in (names if spec.features else spelled)]
     if missing := [*missing, *(name for name in kept_names(spec.keep) if name not in names)]:
         raise MissingColumns(

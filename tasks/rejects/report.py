@@ -206,7 +206,7 @@ def committed_rejects(layout: ResultsLayout, plan_sha256: str) -> Iterator[Objec
     """Yield the objects with the rejected rows of a job's committed parts, in the order of the parts.
 
     An object that no receipt names was left behind by an attempt that did not commit. If the results were arranged, the
-    parts may no longer exist, and the manifest says which objects they named.
+    parts may no longer exist; the manifest then lists the objects that their receipts named.
     """
     store = layout.store
     in_manifest: set[str] | None = None

@@ -70,7 +70,7 @@ def concat_rejects(tables: Sequence[pa.Table]) -> pa.Table:
     """Concatenate the rejected rows of several batches.
 
     The type of a feature may differ between objects. If no type fits all values, the column becomes text. That is
-    sufficient, because these rows are for people to read; to score them again, the original objects are used.
+    sufficient, because people read these rows. To score them again, they are read from their original objects.
     """
     columns = {}
     for name in tables[0].column_names:
@@ -90,8 +90,8 @@ def _as_text(column: pa.Table) -> pa.Table:
 
 REJECTION_FIELDS = ("source", "row", "stage", "column", "message", "record")
 """Appended to each rejected row: its object, its number in the object from 0, the stage at which it failed, the column
-at fault if it is known, the reason, and the raw text of a row that could not be decoded. Its own columns are null,
-except those that could be read although another could not."""
+at fault if it is known, the reason, and the raw text of a row that could not be decoded. The own columns of such a row
+are null, except those that could be read."""
 
 
 def rejection_columns(own: Iterable[str]) -> dict[str, str]:

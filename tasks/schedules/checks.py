@@ -29,7 +29,7 @@ def faults_now(
     buckets : Buckets
         The buckets that jobs may use.
     output : str
-        Where results go if the schedule does not say.
+        Where results go if the schedule sets no output.
 
     Raises
     ------

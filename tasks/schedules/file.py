@@ -239,13 +239,13 @@ def _template_fault(text: str) -> str:
         return ": only {slot:FORMAT} and {previous:FORMAT} are filled in"
     for found in _FIELD.finditer(text):
         form = (found["form"] or "").replace("%%", "")
-        if "%" in datetime.now(UTC).strftime(form):  # strftime leaves what it does not know as it is
+        if "%" in datetime.now(UTC).strftime(form):  # strftime copies directives that it does not know
             return f": {found[0]} is not a format of strftime, such as {{{found['name']}:%Y-%m-%d}}"
     return ""
 
 
 def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Check the values that define a job, all together and then one at a time, and whether output and inputs agree."""
+    """Check the values that define a job, all together and then one at a time. Also check output against inputs."""
     times: dict[str, Any] = {"cron": "0 0 * * *", "model": "m", "input": "s3://bucket/in/"}
     times |= {key: sound[key] for key in ("cron", "zone") if key in sound}
     slot = _schedule("n", times).following(datetime.now(UTC))

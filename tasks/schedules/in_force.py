@@ -1,7 +1,7 @@
 """Keeps the schedules that are in force, so that a mistake in ``schedules.toml`` stops none of them.
 
-A text that cannot be read leaves every schedule as it was. A fault in one schedule leaves that one as it was. Whatever
-was removed from a text that can be read is not in force any more.
+If the text cannot be read, every schedule stays as it was. If one schedule has a fault, that one stays as it was. A
+schedule that was removed from a readable text is not in force any more.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def put_in_force(source: str, parsed: Parsed, last: InForce) -> Reading:
         kept = dict(last.tables)
     else:
         kept = {name: last.tables[name] for name in parsed.names if name in last.tables.keys() - parsed.tables}
-    former = parse_tables(kept)  # checked again, because the document may be of another release
+    former = parse_tables(kept)  # checked again, because another release may have written the document
     tables = {**parsed.tables, **former.tables}
     order = list(tables if parsed.names is None else parsed.names)
     return Reading(

@@ -1,6 +1,6 @@
 """Notifies other systems of slots whose job was refused.
 
-Such a job is in no document of the bucket, so that no worker would send its webhook.
+No document of the bucket contains such a job, so no worker would send its webhook.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scoreline.tasks.webhooks.settings import WebhookSettings
 log = logging.getLogger(__name__)
 
 _PATIENCE = timedelta(hours=1)
-"""How long a receiver that does not answer is tried again, once at each tick."""
+"""How long to try again, once at each tick, if a receiver does not answer."""
 
 
 def status_of(refusal: Refusal) -> Status:
@@ -37,7 +37,7 @@ def status_of(refusal: Refusal) -> Status:
 def settle(refusal: Refusal, webhooks: WebhookSettings, send: Sender, now: datetime) -> bool:
     """Send the notification of a refusal. Return False if the receiver should be tried again.
 
-    If the webhook of the schedule may not be called, which may be why the job was refused, the default one is.
+    If the address of the schedule is not allowed, which may be why the job was refused, the default address is used.
     """
     url = refusal.webhook or webhooks.url
     if url is None:

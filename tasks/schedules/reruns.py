@@ -14,7 +14,7 @@ from scoreline.tasks.schedules.schedule import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class Latest:
-    """The latest job of a slot. Jobs that others submitted with an id of the slot do not count."""
+    """The latest job of a slot. A job does not count if someone else submitted it with an id of the slot."""
 
     number: int = 0
     """Which job of the slot it is (see `Schedule.job_id`); 0 if the slot has no job."""
@@ -31,9 +31,9 @@ class Latest:
 
 
 def latest_job(main: ObjectStore, schedule: Schedule, slot: datetime, default_output: str) -> Latest:
-    """Return the latest job of a slot. The ids of a slot are taken without gaps.
+    """Return the latest job of a slot. Its jobs are numbered without gaps.
 
-    A job that cannot be read counts as the slot's, because the slot may have been scored.
+    A job that cannot be read counts as a job of the slot, because it may have scored the slot.
     """
     latest = Latest()
     while True:
@@ -49,10 +49,10 @@ def latest_job(main: ObjectStore, schedule: Schedule, slot: datetime, default_ou
 
 
 def is_of_slot(job: Job, schedule: Schedule, slot: datetime, number: int, default_output: str) -> bool:
-    """Return whether a job with the id of a slot is the slot's, also if the schedule was edited meanwhile.
+    """Return whether a job with an id of a slot belongs to the slot. The schedule may have been edited since.
 
-    Jobs of earlier releases do not name their schedule. They are the slot's, unless they were submitted before it and
-    are not what the schedule asks for: then someone has taken the id of a slot to come.
+    Jobs of earlier releases do not name their schedule. Such a job belongs to the slot, unless it was submitted before
+    the slot and differs from what the schedule asks for. In that case, someone has taken the id in advance.
     """
     if job.schedule is not None:
         return job.schedule == schedule.name

@@ -34,7 +34,7 @@ _ROUNDS = 20
 refused, the next one follows."""
 
 type OnFault = Callable[..., None]
-"""``on_fault(error, job_id=...)`` receives the error for which a job was refused, and any unexpected one."""
+"""``on_fault(error, job_id=...)`` receives the error for which a job was refused, and any unexpected error."""
 
 
 def ignore(error: BaseException, **where: object) -> None:
@@ -78,11 +78,11 @@ class Runner:
             if same and (step.cancel is None or step.cancel == tried):
                 break
             if not same and not self._swap(schedule, step.state, etag):
-                continue  # another tick was faster: read its decision
+                continue  # another tick was faster, so read its decision
             if refused is not None:
                 done.append(self._count_refused(seen.refusals[-1], refused))
             if step.cancel is not None and step.cancel != tried:
-                tried = step.cancel  # once a tick, until the job has ended
+                tried = step.cancel  # cancel at each tick, until the job has ended
                 job_id = job_of(schedule, step.state, step.cancel)
                 if self._client.cancel(job_id).state == "cancelled":
                     done.append(f"cancelled {job_id}")
@@ -112,7 +112,7 @@ class Runner:
     def _follow_current(
         self, schedule: Schedule, state: State, now: datetime, done: list[str]
     ) -> tuple[State, ScorelineError | None]:
-        """Submit the job of the current slot, unless that is done already, and note its outcome once it has ended.
+        """Submit the job of the current slot, if it is not submitted yet, and note its outcome once it has ended.
 
         Returns
         -------
@@ -133,7 +133,7 @@ class Runner:
         except JobNotFound:
             try:
                 self._submit(schedule, state, state.current)
-            except JobConflict:  # another tick submitted it, perhaps as an earlier text asks; the next tick looks
+            except JobConflict:  # another tick submitted it, perhaps from an earlier text; the next tick checks
                 return state, None
             except ScorelineError as error:
                 if error.transient:
@@ -146,7 +146,7 @@ class Runner:
             return self._evade(schedule, state, state.current, done), None
         if outcome is None:
             return state, None
-        if schedule.only_new and outcome.state in COMPLETE:  # a worker of release 0.1.0 leaves that to the clock
+        if schedule.only_new and outcome.state in COMPLETE:  # a worker of release 0.1.0 does not do this
             remember_scored(self._main, schedule.name, job_id)
         return replace(state.noted([state.current], outcome.state, outcome.error), current=None), None
 
@@ -159,7 +159,7 @@ class Runner:
         self._client.submit_spec(spec, webhook=schedule.options.get("webhook"), schedule=schedule.name)
 
     def _evade(self, schedule: Schedule, state: State, slot: str, done: list[str]) -> State:
-        """Return the state in which a slot whose job id is taken by another job gets the next id."""
+        """Return the state in which a slot gets the next job id, because another job has taken its id."""
         taken = job_of(schedule, state, slot)
         evaded = replace(state, numbers={**state.numbers, slot: state.number(slot) + 1})
         log.error("schedule.id_taken", extra={"job_id": taken, "instead": job_of(schedule, evaded, slot)})
@@ -182,7 +182,7 @@ class Runner:
         return replace(noted, current=None, refusals=(*noted.refusals, refusal))
 
     def _count_refused(self, refusal: Refusal, error: ScorelineError) -> str:
-        """Report a slot whose job was refused as what it is, a failed one."""
+        """Report a slot whose job was refused as a failed slot."""
         log.error("schedule.refused", extra={"job_id": refusal.job_id, "error": refusal.error})
         self._client.ledger.counters.count_job("failed")
         self._on_fault(error, job_id=refusal.job_id)
@@ -203,7 +203,7 @@ class Runner:
 
 
 def taken_by_another(job_id: str, instead: str) -> str:
-    """Say that an id of a slot is taken by a job of others."""
+    """Say that a job of someone else has taken an id of a slot."""
     return f"{job_id} is another job: the slot is run as {instead}"
 
 

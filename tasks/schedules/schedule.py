@@ -195,7 +195,7 @@ def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) ->
     Returns
     -------
     Step
-        If `current` has changed in its state, the job of the new slot has to be submitted.
+        If `current` has changed in its state, the caller must submit the job of the new slot.
     """
     due = schedule.slots(datetime.fromisoformat(state.through), now)
     if due:

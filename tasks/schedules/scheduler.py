@@ -110,7 +110,7 @@ class Scheduler:
             raise InvalidSettings(f"{where} cannot be read: {error.strerror}") from error
 
     def reading(self) -> Reading:
-        """Read the schedules. If the text has faults, what they concern stays in force as it was."""
+        """Read the schedules. Those whose text has a fault stay in force as they were."""
         return self._reading(read_in_force(self._main) or InForce())
 
     def get(self, name: str) -> Schedule:
@@ -208,7 +208,7 @@ class Scheduler:
         return [self._row(schedule, now) for schedule in self.reading().schedules]
 
     def _row(self, schedule: Schedule, now: datetime) -> Row:
-        """Return the row of one schedule. That a document of it cannot be read is its outcome."""
+        """Return the row of one schedule. If one of its documents cannot be read, the outcome in the row says so."""
         row = Row(schedule=schedule, next=schedule.following(now) if schedule.enabled else None)
         try:
             state, _ = read_state(self._main, schedule)
@@ -237,7 +237,7 @@ class Scheduler:
         return self._main.uri(keys.SCHEDULES) if in_bucket else str(self._file)
 
     def _parsed(self) -> Parsed:
-        """Read and parse the schedules. That their text cannot be read is a fault, except for a moment."""
+        """Read and parse the schedules. A text that cannot be read is a fault, unless the error is transient."""
         try:
             return parse(self.source()[1])
         except ScorelineError as error:
@@ -249,7 +249,7 @@ class Scheduler:
         return put_in_force(self._where(), self._parsed(), last)
 
     def _guarded(self, schedule: Schedule, act: Callable[[Schedule], list[str]]) -> list[str]:
-        """Act on a schedule, and report any error instead of raising it, because other schedules are to follow."""
+        """Act on a schedule. Report any error instead of raising it, because other schedules follow."""
         try:
             return act(schedule)
         except SoftTimeLimitExceeded:

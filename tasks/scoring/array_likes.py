@@ -21,7 +21,7 @@ _MAX_EXACT_INTEGER = 2**53
 
 
 class AmbiguousShape(Exception):
-    """Raised if a list has as many arrays as there are rows, each with as many values, so either may be the rows."""
+    """Raised if a list has one array for each row and each array has as many values, so either may be the rows."""
 
 
 def to_rows(result: Any, n_rows: int, method: str) -> Any:
@@ -71,7 +71,7 @@ def _from_items(items: Sequence[Any], n_rows: int, method: str) -> Any:
         return _from_scalars(items)
     items = [item.toarray() if hasattr(item, "toarray") else item for item in items]
     lengths = {len(item) for item in items}
-    matrices = np.ndim(items[0]) > 1  # a matrix for each row has one row itself
+    matrices = np.ndim(items[0]) > 1  # if each row gives a matrix, that matrix has one row
     are_rows = len(items) == n_rows and (not matrices or lengths == {1})
     are_targets = lengths == {n_rows}
     if are_rows and are_targets and n_rows > 1:

@@ -31,7 +31,7 @@ class BatchRejects:
     rejected : dict of int to Rejection
         Rows that could not be converted to features, by number.
     trials : Trials
-        Explains rows by their missing and infinite values.
+        Explains why rows fail by their missing and infinite values.
     pieces : list
         The rows that were scored, as in `Search`.
     max_rejected : int or None
@@ -59,7 +59,7 @@ class BatchRejects:
         self.check_budget()
 
     def add_refused(self, rows: Any, refused: Refused, positions: Any, confirmed: Confirmed) -> None:
-        """Add rows that a step refuses, with the column whose value it refuses if that is the value of a feature."""
+        """Add rows that a step refuses. Name the column at fault if the refused value is that of a feature."""
         messages = [refused.message(int(position), confirmed)[:MAX_MESSAGE] for position in positions]
         self._failed |= dict(zip(rows.tolist(), messages, strict=True))
         for name, number, seen in _columns(refused, self.trials.features):
@@ -128,7 +128,7 @@ class BatchRejects:
 
 
 def _columns(refused: Refused, features: Collection[str]) -> list[tuple[str, int, Any]]:
-    """Return the columns of a step that may be features: name, position in the mask, and the values that it checked."""
+    """Return the checked columns that may be features: the name, the position in the mask, and the values of each."""
     cells = refused.cells
     names = refused.names
     if names is None and len(cells.values) == len(features):
@@ -140,7 +140,7 @@ def _columns(refused: Refused, features: Collection[str]) -> list[tuple[str, int
 
 
 def _same(seen: Any, column: pa.Array) -> Any:
-    """Return which values of a step are those of a feature, and not what another step has made of them."""
+    """Return which values that a step checked are unchanged values of a feature, not results of another step."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     missing = column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)

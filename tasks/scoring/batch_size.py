@@ -1,7 +1,8 @@
 """Bounds a batch by the memory that it takes while it is scored: estimates it before reading, and measures it after.
 
-Counted are the columns as they are read, the features once more as the model takes them, kept columns once more as they
-are copied without rejected rows, and the results. What a model allocates itself is not known, and not counted.
+The estimate counts the columns as they are read, the features again in the form that the model takes, the kept columns
+again, because they are copied without rejected rows, and the results. The memory that a model allocates itself is not
+known, and not counted.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import pyarrow as pa
 from scoreline.storage.tables.base import Rows
 
 _ASSUMED_VALUE_BYTES = 32
-"""Bytes of a text or a nested value, assumed before any is read."""
+"""Bytes that a text or a nested value is assumed to take before any is read."""
 _UNKNOWN_ROWS = 8_192
 """Maximum number of rows to read at a time if the size of their values is not known before."""
 _ALIGNED_ROWS = 64
-"""Rows are divided at multiples of this number. Linear algebra computes rows in blocks, and those that are left over in
-another way, which may round differently. So a row is rounded alike however large the batches are."""
+"""Rows are divided at multiples of this number. Linear algebra computes rows in blocks, and computes the rows that are
+left over in another way, which may round differently. With these multiples, a row is rounded in the same way however
+large the batches are."""
 
 
 class BatchSize:
@@ -83,12 +85,12 @@ class BatchSize:
 
 
 def _align(rows: int) -> int:
-    """Return a number of rows without those that would be left over, unless all would be."""
+    """Return a number of rows, rounded down to a multiple of `_ALIGNED_ROWS` unless it is smaller than that."""
     return rows - rows % _ALIGNED_ROWS if rows >= _ALIGNED_ROWS else rows
 
 
 def _measure_column(column: pa.Array) -> int:
-    """Return the number of bytes of a column. Of a dictionary, it counts what the values of the rows would take."""
+    """Return the number of bytes of a column. A dictionary counts as if it were decoded to values."""
     if not pa.types.is_dictionary(column.type):
         return int(column.nbytes)
     value_bytes = column.dictionary.nbytes / max(1, len(column.dictionary))
@@ -96,7 +98,7 @@ def _measure_column(column: pa.Array) -> int:
 
 
 def _count_added(reads: pa.Schema, features: Sequence[str], results: pa.Schema) -> int:
-    """Return the bytes of a row of results, and what its numbers take more in the type of the widest one."""
+    """Return the bytes of a row of scores, plus those that the features take in addition if all get the widest type."""
     own = set(reads.names)
     widths = [width for name in features if (width := _fixed_width(reads.field(name).type))]
     scores: int = sum(_width(field.type) for field in results if field.name not in own)

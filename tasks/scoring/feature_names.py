@@ -1,4 +1,4 @@
-"""Finds the columns of an input that a model means by the names of its features."""
+"""Finds the columns of an input that belong to the names of a model's features."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def match_names(names: Sequence[str], columns: Sequence[str], replaces_blanks: C
     Raises
     ------
     MissingColumns
-        Several columns may be meant by one name.
+        Several columns match the same name.
 
     Examples
     --------

@@ -217,7 +217,7 @@ def _without_nanoseconds(name: str, column: pa.Array, rejected: dict[int, Reject
 
 
 def _from_booleans(column: pa.Array, as_numbers: bool, categories: Categories | None) -> Any:
-    """Return booleans as booleans if no row of the job has a null, or if an encoder knows them as such."""
+    """Return booleans as booleans if no row of the job has a null, or if an encoder has boolean categories."""
     if not as_numbers:
         return column.to_numpy(zero_copy_only=False)
     if categories is None or not categories.has_booleans:
@@ -274,7 +274,7 @@ def _from_decimal(name: str, column: pa.Array, rejected: dict[int, Rejection]) -
         digits, short = np.zeros(len(column)), np.zeros(len(column), dtype=bool)
     else:
         digits, short = _unscaled(column.cast(pa.decimal128(38, column.type.scale)))
-    x = digits / 10.0 ** max(column.type.scale, 0)  # both are exact, so the quotient is rounded only once
+    x = digits / 10.0 ** max(column.type.scale, 0)  # both operands are exact, so only the quotient is rounded
     if column.null_count:
         missing = column.is_null().to_numpy(zero_copy_only=False)
         x[missing], short = np.nan, short | missing

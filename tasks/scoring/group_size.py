@@ -11,9 +11,9 @@ _WEIGHT = 0.1
 """Weight of the last distance in the mean."""
 _LONG = 4
 """Multiple of the mean distance without a failing row after which groups grow, because the rows seem to have changed.
-Also the factor by which groups grow back after failing rows stood together."""
+It is also the factor by which groups grow again after several failing rows in a row."""
 _FAR = 8
-"""Multiple of the mean distance beyond which a distance counts for half of the new mean."""
+"""A distance of more than this multiple of the mean distance counts for half of the new mean."""
 
 
 @dataclass(kw_only=True)
@@ -54,7 +54,7 @@ class GroupSize:
             self.rows *= 2
 
     def failed_after(self, rows: int) -> None:
-        """Take note that the row after `rows` rows of a group fails. Failing rows may go on standing together."""
+        """Take note that the row after `rows` rows of a group fails. More failing rows may follow directly."""
         distance = self._passed + rows + 1
         if self._distance is None:
             self._distance = float(distance)
@@ -65,5 +65,5 @@ class GroupSize:
         self.rows = 1 if distance == 1 else max(1, round(_BEST_SHARE * self._distance))
 
     def start_again(self) -> None:
-        """Begin with single rows, because the rows were put into another order, the likeliest to fail first."""
+        """Begin again with single rows, because rows were sorted: those that are likeliest to fail now come first."""
         self.rows, self._distance, self._passed = 1, 1.0, 0

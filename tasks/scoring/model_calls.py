@@ -1,4 +1,4 @@
-"""Calls the code of a model, which may raise anything, and tells whose fault an exception is."""
+"""Calls the code of a model, which may raise anything, and decides whether an exception is due to the rows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from scoreline.storage.errors import ScorelineError
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded, is_terminating
 
 _NOT_THE_ROWS = (ScorelineError, SoftTimeLimitExceeded, MemoryError, ImportError, BrokenExecutor)
-"""Exceptions that say nothing about the rows of the call: another machine, or another moment, would score them."""
+"""Exceptions that say nothing about the rows: on another machine, or at another time, they might be scored."""
 
 
 class ModelExit(Exception):
-    """Raised in place of an exception with which a model would end its process, such as ``SystemExit``.
+    """Raised in place of an exception that would end the process, such as ``SystemExit`` from a model.
 
     The process belongs to the worker. If it ended, the message would be delivered again, and end the next process.
     """
@@ -34,7 +34,7 @@ def call_model[T](function: Callable[[], T]) -> T:
     try:
         result = function()
     except Exception:
-        if is_terminating():  # the cleanup of the function failed while it was interrupted
+        if is_terminating():  # the function was interrupted, and its cleanup then failed
             raise SystemExit from None
         raise
     except BaseException as error:
@@ -59,7 +59,7 @@ def is_about_rows(error: Exception) -> bool:
     >>> is_about_rows(RuntimeError("too large")), is_about_rows(MemoryError()), is_about_rows(OSError(28, "disk full"))
     (True, False, False)
     """
-    of_the_system = isinstance(error, OSError) and error.errno is not None  # libraries derive from it without a number
+    of_the_system = isinstance(error, OSError) and error.errno is not None  # errors of libraries have none
     return not of_the_system and not isinstance(error, _NOT_THE_ROWS)
 
 

@@ -24,7 +24,7 @@ _MAX_BASES = 16
 class Trials:
     """Scores single rows, in which some values of one row of a batch are replaced by those of another.
 
-    The results explain failures, and help to find rows that fail likewise. No row is rejected because of them.
+    The results explain failures, and help to find rows that fail for the same reason. They never reject a row.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Trials:
         return self._failure(self.base | {name: self.batch.column(name).slice(row, 1) for name in names})
 
     def explain(self, rows: Any, masks: Mapping[tuple[str, str], Any]) -> dict[int, Rejection]:
-        """Return the rejections of those failing rows that fail because of a missing or infinite value.
+        """Return the rejections of the rows that fail because of a missing or infinite value.
 
         A value is the reason if a row that can be scored fails with this value in the same column.
 
@@ -84,7 +84,7 @@ class Trials:
         rows : ndarray of int
             Numbers of the failing rows.
         masks : mapping of (str, str) to ndarray of bool, shape (n_rows,)
-            Those of `masks` in which no row has been scored. The model accepts the other values in some rows.
+            The masks of which no row has been scored. Values of the other masks are accepted by the model in some rows.
         """
         found: dict[int, Rejection] = {}
         for (name, what), mask in masks.items():

@@ -2,11 +2,11 @@
 
 Most steps check their whole input before they compute anything, and refuse it for a single value: an unknown category,
 NaN, a negative number. The error says little about the rows, but its traceback contains the check that failed and the
-array that was checked. Whatever stands around the step, such as a pipeline, a search or a stack of models, hands on the
-rows in their order, so the same check answers for all rows at once.
+array that was checked. An estimator around the step, such as a pipeline, a search or a stack of models, passes the rows
+on in their order. So the same check can be applied to all rows at once.
 
-An answer is a guess until a call has shown that the step was understood (see `Search`), and only checks of scikit-learn
-are asked: a model of the user's own may take rows in another order, or refuse them for what is beside them.
+The answer of a check is a guess until a call has confirmed it (see `Search`). Only checks of scikit-learn are used: a
+model of the user's own may take rows in another order, or refuse a row because of the rows beside it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from scoreline.tasks.scoring.step_checks import Cells
 _ORDERLY = frozenset(
     {"scoreline", "sklearn", "numpy", "scipy", "pandas", "joblib", "narwhals", "threadpoolctl", "contextlib"}
 )
-"""Packages that hand on the rows of a call in their order."""
+"""Packages whose estimators pass the rows of a call on in their order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmed:
-    """What a step says about one of the rows that it refuses."""
+    """The error that a step raises for one of the rows that it refuses."""
 
     line: str
     """The first line of its error."""
     quotes: bool
-    """Whether that is the same for all rows of the kind, apart from the value that it quotes."""
+    """Whether the error is the same for all rows of the kind, apart from the value that it quotes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +52,19 @@ class Refused:
     """Names of the columns of the step, if it was fitted with names."""
 
     def confirm(self, row: int, error: Exception) -> Confirmed | None:
-        """Return what a call with one of the rows has shown; None if the step did not say what it was expected to."""
+        """Return the error that a call with one of the rows has raised; None if it is not the expected one."""
         line = first_line(error)
         expected = line if self.cells.say is None else self.cells.say(row)
         _, _, words = expected.partition(": ")
         return Confirmed(line=line, quotes=expected == line) if words in str(error) else None
 
     def message(self, row: int, confirmed: Confirmed) -> str:
-        """Return what the step says about a row alone."""
+        """Return the message of the step for a call with one row alone."""
         return self.cells.say(row) if confirmed.quotes and self.cells.say is not None else confirmed.line
 
 
 def ask(error: Exception, n_rows: int) -> list[Refused]:
-    """Return the rows of a failed call that the failing step refuses, by kind of value; empty if it cannot be asked.
+    """Return the rows of a failed call that the failing step refuses, by kind of value; empty if that is unknown.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def _module(frame: FrameType) -> str:
 def _refused(
     check: Callable[[Mapping[str, Any], FrameType], list[Cells]], frames: Sequence[FrameType], n_rows: int
 ) -> list[Refused]:
-    """Apply a check to all rows of the call. A check that fails itself has no answer."""
+    """Apply a check to all rows of the call. If the check itself fails, return nothing."""
     frame = frames[-1]
     try:
         answers = check(frame.f_locals, frame)

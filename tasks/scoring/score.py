@@ -77,7 +77,7 @@ def score_batch(
         Is called with the number of rejected rows of the batch whenever there are more, and returns whether to raise
         `RejectBudgetExceeded`.
     describe_row : callable, optional
-        Returns the place of a row of the batch, for the message of that error.
+        Says where a row of the batch comes from, for the message of that error.
     timings : Timings, optional
         The seconds of `align`, `predict` and `search` are added to it.
 
@@ -134,7 +134,7 @@ def score_batch(
 
 
 def _take(x: Any, rows: Any) -> Any:
-    """Return some rows of `x`. Those of a DataFrame are numbered anew, as in one that a model may put beside it."""
+    """Return some rows of `x`. A DataFrame gets a new index, because a model may join it with one of its own."""
     taken = take(x, rows)
     return taken.reset_index(drop=True) if isinstance(taken, pd.DataFrame) and taken is not x else taken
 

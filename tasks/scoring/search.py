@@ -182,8 +182,8 @@ class Search:
     def _confirm(self, rows: Any, refused: Refused) -> Confirmed | None:
         """Return what a step says about one of the rows that it refuses.
 
-        Return None if the row can be scored by itself, or if it fails for something else: then the step was not
-        understood. One row stands for all rows of the batch that the same check refuses for the same kind of value.
+        One row is tried for all rows of the batch that the same check refuses for the same kind of value. Return None
+        if this row can be scored by itself, or fails for another reason: then the check does not tell which rows fail.
         """
         if refused.check not in self._confirmed:
             position = int(refused.rows[0])

@@ -1,9 +1,9 @@
 """Puts the rows of a batch into an order in which those that a model cannot score stand together.
 
-Rows with missing or infinite values come last, grouped by the columns of these values. Among the others, the order is
-learned from rows that fail: the column is found whose value makes a row fail, and rows with the same value, a rare
-category or a number at the same end of the column come first. The order only decides how many calls are needed to find
-the failing rows (see `search`), never which rows these are.
+Rows with missing or infinite values come last, grouped by the columns of these values. The order of the others is
+learned from rows that fail. For each of them, the column whose value makes it fail is found. Rows with the same value
+in this column, with a rare category, or with a number at the same end of the column then come first. The order only
+decides how many calls are needed to find the failing rows (see `search`), never which rows these are.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Suspects:
     _ranks: dict[str, Any] = field(default_factory=dict)
 
     def first(self, rows: Any) -> tuple[Any, int]:
-        """Return rows with those last that have missing or infinite values, and the number of rows to try first."""
+        """Return the rows, those with missing or infinite values last, and the number of rows to try first."""
         finite = int(np.count_nonzero(self._groups[rows] == 0))
         size = finite if 0 < finite < len(rows) else max(1, len(rows) // 2)
         return rows[np.argsort(self._groups[rows], kind="stable")], size
@@ -100,8 +100,8 @@ class Suspects:
 def _rank(column: pa.Array, failed: list[int]) -> Any | None:
     """Return the rank of each row by suspicion, given rows that failed; None for a type that has no order.
 
-    Rows with the value of a failed row are first. Then follow numbers and times from the end of the column at which the
-    last failed row is, and other values by how often they occur, the rarest first.
+    Rows with the value of a failed row are first. Numbers and times then follow in order, from the end of the column at
+    which the last failed row is; other values follow by frequency, the rarest first.
     """
     column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
     try:

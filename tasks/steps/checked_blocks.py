@@ -1,4 +1,4 @@
-"""Keeps the receipts that a finalizer has checked, so that one which takes too long continues where it stopped."""
+"""Keeps the receipts that a finalizer has checked, so that the next attempt continues where one ran out of time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_in_blocks(
         yield from entries
         known += 1
     block: list[Entry] = []
-    sound = True  # a part with a fault may be scored again, so it is checked again, and so are those after it
+    sound = True  # a part with a fault may be scored again, so it and all parts after it are checked again
     for entry in check(known * BLOCK_PARTS):
         yield entry
         block.append(entry)
@@ -67,7 +67,7 @@ def check_in_blocks(
         known, block = known + 1, []
         if clock() > end_s and known * BLOCK_PARTS < plan.parts:
             if not sound:
-                return  # what was found is scored again, or fails the job; the others are checked after that
+                return  # these faults have parts scored again, or fail the job; the rest is checked then
             raise StepUnfinished(
                 f"{known * BLOCK_PARTS:,} of {plural(plan.parts, 'part')} of job {job_id} are checked: the next "
                 "attempt continues with the others"
@@ -94,7 +94,7 @@ def _read(main: ObjectStore, key: str, plan_sha256: str) -> list[Entry] | None:
 def _write(main: ObjectStore, key: str, plan_sha256: str, block: list[Entry]) -> None:
     entries = [asdict(entry) | {"info": _listed(entry.info)} for entry in block]
     body = json.dumps({"plan": plan_sha256, "entries": entries}).encode()
-    main.put(key, gzip.compress(body, compresslevel=1, mtime=0))  # another finalizer of the run writes the same
+    main.put(key, gzip.compress(body, compresslevel=1, mtime=0))  # another finalizer of the run writes the same block
 
 
 def _listed(info: ObjectInfo | None) -> dict[str, object] | None:

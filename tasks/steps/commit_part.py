@@ -179,7 +179,7 @@ def _put_rejects(layout: ResultsLayout, receipt: Receipt, body: bytes) -> Receip
     metadata = replace(receipt, sha256=named.rejects_sha256).to_metadata()
     try:
         store.put(key, body, mode=CREATE, metadata=metadata)
-    except PreconditionFailed:  # the key stands for the content, so that another attempt has written the same rows
+    except PreconditionFailed:  # the key contains the digest, so another attempt has written the same rows
         if dict(store.head(key).metadata) != metadata:
             store.put(key, body, metadata=metadata)
     return named

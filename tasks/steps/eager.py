@@ -66,7 +66,7 @@ class EagerWorker:
             self._give_up(message, job_id, error)
 
     def _give_up(self, message: Message, job_id: str, error: Exception) -> None:
-        """End what the message is about with the error. A message whose job cannot be read is dropped."""
+        """Fail the job of a message, or give up its notification. A message whose job cannot be read is dropped."""
         try:
             if message.name == "scoreline.events" and isinstance(error, ScorelineError):
                 give_up(self.engine, job_id, error)

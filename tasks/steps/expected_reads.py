@@ -29,7 +29,7 @@ class ExpectedReads:
 def expect_reads(buckets: Buckets, made: Draft) -> ExpectedReads:
     """Return what the parts of a job are expected to read.
 
-    How much space columns take is looked up in the first object. What planning has read does not count.
+    The first object shows how much space its columns take. Bytes that planning has read do not count.
 
     Raises
     ------

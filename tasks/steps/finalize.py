@@ -51,8 +51,8 @@ _PACE_ALWAYS_S = 1.0
 """A job's pace is recorded if its parts have, on average, at least `_PACE_MIN_ROWS` rows and `_PACE_MIN_S` seconds, or
 at least `_PACE_ALWAYS_S` seconds. In shorter parts, overhead dominates."""
 _MAX_UNCOUNTED = 3
-"""How many times parts that are counted but not complete are scored again. If that does not help, another program keeps
-deleting objects of the job."""
+"""Maximum number of times that parts which are counted, but not complete, are scored again. If that does not help,
+another program keeps deleting objects of the job."""
 
 
 def finalize(engine: Engine, job_id: str) -> None:
@@ -64,7 +64,7 @@ def finalize(engine: Engine, job_id: str) -> None:
     run, _ = read_run(main, job_id)
     try:
         progress = engine.ledger.progress(job_id)
-    except LedgerCorrupt:  # something else wrote to its keys, perhaps to one that only this step reads
+    except LedgerCorrupt:  # something else wrote to the keys of the ledger, perhaps to one that only this step reads
         engine.ledger.forget(job_id)
         progress = None
     if progress is None or not progress.over or read_outcome(main, job_id) is not None:
@@ -86,13 +86,13 @@ def finalize(engine: Engine, job_id: str) -> None:
 
 
 def _complete(engine: Engine, documents: Documents, outcome: Outcome) -> None:
-    """End a job whose ``_SUCCESS`` is written. All that others read after the outcome is written before it."""
+    """End a job whose ``_SUCCESS`` is written. The outcome is written last, because others then read the rest."""
     job, main = documents.job, engine.buckets.main
     write_answer(engine.buckets, documents, outcome)
     if job.spec.only_new is not None:
         try:
             remember_scored(main, job.spec.only_new, job.spec.job_id)
-        except DocumentCorrupt as error:  # no later job of the schedule can be planned before that is mended
+        except DocumentCorrupt as error:  # no later job of the schedule can be planned until the record is repaired
             log.error("only_new.not_recorded", extra={"job_id": job.spec.job_id, "error": describe(error)})
     if job.spec.arranged:
         remove_parts(engine, job)
@@ -229,14 +229,14 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
 
 
 def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: Progress) -> bool:
-    """Stop counting broken parts, so that they are scored again. Return whether that is begun now.
+    """Uncount broken parts, so that they are scored again. Return whether they will be.
 
-    It is not if the job fails anyway, because of other parts or because it was tried `_MAX_UNCOUNTED` times. The parts
-    are then scored by `resume`.
+    They are not scored again if the job fails anyway, because of other parts or because this was tried `_MAX_UNCOUNTED`
+    times. `resume` then scores them.
     """
     job_id = documents.job.spec.job_id
     if read_outcome(engine.buckets.main, job_id) is not None:
-        return True  # and the reconciler cleans up
+        return True  # the reconciler will clean up
     for number in parts.broken:
         log.warning("part.broken", extra={"job_id": job_id, "part": number, "error": parts.failures[str(number)]})
     if progress.failures or progress.uncounted >= _MAX_UNCOUNTED:
@@ -327,7 +327,7 @@ def _write_manifest(engine: Engine, documents: Documents, parts: _Parts, files: 
 def _note_pace(engine: Engine, job: Job, parts: _Parts, count: int) -> None:
     """Record the job's pace, with and without reading, if its parts are long enough.
 
-    Each is recorded as the geometric mean with the pace recorded before.
+    The geometric mean of the new pace and the one recorded before is recorded.
     """
     rows, timings = parts.rows, parts.timings
     seconds = timings.scoring

@@ -23,7 +23,7 @@ class _GrowingFile:
     def __init__(self, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
         # pyarrow returns the metadata with the schema only if it is set from the start, not if it is added at the end.
         self._schema = schema.with_metadata(dict(metadata))
-        self._sink = io.BytesIO()  # returns its bytes without a copy
+        self._sink = io.BytesIO()  # this sink returns its bytes without a copy
         self._out: pq.ParquetWriter | None = None
 
     def _write_group(self, rows: pa.Table) -> None:
@@ -42,7 +42,7 @@ class _GrowingFile:
 
 
 class ResultsBuffer(_GrowingFile):
-    """The results of a part, which are encoded as they come, a row group at a time.
+    """The results of a part. Rows are encoded while they are added, one row group at a time.
 
     The bytes are those that `parquet.write` returns for all rows at once, unless a row group would take more than
     `WAITING_BYTES`.
@@ -92,7 +92,7 @@ class ResultsBuffer(_GrowingFile):
 
 
 class ParquetBuffer(_GrowingFile):
-    """A Parquet file that grows in memory beside many others.
+    """One of many Parquet files that grow in memory at the same time.
 
     Until they fill a row group, rows are kept compressed, so that a thousand files can grow at once.
 

@@ -217,8 +217,8 @@ def _survey(
 def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
     """Cut the input into parts, now that the size of the rows and of their results is known.
 
-    If there was no earlier job of the model version, its pace is that on a sample, but only if it matters: if the model
-    is slow, or if row groups are large enough to be divided.
+    If the pace of the model version is not known from an earlier job, it is measured on a sample, but only if it
+    matters: if the model is slow, or if row groups are large enough to be divided.
     """
     files = [item.file for item in made.surveyed]
     large = any(span.rows > PART_ROWS for file in files for span in file.spans)

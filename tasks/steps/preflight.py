@@ -104,8 +104,8 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
     Parameters
     ----------
     ledger : Ledger
-        Needed to make an engine, but otherwise unused: parts are cut as if there had been no job of the model yet, and
-        for two processes.
+        Needed to make an engine, but otherwise unused. Parts are therefore cut as if there had been no job of the model
+        yet, and as if there were two processes.
 
     Raises
     ------

@@ -49,10 +49,10 @@ class Batch:
 
     rows: pa.RecordBatch
     pieces: tuple[Piece, ...]
-    """Where the rows come from, in order. A piece may have no rows but those that could not be decoded."""
+    """Where the rows come from, in order. All rows of a piece may be rows that could not be decoded."""
 
     def describe(self, row: int) -> str:
-        """Return the place of a row, for people to read."""
+        """Say, for people, where a row comes from."""
         piece = next(piece for piece in self.pieces if row < piece.stop)
         return f"row {piece.numbers[row - piece.start]} of {piece.uri}"
 
@@ -84,7 +84,8 @@ def read_part(
     Parameters
     ----------
     gone : sequence, optional
-        The caller adds anything to it if it wants no more rows. The batch that is just filled is then not completed.
+        The caller adds anything to it to say that it wants no more rows. The batch that is being filled is then
+        dropped.
 
     Raises
     ------
@@ -126,7 +127,7 @@ type _Object = tuple[Sequence[Slice], Pinned]
 
 
 def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[_Object]:
-    """Yield the objects of slices. Small ones are held in memory, and the next of them are fetched meanwhile."""
+    """Yield the objects of slices. Small objects are held in memory, and the next ones are fetched meanwhile."""
     objects: list[_Object] = []
     for _, group in groupby(slices, key=lambda piece: (piece.bucket, piece.key, piece.etag)):
         pieces = list(group)

@@ -13,10 +13,10 @@ REJECTED_SHOWN = 1_000
 """Number of rejected rows up to which parts are written even if the job allows fewer, so that users can read the
 reasons."""
 NOTE_S = 0.5
-"""Seconds between two notes in the ledger. A part that takes less time, and most parts do, leaves none."""
+"""Seconds between two notes in the ledger. Most parts take less time, and leave no note."""
 PATIENCE_S = 2.0
-"""Seconds for which a part goes on over the budget with at most `REJECTED_SHOWN` rows, to be written. Finding more of
-them takes long with a slow model, and cannot save the job."""
+"""If the job is over its budget, but has at most `REJECTED_SHOWN` rejected rows, the part goes on for this many seconds
+to find more of them. With a slow model, finding all of them would take long, and it cannot save the job."""
 
 
 @dataclass(kw_only=True)

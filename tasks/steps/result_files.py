@@ -91,7 +91,7 @@ class ResultFiles:
                 raise StoreUnavailable(
                     f"{self._store.uri(key)} could not be created, but does not exist: try again"
                 ) from None
-            if {**other.metadata, "sha256": ""} != {**receipt, "sha256": ""}:  # another library may give other bytes
+            if {**other.metadata, "sha256": ""} != {**receipt, "sha256": ""}:  # versions of a library may differ
                 raise ScoringError(
                     f"{self._store.uri(key)} exists already and was not written by this job: remove it, then resume "
                     f"the job. All results can be read as {self._layout.uri(self._layout.parts_folder)}part-*.parquet"
@@ -103,7 +103,7 @@ class ResultFiles:
     def _find_existing(self) -> dict[str, ObjectInfo]:
         """Find the files that this job has written, and delete those that were made from other parts.
 
-        Parts change if a user deletes one after files were made from it, and the part is then scored again.
+        A part can change if a user deletes it after files were made from it, because it is then scored again.
         """
         folder = self._layout.folder
         keys = {

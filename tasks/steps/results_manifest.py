@@ -90,7 +90,8 @@ def _entry_of(layout: ResultsLayout, number: int, part: Part, commit: Commit) ->
     """Return the entry of a committed part."""
     scored = commit.receipt
     source = [{"key": s.key, "etag": s.etag, "first_row": s.scope[0], "rows": s.scope[1]} for s in part.slices]
-    identity: dict[str, Any] = {"key": commit.info.key} if layout.keeps_parts else {"part": number}  # deleted later
+    # arranged parts are deleted later, so their keys would be useless
+    identity: dict[str, Any] = {"key": commit.info.key} if layout.keeps_parts else {"part": number}
     entry = identity | {
         "rows": scored.rows,
         "rejected": scored.rejected,
@@ -113,13 +114,13 @@ def create_manifest(layout: ResultsLayout, body: bytes) -> bytes:
     """Write the manifest, unless an equal one exists. Return the manifest in the store.
 
     Manifests are equal if they differ only in their timings, which change if a deleted part is scored again. A manifest
-    of other results is replaced as long as ``_SUCCESS`` does not name it: its finalizer died, and a part was scored
-    again.
+    of other results is replaced as long as ``_SUCCESS`` does not name it. It exists if a finalizer died and a part was
+    then scored again.
 
     Raises
     ------
     PreconditionFailed
-        The job is complete, and its manifest is another one.
+        The job is complete, but its manifest differs from this one.
     StoreUnavailable
         Another process replaced it just now. A retry helps.
     """

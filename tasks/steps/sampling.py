@@ -198,7 +198,7 @@ def result_bytes(made: Draft, *, encode: bool) -> int:
 
 
 def row_bytes(rows: pa.RecordBatch | pa.Table | None) -> int:
-    """Return the average memory of a row, rounded up. Of a dictionary, each row counts its index and a typical value.
+    """Return the average memory of a row, rounded up. A dictionary counts as an index and a typical value per row.
 
     >>> row_bytes(pa.table({"x": [1.0, 2.0], "y": pa.array(["a" * 30, "b" * 30]).dictionary_encode()}))
     46
@@ -243,7 +243,7 @@ def _score(
 def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.RecordBatch]]:
     """Yield samples of `SAMPLE_ROWS` rows: the first rows, then later ones, then rows of other parts.
 
-    With each come the rows from there on, as far as they are read.
+    With each sample, the rows from the sample on are yielded, as far as they were read with it.
 
     Rows that cannot be scored are often next to each other. The distance between samples therefore doubles each time.
     """
@@ -260,7 +260,7 @@ def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.R
 def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
     """Yield the first batch of several parts, evenly spaced from the first part to the last.
 
-    If rows are so large that fewer than usual are read at a time, as many batches are yielded as have the usual number.
+    If rows are so large that fewer than usual are read at a time, several batches are yielded to make up for it.
     """
     batch_rows = engine.batch_size(made.columns).rows_to_read
     for part in evenly_spaced(made.parts, SAMPLED_PARTS):

@@ -60,7 +60,7 @@ def score_part(
     """
     try:
         found = _start(engine, engine.documents(job_id), part, holder, is_retry=is_retry)
-    except LedgerFenced:  # this process may know only the plan of a deleted job that had the same id
+    except LedgerFenced:  # the documents that this process has cached may be those of a deleted job with the same id
         found = _start(engine, engine.documents(job_id, fresh=True), part, holder, is_retry=is_retry)
     if found is None:
         return None
@@ -150,14 +150,14 @@ def count_part(
     failure : str
         Reason why the part failed; empty if it is committed. It is stored in the bucket.
     summary : str
-        The same without anything that it quotes from the input, for the ledger, which others may read; by default, the
-        failure, which then quotes nothing.
+        The reason without any quotation from the input, for the ledger, which others may read. By default, it is
+        `failure`, which must then contain no quotation.
     seconds : float, optional
         Time spent on scoring the part; None if another process scored it.
     """
     plan_sha256 = engine.documents(job_id).plan.sha256
     summary = (summary or failure)[:MAX_REASON]
-    if failure:  # also if it is the summary: an earlier run may have left another reason
+    if failure:  # written even if it equals the summary, because an earlier run may have left another reason
         write_failure(engine.buckets.main, job_id, part, failure[:MAX_REASON])
     done = engine.ledger.complete(job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=summary)
     if done.counted:

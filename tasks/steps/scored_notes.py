@@ -1,4 +1,4 @@
-"""Notes in the ledger how many rows a part has scored, so that the progress of a job of few parts can be seen."""
+"""Notes in the ledger how many rows a part has scored so far, to show progress in a job of few parts."""
 
 from __future__ import annotations
 

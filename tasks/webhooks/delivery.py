@@ -146,7 +146,7 @@ def send(url: str, event: Notification, secret: str) -> None:
     }
     try:
         status = post(url, event.body, headers, EXCHANGE_S)
-    except (TimeoutError, urllib3.exceptions.HTTPError) as error:  # its text contains the address, and so a secret
+    except (TimeoutError, urllib3.exceptions.HTTPError) as error:  # its text contains the address, a secret
         raise WebhookUnavailable(f"cannot reach {origin(url)}: {type(error).__name__}") from None
     if 200 <= status < 300:
         return

@@ -1,6 +1,6 @@
-"""Makes one POST request to a server that is not trusted, with a deadline over the whole exchange.
+"""Makes one POST request to a server that is not trusted, with one deadline for the whole exchange.
 
-The timeouts of a socket begin anew with each byte, so that a server which sends one byte now and then would hold the
+The timeout of a socket begins anew with each byte. A server that sends one byte now and then could therefore hold the
 process forever.
 """
 
@@ -84,7 +84,7 @@ class _Exchange:
                 self._sockets.clear()
 
     def cut(self) -> None:
-        """Shut the connection down, whatever it waits for, and refuse to open another."""
+        """Shut the connection down, whatever it is waiting for, and refuse to open another."""
         with self._lock:
             self._is_cut = True
             for opened in self._sockets:
