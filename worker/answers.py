@@ -1,4 +1,4 @@
-"""Stores the answers to applications, for an hour, in the Redis that the address names at the time."""
+"""Stores the answers to applications in Redis for an hour. After a failover, it finds the new server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scoreline.storage.ledger import shared_connection
 
 
 class AnswerBackend(RedisBackend):
-    """Celery's backend, which after a failover would write to a replica for as long as the process lives.
+    """Celery's backend, except that it opens new connections after a failover instead of writing to a replica.
 
     It uses the connection that the process shares, if there is one.
     """
@@ -24,4 +24,4 @@ class AnswerBackend(RedisBackend):
             return super()._set(*arguments)  # type: ignore[misc]  # the stubs lack it
         except self.redis.ReadOnlyError as error:
             self.client.connection_pool.disconnect(inuse_connections=False)
-            raise self.redis.ConnectionError(str(error)) from error  # which the caller tries again
+            raise self.redis.ConnectionError(str(error)) from error  # the caller tries again

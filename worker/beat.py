@@ -10,7 +10,7 @@ from scoreline.storage.ledger import shared_connection
 
 
 class Scheduler(beat.Scheduler):
-    """Celery's scheduler that keeps no file. It keeps no connection either from one message to the next."""
+    """Celery's scheduler without its file. It closes its connection after each message."""
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         """Send the message of an entry."""

@@ -27,8 +27,9 @@ class ModelCache:
 
     It is thread-safe: a bundle is loaded once, however many threads request it, and a hit never waits while another
     bundle is loaded. The key is the whole pin. The digest of the manifest covers every byte, so a stale bundle cannot
-    be returned. Name and version belong to the key because results name the version that was pinned: a pin that gives a
-    version the digest of another one is refused by the registry, and must not find the bundle of that other version.
+    be returned. Name and version belong to the key because results name the version that was pinned. The registry
+    refuses a pin that combines a version with the digest of another one. Such a pin must not find the bundle of the
+    other version here.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ _names = QueueNames.of(main_bucket(os.environ))
 
 app = Celery("scoreline", broker=_queue.broker_url)
 app.conf.update(
-    broker_read_url=_queue.broker_url,  # CELERY_BROKER_URL, which may have options, overrides `broker`, but not these
+    broker_read_url=_queue.broker_url,  # CELERY_BROKER_URL, which may have options, overrides only `broker`
     broker_write_url=_queue.broker_url,
     task_default_queue=_names.jobs,
     task_queues=[Queue(name) for name in _names.read],
@@ -51,7 +51,7 @@ app.conf.update(
         _queue.broker_tls,
         redis={
             "visibility_timeout": 2 * TIME_LIMIT_S,  # if it were shorter, a running part would be delivered twice
-            "unacked_restore_interval": 60,  # each time opens a connection, if the worker is idle
+            "unacked_restore_interval": 60,  # in seconds; an idle worker opens a connection each time
             "unacked_restore_throttle": 1,
             "socket_timeout": 30,
             "socket_connect_timeout": 10,
@@ -63,7 +63,7 @@ app.conf.update(
     worker_concurrency=_worker.concurrency,  # if None, `startup` sets it to the number that fits into memory
     worker_soft_shutdown_timeout=_worker.soft_shutdown_s,
     broker_connection_retry_on_startup=True,
-    broker_channel_error_retry=_queue.broker_url.startswith("redis"),  # full or read-only for a while, as in a failover
+    broker_channel_error_retry=_queue.broker_url.startswith("redis"),  # Redis may be full, or read-only in a failover
     broker_connection_max_retries=None,  # a worker that cannot reach its broker waits for it
     broker_pool_limit=2,  # `inspect` needs two at once, and would wait forever with one; a worker shares its sockets
     task_ignore_result=True,  # tasks that answer an application set it to False
@@ -119,11 +119,11 @@ def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
 
     share_connection(_queue, MAIN_PROCESS)
     consumer.tolerate_foreign_messages()
-    app.loader.import_task_module("scoreline.worker.tasks")  # by name, because that module imports this one
+    app.loader.import_task_module("scoreline.worker.tasks")  # imported by name, because that module imports this one
 
     try:
         startup.fit_into_memory(conf, options)
-    except InvalidSettings as error:  # Celery would only log it, and then fail every message
+    except InvalidSettings as error:  # Celery would only log this error, and then fail every message
         raise SystemExit(f"error: {error}") from None
     except Exception as error:  # Celery would start a process for each core, whatever the memory
         raise SystemExit(f"error: the worker cannot be sized: {describe(error)}") from error

@@ -1,8 +1,8 @@
 """Kombu's channel to Redis, which shares the one connection of its process.
 
 Kombu gives each channel two pools of connections. A worker has three channels in its main process, for the queue, for
-remote control and for answers to it, and one in each process that sends messages. Only the connections that wait for
-something, a message or a command, have to be their own.
+remote control and for answers to it, and one in each process that sends messages. A connection that waits for a message
+or for a command cannot be shared. All others can.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class SharingChannel(redis.Channel):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.__dict__.pop("client", None)  # it was made for one PING
+        self.__dict__.pop("client", None)  # kombu made this pool for one PING
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         """Return a client. The first one, for the PING of a new channel, uses the shared connection too."""

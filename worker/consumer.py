@@ -1,8 +1,8 @@
-"""Reads the queue in the main process of a worker, which no message can end.
+"""Reads the queue in the main process of a worker. No message can end this process.
 
-Celery expects the messages that Celery sends. Anyone who can reach the broker may put other bytes there, and an
-exception while they are read would end the worker, or make it connect again for as long as the message is there. Such
-a message is dropped and logged, without its content.
+Celery expects the messages that Celery sends. Anyone who can reach the broker may put other bytes there. An exception
+while the worker reads them would end the worker, or make it connect again and again until the message is gone. Such a
+message is therefore dropped and logged, without its content.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class TaskConsumer(Consumer):
 
     def _drop(self, message: Any, fault: str) -> None:
         log.error("message.refused", extra={"error": fault})
-        with contextlib.suppress(message.MessageStateError):  # Celery has acknowledged it
+        with contextlib.suppress(message.MessageStateError):  # Celery has already acknowledged the message
             message.ack_log_error(log, self.connection_errors)
 
 
@@ -99,12 +99,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_of_connection(error: Exception, errors: tuple[type[BaseException], ...]) -> bool:
-    """Return whether an error is one of the connection. Kombu counts every `KeyError` as such, also one of content."""
+    """Return whether an error comes from the connection. A `KeyError` may come from a message, so it does not count."""
     return isinstance(error, errors) and not isinstance(error, KeyError)
 
 
 class _TolerantChannel(SharingChannel):
-    """Kombu's channel to Redis, which drops what is no message at all, or none that a consumer can take."""
+    """Kombu's channel to Redis, except that it drops messages that are malformed or that no consumer can take."""
 
     connection_errors: tuple[type[BaseException], ...]
 
@@ -123,9 +123,9 @@ class _TolerantChannel(SharingChannel):
             if _is_of_connection(error, (*self.connection_errors, *self.connection.channel_errors)):
                 raise
             log.error("message.refused", extra={"error": type(error).__name__})
-            return True  # something was read
+            return True  # a message was read
 
 
 def tolerate_foreign_messages() -> None:
-    """Make this process drop what is no message when it reads from Redis."""
+    """Make this process drop malformed messages when it reads from Redis."""
     use_channel(_TolerantChannel)

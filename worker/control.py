@@ -38,7 +38,7 @@ _READING = frozenset(
         "stats",
     }
 )
-"""Commands that change nothing. Others of Celery do, also some that it lists under ``inspect``."""
+"""Commands that change nothing. Celery's other commands change something, even some that it lists under ``inspect``."""
 
 
 def refuse_changes() -> None:
@@ -48,7 +48,7 @@ def refuse_changes() -> None:
     hello = Panel.data["hello"]
 
     def greet(state: Any, from_node: Any = None, revoked: Any = None, **more: Any) -> Any:
-        """Answer a worker that starts, but take no ids of tasks to drop from it."""
+        """Answer a worker that starts, but do not accept ids of revoked tasks from it."""
         return hello(state, from_node, None, **more)
 
     for name in Panel.data.keys() - kept:

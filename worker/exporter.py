@@ -49,7 +49,7 @@ def serve(deployment: Deployment, host: str, port: int, announce: Callable[[str]
         raise InvalidRequest(
             f"cannot listen on {host}:{port}: {error}; choose another --serve port or --host"
         ) from error
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # before the first thread starts, so that all inherit it
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # before the first thread starts, so that all threads inherit this
     thread = threading.Thread(target=server.serve_forever, daemon=True, name="serve")
     thread.start()
     shown = f"[{host}]" if ":" in host else host

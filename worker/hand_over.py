@@ -1,9 +1,9 @@
 """Passes a message on to other workers if this one cannot load the model that it needs.
 
-One worker may have too little memory for a model, or an earlier release without one of its modules, or other keys to
-verify it with. The job fails only if no worker can load the model. A process that has passed a message on pauses, so
-that it does not take the same message again while the others are busy. The parts of a job also wait for workers that
-are just being restarted, because the worker that planned the job has loaded the model.
+A worker may have too little memory for a model, lack one of its modules, or have other verify keys. The job fails only
+if no worker can load the model. A process that has passed a message on pauses, so that it does not take the same
+message again while the others are busy. The parts of a job also wait for workers that are just being restarted, because
+the worker that planned the job has loaded the model.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 HEADER = "scoreline_refused_by"
 """A header of the message: which workers have passed it on, and how often they did."""
 MAX_TIMES = 30
-"""With pauses of up to `LONGEST_PAUSE_S`, a part waits for a busy worker about as long as it would for a store."""
+"""How often a part is sent again while other workers run. With pauses of up to `LONGEST_PAUSE_S`, it waits for a busy
+worker about as long as it would wait for a store that does not answer."""
 RESTART_TIMES = 5
-"""How often a part is sent again if no other worker runs. The pauses add up to half a minute, in which a worker
-restarts. More would hold up all other jobs, if no worker that can load the model ever comes."""
+"""How often a part is sent again if no other worker runs. The pauses add up to half a minute, in which a worker can
+restart. More pauses would hold up all other jobs if no worker can ever load the model."""
 LONGEST_PAUSE_S = 30.0
 _ANSWER_S = 1.0
 
@@ -40,7 +41,7 @@ def may_pass_on(error: BaseException) -> TypeGuard[ModelError]:
 def pass_on(
     task: Task[Any, Any], error: ModelError, queue: MessageQueue, *, was_loaded: bool = False, **changed: Any
 ) -> None:
-    """Send the message again for another worker, and pause. Return if no other worker is left that could try.
+    """Send the message again for another worker, and pause. Return if there is no other worker that could try.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def pass_on(
         countdown=0,
         max_retries=request.retries + 1,
         throw=False,
-        queue=lifecycle.queue_names().of_task(task.name),  # not a shared queue that it may have come from
+        queue=lifecycle.queue_names().of_task(task.name),  # not a shared queue, if it came from one
         kwargs={**(request.kwargs or {}), **changed},
         headers=headers,
     )
@@ -91,7 +92,7 @@ def _header(task: Task[Any, Any]) -> Any:
 
 
 def _earlier(header: Any) -> tuple[set[str], int]:
-    """Return which workers have refused the message, and how often. Anyone may have written the header.
+    """Return which workers have passed the message on, and how often. The header is not trusted.
 
     >>> _earlier({"workers": ["celery@a"], "times": 2}), _earlier("x")
     (({'celery@a'}, 2), (set(), 0))

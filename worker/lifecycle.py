@@ -53,7 +53,7 @@ class Process:
     sizing: Sizing | None = None
     preloaded: list[Bundle] = field(default_factory=list)
     store_error: StoreError | None = None
-    """The error for which the models in the bucket could not be measured, if any."""
+    """The error because of which the sizes of the models in the bucket are not known, if any."""
 
 
 process = Process()
@@ -107,7 +107,7 @@ def client(app: Celery) -> Client:
         connections, webhooks = Connections(os.environ, CLIENT, app=app), WebhookSettings.from_env(os.environ)
         process.client = Client(connections.buckets, connections.queue, engine(app).ledger, webhooks)
         guard = partial(check_outside_schedules, connections.buckets.main)
-        process.client.submission.check_request = guard  # anyone may have sent a request over the broker
+        process.client.submission.check_request = guard  # a request that comes over the broker is not trusted
     return process.client
 
 

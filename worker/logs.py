@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import celery  # it imports what is in it when it is used
+import celery  # its modules are imported when they are used
 from pythonjsonlogger.json import JsonFormatter
 
 from scoreline.storage.settings import Environment
@@ -33,10 +33,10 @@ _SECRETS = (
 )
 _HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 _CONTINUED = "| "
-"""Begins each further line of a message or a traceback, so that none of them can be taken for an event."""
+"""Prefix of all lines of a message or a traceback except the first, so that no line can be mistaken for an event."""
 _QUOTED = re.compile(r'[\s"\x00-\x1f]|^$')
 _SHORTEST_SECRET = 6
-"""Shorter values are not redacted. They are hardly secrets, and would match parts of ordinary words."""
+"""Values that are shorter are not redacted. They are hardly secrets, and would match parts of ordinary words."""
 _ORDINARY = frozenset({"scoreline", "postgres", "password", "default"})
 """Passwords of development servers. If they were redacted, these words would be missing from every event."""
 
@@ -85,10 +85,10 @@ def _spellings(secret: str) -> set[str]:
 
 
 def _password(text: str) -> str:
-    """Return the password in a URL, or its user name if that stands alone, as a token does; empty if there is neither.
+    """Return the password in a URL, or a user name without password, which may be a token; empty if there is neither.
 
-    A URL that cannot be parsed is returned whole, so that all of it is redacted. Any variable may contain one: that of
-    a database, a proxy or an add-on.
+    A URL that cannot be parsed is returned whole, so that all of it is redacted. Any variable may contain a URL with a
+    password, for example that of a database, a proxy or an add-on.
     """
     if "://" not in text or any(map(str.isspace, text.strip())):
         return ""
@@ -101,13 +101,13 @@ def _password(text: str) -> str:
 
 
 def _below_host(url: str) -> str:
-    """Return the path and the query of a URL, which are what is secret of the address of a webhook.
+    """Return the path and the query of a URL, which are the secret part of a webhook's address.
 
     >>> _below_host("https://example.org/hooks/T0"), _below_host("https://example.org/scoreline")
     ('hooks/T0', '/scoreline')
     """
     path = url.partition("://")[2].partition("/")[2]
-    return f"/{path}" if path.isidentifier() else path  # a mere word is part of ordinary events
+    return f"/{path}" if path.isidentifier() else path  # a single word may be part of ordinary events
 
 
 class HumanLines(logging.Formatter):

@@ -107,14 +107,14 @@ class Deployment(Collector):
 
     def _redis(self) -> Redis:
         ledger = self._client.ledger
-        assert isinstance(ledger, RedisLedger)  # as in every deployment; only tests have another kind
+        assert isinstance(ledger, RedisLedger)  # always, except in tests
         totals, (used, limit), since_s = ledger.counters.read(), ledger.memory(), ledger.seconds_since_tick()
         last_tick = None if since_s is None else time.time() - since_s
         return Redis(totals=totals, memory_bytes=used, limit_bytes=limit, last_tick=last_tick)
 
     def _gauges(self) -> dict[str, Any]:
         queue = self._client.queue
-        assert isinstance(queue, Queue)  # as in every deployment; only tests have another kind
+        assert isinstance(queue, Queue)  # always, except in tests
         return queue.own_gauges()
 
     def _in_bucket(self) -> Bucket:

@@ -1,8 +1,8 @@
 """Lets models start processes of their own, and ends these processes together with the one that started them.
 
-Celery marks the processes of its pool as daemons, and Python forbids daemons to have children, because nobody would end
-these if a daemon is killed. Some models do have children: encoders that split their work, or anything that uses a
-``multiprocessing.Pool``. Here the mark is removed, and the kernel ends the children.
+Celery marks the processes of its pool as daemons. Python forbids daemons to have children, because nothing would end
+the children if the daemon were killed. Some models do have children: encoders that split their work, or anything that
+uses a ``multiprocessing.Pool``. This module removes the mark, and makes the kernel end the children.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 """The option of Linux's prctl that names a signal for when the parent dies (linux/prctl.h)."""
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that Celery handles in the processes of its pool. Their children have the system's defaults, because a pool
-expects that its processes end at once. A handler of Celery raises ``SystemExit``, which is lost while one starts."""
+"""Signals that Celery handles in the processes of its pool. Their children get the system's default handlers, because a
+pool expects that its processes end at once. A handler of Celery raises ``SystemExit``, which gets lost in a process
+that is just starting."""
 _JOIN_S = 1.0
 
 
 def allow_children(**_: Any) -> None:
-    """Let this process start others. They are killed when it dies, however it dies, as far as the system can do that.
+    """Let this process start children. If the system allows it, they are killed when this process dies in any way.
 
     Linux does so for every child that is forked. Pools whose processes are spawned end by themselves, because the
     pipes to their parent close. Signals are blocked during a fork, so that none reaches a handler of the parent.
@@ -47,7 +48,7 @@ def allow_children(**_: Any) -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         parent, mask = forking.pop()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if os.getppid() != parent:  # it has died in between
+        if os.getppid() != parent:  # the parent died before prctl was called
             os._exit(1)
 
     os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)

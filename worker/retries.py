@@ -35,7 +35,8 @@ from scoreline.worker.settings import SOFT_TIME_LIMIT_S
 log = logging.getLogger(__name__)
 
 MAX_RETRIES = 30
-"""With up to `LONGEST_RETRY_S` between retries, no part fails because of an outage of a quarter of an hour."""
+"""Retries after a transient error. With up to `LONGEST_RETRY_S` between them, no part fails because of an outage of a
+quarter of an hour."""
 LONGEST_RETRY_S = 60
 MAX_UNKNOWN_RETRIES = 3
 """Retries after an error that is not a `ScorelineError`. Without a limit, a bug would keep its job open forever."""
@@ -83,9 +84,9 @@ def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
 
 
 def answerable(error: Exception) -> Exception:
-    """Return an error that may be stored as an answer, which others than the recipient can read in Redis.
+    """Return an error that may be stored as an answer. Anyone who can reach Redis can read it.
 
-    It is of the same class if that is one of Scoreline, and quotes nothing of an input or a document.
+    It has the same class if that is a class of Scoreline, and it quotes neither an input nor a document.
     """
     if isinstance(error, ScorelineError):
         return type(error)(without_quotes(error)) if error.quotes else error
@@ -100,8 +101,8 @@ def retries_made(task: Task[Any, Any]) -> int:
 def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseException:
     """Return the exception that makes Celery send the message again, with some arguments changed.
 
-    It is sent to the deployment's own queue, even if it came from one that other deployments read too.
-    The delay doubles with each retry and is jittered, so that the workers do not all retry at the same moment.
+    The message is sent to the deployment's own queue, even if it came from a queue that all deployments read. The delay
+    doubles with each retry and is jittered, so that the workers do not all retry at the same moment.
     """
     longest = min(LONGEST_RETRY_S, 2 ** (retries_made(task) + 1))
     return task.retry(
@@ -118,7 +119,7 @@ def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseE
 def reconcile_if_lost(engine: Engine, job_id: str) -> Iterator[None]:
     """Reconcile the job if the block finds that Redis has lost it, or that it has no plan yet.
 
-    This sends the messages that are due, and they complete the work that the block could not do.
+    Reconciling sends the messages of all steps and parts that are due, among them the work that the block could not do.
     """
     try:
         yield

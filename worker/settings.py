@@ -28,8 +28,8 @@ BEAT_CONNECTIONS = 1
 CLIENT_CONNECTIONS = 2
 """Connections to Redis of each application that submits jobs, and of each command."""
 PASSING_CONNECTIONS = 2
-"""Number of connections that a worker opens briefly: to wait for the answers of workers when it counts processes, and
-to look for the queue of a message while it puts it back."""
+"""Number of connections that a worker opens for a moment: one to wait for answers when it counts the processes of all
+workers, and one to find the queue of a message that it puts back."""
 
 
 def worker_connections(processes: int) -> int:

@@ -39,7 +39,7 @@ class Board:
         self._memory[start : start + _HEADER.size + len(text)] = _HEADER.pack(pid, len(text), zlib.crc32(text)) + text
 
     def read(self) -> dict[int, Any]:
-        """Return the value of each child, by pid. A value is left out if it is just being written."""
+        """Return the value of each child, by pid. A value that is being written at this moment is left out."""
         found = {}
         for start in range(_EVICTIONS.size, _EVICTIONS.size + self._slots * SLOT_BYTES, SLOT_BYTES):
             pid, length, checksum = _HEADER.unpack_from(self._memory, start)

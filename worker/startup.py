@@ -45,7 +45,7 @@ def connect(app: Celery) -> None:
     """Register the functions that run at each stage of a worker's start."""
 
     def reconcile_jobs(**_: Any) -> None:
-        with app.connection_for_write() as connection:  # its own connection, because this process never sends again
+        with app.connection_for_write() as connection:  # its own, because this process never sends again
             app.send_task("scoreline.reconcile", expires=60, connection=connection, ignore_result=True)
         _count_preloaded()
 
@@ -144,7 +144,7 @@ def _preload(**_: Any) -> None:
 
 
 def _count_preloaded() -> None:
-    """Count the models that the parent loaded in the metrics, over a connection that no child inherits."""
+    """Add the models that the parent loaded to the metrics, over a connection that no child inherits."""
     if process.preloaded:
         ledger = Connections(os.environ, WORKER).ledger
         for bundle in process.preloaded:

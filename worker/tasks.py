@@ -151,8 +151,8 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     """Score one part. If a transient error outlasts its retries, the part fails with that error.
 
     `retried` is the number of the retry if a transient error caused it. Such a retry does not count as an attempt. A
-    retry after the death of a process does count. It repeats the arguments of the previous message, so its number
-    differs from `retried`.
+    retry after the death of a process does count. Celery then repeats the arguments of the previous message, so
+    `retried` differs from the number of the retry.
     """
     engine = lifecycle.engine(app)
     retries = self.request.retries

@@ -20,7 +20,8 @@ from scoreline.worker.cli.help import Command
 from scoreline.worker.doctor import NAMES, SKIPPED, Finding, examine
 
 _OF_RUNNING = {"workers", "clock"}
-"""Checks whether other processes run. A release may come before them, but a health check asks for nothing else."""
+"""The checks of whether other processes run. At a release, they may not run yet; a health check consists of nothing
+else."""
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
@@ -42,8 +43,8 @@ def doctor(only: str | None, strict: bool, as_json: bool) -> None:
     a deployment, or as Heroku's release command. It takes at most half a minute and leaves nothing behind in the
     bucket or in Redis.
 
-    If --only names nothing but workers and clock, this is a health check: the exit code is 1 if no worker answers, or
-    if the clock does not tick.
+    With --only workers, --only clock or both, this is a health check: the exit code is 1 if no worker answers, or if
+    the clock does not tick.
 
     \b
     Exit codes:
@@ -52,7 +53,7 @@ def doctor(only: str | None, strict: bool, as_json: bool) -> None:
          --strict or as a health check
     """
     chosen = None if only is None else _names(only)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a probe removes what it wrote
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a probe then removes its objects
     findings = examine(only=chosen)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))

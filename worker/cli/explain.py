@@ -9,7 +9,7 @@ from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
 
 
 def explain(error: ScorelineError) -> str:
-    """Return an error on one line. For an unreachable Redis at the default address, say where that address is from."""
+    """Return an error on one line. If Redis cannot be reached at the default address, say that no setting names one."""
     if not isinstance(error, LedgerUnavailable | QueueUnavailable):
         return describe(error)
     settings = QueueSettings.from_env(os.environ)

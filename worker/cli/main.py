@@ -66,7 +66,7 @@ def cli(context: click.Context) -> None:
       6    a job whose state is not known
       130  interrupted with Ctrl-C
     """
-    is_doctor = context.invoked_subcommand == "doctor"  # it reports invalid settings itself
+    is_doctor = context.invoked_subcommand == "doctor"  # the doctor reports invalid settings itself
     with contextlib.suppress(*(InvalidSettings,) if is_doctor else ()):
         logs.set_up(os.environ, logging.WARNING)
 

@@ -157,7 +157,7 @@ def alias(name: str, alias: str, version: str | None, rollback: bool) -> None:
     else:
         found = registry.find_alias(name, alias)
         if found is None:
-            registry.resolve(f"{name}@{alias}")  # raises an error that lists the aliases of the model
+            registry.resolve(f"{name}@{alias}")  # this raises an error that lists the aliases of the model
             return
         rows = []
         for change in found.history:
@@ -240,7 +240,7 @@ def sign(refs: tuple[str, ...], sha256: str | None) -> None:
 
 
 def _ask_for_digest(ref: str) -> str | None:
-    """Ask for what a first signature needs. Return None without a terminal, so that signing says what is needed."""
+    """Ask for the digest that a first signature needs. Return None without a terminal; signing then reports this."""
     echo(f"no key in MODEL_VERIFY_KEYS has signed {ref}: workers will run its code once it is signed", err=True)
     try:
         version = click.prompt("its version", err=True)

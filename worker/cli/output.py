@@ -91,8 +91,8 @@ def print_table(
     rows : iterable of sequence of str
         The cells.
     cut, wrapped : sequence of str
-        The headings of the columns that shrink, first those of `wrapped`, in the order in which they do. The cells of
-        `cut` end with an ellipsis; those of `wrapped` are wrapped.
+        The headings of the columns that shrink. Those of `wrapped` shrink first, each list in its order. Cells in
+        `wrapped` columns are wrapped; cells in `cut` columns end with an ellipsis.
     """
     cells, out = [[printable(cell, keep="\n") for cell in row] for row in rows], console()
     shown = [printable(name) for name in columns]

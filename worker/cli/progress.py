@@ -20,9 +20,9 @@ from scoreline.worker.cli.output import echo, echo_field
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4}
 UNKNOWN = 6
-"""Exit code if it cannot be found out how the job ended, because 1 means that it failed."""
+"""Exit code if the end of the job is not known. Exit code 1 would mean that the job failed."""
 OUTAGE_S = 120.0
-"""Seconds for which an outage of Redis or of the bucket is waited for. A failover takes about a minute."""
+"""Seconds to wait during an outage of Redis or of the bucket. A failover takes about a minute."""
 _BAR_COLUMNS = 20
 _RETRY_S = 1.0
 
@@ -30,7 +30,7 @@ _RETRY_S = 1.0
 def follow_job(client: Client, job_id: str, idle_s: float = IDLE_S, outage_s: float = OUTAGE_S) -> int:
     """Show the progress of a job until it ends, and return the exit code.
 
-    If a service cannot be reached, the job goes on, and so does this function as soon as the service answers.
+    If a service cannot be reached, the job goes on, and this function continues as soon as the service answers.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def follow_job(client: Client, job_id: str, idle_s: float = IDLE_S, outage_s: fl
 
 
 def fail_unknown(job_id: str, error: ScorelineError) -> int:
-    """Print why the state of a job cannot be found out, and return the exit code; raise the error of a wrong usage."""
+    """Print why the state of a job is not known, and return the exit code. Raise the error if the usage was wrong."""
     if isinstance(error, InvalidRequest | InvalidSettings):
         raise error
     echo(f"error: {explain(error)}", err=True)

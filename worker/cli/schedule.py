@@ -149,7 +149,7 @@ def check(file: Any) -> None:
 
 
 def _faults_now(parsed: Parsed, text: str) -> list[Fault]:
-    """Return what the enabled schedules name and the deployment does not have, as far as it can be asked."""
+    """Return what the enabled schedules name, but the deployment lacks, as far as services can be reached."""
     try:
         return deployment_faults(parsed, text, Client.from_env())
     except InvalidSettings as error:

@@ -51,7 +51,7 @@ def workers(name: str | None, timeout_s: float) -> None:
 
 
 def _check(queue: MessageQueue, jobs: str, name: str, timeout_s: float) -> None:
-    """Ask one worker of the deployment that reads the queue `jobs`; end with exit code 1 if it could not score.
+    """Ask one worker, which must read the queue `jobs`, whether it can score. End with exit code 1 if it cannot.
 
     One question has to be enough, because the container's own time limit is hardly longer than `timeout_s`.
     """

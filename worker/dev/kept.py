@@ -1,4 +1,4 @@
-"""Embedded services whose bucket and logs are there again the next time."""
+"""Embedded services that keep their bucket and their logs for the next time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOLDER = Path(".scoreline/dev")
 
 
 class KeptStack(Stack):
-    """A stack that begins with the objects of the last one in the same folder, and leaves its logs there.
+    """A stack that begins with the objects that the last stack has left in the folder, and leaves its logs there.
 
     The objects are stored when the stack ends, after its workers and its command. Redis begins empty: jobs that were
     under way are continued from the bucket. If the stack is killed, the objects stay as they were when it began.

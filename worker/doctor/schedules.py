@@ -17,8 +17,8 @@ from scoreline.worker.doctor.liveness import clock_silence
 def schedules(context: Context) -> Iterator[Finding]:
     """Read the schedules.
 
-    A fault is an error: a schedule with a fault runs as it was before, or not at all. What a schedule names and the
-    deployment lacks is a warning, because it may be published or allowed in time.
+    A fault is an error: a schedule with a fault runs as it was before, or not at all. If a schedule names something
+    that the deployment lacks, that is a warning, because it may be published or allowed before the schedule runs.
     """
     try:
         where, text = context.scheduler.source()

@@ -17,7 +17,8 @@ from scoreline.worker.settings import PROCESSES_KNOWN_S, TIME_LIMIT_S, WorkerSet
 SKEW_S = 2.0
 """Seconds by which clocks may differ before leases are noticeably longer or shorter than they should be."""
 LARGE_SKEW_S = 60.0
-"""A difference in seconds that is as long as a whole lease. From 15 minutes on, the bucket refuses signatures."""
+"""A difference in seconds that is an error, because it is as long as a lease. From 15 minutes on, the bucket refuses
+signatures."""
 DYNO_STOPS_S = 30
 LONGEST_SOFT_SHUTDOWN_S = 20
 """A dyno has 30 s to stop. The rest is needed to return parts to the queue and to finish uploads."""

@@ -108,7 +108,7 @@ def _init() -> None:
 
     def before_send(event: Any, hint: Any) -> Any:
         error = (hint.get("exc_info") or (None, None))[1]
-        if getattr(error, "transient", False):  # it is retried, at the latest when beat requests a reconcile
+        if getattr(error, "transient", False):  # retried, at the latest when beat requests that all jobs are reconciled
             return None
         return scrub(event, hidden)
 
