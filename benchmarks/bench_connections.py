@@ -1,7 +1,7 @@
 """Count the connections to Redis of a worker and of beat: idle, under work, and idle again.
 
-For each number of processes, one line a moment. Connections are those of ``CLIENT LIST``, by the process that has the
-other end. ``--list`` prints each of them, with its last command.
+The table has one line for each number of processes and each moment. ``CLIENT LIST`` shows the connections; they are
+counted by the process at the other end. ``--list`` prints each connection with its last command.
 """
 
 from __future__ import annotations

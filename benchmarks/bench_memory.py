@@ -1,8 +1,8 @@
-"""Compare the peak private memory (anonymous) of a worker process that scores 40 million rows and 2 million.
+"""Compare the peak private memory (anonymous) of a worker process in a job of 40 million rows and in one of 2 million.
 
-Claim: within a run, the larger peak is at most 1.05 times the smaller one. The model is a logistic regression. Each
-process of the pool is sampled every 5 ms, and the pool must have the same processes at the end. Each job has a fresh
-worker that scores 2 million rows first, so that the pace of the model is known in each case.
+Claim: within a run, the larger peak is at most 1.05 times the smaller one. The model is a logistic regression. The
+memory of each process of the pool is sampled every 5 ms. At the end, the pool must still have the same processes. Each
+job has a fresh worker that scores 2 million rows first, so that the pace of the model is known in each case.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--times", type=positive, nargs="+", default=[1, 5, 20], help="times 2 million rows, the first is 1"
+        "--times", type=positive, nargs="+", default=[1, 5, 20], help="sizes of jobs in 2 million rows; the first is 1"
     )
-    parser.add_argument("--runs", type=positive, default=3, help="of each size, in turns")
+    parser.add_argument("--runs", type=positive, default=3, help="jobs of each size, in turns")
     asked = parser.parse_args()
     if len(set(asked.times)) < 2:
         parser.error("--times needs two sizes, to compare them")

@@ -29,7 +29,7 @@ from scoreline.worker.dev.stack import ROOT, Stack
 
 PROCESSES = 4
 JOBS = 12
-ROWS = 5_000  # few: what scoring leaves in a process's heap would drown what the model costs
+ROWS = 5_000  # few, because memory that scoring leaves in the heap would hide that of the model
 RUNS = 5
 
 

@@ -1,8 +1,9 @@
-"""Compare a cold, verified load of a forest of more than 300 MB from the S3 server with its limits in time and memory.
+"""Compare a cold, verified load of a forest of more than 300 MB from the S3 server with the fastest possible one.
 
-Every load runs in a fresh process, and the contenders alternate. Limits: parallel GETs of the same object without
-verifying or unpickling, and `joblib.load` from memory. Peer: the naive way, `get_object().read()` into `joblib.load`.
-Target: at most 1.3 times the larger limit; the peak is at most 48 MiB above the memory of the loaded model itself.
+Every load runs in a fresh process, and the contenders alternate. There are two limits: parallel GETs of the same object
+without verifying or unpickling, and `joblib.load` from memory. The peer is the naive way, `get_object().read()` into
+`joblib.load`. Target: at most 1.3 times the larger limit; the peak is at most 48 MiB above the memory of the loaded
+model itself.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--one", nargs=2, metavar=("MODE", "MODEL"), help="one load in this process, told as JSON")
+    parser.add_argument("--one", nargs=2, metavar=("MODE", "MODEL"), help="load once in this process, and print JSON")
     asked = parser.parse_args()
     if asked.one:
         print(json.dumps(measured(*asked.one)))

@@ -1,8 +1,8 @@
-"""Compare jobs with a loop by hand on inputs as people have them: large row groups, wide tables, small files, texts.
+"""Compare jobs with a handwritten loop on typical inputs: large row groups, wide tables, small files, texts.
 
-Both have two warm processes, and take turns on the same objects; ratios are computed within a round. Requests and bytes
-are counted in another run, because the relay that counts them takes time. The results of a job are compared with those
-of the loop once. Claims: the ratios of `benchmarks.shapes.SHAPES`, and its limits of memory.
+Both have two warm processes, and take turns on the same objects. Ratios are computed within a round. Requests and bytes
+are counted in another run, because the relay that counts them takes time. Once, the results of a job are compared with
+those of the loop. Claims: the ratios of `benchmarks.shapes.SHAPES`, and its limits of memory.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from scoreline.tasks.job.uris import parse_uri
 
 STORES = ("directory", "s3", "slow")
 _COUNTED = "counted"
-"""The S3 server behind a relay that counts requests, and delays none."""
+"""The S3 server behind a relay that counts requests without delaying them."""
 _FOR_MEMORY = (("s3", "linear"),)
-"""What is run of a shape that has only a limit of memory."""
+"""The store and the model for a shape that has only a memory limit."""
 _HEAD = (
     *("shape", "model", "store", "job, s", "by hand, s", "CPU, s", "CPU by hand, s", "job / by hand", "at most", ""),
     *("parts", "requests", "MB read", "MB of a process", ""),
@@ -41,7 +41,7 @@ _HEAD = (
 
 
 class Contest:
-    """A stand with its loop by hand, both on the same store."""
+    """A stand (see `benchmarks.stand`) and a handwritten loop on the same store."""
 
     def __init__(self, stand: Stand, loop: Loop, relay: SlowStore | None) -> None:
         self._stand = stand
@@ -49,7 +49,7 @@ class Contest:
         self._relay = relay
 
     def bring(self, name: str, model: str, share: float) -> list[str]:
-        """Publish a model, put the objects of a shape into the store, and return their keys."""
+        """Publish a model, upload the objects of a shape, and return their keys."""
         shape = SHAPES[name]
         self._fitted = fitted(shape, model)
         self._stand.publish(f"{name}-{model}".replace(".", "-"), self._fitted)
@@ -60,7 +60,7 @@ class Contest:
         return found
 
     def by_hand(self, name: str, found: list[str]) -> dict[str, float]:
-        """Score by hand."""
+        """Score with the handwritten loop."""
         shape = SHAPES[name]
         with self._counted() as counts:
             before = self._loop.cpu()
@@ -68,7 +68,7 @@ class Contest:
         return {"work": took, "cpu": self._loop.cpu() - before} | counts
 
     def job(self, name: str, model: str) -> dict[str, Any]:
-        """Score by a job, and say what it took by stage."""
+        """Score with a job, and say how long each stage took."""
         shape, pool = SHAPES[name], self._stand.pool()
         for process in pool:
             forget_peak(process.pid)
@@ -90,7 +90,7 @@ class Contest:
         } | counts
 
     def check(self, rows: int) -> None:
-        """Compare the results of the last job with those of the loop by hand."""
+        """Compare the results of the last job with those of the handwritten loop."""
         store = self._stand.store
         ours = _read(store, [info.key for info in store.list(f"{self._output}part-")])
         theirs = _read(store, [info.key for info in store.list("byhand/")])
@@ -109,7 +109,7 @@ class Contest:
 
 @contextlib.contextmanager
 def contest(store: str) -> Iterator[Contest]:
-    """Start a stand and a loop by hand."""
+    """Start a stand and a handwritten loop."""
     with contextlib.ExitStack() as stack:
         stand = Stand(Path(".scoreline"), directory=store == "directory")
         relay = None
@@ -133,7 +133,7 @@ def _read(store: Any, found: list[str]) -> pa.Table:
 
 
 def measured(name: str, model: str, store: str, rounds: int, share: float) -> dict[str, Any]:
-    """Let both score in turns, after a rehearsal of each."""
+    """Let both score in turns, after each has scored once to warm up."""
     with contest(store) as contenders:
         found = contenders.bring(name, model, share)
         contenders.by_hand(name, found)
@@ -147,7 +147,7 @@ def measured(name: str, model: str, store: str, rounds: int, share: float) -> di
     if store == "s3":
         with contest(_COUNTED) as contenders:
             contenders.bring(name, model, share)
-            contenders.job(name, model)  # loads the model, and shows its pace
+            contenders.job(name, model)  # this job loads the model, and its pace is then known
             counted = contenders.job(name, model)
         runs["job"][-1] |= {key: counted[key] for key in ("requests", "mb_read")}
     return runs
@@ -182,9 +182,9 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES))
-    parser.add_argument("--rounds", type=positive, default=3, help="turns of each contender")
-    parser.add_argument("--share", type=float, default=1.0, help="share of the rows, for a first look")
-    parser.add_argument("--all", action="store_true", help="also what has no limit")
+    parser.add_argument("--rounds", type=positive, default=3, help="number of rounds")
+    parser.add_argument("--share", type=float, default=1.0, help="fraction of the rows to use, for a quick run")
+    parser.add_argument("--all", action="store_true", help="also measure combinations without a limit")
     asked = parser.parse_args()
     lines = [f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
     took: dict[str, Any] = {}

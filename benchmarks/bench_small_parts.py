@@ -1,4 +1,4 @@
-"""Measure what a small part costs: 1,000 parts of 1,000 rows, scaler and logistic regression, two processes.
+"""Measure what a small part costs, in a job of 1,000 parts of 1,000 rows with a logistic regression and two processes.
 
 Claim: a part takes at most 15 ms of a worker process, including the scoring of its rows.
 """

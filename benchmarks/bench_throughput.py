@@ -25,7 +25,7 @@ from benchmarks.measure import RESULTS, positive
 from benchmarks.turn import OURS, PEERS, THEIRS, turn
 
 TOLERANCE = 1e-12
-"""Allowed difference of probabilities: how linear algebra rounds depends on how many rows are computed at once."""
+"""Allowed difference of probabilities. Rounding in linear algebra depends on the number of rows computed at once."""
 Took = dict[str, dict[str, list[dict[str, Any]]]]
 
 
@@ -37,7 +37,7 @@ def result(folder: Path, name: str, model: str) -> pa.Table:
 
 
 def difference(folder: Path, name: str, model: str) -> float:
-    """Return the largest difference of a probability from the script's; raise if anything else differs."""
+    """Return the largest difference between probabilities and those of the script. Raise if anything else differs."""
     one, other = result(folder, "script", model), result(folder, name, model)
     for column in ("id", "prediction"):
         if not np.array_equal(one[column].to_numpy(), other[column].to_numpy()):
@@ -49,15 +49,15 @@ def difference(folder: Path, name: str, model: str) -> float:
 
 
 def measured(names: list[str], folder: Path, models: Sequence[str], rounds: int) -> tuple[Took, dict[str, str]]:
-    """Run all in turns; return their runs by model and name, and why each peer failed whose runs are dropped."""
+    """Run all contenders in turns. Return the runs by model and name, and why peers failed; their runs are dropped."""
     took: Took = {model: {} for model in models}
     failed: dict[str, str] = {}
     for number, place in itertools.product(range(rounds), range(len(names))):
-        name = names[(place + number) % len(names)]  # each round begins with another
+        name = names[(place + number) % len(names)]  # each round begins with another contender
         if name in failed:
             continue
         try:
-            for model in models:  # a process of its own for each, so that none profits from what another left
+            for model in models:  # each has its own process, so that none profits from what another one left
                 result = turn(name, folder, model)
                 took[model].setdefault(name, []).append(result)
                 print(f"round {number + 1} {name:16} {model:9} {result['work']:7.2f} s", file=sys.stderr)
@@ -74,8 +74,10 @@ def measured(names: list[str], folder: Path, models: Sequence[str], rounds: int)
 def main() -> None:
     """Measure, compare, and write; exit with 1 if a peer failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=positive, default=3, help="turns of each contender")
-    parser.add_argument("--rows", type=work.rows, default=work.ROWS, help="of numbers; texts are a quarter as many")
+    parser.add_argument("--rounds", type=positive, default=3, help="number of rounds")
+    parser.add_argument(
+        "--rows", type=work.rows, default=work.ROWS, help="rows of numbers, or four times those of texts"
+    )
     parser.add_argument("--models", nargs="+", choices=work.MODELS, default=list(work.MODELS))
     parser.add_argument("--contenders", nargs="+", choices=OURS + THEIRS, default=list(OURS + THEIRS))
     asked = parser.parse_args()

@@ -1,8 +1,8 @@
-"""The loop by hand that jobs are compared with: two warm processes that read whole objects with pyarrow.
+"""The handwritten loop that jobs are compared with: two warm processes that read whole objects with pyarrow.
 
-Each process gets the objects that it needs whole, copies the features into one matrix, and writes its scores as one
-object. Row groups and files are divided between the processes; of an object with a single group, or of a text, each
-process reads all and scores half of the rows.
+Each process downloads whole objects, copies the features into one matrix, and writes its scores as one object. Row
+groups and files are divided between the processes. If an object is a text or has a single row group, each process reads
+all of it and scores half of the rows.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from scoreline.tasks.client import Client
 
 _BATCH_ROWS = 65_536
 _REQUESTS = 8
-"""Number of files that a process fetches at a time: 16 by two processes."""
+"""Number of files that a process fetches at a time. Two processes fetch 16."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What a process has to score."""
+    """The work of one process."""
 
     keys: Sequence[str]
     kind: str
@@ -46,7 +46,7 @@ class Order:
     dtype: str
     model: Any
     share: int
-    """Number of the process, which decides what it scores of the input."""
+    """Number of the process, which decides which rows it scores."""
     out: str
 
 
@@ -80,13 +80,13 @@ class Loop:
         return sum(sum(psutil.Process(process.pid).cpu_times()[:2]) for process in self._processes)
 
     def score(self, keys: Sequence[str], kind: str, features: Sequence[str], dtype: str, model: Any) -> float:
-        """Score objects, and return the seconds that it took. What it writes is below ``byhand/``."""
+        """Score objects, and return how many seconds that took. The scores are written below ``byhand/``."""
         for share, pipe in enumerate(self._pipes):
             out = f"byhand/{share}.parquet"
             order = Order(keys=keys, kind=kind, features=features, dtype=dtype, model=model, share=share, out=out)
             pipe.send(order)
         for pipe in self._pipes:
-            pipe.recv()  # the model is loaded
+            pipe.recv()  # each process has loaded the model
         begun = time.perf_counter()
         for pipe in self._pipes:
             pipe.send("go")
@@ -184,5 +184,5 @@ def peak_mb(pid: int) -> float:
 
 
 def forget_peak(pid: int) -> None:
-    """Let the largest resident memory of a process begin anew."""
+    """Reset the largest resident memory of each process."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")

@@ -1,7 +1,7 @@
 """The worker, with every operation on its store counted: ``celery -A benchmarks.counted worker``.
 
-Each process counts in a file of its own below ``COUNT_DIR``, which `read` adds up. Operations are classed as R2 bills
-them: a listing of 2,500 keys is three.
+Each process writes its counts to a file of its own below ``COUNT_DIR``, and `read` adds them up. Operations are counted
+as R2 bills them: a listing of 2,500 keys counts as three.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was measured on, and what."""
+"""Describes the machine and the versions with which the benchmarks were run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIBRARIES = ("scikit-learn", "numpy", "pandas", "pyarrow", "celery")
 
 
 def described() -> str:
-    """Return a line of cores, memory, system, libraries, peers, commit, day, and how busy the machine is."""
+    """Return one line: cores, memory, system, libraries, peers, commit, day, and how busy the machine was."""
     cores = len(os.sched_getaffinity(0))
     memory = psutil.virtual_memory().total / (1 << 30)
     ours = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
@@ -37,7 +37,7 @@ def _processor() -> str:
 
 
 def _peers() -> list[str]:
-    """Name and version as `requirements.txt` beside this file pins them."""
+    """Return the names and versions that `requirements.txt` beside this file pins."""
     pinned = re.findall(
         r"^(dask|ray|pyspark)\S*==(\S+)", (ROOT / "benchmarks/requirements.txt").read_text(), re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""What the benchmarks share: processes that measure themselves, and the table of medians."""
+"""Functions that the benchmarks share: they run code in fresh processes, measure memory, and print figures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def in_fresh_process(module: str, environ: Mapping[str, str], *arguments: str) -
 
 
 class PeakMemory:
-    """Highest private memory (USS) of this process while the block runs, in bytes; sampled every 2 ms."""
+    """The highest private memory (USS) of this process while the block runs, in bytes. It is sampled every 2 ms."""
 
     def __enter__(self) -> PeakMemory:
         self._stop = threading.Event()
@@ -52,7 +52,7 @@ class PeakMemory:
 
 
 def private_bytes(pid: int | None = None) -> int:
-    """Anonymous resident memory of a process."""
+    """Return the anonymous resident memory of a process."""
     info = psutil.Process(pid).memory_info()
     return int(info.rss - info.shared)
 
@@ -66,11 +66,11 @@ def table(rows: Mapping[str, Sequence[float]], form: str = "{:.2f}") -> None:
 
 
 RESULTS = Path(__file__).resolve().parent / "results" / ("quick" if os.environ.get("QUICK") else "")
-"""Where figures are kept; those of ``QUICK=1`` beside the full ones, not over them."""
+"""Folder for the figures. Those of ``QUICK=1`` go to another folder, so that they do not overwrite the full ones."""
 
 
 def verdict(got: float, limit: float) -> str:
-    """Say whether a figure reaches its limit (at least, where that is negative), or by how much it does not."""
+    """Say whether a figure reaches its limit, or by how much it misses it. A negative limit is a minimum."""
     over = got / abs(limit) - 1
     missed = -over if limit < 0 else over
     return f"missed by {missed:.0%}" if missed > 0 else "reached"
@@ -90,13 +90,13 @@ def positive(text: str) -> int:
 
 
 def no_options(about: str | None) -> None:
-    """Answer ``--help`` of a benchmark that has nothing to choose, and refuse everything else."""
+    """Parse the command line of a benchmark without options: answer ``--help``, and refuse everything else."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
 
 
 def record_figure(name: str, what: str, values: Sequence[float], limit: float | None = None) -> None:
-    """Print a figure against its limit, as `verdict` takes it, and keep it in ``NAME.json`` of `RESULTS`."""
+    """Print a figure with its limit (see `verdict`), and store it in ``NAME.json`` of `RESULTS`."""
     got = statistics.median(values)
     bound, said = "", ""
     if limit is not None:

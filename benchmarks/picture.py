@@ -1,4 +1,4 @@
-"""Draw ``benchmarks.png`` of what was measured: throughput against the limit, and memory against rows."""
+"""Draw ``benchmarks.png`` from the stored figures: throughput beside the limit, and memory by number of rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OTHER = "#c9b28a"
 
 
 def main() -> None:
-    """Draw what there is."""
+    """Draw all figures that exist."""
     result = json.loads((RESULTS / "throughput.json").read_text())
     models = result["seconds"]
     memory = RESULTS / "memory-by-rows.json"

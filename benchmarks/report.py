@@ -1,4 +1,4 @@
-"""What was measured, as tables in Markdown. Reads and writes `benchmarks.measure.RESULTS`."""
+"""Turns the stored figures into tables in Markdown. Reads and writes `benchmarks.measure.RESULTS`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMITS: dict[tuple[str, str], dict[str, float | None]] = {
     ("scoreline", "spark"): dict.fromkeys(work.MODELS, 0.4),
     ("scoreline_s3", "scoreline"): dict.fromkeys(work.MODELS, 1.15),
 }
-"""At most, by who is compared with whom, and by model."""
+"""Maximum ratios, by the two contenders that are compared, and by model."""
 
 
 _LEGEND = (
@@ -110,12 +110,12 @@ def _cell(text: str) -> str:
 
 
 def _explained(run: Mapping[str, Any]) -> float:
-    """Seconds that the S3 server took from workers that keep both cores busy; where they wait for it, it is all."""
+    """Return the seconds that the S3 server took from workers that keep both cores busy; more if they wait."""
     return float(run.get("server_cpu", 0)) / work.PROCESSES
 
 
 def _stages(took: Mapping[str, Mapping[str, Runs]]) -> Iterator[str]:
-    """Where the time of parts goes, in milliseconds a part of the last run, and what all of them are of the job."""
+    """Return, for the last run, the milliseconds of each timing for a part, and their share of the job's time."""
     yield "| ms a part, by timing, last round | parts | " + " | ".join(TIMINGS) + " | share of the 2 processes' time |"
     yield "|" + "---|" * (len(TIMINGS) + 3)
     for name in ("scoreline", "scoreline_s3"):
@@ -130,7 +130,7 @@ def _stages(took: Mapping[str, Mapping[str, Runs]]) -> Iterator[str]:
 
 
 def _busy(stages: Mapping[str, float]) -> float:
-    """Seconds of all stages: decoding runs beside aligning and predicting, so that the longer of the two counts."""
+    """Return the seconds of all timings. Decoding runs beside aligning and predicting; the longer of the two counts."""
     beside = max(stages["decode"], stages["align"] + stages["predict"])
     return beside + stages["encode"] + stages["upload"] + stages["queue"]
 
@@ -165,7 +165,7 @@ def claims() -> str:
 
 
 def engine(limits: Mapping[str, float], by_parts: Mapping[int, Mapping[str, float]]) -> Iterator[str]:
-    """Yield a table of what a part costs, by the number of parts of the job."""
+    """Yield a table with the costs of a part, by number of parts in the job."""
     yield (
         "| jobs with parts of one row and a model that does nothing | target | "
         + " | ".join(f"{size:,}" for size in by_parts)

@@ -1,6 +1,6 @@
-"""Inputs as people have them: row groups as pandas and pyarrow write them, wide tables, many small files, and texts.
+"""Typical inputs: row groups as pandas and pyarrow write them, wide tables, many small files, and texts.
 
-`made` writes the objects of a shape with a seed, unless they are there already.
+`made` writes the objects of a shape, from a fixed seed, unless they exist already.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.work import DATA
 
 DEFAULT_GROUP = 1_048_576
-"""Rows of a row group as pandas and pyarrow write it by default."""
+"""Number of rows in a row group that pandas and pyarrow write by default."""
 _BLOCK_ROWS = 100_000
 MODELS = ("linear", "forest")
 _FITTED_ROWS = 2_000
@@ -30,7 +30,7 @@ _FITTED_ROWS = 2_000
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """How an input is laid out, and the ratios of a job to a loop by hand that it may have."""
+    """The layout of an input, and how much longer than a handwritten loop a job may take on it."""
 
     rows: int
     features: int
@@ -81,7 +81,7 @@ SHAPES = {
 
 
 def made(name: str, share: float = 1.0) -> Path:
-    """Return the folder of a shape's objects; they are written unless they are there, as this file makes them now."""
+    """Return the folder of a shape's objects. They are written unless this version of the file wrote them before."""
     folder = DATA / "shapes" / f"{name}-{share:g}"
     done, recipe = folder.parent / f"{folder.name}.done", hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     if done.exists() and done.read_text() == recipe:
@@ -94,7 +94,7 @@ def made(name: str, share: float = 1.0) -> Path:
 
 
 def fitted(shape: Shape, model: str) -> Any:
-    """Fit a model on noise, with column names as a model that was trained on a DataFrame has them."""
+    """Fit a model on noise. It has column names, as if it had been trained on a DataFrame."""
     random = np.random.default_rng(11)
     x = random.normal(size=(_FITTED_ROWS, shape.features)).astype(shape.dtype)
     y = (x[:, 0] > 0).astype(int)

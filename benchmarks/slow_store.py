@@ -1,4 +1,4 @@
-"""A relay before an S3 server that is as far away as R2: each request waits, and a connection has a limited rate.
+"""A relay in front of an S3 server, to imitate a distant one: each request waits, and connections have a limited rate.
 
 It also counts the requests, and the bytes that the server sends.
 """
@@ -22,7 +22,7 @@ class SlowStore:
     delay_s : float
         Seconds that each request waits.
     rate : float
-        Bytes per second of a connection; 0 for as fast as it can.
+        Bytes per second of a connection; 0 for no limit.
     """
 
     def __init__(self, *, delay_s: float = 0.03, rate: float = 60e6) -> None:
@@ -85,7 +85,7 @@ class SlowStore:
             if self._rate:
                 now = time.monotonic()
                 free = max(free, now) + len(data) / self._rate
-                if free - now > 0.002:  # shorter waits are longer than asked for
+                if free - now > 0.002:  # shorter waits would take longer than requested
                     await asyncio.sleep(free - now)
             writer.write(data)
             await writer.drain()

@@ -1,4 +1,4 @@
-"""Scoreline with warm workers, to be given jobs: what the contender and the other benchmarks share."""
+"""The stand: Scoreline with warm workers that are ready for jobs. The contender and other benchmarks share it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from scoreline.worker.dev.stack import Stack
 WARM_ROWS = 1_000
 _WARM_PARTS = 8
 _POLL_S = {True: 0.01, False: 0.02}
-"""By whether the store is a directory: asking a server takes time of what is measured."""
+"""Seconds between two looks for the outcome, by whether the store is a directory. Requests to a server would slow down
+the job that is measured."""
 
 
 class Stand:
@@ -38,11 +39,11 @@ class Stand:
     Parameters
     ----------
     folder : Path
-        Everything is below it, and gone at the end.
+        Contains all files of the services. They are removed at the end.
     processes : int
-        Of the worker.
+        Number of processes of the worker.
     directory : bool
-        Whether the store is a directory; else it is the embedded S3 server.
+        Whether the store is a directory. Otherwise it is the embedded S3 server.
     settings : dict, optional
         Environment variables of the worker.
     """
@@ -61,7 +62,7 @@ class Stand:
         self._directory = directory
         self._settings = settings
         self.relay: SlowStore | None = None
-        """Where requests to the S3 server go through, if set before the start."""
+        """URL of a relay for the requests to the S3 server, if it is set before the start."""
 
     def __enter__(self) -> Self:
         stack = self._stack.__enter__()
@@ -108,7 +109,7 @@ class Stand:
         self.store.put(key, sink.getvalue())
 
     def score(self, name: str, prefix: str, *, expected: str = "succeeded", **options: Any) -> Status:
-        """Score objects and wait for the outcome's object; raises where it is another than expected."""
+        """Score objects, and wait for the outcome. Raise `RuntimeError` if the job ends in another state."""
         job = self.client.submit(f"{name}@bench", self.store.uri(prefix), **options)
         while not exists(self.store, keys.outcome(job.job_id)):
             time.sleep(_POLL_S[self._directory])
@@ -118,16 +119,16 @@ class Stand:
         return last
 
     def warm(self, name: str, table: pa.Table, features: Sequence[str]) -> None:
-        """Score a few rows in parts enough that each process has loaded the model; too few to tell a pace."""
+        """Score a few rows in enough parts that each process loads the model. They are too few to show its pace."""
         for number in range(_WARM_PARTS):
             self.put(f"warm/{name}/{number}.parquet", table.slice(0, WARM_ROWS))
         for _ in range(2):
             self.score(name, f"warm/{name}/", part_rows=WARM_ROWS, features=features)
 
     def get_ready(self, folder: Path, name: str) -> None:
-        """Publish a model of `benchmarks.work`, rehearse as contenders do, and put its files below ``in/NAME/``.
+        """Publish a model of `benchmarks.work`, warm up as contenders do, and put its files below ``in/NAME/``.
 
-        Raises `RuntimeError` where the model's pace is not known then, as it is of a model in use.
+        Raises `RuntimeError` if the model's pace is not known afterwards. It is known for every model in use.
         """
         files, features = work.inputs(folder, name), work.columns(name)[1:]
         self.publish(name, work.load(folder, name))

@@ -1,4 +1,4 @@
-"""One turn of a contender: a process of its own, of which nothing is left afterwards."""
+"""One turn of a contender, in a process of its own that leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 TURN_S = 900.0
 _END_S = 20.0
 _LONGEST_PLACE = 40
-"""Of 107 bytes that a socket's path may have, Ray adds some 65."""
+"""The path of a socket may have 107 bytes, and Ray adds some 65 to this."""
 
 
 def turn(name: str, folder: Path, model: str) -> dict[str, Any]:
-    """Run a contender once; returns what it tells, with ``whole``: start, rehearsal and work.
+    """Run a contender once. Return the values that it prints, and ``whole``: seconds of start, rehearsal and work.
 
-    Raises `RuntimeError` where it fails, or takes more than `TURN_S` seconds.
+    Raises `RuntimeError` if it fails, or takes more than `TURN_S` seconds.
     """
     python = str(PEERS) if name in THEIRS else sys.executable
     environ = os.environ | dict.fromkeys(THREADS, "1") | {"PYTHONPATH": str(ROOT)}
@@ -51,7 +51,7 @@ def turn(name: str, folder: Path, model: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _place_of_sockets() -> Iterator[str]:
-    """Give a folder for Ray: in the checkout, unless the path of a socket would be too long for the system there."""
+    """Yield a folder for the sockets of Ray: in the checkout, unless their paths would be too long there."""
     place = work.DATA / "ray"
     if len(str(place)) <= _LONGEST_PLACE:
         yield str(place)
@@ -61,7 +61,7 @@ def _place_of_sockets() -> Iterator[str]:
 
 
 def _run(command: list[str], environ: Mapping[str, str]) -> tuple[str, str, int]:
-    """Run a command in a session of its own, and end all that is in it, whatever happens."""
+    """Run a command in a session of its own, and end all processes of the session in any case."""
     with subprocess.Popen(
         command,
         env=environ,
@@ -74,7 +74,7 @@ def _run(command: list[str], environ: Mapping[str, str]) -> tuple[str, str, int]
         try:
             out, said = process.communicate(timeout=TURN_S)
         except BaseException:
-            process.send_signal(signal.SIGINT)  # so that it ends what it started in other sessions
+            process.send_signal(signal.SIGINT)  # lets the contender end its processes in other sessions
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_END_S)
             raise

@@ -1,6 +1,6 @@
 """The same work for every contender: two million rows of twenty columns in eight Parquet files, and four models.
 
-`prepared` makes it, with a seed, where it is not there.
+`prepared` makes the files and the models from a fixed seed, unless they exist.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 DATA = Path(__file__).resolve().parents[1] / ".cache" / "bench"
 ROWS = 2_000_000
 LEAST_ROWS = 160_000
-"""Of fewer, a job of logistic regression may be too short to tell how fast it was."""
+"""Minimum number of rows. A smaller job of the logistic regression may be too short to show its pace."""
 FILES = 8
 PROCESSES = 2
 COLUMNS = tuple(f"x{number}" for number in range(20))
@@ -39,12 +39,12 @@ RESULT = pd.DataFrame(
         for name, kind in (("id", "int64"), ("prediction", "int64"), ("proba_0", "float64"), ("proba_1", "float64"))
     }
 )
-"""What a result looks like."""
+"""The columns and types of a result."""
 _WORDS = ("good", "bad", "slow", "fast", "late", "early", "broken", "fine", "cheap", "dear", "loud", "quiet")
 
 
 def prepared(rows: int = ROWS) -> Path:
-    """Return the folder of data and models; they are written unless they are there, as this file makes them now."""
+    """Return the folder of data and models. They are written unless this version of the file wrote them before."""
     folder = DATA / f"data-{rows}"
     done, recipe = folder / f"rows-{rows}", _recipe()
     if done.exists() and done.read_text() == recipe:
@@ -69,7 +69,7 @@ def _recipe() -> str:
 
 
 def rows(text: str) -> int:
-    """Read a number of rows from the command line: such that every file has as many."""
+    """Read a number of rows from the command line. Every file must get the same number of rows."""
     number = int(text)
     if number < LEAST_ROWS or number % (4 * FILES):
         raise argparse.ArgumentTypeError(f"at least {LEAST_ROWS:,}, and a multiple of {4 * FILES}")
@@ -92,7 +92,7 @@ def load(folder: Path, model: str) -> Any:
 
 
 def score(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
-    """Do with rows what everybody does: a prediction and two probabilities, the trees walked once."""
+    """Return a prediction and two probabilities for each row. Trees are walked only once."""
     x = frame["text"].to_numpy(object) if "text" in frame else frame[list(COLUMNS)].to_numpy()
     probabilities = model.predict_proba(x)
     labels = model.classes_.take(np.argmax(probabilities, axis=1))
@@ -102,7 +102,7 @@ def score(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_file(name: str, model: Any, file: Path, out: Path) -> None:
-    """Score a file into one of the same name in the folder `out`."""
+    """Score a file, and write the results to a file with the same name in the folder `out`."""
     score(model, pd.read_parquet(file, columns=columns(name))).to_parquet(out / file.name, compression="zstd")
 
 
@@ -137,13 +137,13 @@ class Endless(RegressorMixin, BaseEstimator):
     """A model whose calls do not end, except for a few rows, so that it can be published."""
 
     def fit(self, x: pd.DataFrame, y: object = None) -> Endless:
-        """Learn nothing."""
+        """Do nothing."""
         self.n_features_in_ = x.shape[1]
         self.feature_names_in_ = np.asarray(x.columns, dtype=object)
         return self
 
     def predict(self, x: pd.DataFrame) -> Any:
-        """Return ones for at most 1,000 rows; sleep for an hour when there are more."""
+        """Return ones for at most 1,000 rows. Sleep for an hour if there are more."""
         if len(x) > 1_000:
             time.sleep(3_600)
         return np.ones(len(x))

@@ -1,7 +1,7 @@
 """The limit that jobs are compared with: a handwritten loop in two processes that have loaded the model.
 
-A process gets the next file as soon as it is free. Without the detour through pandas, it copies the columns of Parquet
-into one matrix, and writes the scores as columns.
+A process gets the next file as soon as it is free. It copies the columns of Parquet into one matrix without pandas, and
+writes the scores as columns.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def start(folder: Path) -> Iterator[Prepare]:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(folder, theirs), daemon=True)
         process.start()
-        theirs.close()  # else the death of the process would not end the pipe
+        theirs.close()  # otherwise the pipe would stay open when the process dies
         pipes.append(ours)
         processes.append(process)
 

@@ -14,11 +14,11 @@ from typing import Any
 from benchmarks.work import PROCESSES, inputs
 
 Work = Callable[[list[Path], Path], dict[str, Any] | None]
-"""Scores files into a folder; may return more values to print, such as a more exact ``work``."""
+"""Scores files and writes the results into a folder. It may return more values to print, such as an exact ``work``."""
 Prepare = Callable[[str], Work]
 """Prepares a model, and returns the function that scores with it."""
 REHEARSALS = 2
-"""There are two because a process that starts late may find no file left in the first one."""
+"""Number of rehearsals. There are two, because a process that starts late may find no file left in the first one."""
 
 
 def run(name: str, start: Callable[[Path], AbstractContextManager[Prepare]], *, rehearsed: bool = False) -> None:

@@ -30,7 +30,7 @@ def start(folder: Path) -> Iterator[Prepare]:
     from ray.data import ActorPoolStrategy, DataContext
 
     ray.init(
-        num_cpus=2 * PROCESSES,  # an actor holds one for as long as it lives; tasks that read and write need others
+        num_cpus=2 * PROCESSES,  # each actor occupies one; tasks that read and write need more
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",

@@ -43,7 +43,7 @@ def start(folder: Path) -> Iterator[Prepare]:
         where = str(folder)
 
         def parts(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-            from benchmarks.contenders.spark import _model  # of the module, so that a worker keeps it
+            from benchmarks.contenders.spark import _model  # stored in the module, so that a worker keeps the model
 
             for frame in frames:
                 yield score(_model(where, name), frame)
