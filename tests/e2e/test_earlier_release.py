@@ -323,7 +323,7 @@ def test_the_signed_models_are_what_was_published(after: Successor) -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_what_had_not_ended_ends_with_every_row_once(after: Successor, job: str) -> None:
+def test_unfinished_jobs_end_with_every_row_once(after: Successor, job: str) -> None:
     after.verify(after.ended[job], *JOBS[job])
 
 
@@ -350,7 +350,7 @@ def test_every_message_that_was_left_was_understood(after: Successor) -> None:
     assert {head["task"].removeprefix("scoreline.") for head in after.messages.values()} == set(names.split())
 
 
-def test_whoever_asked_by_message_has_the_answer(after: Successor) -> None:
+def test_applications_that_asked_by_message_get_their_answers(after: Successor) -> None:
     url = after.rig.environ["REDIS_URL"]
     with Celery(broker=url, backend=url, set_as_current=False) as application:
         answers = {
@@ -369,12 +369,12 @@ def test_whoever_asked_by_message_has_the_answer(after: Successor) -> None:
     ]
 
 
-def test_records_that_were_staged_are_handed_back(after: Successor) -> None:
+def test_the_scores_of_staged_records_are_returned(after: Successor) -> None:
     rows = RecordsJob(after.rig.client, "records-staged").wait(timeout_s=HANG_S)
     assert [row["customer"] for row in rows] == [row["customer"] for row in SAID["records"]["records-staged"]]
 
 
-def test_whoever_could_not_be_told_is_told(after: Successor) -> None:
+def test_a_notification_that_could_not_be_delivered_is_delivered(after: Successor) -> None:
     events = after.receiver.notifications("/ended")
     assert {(event["id"], event["type"]) for event in events} == {("to-be-told.1", "job.succeeded")}
     (then,) = (job for job in SAID["jobs"] if job["job_id"] == "to-be-told")
@@ -432,7 +432,7 @@ def test_rows_that_were_rejected_are_scored_with_the_version_that_takes_them(aft
     assert scored["prediction"].tolist() == after.model_of(status["model"], there)[0]
 
 
-def test_the_bucket_alone_is_enough(tmp_path: Path) -> None:
+def test_jobs_end_by_the_bucket_alone_if_redis_was_emptied(tmp_path: Path) -> None:
     # Given a Redis that was emptied when the release was replaced
     with listening() as receiver, Rig(tmp_path) as rig:
         successor = Successor(rig, receiver)

@@ -41,5 +41,5 @@ def test_a_worker_starts_under_the_old_name_and_knows_every_task(own: Stack) -> 
 
 
 @pytest.mark.parametrize("module", ["scoreline", "worker"])
-def test_the_command_line_is_a_module_too(stack: Stack, module: str) -> None:
+def test_the_command_line_also_runs_as_a_module(stack: Stack, module: str) -> None:
     assert run(stack, module, "--version").split()[-1] == __version__

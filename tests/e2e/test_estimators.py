@@ -47,7 +47,9 @@ def labels(cells: pd.DataFrame) -> Any:
     return (cells["mean radius"] > 14).to_numpy().astype(int)
 
 
-def test_xgboost(scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any) -> None:
+def test_workers_score_xgboost_as_its_publisher_does(
+    scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any
+) -> None:
     xgboost = pytest.importorskip("xgboost")
     model = xgboost.XGBClassifier(n_estimators=10, n_jobs=1).fit(cells, labels)
     results = scored("xgb", model, cells)
@@ -55,7 +57,9 @@ def test_xgboost(scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, label
     assert np.array_equal(results["proba_1"], model.predict_proba(cells)[:, 1])
 
 
-def test_lightgbm(scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any) -> None:
+def test_workers_score_lightgbm_as_its_publisher_does(
+    scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any
+) -> None:
     lightgbm = pytest.importorskip("lightgbm")
     model = lightgbm.LGBMClassifier(n_estimators=10, n_jobs=1, verbose=-1).fit(cells, labels)
     results = scored("lgbm", model, cells[reversed(cells.columns)])  # it keeps "mean radius" as "mean_radius"
@@ -63,7 +67,7 @@ def test_lightgbm(scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labe
     assert np.array_equal(results["proba_1"], model.predict_proba(cells)[:, 1])
 
 
-def test_a_text_pipeline(scored: Callable[..., pd.DataFrame]) -> None:
+def test_workers_score_a_text_pipeline_as_its_publisher_does(scored: Callable[..., pd.DataFrame]) -> None:
     texts = [f"{word} number {number}" for number in range(50) for word in ("good", "bad", "plain")]
     kinds = ["good", "bad", "plain"] * 50
     text = FunctionTransformer(np.ravel, feature_names_out=None)
@@ -73,7 +77,9 @@ def test_a_text_pipeline(scored: Callable[..., pd.DataFrame]) -> None:
     assert np.array_equal(results["proba_good"], model.predict_proba(texts)[:, list(model.classes_).index("good")])
 
 
-def test_an_importable_function(scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any) -> None:
+def test_workers_score_a_pipeline_with_an_imported_function(
+    scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any
+) -> None:
     model = make_pipeline(FunctionTransformer(np.log1p), StandardScaler(), LogisticRegression()).fit(cells, labels)
     results = scored("function", model, cells)
     assert np.array_equal(results["prediction"], model.predict(cells))
@@ -94,7 +100,9 @@ def test_several_models_score_the_same_rows(
         assert np.array_equal(results[f"{name}_proba_1"], model.predict_proba(read)[:, 1])
 
 
-def test_a_classifier_of_several_labels(scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any) -> None:
+def test_a_classifier_of_several_labels_gets_columns_for_each_label(
+    scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any
+) -> None:
     several = np.column_stack([labels, cells["mean texture"] > 20])
     model = RandomForestClassifier(5, random_state=0, n_jobs=1).fit(cells, several)
     results = scored("several-labels", model, cells)
@@ -103,7 +111,7 @@ def test_a_classifier_of_several_labels(scored: Callable[..., pd.DataFrame], cel
         assert np.array_equal(results[[f"proba_{label}_0", f"proba_{label}_1"]], expected)
 
 
-def test_a_pipeline_over_texts_categories_and_missing_values(scored: Callable[..., pd.DataFrame]) -> None:
+def test_workers_score_a_pipeline_over_texts_categories_and_missing_values(scored: Callable[..., pd.DataFrame]) -> None:
     # Given a pipeline whose steps choose their columns by name
     random = np.random.default_rng(0)
     frame = pd.DataFrame(

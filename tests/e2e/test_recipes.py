@@ -106,7 +106,9 @@ def assert_scored(client: Client, job_id: str) -> None:
     assert (last.state, last.rows, last.rejected) == ("succeeded", ROWS, 0)
 
 
-def test_a_django_view(stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path) -> None:
+def test_the_django_view_of_the_docs_submits_a_job(
+    stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path
+) -> None:
     path = [ROOT, ROOT / "tests/e2e/djangosite", only([*requirements(), "django", "django-storages"], tmp_path / "lib")]
     before = """
         import django
@@ -126,7 +128,7 @@ def test_a_django_view(stack: Stack, client: Client, job_ids: Callable[[], list[
     assert_scored(client, f"scoring-{pk}")
 
 
-def test_celery_with_nothing_of_ours_installed(
+def test_the_celery_recipe_runs_without_scoreline_installed(
     stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path
 ) -> None:
     code = recipe("docs/how-to/celery.md")
@@ -137,7 +139,9 @@ def test_celery_with_nothing_of_ours_installed(
     assert_scored(client, "weekly-2026-48")
 
 
-def test_celery_with_records_in_the_message(stack: Stack, job_ids: Callable[[], list[str]], tmp_path: Path) -> None:
+def test_the_celery_recipe_scores_records_in_the_message(
+    stack: Stack, job_ids: Callable[[], list[str]], tmp_path: Path
+) -> None:
     lib = only(["celery[redis]"], tmp_path / "lib")
     environ = {"REDIS_URL": stack.environ["REDIS_URL"]}
     printed = run_isolated(recipe("docs/how-to/celery.md", 1), [lib], ["scoreline", "boto3"], environ)
@@ -148,7 +152,7 @@ def test_celery_with_records_in_the_message(stack: Stack, job_ids: Callable[[], 
 @pytest.mark.parametrize(
     ("page", "job_id"), [("README.md", "customers-2026-11-26"), ("docs/how-to/python.md", "customers-2026-11-25")]
 )
-def test_python(
+def test_the_python_recipe_submits_and_watches_a_job(
     stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path, page: str, job_id: str
 ) -> None:
     path = [ROOT, only(requirements(), tmp_path / "lib")]
@@ -159,14 +163,18 @@ def test_python(
     assert_scored(client, job_id)
 
 
-def test_records_at_hand(stack: Stack, job_ids: Callable[[], list[str]], tmp_path: Path) -> None:
+def test_the_recipe_for_records_at_hand_returns_their_scores(
+    stack: Stack, job_ids: Callable[[], list[str]], tmp_path: Path
+) -> None:
     path = [ROOT, only(requirements(), tmp_path / "lib")]
     printed = run_isolated(recipe("docs/how-to/records.md"), path, ["sklearn", "pyarrow"], stack.environ)
     assert [tuple(map(float, line.split())) for line in printed.splitlines()] == [(1, 1), (2, pytest.approx(2))]
     assert len(job_ids()) == 1
 
 
-def test_every_call(stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path) -> None:
+def test_every_call_on_the_python_page_works(
+    stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path
+) -> None:
     path = [ROOT, only(requirements(), tmp_path / "lib")]
     printed = run_isolated(recipe("docs/reference/python.md"), path, ["sklearn", "pyarrow"], stack.environ)
     assert printed.splitlines() == [f"succeeded [{ROWS}]"]
@@ -184,7 +192,9 @@ def test_every_call(stack: Stack, client: Client, job_ids: Callable[[], list[str
             assert default in ("", repr(takes[word].default).replace("'", '"'))
 
 
-def test_a_shell(stack: Stack, client: Client, job_ids: Callable[[], list[str]]) -> None:
+def test_the_shell_recipe_submits_and_watches_a_job(
+    stack: Stack, client: Client, job_ids: Callable[[], list[str]]
+) -> None:
     printed = run(["sh", "-e", "-c", recipe("docs/how-to/shell.md")], stack.environ)
     assert f"{ROWS} scored, 0 rejected, of {ROWS}" in printed
     (job_id,) = job_ids()
@@ -209,7 +219,7 @@ def due(client: Client, store: ObjectStore) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("line", "expected"), [(0, "nightly-"), (1, "due-")])
-def test_heroku_scheduler(
+def test_the_heroku_scheduler_recipe_runs_a_due_slot_once(
     stack: Stack, client: Client, job_ids: Callable[[], list[str]], due: None, line: int, expected: str
 ) -> None:
     command = recipe("docs/how-to/heroku.md").splitlines()[line]

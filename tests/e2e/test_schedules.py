@@ -192,7 +192,7 @@ def test_a_refused_submission_is_recorded_and_the_next_slot_is_submitted(quiet: 
     assert ticker.tick(at("2026-11-25T02:00"))["hourly"] == ["submitted hourly-20261125T020000Z"]
 
 
-def test_the_next_tick_submits_what_a_tick_that_died_did_not(quiet: Rig) -> None:
+def test_the_next_tick_submits_the_job_that_a_dead_tick_left_out(quiet: Rig) -> None:
     rig = quiet
     schedules(rig, HOURLY)
     slot = "2026-11-25T01:00:00+00:00"

@@ -78,7 +78,9 @@ def results(client: Client, job: Status) -> pd.DataFrame:
     return pa.concat_tables(pq.read_table(io.BytesIO(store.get(key).data)) for key in visible).to_pandas()
 
 
-def test_a_job_of_every_kind(client: Client, models: ModelStorageManager, tmp_path: Path) -> None:
+def test_jobs_of_every_kind_score_each_row_once_on_seaweedfs(
+    client: Client, models: ModelStorageManager, tmp_path: Path
+) -> None:
     # Given a model that takes no missing value, the same rows in one object and in several, and rows with holes
     train = pd.DataFrame({"x": [0.0, 1.0]})
     models.publish("line", LinearRegression().fit(train, [1.0, 3.0]), alias="champion")
@@ -129,7 +131,9 @@ def test_a_job_of_every_kind(client: Client, models: ModelStorageManager, tmp_pa
         put(client, "in/several/b.parquet", table(ROWS, 10))
 
 
-def test_a_model_of_every_kind(client: Client, models: ModelStorageManager, cells: pd.DataFrame, trained: Any) -> None:
+def test_models_of_every_kind_predict_the_same_on_seaweedfs(
+    client: Client, models: ModelStorageManager, cells: pd.DataFrame, trained: Any
+) -> None:
     xgboost, lightgbm = pytest.importorskip("xgboost"), pytest.importorskip("lightgbm")
     # Given a bundle, two models for the same rows, models of other libraries and of texts, and one uploaded in parts
     scaler, forest, encoder = trained
@@ -164,6 +168,6 @@ def test_a_model_of_every_kind(client: Client, models: ModelStorageManager, cell
         assert found[name]["prediction"].tolist() == model.predict(frame).tolist(), name
 
 
-def test_the_doctor_finds_nothing(client: Client, seaweed: Stack) -> None:
+def test_the_doctor_finds_no_fault_on_seaweedfs(client: Client, seaweed: Stack) -> None:
     findings = examine(seaweed.environ, only=("bucket",))
     assert [finding for finding in findings if finding.severity != "ok"] == []

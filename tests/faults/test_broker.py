@@ -77,7 +77,7 @@ def count_in_logs(rig: Rig, text: str) -> int:
     return sum(log.read_text(errors="replace").count(text) for log in rig.stack.folder.glob("*worker*.log"))
 
 
-def test_every_message_may_be_delivered_twice(rig: Rig) -> None:
+def test_rows_are_written_once_if_every_message_is_delivered_twice(rig: Rig) -> None:
     rig.publish(seconds=0.05)
     job = rig.submit(30)
     # Given a queue that contains every message twice at every moment
@@ -142,7 +142,7 @@ def test_the_plan_in_the_bucket_replaces_a_different_one_in_redis(rig: Rig) -> N
     rig.verify(rig.end(job))
 
 
-def test_the_broker_may_be_another_than_redis(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_runs_with_a_broker_other_than_redis(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a broker that keeps messages in files, and the ledger in Redis
     (tmp_path / "data_in").mkdir()
     (tmp_path / "data_out").symlink_to(tmp_path / "data_in")  # one process reads what another writes

@@ -28,7 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "html"
 
 
-def test_every_page_is_there(site: Path) -> None:
+def test_the_site_has_every_page(site: Path) -> None:
     pages = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
     assert len(pages) > 30
     assert all((site / page).is_file() for page in pages)
@@ -36,7 +36,7 @@ def test_every_page_is_there(site: Path) -> None:
     assert "create-only" in (site / "project/architecture.html").read_text()
 
 
-def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
+def test_no_page_fetches_anything_from_another_site(site: Path) -> None:
     for page in site.rglob("*.html"):
         for match in FETCHED.finditer(page.read_text()):
             address, _, _ = (match[1] or match[2]).partition("#")

@@ -76,14 +76,14 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_block_says_what_it_is(page: Path) -> None:
+def test_every_code_block_names_its_language(page: Path) -> None:
     fences = re.findall(r"^```(.*)$", page.read_text(), re.MULTILINE)
     assert set(fences[::2]) <= LANGUAGES
     assert set(fences[1::2]) <= {""}
 
 
 @pytest.mark.parametrize("page", with_blocks("python"), ids=name_of)
-def test_every_name_that_python_imports_is_there(page: Path) -> None:
+def test_every_name_that_the_examples_import_exists(page: Path) -> None:
     for code in blocks(page, "python"):
         for node in ast.walk(ast.parse(code)):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -116,7 +116,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("page", [*with_blocks("sh"), *with_blocks("console")], ids=name_of)
-def test_every_command_is_one_that_click_takes(page: Path) -> None:
+def test_every_command_of_the_docs_can_be_parsed(page: Path) -> None:
     for words in commands(page):
         name, rest = "scoreline", words[1:]
         while isinstance(command := generated.commands()[name], click.Group):
@@ -125,7 +125,7 @@ def test_every_command_is_one_that_click_takes(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_command_that_the_text_names_is_there(page: Path) -> None:
+def test_every_command_that_the_text_names_exists(page: Path) -> None:
     for span in re.findall(r"`(scoreline [^`]+)`", prose(page.read_text())):
         words = span.replace("\n", " ").split()
         name = words[0]

@@ -251,7 +251,7 @@ def test_a_job_is_seen_under_way_one_message_at_a_time(waiting: EagerClient) -> 
     assert waiting.run() == 0
 
 
-def test_who_waits_for_a_job_has_it_done(waiting: EagerClient) -> None:
+def test_waiting_for_a_job_runs_it(waiting: EagerClient) -> None:
     states = [now.state for now in waiting.watch(waiting.submit("line", line_input(waiting)).job_id)]
     assert states[0] == "submitted"
     assert "running" in states
@@ -316,7 +316,7 @@ def test_a_job_is_submitted_twice_and_scored_once(client: EagerClient) -> None:
 # Schedules, notifications and counters
 
 
-def test_schedules_submit_to_it(client: EagerClient, tmp_path: Path) -> None:
+def test_schedules_submit_to_the_eager_client(client: EagerClient, tmp_path: Path) -> None:
     uri = line_input(client)
     file = tmp_path / "schedules.toml"
     file.write_text(f'[hourly]\nmodel = "line"\ninput = "{uri}"\ncron = "0 * * * *"\n')
@@ -344,7 +344,7 @@ def test_notifications_are_recorded_and_not_sent(published: Path) -> None:
         assert client.reconcile().keys().isdisjoint({first.job_id, second.job_id})
 
 
-def test_what_is_counted_is_there(tmp_path: Path) -> None:
+def test_the_counters_of_eager_jobs_can_be_read(tmp_path: Path) -> None:
     with eager(tmp_path) as client:
         client.models.publish("line", LINE)
         client.submit("line", line_input(client, 100, broken=(1,)), part_rows=25)
@@ -358,7 +358,7 @@ def test_what_is_counted_is_there(tmp_path: Path) -> None:
 # The eager client replaces the client of the settings
 
 
-def test_the_functions_of_the_package_reach_it(client: EagerClient) -> None:
+def test_the_functions_of_the_package_use_the_eager_client(client: EagerClient) -> None:
     from scoreline import submit, submit_records, watch
 
     done = submit("line", line_input(client))
@@ -371,7 +371,7 @@ def test_the_functions_of_the_package_reach_it(client: EagerClient) -> None:
         scoreline.resume(done.job_id)
 
 
-def test_the_client_of_a_django_project_is_it(client: EagerClient) -> None:
+def test_the_client_of_a_django_project_is_the_eager_client(client: EagerClient) -> None:
     import django.conf
 
     from scoreline.tasks import django as ours
@@ -384,12 +384,12 @@ def test_the_client_of_a_django_project_is_it(client: EagerClient) -> None:
         assert thread.submit(ours.client).result() is client
 
 
-def test_a_client_of_named_settings_is_another(client: EagerClient, tmp_path: Path) -> None:
+def test_a_client_made_from_given_settings_is_not_the_eager_client(client: EagerClient, tmp_path: Path) -> None:
     named = scoreline.Client.from_env({"ENVIRONMENT": "development", "STORE_DIR": str(tmp_path)})
     assert named is not client
 
 
-def test_blocks_are_nested_and_the_one_before_comes_back(client: EagerClient, tmp_path: Path) -> None:
+def test_after_a_nested_block_the_outer_client_is_used_again(client: EagerClient, tmp_path: Path) -> None:
     with eager(tmp_path) as inner:
         assert scoreline.Client.from_env() is inner
         with pytest.raises(ModelNotFound):
@@ -400,7 +400,7 @@ def test_blocks_are_nested_and_the_one_before_comes_back(client: EagerClient, tm
     assert scoreline.Client.from_env() is client
 
 
-def test_nothing_is_left_behind(published: Path, tmp_path: Path) -> None:
+def test_an_eager_block_leaves_nothing_behind(published: Path, tmp_path: Path) -> None:
     threads, environ = set(threading.enumerate()), dict(os.environ)
     before = set(tmp_path.iterdir())
     with eager(published) as client:
@@ -437,7 +437,7 @@ def test_threads_that_submit_at_once_have_their_jobs_done(client: EagerClient) -
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/how-to/testing.md"])
-def test_the_examples_run_as_they_stand(page: str, tmp_path: Path) -> None:
+def test_the_examples_of_the_docs_run_unchanged(page: str, tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / page).read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
     code = [block for block in blocks if "eager" in block or "scoring" in block]

@@ -50,7 +50,7 @@ def test_the_requirement_files_name_all_that_is_imported(files: tuple[str, ...],
     assert done.returncode == 0, done.stderr
 
 
-def test_what_measures_is_imported_only_where_it_is_asked_for() -> None:
+def test_metrics_and_telemetry_packages_are_imported_only_on_request() -> None:
     code = (
         "import sys, scoreline.worker.cli.main, scoreline.worker.telemetry\n"
         "found = {'prometheus_client', 'sentry_sdk', 'opentelemetry.exporter'} & sys.modules.keys()\n"

@@ -94,7 +94,9 @@ def test_a_client_writes_to_the_new_server_after_at_most_one_transient_error(tmp
         ledger.disconnect()
 
 
-def test_what_shares_a_connection_writes_to_the_new_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_that_share_a_connection_write_to_the_new_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shared_connection, "_shared", {})
     monkeypatch.setattr(transport.Transport, "Channel", SharingChannel)
     with valkey(tmp_path) as first, valkey(tmp_path) as second, CuttingProxy(port_of(first)) as proxy:
@@ -130,7 +132,7 @@ def test_what_shares_a_connection_writes_to_the_new_server(tmp_path: Path, monke
         app.close()
 
 
-def test_a_process_that_answers_writes_to_the_new_server(tmp_path: Path) -> None:
+def test_answers_are_written_to_the_new_server(tmp_path: Path) -> None:
     with valkey(tmp_path) as first, valkey(tmp_path) as second, CuttingProxy(port_of(first)) as proxy:
         backend = f"scoreline.worker.answers:AnswerBackend+redis://127.0.0.1:{proxy.port}/0"
         app: Any = Celery(backend=backend, set_as_current=False)

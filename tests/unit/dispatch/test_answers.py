@@ -57,7 +57,7 @@ def test_an_answer_about_a_failed_job_quotes_nothing_of_its_input(
     assert answer | {"error": ""} == failed.to_dict() | {"error": ""}
 
 
-def test_an_answer_says_what_quotes_nothing(client: EagerClient) -> None:
+def test_an_answer_contains_an_error_that_quotes_nothing(client: EagerClient) -> None:
     failed = client.submit("line", "s3://scoreline/nowhere/")
     assert client.answer(client.status(failed.job_id)) == failed.to_dict()
     assert "no input at s3://scoreline/nowhere/" in failed.error

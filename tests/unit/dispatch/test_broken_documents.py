@@ -94,7 +94,7 @@ def test_jobs_are_listed_beside_one_whose_document_has_a_value_of_another_type(
 
 @pytest.mark.parametrize("body", BODIES, ids=["empty", "cut", "null", "a number", "no text", "deep"])
 @pytest.mark.parametrize("key", [keys.job, keys.outcome, keys.plan], ids=named)
-def test_jobs_are_listed_beside_one_whose_document_is_none(
+def test_jobs_are_listed_beside_one_whose_document_is_not_json(
     client: EagerClient, main: ObjectStore, key: Any, body: bytes
 ) -> None:
     main.put(key(BROKEN), body)
@@ -104,7 +104,7 @@ def test_jobs_are_listed_beside_one_whose_document_is_none(
     assert main.uri(key(BROKEN)) in found[BROKEN][1]
 
 
-def test_objects_of_others_below_jobs_are_no_jobs(client: EagerClient, main: ObjectStore) -> None:
+def test_foreign_objects_below_jobs_are_not_listed(client: EagerClient, main: ObjectStore) -> None:
     main.put("jobs/not a job/job.json", b"{}")
     assert set(jobs(client)) == {GOOD, BROKEN}
 

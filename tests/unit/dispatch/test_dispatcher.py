@@ -14,7 +14,7 @@ from scoreline.tasks.dispatch.dispatcher import MAX_WINDOW, MIN_WINDOW, PARTS_PE
 from tests.support.line_jobs import desk
 
 
-def test_a_step_whose_message_could_not_be_sent_is_sent_by_the_next_who_asks() -> None:
+def test_a_step_whose_message_could_not_be_sent_is_sent_by_the_next_caller() -> None:
     sent: list[str] = []
     outages = [QueueUnavailable("no broker")]
 

@@ -21,7 +21,7 @@ def at(tmp_path: Path) -> Iterator[Desk]:
         yield made
 
 
-def test_of_two_who_resume_a_job_at_once_one_is_refused(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_two_processes_resume_a_job_at_once_one_is_refused(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = at.plan()
     at.client.cancel(job_id)
     others = [lambda: resume.begin_run(at.engine, job_id, "7")]

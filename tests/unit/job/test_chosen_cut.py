@@ -59,13 +59,13 @@ def test_row_groups_that_are_left_over_are_shared(groups: int, processes: int) -
     assert f"{processes} processes can share " in chosen.reason
 
 
-def test_of_many_row_groups_none_is_divided() -> None:
+def test_no_row_group_is_divided_if_there_are_many() -> None:
     chosen = choose_cut([file(*1_001 * [GROUP])], FOREST)
     assert chosen.readings == 1.0
     assert {count % GROUP for count in rows(chosen)} == {0}
 
 
-def test_small_row_groups_are_cut_as_by_their_target_alone() -> None:
+def test_small_row_groups_are_cut_only_by_the_target_size() -> None:
     files = [file(65_536, 65_536, 65_536, 53_392, key=str(number)) for number in range(8)]
     assert rows(choose_cut(files, FAST)) == 8 * [250_000]
     unknown = choose_cut(files, replace(FAST, rows_per_s=None, scored_per_s=None))

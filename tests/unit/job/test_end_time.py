@@ -36,7 +36,7 @@ def test_processes_that_share_a_row_group_end_together(processes: int) -> None:
     assert max(ends) == pytest.approx(100_000 * COSTS.read_s / (1 - fading**processes), rel=0.01)
 
 
-def test_whoever_is_free_later_gets_fewer_rows() -> None:
+def test_a_process_that_is_free_later_gets_fewer_rows() -> None:
     (first,), (second,) = share([Run(0, 0, 0, 1_000)], [0.0, 1_500.0], COSTS)
     assert first.stop == second.start
     assert second.rows < first.rows

@@ -97,5 +97,5 @@ def test_an_id_of_the_form_of_slots_is_reserved(job_id: str) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["20261128T161254Z-123456", "nightly-20261125T020000Z-rejected-1", "nightly-2026"])
-def test_other_ids_are_not(job_id: str) -> None:
+def test_an_id_of_another_form_is_accepted(job_id: str) -> None:
     check_job_id(job_id)

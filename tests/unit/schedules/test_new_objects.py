@@ -54,9 +54,7 @@ def test_objects_of_a_job_that_failed_are_still_new(night: Night) -> None:
     assert (done.rows, done.rejected) == (3, 1)
 
 
-def test_of_two_who_record_scored_objects_at_once_neither_forgets_the_other(
-    night: Night, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_if_two_jobs_record_scored_objects_at_once_none_is_lost(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     main = night.client.buckets.main
     for name in "ab":
         night.client.put(f"in/{name}.parquet", X)

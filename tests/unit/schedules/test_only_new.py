@@ -227,7 +227,7 @@ def test_a_resume_is_taken_back_if_a_later_job_began_meanwhile(
     assert scored(failed) == {job(2): 2}
 
 
-def test_of_two_jobs_without_a_plan_the_later_waits_for_the_earlier(
+def test_the_later_of_two_jobs_without_a_plan_waits_for_the_earlier(
     unplanned: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[PlanPending] = []
@@ -334,9 +334,7 @@ def test_a_cancel_that_fails_is_tried_again_at_the_next_tick(
     assert [rows(cancelling, hour)[:2] for hour in (1, 2)] == [("cancelled", 0), ("succeeded", 2)]
 
 
-def test_of_many_slots_that_wait_for_a_cancel_the_last_one_runs(
-    cancelling: Night, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_of_many_slots_that_wait_for_a_cancel_runs(cancelling: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     tick(cancelling, 1)
     cancel = cancelling.client.cancel
 

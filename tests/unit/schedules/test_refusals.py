@@ -163,7 +163,7 @@ def test_check_refuses_a_method_that_the_model_does_not_have(night: Night) -> No
     )
 
 
-def test_check_passes_over_models_of_later_and_schedules_that_are_not_enabled(night: Night) -> None:
+def test_check_skips_models_to_be_published_later_and_disabled_schedules(night: Night) -> None:
     night.write(NIGHTLY.replace("churn@champion", "churn-{slot:%Y-%m}"))
     assert night.cli("check").exit_code == 0
     night.write(MISSPELT + "enabled = false\n")

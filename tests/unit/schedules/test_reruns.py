@@ -96,7 +96,7 @@ def test_a_slot_that_has_to_wait_says_for_what(make: Callable[..., Night]) -> No
     assert night.tick(now) == {"nightly": [f"submitted {JOB}-2"]}
 
 
-def test_of_a_schedule_of_new_objects_only_a_slot_that_failed_can_be_run_again(night: Night) -> None:
+def test_a_schedule_of_new_objects_can_rerun_only_a_slot_that_failed(night: Night) -> None:
     night.write(NIGHTLY + "only_new = true\n")
     night.tick(SLOT)
     roll_back(night)

@@ -35,7 +35,7 @@ def test_a_state_that_cannot_be_written_leaves_its_slot_due(night: Night, monkey
     assert night.tick(SLOT) == {"nightly": [f"submitted {JOB}"]}
 
 
-def test_of_two_ticks_at_once_one_reads_what_the_other_decided(
+def test_if_two_ticks_run_at_once_one_reads_the_decision_of_the_other(
     make: Callable[..., Night], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a tick that is slow to write its state, while a person asks for an earlier slot

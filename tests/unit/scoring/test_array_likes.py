@@ -73,7 +73,7 @@ class Returning(BaseEstimator):
 )
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of numpy, for matrices
 @pytest.mark.parametrize("values", [VALUES, VALUES[:1], VALUES[:2]], ids=["4", "1", "2"])
-def test_one_value_for_each_row_is_one_column_in_whatever_it_is_held(makes: Any, values: list[float]) -> None:
+def test_one_value_for_each_row_is_one_column_in_any_container(makes: Any, values: list[float]) -> None:
     if makes is np.asmatrix and len(values) > 1:
         pytest.skip("a row vector is one row of several columns")
     assert scored(Returning(makes), "predict", x=values).table.to_pydict() == {"prediction": values}
@@ -123,7 +123,7 @@ def test_rows_and_targets_are_told_apart_for_any_number_of_rows(makes: Any, coun
     assert found == {"prediction_0": VALUES[:count], "prediction_1": [-n for n in VALUES[:count]]}
 
 
-def test_columns_of_mixed_rows_each_have_their_type() -> None:
+def test_each_column_of_rows_with_mixed_types_keeps_its_type() -> None:
     found = scored(Returning(lambda v: [["high" if n > 1 else "low", int(n)] for n in v]), "predict", x=VALUES).table
     assert found.to_pydict() == {"prediction_0": ["low", "high", "high", "high"], "prediction_1": [0, 1, 3, 4]}
 
@@ -149,7 +149,7 @@ def test_probabilities_belong_to_their_classes(makes: Any, count: int) -> None:
 
 
 @pytest.mark.parametrize("makes", [lambda v: [int(n) % 2 for n in v], lambda v: pd.Series(v.astype(int) % 2)])
-def test_a_label_encoder_decodes_them(makes: Any) -> None:
+def test_a_label_encoder_decodes_predictions_in_any_container(makes: Any) -> None:
     loaded = bundle(Returning(makes, classes=np.array([0, 1])))
     encoded = type(loaded)(
         models=loaded.models,
@@ -173,6 +173,6 @@ def test_a_label_encoder_decodes_them(makes: Any) -> None:
         (sp.csr_matrix((3, 1_000)), "the result is sparse and has 1,000 columns"),
     ],
 )
-def test_what_has_no_row_for_each_row_is_refused_with_the_reason(result: Any, said: str) -> None:
+def test_a_result_without_a_row_for_each_input_row_is_refused_with_the_reason(result: Any, said: str) -> None:
     with pytest.raises(ScoringError, match=said):
         to_rows(result, 3, "predict")

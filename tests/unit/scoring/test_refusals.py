@@ -212,7 +212,7 @@ def failing_alone(model: Any, rows: pd.DataFrame) -> list[int]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_step_is_asked_for_all_rows_that_it_refuses_wherever_it_stands(name: str, calls: list[int]) -> None:
+def test_all_rows_that_a_step_refuses_are_found_at_once_anywhere_in_a_model(name: str, calls: list[int]) -> None:
     _, column, values = CASES[name]
     rows, bad = damaged(column, values, share=0.1)
     done = scored(of_case(name), rows)
@@ -229,7 +229,7 @@ def test_the_rows_that_a_step_refuses_are_those_that_fail_alone(name: str) -> No
     assert failing_alone(of_case(name), rows) == np.flatnonzero(bad[:12]).tolist()
 
 
-def test_each_row_is_given_the_words_of_the_step_about_itself() -> None:
+def test_each_rejected_row_has_the_message_of_the_step_about_this_row() -> None:
     rows = frame(6)
     rows.loc[[1, 4], "town"] = ["elsewhere", "nowhere"]
     rows.loc[3, "x"] = np.nan

@@ -58,7 +58,7 @@ def test_a_part_that_is_committed_keeps_its_bytes(at: Desk) -> None:
     assert part_of(at, job_id) == before
 
 
-def test_who_comes_second_counts_the_rows_of_the_part_that_was_committed(at: Desk) -> None:
+def test_a_process_that_comes_second_counts_the_rows_of_the_committed_part(at: Desk) -> None:
     # Given a process that rejects three rows, after another has committed the part without any
     job_id = at.plan()
     documents = at.engine.documents(job_id)

@@ -114,7 +114,7 @@ def test_rejected_rows_are_written_before_the_results_that_commit_them(
     job.verify(rejected=[1, 2])
 
 
-def test_what_an_attempt_without_a_commit_left_is_neither_shown_nor_kept(tmp_path: Path) -> None:
+def test_rejected_rows_of_an_attempt_without_a_commit_are_neither_shown_nor_kept(tmp_path: Path) -> None:
     job = OneJob(tmp_path, refused=(1.0,))
     job.run(2)
     kept = rejects_of(job)

@@ -67,7 +67,7 @@ def test_a_message_for_a_part_that_is_done_sends_a_finalizer_that_was_lost(at: D
     [StoreUnavailable("503"), SystemExit(), ModelUnloadable("too large"), ModelUntrusted("not signed")],
     ids=["an outage", "a shutdown", "too little memory", "other keys"],
 )
-def test_what_is_not_due_to_the_part_is_no_attempt_at_it(
+def test_an_error_that_is_not_due_to_the_part_is_no_attempt_at_it(
     at: Desk, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     job_id = at.plan()

@@ -13,7 +13,9 @@ from scoreline.tasks.steps.planner import plan_job
 from tests.support.line_jobs import desk
 
 
-def test_of_two_planners_at_once_the_first_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_two_processes_plan_a_job_at_once_the_first_plan_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with desk(tmp_path) as at:
         job_id, main = at.submit(), at.client.buckets.main
         make_plan = planner.make_plan

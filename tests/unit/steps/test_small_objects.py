@@ -171,7 +171,7 @@ def test_the_budget_error_names_the_object_of_the_row(engine: Engine) -> None:
         score_rows(engine, documents, made.parts[0], 0, Timings())
 
 
-def test_rows_of_folders_and_empty_objects(engine: Engine) -> None:
+def test_rows_keep_the_columns_of_their_folders_beside_empty_objects(engine: Engine) -> None:
     put(engine, "day=1/a.parquet", id=[1], x=[1.0])
     put(engine, "day=2/a.parquet", id=pa.array([], pa.int64()), x=pa.array([], pa.float64()))
     put(engine, "day=2/b.parquet", id=[2], x=[2.0])
@@ -301,7 +301,7 @@ def test_batches_of_texts_stay_within_their_bytes(engine: Engine, batch_bytes: i
     assert scored["prediction"].to_pylist() == [1 + 2.0 * number for number in range(200)]
 
 
-def test_the_batch_that_is_being_filled_is_left_when_the_caller_goes(
+def test_a_batch_is_not_completed_if_the_caller_wants_no_more_rows(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in "abc":

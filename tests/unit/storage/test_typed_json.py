@@ -71,7 +71,7 @@ def test_a_value_of_another_type_is_refused_with_the_name_of_its_field(change: d
     "data",
     [b"", b"{", b"[]", b"5", b'"text"', b"null", b"\xff", b"[" * 100_000, b"1" * 9_999],
 )
-def test_what_is_no_object_of_json_is_malformed(data: bytes) -> None:
+def test_content_that_is_not_a_json_object_is_malformed(data: bytes) -> None:
     with pytest.raises(MALFORMED):
         decode_object(data)
 

@@ -118,7 +118,7 @@ def test_a_part_whose_ledger_was_lost_has_the_job_reconciled(at: Desk) -> None:
         (ZeroDivisionError("a fault of the code"), MAX_UNKNOWN_RETRIES + 1),
     ],
 )
-def test_a_step_is_tried_as_often_as_its_error_deserves_and_then_fails_the_job(
+def test_a_step_fails_its_job_after_the_retries_that_its_error_allows(
     at: Desk, fail: Callable[..., Failing], error: Exception, calls: int
 ) -> None:
     job_id = at.submit()

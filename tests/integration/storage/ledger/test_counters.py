@@ -52,7 +52,7 @@ def part(
     counters.count_part(rows=rows, rejected=rejected, failed=failed, seconds=seconds)
 
 
-def test_what_was_counted_is_added_up_and_begins_at_zero(counters: Counters) -> None:
+def test_counters_begin_at_zero_and_add_up(counters: Counters) -> None:
     before = counters.read()
     assert (before.rows, before.parts_scored, before.part_seconds) == (0, 0, 0.0)
     assert before.jobs == {"succeeded": 0, "partial": 0, "failed": 0, "cancelled": 0}
@@ -87,7 +87,7 @@ def test_a_part_that_was_found_written_has_no_duration(counters: Counters) -> No
     assert (found.parts_scored, found.rows, found.part_buckets[-1][1]) == (1, 7, 0)
 
 
-def test_ten_who_count_at_once_lose_nothing(counters: Counters) -> None:
+def test_ten_threads_that_count_at_once_lose_no_count(counters: Counters) -> None:
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda number: part(counters, rows=number, seconds=0.5), range(200)))
     found = counters.read()
@@ -109,7 +109,7 @@ def test_two_deployments_that_share_a_redis_count_apart(stack: Stack, redis_ledg
     assert other.counters.read().rows == 0
 
 
-def test_a_redis_that_is_away_stops_nobody_who_counts_and_is_told_to_whoever_reads() -> None:
+def test_without_redis_counting_does_nothing_and_reading_raises_an_error() -> None:
     counters = RedisLedger("redis://127.0.0.1:9/0", namespace="bucket").counters
     part(counters, rows=1)
     counters.count_load("churn", 1.0)
@@ -126,7 +126,7 @@ def test_a_part_costs_redis_one_command(stack: Stack, redis_ledger: RedisLedger)
 
 
 @pytest.mark.parametrize("again", ["done", "recovered", "closed"])
-def test_the_ledger_says_who_counted_a_part(ledger: Ledger, again: str) -> None:
+def test_only_the_call_that_counts_a_part_learns_so(ledger: Ledger, again: str) -> None:
     recovered = Recovered(done=frozenset({0}), rows=1, rejected=0) if again == "recovered" else None
     ledger.begin("job", "p", 2, budget=0, recovered=recovered)
     ledger.dispatch("job", "p", window=2)
@@ -161,7 +161,7 @@ def test_a_part_that_is_delivered_twice_counts_once(ledger: Ledger, tmp_path: Pa
     assert sent == [2, 3]
 
 
-def test_a_job_is_counted_by_whoever_wrote_its_outcome(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_job_is_counted_by_the_process_that_writes_its_outcome(ledger: Ledger, tmp_path: Path) -> None:
     reported: list[tuple[str, str]] = []
     dispatcher = Dispatcher(
         buckets=Buckets.from_env({"ENVIRONMENT": "development", "STORE_DIR": str(tmp_path)}),

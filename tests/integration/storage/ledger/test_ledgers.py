@@ -126,7 +126,7 @@ def test_a_part_counts_once_and_dispatches_once(ledger: Ledger, job: str) -> Non
     assert (progress.rows, progress.parts_done, progress.in_flight) == (5, 1, 1)
 
 
-def test_ten_who_dispatch_at_once_are_given_each_part_once(open_ledger: Callable[[], Ledger], job: str) -> None:
+def test_ten_threads_that_dispatch_at_once_get_each_part_once(open_ledger: Callable[[], Ledger], job: str) -> None:
     open_ledger().begin(job, "p", 100, budget=0)
     with ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(lambda _: open_ledger().dispatch(job, "p", window=40).parts, range(10)))
@@ -237,7 +237,7 @@ def test_a_caller_whose_clock_is_wrong_changes_no_deadline(
     assert ours.dispatch(job, "p", window=2).parts == (1,)
 
 
-def test_a_lease_is_of_one_plan_and_of_a_part_in_flight(ledger: Ledger, job: str) -> None:
+def test_a_lease_needs_the_plan_of_the_job_and_a_part_in_flight(ledger: Ledger, job: str) -> None:
     assert not ledger.renew(lease(job, 0))
     ledger.release(lease(job, 0))
     ledger.begin(job, "p", 2, budget=0)
@@ -267,7 +267,7 @@ def test_a_released_part_is_free_at_once_and_sent_again_when_its_message_got_los
     assert ledger.start(lease(job, 0, "m2")).attempt == 1
 
 
-def test_attempts_count_but_for_transient_ends(ledger: Ledger, job: str) -> None:
+def test_a_start_is_no_attempt_if_its_lease_is_released(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 1, budget=0)
     ledger.dispatch(job, "p", window=1)
     assert ledger.start(lease(job, 0)).attempt == 1
@@ -276,7 +276,7 @@ def test_attempts_count_but_for_transient_ends(ledger: Ledger, job: str) -> None
     assert ledger.start(lease(job, 0)).attempt == 2
 
 
-def test_a_transient_end_is_no_attempt_though_it_could_not_be_told(ledger: Ledger, job: str) -> None:
+def test_a_retry_is_no_attempt_even_if_the_lease_was_not_released(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 1, budget=0)
     ledger.dispatch(job, "p", window=1)
     assert ledger.start(lease(job, 0)).attempt == 1
@@ -313,7 +313,7 @@ def test_a_part_counted_out_of_turn_says_that_others_may_be_written_too(ledger: 
     assert ledger.start(lease(job, 1)).result_may_exist
 
 
-def test_messages_out_of_turn_are_told_so(ledger: Ledger, job: str) -> None:
+def test_a_message_out_of_turn_learns_why_it_may_not_start(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 3, budget=0)
     ledger.dispatch(job, "p", window=1)
     assert ledger.start(lease(job, 2)).to_do == "unknown"
@@ -424,7 +424,7 @@ def test_whatever_the_order_of_events_each_part_is_counted_once(ledger: Ledger, 
 
 
 @pytest.mark.parametrize("why", ["budget", "failures"])
-def test_a_job_stops_when_too_much_went_wrong(ledger: Ledger, job: str, why: str) -> None:
+def test_a_job_stops_after_too_many_rejected_rows_or_failed_parts(ledger: Ledger, job: str, why: str) -> None:
     ledger.begin(job, "p", 2 * MAX_FAILED_PARTS, budget=10)
     ledger.dispatch(job, "p", window=3)
     for part in range(2 * MAX_FAILED_PARTS):
@@ -458,7 +458,7 @@ def test_another_plan_is_fenced_off(ledger: Ledger, job: str) -> None:
             use()
 
 
-def test_an_emptied_redis_is_told_from_another_plan(ledger: Ledger, job: str) -> None:
+def test_an_emptied_redis_is_distinguished_from_another_plan(ledger: Ledger, job: str) -> None:
     for use in (
         lambda: ledger.dispatch(job, "p", window=1),
         lambda: ledger.start(lease(job, 0)),
@@ -518,9 +518,7 @@ def test_a_step_that_ended_is_not_brought_back_by_a_late_renewal(ledger: Ledger,
     assert ledger.begin_step(job, "events", 60) == 1
 
 
-def test_what_is_done_once_in_a_while_is_done_again_after_that(
-    ledger: Ledger, elapse: Callable[[float], None], job: str
-) -> None:
+def test_once_in_returns_true_again_after_its_time(ledger: Ledger, elapse: Callable[[float], None], job: str) -> None:
     assert ledger.once_in(job, 0.05)
     elapse(0.1)
     assert ledger.once_in(job, 60)
@@ -594,7 +592,7 @@ def test_threads_that_score_at_once_share_each_part_and_lose_none(ledger: Ledger
 
 
 @pytest.mark.usefixtures("switching_threads")
-def test_the_first_of_many_is_told_so(ledger: Ledger, job: str) -> None:
+def test_of_many_callers_at_once_only_one_is_first(ledger: Ledger, job: str) -> None:
     with ThreadPoolExecutor(10) as pool:
         assert sum(pool.map(lambda _: ledger.once_in(job, 60), range(10))) == 1
         assert sum(pool.map(lambda _: ledger.claim_step(job, "plan"), range(10))) == 1
@@ -687,7 +685,7 @@ def test_two_buckets_share_a_redis(stack: Stack, redis_ledger: RedisLedger, job:
     assert other.begin(job, "q", 1, budget=0)
 
 
-def test_an_unreachable_redis_is_named_within_ten_seconds() -> None:
+def test_an_unreachable_redis_is_an_error_within_ten_seconds() -> None:
     started = time.monotonic()
     with pytest.raises(LedgerUnavailable, match=r"127\.0\.0\.1:9"):
         RedisLedger("redis://:hush@127.0.0.1:9/0", namespace="bucket").ping()

@@ -121,7 +121,9 @@ def test_a_consumer_waits_on_connections_of_its_own(pool: SharedConnection, url:
         there.flushdb()
 
 
-def test_an_idle_connection_is_closed_and_opened_again(pool: SharedConnection, url: str, observer: redis.Redis) -> None:
+def test_an_idle_connection_is_closed_and_opened_again_when_needed(
+    pool: SharedConnection, url: str, observer: redis.Redis
+) -> None:
     ledger = RedisLedger(url, namespace="shared")
     ledger.ping()
     shared_connection.close_idle(HANG_S)
@@ -184,7 +186,9 @@ def test_closing_the_connections_leaves_alone_the_one_that_another_thread_waits_
         assert ask(connection, "CLIENT", "ID") != first
 
 
-def test_a_server_that_has_become_a_replica_is_left(pool: SharedConnection, url: str, observer: redis.Redis) -> None:
+def test_connections_to_a_server_that_became_a_replica_are_closed(
+    pool: SharedConnection, url: str, observer: redis.Redis
+) -> None:
     ledger = RedisLedger(url, namespace="shared")
     ledger.ping()
     observer.replicaof("127.0.0.1", 1)

@@ -71,7 +71,7 @@ def test_a_job_that_is_put_off_is_taken_later(ledger: Ledger, clock: Clock) -> N
     assert list(ledger.watchlist.take(9, PERIOD_S)) == ["b"]
 
 
-def test_ten_who_take_at_once_share_the_jobs(open_ledger: Callable[[], Ledger]) -> None:
+def test_ten_threads_that_take_jobs_at_once_share_them(open_ledger: Callable[[], Ledger]) -> None:
     names = [f"{n:04d}" for n in range(2_100)]
     open_ledger().watchlist.add(names)
     with ThreadPoolExecutor(10) as pool:

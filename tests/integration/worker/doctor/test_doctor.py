@@ -116,7 +116,7 @@ def test_checks_that_need_settings_are_skipped_while_settings_are_invalid(case: 
     assert found["shutdown"].severity == "ok"
 
 
-def test_a_check_that_raises_becomes_an_error(case: Case) -> None:
+def test_a_check_that_raises_is_reported_as_an_error(case: Case) -> None:
     def fail(*_: object) -> None:
         raise ValueError("unexpected")
 
@@ -126,7 +126,7 @@ def test_a_check_that_raises_becomes_an_error(case: Case) -> None:
     assert "ValueError: " in found["bucket"].message
 
 
-def test_a_check_that_hangs_becomes_an_error(case: Case) -> None:
+def test_a_check_that_hangs_is_reported_as_an_error(case: Case) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         case.set(R2_ENDPOINT_URL=f"http://127.0.0.1:{port}", REDIS_URL=f"redis://127.0.0.1:{port}/0")

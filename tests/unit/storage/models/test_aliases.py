@@ -26,7 +26,7 @@ def pinned(version: str) -> PinnedModel:
     return PinnedModel(name="m", version=version, manifest_sha256="d" * 64)
 
 
-def test_of_two_who_move_an_alias_at_once_none_is_lost(tmp_path: Path) -> None:
+def test_if_two_processes_move_an_alias_at_once_no_change_is_lost(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path, "data")
     others = [lambda: aliases.move(store, "m", "champion", lambda _: pinned(THEIRS))]
 

@@ -58,7 +58,7 @@ def encoder(columns: Any = ("town",)) -> ColumnTransformer:
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_an_encoder_is_found_wherever_it_stands(model: Any) -> None:
+def test_an_encoder_is_found_anywhere_in_a_model(model: Any) -> None:
     known = known_categories(model.fit(ROWS, Y), list(ROWS.columns))
     assert (list(known), known["town"].are_texts) == (["town"], True)
 

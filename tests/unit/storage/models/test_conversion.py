@@ -87,7 +87,7 @@ def test_a_converted_model_is_one_of_the_installed_version_and_scores_the_same(
         ),
     ],
 )
-def test_a_model_that_scores_otherwise_is_not_converted(
+def test_a_model_that_would_give_other_scores_is_not_converted(
     old: bytes, monkeypatch: pytest.MonkeyPatch, results: Any, said: str
 ) -> None:
     monkeypatch.setattr(conversion, "score_with_old_version", lambda *_: results)

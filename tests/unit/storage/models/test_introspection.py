@@ -188,6 +188,6 @@ def test_a_model_that_contains_itself_is_prepared_once() -> None:
     assert limit_to_one_thread(model).n_jobs == 1
 
 
-def test_what_is_no_estimator_is_left_as_it_is() -> None:
+def test_objects_that_are_not_estimators_are_left_unchanged() -> None:
     assert limit_to_one_thread({"n_jobs": 4}) == {"n_jobs": 4}
     assert limit_to_one_thread(None) is None

@@ -159,7 +159,7 @@ def test_rows_are_the_same_if_only_those_that_are_wanted_are_read(put: Put, data
 
 
 @pytest.mark.usefixtures("sliced")
-def test_of_a_large_batch_only_the_wanted_rows_and_columns_are_requested(
+def test_only_the_wanted_rows_and_columns_of_a_large_batch_are_requested(
     put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = pa.table({f"x{number}": np.arange(100_000.0) for number in range(10)})
@@ -187,13 +187,13 @@ def test_of_a_large_batch_only_the_wanted_rows_and_columns_are_requested(
     ids=["compressed", "dictionary", "lists", "stream"],
 )
 @pytest.mark.usefixtures("sliced")
-def test_other_batches_are_read_whole(put: Put, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_that_cannot_be_sliced_are_read_whole(put: Put, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrow, "read_rows", None)
     assert rows(put, data) in (1_000, 2)
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_damage_of_a_large_batch_is_named_as_of_a_small_one(
+def test_damage_in_a_large_batch_gives_the_same_error_as_in_a_small_one(
     put: Put, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     random = np.random.default_rng(seed)

@@ -49,7 +49,7 @@ PACKED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 @pytest.mark.parametrize(("pack", "message"), PACKED.values(), ids=PACKED)
 @pytest.mark.parametrize(("key", "text"), [("in.csv", CSV), ("in.jsonl", JSONL)])
-def test_a_text_that_is_none_is_named(
+def test_a_binary_object_named_as_text_is_refused_with_its_format(
     put: Put, key: str, text: bytes, pack: Callable[[bytes], bytes], message: str
 ) -> None:
     with pytest.raises(UnreadableInput) as refused:
@@ -112,6 +112,6 @@ def test_parquet_that_cannot_be_read_is_named(put: Put, data: bytes, message: st
     [(corpus.parquet(), "Parquet"), (gzip.compress(CSV), "compressed with gzip"), (CSV, None)],
     ids=["parquet", "gzip", "csv"],
 )
-def test_arrow_that_is_none_is_named(put: Put, data: bytes, what: str | None) -> None:
+def test_an_object_that_is_not_arrow_is_refused_with_its_format(put: Put, data: bytes, what: str | None) -> None:
     with pytest.raises(UnreadableInput, match=f"is not Arrow IPC, it is {what}: " if what else "is not Arrow IPC: "):
         ArrowFormat().survey(put(data, "in.arrow"))

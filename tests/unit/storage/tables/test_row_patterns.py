@@ -158,7 +158,7 @@ def test_a_survey_of_json_lines_is_the_same_without_patterns(
     assert with_patterns == without
 
 
-def test_words_that_are_missing_values_or_numbers_are_none_of_the_words_that_tell_nothing_new() -> None:
+def test_no_pattern_matches_words_for_missing_values_or_numbers() -> None:
     column = DelimitedColumn(scored=True)
     column.add(pa.array(["red", "blue"]), NULL_VALUES)
     pattern = RowPattern()

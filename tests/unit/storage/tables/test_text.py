@@ -126,7 +126,7 @@ def test_a_byte_order_mark_inside_a_text_is_a_character_wherever_the_text_is_div
     is_compressed=st.booleans(),
     block_bytes=st.integers(8, 64),
 )
-def test_for_any_bytes_each_record_is_a_row_or_malformed_or_the_object_is_named(
+def test_each_record_of_any_bytes_is_a_row_or_malformed_or_the_object_is_named(
     put: Put, data: bytes, key: str, is_compressed: bool, block_bytes: int
 ) -> None:
     source, fault = put(squeeze(data, key) if is_compressed else data, key), ""

@@ -22,7 +22,7 @@ from scoreline.worker.doctor import Finding
         (("--only", "redis,workers"), "warning", 0),
     ],
 )
-def test_no_answer_of_a_worker_is_a_failure_if_that_is_what_is_asked(
+def test_a_health_check_fails_if_no_worker_answers(
     options: tuple[str, ...], severity: Any, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [Finding(check="workers", severity=severity, message="no worker answers", remedy="start one")]

@@ -31,18 +31,18 @@ def test_a_printed_line_has_no_control_characters(err: bool, capsys: pytest.Capt
     check("".join(capsys.readouterr()))
 
 
-def test_a_field_and_a_cut_line_have_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_field_and_a_cut_line_have_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     output.echo_field("error", HOSTILE)
     output.echo_cut(HOSTILE)
     check(capsys.readouterr().out)
 
 
-def test_a_table_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_table((HOSTILE, "b"), [(HOSTILE, "x")])
     check(capsys.readouterr().out.replace("\nexit code 0", ""))
 
 
-def test_json_has_none_and_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_no_control_characters_and_the_same_values(capsys: pytest.CaptureFixture[str]) -> None:
     output.echo_json({"name": HOSTILE, "city": "Zürich"})
     text = capsys.readouterr().out
     assert json.loads(text) == {"name": HOSTILE, "city": "Zürich"}

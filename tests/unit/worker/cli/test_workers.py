@@ -52,7 +52,7 @@ def test_the_health_check_of_a_container_is_done_before_docker_ends_it() -> None
     assert int(asked) + 3 <= int(limit)  # the command starts in half a second, or in a few on a busy machine
 
 
-def test_the_time_that_connecting_takes_is_not_waited_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_to_connect_counts_towards_the_time_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     now, waited = [0.0], []
 
     class Broker:
