@@ -37,7 +37,7 @@ class FilesWritten:
         if self.watching and event == "open":
             path, mode, flags = details
             if isinstance(path, int):
-                return  # a pipe, or a descriptor of a file whose own opening raised an event before
+                return  # a pipe, or a file descriptor; opening the file itself has already raised an event
             if (isinstance(mode, str) and set(mode) & set("wax+")) or (mode is None and flags & WRITE_FLAGS):
                 self.paths.append(str(path))
 

@@ -300,7 +300,7 @@ class DelimitedFormat:
         return strings
 
     def _is_strict(self, field: pa.Field) -> bool:
-        """Return whether leading zeros make an integer malformed, because they would be lost: not in a feature."""
+        """Return whether leading zeros make an integer malformed. Features may have them, as in pandas."""
         return field.name not in self._options.types and b"feature" not in (field.metadata or {})
 
     def _replace_nan(self, column: pa.Array) -> pa.Array:

@@ -20,9 +20,9 @@ SIDE_BY_SIDE = 12
 
 
 class Corpus:
-    """Submits cases side by side, so that a case which harms a worker shows in the others.
+    """Submits several cases at once, so that the other cases fail if one of them harms a worker.
 
-    A case is submitted when a test asks for it or for one of the `SIDE_BY_SIDE` cases before it. Several test processes
+    When a test asks for a case, it is submitted together with the next `SIDE_BY_SIDE` cases. Several test processes
     share the cases, and each process submits only those that its tests need.
     """
 

@@ -34,7 +34,7 @@ from tests.e2e.test_webhooks import SECRET, Receiver
 from tests.support.rig import Rig
 from tests.support.waiting import HANG_S
 
-pytestmark = pytest.mark.timeout(400)  # the first test waits for the end of every job that was left
+pytestmark = pytest.mark.timeout(400)  # the first test waits until every unfinished job has ended
 
 FOLDER = Path(__file__).with_name("earlier_release")
 SAID: dict[str, Any] = json.loads((FOLDER / "said.json").read_text())
@@ -56,9 +56,10 @@ JOBS: dict[str, tuple[tuple[str, ...], set[int]]] = {
     "ledgers-20240101T020000Z": (ACCOUNTS, set()),
     "ledgers-20220101T020000Z": (ACCOUNTS, set()),
 }
-"""Jobs that had not ended: the objects that each reads, and the customers that its version of the model rejects."""
+"""Jobs that had not ended, each with the objects that it reads and the customers that its version of the model
+rejects."""
 WITHOUT_REDIS = ("under-way", "arranging", "submitted", "resumed", "records-staged", "ledgers-20230101T020000Z")
-"""The jobs among them that the bucket alone describes."""
+"""Those of the jobs that can be continued from the bucket alone."""
 
 
 class Successor:
@@ -86,7 +87,7 @@ class Successor:
         self.before: dict[str, Any] = {}
         """What the command line prints before a worker is started."""
         self.ended: dict[str, Any] = {}
-        """The status that it prints of each job once all jobs under way have ended."""
+        """The status of each job that it prints once all jobs have ended."""
         self.messages: dict[str, Any] = {}
         """Headers, by id, of the messages that waited in a queue or that a dead worker held."""
 
@@ -98,7 +99,7 @@ class Successor:
             assert set(archive.namelist()) == set(known)
             for key in archive.namelist():
                 body = archive.read(key)
-                if key == "jobs/to-be-told/job.json":  # the port of that time may be in use
+                if key == "jobs/to-be-told/job.json":  # the port that the release used may be taken
                     assert SAID["webhook"].encode() in body
                     body = body.replace(SAID["webhook"].encode(), f"{self.receiver.url}/ended".encode())
                 self.s3.put_object(
@@ -230,7 +231,7 @@ class Successor:
         return labels, dict(zip(encoder.classes_, model.predict_proba(ready).T, strict=True))
 
     def verify_kept(self, prefix: str) -> None:
-        """Check that each object that was left is still there, and was not written again."""
+        """Check that each object of the earlier release still exists, and was not written again."""
         now = self.objects(prefix)
         before = {key: was for key, was in self.left.items() if key.startswith(prefix)}
         assert before
@@ -401,7 +402,7 @@ def test_schedules_go_on_where_they_were_and_repeat_no_slot(after: Successor) ->
     history = [(past["slot"][:4], past["state"]) for past in yearly["history"]]
     missed = [(str(year), "missed") for year in range(2026, slot.year)]
     assert history == [("2025", "succeeded"), *missed, (str(slot.year), "succeeded")]
-    # The slot under way, the waiting slot and the requested slot ran in this order, each once
+    # The slot under way, the waiting slot and the requested slot ran once each, in this order
     ran = [past["slot"][:4] for past in ledgers["history"] if past["state"] != "missed"]
     assert ran == ["2023", "2024", "2022"]
     scheduled = [name for name in jobs if name.startswith(("yearly", "ledgers"))]

@@ -36,7 +36,7 @@ def scored(
         job = client.submit(name, put_table(f"in/{name}.parquet", frame), **options)
         done = list(client.watch(job.job_id))[-1]
         assert done.state == "succeeded", done.error
-        parts = store.list(f"{parse_uri(done.output)[1]}part-")  # how many there are depends on the pace
+        parts = store.list(f"{parse_uri(done.output)[1]}part-")  # the number of parts depends on the pace
         return pd.concat([pq.read_table(io.BytesIO(store.get(info.key).data)).to_pandas() for info in parts])
 
     return run
@@ -62,7 +62,7 @@ def test_workers_score_lightgbm_as_its_publisher_does(
 ) -> None:
     lightgbm = pytest.importorskip("lightgbm")
     model = lightgbm.LGBMClassifier(n_estimators=10, n_jobs=1, verbose=-1).fit(cells, labels)
-    results = scored("lgbm", model, cells[reversed(cells.columns)])  # it keeps "mean radius" as "mean_radius"
+    results = scored("lgbm", model, cells[reversed(cells.columns)])  # LightGBM keeps "mean radius" as "mean_radius"
     assert np.array_equal(results["prediction"], model.predict(cells))
     assert np.array_equal(results["proba_1"], model.predict_proba(cells)[:, 1])
 

@@ -30,7 +30,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that each part of `slow` waits for; it is created after the test, so that no process waits for ever."""
+    """A file that each part of `slow` waits for. It is created at the end of the test, so no process waits for ever."""
     path = tmp_path / "gate"
     yield path
     path.touch()
@@ -64,7 +64,7 @@ def test_a_user_can_cancel_and_resume_a_job(worker: Stack, cli: Cli, slow: str, 
     resumed = cli("watch", job)
     assert resumed.returncode == 0, resumed.stderr
     assert "2,000 scored, 0 rejected, of 2,000" in resumed.stdout
-    assert f"{job} " in cli("jobs").stdout  # whole, so that it can be copied, although this is not a terminal
+    assert f"{job} " in cli("jobs").stdout  # outside of a terminal, an id is not cut
     assert job in {item["job_id"] for item in json.loads(cli("jobs", "--json").stdout)}
     again = cli("resume", job)
     assert (again.returncode, again.stderr.strip()) == (

@@ -33,7 +33,7 @@ input = "s3://scoreline/in/"
 
 @pytest.fixture
 def quiet(rig: Rig) -> Rig:
-    """A rig without workers, and the model and the input of the schedules."""
+    """A rig without workers, after publishing the model and writing the input of the schedules."""
     rig.publish(seconds=0.0)
     rig.put_input(2)
     return rig
@@ -41,7 +41,7 @@ def quiet(rig: Rig) -> Rig:
 
 @pytest.fixture
 def working(rig_at_work: Rig) -> Rig:
-    """The shared rig with its two processes, and the model and the input of the schedules."""
+    """The shared rig with two processes, after publishing the model and writing the input of the schedules."""
     rig_at_work.publish(seconds=0.0)
     rig_at_work.put_input(2)
     return rig_at_work
@@ -90,7 +90,7 @@ def test_each_slot_of_a_night_runs_once_while_clocks_die_and_double(working: Rig
     # Given an hourly schedule, in the night in which Berlin's clocks go back
     chance = random.Random(1)
     schedules(rig, HOURLY + 'catch_up = "all"\noverlap = "queue"\n')
-    rig.ensure_beat()  # it runs the reconciler, and ticks only once an hour
+    rig.ensure_beat()  # this beat runs the reconciler, and ticks only once an hour
     now, end = at("2026-10-24T21:59"), at("2026-10-25T06:59")
     scheduler(rig).tick(now)
     # When the clock ticks late, misses hours, or ticks ten times at once, and Redis is emptied meanwhile
@@ -118,7 +118,7 @@ def test_two_clocks_submit_a_slot_once(quiet: Rig) -> None:
     for _ in range(2):
         rig.stack.start_beat(HASTE | {"TICK_SECONDS": "1"})
     rig.wait(lambda: jobs(rig), "a job")
-    (job,) = jobs(rig).values()  # the latest of 48 slots
+    (job,) = jobs(rig).values()  # only the latest of 48 slots is caught up
     assert rig.end(job).state == "succeeded"
     seen = ticks(rig)
     rig.wait(lambda: ticks(rig) >= seen + 6, "three more ticks of each clock")
@@ -235,7 +235,7 @@ def test_a_user_can_check_list_run_and_backfill_schedules(quiet: Rig, tmp_path: 
     assert "succeeded" in cli("list").stdout
     for line in cli("list").stdout.splitlines():
         assert len(line.rstrip()) <= 80
-    asked = [job for job_id, job in jobs(rig).items() if job_id.startswith("hourly-202610")]  # not a slot of just now
+    asked = [job for job_id, job in jobs(rig).items() if job_id.startswith("hourly-202610")]  # not a slot of now
     assert [job.state for job in asked] == 7 * ["succeeded"]
     # And each mistake is reported
     file.write_text(in_bucket(rig, HOURLY.replace("0 * * * *", "0 25 * * *")))

@@ -1,4 +1,4 @@
-"""Jobs and models of every kind on SeaweedFS, so that nothing rests on the habits of the other embedded S3 server."""
+"""Jobs and models of every kind run on SeaweedFS, to show that no code depends on the other embedded S3 server."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reported]:
             sink.environ | {"WEBHOOK_SECRET": HIDDEN["webhook"], "OTEL_BSP_SCHEDULE_DELAY": "600000"},
         )
         log = next(stack.folder.glob("worker*.log"))
-        stack.wait(  # otherwise it might reconcile the jobs below, in traces of its own
+        stack.wait(  # otherwise this reconciliation might handle the jobs below, in traces of its own
             "the reconciliation of the start",
             lambda: re.search(r"Task scoreline\.reconcile\S+ succeeded", log.read_text()) is not None,
         )

@@ -24,7 +24,7 @@ def test_a_worker_leaves_the_messages_of_another_deployment_alone(
     ModelStorageManager.from_env(environ).publish("shared", model)
     others.buckets.main.put("in.csv", b"x\n1\n")
     theirs = others.submit("shared", "s3://others/in.csv").job_id
-    # When the worker of this deployment has done as much work as it got
+    # When the worker of this deployment has done all its work
     models.publish("shared", model)
     ours = [client.submit("shared", put_table(f"shared/{n}.parquet", pd.DataFrame({"x": [1.0]}))) for n in range(3)]
     for job in ours:

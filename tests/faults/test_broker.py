@@ -69,7 +69,8 @@ def test_a_worker_outlasts_a_redis_that_refuses_writes(rig_at_work: Rig, fault: 
     rig.verify(rig.end(job))
     assert rig.parents() == workers
     assert len(rig.clocks()) == 1
-    # A message whose acknowledgement Redis refused is delivered again only after hours; the shared rig must be idle
+    # If Redis refused an acknowledgement, the message is redelivered only after hours. Drop it, because the next tests
+    # need an idle rig
     rig.redis.delete("unacked", "unacked_index")
 
 
@@ -95,7 +96,7 @@ def test_rows_are_written_once_if_every_message_is_delivered_twice(rig: Rig) -> 
         double()
         time.sleep(0.01)
     rig.verify(rig.end(job))
-    assert len(seen) > 8  # some may be taken between two looks, but not a whole window
+    assert len(seen) > 8  # a worker may take some messages between two looks, but not a whole window
 
 
 def test_lost_messages_are_sent_again(rig_at_work: Rig) -> None:
@@ -171,7 +172,7 @@ def test_a_large_job_keeps_to_its_window_and_a_small_job_need_not_wait(rig: Rig)
     meanwhile = rig.client.status(large.job_id).parts_done - before
     assert rig.client.status(small.job_id).parts == 10
     assert 0 < longest <= 8
-    assert meanwhile < 80  # of 300: those queued before the small job, and about as many more as it has
+    assert meanwhile < 80  # of 300 parts: those queued before the small job, and about as many again as it has
     rig.verify(rig.end(large))
 
 

@@ -37,7 +37,7 @@ def test_a_job_survives_twenty_killed_pool_processes(rig: Rig) -> None:
     while kills < 20:
         time.sleep(chance.uniform(0, 0.4))
         if children := rig.children():
-            with contextlib.suppress(psutil.NoSuchProcess):  # one that has just died of an earlier kill
+            with contextlib.suppress(psutil.NoSuchProcess):  # the process may have just died from an earlier kill
                 chance.choice(children).kill()
                 kills += 1
         assert not rig.client.status(job.job_id).ended, f"ended after {kills} kills"

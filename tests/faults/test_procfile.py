@@ -91,7 +91,7 @@ def test_a_worker_of_four_processes_and_beat_fit_into_the_smallest_redis_plan(ri
     rig.publish(seconds=0.2)
     rig.client.status(rig.submit(1).job_id)
     own = len(rig.redis.client_list())
-    # Given beat, which keeps no connection from one message to the next
+    # Given beat, which closes its connection after each message
     rig.start_beat(TICK_SECONDS="1")
     rig.wait(lambda: rig.redis.llen(rig.clock_queue), "a message of beat")
     rig.wait(lambda: connections() == 0, "an end of beat's connection")
@@ -106,6 +106,6 @@ def test_a_worker_of_four_processes_and_beat_fit_into_the_smallest_redis_plan(ri
     # Then there are no more connections than the doctor calculates, and fewer than the plan allows
     assert max(most) > 4
     assert max(most) <= worker_connections(4) + BEAT_CONNECTIONS + PASSING_CONNECTIONS < HEROKU_MINI
-    # And when nothing asks the worker for anything, it keeps those on which it waits for messages and for commands
+    # And an idle worker keeps only the connections on which it waits for messages and for commands
     rig.kill(rig.clocks())
     rig.wait(lambda: connections() == 2, "an end of the connections that nothing uses")

@@ -150,7 +150,7 @@ def test_a_job_that_failed_on_a_corrupt_model_resumes_once_the_model_is_repaired
     failed = rig.end(job)
     assert failed.state == "failed"
     assert "model.joblib differs from its manifest" in failed.error
-    rig.chaos(hold="jobs/other/plan")  # so that the job is still under way, however slow this process is
+    rig.chaos(hold="jobs/other/plan")  # the held request keeps the job under way, however slow this process is
     rig.client.submit("paced", rig.store.uri("in/"), job_id="other")
     with pytest.raises(NothingToResume, match="under way"):
         rig.client.resume("other")
@@ -301,7 +301,7 @@ def test_a_job_cancelled_while_it_is_finalized_gets_no_success_marker(rig: Rig) 
     rig.chaos(hold="part-00002.parquet")
     job = rig.submit(3)
     rig.wait(rig.held, "the last part about to be written")
-    rig.chaos(hold="_rejected")  # a finalizer begins with this listing
+    rig.chaos(hold="_rejected")  # the finalizer begins with this listing
     rig.wait(rig.held, "a finalizer at its beginning")
     assert rig.client.cancel(job.job_id).state == "cancelled"
     rig.chaos()

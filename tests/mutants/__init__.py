@@ -1,4 +1,4 @@
-"""Mutants: deliberate faults in the code, each of which some test must see. ``make mutants`` tries them all.
+"""Mutants: deliberate faults in the code. For each of them, a test must fail. ``make mutants`` tries them all.
 
 The lists are ``*.toml`` beside this file, one for each subject. A mutant is a table named by what it breaks:
 
@@ -9,6 +9,6 @@ The lists are ``*.toml`` beside this file, one for each subject. A mutant is a t
     tests = ["tests/unit/steps/test_score_part.py"]
     why = "what would happen to a user"
 
-`tests` names the tests that should see it: files, or single tests as ``file::name``. They should take seconds. A mutant
-that no test can see has `survives` as well, with the reason; it is an error if a test sees it after all.
+`tests` names the tests that should fail: files, or single tests as ``file::name``. They should take seconds. If no test
+can notice a mutant, the table also has `survives`, with the reason. It is then an error if a test fails.
 """

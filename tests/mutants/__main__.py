@@ -31,18 +31,18 @@ from tests.mutants.catalog import ROOT, Mutant, StaleMutants, check_fit, read_ca
 TIMEOUT_S = 60.0
 """Seconds for the tests of one mutant, which take a few seconds on an idle machine."""
 BASELINE_TIMEOUT_S = 900.0
-"""Seconds for all tests of all mutants on the code as it is."""
+"""Seconds for all tests of all mutants on the unchanged code."""
 WIDTH = 80
 _NO_TESTS_RAN = "(the tests did not run)"
 
 Fate = Literal["killed", "survived", "timed out", "not run", "killed too"]
-"""``not run``: pytest could not run the tests, so that they say nothing. ``killed too``: a test fails, although the
+"""``not run``: pytest could not run the tests, so the result is unknown. ``killed too``: a test fails, although the
 list says that none can."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What became of a mutant."""
+    """The result for a mutant."""
 
     mutant: Mutant
     fate: Fate
@@ -106,7 +106,7 @@ def _copies(number: int) -> Iterator[list[Path]]:
 
 
 def _baseline(copy: Path, mutants: Sequence[Mutant]) -> str | None:
-    """Run all tests on the code as it is. Return what failed, or None."""
+    """Run all tests on the unchanged code. Return the failures, or None."""
     tests = sorted({test for mutant in mutants for test in mutant.tests})
     _say(f"{len(mutants)} mutants; first their {len(tests)} tests without any")
     code, output = _pytest(copy, tests, BASELINE_TIMEOUT_S)
@@ -114,7 +114,7 @@ def _baseline(copy: Path, mutants: Sequence[Mutant]) -> str | None:
 
 
 def _try_all(mutants: Sequence[Mutant], copies: Sequence[Path], timeout_s: float) -> Iterator[Trial]:
-    """Try the mutants, one in each copy at a time, and print what became of each."""
+    """Try the mutants, one at a time in each copy, and print the result of each."""
     free: queue.SimpleQueue[Path] = queue.SimpleQueue()
     for copy in copies:
         free.put(copy)
@@ -166,7 +166,7 @@ def _pytest(copy: Path, tests: Sequence[str], timeout_s: float) -> tuple[int | N
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # so that all that the tests started can be killed with them
+        start_new_session=True,  # so that everything that the tests start can be killed with them
     )
     try:
         output, _ = process.communicate(timeout=timeout_s)
@@ -215,7 +215,7 @@ def _summarize(trials: Sequence[Trial]) -> int:
 
 
 def _sentence(test: str) -> str:
-    """Return the name of a test as the sentence that it is.
+    """Return the name of a test as a sentence.
 
     >>> _sentence("tests/unit/test_a.py::test_a_part_counts_once[redis-one_two]")
     'a part counts once [redis-one_two]'

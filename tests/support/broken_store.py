@@ -29,7 +29,7 @@ REFUSALS: dict[str, tuple[Callable[[BaseHTTPRequestHandler], bool], int, str]] =
     "no-aborts": (lambda request: request.command == "DELETE" and "uploadId" in request.path, 403, "AccessDenied"),
     "no-deletes": (lambda request: request.command == "DELETE" and "?" not in request.path, 403, "AccessDenied"),
 }
-"""By fault: which requests are refused, with which status and code."""
+"""For each fault: a check for the requests that are refused, and the status and code of the refusal."""
 HEADERS_LOST = {
     "ignores-if-none-match": ("PUT", "if-none-match"),
     "ignores-if-none-match-of-uploads": ("POST", "if-none-match"),
@@ -40,7 +40,7 @@ HEADERS_LOST = {
 
 
 class BrokenStore:
-    """A server that has the faults which the key id of a request names, joined by ``+``."""
+    """A proxy whose faults are chosen by the key id of each request: names of faults, joined by ``+``."""
 
     def __init__(self, endpoint: str) -> None:
         target = urlsplit(endpoint).netloc

@@ -25,7 +25,7 @@ class Case:
     objects: Mapping[str, Callable[[], bytes] | bytes]
     """Contents by key below the input's folder."""
     scored: int | None = None
-    """Rows that are scored; None if the job fails without a result."""
+    """Number of rows that are scored; None if the job fails without a result."""
     rejected: int = 0
     says: str = ""
     """Text that is in the job's error, or in the message of its first rejected row."""

@@ -1,4 +1,4 @@
-"""Tells the packages of a clean installation of the requirement files from others that are installed here."""
+"""Finds the packages that are installed here, but that the requirement files alone would not install."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 _LOOKED_UP = {"polars", "sphinx"}
-"""scikit-learn and scipy look these names up in ``sys.modules``, and would take None there for the module."""
+"""scikit-learn and scipy look these modules up in ``sys.modules``, and would use None as if it were the module."""
 ROOT = Path(__file__).parents[2]
 
 

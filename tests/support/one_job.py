@@ -36,7 +36,7 @@ PART = f"{FOLDER}part-00000.parquet"
 
 
 class Refuses(LinearRegression):
-    """Scores every row but those with some values of x."""
+    """Scores all rows except those with some values of x."""
 
     def __init__(self, *values: float) -> None:
         self.values = values
@@ -59,7 +59,7 @@ class OneJob:
     refused : tuple of float
         Values of x that the model of this process refuses.
     **options
-        Of the spec.
+        Options of the spec.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class OneJob:
 def before_put(
     monkeypatch: pytest.MonkeyPatch, job: OneJob, matches: Callable[[str, Any], bool], act: Callable[[], object]
 ) -> None:
-    """Call `act` once, before the first PUT whose key and mode match: another process was faster."""
+    """Call `act` once, before the first PUT whose key and mode match, to simulate a faster process."""
     put = job.store.put
     done: list[str] = []
 

@@ -86,7 +86,7 @@ class Rig:
         self.client.ledger.disconnect()
 
     def renew(self) -> None:
-        """Keep only the services running, with an empty Redis and a bucket that nobody has used before.
+        """Stop everything except the services, empty Redis, and use a new bucket.
 
         A request that a worker sent before it was killed may still arrive, but only in the old bucket.
         """
@@ -210,7 +210,7 @@ class Rig:
 
     @staticmethod
     def kill(processes: Iterable[psutil.Process]) -> None:
-        """Kill processes. One that has ended meanwhile, because its parent died, is no error."""
+        """Kill processes. It is not an error if a process has ended meanwhile because its parent died."""
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -28,7 +28,7 @@ def rows_of(source: Pinned, schema: pa.Schema, options: ReadOptions | None = Non
 
 
 def counted(source: Pinned, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list to which the size of each later read from the store of an object is added."""
+    """Return a list. From now on, the size of each read from the object's store is added to it."""
     sizes: list[int] = []
     get = source.store.get
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 HANG_S = 240.0
-"""After this time a test is taken to hang; on a slow, busy machine a test needs a tenth of it."""
+"""After this time, a test counts as hanging. On a slow, busy machine, a test needs a tenth of it."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.15
-"""Looking costs requests; the longer a test has waited, the less it minds to wait a little longer."""
+"""Pauses between two looks grow from the first to the longest, because each look may cost a request."""
 
 
 def wait_until[T](happened: Callable[[], T | None], what: str, explain: Callable[[], str] = str) -> T:

@@ -355,7 +355,7 @@ def test_the_counters_of_eager_jobs_can_be_read(tmp_path: Path) -> None:
     assert found.loads["line"].count == 1  # the model stays loaded from job to job
 
 
-# The eager client replaces the client of the settings
+# The eager client in place of the client of the settings
 
 
 def test_the_functions_of_the_package_use_the_eager_client(client: EagerClient) -> None:
@@ -446,7 +446,7 @@ def test_the_examples_of_the_docs_run_unchanged(page: str, tmp_path: Path) -> No
     tests = [(name, test) for name, test in names.items() if name.startswith("test_")]
     assert len(tests) == len(code) - ("scoring" in names)
     for name, test in tests:
-        with eager(tmp_path / f"of {name}") as scoring:  # in place of the fixture
+        with eager(tmp_path / f"of {name}") as scoring:  # replaces the fixture of the example
             test(scoring if "scoring" in inspect.signature(test).parameters else tmp_path / name)
 
 

@@ -1,4 +1,4 @@
-"""Dockerfile, docker-compose.yml, Procfile, app.json and Heroku's hooks agree with each other and the settings."""
+"""Dockerfile, docker-compose.yml, Procfile, app.json and Heroku's hooks agree with each other and with the settings."""
 
 from __future__ import annotations
 

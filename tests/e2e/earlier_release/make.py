@@ -63,7 +63,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
-sys.path.insert(0, str(Path(sys.prefix).parent))  # the checkout: its tests are not installed
+sys.path.insert(0, str(Path(sys.prefix).parent))  # the tests are in the checkout only; they are not installed
 
 from storage.models import signatures
 from storage.models.manager import ModelStorageManager
@@ -71,7 +71,7 @@ from tasks.client import Client
 from tasks.scheduler import Scheduler
 from tests.faults.rig import Rig
 
-WEBHOOK = "http://127.0.0.1:9/ended"  # nothing listens there; the test replaces it by its own address
+WEBHOOK = "http://127.0.0.1:9/ended"  # nothing listens there; the test puts its own address in its place
 FEATURES = ["calls", "minutes", "bill"]
 PART_ROWS = 40
 LONG_AGO_S = 3600
@@ -248,7 +248,7 @@ class Release:
         rig = self.rig
         self.submit("finished", "few/", max_rejected="10%")
         self.end("finished", "partial")
-        # Delete an object while its parts are to be scored, and put it back unchanged
+        # Delete an object before its parts are scored, and put it back unchanged
         rig.chaos(hold="failed-part/part-00000.parquet")
         self.submit("failed-part", "branch/", max_rejected="10%")
         rig.wait(rig.held, "a part about to be written")
@@ -271,7 +271,7 @@ class Release:
         rig.wait(lambda: self.left("scoreline.events", retries=1), "another try to tell")
 
     def die_arranging(self) -> None:
-        """Leave a job whose results are arranged except for the last object, and whose parts still exist."""
+        """Leave a job whose arranged files are all written, but not ``_SUCCESS``, and whose parts still exist."""
         self.rig.chaos(hold="arranging/_SUCCESS? PUT")
         self.submit("arranging", "few/", max_rejected="10%", partition_by="region")
         self.rig.wait(self.rig.held, "a finalizer about to write _SUCCESS")

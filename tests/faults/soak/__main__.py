@@ -1,8 +1,8 @@
 """Run random jobs through random faults: ``python -m tests.faults.soak [MINUTES [SEED]]``, or ``make soak MINUTES=n``.
 
-Each round draws a kind of job and some faults from its seed, which it prints, and checks every invariant at its end. At
-the end of all, the rounds are counted by kind. The script stops with status 1 at the first invariant that does not
-hold, and keeps the logs. ``SEED`` is that of the first round, so that a round can be repeated.
+Each round draws a kind of job and some faults from its seed, which it prints, and checks every invariant at its end.
+After the last round, it prints the number of rounds of each kind. The script stops with status 1 at the first invariant
+that does not hold, and keeps the logs. ``SEED`` is the seed of the first round, so a round can be repeated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.faults.soak.place import Place
 from tests.support.rig import Rig
 
 ROUND_S = 300.0
-"""Seconds after which a round is taken to hang; it takes ten on an idle machine."""
+"""Seconds after which a round counts as hanging. On an idle machine, a round takes ten seconds."""
 _CALM_S = 120.0
 _STEP_S = 0.2
 _FLEETING = ("second", "older", "blind")
@@ -50,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> int:
     end = time.monotonic() + 60 * options.minutes
     rounds, happened, seed = Counter[str](), Counter[str](), options.seed
     Path(".scoreline").mkdir(exist_ok=True)
-    logging.getLogger().addHandler(logging.NullHandler())  # what the clients of this process log is no result
+    logging.getLogger().addHandler(logging.NullHandler())  # logs of the clients in this process are not shown
     with tempfile.TemporaryDirectory(prefix="soak-", dir=".scoreline") as name, Rig(Path(name).resolve()) as rig:
         folder = Path(name).resolve()
         soak = Soak(rig, Fleet(rig, folder, options.older), set(options.without.split(",")))
@@ -145,7 +145,7 @@ class Soak:
             place.clear()
 
     def _check_calm(self) -> None:
-        """Check that nothing is left to do, and that no two documents say different things."""
+        """Check that nothing is left to do, and that no documents contradict each other."""
         deadline = time.monotonic() + _CALM_S
         while any(place.under_way() for place in (self._ours, self._neighbour)) or self._rig.messages():
             self._fleet.restart_ended()

@@ -100,14 +100,14 @@ class Fleet:
         return found
 
     def suspend(self, processes: list[psutil.Process], seconds: float) -> None:
-        """Stop processes without their knowledge; `wake` lets them go on after some seconds."""
+        """Suspend processes with SIGSTOP. `wake` lets them go on after some seconds."""
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGSTOP)
                 self._wake[process.pid] = time.monotonic() + seconds
 
     def wake(self, *, all_: bool = False) -> None:
-        """Let processes go on whose time has come, or all."""
+        """Let suspended processes go on whose time has come, or all of them."""
         for pid, until in list(self._wake.items()):
             if all_ or time.monotonic() > until:
                 del self._wake[pid]
@@ -172,7 +172,7 @@ def faults_of(fleet: Fleet, chance: random.Random, job_ids: Callable[[], list[st
 
 
 def older_revision() -> str:
-    """Return the newest tag, or else a revision of some time ago; empty if the history is not there."""
+    """Return the newest tag, or an older revision if there is no tag; empty if the history is missing."""
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -182,7 +182,7 @@ def older_revision() -> str:
 
 
 def _checkout(folder: Path, revision: str) -> Path:
-    """Extract the product as of a revision. The estimators stay those of today, because models refer to them."""
+    """Extract the product as of a revision. The test estimators stay those of today, because models refer to them."""
     command = ["git", "archive", revision, "scoreline", "storage", "tasks", "worker"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:

@@ -23,7 +23,7 @@ FAULTS["jsonl"] = ("missing", "large", "text", "broken")
 
 @dataclass(kw_only=True)
 class Input:
-    """An input in the bucket. The value ``x`` of each sound row is its ``id``; ids count on over its objects."""
+    """An input in the bucket. The value ``x`` of a sound row equals its ``id``. Ids continue from object to object."""
 
     uri: str
     rows: int = 0
@@ -43,7 +43,7 @@ class Input:
 def put_input(
     store: ObjectStore, chance: random.Random, folder: str, *, parts: int, faulty: int = 0, kinds: tuple[str, ...] = ()
 ) -> Input:
-    """Write one to three objects of some format, together of `parts` parts, and make `faulty` rows of them wrong.
+    """Write one to three objects in a random format, with rows for `parts` parts in all, and make `faulty` rows wrong.
 
     Parameters
     ----------

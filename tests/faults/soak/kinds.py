@@ -23,13 +23,13 @@ type Round = Steps[None]
 
 @dataclass(kw_only=True)
 class Scene:
-    """What a round has at hand."""
+    """What a round can use."""
 
     ours: Place
     neighbour: Place
     chance: random.Random
     name: str
-    """A name that no other round has."""
+    """A name that differs from that of any other round."""
 
     def put(self, place: Place | None = None, folder: str = "in", **options: Any) -> Input:
         place = place or self.ours
@@ -50,7 +50,7 @@ class Scene:
 
 
 def insist[T](call: Callable[[], T]) -> Steps[T | None]:
-    """Call until there is no transient error, as users are told to; what was done by a call that failed is no error."""
+    """Call a function until it raises no transient error, as the documentation tells users to do."""
     failed = False
     while True:
         try:
@@ -95,7 +95,7 @@ def rejects(scene: Scene) -> Round:
 
 
 def over_budget(scene: Scene) -> Round:
-    """A job that rejects a row more than it may, and is resumed with a budget that suffices."""
+    """A job that rejects one row more than its budget allows, and is resumed with a sufficient budget."""
     faulty = scene.chance.randrange(1, 40)
     made = scene.put(faulty=faulty)
     job_id = yield from scene.submit(made, max_rejected=faulty - 1)
@@ -166,7 +166,7 @@ def neighbours(scene: Scene) -> Round:
 
 
 def records(scene: Scene) -> Round:
-    """Records at hand, one message or many."""
+    """Records in memory, few enough for one message, or many."""
     count = scene.chance.choice([1, 20, 500])
     rows = [{"id": id_, "x": None if id_ % 7 == 3 else float(id_)} for id_ in range(count)]
     client = scene.ours.client
@@ -180,7 +180,7 @@ def records(scene: Scene) -> Round:
 
 
 def schedule(scene: Scene) -> Round:
-    """A schedule of new objects whose ticks die and come twice, and whose jobs are cancelled and resumed."""
+    """A schedule with `only_new`, whose ticks die or run twice, and whose jobs are cancelled and resumed."""
     place, name = scene.ours, f"s{scene.name}"
     folder = f"new-{scene.name}"
     text = f'[{name}]\ncron = "0 * * * *"\nmodel = "steep"\ninput = "s3://{place.store.bucket}/{folder}/"\n'

@@ -40,7 +40,7 @@ class Place:
     Parameters
     ----------
     environ : dict of str to str
-        The settings of a client that meets no faults of the store.
+        The settings of a client for which the store has no faults.
     """
 
     environ: dict[str, str]
@@ -131,7 +131,7 @@ class Place:
         return table
 
     def check_ends(self) -> None:
-        """Check that no job has both ``_SUCCESS`` and an outcome without results, or neither the one nor the other."""
+        """Check that each job has either ``_SUCCESS`` or an outcome without complete results, but not both."""
         for status in self.client.jobs():
             if not status.ended:
                 continue
@@ -141,7 +141,7 @@ class Place:
             assert succeeded == (outcome.state in ("succeeded", "partial")), f"{status}: _SUCCESS {succeeded}"
 
     def under_way(self) -> list[str]:
-        """Return the ids of the jobs whose marker is there."""
+        """Return the ids of the jobs that have a marker."""
         return [info.key.removeprefix(keys.JOBS_ACTIVE) for info in self.store.list(keys.JOBS_ACTIVE)]
 
     def has_job(self, job_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""A client that lives long goes on after a failover, when the address of Redis names another server."""
+"""A long-lived client continues after a failover, when the address of Redis leads to another server."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ def test_clients_that_share_a_connection_write_to_the_new_server(
         }
         for call in calls.values():
             call()
-        # When the server becomes a replica, and the address names another one, the first call fails, whichever it is
+        # When the server becomes a replica, and the address leads to another server, the first call fails, whatever it
+        # is
         for what, call in calls.items():
             proxy.target = port_of(first)
             first.replicaof("NO", "ONE")

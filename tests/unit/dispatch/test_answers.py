@@ -1,4 +1,4 @@
-"""Answers over the broker, and the ledger, quote nothing of what is in the bucket: others can read them."""
+"""Answers over the broker, and the ledger, do not quote data in the bucket, because others can read them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SSN = "078-05-1120"
 PEOPLE = f"ssn,x\n{SSN},1\n{SSN},2\n"
 LINE = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0])
 BARE = LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0])
-"""A model that knows no names of its features."""
+"""A model that does not know the names of its features."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A broken document or object is named, skipped and counted, and the work that has nothing to do with it goes on."""
+"""A broken document or object is named, skipped and counted, and all other work goes on."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ CHANGES = [(keys.job, change) for change in JOB_CHANGES] + [(keys.outcome, chang
 
 
 def named(value: Any) -> str:
-    """Return the id of a parameter: each test process has to give a function the same one."""
+    """Return the id of a parameter. For a function, it must be the same in each test process."""
     return value.__name__ if callable(value) else str(value)
 
 
@@ -139,7 +139,7 @@ def test_other_jobs_are_reconciled_beside_one_with_a_broken_document(
     done = client.reconcile()
     assert done.pop(GOOD) == "ended"
     assert list(main.list(keys.active(GOOD))) == []
-    assert key in (keys.run, keys.delivery) or key(BROKEN) in done[BROKEN]  # these two a succeeded job does not read
+    assert key in (keys.run, keys.delivery) or key(BROKEN) in done[BROKEN]  # not read after a success
 
 
 def test_a_model_can_be_deleted_although_a_job_cannot_be_read(client: EagerClient, main: ObjectStore) -> None:
@@ -193,7 +193,7 @@ def test_an_alias_that_cannot_be_read_is_named_and_can_be_set_again(
     assert "alias.unreadable" in caplog.messages
     with pytest.raises(ModelCorrupt, match="scoreline models alias line champion VERSION"):
         client.registry.resolve("line@champion")
-    # It may name the version that is to be deleted, so that nothing is deleted
+    # The alias may name the version to delete, so nothing is deleted
     pinned = client.registry.resolve("line")
     with pytest.raises(ModelCorrupt, match="line@champion"):
         client.delete_model(pinned)

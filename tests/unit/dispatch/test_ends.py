@@ -1,4 +1,4 @@
-"""A job ends in one way, whatever comes between, and only the end of its latest run counts."""
+"""A job ends in exactly one way, even if processes interfere, and only the end of its latest run counts."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_the_outcome_of_an_older_run_does_not_count_for_a_newer_one(tmp_path: Pa
     job.store.put(RUN, Run(number=2).to_json())
     assert read_outcome(job.store, "j") is None
     assert not clean_up_if_ended(job.engine, "j")
-    # And one of the same run does
+    # And an outcome of the same run does
     job.store.put(RUN, Run(number=1).to_json())
     assert job.outcome.state == "cancelled"
 
@@ -166,7 +166,7 @@ def test_a_job_that_is_resumed_while_its_marker_is_removed_keeps_it(
     job.client.cancel("j")
     assert resumed == [MARKER]
     assert job.listed(keys.JOBS_ACTIVE) == [MARKER]
-    # So that the job ends even if its messages are lost
+    # With the marker, the job ends even if its messages are lost
     job.messages._messages.clear()
     job.ledger.forget("j")
     reconcile_job(job.engine, "j")

@@ -106,7 +106,7 @@ def test_a_job_whose_parts_are_being_scored_costs_a_few_requests_an_hour(
     for _ in range(60):
         clock.now += ROUND_S
         done.update(reconcile_due(dispatcher).keys())
-    # Then it looked at each job once, and listed the markers every ten minutes
+    # Then it has looked at each job once, and listed the markers every ten minutes
     assert done == dict.fromkeys(jobs, 1)
     assert requests["list"] == 60 / LIST_EVERY
     assert sum(requests.values()) - requests["list"] <= 6 * len(jobs)
@@ -277,7 +277,7 @@ def test_a_round_that_takes_too_long_ends_and_the_next_one_continues(
 def test_a_job_that_a_round_does_not_reach_is_looked_at_in_the_next_one(
     client: EagerClient, dispatcher: Dispatcher, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given jobs that only the hourly look at the bucket makes due, each of which takes eight seconds
+    # Given jobs that are due only for their hourly comparison with the bucket, each of which takes eight seconds
     jobs = submit(client, 10)
     score_for_ever(client, clock, jobs)
     reconcile_due(dispatcher)

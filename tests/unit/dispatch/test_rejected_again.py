@@ -20,7 +20,7 @@ ROWS = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]})
 
 
 class Moody(LinearRegression):
-    """Refuses some values, which change with time, as if a service behind it had been mended."""
+    """Refuses some values. The test changes them, as if a service that the model uses had been repaired."""
 
     refused: ClassVar[set[float]] = set()
 
@@ -73,7 +73,7 @@ def test_a_request_that_is_repeated_after_an_error_makes_no_second_job(
     # When it is repeated
     again = client.resume_rejected(job)
     client.run()
-    # Then the same job does it
+    # Then the same job scores them
     assert (again.job_id, jobs(client)) == ("j-rejected-1", ["j", "j-rejected-1"])
     done = client.status("j-rejected-1")
     assert (done.state, done.rows, done.rejected) == ("partial", 1, 1)
@@ -92,7 +92,7 @@ def test_another_model_scores_the_rows_in_a_further_job_after_the_first(client: 
     client.run()
     done = client.status(again.job_id)
     assert (done.job_id, done.state, done.rows) == ("j-rejected-2", "succeeded", 2)
-    # And once more: the last one did the same
+    # And a further request returns the last job, because it did the same
     assert client.resume_rejected(job).job_id == "j-rejected-2"
     assert jobs(client) == ["j", "j-rejected-1", "j-rejected-2"]
 
@@ -134,7 +134,7 @@ def test_a_job_with_a_long_id_can_be_followed_by_others(client: EagerClient, len
     assert client.status(first.job_id).state == "partial"
     assert len(first.job_id) <= 100
     assert (first.job_id == f"{job}-rejected-1") == (length <= 89)
-    # And its own rejected rows too
+    # And so can the job with its rejected rows
     Moody.refused = set()
     second = client.resume_rejected(first.job_id)
     client.run()

@@ -42,7 +42,7 @@ def test_each_row_group_is_a_part_if_that_keeps_the_processes_busy() -> None:
 def test_processes_share_a_single_row_group_and_the_second_begins_far_away() -> None:
     chosen = choose_cut([file(2_000_000)], FAST)
     first, second = rows(chosen)
-    assert first > second > 500_000  # because the second has to decode what the first one scores
+    assert first > second > 500_000  # the second process also has to decode the rows of the first one
     assert chosen.readings == pytest.approx((first + 2_000_000) / 2_000_000)
     assert chosen.reason == "1 row group: 2 processes can share it, and each reads it once"
 
@@ -82,7 +82,7 @@ def test_a_slow_model_loses_no_more_than_twenty_seconds_of_work() -> None:
 def test_results_of_a_part_fit_into_memory() -> None:
     chosen = choose_cut([file(4 * GROUP)], replace(FAST, processes=1, result_bytes=200))
     assert max(rows(chosen)) <= RESULT_BYTES // 200
-    assert chosen.readings == 1.0  # one after the other, by a process that reads on
+    assert chosen.readings == 1.0  # a single process scores the parts one after the other, and keeps its reader
     assert chosen.reason.endswith("because its results take more than 64 MiB of memory")
 
 
@@ -145,7 +145,7 @@ def test_each_row_is_in_one_part_and_no_cut_ends_much_earlier(files: list[tuple[
             assert part.rows * row_s <= 2 * PART_SECONDS + row_s or part.rows <= 1_024
     if not work.rows_per_s or not chosen.parts:
         return
-    # And neither a part for each row group nor equal runs would end the job much earlier
+    # And neither one part for each row group nor equal runs would end the job much earlier
     processes = work.processes or 2
     place = {item.key: number for number, item in enumerate(inputs)}
     runs = [[_run(inputs, place[p.key], *p.scope) for p in part.slices] for part in chosen.parts]
@@ -159,7 +159,7 @@ def test_each_row_is_in_one_part_and_no_cut_ends_much_earlier(files: list[tuple[
 
 
 def _run(inputs: list[InputFile], number: int, first: int, count: int) -> list[Run]:
-    """Return the runs of spans that some rows of a file consist of."""
+    """Return the runs of spans that cover a range of rows of a file."""
     found = []
     for place, span in enumerate(inputs[number].spans):
         low, high = max(first, span.first_row), min(first + count, span.first_row + span.rows)

@@ -89,7 +89,7 @@ def test_a_span_of_far_more_rows_than_fit_is_divided_evenly() -> None:
 
 
 def test_rows_of_a_row_group_are_named_by_their_numbers_alone() -> None:
-    # Then a worker that has read one run can read on, and one of the release before reads no more than it must
+    # Then a worker that has read one run can continue, and a worker of the release before reads no more than necessary
     parts = cut([file("a", 50, 250, by_rows=True)], part_rows=125, most_rows=200)
     assert [[(s.start, s.stop, s.first_row, s.rows, s.only) for s in part.slices] for part in parts] == [
         [(0, 50, 0, 50, None)],
@@ -106,10 +106,10 @@ def test_rows_of_a_row_group_are_named_by_their_numbers_alone() -> None:
         (10**8, 50.0, 4, 1_000),
         (10**8, 0.5, 4, 10),
         (10**8, 1e-9, 4, 1),
-        (2_000, 10.0, 4, 39),  # so that each process gets parts
+        (2_000, 10.0, 4, 39),  # each process gets parts
         (10**4, 2_000.0, 4, 1_024),
         (10**8, 5e5, 4, 524_288),
-        (10**9, 5e5, 4, 524_288),  # so that memory hardly grows with a job
+        (10**9, 5e5, 4, 524_288),  # memory hardly grows with the size of a job
         (10**6, 5e5, 4, 78_125),  # otherwise some processes would have nothing to do
         (8 * 10**6, 5e5, 4, 312_500),
         (10**4, 5e5, 4, 50_000),  # smaller parts would be mostly overhead

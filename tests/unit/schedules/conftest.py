@@ -1,4 +1,4 @@
-"""A client that runs jobs in this process, with schedules whose model can score their input or cannot."""
+"""A client that runs jobs in this process, and schedules whose model can or cannot score the input."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.unit.schedules.conftest import JOB, MORNING, NIGHTLY, SLOT, Night, X
 
 
 def squat(night: Night, job_id: str, **changed: Any) -> None:
-    """Write the job that an earlier release accepted from anyone, with the id of a slot to come."""
+    """Write a job with the id of a future slot, which an earlier release accepted from anyone."""
     done = night.client.submit("churn", night.client.put("other/a.parquet", X), job_id="other")
     job = read_job(night.client.buckets.main, done.job_id)
     taken = replace(job, spec=replace(job.spec, job_id=job_id, **changed), submitted="2026-11-01T00:00:00+00:00")
@@ -87,7 +87,7 @@ def test_the_command_line_counts_no_job_of_others(night: Night) -> None:
     at = "2026-11-25T02:30"
     period = ("backfill", "nightly", "--from", at, "--to", at)
     squat(night, JOB)
-    # A job of others that failed is no slot to run anew
+    # If a job of someone else failed, its slot is not run again
     main = night.client.buckets.main
     outcome = read_outcome(main, "other")
     assert outcome is not None

@@ -28,7 +28,7 @@ def job(hour: int) -> str:
 
 @pytest.fixture
 def hourly(make: Callable[..., Night]) -> Night:
-    """A deployment whose jobs wait for `run`, and a schedule over one object with two rows."""
+    """A deployment whose jobs wait until a test calls `run`, and a schedule over one object with two rows."""
     night = make(run=False)
     night.client.registry.rollback("churn", "champion")
     night.write(TABLE.replace('"churn"', '"churn@champion"'))
@@ -42,7 +42,7 @@ def tick(night: Night, hour: int) -> list[str]:
 
 
 def spoil(night: Night) -> None:
-    """Replace the input by one that has a row too many to reject."""
+    """Replace the input by one in which too many rows are rejected."""
     night.client.put("in/a.parquet", X.assign(x=[0.0, float("nan")]))
 
 
@@ -105,7 +105,7 @@ def test_a_job_whose_objects_a_later_one_scored_cannot_be_resumed(hourly: Night)
     hourly.client.run()
     hourly.write(TABLE.replace('"churn"', '"churn@champion"') + 'max_rejected = "50%"\n')
     tick(hourly, 2)
-    hourly.client.run(1)  # the plan of the later one
+    hourly.client.run(1)  # plans the later job
     with pytest.raises(NothingToResume, match=rf"job {job(2)} scores objects of job {job(1)}, and 'hourly' .*--again"):
         hourly.client.resume(job(1))
     hourly.client.run()
@@ -187,7 +187,7 @@ def scored(night: Night) -> dict[str, int]:
 def test_a_job_is_not_resumed_while_a_later_one_is_being_planned(
     failed: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a job that has found out what is new, and has not written its plan
+    # Given a job that has found the new objects, but has not written its plan yet
     refused: list[PlanPending] = []
 
     def resume() -> None:

@@ -1,4 +1,4 @@
-"""The state of a schedule is written before anything is done, by one tick of several, and for each by itself."""
+"""The state of each schedule is written before a tick acts on it, and only one of several ticks writes it."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ DISCRETE = {
 def numbers(estimator: Any, several: bool = False) -> tuple[pd.DataFrame, Any]:
     """Return a table that fits the estimator's tags, with the memory layout that pandas gives it, and a target.
 
-    There are `several` targets if that is asked for, or if the estimator takes nothing else.
+    There are several targets if `several` is true, or if the estimator requires them.
     """
     tags, random = get_tags(estimator), np.random.default_rng(0)
     x = random.uniform(0.1, 3.0, (ROWS, 3 if type(estimator).__name__ == "SparseCoder" else 4))
@@ -108,7 +108,7 @@ def named(x: Any) -> pd.DataFrame:
 def examples(names: bool, several: bool = False) -> Iterator[tuple[str, Any, pd.DataFrame]]:
     """Yield each estimator, fitted in every way in which scikit-learn itself tests it, and rows to score.
 
-    With `several` targets, only the estimators that take them.
+    If `several` is true, yield only estimators that accept several targets.
     """
     texts = pd.DataFrame(
         {"text": [f"{word} number {number}" for number in range(20) for word in ("a b", "c", "d e f")]}
@@ -143,7 +143,7 @@ def examples(names: bool, several: bool = False) -> Iterator[tuple[str, Any, pd.
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Silence warnings of few rows and iterations, and use one thread: on busy cores, threads wait for each other."""
+    """Silence warnings about few rows and iterations. Use one thread: on busy cores, threads wait for each other."""
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")
         yield
@@ -181,7 +181,7 @@ def scored(bundle: Bundle, method: str, x: pd.DataFrame) -> Any:
 
 
 def together(bundle: Bundle, x: pd.DataFrame) -> str | None:
-    """Say whether the default methods together give other results than each by itself; None if not."""
+    """Return a message if the default methods give other results together than separately, or None."""
     methods = bundle.manifest.outputs["model"].default_methods
     rows = pa.RecordBatch.from_pandas(x)
     both = score_batch(bundle, rows, features=list(x.columns), keep=[], method=None).table

@@ -14,7 +14,7 @@ from tests.support.bundles import scored
 
 
 class Panic(BaseException):
-    """As libraries in Rust raise it."""
+    """An exception as libraries written in Rust raise it."""
 
 
 def raising(error: BaseException) -> Callable[[], Never]:

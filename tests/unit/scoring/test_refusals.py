@@ -1,4 +1,4 @@
-"""Steps of scikit-learn are asked for all rows that they refuse, wherever they stand in a model."""
+"""The checks of scikit-learn's steps find all rows that a step refuses, anywhere in a model."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def fitted(model: Any) -> Any:
 
 
 def damaged(column: str, values: list[Any], share: float, seed: int = 2) -> tuple[pd.DataFrame, Any]:
-    """Return rows, of which a share has one of the values in a column, and a mask of these rows."""
+    """Return rows, a share of which have one of the values in a column, and a mask of these rows."""
     rows = frame(ROWS, seed)
     bad = np.random.default_rng(seed).random(ROWS) < share
     rows[column] = rows[column].astype(object)
@@ -186,7 +186,7 @@ def damaged(column: str, values: list[Any], share: float, seed: int = 2) -> tupl
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the calls of the model. The counter poses as a part of the package, because tests are the user's code."""
+    """Count the calls of the model. The counter pretends to belong to the package, because tests count as user code."""
     counted: list[int] = []
     real = outputs
 
@@ -261,13 +261,13 @@ class Own(BaseEstimator):
 
 def test_rows_within_a_model_of_the_users_own_are_found_by_calls_alone() -> None:
     rows = frame(6).assign(x=np.linspace(0.9, 0.4, 6))
-    # Given rows that the model turns round, so that its encoder answers for rows 0, 4 and 5, the first of which fails
+    # Given a model that reverses its rows, so that its encoder names rows 0, 4 and 5, only the first of which fails
     rows.loc[[0, 1, 5], "town"] = NEW
     assert list(scored(Own(encoding()).fit(TRAINED, LABELS), rows).rejected) == [0, 1, 5]
 
 
 def test_an_answer_counts_only_if_a_call_confirms_it(monkeypatch: pytest.MonkeyPatch, calls: list[int]) -> None:
-    # Given a check that was misunderstood, and answers for sound rows too
+    # Given a check that also names sound rows
     real: Callable[..., Any] = refusals.ask
 
     def ask(error: Exception, n_rows: int) -> Any:

@@ -133,7 +133,7 @@ def test_rows_for_which_memory_is_short_are_scored_in_smaller_groups() -> None:
 
 
 class OwnError(Exception):
-    """An exception as libraries define them."""
+    """An exception like those that libraries define."""
 
 
 class NotAnImage(OSError):
@@ -169,7 +169,7 @@ def test_an_error_of_the_machine_rejects_no_row(error: Exception) -> None:
 
 
 class Broken(Refusing):
-    """Scores nothing any more after a row has broken it, as an error in a graphics processor does."""
+    """Cannot score any row after one row has broken it, as happens with errors in a graphics processor."""
 
     broken = False
 

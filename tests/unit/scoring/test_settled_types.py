@@ -1,4 +1,4 @@
-"""The types of a job, whatever those of each object are."""
+"""A job has one type for each column, even if its objects have different ones."""
 
 from __future__ import annotations
 

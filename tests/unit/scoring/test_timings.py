@@ -41,7 +41,7 @@ def test_a_part_reports_the_queue_and_upload_time_of_the_previous_part_of_its_jo
     after = between.begin("a").seconds
     assert after["upload"] == 1.5
     assert after["queue"] == 7
-    assert between.begin("a").seconds["upload"] == 0  # the part before was not written
+    assert between.begin("a").seconds["upload"] == 0  # the previous part was not written
     assert between.begin("b").seconds["upload"] == 2.5
 
 

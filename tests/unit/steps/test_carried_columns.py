@@ -1,4 +1,4 @@
-"""Columns that are only copied come back as they were, whatever objects a job has."""
+"""Kept columns have the same values in the results as in the input, in all formats."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_a_part_that_is_committed_keeps_its_bytes(at: Desk) -> None:
     documents = at.engine.documents(job_id)
     first = commit_part(at.engine, documents, 0, 100)
     before = part_of(at, job_id)
-    at.engine.models = Models(Flat())  # another kind of machine, say
+    at.engine.models = Models(Flat())  # as on another kind of machine
     assert commit_part(at.engine, documents, 0, 100).sha256 == first.sha256
     assert part_of(at, job_id) == before
 

@@ -42,7 +42,7 @@ def test_two_workers_that_reject_different_rows_lose_none(tmp_path: Path, monkey
             suspended.append((key, data, options))
             commit_part(other, other.documents("j"), 0, ANY)
         elif "_rejected/" in key and len(suspended) == 1 and ("mode" not in options or not exists(job.store, key)):
-            # When it goes on just before the other one writes what it saw no reason not to write
+            # When it goes on just before the other worker writes its rejected rows, which it believes to be missing
             suspended.append(())
             put(PART, suspended[0][1], **suspended[0][2])
         return put(key, data, **options)
@@ -323,7 +323,7 @@ def test_a_slower_finalizer_deletes_nothing_that_a_faster_one_has_published(
     others = [job.run]
 
     def slowly(*_: Any, **__: Any) -> None:
-        if others:  # another one scores the part again, and publishes all
+        if others:  # Another finalizer has the part scored again, and publishes everything
             others.pop()()
             assert job.is_complete
 

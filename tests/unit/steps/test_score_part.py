@@ -56,7 +56,7 @@ from tests.support.one_model import LINE, Models
 from tests.support.waiting import HANG_S
 
 FAST = planner.Pace(rows_per_s=1e6, processes=1)
-"""A pace that is known, so that parts are not cut by the time of a sample, which varies on a busy machine."""
+"""A known pace. Without it, the size of parts would follow the time of a sample, which varies on a busy machine."""
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_columns_with_blanks_are_those_that_lightgbm_keeps_with_underscores(engi
     scored, _ = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
     expected = np.asarray(LIGHT.predict(pd.DataFrame(columns)[["store number", "paid amount"]]))
     assert scored["prediction"].to_pylist() == expected.tolist()
-    # And a column that may be meant by the same name is not chosen silently
+    # And no column is chosen silently if two columns match the same name
     put(engine, "in/a.parquet", **columns, store_number=[1.0, 2.0])
     with pytest.raises(MissingColumns, match=r"'store_number', .* input has 'store number' and 'store_number': name"):
         planner.draft(engine, job(), FAST)

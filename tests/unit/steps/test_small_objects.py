@@ -81,7 +81,7 @@ def places(rejected: pa.Table) -> list[tuple[str, int, int | None]]:
 
 
 def put_with_rejects_at_seams(engine: Engine) -> list[tuple[str, int, int]]:
-    """Put objects whose first and last rows are refused, and one that is refused whole. Return the places of these."""
+    """Put objects whose first and last rows are rejected, and one whose rows all are. Return where these rows are."""
     refused = []
     for number, rows in enumerate((5, 1, 4, 2, 6)):
         ids = np.arange(rows) + 10 * number
@@ -124,7 +124,7 @@ def test_a_batch_of_many_objects_has_no_more_rows_than_usual(
     for number in range(20 if kind == "parquet" else 10):
         if kind == "parquet":
             put(engine, f"{number:02}.parquet", id=[number], x=[float(number)])
-        else:  # of two rows, one cannot be decoded, and counts as well
+        else:  # one of the two rows cannot be decoded; it counts as well
             engine.buckets.main.put(f"in/{number:02}.csv", f"id,x\n{number},1\n{number},1,9\n".encode())
     made = planner.draft(engine, job(max_rejected="100%"), FAST)
     engine.models.model.calls.clear()  # type: ignore[attr-defined]
@@ -245,7 +245,7 @@ def test_small_objects_are_fetched_side_by_side(engine: Engine, monkeypatch: pyt
     get = engine.buckets.main.get
 
     def together(key: str, **options: Any) -> Any:
-        meeting.wait(HANG_S)  # breaks if fewer requests are under way
+        meeting.wait(HANG_S)  # raises an error if fewer requests are under way
         return get(key, **options)
 
     with monkeypatch.context() as patched:
@@ -312,7 +312,7 @@ def test_a_batch_is_not_completed_if_the_caller_wants_no_more_rows(
     # Given a caller that has gone, then no batch is filled
     assert [batch.rows.num_rows for batch in read_part.read_part(engine, part, made.columns, options, size)] == [3]
     assert list(read_part.read_part(engine, part, made.columns, options, size, [True])) == []
-    # And a part that has ended tells so to its reader
+    # And a part that has ended tells its reader so
     told: list[Any] = []
 
     def noted(*arguments: Any) -> Any:

@@ -95,7 +95,7 @@ def encoded(rows: Sequence[Mapping[str, Any]], kind: str, group: int) -> bytes:
 
 
 def scores(engine: Engine, objects: Mapping[str, bytes], part_rows: int, batch_rows: int) -> dict[int, Any]:
-    """Score the objects as a job does; returns the prediction of each id, None for a rejected row."""
+    """Score the objects as a job does. Return the prediction for each id; None for a rejected row."""
     for info in list(engine.buckets.main.list("in/")):
         engine.buckets.main.delete(info.key)
     for name, data in objects.items():
@@ -137,7 +137,7 @@ ROWS = st.lists(
 def test_a_row_has_one_score_in_any_order_cut_and_format(
     engine: Engine, rows: list[dict[str, Any]], dense: bool, cuts: st.DataObject
 ) -> None:
-    # Given rows with a value of each column, so that its type is known in text; if dense, no integer is missing
+    # Given rows with at least one value in each column, so that text shows its type; if dense, no integer is missing
     rows = [{"count": 7, "amount": 0.5, "town": "Rome", "flag": True}, *rows]
     if dense:
         rows = [row | {"count": row["count"] or 0, "flag": bool(row["flag"])} for row in rows]
@@ -151,7 +151,7 @@ def test_a_row_has_one_score_in_any_order_cut_and_format(
     written = {name: encoded(piece, kind, group) for name, piece in pieces.items() if piece}
     # Then each row has the same score
     assert scores(engine, written, part_rows, batch_rows) == whole
-    # And it is that of a notebook
+    # And the score is the one that a notebook gets
     if dense:
         assert whole == {
             row["id"]: f"{row['count']}|{np.nan if row['amount'] is None else row['amount']}"

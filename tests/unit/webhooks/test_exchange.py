@@ -19,7 +19,7 @@ SECRET = "a secret of more than 16 bytes"
 DEADLINE_S = 0.3
 PAUSE_S = 0.02
 LIMIT = 150
-"""Pieces that a receiver sends, so that a sender without a deadline would wait ten times as long."""
+"""Number of pieces that a receiver sends. A sender without a deadline would wait ten times as long."""
 
 
 class Receiver:
@@ -61,7 +61,7 @@ def answers_to_go_on() -> Iterator[bytes]:
 
 
 def handshake() -> Iterator[bytes]:
-    yield bytes([22, 3, 3, 64, 0])  # the beginning of a record of TLS
+    yield bytes([22, 3, 3, 64, 0])  # the beginning of a TLS record
     yield from repeat(b"\0", LIMIT)
 
 

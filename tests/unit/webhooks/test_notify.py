@@ -1,4 +1,4 @@
-"""Each run of a job is notified once, to an address that is allowed, with a signature; until then its marker stays."""
+"""Each run of a job sends one signed notification to an allowed address, and its marker stays until then."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def at(tmp_path: Path) -> Iterator[Desk]:
 
 
 class Receiver:
-    """Notes the notifications, and raises an error while there is one."""
+    """Records the notifications, and raises `error` while it is set."""
 
     def __init__(self) -> None:
         self.got: list[tuple[str, str]] = []

@@ -92,7 +92,7 @@ def test_a_version_with_the_digest_of_another_one_does_not_get_its_bundle(models
         assert cache.get(one).manifest.ref == one.ref
         # When a job pins other versions with the same digest
         for other in (pin("b-40", "digest"), PinnedModel(name="a-40", version="w", manifest_sha256="digest")):
-            # Then what it gets, or is told, is of the version that its results will name
+            # Then it gets the bundle, or the error, of the version that its results will name
             assert cache.manifest(other).ref == other.ref
             assert cache.get(other).manifest.ref == other.ref
 

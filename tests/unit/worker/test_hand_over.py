@@ -1,4 +1,4 @@
-"""A worker that cannot load a model leaves its jobs to other workers, and fails them only if none is left."""
+"""A worker that cannot load a model leaves its jobs to other workers. It fails a job only if no worker can load it."""
 
 from __future__ import annotations
 

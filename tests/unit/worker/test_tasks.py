@@ -1,4 +1,4 @@
-"""A Celery task gives its message back after a transient error, and otherwise ends what the message is about."""
+"""A Celery task retries its message after a transient error; after any other error, it fails the part or the job."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
 
 
 class Failing:
-    """Calls a function after it has raised an error a number of times."""
+    """Raises an error a number of times, and then calls a function."""
 
     def __init__(self, behind: Callable[..., Any], error: BaseException, times: int = 1_000) -> None:
         self._behind, self._error, self._times = behind, error, times
@@ -80,7 +80,7 @@ def test_a_part_is_given_back_until_the_store_is_there_again(at: Desk, fail: Cal
 def test_an_outage_of_store_and_ledger_together_is_no_death_of_the_process(
     at: Desk, fail: Callable[..., Failing]
 ) -> None:
-    # Given a store that fails five times, and a ledger that cannot be told
+    # Given a store that fails five times, and a ledger that cannot be reached meanwhile
     job_id = at.plan(max_attempts=3)
     fail(at.client.buckets.main, "put", StoreUnavailable("503"), times=5)
     fail(at.engine.ledger, "release", LedgerUnavailable("no Redis"))
@@ -152,7 +152,7 @@ class Alternating:
 def test_a_message_that_another_worker_passed_on_has_all_its_retries_left(
     at: Desk, monkeypatch: pytest.MonkeyPatch, name: str, errors: str
 ) -> None:
-    # Given another worker, which cannot load the model either, for as long as a message may be passed on
+    # Given another worker that cannot load the model either, and a message that was passed on as often as possible
     monkeypatch.setattr(at.client.queue, "workers", lambda timeout_s: ["celery@busy"])
     monkeypatch.setattr("scoreline.worker.hand_over.time.sleep", lambda seconds: None)
     passes: list[Exception] = [ModelUnloadable("too little memory")] * MAX_TIMES

@@ -68,7 +68,7 @@ class Scoring(models.Model):
         """Ask Scoreline for the status of the job."""
         if self.ended:
             return
-        with contextlib.suppress(JobNotFound):  # it was not sent yet
+        with contextlib.suppress(JobNotFound):  # the job was not sent yet
             self.hear(client().status(self.job_id))
 
     def hear(self, status: Status) -> None:

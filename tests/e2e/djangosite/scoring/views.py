@@ -53,7 +53,7 @@ def detail(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @require_POST
 def send(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Try again to enqueue a job, which changes nothing if it was enqueued after all."""
+    """Try again to enqueue a job. This changes nothing if the first attempt succeeded after all."""
     row = get_object_or_404(Scoring, pk=pk)
     try:
         row.send()

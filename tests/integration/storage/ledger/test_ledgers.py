@@ -551,12 +551,12 @@ def test_the_last_tick_is_remembered(ledger: Ledger, elapse: Callable[[float], N
 
 @pytest.fixture
 def switching_threads() -> Iterator[None]:
-    """Switch threads after each line of a ledger in memory, so that a missing lock shows."""
+    """Switch threads after each line of a ledger in memory, so that a missing lock makes the test fail."""
 
     def switch(frame: FrameType, event: str, argument: Any) -> Any:
         if frame.f_code.co_filename != memory_ledger.__file__:
             return None
-        time.sleep(1e-6)  # with 0, this thread would mostly go on running
+        time.sleep(1e-6)  # with 0 seconds, this thread would mostly go on running
         return switch
 
     before = threading.gettrace()
@@ -664,7 +664,7 @@ def test_workers_of_the_release_before_can_read_what_this_one_writes(
     redis_ledger.begin_step(job, "finalize", LEASE_S)
     redis_ledger.end_step(job, "finalize", will_retry=True)
     redis_ledger.watchlist.due([job], 4)
-    # Then their scripts, which ran beside these until a deploy was done, find the fields in the form that they know
+    # Then the scripts of the release before, which run beside these during a deploy, can read the fields
     with redis.Redis.from_url(stack.environ["REDIS_URL"], decode_responses=True) as connection:
         state: Any = connection.hgetall(f"scoreline:{{bucket/{job}}}:state")
         steps: Any = connection.hgetall(f"scoreline:{{bucket/{job}}}:steps")

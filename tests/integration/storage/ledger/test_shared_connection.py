@@ -24,7 +24,7 @@ from scoreline.worker.dev.stack import Stack
 from tests.support.waiting import HANG_S, wait_until
 
 DATABASE = 11
-"""No other test uses it, so that only connections of this test are counted."""
+"""No other test uses this database, so only connections of this test are counted."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def _share_nothing_afterwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.fixture
 def pool(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SharedConnection]:
-    """Return what is shared. Threads wait for their turn as long as a test may take."""
+    """Return the pool of the shared connection. Threads wait for their turn as long as a test may take."""
     monkeypatch.setattr(shared_connection, "TURN_S", HANG_S)
     shared_connection.share(url, connect_timeout_s=5, timeout_s=10)
     found = shared_connection.find_by_url(url)

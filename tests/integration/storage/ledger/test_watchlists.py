@@ -157,7 +157,7 @@ def test_any_job_is_due_once_in_a_while_because_the_bucket_is_authoritative(
     clock.advance(THOROUGH_S - 1)
     assert not is_due(ledger, job)
     clock.advance(1)
-    # And until that was done, because a round may end before it reaches the job
+    # And it stays due until then, because a round may end before it reaches the job
     assert is_due(ledger, job)
     assert is_due(ledger, job)
     ledger.watchlist.looked_at(job)

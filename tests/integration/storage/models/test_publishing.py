@@ -128,7 +128,7 @@ def test_publishing_measures_the_memory_of_a_bundle(models: ModelStorageManager)
     payload.words = {f"word number {number}": number for number in range(200_000)}
     manifest = models.publish("wordy", payload)
     held = sum(sys.getsizeof(word) + 28 for word in payload.words) + sys.getsizeof(payload.words)
-    assert manifest.size < 0.3 * held  # the size of the file does not tell the memory
+    assert manifest.size < 0.3 * held  # the size of the file says nothing about the memory
     assert 0.8 * held < manifest.memory_bytes < 1.4 * held
 
 

@@ -1,4 +1,4 @@
-"""Code in a file that is published can neither read keys nor reach the network, and cannot hold up who publishes it."""
+"""Code in a published file can neither read keys nor reach the network, and cannot block its publisher."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_process_that_a_file_detaches_ends_with_the_trial(
 
 
 def _give_up_once(note: Path) -> None:
-    """Stand in for the time limit of a trial: it is over once the file has detached a process."""
+    """Replace the time limit of a trial: raise the timeout once the file has detached a process."""
     wait_until(note.exists, "a process was detached")
     raise subprocess.TimeoutExpired("trial", 0)
 

@@ -1,4 +1,4 @@
-"""What is read from fitted estimators, whoever wrote them."""
+"""Features, outputs and names are read correctly from fitted estimators of any library."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_lightgbm_fitted_on_an_array_has_no_names() -> None:
 
 
 class Raises(BaseEstimator):
-    """Raises an error of its own for everything that may be read, as a lazy model does before its first use."""
+    """Raises an error for every attribute that is read, as a lazy model does before its first use."""
 
     def fit(self, x: Any, y: Any = None) -> Self:
         return self

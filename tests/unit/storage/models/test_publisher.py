@@ -1,4 +1,4 @@
-"""A version exists once its manifest does, which is written after all that it needs was read back."""
+"""A version exists once its manifest exists, which is written after all its files were read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is signed, and what is unpickled, is what a holder of a trusted key has vouched for."""
+"""Only bytes that a holder of a trusted key has vouched for are signed or unpickled."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_verify_keys_without_a_key_do_not_turn_the_verification_off(value: str) 
 
 def test_an_object_is_unpickled_only_if_its_digest_is_signed_or_given(bucket: Bucket) -> None:
     mine = bucket.models("", OLD[1])
-    # By somebody without a key, who can write a digest beside the object
+    # Stored by someone without a key, who can write a digest beside the object
     sha256 = bucket.models().save("scaler.joblib", LINE)
     with pytest.raises(ModelUntrusted, match=r"is not signed by any key in MODEL_VERIFY_KEYS.* pass sha256="):
         mine.load_object("scaler.joblib")
@@ -151,7 +151,7 @@ def test_an_object_is_unpickled_only_if_its_digest_is_signed_or_given(bucket: Bu
     with pytest.raises(ModelCorrupt):
         mine.load_object("scaler.joblib", sha256="0" * 64)
     assert bucket.models().load_object("scaler.joblib").coef_.tolist() == LINE.coef_.tolist()
-    # By the holder of another key, and of the trusted one
+    # Stored by the holder of another key, and by the holder of the trusted key
     bucket.models(STRANGER[0]).save("scaler.joblib", LINE)
     with pytest.raises(ModelUntrusted):
         mine.load_object("scaler.joblib")
@@ -183,7 +183,7 @@ def test_a_digest_is_no_path_out_of_the_local_cache(tmp_path: Path, digest: str)
 
 
 def test_the_bytes_that_are_signed_are_those_that_a_trusted_key_has_signed(bucket: Bucket) -> None:
-    # Given a bucket that shows the manifest that a trusted key signed to whoever checks it, and another to who signs it
+    # Given a bucket that returns the manifest with a trusted signature for the check, but another one for the signing
     ref = bucket.models(OLD[0]).publish("m", LINE).ref
     manifest = keys.manifest(*ref.split("@"))
     evil = json.dumps(json.loads(bucket.store.get(manifest).data) | {"metadata": {"by": "a stranger"}}).encode()

@@ -91,7 +91,7 @@ def test_a_manifest_that_was_altered_or_copied_is_refused(
         store.put(f"models/other/{pinned.version}/{name}", store.get(f"models/m/{pinned.version}/{name}").data)
     with pytest.raises(ModelCorrupt, match=f"names {pinned.ref}: was it copied"):
         trusting(store).show(f"other@{pinned.version}")
-    # And an altered one, which nobody asks a signature of
+    # And an altered manifest, when signatures are not required
     store.put(key, data.replace(b'"n_features": 1', b'"n_features": 2'))
     with pytest.raises(ModelCorrupt, match="was altered after it was pinned"):
         ModelRegistry(store).manifest(pinned)

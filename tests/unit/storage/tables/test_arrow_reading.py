@@ -1,4 +1,4 @@
-"""An Arrow object is read to its last byte, or the error says what of it was not."""
+"""An Arrow object is read to its last byte, or an error says which bytes were not read."""
 
 from __future__ import annotations
 

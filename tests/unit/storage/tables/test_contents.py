@@ -1,4 +1,4 @@
-"""An object that is not what its name says is refused with what it is."""
+"""An object with another format than its name says is refused, and the error says what it is."""
 
 from __future__ import annotations
 

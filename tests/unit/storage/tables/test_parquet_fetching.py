@@ -169,7 +169,7 @@ def test_slices_of_a_row_group_are_read_once_by_a_process(
     found = [read(formats, source, start, stop) for start, stop in pairwise(edges)]
     assert pa.concat_tables(found).equals(values)
     assert store.bytes <= 1.02 * source.size
-    # Another process reads no more than once again, and gets the same
+    # Another process reads each byte at most once more, and gets the same rows
     other = ParquetFormat()
     footer_read(other, store, source)
     assert read(other, source, 50_000, 90_000).equals(found[4])
@@ -182,7 +182,7 @@ def test_a_reader_is_kept_only_for_the_next_rows_of_the_same_columns(tmp_path: P
     formats = ParquetFormat()
     for start, stop, schema, batch_rows in (
         (0, 50_000, SCHEMA, 8_192),
-        (40_000, 60_000, SCHEMA, 8_192),  # before where it stands
+        (40_000, 60_000, SCHEMA, 8_192),  # a row before the position of the reader
         (60_000, 70_000, pa.schema(list(SCHEMA)[::-1]), 8_192),
         (70_000, 80_000, SCHEMA, 1_000),
     ):
@@ -348,7 +348,7 @@ def test_bytes_that_are_in_use_are_not_given_back(tmp_path: Path) -> None:
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make eight columns too many for one decoder for each."""
+    """Reduce the memory, so that eight columns are too many to decode side by side."""
     monkeypatch.setattr(row_groups, "DECODER_BYTES", 1 << 20)
     monkeypatch.setattr(row_groups, "WINDOW_BYTES", 1 << 20)
     monkeypatch.setattr(row_groups, "MAX_WINDOW_BYTES", 1 << 20)

@@ -1,4 +1,4 @@
-"""Rows that match the pattern of a survey tell it nothing new: with and without patterns, surveys are the same."""
+"""Surveys give the same result with and without patterns, because rows that match a pattern add nothing new."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ VALUES = [INTEGERS, ODD_INTEGERS, FLOATS, ODD_FLOATS, WORDS, MISSING, TEXTS]
 
 
 def csv_rows(draw: Any) -> list[str]:
-    """Rows that are alike for the most part: each column has a few values, and others now and then."""
+    """Rows that are mostly alike: each column mostly has a few values, and now and then others."""
     count = draw(st.integers(1, 3))
     few = st.sampled_from(VALUES).flatmap(lambda values: st.lists(st.sampled_from(values), min_size=1, max_size=3))
     usual = [draw(few) for _ in range(count)]

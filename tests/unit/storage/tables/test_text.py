@@ -164,14 +164,14 @@ def zstd(data: bytes) -> bytes:
 def records_of(data: bytes, key: str) -> tuple[int, bool]:
     """Count the records after the header, and say whether a quotation mark is left open.
 
-    It goes character by character, and uses nothing of the code under test.
+    It reads character by character, and does not use the code under test.
     """
     if ".jsonl" in key:
         return sum(bool(line.strip(b" \t\r\n")) for line in data.split(b"\n")), False
     text = data.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
     count, at, quoted = 0, 0, False
     while at < len(text):
-        if text[at] in "\r\n":  # nothing, or what is left of a line end
+        if text[at] in "\r\n":  # nothing, or the rest of a line end
             at += 1
             continue
         count += 1
