@@ -1,6 +1,6 @@
 # One image for workers, beat and the command line; docker-compose.yml shows how to run each of them.
 
-# The packages are a stage of their own, which a change of the code leaves in the cache, along with its layer.
+# The packages have their own stage and layer, which stay in the cache when only the code changes.
 FROM python:3.12-slim-trixie AS packages
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build

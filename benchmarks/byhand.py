@@ -92,7 +92,7 @@ class Loop:
             pipe.send("go")
         for pipe in self._pipes:
             if answer := pipe.recv():
-                raise RuntimeError(f"the loop by hand failed: {answer}")
+                raise RuntimeError(f"the handwritten loop failed: {answer}")
         return time.perf_counter() - begun
 
 

@@ -37,7 +37,7 @@ def main() -> None:
         names = list(rates)[::-1]
         axis.barh(names, [rates[name] for name in names], color=[COLOURS.get(name, OTHER) for name in names])
         if "limit" in rates:
-            axis.axvline(rates["limit"], color="black", linewidth=0.8, linestyle="--", label="loop by hand")
+            axis.axvline(rates["limit"], color="black", linewidth=0.8, linestyle="--", label="handwritten loop")
             axis.legend(fontsize=8, loc="lower right")
         axis.set_title(model)
         axis.set_xlabel("thousand rows a second (more is better)")

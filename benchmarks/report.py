@@ -29,7 +29,7 @@ _LEGEND = (
     "before `submit` until the outcome is in the bucket.",
     "- *whole*: the same, plus starting all processes, loading the model and rehearsing; for Scoreline also "
     "publishing the model, and copying the input into the store and the results out of it.",
-    "- *limit*: the fastest straightforward loop by hand, in two processes. *script*: pandas, in one process. "
+    "- *limit*: the fastest straightforward handwritten loop, in two processes. *script*: pandas, in one process. "
     "*futures*: `concurrent.futures` over files. *scoreline_s3*: Scoreline on the S3 server, which shares the cores.",
 )
 _STAGES_LEGEND = (

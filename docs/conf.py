@@ -16,7 +16,7 @@ root_doc = "index"
 exclude_patterns = ["_build"]
 
 myst_heading_anchors = 3
-suppress_warnings = ["myst.header"]  # the tables of the benchmarks have their headings at one level
+suppress_warnings = ["myst.header"]  # the pages of the benchmarks use only one level of headings
 default_role = "code"
 pygments_style = "default"
 napoleon_google_docstring = False

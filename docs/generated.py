@@ -1,11 +1,11 @@
-"""Fill the reference pages with what the code says: an extension of Sphinx, whose functions the tests call too.
+"""Fills the reference pages with information from the code. It is an extension of Sphinx; tests use it too.
 
-A page marks the place with a comment. Where only the code knows what belongs there, the comment stands alone::
+A page marks the place with a comment. If all of the content comes from the code, the comment stands alone::
 
     <!-- generated: commands -->
 
-Where people write what a name means and the code knows the rest, the comment stands above a table of names and
-meanings, and the columns that the code knows are put between the two::
+If people write what a name means and the code knows the rest, the comment stands above a table of names and meanings.
+The columns from the code are then inserted between the two::
 
     <!-- generated: settings -->
     | setting | meaning |
@@ -14,7 +14,8 @@ meanings, and the columns that the code knows are put between the two::
 
 A name that is missing from such a table, or that the code does not know, is an error.
 
-Pages link to files beside ``docs/`` as the repository has them; on the site these are pages of ``project/``.
+Pages link to files beside ``docs/`` by their paths in the repository. On the site, these files are pages in
+``project/``.
 """
 
 from __future__ import annotations
@@ -67,14 +68,14 @@ _LEVELS = {
     "exception": "ERROR",
     "critical": "CRITICAL",
 }
-"""By the method that logs; `exception` adds a traceback."""
+"""The level of an event, by the method that logs it. `exception` also adds a traceback."""
 _READ_BY_LIBRARIES = {
     "SENTRY_DSN": "a DSN",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "an address",
     "OTEL_EXPORTER_OTLP_HEADERS": "`name=value`, with commas",
     "OTEL_SERVICE_NAME": "a name",
 }
-"""Variables that no settings class reads: Sentry and OpenTelemetry do."""
+"""Variables that Sentry and OpenTelemetry read themselves, not a settings class."""
 
 
 class PageIncomplete(Exception):
@@ -126,7 +127,7 @@ def setup(app: Any) -> dict[str, bool]:
 
 
 def relink(text: str, source: Path, page: Path) -> str:
-    """Return the text of a file with its links as they have to be on a page; what the site does not have is no link."""
+    """Return the text of a file with its links changed for a page. Links to files off the site become text."""
 
     def linked(match: re.Match[str]) -> str:
         target, _, anchor = match["target"].partition("#")
@@ -155,12 +156,12 @@ _ENVIRONMENTS: tuple[Mapping[str, str], ...] = (
     {},
     {"ENVIRONMENT": "development"},
 )
-"""Between them, every settings class asks for all that it knows."""
+"""Environments that together make every settings class read all of its variables."""
 
 
 @functools.cache
 def settings() -> Mapping[str, Setting]:
-    """Return every variable that a settings class asks for, with what it accepts and its default."""
+    """Return every variable that a settings class reads, with the values that it accepts and its default."""
     found = {name: Setting(accepts=accepts, default="") for name, accepts in _READ_BY_LIBRARIES.items()}
 
     def note(name: str, accepts: str, default: object) -> None:
@@ -204,7 +205,7 @@ def settings() -> Mapping[str, Setting]:
             for read in (*(kind.from_env for kind in _settings_classes()), logs.form_from_env):
                 with contextlib.suppress(errors.InvalidSettings):
                     read(environ)
-    for owner in ("AWS_S3", "AWS"):  # asked for only where one of the pair is set
+    for owner in ("AWS_S3", "AWS"):  # read only if one of the pair is set
         for half in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
             note(f"{owner}_{half}", "", None)
     return found
@@ -422,7 +423,7 @@ def _bare(parameter: inspect.Parameter) -> inspect.Parameter:
 def _merge(
     what: str, table: str, between: tuple[str, ...], known: Mapping[str, tuple[str, ...]], *, whole: bool = True
 ) -> str:
-    """Put what the code knows between the names and the meanings of a table; raises `PageIncomplete`."""
+    """Insert the columns from the code between the names and the meanings of a table; raises `PageIncomplete`."""
     head, _, *rows = table.splitlines()
     first, last = _cells(head)
     lines = [f"| {' | '.join((first, *between, last))} |", "|---" * (len(between) + 2) + "|"]

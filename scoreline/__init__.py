@@ -129,7 +129,7 @@ _HOMES = {
 )
 
 
-# An application that does not configure logging sees no messages, instead of their bare names on stderr.
+# If an application does not configure logging, it sees no log messages, rather than their bare names on stderr.
 logging.getLogger("scoreline").addHandler(logging.NullHandler())
 
 
