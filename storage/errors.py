@@ -245,7 +245,7 @@ class WebhookRefused(ScorelineError):
 
 
 class StepUnfinished(ScorelineError):
-    """Raised when a step has used its time. What it has done is kept, and its next attempt continues with the rest."""
+    """Raised when a step has used its time. Its work so far is kept, and the next attempt continues with the rest."""
 
     transient = True
 
@@ -313,7 +313,7 @@ def describe(error: BaseException) -> str:
 
 
 def without_quotes(error: BaseException) -> str:
-    """Return one line that says what went wrong without a word of any input or document.
+    """Return one line that says what went wrong, without quoting any input or document.
 
     Anyone who can reach the broker may read it, even without access to the bucket.
 

@@ -85,7 +85,7 @@ def _spellings(secret: str) -> set[str]:
 
 
 def _password(text: str) -> str:
-    """Return the password in a URL, or a user name without password, which may be a token; empty if there is neither.
+    """Return the password in a URL, or a user name without a password, which may be a token; empty if there is neither.
 
     A URL that cannot be parsed is returned whole, so that all of it is redacted. Any variable may contain a URL with a
     password, for example that of a database, a proxy or an add-on.

@@ -23,7 +23,7 @@ _JOIN_S = 1.0
 
 
 def allow_children(**_: Any) -> None:
-    """Let this process start children. If the system allows it, they are killed when this process dies in any way.
+    """Let this process start children. If the system allows it, they are killed whenever this process ends.
 
     Linux does so for every child that is forked. Pools whose processes are spawned end by themselves, because the
     pipes to their parent close. Signals are blocked during a fork, so that none reaches a handler of the parent.

@@ -1,8 +1,8 @@
 """One connection to a Redis server for everything that a process does there, one thing at a time.
 
 A ledger, the messages that a process sends and the answers that it stores would otherwise have a connection each, and
-small Redis plans allow 20 in all. A process calls `share` once for each server. From then on, the ledgers that it opens
-and whatever asks `find` use the same connection. Importing this module takes 0.1 s, because it imports redis.
+small Redis plans allow 20 in all. A process calls `share` once for each server. From then on, all its ledgers use the
+same connection, and so does other code that calls `find`. Importing this module takes 0.1 s, because it imports redis.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def find(options: Mapping[str, Any]) -> SharedConnection | None:
     Parameters
     ----------
     options : mapping of str to object
-        What a client would give to a `redis.ConnectionPool`.
+        The arguments that a client would pass to a `redis.ConnectionPool`.
     """
     return _shared.get(_identity(options.get("connection_class", redis.Connection), options))
 

@@ -100,7 +100,7 @@ def read(store: ObjectStore, name: str, alias: str) -> Alias | None:
 def read_all(store: ObjectStore, named: Sequence[tuple[str, str]]) -> list[tuple[str, Alias]]:
     """Return aliases, each after the name of its model. Many are read at a time, because each is an object.
 
-    Aliases that are gone are left out, and so are those that cannot be read, with a warning.
+    Aliases that were deleted are left out. Aliases that cannot be read are left out with a warning.
     """
 
     def read_one(pair: tuple[str, str]) -> Alias | None:

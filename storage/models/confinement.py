@@ -171,7 +171,7 @@ def _limit_resources() -> None:
         resource.RLIMIT_CPU: _MAX_CPU_S * (os.cpu_count() or 1),
         resource.RLIMIT_FSIZE: _MAX_FILE_BYTES,
     }
-    if sys.platform == "linux":  # elsewhere, it does not count what is mapped
+    if sys.platform == "linux":  # on other systems, it does not limit mapped memory
         limits[resource.RLIMIT_DATA] = max(_LEAST_MEMORY_BYTES, _available_bytes())
     for kind, limit in limits.items():
         _, most = resource.getrlimit(kind)

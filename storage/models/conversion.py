@@ -1,8 +1,8 @@
 """Converts a model that another version of scikit-learn saved, and verifies that it still scores the same.
 
-The model is loaded here, and what has changed since then is filled in. The file does not show whether that is enough,
-so a sample is scored twice: here, and with the old version in an environment that uv makes for it. Only if the
-results are equal is the model saved again.
+The model is loaded with the installed version, and attributes that it lacks are filled in. The file does not show
+whether that is enough, so a sample is scored twice: with the installed version, and with the old version in an
+environment that uv makes for it. Only if the results are equal is the model saved again.
 """
 
 from __future__ import annotations

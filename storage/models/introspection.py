@@ -130,7 +130,7 @@ def read_attribute(estimator: Any, name: str) -> Any:
 
 
 def _recorded_features(estimator: Any) -> tuple[tuple[str, ...] | None, int | None]:
-    """Return the names and the number of the features of one estimator; None for what it does not record.
+    """Return the names and the number of the features of one estimator. Either is None if it is not recorded.
 
     CatBoost records names under another name, and once it is unpickled, it says that it has 0 features.
     """

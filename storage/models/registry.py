@@ -178,7 +178,7 @@ class ModelRegistry:
     def aliases(self, name: str) -> list[Alias]:
         """Return all aliases of a model, sorted by name.
 
-        Objects that are no aliases are left out, and so are aliases that cannot be read, with a warning.
+        Objects that are not aliases are left out. Aliases that cannot be read are left out with a warning.
         """
         named = [(name, alias) for alias in self._alias_names(name)]
         return [alias for _, alias in aliases.read_all(self._store, named)]

@@ -94,7 +94,8 @@ def find_version(data: bytes) -> str | None:
 def _find_version(unpickler: _Unpickler, stream: Any) -> str | None:
     """Return the version of scikit-learn that is named next in a stream that could not be loaded any further.
 
-    An estimator writes the version at the end of its state, so that it comes after whatever could not be loaded.
+    An estimator writes the version at the end of its state, so the version comes after the part that could not be
+    loaded.
     """
     frame = unpickler._unframer.current_frame
     return _search_version(frame.read() if frame is not None else b"", stream)

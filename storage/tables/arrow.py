@@ -52,7 +52,7 @@ class ArrowFormat:
         return Survey(schema=pa.schema(fields, schema.metadata), spans=tuple(spans))
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
-        """Yield the rows of a span in order (see `TableFormat.read`). Of large batches, it reads only these rows."""
+        """Yield the rows of a span in order (see `TableFormat.read`). It reads nothing else of large batches."""
         row = span.first_row
         reader = _Reader(source)
         number = span.start
@@ -115,7 +115,7 @@ class _Reader:
             raise explain_format(source, "Arrow IPC", error) from error
 
     def surveyed(self) -> Iterator[_Surveyed]:
-        """Validate each batch and describe it. Of a large batch, read only the columns that might be invalid."""
+        """Validate each batch and describe it. For large batches, read only columns that may be invalid."""
         number, stop = 0, None
         while stop is not None or number == 0 or self._has_layouts(number):
             layout = self.layout(number)

@@ -142,7 +142,7 @@ def _column(
 
 
 def _width(kind: pa.DataType) -> int | None:
-    """Return the number of bits of a value, if that is the same for all."""
+    """Return the number of bits of a value; None if values of this type differ in size."""
     types = pa.types
     fixed = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_temporal(kind)
     return kind.bit_width if fixed or types.is_decimal(kind) else None

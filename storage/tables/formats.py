@@ -32,7 +32,7 @@ class Tables:
         """The schema of the last survey, and the same without views. Most objects of a job have the same columns."""
 
     def survey(self, source: Pinned, options: ReadOptions, features: Collection[str] = ()) -> Survey:
-        """Find the columns and spans of an object (see `TableFormat.survey`). An empty object has none."""
+        """Find the columns and spans of an object (see `TableFormat.survey`). An empty object has neither."""
         if source.size == 0:
             return Survey(schema=pa.schema([]), spans=())
         found = self._format(source, options).survey(source, features)

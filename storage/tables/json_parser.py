@@ -139,7 +139,7 @@ def parse_object(line: bytes) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a line, and in which column if it is one."""
+    """A fault in a line, and the column at fault if the fault concerns a single column."""
 
     column: str | None
     message: str

@@ -219,7 +219,7 @@ def _without(rows: Rows, faults: Mapping[int, MalformedRow]) -> Rows:
 
 
 def _with_times(block: Block, rows: Rows, times: Mapping[str, pa.DataType]) -> Rows:
-    """Convert columns of texts to times. Rows with a text that is no time become malformed."""
+    """Convert columns of texts to times. Rows with a text that is not a time become malformed."""
     if not times:
         return rows
     faults: dict[int, MalformedRow] = {}

@@ -23,7 +23,7 @@ MAX_COLUMNS = 500
 """Maximum number of columns that a pattern describes. With many more, the engine would run out of its memory."""
 
 _CANONICAL = "(?:0|-?[1-9][0-9]{0,14})"
-"""An integer that float64 holds, whatever its digits are."""
+"""Pattern of an integer with so few digits that float64 holds it."""
 _EXPONENT = "(?:[eE][-+]?[0-9]{1,2})?"
 _NUMBER_WORDS = ("inf", "infinity", "nan")
 """Words that are numbers."""
@@ -150,7 +150,7 @@ def _words(special: Collection[str], others: Iterable[str]) -> str:
 
 
 def _unlike(node: Mapping[str, Any], rest: str, special: Collection[str], first: str) -> str:
-    """Return the pattern of what may follow so that the word is none of those in a tree of letters.
+    """Return the pattern of endings with which a word differs from all words in a tree of letters.
 
     After a whole word of the tree, only a letter or a digit may follow, because white space at the end is ignored.
     """

@@ -118,7 +118,7 @@ class GzipReader:
         if not first:
             raise EOFError("it ends before a place in it")
         self._decoder, self._buffer, self._drop = _decoder_at(zlib.decompress(point.window), first[0], point.bits)
-        self._offset += 1 - len(self._buffer)  # some bytes stand before those of the object
+        self._offset += 1 - len(self._buffer)  # the buffer begins with some bytes that are not from the object
         self._trailer = _TRAILER
 
     def _next_stream(self) -> bool:

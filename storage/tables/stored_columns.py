@@ -13,7 +13,7 @@ from scoreline.storage.tables.ranged import RangedFile
 
 
 def stored_share(source: Pinned, columns: Collection[str]) -> float:
-    """Return the share of the stored bytes of the first row group that these columns take; 1 if it has none.
+    """Return the share of the first row group's stored bytes that these columns take; 1 if there is no row group.
 
     Raises
     ------

@@ -42,7 +42,7 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
     """End a job that cannot continue, and record the error."""
     if is_complete(dispatcher, job_id):
         log.error("job.complete", extra={"job_id": job_id, "error": describe(error)})
-        dispatcher.ledger.end_step(job_id, "finalize")  # its attempts begin anew: no other end is left
+        dispatcher.ledger.end_step(job_id, "finalize")  # attempts count from zero: no other end is possible
         return  # the reconciler sends the finalizer again
     run, _ = read_run(dispatcher.buckets.main, job_id)
     submitted = read_job(dispatcher.buckets.main, job_id).submitted
@@ -87,7 +87,7 @@ def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: Bas
     if outcome.state not in COMPLETE and decided.state in COMPLETE:
         log.info("outcome.exists", extra={"job_id": job_id})
         if not clean_up_if_ended(dispatcher, job_id):
-            dispatcher.ledger.end_step(job_id, "finalize")  # its attempts begin anew: no other end is left
+            dispatcher.ledger.end_step(job_id, "finalize")  # attempts count from zero: no other end is possible
         return
     record_outcome(dispatcher, job_id, decided, cause=cause if decided == outcome else None)
 

@@ -25,7 +25,7 @@ class Costs:
     score_s: float
     """Seconds to score a row, and to encode its result."""
     part_s: float = PART_S
-    """Seconds for a part, whatever its size."""
+    """Seconds that a part takes regardless of its size."""
 
     @property
     def row_s(self) -> float:

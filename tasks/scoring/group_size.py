@@ -1,4 +1,4 @@
-"""Chooses how many rows to score together in search of rows that fail, by how often rows have failed so far."""
+"""Chooses how many rows to score together in a search for rows that fail. The more rows have failed, the fewer."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Search:
     """Seconds for each row of the largest group that was scored."""
     _largest: int = 0
     _confirmed: dict[Any, Confirmed | None] = field(default_factory=dict)
-    """What steps say about a row, by check; None if a step was not understood."""
+    """The confirmed message of a step, by check; None if the check did not tell which rows fail."""
 
     def run(self, rows: Any) -> None:
         """Score the rows with the given numbers, an ndarray of int in input order.
@@ -97,7 +97,7 @@ class Search:
         Raises
         ------
         Exception
-            The model failed for a reason that is not in the rows. No row has been rejected for that reason.
+            The model failed for a reason that is not in the rows. No row has been rejected because of it.
         """
         begun = time.perf_counter()
         try:
@@ -219,8 +219,8 @@ class Search:
     def _check_model_still_works(self) -> None:
         """Score a row again that could be scored before.
 
-        A row may have broken the model for all rows after it, as an error within a graphics processor does. Then those
-        rows were not rejected for what is in them, and the error of this call must end the part.
+        A row may have broken the model for all rows after it, as an error within a graphics processor does. If so,
+        those rows were not rejected because of their values, and the error of this call must end the part.
         """
         if self.pieces:
             self.score(self.pieces[0][0][:1])

@@ -33,7 +33,7 @@ def kept_column(name: str, kind: pa.DataType, carried: bytes) -> pa.Field:
 
 
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """Return the type in which values of two types can be scored alike, as pandas would; None if there is none.
+    """Return the type in which values of two types can be scored, as in pandas; None if there is no such type.
 
     >>> common_type(pa.int32(), pa.float64()), common_type(pa.null(), pa.string()), common_type(pa.bool_(), pa.string())
     (DataType(double), DataType(string), None)

@@ -111,7 +111,7 @@ def _known_categories(local: Locals, frame: FrameType) -> list[Cells]:
 
 
 def _unknown(x: Any, known: Any) -> Any:
-    """Return which values are unknown. Of objects, each distinct one is checked once, because that is faster."""
+    """Return which values are unknown. If they are objects, each distinct one is checked only once, to save time."""
     if x.dtype != object or pd.isna(x).any():  # pandas does not distinguish None from NaN
         return ~_check_unknown(x, known, return_mask=True)[1]
     codes, values = pd.factorize(x)
@@ -229,7 +229,7 @@ def _with_neighbors(local: Locals, frame: FrameType) -> list[Cells]:
 
 
 def _documents(local: Locals, frame: FrameType) -> list[Cells]:
-    """Find the documents that are no texts, such as missing ones."""
+    """Find the documents that are not texts, such as missing ones."""
     documents = np.asarray(local["raw_documents"], dtype=object)
     if not isinstance(local["self"].analyzer, str) or documents.ndim != 1:
         return []
@@ -278,4 +278,4 @@ CHECKS: Mapping[tuple[str, str], Check] = MappingProxyType(
         ("sklearn.utils._encode", "_encode"): _previously_seen,
     }
 )
-"""The checks, by module and name of the function that raises the error or calls what raises it."""
+"""The checks, by the module and the name of the function that raises the error, directly or in a call."""

@@ -22,7 +22,8 @@ HELD_BYTES = 32 << 20
 """Maximum number of bytes in all open files of a partitioned job, estimated from the compressed size of the parts.
 Beyond that, the largest files are closed until half is left. Files are therefore smaller if there are many values in no
 particular order. With this limit and `arrange._PENDING_BYTES`, a process was measured to need 160 to 270 MiB more
-memory while it arranges, for five folders as for a thousand, and however large the results are."""
+memory while it arranges. This depends neither on the number of folders, from five to a thousand, nor on the size of the
+results."""
 MAX_VALUES = 1_000
 """Maximum number of values in the column. More folders would not help a reader, and their files would be tiny."""
 _FOLDER_BYTES = 1_000

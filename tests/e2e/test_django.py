@@ -71,7 +71,7 @@ class Browser:
         return self.post("/new/", **self.get("/new/").hidden, model=model, input=input)
 
     def follow(self, page: Page) -> Page:
-        """Refresh a page as long as it asks for a refresh, but without waiting the second."""
+        """Refresh a page at once for as long as it asks for a refresh after a second."""
 
         def still() -> Page | None:
             now = self.get(page.path)

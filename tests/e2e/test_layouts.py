@@ -112,7 +112,7 @@ def by_pyarrow(folder: Path, files: str) -> pa.Table:
 
 
 def by_pandas(folder: Path, files: str) -> pa.Table:
-    # with its default types, pandas cannot read folders when one of them stands for null, no matter what wrote them
+    # with its default types, pandas cannot read folders if one of them represents null, whatever program wrote them
     return pa.Table.from_pandas(pd.read_parquet(folder, dtype_backend="pyarrow"), preserve_index=False)
 
 

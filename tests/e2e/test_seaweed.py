@@ -81,7 +81,8 @@ def results(client: Client, job: Status) -> pd.DataFrame:
 def test_jobs_of_every_kind_score_each_row_once_on_seaweedfs(
     client: Client, models: ModelStorageManager, tmp_path: Path
 ) -> None:
-    # Given a model that takes no missing value, the same rows in one object and in several, and rows with holes
+    # Given a model that takes no missing value, the same rows in one object and in several, and rows with missing
+    # values
     train = pd.DataFrame({"x": [0.0, 1.0]})
     models.publish("line", LinearRegression().fit(train, [1.0, 3.0]), alias="champion")
     rows = table()

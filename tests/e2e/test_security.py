@@ -129,7 +129,7 @@ def test_nothing_in_redis_quotes_an_input(
 
 
 def malformed(app: Celery) -> dict[str, Any]:
-    """Return what a hostile producer may put into a queue: nothing like a message, or nearly one."""
+    """Return bytes that a hostile producer may put into a queue: some resemble a message, and some do not."""
     channel: Any
     with app.connection_for_write() as connection, connection.channel() as channel:
         body = [[], {"job_id": "no-such-job"}, {}]

@@ -206,7 +206,7 @@ def test_a_failed_part_is_marked_and_a_job_without_a_caller_is_a_trace_of_its_ow
 
 
 def in_process(code: str, environ: dict[str, str]) -> str:
-    """Run code in a process set up as the main process of a worker and then as a child; return what it logs."""
+    """Run code in a process that is set up as the main process of a worker and then as its child. Return its log."""
     begin = (
         "import logging, os, sys; from celery import signals; from scoreline.worker import logs, telemetry; "
         "logs.set_up(os.environ); "

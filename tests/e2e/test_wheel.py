@@ -116,8 +116,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     found = Installed(folder / "venv", wheel)
     install = [sys.executable, "-m", "pip", "--python", found.python, "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*install, wheel], check=True)
-    # Then the environment also finds the packages of the current one. The .pth files among those have no effect there,
-    # so the one that leads to the checkout has none
+    # Then the environment also finds the packages of the current one. The .pth files of these packages have no effect
+    # there, so the file that leads to the checkout has no effect either
     (site,) = found.folder.glob("lib/python*/site-packages")
     (site / "required.pth").write_text(sysconfig.get_path("purelib"))
     return found

@@ -14,7 +14,7 @@ from scoreline.worker.dev.stack import SEAWEED, Stack
 def killed_at_end(stack: Stack) -> Iterator[Stack]:
     """Run the services of a stack, and kill all processes below its guards when the block ends.
 
-    Only SeaweedFS is left to the guard: it ends at once, but removes its sockets first.
+    Only SeaweedFS is ended by its guard, because it ends quickly and has to remove its sockets first.
     """
     with stack:
         try:

@@ -497,7 +497,7 @@ def test_a_package_that_is_missing_is_named() -> None:
     assert "pip install -r ml-requirements.txt" in done.stdout
 
 
-def test_a_job_whose_document_is_corrupt_holds_up_no_other(client: EagerClient) -> None:
+def test_a_corrupt_job_document_does_not_hold_up_other_jobs(client: EagerClient) -> None:
     client.buckets.main.put("jobs/broken/job.json", b"{")
     client.queue.send("scoreline.plan", job_id="broken")
     assert client.submit_records("line", [{"x": 1.0}]).wait()

@@ -228,7 +228,7 @@ def test_deployments_run_one_version_of_python_and_it_is_the_lowest_that_is_allo
         ("ml-requirements.txt", PYPROJECT["project"]["optional-dependencies"]["ml"]),
     ],
 )
-def test_what_a_deployment_pins_is_inside_what_the_wheel_allows(file: str, lines: list[str]) -> None:
+def test_versions_that_a_deployment_pins_are_inside_the_ranges_of_the_wheel(file: str, lines: list[str]) -> None:
     pinned = {pin.name: pin for pin in pins(file)}
     allowed = {requirement.name: requirement for requirement in map(Requirement, lines)}
     assert list(pinned) == list(allowed)  # in the same order, so that both are easy to compare
@@ -338,7 +338,7 @@ def build(tmp_path: Path) -> Path:
         ({"INSTALL_ML": "0"}, REQUIREMENTS[:1]),
     ],
 )
-def test_heroku_installs_both_files_unless_it_is_told_not_to(
+def test_heroku_installs_both_files_unless_a_setting_forbids_it(
     build: Path, config: dict[str, str], files: tuple[str, ...]
 ) -> None:
     done = subprocess.run(
@@ -349,7 +349,7 @@ def test_heroku_installs_both_files_unless_it_is_told_not_to(
     assert pins(str(build / "requirements.txt")) == expected
 
 
-def test_a_word_that_is_no_boolean_fails_the_build(build: Path) -> None:
+def test_a_word_that_is_not_a_boolean_fails_the_build(build: Path) -> None:
     done = subprocess.run(
         [build / "bin/pre_compile"],
         env={"PATH": "/usr/bin:/bin", "INSTALL_ML": "maybe"},

@@ -117,10 +117,9 @@ def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None
     Results already written are kept and not scored again. JOB keeps its model version and its input objects: an
     object that was unreachable may return, but one that was replaced needs a new job.
 
-    With --rejected, score only the rows that were rejected, for example after correcting the model. They are read
-    from the same objects, so a broken row of a file is rejected again: correct the file and submit it as a new job.
-    The results of the new job lie beside those of JOB, and its model is
-    resolved again.
+    With --rejected, score only the rows that were rejected, for example after correcting the model. They are read from
+    the same objects, so a broken row of a file is rejected again: correct the file and submit it as a new job. The
+    results of the new job are stored beside those of JOB, and its model is resolved again.
 
     With --watch, the exit codes are those of `scoreline watch`.
     """

@@ -166,7 +166,7 @@ def _summary(server: Server, target: _Target) -> str:
 
 
 def _room(server: Server) -> Iterator[str]:
-    """Say what a server of limited size carries."""
+    """Say how many processes and jobs a server of limited size has room for."""
     if server.max_clients is not None and server.max_clients <= SMALL_PLAN:
         others = BEAT_CONNECTIONS + CLIENT_CONNECTIONS + PASSING_CONNECTIONS
         free = server.max_clients - worker_connections(0) - others

@@ -1,4 +1,4 @@
-"""What a round does: each kind is a generator that submits jobs, yields while faults may occur, and checks the end."""
+"""The kinds of rounds. Each is a generator that submits jobs, yields while faults may occur, and checks the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process renews the leases of what it works on, and a step is not tried for ever."""
+"""A process renews its leases while it works, and a step is not tried for ever."""
 
 from __future__ import annotations
 

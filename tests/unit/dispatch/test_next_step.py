@@ -62,7 +62,7 @@ def test_a_marker_without_a_job_is_kept_while_a_submitter_may_still_write_the_jo
     assert not exists(main, keys.active("old"))
 
 
-def test_objects_that_are_no_part_of_the_plan_are_not_counted(at: Desk) -> None:
+def test_objects_of_parts_that_the_plan_lacks_are_not_counted(at: Desk) -> None:
     job_id = at.plan()
     at.score(job_id, 0)
     documents = at.engine.documents(job_id)
@@ -81,7 +81,7 @@ def test_a_model_that_a_job_under_way_scores_with_is_not_deleted(at: Desk) -> No
     at.client.submission.check_unused(pinned)
 
 
-def test_a_job_whose_document_is_damaged_holds_up_no_other(at: Desk) -> None:
+def test_a_damaged_job_document_does_not_hold_up_other_jobs(at: Desk) -> None:
     sound, damaged = at.plan(job_id="sound"), at.plan(job_id="damaged")
     at.client.buckets.main.put(keys.job(damaged), b"{")
     at.engine.ledger.forget(sound)

@@ -47,7 +47,7 @@ def test_a_failed_job_is_an_error_in_the_log_with_its_reason(
     assert done.error != ""
 
 
-def test_any_other_end_is_no_error(client: EagerClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_any_other_end_is_not_logged_as_an_error(client: EagerClient, caplog: pytest.LogCaptureFixture) -> None:
     client.submit("line", client.put("in/a.parquet", X))
     client.submit("line", client.put("in/b.parquet", X.assign(x=[0.0, float("nan")])), max_rejected=1)
     assert ends(caplog) == [("INFO", "succeeded", ""), ("INFO", "partial", "")]

@@ -38,7 +38,7 @@ def test_the_clock_does_not_wait_behind_parts() -> None:
         (("celery",), False),
     ],
 )
-def test_the_workers_of_other_deployments_are_told_apart(read: tuple[str, ...], is_ours: bool) -> None:
+def test_workers_of_other_deployments_are_distinguished(read: tuple[str, ...], is_ours: bool) -> None:
     assert OURS.are_read_by(read) is is_ours
 
 

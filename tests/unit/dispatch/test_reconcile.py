@@ -175,7 +175,7 @@ def test_a_job_that_ended_is_no_longer_looked_at(client: EagerClient, dispatcher
     assert list(dispatcher.ledger.watchlist.take(9, 1)) == []
 
 
-def test_a_job_that_cannot_be_reconciled_holds_up_no_other_and_is_tried_less_often(
+def test_a_job_that_cannot_be_reconciled_is_tried_less_often_and_other_jobs_go_on(
     client: EagerClient, dispatcher: Dispatcher, clock: Clock, requests: Counter[str]
 ) -> None:
     broken, sound = submit(client, 2)
@@ -207,7 +207,7 @@ def test_a_marker_without_a_job_costs_little_and_goes_when_its_marker_does(
     assert reconcile_due(dispatcher) == {}
 
 
-def test_no_round_runs_beside_another_however_long_it_takes(
+def test_no_round_begins_while_another_runs_however_long_that_takes(
     client: EagerClient, dispatcher: Dispatcher, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a round that hangs at a job

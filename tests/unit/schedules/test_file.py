@@ -169,7 +169,7 @@ def test_every_option_of_a_job_can_be_set_and_reaches_the_job(name: str) -> None
 
 
 def test_options_that_are_only_valid_together_are_checked_together() -> None:
-    # A point may stand between digits where a comma stands before decimals
+    # If a comma stands before decimals, a point may stand between groups of digits
     assert parse(SOUND + 'decimal = ","\nthousands = "."\n').faults == ()
     # A comma may quote where another character separates the fields, and may not do both
     assert parse(SOUND + 'delimiter = ";"\nquote = ","\n').faults == ()
@@ -177,5 +177,5 @@ def test_options_that_are_only_valid_together_are_checked_together() -> None:
     assert (fault.line, "delimiter ';' cannot separate fields" in str(fault)) == (19, True)
 
 
-def test_a_byte_order_mark_is_no_fault() -> None:
+def test_a_byte_order_mark_is_not_a_fault() -> None:
     assert parse("\ufeff" + SOUND) == parse(SOUND)

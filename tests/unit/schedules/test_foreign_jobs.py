@@ -1,4 +1,4 @@
-"""A schedule scores each slot by a job of its own, whatever job others ask for before."""
+"""A schedule scores each slot by its own job, even if someone else has submitted a job with the id of the slot."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_a_file_to_check_that_is_not_a_text_is_an_error_of_its_own(night: Night)
 
 
 @broken
-def test_a_clock_of_ones_own_sees_the_fault_in_its_exit_code(night: Night, text: str | bytes, says: str) -> None:
+def test_schedule_tick_reports_a_fault_by_its_exit_code(night: Night, text: str | bytes, says: str) -> None:
     assert night.cli("tick").exit_code == 0
     night.write(text)
     assert night.cli("tick").exit_code == 1
@@ -110,7 +110,7 @@ def test_a_corrected_text_is_in_force_at_once(night: Night) -> None:
     assert night.cli("list").exit_code == 0
 
 
-def test_what_is_in_force_is_written_only_when_it_changes(night: Night) -> None:
+def test_the_schedules_in_force_are_written_only_when_they_change(night: Night) -> None:
     main = night.client.buckets.main
     before = main.head(keys.SCHEDULES_IN_FORCE).etag
     night.tick(SLOT)

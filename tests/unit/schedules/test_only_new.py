@@ -1,4 +1,4 @@
-"""A schedule with `only_new` scores each object once, however its jobs end and whoever sees it."""
+"""A schedule with `only_new` scores each object once, even if its jobs fail, are resumed or overlap."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def rows(night: Night, hour: int) -> tuple[str, int, int]:
     return done.state, done.rows, done.rejected
 
 
-def test_what_a_job_scored_is_recorded_before_it_has_ended(hourly: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scored_objects_are_recorded_before_their_job_has_ended(hourly: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     store = hourly.client.buckets.main
     put, order = store.put, []
 
@@ -69,7 +69,7 @@ def test_what_a_job_scored_is_recorded_before_it_has_ended(hourly: Night, monkey
     assert rows(hourly, 2) == ("succeeded", 0, 0)
 
 
-def test_what_a_resumed_job_scored_is_not_scored_again(hourly: Night) -> None:
+def test_objects_that_a_resumed_job_scored_are_not_scored_again(hourly: Night) -> None:
     # Given a slot whose job fails, which the clock has seen
     spoil(hourly)
     tick(hourly, 1)
@@ -86,7 +86,7 @@ def test_what_a_resumed_job_scored_is_not_scored_again(hourly: Night) -> None:
     assert rows(hourly, 2) == ("succeeded", 0, 0)
 
 
-def test_what_a_resumed_job_is_about_to_score_is_left_out(hourly: Night) -> None:
+def test_objects_that_a_resumed_job_is_about_to_score_are_left_out(hourly: Night) -> None:
     spoil(hourly)
     tick(hourly, 1)
     hourly.client.run()

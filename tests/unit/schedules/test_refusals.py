@@ -144,7 +144,7 @@ def test_a_refused_slot_runs_once_what_it_names_is_there(night: Night) -> None:
 
 
 @refused
-def test_check_refuses_what_would_be_refused_now(night: Night, text: str, reason: str) -> None:
+def test_check_reports_a_schedule_whose_job_would_be_refused_now(night: Night, text: str, reason: str) -> None:
     night.write(NIGHTLY)
     assert night.cli("check").exit_code == 0
     night.write(text)

@@ -21,7 +21,7 @@ def roll_back(night: Night) -> None:
     night.client.registry.rollback("churn", "champion")
 
 
-def test_a_failed_slot_runs_anew_with_the_model_of_today_and_its_results_are_beside(night: Night) -> None:
+def test_a_failed_slot_is_run_again_with_the_current_model_and_keeps_its_earlier_results(night: Night) -> None:
     # Given a night that failed for its model
     assert night.tick(SLOT) == {"nightly": [f"submitted {JOB}"]}
     assert "tenure" in night.outcome(JOB).error
@@ -142,7 +142,7 @@ def test_a_run_says_which_slot_and_job_it_is_about(idle: Night) -> None:
     assert third == "asked for 0 of 1; the others have a job"
 
 
-def test_a_run_again_says_that_it_is_beside_the_failed_job(idle: Night) -> None:
+def test_run_again_says_that_the_results_of_the_failed_job_stay(idle: Night) -> None:
     idle.cli("run", "nightly", "--at", "2026-11-24T02:30")
     roll_back(idle)
     said = idle.cli("run", "nightly", "--at", "2026-11-24T02:30", "--again")

@@ -94,7 +94,7 @@ def test_an_outage_does_not_refuse_a_slot(night: Night, monkeypatch: pytest.Monk
     assert night.tick(SLOT + timedelta(minutes=1)) == {"nightly": [f"submitted {JOB}"]}
 
 
-def test_a_schedule_whose_state_cannot_be_read_holds_up_no_other(night: Night) -> None:
+def test_a_schedule_whose_state_cannot_be_read_does_not_hold_up_others(night: Night) -> None:
     night.write(NIGHTLY + HOURLY)
     night.tick(SLOT - timedelta(minutes=31))
     night.client.buckets.main.put(STATE, b"{")
@@ -103,7 +103,7 @@ def test_a_schedule_whose_state_cannot_be_read_holds_up_no_other(night: Night) -
     assert done["hourly"] == ["submitted hourly-20261125T020000Z"]
 
 
-def test_a_slot_has_one_job_in_whatever_zone_it_is_given() -> None:
+def test_a_slot_has_one_job_in_any_time_zone_that_it_is_given_in() -> None:
     schedule = Schedule(name="nightly", cron="30 2 * * *", zone="Europe/Berlin", model="m", input="s3://b/in/")
     local = datetime(2026, 11, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
     assert schedule.job_id(local) == schedule.job_id(SLOT) == JOB

@@ -1,4 +1,4 @@
-"""Whatever a model returns for its rows, each row gets its own values."""
+"""Each row gets its own values from the result of a model, in any container that a model may return."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def pairs(v: Any) -> list[list[float]]:
     ],
 )
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_rows_and_targets_are_told_apart_for_any_number_of_rows(makes: Any, count: int) -> None:
+def test_rows_and_targets_are_distinguished_for_any_number_of_rows(makes: Any, count: int) -> None:
     found = scored(Returning(makes), "predict", x=VALUES[:count]).table.to_pydict()
     assert found == {"prediction_0": VALUES[:count], "prediction_1": [-n for n in VALUES[:count]]}
 

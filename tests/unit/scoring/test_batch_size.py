@@ -1,4 +1,4 @@
-"""The rows of a batch are bounded by the bytes that they take, whatever their columns are."""
+"""The size of a batch is limited by the memory that its rows take, for columns of all types."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ except SystemExit:
 
 
 @pytest.mark.parametrize("how", ["passes", "swallows", "fails"])
-def test_a_process_that_is_told_to_terminate_does_so_whatever_the_model_does(how: str) -> None:
+def test_a_process_that_must_terminate_does_so_even_if_the_model_catches_the_signal(how: str) -> None:
     done = subprocess.run([sys.executable, "-c", TERMINATED, how], capture_output=True, text=True, env=dict(os.environ))
     assert (done.stdout, done.stderr) == ("ends\n", "")
 

@@ -186,7 +186,7 @@ def test_a_batch_is_scored_in_the_same_way_whatever_was_scored_before() -> None:
         loaded = bundle(Segments())
         for number in order:
             done = score_batch(loaded, (first, second)[number], features=features, keep=[], method=None)
-            # Then each gives what it gives in a fresh process
+            # Then each batch gives the same result as in a fresh process
             assert done.rejected == alone[number].rejected
             assert done.table.equals(alone[number].table)
     assert [list(done.rejected) for done in alone] == [[1, 3], [1, 2]]
@@ -454,11 +454,11 @@ def test_computation_shared_by_two_methods_runs_once_and_changes_no_bit(
 
 
 @pytest.mark.parametrize("value", ["n/a", "it's", 'say "no"', "", "two\nlines"])
-def test_the_column_with_a_text_that_is_no_number_is_named(value: str) -> None:
+def test_the_column_with_a_text_that_is_not_a_number_is_named(value: str) -> None:
     model = LinearRegression().fit(np.eye(2), [1.0, 2.0])
     done = scored(model, a=["1", "2", "3"], b=["1", value, "3"])
     assert {row: (why.stage, why.column) for row, why in done.rejected.items()} == {1: ("predict", "b")}
-    # And the first of them if two have such a text
+    # And if two columns have such a text, the first of them is named
     assert scored(model, a=["1", value], b=["1", value]).rejected[1].column == "a"
 
 

@@ -94,7 +94,7 @@ def test_types_are_described_for_people() -> None:
     }
 
 
-def test_a_time_that_the_finer_unit_cannot_hold_keeps_its_own() -> None:
+def test_a_time_keeps_its_unit_if_the_finer_unit_cannot_hold_it() -> None:
     far = datetime(9999, 12, 31)  # without a zone
     reads = pa.schema([settled_feature("x", pa.timestamp("ns"), missing=False)])
     batch = settle(pa.record_batch({"x": pa.array([far], pa.timestamp("us"))}), reads)

@@ -48,7 +48,7 @@ def test_a_part_reports_the_queue_and_upload_time_of_the_previous_part_of_its_jo
 @pytest.mark.parametrize(
     "text", ["", "[]", "7", "{", '{"predict": "x"}', '{"predict": -1}', '{"predict": NaN}', 4_000 * "["]
 )
-def test_a_text_that_is_no_timing_is_ignored(text: str) -> None:
+def test_a_text_that_is_not_a_timing_is_ignored(text: str) -> None:
     timings = Timings()
     timings.add(text)
     assert timings.seconds == dict.fromkeys(TIMINGS, 0.0)

@@ -1,4 +1,4 @@
-"""Every type of Arrow is kept as it is, also beside a rejected row, or is refused by name before anything is scored."""
+"""Columns of every Arrow type keep their values, even if a row is rejected, or the type is refused in advance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A part is committed once, by one object, whose receipt says what it is for."""
+"""A part is committed once, by one object with a receipt that names its plan and part."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def test_a_process_that_comes_second_counts_the_rows_of_the_committed_part(at: D
 
 
 @pytest.mark.parametrize("other", ["plan", "part"])
-def test_an_object_of_another_plan_or_part_is_no_result(at: Desk, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+def test_an_object_of_another_plan_or_part_is_not_counted_as_a_result(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
     job_id = at.plan()
     documents = at.engine.documents(job_id)
     receipt = commit_part(at.engine, documents, 0, 100)

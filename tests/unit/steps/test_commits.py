@@ -166,7 +166,7 @@ def test_an_attempt_that_finds_a_broken_commit_scores_the_part_anew(tmp_path: Pa
     assert job.ledger.start(died).attempt == 1
     # When the next attempt finds them
     job.run()
-    # Then it scores the part, and the finalizer finds nothing amiss
+    # Then it scores the part, and the finalizer finds no fault
     job.verify(rejected=[1])
     progress = job.ledger.progress("j")
     assert progress is not None

@@ -1,4 +1,4 @@
-"""What a dry run says of the bytes that the parts of a job will read."""
+"""A dry run predicts how many bytes the parts of a job will read."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_no_row_of_any_input_is_lost_or_scored_twice(
 
 
 def verify(value: Any, number: int, row: dict[str, Any] | None) -> None:
-    """Check that a row either has the score 2 * value + 1, or was rejected because its value is no finite number."""
+    """Check that a row either has the score 2 * value + 1, or was rejected because its value is not a finite number."""
     finite = isinstance(value, float) and math.isfinite(value)
     if row is None:
         assert not finite, f"row {number} with {value!r} was rejected"

@@ -1,4 +1,4 @@
-"""A part that takes long shows how far it is."""
+"""A part that takes long reports its progress."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_a_part_is_given_back_until_the_store_is_there_again(at: Desk, fail: Cal
     assert (at.progress(job_id).parts_done, at.progress(job_id).failures) == (1, {})
 
 
-def test_an_outage_of_store_and_ledger_together_is_no_death_of_the_process(
+def test_an_outage_of_store_and_ledger_together_does_not_count_as_the_death_of_the_process(
     at: Desk, fail: Callable[..., Failing]
 ) -> None:
     # Given a store that fails five times, and a ledger that cannot be reached meanwhile

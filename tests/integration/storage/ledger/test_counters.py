@@ -74,7 +74,9 @@ def test_counters_begin_at_zero_and_add_up(counters: Counters) -> None:
 @pytest.mark.parametrize(
     ("seconds", "bound"), [(0.0, 0.1), (0.1, 0.1), (0.100001, 0.25), (600.0, 600.0), (601.0, float("inf"))]
 )
-def test_a_part_is_in_every_bucket_from_its_duration_on(counters: Counters, seconds: float, bound: float) -> None:
+def test_a_part_counts_in_every_bucket_of_the_histogram_from_its_duration_on(
+    counters: Counters, seconds: float, bound: float
+) -> None:
     part(counters, seconds=seconds)
     assert [at for at, count in counters.read().part_buckets if count] == [
         at for at, _ in counters.read().part_buckets if at >= bound
@@ -198,7 +200,7 @@ def test_the_pace_of_a_model_is_that_of_its_last_job(counters: Counters) -> None
         assert counters.pace("odd default") is None
 
 
-def test_paces_are_learned_anew_when_there_are_too_many(counters: Counters) -> None:
+def test_all_paces_are_dropped_when_there_are_too_many(counters: Counters) -> None:
     for number in range(MAX_PACES):
         counters.note_pace(f"model-{number} default", 1.0)
     counters.note_pace("model-0 default", 2.0)  # this pace is known already

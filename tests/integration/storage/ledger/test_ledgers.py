@@ -357,7 +357,7 @@ def test_the_last_part_ends_a_job_and_does_not_stop_it(ledger: Ledger, job: str)
     assert (due.all_done, due.parts) == (True, ())
 
 
-def test_a_forgotten_job_begins_anew_with_any_plan(ledger: Ledger, job: str) -> None:
+def test_a_forgotten_job_can_begin_again_with_any_plan(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 3, budget=0)
     ledger.dispatch(job, "p", window=2)
     ledger.complete(job, "p", 0, rows=0, rejected=0, failure="why")
@@ -399,7 +399,7 @@ def test_a_ledger_knows_how_often_parts_were_uncounted(ledger: Ledger, job: str)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whatever_the_order_of_events_each_part_is_counted_once(ledger: Ledger, job: str, seed: int) -> None:
+def test_each_part_is_counted_once_in_any_order_of_events(ledger: Ledger, job: str, seed: int) -> None:
     chance = random.Random(seed)
     done = frozenset(part for part in range(40) if chance.random() < 0.3)
     ledger.begin(job, "p", 40, budget=0, recovered=Recovered(done=done, rows=len(done), rejected=0))
@@ -747,7 +747,9 @@ def test_rejected_rows_of_parts_under_way_are_noted_until_the_part_is_counted(le
     "change",
     [{"parts": "many"}, {"done": "[/red]"}, {"cursor": "x"}, {"f0": "yesterday"}, None],
 )
-def test_a_key_that_is_no_ledger_is_named_and_can_be_opened_anew(stack: Stack, change: dict[str, str] | None) -> None:
+def test_a_key_that_is_not_a_ledger_is_named_and_can_be_opened_again(
+    stack: Stack, change: dict[str, str] | None
+) -> None:
     bucket = f"bucket-{secrets.token_hex(4)}"
     ledger = RedisLedger(stack.environ["REDIS_URL"], namespace=bucket)
     for job_id in ("good", "broken"):

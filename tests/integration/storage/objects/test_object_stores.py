@@ -311,7 +311,7 @@ def test_an_unreachable_server_is_reported_within_ten_seconds(monkeypatch: pytes
     assert 0 < sum(pauses) < 10 - 2 * 3  # the ten seconds minus the timeouts of two attempts to connect
 
 
-def test_a_missing_bucket_is_told_apart_from_a_missing_object(server: R2Settings) -> None:
+def test_a_missing_bucket_is_distinguished_from_a_missing_object(server: R2Settings) -> None:
     # Given a bucket that does not exist
     store = R2Store(server, "no-such-bucket")
     # Then every request whose response can show this reports it

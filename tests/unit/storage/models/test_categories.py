@@ -63,7 +63,7 @@ def test_an_encoder_is_found_anywhere_in_a_model(model: Any) -> None:
     assert (list(known), known["town"].are_texts) == (["town"], True)
 
 
-def test_booleans_and_missing_values_are_told_apart() -> None:
+def test_booleans_and_kinds_of_missing_values_are_distinguished() -> None:
     def of(values: list[Any]) -> Categories:
         fitted = OneHotEncoder().fit(np.array(values, dtype=object)[:, None])
         return known_categories(fitted, ["x"])["x"]

@@ -240,7 +240,7 @@ def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-def test_what_will_be_signed_from_a_bucket_needs_its_digest(publish: Any) -> None:
+def test_a_file_from_a_bucket_is_signed_only_by_its_digest(publish: Any) -> None:
     sha256, (signing, _) = sha256_hex(dump(LINE)), signatures.generate_keys()
     done = publish(signing_key=signing)
     assert isinstance(done.exception, InvalidRequest)

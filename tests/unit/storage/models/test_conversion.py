@@ -58,7 +58,7 @@ def test_a_converted_model_is_one_of_the_installed_version_and_scores_the_same(
     done = CliRunner().invoke(command, [*arguments, str(tmp_path / "new.joblib"), "--with", "lightgbm==4.3.0"])
     assert done.exit_code == 0, done.exception
     assert " ".join(done.output.split()).endswith("new.joblib: predict as scikit-learn 1.5.2 on all of 3 rows")
-    # The old version ran with what fits it
+    # The environment of the old version has packages that fit this version
     asked = (uv / "args").read_text()
     assert "--with scikit-learn==1.5.2 --with numpy<2.3 --with pandas<3 --with lightgbm==4.3.0" in asked
     # The new file needs no permission to be loaded, and lacks nothing
@@ -111,7 +111,9 @@ def test_an_environment_that_cannot_be_made_is_explained(old: bytes, uv: Path, m
         conversion.convert(old, "m", SAMPLE)
 
 
-def test_what_the_installed_version_lacks_is_provided_or_named(old: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_the_installed_version_lacks_are_provided_or_reported(
+    old: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with conversion._old_names():
         assert type(pickle.loads(b"c_loss\nCyHalfSquaredError\n)R.")).__name__ == "CyHalfSquaredError"
         found = pickle.loads(b"csklearn.compose._column_transformer\n_RemainderColsList\n(]\x8c\x01aatR.")

@@ -175,7 +175,7 @@ def test_every_step_has_one_thread_even_if_one_cannot_list_its_parameters() -> N
     assert model.steps[0][1].n_jobs == voting.estimators_[0].n_jobs == voting.estimators[0][1].n_jobs == 1
 
 
-def test_a_model_of_an_older_release_lacks_a_parameter_and_is_loaded_all_the_same() -> None:
+def test_a_model_of_an_older_release_is_loaded_although_it_lacks_a_parameter() -> None:
     old = LinearRegression(n_jobs=4).fit(FRAME, Y)
     del old.tol  # as scikit-learn 1.5 saved it
     assert limit_to_one_thread(old) is old

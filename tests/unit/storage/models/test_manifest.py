@@ -38,7 +38,7 @@ def test_a_number_of_features_that_an_earlier_release_took_from_catboost_is_unkn
 
 
 @pytest.mark.parametrize("size", ['"x"', "1e999", "-1", "1.5", "true", "null", "[1]", "1e3", str(1 << 60)])
-def test_a_size_that_is_no_number_of_bytes_makes_a_manifest_unreadable(size: str) -> None:
+def test_a_size_that_is_not_a_number_of_bytes_makes_a_manifest_unreadable(size: str) -> None:
     text = manifest(memory_bytes=77).to_json().replace(b"77", size.encode())
     with pytest.raises(ModelCorrupt, match="memory_bytes"):
         Manifest.from_json(text, "cat@v")

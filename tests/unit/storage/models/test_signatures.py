@@ -78,7 +78,7 @@ def test_a_version_that_the_same_key_signed_stays_as_it_is(bucket: Bucket) -> No
 
 @pytest.mark.parametrize("signed_by", ["", STRANGER[0]], ids=["unsigned", "by a stranger"])
 @pytest.mark.parametrize("verifying", ["", OLD[1]], ids=["no keys", "keys"])
-def test_what_no_trusted_key_signed_is_not_signed_without_its_digest(
+def test_a_version_without_a_trusted_signature_is_signed_only_by_its_digest(
     bucket: Bucket, signed_by: str, verifying: str
 ) -> None:
     ref = bucket.models(signed_by).publish("m", LINE).ref
@@ -171,7 +171,7 @@ def test_the_signature_of_an_object_holds_at_its_own_key_and_for_its_own_bytes(b
 
 
 @pytest.mark.parametrize("digest", ["../../victim", "/etc/passwd", "", "0" * 63, "0" * 64 + "\n", "A" * 64])
-def test_a_digest_is_no_path_out_of_the_local_cache(tmp_path: Path, digest: str) -> None:
+def test_a_digest_cannot_be_a_path_out_of_the_local_cache(tmp_path: Path, digest: str) -> None:
     (tmp_path / "victim").write_text("mine")
     cache = LocalCache(tmp_path / "a" / "cache", 1 << 20)
     made: dict[str, Any] = vars(Artifact.of("model", "model", b"x"))
@@ -205,7 +205,7 @@ def signed_by_new(bucket: Bucket, ref: str, data: bytes) -> bool:
     return signatures.sign(data, NEW[0]) in stored
 
 
-def test_an_empty_digest_is_no_digest_of_an_object(bucket: Bucket) -> None:
+def test_an_empty_digest_is_not_accepted_for_an_object(bucket: Bucket) -> None:
     bucket.models().save("scaler.joblib", LINE)
     with pytest.raises(ModelCorrupt, match="differs from its recorded digest"):
         bucket.models("", OLD[1]).load_object("scaler.joblib", sha256="")

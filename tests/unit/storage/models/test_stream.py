@@ -1,4 +1,4 @@
-"""Bytes of a model are verified before any of them can be read, and to the last one."""
+"""All bytes of a model are verified, and each of them before it can be read."""
 
 from __future__ import annotations
 

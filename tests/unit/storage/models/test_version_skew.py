@@ -56,7 +56,7 @@ def refusal(data: bytes, **options: Any) -> str:
         ("sklearn.externals.joblib", "x"),
     ],
 )
-def test_what_a_newer_scikit_learn_lacks_is_not_taken_for_a_missing_package(
+def test_a_module_that_a_newer_scikit_learn_lacks_is_not_reported_as_a_missing_package(
     module: str, name: str, allow_version_skew: bool
 ) -> None:
     said = refusal(estimator(module, name), allow_version_skew=allow_version_skew)

@@ -89,7 +89,9 @@ def test_a_page_of_a_proxy_is_an_outage(other_server: Callable[..., R2Store]) ->
 
 
 @pytest.mark.parametrize("verb", ["list", "put"])
-def test_a_path_that_is_not_found_is_no_missing_object(other_server: Callable[..., R2Store], verb: str) -> None:
+def test_a_path_that_is_not_found_is_not_reported_as_a_missing_object(
+    other_server: Callable[..., R2Store], verb: str
+) -> None:
     with pytest.raises(BucketNotFound if verb == "list" else NotAnObjectStore, match=r"correct .*R2_ENDPOINT_URL"):
         REQUESTS[verb](other_server(404, b""))
     with pytest.raises(StoreError, match="answered 404 with a web page: is R2_ENDPOINT_URL correct"):

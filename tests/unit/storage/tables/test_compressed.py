@@ -95,7 +95,7 @@ def damaged() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", damaged())
-def test_damage_is_named_as_by_the_standard_library(put: Put, name: str) -> None:
+def test_damage_gives_the_errors_of_the_standard_library(put: Put, name: str) -> None:
     source = put(damaged()[name], "in.csv.gz")
 
     def outcome(**how: Any) -> tuple[bytes, str]:

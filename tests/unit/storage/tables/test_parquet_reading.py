@@ -44,7 +44,7 @@ def test_row_numbers_do_not_depend_on_where_a_span_begins_and_ends(source: Pinne
         assert read(source, span) == [(row, row) for row in range(start, stop)]
 
 
-def test_a_row_group_is_a_span_whatever_its_size_and_any_of_its_rows_are_one_too(source: Pinned) -> None:
+def test_a_row_group_of_any_size_is_a_span_and_so_are_any_of_its_rows(source: Pinned) -> None:
     spans = parquet.ParquetFormat().survey(source).spans
     assert {(span.rows, span.by_rows) for span in spans[:-1]} <= {(spans[0].rows, True)}
     assert spans[0].rows in (ROWS, 137, 10)

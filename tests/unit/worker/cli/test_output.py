@@ -51,7 +51,7 @@ def test_json_has_no_control_characters_and_the_same_values(capsys: pytest.Captu
     assert not set("\x9b\u202e") & set(text)
 
 
-def test_the_progress_of_a_job_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_markup_in_the_progress_of_a_job_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     state: Any = "[/red]"
     job = Status(job_id="j", state=state, model="m@1", output="s3://b/o/", total_rows=5)
     done = replace(job, state="succeeded")

@@ -75,7 +75,7 @@ def test_a_watch_outlasts_a_hiccup(error: ScorelineError, at: int, capsys: pytes
 
 @pytest.mark.parametrize("before", [[], [RUNNING]], ids=["at once", "later"])
 @pytest.mark.parametrize("error", [HICCUP, AccessDenied("cannot read s3://b/jobs/j/job.json")])
-def test_an_outcome_that_cannot_be_known_is_no_failure(
+def test_an_outcome_that_cannot_be_known_is_not_reported_as_a_failure(
     before: list[Status], error: ScorelineError, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert follow(*before, error, outage_s=0.0) == 6
@@ -88,7 +88,7 @@ def test_a_job_that_does_not_exist_is_a_wrong_usage() -> None:
 
 
 @pytest.mark.parametrize(("answer", "code"), [(HICCUP, 6), (replace(RUNNING, state="failed"), 1), (RUNNING, 0)])
-def test_a_status_that_is_not_known_is_no_failed_job(
+def test_a_status_that_is_not_known_is_not_reported_as_failed(
     answer: Status | ScorelineError, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Client, "from_env", lambda: Services(answer))
