@@ -157,5 +157,5 @@ _NAMES: Mapping[type, str] = {
 
 
 def _kind_of(value: Any) -> str:
-    """Return what a decoded value is, without the value."""
+    """Return the kind of a decoded value for messages, such as ``a number``, without the value itself."""
     return "a number" if type(value) in (int, float) else _NAMES[type(value)]

@@ -55,8 +55,9 @@ def drop_unless_job_id(job_id: str) -> None:
 def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
     """Retry the message if the block raises an error, or fail its job with the reason.
 
-    A transient error is retried `MAX_RETRIES` times, an unknown one `MAX_UNKNOWN_RETRIES` times, and any other error
-    not at all, unless another worker may succeed (see `pass_on`). A message is dropped if its job does not exist.
+    After a transient error, the message is retried up to `MAX_RETRIES` times; after an unknown error, up to
+    `MAX_UNKNOWN_RETRIES` times. After any other error, it is not retried, unless another worker may succeed (see
+    `pass_on`). A message is dropped if its job does not exist.
     """
     drop_unless_job_id(job_id)
     try:

@@ -24,7 +24,7 @@ _BATCH_ROWS = 65_536
 
 
 def score_file(name: str, model: Any, file: Path, out: Path) -> None:
-    """Score a file as `benchmarks.work.score_file` does, in fewer steps."""
+    """Score a file with the same results as `benchmarks.work.score_file`, but in fewer steps."""
     batches = []
     for batch in pq.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS, columns=columns(name), use_threads=False):
         if name == "text":

@@ -32,7 +32,7 @@ def run(name: str, start: Callable[[Path], AbstractContextManager[Prepare]], *, 
         Starts the contender below a folder; ``start`` is the time until it is ready for the first model.
     rehearsed : bool
         Whether preparing a model includes a rehearsal. If not, one file for each process is scored beforehand, so that
-        ``work`` finds imports, compilers, readers and writers warm.
+        the time of imports and compilers is not part of ``work``.
     """
     parser = argparse.ArgumentParser(description=f"The contender {name!r}.")
     parser.add_argument("folder", type=Path)

@@ -1,7 +1,6 @@
--- Opens the ledger of a job, unless it is already open. KEYS: state, done.
--- ARGV: plan digest, number of parts, reject budget; then for the parts that are already done: how many they are, their
--- scored rows, their rejected rows, and a bitmap of them ('' if the plan is new); and how many times the ledger was
--- rebuilt because it had counted parts that were not complete.
+-- Opens the ledger of a job, unless it is already open. KEYS: state, done. ARGV: plan digest, number of parts, reject
+-- budget; number of parts that are already done, their scored rows, their rejected rows, a bitmap of them ('' if the
+-- plan is new); number of times that the ledger was rebuilt because it had counted parts that were not complete.
 -- Returns 1 if this call opened the ledger. The field `rebuilt` is set if there may be results that the ledger has not
 -- counted.
 local digest = redis.call('HGET', KEYS[1], 'plan')

@@ -48,9 +48,9 @@ class Watchlist(Protocol):
     def due(self, job_ids: Sequence[str], window: int) -> Sequence[str]:
         """Return those of `job_ids` to reconcile.
 
-        These are the jobs without a ledger, jobs with lost parts or with fewer than `window` parts in flight although
-        some are left, and ended jobs, unless the message of their next step is under way. After `THOROUGH_S`, each job
-        is due until it is `looked_at`.
+        A job is due if it has no ledger, if parts of it are lost, if it has fewer than `window` parts in flight
+        although some are left, or if it has ended. It is not due while the message of its next step is under way. After
+        `THOROUGH_S`, each job is due until it is `looked_at`.
         """
         ...
 

@@ -1,9 +1,9 @@
 """Confines the process of a trial load, because unpickling a file runs code that its author chose.
 
-The process gets a small environment without keys, limits for its resources, and on Linux namespaces of its own: it has
-no network, cannot read the environment or the memory of other processes, and cannot signal them. Another process
-supervises it, and kills what it leaves behind. It can still read and write files of its user, except what the limits
-forbid. Root is an exception: it loses its right to the files of other users.
+The process gets a small environment without keys, and limits for its resources. On Linux, it also gets its own
+namespaces: it has no network, and can neither signal other processes nor read their environment or memory. Another
+process supervises it, and kills what it leaves behind. It can still read and write files of its user, except what the
+limits forbid. Root is an exception: it loses its right to the files of other users.
 """
 
 from __future__ import annotations

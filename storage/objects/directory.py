@@ -117,9 +117,7 @@ class DirectoryStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects sorted by key (see `ObjectStore.list`)."""
         if any(step in (".", "..") for step in prefix.split("/")):
-            raise InvalidKey(
-                f"a directory store cannot list {prefix!r}: a prefix must not contain '.' or '..' as a step"
-            )
+            raise InvalidKey(f"a directory store cannot list {prefix!r}: no part between slashes may be '.' or '..'")
         below = "/".join(filter(None, prefix.split("/")[:-1]))
         infos = [info for info in self._walk(below) if info.key.startswith(prefix)]
         yield from sorted(infos, key=lambda info: info.key.encode())

@@ -23,7 +23,7 @@ from scoreline.storage.tables.row_patterns import JSON_SCALAR, RowPattern, json_
 from scoreline.storage.tables.text import Block, pick_records
 
 _MAX_TRIED = 10
-"""Number of lines to look at for a valid one."""
+"""Number of lines to search for a valid one."""
 
 
 def decode_block(block: Block, schema: pa.Schema) -> Rows:

@@ -1,7 +1,8 @@
 """Places in a compressed object at which decompression can begin, so that a part need not start at the beginning.
 
-A survey decompresses all of an object anyway. Every `SPACING` bytes of text it notes a place: the start of a compressed
-stream, or, within a stream of gzip, the start of a block of deflate together with the 32 KiB of text before it.
+A survey decompresses all of an object anyway. Every `SPACING` bytes of text, it notes a place. That is the start of a
+compressed stream. Within a stream of gzip, it is the start of a block of deflate, together with the 32 KiB of text
+before it.
 
 zlib does not say where blocks start. But the header of a block gives no output. So if a few bytes of input give no
 output, a block starts at one of the bits nearby. Decoding is tried from each of these bits; from a wrong one, it fails
@@ -227,7 +228,8 @@ def _decoder_at(window: bytes, first: int, bits: int) -> tuple[Any, bytes, int]:
     decoder : zlib decompressor
         Knows the text before.
     data : bytes
-        What to decompress in place of the first byte: blocks that end at this bit of a byte, and the rest of the byte.
+        Bytes to decompress in place of the first byte: empty blocks that end at this bit of a byte, and then the rest
+        of the byte.
     drop : int
         Number of bytes of output to ignore.
     """

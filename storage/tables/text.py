@@ -119,7 +119,7 @@ def survey_blocks[T](
     blocks : iterable of Block
         All blocks of the text.
     parse : callable
-        Parses a block that has records, in another thread while the block before it is passed to `infer`.
+        Parses a block that has records. It is called in another thread, while the previous block is passed to `infer`.
     infer : callable
         Takes what `parse` returned, in the order of the blocks.
     """

@@ -88,7 +88,7 @@ def _from_list_view(column: Any) -> Any:
 
 
 def _has_null_category(column: Any) -> bool:
-    """Return whether a dictionary has a null among its values. Arrow cannot write it, nor combine it with others."""
+    """Return whether a dictionary has a null among its values. Arrow can neither write nor combine these."""
     if isinstance(column, pa.ChunkedArray):
         return any(_has_null_category(chunk) for chunk in column.chunks)
     return isinstance(column, pa.DictionaryArray) and column.dictionary.null_count > 0

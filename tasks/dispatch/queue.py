@@ -216,7 +216,7 @@ def send_message(
 
 
 class _Terse:
-    """A producer that leaves out the headers that no worker reads. A message is then less than half as long.
+    """A producer that leaves out all parts of a message that no worker reads. The rest is less than half as long.
 
     In a small Redis, the queue takes by far the most memory. All other headers stay, such as the context of a trace.
     """

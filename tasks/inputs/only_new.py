@@ -133,7 +133,7 @@ def _under_way(main: ObjectStore, schedule: str, job_id: str) -> Iterator[tuple[
 
 
 def _order(job: Job) -> tuple[datetime, str]:
-    """Return what decides which of two jobs without a plan is planned first."""
+    """Return a sort key. Of two jobs without a plan, the one with the smaller key is planned first."""
     return datetime.fromisoformat(job.submitted), job.spec.job_id
 
 

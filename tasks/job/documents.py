@@ -25,8 +25,8 @@ from scoreline.tasks.job.spec import JobSpec, check_budget
 
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
 Reason = Literal["", "rejected", "parts", "request", "error"]
-"""Why a job failed: too many rows were ``rejected``, some ``parts`` failed, its ``request`` cannot be carried out (the
-options do not fit the input or the model, so that there is no plan), or another ``error`` ended the whole job."""
+"""Why a job failed. ``rejected``: too many rows were rejected. ``parts``: some parts failed. ``request``: the options
+do not fit the input or the model, so there is no plan. ``error``: any other error ended the whole job."""
 COMPLETE: frozenset[State] = frozenset({"succeeded", "partial"})
 """The states of a job that has all its results."""
 ENDED: frozenset[State] = COMPLETE | {"failed", "cancelled"}

@@ -22,8 +22,9 @@ MOST_PART_ROWS = 524_288
 """Maximum target for the rows of a part of several row groups, so that memory hardly grows with the size of a job. At
 three million rows a second, this many rows take 175 ms; the overhead is about 9 ms a part."""
 SHARES = (4, 16)
-"""The minimum and the maximum number of parts for each process, in a job that has less than `PART_SECONDS` of work for
-each part: enough that no process waits long for the last parts of others, and few enough to keep overhead small."""
+"""The minimum and the maximum number of parts for each process, if parts would otherwise have less than `PART_SECONDS`
+of work. There are enough parts that no process waits long for the last parts of others, and few enough to keep overhead
+small."""
 SHARE_SECONDS = 0.5
 """Target seconds per part while each process gets between the minimum and the maximum number of parts."""
 SUPPOSED_PROCESSES = 8
@@ -79,8 +80,8 @@ def pack(
     Parameters
     ----------
     most_rows : int, optional
-        A span with more rows than this is divided into runs. A process that reads a run has to decode the span up to
-        its end, unless it has read the run before it.
+        A span with more rows than this is divided into runs. A process that reads a run also has to decode the rows of
+        the span before the run, unless it has just read the run before.
     run_rows : int, optional
         Maximum number of rows of such a run; by default, `part_rows`.
     """

@@ -39,7 +39,7 @@ class BatchRejects:
     report : callable or None
         Is called with the number of rejected rows whenever there are more, and returns whether the search must end.
     describe_row : callable or None
-        Returns the place of a row of the batch.
+        Says where a row of the batch comes from.
     """
 
     rejected: dict[int, Rejection]
@@ -111,7 +111,7 @@ class BatchRejects:
         return named[0] if len(named) == 1 else None
 
     def _explain(self, rows: Collection[int]) -> dict[int, Rejection]:
-        """Return why each row is rejected: a missing or infinite value, or else what the model says."""
+        """Return why each row is rejected: a missing or infinite value, or else the message of the model."""
         scored = np.zeros(self.trials.batch.num_rows, dtype=bool)
         for numbers, _ in self.pieces:
             scored[numbers] = True

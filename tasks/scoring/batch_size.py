@@ -32,7 +32,7 @@ class BatchSize:
     reads : pyarrow.Schema
         The columns that are read.
     features : sequence of str
-        Those of them that are scored.
+        Names of the columns that are scored.
     results : pyarrow.Schema
         The columns of the results, kept ones included.
     rows : int

@@ -130,7 +130,7 @@ def send(url: str, event: Notification, secret: str) -> None:
     Raises
     ------
     WebhookRefused
-        The receiver refuses the notification, and would refuse it again.
+        The receiver refuses the notification. A retry would not help.
     WebhookUnavailable
         Transient: the receiver cannot be reached, is busy, or takes longer than `EXCHANGE_S`.
     """

@@ -1,4 +1,4 @@
-"""Run the client under another Python, which has the package without its extra, and a worker under this one.
+"""Run the client under another Python, in which the package has no extra, and a worker under this one.
 
 ``python -m tests.e2e.client_elsewhere .cache/versions/client-3.13/bin/python`` starts embedded services and a worker,
 and makes that Python submit a job and watch it to its end. `scripts/test-versions` runs it.

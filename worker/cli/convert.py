@@ -37,8 +37,8 @@ scoreline models convert old.joblib --sample rows.csv --output new.joblib \\
 def convert(model: Path, sample: Path, output: Path, extra: tuple[str, ...]) -> None:
     """Convert a model that another version of scikit-learn saved.
 
-    MODEL is loaded with the installed version. The sample is scored with both versions, with the old one in an
-    environment that uv makes for it, and OUTPUT is written only if the results are equal. The code in MODEL runs.
+    MODEL is loaded with the installed version, so its code runs. The sample is scored with both versions; uv makes an
+    environment for the old one. OUTPUT is written only if the results are equal.
 
     If the model cannot be converted, the command says why.
     """

@@ -199,7 +199,7 @@ def _run(stack: Stack, command: list[str]) -> int:
 def _wait_for_interrupt() -> int:
     try:
         while True:
-            time.sleep(0.2)  # short, because a signal that arrives just before the sleep is handled only after it
+            time.sleep(0.2)  # short, because a signal may arrive just before this sleep, and is then handled after it
     except KeyboardInterrupt:
         return 0
 

@@ -89,9 +89,9 @@ def publish(
     so publish only files that you trust. On Linux with user namespaces, that process reaches no keys and no network.
     Elsewhere, as in most containers, it can find both, and a warning says so.
 
-    The version is signed if MODEL_SIGNING_KEY is set. Its reference, NAME@VERSION, is printed; and on standard error,
-    the role and name of each file, and the SHA-256 of the manifest, by which it can be signed later. This command needs
-    the packages of ml-requirements.txt.
+    The version is signed if MODEL_SIGNING_KEY is set. Its reference, NAME@VERSION, is printed on standard output. The
+    role and name of each file, and the SHA-256 of the manifest, which is needed to sign it later, are printed on
+    standard error. This command needs the packages of ml-requirements.txt.
     """
     manager = model_manager()
     files = [*_from_files("model", "model", model), *_from_files("preprocessor", "preprocessor", preprocessor)]

@@ -181,7 +181,7 @@ def scored(bundle: Bundle, method: str, x: pd.DataFrame) -> Any:
 
 
 def together(bundle: Bundle, x: pd.DataFrame) -> str | None:
-    """Return a message if the default methods give other results together than separately, or None."""
+    """Return a message if the default methods give other results when they are called together; else None."""
     methods = bundle.manifest.outputs["model"].default_methods
     rows = pa.RecordBatch.from_pandas(x)
     both = score_batch(bundle, rows, features=list(x.columns), keep=[], method=None).table

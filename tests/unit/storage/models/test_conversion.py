@@ -28,7 +28,7 @@ SAMPLE: dict[str, list[Any]] = {"b": [1.0, 2.0, None], "a": [0.5, None, 2.5]}
 
 @pytest.fixture
 def old(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """Return a pipeline as scikit-learn 1.5.2 saved it, without the parameter that LinearRegression has gained."""
+    """Return a pipeline as if saved by scikit-learn 1.5.2, which lacks a parameter of LinearRegression."""
     model = make_pipeline(SimpleImputer(), LinearRegression()).fit(FRAME, [1.0, 2.0, 3.0, 4.0])
     del model.steps[1][1].tol
     with monkeypatch.context() as patched:

@@ -1,4 +1,4 @@
-"""Only what was pinned and what a trusted key has signed is loaded; no other byte reaches an unpickler."""
+"""Only versions that were pinned, or signed by a trusted key, are loaded. No other byte reaches an unpickler."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ VALUES = [INTEGERS, ODD_INTEGERS, FLOATS, ODD_FLOATS, WORDS, MISSING, TEXTS]
 
 
 def csv_rows(draw: Any) -> list[str]:
-    """Rows that are mostly alike: each column mostly has a few values, and now and then others."""
+    """Draw rows that are similar: most values of a column are among a few, and some are not."""
     count = draw(st.integers(1, 3))
     few = st.sampled_from(VALUES).flatmap(lambda values: st.lists(st.sampled_from(values), min_size=1, max_size=3))
     usual = [draw(few) for _ in range(count)]
