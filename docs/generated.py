@@ -107,7 +107,7 @@ def fill(text: str) -> str:
         return make(*arguments, match["table"]) if match["table"] else make(*arguments)
 
     done = _MARK.sub(filled, text)
-    if "<!-- generated: settings" in text:  # in several tables
+    if "<!-- generated: settings" in text:  # the settings are in several tables
         _refuse_missing("settings", settings(), re.findall(r"^\| `([A-Z0-9_]+)` \|", done, re.MULTILINE))
     return done
 

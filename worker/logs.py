@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import celery  # its modules are imported when they are used
+import celery  # celery imports its own modules only when they are used
 from pythonjsonlogger.json import JsonFormatter
 
 from scoreline.storage.settings import Environment

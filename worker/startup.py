@@ -45,7 +45,7 @@ def connect(app: Celery) -> None:
     """Register the functions that run at each stage of a worker's start."""
 
     def reconcile_jobs(**_: Any) -> None:
-        with app.connection_for_write() as connection:  # its own, because this process never sends again
+        with app.connection_for_write() as connection:  # not kept, because this process never sends again
             app.send_task("scoreline.reconcile", expires=60, connection=connection, ignore_result=True)
         _count_preloaded()
 

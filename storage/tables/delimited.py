@@ -80,7 +80,7 @@ class DelimitedFormat:
         names = _surveyed_names(header, features)
         known = {*features, *self._options.types}
         columns = [
-            DelimitedColumn(scored=name in known or re.sub(r"\s", "_", name) in known)  # as LightGBM names them
+            DelimitedColumn(scored=name in known or re.sub(r"\s", "_", name) in known)  # LightGBM names them so
             for name in names
         ]
         pattern = RowPattern()

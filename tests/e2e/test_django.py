@@ -71,7 +71,7 @@ class Browser:
         return self.post("/new/", **self.get("/new/").hidden, model=model, input=input)
 
     def follow(self, page: Page) -> Page:
-        """Refresh a page at once for as long as it asks for a refresh after a second."""
+        """Load a page again until it no longer refreshes itself, without waiting a second each time."""
 
         def still() -> Page | None:
             now = self.get(page.path)
@@ -218,7 +218,7 @@ def test_a_refused_submission_shows_a_message_and_makes_no_job(
     page = browser.ask_for(model, input)
     assert page.code == 200
     assert expected in page.text
-    assert f'value="{model}"' in page.text  # so that the user can correct it
+    assert f'value="{model}"' in page.text  # the user can correct it
     assert (jobs(store), browser.get("/").text.count("<tr>")) == before
 
 

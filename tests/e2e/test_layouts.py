@@ -248,6 +248,6 @@ def test_rejected_rows_can_be_read_after_the_parts_of_an_arranged_job_are_delete
     assert client.rejected(job).rows == 5
     folder = parse_uri(client.status(job).output)[1]
     left = store.get(rejected_key(store, folder)).data
-    store.put(keys.rejected_part(folder, 0, "a" * 64), left)  # of an attempt that died
+    store.put(keys.rejected_part(folder, 0, "a" * 64), left)  # left by an attempt that died
     assert client.rejected(job).rows == 5
     assert {Path(info.key).parent.name for info in store.list(f"{folder}month")} == {"month=0", "month=1", "month=2"}

@@ -61,7 +61,7 @@ def test_a_job_survives_the_death_of_the_whole_worker(rig: Rig) -> None:
 
 def test_a_multipart_upload_is_aborted_when_the_dyno_stops(rig: Rig) -> None:
     # Given a result of 70 MB, whose upload hangs in its third part
-    rig.start_worker(1, R2_TIMEOUT_SECONDS="1200")  # so that waiting for the upload would take too long
+    rig.start_worker(1, R2_TIMEOUT_SECONDS="1200")  # waiting for the upload would take too long
     rig.publish()
     blobs = [os.urandom(1 << 20) for _ in range(70)]
     table = pa.table({"id": np.arange(70), "x": np.arange(70.0), "blob": blobs})

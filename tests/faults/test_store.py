@@ -218,7 +218,7 @@ def test_a_corrupt_job_document_is_named_and_other_jobs_go_on(rig: Rig) -> None:
         f"failed: {rig.store.uri(keys.job('broken'))} is not what Scoreline writes there"
     )
     assert report[job.job_id] == "planning"
-    assert [info.key for info in rig.store.list(keys.active("orphan"))] == []  # its marker is old and has no job
+    assert [info.key for info in rig.store.list(keys.active("orphan"))] == []  # the marker was old and had no job
     rig.start_worker(1)
     rig.verify(rig.end(job))
 

@@ -166,7 +166,7 @@ def _pytest(copy: Path, tests: Sequence[str], timeout_s: float) -> tuple[int | N
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # so that everything that the tests start can be killed with them
+        start_new_session=True,  # everything that the tests start can then be killed with them
     )
     try:
         output, _ = process.communicate(timeout=timeout_s)

@@ -163,5 +163,5 @@ def _missing() -> list[str]:
 def _found(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent package is missing too
+    except ModuleNotFoundError:  # raised if the parent package is missing too
         return False

@@ -159,7 +159,7 @@ def test_a_job_that_is_resumed_while_its_marker_is_removed_keeps_it(
     def hooked(key: str) -> None:
         if key == MARKER and not resumed:
             resumed.append(key)
-            job.client.resume("j")  # by another process
+            job.client.resume("j")  # another process resumes the job
         delete(key)
 
     monkeypatch.setattr(job.store, "delete", hooked)

@@ -71,7 +71,7 @@ class Returning(BaseEstimator):
         lambda v: {"score": v.tolist()},
     ],
 )
-@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of numpy, for matrices
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # numpy's warning about matrices
 @pytest.mark.parametrize("values", [VALUES, VALUES[:1], VALUES[:2]], ids=["4", "1", "2"])
 def test_one_value_for_each_row_is_one_column_in_any_container(makes: Any, values: list[float]) -> None:
     if makes is np.asmatrix and len(values) > 1:

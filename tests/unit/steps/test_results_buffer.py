@@ -1,4 +1,4 @@
-"""The results of a part are encoded while they come, with the bytes that they would have all at once."""
+"""The results of a part are encoded batch by batch, to the same bytes as if all rows were encoded at once."""
 
 from __future__ import annotations
 

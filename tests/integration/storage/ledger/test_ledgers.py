@@ -642,7 +642,7 @@ def test_a_job_keeps_one_slot_of_a_cluster_and_fades_after_its_outcome(
     with redis.Redis.from_url(stack.environ["REDIS_URL"], decode_responses=True) as connection:
         keys = list(connection.scan_iter(f"*{job}*"))
         assert len(keys) == (4 if counted_before_the_end else 2)
-        assert {key.partition("}")[0] for key in keys} == {f"scoreline:{{bucket/{job}"}  # one hash tag
+        assert {key.partition("}")[0] for key in keys} == {f"scoreline:{{bucket/{job}"}  # the same hash tag
         lives = {key.rpartition(":")[2]: connection.ttl(key) for key in keys}
         assert 0 < lives.pop("steps") <= LIFE_S
         assert all(0 < life <= LIFE_AFTER_OUTCOME_S for life in lives.values())

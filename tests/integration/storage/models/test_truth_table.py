@@ -66,7 +66,7 @@ def test_cloud_only_needs_no_byte_of_disk(
 def test_a_copy_that_cannot_be_written_costs_a_warning(stack: Stack, published: Manifest, tmp_path: Path) -> None:
     done = load_without_a_disk(stack, published.ref, tmp_path / "copies", ML_CLOUD_ONLY="false")
     assert (done.returncode, done.stdout.strip()) == (0, "False 6.0"), done.stderr
-    assert "models.copy_failed" in done.stderr  # so the limit above would have stopped a write
+    assert "models.copy_failed" in done.stderr  # this shows that the limit above stops writes
     assert [path for path in (tmp_path / "copies").rglob("*") if path.is_file()] == []
 
 

@@ -187,7 +187,7 @@ def test_the_bytes_that_are_signed_are_those_that_a_trusted_key_has_signed(bucke
     ref = bucket.models(OLD[0]).publish("m", LINE).ref
     manifest = keys.manifest(*ref.split("@"))
     evil = json.dumps(json.loads(bucket.store.get(manifest).data) | {"metadata": {"by": "a stranger"}}).encode()
-    shown = [evil, evil]  # to resolve the version, and to read what will be signed
+    shown = [evil, evil]  # one to resolve the version, one to read the manifest that will be signed
 
     class Flipping(DirectoryStore):
         def get(self, key: str, **options: Any) -> StoredObject:
