@@ -110,7 +110,10 @@ def _cell(text: str) -> str:
 
 
 def _explained(run: Mapping[str, Any]) -> float:
-    """Return the seconds that the S3 server took from workers that keep both cores busy; more if they wait."""
+    """Return the seconds that the S3 server took from the workers, while they keep both cores busy.
+
+    Workers that wait for the server lose all of its CPU time, which is more.
+    """
     return float(run.get("server_cpu", 0)) / work.PROCESSES
 
 

@@ -169,8 +169,8 @@ class DirectoryStore:
             or steps[0] in (_META, _TMP, ".lock")
         ):
             raise InvalidKey(
-                f"a directory store cannot hold the key {key!r}: a key has 1 to {_MAX_KEY_BYTES} bytes, and no step "
-                "that is empty, '.' or '..'"
+                f"a directory store cannot hold the key {key!r}: a key has 1 to {_MAX_KEY_BYTES} bytes, and no "
+                "part between slashes may be empty, '.' or '..'"
             )
         place = f"{self._prefix}{key}"
         ends = [len(self._prefix) + at for at, char in enumerate(key) if char == "/"]

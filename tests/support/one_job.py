@@ -115,7 +115,7 @@ class OneJob:
         return [info.key for info in self.store.list(prefix)]
 
     def copy(self, key: str, to: str, **metadata: str | None) -> None:
-        """Copy an object, perhaps onto itself, with some values of its receipt changed, or removed if they are None."""
+        """Copy an object with some values of its receipt changed, or removed where None; both keys may be the same."""
         stored = self.store.get(key)
         receipt = {**stored.info.metadata, **metadata}
         self.store.put(to, stored.data, metadata={name: value for name, value in receipt.items() if value is not None})

@@ -138,7 +138,7 @@ def test_a_lost_message_is_found_in_the_next_round(client: EagerClient, dispatch
     client.run(1)
     clock.now += ROUND_S
     assert reconcile_due(dispatcher) == {}
-    clock.now += ROUND_S  # that is the ledger's patience
+    clock.now += ROUND_S  # now the ledger has waited as long as it does
     assert reconcile_due(dispatcher) == {job: "dispatched 1"}
 
 

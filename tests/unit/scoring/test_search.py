@@ -21,7 +21,7 @@ ROWS = 20_000
 
 
 class Refusing(BaseEstimator):
-    """Refuses the rows for which a function of the frame is true, with an error; returns a column of 1s for others."""
+    """Raises an error if a function finds rows to refuse in the frame; returns a column of 1s otherwise."""
 
     def __init__(self, refuses: Callable[[pd.DataFrame], Any], error: Exception | None = None) -> None:
         self.refuses = refuses

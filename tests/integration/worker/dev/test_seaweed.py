@@ -1,4 +1,4 @@
-"""SeaweedFS, as it is embedded: where it listens, what it accepts, and what is left when it ends."""
+"""The SeaweedFS that `scoreline dev` starts: where it listens, what it accepts, and what remains when it ends."""
 
 from __future__ import annotations
 

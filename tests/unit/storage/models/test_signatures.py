@@ -28,7 +28,7 @@ OLD, NEW, STRANGER = (signatures.generate_keys() for _ in range(3))
 
 
 class Bucket:
-    """A bucket in a folder, seen with the keys of one person."""
+    """A folder as an object store, used with the signing and the trusted keys that a test chooses."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
