@@ -60,6 +60,8 @@ class _Shared:
         data = memoryview(own_memory(request.size))
         self.get_into(request.start, data)
         request.data = data
+        if self.closed:
+            request.data = None
 
 
 def own_memory(size: int) -> mmap.mmap:
@@ -108,6 +110,8 @@ class Fetcher:
         self._budget = budget_bytes
         self._connections = connections
         self._threads: list[threading.Thread] = []
+        self._waiting: set[Request] = set()
+        """Requests that are sent, and whose bytes were not yet taken by all that need them."""
         self._upcoming: Iterator[Request] = iter(requests)
         self._next: Request | None = None
         self._flying = 0
@@ -133,6 +137,7 @@ class Fetcher:
         request.takers -= 1
         if request.takers == 0:
             request.data = memoryview(b"")
+            self._waiting.discard(request)
         return data
 
     def _land(self, awaited: Request) -> None:
@@ -150,8 +155,14 @@ class Fetcher:
         self._fill()
 
     def close(self) -> None:
-        """End the threads. Those that wait for the store end as soon as it has answered."""
+        """Release the bytes that nobody took, and end the threads. Those that wait for the store end when it answers.
+
+        The planned requests may refer to this fetcher, so that their bytes would stay until the garbage is collected.
+        """
         self._shared.closed = True
+        self._upcoming, self._next = iter(()), None
+        while self._waiting:
+            self._waiting.pop().data = None
         for _ in self._threads:
             self._shared.orders.put(None)
 
@@ -171,6 +182,7 @@ class Fetcher:
                 self._shared.landed.get_nowait()
                 self._flying -= 1
         request.is_sent = True
+        self._waiting.add(request)
         self.held_bytes += request.size
         self._flying += 1
         self._shared.orders.put(request)

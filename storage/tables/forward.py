@@ -25,8 +25,11 @@ from scoreline.storage.tables.row_groups import (
     WideReader,
 )
 
-READ_BYTES = 164 << 20
+READ_BYTES = 104 << 20
 """Memory for reading an object: for bytes as they are stored, and for the decoders of the columns."""
+_WHOLE_BYTES = 16 << 20
+"""If a row group is larger, the memory of its bytes is given back page by page while it is decoded. Arrow holds the
+bytes of smaller ones until they are decoded."""
 KEPT_S = 20.0
 """Number of seconds for which a reader is kept. A process that has more parts of the same object to score begins the
 next one within a second."""
@@ -72,6 +75,7 @@ class ForwardReader:
         self._planned: dict[int, tuple[RowGroup, Planned]] = {}
         self._number = 0
         self._first_row = 0
+        self._stop = 0
         self._group: RowGroupReader | None = None
 
     def can_continue(self, row: int) -> bool:
@@ -91,6 +95,7 @@ class ForwardReader:
         InputChanged
             The object was replaced or deleted.
         """
+        self._stop = stop
         while self._number < self._metadata.num_row_groups and self._first_row < stop:
             rows = self._metadata.row_group(self._number).num_rows
             if start < self._first_row + rows:
@@ -107,6 +112,7 @@ class ForwardReader:
     def close(self) -> None:
         """Release all memory, and end the threads."""
         self._leave_group()
+        self._planned.clear()
         if self._fetcher is not None:
             self._fetcher.close()
 
@@ -151,7 +157,8 @@ class ForwardReader:
             self._fetcher.fetch_until(0)
             _, planned = self._planned[self._number]
         assert self._fetcher is not None
-        gradual = 2 * group.size > self._budget
+        is_divided = sum(len(chunks) for _, chunks in planned) > len(group.chunks)
+        gradual = is_divided or group.size > _WHOLE_BYTES
         file = ChunkFile(self._source, self._fetcher, planned, gradual=gradual)
         return self._streaming(self._open_file(file, BUFFER_BYTES if gradual else 0), file.close)
 
@@ -176,7 +183,8 @@ class ForwardReader:
             group = self._describe(number, row)
             if group.is_wide:
                 return
-            planned = list(plan_requests(group.chunks, row, group.rows, budget_bytes=self._budget))
+            needed = self._stop - row if row < self._stop < row + group.rows else None
+            planned = list(plan_requests(group.chunks, row, group.rows, budget_bytes=self._budget, needed_rows=needed))
             self._planned[number] = group, planned
             yield from sorted((request for request, _ in planned), key=lambda request: request.row)
             number += 1

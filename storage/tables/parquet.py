@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -135,8 +136,13 @@ class ParquetFormat:
         """Yield the rows of a span in order (see `TableFormat.read`).
 
         The reader is kept if the span ends within a row group. If the next span of this row group is read next, with
-        the same columns and `batch_rows`, it continues there.
+        the same columns and `batch_rows`, it continues there. Of the rows that are not wanted, those before and after
+        the others are left out.
         """
+        if span.wanted is not None:
+            span = replace(
+                span, start=max(span.start, span.wanted.start), stop=min(span.stop, span.wanted.stop), wanted=None
+            )
         if (data := held_bytes(source)) is not None:
             yield from read_held(source, data, span, schema, batch_rows)
             return

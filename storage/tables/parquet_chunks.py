@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
-from scoreline.storage.tables.fetching import Request
+from scoreline.storage.tables.fetching import CONNECTIONS, Request
 
 _PAGE_BYTES = 1 << 20
 """Size of a page and of a dictionary that pyarrow, parquet-mr and most other writers aim at, before compression."""
+_HEADER_BYTES = 16 << 10
+"""More than the header of a page."""
 _REQUEST_BYTES = (4 << 20, 16 << 20)
 _REQUESTS = 10
 """Minimum and maximum size of a request for several chunks. Within these limits, a row group takes about `_REQUESTS`
 requests: enough to use all connections, and few enough that their latency does not matter."""
-_WINDOWS = 4
 _PIECE_BYTES = 1 << 20
-"""If a row group does not fit into the budget, the current pieces of all columns take this part of it, and the rest is
-for those that are fetched ahead. Pieces are at least this large if there is memory for it."""
+"""If a row group does not fit into the budget, its chunks are divided into pieces of at least this size if there is
+memory for it."""
 _HEAD_SHARE = 0.3
 _MAX_CUTS = 6
 """If a row group is only slightly too large for the budget, at most `_MAX_CUTS` chunks are cut in two, at this share of
 their bytes. By the time that a first piece is decoded, enough of all other chunks is, too, to make room for the second
 piece."""
+_INDEX_BYTES = _PAGE_BYTES // 2
+"""Size of a page that refers to a dictionary; 131,072 values of 17 bits are half of it."""
+_LEAST_REST = 512 << 10
+"""A chunk is not divided at the last row that is needed if the rest is smaller than this."""
 _GAP_SHARE = 200
 """Chunks are joined although other bytes lie between them if these are at most this fraction of the request."""
 
@@ -56,6 +62,20 @@ class Chunk:
         ratio = max(self.encoded_bytes / max(self.size, 1), 1)
         dictionary = int(self.dictionary_bytes * ratio)
         return dictionary + min(max(self.encoded_bytes - dictionary, 0), _PAGE_BYTES)
+
+    def position_after(self, share: float) -> int:
+        """Return how many of its bytes are needed for the first values, rounded up to whole pages.
+
+        Parameters
+        ----------
+        share : float
+            The number of the values, divided by that of all.
+        """
+        ratio = min(self.size / max(self.encoded_bytes, 1), 1.0)
+        page = int(ratio * (_INDEX_BYTES if self.dictionary_bytes else _PAGE_BYTES)) + _HEADER_BYTES
+        pages = max(math.ceil(share * (self.size - self.dictionary_bytes) / page), 1)
+        position = self.dictionary_bytes + pages * page
+        return position if self.size - position >= _LEAST_REST else self.size
 
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
@@ -131,6 +151,7 @@ def plan_requests(
     *,
     budget_bytes: int | None = None,
     request_bytes: int | None = None,
+    needed_rows: int | None = None,
 ) -> Iterator[tuple[Request, list[Chunk]]]:
     """Plan the requests for the chunks of a row group, in the order of their bytes. Yield each with its chunks.
 
@@ -144,11 +165,15 @@ def plan_requests(
         Number of bytes that may be in memory at a time; by default all. Chunks are divided accordingly.
     request_bytes : int, optional
         Maximum number of bytes of a request for several chunks.
+    needed_rows : int, optional
+        Number of rows, from the first of the group, that are needed now; by default all. What only later rows need is
+        requested apart.
     """
-    total = sum(chunk.size for chunk in chunks)
+    share = 1.0 if needed_rows is None or not rows else needed_rows / rows
+    needed = {chunk.start: chunk.size if share >= 1 else chunk.position_after(share) for chunk in chunks}
     low, high = _REQUEST_BYTES
-    most = request_bytes or min(max(total // _REQUESTS, low), high)
-    edges = _divide(chunks, total if budget_bytes is None else budget_bytes)
+    most = request_bytes or min(max(sum(needed.values()) // _REQUESTS, low), high)
+    edges = _divide(chunks, needed, budget_bytes)
     joined: list[Chunk] = []
     useful = 0
     for chunk in chunks:
@@ -166,35 +191,68 @@ def plan_requests(
             continue
         for start, stop in zip(pieces, [*pieces[1:], chunk.size], strict=True):
             values = max(chunk.size - chunk.dictionary_bytes, 1)
-            before = max(start - chunk.dictionary_bytes, 0)
-            yield Request(chunk.start + start, chunk.start + stop, first_row + rows * before // values), [chunk]
+            row = rows * max(start - chunk.dictionary_bytes, 0) // values
+            if needed_rows is not None and start >= needed[chunk.start]:
+                row = max(row, needed_rows)
+            yield Request(chunk.start + start, chunk.start + stop, first_row + row), [chunk]
     if joined:
         yield Request(joined[0].start, joined[-1].stop, first_row, len(joined)), joined
 
 
-def _divide(chunks: Sequence[Chunk], budget: int) -> dict[int, list[int]]:
-    """Return where the pieces of each chunk begin within it. One piece of every chunk fits into the budget.
+def _divide(chunks: Sequence[Chunk], needed: Mapping[int, int], budget: int | None) -> dict[int, list[int]]:
+    """Return where the pieces of each chunk begin within it: those of the bytes that are needed now, then the others.
 
-    If the chunks are only slightly too large, a few of them are cut in two, and the second pieces are fetched when the
-    budget allows it. Otherwise all chunks are divided evenly.
+    Parameters
+    ----------
+    needed : mapping of int to int
+        The number of bytes of each chunk that are needed now, by the start of the chunk.
+    """
+    firsts = _pieces([(chunk.dictionary_bytes, 0, needed[chunk.start]) for chunk in chunks], budget)
+    others = _pieces([(0, needed[chunk.start], chunk.size) for chunk in chunks], budget)
+    return {chunk.start: first + other for chunk, first, other in zip(chunks, firsts, others, strict=True)}
+
+
+def _pieces(ranges: Sequence[tuple[int, int, int]], budget: int | None) -> list[list[int]]:
+    """Return where the pieces of each range of bytes begin, so that pieces of all of them fit into a budget.
+
+    If the ranges are only slightly too large, a few of them are cut in two, and the second pieces are fetched when the
+    budget allows it. Otherwise all ranges are divided into pieces of the same share. The first pieces have different
+    sizes, so that the pieces of different ranges end at different times. On average, half of each piece is in memory.
+
+    Parameters
+    ----------
+    ranges : sequence of tuple of int
+        The size of the dictionary, which cannot be divided, at the beginning of the range; its start and its end.
     """
     high = _REQUEST_BYTES[1]
-    counts = {chunk.start: max(-(-chunk.size // high), 1) for chunk in chunks}
-    missing = sum(chunk.size // counts[chunk.start] for chunk in chunks) - budget
+    sizes = [stop - start for _, start, stop in ranges]
+    total = sum(sizes)
+    budget = total if budget is None else budget
+    counts = [max(-(-size // high), 1) for size in sizes]
+    missing = total - budget
     cut: set[int] = set()
-    for chunk in sorted(chunks, key=lambda chunk: -chunk.size):
-        if missing > 0 and counts[chunk.start] == 1:
-            cut.add(chunk.start)
-            missing -= chunk.size - int(_HEAD_SHARE * chunk.size)
-    if missing > 0 or len(cut) > _MAX_CUTS:
-        cut.clear()
-        window = budget // _WINDOWS
-        windows = -(-sum(chunk.size for chunk in chunks) // window)
-        least = min(_PIECE_BYTES, window // len(chunks))
-        counts = {chunk.start: -(-chunk.size // min(high, max(chunk.size // windows, least, 1))) for chunk in chunks}
-    return {
-        chunk.start: [0, int(_HEAD_SHARE * chunk.size)]
-        if chunk.start in cut
-        else [chunk.size * piece // counts[chunk.start] for piece in range(counts[chunk.start])]
-        for chunk in chunks
-    }
+    for number in sorted(range(len(ranges)), key=lambda number: -sizes[number]):
+        if missing > 0 and counts[number] == 1:
+            cut.add(number)
+            missing -= sizes[number] - int(_HEAD_SHARE * sizes[number])
+    if missing <= 0 and len(cut) <= _MAX_CUTS:
+        return [
+            _cut_at(start, stop, [int(_HEAD_SHARE * size)] if number in cut else _evenly(size, counts[number]))
+            for number, ((_, start, stop), size) in enumerate(zip(ranges, sizes, strict=True))
+        ]
+    in_memory = len(ranges) / 2 + CONNECTIONS
+    least = min(_PIECE_BYTES, int(budget / in_memory))
+    found = []
+    for number, ((dictionary, start, stop), size) in enumerate(zip(ranges, sizes, strict=True)):
+        piece = max(min(int(budget / in_memory * size * len(ranges) / total), high), least, 1)
+        first = max(piece * (number + 1) // len(ranges), dictionary + _HEADER_BYTES if dictionary else 1)
+        found.append(_cut_at(start, stop, range(first, size - piece // 4, piece)))
+    return found
+
+
+def _evenly(size: int, count: int) -> list[int]:
+    return [size * piece // count for piece in range(1, count)]
+
+
+def _cut_at(start: int, stop: int, offsets: Iterable[int]) -> list[int]:
+    return [start, *(start + offset for offset in offsets)] if start < stop else []

@@ -102,4 +102,6 @@ def pick_rows(rows: Rows, numbers: Any) -> Rows:
     wanted = np.isin(rows.numbers, numbers)
     among = set(numbers.tolist()) if rows.malformed else ()
     malformed = tuple(item for item in rows.malformed if item.row in among)
+    if wanted.all():  # as of the first rows of a slice, which planning samples
+        return replace(rows, malformed=malformed)
     return Rows(batch=rows.batch.filter(pa.array(wanted)), numbers=rows.numbers[wanted], malformed=malformed)

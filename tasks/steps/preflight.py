@@ -26,7 +26,7 @@ from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.expected_reads import expect_reads
 from scoreline.tasks.steps.planner import draft
-from scoreline.tasks.steps.sampling import SAMPLE_ROWS, Draft, first_rows, row_bytes
+from scoreline.tasks.steps.sampling import SAMPLE_ROWS, Draft, beginning, first_rows, row_bytes
 
 SHOWN_ROWS = 5
 """Number of results to show."""
@@ -168,7 +168,7 @@ def _try_objects(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
     firsts = {(piece.bucket, piece.key): piece for part in reversed(made.parts) for piece in reversed(part.slices)}
     bundle = engine.models.get(job.model)
     for piece in evenly_spaced(list(reversed(firsts.values()))[1:], OBJECTS_TRIED):  # the plan has sampled the first
-        rows = first_rows(engine.read_slice(piece, made.columns, job.spec.read, SAMPLE_ROWS))
+        rows = first_rows(engine.read_slice(beginning(piece, SAMPLE_ROWS), made.columns, job.spec.read, SAMPLE_ROWS))
         if rows is None:
             continue
         done = score_batch(

@@ -25,7 +25,7 @@ from scoreline.tasks.inputs.listing import SurveyedObject
 from scoreline.tasks.job.chosen_cut import ChosenCut
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.part_sizes import PART_ROWS, pack, to_parts
-from scoreline.tasks.job.plan import BATCH_ROWS, Columns, InputFile, Part, evenly_spaced
+from scoreline.tasks.job.plan import BATCH_ROWS, Columns, InputFile, Part, Slice, evenly_spaced
 from scoreline.tasks.scoring.score import Scored, score_batch
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.scoring.timings import Timings
@@ -265,13 +265,20 @@ def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
     batch_rows = engine.batch_size(made.columns).rows_to_read
     for part in evenly_spaced(made.parts, SAMPLED_PARTS):
         found = 0
-        for rows in engine.read_slice(part.slices[0], made.columns, job.spec.read, batch_rows):
+        for rows in engine.read_slice(beginning(part.slices[0]), made.columns, job.spec.read, batch_rows):
             count = rows.batch.num_rows + len(rows.malformed)
             if count:
                 yield rows
                 found += count if batch_rows < BATCH_ROWS else BATCH_ROWS
             if found >= BATCH_ROWS:
                 break
+
+
+def beginning(piece: Slice, rows: int = BATCH_ROWS) -> Slice:
+    """Return the first rows of a slice, so that only what they need is fetched."""
+    if piece.only is not None or piece.rows <= rows:
+        return piece
+    return replace(piece, only=range(piece.first_row, piece.first_row + rows))
 
 
 def first_rows(batches: Iterator[Rows]) -> Rows | None:

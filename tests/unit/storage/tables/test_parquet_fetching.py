@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import statistics
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables import forward, row_groups
 from scoreline.storage.tables.base import Pinned, Span
 from scoreline.storage.tables.chunk_file import ChunkFile
-from scoreline.storage.tables.fetching import Fetcher, Request
+from scoreline.storage.tables.fetching import CONNECTIONS, Fetcher, Request
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.parquet import ParquetFormat
@@ -123,11 +124,40 @@ def test_chunks_are_not_joined_across_many_bytes_that_are_not_needed() -> None:
     assert sum(request.size for request, _ in far) == 50 * 100_000
 
 
-def test_a_row_group_that_does_not_fit_is_requested_in_the_order_of_its_rows() -> None:
-    planned = list(plan_requests(chunks_of([40 << 20] * 4), 100, 1_000, budget_bytes=32 << 20))
-    assert max(request.size for request, _ in planned) <= 2 << 20
-    rows = [[request.row for request, chunks in planned if chunks[0].name == name] for name in "0123"]
-    assert rows[0] == rows[1] == rows[2] == rows[3] == list(range(100, 1_100, 50))
+@pytest.mark.parametrize(("count", "size", "most"), [(18, 18 << 20, 90), (40, 31 << 20, 560), (4, 100 << 20, 60)])
+def test_a_row_group_that_does_not_fit_is_requested_in_pieces_of_which_half_are_in_memory(
+    count: int, size: int, most: int
+) -> None:
+    budget = 80 << 20
+    planned = list(plan_requests(chunks_of([size] * count), 100, 1_000, budget_bytes=budget))
+    assert len(planned) <= most
+    assert sum(request.size for request, _ in planned) == count * size
+    by_column = [[request for request, chunks in planned if chunks[0].name == str(name)] for name in range(count)]
+    piece = statistics.median(request.size for request, _ in planned)
+    # At any row, the pieces that are in use leave room for a request by each connection
+    for row in range(100, 1_100, 7):
+        current = [[request for request in requests if request.row <= row][-1] for requests in by_column]
+        left = [
+            request.stop - (requests[0].start + size * (row - 100) // 1_000)
+            for request, requests in zip(current, by_column, strict=True)
+        ]
+        assert sum(left) + CONNECTIONS * piece <= 1.1 * budget
+    # And pieces of different columns end at different rows
+    assert len({requests[1].row for requests in by_column}) >= count / 2
+
+
+def test_what_only_later_rows_need_is_requested_apart() -> None:
+    chunks = [
+        Chunk(name=name, start=start, stop=start + (9 << 20), dictionary_bytes=dictionary, encoded_bytes=9 << 20,
+              decoded_bytes=9 << 20)
+        for name, start, dictionary in (("plain", 1 << 20, 0), ("repetitive", 10 << 20, 1 << 20))
+    ]  # fmt: skip
+    small = chunks_of([100_000] * 3)
+    planned = list(plan_requests([*small, *chunks], 500, 1_000_000, needed_rows=8_192))
+    now = [request.size for request, _ in planned if request.row < 500 + 8_192]
+    # One page of each large column, and the dictionary of the second
+    assert now == [300_000, pytest.approx(1 << 20, rel=0.05), pytest.approx(1.5 * (1 << 20), rel=0.05)]
+    assert sum(request.size for request, _ in planned) == 300_000 + 2 * (9 << 20)
 
 
 def test_whole_row_groups_are_read_once_in_few_requests(tmp_path: Path, values: pa.Table) -> None:
@@ -155,6 +185,22 @@ def test_a_slice_is_read_up_to_its_end(tmp_path: Path, values: pa.Table, monkeyp
     footer_read(formats, store, source)
     assert read(formats, source, 0, ROWS // 4).equals(values.slice(0, ROWS // 4))
     assert store.bytes < 0.5 * source.size
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"data_page_size": 20_000}])
+def test_only_the_first_pages_are_read_for_the_first_rows(tmp_path: Path, options: dict[str, Any]) -> None:
+    values = table(1_000_000, COLUMNS[:2])
+    store, source = put(tmp_path, values, row_group_size=1_000_000, **options)
+    formats = ParquetFormat()
+    footer_read(formats, store, source)
+    wanted = Span(start=0, stop=1_000_000, first_row=0, rows=1_000_000, size=0, wanted=range(30_000))
+    found = list(formats.read(source, wanted, values.schema, 65_536))
+    assert pa.Table.from_batches([rows.batch for rows in found]).equals(values.slice(0, 30_000))
+    assert store.bytes <= 2 * 2_200_000
+    assert len(store.ranges) == 2
+    # And reading can continue
+    assert read(formats, source, 30_000, 1_000_000, values.schema, 65_536).equals(values.slice(30_000))
+    assert store.bytes <= 1.02 * source.size
 
 
 @pytest.mark.parametrize("memory", [192 << 20, 4 << 20], ids=["fetched whole", "fetched by windows"])
@@ -323,6 +369,25 @@ def test_closing_does_not_wait_for_the_store_and_sends_nothing_more() -> None:
     stuck.set()
     wait_until(lambda: not count_of_threads("fetch"), "the thread to end")
     assert sent == [0]
+
+
+def test_bytes_that_nobody_took_are_released_at_once() -> None:
+    begun, late = threading.Event(), threading.Event()
+
+    def get(start: int, buffer: memoryview) -> None:
+        if start == 20:
+            begun.set()
+            late.wait(30)
+
+    planned = requests(3)
+    fetcher = Fetcher(get, 1_000, planned)
+    fetcher.fetch_until(5)
+    begun.wait(30)
+    wait_until(lambda: planned[1].data is not None, "the bytes to come")
+    fetcher.close()
+    late.set()
+    wait_until(lambda: not count_of_threads("fetch"), "the threads to end")
+    assert [request.data for request in planned] == [None, None, None]
 
 
 def test_bytes_that_are_in_use_are_not_given_back(tmp_path: Path) -> None:
