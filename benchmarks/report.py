@@ -133,7 +133,7 @@ def _stages(took: Mapping[str, Mapping[str, Runs]]) -> Iterator[str]:
 
 
 def _busy(stages: Mapping[str, float]) -> float:
-    """Return the seconds of all timings. Decoding runs while rows are aligned and predicted; the longer of the two counts."""
+    """Return the seconds of all timings. Rows are decoded while others are aligned and predicted; the longer time counts."""
     beside = max(stages["decode"], stages["align"] + stages["predict"])
     return beside + stages["encode"] + stages["upload"] + stages["queue"]
 

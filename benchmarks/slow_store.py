@@ -15,7 +15,7 @@ _CHUNK = 64 << 10
 
 
 class SlowStore:
-    """Runs a relay on a free port of 127.0.0.1 while its `with` block is entered.
+    """Runs a relay on a free port of 127.0.0.1 until its `with` block ends.
 
     Parameters
     ----------
