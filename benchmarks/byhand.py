@@ -51,7 +51,7 @@ class Order:
 
 
 class Loop:
-    """The processes, as a context manager. `environ` says which store they use."""
+    """Runs the loop's processes until its `with` block ends. `environ` says which store they use."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = dict(environ) | dict.fromkeys(THREADS, "1")

@@ -133,7 +133,10 @@ def _stages(took: Mapping[str, Mapping[str, Runs]]) -> Iterator[str]:
 
 
 def _busy(stages: Mapping[str, float]) -> float:
-    """Return the seconds of all timings. Decoding runs beside aligning and predicting; the longer of the two counts."""
+    """Return the seconds of all timings.
+
+    Rows are decoded while others are aligned and predicted, so only the longer of these times counts.
+    """
     beside = max(stages["decode"], stages["align"] + stages["predict"])
     return beside + stages["encode"] + stages["upload"] + stages["queue"]
 

@@ -15,7 +15,7 @@ _CHUNK = 64 << 10
 
 
 class SlowStore:
-    """A relay on a free port of 127.0.0.1, as a context manager.
+    """Runs a relay on a free port of 127.0.0.1 until its `with` block ends.
 
     Parameters
     ----------

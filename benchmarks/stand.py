@@ -34,7 +34,7 @@ the job that is measured."""
 
 
 class Stand:
-    """Valkey, a store and a worker; a context manager.
+    """Runs Valkey, a store and a worker until its `with` block ends.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ def is_reserved(key: str) -> bool:
 
 
 def is_slot_job(job_id: str) -> bool:
-    """Return whether a job id has the form of those that schedules give to the jobs of their slots.
+    """Return whether a job id has the form that schedules use for the jobs of their slots.
 
     >>> is_slot_job("nightly-20261125T020000Z-2"), is_slot_job("nightly-20261125T020000Z-rejected-1")
     (True, False)

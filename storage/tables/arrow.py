@@ -195,7 +195,7 @@ class _Reader:
         return layout_of(self._bytes(start, start + metadata), start + metadata, body_bytes, self.schema)
 
     def _has_layouts(self, number: int) -> bool:
-        """Return whether the object has a batch with this number and metadata that say where its values are."""
+        """Return whether the object has a batch with this number, and its metadata say where the values are."""
         if self._places is None:
             self._places = []
             if self._seekable:

@@ -83,7 +83,7 @@ class JobSpec:
 
     @property
     def arranged(self) -> bool:
-        """Whether the results are arranged from the parts once all are scored. Otherwise the parts are the results."""
+        """Whether results are made from the parts after all parts are scored. Otherwise the parts are the results."""
         return self.gather or self.partition_by is not None
 
     def check(self) -> JobSpec:

@@ -81,7 +81,7 @@ class Suspects:
         return groups
 
     def _find_column(self, failed: int) -> str | None:
-        """Return the column whose value makes a row fail that another value would not; None if there is none.
+        """Return the column whose value alone makes a row fail, or None if there is no such column.
 
         Half of the remaining columns are tried at a time.
         """

@@ -220,7 +220,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         return None
     success = _write_manifest(engine, documents, parts, files)
     decided = claim_end(main, job_id, outcome)
-    if decided.state not in COMPLETE:  # cancelled or failed meanwhile, by a process that may have died since
+    if decided.state not in COMPLETE:  # another process cancelled or failed the job, and may have died since
         return decided
     layout = ResultsLayout.of(engine.buckets, job)
     create_once(layout.store, layout.success, success)

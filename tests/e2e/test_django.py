@@ -89,7 +89,7 @@ class Browser:
 
 
 class Site:
-    """The project under ``manage.py runserver``; a context manager."""
+    """Runs the project by ``manage.py runserver`` until its `with` block ends."""
 
     def __init__(self, stack: Stack, folder: Path, environ: dict[str, str]) -> None:
         self._stack = stack

@@ -51,7 +51,7 @@ def test_a_job_is_cut_by_the_pace_of_the_last_job_of_the_same_version_and_method
     count, predict, work = parts(smaller)
     assert 1 < count <= 20
     assert predict >= count * SECONDS
-    # And because its calls have fewer rows, the pace that is known afterwards is between those of the two jobs
+    # And its calls have fewer rows, so the pace in the ledger is then between the paces of the two jobs
     later = pace(known)
     assert later is not None
     assert ROWS / (work + 0.5) < later**2 / first <= ROWS / predict

@@ -37,7 +37,7 @@ TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 class Sink:
-    """An HTTP server that accepts every request; a context manager."""
+    """Runs an HTTP server that accepts every request, until its `with` block ends."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, bytes]] = []

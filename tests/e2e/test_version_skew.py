@@ -39,7 +39,7 @@ def test_a_job_fails_and_names_both_versions(own: Stack, antique: str) -> None:
     assert "ML_ALLOW_VERSION_SKEW=true" in done.error
 
 
-def test_a_job_that_is_allowed_to_go_on_remembers_it(own: Stack, antique: str) -> None:
+def test_a_job_that_may_use_another_scikit_learn_keeps_a_warning_in_its_manifest(own: Stack, antique: str) -> None:
     own.start_worker(1, {"ML_ALLOW_VERSION_SKEW": "true"})
     client = Client.from_env(own.environ)
     done = score(client, antique)

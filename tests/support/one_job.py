@@ -48,7 +48,7 @@ class Refuses(LinearRegression):
 
 
 class OneJob:
-    """The job "j" over one object, whose column x counts the rows. It has not been planned.
+    """The job "j", which scores one object and has not been planned. The column x of the object numbers its rows.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ HASTE = {
 
 
 class Rig:
-    """Services, workers and a job; a context manager.
+    """Runs services, workers and a job until its `with` block ends.
 
     Parameters
     ----------

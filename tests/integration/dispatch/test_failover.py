@@ -112,7 +112,7 @@ def test_clients_that_share_a_connection_write_to_the_new_server(
         }
         for call in calls.values():
             call()
-        # When the server becomes a replica, and the address leads to another server, the first call of any kind fails
+        # When the server becomes a replica and the address leads to another server, the first call of each kind fails
         for what, call in calls.items():
             proxy.target = port_of(first)
             first.replicaof("NO", "ONE")

@@ -13,7 +13,7 @@ def test_a_process_that_reads_on_does_not_read_again() -> None:
     # Then a single process reads each row once, and two processes also read the rows before their own
     assert forecast(parts, 1, COSTS).rows_read == 30
     assert forecast(parts, 2, COSTS).rows_read == 30 + 20
-    # And a process whose reader is at another row group, or at a later row, begins at the beginning
+    # And a process whose reader is at another row group, or at a later row, reads the row group from its first row
     between = [[Run(0, 0, 0, 10)], [Run(0, 1, 0, 10)], [Run(0, 0, 10, 10)], [Run(0, 0, 10, 10)]]
     assert forecast(between, 1, COSTS).rows_read == 10 + 10 + 20 + 20
 

@@ -42,7 +42,7 @@ def test_two_workers_that_reject_different_rows_lose_none(tmp_path: Path, monkey
             suspended.append((key, data, options))
             commit_part(other, other.documents("j"), 0, ANY)
         elif "_rejected/" in key and len(suspended) == 1 and ("mode" not in options or not exists(job.store, key)):
-            # When it goes on just before the other worker writes its rejected rows, which it believes to be missing
+            # When it continues just before the other worker writes rejected rows that it found missing
             suspended.append(())
             put(PART, suspended[0][1], **suspended[0][2])
         return put(key, data, **options)

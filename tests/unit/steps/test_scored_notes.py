@@ -52,6 +52,6 @@ def test_the_status_of_a_job_counts_the_rows_of_a_part_under_way(
         monkeypatch.setattr(ResultsBuffer, "finish", look)
         score_part(at.engine, job_id, 0, "holder")
         done = at.client.status(job_id)
-    # Then its rows count once, before and after
+    # Then its rows are counted before the part is committed, and not counted again afterwards
     assert seen == [(10, 0)]
     assert (done.rows, done.parts_done) == (10, 1)

@@ -229,7 +229,7 @@ def test_a_caller_whose_clock_is_wrong_changes_no_deadline(
     assert theirs.complete(job, "p", 2, rows=1, rejected=0).counted
     theirs.begin_step(job, "plan", LEASE_S)
     monkeypatch.undo()
-    # Then the others neither take that work nor wait longer for it
+    # Then other processes do not take that work, but they take it once its lease has expired
     assert ours.dispatch(job, "p", window=2).parts == ()
     assert ours.start(lease(job, 1)).to_do == "busy"
     assert not ours.claim_step(job, "plan")
