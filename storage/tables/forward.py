@@ -25,7 +25,7 @@ from scoreline.storage.tables.row_groups import (
     WideReader,
 )
 
-READ_BYTES = 104 << 20
+READ_BYTES = 88 << 20
 """Memory for reading an object: for bytes as they are stored, and for the decoders of the columns."""
 _WHOLE_BYTES = 16 << 20
 """If a row group is larger, the memory of its bytes is given back page by page while it is decoded. Arrow holds the
@@ -152,7 +152,7 @@ class ForwardReader:
             self._skipped_rows = (row - self._first_row) // self._batch_rows * self._batch_rows
             if self._fetcher is not None:
                 self._fetcher.close()
-            self._budget = max(self._memory - group.decoder_bytes, self._memory // 6)
+            self._budget = max(self._memory - group.decoder_bytes, self._memory // 4)
             self._fetcher = Fetcher(
                 self._raw.get_into, self._budget, self._requests(self._number, self._first_row), self._connections
             )
