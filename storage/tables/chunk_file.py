@@ -10,10 +10,14 @@ from collections.abc import Iterable, Sequence
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.fetching import Fetcher, Request, discard
 from scoreline.storage.tables.parquet_chunks import Chunk
+from scoreline.storage.tables.parquet_pages import page_of_nulls, read_header
 from scoreline.storage.tables.ranged import RangedFile
 
 _BLOCK_BYTES = 1 << 20
 """The bytes of a request are released in steps of this size, while Arrow reads on."""
+
+_HEADER_BYTES = 16 << 10
+"""Maximum size of the header of a page, as Arrow assumes at first, too."""
 
 
 class _Piece:
@@ -51,7 +55,7 @@ class _Piece:
 class _Stream:
     """The bytes of a chunk, which are read from beginning to end."""
 
-    __slots__ = ("chunk", "given", "pieces", "requests")
+    __slots__ = ("chunk", "given", "instead", "left_out", "pieces", "requests")
 
     def __init__(self, chunk: Chunk) -> None:
         self.chunk = chunk
@@ -60,6 +64,10 @@ class _Stream:
         """What was fetched and not yet read."""
         self.given: deque[tuple[weakref.ref[memoryview], int]] = deque()
         """What was read and may still be in use, with positions."""
+        self.left_out: int | None = None
+        """Number of bytes, from the beginning of the chunk, that are replaced by `instead`; None if it is not known
+        yet."""
+        self.instead = b""
 
     def first_used(self, position: int) -> int:
         """Return the position before which no bytes are in use. `position` is that of the next read."""
@@ -82,12 +90,22 @@ class ChunkFile(RangedFile):
     gradual : bool
         Whether Arrow reads the chunks bit by bit. Their bytes are then released bit by bit, too. Otherwise each chunk
         is read at once, without a copy, and Arrow holds its bytes until `close`.
+    skipped_rows : int
+        Number of rows, from the first of the group, whose values are not needed. Arrow is shown a page of nulls instead
+        of pages that contain only such rows, so that it need not decode them. The number of rows stays the same.
     """
 
     def __init__(
-        self, source: Pinned, fetcher: Fetcher, planned: Iterable[tuple[Request, Sequence[Chunk]]], *, gradual: bool
+        self,
+        source: Pinned,
+        fetcher: Fetcher,
+        planned: Iterable[tuple[Request, Sequence[Chunk]]],
+        *,
+        gradual: bool,
+        skipped_rows: int = 0,
     ) -> None:
         super().__init__(source.store, source.key, source.size, source.etag)
+        self._skipped_rows = skipped_rows
         self._fetcher = fetcher
         self._gradual = gradual
         self._requests: list[Request] = []
@@ -107,11 +125,71 @@ class ChunkFile(RangedFile):
         if number >= 0 and size is not None and size > 0:
             stream = self._streams[number]
             if self._position < stream.chunk.stop and self._position + size <= stream.chunk.stop:
-                data = self._read_chunk(stream, self._position, self._position + size)
+                data = self._read_shown(stream, self._position, self._position + size)
                 if data is not None:
                     self._position += size
                     return data  # type: ignore[return-value]  # Arrow takes any buffer
         return super().read(size)
+
+    def _read_shown(self, stream: _Stream, start: int, stop: int) -> memoryview | bytes | None:
+        """Read bytes of a chunk as Arrow is shown it, without skipped pages. They are fewer at its end."""
+        if stream.left_out is None:
+            self._skip_pages(stream)
+        if not stream.left_out:
+            return self._read_chunk(stream, start, stop)
+        chunk, shift = stream.chunk, stream.left_out - len(stream.instead)
+        shown = stream.instead[start - chunk.start : stop - chunk.start]
+        begin, end = max(start + shift, chunk.start + stream.left_out), min(stop + shift, chunk.stop)
+        if len(shown) == stop - start:
+            return shown
+        data = self._read_chunk(stream, begin, end) if begin < end else b""
+        if data is None:
+            raise OSError(f"bytes {begin} to {end} were read before")
+        return b"".join((shown, data)) if shown else data
+
+    def _skip_pages(self, stream: _Stream) -> None:
+        """Read past the pages of a chunk that have only skipped rows. If a page is not understood, leave out none."""
+        chunk, stream.left_out = stream.chunk, 0
+        if not self._skipped_rows or not chunk.can_be_null:
+            return
+        position, values, dictionary = chunk.start, 0, b""
+        try:
+            while position < chunk.stop:
+                page = read_header(self._peek(stream, position, _HEADER_BYTES))
+                if page.is_dictionary:
+                    dictionary += self._peek(stream, position, page.size)
+                elif page.values is not None and values + page.values > self._skipped_rows:
+                    break
+                values += page.values or 0
+                position += page.size
+                self._drop(stream, position)
+        except ValueError:
+            return
+        if values:
+            stream.instead = dictionary + page_of_nulls(values)
+            stream.left_out = position - chunk.start
+
+    def _peek(self, stream: _Stream, start: int, size: int) -> bytes:
+        """Return bytes of a chunk, which can be read again; fewer at its end."""
+        stop = min(start + size, stream.chunk.stop)
+        while stream.requests and (not stream.pieces or stream.pieces[-1].stop < stop):
+            stream.pieces.append(self._fetch(stream))
+        found = [
+            piece.slice(max(start, piece.start), stop)
+            for piece in stream.pieces
+            if start < piece.stop and piece.start < stop
+        ]
+        return b"".join(found)
+
+    def _drop(self, stream: _Stream, position: int) -> None:
+        """Release the bytes of a chunk before a position."""
+        while stream.pieces and stream.pieces[0].stop <= position:
+            piece = stream.pieces.popleft()
+            self._release(piece.size - piece.discarded)
+            if not stream.pieces and stream.requests:
+                stream.pieces.append(self._fetch(stream))
+        if stream.pieces:
+            self._release(stream.pieces[0].discard_before(position))
 
     def _read_chunk(self, stream: _Stream, start: int, stop: int) -> memoryview | bytes | None:
         parts: list[memoryview] = []

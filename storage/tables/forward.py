@@ -25,7 +25,7 @@ from scoreline.storage.tables.row_groups import (
     WideReader,
 )
 
-READ_BYTES = 104 << 20
+READ_BYTES = 88 << 20
 """Memory for reading an object: for bytes as they are stored, and for the decoders of the columns."""
 _WHOLE_BYTES = 16 << 20
 """If a row group is larger, the memory of its bytes is given back page by page while it is decoded. Arrow holds the
@@ -76,6 +76,7 @@ class ForwardReader:
         self._number = 0
         self._first_row = 0
         self._stop = 0
+        self._skipped_rows = 0
         self._group: RowGroupReader | None = None
 
     def can_continue(self, row: int) -> bool:
@@ -148,9 +149,10 @@ class ForwardReader:
             schema = pa.schema([schema.field(name) for name in self._columns], schema.metadata)
             return WideReader(group, schema, self._batch_rows, row, self._raw.get_into, self._open_wide)
         if planned is None:
+            self._skipped_rows = (row - self._first_row) // self._batch_rows * self._batch_rows
             if self._fetcher is not None:
                 self._fetcher.close()
-            self._budget = max(self._memory - group.decoder_bytes, self._memory // 6)
+            self._budget = max(self._memory - group.decoder_bytes, self._memory // 4)
             self._fetcher = Fetcher(
                 self._raw.get_into, self._budget, self._requests(self._number, self._first_row), self._connections
             )
@@ -159,7 +161,8 @@ class ForwardReader:
         assert self._fetcher is not None
         is_divided = sum(len(chunks) for _, chunks in planned) > len(group.chunks)
         gradual = is_divided or group.size > _WHOLE_BYTES
-        file = ChunkFile(self._source, self._fetcher, planned, gradual=gradual)
+        skipped_rows, self._skipped_rows = self._skipped_rows if gradual else 0, 0
+        file = ChunkFile(self._source, self._fetcher, planned, gradual=gradual, skipped_rows=skipped_rows)
         return self._streaming(self._open_file(file, BUFFER_BYTES if gradual else 0), file.close)
 
     def _streaming(self, opened: pq.ParquetFile, release: Callable[[], None] = lambda: None) -> StreamingReader:
@@ -174,8 +177,15 @@ class ForwardReader:
             number=number,
             first_row=first_row,
             rows=self._metadata.row_group(number).num_rows,
-            chunks=find_chunks(self._metadata, number, self._leaves, self._source.size),
+            chunks=find_chunks(self._metadata, number, self._leaves, self._source.size, self._plain_columns(number)),
         )
+
+    def _plain_columns(self, number: int) -> list[str]:
+        """Return the columns of which rows of a group can be skipped, if there are any to skip."""
+        if not self._skipped_rows or number != self._number:
+            return []
+        schema = self._metadata.schema.to_arrow_schema()
+        return [field.name for field in schema if not pa.types.is_dictionary(field.type)]
 
     def _requests(self, number: int, row: int) -> Iterator[Request]:
         """Plan row group after row group, up to one that is wide."""
@@ -184,7 +194,16 @@ class ForwardReader:
             if group.is_wide:
                 return
             needed = self._stop - row if row < self._stop < row + group.rows else None
-            planned = list(plan_requests(group.chunks, row, group.rows, budget_bytes=self._budget, needed_rows=needed))
+            planned = list(
+                plan_requests(
+                    group.chunks,
+                    row,
+                    group.rows,
+                    budget_bytes=self._budget,
+                    needed_rows=needed,
+                    skipped_rows=self._skipped_rows if number == self._number else 0,
+                )
+            )
             self._planned[number] = group, planned
             yield from sorted((request for request, _ in planned), key=lambda request: request.row)
             number += 1

@@ -50,6 +50,8 @@ class Chunk:
     """Size before compression, but after encoding."""
     decoded_bytes: int
     """Estimated size in memory."""
+    can_be_null: bool = False
+    """Whether nulls can stand for the values of rows that are not needed, one for each row."""
 
     @property
     def size(self) -> int:
@@ -62,6 +64,10 @@ class Chunk:
         ratio = max(self.encoded_bytes / max(self.size, 1), 1)
         dictionary = int(self.dictionary_bytes * ratio)
         return dictionary + min(max(self.encoded_bytes - dictionary, 0), _PAGE_BYTES)
+
+    def position_of(self, share: float) -> int:
+        """Return where its values after a share of them begin, by their average size; 0 if none can be read past."""
+        return self.dictionary_bytes + int(share * (self.size - self.dictionary_bytes)) if self.can_be_null else 0
 
     def position_after(self, share: float) -> int:
         """Return how many of its bytes are needed for the first values, rounded up to whole pages.
@@ -105,7 +111,9 @@ class Leaves:
         return {number: name for name in names for number in self._numbers.get(name, ())}
 
 
-def find_chunks(metadata: pq.FileMetaData, group: int, leaves: dict[int, str], size: int) -> list[Chunk]:
+def find_chunks(
+    metadata: pq.FileMetaData, group: int, leaves: dict[int, str], size: int, plain: Collection[str] = ()
+) -> list[Chunk]:
     """Return the chunks of some columns in a row group, in the order of their bytes.
 
     Parameters
@@ -114,6 +122,8 @@ def find_chunks(metadata: pq.FileMetaData, group: int, leaves: dict[int, str], s
         The columns (see `Leaves.of`).
     size : int
         Size of the object. Chunks outside it, or within others, are left out: decoding them fails.
+    plain : collection of str
+        Columns whose values do not depend on those of other rows, unlike the codes of a dictionary.
     """
     row_group = metadata.row_group(group)
     chunks = []
@@ -126,6 +136,7 @@ def find_chunks(metadata: pq.FileMetaData, group: int, leaves: dict[int, str], s
         encoded = column.total_uncompressed_size
         decoded = values * width if width else max(encoded, values * 2 * _POINTER_BYTES)
         start -= dictionary_bytes
+        levels = metadata.schema.column(number)
         chunks.append(
             Chunk(
                 name=name,
@@ -134,6 +145,7 @@ def find_chunks(metadata: pq.FileMetaData, group: int, leaves: dict[int, str], s
                 dictionary_bytes=dictionary_bytes,
                 encoded_bytes=encoded,
                 decoded_bytes=decoded,
+                can_be_null=levels.path in plain and levels.max_repetition_level == 0 < levels.max_definition_level,
             )
         )
     chunks.sort(key=lambda chunk: chunk.start)
@@ -152,6 +164,7 @@ def plan_requests(
     budget_bytes: int | None = None,
     request_bytes: int | None = None,
     needed_rows: int | None = None,
+    skipped_rows: int = 0,
 ) -> Iterator[tuple[Request, list[Chunk]]]:
     """Plan the requests for the chunks of a row group, in the order of their bytes. Yield each with its chunks.
 
@@ -168,12 +181,16 @@ def plan_requests(
     needed_rows : int, optional
         Number of rows, from the first of the group, that are needed now; by default all. What only later rows need is
         requested apart.
+    skipped_rows : int
+        Number of rows before the first one to decode. They are requested column by column, because they are read past
+        in one go.
     """
     share = 1.0 if needed_rows is None or not rows else needed_rows / rows
     needed = {chunk.start: chunk.size if share >= 1 else chunk.position_after(share) for chunk in chunks}
+    skipped = {chunk.start: chunk.position_of(skipped_rows / rows) if skipped_rows else 0 for chunk in chunks}
     low, high = _REQUEST_BYTES
     most = request_bytes or min(max(sum(needed.values()) // _REQUESTS, low), high)
-    edges = _divide(chunks, needed, budget_bytes)
+    edges = _divide(chunks, skipped, needed, budget_bytes)
     joined: list[Chunk] = []
     useful = 0
     for chunk in chunks:
@@ -192,24 +209,38 @@ def plan_requests(
         for start, stop in zip(pieces, [*pieces[1:], chunk.size], strict=True):
             values = max(chunk.size - chunk.dictionary_bytes, 1)
             row = rows * max(start - chunk.dictionary_bytes, 0) // values
-            if needed_rows is not None and start >= needed[chunk.start]:
+            if start < skipped[chunk.start]:
+                row = 0
+            elif needed_rows is not None and start >= needed[chunk.start]:
                 row = max(row, needed_rows)
             yield Request(chunk.start + start, chunk.start + stop, first_row + row), [chunk]
     if joined:
         yield Request(joined[0].start, joined[-1].stop, first_row, len(joined)), joined
 
 
-def _divide(chunks: Sequence[Chunk], needed: Mapping[int, int], budget: int | None) -> dict[int, list[int]]:
-    """Return where the pieces of each chunk begin within it: those of the bytes that are needed now, then the others.
+def _divide(
+    chunks: Sequence[Chunk], skipped: Mapping[int, int], needed: Mapping[int, int], budget: int | None
+) -> dict[int, list[int]]:
+    """Return where the pieces of each chunk begin within it.
 
     Parameters
     ----------
-    needed : mapping of int to int
-        The number of bytes of each chunk that are needed now, by the start of the chunk.
+    skipped, needed : mapping of int to int
+        The number of bytes of each chunk that are read past, and of those that are needed now, by the start of the
+        chunk. What is between them, and after them, is requested apart.
     """
-    firsts = _pieces([(chunk.dictionary_bytes, 0, needed[chunk.start]) for chunk in chunks], budget)
-    others = _pieces([(0, needed[chunk.start], chunk.size) for chunk in chunks], budget)
-    return {chunk.start: first + other for chunk, first, other in zip(chunks, firsts, others, strict=True)}
+    high = _REQUEST_BYTES[1] if budget is None else min(_REQUEST_BYTES[1], max(budget // CONNECTIONS, 1))
+    past = {chunk.start: min(skipped[chunk.start], needed[chunk.start]) for chunk in chunks}
+    first = [_cut_at(0, size, _evenly(size, -(-size // high))) for size in past.values()]
+    now = _pieces(
+        [
+            (0 if past[chunk.start] else chunk.dictionary_bytes, past[chunk.start], needed[chunk.start])
+            for chunk in chunks
+        ],
+        budget,
+    )
+    later = _pieces([(0, needed[chunk.start], chunk.size) for chunk in chunks], budget)
+    return {chunk.start: [*a, *b, *c] for chunk, a, b, c in zip(chunks, first, now, later, strict=True)}
 
 
 def _pieces(ranges: Sequence[tuple[int, int, int]], budget: int | None) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import statistics
 import threading
@@ -158,6 +159,18 @@ def test_what_only_later_rows_need_is_requested_apart() -> None:
     # One page of each large column, and the dictionary of the second
     assert now == [300_000, pytest.approx(1 << 20, rel=0.05), pytest.approx(1.5 * (1 << 20), rel=0.05)]
     assert sum(request.size for request, _ in planned) == 300_000 + 2 * (9 << 20)
+
+
+def test_what_is_read_past_is_requested_before_the_rest_and_column_by_column() -> None:
+    chunks = [dataclasses.replace(chunk, can_be_null=True) for chunk in chunks_of([20 << 20] * 3)]
+    planned = list(plan_requests(chunks, 100, 1_000, budget_bytes=40 << 20, skipped_rows=500))
+    ordered = sorted((request for request, _ in planned), key=lambda request: request.row)
+    past = [request for request in ordered if request.row == 100]
+    assert [request.start for request in past] == sorted(request.start for request in past)
+    for chunk in chunks:
+        own = [request.size for request in past if chunk.start <= request.start < chunk.stop]
+        assert own == [5 << 20, 5 << 20]
+    assert all(request.row >= 600 for request in ordered[len(past) :])
 
 
 def test_whole_row_groups_are_read_once_in_few_requests(tmp_path: Path, values: pa.Table) -> None:

@@ -1,0 +1,160 @@
+"""A process that reads the end of a row group does not decode the pages before it."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scoreline.storage.errors import UnreadableInput
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.tables import chunk_file, forward
+from scoreline.storage.tables.base import Pinned, Span
+from scoreline.storage.tables.chunk_file import ChunkFile
+from scoreline.storage.tables.parquet import ParquetFormat
+from scoreline.storage.tables.parquet_pages import page_of_nulls, read_header
+
+ROWS = 60_000
+BATCH_ROWS = 4_096
+
+
+@pytest.fixture(autouse=True)
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a row group of a few megabytes large."""
+    monkeypatch.setattr(forward, "READ_BYTES", 2 << 20)
+    monkeypatch.setattr(forward, "_WHOLE_BYTES", 1 << 10)
+
+
+@pytest.fixture
+def skipped(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the columns of which pages were left out."""
+    found: list[str] = []
+    skip = ChunkFile._skip_pages
+
+    def watched(self: ChunkFile, stream: chunk_file._Stream) -> None:
+        skip(self, stream)
+        if stream.left_out:
+            found.append(stream.chunk.name)
+
+    monkeypatch.setattr(ChunkFile, "_skip_pages", watched)
+    return found
+
+
+def many_types() -> pa.Table:
+    numbers = np.random.default_rng(0).normal(size=ROWS)
+    missing = numbers > 1
+    whole = (numbers * 1_000).astype(np.int64)
+    columns: dict[str, Any] = {
+        "float": pa.array(numbers),
+        "repeated": pa.array(whole % 5),
+        "missing": pa.array(whole, mask=missing),
+        "text": pa.array([f"row {row} {'x' * (row % 40)}" for row in range(ROWS)]),
+        "kind": pa.array(np.array(["a", "bb", "", "d"])[whole % 4], mask=missing),
+        "category": pa.array(np.array(["a", "bb", "", "d"])[whole % 4], mask=missing).dictionary_encode(),
+        "flag": pa.array(whole % 2 == 0, mask=missing),
+        "time": pa.array(whole, pa.timestamp("us", "UTC")),
+        "date": pa.array([datetime.date(2026, 1, 1)] * ROWS),
+        "price": pa.array([None, "1.25", "-3.50"] * (ROWS // 3)).cast(pa.decimal128(9, 2)),
+        "small": pa.array(numbers.astype(np.float32)),
+        "list": pa.array([[row] * (row % 3) for row in range(ROWS)]),
+        "pair": pa.array([None if row % 7 == 0 else {"a": row, "b": None} for row in range(ROWS)]),
+        "nothing": pa.nulls(ROWS, pa.float64()),
+    }
+    schema = pa.schema([pa.field(name, column.type) for name, column in columns.items()])
+    schema = schema.append(pa.field("required", pa.int64(), nullable=False))
+    return pa.table([*columns.values(), pa.array(whole)], schema=schema)
+
+
+def put(folder: Path, table: pa.Table, **options: Any) -> Pinned:
+    store = DirectoryStore(folder, "bucket")
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, **{"row_group_size": ROWS} | options)
+    return Pinned.of(store, store.put("a.parquet", sink.getvalue().to_pybytes()))
+
+
+def read(source: Pinned, start: int, stop: int, schema: pa.Schema, formats: ParquetFormat | None = None) -> pa.Table:
+    span = Span(start=start, stop=stop, first_row=start, rows=stop - start, size=0)
+    rows = list((formats or ParquetFormat()).read(source, span, schema, BATCH_ROWS))
+    assert np.concatenate([item.numbers for item in rows]).tolist() == list(range(start, stop))
+    return pa.Table.from_batches([item.batch for item in rows])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_dictionary": False, "compression": "zstd"},
+        {"data_page_version": "2.0", "compression": "gzip", "write_page_checksum": True},
+        {"compression": "none", "dictionary_pagesize_limit": 4_096},
+        {"data_page_size": 1_000, "write_batch_size": 100, "compression": "lz4"},
+        {"version": "1.0", "write_page_index": True, "max_rows_per_page": 777},
+    ],
+    ids=lambda options: " ".join(options) or "default",
+)
+def test_the_rows_are_the_same_whichever_pages_are_left_out(
+    tmp_path: Path, skipped: list[str], options: dict[str, Any]
+) -> None:
+    table = many_types()
+    source = put(tmp_path, table, **options)
+    whole = read(source, 0, ROWS, table.schema)
+    assert whole.equals(table)
+    assert not skipped
+    formats = ParquetFormat()
+    for start, stop in ((30_000, 45_000), (45_000, 45_001), (59_000, ROWS)):
+        assert read(source, start, stop, table.schema, formats).equals(table.slice(start, stop - start))
+    assert read(source, ROWS - 1, ROWS, table.schema).equals(table.slice(ROWS - 1))
+    assert {"float", "text", "missing", "price"} <= set(skipped)
+    # Lists end anywhere, codes of categories depend on other rows, and a required column cannot have a page of nulls
+    assert not {"list", "pair", "category", "required"} & set(skipped)
+
+
+def test_the_batches_are_those_of_a_reader_from_the_beginning(tmp_path: Path) -> None:
+    table = many_types()
+    source = put(tmp_path, table)
+    span = Span(start=33_333, stop=ROWS, first_row=33_333, rows=ROWS - 33_333, size=0)
+    batches = [rows.batch for rows in ParquetFormat().read(source, span, table.schema, BATCH_ROWS)]
+    first = -(-33_333 // BATCH_ROWS) * BATCH_ROWS
+    expected = [33_333, *range(first, ROWS, BATCH_ROWS)]
+    assert np.cumsum([33_333, *(batch.num_rows for batch in batches[:-1])]).tolist() == expected
+    for batch, start in zip(batches, expected, strict=True):
+        assert batch.column("float").null_count == 0
+        assert pa.Table.from_batches([batch]).equals(table.slice(start, batch.num_rows))
+
+
+def test_a_page_that_is_not_decoded_may_be_damaged_but_not_its_header(tmp_path: Path, skipped: list[str]) -> None:
+    table = many_types().select(["float", "text"])
+    source = put(tmp_path, table, use_dictionary=False, write_page_checksum=True)
+    path = tmp_path / "bucket" / "a.parquet"
+    sound = path.read_bytes()
+    start = pq.read_metadata(path).row_group(0).column(0).data_page_offset
+    page = read_header(sound[start : start + 1_000])
+
+    def damage(position: int) -> Pinned:
+        data = bytearray(sound)
+        data[position : position + 2] = b"\xff\xff"
+        return Pinned.of(source.store, source.store.put("a.parquet", bytes(data)))
+
+    in_body = damage(start + page.header_bytes + 1_000)
+    assert read(in_body, 50_000, ROWS, table.schema).equals(table.slice(50_000))
+    assert skipped
+    with pytest.raises(UnreadableInput, match=r"row group 0"):
+        read(in_body, 0, ROWS, table.schema)
+    with pytest.raises(UnreadableInput, match=r"row group 0"):
+        read(damage(start + page.size), 50_000, ROWS, table.schema)
+
+
+def test_headers_that_are_no_headers_are_refused() -> None:
+    page = page_of_nulls(1_234_567)
+    header = read_header(page + b"more")
+    assert (header.values, header.size, header.is_dictionary) == (1_234_567, len(page), False)
+    for length in range(header.header_bytes):
+        with pytest.raises(ValueError, match="page"):
+            read_header(page[:length])
+    for data in (b"", b"\0", b"\xff" * 100, b"\x1c" * 10_000, b"\x15\x00\x15\x02\x15\x01\x00"):
+        with pytest.raises(ValueError, match="page"):
+            read_header(data)
