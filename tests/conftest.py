@@ -31,7 +31,7 @@ from scoreline.worker.dev.stack import SEAWEED, Stack
 from tests.support.ending import killed_at_end
 from tests.support.proving import proved_here
 from tests.support.rig import Rig
-from tests.support.warm import WarmStack, run_scoreline
+from tests.support.warm import WarmStack, read_s3_once, run_scoreline
 
 _ANY_SPEED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile("suite", derandomize=True, max_examples=250, deadline=None, suppress_health_check=_ANY_SPEED)
@@ -56,6 +56,11 @@ def _no_settings_of_mine(monkeypatch: pytest.MonkeyPatch) -> None:
 def _quick_proofs() -> Iterator[None]:
     with proved_here():
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _read_s3_once() -> None:
+    read_s3_once()
 
 
 @pytest.fixture
