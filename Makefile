@@ -1,5 +1,6 @@
 # Everything is made inside the checkout, in .venv, .cache and .scoreline.
 export TMPDIR := $(CURDIR)/.cache/tmp
+unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, each of which would compile the same modules
 BIN := .venv/bin
 
 MINUTES ?= 10

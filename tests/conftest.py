@@ -31,7 +31,7 @@ from scoreline.worker.dev.stack import SEAWEED, Stack
 from tests.support.ending import killed_at_end
 from tests.support.proving import proved_here
 from tests.support.rig import Rig
-from tests.support.waiting import HANG_S
+from tests.support.warm import WarmStack, read_s3_once, run_scoreline
 
 _ANY_SPEED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile("suite", derandomize=True, max_examples=250, deadline=None, suppress_health_check=_ANY_SPEED)
@@ -58,6 +58,11 @@ def _quick_proofs() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _read_s3_once() -> None:
+    read_s3_once()
+
+
 @pytest.fixture
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Load each published model in a fresh process on trial, as publishing does outside of the tests."""
@@ -66,7 +71,7 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with killed_at_end(Stack(tmp_path_factory.mktemp("stack"))) as running:
+    with killed_at_end(WarmStack(tmp_path_factory.mktemp("stack"))) as running:
         yield running
 
 
@@ -79,7 +84,7 @@ def worker(stack: Stack) -> Stack:
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A second stack, whose S3 server is SeaweedFS."""
-    with killed_at_end(Stack(tmp_path_factory.mktemp("seaweed"), s3_module=SEAWEED)) as running:
+    with killed_at_end(WarmStack(tmp_path_factory.mktemp("seaweed"), s3_module=SEAWEED)) as running:
         yield running
 
 
@@ -150,10 +155,7 @@ def cli(stack: Stack) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return a function that runs ``scoreline`` as a user does."""
 
     def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        settings = {"PATH": "/usr/bin:/bin"} | stack.environ | environ
-        return subprocess.run(
-            [SCORELINE, *arguments], env=settings, capture_output=True, text=True, timeout=HANG_S, check=False
-        )
+        return run_scoreline(*arguments, environ={"PATH": "/usr/bin:/bin"} | stack.environ | environ)
 
     return run
 

@@ -18,6 +18,7 @@ from scoreline.worker.dev import demo as steps
 from scoreline.worker.dev.stack import Stack
 from tests.support.installed import not_installed_by
 from tests.support.waiting import HANG_S, wait_until
+from tests.support.warm import run_scoreline
 
 DEVELOPMENT = not_installed_by("requirements.txt", "ml-requirements.txt")
 ESTIMATORS = ("sklearn",)
@@ -25,6 +26,8 @@ ESTIMATORS = ("sklearn",)
 
 def demo_without(packages: tuple[str, ...], environ: dict[str, str], folder: Path, *arguments: str) -> Any:
     """Run ``scoreline demo`` as if `packages` were not installed."""
+    if not packages:
+        return run_scoreline("demo", *arguments, environ={"PATH": os.defpath} | environ)
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({packages!r})); sys.argv[1:] = {['demo', *arguments]!r}\n"
         "from scoreline.worker.cli.main import main; main()"

@@ -8,7 +8,6 @@ import re
 import shlex
 import socket
 import sqlite3
-import subprocess
 import sys
 import urllib.error
 import urllib.parse
@@ -29,7 +28,7 @@ from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
-from scoreline.worker.dev.stack import Stack
+from scoreline.worker.dev.stack import Guard, Stack
 from tests.support.waiting import HANG_S, wait_until
 
 MANAGE = Path(__file__).with_name("djangosite") / "manage.py"
@@ -104,7 +103,7 @@ class Site:
         manage = shlex.join([sys.executable, str(MANAGE)])
         script = f"{manage} migrate -v 0 && exec {manage} runserver --noreload {self.address[7:]}"
         command = ["sh", "-c", script]
-        self._guard: subprocess.Popen[bytes] = self._stack.run(command, self._log, self._environ)
+        self._guard: Guard = self._stack.run(command, self._log, self._environ)
         wait_until(self._answers, "the site", self._log.read_text)
         return self
 

@@ -29,10 +29,10 @@ import pytest
 from celery import Celery
 
 from scoreline import RecordsJob
-from tests.conftest import SCORELINE
 from tests.e2e.test_webhooks import SECRET, Receiver
 from tests.support.rig import Rig
 from tests.support.waiting import HANG_S
+from tests.support.warm import run_scoreline
 
 pytestmark = pytest.mark.timeout(400)  # the first test waits until every unfinished job has ended
 
@@ -132,9 +132,7 @@ class Successor:
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environ = {"PATH": "/usr/bin:/bin"} | self.rig.environ | self._settings
-        return subprocess.run(
-            [SCORELINE, *arguments], env=environ, capture_output=True, text=True, timeout=HANG_S, check=False
-        )
+        return run_scoreline(*arguments, environ=environ)
 
     def json_of(self, *arguments: str) -> Any:
         """Return the JSON that the command line prints."""

@@ -138,10 +138,10 @@ def test_a_model_is_loaded_once_per_process_not_once_per_part(own: Stack, traine
     client = Client.from_env(own.environ)
     store = client.buckets.main
     manifest = ModelStorageManager.from_env(own.environ).publish("once", trained[1], trained[0], trained[2])
-    rows = pd.concat([cells] * 400, ignore_index=True)  # 227,600 rows in 16 files: several parts
-    for number in range(16):
-        store.put(f"in/once/{number:02}.parquet", rows[number::16].to_parquet(index=False))
-    jobs = [client.submit("once", store.uri("in/once/")) for _ in range(4)]
+    rows = pd.concat([cells] * 8, ignore_index=True)
+    for number in range(4):
+        store.put(f"in/once/{number}.parquet", rows[number::4].to_parquet(index=False))
+    jobs = [client.submit("once", store.uri("in/once/"), part_rows=1_000) for _ in range(4)]
     assert {ended(client, job).state for job in jobs} == {"succeeded"}
     parts = sum(client.status(job.job_id).parts for job in jobs)
     log = (own.folder / "s3.log").read_text()

@@ -18,9 +18,8 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.schedules.schedule import State
 from scoreline.tasks.schedules.scheduler import Scheduler
-from tests.conftest import SCORELINE
 from tests.support.rig import HASTE, Rig
-from tests.support.waiting import HANG_S
+from tests.support.warm import run_scoreline
 
 HOURLY = """
 [hourly]
@@ -208,14 +207,7 @@ def test_a_user_can_check_list_run_and_backfill_schedules(quiet: Rig, tmp_path: 
 
     def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
         environ = {"PATH": "/usr/bin:/bin"} | rig.environ | {"SCHEDULES_FILE": str(file)}
-        return subprocess.run(
-            [SCORELINE, "schedule", *arguments],
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=HANG_S,
-            check=False,
-        )
+        return run_scoreline("schedule", *arguments, environ=environ)
 
     assert cli("check").stdout.startswith("hourly: next 20")
     rig.start_worker(2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -23,9 +22,9 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.tasks.schedules.in_force import InForce
 from scoreline.worker.dev.stack import Stack
-from tests.conftest import SCORELINE
 from tests.support.estimators import Paced, Talkative
 from tests.support.waiting import HANG_S, wait_until
+from tests.support.warm import run_scoreline
 
 NIGHTLY = {"cron": "0 2 * * *", "model": "secure", "input": "s3://scoreline/nightly/in/"}
 SSN = "078-05-1120"
@@ -316,13 +315,7 @@ def test_no_secret_appears_in_any_log_or_message(own: Stack) -> None:
     away = environ["REDIS_URL"].replace(f":{port}", ":9")
     for arguments in (["submit", "paced", "s3://scoreline/in/"], ["doctor"]):
         for wrong in ({"REDIS_URL": away}, {"R2_ENDPOINT_URL": "http://127.0.0.1:9"}):
-            done = subprocess.run(
-                [SCORELINE, *arguments],
-                env={"PATH": "/usr/bin:/bin"} | environ | wrong,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            done = run_scoreline(*arguments, environ={"PATH": "/usr/bin:/bin"} | environ | wrong)
             said.append(done.stdout + done.stderr)
     # Then no output contains a secret, in any encoding
     assert all(said)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ import joblib
 import psutil
 from celery import Celery
 
-from scoreline.worker.dev.stack import ROOT
+from scoreline.worker.dev.stack import ROOT, Guard
 from scoreline.worker.settings import BEAT_CONNECTIONS, PASSING_CONNECTIONS, worker_connections
 from tests.support.estimators import Staged
 from tests.support.rig import HASTE, Rig
@@ -27,7 +26,7 @@ KILLS_NOTHING = "import honcho.manager as m; m.KILL_WAIT = 10**6; from honcho.co
 LEFT_TO_THE_LINES = ("REMAP_SIGTERM", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def start(rig: Rig, *names: str, **extra: str) -> subprocess.Popen[bytes]:
+def start(rig: Rig, *names: str, **extra: str) -> Guard:
     """Run commands of the Procfile, without the environment variables that they set themselves."""
     unset = [word for name in LEFT_TO_THE_LINES for word in ("-u", name)]
     honcho = [sys.executable, "-c", KILLS_NOTHING, "-d", str(ROOT)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
@@ -13,6 +15,7 @@ _LOOKED_UP = {"polars", "sphinx"}
 ROOT = Path(__file__).parents[2]
 
 
+@functools.cache
 def not_installed_by(*files: str) -> tuple[str, ...]:
     """Return the modules that are installed here, but that `files` alone would not install.
 
@@ -22,10 +25,15 @@ def not_installed_by(*files: str) -> tuple[str, ...]:
     return tuple(
         sorted(
             module
-            for module, distributions in packages_distributions().items()
+            for module, distributions in _distributions().items()
             if installed.isdisjoint(map(canonicalize_name, distributions)) and module not in _LOOKED_UP
         )
     )
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
 
 
 def pins(file: str) -> list[Requirement]:

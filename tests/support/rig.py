@@ -28,11 +28,12 @@ from scoreline.tasks.dispatch.queue_names import QueueNames
 from scoreline.tasks.job.documents import Status, read_job
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.worker.dev.stack import Stack, make_bucket
+from scoreline.worker.dev.stack import make_bucket
 from tests.support.chaos import OBSERVER
 from tests.support.estimators import Paced
 from tests.support.proving import proved_here
 from tests.support.waiting import HANG_S, wait_until
+from tests.support.warm import WarmStack
 
 HASTE = {
     "PART_LEASE_SECONDS": "3",
@@ -56,7 +57,7 @@ class Rig:
         self._folder = folder
         self._guards: list[Any] = []
         self._clocks: list[Any] = []
-        self.stack = Stack(folder, s3_module="tests.support.chaos")
+        self.stack = WarmStack(folder, s3_module="tests.support.chaos")
         self.rows = 0
         self.job_id = ""
         self._buckets = 0

@@ -21,13 +21,17 @@ GRACE_S = 8.0
 def main() -> int:
     """Run the command, and return its exit code."""
     lifeline = int(sys.argv[1])
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # only the closing of the pipe ends the command
+    ignore_signals()
     try:
-        child = subprocess.Popen(sys.argv[2:], start_new_session=True, preexec_fn=_default_signals)
+        child = subprocess.Popen(sys.argv[2:], start_new_session=True, preexec_fn=default_signals)
     except OSError as error:
         sys.stderr.write(f"error: cannot run {sys.argv[2]!r}: {error.strerror}\n")
         return 127
+    return watch(child, lifeline)
+
+
+def watch(child: subprocess.Popen[bytes], lifeline: int) -> int:
+    """Wait for the end of the command, or for that of the pipe, which ends it. Return its exit code."""
     try:
         while child.poll() is None:
             if select.select([lifeline], [], [], 0.1)[0]:
@@ -39,7 +43,14 @@ def main() -> int:
     return 128 - code if code < 0 else code  # 128 plus the signal, as in a shell
 
 
-def _default_signals() -> None:
+def ignore_signals() -> None:
+    """Let only the closing of the pipe end the command."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def default_signals() -> None:
+    """Let signals end the command itself."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 

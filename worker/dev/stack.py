@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http
 import os
 import secrets
@@ -16,7 +17,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from scoreline.storage.errors import ScorelineError
 
@@ -27,6 +28,21 @@ SEAWEED = "scoreline.worker.dev.seaweed"
 _START_S = 60.0
 _STOP_S = 15.0
 ROOT = Path(__file__).resolve().parents[2]
+
+
+class Guard(Protocol):
+    """The process that guards a command: a ``subprocess.Popen``, or one that tests start in another way."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return None until the guard has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end. Raises ``subprocess.TimeoutExpired``."""
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
 
 
 class StackError(ScorelineError):
@@ -57,13 +73,13 @@ class Stack:
         prefix: str = "stack-",
     ) -> None:
         self._prefix = prefix
-        self._services: list[subprocess.Popen[bytes]] = []
+        self._services: list[Guard] = []
         self._parent = folder or Path(".scoreline")
         self._bucket = bucket
         self._s3_module = s3_module
         self._redis_port = 0
-        self._valkey: subprocess.Popen[bytes] | None = None
-        self._guards: list[subprocess.Popen[bytes]] = []
+        self._valkey: Guard | None = None
+        self._guards: list[Guard] = []
         self._lifelines: dict[int, int] = {}
         self.folder = Path()
         self.environ: dict[str, str] = {}
@@ -110,9 +126,7 @@ class Stack:
             if guard not in self._services:
                 self.stop(guard)
 
-    def start_worker(
-        self, processes: int = 2, extra: Mapping[str, str] | None = None, app: str = "scoreline"
-    ) -> subprocess.Popen[bytes]:
+    def start_worker(self, processes: int = 2, extra: Mapping[str, str] | None = None, app: str = "scoreline") -> Guard:
         """Start a worker and wait until it is ready. `app` is the argument of Celery's ``-A``."""
         name = f"worker{len(self._guards)}@embedded"
         command = [
@@ -139,15 +153,26 @@ class Stack:
         self.wait("the worker", lambda: f"{name} ready" in log.read_text(errors="replace"), guard, log)
         return guard
 
-    def start_beat(self, extra: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start_beat(self, extra: Mapping[str, str] | None = None) -> Guard:
         """Start beat."""
         command = [sys.executable, "-m", "celery", "-A", "scoreline", "beat", "--pidfile="]
         return self.run(command, self.folder / "beat.log", self.environ | dict(extra or {}))
 
-    def run(self, command: list[str], log: Path | None, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def run(self, command: list[str], log: Path | None, environ: Mapping[str, str]) -> Guard:
         """Start a command under a guard, and write its output to `log`."""
         reading, writing = os.pipe()
-        environ = {
+        try:
+            guard = self.start_guard(command, reading, log, self.environ_of_commands(environ))
+        finally:
+            os.close(reading)
+        self._guards.append(guard)
+        self._lifelines[guard.pid] = writing
+        return guard
+
+    @staticmethod
+    def environ_of_commands(environ: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment of a command that is run with `environ`."""
+        found = {
             "SOFT_SHUTDOWN_SECONDS": "1",
             **os.environ,
             **environ,
@@ -156,27 +181,23 @@ class Stack:
             "REMAP_SIGTERM": "SIGQUIT",
             "PYTHONUNBUFFERED": "1",
         }
-        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environ.get("PYTHONPATH", "")]))
-        output = log.open("ab") if log else None
-        try:
-            guard = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("guard.py")), str(reading), *command],
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), found.get("PYTHONPATH", "")]))
+        return found
+
+    def start_guard(self, command: list[str], lifeline: int, log: Path | None, environ: Mapping[str, str]) -> Guard:
+        """Start the guard of a command. It ends the command when the other end of the pipe `lifeline` is closed."""
+        with log.open("ab") if log else contextlib.nullcontext() as output:
+            return subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("guard.py")), str(lifeline), *command],
                 stdin=subprocess.DEVNULL if log else None,
                 stdout=output,
                 stderr=subprocess.STDOUT if log else None,
                 env=environ,
-                pass_fds=[reading],
+                pass_fds=[lifeline],
                 start_new_session=True,
             )
-        finally:
-            os.close(reading)
-            if output:
-                output.close()
-        self._guards.append(guard)
-        self._lifelines[guard.pid] = writing
-        return guard
 
-    def stop(self, guard: subprocess.Popen[bytes]) -> None:
+    def stop(self, guard: Guard) -> None:
         """End a command that `run` has started, and all its children."""
         lifeline = self._lifelines.pop(guard.pid, None)
         if lifeline is not None:
@@ -227,7 +248,7 @@ class Stack:
         self,
         what: str,
         ready: Callable[[], bool],
-        guard: subprocess.Popen[bytes] | None = None,
+        guard: Guard | None = None,
         log: Path | None = None,
     ) -> None:
         """Wait until `ready` is true. Raises `StackError` after a minute, or if `guard` has ended."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from scoreline.worker.dev.stack import ROOT
+from scoreline.worker.dev.stack import ROOT, Guard
 from tests.support.rig import HASTE, Rig
 
 STORE_FAULTS = ["500", "503", "429", "cut", "lost", "stall"]
@@ -41,7 +41,7 @@ class Fleet:
 
     def __init__(self, rig: Rig, folder: Path, older: str) -> None:
         self.rig = rig
-        self._guards: dict[str, subprocess.Popen[bytes]] = {}
+        self._guards: dict[str, Guard] = {}
         self._wake: dict[int, float] = {}
         self._folders: dict[str, Path] = {}
         if older:

@@ -15,6 +15,9 @@ from scoreline.storage.tables.boundaries import RecordFinder
 from scoreline.storage.tables.text import Block
 from tests.support.text_tables import Put, broken, look, rows_of, schema, values
 
+FEW_OR_MANY = [(8, 250), (1 << 20, 2_500)]
+"""Sizes of blocks, and numbers of lines: 250 blocks of one line each, or one block with all lines."""
+
 
 def test_json_fields_get_types_and_missing_keys_are_null(put: Put) -> None:
     lines = ['{"id": 1, "x": 0.5, "ok": true, "tags": ["a"], "m": 1}', "", '{"id": 2, "x": 3, "m": "n/a"}', "  "]
@@ -120,7 +123,7 @@ def test_a_few_malformed_lines_are_found_with_few_parses(put: Put, monkeypatch: 
     assert count <= 1 + 2
 
 
-@pytest.mark.parametrize("block_bytes", [8, 1 << 20])
+@pytest.mark.parametrize(("block_bytes", "count"), FEW_OR_MANY)
 @pytest.mark.parametrize(
     ("late", "kind", "carried"),
     [
@@ -134,17 +137,17 @@ def test_a_few_malformed_lines_are_found_with_few_parses(put: Put, monkeypatch: 
     ],
 )
 def test_the_last_line_counts_as_much_as_the_first(
-    put: Put, late: str, kind: pa.DataType, carried: bytes | None, block_bytes: int
+    put: Put, late: str, kind: pa.DataType, carried: bytes | None, block_bytes: int, count: int
 ) -> None:
-    for lines in (['{"x": 1}'] * 2_500 + [f'{{"x": {late}}}'], [f'{{"x": {late}}}'] + ['{"x": 1}'] * 2_500):
+    for lines in (['{"x": 1}'] * count + [f'{{"x": {late}}}'], [f'{{"x": {late}}}'] + ['{"x": 1}'] * count):
         field = look(put("\n".join(lines), "in.jsonl"), block_bytes=block_bytes)[1].schema.field("x")
         assert ((field.metadata or {}).get(b"carried"), field.nullable) == (carried, False)
         assert field.type == kind or late == "[1]"
 
 
-@pytest.mark.parametrize("block_bytes", [8, 1 << 20])
-def test_keys_that_come_late_are_columns(put: Put, block_bytes: int) -> None:
-    lines = ['{"x": 1, "m": {"a": 1}}'] * 2_500 + ['{"x": 1, "note": "rare", "m": {"b": "deep"}}']
+@pytest.mark.parametrize(("block_bytes", "count"), FEW_OR_MANY)
+def test_keys_that_come_late_are_columns(put: Put, block_bytes: int, count: int) -> None:
+    lines = ['{"x": 1, "m": {"a": 1}}'] * count + ['{"x": 1, "note": "rare", "m": {"b": "deep"}}']
     source = put("\n".join(lines), "in.jsonl")
     survey = look(source, block_bytes=block_bytes)[1]
     assert survey.schema.names == ["x", "m", "note"]
