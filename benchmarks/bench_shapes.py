@@ -34,7 +34,8 @@ def measured(name: str, model: str, store: str, rounds: int, share: float, way: 
         best = contenders.rehearse(way)
         runs: dict[str, list[Run]] = {"job": [], "byhand": []}
         for _ in range(rounds):
-            runs["byhand"].append(contenders.by_hand(best))
+            if best:
+                runs["byhand"].append(contenders.by_hand(best))
             runs["job"].append(contenders.job())
             print(f"{name} {model} {store}: {shapes_report.line(runs)}", file=sys.stderr)
     return {"commit": commit(), "share": share, "way": best, **runs}

@@ -11,6 +11,7 @@ from benchmarks.shapes import SHAPES
 from benchmarks.work import PROCESSES
 
 Entry = dict[str, Any]
+Run = Mapping[str, Any]
 _GROUP_MB = 160.0
 """Size of the row group that has a limit of requests."""
 _STORES = {"directory": "directory", "s3": "S3 server beside it", "slow": "S3 server, 30 ms a request"}
@@ -55,7 +56,7 @@ def short(took: Mapping[str, Entry]) -> str:
     lines = _head(("input", "store", "job", "loop by hand", "job / loop", "memory of a process"))
     for key, entry in _in_order(took, "job"):
         name, model, store = key.split()
-        if model == "linear" and entry["share"] == 1:
+        if model == "linear" and entry["share"] == 1 and entry["byhand"]:
             ours, theirs = entry["job"], entry["byhand"]
             ratio = statistics.median(one["work"] / other["work"] for one, other in zip(ours, theirs, strict=True))
             seconds = [f"{_median(run['work'] for run in runs):.2f} s" for runs in (ours, theirs)]
@@ -66,11 +67,15 @@ def short(took: Mapping[str, Entry]) -> str:
 
 def line(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Return what the last round took."""
-    ours, theirs = runs["job"][-1], runs["byhand"][-1]
+    ours = runs["job"][-1]
     stages = " ".join(f"{stage} {seconds:.2f}" for stage, seconds in ours["stages"].items())
+    byhand = "".join(
+        f"by hand {theirs['work']:.2f} s (CPU {theirs['cpu']:.2f}), ratio {ours['work'] / theirs['work']:.2f}, "
+        for theirs in runs["byhand"][-1:]
+    )
     return (
-        f"job {ours['work']:.2f} s (CPU {ours['cpu']:.2f}), by hand {theirs['work']:.2f} s (CPU {theirs['cpu']:.2f}), "
-        f"ratio {ours['work'] / theirs['work']:.2f}, parts {ours['parts']}, {ours['memory_mb']:.0f} MB; {stages}"
+        f"job {ours['work']:.2f} s (CPU {ours['cpu']:.2f}), {byhand}parts {ours['parts']}, "
+        f"{ours['memory_mb']:.0f} MB; {stages}"
     )
 
 
@@ -100,18 +105,28 @@ def _times(took: Mapping[str, Entry]) -> Iterator[str]:
     for key, entry in _in_order(took, "job"):
         name, model, store = key.split()
         ours, theirs, shape = entry["job"], entry["byhand"], SHAPES[name]
-        ratios = [one["work"] / other["work"] for one, other in zip(ours, theirs, strict=True)]
-        limit, ratio = shape.limits.get((store, model)), statistics.median(ratios)
         memory = max(run["memory_mb"] for run in ours)
-        work, cpu = ([f"{_median(run[of] for run in runs):.2f}" for runs in (ours, theirs)] for of in ("work", "cpu"))
+        work, cpu = (
+            [f"{_median(run[of] for run in runs):.2f}" if runs else "" for runs in (ours, theirs)]
+            for of in ("work", "cpu")
+        )
         yield _row(
             [
                 *(_called(name, entry), model, store, *work, entry["way"], *cpu),
-                f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-                *(f"{limit or ''}", verdict(ratio, limit) if limit else "", f"{len(ours)}", f"{ours[-1]['parts']}"),
+                *_ratio(ours, theirs, shape.limits.get((store, model))),
+                *(f"{len(ours)}", f"{ours[-1]['parts']}"),
                 *(f"{memory:.0f}", f"{shape.memory_mb}", verdict(memory, shape.memory_mb), _commit(entry)),
             ]
         )
+
+
+def _ratio(ours: Sequence[Run], theirs: Sequence[Run], limit: float | None) -> tuple[str, str, str]:
+    """Return the ratio of rounds with its spread, its limit, and whether it is reached."""
+    if not theirs:
+        return "", "", ""
+    ratios = [one["work"] / other["work"] for one, other in zip(ours, theirs, strict=True)]
+    ratio = statistics.median(ratios)
+    return f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})", *_limited(ratio, limit)
 
 
 def _counts(took: Mapping[str, Entry]) -> Iterator[str]:
