@@ -57,9 +57,12 @@ def test_a_span_is_read_without_looking_at_each_row_group_before_it(
     # Given a reader that counts the row groups that it goes through
     left: list[int] = []
     leave = forward.ForwardReader._leave_group
-    monkeypatch.setattr(
-        forward.ForwardReader, "_leave_group", lambda reader: (left.append(reader._number), leave(reader))
-    )
+
+    def counted(reader: forward.ForwardReader) -> None:
+        left.append(reader._number)
+        leave(reader)
+
+    monkeypatch.setattr(forward.ForwardReader, "_leave_group", counted)
     formats = parquet.ParquetFormat()
     for span in formats.survey(source).spans:
         left.clear()
