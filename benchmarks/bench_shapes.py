@@ -1,179 +1,72 @@
 """Compare jobs with a handwritten loop on typical inputs: large row groups, wide tables, small files, texts.
 
-Both have two warm processes, and take turns on the same objects. Ratios are computed within a round. Requests and bytes
-are counted in another run, because the relay that counts them takes time. Once, the results of a job are compared with
-those of the loop. Claims: the ratios of `benchmarks.shapes.SHAPES`, and its limits of memory.
+Both have two warm processes, and take turns on the same objects; ratios are computed within a round. The loop divides
+the work as is fastest for it (see `benchmarks.byhand`). Requests and bytes are counted in another run, because the
+relay that counts them takes time; a busy machine does not change them. The results of a job are compared with those of
+the loop once. Claims: the limits of `benchmarks.shapes.SHAPES`.
+
+Figures are added to those of earlier runs of other shapes.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import statistics
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from benchmarks import shapes_report
+from benchmarks.byhand import WAYS
+from benchmarks.contest import STORES, Run, contest, counted
+from benchmarks.machine import commit, described
+from benchmarks.measure import RESULTS, positive
+from benchmarks.shapes import MODELS, SHAPES
+from benchmarks.shapes_report import Entry
 
-from benchmarks.byhand import Loop, forget_peak, peak_mb
-from benchmarks.machine import described
-from benchmarks.measure import RESULTS, positive, verdict
-from benchmarks.shapes import MODELS, SHAPES, Shape, fitted, made
-from benchmarks.slow_store import SlowStore
-from benchmarks.stand import Stand
-from scoreline.storage import keys
-from scoreline.tasks.job.uris import parse_uri
-
-STORES = ("directory", "s3", "slow")
-_COUNTED = "counted"
-"""The S3 server behind a relay that counts requests without delaying them."""
-_FOR_MEMORY = (("s3", "linear"),)
-"""The store and the model for a shape that has only a memory limit."""
-_HEAD = (
-    *("shape", "model", "store", "job, s", "by hand, s", "CPU, s", "CPU by hand, s", "job / by hand", "at most", ""),
-    *("parts", "requests", "MB read", "MB of a process", ""),
-)
+FILE = RESULTS / "shapes.json"
 
 
-class Contest:
-    """A stand (see `benchmarks.stand`) and a handwritten loop on the same store."""
-
-    def __init__(self, stand: Stand, loop: Loop, relay: SlowStore | None) -> None:
-        self._stand = stand
-        self._loop = loop
-        self._relay = relay
-
-    def bring(self, name: str, model: str, share: float) -> list[str]:
-        """Publish a model, upload the objects of a shape, and return their keys."""
-        shape = SHAPES[name]
-        self._fitted = fitted(shape, model)
-        self._stand.publish(f"{name}-{model}".replace(".", "-"), self._fitted)
-        found = []
-        for file in sorted(made(name, share).iterdir()):
-            found.append(f"in/{name}/{file.name}")
-            self._stand.store.put(found[-1], file.read_bytes())
-        return found
-
-    def by_hand(self, name: str, found: list[str]) -> dict[str, float]:
-        """Score with the handwritten loop."""
-        shape = SHAPES[name]
-        with self._counted() as counts:
-            before = self._loop.cpu()
-            took = self._loop.score(found, shape.kind, shape.names, shape.dtype, self._fitted)
-        return {"work": took, "cpu": self._loop.cpu() - before} | counts
-
-    def job(self, name: str, model: str) -> dict[str, Any]:
-        """Score with a job, and say how long each stage took."""
-        shape, pool = SHAPES[name], self._stand.pool()
-        for process in pool:
-            forget_peak(process.pid)
-        used = sum(sum(process.cpu_times()[:2]) for process in pool)
-        with self._counted() as counts:
-            begun = time.perf_counter()
-            done = self._stand.score(
-                f"{name}-{model}".replace(".", "-"), f"in/{name}/", features=shape.names, keep="id", method="predict"
-            )
-            took = time.perf_counter() - begun
-        self._output = parse_uri(done.output)[1]
-        manifest = json.loads(self._stand.store.get(keys.results_manifest(self._output)).data)
-        return {
-            "work": took,
-            "cpu": sum(sum(process.cpu_times()[:2]) for process in pool) - used,
-            "parts": len(manifest["parts"]),
-            "stages": manifest["seconds"],
-            "memory_mb": max(peak_mb(process.pid) for process in pool),
-        } | counts
-
-    def check(self, rows: int) -> None:
-        """Compare the results of the last job with those of the handwritten loop."""
-        store = self._stand.store
-        ours = _read(store, [info.key for info in store.list(f"{self._output}part-")])
-        theirs = _read(store, [info.key for info in store.list("byhand/")])
-        if ours.num_rows != rows or not ours.equals(theirs):
-            raise SystemExit(f"the results differ: {ours.num_rows:,} of {rows:,} rows, or other values")
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[dict[str, float]]:
-        counts: dict[str, float] = {}
-        relay = self._relay
-        before = (relay.requests, relay.sent) if relay else (0, 0)
-        yield counts
-        if relay:
-            counts |= {"requests": relay.requests - before[0], "mb_read": (relay.sent - before[1]) / 1e6}
-
-
-@contextlib.contextmanager
-def contest(store: str) -> Iterator[Contest]:
-    """Start a stand and a handwritten loop."""
-    with contextlib.ExitStack() as stack:
-        stand = Stand(Path(".scoreline"), directory=store == "directory")
-        relay = None
-        if store in ("slow", _COUNTED):
-            relay = stack.enter_context(_relayed(stand, slow=store == "slow"))
-        stack.enter_context(stand)
-        loop = stack.enter_context(Loop(stand.environ))
-        yield Contest(stand, loop, relay)
-
-
-@contextlib.contextmanager
-def _relayed(stand: Stand, *, slow: bool) -> Iterator[SlowStore]:
-    with SlowStore(delay_s=0.03 if slow else 0.0, rate=60e6 if slow else 0.0) as relay:
-        stand.relay = relay
-        yield relay
-
-
-def _read(store: Any, found: list[str]) -> pa.Table:
-    tables = [pq.read_table(pa.BufferReader(store.get(key).data), columns=["id", "prediction"]) for key in found]
-    return pa.concat_tables(tables).sort_by("id").combine_chunks()
-
-
-def measured(name: str, model: str, store: str, rounds: int, share: float) -> dict[str, Any]:
-    """Let both score in turns, after each has scored once to warm up."""
+def measured(name: str, model: str, store: str, rounds: int, share: float, way: str | None) -> Entry:
+    """Let both score in turns, after a rehearsal of each."""
     with contest(store) as contenders:
-        found = contenders.bring(name, model, share)
-        contenders.by_hand(name, found)
-        contenders.job(name, model)
-        contenders.check(SHAPES[name].scaled(share).rows)
-        runs: dict[str, list[dict[str, Any]]] = {"job": [], "byhand": []}
+        contenders.bring(name, model, share)
+        best = contenders.rehearse(way)
+        runs: dict[str, list[Run]] = {"job": [], "byhand": []}
         for _ in range(rounds):
-            runs["byhand"].append(contenders.by_hand(name, found))
-            runs["job"].append(contenders.job(name, model))
-            print(f"{name} {model} {store}: {_told(runs)}", file=sys.stderr)
-    if store == "s3":
-        with contest(_COUNTED) as contenders:
-            contenders.bring(name, model, share)
-            contenders.job(name, model)  # this job loads the model, and its pace is then known
-            counted = contenders.job(name, model)
-        runs["job"][-1] |= {key: counted[key] for key in ("requests", "mb_read")}
-    return runs
+            if best:
+                runs["byhand"].append(contenders.by_hand(best))
+            runs["job"].append(contenders.job())
+            print(f"{name} {model} {store}: {shapes_report.line(runs)}", file=sys.stderr)
+    return {"commit": commit(), "share": share, "way": best, **runs}
 
 
-def _told(runs: Mapping[str, list[dict[str, Any]]]) -> str:
-    ours, theirs = runs["job"][-1], runs["byhand"][-1]
-    more = "".join(f", {key} {ours[key]:.0f}" for key in ("parts", "memory_mb", "requests", "mb_read") if key in ours)
-    stages = " ".join(f"{stage} {seconds:.2f}" for stage, seconds in ours["stages"].items())
-    return (
-        f"job {ours['work']:.2f} s (CPU {ours['cpu']:.2f}), by hand {theirs['work']:.2f} s (CPU {theirs['cpu']:.2f})"
-        f"{more}; {stages}"
-    )
+def counts(name: str, share: float) -> Entry:
+    """Count the requests of a job with a linear model, once the model is loaded and its pace is known."""
+    with counted() as contenders:
+        contenders.bring(name, "linear", share)
+        contenders.job()
+        found = contenders.counted_job()
+        layout = contenders.layout
+    print(f"{name}: {found}", file=sys.stderr)
+    return {
+        "commit": commit(),
+        "share": share,
+        "needed_mb": layout.needed / 1e6,
+        "objects": layout.objects,
+        "largest_group_mb": layout.largest_group / 1e6,
+        "traffic": found.to_dict(),
+    }
 
 
-def _row(name: str, model: str, store: str, runs: Mapping[str, list[dict[str, Any]]], shape: Shape) -> str:
-    ours, theirs = runs["job"], runs["byhand"]
-    ratios = [one["work"] / other["work"] for one, other in zip(ours, theirs, strict=True)]
-    limit, ratio = shape.limits.get((store, model)), statistics.median(ratios)
-    memory = max(run["memory_mb"] for run in ours)
-    times = [statistics.median(run[of] for run in found) for of in ("work", "cpu") for found in (ours, theirs)]
-    counts = [f"{ours[-1][key]:,.0f}" if key in ours[-1] else "" for key in ("parts", "requests", "mb_read")]
-    cells = [name, model, store, *(f"{seconds:.2f}" for seconds in times)]
-    cells += [f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})", f"{limit or ''}"]
-    cells += [verdict(ratio, limit) if limit else "", *counts, f"{memory:.0f}", verdict(memory, shape.memory_mb)]
-    return f"| {' | '.join(cells)} |"
+def chosen(asked: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
+    """Yield shapes, models and stores: those with a limit, or all of them."""
+    for name in asked.shapes:
+        limited = list(SHAPES[name].limits) or [("directory", "linear")]  # of memory alone: moto joins 3 GB too slowly
+        for store in asked.stores:
+            for model in asked.models:
+                if asked.all or (store, model) in limited:
+                    yield name, model, store
 
 
 def main() -> None:
@@ -182,29 +75,42 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES))
-    parser.add_argument("--rounds", type=positive, default=3, help="number of rounds")
-    parser.add_argument("--share", type=float, default=1.0, help="fraction of the rows to use, for a quick run")
-    parser.add_argument("--all", action="store_true", help="also measure combinations without a limit")
+    parser.add_argument("--rounds", type=positive, default=3, help="turns of each contender")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the rows, for a first look")
+    parser.add_argument(
+        "--way", choices=WAYS, help="how the loop by hand divides the work; by default, what is fastest"
+    )
+    parser.add_argument("--all", action="store_true", help="also what has no limit")
+    parser.add_argument("--only", choices=("times", "counts"), help="measure only times, or only count requests")
+    parser.add_argument("--stages", action="store_true", help="also print the seconds by stage")
+    parser.add_argument("--before", type=Path, help="shapes.json of another commit, to compare stages with")
+    parser.add_argument("--tables", action="store_true", help="measure nothing, and write the tables again")
     asked = parser.parse_args()
-    lines = [f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
-    took: dict[str, Any] = {}
-    for name in asked.shapes:
-        shape = SHAPES[name]
-        for store in asked.stores:
-            for model in asked.models:
-                if (
-                    asked.all
-                    or (store, model) in shape.limits
-                    or (not shape.limits and (store, model) == ("s3", "linear"))
-                ):
-                    runs = measured(name, model, store, asked.rounds, asked.share)
-                    took[f"{name} {model} {store}"] = runs
-                    lines.append(_row(name, model, store, runs, shape))
-    text = "\n".join(["# Shapes of inputs", "", f"{described()}.", "", *lines, ""])
+    kept = json.loads(FILE.read_text()) if FILE.exists() else {}
+    took: dict[str, Entry] = kept if "machine" in kept else {"machine": {}}
+    if not asked.tables:
+        took["machine"] = {"described": described()}
+        for name, model, store in chosen(asked) if asked.only != "counts" else ():
+            took[f"{name} {model} {store}"] = measured(name, model, store, asked.rounds, asked.share, asked.way)
+            _keep(took)
+        for name in asked.shapes if asked.only != "times" else ():
+            took[f"{name} counts"] = counts(name, asked.share)
+            _keep(took)
+    before = json.loads(asked.before.read_text()) if asked.before else {}
+    print(_keep(took))
+    if asked.stages or before:
+        text = "\n".join(shapes_report.stages(took, before)) + "\n"
+        (RESULTS / "shapes_stages.md").write_text(f"# Where the time of jobs goes\n\n{text}")
+        print(text)
+
+
+def _keep(took: dict[str, Entry]) -> str:
+    text = shapes_report.tables(took)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "shapes.json").write_text(json.dumps(took, indent=1) + "\n")
+    FILE.write_text(json.dumps(took, indent=1) + "\n")
     (RESULTS / "shapes.md").write_text(text)
-    print(text)
+    (RESULTS / "shapes_short.md").write_text(shapes_report.short(took))
+    return text
 
 
 if __name__ == "__main__":

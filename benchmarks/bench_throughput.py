@@ -29,6 +29,12 @@ TOLERANCE = 1e-12
 Took = dict[str, dict[str, list[dict[str, Any]]]]
 
 
+def left_out(names: Sequence[str]) -> dict[str, str]:
+    """Return those that cannot run on this machine, with the reason."""
+    no_java = "spark" in names and shutil.which("java") is None
+    return {"spark": "there is no Java"} if no_java else {}
+
+
 def result(folder: Path, name: str, model: str) -> pa.Table:
     """Read the results of a contender, sorted by id."""
     files = sorted((folder / "out" / name / model).rglob("*.parquet"))
@@ -36,9 +42,9 @@ def result(folder: Path, name: str, model: str) -> pa.Table:
     return table.sort_by("id")
 
 
-def difference(folder: Path, name: str, model: str) -> float:
-    """Return the largest difference between probabilities and those of the script. Raise if anything else differs."""
-    one, other = result(folder, "script", model), result(folder, name, model)
+def difference(folder: Path, name: str, model: str, other_name: str = "script") -> float:
+    """Return the largest difference between probabilities and those of another. Raise if anything else differs."""
+    one, other = result(folder, other_name, model), result(folder, name, model)
     for column in ("id", "prediction"):
         if not np.array_equal(one[column].to_numpy(), other[column].to_numpy()):
             raise SystemExit(f"{name} differs in {column!r} of {model}")
@@ -83,11 +89,9 @@ def main() -> None:
     asked = parser.parse_args()
     if not PEERS.exists() and set(asked.contenders) & set(THEIRS):
         parser.error("the peers are not installed: `make bench` does so")
-    left_out = {}
-    if "spark" in asked.contenders and shutil.which("java") is None:
-        left_out["spark"] = "there is no Java"
+    missing = left_out(asked.contenders)
     folder = work.prepared(asked.rows)
-    names = [name for name in asked.contenders if name not in left_out]
+    names = [name for name in asked.contenders if name not in missing]
     took, failed = measured(names, folder, asked.models, asked.rounds)
     apart: dict[str, dict[str, float]] = {model: {} for model in asked.models}
     if "script" in names:
@@ -98,7 +102,7 @@ def main() -> None:
         "rows": asked.rows,
         "machine": described(),
         "seconds": took,
-        "left out": left_out | failed,
+        "left out": missing | failed,
         "largest difference": apart,
     }
     (RESULTS / "throughput.json").write_text(json.dumps(result, indent=1) + "\n")

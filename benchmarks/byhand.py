@@ -1,12 +1,22 @@
-"""The handwritten loop that jobs are compared with: two warm processes that read whole objects with pyarrow.
+"""The loop by hand that jobs are compared with: two warm processes that get whole objects and read them with pyarrow.
 
-Each process downloads whole objects, copies the features into one matrix, and writes its scores as one object. Row
-groups and files are divided between the processes. If an object is a text or has a single row group, each process reads
-all of it and scores half of the rows.
+A process copies the features of a batch into one matrix, column by column, and writes all its scores as one object.
+How the processes divide the work is called a way. `ways` names those that make sense for an input; the fastest of them
+is what a job is compared with:
+
+``units``
+    Several objects or row groups: a process takes every second one. Batches are filled across objects.
+``alone``
+    One process does everything, and the other one waits.
+``twice``
+    Both get and decode the whole object, and each scores half of its rows.
+``halves``
+    Both get the whole text, and decompress it; each parses and scores half of its lines. It has no quoted line ends.
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import multiprocessing
 import os
@@ -32,6 +42,10 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 
 _BATCH_ROWS = 65_536
+_BATCH_BYTES = 32 << 20
+"""Of the matrix. Larger ones are slower, because they fit into no cache."""
+WAYS = ("units", "alone", "twice", "halves")
+_TEXTS = ("csv", "csv.gz", "jsonl")
 _REQUESTS = 8
 """Number of files that a process fetches at a time. Two processes fetch 16."""
 
@@ -45,9 +59,23 @@ class Order:
     features: Sequence[str]
     dtype: str
     model: Any
+    way: str
     share: int
     """Number of the process, which decides which rows it scores."""
     out: str
+
+
+def ways(kind: str, objects: int, groups: int) -> tuple[str, ...]:
+    """Return the ways in which two processes may divide an input of some objects, the first of which has some groups.
+
+    >>> ways("parquet", 1, 3)
+    ('units',)
+    >>> ways("csv.gz", 1, 0)
+    ('halves', 'alone')
+    """
+    if objects > 1 or groups > 1:
+        return ("units",)
+    return ("halves", "alone") if kind in _TEXTS else ("twice", "alone")
 
 
 class Loop:
@@ -79,18 +107,20 @@ class Loop:
         """Return the seconds of CPU that the processes took so far."""
         return sum(sum(psutil.Process(process.pid).cpu_times()[:2]) for process in self._processes)
 
-    def score(self, keys: Sequence[str], kind: str, features: Sequence[str], dtype: str, model: Any) -> float:
-        """Score objects, and return how many seconds that took. The scores are written below ``byhand/``."""
-        for share, pipe in enumerate(self._pipes):
-            out = f"byhand/{share}.parquet"
-            order = Order(keys=keys, kind=kind, features=features, dtype=dtype, model=model, share=share, out=out)
-            pipe.send(order)
-        for pipe in self._pipes:
-            pipe.recv()  # each process has loaded the model
+    def score(self, keys: Sequence[str], kind: str, features: Sequence[str], dtype: str, model: Any, way: str) -> float:
+        """Score objects, and return the seconds that it took. What it writes is below ``byhand-WAY/``."""
+        pipes = self._pipes[:1] if way == "alone" else self._pipes
+        for share, pipe in enumerate(pipes):
+            out = f"byhand-{way}/{share}.parquet"
+            pipe.send(
+                Order(keys=keys, kind=kind, features=features, dtype=dtype, model=model, way=way, share=share, out=out)
+            )
+        for pipe in pipes:
+            pipe.recv()  # the model is loaded
         begun = time.perf_counter()
-        for pipe in self._pipes:
+        for pipe in pipes:
             pipe.send("go")
-        for pipe in self._pipes:
+        for pipe in pipes:
             if answer := pipe.recv():
                 raise RuntimeError(f"the handwritten loop failed: {answer}")
         return time.perf_counter() - begun
@@ -108,14 +138,15 @@ def _serve(environ: Mapping[str, str], pipe: Connection) -> None:
         except (EOFError, OSError):
             return
         try:
-            _score(store, order)
+            score(store, order)
         except Exception as error:  # noqa: BLE001  # raised again in the process that measures
             pipe.send(repr(error))
         else:
             pipe.send("")
 
 
-def _score(store: ObjectStore, order: Order) -> None:
+def score(store: ObjectStore, order: Order) -> None:
+    """Score what one process has to, and write its results."""
     scored = [_predict(order, table) for table in _tables(store, order)]
     sink = io.BytesIO()
     pq.write_table(pa.concat_tables(scored), sink, compression="zstd", use_dictionary=False)
@@ -123,7 +154,7 @@ def _score(store: ObjectStore, order: Order) -> None:
 
 
 def _predict(order: Order, table: pa.Table) -> pa.Table:
-    x = np.empty((table.num_rows, len(order.features)), order.dtype)
+    x = np.empty((len(order.features), table.num_rows), order.dtype).T  # a column is one piece of memory
     for place, name in enumerate(order.features):
         x[:, place] = table[name].to_numpy()
     return pa.table({"id": table["id"], "prediction": order.model.predict(x)})
@@ -131,44 +162,72 @@ def _predict(order: Order, table: pa.Table) -> pa.Table:
 
 def _tables(store: ObjectStore, order: Order) -> Iterator[pa.Table]:
     """Yield the rows that a process scores, a batch at a time."""
+    rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // (len(order.features) * np.dtype(order.dtype).itemsize)))
     columns = ["id", *order.features]
     if len(order.keys) > 1:
-        mine = order.keys[order.share :: PROCESSES]
         with ThreadPoolExecutor(_REQUESTS) as pool:
-            files = pool.map(lambda key: store.get(key).data, mine)
-            tables = (pq.read_table(io.BytesIO(data), columns=columns, use_threads=False) for data in files)
-            yield from _filled(tables)
+            mine = pool.map(lambda key: store.get(key).data, order.keys[order.share :: PROCESSES])
+            files = (pq.ParquetFile(pa.BufferReader(data)) for data in mine)
+            yield from _filled((file.read(columns=columns, use_threads=False) for file in files), rows)
         return
-    data = io.BytesIO(store.get(order.keys[0]).data)
-    if order.kind == "parquet":
-        file = pq.ParquetFile(data)
-        groups = range(file.num_row_groups)
-        if len(groups) > 1:
-            for number in groups[order.share :: PROCESSES]:
-                yield from _cut(file.read_row_group(number, columns=columns, use_threads=False))
-            return
-        whole = file.read(columns=columns, use_threads=False)
-    elif order.kind == "arrow":
-        whole = pa.ipc.open_file(data).read_all()
-    elif order.kind == "jsonl":
-        whole = pyarrow.json.read_json(data, pyarrow.json.ReadOptions(use_threads=False))
+    data = store.get(order.keys[0]).data
+    if order.way == "units":
+        file = pq.ParquetFile(pa.BufferReader(data))
+        for number in range(file.num_row_groups)[order.share :: PROCESSES]:
+            yield from _cut(file.read_row_group(number, columns=columns, use_threads=False), rows)
+    elif order.way == "halves":
+        lines = own_lines(_decompressed(data, order.kind), order.share, PROCESSES)
+        yield from _cut(_parsed(lines, order.kind, columns, header=order.share == 0), rows)
     else:
-        raw = pa.input_stream(data, compression="gzip" if order.kind == "csv.gz" else None)
-        whole = pyarrow.csv.read_csv(raw, pyarrow.csv.ReadOptions(use_threads=False))
-    half = whole.num_rows // PROCESSES
-    yield from _cut(whole.slice(order.share * half, half if order.share < PROCESSES - 1 else None))
+        whole = _whole(data, order.kind, columns)
+        half = whole.num_rows // PROCESSES
+        if order.way == "twice":
+            whole = whole.slice(order.share * half, half if order.share < PROCESSES - 1 else None)
+        yield from _cut(whole, rows)
 
 
-def _cut(table: pa.Table) -> Iterator[pa.Table]:
-    for start in range(0, table.num_rows, _BATCH_ROWS):
-        yield table.slice(start, _BATCH_ROWS)
+def _whole(data: bytes, kind: str, columns: Sequence[str]) -> pa.Table:
+    """Decode a whole object."""
+    if kind == "parquet":
+        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+    if kind == "arrow":
+        return pa.ipc.open_file(pa.BufferReader(data)).read_all()
+    return _parsed(_decompressed(data, kind), kind, columns, header=True)
 
 
-def _filled(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _decompressed(data: bytes, kind: str) -> bytes:
+    return gzip.decompress(data) if kind.endswith(".gz") else data
+
+
+def own_lines(text: bytes, share: int, shares: int) -> pa.Buffer:
+    r"""Return the lines that one of several processes parses, which are about as long as those of the others.
+
+    >>> [own_lines(b"a\nbb\nc\nd\n", share, 2).to_pybytes() for share in (0, 1)]
+    [b'a\nbb\n', b'c\nd\n']
+    """
+    inner = (text.index(b"\n", len(text) * number // shares) + 1 for number in range(1, shares))
+    bounds = [0, *inner, len(text)]
+    return pa.py_buffer(text).slice(bounds[share], bounds[share + 1] - bounds[share])
+
+
+def _parsed(text: Any, kind: str, columns: Sequence[str], *, header: bool) -> pa.Table:
+    """Parse lines of JSON, or of CSV with all columns in their order."""
+    if kind == "jsonl":
+        return pyarrow.json.read_json(pa.BufferReader(text), pyarrow.json.ReadOptions(use_threads=False))
+    options = pyarrow.csv.ReadOptions(use_threads=False, skip_rows=int(header), column_names=columns)
+    return pyarrow.csv.read_csv(pa.BufferReader(text), options)
+
+
+def _cut(table: pa.Table, rows: int) -> Iterator[pa.Table]:
+    for start in range(0, table.num_rows, rows):
+        yield table.slice(start, rows)
+
+
+def _filled(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     for table in tables:
         waiting.append(table)
-        if sum(item.num_rows for item in waiting) >= _BATCH_ROWS:
+        if sum(item.num_rows for item in waiting) >= rows:
             yield pa.concat_tables(waiting)
             waiting = []
     if waiting:

@@ -26,9 +26,14 @@ def described() -> str:
     return (
         f"{cores} cores ({_processor()}), {memory:.0f} GiB, {platform.system()} {platform.release().split('-')[0]}, "
         f"Python {platform.python_version()}, {', '.join([*ours, *_peers(), *_java()])}; "
-        f"commit {_said(['git', 'rev-parse', '--short', 'HEAD'])}, {time.strftime('%Y-%m-%d')}, "
+        f"commit {commit()}, {time.strftime('%Y-%m-%d')}, "
         f"load average before {os.getloadavg()[0]:.1f}"
     )
+
+
+def commit() -> str:
+    """Return the short name of the commit that is measured."""
+    return _said(["git", "rev-parse", "--short", "HEAD"])
 
 
 def _processor() -> str:

@@ -57,7 +57,7 @@ def throughput(result: Mapping[str, Any]) -> str:
         *([""] if left_out else []),
     ]
     for model, by_name in took.items():
-        lines += _seconds(model, by_name, rows)
+        lines += seconds(model, by_name, rows // 4 if model == "text" else rows)
     lines += [f"| ratio of work, rounds: {rounds} | model | at most | median (spread) | |", "|---|---|---|---|---|"]
     for (name, other), limits in LIMITS.items():
         for model, most in limits.items():
@@ -70,18 +70,18 @@ def throughput(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _seconds(model: str, by_name: Mapping[str, Runs], rows: int) -> Iterator[str]:
+def seconds(model: str, by_name: Mapping[str, Runs], count: int) -> Iterator[str]:
+    """Yield a table of how long each contender took for `count` rows."""
     yield f"### {model}\n"
     rounds = max(map(len, by_name.values()), default=0)
     yield f"| rounds: {rounds} | work, s | spread | whole, s | rows/s | work / limit |\n|---|---|---|---|---|---|"
-    count = rows // 4 if model == "text" else rows
     limit = [run["work"] for run in by_name.get("limit", ())]
     for name, runs in by_name.items():
-        seconds = [run["work"] for run in runs]
-        median, whole = statistics.median(seconds), statistics.median(run["whole"] for run in runs)
-        ratios = [one / other for one, other in zip(seconds, limit, strict=bool(limit))] if limit else []
+        took = [run["work"] for run in runs]
+        median, whole = statistics.median(took), statistics.median(run["whole"] for run in runs)
+        ratios = [one / other for one, other in zip(took, limit, strict=bool(limit))] if limit else []
         against = f"{statistics.median(ratios):.2f}" if ratios else ""
-        spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
+        spread = f"{min(took):.2f} to {max(took):.2f}"
         yield f"| {name} | {median:.2f} | {spread} | {whole:.1f} | {count / median:,.0f} | {against} |"
     yield ""
 

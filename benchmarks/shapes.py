@@ -1,10 +1,12 @@
 """Typical inputs: row groups as pandas and pyarrow write them, wide tables, many small files, and texts.
 
-`made` writes the objects of a shape, from a fixed seed, unless they exist already.
+`made` writes the objects of a shape with a seed, unless they are there already. ``python -m benchmarks.shapes`` makes
+all of them.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import shutil
 from collections.abc import Iterator
@@ -19,12 +21,16 @@ import pyarrow.parquet as pq
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.work import DATA
+from benchmarks.work import DATA, PROCESSES
 
 DEFAULT_GROUP = 1_048_576
 """Number of rows in a row group that pandas and pyarrow write by default."""
 _BLOCK_ROWS = 100_000
+_WRITTEN = 1
+"""To be raised if `write` or `blocks` writes something else than before, so that the objects are made again."""
 MODELS = ("linear", "forest")
+_KINDS = {"parquet": "Parquet", "arrow": "Arrow file", "csv": "CSV", "csv.gz": "CSV.gz", "jsonl": "JSON Lines"}
+_LIMITS = ("limits", "memory_mb", "most_read", "most_requests")
 _FITTED_ROWS = 2_000
 
 
@@ -44,11 +50,29 @@ class Shape:
     """The largest ratio by store and model."""
     memory_mb: int = 450
     """The largest memory of a process in MB."""
+    most_read: float | None = None
+    """The most bytes that parts may read, divided by those of the columns."""
+    most_requests: int | None = None
+    """The most requests for a row group, or for a small file with planning."""
 
     @property
     def names(self) -> list[str]:
         """The features."""
         return [f"x{number}" for number in range(self.features)]
+
+    @property
+    def described(self) -> str:
+        """Rows, columns and layout, for people to read.
+
+        >>> SHAPES["groups"].described
+        '2,200,000 rows x 18, Parquet, row groups of 1,048,576'
+        """
+        layout = _KINDS[self.kind]
+        if self.file_rows is not None:
+            layout = f"{self.rows // self.file_rows:,} Parquet files"
+        elif self.kind == "parquet":
+            layout += ", one row group" if self.group_rows >= self.rows else f", row groups of {self.group_rows:,}"
+        return f"{self.rows:,} rows x {self.features:,}{' float32' * (self.dtype == 'float32')}, {layout}"
 
     def scaled(self, share: float) -> Shape:
         """Return the shape with a share of the rows, in groups and files of the same size."""
@@ -62,17 +86,19 @@ _PARQUET = {
     ("directory", "forest"): 1.1,
     ("s3", "forest"): 1.15,
 }
-_FILES = {("s3", "linear"): 1.3, ("slow", "linear"): 1.3}
+_FILES = _PARQUET | {("s3", "linear"): 1.3, ("slow", "linear"): 1.3}
 _TEXT = {("directory", "linear"): 1.3, ("s3", "linear"): 1.3}
+_WHOLE, _SHARED = 1.02, float(PROCESSES)
 SHAPES = {
-    "groups": Shape(rows=2_200_000, features=18, limits=_PARQUET),
-    "one-group": Shape(rows=2_200_000, features=18, group_rows=2_200_000, limits=_PARQUET),
-    "small-groups": Shape(rows=2_000_000, features=20, group_rows=65_536, limits=_PARQUET),
-    "large-group": Shape(rows=4_000_000, features=40, group_rows=4_000_000, limits=_PARQUET),
-    "wide": Shape(rows=60_000, features=800, limits=_PARQUET),
-    "wider": Shape(rows=100_000, features=2_000, dtype="float32", limits=_PARQUET),
-    "widest": Shape(rows=50_000, features=10_000, dtype="float32", limits={}, memory_mb=700),
-    "files": Shape(rows=1_000_000, features=18, file_rows=200, limits=_FILES),
+    "groups": Shape(rows=2_200_000, features=18, limits=_PARQUET, most_read=_WHOLE, most_requests=24),
+    "one-group": Shape(rows=2_200_000, features=18, group_rows=2_200_000, limits=_PARQUET, most_read=_SHARED),
+    "small-groups": Shape(rows=2_000_000, features=20, group_rows=65_536, limits=_PARQUET, most_read=_WHOLE),
+    "large-group": Shape(rows=4_000_000, features=40, group_rows=4_000_000, limits=_PARQUET, most_read=_SHARED),
+    "wide": Shape(rows=60_000, features=800, limits=_PARQUET, most_read=_SHARED),
+    "wider": Shape(rows=100_000, features=2_000, dtype="float32", limits=_PARQUET, most_read=_SHARED),
+    "widest": Shape(rows=50_000, features=10_000, dtype="float32", limits={}, memory_mb=700, most_read=_SHARED),
+    "files": Shape(rows=1_000_000, features=18, file_rows=200, limits=_FILES, most_requests=2),
+    "fewer-files": Shape(rows=300_000, features=18, file_rows=200, limits=_PARQUET, most_requests=2),
     "csv": Shape(rows=2_000_000, features=10, kind="csv", limits=_TEXT),
     "csv.gz": Shape(rows=2_000_000, features=10, kind="csv.gz", limits=_TEXT),
     "jsonl": Shape(rows=2_000_000, features=10, kind="jsonl", limits=_TEXT),
@@ -83,21 +109,26 @@ SHAPES = {
 def made(name: str, share: float = 1.0) -> Path:
     """Return the folder of a shape's objects. They are written unless this version of the file wrote them before."""
     folder = DATA / "shapes" / f"{name}-{share:g}"
-    done, recipe = folder.parent / f"{folder.name}.done", hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    done, recipe = folder.parent / f"{name}-{share:g}.done", _recipe(SHAPES[name].scaled(share))
     if done.exists() and done.read_text() == recipe:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _write(SHAPES[name].scaled(share), folder)
+    write(SHAPES[name].scaled(share), folder)
     done.write_text(recipe)
     return folder
+
+
+def _recipe(shape: Shape) -> str:
+    layout = {name: value for name, value in vars(shape).items() if name not in _LIMITS}
+    return hashlib.sha256(f"{_WRITTEN} {layout}".encode()).hexdigest()
 
 
 def fitted(shape: Shape, model: str) -> Any:
     """Fit a model on noise. It has column names, as if it had been trained on a DataFrame."""
     random = np.random.default_rng(11)
     x = random.normal(size=(_FITTED_ROWS, shape.features)).astype(shape.dtype)
-    y = (x[:, 0] > 0).astype(int)
+    y = (x[:, 0] + random.normal(size=_FITTED_ROWS) > 0).astype(int)
     if model == "linear":
         return LogisticRegression(max_iter=20, tol=1e-2).fit(x, y)
     return RandomForestClassifier(100, max_depth=10, random_state=0, n_jobs=1).fit(x, y)
@@ -115,7 +146,8 @@ def blocks(shape: Shape, rows: int = _BLOCK_ROWS) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pydict(columns)
 
 
-def _write(shape: Shape, folder: Path) -> None:
+def write(shape: Shape, folder: Path) -> None:
+    """Write the objects of a shape into a folder."""
     if shape.file_rows is not None:
         for number, block in enumerate(blocks(shape, shape.file_rows)):
             pq.write_table(pa.Table.from_batches([block]), folder / f"{number:06}.parquet")
@@ -139,3 +171,17 @@ def _write(shape: Shape, folder: Path) -> None:
         with pa.output_stream(file, compression) as out, pyarrow.csv.CSVWriter(out, schema) as writer:
             for block in blocks(shape, step):
                 writer.write_batch(block)
+
+
+def main() -> None:
+    """Make the objects of all shapes, so that measuring need not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--share", type=float, default=1.0)
+    asked = parser.parse_args()
+    for name in asked.shapes:
+        print(made(name, asked.share))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,17 +1,47 @@
 """A relay in front of an S3 server, to imitate a distant one: each request waits, and connections have a limited rate.
 
-It also counts the requests, and the bytes that the server sends.
+It also notes the requests, and the bytes that the server sends for each.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+from urllib.parse import unquote, urlsplit
 
 _CHUNK = 64 << 10
+_METHODS = (b"GET ", b"HEAD ", b"PUT ", b"POST ", b"DELETE ")
+
+
+@dataclass
+class Request:
+    """A request, and how much the server sent for it."""
+
+    method: str
+    key: str
+    """The key of the object; empty for a listing."""
+    first: int | None = None
+    last: int | None = None
+    """The range of bytes that was asked for; None for the whole object."""
+    sent: int = 0
+
+    @classmethod
+    def of(cls, head: bytes) -> Request:
+        r"""Read the beginning of a request.
+
+        >>> Request.of(b"GET /bucket/in/0.parquet HTTP/1.1\r\nRange: bytes=4-99\r\n\r\n")
+        Request(method='GET', key='in/0.parquet', first=4, last=99, sent=0)
+        """
+        method, target = head.split(b" ", 2)[:2]
+        _, _, key = unquote(urlsplit(target.decode()).path).lstrip("/").partition("/")
+        span = re.search(rb"\r\nrange: *bytes=(\d+)-(\d+)\r\n", head, re.IGNORECASE)
+        first, last = map(int, span.groups()) if span else (None, None)
+        return cls(method.decode(), key, first, last)
 
 
 class SlowStore:
@@ -30,9 +60,8 @@ class SlowStore:
         """Port of the server, to be set before the first request."""
         self._delay_s = delay_s
         self._rate = rate
-        self.requests = 0
-        self.sent = 0
-        """Bytes of all answers."""
+        self.requests: list[Request] = []
+        """All requests, in the order in which they came."""
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -46,14 +75,15 @@ class SlowStore:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         async def stop() -> None:
             self._server.close()
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:  # one may leave another when it ends
+                for task in others:
+                    task.cancel()
+                await asyncio.gather(*others, return_exceptions=True)
 
         asyncio.run_coroutine_threadsafe(stop(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -61,27 +91,31 @@ class SlowStore:
         except OSError:
             writer.close()
             return
-        asking = asyncio.create_task(self._ask(reader, back))
+        asked: list[Request] = []
+        asking = asyncio.create_task(self._ask(reader, back, asked))
         try:
-            await self._answer(there, writer)
+            await self._answer(there, writer, asked)
         finally:
             asking.cancel()
             for end in (writer, back):
                 end.close()
 
-    async def _ask(self, reader: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+    async def _ask(self, reader: asyncio.StreamReader, back: asyncio.StreamWriter, asked: list[Request]) -> None:
+        """Pass requests on, and note them; `asked` has those of this connection."""
         while data := await reader.read(_CHUNK):
-            if data.startswith((b"GET ", b"HEAD ", b"PUT ", b"POST ", b"DELETE ")):
-                self.requests += 1
+            if data.startswith(_METHODS):
+                asked.append(Request.of(data))
+                self.requests.append(asked[-1])
                 await asyncio.sleep(self._delay_s)
             back.write(data)
             await back.drain()
         back.close()
 
-    async def _answer(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: list[Request]) -> None:
+        """Pass answers on; each is that of the last request, because clients of S3 wait for one before the next."""
         free = 0.0
         while data := await there.read(_CHUNK):
-            self.sent += len(data)
+            asked[-1].sent += len(data)
             if self._rate:
                 now = time.monotonic()
                 free = max(free, now) + len(data) / self._rate

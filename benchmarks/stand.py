@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 import redis
 
 from benchmarks import work
-from benchmarks.contenders.protocol import REHEARSALS
+from benchmarks.contenders.protocol import REHEARSALS, rehearsed_files
 from benchmarks.slow_store import SlowStore
-from benchmarks.work import PROCESSES
 from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import exists
@@ -61,6 +60,8 @@ class Stand:
         self._processes = processes
         self._directory = directory
         self._settings = settings
+        self.planned_s = 0.0
+        """Seconds from submit to the plan of the last job, as far as it was seen before the outcome."""
         self.relay: SlowStore | None = None
         """URL of a relay for the requests to the S3 server, if it is set before the start."""
 
@@ -110,8 +111,11 @@ class Stand:
 
     def score(self, name: str, prefix: str, *, expected: str = "succeeded", **options: Any) -> Status:
         """Score objects, and wait for the outcome. Raise `RuntimeError` if the job ends in another state."""
+        begun, self.planned_s = time.perf_counter(), 0.0
         job = self.client.submit(f"{name}@bench", self.store.uri(prefix), **options)
         while not exists(self.store, keys.outcome(job.job_id)):
+            if not self.planned_s and exists(self.store, keys.plan(job.job_id)):
+                self.planned_s = time.perf_counter() - begun
             time.sleep(_POLL_S[self._directory])
         last = self.client.status(job.job_id)
         if last.state != expected or last.seconds is None:
@@ -133,7 +137,7 @@ class Stand:
         files, features = work.inputs(folder, name), work.columns(name)[1:]
         self.publish(name, work.load(folder, name))
         self.warm(name, pq.read_table(files[0]), features)  # two files may be one part, which one process scores
-        for file in files[:PROCESSES]:
+        for file in rehearsed_files(files):
             self.store.put(f"before/{name}/{file.name}", file.read_bytes())
         for _ in range(REHEARSALS):
             done = self.score(name, f"before/{name}/", features=features)

@@ -33,6 +33,9 @@ FILES = 8
 PROCESSES = 2
 COLUMNS = tuple(f"x{number}" for number in range(20))
 MODELS = ("logistic", "boosting", "forest", "text")
+SHAPED = ("groups", "fewer-files")
+"""Shapes of `benchmarks.shapes` that peers score too, by models of the same names."""
+SHAPED_COLUMNS = 18
 RESULT = pd.DataFrame(
     {
         name: pd.Series(dtype=kind)
@@ -78,12 +81,14 @@ def rows(text: str) -> int:
 
 def inputs(folder: Path, model: str) -> list[Path]:
     """Return the files that a model scores."""
-    return sorted((folder / ("text" if model == "text" else "numbers")).glob("*.parquet"))
+    return sorted((folder / (model if model in ("text", *SHAPED) else "numbers")).glob("*.parquet"))
 
 
 def columns(model: str) -> list[str]:
     """Return the columns that a model's files have, `id` first."""
-    return ["id", "text"] if model == "text" else ["id", *COLUMNS]
+    if model == "text":
+        return ["id", "text"]
+    return ["id", *(COLUMNS[:SHAPED_COLUMNS] if model in SHAPED else COLUMNS)]
 
 
 def load(folder: Path, model: str) -> Any:
@@ -93,7 +98,7 @@ def load(folder: Path, model: str) -> Any:
 
 def score(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     """Return a prediction and two probabilities for each row. Trees are walked only once."""
-    x = frame["text"].to_numpy(object) if "text" in frame else frame[list(COLUMNS)].to_numpy()
+    x = frame["text"].to_numpy(object) if "text" in frame else frame.drop(columns="id").to_numpy()
     probabilities = model.predict_proba(x)
     labels = model.classes_.take(np.argmax(probabilities, axis=1))
     return pd.DataFrame(

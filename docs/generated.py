@@ -53,6 +53,8 @@ PROJECT = {
     ROOT / "benchmarks/README.md": DOCS / "project/benchmarks.md",
     ROOT / "benchmarks/results/README.md": DOCS / "project/figures.md",
     ROOT / "benchmarks/results/throughput.md": DOCS / "project/throughput.md",
+    ROOT / "benchmarks/results/shapes.md": DOCS / "project/shapes.md",
+    ROOT / "benchmarks/results/peers.md": DOCS / "project/peers.md",
 }
 """Files beside ``docs/``, and the pages that show them."""
 
@@ -146,6 +148,11 @@ def relink(text: str, source: Path, page: Path) -> str:
 def _file(path: str) -> str:
     source = ROOT / path
     return relink(source.read_text(), source, PROJECT[source])
+
+
+def _table(path: str) -> str:
+    """Return a table that a benchmark has written, to stand within a page."""
+    return (ROOT / path).read_text()
 
 
 # Settings
@@ -459,5 +466,6 @@ _MAKERS: Mapping[str, Callable[..., str]] = {
     "errors": _errors_list,
     "options": _options_table,
     "file": _file,
+    "table": _table,
     "messages": _messages_table,
 }

@@ -1,4 +1,7 @@
-"""Dask distributed: two single-threaded workers, one partition per file, each worker loads the model once."""
+"""Dask distributed: two single-threaded workers, each of which loads the model once.
+
+A partition is a file, or a row group if there are fewer files than workers. Dask itself puts small files together.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,9 @@ def start(folder: Path) -> Iterator[Prepare]:
 
         def prepare(name: str) -> Work:
             def work(files: list[Path], out: Path) -> None:
-                frame = dd.read_parquet([str(file) for file in files], columns=columns(name), split_row_groups=False)
+                frame = dd.read_parquet(
+                    [str(file) for file in files], columns=columns(name), split_row_groups=len(files) < PROCESSES
+                )
                 scored = frame.map_partitions(_part, str(folder), name, meta=RESULT)
                 scored.to_parquet(str(out), compression="zstd", write_index=False)
 

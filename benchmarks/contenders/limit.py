@@ -1,14 +1,16 @@
 """The limit that jobs are compared with: a handwritten loop in two processes that have loaded the model.
 
-A process gets the next file as soon as it is free. It copies the columns of Parquet into one matrix without pandas, and
-writes the scores as columns.
+A process gets the next file as soon as it is free, or the next row group if there are fewer files than processes, or
+a bundle of small files. Without the detour through pandas, it copies the columns of Parquet into one matrix, and writes
+the scores as columns.
 """
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -21,23 +23,69 @@ from benchmarks.contenders.protocol import Prepare, Work, run
 from benchmarks.work import PROCESSES, RESULT, columns, load
 
 _BATCH_ROWS = 65_536
+_SMALL_BYTES = 1 << 20
 
 
-def score_file(name: str, model: Any, file: Path, out: Path) -> None:
-    """Score a file with the same results as `benchmarks.work.score_file`, but in fewer steps."""
-    batches = []
-    for batch in pq.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS, columns=columns(name), use_threads=False):
-        if name == "text":
-            x = batch["text"].to_numpy(zero_copy_only=False)
-        else:
-            x = np.empty((len(batch), batch.num_columns - 1))
-            for place, column in enumerate(batch.columns[1:]):
-                x[:, place] = column.to_numpy()
-        probabilities = model.predict_proba(x)
-        labels = model.classes_.take(np.argmax(probabilities, axis=1))
-        scored = [batch["id"], labels, probabilities[:, 0], probabilities[:, 1]]
-        batches.append(pa.table([pa.array(values) for values in scored], names=list(RESULT)))
-    pq.write_table(pa.concat_tables(batches), out / file.name, compression="zstd", use_dictionary=False)
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """What a process reads, and scores into one file."""
+
+    files: tuple[Path, ...]
+    groups: tuple[int, ...] | None
+    """Row groups of the only file; None for all."""
+    out: str
+
+
+def units(files: Sequence[Path]) -> list[Unit]:
+    """Divide files into what a process does at a time."""
+    if len(files) < PROCESSES:
+        return [
+            Unit(files=(file,), groups=(group,), out=f"{file.stem}-{group}.parquet")
+            for file in files
+            for group in range(pq.read_metadata(file).num_row_groups)
+        ]
+    footers = [
+        pq.read_metadata(file).num_rows if file.stat().st_size <= _SMALL_BYTES else _BATCH_ROWS for file in files
+    ]
+    found: list[list[Path]] = [[]]
+    rows = 0
+    for file, count in zip(files, footers, strict=True):
+        if found[-1] and rows + count > _BATCH_ROWS:
+            found.append([])
+            rows = 0
+        found[-1].append(file)
+        rows += count
+    return [Unit(files=tuple(bundle), groups=None, out=bundle[0].name) for bundle in found]
+
+
+def score_unit(name: str, model: Any, unit: Unit, out: Path) -> None:
+    """Score files as `benchmarks.work.score_file` does, in fewer steps."""
+    scored = [_scored(name, model, batch) for batch in _batches(name, unit)]
+    pq.write_table(pa.concat_tables(scored), out / unit.out, compression="zstd", use_dictionary=False)
+
+
+def _batches(name: str, unit: Unit) -> Iterator[Any]:
+    opened = [pq.ParquetFile(file) for file in unit.files]
+    if len(opened) > 1:
+        yield pa.concat_tables(file.read(columns=columns(name), use_threads=False) for file in opened)
+        return
+    groups = None if unit.groups is None else list(unit.groups)
+    yield from opened[0].iter_batches(
+        batch_size=_BATCH_ROWS, row_groups=groups, columns=columns(name), use_threads=False
+    )
+
+
+def _scored(name: str, model: Any, batch: Any) -> pa.Table:
+    if name == "text":
+        x = batch["text"].to_numpy(zero_copy_only=False)
+    else:
+        x = np.empty((batch.num_columns - 1, batch.num_rows)).T  # a column is one piece of memory
+        for place, column in enumerate(batch.columns[1:]):
+            x[:, place] = column.to_numpy()
+    probabilities = model.predict_proba(x)
+    labels = model.classes_.take(np.argmax(probabilities, axis=1))
+    scored = [batch["id"], labels, probabilities[:, 0], probabilities[:, 1]]
+    return pa.table(scored, names=list(RESULT))
 
 
 def _serve(folder: Path, pipe: Any) -> None:
@@ -47,7 +95,7 @@ def _serve(folder: Path, pipe: Any) -> None:
         if out is None:
             name, model = what, load(folder, what)
         else:
-            score_file(name, model, what, out)
+            score_unit(name, model, what, out)
         pipe.send("done")
 
 
@@ -79,7 +127,7 @@ def start(folder: Path) -> Iterator[Prepare]:
         return work
 
     def work(files: list[Path], out: Path) -> None:
-        left, free = list(files), list(pipes)
+        left, free = units(files), list(pipes)
         busy: set[Connection] = set()
         while left or busy:
             while left and free:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.work import PROCESSES, inputs
+from benchmarks.work import FILES, PROCESSES, inputs
 
 Work = Callable[[list[Path], Path], dict[str, Any] | None]
 """Scores files and writes the results into a folder. It may return more values to print, such as an exact ``work``."""
@@ -31,8 +31,8 @@ def run(name: str, start: Callable[[Path], AbstractContextManager[Prepare]], *, 
     start : callable
         Starts the contender below a folder; ``start`` is the time until it is ready for the first model.
     rehearsed : bool
-        Whether preparing a model includes a rehearsal. If not, one file for each process is scored beforehand, so that
-        the time of imports and compilers is not part of ``work``.
+        Whether preparing a model includes a rehearsal. If not, `rehearsed_files` are scored beforehand, so that
+        ``work`` finds imports, compilers, readers and writers warm.
     """
     parser = argparse.ArgumentParser(description=f"The contender {name!r}.")
     parser.add_argument("folder", type=Path)
@@ -45,13 +45,18 @@ def run(name: str, start: Callable[[Path], AbstractContextManager[Prepare]], *, 
         for model in asked.models:
             files, work = inputs(folder, model), prepare(model)
             for _ in range(0 if rehearsed else REHEARSALS):
-                work(files[:PROCESSES], _emptied(folder / "rehearsal" / name))
+                work(rehearsed_files(files), _emptied(folder / "rehearsal" / name))
             shutil.rmtree(folder / "rehearsal", ignore_errors=True)
             out = _emptied(folder / "out" / name / model)
             begun = time.perf_counter()
             result = work(files, out) or {}
             took = time.perf_counter() - begun
             print(json.dumps({"model": model, "start": started, "work": took} | result), flush=True)
+
+
+def rehearsed_files(files: list[Path]) -> list[Path]:
+    """Return what a rehearsal scores: a file for each process, or all files if they are small ones."""
+    return files[:PROCESSES] if len(files) <= FILES else files
 
 
 def _emptied(folder: Path) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -85,6 +86,12 @@ class ForwardReader:
             return False
         rows: int = self._metadata.row_group(self._number).num_rows
         return row < self._first_row + rows and self._group.can_reach(row)
+
+    def skip_to(self, row: int, first_rows: Sequence[int]) -> None:
+        """Begin at the row group with a row, instead of looking at each group before it. `first_rows` is theirs."""
+        if self._group is None and first_rows and row > self._first_row:
+            self._number = bisect.bisect_right(first_rows, row) - 1
+            self._first_row = first_rows[self._number]
 
     def read(self, start: int, stop: int) -> Iterator[Rows]:
         """Yield the rows from `start` to `stop` in order.

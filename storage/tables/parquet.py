@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -72,6 +73,8 @@ class ParquetFormat:
         self._footers: OrderedDict[tuple[str, str], pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
         self._kept = KeptReader()
+        self._began: tuple[tuple[str, str], list[int]] = (("", ""), [])
+        """The object that was read last, and the first rows of its row groups."""
         self._surveyed: tuple[pa.Schema, frozenset[str], pa.Schema] = (pa.schema([]), frozenset(), pa.schema([]))
         """The result of the last survey, because most objects of a job have the same columns: the schema of the object,
         the names of its columns without nulls, and the schema in which these are not nullable."""
@@ -147,7 +150,9 @@ class ParquetFormat:
             yield from read_held(source, data, span, schema, batch_rows)
             return
         reader = self._kept.take((source.uri, source.etag, tuple(schema.names), batch_rows), span.start)
-        reader = reader or self._reader(source, schema.names, batch_rows)
+        if reader is None:
+            reader = self._reader(source, schema.names, batch_rows)
+            reader.skip_to(span.start, self._first_rows(source))
         is_done = False
         try:
             yield from reader.read(span.start, span.stop)
@@ -161,6 +166,17 @@ class ParquetFormat:
     def release(self) -> None:
         """Release the memory of the reader that is kept, because something else is read."""
         self._kept.take()
+
+    def _first_rows(self, source: Pinned) -> list[int]:
+        """Return the number of the first row of each row group. An object may have thousands, and as many parts."""
+        name = (source.uri, source.etag)
+        known, first_rows = self._began
+        if known != name:
+            metadata = self._open(source).metadata
+            counts = (metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+            first_rows = list(itertools.accumulate(counts, initial=0))[:-1]
+            self._began = (name, first_rows)
+        return first_rows
 
     def _reader(self, source: Pinned, columns: list[str], batch_rows: int, **limits: int) -> ForwardReader:
         metadata = self._open(source).metadata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,23 +49,23 @@ class RowGroup:
     rows: int
     chunks: list[Chunk]
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
         """Size of the chunks as stored."""
         return sum(chunk.size for chunk in self.chunks)
 
-    @property
+    @functools.cached_property
     def decoder_bytes(self) -> int:
         """Memory for decoding all columns side by side."""
         return sum(chunk.decoder_bytes + BUFFER_BYTES for chunk in self.chunks)
 
-    @property
+    @functools.cached_property
     def window_bytes(self) -> int:
         """Size of the rows to keep at a time if the columns are decoded one after another."""
         decoded = sum(chunk.decoded_bytes for chunk in self.chunks)
         return max(WINDOW_BYTES, min(decoded // _MAX_PASSES, MAX_WINDOW_BYTES))
 
-    @property
+    @functools.cached_property
     def is_wide(self) -> bool:
         """Whether the columns have to be decoded one after another, because there are too many."""
         return self.decoder_bytes > max(DECODER_BYTES, self.window_bytes)

@@ -209,6 +209,8 @@ def send_message(
                 producer=cast(Any, _Terse(producer)),
                 retry=retry,
                 ignore_result=True,
+                argsrepr="",  # else Celery would format the arguments, and `_Terse` leave the text out
+                kwargsrepr="",
             )
             _close_idle(producer)
     except _unreachable() as error:

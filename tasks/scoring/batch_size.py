@@ -57,7 +57,7 @@ class BatchSize:
         most = min(rows, _align(max(1, limit_bytes // max(1, row_bytes))))
         self.rows_to_read = most if all(map(_fixed_width, reads.types)) else min(most, _UNKNOWN_ROWS)
         """Number of rows to read at a time, as estimated from the types of the columns."""
-        self._schema, self._schema_bytes = reads, _count_fixed(reads)
+        self._measured = reads, _count_fixed(reads)
 
     def measure(self, batch: pa.RecordBatch) -> int:
         """Return the number of bytes that a batch takes while it is scored."""
@@ -77,10 +77,12 @@ class BatchSize:
             yield from self.split(replace(rows, batch=batch, numbers=rows.numbers[start:stop], malformed=malformed))
 
     def _measure_columns(self, batch: pa.RecordBatch) -> int:
-        if not batch.schema.equals(self._schema):  # a schema takes longer to hash than to compare
-            self._schema, self._schema_bytes = batch.schema, _count_fixed(batch.schema)
-        if self._schema_bytes is not None:
-            return int(batch.num_rows * self._schema_bytes)
+        schema, row_bytes = self._measured  # read and replaced at once, because threads may share it
+        if not batch.schema.equals(schema):  # a schema takes longer to hash than to compare
+            row_bytes = _count_fixed(batch.schema)
+            self._measured = batch.schema, row_bytes
+        if row_bytes is not None:
+            return int(batch.num_rows * row_bytes)
         return sum(map(_measure_column, batch.columns))
 
 

@@ -51,11 +51,17 @@ class Engine(Dispatcher):
     """Maximum memory for the rows that are scored together (see `scoreline.tasks.scoring.batch_size`)."""
     kept: KeptObjects = field(default_factory=KeptObjects)
     """Small objects that the current step has read before."""
+    _sized: tuple[Columns, BatchSize] | None = field(default=None, repr=False)
+    """The columns of the job whose part was scored last, with the limits of its batches."""
 
     def batch_size(self, columns: Columns) -> BatchSize:
         """Return the limits of a batch of a job. The columns of its results need not be known yet."""
-        reads, results = from_text(columns.reads), from_text(columns.schema)
-        return BatchSize(reads, columns.features, results, rows=BATCH_ROWS, limit_bytes=self.batch_bytes)
+        known, size = self._sized or (None, None)
+        if size is None or known is not columns or size.limit_bytes != self.batch_bytes:
+            reads, results = from_text(columns.reads), from_text(columns.schema)
+            size = BatchSize(reads, columns.features, results, rows=BATCH_ROWS, limit_bytes=self.batch_bytes)
+            self._sized = columns, size
+        return size
 
     def read_slice(
         self, piece: Slice, columns: Columns, options: ReadOptions, batch_rows: int, source: Pinned | None = None

@@ -301,6 +301,17 @@ def test_batches_of_texts_stay_within_their_bytes(engine: Engine, batch_bytes: i
     assert scored["prediction"].to_pylist() == [1 + 2.0 * number for number in range(200)]
 
 
+def test_the_limits_of_a_batch_are_found_once_for_all_parts_of_a_job(engine: Engine) -> None:
+    put(engine, "a.parquet", id=[1], x=[1.0])
+    first, second = (planner.draft(engine, job(keep=keep), FAST).columns for keep in ("id", "none"))
+    size = engine.batch_size(first)
+    assert engine.batch_size(first) is size
+    assert engine.batch_size(second) is not size
+    # And they follow the limit of the process
+    engine.batch_bytes = 1
+    assert engine.batch_size(second).limit_bytes == 1
+
+
 def test_a_batch_is_not_completed_if_the_caller_wants_no_more_rows(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

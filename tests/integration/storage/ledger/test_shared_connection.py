@@ -102,6 +102,40 @@ def test_ledger_messages_and_answers_use_one_connection(
     app.close()
 
 
+def test_sending_a_message_makes_no_client_and_formats_no_arguments(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formatted: list[str] = []
+
+    class Noting(int):
+        def __repr__(self) -> str:
+            formatted.append("n")
+            return "1"
+
+    # Given a process that has sent a message, on a database of its own because kombu keeps its connection
+    url = stack.environ["REDIS_URL"].removesuffix("0") + str(DATABASE + 1)
+    use_channel()
+    app: Any = Celery(broker=url, set_as_current=False)
+    send_message(app, "scoreline.plan", {"n": 1}, queue="q", address="here")
+    made: list[redis.Redis] = []
+    make = redis.Redis.__init__
+
+    def counted(self: redis.Redis, *arguments: Any, **options: Any) -> None:
+        made.append(self)
+        make(self, *arguments, **options)
+
+    # When it sends more, then it makes no other client, each of which takes longer than the command
+    monkeypatch.setattr(redis.Redis, "__init__", counted)
+    for _ in range(3):
+        send_message(app, "scoreline.plan", {"n": Noting(1)}, queue="q", address="here")
+    assert made == []
+    assert formatted == []
+    with redis.Redis.from_url(url) as there:
+        assert there.llen("q") == 4
+        there.flushdb()
+    app.close()
+
+
 def test_a_consumer_waits_on_connections_of_its_own(pool: SharedConnection, url: str, observer: redis.Redis) -> None:
     use_channel()
     got: list[Any] = []

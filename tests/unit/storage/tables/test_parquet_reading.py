@@ -15,7 +15,7 @@ import pytest
 
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.storage.tables import parquet, parquet_held
+from scoreline.storage.tables import forward, parquet, parquet_held
 from scoreline.storage.tables.base import Pinned, Span
 
 ROWS = 1_000
@@ -49,6 +49,39 @@ def test_a_row_group_of_any_size_is_a_span_and_so_are_any_of_its_rows(source: Pi
     assert {(span.rows, span.by_rows) for span in spans[:-1]} <= {(spans[0].rows, True)}
     assert spans[0].rows in (ROWS, 137, 10)
     assert [pair for span in spans for pair in read(source, span)] == [(row, row) for row in range(ROWS)]
+
+
+def test_a_span_is_read_without_looking_at_each_row_group_before_it(
+    source: Pinned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a reader that counts the row groups that it goes through
+    left: list[int] = []
+    leave = forward.ForwardReader._leave_group
+
+    def counted(reader: forward.ForwardReader) -> None:
+        left.append(reader._number)
+        leave(reader)
+
+    monkeypatch.setattr(forward.ForwardReader, "_leave_group", counted)
+    formats = parquet.ParquetFormat()
+    for span in formats.survey(source).spans:
+        left.clear()
+        # When a span is read, then these are its own
+        rows = list(formats.read(source, span, pa.schema([("id", pa.int64())]), 64))
+        assert [number for item in rows for number in item.numbers.tolist()] == list(range(span.start, span.stop))
+        assert len(left) <= 2
+
+
+def test_rows_between_empty_row_groups_are_found(tmp_path: Path) -> None:
+    store, sink = DirectoryStore(tmp_path, "bucket"), io.BytesIO()
+    with pq.ParquetWriter(sink, pa.schema([("id", pa.int64())])) as writer:
+        for first, stop in ((0, 0), (0, 3), (3, 3), (3, 3), (3, 8), (8, 8)):
+            writer.write_table(pa.table({"id": pa.array(range(first, stop), pa.int64())}))
+    info = store.put("a.parquet", sink.getvalue())
+    source = Pinned.of(store, info)
+    for start in range(8):
+        span = Span(start=start, stop=8, first_row=start, rows=8 - start, size=0)
+        assert read(source, span) == [(row, row) for row in range(start, 8)]
 
 
 def test_nothing_is_decoded_after_the_end_of_a_span() -> None:

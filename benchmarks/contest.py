@@ -1,0 +1,145 @@
+"""Scoreline and a loop by hand on the same store, to be measured in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.byhand import Loop, forget_peak, peak_mb, ways
+from benchmarks.shapes import SHAPES, fitted, made
+from benchmarks.slow_store import SlowStore
+from benchmarks.stand import Stand
+from benchmarks.traffic import Traffic, layout_of, traffic
+from scoreline.storage import keys
+from scoreline.tasks.job.uris import parse_uri
+
+STORES = ("directory", "s3", "slow")
+_REHEARSALS = 2
+"""In the first one a process may get no part, so that it has not loaded the model."""
+_PUTS = 16
+"""Number of objects that are put at a time, because a slow store takes minutes for thousands of them otherwise."""
+Run = dict[str, Any]
+
+
+class Contest:
+    """A stand with its loop by hand, both on the same store."""
+
+    def __init__(self, stand: Stand, loop: Loop | None, relay: SlowStore | None) -> None:
+        self._stand = stand
+        self._loop = loop
+        self._relay = relay
+
+    def bring(self, name: str, model: str, share: float) -> None:
+        """Publish a model, and put the objects of a shape into the store."""
+        self._name, self._model = name, f"{name}-{model}".replace(".", "-")
+        self._shape = SHAPES[name].scaled(share)
+        self._fitted = fitted(self._shape, model)
+        self._stand.publish(self._model, self._fitted)
+        folder = made(name, share)
+        self.layout = layout_of(folder)
+        files = sorted(folder.iterdir())
+        self._found = [f"in/{name}/{file.name}" for file in files]
+        with ThreadPoolExecutor(_PUTS) as pool:
+            list(pool.map(lambda key, file: self._stand.store.put(key, file.read_bytes()), self._found, files))
+
+    def rehearse(self, way: str | None = None) -> str:
+        """Let both score twice, compare their results, and return the fastest way by hand.
+
+        A shape that has only a limit of memory is not scored by hand: two processes that get 3 GB each, and decode it,
+        take more memory than the machine has. For these, return an empty text.
+        """
+        if not self._shape.limits:
+            self.job()
+            return ""
+        groups = len(next(iter(self.layout.groups.values()), ()))
+        possible = [way] if way else ways(self._shape.kind, len(self._found), groups)
+        if self._model.endswith("forest"):
+            possible = possible[:1]  # one process alone would take twice as long
+        took = {each: min(self.by_hand(each)["work"] for _ in range(_REHEARSALS)) for each in possible}
+        best = min(took, key=lambda each: took[each])
+        if len(took) > 1:
+            said = ", ".join(f"{each} {seconds:.2f} s" for each, seconds in took.items())
+            print(f"{self._name} by hand: {said}", file=sys.stderr)
+        for _ in range(_REHEARSALS):
+            self.job()
+        self._check(f"byhand-{best}/")
+        return best
+
+    def by_hand(self, way: str) -> Run:
+        """Score by hand."""
+        assert self._loop is not None
+        shape, before = self._shape, self._loop.cpu()
+        took = self._loop.score(self._found, shape.kind, shape.names, shape.dtype, self._fitted, way)
+        return {"work": took, "cpu": self._loop.cpu() - before}
+
+    def job(self) -> Run:
+        """Score by a job, and return what it took by stage."""
+        pool = self._stand.pool()
+        for process in pool:
+            forget_peak(process.pid)
+        used = sum(sum(process.cpu_times()[:2]) for process in pool)
+        begun = time.perf_counter()
+        done = self._stand.score(
+            self._model, f"in/{self._name}/", features=self._shape.names, keep="id", method="predict"
+        )
+        took = time.perf_counter() - begun
+        self._output = parse_uri(done.output)[1]
+        manifest = json.loads(self._stand.store.get(keys.results_manifest(self._output)).data)
+        return {
+            "work": took,
+            "cpu": sum(sum(process.cpu_times()[:2]) for process in pool) - used,
+            "parts": len(manifest["parts"]),
+            "stages": {"plan": self._stand.planned_s} | manifest["seconds"],
+            "memory_mb": max(peak_mb(process.pid) for process in pool),
+        }
+
+    def counted_job(self) -> Traffic:
+        """Score by a job, and return what it asked the store for."""
+        assert self._relay is not None
+        before = len(self._relay.requests)
+        self.job()
+        return traffic(self._relay.requests[before:], f"in/{self._name}/", self.layout)
+
+    def _check(self, byhand: str) -> None:
+        """Compare the results of the last job with those of the loop by hand."""
+        store = self._stand.store
+        ours = _read(store, [info.key for info in store.list(f"{self._output}part-")])
+        theirs = _read(store, [info.key for info in store.list(byhand)])
+        if ours.num_rows != self._shape.rows or not ours.equals(theirs):
+            raise SystemExit(f"the results differ: {ours.num_rows:,} of {self._shape.rows:,} rows, or other values")
+
+
+@contextlib.contextmanager
+def contest(store: str) -> Iterator[Contest]:
+    """Start a stand and a loop by hand."""
+    with contextlib.ExitStack() as stack:
+        stand = Stand(Path(".scoreline"), directory=store == "directory")
+        if store == "slow":
+            stand.relay = stack.enter_context(SlowStore())
+        stack.enter_context(stand)
+        loop = stack.enter_context(Loop(stand.environ))
+        yield Contest(stand, loop, None)
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[Contest]:
+    """Start a stand on an S3 server whose requests are noted, without a loop by hand."""
+    with SlowStore(delay_s=0, rate=0) as relay:
+        stand = Stand(Path(".scoreline"), directory=False)
+        stand.relay = relay
+        with stand:
+            yield Contest(stand, None, relay)
+
+
+def _read(store: Any, found: list[str]) -> pa.Table:
+    tables = [pq.read_table(pa.BufferReader(store.get(key).data), columns=["id", "prediction"]) for key in found]
+    return pa.concat_tables(tables).sort_by("id").combine_chunks()
