@@ -30,15 +30,15 @@ _MAX_PASSES = 4
 _SEVERAL = 0.7
 """If several windows are needed, each has at most this share of the size, because the last batch of one is still scored
 while the next one is decoded."""
-_BATCHES = 8
+_BATCHES = 12
 """A window has room for at least this number of batches. Their memory is free as soon as they are scored."""
 _ALIGNED_ROWS = 64
 """If batches have fewer rows than they may, it is a multiple of this number (see
 `scoreline.tasks.scoring.batch_size`)."""
 _SLACK = 20
 """A window may be larger by one part of so many if a pass is saved by it."""
-_FETCH_BYTES = 32 << 20
-_REQUEST_BYTES = _FETCH_BYTES // 8
+_FETCH_BYTES = 16 << 20
+_REQUEST_BYTES = _FETCH_BYTES // 4
 _BLOCK_BYTES = 4 << 20
 _BLOCK_COLUMNS = 32
 """Number of columns that are decoded in one call, and the maximum of their size."""

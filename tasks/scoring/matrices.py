@@ -33,7 +33,7 @@ def empty_matrix(rows: int, columns: int, dtype: Any, order: Literal["C", "F"]) 
     except IndexError:
         block = None
     if block is None or len(block) < size:
-        block = own_memory(size)
+        block = own_memory(size + size // 4)  # the next batch may be larger; what is not used takes no memory
     memory = np.frombuffer(block, np.uint8, size)
     weakref.finalize(memory, _give_back, block).atexit = False
     return memory.view(kind).reshape((rows, columns), order=order)
