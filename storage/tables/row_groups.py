@@ -24,7 +24,7 @@ DECODER_BYTES = 96 << 20
 """If the decoders of all columns would take more memory, the columns are decoded one after another."""
 WINDOW_BYTES = 192 << 20
 """Maximum size of the rows that are then kept at a time."""
-MAX_WINDOW_BYTES = 352 << 20
+MAX_WINDOW_BYTES = 256 << 20
 _MAX_PASSES = 4
 """If a window of `WINDOW_BYTES` takes more passes than this, it is enlarged up to `MAX_WINDOW_BYTES`."""
 _SEVERAL = 0.7
