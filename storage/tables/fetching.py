@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from scoreline.storage.prefetch import wait_for
 
@@ -41,8 +43,9 @@ class Request:
 class _Shared:
     """What the threads know of their fetcher. They do not refer to it, so an abandoned fetcher can be collected."""
 
-    def __init__(self, get_into: Callable[[int, memoryview], None]) -> None:
+    def __init__(self, get_into: Callable[[int, memoryview], None], allocate: Callable[[int], Any]) -> None:
         self.get_into = get_into
+        self.allocate = allocate
         self.orders: SimpleQueue[Request | None] = SimpleQueue()
         self.landed: SimpleQueue[Request] = SimpleQueue()
         self.closed = False
@@ -57,7 +60,7 @@ class _Shared:
             del request
 
     def _fetch(self, request: Request) -> None:
-        data = memoryview(own_memory(request.size))
+        data = memoryview(self.allocate(request.size))
         self.get_into(request.start, data)
         request.data = data
         if self.closed:
@@ -70,6 +73,12 @@ def own_memory(size: int) -> mmap.mmap:
         return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:  # an OSError would look like a damaged object
         raise MemoryError(f"there is no memory for {size:,} bytes") from error
+
+
+def shrink_heap() -> None:
+    """Give memory that the C library keeps, though it is free, back to the system."""
+    with contextlib.suppress(OSError, AttributeError):  # not the GNU C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def discard(data: memoryview, start: int, stop: int) -> None:
@@ -97,6 +106,8 @@ class Fetcher:
         Requests to fetch ahead, in the order in which they are needed. It is consumed when there is memory for more.
     connections : int
         Maximum number of requests at a time.
+    allocate : callable
+        Returns writable memory of a size for the bytes of a request. It is called in several threads at once.
     """
 
     def __init__(
@@ -105,8 +116,9 @@ class Fetcher:
         budget_bytes: int,
         requests: Iterable[Request],
         connections: int = CONNECTIONS,
+        allocate: Callable[[int], Any] = own_memory,
     ) -> None:
-        self._shared = _Shared(get_into)
+        self._shared = _Shared(get_into, allocate)
         self._budget = budget_bytes
         self._connections = connections
         self._threads: list[threading.Thread] = []

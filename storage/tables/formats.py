@@ -16,7 +16,7 @@ from scoreline.storage.tables.delimited import DelimitedFormat
 from scoreline.storage.tables.jsonl import JsonLinesFormat
 from scoreline.storage.tables.options import FORMATS, SUFFIXES, ReadOptions, format_of
 from scoreline.storage.tables.parquet import ParquetFormat
-from scoreline.storage.tables.views import schema_without_views, without_views
+from scoreline.storage.tables.views import has_plain_types, schema_without_views, without_views
 
 
 class Tables:
@@ -53,8 +53,12 @@ class Tables:
         if is_text(format_of(source.key, options)[0]):
             yield from batches
         else:
+            plain: pa.Schema | None = None
             for rows in batches:
-                yield reject_invalid_strings(replace(rows, batch=without_views(rows.batch)), source.uri)
+                if plain is None or not rows.batch.schema.equals(plain):
+                    plain = rows.batch.schema if has_plain_types(rows.batch.schema) else None
+                    rows = rows if plain is not None else replace(rows, batch=without_views(rows.batch))
+                yield reject_invalid_strings(rows, source.uri)
 
     def _format(self, source: Pinned, options: ReadOptions) -> TableFormat:
         kind, compression = format_of(source.key, options)

@@ -129,7 +129,7 @@ class ForwardReader:
         self._group = group
         if self._fetcher is not None:
             self._fetcher.fetch_until(stop)
-        while group.row < stop and (batch := group.peek()) is not None:
+        while group.row < stop and (batch := group.peek(start, stop)) is not None:
             row = group.row
             low, high = max(start - row, 0), min(stop - row, batch.num_rows)
             if row + batch.num_rows <= stop:

@@ -1,6 +1,11 @@
-"""Builds a record batch column by column in one stretch of memory."""
+"""Keeps the rows of a window, which are decoded column by column, and returns them as record batches."""
 
 from __future__ import annotations
+
+import mmap
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,71 +15,141 @@ from scoreline.storage.tables.fetching import own_memory
 _ALIGNMENT = 64
 
 
-class PackedBatch:
-    """A batch whose columns are added in any order.
+class PackedWindow:
+    """Consecutive rows in several batches, to which columns are added in any order.
 
-    All numbers and times are copied to memory that is mapped for this batch, and given back as a whole. Thousands of
-    small arrays would leave gaps in the heap.
+    All numbers and times are copied to memory that is mapped for the window, batch after batch. That of a batch goes
+    back to the system as soon as the batch is no longer used. Thousands of small arrays would leave gaps in the heap.
 
     Parameters
     ----------
     schema : pyarrow.Schema
         The columns.
-    rows : int
-        Number of rows.
+    sizes : sequence of int
+        The number of rows of each batch. All but the first and the last have equally many, and these do not have more.
     """
 
-    def __init__(self, schema: pa.Schema, rows: int) -> None:
+    def __init__(self, schema: pa.Schema, sizes: Sequence[int]) -> None:
         self._schema = schema
-        self.rows = rows
-        self._places: dict[str, tuple[int, int]] = {}
-        self._arrays: dict[str, pa.Array] = {}
-        self._null_counts: dict[str, int] = {}
+        self._sizes = sizes
+        self._rows = sum(sizes)
+        self._kinds: dict[str, pa.DataType] = dict(zip(schema.names, schema.types, strict=True))
+        self._places: dict[str, tuple[int, int, int]] = {}
+        self._null_counts: dict[str, Sequence[int]] = {}
+        self._arrays: dict[str, list[pa.Array]] = {}
+        most = max(sizes)
         size = 0
-        for field in schema:
-            if (width := _byte_width(field.type)) is not None:
-                values, size = size, size + _aligned(rows * width)
-                self._places[field.name] = values, size
-                size += _aligned(-(-rows // 8))  # whether each value is there; pages that are not used take no memory
-        memory = own_memory(max(size, 1))
-        self._buffer = pa.py_buffer(memory)
-        self._bytes = np.frombuffer(memory, np.uint8)
+        for name, kind in self._kinds.items():
+            if (width := _byte_width(kind)) is not None:
+                values, size = size, size + _aligned(most * width)
+                self._places[name] = values, size, width
+                size += _aligned(-(-most // 8))  # whether each value is there; pages that are not used take no memory
+        self._batch_bytes = -(-max(size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+        memory = own_memory(self._batch_bytes * len(sizes))
+        self._bytes = np.frombuffer(memory, np.uint8).reshape(len(sizes), self._batch_bytes)
+        self._regions = deque(
+            _Region(memory, number * self._batch_bytes, self._batch_bytes) for number in range(len(sizes))
+        )
+        self._groups = _alike(sizes)
+        self._taken = 0
 
     def add(self, name: str, column: pa.ChunkedArray) -> None:
-        """Copy the values of a column, one for each row of the batch."""
+        """Copy the values of a column, one for each row of the window."""
+        array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
         place = self._places.get(name)
-        kind = column.type
-        if place is None or kind != self._schema.field(name).type:
-            self._arrays[name] = pa.concat_arrays(column.chunks)
+        if place is None or array.type != self._kinds[name]:
+            self._arrays[name] = self._divide(array)
             return
-        values, valid = place
-        has_nulls = column.null_count > 0
-        is_plain = column.num_chunks == 1 and not has_nulls
-        array = column.chunk(0) if is_plain else pa.concat_arrays(column.chunks)  # begins at a whole byte
-        width = _byte_width(kind) or 0
-        buffers = array.buffers()
-        begin = array.offset * width
-        size = self.rows * width
-        self._bytes[values : values + size] = np.frombuffer(buffers[1], np.uint8, size, begin)
-        if has_nulls:
-            length = -(-self.rows // 8)
-            self._bytes[valid : valid + length] = np.frombuffer(buffers[0], np.uint8, length)
-        self._null_counts[name] = array.null_count
+        values, valid, width = place
+        _, data = array.buffers()
+        of_rows = np.frombuffer(data, np.uint8, len(array) * width, array.offset * width)
+        self._copy(of_rows, values, width)
+        if array.null_count:
+            self._null_counts[name] = self._add_validity(array, valid)
 
-    def finish(self) -> pa.RecordBatch:
-        """Return the batch. Each column must have been added."""
-        names = self._schema.names
-        arrays = [self._arrays[name] if name in self._arrays else self._array(name) for name in names]
+    def _copy(self, of_rows: Any, place: int, width: int) -> None:
+        """Copy bytes, `width` for each row, to a place in each batch."""
+        done = 0
+        for first, count, rows in self._groups:
+            size = rows * width
+            of_batches = of_rows[done : done + count * size].reshape(count, size)
+            self._bytes[first : first + count, place : place + size] = of_batches
+            done += count * size
+
+    def _add_validity(self, array: pa.Array, place: int) -> list[int]:
+        """Copy whether each value is there, and return the number of nulls of each batch."""
+        bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
+        bits = bits[array.offset : array.offset + len(array)]
+        null_counts: list[int] = []
+        done = 0
+        for first, count, rows in self._groups:
+            of_batches = bits[done : done + count * rows].reshape(count, rows)
+            packed = np.packbits(of_batches, axis=1, bitorder="little")
+            self._bytes[first : first + count, place : place + packed.shape[1]] = packed
+            null_counts += (rows - of_batches.sum(axis=1, dtype=np.int64)).tolist()
+            done += count * rows
+        return null_counts
+
+    def _divide(self, array: pa.Array) -> list[pa.Array]:
+        """Return the values of each batch in memory of its own."""
+        starts = np.cumsum([0, *self._sizes]).tolist()
+        nothing = array.slice(0, 0)
+        return [
+            pa.concat_arrays([array.slice(start, rows), nothing])
+            for start, rows in zip(starts, self._sizes, strict=False)
+        ]
+
+    @property
+    def rows_left(self) -> int:
+        """Number of rows of the batches that were not taken yet."""
+        return sum(self._sizes[self._taken :])
+
+    def take(self) -> pa.RecordBatch:
+        """Return the next batch. Each column must have been added."""
+        number, self._taken = self._taken, self._taken + 1
+        region, rows = self._regions.popleft(), self._sizes[number]
+        memory = pa.foreign_buffer(self._bytes[number].ctypes.data, self._batch_bytes, region)
+        arrays = []
+        for name, kind in self._kinds.items():
+            if name in self._arrays:
+                arrays.append(self._arrays[name][number])
+                continue
+            values, valid, width = self._places[name]
+            null_count = self._null_counts[name][number] if name in self._null_counts else 0
+            validity = memory.slice(valid, -(-rows // 8)) if null_count else None
+            data = memory.slice(values, rows * width)
+            arrays.append(pa.Array.from_buffers(kind, rows, [validity, data], null_count))
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
-    def _array(self, name: str) -> pa.Array:
-        # Only now: if these small objects came between those of the decoder, the heap could not shrink.
-        kind = self._schema.field(name).type
-        values, valid = self._places[name]
-        null_count = self._null_counts[name]
-        validity = self._buffer.slice(valid, -(-self.rows // 8)) if null_count else None
-        data = self._buffer.slice(values, self.rows * (_byte_width(kind) or 0))
-        return pa.Array.from_buffers(kind, self.rows, [validity, data], null_count)
+
+class _Region:
+    """The memory of one batch. It goes back to the system with the last buffer that refers to it."""
+
+    __slots__ = ("_memory", "_size", "_start")
+
+    def __init__(self, memory: mmap.mmap, start: int, size: int) -> None:
+        self._memory = memory
+        self._start = start
+        self._size = size
+
+    def __del__(self) -> None:
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._memory.madvise(mmap.MADV_DONTNEED, self._start, self._size)
+
+
+def _alike(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return the first batch, the number of batches and their rows, of consecutive batches with equally many rows.
+
+    >>> _alike([3, 8, 8, 8, 1])
+    [(0, 1, 3), (1, 3, 8), (4, 1, 1)]
+    """
+    found: list[tuple[int, int, int]] = []
+    for number, rows in enumerate(sizes):
+        if found and found[-1][2] == rows:
+            found[-1] = (found[-1][0], found[-1][1] + 1, rows)
+        else:
+            found.append((number, 1, rows))
+    return found
 
 
 def _byte_width(kind: pa.DataType) -> int | None:

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import functools
-from collections import deque
+import mmap
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import pairwise
+from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoreline.storage.tables.chunk_file import ChunkFile
-from scoreline.storage.tables.fetching import Fetcher, Request
-from scoreline.storage.tables.packing import PackedBatch
+from scoreline.storage.tables.fetching import Fetcher, Request, own_memory, shrink_heap
+from scoreline.storage.tables.packing import PackedWindow
 from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
 
 BUFFER_BYTES = 16 << 10
 """Number of bytes that Arrow buffers of each column that it reads page by page. It reads pages past the buffer."""
 DECODER_BYTES = 96 << 20
 """If the decoders of all columns would take more memory, the columns are decoded one after another."""
-WINDOW_BYTES = 96 << 20
-"""Size of the rows that are then kept at a time."""
+WINDOW_BYTES = 192 << 20
+"""Maximum size of the rows that are then kept at a time."""
 MAX_WINDOW_BYTES = 256 << 20
-_MAX_PASSES = 8
+_MAX_PASSES = 4
 """If a window of `WINDOW_BYTES` takes more passes than this, it is enlarged up to `MAX_WINDOW_BYTES`."""
-_BATCHES = 4
-"""A window has at least this number of batches. Their memory is free as soon as they are scored, so that the next
-window does not come on top of this one."""
-_FETCH_BYTES = 48 << 20
-_REQUEST_BYTES = _FETCH_BYTES // 8
-_BLOCK_BYTES = 8 << 20
+_SEVERAL = 0.7
+"""If several windows are needed, each has at most this share of the size, because the last batch of one is still scored
+while the next one is decoded."""
+_BATCHES = 12
+"""A window has room for at least this number of batches. Their memory is free as soon as they are scored."""
+_ALIGNED_ROWS = 64
+"""If batches have fewer rows than they may, it is a multiple of this number (see
+`scoreline.tasks.scoring.batch_size`)."""
+_SLACK = 20
+"""A window may be larger by one part of so many if a pass is saved by it."""
+_FETCH_BYTES = 16 << 20
+_REQUEST_BYTES = _FETCH_BYTES // 4
+_BLOCK_BYTES = 4 << 20
 _BLOCK_COLUMNS = 32
 """Number of columns that are decoded in one call, and the maximum of their size."""
 
@@ -55,6 +65,11 @@ class RowGroup:
         return sum(chunk.size for chunk in self.chunks)
 
     @functools.cached_property
+    def decoded_bytes(self) -> int:
+        """Estimated size of all rows in memory."""
+        return sum(chunk.decoded_bytes for chunk in self.chunks)
+
+    @functools.cached_property
     def decoder_bytes(self) -> int:
         """Memory for decoding all columns side by side."""
         return sum(chunk.decoder_bytes + BUFFER_BYTES for chunk in self.chunks)
@@ -62,8 +77,7 @@ class RowGroup:
     @functools.cached_property
     def window_bytes(self) -> int:
         """Size of the rows to keep at a time if the columns are decoded one after another."""
-        decoded = sum(chunk.decoded_bytes for chunk in self.chunks)
-        return max(WINDOW_BYTES, min(decoded // _MAX_PASSES, MAX_WINDOW_BYTES))
+        return max(WINDOW_BYTES, min(self.decoded_bytes // _MAX_PASSES, MAX_WINDOW_BYTES))
 
     @functools.cached_property
     def is_wide(self) -> bool:
@@ -72,13 +86,16 @@ class RowGroup:
 
 
 class RowGroupReader(Protocol):
-    """Reads batches of a row group forwards. Batches begin at multiples of their size, wherever reading begins."""
+    """Reads batches of a row group forwards. They begin at multiples of their size, or where reading begins or ends."""
 
     row: int
     """Number of the first row of the next batch."""
 
-    def peek(self) -> pa.RecordBatch | None:
-        """Return the next batch, or None at the end. It remains the next one."""
+    def peek(self, start: int, stop: int) -> pa.RecordBatch | None:
+        """Return the next batch, or None at the end. It remains the next one.
+
+        The rows from `start` to `stop` are needed now. Rows before them may be left out.
+        """
         ...
 
     def advance(self) -> None:
@@ -120,7 +137,7 @@ class StreamingReader:
         self._batches = opened.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False)
         self._batch: pa.RecordBatch | None = None
 
-    def peek(self) -> pa.RecordBatch | None:
+    def peek(self, start: int, stop: int) -> pa.RecordBatch | None:
         """Return the next batch (see `RowGroupReader.peek`)."""
         if self._batch is None and (batch := next(self._batches, None)) is not None:
             self._batch = batch.select(self._columns)
@@ -144,7 +161,7 @@ class StreamingReader:
 
 
 class WideReader:
-    """Decodes the columns one after another, each as a whole, and keeps the rows of a window. Each window is a pass.
+    """Decodes the columns one after another, and keeps the rows of a window. Each window is a pass over the row group.
 
     A decoder of pages needs the dictionary of its column all the time. With a thousand columns, the dictionaries are as
     large as the rows.
@@ -152,7 +169,7 @@ class WideReader:
     Parameters
     ----------
     row : int
-        Number of a row in the first batch.
+        Number of the first row to read.
     """
 
     def __init__(
@@ -166,66 +183,117 @@ class WideReader:
     ) -> None:
         self._group = group
         self._schema = schema
+        self._get_into = get_into
         self._open_file = open_file
-        decoded = sum(chunk.decoded_bytes for chunk in group.chunks)
-        windows = max(-(-decoded // group.window_bytes), 1)
-        window_rows = -(-group.rows // windows)
-        self._batch_rows = -(-window_rows // max(-(-window_rows // batch_rows), _BATCHES))
-        self._window_rows = -(-window_rows // self._batch_rows) * self._batch_rows
-        self.row = group.first_row + (row - group.first_row) // self._batch_rows * self._batch_rows
-        self._batches: deque[pa.RecordBatch] = deque()
-        self._passes: deque[Planned] = deque()
-        self.fetcher = Fetcher(get_into, _FETCH_BYTES, self._requests())
+        self._most_rows = max(1, group.window_bytes * group.rows // max(group.decoded_bytes, 1))
+        self._batch_rows = min(batch_rows, _whole(max(1, self._most_rows // _BATCHES), _ALIGNED_ROWS))
+        self.row = row
+        self._stop = 0
+        self._window: PackedWindow | None = None
+        self._batch: pa.RecordBatch | None = None
 
-    def _requests(self) -> Iterator[Request]:
-        for row in range(self.row, self._group.first_row + self._group.rows, self._window_rows):
-            planned = list(plan_requests(self._group.chunks, row, 0, request_bytes=_REQUEST_BYTES))
-            self._passes.append(planned)
-            yield from (request for request, _ in planned)
-
-    def peek(self) -> pa.RecordBatch | None:
+    def peek(self, start: int, stop: int) -> pa.RecordBatch | None:
         """Return the next batch (see `RowGroupReader.peek`)."""
-        if not self._batches and self.row < self._group.first_row + self._group.rows:
-            self._batches.extend(self._decode())
-        return self._batches[0] if self._batches else None
+        if self._batch is None and max(self.row, start) < self._group.first_row + self._group.rows:
+            if self._window is None or not self._window.rows_left:
+                self._window = None  # before there is another one
+                self.row = max(self.row, start)
+                self._window = self._decode(stop)
+            self._batch = self._window.take()
+        return self._batch
 
     def advance(self) -> None:
         """Go on to the next batch (see `RowGroupReader.advance`)."""
-        if self._batches:
-            self.row += self._batches.popleft().num_rows
+        if self._batch is not None:
+            self.row += self._batch.num_rows
+            self._batch = None
 
     def can_reach(self, row: int) -> bool:
-        """Return whether a row can be read (see `RowGroupReader.can_reach`): it is in the window, or in the next."""
-        in_window: int = sum(batch.num_rows for batch in self._batches)
-        return self.row <= row < self.row + max(in_window, self._window_rows)
+        """Return whether a row can be read (see `RowGroupReader.can_reach`)."""
+        return self.row <= row
 
     def close(self) -> None:
         """Release all memory (see `RowGroupReader.close`)."""
-        self.fetcher.close()
-        self._batches.clear()
+        self._window = self._batch = None
 
-    def _decode(self) -> list[pa.RecordBatch]:
-        """Decode the rows of the next window."""
-        self.fetcher.fetch_until(self.row + 1)
-        begin = self.row - self._group.first_row
-        rows = min(self._window_rows, self._group.rows - begin)
-        starts = range(begin, begin + rows, self._batch_rows)
-        batches = [PackedBatch(self._schema, min(self._batch_rows, begin + rows - start)) for start in starts]
-        planned = self._passes.popleft()
-        file, opened = self._open_file(self.fetcher, planned)
+    def _decode(self, stop: int) -> PackedWindow:
+        """Decode the next rows up to `stop`, or as many as fit into a window.
+
+        From the second slice on, a window is filled, because the slice after it may be read here, too.
+        """
+        is_later_slice = self._stop not in (0, stop)
+        self._stop = stop
+        if is_later_slice:
+            stop = max(stop, self.row + int(_SEVERAL * self._most_rows))
+        edges = self._edges(self.row - self._group.first_row, min(stop - self._group.first_row, self._group.rows))
+        shrink_heap()
+        window = PackedWindow(self._schema, [end - start for start, end in pairwise(edges)])
+        planned = list(plan_requests(self._group.chunks, self.row, 0, request_bytes=_REQUEST_BYTES))
+        slots = _Slots()
+        fetcher = Fetcher(self._get_into, _FETCH_BYTES, (request for request, _ in planned), allocate=slots.allocate)
+        fetcher.fetch_until(self.row + 1)
+        file, opened = self._open_file(fetcher, planned)
         try:
             for names in _blocks(self._schema.names, self._group.chunks):
-                table = opened.read_row_group(self._group.number, columns=names, use_threads=False)
+                decoded = _first_rows(opened, self._group.number, names, edges[-1])
                 for name in names:
-                    column = table.column(name)
-                    for batch, start in zip(batches, starts, strict=True):
-                        batch.add(name, column.slice(start, batch.rows))
-                    del column
-                del table
+                    window.add(name, decoded.column(name).slice(edges[0]))
+                del decoded
                 file.release_taken()
         finally:
             file.close()
-        return [batch.finish() for batch in batches]
+            fetcher.close()
+        return window
+
+    def _edges(self, start: int, stop: int) -> list[int]:
+        """Return where the batches of the next window begin and end, counted from the beginning of the group.
+
+        Batches begin at multiples of their size, except that the first one begins at `start`, and the last one may end
+        at `stop`. Where several windows are needed, they have about equally many rows.
+        """
+        size, rows, most = self._batch_rows, stop - start, self._most_rows
+        end = stop
+        if rows > most + most // _SLACK:
+            most = int(_SEVERAL * most)
+            end = -(-(start + -(-rows // -(-rows // most))) // size) * size
+            if end - start > most:
+                end = max((start + most) // size * size, (start // size + 1) * size)
+        return [start, *range((start // size + 1) * size, end, size), end]
+
+
+class _Slots:
+    """Memory for fetched bytes, which is used again for later ones, because the first use of a page takes time."""
+
+    def __init__(self) -> None:
+        self._free: list[mmap.mmap] = []
+
+    def allocate(self, size: int) -> Any:
+        """Return memory that can be allocated again as soon as nothing refers to it."""
+        if size > _REQUEST_BYTES:
+            return own_memory(size)
+        try:
+            slot = self._free.pop()
+        except IndexError:
+            slot = own_memory(_REQUEST_BYTES)
+        memory = np.frombuffer(slot, np.uint8, size)
+        weakref.finalize(memory, self._free.append, slot).atexit = False
+        return memory
+
+
+def _first_rows(opened: pq.ParquetFile, group: int, names: list[str], rows: int) -> pa.Table:
+    """Decode the first rows of some columns."""
+    batches = opened.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
+    found: list[pa.RecordBatch] = []
+    while (left := rows - sum(batch.num_rows for batch in found)) > 0 and (batch := next(batches, None)) is not None:
+        found.append(batch.slice(0, left))
+    if left:
+        raise pa.ArrowInvalid(f"it has {left:,} fewer rows than its footer says")
+    return pa.Table.from_batches(found)
+
+
+def _whole(rows: int, unit: int) -> int:
+    """Return the largest multiple of a unit that is at most a number of rows; the number itself if it is smaller."""
+    return rows - rows % unit if rows >= unit else rows
 
 
 def _blocks(names: list[str], chunks: Sequence[Chunk]) -> Iterator[list[str]]:

@@ -19,6 +19,11 @@ def schema_without_views(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_type(_type_without_views(field.type)) for field in schema], schema.metadata)
 
 
+def has_plain_types(schema: pa.Schema) -> bool:
+    """Return whether `without_views` leaves all data of a schema as they are, whatever their values."""
+    return not any(pa.types.is_dictionary(kind) for kind in schema.types) and schema_without_views(schema) == schema
+
+
 def without_views[T: (pa.RecordBatch, pa.Table)](data: T) -> T:
     """Return the same values in columns that do not consist of views."""
     schema = schema_without_views(data.schema)

@@ -34,6 +34,9 @@ from scoreline.tasks.job.plan import InputFile, Part
 RESULT_BYTES = 64 << 20
 """Maximum number of bytes, before they are encoded, of the results of a part. The encoded results are in memory until
 they are written."""
+WIDE_ROW_BYTES = 4 << 10
+"""Rows of at least so many bytes are taken for those of a wide table. A process that reads any rows of a wide row group
+fetches all of it, so that the rows before its own cost nothing more, and equal shares end together."""
 _LEAST_GAIN = 0.05
 """Row groups are shared only if the job then ends earlier by at least this fraction, because shared row groups are read
 more than once."""
@@ -75,10 +78,12 @@ class Work:
         Costs(read_s=1e-06, score_s=9e-06, part_s=0.009)
         """
         read_s = self.row_bytes * READ_S_PER_BYTE
+        skip_share = 0.0 if self.row_bytes >= WIDE_ROW_BYTES else 1.0
         if self.scored_per_s:
-            return Costs(read_s=read_s, score_s=1 / self.scored_per_s)
+            return Costs(read_s=read_s, score_s=1 / self.scored_per_s, skip_share=skip_share)
         row_s = 1 / self.rows_per_s if self.rows_per_s else 0.0
-        return Costs(read_s=read_s, score_s=round(max(row_s - read_s, row_s / 4, 1e-8), 12))
+        score_s = round(max(row_s - read_s, row_s / 4, 1e-8), 12)
+        return Costs(read_s=read_s, score_s=score_s, skip_share=skip_share)
 
     @property
     def most_rows(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 READ_S_PER_BYTE = 2.5e-9
@@ -26,6 +26,8 @@ class Costs:
     """Seconds to score a row, and to encode its result."""
     part_s: float = PART_S
     """Seconds that a part takes regardless of its size."""
+    skip_share: float = field(default=1.0, repr=False)
+    """The share of `read_s` that each row takes that is before the rows of a part in their span."""
 
     @property
     def row_s(self) -> float:
@@ -86,15 +88,16 @@ class Processes:
     def take(self, part: Sequence[Run]) -> None:
         """Let the next free process score a part."""
         begun, number = self._free[0]
-        read = rows = 0
+        skipped = rows = 0
         file, span, row = self._open[number]
         for run in part:
-            read += run.stop - (row if run[:2] == (file, span) and row <= run.start else 0)
+            skipped += run.start - (row if run[:2] == (file, span) and row <= run.start else 0)
             rows += run.rows
             file, span, row = run.file, run.span, run.stop
         self._open[number] = file, span, row
-        self.rows_read += read
-        ended = begun + self._costs.part_s + read * self._costs.read_s + rows * self._costs.score_s
+        self.rows_read += skipped + rows
+        costs = self._costs
+        ended = begun + costs.part_s + skipped * costs.skip_share * costs.read_s + rows * costs.row_s
         self.end = max(self.end, ended)
         heapq.heapreplace(self._free, (ended, number))
 
@@ -160,7 +163,7 @@ def _share_until(end: float, runs: Sequence[Run], free: Sequence[float], costs: 
         share: list[Run] = []
         while left and seconds > 0:
             run = left[-1]
-            seconds -= run.start * costs.read_s
+            seconds -= run.start * costs.skip_share * costs.read_s
             fitting = int(seconds / costs.row_s + 1e-6)
             if fitting >= run.rows:
                 share.append(left.pop())

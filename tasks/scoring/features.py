@@ -44,6 +44,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoreline.storage.models.categories import Categories
+from scoreline.tasks.scoring.matrices import empty_matrix
 from scoreline.tasks.scoring.settled_types import SCORED_AS, missing_anywhere, scored_as_float
 
 Form = Literal["frame", "array", "column"]
@@ -101,6 +102,14 @@ def to_features(
     rejected : dict of int to Rejection
         The rejected rows, by row number within the batch.
     """
+    if form != "column" and _are_floats(chosen := batch.select(list(features))):
+        in_frame = form == "frame" and named
+        x = empty_matrix(
+            chosen.num_rows, len(features), chosen.schema.types[0].to_pandas_dtype(), "F" if in_frame else "C"
+        )
+        for number, column in enumerate(chosen.columns):
+            x[:, number] = column.to_numpy(zero_copy_only=False)
+        return (pd.DataFrame(x, columns=list(features), copy=False) if in_frame else x), {}
     columns = {name: batch.column(name) for name in features}
     fields = {name: batch.schema.field(name) for name in features}
     rejected: dict[int, Rejection] = {}
@@ -162,6 +171,16 @@ def non_finite_masks(batch: pa.RecordBatch, features: Sequence[str]) -> dict[tup
     return {key: mask for key, mask in masks.items() if mask.any()}
 
 
+def _are_floats(batch: pa.RecordBatch) -> bool:
+    """Return whether all columns are floats of one type that is also the type in which the job scores them."""
+    kinds = batch.schema.types
+    if not kinds or not batch.num_rows or kinds[0] not in (pa.float32(), pa.float64()):
+        return False
+    if kinds.count(kinds[0]) < len(kinds):
+        return False
+    return not any(field.metadata and SCORED_AS in field.metadata for field in batch.schema)
+
+
 def _matrix(
     columns: Mapping[str, pa.Array], values: Mapping[str, Any], rejected: dict[int, Rejection], order: Literal["C", "F"]
 ) -> Any:
@@ -170,7 +189,7 @@ def _matrix(
     The memory order is that of pandas ("F") or NumPy ("C"), since linear algebra rounds differently for each of them.
     """
     dtype = np.result_type(*values.values())
-    x = np.empty((len(next(iter(values.values()))), len(values)), dtype=dtype, order=order)
+    x = empty_matrix(len(next(iter(values.values()))), len(values), dtype, order)
     for number, (name, value) in enumerate(values.items()):
         if dtype.kind == "f" and value.dtype.kind in "iu":
             _reject_inexact(name, columns[name], rejected)

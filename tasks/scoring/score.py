@@ -147,7 +147,7 @@ def _join(
 ) -> Scored:
     """Append the scores to the kept columns, and leave out the rejected rows."""
     rejected = dict(sorted(rejected.items()))
-    kept = pa.Table.from_batches([batch]).select(list(keep))
+    kept = pa.Table.from_batches([batch.select(list(keep))])
     if rejected:
         is_kept = np.ones(batch.num_rows, dtype=bool)
         is_kept[list(rejected)] = False

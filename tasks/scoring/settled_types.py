@@ -72,6 +72,8 @@ def settle(batch: pa.RecordBatch, reads: pa.Schema) -> pa.RecordBatch:
         `scoreline.tasks.scoring.features` converts it, and rejects the row if it cannot. So does a value for which
         there is no common type, such as a text among numbers.
     """
+    if batch.schema.equals(reads):  # as in most objects: a table may have thousands of columns
+        return pa.RecordBatch.from_arrays(batch.columns, schema=reads.remove_metadata())
     columns, fields = [], []
     for field, column in zip(reads, batch.columns, strict=True):
         metadata = dict(field.metadata or {})

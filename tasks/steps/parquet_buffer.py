@@ -82,13 +82,27 @@ class ResultsBuffer(_GrowingFile):
 
     def _wait(self, table: pa.Table) -> None:
         if table.num_rows:
-            self._waiting.append(table)
+            self._waiting.append(_own_copy(table))
             self._waiting_rows += table.num_rows
             self._waiting_bytes += table.nbytes
 
     def _close_group(self) -> None:
         self._write_group(pa.concat_tables(self._waiting))
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+
+
+def _own_copy(table: pa.Table) -> pa.Table:
+    """Return the rows with numbers and times in memory of their own.
+
+    Kept columns may lie among the features of their batch, which would then stay in memory with them.
+    """
+    columns = [
+        pa.concat_arrays([*column.chunks, column.chunk(0).slice(0, 0)])
+        if column.num_chunks and (pa.types.is_primitive(column.type) or pa.types.is_decimal(column.type))
+        else column
+        for column in table.columns
+    ]
+    return pa.Table.from_arrays(columns, schema=table.schema)
 
 
 class ParquetBuffer(_GrowingFile):

@@ -223,11 +223,11 @@ def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
     files = [item.file for item in made.surveyed]
     large = any(span.rows > PART_ROWS for file in files for span in file.spans)
     rows_per_s, scored_per_s = pace.rows_per_s, pace.scored_per_s
-    if not rows_per_s and not job.spec.part_rows and made.rows_per_s is not None:
-        if made.rows_per_s < SLOW_ROWS_PER_S:
-            rows_per_s = scored_per_s = made.rows_per_s
-        elif large:
-            rows_per_s = scored_per_s = try_pace(job, bundle, made)
+    sampled_per_s = None if rows_per_s or job.spec.part_rows else made.rows_per_s
+    if sampled_per_s is not None and (large or sampled_per_s < SLOW_ROWS_PER_S):
+        tried = try_pace(job, bundle, made)  # if there are many columns, a call takes long however few its rows are
+        if large or tried < SLOW_ROWS_PER_S:
+            rows_per_s = scored_per_s = tried
     work = Work(
         rows_per_s=rows_per_s,
         scored_per_s=scored_per_s,

@@ -263,7 +263,9 @@ def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
     If rows are so large that fewer than usual are read at a time, several batches are yielded to make up for it.
     """
     batch_rows = engine.batch_size(made.columns).rows_to_read
-    for part in evenly_spaced(made.parts, SAMPLED_PARTS):
+    files = [item.file for item in made.surveyed]
+    by_rows = {(file.bucket, file.key) for file in files if any(span.by_rows for span in file.spans)}
+    for part in _heads_first(evenly_spaced(made.parts, SAMPLED_PARTS), batch_rows, by_rows):
         found = 0
         for rows in engine.read_slice(beginning(part.slices[0]), made.columns, job.spec.read, batch_rows):
             count = rows.batch.num_rows + len(rows.malformed)
@@ -279,6 +281,25 @@ def beginning(piece: Slice, rows: int = BATCH_ROWS) -> Slice:
     if piece.only is not None or piece.rows <= rows:
         return piece
     return replace(piece, only=range(piece.first_row, piece.first_row + rows))
+
+
+def _heads_first(parts: Sequence[Part], rows: int, by_rows: Collection[tuple[str, str]]) -> Iterator[Part]:
+    """Yield the first slice of each part, in two pieces: its first rows, which are usually enough, and the others.
+
+    Parameters
+    ----------
+    by_rows : collection of tuple of str
+        Buckets and keys of the objects that can be divided between any two rows. Other slices stay whole.
+    """
+    for part in parts:
+        piece = part.slices[0]
+        if (piece.bucket, piece.key) not in by_rows or piece.only is not None or piece.rows <= rows:
+            yield part
+            continue
+        middle = piece.start + rows
+        yield Part(slices=(replace(piece, stop=middle, rows=rows),))
+        rest = replace(piece, start=middle, first_row=piece.first_row + rows, rows=piece.rows - rows)
+        yield Part(slices=(rest,))
 
 
 def first_rows(batches: Iterator[Rows]) -> Rows | None:

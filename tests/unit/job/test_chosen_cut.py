@@ -47,6 +47,17 @@ def test_processes_share_a_single_row_group_and_the_second_begins_far_away() -> 
     assert chosen.reason == "1 row group: 2 processes can share it, and each reads it once"
 
 
+@pytest.mark.parametrize("row_bytes", [6_408, 40_008])
+def test_processes_share_a_wide_row_group_equally(row_bytes: int) -> None:
+    # Given a group that each process has to fetch whole, wherever its rows begin
+    wide = replace(FAST, rows_per_s=4e4, scored_per_s=1e5, row_bytes=row_bytes)
+    chosen = choose_cut([file(60_000)], wide)
+    assert rows(chosen) == [30_000, 30_000]
+    assert rows(choose_cut([file(60_000)], replace(wide, processes=3))) == [20_000, 20_000, 20_000]
+    # But not one of small rows
+    assert rows(choose_cut([file(60_000)], replace(wide, row_bytes=2_000))) != [30_000, 30_000]
+
+
 @pytest.mark.parametrize(("groups", "processes"), [(3, 2), (9, 8), (5, 3), (5, 8)])
 def test_row_groups_that_are_left_over_are_shared(groups: int, processes: int) -> None:
     # Given as many row groups as would keep some processes waiting

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from scoreline.storage.models.categories import Categories
+from scoreline.tasks.scoring import matrices
 from scoreline.tasks.scoring.features import to_features
 from scoreline.tasks.scoring.settled_types import settle, settled_feature
 
@@ -245,3 +246,67 @@ def test_numbers_are_copied_once_and_keep_their_type(form: Any, columns: int, ki
         tracemalloc.stop()
     assert set(np.atleast_1d(x.dtypes if form == "frame" else x.dtype)) == {np.dtype(kind)}
     assert peak < 1.1 * batch.nbytes  # NumPy's memory; that of Arrow is not traced
+
+
+# Matrices of floats
+
+
+def bits(x: Any) -> list[list[int]]:
+    """Return the numbers as integers, which distinguish kinds of NaN and of zero."""
+    x = np.ascontiguousarray(x)
+    integers: list[list[int]] = x.view(f"u{x.dtype.itemsize}").tolist()
+    return integers
+
+
+@pytest.mark.parametrize("form", ["frame", "array"])
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()], ids=str)
+def test_floats_become_what_they_become_beside_another_type(kind: pa.DataType, form: Any) -> None:
+    random = np.random.default_rng(0)
+    values = [random.normal(size=5_000).astype(kind.to_pandas_dtype()) for _ in range(70)]
+    columns = [pa.array(column, mask=random.random(5_000) < 0.1) for column in values]
+    columns[0] = pa.array(values[0])
+    columns[1] = pa.array([None, -np.nan, -0.0, np.inf, -np.inf] * 1_000, kind)
+    names = [f"x{number}" for number in range(70)]
+    batch = pa.record_batch(columns, names=names).slice(3, 4_900)
+    x, rejected = to_features(batch, names[::-1], form=form, named=True)
+    assert rejected == {}
+    # A column of small integers does not change the type of the others, but has them converted one by one
+    mixed = batch.append_column("n", pa.array(np.zeros(4_900, "i2")))
+    expected, _ = to_features(mixed, [*names[::-1], "n"], form="array", named=True)
+    assert expected.dtype == kind.to_pandas_dtype()
+    assert bits(x) == bits(expected[:, :-1])
+    assert list(x) == names[::-1] if form == "frame" else x.flags.c_contiguous
+    assert form == "array" or x.to_numpy().flags.f_contiguous
+
+
+def test_floats_that_the_job_scores_in_another_type_are_converted() -> None:
+    reads = pa.schema([settled_feature(name, pa.float64(), missing=False) for name in "ab"])
+    batch = settle(pa.record_batch({name: pa.array([0.1, 0.2], pa.float32()) for name in "ab"}), reads)
+    x, _ = to_features(batch, ["a", "b"], form="array", named=False)
+    assert x.dtype == np.float64
+
+
+def test_the_memory_of_a_matrix_is_used_again_only_if_nothing_refers_to_it() -> None:
+    matrices.release_memory()
+    batch = pa.record_batch({name: np.arange(100_000.0) for name in "ab"})
+    other = pa.record_batch({name: np.zeros(100_000) for name in "ab"})
+
+    def convert(rows: pa.RecordBatch) -> Any:
+        return to_features(rows, ["a", "b"], form="frame", named=True)[0]
+
+    place = convert(batch).to_numpy().ctypes.data
+    x = convert(batch)
+    assert x.to_numpy().ctypes.data == place
+    view = x["b"].iloc[10:20]
+    del x
+    assert convert(other).to_numpy().ctypes.data != place
+    assert view.tolist() == list(range(10, 20))
+    matrices.release_memory()
+    assert matrices._free == []
+
+
+def test_a_model_may_write_to_its_features() -> None:
+    batch = pa.record_batch({name: np.arange(1.0, 100_001.0) for name in "ab"})
+    x, _ = to_features(batch, ["a", "b"], form="array", named=False)
+    x[:] = 0
+    assert batch.column("a")[0].as_py() == 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scoreline.storage.tables import parquet
+from scoreline.storage.tables.packing import PackedWindow
 from scoreline.tasks.steps import parquet_buffer
 from scoreline.tasks.steps.parquet_buffer import ResultsBuffer
 
@@ -50,3 +52,21 @@ def test_wide_rows_are_encoded_before_they_fill_the_memory(monkeypatch: pytest.M
     file = pq.ParquetFile(io.BytesIO(buffer.finish()))
     assert file.metadata.num_row_groups == 10
     assert file.read().equals(table)
+
+
+def test_waiting_rows_do_not_keep_the_memory_of_their_batch() -> None:
+    # Given rows of a wide table, whose columns lie in one stretch of memory
+    window = PackedWindow(pa.schema([("id", pa.int64()), ("text", pa.string()), ("x", pa.float64())]), [4_000])
+    window.add("id", pa.chunked_array([np.arange(4_000)]))
+    window.add("text", pa.chunked_array([["a"] * 4_000]))
+    window.add("x", pa.chunked_array([np.arange(4_000.0)]))
+    kept = pa.Table.from_batches([window.take()]).select(["id", "text"])
+    # When some of the columns wait for more rows
+    buffer = ResultsBuffer(kept.schema, FOOTER)
+    buffer.add(kept)
+    expected = parquet.write(kept, FOOTER)
+    del kept
+    gc.collect()
+    # Then the memory was given back, which is empty when it is used again
+    assert not window._bytes.any()
+    assert buffer.finish() == expected

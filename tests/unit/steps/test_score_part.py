@@ -393,10 +393,10 @@ def test_the_size_of_parts_follows_the_speed_of_the_model(engine: Engine) -> Non
 
 
 class Plods(LinearRegression):
-    """Takes long for the sample that a planner tries."""
+    """Takes long for the rows that a planner tries."""
 
     def predict(self, x: Any) -> Any:
-        time.sleep(0.1 if len(x) == sampling.SAMPLE_ROWS else 0)
+        time.sleep(len(x) / 640 if len(x) <= sampling.TRIAL_S * 640 else 0)
         return super().predict(x)
 
 
@@ -414,7 +414,7 @@ def test_a_part_is_cut_inside_a_row_group_when_the_model_is_slow(engine: Engine,
         with pa.ipc.new_file(sink, table.schema) as file:
             file.write_table(table)
     engine.buckets.main.put(f"in/a.{suffix}", sink.getvalue())
-    # When the model is slow on the first rows
+    # When the model is slow on all rows that are tried
     made = planner.draft(engine, job())
     # Then the parts are small, and each has its own rows
     assert len(made.parts) > 5
@@ -430,6 +430,30 @@ def test_a_part_is_cut_inside_a_row_group_when_the_model_is_slow(engine: Engine,
     # And parts are larger if the job says so
     sizes = [part.rows for part in planner.draft(engine, job(part_rows=25_000)).parts]
     assert sizes == ([20_000] * 3 if suffix != "csv" else sizes)
+
+
+class Ticking(LinearRegression):
+    """Takes a tenth of a second for each call, by a clock of its own."""
+
+    seconds = 0.0
+
+    def predict(self, x: Any) -> Any:
+        Ticking.seconds += 0.1
+        return super().predict(x)
+
+
+def test_a_model_is_not_slow_if_its_calls_take_long_however_few_rows_they_have(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "time", SimpleNamespace(perf_counter=lambda: Ticking.seconds))
+    engine.models = Models(Ticking().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0]))
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"id": np.arange(60_000), "x": np.arange(60_000.0)}), sink)
+    engine.buckets.main.put("in/a.parquet", sink.getvalue())
+    made = planner.draft(engine, job())
+    assert made.rows_per_s is not None
+    assert made.rows_per_s < planner.SLOW_ROWS_PER_S
+    assert len(made.parts) == 1
 
 
 def test_reading_a_few_rows_decodes_nothing_after_the_last_of_them(engine: Engine) -> None:

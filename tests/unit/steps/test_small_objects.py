@@ -333,3 +333,27 @@ def test_a_batch_is_not_completed_if_the_caller_wants_no_more_rows(
     monkeypatch.setattr("scoreline.tasks.steps.score_rows.read_part", noted)
     score(engine)
     assert told == [[True]]
+
+
+@pytest.mark.parametrize(("negative", "read"), [(0, [704]), (2_000, [704, 4_296])])
+def test_planning_reads_only_the_first_rows_of_a_large_slice_if_they_can_be_scored(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, negative: int, read: list[int]
+) -> None:
+    # Given rows of which a batch has few, as of a wide table, beside a text
+    engine.batch_bytes = 24_000
+    put(engine, "a.parquet", id=range(5_000), x=[-1.0] * negative + [1.0] * (5_000 - negative))
+    engine.buckets.main.put("in/b.csv", b"id,x\n5000,1\n")
+    spans: list[int] = []
+    tables = type(engine.tables)
+
+    def watched(self: Any, source: Any, span: Any, *rest: Any) -> Any:
+        spans.append(span.rows)
+        return real(self, source, span, *rest)
+
+    real = tables.read
+    monkeypatch.setattr(tables, "read", watched)
+    made = planner.draft(engine, job(), FAST)
+    assert spans == read
+    assert made.sample is not None
+    assert made.sample.column("x")[-1].as_py() == 1.0
+    assert sum(part.rows for part in made.parts) == 5_001

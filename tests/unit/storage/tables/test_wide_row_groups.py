@@ -1,0 +1,221 @@
+"""The columns of a wide row group are decoded one after another, and the rows of a window are kept."""
+
+from __future__ import annotations
+
+import gc
+import io
+import mmap
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scoreline.storage.objects.base import StoredObject
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.tables import row_groups
+from scoreline.storage.tables.base import Pinned, Rows, Span
+from scoreline.storage.tables.packing import PackedWindow
+from scoreline.storage.tables.parquet import ParquetFormat
+from scoreline.storage.tables.ranged import RangedFile
+
+ROWS = 20_000
+BATCH = 640
+
+
+class CountingStore(DirectoryStore):
+    """Counts the bytes that are requested."""
+
+    bytes = 0
+
+    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, **options: Any) -> StoredObject:
+        if byte_range is not None:
+            self.bytes += byte_range[1] - byte_range[0]
+        return super().get(key, byte_range=byte_range, **options)
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every row group for a wide one, and keep a MiB of rows at a time."""
+    monkeypatch.setattr(RangedFile, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(row_groups, "DECODER_BYTES", 1 << 10)
+    monkeypatch.setattr(row_groups, "WINDOW_BYTES", 1 << 20)
+    monkeypatch.setattr(row_groups, "MAX_WINDOW_BYTES", 1 << 20)
+    monkeypatch.setattr(row_groups.RowGroup, "is_wide", True)
+
+
+def of_all_types(rows: int = ROWS) -> pa.Table:
+    random = np.random.default_rng(3)
+    floats = random.normal(size=(4, rows))
+    missing = random.random(rows) < 0.3
+    number = np.arange(rows)
+    return pa.table(
+        {
+            "float64": floats[0],
+            "float32": floats[1].astype("f4"),
+            "float64 with nulls": pa.array(floats[2], mask=missing),
+            "float32 with NaN": np.where(missing, np.nan, floats[3]).astype("f4"),
+            "int64": number,
+            "int8 with nulls": pa.array(number % 100, pa.int8(), mask=missing),
+            "uint16": pa.array(number, pa.uint16()),
+            "bool": number % 3 == 0,
+            "bool with nulls": pa.array(number % 2 == 0, mask=missing),
+            "text": [f"row {row}" for row in range(rows)],
+            "text with nulls": pa.array([f"{row % 9}" for row in range(rows)], mask=missing),
+            "category": pa.array([f"c{row % 7}" for row in range(rows)], mask=missing).dictionary_encode(),
+            "null": pa.nulls(rows),
+            "time": pa.array(number, pa.timestamp("us", "UTC")),
+            "date": pa.array(number.astype("i4"), pa.date32()),
+            "decimal": pa.array([f"{row}.25" for row in range(rows)]).cast(pa.decimal128(9, 2)),
+            "list": pa.array([[row, row + 1] for row in range(rows)]),
+            "struct": pa.array([{"a": row} for row in range(rows)]),
+        }
+    )
+
+
+def put(folder: Path, data: pa.Table, **options: Any) -> tuple[CountingStore, Pinned]:
+    store, sink = CountingStore(folder, "bucket"), io.BytesIO()
+    pq.write_table(data, sink, row_group_size=data.num_rows, **options)
+    return store, Pinned.of(store, store.put("a.parquet", sink.getvalue()))
+
+
+def read(formats: ParquetFormat, source: Pinned, start: int, stop: int, schema: pa.Schema) -> list[Rows]:
+    span = Span(start=start, stop=stop, first_row=start, rows=stop - start, size=0)
+    return list(formats.read(source, span, schema, BATCH))
+
+
+def bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of floats as integers, so that NaN is equal to NaN; any other as it is."""
+    if not pa.types.is_floating(column.type):
+        return pa.chunked_array([column.combine_chunks()])
+    values = column.fill_null(0).to_numpy().view(f"i{column.type.bit_width // 8}")
+    return pa.chunked_array([pa.array(values, mask=column.is_null().to_numpy())])
+
+
+def numbers(rows: int = ROWS, columns: int = 16) -> pa.Table:
+    values = np.random.default_rng(0).normal(size=(columns, rows))
+    return pa.table({f"f{number}": column for number, column in enumerate(values)})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"data_page_size": 1_000}, {"use_dictionary": False, "data_page_size": 5_120, "write_batch_size": 1}],
+    ids=["large pages", "small pages", "pages that end between any rows"],
+)
+@pytest.mark.parametrize(
+    "edges", [(0, ROWS), (0, BATCH, 2 * BATCH, ROWS), (1, 639, 641, 6_001, 6_002, 15_000, ROWS - 1)]
+)
+def test_values_are_those_of_arrow_wherever_a_window_ends(
+    tmp_path: Path, options: dict[str, Any], edges: tuple[int, ...]
+) -> None:
+    table = of_all_types()
+    _, source = put(tmp_path, table, **options)
+    formats = ParquetFormat()
+    schema = pq.ParquetFile(tmp_path / "bucket" / "a.parquet").schema_arrow
+    for start, stop in pairwise(edges):
+        rows = read(formats, source, start, stop, schema)
+        found = pa.Table.from_batches([item.batch for item in rows])
+        found.validate(full=True)
+        assert found.schema.equals(schema, check_metadata=True)
+        assert np.concatenate([item.numbers for item in rows]).tolist() == list(range(start, stop))
+        expected = table.slice(start, stop - start)
+        for name in table.column_names:
+            assert bits(found[name]).equals(bits(expected[name])), name
+        # And columns that are chosen come in the order that is asked for
+        some = pa.schema([schema.field(name) for name in ("text", "float64", "int8 with nulls")])
+        assert read(formats, source, start, stop, some)[0].batch.schema.names == some.names
+
+
+def test_batches_begin_at_multiples_of_their_size_whatever_was_read_before(tmp_path: Path) -> None:
+    table = numbers()
+    _, source = put(tmp_path, table)
+    formats = ParquetFormat()
+    for start, stop in ((0, 1_000), (1_000, 9_000), (12_345, ROWS)):
+        for reader in (formats, ParquetFormat()):  # one that has read the rows before, and one that has not
+            starts = [int(item.numbers[0]) for item in read(reader, source, start, stop, table.schema)]
+            assert starts == [start, *range((start // BATCH + 1) * BATCH, stop, BATCH)]
+
+
+def test_a_slice_that_fits_into_memory_is_fetched_once(tmp_path: Path) -> None:
+    table = numbers()
+    store, source = put(tmp_path, table)
+    for start, stop in ((0, 8_000), (1_111, 9_111), (12_000, ROWS)):
+        formats = ParquetFormat()
+        formats.survey(source)
+        store.bytes = 0
+        read(formats, source, start, stop, table.schema)
+        assert store.bytes <= 1.02 * source.size
+    # And a larger one in as few passes as possible
+    store.bytes = 0
+    read(formats, source, 0, ROWS, table.schema)
+    assert store.bytes <= 4.08 * source.size
+
+
+@pytest.mark.parametrize("step", [1, 2], ids=["all slices", "every other slice, as one of two processes"])
+def test_small_slices_of_a_process_share_windows(tmp_path: Path, step: int) -> None:
+    table = numbers()
+    store, source = put(tmp_path, table)
+    formats = ParquetFormat()
+    formats.survey(source)
+    store.bytes = 0
+    for start in range(0, ROWS, step * 500):
+        found = pa.Table.from_batches([item.batch for item in read(formats, source, start, start + 500, table.schema)])
+        assert found.equals(table.slice(start, 500))
+    assert store.bytes <= 5.1 * source.size
+
+
+def test_only_the_rows_of_a_small_slice_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = numbers()
+    _, source = put(tmp_path, table)
+    mapped: list[int] = []
+
+    class Watched(PackedWindow):
+        def __init__(self, schema: pa.Schema, sizes: list[int]) -> None:
+            mapped.append(sum(sizes))
+            super().__init__(schema, sizes)
+
+    monkeypatch.setattr(row_groups, "PackedWindow", Watched)
+    read(ParquetFormat(), source, 0, 64, table.schema)
+    assert mapped == [64]
+
+
+def test_memory_of_a_batch_is_given_back_when_nothing_refers_to_it() -> None:
+    window = PackedWindow(pa.schema([("x", pa.float64()), ("y", pa.int32())]), [3_000, 3_000])
+    window.add("x", pa.chunked_array([np.arange(6_000.0)]))
+    window.add("y", pa.chunked_array([np.arange(6_000, dtype="i4")]))
+    batch = window.take()
+    kept = batch.column("y")
+    del batch
+    assert kept.to_pylist() == list(range(3_000))
+    assert window._bytes[0].any()
+    del kept
+    gc.collect()
+    assert not window._bytes[0].any()  # as the system gives memory that is used for the first time
+    assert window.take().column("x").to_pylist() == list(range(3_000, 6_000))
+
+
+def test_memory_for_requests_is_used_again_but_never_while_it_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_groups, "_REQUEST_BYTES", 8_192)
+    slots = row_groups._Slots()
+    first = memoryview(slots.allocate(5_000))
+    first[:] = b"a" * 5_000
+    used = pa.py_buffer(first[100:200])
+    del first
+    second = slots.allocate(8_192)
+    second[:] = 1
+    assert used.to_pybytes() == b"a" * 100
+    place = second.ctypes.data
+    del second
+    assert slots.allocate(10).ctypes.data == place
+    assert isinstance(slots.allocate(8_193), mmap.mmap)
+
+
+def test_fewer_rows_than_the_footer_says_are_an_error() -> None:
+    batches = iter([pa.record_batch({"x": [1, 2]})])
+    opened: Any = SimpleNamespace(iter_batches=lambda *_, **__: batches)
+    with pytest.raises(pa.ArrowInvalid, match="it has 3 fewer rows than its footer says"):
+        row_groups._first_rows(opened, 0, ["x"], 5)
