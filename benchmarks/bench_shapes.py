@@ -1,7 +1,7 @@
 """Compare jobs with a loop by hand on inputs as people have them: large row groups, wide tables, small files, texts.
 
 Both have two warm processes, and take turns on the same objects; ratios are computed within a round. Requests and bytes
-are counted in another run, because the relay that counts them takes time. The results of a job are compared with those
+are counted in another run, at a server that counts them. The results of a job are compared with those
 of the loop once. Claims: the ratios of `benchmarks.shapes.SHAPES`, and its limits of memory.
 """
 
@@ -31,7 +31,7 @@ from scoreline.tasks.job.uris import parse_uri
 
 STORES = ("directory", "s3", "slow")
 _COUNTED = "counted"
-"""The S3 server behind a relay that counts requests, and delays none."""
+"""A server that counts requests, and delays none."""
 _FOR_MEMORY = (("s3", "linear"),)
 """What is run of a shape that has only a limit of memory."""
 _HEAD = (
@@ -43,10 +43,10 @@ _HEAD = (
 class Contest:
     """A stand with its loop by hand, both on the same store."""
 
-    def __init__(self, stand: Stand, loop: Loop, relay: SlowStore | None) -> None:
+    def __init__(self, stand: Stand, loop: Loop, server: SlowStore | None) -> None:
         self._stand = stand
         self._loop = loop
-        self._relay = relay
+        self._server = server
 
     def bring(self, name: str, model: str, share: float) -> list[str]:
         """Publish a model, put the objects of a shape into the store, and return their keys."""
@@ -100,11 +100,11 @@ class Contest:
     @contextlib.contextmanager
     def _counted(self) -> Iterator[dict[str, float]]:
         counts: dict[str, float] = {}
-        relay = self._relay
-        before = (relay.requests, relay.sent) if relay else (0, 0)
+        server = self._server
+        before = (server.requests, server.sent) if server else (0, 0)
         yield counts
-        if relay:
-            counts |= {"requests": relay.requests - before[0], "mb_read": (relay.sent - before[1]) / 1e6}
+        if server:
+            counts |= {"requests": server.requests - before[0], "mb_read": (server.sent - before[1]) / 1e6}
 
 
 @contextlib.contextmanager
@@ -112,19 +112,19 @@ def contest(store: str) -> Iterator[Contest]:
     """Start a stand and a loop by hand."""
     with contextlib.ExitStack() as stack:
         stand = Stand(Path(".scoreline"), directory=store == "directory")
-        relay = None
+        server = None
         if store in ("slow", _COUNTED):
-            relay = stack.enter_context(_relayed(stand, slow=store == "slow"))
+            server = stack.enter_context(_distant(stand, slow=store == "slow"))
         stack.enter_context(stand)
         loop = stack.enter_context(Loop(stand.environ))
-        yield Contest(stand, loop, relay)
+        yield Contest(stand, loop, server)
 
 
 @contextlib.contextmanager
-def _relayed(stand: Stand, *, slow: bool) -> Iterator[SlowStore]:
-    with SlowStore(delay_s=0.03 if slow else 0.0, rate=60e6 if slow else 0.0) as relay:
-        stand.relay = relay
-        yield relay
+def _distant(stand: Stand, *, slow: bool) -> Iterator[SlowStore]:
+    with SlowStore(delay_s=0.03 if slow else 0.0, rate=60e6 if slow else 0.0) as server:
+        stand.distant = server
+        yield server
 
 
 def _read(store: Any, found: list[str]) -> pa.Table:

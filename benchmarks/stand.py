@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import psutil
 import pyarrow as pa
@@ -60,8 +59,8 @@ class Stand:
         self._processes = processes
         self._directory = directory
         self._settings = settings
-        self.relay: SlowStore | None = None
-        """Where requests to the S3 server go through, if set before the start."""
+        self.distant: SlowStore | None = None
+        """The S3 server to use instead of the embedded one, if set before the start."""
 
     def __enter__(self) -> Self:
         stack = self._stack.__enter__()
@@ -71,10 +70,8 @@ class Stand:
                 "STORE_DIR": str(stack.folder / "store"),
                 "R2_BUCKET": "scoreline",
             }
-        elif self.relay is not None:
-            server = urlsplit(stack.environ["R2_ENDPOINT_URL"])
-            self.relay.server_port = server.port or 80
-            stack.environ["R2_ENDPOINT_URL"] = f"http://127.0.0.1:{self.relay.port}"
+        elif self.distant is not None:
+            stack.environ["R2_ENDPOINT_URL"] = self.distant.endpoint
         try:
             stack.start_worker(self._processes, self._settings)
             self.client = Client.from_env(stack.environ)
