@@ -100,6 +100,11 @@ class DecompressedFile:
         """
         self._needed_until = stop
 
+    def stop(self) -> None:
+        """Fetch nothing ahead any more, and forget what was fetched. The file can still be read."""
+        self._needed_until, self._asked_until = self.position, 0
+        self._raw.stop()
+
     def close(self) -> None:
         """Fetch nothing more."""
         self._raw.close()
@@ -183,8 +188,10 @@ class TextFiles:
             file = DecompressedFile(source, compression, point=span.point)
         file.read_ahead(span.stop)
         file.skip_to(span.start)
-        with contextlib.suppress(GeneratorExit):  # the caller may need only the first rows
+        try:
             yield file
+        except GeneratorExit:  # the caller needs only the first rows
+            file.stop()
         self._kept[name] = file
         while len(self._kept) > _MAX_KEPT:
             self._kept.pop(next(iter(self._kept)), None)

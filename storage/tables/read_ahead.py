@@ -36,7 +36,7 @@ class ReadAheadFile(RangedFile):
     def read_ahead(self, start: int, stop: int) -> None:
         """Fetch the bytes from `start` to `stop` ahead. They are read soon, in this order."""
         stop = min(stop, self._size)
-        self._end()
+        self.stop()
         if self._size <= self.WHOLE_BYTES or stop - start <= _LEAST_BYTES:
             return  # one request is enough
         pieces, budget = _divide(start, stop), CONNECTIONS * PIECE_BYTES
@@ -52,10 +52,11 @@ class ReadAheadFile(RangedFile):
 
     def close(self) -> None:
         """Fetch nothing more."""
-        self._end()
+        self.stop()
         super().close()
 
-    def _end(self) -> None:
+    def stop(self) -> None:
+        """Fetch nothing ahead any more, and forget what was fetched. The file can still be read."""
         if self._pieces is not None:
             self._pieces.close()
         self._pieces, self._piece, self._range_stop = None, b"", 0

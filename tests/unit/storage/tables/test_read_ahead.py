@@ -27,7 +27,7 @@ from scoreline.storage.tables.delimited import DelimitedFormat
 from scoreline.storage.tables.jsonl import JsonLinesFormat
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.read_ahead import CONNECTIONS, ReadAheadFile
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, wait_until
 
 PIECE = 64 << 10
 ROWS = 20_000
@@ -220,6 +220,19 @@ def test_of_a_compressed_text_little_beyond_the_spans_is_fetched(store: Watched,
         if number == half:
             assert store.asked <= span.stop * share + 4 * PIECE
     assert store.asked <= 1.02 * source.size + PIECE  # nothing is fetched twice
+
+
+def test_a_compressed_text_keeps_nothing_that_was_fetched_ahead_if_only_its_first_rows_are_read(store: Watched) -> None:
+    found, source, survey = made(store, "csv.gz")
+    store.expect_together(1)
+    threads = set(threading.enumerate())
+    batches = found.read(source, whole(survey), survey.schema, ROWS)
+    next(iter(batches))
+    batches.close()  # type: ignore[attr-defined]
+    wait_until(lambda: set(threading.enumerate()) <= threads, "the end of the threads that fetch ahead")
+    last = survey.spans[-1]
+    (end,) = found.read(source, last, survey.schema, ROWS)
+    assert pa.Table.from_batches([end.batch]).select(NAMES).cast(rows().schema).equals(rows().slice(last.first_row))
 
 
 def test_of_a_text_of_which_only_the_first_rows_are_read_little_is_fetched(store: Watched) -> None:
