@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.byhand import Loop, forget_peak, peak_mb, ways
+from benchmarks.counting_relay import CountingRelay
 from benchmarks.shapes import SHAPES, fitted, made
 from benchmarks.slow_store import SlowStore
 from benchmarks.stand import Stand
@@ -33,7 +34,7 @@ Run = dict[str, Any]
 class Contest:
     """A stand with its loop by hand, both on the same store."""
 
-    def __init__(self, stand: Stand, loop: Loop | None, relay: SlowStore | None) -> None:
+    def __init__(self, stand: Stand, loop: Loop | None, relay: CountingRelay | None) -> None:
         self._stand = stand
         self._loop = loop
         self._relay = relay
@@ -124,7 +125,7 @@ def contest(store: str) -> Iterator[Contest]:
     with contextlib.ExitStack() as stack:
         stand = Stand(Path(".scoreline"), directory=store == "directory")
         if store == "slow":
-            stand.relay = stack.enter_context(SlowStore())
+            stand.distant = stack.enter_context(SlowStore())
         stack.enter_context(stand)
         loop = stack.enter_context(Loop(stand.environ))
         yield Contest(stand, loop, None)
@@ -133,7 +134,7 @@ def contest(store: str) -> Iterator[Contest]:
 @contextlib.contextmanager
 def counted() -> Iterator[Contest]:
     """Start a stand on an S3 server whose requests are noted, without a loop by hand."""
-    with SlowStore(delay_s=0, rate=0) as relay:
+    with CountingRelay() as relay:
         stand = Stand(Path(".scoreline"), directory=False)
         stand.relay = relay
         with stand:

@@ -1,125 +1,258 @@
-"""A relay in front of an S3 server, to imitate a distant one: each request waits, and connections have a limited rate.
+"""An S3 server that is as far away as R2: each request waits, and a connection has a limited rate.
 
-It also notes the requests, and the bytes that the server sends for each.
+It has a process of its own, keeps objects in memory, and takes little time of the processors, which belong to what is
+measured. It also counts the requests, and the bytes that it sends. It takes any credentials, and has every bucket.
 """
 
 from __future__ import annotations
 
-import asyncio
+import ctypes
+import hashlib
+import itertools
+import multiprocessing
 import re
 import threading
 import time
+import xml.sax.saxutils
 from dataclasses import dataclass
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
 from types import TracebackType
-from typing import Self
-from urllib.parse import unquote, urlsplit
+from typing import Any, Self
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-_CHUNK = 64 << 10
-_METHODS = (b"GET ", b"HEAD ", b"PUT ", b"POST ", b"DELETE ")
+_CHUNK = 256 << 10
+_PAGE_KEYS = 1_000
+
+type _Count = Synchronized[ctypes.c_longlong]
 
 
-@dataclass
-class Request:
-    """A request, and how much the server sent for it."""
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    data: bytes
+    etag: str
+    headers: tuple[tuple[str, str], ...]
 
-    method: str
-    key: str
-    """The key of the object; empty for a listing."""
-    first: int | None = None
-    last: int | None = None
-    """The range of bytes that was asked for; None for the whole object."""
-    sent: int = 0
 
-    @classmethod
-    def of(cls, head: bytes) -> Request:
-        r"""Read the beginning of a request.
+class _Server(ThreadingHTTPServer):
+    """The objects of all buckets, and what each request takes."""
 
-        >>> Request.of(b"GET /bucket/in/0.parquet HTTP/1.1\r\nRange: bytes=4-99\r\n\r\n")
-        Request(method='GET', key='in/0.parquet', first=4, last=99, sent=0)
-        """
-        method, target = head.split(b" ", 2)[:2]
-        _, _, key = unquote(urlsplit(target.decode()).path).lstrip("/").partition("/")
-        span = re.search(rb"\r\nrange: *bytes=(\d+)-(\d+)\r\n", head, re.IGNORECASE)
-        first, last = map(int, span.groups()) if span else (None, None)
-        return cls(method.decode(), key, first, last)
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, delay_s: float, rate: float, requests: _Count, sent: _Count) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.delay_s = delay_s
+        self.rate = rate
+        self.requests = requests
+        self.sent = sent
+        self.objects: dict[str, _Stored] = {}
+        """Objects by bucket and key."""
+        self.uploads: dict[str, dict[int, bytes]] = {}
+        self.numbers = itertools.count()
+        self.lock = threading.Lock()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # the head of an answer is sent with one call
+    server: _Server
+
+    def _begin(self) -> tuple[str, dict[str, str], bytes]:
+        """Wait, and return bucket and key, the query and the body."""
+        with self.server.requests.get_lock():
+            self.server.requests.value += 1  # type: ignore[assignment, operator]
+        time.sleep(self.server.delay_s)
+        parts = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return unquote(parts.path).strip("/"), query, body
+
+    def do_GET(self) -> None:
+        """Send an object, a range of it, or a page of a listing."""
+        name, query, _ = self._begin()
+        if "/" not in name:
+            self._list(name, query) if "list-type" in query else self._answer(200, b"")
+            return
+        stored = self.server.objects.get(name)
+        if stored is None:
+            self._fail(404, "NoSuchKey")
+        elif self.headers.get("If-Match", stored.etag) != stored.etag:
+            self._fail(412, "PreconditionFailed")
+        else:
+            self._send(stored)
+
+    do_HEAD = do_GET
+
+    def do_PUT(self) -> None:
+        """Store an object, or a part of an upload."""
+        name, query, body = self._begin()
+        if "partNumber" in query:
+            self.server.uploads[query["uploadId"]][int(query["partNumber"])] = body
+            self._answer(200, b"", ETag=f'"{query["partNumber"]}"')
+        else:
+            self._store(name, body)
+
+    def do_POST(self) -> None:
+        """Begin or complete an upload."""
+        name, query, _ = self._begin()
+        if "uploads" in query:
+            upload = str(next(self.server.numbers))
+            self.server.uploads[upload] = {}
+            self._answer(200, f"<R><UploadId>{upload}</UploadId></R>".encode())
+        else:
+            parts = self.server.uploads.pop(query["uploadId"])
+            self._store(name, b"".join(parts[number] for number in sorted(parts)), xml=True)
+
+    def do_DELETE(self) -> None:
+        """Delete an object."""
+        name, _, _ = self._begin()
+        self.server.objects.pop(name, None)
+        self._answer(204, b"")
+
+    def _store(self, name: str, body: bytes, *, xml: bool = False) -> None:
+        etag = f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}-{next(self.server.numbers)}"'
+        kept = tuple((key, value) for key, value in self.headers.items() if key.lower().startswith("x-amz-meta-"))
+        with self.server.lock:
+            before = self.server.objects.get(name)
+            expected = self.headers.get("If-Match")
+            refused = (self.headers.get("If-None-Match") is not None and before is not None) or (
+                expected is not None and (before is None or before.etag != expected)
+            )
+            if not refused:
+                self.server.objects[name] = _Stored(data=body, etag=etag, headers=kept)
+        if refused:
+            self._fail(412, "PreconditionFailed")
+        else:
+            self._answer(200, f"<R><ETag>{etag}</ETag></R>".encode() if xml else b"", ETag=etag)
+
+    def _send(self, stored: _Stored) -> None:
+        size = len(stored.data)
+        start, stop = 0, size
+        if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            start, stop = int(wanted[1]), min(int(wanted[2] or size - 1) + 1, size)
+            if start >= size:
+                self._fail(416, "InvalidRange")
+                return
+        self.send_response(206 if wanted else 200)
+        self.send_header("ETag", stored.etag)
+        self.send_header("Content-Length", str(stop - start))
+        for header in stored.headers:
+            self.send_header(*header)
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        self._pour(memoryview(stored.data)[start:stop])
+
+    def _pour(self, data: memoryview) -> None:
+        """Send bytes as slowly as the connection may."""
+        self.wfile.flush()
+        free = time.monotonic()
+        for start in range(0, len(data), _CHUNK):
+            block = data[start : start + _CHUNK]
+            self.connection.sendall(block)
+            if self.server.rate:
+                free += len(block) / self.server.rate
+                if (left := free - time.monotonic()) > 0.002:  # shorter waits are longer than asked for
+                    time.sleep(left)
+        with self.server.sent.get_lock():
+            self.server.sent.value += len(data)  # type: ignore[assignment, operator]
+
+    def _list(self, bucket: str, query: dict[str, str]) -> None:
+        prefix = f"{bucket}/{query.get('prefix', '')}"
+        after = query.get("continuation-token", "")
+        with self.server.lock:
+            found = sorted(
+                (name.encode(), stored) for name, stored in self.server.objects.items() if name.startswith(prefix)
+            )
+        left = [(name.decode(), stored) for name, stored in found if name.decode() > after]
+        page = left[:_PAGE_KEYS]
+        now = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+        items = "".join(
+            f"<Contents><Key>{quote(name[len(bucket) + 1 :])}</Key><Size>{len(stored.data)}</Size>"
+            f"<ETag>{xml.sax.saxutils.escape(stored.etag)}</ETag><LastModified>{now}</LastModified></Contents>"
+            for name, stored in page
+        )
+        more = len(left) > len(page)
+        token = f"<NextContinuationToken>{xml.sax.saxutils.escape(page[-1][0])}</NextContinuationToken>" if more else ""
+        self._answer(
+            200,
+            f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated><EncodingType>url</EncodingType>"
+            f"{token}{items}</ListBucketResult>".encode(),
+        )
+
+    def _fail(self, status: int, code: str) -> None:
+        self._answer(status, f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode())
+
+    def _answer(self, status: int, body: bytes, **headers: Any) -> None:
+        self.send_response(status)
+        self.send_header("Date", formatdate(usegmt=True))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if status != 204:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def handle_expect_100(self) -> bool:
+        """Ask for the body of a request."""
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        """Send the first line of an answer."""
+        self.send_response_only(code, message)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def _serve(pipe: Connection, delay_s: float, rate: float, requests: _Count, sent: _Count) -> None:
+    server = _Server(delay_s, rate, requests, sent)
+    pipe.send(server.server_port)
+    server.serve_forever()
 
 
 class SlowStore:
-    """Runs a relay on a free port of 127.0.0.1 until its `with` block ends.
+    """A server on a free port of 127.0.0.1, as a context manager.
 
     Parameters
     ----------
     delay_s : float
         Seconds that each request waits.
     rate : float
-        Bytes per second of a connection; 0 for no limit.
+        Bytes per second of a connection; 0 for as fast as it can.
     """
 
     def __init__(self, *, delay_s: float = 0.03, rate: float = 60e6) -> None:
-        self.server_port = 0
-        """Port of the server, to be set before the first request."""
-        self._delay_s = delay_s
-        self._rate = rate
-        self.requests: list[Request] = []
-        """All requests, in the order in which they came."""
+        context = multiprocessing.get_context("spawn")
+        self._requests, self._sent = context.Value(ctypes.c_longlong, 0), context.Value(ctypes.c_longlong, 0)
+        self._pipe, there = context.Pipe()
+        arguments = (there, delay_s, rate, self._requests, self._sent)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        started = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._relay, "127.0.0.1", 0), self._loop)
-        self._server = started.result()
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._process.start()
+        self.endpoint = f"http://127.0.0.1:{self._pipe.recv()}"
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        async def stop() -> None:
-            self._server.close()
-            while others := asyncio.all_tasks() - {asyncio.current_task()}:  # one may leave another when it ends
-                for task in others:
-                    task.cancel()
-                await asyncio.gather(*others, return_exceptions=True)
+        self._process.terminate()
+        self._process.join()
 
-        asyncio.run_coroutine_threadsafe(stop(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    @property
+    def requests(self) -> int:
+        """Number of requests so far."""
+        return int(self._requests.value)
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self.server_port)
-        except OSError:
-            writer.close()
-            return
-        asked: list[Request] = []
-        asking = asyncio.create_task(self._ask(reader, back, asked))
-        try:
-            await self._answer(there, writer, asked)
-        finally:
-            asking.cancel()
-            for end in (writer, back):
-                end.close()
-
-    async def _ask(self, reader: asyncio.StreamReader, back: asyncio.StreamWriter, asked: list[Request]) -> None:
-        """Pass requests on, and note them; `asked` has those of this connection."""
-        while data := await reader.read(_CHUNK):
-            if data.startswith(_METHODS):
-                asked.append(Request.of(data))
-                self.requests.append(asked[-1])
-                await asyncio.sleep(self._delay_s)
-            back.write(data)
-            await back.drain()
-        back.close()
-
-    async def _answer(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: list[Request]) -> None:
-        """Pass answers on; each is that of the last request, because clients of S3 wait for one before the next."""
-        free = 0.0
-        while data := await there.read(_CHUNK):
-            asked[-1].sent += len(data)
-            if self._rate:
-                now = time.monotonic()
-                free = max(free, now) + len(data) / self._rate
-                if free - now > 0.002:  # shorter waits would take longer than requested
-                    await asyncio.sleep(free - now)
-            writer.write(data)
-            await writer.drain()
+    @property
+    def sent(self) -> int:
+        """Bytes of objects that were sent so far."""
+        return int(self._sent.value)

@@ -17,6 +17,7 @@ import redis
 
 from benchmarks import work
 from benchmarks.contenders.protocol import REHEARSALS, rehearsed_files
+from benchmarks.counting_relay import CountingRelay
 from benchmarks.slow_store import SlowStore
 from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
@@ -62,8 +63,10 @@ class Stand:
         self._settings = settings
         self.planned_s = 0.0
         """Seconds from submit to the plan of the last job, as far as it was seen before the outcome."""
-        self.relay: SlowStore | None = None
-        """URL of a relay for the requests to the S3 server, if it is set before the start."""
+        self.distant: SlowStore | None = None
+        """The S3 server to use instead of the embedded one, if set before the start."""
+        self.relay: CountingRelay | None = None
+        """Notes the requests to the embedded S3 server, if set before the start."""
 
     def __enter__(self) -> Self:
         stack = self._stack.__enter__()
@@ -73,6 +76,8 @@ class Stand:
                 "STORE_DIR": str(stack.folder / "store"),
                 "R2_BUCKET": "scoreline",
             }
+        elif self.distant is not None:
+            stack.environ["R2_ENDPOINT_URL"] = self.distant.endpoint
         elif self.relay is not None:
             server = urlsplit(stack.environ["R2_ENDPOINT_URL"])
             self.relay.server_port = server.port or 80

@@ -1,4 +1,4 @@
-"""What a job asked a store for, as `benchmarks.slow_store` noted it: reading the input apart from all else.
+"""What a job asked a store for, as `benchmarks.counting_relay` noted it: reading the input apart from all else.
 
 The plan is written before any part is sent, so that requests before it are those of planning.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from benchmarks.slow_store import Request
+from benchmarks.counting_relay import Request
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,24 +120,29 @@ class DirectoryStore:
             raise InvalidKey(f"a directory store cannot list {prefix!r}: no part between slashes may be '.' or '..'")
         below = "/".join(filter(None, prefix.split("/")[:-1]))
         infos = [info for info in self._walk(below) if info.key.startswith(prefix)]
-        yield from sorted(infos, key=lambda info: info.key.encode())
+        infos.sort(key=lambda info: info.key.encode())
+        yield from infos
 
     def _walk(self, folder: str) -> Iterator[ObjectInfo]:
         """Yield the objects in a folder and below it. Links to folders are not followed."""
+        folders = []
         try:
-            found = list(os.scandir(os.path.join(self._root, folder)))
+            found = os.scandir(os.path.join(self._root, folder))
         except OSError:
             return
-        for entry in found:
-            key = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir():
-                if not entry.is_symlink() and (folder or entry.name not in (_META, _TMP)):
-                    yield from self._walk(key)
-            elif folder or entry.name != ".lock":
-                with contextlib.suppress(FileNotFoundError):
-                    stat = entry.stat()
-                    size, etag, modified = stat.st_size, _etag(stat), stat.st_mtime
-                    yield ObjectInfo(key=key, size=size, etag=etag, metadata=_NO_METADATA, modified=modified)
+        with found:
+            for entry in found:
+                key = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir():
+                    if not entry.is_symlink() and (folder or entry.name not in (_META, _TMP)):
+                        folders.append(key)
+                elif folder or entry.name != ".lock":
+                    with contextlib.suppress(FileNotFoundError):
+                        stat = entry.stat()
+                        size, etag, modified = stat.st_size, _etag(stat), stat.st_mtime
+                        yield ObjectInfo(key=key, size=size, etag=etag, metadata=_NO_METADATA, modified=modified)
+        for key in folders:
+            yield from self._walk(key)
 
     def delete(self, key: str) -> None:
         """Delete an object and its metadata (see `ObjectStore.delete`)."""

@@ -80,7 +80,7 @@ class R2Store:
         max_attempts: int = 5,
         connect_timeout_s: float = 5,
         read_timeout_s: float = 30,
-        connections: int = 16,
+        connections: int = 32,
     ) -> None:
         self.bucket = bucket
         self._endpoint = settings.endpoint_url

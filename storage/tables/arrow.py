@@ -28,6 +28,7 @@ from scoreline.storage.tables.arrow_slices import (
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
 from scoreline.storage.tables.contents import explain_format
 from scoreline.storage.tables.ranged import RangedFile
+from scoreline.storage.tables.read_ahead import ReadAheadFile
 from scoreline.storage.tables.views import schema_without_views, without_views
 
 _MAGIC = b"ARROW1"
@@ -105,9 +106,12 @@ class _Reader:
     def __init__(self, source: Pinned) -> None:
         self._source = source
         self._raw = RangedFile(source.store, source.key, source.size, source.etag)
-        self._file = _Bounded(RangedFile(source.store, source.key, source.size, source.etag), source.size)
+        self._ahead = ReadAheadFile(source)
+        self._file = _Bounded(self._ahead, source.size)
         self._layouts: dict[int, BatchLayout | None] = {}
         self._places: list[tuple[int, int, int]] | None = None
+        """Where the batches of a file begin, and the lengths of their metadata and bodies."""
+        self._can_be_sliced = False
         self._seekable = self._file.read(len(_MAGIC)) == _MAGIC
         try:
             self.schema: pa.Schema = self._open(None).schema
@@ -159,7 +163,7 @@ class _Reader:
 
         def read() -> Generator[tuple[int, pa.RecordBatch | None]]:
             for start in range(low, high, step):
-                yield start, read_rows(layout, self.schema, names, start, min(start + step, high), self._bytes)
+                yield start, read_rows(layout, self.schema, names, start, min(start + step, high), self._raw.fetch)
 
         with contextlib.closing(prefetched(read())) as found:
             for start, piece in found:
@@ -176,7 +180,7 @@ class _Reader:
             step = max(1, layout.rows * SLICE_BYTES // max(1, sum(length for _, length in layout.buffers)))
             for start in range(0, layout.rows, step) if names else ():
                 stop = min(start + step, layout.rows)
-                piece = read_rows(layout, self.schema, names, start, stop, self._bytes)
+                piece = read_rows(layout, self.schema, names, start, stop, self._raw.fetch)
                 if piece is None:
                     return False
                 for column in piece.columns:
@@ -192,24 +196,34 @@ class _Reader:
         start, metadata, body_bytes = self._places[number]
         if body_bytes <= MIN_BYTES or start + metadata + body_bytes > self._source.size:
             return None
-        return layout_of(self._bytes(start, start + metadata), start + metadata, body_bytes, self.schema)
+        return layout_of(self._raw.fetch(start, start + metadata), start + metadata, body_bytes, self.schema)
 
     def _has_layouts(self, number: int) -> bool:
         """Return whether the object has a batch with this number, and its metadata say where the values are."""
+        return number < len(self._batch_places()) and self._can_be_sliced
+
+    def _batch_places(self) -> list[tuple[int, int, int]]:
         if self._places is None:
             self._places = []
             if self._seekable:
                 with contextlib.suppress(struct.error, IndexError):  # Arrow says what is wrong
                     footer = read_footer(self._raw, self._source.size)
-                    self._places = record_batches(footer) if can_be_sliced(self.schema, footer) else []
-        return number < len(self._places)
+                    self._places = record_batches(footer)
+                    self._can_be_sliced = can_be_sliced(self.schema, footer)
+        return self._places
 
-    def _bytes(self, start: int, stop: int) -> bytes:
-        self._raw.seek(start)
-        return self._raw.read(stop - start)
+    def _read_ahead(self, start: int, stop: int | None, columns: list[str] | None) -> None:
+        """Fetch batches ahead, unless Arrow leaves out some of their columns."""
+        if columns is not None and not set(self.schema.names) <= set(columns):
+            return
+        if not self._seekable:
+            self._ahead.read_ahead(self._ahead.tell(), self._source.size)
+        elif places := self._batch_places()[start:stop]:
+            self._ahead.read_ahead(places[0][0], sum(places[-1]))
 
     def batches(self, start: int, stop: int | None, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         reader = self._open(columns)
+        self._read_ahead(start, stop, columns)
         number = start if self._seekable else 0
         while stop is None or number < stop:
             if self._seekable and number >= reader.num_record_batches:

@@ -6,6 +6,7 @@ columns are numbers, times, booleans or texts, its metadata say where the bytes 
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from scoreline.storage.prefetch import map_ahead
 
 _RECORD_BATCH = 3
 """Type of a message with a record batch."""
@@ -23,8 +26,11 @@ MIN_BYTES = 32 << 20
 SLICE_BYTES = 48 << 20
 """Number of bytes of the rows that are read at a time. The next ones are read meanwhile."""
 
+COLUMNS_AT_ONCE = 8
+"""Number of columns of a slice that are read at a time, each with requests of its own."""
+
 Read = Callable[[int, int], bytes]
-"""Returns the bytes of the object from one position to another."""
+"""Returns the bytes of the object from one position to another. It is thread-safe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +105,17 @@ def read_rows(
         texts = _offset_type(field.type) is not None
         places[field.name] = (field.type, layout.nulls[column], layout.buffers[number : number + 2 + texts])
         number += 2 + texts
-    columns = []
-    for name in names:
+
+    def read_column(name: str) -> pa.Array | None:
         kind, nulls, buffers = places[name]
-        array = _column(kind, nulls, buffers, layout.body, start, stop, read)
-        if array is None:
-            return None
-        columns.append(array)
+        return _column(kind, nulls, buffers, layout.body, start, stop, read)
+
+    columns: list[pa.Array] = []
+    with contextlib.closing(map_ahead(read_column, names, threads=COLUMNS_AT_ONCE, budget=COLUMNS_AT_ONCE)) as found:
+        for array in found:
+            if array is None:
+                return None
+            columns.append(array)
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema([schema.field(name) for name in names]))
 
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables.base import Pinned, SeekPoint, Span
 from scoreline.storage.tables.ranged import RangedFile
+from scoreline.storage.tables.read_ahead import ReadAheadFile
 from scoreline.storage.tables.seek_points import CarefulGzip, GzipReader, SeekPoints
 
 _BUFFER_BYTES = 4 << 20
@@ -30,6 +31,9 @@ _CHUNK_BYTES = 256 << 10
 _SKIP_BYTES = 1 << 20
 _MAX_KEPT = 2
 """Number of objects that a process keeps open between parts. Each takes a buffer and up to 8 MiB for zstd."""
+_COMPRESSED_SHARE = 0.2
+"""Bytes in the object for a byte of text, as long as nothing of it is read. It is rather small, because what is fetched
+beyond the end of a span may be of no use."""
 _WORTH_SEEKING = 1 << 20
 """An open text is decompressed further unless a place to begin is more than this number of bytes ahead."""
 
@@ -46,7 +50,7 @@ class DecompressedFile:
     points : SeekPoints, optional
         Collects places while all of the object is read.
     buffer_bytes : int
-        Number of bytes to request at a time.
+        Number of bytes to request at a time, except for what is fetched ahead (see `read_ahead`).
     """
 
     def __init__(
@@ -60,8 +64,14 @@ class DecompressedFile:
     ) -> None:
         self._source = source
         self._buffer_bytes = buffer_bytes
+        self._begun = (0, 0) if point is None else (point.position, point.offset)
+        self._share = self._begun[1] / self._begun[0] if self._begun[0] else _COMPRESSED_SHARE
+        self._needed_until: int | None = 0
+        """Position in the text up to which it is needed; None for all of it."""
+        self._asked_until = 0
+        """Position in the object up to which it is fetched ahead."""
         self._file = self._open(compression, point, points)
-        self.position = 0 if point is None else point.position
+        self.position = self._begun[0]
         """Position in the text, in bytes."""
 
     def read(self, size: int) -> bytes:
@@ -72,6 +82,8 @@ class DecompressedFile:
         UnreadableInput
             The object is damaged or truncated, or other bytes follow the compressed data.
         """
+        if self._asked_until <= self._raw.tell():
+            self._fetch_ahead()
         try:
             data: bytes = self._file.read(size)
         except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
@@ -81,6 +93,32 @@ class DecompressedFile:
         self.position += len(data)
         return data
 
+    def read_ahead(self, stop: int | None = None) -> None:
+        """Fetch several pieces of the object side by side, as far as they are needed for the text up to `stop`.
+
+        How far that is, is estimated from what has been read. By default, all of the object is needed.
+        """
+        self._needed_until = stop
+
+    def stop(self) -> None:
+        """Fetch nothing ahead any more, and forget what was fetched. The file can still be read."""
+        self._needed_until, self._asked_until = self.position, 0
+        self._raw.stop()
+
+    def close(self) -> None:
+        """Fetch nothing more."""
+        self._raw.close()
+
+    def _fetch_ahead(self) -> None:
+        read, fetched = self._buffer.tell(), self._raw.tell()
+        self._asked_until = self._source.size
+        if self._needed_until is not None:
+            position, offset = self._begun
+            if self.position > position:
+                self._share = (read - offset) / (self.position - position)
+            self._asked_until = read + int((self._needed_until - self.position) * self._share)
+        self._raw.read_ahead(fetched, self._asked_until)
+
     def skip_to(self, position: int) -> None:
         """Read on to a position in the text, or to its end."""
         while self.position < position and self.read(min(position - self.position, _SKIP_BYTES)):
@@ -89,21 +127,22 @@ class DecompressedFile:
     def _open(self, compression: str, point: SeekPoint | None, points: SeekPoints | None) -> Any:
         match compression:
             case "gzip" if point is not None:
-                return GzipReader(self._raw(point.offset), point)
+                return GzipReader(self._buffered(point.offset), point)
             case "gzip" if points is not None:
-                return CarefulGzip(self._raw, points)
+                return CarefulGzip(self._buffered, points)
             case "gzip":
-                return gzip.GzipFile(fileobj=self._raw())
+                return gzip.GzipFile(fileobj=self._buffered())
             case "bz2":
-                return _Bz2(self._raw(point.offset if point else 0), points)
+                return _Bz2(self._buffered(point.offset if point else 0), points)
             case _:
-                return pa.CompressedInputStream(pa.PythonFile(self._raw(), "r"), compression)
+                return pa.CompressedInputStream(pa.PythonFile(self._buffered(), "r"), compression)
 
-    def _raw(self, offset: int = 0) -> io.BufferedReader:
-        source = self._source
-        raw = RangedFile(source.store, source.key, source.size, source.etag)
-        raw.seek(offset)
-        return io.BufferedReader(raw, self._buffer_bytes)
+    def _buffered(self, offset: int = 0) -> io.BufferedReader:
+        self._raw = ReadAheadFile(self._source)
+        self._raw.seek(offset)
+        self._asked_until = 0
+        self._buffer: io.BufferedReader = io.BufferedReader(self._raw, self._buffer_bytes)
+        return self._buffer
 
 
 def open_head(source: Pinned, compression: str) -> DecompressedFile:
@@ -126,29 +165,43 @@ class TextFiles:
     ) -> Iterator[RangedFile | DecompressedFile]:
         """Open a text to read all of it from `start`, and note places at which decompression can begin."""
         if compression is None:
-            yield open_plain(source, start)
+            with _open_ahead(source, start, source.size) as plain:
+                yield plain
             return
         file = DecompressedFile(source, compression, points=points)
-        file.skip_to(start)
-        yield file
+        with contextlib.closing(file):
+            file.read_ahead()
+            file.skip_to(start)
+            yield file
 
     @contextlib.contextmanager
     def to_read(self, source: Pinned, compression: str | None, span: Span) -> Iterator[RangedFile | DecompressedFile]:
         """Open a text to read a span of it."""
         if compression is None:
-            yield open_plain(source, span.start)
+            with _open_ahead(source, span.start, span.stop) as plain:
+                yield plain
             return
         name = (source.uri, source.etag)
         file = self._kept.pop(name, None)
         place = span.point.position if span.point is not None else 0
         if file is None or file.position > span.start or file.position + _WORTH_SEEKING < place:
             file = DecompressedFile(source, compression, point=span.point)
+        file.read_ahead(span.stop)
         file.skip_to(span.start)
-        with contextlib.suppress(GeneratorExit):  # the caller may need only the first rows
+        try:
             yield file
+        except GeneratorExit:  # the caller needs only the first rows
+            file.stop()
         self._kept[name] = file
         while len(self._kept) > _MAX_KEPT:
             self._kept.pop(next(iter(self._kept)), None)
+
+
+def _open_ahead(source: Pinned, start: int, stop: int) -> ReadAheadFile:
+    file = ReadAheadFile(source)
+    file.seek(start)
+    file.read_ahead(start, stop)
+    return file
 
 
 def open_plain(source: Pinned, start: int = 0) -> RangedFile:

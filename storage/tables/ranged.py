@@ -72,7 +72,7 @@ class RangedFile(io.RawIOBase):
         if stop <= self._position:
             return b""
         if self._whole is None and self._size <= self.WHOLE_BYTES:
-            self._whole = self._get(0, self._size)
+            self._whole = self.fetch(0, self._size)
         data = self._read(self._position, stop)
         self._position += len(data)
         if stop == self._size:
@@ -86,12 +86,13 @@ class RangedFile(io.RawIOBase):
         known = self._size - len(self._tail)
         if start >= known:
             return self._tail[start - known : stop - known]
-        data = self._get(start, stop)
+        data = self.fetch(start, stop)
         if stop == self._size and len(data) <= self._TAIL_BYTES:  # the page indexes are next to the footer
             self._tail = data
         return data
 
-    def _get(self, start: int, stop: int) -> bytes:
+    def fetch(self, start: int, stop: int) -> bytes:
+        """Return the bytes of a range with a single request. This is thread-safe."""
         with self._explained():
             return self._store.get(self._key, byte_range=(start, stop), if_match=self._etag).data
 

@@ -12,6 +12,9 @@ from scoreline.storage.tables.ranged import changed
 SMALL_BYTES = 1 << 20
 """Maximum size of an object that is read whole. Up to here, a second request costs more time than the bytes that a
 reader may not need."""
+OBJECTS_AT_ONCE = 32
+"""Number of small objects that a process fetches at a time. A store answers after 30 ms, and a process takes a
+millisecond for each object, so that fewer would let it wait. It is the size of the connection pool of a store."""
 _KEPT_BYTES = 4 << 20
 
 

@@ -10,26 +10,25 @@ from functools import partial
 import pyarrow as pa
 
 from scoreline.storage.errors import InputNotFound, ObjectNotFound
-from scoreline.storage.objects.base import ObjectInfo, ObjectStore
+from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.prefetch import map_ahead
-from scoreline.storage.tables.base import Pinned, Survey
+from scoreline.storage.tables.base import Pinned, Span, Survey
 from scoreline.storage.tables.formats import Tables, is_text
 from scoreline.storage.tables.options import ReadOptions, format_of
 from scoreline.storage.tables.ranged import RangedFile
-from scoreline.storage.tables.small_objects import SMALL_BYTES, KeptObjects, hold
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, KeptObjects, hold
 from scoreline.tasks.job.places import is_input
 from scoreline.tasks.job.plan import InputFile
 from scoreline.tasks.job.uris import GLOB, names, parse_uri
 
-OBJECTS_AT_ONCE = 16
-"""Number of objects that are surveyed at a time. It is the size of the connection pool of a store."""
 _AHEAD_BYTES = 16 << 20
 _LEAST_BYTES = 256 << 10
-_LARGE_BYTES = 2 << 20
+_FOOTER_BYTES = 2 << 20
+_TEXT_BYTES = 8 << 20
 """Surveys run side by side as long as they count as at most `_AHEAD_BYTES`. The survey of a small object counts as the
-size of the object, but as `_LEAST_BYTES` at least. Any other survey counts as `_LARGE_BYTES`, so 8 large texts are read
-at a time."""
+size of the object, but as `_LEAST_BYTES` at least. A survey that reads a footer counts as `_FOOTER_BYTES`. One that
+reads the whole object counts as the size of the object, but as `_TEXT_BYTES` at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,36 +62,43 @@ def list_inputs(buckets: Buckets, uris: Sequence[str], job_id: str = "") -> list
     InputNotFound
         One of the URIs matches no object.
     """
-    objects: dict[tuple[str, str], Pinned] = {}
+    objects: list[Pinned] = []
+    known: set[tuple[str, str]] = set()
     main = buckets.main.bucket
     for uri in uris:
         bucket, pattern = parse_uri(uri)
-        store = buckets[bucket]
-        for info in _list_matches(store, pattern, partial(is_input, bucket, main=main, job_id=job_id)):
-            objects.setdefault((bucket, info.key), Pinned.of(store, info))
-    return list(objects.values())
+        found = _list_matches(buckets[bucket], pattern, partial(is_input, bucket, main=main, job_id=job_id))
+        if len(uris) > 1:
+            found = [source for source in found if (bucket, source.key) not in known]
+            known.update((bucket, source.key) for source in found)
+        objects += found
+    return objects
 
 
-def _list_matches(store: ObjectStore, pattern: str, readable: Callable[[str], bool]) -> list[ObjectInfo]:
+def _list_matches(store: ObjectStore, pattern: str, readable: Callable[[str], bool]) -> list[Pinned]:
     """List the objects of one bucket that match a pattern and are readable; there is always at least one."""
+
+    def listed(prefix: str) -> list[Pinned]:
+        found = store.list(prefix)
+        return [Pinned.of(store, info) for info in found if names(pattern, info.key) and readable(info.key)]
+
     if not pattern or pattern.endswith("/"):
-        matches = [info for info in store.list(pattern) if names(pattern, info.key) and readable(info.key)]
+        matches = listed(pattern)
         reason = "the prefix is empty"
     elif magic := GLOB.search(pattern):
-        listed = store.list(pattern[: magic.start()])
-        matches = [info for info in listed if names(pattern, info.key) and readable(info.key)]
-        matches = [info for info in matches if info.key == pattern] or matches
+        matches = listed(pattern[: magic.start()])
+        matches = [source for source in matches if source.key == pattern] or matches
         reason = "nothing matches the glob"
     elif not readable(pattern):
         matches, reason = [], "it is a document of Scoreline"
     else:
         try:
-            return [store.head(pattern)]
+            return [Pinned.of(store, store.head(pattern))]
         except ObjectNotFound:
             matches, reason = [], "there is no such object (a prefix must end with '/')"
     if not matches:
         raise InputNotFound(f"no input at {store.uri(pattern)}: {reason}. Correct the URI, or upload the input first")
-    return sorted(matches, key=lambda info: info.key.encode())  # some servers sort the names of each folder instead
+    return sorted(matches, key=lambda source: source.key.encode())  # some servers sort the names of each folder instead
 
 
 def survey_inputs(
@@ -128,11 +134,15 @@ def survey_inputs(
         return source, is_kept, kind, tables.survey(source, options, features)
 
     found = []
-    schemas = _Schemas()
+    alike = _Alike()
 
     def weigh(item: tuple[Pinned, bool]) -> int:
         source = item[0]
-        return max(_LEAST_BYTES, source.size) if source.size <= SMALL_BYTES else _LARGE_BYTES
+        if source.size <= SMALL_BYTES:
+            return max(_LEAST_BYTES, source.size)
+        if format_of(source.key, options)[0] == "parquet":
+            return _FOOTER_BYTES
+        return max(_FOOTER_BYTES, min(source.size, _TEXT_BYTES))
 
     reserved = ((source, kept is not None and kept.reserve(source)) for source in objects)
     ahead = map_ahead(survey, reserved, threads=OBJECTS_AT_ONCE, weigh=weigh, budget=_AHEAD_BYTES)
@@ -147,9 +157,9 @@ def survey_inputs(
                         key=source.key,
                         size=source.size,
                         etag=source.etag,
-                        spans=surveyed.spans,
+                        spans=alike.spans(surveyed.spans),
                     ),
-                    schema=schemas.share(surveyed.schema),
+                    schema=alike.schema(surveyed.schema),
                     text=is_text(kind),
                     has_optional_columns=kind == "jsonl",
                 )
@@ -157,20 +167,28 @@ def survey_inputs(
     return found
 
 
-class _Schemas:
-    """Shares one object among equal schemas, because a schema takes several kilobytes."""
+class _Alike:
+    """Shares what is equal in many small objects: a schema takes several kilobytes, and a span as much as a key."""
 
-    _MOST = 16
+    _SCHEMAS = 16
+    _SPANS = 4_096
 
     def __init__(self) -> None:
-        self._known: list[pa.Schema] = []
+        self._schemas: list[pa.Schema] = []
+        self._spans: dict[Span, tuple[Span]] = {}
 
-    def share(self, schema: pa.Schema) -> pa.Schema:
+    def schema(self, schema: pa.Schema) -> pa.Schema:
         """Return an equal schema that was shared lately, or this one."""
-        for number, known in enumerate(self._known):
+        for number, known in enumerate(self._schemas):
             if known.equals(schema, check_metadata=True):
                 if number:
-                    self._known.insert(0, self._known.pop(number))
+                    self._schemas.insert(0, self._schemas.pop(number))
                 return known
-        self._known = [schema, *self._known[: self._MOST - 1]]
+        self._schemas = [schema, *self._schemas[: self._SCHEMAS - 1]]
         return schema
+
+    def spans(self, spans: tuple[Span, ...]) -> tuple[Span, ...]:
+        """Return equal spans that were shared before, or these. Objects with several spans are not small."""
+        if len(spans) != 1 or (len(self._spans) == self._SPANS and spans[0] not in self._spans):
+            return spans
+        return self._spans.setdefault(spans[0], (spans[0],))

@@ -14,14 +14,12 @@ import pyarrow as pa
 from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.tables.base import MalformedRow, Pinned, Rows
 from scoreline.storage.tables.options import ReadOptions
-from scoreline.storage.tables.small_objects import SMALL_BYTES, hold
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, hold
 from scoreline.tasks.job.plan import Columns, Part, Slice
 from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.features import Rejection
 from scoreline.tasks.steps.engine import Engine
 
-OBJECTS_AT_ONCE = 16
-"""Number of small objects that are fetched at a time. It is the size of the connection pool of a store."""
 AHEAD_BYTES = 16 << 20
 """Maximum size of the small objects that are fetched, but not decoded yet."""
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.slow_store import Request, SlowStore
+from benchmarks.counting_relay import CountingRelay, Request
 from benchmarks.traffic import Layout, layout_of, traffic
 
 
@@ -71,7 +71,7 @@ def test_the_relay_notes_each_request_with_the_bytes_of_its_answer() -> None:
             await writer.drain()
         writer.close()
 
-    async def ask(relay: SlowStore) -> None:
+    async def ask(relay: CountingRelay) -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         relay.server_port = server.sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
@@ -82,7 +82,7 @@ def test_the_relay_notes_each_request_with_the_bytes_of_its_answer() -> None:
         writer.close()
         server.close()
 
-    with SlowStore(delay_s=0, rate=0) as relay:
+    with CountingRelay() as relay:
         asyncio.run(ask(relay))
     assert relay.requests == [
         Request(method="GET", key="in/a b", first=0, last=2, sent=22),

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
 
 from scoreline.storage.objects.buckets import Buckets
-from scoreline.tasks.inputs.listing import list_inputs
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.tables.base import Pinned, Survey
+from scoreline.storage.tables.options import ReadOptions
+from scoreline.tasks.inputs.listing import list_inputs, survey_inputs
+from tests.support.waiting import HANG_S
 
 
 def listed(tmp_path: Path, *uris: str) -> list[str]:
@@ -22,3 +31,36 @@ def test_an_object_that_several_inputs_match_is_listed_once(tmp_path: Path) -> N
 def test_objects_and_folders_that_readers_skip_are_not_input(tmp_path: Path) -> None:
     assert listed(tmp_path, "s3://data/in/") == ["in/a.csv", "in/b.csv"]
     assert listed(tmp_path, "s3://data/in/*") == ["in/a.csv", "in/b.csv"]
+
+
+class Begun:
+    """Stands for tables and for kept objects. It counts the surveys that are begun before the first ends."""
+
+    def __init__(self, expected: int) -> None:
+        self._meeting = threading.Barrier(expected)
+        self._taken = 0
+        self.ahead: list[int] = []
+
+    def survey(self, *_: Any) -> Survey:
+        """Wait until as many surveys are under way as expected."""
+        self._meeting.wait(HANG_S)
+        return Survey(schema=pa.schema([]), spans=())
+
+    def reserve(self, _: Pinned) -> bool:
+        """Count an object. The last one is only looked at, and not begun, if there is no room for it."""
+        self._taken += 1
+        return True
+
+    def add(self, _: Pinned) -> None:
+        """Note how many were taken when the first survey has ended."""
+        self.ahead.append(self._taken - 1)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("csv", 2), ("jsonl.gz", 2), ("arrow", 2), ("parquet", 8)])
+def test_objects_that_are_read_whole_are_surveyed_two_at_a_time_and_footers_eight(
+    tmp_path: Path, kind: str, expected: int
+) -> None:
+    store, begun = DirectoryStore(tmp_path, "data"), Begun(expected)
+    objects = [Pinned(store=store, key=f"{number}.{kind}", size=1 << 30, etag="e") for number in range(3 * expected)]
+    survey_inputs(begun, objects, ReadOptions(), (), begun)  # type: ignore[arg-type]
+    assert begun.ahead[0] == expected

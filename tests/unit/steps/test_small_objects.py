@@ -20,6 +20,9 @@ from scoreline.storage.errors import InputChanged, RejectBudgetExceeded, Unreada
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.objects.r2 import R2Store
+from scoreline.storage.settings import R2Settings
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.inputs.listing import list_inputs, survey_inputs
 from scoreline.tasks.job.documents import Job
@@ -133,11 +136,12 @@ def test_a_batch_of_many_objects_has_no_more_rows_than_usual(
     assert engine.models.model.calls == calls  # type: ignore[attr-defined]
 
 
-def test_objects_with_equal_columns_share_their_schema(engine: Engine) -> None:
+def test_objects_with_equal_columns_and_rows_share_their_schema_and_spans(engine: Engine) -> None:
     for number in range(6):
         put(engine, f"{number}.parquet", id=[number], x=[1.0 if number % 2 else 1])
     found = survey_inputs(engine.tables, list_inputs(engine.buckets, job().spec.inputs), job().spec.read)
     assert len({id(item.schema) for item in found}) == 2
+    assert len({id(item.file.spans) for item in found}) == len({item.file.spans for item in found}) <= 2
     assert [item.schema.field("x").type for item in found] == [pa.int64(), pa.float64()] * 3
 
 
@@ -237,11 +241,16 @@ def test_a_small_object_takes_two_requests_planning_included(
     assert scored.num_rows == sum(part.rows for part in made.parts)
 
 
+def test_each_small_object_that_is_fetched_has_a_connection_that_is_kept() -> None:
+    store = R2Store(R2Settings(endpoint_url="http://127.0.0.1:9", access_key_id="a", secret_access_key="b"), "data")
+    assert vars(store.client.meta.config)["max_pool_connections"] == OBJECTS_AT_ONCE
+
+
 def test_small_objects_are_fetched_side_by_side(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    objects = 2 * read_part.OBJECTS_AT_ONCE
+    objects = 2 * OBJECTS_AT_ONCE
     for number in range(objects):
         put(engine, f"{number:02}.parquet", id=[number], x=[float(number)])
-    meeting = threading.Barrier(read_part.OBJECTS_AT_ONCE)
+    meeting = threading.Barrier(OBJECTS_AT_ONCE)
     get = engine.buckets.main.get
 
     def together(key: str, **options: Any) -> Any:

@@ -1,0 +1,93 @@
+"""A file for an object that is read from one place to another: the bytes ahead are fetched side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from itertools import pairwise
+
+from scoreline.storage.prefetch import map_ahead
+from scoreline.storage.tables.base import Pinned
+from scoreline.storage.tables.ranged import RangedFile
+
+PIECE_BYTES = 4 << 20
+"""Number of bytes of a request."""
+CONNECTIONS = 5
+"""Number of requests at a time. R2 sends 50 to 100 MB/s to each connection, and a text of that size takes a second to
+parse."""
+_LEAST_BYTES = 1 << 20
+"""Minimum size of a request, so that a short range is divided, too."""
+_CAREFUL = 4
+"""Number of pieces of which only two are requested at a time. Planning reads only the first rows of some parts."""
+
+
+class ReadAheadFile(RangedFile):
+    """An object of which a range is read forwards. It holds at most ``(CONNECTIONS + 1) * PIECE_BYTES``.
+
+    Reads outside of the range, or before what was read last, are requests of their own.
+    """
+
+    def __init__(self, source: Pinned) -> None:
+        super().__init__(source.store, source.key, source.size, source.etag)
+        self._pieces: Generator[bytes] | None = None
+        self._piece = b""
+        self._piece_start = 0
+        self._range_stop = 0
+
+    def read_ahead(self, start: int, stop: int) -> None:
+        """Fetch the bytes from `start` to `stop` ahead. They are read soon, in this order."""
+        stop = min(stop, self._size)
+        self.stop()
+        if self._size <= self.WHOLE_BYTES or stop - start <= _LEAST_BYTES:
+            return  # one request is enough
+        pieces, budget = _divide(start, stop), CONNECTIONS * PIECE_BYTES
+        careful = set(pieces[:_CAREFUL])
+        self._pieces = map_ahead(
+            lambda piece: self.fetch(*piece),
+            pieces,
+            threads=CONNECTIONS,
+            weigh=lambda piece: budget // 2 if piece in careful else piece[1] - piece[0],
+            budget=budget,
+        )
+        self._piece_start, self._range_stop = start, stop
+
+    def close(self) -> None:
+        """Fetch nothing more."""
+        self.stop()
+        super().close()
+
+    def stop(self) -> None:
+        """Fetch nothing ahead any more, and forget what was fetched. The file can still be read."""
+        if self._pieces is not None:
+            self._pieces.close()
+        self._pieces, self._piece, self._range_stop = None, b"", 0
+
+    def _read(self, start: int, stop: int) -> bytes:
+        if self._pieces is None or not self._piece_start <= start < self._range_stop:
+            return super()._read(start, stop)
+        parts = []
+        while start < min(stop, self._range_stop) and self._go_on_to(start):
+            offset = start - self._piece_start
+            parts.append(self._piece[offset : offset + stop - start])
+            start += len(parts[-1])
+        if start < stop:
+            parts.append(super()._read(start, stop))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _go_on_to(self, position: int) -> bool:
+        """Wait for the piece with a position. Return False if there was an error before, which is raised again then."""
+        assert self._pieces is not None
+        while position >= self._piece_start + len(self._piece):
+            self._piece_start += len(self._piece)
+            self._piece = b""  # before the next one is in memory
+            self._piece = next(self._pieces, b"")
+            if not self._piece:
+                return False
+        return True
+
+
+def _divide(start: int, stop: int) -> list[tuple[int, int]]:
+    """Divide a range evenly into pieces of up to `PIECE_BYTES`, one for each connection if they are large enough."""
+    size = stop - start
+    count = max(-(-size // PIECE_BYTES), min(CONNECTIONS, size // _LEAST_BYTES))
+    bounds = [start + size * number // count for number in range(count + 1)]
+    return list(pairwise(bounds))
