@@ -97,7 +97,7 @@ class CountingRelay:
         back.close()
 
     async def _answer(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: list[Request]) -> None:
-        """Pass answers on. Each belongs to the last request, because a client of S3 waits for it before the next request."""
+        """Pass answers on. Each belongs to the last request, because a client waits for it before the next one."""
         while data := await there.read(_CHUNK):
             asked[-1].sent += len(data)
             writer.write(data)
