@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -276,7 +276,7 @@ def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
                 break
 
 
-def _heads_first(parts: Sequence[Part], rows: int, by_rows: Collection[tuple[str, str]]) -> Iterator[Part]:
+def _heads_first(parts: Iterable[Part], rows: int, by_rows: Collection[tuple[str, str]]) -> Iterator[Part]:
     """Yield the first slice of each part, in two pieces: its first rows, which are usually enough, and the others.
 
     Parameters

@@ -39,6 +39,7 @@ from scoreline.storage.tables import parquet
 from scoreline.storage.tables.base import MalformedRow, Rows
 from scoreline.storage.tables.schemas import to_text
 from scoreline.tasks.dispatch.dispatcher import Documents
+from scoreline.tasks.job import part_sizes
 from scoreline.tasks.job.documents import Job, Outcome, read_success
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import BATCH_ROWS, Part, Slice
@@ -452,7 +453,7 @@ def test_a_model_is_not_slow_if_its_calls_take_long_however_few_rows_they_have(
     engine.buckets.main.put("in/a.parquet", sink.getvalue())
     made = planner.draft(engine, job())
     assert made.rows_per_s is not None
-    assert made.rows_per_s < planner.SLOW_ROWS_PER_S
+    assert made.rows_per_s < part_sizes.SLOW_ROWS_PER_S
     assert len(made.parts) == 1
 
 
