@@ -240,6 +240,25 @@ def _score(
     )
 
 
+def _heads_first(parts: Iterable[Part], rows: int, by_rows: Collection[tuple[str, str]]) -> Iterator[Part]:
+    """Yield the first slice of each part, in two pieces: its first rows, which are usually enough, and the others.
+
+    Parameters
+    ----------
+    by_rows : collection of tuple of str
+        Buckets and keys of the objects that can be divided between any two rows. Other slices stay whole.
+    """
+    for part in parts:
+        piece = part.slices[0]
+        if (piece.bucket, piece.key) not in by_rows or piece.only is not None or piece.rows <= rows:
+            yield part
+            continue
+        middle = piece.start + rows
+        yield Part(slices=(replace(piece, stop=middle, rows=rows),))
+        rest = replace(piece, start=middle, first_row=piece.first_row + rows, rows=piece.rows - rows)
+        yield Part(slices=(rest,))
+
+
 def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.RecordBatch]]:
     """Yield samples of `SAMPLE_ROWS` rows: the first rows, then later ones, then rows of other parts.
 
@@ -281,25 +300,6 @@ def beginning(piece: Slice, rows: int = BATCH_ROWS) -> Slice:
     if piece.only is not None or piece.rows <= rows:
         return piece
     return replace(piece, only=range(piece.first_row, piece.first_row + rows))
-
-
-def _heads_first(parts: Iterable[Part], rows: int, by_rows: Collection[tuple[str, str]]) -> Iterator[Part]:
-    """Yield the first slice of each part, in two pieces: its first rows, which are usually enough, and the others.
-
-    Parameters
-    ----------
-    by_rows : collection of tuple of str
-        Buckets and keys of the objects that can be divided between any two rows. Other slices stay whole.
-    """
-    for part in parts:
-        piece = part.slices[0]
-        if (piece.bucket, piece.key) not in by_rows or piece.only is not None or piece.rows <= rows:
-            yield part
-            continue
-        middle = piece.start + rows
-        yield Part(slices=(replace(piece, stop=middle, rows=rows),))
-        rest = replace(piece, start=middle, first_row=piece.first_row + rows, rows=piece.rows - rows)
-        yield Part(slices=(rest,))
 
 
 def first_rows(batches: Iterator[Rows]) -> Rows | None:

@@ -210,9 +210,11 @@ def test_closing_early_leaves_no_thread_behind() -> None:
         stuck.wait(HANG_S)
         yield 2
 
+    others = set(threading.enumerate())  # the last thread of another test may not have ended yet
     found = prefetched(items())
     assert next(found) == 1
-    (thread,) = [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+    (thread,) = set(threading.enumerate()) - others
+    assert thread.name == "prefetch"
     found.close()
     assert thread.is_alive()  # closing did not wait for the generator, which is stuck
     stuck.set()

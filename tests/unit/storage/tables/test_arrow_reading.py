@@ -16,6 +16,7 @@ import pytest
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables import arrow
 from scoreline.storage.tables.arrow import ArrowFormat
+from scoreline.storage.tables.views import has_plain_types
 from tests.support.text_tables import Put, counted
 
 TABLE = pa.table(
@@ -221,3 +222,10 @@ def repr_of(outcome: Callable[[], Any]) -> str:
         return repr(outcome())
     except UnicodeDecodeError as error:  # strings are checked by the caller
         return f"{type(error)}"
+
+
+def test_only_columns_without_a_dictionary_need_no_look_at_their_values() -> None:
+    category = pa.dictionary(pa.int32(), pa.string())
+    assert has_plain_types(pa.schema([("x", pa.float64()), ("text", pa.string())]))
+    for kind in (category, pa.string_view()):
+        assert not has_plain_types(pa.schema([("x", pa.float64()), ("y", kind)]))
