@@ -16,6 +16,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
+from scoreline.tasks.scoring.batch_rejects import BatchRejects
+from scoreline.tasks.scoring.features import Rejection
+from scoreline.tasks.scoring.non_finite import Trials
 from scoreline.tasks.scoring.refused_before import RefusedBefore, RefusedByModel
 from scoreline.tasks.scoring.score import Scored, score_batch
 from scoreline.testing import eager
@@ -223,3 +226,13 @@ def test_expectations_of_two_columns_hold_together() -> None:
             for memory in (before, None)
         )
         assert_same(with_memory, without)
+
+
+def test_rows_that_were_rejected_before_a_batch_begins_again_are_taken_back() -> None:
+    batch = pa.record_batch({"x": pa.array([1.0, 2.0, 3.0])})
+    unconverted = Rejection(stage="schema", column="x", message="not exact")
+    trials = Trials(score=dict, batch=batch, features=["x"])
+    rejects = BatchRejects(rejected={0: unconverted}, trials=trials, pieces=[], max_rejected=None)
+    rejects.add(2, ValueError("refused"))
+    rejects.take_back()
+    assert rejects.explained() == {0: unconverted}
