@@ -155,6 +155,15 @@ class Stand:
         """Seconds of CPU that the S3 server took so far."""
         return sum(sum(item.cpu_times()[:2]) for item in self._descendants("scoreline.worker.dev.s3"))
 
+    def worker_cpu(self) -> float:
+        """Seconds of CPU that the processes of the worker took so far."""
+        return sum(sum(item.cpu_times()[:2]) for item in [self.parent(), *self.pool()])
+
+    def all_cpu(self) -> float:
+        """Seconds of CPU that this process and all its children took so far: client, worker, broker and store."""
+        mine = psutil.Process()
+        return sum(sum(item.cpu_times()[:2]) for item in [mine, *mine.children(recursive=True)])
+
     def pool(self) -> list[psutil.Process]:
         """Return the processes that score."""
         return self.parent().children()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from scoreline.storage.tables.base import MalformedRow, Rows
@@ -37,25 +38,27 @@ def rejects_table(rows: Rows, rejected: Mapping[int, Rejection], uri: str) -> pa
     uri : str
         The object that the batch was read from.
     """
-    table = pa.Table.from_batches([rows.batch]).take(pa.array(list(rejected), pa.int64()))
-    records: list[tuple[int, str, str | None, str, str | None]]
-    records = [(int(rows.numbers[row]), r.stage, r.column, r.message, None) for row, r in rejected.items()]
-    records += [(item.row, "decode", item.column, item.message, item.raw) for item in rows.malformed]
-    undecoded = pa.table({field.name: _readable_values(rows.malformed, field) for field in table.schema})
-    table = pa.concat_tables([table, undecoded])
-    numbers, stages, columns, messages, raw = zip(*records, strict=True)
+    positions, reasons = np.fromiter(rejected, np.int64, len(rejected)), list(rejected.values())
+    table = pa.Table.from_batches([rows.batch]).take(pa.array(positions))
+    broken = rows.malformed
+    if broken:
+        table = pa.concat_tables(
+            [table, pa.table({item.name: _readable_values(broken, item) for item in table.schema})]
+        )
+    columns = [*(why.column for why in reasons), *(item.column for item in broken)]
+    messages = [*(why.message for why in reasons), *(item.message for item in broken)]
     values = {
-        "source": pa.array([uri] * len(records)),
-        "row": pa.array(numbers, pa.int64()),
-        "stage": pa.array(stages),
+        "source": pa.repeat(uri, len(table)),
+        "row": pa.array([*rows.numbers[positions].tolist(), *(item.row for item in broken)], pa.int64()),
+        "stage": pa.array([*(why.stage for why in reasons), *("decode" for _ in broken)], pa.string()),
         "column": pa.array(columns, pa.string()),
-        "message": pa.array(messages),
-        "record": pa.array(raw, pa.string()),
+        "message": pa.array(messages, pa.string()),
+        "record": pa.array([*(None for _ in reasons), *(item.raw for item in broken)], pa.string()),
     }
     names = rejection_columns(table.column_names)
     for field, name in names.items():
         table = table.append_column(name, values[field])
-    return table.sort_by(names["row"])
+    return table.sort_by(names["row"]) if broken else table
 
 
 def _readable_values(malformed: Sequence[MalformedRow], field: pa.Field) -> pa.Array:

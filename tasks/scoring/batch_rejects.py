@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from scoreline.storage.errors import RejectBudgetExceeded
 from scoreline.storage.models.categories import is_missing
@@ -52,6 +54,10 @@ class BatchRejects:
     """Messages of the rows that failed in the model, and are not explained yet."""
     _quoteless: set[int] = field(default_factory=set)
     """Those of them whose messages do not quote a value of the row."""
+    _converted: dict[int, Rejection] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._converted = dict(self.rejected)
 
     def add(self, row: int, error: Exception) -> None:
         """Add a row that fails by itself."""
@@ -60,21 +66,34 @@ class BatchRejects:
 
     def add_refused(self, rows: Any, refused: Refused, positions: Any, confirmed: Confirmed) -> None:
         """Add rows that a step refuses. Name the column at fault if the refused value is that of a feature."""
-        messages = [refused.message(int(position), confirmed)[:MAX_MESSAGE] for position in positions]
-        self._failed |= dict(zip(rows.tolist(), messages, strict=True))
+        said, codes = refused.messages(positions, confirmed)
+        said = [message[:MAX_MESSAGE] for message in said]
+        unexplained = np.ones(len(rows), dtype=bool)
         for name, number, seen in _columns(refused, self.trials.features):
-            held = refused.cells.mask[positions, number]
-            own = rows[held]
-            column = self.trials.batch.column(name).take(pa.array(own, pa.int64()))
-            own = own[_same(seen[positions[held]], column)]
+            held = np.flatnonzero(unexplained & refused.cells.mask[positions, number])
+            column = self.trials.batch.column(name).take(pa.array(rows[held], pa.int64()))
+            held = held[_same(seen[positions[held]], column)]
             for what, mask in [*self._non_finite(name), (None, np.ones(self.trials.batch.num_rows, dtype=bool))]:
-                for row in own[mask[own]].tolist():
-                    if row not in self.rejected:
-                        self.rejected[row] = self._refused_value(name, what, self._failed[row])
-        self._failed = {row: message for row, message in self._failed.items() if row not in self.rejected}
+                own = held[mask[rows[held]] & unexplained[held]]
+                if len(own):
+                    self._add_alike(rows[own], codes[own], [self._refused_value(name, what, text) for text in said])
+                    unexplained[own] = False
+        left = np.flatnonzero(unexplained)
+        self._failed.update(zip(rows[left].tolist(), [said[code] for code in codes[left].tolist()], strict=True))
         if refused.cells.say is None or not confirmed.quotes:
-            self._quoteless.update(rows.tolist())
+            self._quoteless.update(rows[left].tolist())
         self.check_budget()
+
+    def take_back(self) -> None:
+        """Remove all rows that were added, so that only those are left that could not be converted."""
+        self.rejected.clear()
+        self.rejected.update(self._converted)
+        self._failed.clear()
+        self._quoteless.clear()
+
+    def _add_alike(self, rows: Any, codes: Any, rejections: Sequence[Rejection]) -> None:
+        """Reject rows. They share the rejections, which are few even if the rows are many."""
+        self.rejected.update(zip(rows.tolist(), [rejections[code] for code in codes.tolist()], strict=True))
 
     def _non_finite(self, name: str) -> list[tuple[str | None, Any]]:
         return [(what, mask) for (key, what), mask in self.trials.masks.items() if key == name]
@@ -151,6 +170,13 @@ def _same(seen: Any, column: pa.Array) -> Any:
         values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         with np.errstate(over="ignore", invalid="ignore"):
             return (values.astype(seen.dtype) == seen) | (missing & (seen != seen))
+    if (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) and _are_texts(seen):
+        raw = column.fill_null("None")
+        return pc.equal(pa.array(seen.tolist(), raw.type), raw).to_numpy(zero_copy_only=False)
     triples = zip(seen.tolist(), column.to_pylist(), missing.tolist(), strict=True)
     same = (no_value if is_missing(value) else str(value) == str(raw) for value, raw, no_value in triples)
     return np.fromiter(same, dtype=bool, count=len(seen))
+
+
+def _are_texts(values: Any) -> bool:
+    return bool(pd.api.types.infer_dtype(values, skipna=False) == "string")

@@ -17,6 +17,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from scoreline.tasks.scoring import step_checks
 from scoreline.tasks.scoring.model_calls import first_line
@@ -58,9 +59,33 @@ class Refused:
         _, _, words = expected.partition(": ")
         return Confirmed(line=line, quotes=expected == line) if words in str(error) else None
 
-    def message(self, row: int, confirmed: Confirmed) -> str:
-        """Return the message of the step for a call with one row alone."""
-        return self.cells.say(row) if confirmed.quotes and self.cells.say is not None else confirmed.line
+    def messages(self, rows: Any, confirmed: Confirmed) -> tuple[list[str], Any]:
+        """Return the messages of the step for calls with one row alone: the distinct ones, and the number of each row's.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+            Positions of the rows within the call. There must be at least one.
+        confirmed : Confirmed
+            What the step says about one row of this kind.
+        """
+        say = self.cells.say
+        if say is None or not confirmed.quotes:
+            return [confirmed.line], np.zeros(len(rows), dtype=np.intp)
+        groups = self._said_alike(rows) if self.cells.says_first else np.arange(len(rows))
+        _, first, codes = np.unique(groups, return_index=True, return_inverse=True)
+        return [say(int(row)) for row in rows[first]], codes
+
+    def _said_alike(self, rows: Any) -> Any:
+        """Return equal numbers for rows whose first refused values are the same text in the same column."""
+        groups, columns = np.empty(len(rows), dtype=np.int64), self.cells.mask[rows].argmax(axis=1)
+        for column in np.unique(columns):
+            own = np.flatnonzero(columns == column)
+            values = np.asarray(self.cells.values[column], dtype=object)[rows[own]]
+            are_texts = pd.api.types.infer_dtype(values, skipna=False) == "string"
+            codes = pd.factorize(values)[0] if are_texts else np.arange(len(own))
+            groups[own] = int(column) * len(rows) + codes
+        return groups
 
 
 def ask(error: Exception, n_rows: int) -> list[Refused]:

@@ -19,6 +19,7 @@ from scoreline.tasks.scoring.model_calls import call_model
 from scoreline.tasks.scoring.non_finite import Trials
 from scoreline.tasks.scoring.numeric_warnings import default_warnings
 from scoreline.tasks.scoring.outputs import column_to_arrow, outputs
+from scoreline.tasks.scoring.refused_before import RefusedBefore
 from scoreline.tasks.scoring.search import Pieces, Search
 from scoreline.tasks.scoring.suspects import Suspects
 from scoreline.tasks.scoring.timings import Timings
@@ -47,6 +48,7 @@ def score_batch(
     report: Callable[[int], bool] | None = None,
     describe_row: Callable[[int], str] | None = None,
     timings: Timings | None = None,
+    refused_before: RefusedBefore | None = None,
 ) -> Scored:
     """Score one batch, and reject only those rows that make the estimator fail.
 
@@ -80,6 +82,8 @@ def score_batch(
         Says where a row of the batch comes from, for the message of that error.
     timings : Timings, optional
         The seconds of `align`, `predict` and `search` are added to it.
+    refused_before : RefusedBefore, optional
+        What earlier batches taught, and to which this one adds. It only decides which rows are called first.
 
     Raises
     ------
@@ -104,6 +108,7 @@ def score_batch(
     with timings("align"):
         x, rejected = convert(batch)
     rows = np.delete(np.arange(batch.num_rows, dtype=np.int64), list(rejected))
+    unconverted = set(rejected)
 
     def score_rows(numbers: Any) -> dict[str, Any]:
         return call_model(lambda: outputs(bundle, _take(x, numbers), method))
@@ -122,15 +127,33 @@ def score_batch(
         describe_row=describe_row,
     )
     order = Suspects(trials=trials, blame=rejects.blame)
-    search = Search(score=score_rows, order=order, rejects=rejects, pieces=pieces)
+    expected = None if refused_before is None else refused_before.expected(batch)
+    search = Search(score=score_rows, order=order, rejects=rejects, pieces=pieces, expected=expected)
     with timings("predict"):
         rejects.check_budget()
         search.run(rows)
         with timings.searching():
             rejected = rejects.explained()
+            if refused_before is not None:
+                refused = {row: why for row, why in rejected.items() if row not in unconverted}
+                _remember(refused_before, batch, features, search, refused)
     timings.search += search.seconds
     with timings("align"):
         return _join(batch, keep, rejected, pieces)
+
+
+def _remember(
+    refused_before: RefusedBefore,
+    batch: pa.RecordBatch,
+    features: Sequence[str],
+    search: Search,
+    refused: Mapping[int, Rejection],
+) -> None:
+    """Remember which rows of a batch steps refused, unless that was known."""
+    if search.expected is not None:
+        refused_before.were(right=search.as_expected)
+    if refused and search.by_steps and not search.as_expected and search.pieces:
+        refused_before.learn(batch, features, refused, search.pieces[0][0])
 
 
 def _take(x: Any, rows: Any) -> Any:

@@ -1,7 +1,9 @@
 """Finds the rows of a batch that a model cannot score, with few calls of the model.
 
 If a step of scikit-learn refuses rows for their own values, it is asked for all such rows at once, and a call with one
-of them has to fail in the same check of the same step before the answer counts.
+of them has to fail in the same check of the same step before the answer counts. Rows that are expected to be refused,
+because earlier batches had such rows, are called first. If no other row is refused, a single call scores the rest.
+Otherwise the batch is begun again without expectations, so that these only decide how long it takes.
 
 Any other row is rejected only if a call with this row alone fails. So each of them costs one call, and the art is to
 spend few others. The rows are put into an order in which failing rows stand together, and are scored in groups of this
@@ -60,6 +62,10 @@ class Rejects(Protocol):
         """
         ...
 
+    def take_back(self) -> None:
+        """Remove all rows that were added."""
+        ...
+
 
 @dataclass(kw_only=True)
 class Search:
@@ -77,12 +83,19 @@ class Search:
         Receives the failing rows.
     pieces : list
         The rows that were scored are appended to it.
+    expected : ndarray of bool, optional
+        Mask of the rows that are expected to be refused, by row number.
     """
 
     score: Callable[[Any], dict[str, Any]]
     order: Order
     rejects: Rejects
     pieces: Pieces
+    expected: Any = None
+    as_expected: bool = False
+    """Whether the steps refused only rows that were expected."""
+    by_steps: bool = True
+    """Whether all rows that failed were refused by steps."""
     seconds: float = 0.0
     """Seconds that finding the failing rows took, in addition to scoring the others in one call."""
     _s_per_row: float | None = None
@@ -107,6 +120,9 @@ class Search:
             self.seconds = max(0.0, time.perf_counter() - begun - (self._s_per_row or 0.0) * scored)
 
     def _run(self, rows: Any) -> None:
+        if self.expected is not None and self._score_others(rows):
+            self.as_expected = True
+            return
         error = self._failure(rows) if len(rows) else None
         while error is not None and len(rows) > 1:
             left = self._without_refused(rows, error)
@@ -117,8 +133,38 @@ class Search:
         if error is not None:
             self._search(rows)
 
+    def _score_others(self, rows: Any) -> bool:
+        """Reject the expected rows, and score all others in one call. Return whether that is all that was to be done.
+
+        If it is not, nothing is done. Rows are rejected only if all rows of a call are refused by one check. Then it
+        does not matter in which order a function within the model hands them on.
+        """
+        others = ~self.expected
+        left = rows[self.expected[rows]]
+        while len(left) and (error := self._error(left)) is not None:
+            refused = next(iter(ask(error, len(left))), None)
+            if refused is None:
+                break
+            some, keep = left[refused.rows], np.delete(left, refused.rows)
+            again = self._error(some) if len(keep) else error
+            answers = [] if again is None else ask(again, len(some))
+            if not any(len(answer.rows) == len(some) and answer.check == refused.check for answer in answers):
+                break
+            assert again is not None
+            if len(self._without_refused(some, again)):
+                break
+            left = keep
+        others[left] = True
+        others = rows[others[rows]]
+        if len(others) < len(rows) and self._failure(others) is None:
+            return True
+        self.rejects.take_back()
+        self._confirmed.clear()
+        return False
+
     def _search(self, rows: Any) -> None:
         """Find the failing rows by scoring groups."""
+        self.by_steps = False
         rows, first = self.order.first(rows)
         size = GroupSize(rows=first)
         unusual = False
@@ -203,14 +249,23 @@ class Search:
         Rows for which the memory does not suffice may be scored in smaller groups.
         """
         begun = time.perf_counter()
+        error = self._error(rows, self.pieces)
+        if error is not None:
+            return error
+        if len(rows) > self._largest:
+            self._largest, self._s_per_row = len(rows), (time.perf_counter() - begun) / len(rows)
+        return None
+
+    def _error(self, rows: Any, pieces: Pieces | None = None) -> Exception | None:
+        """Score rows together and return None, or the error for which they cannot be scored."""
         try:
-            self.pieces.append((rows, self.score(rows)))
+            scores = self.score(rows)
         except Exception as error:
             if is_about_rows(error) or (isinstance(error, MemoryError) and len(rows) > 1):
                 return error
             raise
-        if len(rows) > self._largest:
-            self._largest, self._s_per_row = len(rows), (time.perf_counter() - begun) / len(rows)
+        if pieces is not None:
+            pieces.append((rows, scores))
         return None
 
     def _scored_row(self) -> int | None:

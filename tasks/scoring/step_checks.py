@@ -36,6 +36,8 @@ class Cells:
     """Position of the first checked column among those of the step."""
     say: Callable[[int], str] | None = None
     """Returns what the step says about a row alone, if that depends on the row's values."""
+    says_first: bool = False
+    """Whether it says the same about all rows whose first refused value is in the same column and is the same text."""
 
 
 def _columns(array: Any) -> list[Any]:
@@ -96,18 +98,19 @@ def _known_categories(local: Locals, frame: FrameType) -> list[Cells]:
     columns, known = local["X_list"], local["self"].categories_
     if local["handle_unknown"] != "error":
         return []
-    passed = int(local["i"])  # the columns before the one that was refused
-    mask = np.column_stack(
-        [_unknown(x, known[i]) if i >= passed else np.zeros(len(x), bool) for i, x in enumerate(columns)]
-    )
-    first = mask.argmax(axis=1).tolist()
+    failed = int(local["i"])  # the columns before it were passed, and the step has its own answer for it
+    mask = np.zeros((len(columns[failed]), len(columns)), dtype=bool)
+    mask[:, failed] = ~local["valid_mask"]
+    for later in range(failed + 1, len(columns)):
+        mask[:, later] = _unknown(columns[later], known[later])
+    first = mask.argmax(axis=1)
 
     def say(row: int) -> str:
         column = first[row]
         value = columns[column][row]
         return f"ValueError: Found unknown categories {[value]} in column {column} during transform"
 
-    return [Cells(kind="unknown", mask=mask, values=columns, say=say)]
+    return [Cells(kind="unknown", mask=mask, values=columns, say=say, says_first=True)]
 
 
 def _unknown(x: Any, known: Any) -> Any:
@@ -135,22 +138,39 @@ def _numbers(local: Locals, frame: FrameType) -> list[Cells]:
     def say(row: int) -> str:
         return _conversion_error(texts[int(np.argmax(mask[row]))][row], dtype)
 
-    return [Cells(kind="not a number", mask=mask, values=texts, say=say)]
+    return [Cells(kind="not a number", mask=mask, values=texts, say=say, says_first=True)]
 
 
 def _not_numbers(column: Any, dtype: np.dtype[Any]) -> Any:
+    """Return which values are not numbers. Values that pandas can convert are tried together, the others one by one."""
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf":
         return np.zeros(len(column), dtype=bool)
-    codes, values = pd.factorize(np.asarray(column, dtype=object), use_na_sentinel=False)
-    return np.array([bool(_conversion_error(value, dtype)) for value in values], dtype=bool)[codes]
+    objects = np.asarray(column, dtype=object)
+    if not _conversion_error_of(objects, dtype):
+        return np.zeros(len(column), dtype=bool)
+    try:
+        doubtful = np.isnan(np.asarray(pd.to_numeric(pd.Series(objects), errors="coerce"), dtype=np.float64))
+    except (TypeError, ValueError):
+        doubtful = np.ones(len(column), dtype=bool)
+    if _conversion_error_of(objects[~doubtful], dtype):  # pandas takes more for a number than NumPy
+        doubtful[:] = True
+    mask = doubtful.copy()
+    codes, values = pd.factorize(objects[doubtful], use_na_sentinel=False)
+    mask[doubtful] = np.array([bool(_conversion_error(value, dtype)) for value in values], dtype=bool)[codes]
+    return mask
 
 
 def _conversion_error(value: Any, dtype: np.dtype[Any]) -> str:
     """Return why NumPy cannot convert a value to a type of number; empty if it can."""
     one = np.empty(1, dtype=object)
     one[0] = value
+    return _conversion_error_of(one, dtype)
+
+
+def _conversion_error_of(values: Any, dtype: np.dtype[Any]) -> str:
+    """Return why NumPy cannot convert an array of objects to a type of number; empty if it can."""
     try:
-        one.astype(dtype)
+        values.astype(dtype)
     except (ValueError, TypeError, OverflowError) as error:
         return first_line(error)
     return ""
@@ -253,7 +273,7 @@ def _previously_seen(local: Locals, frame: FrameType) -> list[Cells]:
         quoted = repr(value) if values.dtype.kind in "OUS" else [value]
         return f"ValueError: y contains previously unseen labels: {quoted}"
 
-    return [Cells(kind="unknown", mask=_matrix(mask), values=[values], say=say)]
+    return [Cells(kind="unknown", mask=_matrix(mask), values=[values], say=say, says_first=True)]
 
 
 type Check = Callable[[Locals, FrameType], list[Cells]]

@@ -23,6 +23,7 @@ from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.inputs.hive_partitions import add_columns
 from scoreline.tasks.job.plan import BATCH_BYTES, BATCH_ROWS, Columns, Slice
 from scoreline.tasks.scoring.batch_size import BatchSize
+from scoreline.tasks.scoring.refused_before import RefusedByModel
 from scoreline.tasks.scoring.settled_types import settle
 from scoreline.tasks.scoring.timings import PartHistory
 
@@ -47,6 +48,8 @@ class Engine(Dispatcher):
     tables: Tables = field(default_factory=Tables)
     history: PartHistory = field(default_factory=PartHistory)
     """The time at which this process wrote its last part of each job."""
+    refused: RefusedByModel = field(default_factory=RefusedByModel)
+    """The values that steps of models refused in earlier batches of this process."""
     batch_bytes: int = BATCH_BYTES
     """Maximum memory for the rows that are scored together (see `scoreline.tasks.scoring.batch_size`)."""
     kept: KeptObjects = field(default_factory=KeptObjects)

@@ -77,6 +77,8 @@ def score_rows(
     most, count = max(budget, REJECTED_SHOWN), 0
     watch = RejectWatch(budget=budget, note=note, check_stopped=check_stopped)
 
+    refused_before = engine.refused.of(job.model.manifest_sha256, columns.features)
+
     gone: list[bool] = []
     read = read_part(engine, planned, columns, job.spec.read, engine.batch_size(columns), gone)
 
@@ -100,6 +102,7 @@ def score_rows(
                     report=report,
                     describe_row=batch.describe,
                     timings=timings,
+                    refused_before=refused_before,
                 )
             except RejectBudgetExceeded as error:
                 raise _over_budget(watch.over, most, budget, f"In one batch, {describe(error)}") from error

@@ -47,7 +47,7 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 
-from scoreline.tasks.scoring import refusals
+from scoreline.tasks.scoring import refusals, step_checks
 from scoreline.tasks.scoring.outputs import outputs
 from scoreline.tasks.scoring.score import Scored, score_batch
 from tests.support.bundles import bundle
@@ -227,6 +227,28 @@ def test_the_rows_that_a_step_refuses_are_those_that_fail_alone(name: str) -> No
     rows, bad = damaged(column, values, share=0.3)
     rows = rows.iloc[:12].reset_index(drop=True)
     assert failing_alone(of_case(name), rows) == np.flatnonzero(bad[:12]).tolist()
+
+
+def test_rows_that_are_refused_for_the_same_value_share_their_reason() -> None:
+    rows, _ = damaged("town", [NEW, "nowhere"], share=0.1)
+    reasons = scored(of_case("OneHotEncoder"), rows).rejected.values()
+    assert len({id(reason) for reason in reasons}) == 2 < len(reasons)
+
+
+VALUES = st.lists(
+    st.sampled_from(["1", "1.5", " 2 ", "1_0", "0x1f", "1e400", "nan", "inf", "n/a", "", "\uff11", "true"])
+    | st.sampled_from([None, True, 3, 2**70, 1.5, np.nan, b"1", b"x", pd.Timestamp(0)])
+    | st.text(max_size=3),
+    max_size=8,
+)
+
+
+@given(VALUES, st.sampled_from(["f8", "f4", "i8"]))
+def test_values_that_numpy_cannot_convert_are_found_among_many(values: list[Any], dtype: str) -> None:
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    alone = [bool(step_checks._conversion_error(value, np.dtype(dtype))) for value in values]
+    assert step_checks._not_numbers(column, np.dtype(dtype)).tolist() == alone
 
 
 def test_each_rejected_row_has_the_message_of_the_step_about_this_row() -> None:

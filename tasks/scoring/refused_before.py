@@ -1,0 +1,183 @@
+"""Remembers which values the steps of a model refused in earlier batches, so that such rows are called first later on.
+
+A call with all rows of a batch fails at the first step that refuses one of them, after the steps before it have worked
+in vain on all the others. A call with only the rows that are expected to fail is cheap, and the step answers for them
+as well. What is remembered only decides which rows are called first. The rejected rows, their reasons and the scores
+are the same as in a process that remembers nothing (see `Search`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from scoreline.tasks.scoring.features import Rejection
+
+_MIN_ROWS = 2_048
+"""Number of rows from which rows are tried first. A call with fewer takes hardly longer than one with a single row."""
+_MAX_VALUES = 1_000
+"""Maximum number of different values to remember of a column."""
+_MAX_WRONG = 3
+"""Number of batches in a row for which the expectations were wrong, after which nothing is expected any more."""
+_MAX_MODELS = 64
+"""Maximum number of models for which a process remembers values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Expectation:
+    """Which values of a column are expected to be refused."""
+
+    missing: bool = False
+    """Whether nulls and NaN are."""
+    low: float = -np.inf
+    high: float = np.inf
+    """Numbers below the one and above the other are."""
+    infinite: bool = False
+    """Whether infinities are."""
+    sound: pa.Array | None = None
+    """The values that are not, if these are few."""
+    refused: pa.Array | None = None
+    """The values that are, if these are few but the others are not."""
+
+    def mask(self, column: pa.Array) -> Any:
+        """Return which values are expected to be refused, shape (n_rows,)."""
+        missing = pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
+        mask = missing.copy() if self.missing else np.zeros(len(column), dtype=bool)
+        numbers = _numbers(column)
+        if numbers is not None:
+            mask |= (numbers < self.low) | (numbers > self.high)
+            if self.infinite:
+                mask |= np.isinf(numbers)
+        for values, is_expected in ((self.sound, False), (self.refused, True)):
+            if values is not None:
+                found = pc.is_in(column, value_set=values).to_numpy(zero_copy_only=False)
+                mask |= (found == is_expected) & ~missing
+        return mask
+
+
+@dataclass(kw_only=True)
+class RefusedBefore:
+    """The values that steps of one model refused in earlier batches."""
+
+    _expected: dict[tuple[str, pa.DataType], _Expectation] = field(default_factory=dict)
+    """By the name and the type of a column."""
+    _wrong: int = 0
+
+    def expected(self, batch: pa.RecordBatch) -> Any:
+        """Return a mask of the rows of a batch that are expected to be refused; None if there are none."""
+        if batch.num_rows < _MIN_ROWS or self._wrong >= _MAX_WRONG:
+            return None
+        mask = np.zeros(batch.num_rows, dtype=bool)
+        for (name, kind), expectation in self._expected.items():
+            column = batch.column(name) if name in batch.schema.names else None
+            if column is not None and column.type.equals(kind):
+                mask |= expectation.mask(_decoded(column))
+        return mask if 0 < np.count_nonzero(mask) <= batch.num_rows // 2 else None
+
+    def were(self, *, right: bool) -> None:
+        """Take note whether all rows of a batch that steps refuse were expected."""
+        self._wrong = 0 if right else self._wrong + 1
+
+    def learn(
+        self, batch: pa.RecordBatch, features: Sequence[str], refused: Mapping[int, Rejection], scored: Any
+    ) -> None:
+        """Remember the values that distinguish the refused rows of a batch from those that were scored.
+
+        Parameters
+        ----------
+        batch : pyarrow.RecordBatch
+            The columns `features`, and possibly others.
+        refused : mapping of int to Rejection
+            The rows that steps refused. If the column at fault is not known, any feature may distinguish them.
+        scored : ndarray of int
+            Numbers of the rows that were scored.
+        """
+        if batch.num_rows < _MIN_ROWS or self._wrong >= _MAX_WRONG or not len(scored):
+            return
+        by_column: dict[str | None, list[int]] = {}
+        for row, why in refused.items():
+            by_column.setdefault(why.column, []).append(row)
+        for at_fault, rows in by_column.items():
+            for name in features if at_fault is None else [at_fault]:
+                key = (name, batch.schema.field(name).type)
+                found = _distinguish(_decoded(batch.column(name)), np.array(rows), scored, self._expected.get(key))
+                if found is not None:
+                    self._expected[key] = found
+                    break
+
+
+def _distinguish(column: pa.Array, refused: Any, scored: Any, before: _Expectation | None) -> _Expectation | None:
+    """Return what distinguishes the values of refused rows from those of scored ones; None if nothing simple does."""
+    before = before or _Expectation()
+    missing = pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
+    others = refused[~missing[refused]]
+    if len(others) < len(refused) and missing[scored].any():
+        return None
+    is_missing = before.missing or len(others) < len(refused)
+    if not len(others):
+        return _Expectation(**(vars(before) | {"missing": True}))
+    scored = scored[~missing[scored]]
+    numbers = _numbers(column)
+    if numbers is not None and len(scored):
+        beyond = _beyond(numbers[others], numbers[scored], before)
+        if beyond is not None:
+            return _Expectation(**(vars(before) | beyond | {"missing": is_missing}))
+    sound, values = pc.unique(column.take(pa.array(scored))), pc.unique(column.take(pa.array(others)))
+    if pc.any(pc.is_in(values, value_set=sound)).as_py():
+        return None
+    sound = sound if before.sound is None else pc.unique(pa.concat_arrays([before.sound, sound]))
+    if len(sound) <= _MAX_VALUES:
+        return _Expectation(**(vars(before) | {"sound": sound, "missing": is_missing}))
+    values = values if before.refused is None else pc.unique(pa.concat_arrays([before.refused, values]))
+    if len(values) <= _MAX_VALUES:
+        return _Expectation(**(vars(before) | {"refused": values, "sound": None, "missing": is_missing}))
+    return None
+
+
+def _beyond(refused: Any, scored: Any, before: _Expectation) -> dict[str, Any] | None:
+    """Return limits between numbers that are refused and those that are scored; None if there are no such limits."""
+    least, greatest = float(scored.min()), float(scored.max())
+    finite = refused[np.isfinite(refused)]
+    below, above = finite[finite < least], finite[finite > greatest]
+    if len(below) + len(above) < len(finite) or np.isinf([least, greatest]).any():
+        return None
+    limits: dict[str, Any] = {"infinite": before.infinite or len(finite) < len(refused)}
+    span = greatest - least
+    if len(below):
+        limits["low"] = max(before.low, least - min(span, (least - float(below.max())) / 2))
+    if len(above):
+        limits["high"] = min(before.high, greatest + min(span, (float(above.min()) - greatest) / 2))
+    return limits
+
+
+def _decoded(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _numbers(column: pa.Array) -> Any | None:
+    """Return a column of numbers as an array, with NaN for nulls; None for any other column."""
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    return None
+
+
+@dataclass(kw_only=True)
+class RefusedByModel:
+    """What the steps of the models of a process refused, by model and what is read for it."""
+
+    _models: OrderedDict[tuple[str, ...], RefusedBefore] = field(default_factory=OrderedDict)
+
+    def of(self, manifest_sha256: str, features: Sequence[str]) -> RefusedBefore:
+        """Return what the steps of a model have refused so far."""
+        key = (manifest_sha256, *features)
+        found = self._models.setdefault(key, RefusedBefore())
+        self._models.move_to_end(key)
+        while len(self._models) > _MAX_MODELS:
+            self._models.popitem(last=False)
+        return found
