@@ -60,7 +60,7 @@ class Refused:
         return Confirmed(line=line, quotes=expected == line) if words in str(error) else None
 
     def messages(self, rows: Any, confirmed: Confirmed) -> tuple[list[str], Any]:
-        """Return the messages of the step for calls with one row alone: the distinct ones, and the number of each row's.
+        """Return the distinct messages of the step about single rows, and for each row the number of its message.
 
         Parameters
         ----------
