@@ -234,7 +234,8 @@ class _Terse:
         short = {
             name: value for name, value in headers.items() if name not in _UNREAD or (value and name in _MAY_MATTER)
         }
-        options = {name: value for name, value in options.items() if name not in ("reply_to", "correlation_id")}
+        unread = ("reply_to", "correlation_id", "argsrepr", "kwargsrepr")  # Celery passes these on as properties, too
+        options = {name: value for name, value in options.items() if name not in unread}
         embedded = {name: value for name, value in embedded.items() if value}
         return self._producer.publish((args, kwargs, embedded), headers=short, **options)
 

@@ -40,3 +40,4 @@ def test_the_smallest_redis_plan_carries_three_times_as_many_planned_jobs(stack:
     assert SMALLEST_PLAN_BYTES / sum(used) >= 3 * 11
     # And a message has nothing that no worker reads
     assert set(first["headers"]) == {"task", "id", "ignore_result"}
+    assert not {"reply_to", "correlation_id", "argsrepr", "kwargsrepr"} & set(first["properties"])
