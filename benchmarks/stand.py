@@ -187,7 +187,10 @@ class Stand:
     def _descendants(self, what: str) -> list[psutil.Process]:
         found = []
         for item in psutil.Process().children(recursive=True):
-            words = item.cmdline()
+            try:
+                words = item.cmdline()
+            except psutil.Error:  # it has just ended
+                continue
             if what in words and not any(word.endswith("guard.py") for word in words):
                 found.append(item)
         return found
