@@ -64,7 +64,7 @@ def frame(random: np.random.Generator, rows: int) -> pd.DataFrame:
 
 
 def models() -> dict[str, tuple[Callable[[], Any], str, Any]]:
-    """Return how to make a model for each kind of value that it refuses, the column of the value, and the value."""
+    """Return for each kind of refused value: how to make a model that refuses it, the column, and the value."""
 
     def encoding(encoder: Any, model: Any) -> Any:
         return make_pipeline(make_column_transformer((encoder, ["town"]), (StandardScaler(), NUMBERS)), model)

@@ -87,7 +87,8 @@ def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
 def answerable(error: Exception) -> Exception:
     """Return an error that may be stored as an answer. Anyone who can reach Redis can read it.
 
-    It has the same class if that is a class of Scoreline, and it quotes neither an input nor a document.
+    An error of Scoreline keeps its class, and any other becomes `JobFailed`. The message of the returned error quotes
+    neither an input nor a document.
     """
     if isinstance(error, ScorelineError):
         return type(error)(without_quotes(error)) if error.quotes else error

@@ -10,7 +10,7 @@ _API_VERSION = 1
 
 
 def data_txt(manifest: Manifest) -> bytes:
-    """Encode ``data.txt`` as JSON, which is also valid YAML.
+    """Return the content of ``data.txt`` as JSON, which is also valid YAML.
 
     A version with one file has the type ``joblib``, which ``pin_read`` can load. A version with several files has the
     type ``file``, which ``pin_download`` can fetch.

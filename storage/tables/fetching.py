@@ -169,7 +169,8 @@ class Fetcher:
     def close(self) -> None:
         """Release the bytes that nobody took, and end the threads. Those that wait for the store end when it answers.
 
-        The planned requests may refer to this fetcher, so that their bytes would stay until the garbage is collected.
+        Without this call, the bytes would stay in memory until the garbage is collected, because the planned requests
+        may refer to this fetcher.
         """
         self._shared.closed = True
         self._upcoming, self._next = iter(()), None

@@ -76,7 +76,7 @@ class RowGroup:
 
     @functools.cached_property
     def window_bytes(self) -> int:
-        """Size of the rows to keep at a time if the columns are decoded one after another."""
+        """How many bytes of rows to keep at a time if the columns are decoded one after another."""
         return max(WINDOW_BYTES, min(self.decoded_bytes // _MAX_PASSES, MAX_WINDOW_BYTES))
 
     @functools.cached_property

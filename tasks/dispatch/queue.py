@@ -218,7 +218,7 @@ def send_message(
 
 
 class _Terse:
-    """A producer that leaves out all parts of a message that no worker reads. The rest is less than half as long.
+    """A producer that shortens messages to less than half their length: it leaves out everything that no worker reads.
 
     In a small Redis, the queue takes by far the most memory. All other headers stay, such as the context of a trace.
     """

@@ -67,7 +67,7 @@ def clock(context: Context) -> Iterator[Finding]:
 
 
 def clock_silence(context: Context) -> str:
-    """Return for how long no tick was run, as a text. The text is empty if the clock ticks."""
+    """Return a text that says for how long the clock has been silent, or an empty text if it ticks."""
     since_s = context.ledger.seconds_since_tick()
     if since_s is None:
         return "the clock has not ticked within a day"

@@ -88,7 +88,7 @@ def plain(scene: Scene) -> Round:
 
 
 def rejects(scene: Scene) -> Round:
-    """A job with rows of several kinds that cannot be scored, which is gathered at times."""
+    """A job in which some rows cannot be scored, for various reasons. In some rounds, its results are gathered."""
     made = scene.put(faulty=scene.chance.randrange(1, 60))
     job_id = yield from scene.submit(made, gather=scene.chance.random() < 0.3)
     scene.ours.check_results((yield from wait_for_end(scene.ours, job_id)), made)

@@ -89,7 +89,7 @@ def test_a_span_of_far_more_rows_than_fit_is_divided_evenly() -> None:
 
 
 def test_rows_of_a_row_group_are_named_by_their_numbers_alone() -> None:
-    # Then a worker that has read one run can continue, and a worker of the release before reads no more than necessary
+    # Then a worker that has read one run can continue, and one of the previous release reads no more than necessary
     parts = cut([file("a", 50, 250, by_rows=True)], part_rows=125, most_rows=200)
     assert [[(s.start, s.stop, s.first_row, s.rows, s.only) for s in part.slices] for part in parts] == [
         [(0, 50, 0, 50, None)],

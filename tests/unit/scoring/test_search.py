@@ -21,7 +21,7 @@ ROWS = 20_000
 
 
 class Refusing(BaseEstimator):
-    """Raises an error if a function finds rows to refuse in the frame; returns a column of 1s otherwise."""
+    """Raises `error` if `refuses` returns true for a row of the frame; otherwise returns a column of 1s."""
 
     def __init__(self, refuses: Callable[[pd.DataFrame], Any], error: Exception | None = None) -> None:
         self.refuses = refuses

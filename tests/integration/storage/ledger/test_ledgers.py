@@ -664,7 +664,7 @@ def test_workers_of_the_release_before_can_read_what_this_one_writes(
     redis_ledger.begin_step(job, "finalize", LEASE_S)
     redis_ledger.end_step(job, "finalize", will_retry=True)
     redis_ledger.watchlist.due([job], 4)
-    # Then the scripts of the release before, which run beside these during a deploy, can read the fields
+    # Then the scripts of the previous release, which run beside the new ones during a deploy, can read the fields
     with redis.Redis.from_url(stack.environ["REDIS_URL"], decode_responses=True) as connection:
         state: Any = connection.hgetall(f"scoreline:{{bucket/{job}}}:state")
         steps: Any = connection.hgetall(f"scoreline:{{bucket/{job}}}:steps")

@@ -66,7 +66,7 @@ def test_objects_outlive_the_server_and_nothing_else_does(tmp_path: Path) -> Non
         (weed,) = server.children()
         listening = [found for found in weed.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
         assert {found.laddr.ip for found in listening} == {"127.0.0.1"}
-        # And SIGTERM ends it, with the sockets that it made outside of its folder
+        # And SIGTERM ends it and removes the sockets that it made outside of its folder
         assert (sockets := sockets_of(weed))
         server.terminate()
         assert server.wait(HANG_S) == 0
