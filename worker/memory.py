@@ -7,13 +7,10 @@ load.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from scoreline.storage.errors import ScorelineError
 from scoreline.storage.models.registry import ModelRegistry
@@ -28,7 +25,6 @@ PROCESS_BYTES = 260 * MIB
 """Unshared memory of a child, without models. It was measured at 241 to 262 MiB on 250,000 rows of 20 columns."""
 USABLE = 0.95
 """Share of the limit that processes may use. The rest is for the shell, page tables, and unmeasured memory."""
-_UNLIMITED = 1 << 60
 _MAX_MODELS_MEASURED = 100
 
 
@@ -116,45 +112,8 @@ def measure_models(registry: ModelRegistry, preload: Sequence[str]) -> tuple[int
         return 0, max(pool.map(size_of, registry.names()[:_MAX_MODELS_MEASURED]), default=0)
 
 
-def limit_bytes(root: Path = Path("/")) -> int:
-    """Return the memory limit of this container, or the memory of the machine if there is none.
-
-    The limits of all control groups that contain this process apply, in both versions of control groups.
-
-    Parameters
-    ----------
-    root : Path
-        The directory that contains ``sys/fs/cgroup`` and ``proc/self/cgroup``.
-    """
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    mount = root / "sys/fs/cgroup"
-    lines: list[str] = []
-    with contextlib.suppress(OSError):
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
-        if controllers == "":
-            limits += _read_limits(mount, path, "memory.max")
-        elif "memory" in controllers.split(","):
-            limits += _read_limits(mount / "memory", path, "memory.limit_in_bytes")
-    return min(limits)
-
-
 def cores() -> int:
     """Return how many cores this process may use, given its CPU affinity and the quota of its control group."""
     from joblib import cpu_count  # imported late: `doctor` also runs where joblib is not installed
 
     return int(cpu_count())
-
-
-def _read_limits(mount: Path, path: str, name: str) -> list[int]:
-    """Return the limits of a group and of its ancestors. In a container only the mount itself may be visible."""
-    found = []
-    folder = mount / path.strip("/")
-    for group in (folder, *folder.parents):
-        with contextlib.suppress(OSError, ValueError):  # "max" is not a number
-            value = int((group / name).read_text())
-            if value < _UNLIMITED:
-                found.append(value)
-        if group == mount:
-            break
-    return found

@@ -23,6 +23,7 @@ from celery.signals import (
 )
 
 from scoreline.storage import keys
+from scoreline.storage.container_memory import limit_bytes
 from scoreline.storage.errors import ScorelineError, StoreError, describe
 from scoreline.storage.settings import StorageSettings
 from scoreline.tasks.dispatch.connections import WORKER, Connections, share_connection
@@ -74,7 +75,7 @@ def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
     if not isinstance(asked, int) or asked < 1:  # "auto", which Celery would turn into the number of cores
         asked = None
     sizing = memory.size(
-        limit_bytes=memory.limit_bytes(),
+        limit_bytes=limit_bytes(),
         cores=memory.cores(),
         asked=asked,
         preloaded_bytes=preloaded,

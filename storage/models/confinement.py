@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from scoreline.storage.container_memory import available_bytes
+
 _KEPT = re.compile(
     r"PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|VIRTUAL_ENV|LD_LIBRARY_PATH|LD_PRELOAD|DYLD_.*"
     r"|PYTHON(PATH|HOME|HASHSEED|UTF8|IOENCODING|NOUSERSITE|USERBASE|MALLOC|WARNINGS)|MALLOC_.*"
@@ -172,20 +174,9 @@ def _limit_resources() -> None:
         resource.RLIMIT_FSIZE: _MAX_FILE_BYTES,
     }
     if sys.platform == "linux":  # on other systems, it does not limit mapped memory
-        limits[resource.RLIMIT_DATA] = max(_LEAST_MEMORY_BYTES, _available_bytes())
+        limits[resource.RLIMIT_DATA] = max(_LEAST_MEMORY_BYTES, available_bytes())
     for kind, limit in limits.items():
         _, most = resource.getrlimit(kind)
         least = limit if most == resource.RLIM_INFINITY else min(limit, most)
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(kind, (least, least))
-
-
-def _available_bytes() -> int:
-    """Return the memory that is available to this process, within its container if it has one."""
-    import psutil
-
-    left = [int(psutil.virtual_memory().available)]
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):
-        left.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return min(left)

@@ -20,7 +20,7 @@ from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, KeptObjects, hold
 from scoreline.tasks.job.places import is_input
 from scoreline.tasks.job.plan import InputFile
-from scoreline.tasks.job.uris import GLOB, names, parse_uri
+from scoreline.tasks.job.uris import literal_prefix, names, parse_uri
 
 _AHEAD_BYTES = 16 << 20
 _LEAST_BYTES = 256 << 10
@@ -85,8 +85,8 @@ def _list_matches(store: ObjectStore, pattern: str, readable: Callable[[str], bo
     if not pattern or pattern.endswith("/"):
         matches = listed(pattern)
         reason = "the prefix is empty"
-    elif magic := GLOB.search(pattern):
-        matches = listed(pattern[: magic.start()])
+    elif (prefix := literal_prefix(pattern)) != pattern:
+        matches = listed(prefix)
         matches = [source for source in matches if source.key == pattern] or matches
         reason = "nothing matches the glob"
     elif not readable(pattern):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest
 from scoreline.tasks.job.spec import JobSpec
-from scoreline.tasks.job.uris import GLOB, parse_uri
+from scoreline.tasks.job.uris import literal_prefix, parse_uri
 
 _JOB_FOLDER = "job_id="
 
@@ -48,9 +48,9 @@ def check_input(uri: str, main: str, job_id: str) -> None:
     A wider prefix or glob is accepted, but the objects that it matches in such a folder are not read (see `is_input`).
     """
     bucket, pattern = parse_uri(uri)
-    magic = GLOB.search(pattern)
-    if bucket == main and keys.is_reserved(pattern[: magic.start()] if magic else pattern):
-        if not magic and is_records_of(job_id, pattern):
+    prefix = literal_prefix(pattern)
+    if bucket == main and keys.is_reserved(prefix):
+        if prefix == pattern and is_records_of(job_id, pattern):
             return
         raise InvalidRequest(
             f"input {uri!r} is in a place that Scoreline keeps for itself (jobs, models, schedules, schedules.toml): "

@@ -7,7 +7,7 @@ import re
 
 from scoreline.storage.errors import InvalidURI
 
-GLOB = re.compile(r"[*?\[]")
+_GLOB = re.compile(r"[*?\[]")
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]+)/(?P<key>[^\0]*)")
 
 
@@ -25,6 +25,16 @@ def parse_uri(uri: str) -> tuple[str, str]:
     return match["bucket"], match["key"]
 
 
+def literal_prefix(pattern: str) -> str:
+    """Return what is before the first wildcard of a glob. A pattern without one is returned whole.
+
+    >>> literal_prefix("in/2026-*/a.csv"), literal_prefix("in/a.csv")
+    ('in/2026-', 'in/a.csv')
+    """
+    magic = _GLOB.search(pattern)
+    return pattern[: magic.start()] if magic else pattern
+
+
 def names(pattern: str, key: str) -> bool:
     """Return whether the object `key` matches an input's key, prefix or glob.
 
@@ -33,7 +43,7 @@ def names(pattern: str, key: str) -> bool:
     """
     if not pattern or pattern.endswith("/"):
         return key.startswith(pattern) and _visible(key.removeprefix(pattern))
-    if GLOB.search(pattern):
+    if _GLOB.search(pattern):
         return key == pattern or (fnmatch.fnmatchcase(key, pattern) and _visible(key))
     return key == pattern
 

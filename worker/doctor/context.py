@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 
+from scoreline.storage.container_memory import limit_bytes
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.models.settings import ModelSettings
@@ -136,7 +137,7 @@ class Context:
     @cached_property
     def processes(self) -> int:
         """The number of processes that a worker on this machine starts."""
-        fit = memory.size(limit_bytes=memory.limit_bytes(), cores=self.cores).processes
+        fit = memory.size(limit_bytes=limit_bytes(), cores=self.cores).processes
         return self.worker.concurrency or fit
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import zip_longest
 
+from scoreline.storage.container_memory import limit_bytes
 from scoreline.worker import memory as sizes
 from scoreline.worker.doctor.check import Finding, ok, warning
 from scoreline.worker.doctor.context import Context
@@ -53,7 +54,7 @@ def memory(context: Context) -> Iterator[Finding]:
     """Check that the processes and models of a worker fit into the memory of this machine."""
     preloaded, largest = sizes.measure_models(context.registry, context.worker.preload)
     sizing = sizes.size(
-        limit_bytes=sizes.limit_bytes(),
+        limit_bytes=limit_bytes(),
         cores=context.cores,
         asked=context.worker.concurrency,
         preloaded_bytes=preloaded,

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from scoreline.storage.errors import ModelCorrupt
-from scoreline.worker.memory import MIB, limit_bytes, measure_models, size
+from scoreline.worker.memory import MIB, measure_models, size
 
 GIB = 1024 * MIB
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def test_a_small_dyno_has_one_process_and_a_large_machine_has_one_for_each_core() -> None:
@@ -61,35 +55,6 @@ def test_the_cache_has_the_size_that_the_settings_say_or_else_the_remaining_memo
     assert size(limit_bytes=64 * GIB, cores=2).cache_bytes == GIB
     assert size(limit_bytes=GIB, cores=2, cache_bytes=7 * MIB).cache_bytes == 7 * MIB
     assert 200 * MIB < size(limit_bytes=GIB, cores=1).cache_bytes < 600 * MIB
-
-
-@pytest.mark.parametrize(
-    ("cgroup", "file", "text", "expected"),
-    [
-        ("0::/", "memory.max", "536870912\n", 512 * MIB),
-        ("0::/app/dyno", "app/memory.max", "1073741824\n", GIB),
-        ("0::/", "memory.max", "max\n", None),
-        ("5:cpu:/\n4:memory:/lxc/dyno", "memory/lxc/dyno/memory.limit_in_bytes", "536870912\n", 512 * MIB),
-        ("4:memory:/not/visible/in/here", "memory/memory.limit_in_bytes", "536870912\n", 512 * MIB),
-        ("4:memory:/", "memory/memory.limit_in_bytes", "9223372036854771712\n", None),
-        ("", "memory.max", "1\n", None),
-    ],
-)
-def test_the_limit_of_the_control_group_is_found(
-    tmp_path: Path, cgroup: str, file: str, text: str, expected: int | None
-) -> None:
-    machine = limit_bytes(tmp_path / "nothing")
-    assert machine > 512 * MIB
-    write(tmp_path / "proc/self/cgroup", cgroup)
-    write(tmp_path / "sys/fs/cgroup" / file, text)
-    assert limit_bytes(tmp_path) == min(expected or machine, machine)
-
-
-def test_the_lowest_limit_of_nested_control_groups_counts(tmp_path: Path) -> None:
-    write(tmp_path / "proc/self/cgroup", "0::/a/b")
-    write(tmp_path / "sys/fs/cgroup/a/memory.max", str(600 * MIB))
-    write(tmp_path / "sys/fs/cgroup/a/b/memory.max", str(700 * MIB))
-    assert limit_bytes(tmp_path) == 600 * MIB
 
 
 def test_a_model_that_cannot_be_measured_does_not_hide_the_others() -> None:
