@@ -127,20 +127,22 @@ class DirectoryStore:
         """Yield the objects in a folder and below it. Links to folders are not followed."""
         folders = []
         try:
-            found = os.scandir(os.path.join(self._root, folder))
-        except OSError:
+            with os.scandir(os.path.join(self._root, folder)) as found:
+                for entry in found:
+                    key = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_dir():
+                        if not entry.is_symlink() and (folder or entry.name not in (_META, _TMP)):
+                            folders.append(key)
+                    elif folder or entry.name != ".lock":
+                        with contextlib.suppress(FileNotFoundError):
+                            stat = entry.stat()
+                            size, etag, modified = stat.st_size, _etag(stat), stat.st_mtime
+                            yield ObjectInfo(key=key, size=size, etag=etag, metadata=_NO_METADATA, modified=modified)
+        except (FileNotFoundError, NotADirectoryError):
             return
-        with found:
-            for entry in found:
-                key = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir():
-                    if not entry.is_symlink() and (folder or entry.name not in (_META, _TMP)):
-                        folders.append(key)
-                elif folder or entry.name != ".lock":
-                    with contextlib.suppress(FileNotFoundError):
-                        stat = entry.stat()
-                        size, etag, modified = stat.st_size, _etag(stat), stat.st_mtime
-                        yield ObjectInfo(key=key, size=size, etag=etag, metadata=_NO_METADATA, modified=modified)
+        except OSError as error:
+            place = self.uri(f"{folder}/" if folder else "")
+            raise StoreUnavailable(f"cannot list {place}: {error.strerror}") from error
         for key in folders:
             yield from self._walk(key)
 

@@ -208,8 +208,9 @@ class _Reader:
             if self._seekable:
                 with contextlib.suppress(struct.error, IndexError):  # Arrow says what is wrong
                     footer = read_footer(self._raw, self._source.size)
-                    self._places = record_batches(footer)
-                    self._can_be_sliced = can_be_sliced(self.schema, footer)
+                    places = record_batches(footer)
+                    if all(start >= 0 and metadata > 0 and body >= 0 for start, metadata, body in places):
+                        self._places, self._can_be_sliced = places, can_be_sliced(self.schema, footer)
         return self._places
 
     def _read_ahead(self, start: int, stop: int | None, columns: list[str] | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -124,7 +125,12 @@ class ChunkFile(RangedFile):
         number = bisect.bisect_right(self._starts, self._position) - 1
         if number >= 0 and size is not None and size > 0:
             stream = self._streams[number]
-            if self._position < stream.chunk.stop and self._position + size <= stream.chunk.stop:
+            is_within = self._position + size <= stream.chunk.stop
+            if self._position < stream.chunk.stop and not is_within:
+                if stream.left_out:
+                    raise OSError("a read of a column goes beyond its bytes")
+                stream.left_out = 0  # from now on, its bytes are read as they are
+            elif is_within:
                 data = self._read_shown(stream, self._position, self._position + size)
                 if data is not None:
                     self._position += size
@@ -148,26 +154,31 @@ class ChunkFile(RangedFile):
         return b"".join((shown, data)) if shown else data
 
     def _skip_pages(self, stream: _Stream) -> None:
-        """Read past the pages of a chunk that have only skipped rows. If a page is not understood, leave out none."""
+        """Read past the pages of a chunk that have only skipped rows, up to a page that is not understood.
+
+        Pages are left out only together with enough others that what stands for them is not longer than they are.
+        """
         chunk, stream.left_out = stream.chunk, 0
         if not self._skipped_rows or not chunk.can_be_null:
             return
         position, values, dictionary = chunk.start, 0, b""
-        try:
+        shown = b"", b""
+        with contextlib.suppress(ValueError):
             while position < chunk.stop:
                 page = read_header(self._peek(stream, position, _HEADER_BYTES))
+                if position + page.size > chunk.stop:
+                    break
                 if page.is_dictionary:
                     dictionary += self._peek(stream, position, page.size)
                 elif page.values is not None and values + page.values > self._skipped_rows:
                     break
                 values += page.values or 0
                 position += page.size
-                self._drop(stream, position)
-        except ValueError:
-            return
-        if values:
-            stream.instead = dictionary + page_of_nulls(values)
-            stream.left_out = position - chunk.start
+                nulls = page_of_nulls(values)
+                if values and len(dictionary) + len(nulls) <= position - chunk.start:
+                    shown, stream.left_out = (dictionary, nulls), position - chunk.start
+                    self._drop(stream, position)
+        stream.instead = b"".join(shown)
 
     def _peek(self, stream: _Stream, start: int, size: int) -> bytes:
         """Return bytes of a chunk, which can be read again; fewer at its end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
@@ -189,7 +190,7 @@ class ForwardReader:
 
     def _plain_columns(self, number: int) -> list[str]:
         """Return the columns of which rows of a group can be skipped, if there are any to skip."""
-        if not self._skipped_rows or number != self._number:
+        if not self._skipped_rows or number != self._number or _gives_small_sizes(self._metadata.created_by):
             return []
         schema = self._metadata.schema.to_arrow_schema()
         return [field.name for field in schema if not pa.types.is_dictionary(field.type)]
@@ -215,6 +216,16 @@ class ForwardReader:
             yield from sorted((request for request, _ in planned), key=lambda request: request.row)
             number += 1
             row += group.rows
+
+
+def _gives_small_sizes(created_by: str | None) -> bool:
+    """Return whether the sizes of chunks may be too small, as from parquet-mr before 1.2.9. Arrow then reads on.
+
+    >>> [_gives_small_sizes(f"parquet-mr version {release}") for release in ("1.2.8", "1.12.3 (build abc)")]
+    [True, False]
+    """
+    words = re.match(r"parquet-mr\b(?: version (\d+)\.(\d+)(?:\.(\d+))?)?", created_by or "", re.IGNORECASE)
+    return words is not None and tuple(int(number or 0) for number in words.groups()) < (1, 2, 9)
 
 
 class KeptReader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow.parquet as pq
 
@@ -121,7 +121,8 @@ def find_chunks(
     leaves : dict of int to str
         The columns (see `Leaves.of`).
     size : int
-        Size of the object. Chunks outside it, or within others, are left out: decoding them fails.
+        Size of the object. Chunks outside it, or within others, are left out: decoding them fails. Their bytes may
+        be read through others, of which no pages can then be skipped.
     plain : collection of str
         Columns whose values do not depend on those of other rows, unlike the codes of a dictionary.
     """
@@ -153,7 +154,7 @@ def find_chunks(
     for chunk in chunks:
         if (sound[-1].stop if sound else 0) <= chunk.start < chunk.stop <= size:
             sound.append(chunk)
-    return sound
+    return sound if len(sound) == len(chunks) else [replace(chunk, can_be_null=False) for chunk in sound]
 
 
 def plan_requests(

@@ -88,8 +88,6 @@ class _Thrift:
         self.position = 0
 
     def read_struct(self, depth: int = 0) -> dict[int, Any]:
-        if depth > _MAX_DEPTH:
-            raise ValueError("the header of a page is nested too deeply")
         return dict(self._fields(depth))
 
     def _fields(self, depth: int) -> Iterator[tuple[int, Any]]:
@@ -100,6 +98,8 @@ class _Thrift:
             yield number, None if kind in (_TRUE, _FALSE) else self._value(kind, depth)
 
     def _value(self, kind: int, depth: int) -> Any:
+        if depth > _MAX_DEPTH:
+            raise ValueError("the header of a page is nested too deeply")
         match kind:
             case 1 | 2 | 3:  # a byte, as which the elements of lists of booleans are encoded, too
                 return self._byte()
@@ -112,6 +112,8 @@ class _Thrift:
             case 9 | 10:
                 first = self._byte()
                 count = self._varint() if first >> 4 == 0xF else first >> 4
+                if count > len(self._data) - self.position:  # each element has at least a byte
+                    raise IndexError
                 for _ in range(count):
                     self._value(first & 0xF, depth + 1)
                 return None

@@ -94,7 +94,10 @@ class RangedFile(io.RawIOBase):
     def fetch(self, start: int, stop: int) -> bytes:
         """Return the bytes of a range with a single request. This is thread-safe."""
         with self._explained():
-            return self._store.get(self._key, byte_range=(start, stop), if_match=self._etag).data
+            data = self._store.get(self._key, byte_range=(start, stop), if_match=self._etag).data
+        if len(data) < min(stop, self._size) - start:  # what follows would be taken for the missing bytes
+            raise changed(self._store.uri(self._key))
+        return data
 
     def get_into(self, start: int, buffer: memoryview) -> None:
         """Fill a buffer with the bytes from a position with a single request. This is thread-safe."""

@@ -61,6 +61,21 @@ class ReadAheadFile(RangedFile):
             self._pieces.close()
         self._pieces, self._piece, self._range_stop = None, b"", 0
 
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer is wider
+        """Copy bytes into `buffer` piece after piece, so that a large read takes no memory of its size."""
+        filled = 0
+        while filled < len(buffer):
+            size = len(buffer) - filled
+            if self._pieces is not None and self._piece_start <= self._position < self._range_stop:
+                left = self._piece_start + len(self._piece) - self._position
+                size = min(size, left if left > 0 else PIECE_BYTES)
+            data = self.read(size)
+            if not data:
+                break
+            buffer[filled : filled + len(data)] = data
+            filled += len(data)
+        return filled
+
     def _read(self, start: int, stop: int) -> bytes:
         if self._pieces is None or not self._piece_start <= start < self._range_stop:
             return super()._read(start, stop)

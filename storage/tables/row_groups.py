@@ -254,7 +254,7 @@ class WideReader:
         size, rows, most = self._batch_rows, stop - start, self._most_rows
         end = stop
         if rows > most + most // _SLACK:
-            most = int(_SEVERAL * most)
+            most = max(1, int(_SEVERAL * most))
             end = -(-(start + -(-rows // -(-rows // most))) // size) * size
             if end - start > most:
                 end = max((start + most) // size * size, (start // size + 1) * size)

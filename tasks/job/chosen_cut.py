@@ -34,9 +34,10 @@ from scoreline.tasks.job.plan import InputFile, Part
 RESULT_BYTES = 64 << 20
 """Maximum number of bytes, before they are encoded, of the results of a part. The encoded results are in memory until
 they are written."""
+WIDE_COLUMNS = 100
 WIDE_ROW_BYTES = 4 << 10
-"""Rows of at least so many bytes are taken for those of a wide table. A process that reads any rows of a wide row group
-fetches all of it, so that the rows before its own cost nothing more, and equal shares end together."""
+"""Rows of at least so many columns and bytes are taken for those of a wide table. A process that reads any rows of a
+wide row group fetches all of it, so that the rows before its own cost nothing more, and equal shares end together."""
 _LEAST_GAIN = 0.05
 """Row groups are shared only if the job then ends earlier by at least this fraction, because shared row groups are read
 more than once."""
@@ -67,6 +68,8 @@ class Work:
     """Number of processes that score parts; 0 if they have not been counted recently."""
     row_bytes: int = 0
     """Average memory of the columns that are read, per row."""
+    columns: int = 0
+    """Number of columns that are read."""
     result_bytes: int = 0
     """Average memory of the results, per row."""
 
@@ -78,7 +81,8 @@ class Work:
         Costs(read_s=1e-06, score_s=9e-06, part_s=0.009)
         """
         read_s = self.row_bytes * READ_S_PER_BYTE
-        skip_share = 0.0 if self.row_bytes >= WIDE_ROW_BYTES else 1.0
+        is_wide = self.columns >= WIDE_COLUMNS and self.row_bytes >= WIDE_ROW_BYTES
+        skip_share = 0.0 if is_wide else 1.0
         if self.scored_per_s:
             return Costs(read_s=read_s, score_s=1 / self.scored_per_s, skip_share=skip_share)
         row_s = 1 / self.rows_per_s if self.rows_per_s else 0.0

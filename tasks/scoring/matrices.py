@@ -17,6 +17,8 @@ LEAST_BYTES = 1 << 20
 """Smaller matrices are left to NumPy."""
 _free: list[Any] = []
 """The memory of the last matrix, if it is not in use."""
+_releases = 0
+"""Number of times that the memory was released. What was in use then is not kept afterwards."""
 
 
 def empty_matrix(rows: int, columns: int, dtype: Any, order: Literal["C", "F"]) -> Any:
@@ -35,16 +37,18 @@ def empty_matrix(rows: int, columns: int, dtype: Any, order: Literal["C", "F"]) 
     if block is None or len(block) < size:
         block = own_memory(size + size // 4)  # the next batch may be larger; what is not used takes no memory
     memory = np.frombuffer(block, np.uint8, size)
-    weakref.finalize(memory, _give_back, block).atexit = False
+    weakref.finalize(memory, _give_back, block, _releases).atexit = False
     return memory.view(kind).reshape((rows, columns), order=order)
 
 
 def release_memory() -> None:
-    """Give the memory that is not in use back to the system. It is called after each part."""
+    """Give the memory that is not in use back to the system. It is called after each part and each plan."""
+    global _releases
+    _releases += 1
     _free.clear()
 
 
-def _give_back(block: Any) -> None:
-    """Keep memory that nothing refers to any more, unless there is some already."""
-    if not _free:
+def _give_back(block: Any, releases: int) -> None:
+    """Keep memory that nothing refers to any more, unless there is some already, or the part that used it has ended."""
+    if not _free and releases == _releases:
         _free.append(block)

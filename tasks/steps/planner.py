@@ -42,6 +42,7 @@ from scoreline.tasks.records.staging import stage_records
 from scoreline.tasks.rejects.rescore import parts_to_rescore, pinned_objects
 from scoreline.tasks.scoring.feature_names import match_names
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
+from scoreline.tasks.scoring.matrices import release_memory
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.sampling import Draft, parts_to_sample, result_bytes, row_bytes, try_pace, try_rows
@@ -150,6 +151,7 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
         return _draft(engine, job, pace or Pace())
     finally:
         engine.kept.clear()
+        release_memory()
 
 
 def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
@@ -233,6 +235,7 @@ def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
         scored_per_s=scored_per_s,
         processes=pace.processes,
         row_bytes=row_bytes(made.sample),
+        columns=made.sample.num_columns if made.sample is not None else 0,
         result_bytes=result_bytes(made, encode=large),
     )
     chosen = choose_cut(files, work, job.spec.part_rows)

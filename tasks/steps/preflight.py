@@ -22,6 +22,7 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import BATCH_ROWS, evenly_spaced
 from scoreline.tasks.rejects.json_values import to_json_value
 from scoreline.tasks.rejects.table import describe_rejected
+from scoreline.tasks.scoring.matrices import release_memory
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.expected_reads import expect_reads
@@ -113,6 +114,14 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
         The job would fail with the same message.
     """
     engine = Engine(buckets=buckets, ledger=ledger, send=_send_nothing, models=UncachedModels(models=models))
+    try:
+        return _preflight(engine, job)
+    finally:
+        release_memory()
+
+
+def _preflight(engine: Engine, job: Job) -> Preflight:
+    buckets = engine.buckets
     try:
         made = draft(engine, job)
     except ScorelineError:

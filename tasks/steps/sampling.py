@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -240,23 +241,20 @@ def _score(
     )
 
 
-def _heads_first(parts: Iterable[Part], rows: int, by_rows: Collection[tuple[str, str]]) -> Iterator[Part]:
-    """Yield the first slice of each part, in two pieces: its first rows, which are usually enough, and the others.
+def _head_first(piece: Slice, rows: int, by_rows: Collection[tuple[str, str]]) -> Iterator[Slice]:
+    """Yield a slice in two pieces: its first rows, which are usually enough, and the others.
 
     Parameters
     ----------
     by_rows : collection of tuple of str
         Buckets and keys of the objects that can be divided between any two rows. Other slices stay whole.
     """
-    for part in parts:
-        piece = part.slices[0]
-        if (piece.bucket, piece.key) not in by_rows or piece.only is not None or piece.rows <= rows:
-            yield part
-            continue
-        middle = piece.start + rows
-        yield Part(slices=(replace(piece, stop=middle, rows=rows),))
-        rest = replace(piece, start=middle, first_row=piece.first_row + rows, rows=piece.rows - rows)
-        yield Part(slices=(rest,))
+    if (piece.bucket, piece.key) not in by_rows or piece.only is not None or piece.rows <= rows:
+        yield piece
+        return
+    middle = piece.start + rows
+    yield replace(piece, stop=middle, rows=rows)
+    yield replace(piece, start=middle, first_row=piece.first_row + rows, rows=piece.rows - rows)
 
 
 def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.RecordBatch]]:
@@ -284,9 +282,12 @@ def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
     batch_rows = engine.batch_size(made.columns).rows_to_read
     files = [item.file for item in made.surveyed]
     by_rows = {(file.bucket, file.key) for file in files if any(span.by_rows for span in file.spans)}
-    for part in _heads_first(evenly_spaced(made.parts, SAMPLED_PARTS), batch_rows, by_rows):
+    for part in evenly_spaced(made.parts, SAMPLED_PARTS):
         found = 0
-        for rows in engine.read_slice(beginning(part.slices[0]), made.columns, job.spec.read, batch_rows):
+        pieces = _head_first(part.slices[0], batch_rows, by_rows)
+        for rows in itertools.chain.from_iterable(
+            engine.read_slice(beginning(piece), made.columns, job.spec.read, batch_rows) for piece in pieces
+        ):
             count = rows.batch.num_rows + len(rows.malformed)
             if count:
                 yield rows

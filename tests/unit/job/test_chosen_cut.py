@@ -50,12 +50,14 @@ def test_processes_share_a_single_row_group_and_the_second_begins_far_away() -> 
 @pytest.mark.parametrize("row_bytes", [6_408, 40_008])
 def test_processes_share_a_wide_row_group_equally(row_bytes: int) -> None:
     # Given a group that each process has to fetch whole, wherever its rows begin
-    wide = replace(FAST, rows_per_s=4e4, scored_per_s=1e5, row_bytes=row_bytes)
+    wide = replace(FAST, rows_per_s=4e4, scored_per_s=1e5, row_bytes=row_bytes, columns=row_bytes // 8)
     chosen = choose_cut([file(60_000)], wide)
     assert rows(chosen) == [30_000, 30_000]
     assert rows(choose_cut([file(60_000)], replace(wide, processes=3))) == [20_000, 20_000, 20_000]
     # But not one of small rows
     assert rows(choose_cut([file(60_000)], replace(wide, row_bytes=2_000))) != [30_000, 30_000]
+    # Nor one of few columns with long texts, which are decoded page by page
+    assert rows(choose_cut([file(60_000)], replace(wide, columns=2))) != [30_000, 30_000]
 
 
 @pytest.mark.parametrize(("groups", "processes"), [(3, 2), (9, 8), (5, 3), (5, 8)])

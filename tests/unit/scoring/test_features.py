@@ -305,6 +305,18 @@ def test_the_memory_of_a_matrix_is_used_again_only_if_nothing_refers_to_it() -> 
     assert matrices._free == []
 
 
+def test_memory_that_is_given_back_after_its_release_is_not_kept() -> None:
+    matrices.release_memory()
+    held = matrices.empty_matrix(1_000, 1_000, "f8", "C")  # as the traceback of an error holds it
+    matrices.release_memory()
+    del held
+    assert matrices._free == []
+    del (later := [matrices.empty_matrix(1_000, 1_000, "f8", "C")])[0]
+    assert later == []
+    assert len(matrices._free) == 1
+    matrices.release_memory()
+
+
 def test_a_model_may_write_to_its_features() -> None:
     batch = pa.record_batch({name: np.arange(1.0, 100_001.0) for name in "ab"})
     x, _ = to_features(batch, ["a", "b"], form="array", named=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,8 +15,9 @@ import pyarrow as pa
 import pytest
 
 from scoreline.storage.errors import UnreadableInput
-from scoreline.storage.tables import arrow
+from scoreline.storage.tables import arrow, arrow_layout, read_ahead
 from scoreline.storage.tables.arrow import ArrowFormat
+from scoreline.storage.tables.read_ahead import ReadAheadFile
 from scoreline.storage.tables.views import has_plain_types
 from tests.support.text_tables import Put, counted
 
@@ -215,6 +217,22 @@ def test_damage_in_a_large_batch_gives_the_same_error_as_in_a_small_one(
     monkeypatch.setattr(arrow, "MIN_BYTES", 0)
     monkeypatch.setattr(arrow, "SLICE_BYTES", 20_000)
     assert repr_of(outcome) == small
+
+
+@pytest.mark.parametrize("block", [(-5_000, 400, 60_000), (8, -400, 60_000), (-(1 << 62), 400, 1 << 61)])
+def test_a_footer_with_impossible_positions_is_an_error_of_the_object(
+    put: Put, monkeypatch: pytest.MonkeyPatch, block: tuple[int, int, int]
+) -> None:
+    data = one_batch(plain(5_000))
+    (true,) = arrow_layout.record_batches(arrow_layout.read_footer(io.BytesIO(data), len(data)))
+    place = data.rindex(struct.pack("<qi4xq", *true))
+    hostile = data[:place] + struct.pack("<qi4xq", *block) + data[place + 24 :]
+    monkeypatch.setattr(arrow, "MIN_BYTES", 0)
+    monkeypatch.setattr(arrow, "unlisted_bytes", lambda *_: 0)
+    monkeypatch.setattr(ReadAheadFile, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(read_ahead, "_LEAST_BYTES", 1_000)
+    with pytest.raises(UnreadableInput):
+        ArrowFormat().survey(put(hostile, "in.arrow"))
 
 
 def repr_of(outcome: Callable[[], Any]) -> str:

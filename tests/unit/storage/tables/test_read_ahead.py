@@ -6,7 +6,9 @@ import bz2
 import gzip
 import io
 import threading
+import tracemalloc
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,40 @@ def test_an_object_that_changes_while_it_is_read_is_refused_at_every_read(store:
     for _ in range(2):
         with pytest.raises(InputChanged):
             file.read(23 * PIECE)
+
+
+@pytest.mark.parametrize("place", [3, 10])
+def test_a_piece_that_is_cut_short_moves_nothing(store: Watched, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    # Given a file that is cut in place after it was opened, so that its ETag is not looked at any more
+    source = store.pinned("a", noise(16))
+    get = store.get
+
+    def cut(key: str, **options: Any) -> StoredObject:
+        found = get(key, **options)
+        return replace(found, data=found.data[:-1]) if options["byte_range"][0] == place * PIECE else found
+
+    monkeypatch.setattr(store, "get", cut)
+    file = read_ahead_of(source)
+    with pytest.raises(InputChanged, match="was replaced"):
+        file.read(source.size)
+    with pytest.raises(InputChanged, match="was replaced"):
+        ReadAheadFile(source).fetch(place * PIECE, (place + 1) * PIECE)
+
+
+def test_a_large_read_into_memory_takes_little_more(store: Watched) -> None:
+    data = noise(80)
+    source = store.pinned("a", data)
+    for start, stop in ((0, 80 * PIECE), (PIECE // 2, 79 * PIECE)):
+        file = read_ahead_of(source, start, stop)
+        buffer = bytearray(len(data) + 9)
+        tracemalloc.start()
+        assert file.readinto(memoryview(buffer)) == len(data) - start
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 20 * PIECE
+        assert buffer[: len(data) - start] == data[start:]
+        assert file.end == data[-8:]
+        assert file.readinto(memoryview(buffer)) == 0
 
 
 def rows() -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from scoreline.storage.errors import UnreadableInput
+from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables import chunk_file, forward
 from scoreline.storage.tables.base import Pinned, Span
 from scoreline.storage.tables.chunk_file import ChunkFile
+from scoreline.storage.tables.fetching import Fetcher
 from scoreline.storage.tables.parquet import ParquetFormat
-from scoreline.storage.tables.parquet_pages import page_of_nulls, read_header
+from scoreline.storage.tables.parquet_chunks import Chunk, find_chunks, plan_requests
+from scoreline.storage.tables.parquet_pages import Page, page_of_nulls, read_header
+from scoreline.storage.tables.ranged import RangedFile
 
 ROWS = 60_000
 BATCH_ROWS = 4_096
@@ -155,6 +160,131 @@ def test_headers_that_are_no_headers_are_refused() -> None:
     for length in range(header.header_bytes):
         with pytest.raises(ValueError, match="page"):
             read_header(page[:length])
-    for data in (b"", b"\0", b"\xff" * 100, b"\x1c" * 10_000, b"\x15\x00\x15\x02\x15\x01\x00"):
+    nested, endless = b"\x19" * 16_000, b"\x19\xfc\xff\xff\xff\xff\x0f" + b"\0" * 9_000  # lists
+    for data in (b"", b"\0", b"\xff" * 100, b"\x1c" * 10_000, b"\x15\x00\x15\x02\x15\x01\x00", nested, endless):
         with pytest.raises(ValueError, match="page"):
             read_header(data)
+
+
+class CountingStore(DirectoryStore):
+    """Counts the bytes that are requested."""
+
+    asked = 0
+
+    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, **options: Any) -> StoredObject:
+        if byte_range is not None:
+            self.asked += byte_range[1] - byte_range[0]
+        return super().get(key, byte_range=byte_range, **options)
+
+
+def counted(folder: Path, source: Pinned) -> tuple[CountingStore, Pinned]:
+    store = CountingStore(folder, "bucket")
+    return store, Pinned.of(store, store.head(source.key))
+
+
+@pytest.mark.parametrize("use_dictionary", [True, False])
+@pytest.mark.parametrize("compression", ["none", "snappy", "lz4"])
+def test_pages_that_are_shorter_than_a_page_of_nulls_can_be_skipped(
+    tmp_path: Path, skipped: list[str], compression: str, use_dictionary: bool
+) -> None:
+    nothing = {name: pa.nulls(ROWS, kind) for name, kind in (("a", pa.float64()), ("b", pa.string()))}
+    table = pa.table({"float": many_types().column("float"), **nothing, "z": many_types().column("small")})
+    options = {"compression": compression, "use_dictionary": use_dictionary, "write_statistics": False}
+    store, source = counted(tmp_path, put(tmp_path, table, **options))
+    for start in (20_480, 33_000, 39_999, 45_000):
+        store.asked = 0
+        assert read(source, start, ROWS, table.schema).equals(table.slice(start))
+        assert store.asked < source.size + (64 << 10), "nothing but the footer is fetched twice"
+    assert "float" in skipped
+
+
+def test_pages_before_one_that_is_not_understood_are_left_out(
+    tmp_path: Path, skipped: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = many_types().select(["float", "text"])
+    store, source = counted(tmp_path, put(tmp_path, table, use_dictionary=False))
+    calls: list[int] = []
+
+    def only_the_first(data: bytes) -> Page:
+        calls.append(len(data))
+        if len(calls) % 2 == 0:
+            raise ValueError("the header of a page is incomplete")
+        return read_header(data)
+
+    monkeypatch.setattr(chunk_file, "read_header", only_the_first)
+    assert read(source, 50_000, ROWS, table.schema).equals(table.slice(50_000))
+    assert skipped == ["float", "text"]
+    assert store.asked < source.size + (64 << 10)
+
+
+def test_a_page_that_is_larger_than_its_chunk_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = many_types().select(["float"])
+    source = put(tmp_path, table, use_dictionary=False)
+    huge = Page(header_bytes=20, body_bytes=1 << 40, values=1, is_dictionary=False)
+    monkeypatch.setattr(chunk_file, "read_header", lambda data: huge)
+    assert read(source, 50_000, ROWS, table.schema).equals(table.slice(50_000))
+
+
+def test_no_pages_of_a_writer_that_gives_too_small_sizes_are_left_out(tmp_path: Path, skipped: list[str]) -> None:
+    # Given a file of a release that does not count the header of a dictionary. Arrow reads past the end of its chunks
+    table = many_types().select(["float", "text", "missing"])
+    source = put(tmp_path, table)
+    data = (tmp_path / "bucket" / "a.parquet").read_bytes()
+    name = pq.read_metadata(pa.BufferReader(data)).created_by.encode()
+    for release, are_skipped in (("1.2.8", False), ("1.2", False), ("1.12.3", True), ("1.2.9", True)):
+        old = data.replace(name, f"parquet-mr version {release}".encode().ljust(len(name)))
+        assert old != data
+        source = Pinned.of(source.store, source.store.put("a.parquet", old))
+        assert read(source, 45_000, ROWS, table.schema).equals(table.slice(45_000))
+        assert bool(skipped) == are_skipped
+        skipped.clear()
+
+
+def test_what_follows_a_chunk_of_which_pages_are_left_out_cannot_be_read_with_it(tmp_path: Path) -> None:
+    source = put(tmp_path, many_types().select(["float"]), use_dictionary=False, compression="none")
+    column = pq.read_metadata(tmp_path / "bucket" / "a.parquet").row_group(0).column(0)
+    start = column.data_page_offset
+    chunk = Chunk(
+        name="float",
+        start=start,
+        stop=start + column.total_compressed_size,
+        dictionary_bytes=0,
+        encoded_bytes=column.total_uncompressed_size,
+        decoded_bytes=8 * ROWS,
+        can_be_null=True,
+    )
+    planned = list(plan_requests([chunk], 0, ROWS))
+    raw = RangedFile(source.store, source.key, source.size, source.etag)
+    fetcher = Fetcher(raw.get_into, 100 << 20, (request for request, _ in planned))
+    file = ChunkFile(source, fetcher, planned, gradual=True, skipped_rows=45_000)
+    file.seek(start)
+    assert read_header(bytes(file.read(1_000))).values == 40_000
+    with pytest.raises(OSError, match="beyond"):
+        file.read(chunk.size)
+    file.close()
+    fetcher.close()
+
+
+def test_no_pages_are_left_out_if_chunks_overlap() -> None:
+    def column(start: int) -> SimpleNamespace:
+        return SimpleNamespace(
+            data_page_offset=start,
+            num_values=9,
+            dictionary_page_offset=None,
+            physical_type="DOUBLE",
+            total_uncompressed_size=100,
+            total_compressed_size=100,
+        )
+
+    def found(*starts: int) -> list[Chunk]:
+        columns = [column(start) for start in starts]
+        level = SimpleNamespace(path="x", max_repetition_level=0, max_definition_level=1)
+        metadata: Any = SimpleNamespace(
+            row_group=lambda group: SimpleNamespace(column=columns.__getitem__),
+            schema=SimpleNamespace(column=lambda number: level),
+        )
+        return find_chunks(metadata, 0, dict.fromkeys(range(len(starts)), "x"), 1_000, ["x"])
+
+    assert [chunk.can_be_null for chunk in found(4, 104)] == [True, True]
+    assert [chunk.can_be_null for chunk in found(4, 50)] == [False]
+    assert [chunk.can_be_null for chunk in found(4, 950)] == [False]

@@ -219,3 +219,12 @@ def test_fewer_rows_than_the_footer_says_are_an_error() -> None:
     opened: Any = SimpleNamespace(iter_batches=lambda *_, **__: batches)
     with pytest.raises(pa.ArrowInvalid, match="it has 3 fewer rows than its footer says"):
         row_groups._first_rows(opened, 0, ["x"], 5)
+
+
+def test_a_window_has_at_least_one_row_however_large_rows_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WINDOW_BYTES", "MAX_WINDOW_BYTES"):
+        monkeypatch.setattr(row_groups, name, 64)
+    table = numbers(5)  # a row takes 128 bytes
+    _, source = put(tmp_path, table)
+    found = read(ParquetFormat(), source, 0, 5, table.schema)
+    assert pa.Table.from_batches([rows.batch for rows in found]).equals(table)
