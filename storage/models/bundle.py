@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import joblib
@@ -20,6 +21,7 @@ from scoreline.storage.models.categories import Categories, known_categories
 from scoreline.storage.models.introspection import replaces_blanks
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Artifact, Manifest, Role
+from scoreline.storage.models.row_order import keeps_rows_apart
 from scoreline.storage.models.stream import FileSource, ObjectSource, Source, VerifiedReader
 from scoreline.storage.models.thread_limits import limit_to_one_thread
 from scoreline.storage.models.unpickler import LoadFailed, load
@@ -67,6 +69,11 @@ class Bundle:
     def replaces_blanks(self) -> bool:
         """Whether an underscore in the name of a feature may stand for a blank in the name of a column."""
         return any(replaces_blanks(step) for step in self.preprocessors[:1] or tuple(self.models.values()))
+
+    @cached_property
+    def keeps_rows_apart(self) -> bool:
+        """Whether each step before the last is known to compute a row from this row alone, and to keep the order."""
+        return keeps_rows_apart(self.preprocessors, self.models.values(), self.label_encoder)
 
     def prepare(self, x: Any) -> Any:
         """Run the preprocessors on features of shape (n_rows, n_features), and return the input for the models."""

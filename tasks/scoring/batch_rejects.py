@@ -55,6 +55,8 @@ class BatchRejects:
     _quoteless: set[int] = field(default_factory=set)
     """Those of them whose messages do not quote a value of the row."""
     _converted: dict[int, Rejection] = field(init=False)
+    _on_trial: bool = False
+    """Whether rows are added that may be taken back."""
 
     def __post_init__(self) -> None:
         self._converted = dict(self.rejected)
@@ -76,7 +78,9 @@ class BatchRejects:
             for what, mask in [*self._non_finite(name), (None, np.ones(self.trials.batch.num_rows, dtype=bool))]:
                 own = held[mask[rows[held]] & unexplained[held]]
                 if len(own):
-                    self._add_alike(rows[own], codes[own], [self._refused_value(name, what, text) for text in said])
+                    used, own_codes = np.unique(codes[own], return_inverse=True)
+                    reasons = [self._refused_value(name, what, said[code]) for code in used.tolist()]
+                    self._add_alike(rows[own], own_codes, reasons)
                     unexplained[own] = False
         left = np.flatnonzero(unexplained)
         self._failed.update(zip(rows[left].tolist(), [said[code] for code in codes[left].tolist()], strict=True))
@@ -84,8 +88,22 @@ class BatchRejects:
             self._quoteless.update(rows[left].tolist())
         self.check_budget()
 
+    def begin_trial(self) -> None:
+        """Neither report nor check the number of rows until the trial ends."""
+        self._on_trial = True
+
+    def are_too_many(self) -> bool:
+        """Return whether there are more rows than the batch may reject."""
+        return self.max_rejected is not None and self._count() > self.max_rejected
+
+    def keep(self) -> None:
+        """End a trial, and check the budget."""
+        self._on_trial = False
+        self.check_budget()
+
     def take_back(self) -> None:
-        """Remove all rows that were added, so that only those are left that could not be converted."""
+        """End a trial and remove all rows that were added, so that only those are left that could not be converted."""
+        self._on_trial = False
         self.rejected.clear()
         self.rejected.update(self._converted)
         self._failed.clear()
@@ -105,9 +123,11 @@ class BatchRejects:
 
     def check_budget(self) -> None:
         """Report the number of rejected rows; raise `RejectBudgetExceeded` if there are too many."""
-        count = len(self.rejected) + len(self._failed)
+        if self._on_trial:
+            return
+        count = self._count()
         is_over = self.report is not None and count > 0 and self.report(count)
-        if not is_over and (self.max_rejected is None or count <= self.max_rejected):
+        if not is_over and not self.are_too_many():
             return
         how_many = count if is_over else f"more than {self.max_rejected}"
         row = min([*self.rejected, *self._failed])
@@ -115,6 +135,9 @@ class BatchRejects:
         in_batch = f"row {row} of a batch of {self.trials.batch.num_rows}"
         place = in_batch if self.describe_row is None else self.describe_row(row)
         raise RejectBudgetExceeded(f"{how_many} rows were rejected. The first is {place}: {why}")
+
+    def _count(self) -> int:
+        return len(self.rejected) + len(self._failed)
 
     def explained(self) -> dict[int, Rejection]:
         """Return all rejected rows, each with the column that caused the rejection if it is known."""
@@ -134,7 +157,7 @@ class BatchRejects:
         scored = np.zeros(self.trials.batch.num_rows, dtype=bool)
         for numbers, _ in self.pieces:
             scored[numbers] = True
-        if self.pieces:
+        if self.pieces and len(self.pieces[0][0]):
             self.trials.scored = int(self.pieces[0][0][0])
         refused = {key: mask for key, mask in self.trials.masks.items() if not (scored & mask).any()} if rows else {}
         found = self.trials.explain(np.array(list(rows), dtype=np.int64), refused)

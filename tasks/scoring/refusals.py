@@ -6,7 +6,8 @@ array that was checked. An estimator around the step, such as a pipeline, a sear
 on in their order. So the same check can be applied to all rows at once.
 
 The answer of a check is a guess until a call has confirmed it (see `Search`). Only checks of scikit-learn are used: a
-model of the user's own may take rows in another order, or refuse a row because of the rows beside it.
+model of the user's own may take rows in another order, or refuse a row because of the rows beside it. A step of the
+user's own that has returned is not in the traceback. A model with such a step is not asked at all (`row_order`).
 """
 
 from __future__ import annotations
@@ -19,14 +20,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scoreline.storage.models.row_order import ORDERLY
 from scoreline.tasks.scoring import step_checks
 from scoreline.tasks.scoring.model_calls import first_line
 from scoreline.tasks.scoring.step_checks import Cells
-
-_ORDERLY = frozenset(
-    {"scoreline", "sklearn", "numpy", "scipy", "pandas", "joblib", "narwhals", "threadpoolctl", "contextlib"}
-)
-"""Packages whose estimators pass the rows of a call on in their order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +99,7 @@ def ask(error: Exception, n_rows: int) -> list[Refused]:
     cause: BaseException | None = error
     while cause is not None and len(frames) < _MAX_FRAMES:
         frames += _frames(cause.__traceback__)
-        if any(_module(frame).partition(".")[0] not in _ORDERLY for frame in frames):
+        if any(_module(frame).partition(".")[0] not in ORDERLY for frame in frames):
             return []
         for number in range(len(frames) - 1, -1, -1):
             check = step_checks.CHECKS.get((_module(frames[number]), frames[number].f_code.co_name))

@@ -8,6 +8,7 @@ are the same as in a process that remembers nothing (see `Search`).
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +24,12 @@ _MIN_ROWS = 2_048
 """Number of rows from which rows are tried first. A call with fewer takes hardly longer than one with a single row."""
 _MAX_VALUES = 1_000
 """Maximum number of different values to remember of a column."""
+_MAX_VALUE_BYTES = 1 << 20
+"""Maximum memory for them."""
+_MAX_FEATURES = 32
+"""Maximum number of features that are looked at if the column at fault is not known."""
 _MAX_WRONG = 3
-"""Number of batches in a row for which the expectations were wrong, after which nothing is expected any more."""
+"""Number of batches in a row that were not as expected, or taught nothing, after which nothing is expected any more."""
 _MAX_MODELS = 64
 """Maximum number of models for which a process remembers values."""
 
@@ -74,20 +79,27 @@ class RefusedBefore:
         if batch.num_rows < _MIN_ROWS or self._wrong >= _MAX_WRONG:
             return None
         mask = np.zeros(batch.num_rows, dtype=bool)
-        for (name, kind), expectation in self._expected.items():
-            column = batch.column(name) if name in batch.schema.names else None
-            if column is not None and column.type.equals(kind):
-                mask |= expectation.mask(_decoded(column))
+        try:
+            for (name, kind), expectation in list(self._expected.items()):  # another thread may add to it
+                column = batch.column(name) if name in batch.schema.names else None
+                if column is not None and column.type.equals(kind):
+                    mask |= expectation.mask(_decoded(column))
+        except _UNSUPPORTED:
+            return None
         return mask if 0 < np.count_nonzero(mask) <= batch.num_rows // 2 else None
 
     def were(self, *, right: bool) -> None:
-        """Take note whether all rows of a batch that steps refuse were expected."""
+        """Take note whether the rows of a batch that steps refuse were expected, and most of the others were not."""
         self._wrong = 0 if right else self._wrong + 1
+        if self._wrong >= _MAX_WRONG:
+            self._expected.clear()
 
     def learn(
         self, batch: pa.RecordBatch, features: Sequence[str], refused: Mapping[int, Rejection], scored: Any
-    ) -> None:
+    ) -> bool:
         """Remember the values that distinguish the refused rows of a batch from those that were scored.
+
+        Return whether such values were found, or the batch was too small to look for them.
 
         Parameters
         ----------
@@ -99,17 +111,27 @@ class RefusedBefore:
             Numbers of the rows that were scored.
         """
         if batch.num_rows < _MIN_ROWS or self._wrong >= _MAX_WRONG or not len(scored):
-            return
+            return True
         by_column: dict[str | None, list[int]] = {}
+        learned = False
         for row, why in refused.items():
             by_column.setdefault(why.column, []).append(row)
         for at_fault, rows in by_column.items():
-            for name in features if at_fault is None else [at_fault]:
+            for name in features[:_MAX_FEATURES] if at_fault is None else [at_fault]:
                 key = (name, batch.schema.field(name).type)
-                found = _distinguish(_decoded(batch.column(name)), np.array(rows), scored, self._expected.get(key))
+                try:
+                    found = _distinguish(_decoded(batch.column(name)), np.array(rows), scored, self._expected.get(key))
+                except _UNSUPPORTED:
+                    continue
                 if found is not None:
                     self._expected[key] = found
+                    learned = True
                     break
+        return learned
+
+
+_UNSUPPORTED = (pa.ArrowException, NotImplementedError)
+"""What Arrow raises for types whose values it cannot compare, such as lists."""
 
 
 def _distinguish(column: pa.Array, refused: Any, scored: Any, before: _Expectation | None) -> _Expectation | None:
@@ -124,20 +146,23 @@ def _distinguish(column: pa.Array, refused: Any, scored: Any, before: _Expectati
         return _Expectation(**(vars(before) | {"missing": True}))
     scored = scored[~missing[scored]]
     numbers = _numbers(column)
-    if numbers is not None and len(scored):
-        beyond = _beyond(numbers[others], numbers[scored], before)
-        if beyond is not None:
-            return _Expectation(**(vars(before) | beyond | {"missing": is_missing}))
+    if numbers is not None:  # equality of numbers teaches nothing, because most batches have other numbers
+        beyond = _beyond(numbers[others], numbers[scored], before) if len(scored) else None
+        return None if beyond is None else _Expectation(**(vars(before) | beyond | {"missing": is_missing}))
     sound, values = pc.unique(column.take(pa.array(scored))), pc.unique(column.take(pa.array(others)))
     if pc.any(pc.is_in(values, value_set=sound)).as_py():
         return None
     sound = sound if before.sound is None else pc.unique(pa.concat_arrays([before.sound, sound]))
-    if len(sound) <= _MAX_VALUES:
+    if _are_few(sound):
         return _Expectation(**(vars(before) | {"sound": sound, "missing": is_missing}))
     values = values if before.refused is None else pc.unique(pa.concat_arrays([before.refused, values]))
-    if len(values) <= _MAX_VALUES:
+    if _are_few(values):
         return _Expectation(**(vars(before) | {"refused": values, "sound": None, "missing": is_missing}))
     return None
+
+
+def _are_few(values: pa.Array) -> bool:
+    return len(values) <= _MAX_VALUES and values.nbytes <= _MAX_VALUE_BYTES
 
 
 def _beyond(refused: Any, scored: Any, before: _Expectation) -> dict[str, Any] | None:
@@ -150,9 +175,11 @@ def _beyond(refused: Any, scored: Any, before: _Expectation) -> dict[str, Any] |
     limits: dict[str, Any] = {"infinite": before.infinite or len(finite) < len(refused)}
     span = greatest - least
     if len(below):
-        limits["low"] = max(before.low, least - min(span, (least - float(below.max())) / 2))
+        low = least - min(span, (least - float(below.max())) / 2)
+        limits["low"] = max(before.low, low) if before.low <= least else low
     if len(above):
-        limits["high"] = min(before.high, greatest + min(span, (float(above.min()) - greatest) / 2))
+        high = greatest + min(span, (float(above.min()) - greatest) / 2)
+        limits["high"] = min(before.high, high) if before.high >= greatest else high
     return limits
 
 
@@ -172,12 +199,14 @@ class RefusedByModel:
     """What the steps of the models of a process refused, by model and what is read for it."""
 
     _models: OrderedDict[tuple[str, ...], RefusedBefore] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def of(self, manifest_sha256: str, features: Sequence[str]) -> RefusedBefore:
         """Return what the steps of a model have refused so far."""
         key = (manifest_sha256, *features)
-        found = self._models.setdefault(key, RefusedBefore())
-        self._models.move_to_end(key)
-        while len(self._models) > _MAX_MODELS:
-            self._models.popitem(last=False)
-        return found
+        with self._lock:
+            found = self._models.setdefault(key, RefusedBefore())
+            self._models.move_to_end(key)
+            while len(self._models) > _MAX_MODELS:
+                self._models.popitem(last=False)
+            return found

@@ -127,8 +127,9 @@ def score_batch(
         describe_row=describe_row,
     )
     order = Suspects(trials=trials, blame=rejects.blame)
-    expected = None if refused_before is None else refused_before.expected(batch)
-    search = Search(score=score_rows, order=order, rejects=rejects, pieces=pieces, expected=expected)
+    asks = bundle.keeps_rows_apart
+    expected = refused_before.expected(batch) if refused_before is not None and asks else None
+    search = Search(score=score_rows, order=order, rejects=rejects, pieces=pieces, asks=asks, expected=expected)
     with timings("predict"):
         rejects.check_budget()
         search.run(rows)
@@ -153,7 +154,9 @@ def _remember(
     if search.expected is not None:
         refused_before.were(right=search.as_expected)
     if refused and search.by_steps and not search.as_expected and search.pieces:
-        refused_before.learn(batch, features, refused, search.pieces[0][0])
+        scored = search.pieces[0][0]
+        if not refused_before.learn(batch, features, refused, scored) and search.expected is None:
+            refused_before.were(right=False)
 
 
 def _take(x: Any, rows: Any) -> Any:

@@ -62,8 +62,20 @@ class Rejects(Protocol):
         """
         ...
 
+    def begin_trial(self) -> None:
+        """Neither report nor check the number of rows until `keep` or `take_back`."""
+        ...
+
+    def are_too_many(self) -> bool:
+        """Return whether there are more rows than the batch may reject."""
+        ...
+
+    def keep(self) -> None:
+        """End a trial, and check the budget."""
+        ...
+
     def take_back(self) -> None:
-        """Remove all rows that were added."""
+        """End a trial, and remove all rows that were added."""
         ...
 
 
@@ -83,17 +95,20 @@ class Search:
         Receives the failing rows.
     pieces : list
         The rows that were scored are appended to it.
+    asks : bool
+        Whether steps may be asked which rows they refuse, because the steps before them keep rows apart and in order.
     expected : ndarray of bool, optional
-        Mask of the rows that are expected to be refused, by row number.
+        Mask of the rows that are expected to be refused, by row number. There must be none if `asks` is false.
     """
 
     score: Callable[[Any], dict[str, Any]]
     order: Order
     rejects: Rejects
     pieces: Pieces
+    asks: bool = True
     expected: Any = None
     as_expected: bool = False
-    """Whether the steps refused only rows that were expected."""
+    """Whether the steps refused only rows that were expected, and most of these."""
     by_steps: bool = True
     """Whether all rows that failed were refused by steps."""
     seconds: float = 0.0
@@ -121,7 +136,6 @@ class Search:
 
     def _run(self, rows: Any) -> None:
         if self.expected is not None and self._score_others(rows):
-            self.as_expected = True
             return
         error = self._failure(rows) if len(rows) else None
         while error is not None and len(rows) > 1:
@@ -136,18 +150,19 @@ class Search:
     def _score_others(self, rows: Any) -> bool:
         """Reject the expected rows, and score all others in one call. Return whether that is all that was to be done.
 
-        If it is not, nothing is done. Rows are rejected only if all rows of a call are refused by one check. Then it
-        does not matter in which order a function within the model hands them on.
+        If it is not, or if too many rows are rejected, nothing is done. Rows are rejected only if all rows of a call
+        are refused by one check. Then it does not matter in which order a function within the model hands them on.
         """
+        self.rejects.begin_trial()
         others = ~self.expected
-        left = rows[self.expected[rows]]
+        tried = left = rows[self.expected[rows]]
         while len(left) and (error := self._error(left)) is not None:
-            refused = next(iter(ask(error, len(left))), None)
+            refused = next(iter(self._ask(error, len(left))), None)
             if refused is None:
                 break
             some, keep = left[refused.rows], np.delete(left, refused.rows)
             again = self._error(some) if len(keep) else error
-            answers = [] if again is None else ask(again, len(some))
+            answers = [] if again is None else self._ask(again, len(some))
             if not any(len(answer.rows) == len(some) and answer.check == refused.check for answer in answers):
                 break
             assert again is not None
@@ -156,11 +171,19 @@ class Search:
             left = keep
         others[left] = True
         others = rows[others[rows]]
-        if len(others) < len(rows) and self._failure(others) is None:
+        if len(others) < len(rows) and not self.rejects.are_too_many() and self._scores_all(others):
+            self.as_expected = 2 * len(left) <= len(tried)
+            self.rejects.keep()
             return True
         self.rejects.take_back()
         self._confirmed.clear()
         return False
+
+    def _scores_all(self, rows: Any) -> bool:
+        return not len(rows) or self._failure(rows) is None
+
+    def _ask(self, error: Exception, n_rows: int) -> list[Refused]:
+        return ask(error, n_rows) if self.asks else []
 
     def _search(self, rows: Any) -> None:
         """Find the failing rows by scoring groups."""
@@ -217,7 +240,7 @@ class Search:
     def _without_refused(self, rows: Any, error: Exception) -> Any:
         """Reject the rows of a failed call that the failing step refuses. Return the others."""
         left = np.ones(len(rows), dtype=bool)
-        for refused in ask(error, len(rows)):
+        for refused in self._ask(error, len(rows)):
             answer = self._confirm(rows, refused)
             positions = refused.rows[left[refused.rows]]
             if answer is not None and len(positions):
@@ -239,7 +262,7 @@ class Search:
             except Exception as error:
                 if not is_about_rows(error):
                     raise
-                if any(alone.check == refused.check for alone in ask(error, 1)):
+                if any(alone.check == refused.check for alone in self._ask(error, 1)):
                     self._confirmed[refused.check] = refused.confirm(position, error)
         return self._confirmed[refused.check]
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import types
+from collections import OrderedDict
+from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -16,11 +20,15 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
+from scoreline.storage.errors import RejectBudgetExceeded
+from scoreline.tasks.scoring import refused_before
 from scoreline.tasks.scoring.batch_rejects import BatchRejects
 from scoreline.tasks.scoring.features import Rejection
 from scoreline.tasks.scoring.non_finite import Trials
-from scoreline.tasks.scoring.refused_before import RefusedBefore, RefusedByModel
-from scoreline.tasks.scoring.score import Scored, score_batch
+from scoreline.tasks.scoring.outputs import outputs
+from scoreline.tasks.scoring.refused_before import RefusedBefore, RefusedByModel, _Expectation
+from scoreline.tasks.scoring.score import Scored, _remember, score_batch
+from scoreline.tasks.scoring.search import Search
 from scoreline.testing import eager
 from tests.support.bundles import bundle
 
@@ -30,10 +38,19 @@ CALLED: list[int] = []
 """The numbers of rows with which the models of this module were called."""
 
 
-def count(x: Any) -> Any:
-    """Note the number of rows of a call; a step of the user's own that has returned when a later step fails."""
-    CALLED.append(len(x))
-    return x
+@pytest.fixture(scope="module", autouse=True)
+def counted() -> Iterator[None]:
+    """Count the calls of models. The counter pretends to belong to the package, because tests count as user code."""
+
+    def count(*arguments: Any) -> Any:
+        CALLED.append(len(arguments[1]))
+        return outputs(*arguments)
+
+    namespace = {**globals(), "__name__": "scoreline.tests"}
+    posing = types.FunctionType(count.__code__, namespace, closure=count.__closure__)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scoreline.tasks.scoring.score.outputs", posing)
+        yield
 
 
 def frame(rows: int = ROWS, seed: int = 0) -> pd.DataFrame:
@@ -45,7 +62,7 @@ def frame(rows: int = ROWS, seed: int = 0) -> pd.DataFrame:
 def fitted(*last: Any) -> Any:
     trained = frame(300, seed=1)
     encoder = make_column_transformer((OneHotEncoder(), ["town"]), *last, remainder="passthrough")
-    model = make_pipeline(FunctionTransformer(count), encoder, LogisticRegression())
+    model = make_pipeline(encoder, LogisticRegression())
     return model.fit(trained, trained["x"] > 0.5)
 
 
@@ -113,8 +130,11 @@ def test_a_sound_row_that_looks_like_a_refused_one_is_scored_with_the_others() -
 
 
 def reverse(x: Any) -> Any:
-    """Turn the rows round; a step of the user's own that has returned when a later step fails."""
+    """Turn the rows round; a step that has returned when a later step fails, and that is thought to be orderly."""
     return x[::-1]
+
+
+reverse.__module__ = "scoreline.tests"
 
 
 def test_no_sound_row_is_rejected_where_a_step_changes_the_order_of_rows() -> None:
@@ -236,3 +256,222 @@ def test_rows_that_were_rejected_before_a_batch_begins_again_are_taken_back() ->
     rejects.add(2, ValueError("refused"))
     rejects.take_back()
     assert rejects.explained() == {0: unconverted}
+
+
+def average(x: Any) -> Any:
+    """Return the mean of each row and the one before."""
+    x = np.asarray(x, dtype=float)
+    return (x + np.concatenate([x[:1], x[:-1]])) / 2
+
+
+def test_a_step_that_mixes_rows_has_the_same_rejected_rows_whatever_was_refused_before() -> None:
+    model = make_pipeline(FunctionTransformer(average), Ridge()).fit(frame(300)[["x"]], np.arange(300))
+    before = RefusedBefore()
+    for seed in range(2):
+        rows = frame(seed=seed)
+        rows.loc[[20, 700], "x"] = NAN
+        batch = pa.RecordBatch.from_pandas(rows[["x"]], preserve_index=False)
+        warm, cold = (
+            score_batch(bundle(model), batch, features=["x"], keep=[], method=None, refused_before=memory)
+            for memory in (before, None)
+        )
+        # Then only those rows are rejected that fail alone, not the rows after them
+        assert (list(warm.rejected), list(cold.rejected)) == ([20, 700], [20, 700])
+        assert_same(warm, cold)
+
+
+def refusals(*rows: int, column: str | None = None) -> dict[int, Rejection]:
+    return {row: Rejection(stage="predict", column=column, message="refused") for row in rows}
+
+
+UNHASHABLE = {
+    "list": pa.array([[1.0]] * ROWS),
+    "struct": pa.array([{"a": 1}] * ROWS),
+    "map": pa.array([[("a", 1)]] * ROWS, pa.map_(pa.string(), pa.int64())),
+    "decimal": pa.array([1] * ROWS, pa.decimal32(5)),
+    "half": pa.array(np.ones(ROWS, dtype=np.float16)),
+    "extension": pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16] * ROWS, pa.binary(16))),
+}
+
+
+@pytest.mark.parametrize("kind", UNHASHABLE)
+def test_a_column_whose_values_cannot_be_compared_teaches_nothing_and_fails_nothing(kind: str) -> None:
+    before = RefusedBefore()
+    x = np.ones(ROWS)
+    x[5] = -3.0
+    batch = pa.record_batch({"other": UNHASHABLE[kind], "x": x})
+    scored = np.delete(np.arange(ROWS), 5)
+    assert before.learn(batch, ["other", "x"], refusals(5), scored)
+    assert np.flatnonzero(before.expected(batch)).tolist() == [5]
+    assert not before.learn(batch, ["other"], refusals(5, column="other"), scored)
+
+
+def test_rows_are_scored_although_the_first_column_has_lists() -> None:
+    lists: Any = [[1.0]] * ROWS
+    rows = frame().assign(town=lists)
+    rows.loc[7, "x"] = -1.0
+    model = make_pipeline(make_column_transformer((FunctionTransformer(np.log), ["x"])), Ridge())
+    model.fit(frame(300, seed=1), np.arange(300))
+    batch = pa.RecordBatch.from_pandas(rows, preserve_index=False)
+    before = RefusedBefore()
+    for _ in range(2):
+        done = score_batch(bundle(model), batch, features=["town", "x"], keep=[], method=None, refused_before=before)
+        assert list(done.rejected) == [7]
+
+
+def test_an_expectation_that_cannot_be_compared_expects_nothing() -> None:
+    batch = pa.record_batch({"x": UNHASHABLE["list"]})
+    expectation = _Expectation(sound=pa.array([[2.0]]))
+    assert RefusedBefore(_expected={("x", batch.schema.field("x").type): expectation}).expected(batch) is None
+
+
+def test_nothing_is_learned_any_more_of_a_wide_table_that_teaches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given numbers that are refused because of two values together
+    random, looked_at = np.random.default_rng(3), []
+    names = [f"x{number}" for number in range(100)]
+    real = refused_before._distinguish
+
+    def count(*arguments: Any) -> Any:
+        looked_at.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(refused_before, "_distinguish", count)
+    monkeypatch.setattr("scoreline.tasks.scoring.refused_before.pc.unique", None)  # then no two numbers are compared
+    batch = pa.record_batch({name: random.normal(size=ROWS) for name in names})
+    rows, search = np.arange(ROWS), Search(score=dict, order=None, rejects=None, pieces=[])  # type: ignore[arg-type]
+    search.pieces.append((rows[9:], {}))
+    before = RefusedBefore()
+    for _ in range(5):
+        _remember(before, batch, names, search, refusals(*range(9)))
+    assert len(looked_at) == 3 * 32
+
+
+def test_a_batch_over_its_budget_says_the_same_whatever_was_refused_before() -> None:
+    before = RefusedBefore()
+    score(MODEL, damaged("x", [NAN]), before)
+    # Given a batch whose first row is refused for another reason than those that are expected to be
+    rows = damaged("x", [NAN], seed=5)
+    rows.loc[:5, "x"] = 0.5
+    rows.loc[0, "town"] = NEW
+    said = []
+    for memory in (before, None):
+        reported: list[int] = []
+        batch = pa.RecordBatch.from_pandas(rows, preserve_index=False)
+        if memory is not None:
+            assert memory.expected(batch) is not None
+        with pytest.raises(RejectBudgetExceeded) as raised:
+            score_batch(
+                bundle(MODEL),
+                batch,
+                features=["town", "x"],
+                keep=[],
+                method=None,
+                max_rejected=100,
+                report=lambda count, reported=reported: bool(reported.append(count)),  # type: ignore[misc]
+                refused_before=memory,
+            )
+        said.append((str(raised.value), reported))
+    assert said[0] == said[1]
+    assert f"row 0 of a batch of {ROWS}" in said[0][0]
+
+
+def test_a_batch_that_begins_again_reports_no_row_before_it_is_rejected_for_good() -> None:
+    before = RefusedBefore()
+    score(MODEL, damaged("town", [NEW]), before)
+    rows = damaged("town", [NEW], seed=5)
+    rows.loc[9, "town"], rows.loc[9, "x"] = "town 1", NAN
+    reported = []
+    for memory in (before, None):
+        counts: list[int] = []
+        batch = pa.RecordBatch.from_pandas(rows, preserve_index=False)
+        score_batch(
+            bundle(MODEL),
+            batch,
+            features=["town", "x"],
+            keep=[],
+            method=None,
+            report=lambda count, counts=counts: bool(counts.append(count)),  # type: ignore[misc]
+            refused_before=memory,
+        )
+        reported.append(counts)
+    assert reported[0] == reported[1]
+
+
+def test_values_that_take_too_much_memory_are_not_remembered() -> None:
+    before = RefusedBefore()
+    town = [f"{number % 600:05}" * 1_000 for number in range(ROWS)]
+    batch = pa.record_batch({"town": town})
+    assert not before.learn(batch, ["town"], refusals(*range(0, 600, 2), column="town"), np.arange(1, 600, 2))
+    assert not before._expected
+
+
+def test_what_was_remembered_is_forgotten_once_nothing_is_expected_any_more() -> None:
+    before = RefusedBefore()
+    score(MODEL, damaged("town", [NEW]), before)
+    assert before._expected
+    for _ in range(3):
+        before.were(right=False)
+    assert not before._expected
+
+
+def test_no_call_has_no_rows_where_all_rows_are_refused_or_unconverted() -> None:
+    before = RefusedBefore()
+    score(MODEL, damaged("town", [NEW]), before)
+    towns, x = ["town 1"] * ROWS, [Decimal("0.1234567890123456789")] * ROWS  # which is no float64
+    towns[: ROWS // 4], x[: ROWS // 4] = [NEW] * (ROWS // 4), [Decimal("0.5")] * (ROWS // 4)
+    for memory in (before, None):
+        batch = pa.record_batch({"town": towns, "x": pa.array(x)})
+        CALLED.clear()
+        done = score_batch(bundle(MODEL), batch, features=["town", "x"], keep=[], method=None, refused_before=memory)
+        assert len(done.rejected) == ROWS
+        assert 0 not in CALLED
+
+
+def test_sound_rows_that_were_expected_to_be_refused_are_not_expected_again() -> None:
+    # Given a first batch without most of the categories
+    first = damaged("town", [NEW], share=0.01).replace({"town": {f"town {number}": "town 0" for number in range(4)}})
+    before = RefusedBefore()
+    score(MODEL, first, before)
+    sizes = []
+    for seed in (5, 6):
+        score(MODEL, damaged("town", [NEW], share=0.01, seed=seed), before)
+        sizes.append(sum(CALLED))
+    assert sizes[0] > 1.2 * ROWS > sizes[1]
+
+
+def test_limits_give_way_to_numbers_that_turn_out_to_be_sound() -> None:
+    before = RefusedBefore()
+    for sound, refused in ((5.0, 1.0), (0.5, 0.25)):
+        x = np.full(ROWS, sound)
+        x[0] = refused
+        batch = pa.record_batch({"x": x})
+        assert before.learn(batch, ["x"], refusals(0, column="x"), np.arange(1, ROWS))
+        assert np.flatnonzero(before.expected(batch)).tolist() == [0]
+
+
+def test_threads_that_ask_at_once_get_the_same_memory() -> None:
+    models = RefusedByModel()
+    assert not models._lock.locked()
+    seen: list[bool] = []
+
+    class Noting(OrderedDict[Any, Any]):
+        def setdefault(self, *arguments: Any) -> Any:
+            seen.append(models._lock.locked())
+            return super().setdefault(*arguments)
+
+    models._models = Noting()
+    models.of("a", ["x"])
+    assert seen == [True]
+
+
+def test_another_thread_may_learn_while_rows_are_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = RefusedBefore()
+    score(MODEL, damaged("town", [NEW]), before)
+    real = _Expectation.mask
+
+    def mask(expectation: _Expectation, column: pa.Array) -> Any:
+        before._expected["other", pa.int64()] = _Expectation()
+        return real(expectation, column)
+
+    monkeypatch.setattr(_Expectation, "mask", mask)
+    assert before.expected(pa.RecordBatch.from_pandas(damaged("town", [NEW]), preserve_index=False)) is not None

@@ -1,0 +1,112 @@
+"""Says whether what a bundle computes of a row, before its last step, depends on this row alone.
+
+Estimators of scikit-learn pass the rows of a call on in their order, and do not mix them. A step or a function of the
+user's own may do otherwise, for example average each row with the one before. It leaves no trace in the error of a
+later step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+ORDERLY = frozenset(
+    {"scoreline", "sklearn", "numpy", "scipy", "pandas", "joblib", "narwhals", "threadpoolctl", "contextlib"}
+)
+"""Packages whose estimators pass the rows of a call on in their order."""
+
+_METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")
+_OF_VALUES: tuple[Any, ...] = (np.nan_to_num, np.clip, np.round, np.around)
+"""Functions of NumPy that treat each value by itself, besides its ufuncs. Others, such as ``np.cumsum``, do not."""
+_UNUSED = frozenset(
+    {
+        "analyzer",
+        "best_params_",
+        "cv",
+        "cv_results_",
+        "feature_names_out",
+        "param_distributions",
+        "param_grid",
+        "preprocessor",
+        "refit",
+        "scorer_",
+        "scoring",
+        "tokenizer",
+        "vocabulary_",
+    }
+)
+"""Attributes with functions that scikit-learn calls while fitting only, or for each document by itself."""
+
+
+def keeps_rows_apart(preprocessors: Iterable[Any], models: Iterable[Any], label_encoder: Any) -> bool:
+    """Return whether all steps whose results reach other steps are known to treat each row by itself, in order.
+
+    The last step of a model may be of any class. When it fails, its code is in the traceback.
+    """
+    steps = [*preprocessors, *([] if label_encoder is None else [label_encoder])]
+    for model in models:
+        steps += [model] if label_encoder is not None else _before_last(model)
+    return all(_is_orderly(step, set()) for step in steps)
+
+
+def _before_last(model: Any) -> Iterator[Any]:
+    """Yield the parts of a model whose results may reach other steps."""
+    if type(model) is Pipeline and model.steps:
+        yield from (step for _, step in model.steps[:-1])
+        yield from _before_last(model.steps[-1][1])
+    elif _is_known(type(model)) and hasattr(model, "best_estimator_"):
+        yield from _before_last(model.best_estimator_)
+    elif _is_known(type(model)) or any(_is_known(owner) for owner in _owners(type(model))):
+        yield model
+
+
+def _owners(kind: type) -> Iterator[type]:
+    """Yield the classes that define the methods of a class with which rows are scored."""
+    for method in _METHODS:
+        owner = next((base for base in kind.__mro__ if method in vars(base)), None)
+        if owner is not None:
+            yield owner
+
+
+def _is_known(item: Any) -> bool:
+    return str(getattr(item, "__module__", None) or "").partition(".")[0] in ORDERLY
+
+
+def _is_orderly(item: Any, seen: set[int]) -> bool:
+    """Return whether an object, and all that it holds, leaves rows apart."""
+    if item is None or isinstance(item, str | bytes | int | float | type) or id(item) in seen:
+        return True
+    seen.add(id(item))
+    if isinstance(item, Mapping):
+        return all(_is_orderly(value, seen) for value in item.values())
+    if isinstance(item, list | tuple) or (isinstance(item, np.ndarray) and item.dtype == object):
+        # A function among them chooses the columns of a transformer when it is fitted.
+        values: Any = item.ravel() if isinstance(item, np.ndarray) else item
+        return all(_is_orderly(value, seen) for value in values if not _is_function(value))
+    if _is_function(item):
+        return isinstance(item, np.ufunc) or _is_known(item) or getattr(item, "__module__", None) == "builtins"
+    if not _is_known(type(item)):
+        return not any(hasattr(type(item), method) for method in (*_METHODS, "fit"))
+    if isinstance(item, FunctionTransformer | TransformedTargetRegressor):
+        functions = (item.func, item.inverse_func)
+        if not all(function is None or _treats_values(function) for function in functions):
+            return False
+    held = getattr(item, "__dict__", {})
+    return all(_is_orderly(value, seen) for name, value in held.items() if name not in _UNUSED)
+
+
+def _is_function(item: Any) -> bool:
+    return callable(item) and not isinstance(item, type) and not any(hasattr(type(item), method) for method in _METHODS)
+
+
+def _treats_values(function: Any) -> bool:
+    """Return whether a function is known to compute each value of its result from one value, or from one row."""
+    if isinstance(function, np.ufunc):
+        return function.signature is None
+    package = str(getattr(function, "__module__", None) or "").partition(".")[0]
+    return package == "scoreline" or any(function is known for known in _OF_VALUES)
