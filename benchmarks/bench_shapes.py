@@ -5,7 +5,7 @@ the work as is fastest for it (see `benchmarks.byhand`). Requests and bytes are 
 relay that counts them takes time; a busy machine does not change them. The results of a job are compared with those of
 the loop once. Claims: the limits of `benchmarks.shapes.SHAPES`.
 
-Figures are added to those of earlier runs of other shapes.
+Figures are added to those of earlier runs of other shapes. Each has its commit, and the machine with its load.
 """
 
 from __future__ import annotations
@@ -87,14 +87,15 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="measure nothing, and write the tables again")
     asked = parser.parse_args()
     kept = json.loads(FILE.read_text()) if FILE.exists() else {}
-    took: dict[str, Entry] = kept if "machine" in kept else {"machine": {}}
+    took = shapes_report.with_machines(kept)
     if not asked.tables:
-        took["machine"] = {"described": described()}
+        machine = described()
         for name, model, store in chosen(asked) if asked.only != "counts" else ():
-            took[f"{name} {model} {store}"] = measured(name, model, store, asked.rounds, asked.share, asked.way)
+            found = measured(name, model, store, asked.rounds, asked.share, asked.way)
+            took[f"{name} {model} {store}"] = found | {"machine": machine}
             _keep(took)
         for name in asked.shapes if asked.only != "times" else ():
-            took[f"{name} counts"] = counts(name, asked.share)
+            took[f"{name} counts"] = counts(name, asked.share) | {"machine": machine}
             _keep(took)
     before = json.loads(asked.before.read_text()) if asked.before else {}
     print(_keep(took))

@@ -1,11 +1,15 @@
-"""The loop by hand that jobs are compared with: two warm processes that get whole objects and read them with pyarrow.
+"""The loop by hand that jobs are compared with: two warm processes that get objects and read them with pyarrow.
 
 A process copies the features of a batch into one matrix, column by column, and writes all its scores as one object.
 How the processes divide the work is called a way. `ways` names those that make sense for an input; the fastest of them
 is what a job is compared with:
 
 ``units``
-    Several objects or row groups: a process takes every second one. Batches are filled across objects.
+    Several objects or row groups: a process takes every second one, and fetches nothing else but footers. Batches are
+    filled across objects.
+``whole``
+    As ``units``, but with the simplest of all ways to read: both get each object that they need whole, even if they
+    need only some of its row groups. An object that cannot be divided is decoded by both, as in ``twice``.
 ``alone``
     One process does everything, and the other one waits.
 ``twice``
@@ -22,7 +26,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,15 +43,23 @@ import pyarrow.parquet as pq
 from benchmarks.turn import THREADS
 from benchmarks.work import PROCESSES
 from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE
 from scoreline.tasks.client import Client
 
 _BATCH_ROWS = 65_536
 _BATCH_BYTES = 32 << 20
 """Of the matrix. Larger ones are slower, because they fit into no cache."""
-WAYS = ("units", "alone", "twice", "halves")
+WAYS = ("units", "whole", "alone", "twice", "halves")
 _TEXTS = ("csv", "csv.gz", "jsonl")
-_REQUESTS = 8
-"""Number of files that a process fetches at a time. Two processes fetch 16."""
+_REQUESTS = OBJECTS_AT_ONCE
+"""Number of files that a process fetches at a time: as many as a process of a job does. The loop so has at least the 16
+connections, in all its processes, with which such a loop would be written."""
+_RANGES = 8
+"""Number of ranges of one object that a process fetches at a time."""
+_RANGE_BYTES = 8 << 20
+"""Maximum size of a range."""
+_FOOTER_BYTES = 1 << 20
+"""Number of bytes at the end of an object that are fetched for its footer, which may be longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +81,14 @@ def ways(kind: str, objects: int, groups: int) -> tuple[str, ...]:
     """Return the ways in which two processes may divide an input of some objects, the first of which has some groups.
 
     >>> ways("parquet", 1, 3)
-    ('units',)
+    ('units', 'whole')
     >>> ways("csv.gz", 1, 0)
     ('halves', 'alone')
     """
-    if objects > 1 or groups > 1:
+    if objects > 1:
         return ("units",)
+    if groups > 1:
+        return ("units", "whole")
     return ("halves", "alone") if kind in _TEXTS else ("twice", "alone")
 
 
@@ -167,12 +181,15 @@ def _tables(store: ObjectStore, order: Order) -> Iterator[pa.Table]:
     if len(order.keys) > 1:
         with ThreadPoolExecutor(_REQUESTS) as pool:
             mine = pool.map(lambda key: store.get(key).data, order.keys[order.share :: PROCESSES])
-            files = (pq.ParquetFile(pa.BufferReader(data)) for data in mine)
+            files = (_open(data) for data in mine)
             yield from _filled((file.read(columns=columns, use_threads=False) for file in files), rows)
         return
-    data = store.get(order.keys[0]).data
     if order.way == "units":
-        file = pq.ParquetFile(pa.BufferReader(data))
+        for table in _own_groups(store, order.keys[0], columns, order.share):
+            yield from _cut(table, rows)
+        return
+    data = store.get(order.keys[0]).data
+    if order.way == "whole" and order.kind == "parquet" and (file := _open(data)).num_row_groups > 1:
         for number in range(file.num_row_groups)[order.share :: PROCESSES]:
             yield from _cut(file.read_row_group(number, columns=columns, use_threads=False), rows)
     elif order.way == "halves":
@@ -181,15 +198,69 @@ def _tables(store: ObjectStore, order: Order) -> Iterator[pa.Table]:
     else:
         whole = _whole(data, order.kind, columns)
         half = whole.num_rows // PROCESSES
-        if order.way == "twice":
+        if order.way in ("twice", "whole"):
             whole = whole.slice(order.share * half, half if order.share < PROCESSES - 1 else None)
         yield from _cut(whole, rows)
+
+
+def _open(data: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(pa.BufferReader(data))
+
+
+def _own_groups(store: ObjectStore, key: str, columns: Sequence[str], share: int) -> Iterator[pa.Table]:
+    """Read every second row group of an object, and fetch nothing but the footer and what these groups have.
+
+    Ranges are fetched side by side, ahead of the group that is decoded, into memory with the size of the object. What
+    is not fetched of it takes no memory.
+    """
+    size = store.head(key).size
+    memory = np.empty(size, np.uint8)
+
+    def fetch(start: int, stop: int) -> None:
+        store.get(key, byte_range=(start, stop), into=memoryview(memory)[start:stop])
+
+    fetch(max(0, size - _FOOTER_BYTES), size)
+    footer = int.from_bytes(memory[-8:-4].tobytes(), "little") + 8
+    if footer > _FOOTER_BYTES:
+        fetch(size - footer, size - _FOOTER_BYTES)
+    file = _open(memory)
+    numbers = range(file.num_row_groups)[share::PROCESSES]
+    with ThreadPoolExecutor(_RANGES) as pool:
+        fetched: list[list[Future[None]]] = [
+            [pool.submit(fetch, *found) for found in ranges(file.metadata.row_group(number), columns)]
+            for number in numbers
+        ]
+        for number, waiting in zip(numbers, fetched, strict=True):
+            for future in waiting:
+                future.result()
+            yield file.read_row_group(number, columns=columns, use_threads=False)
+
+
+def ranges(group: pq.RowGroupMetaData, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of bytes with some columns of a row group. Chunks that follow each other share ranges."""
+    chunks = []
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        if chunk.path_in_schema.partition(".")[0] in columns:
+            begin = chunk.data_page_offset
+            if chunk.dictionary_page_offset is not None:
+                begin = min(begin, chunk.dictionary_page_offset)
+            chunks.append((begin, begin + chunk.total_compressed_size))
+    joined: list[list[int]] = []
+    for start, stop in sorted(chunks):
+        if joined and joined[-1][1] == start:
+            joined[-1][1] = stop
+        else:
+            joined.append([start, stop])
+    for start, stop in joined:
+        for begin in range(start, stop, _RANGE_BYTES):
+            yield begin, min(begin + _RANGE_BYTES, stop)
 
 
 def _whole(data: bytes, kind: str, columns: Sequence[str]) -> pa.Table:
     """Decode a whole object."""
     if kind == "parquet":
-        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+        return _open(data).read(columns=columns, use_threads=False)
     if kind == "arrow":
         return pa.ipc.open_file(pa.BufferReader(data)).read_all()
     return _parsed(_decompressed(data, kind), kind, columns, header=True)

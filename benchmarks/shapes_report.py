@@ -26,7 +26,8 @@ _COUNTS = (
 )
 _TIMES_LEGEND = (
     "Seconds are medians. Ratios are taken within a round: median and spread. *Way* is how the loop by hand divides "
-    "the work: *units*, each process takes every second object or row group; *twice*, both decode all and score half; "
+    "the work: *units*, each process takes every second object or row group, and fetches no other; *whole*, each takes "
+    "every second one too, but both get whole objects; *twice*, both decode all and score half; "
     "*halves*, both parse half of the lines; *alone*, one process does everything. The fastest is measured. Memory is "
     "the peak of resident memory, of all rounds."
 )
@@ -43,9 +44,19 @@ _STAGES_LEGEND = (
 )
 
 
+def with_machines(kept: Mapping[str, Any]) -> dict[str, Entry]:
+    """Return the figures of earlier runs, without those whose machine is not known.
+
+    Files of earlier commits have one machine for all figures, under a key of its own.
+    """
+    of_all = kept.get("machine", {}).get("described")
+    found = {key: {"machine": of_all} | entry for key, entry in kept.items() if key != "machine"}
+    return {key: entry for key, entry in found.items() if entry["machine"]}
+
+
 def tables(took: Mapping[str, Entry]) -> str:
     """Return tables of times and of requests."""
-    lines = ["# Shapes of inputs", "", f"{took['machine'].get('described', '')}.", ""]
+    lines = ["# Shapes of inputs", "", *(f"- {machine}" for machine in _machines(took)), ""]
     lines += [*_head(_TIMES), *_times(took), "", _TIMES_LEGEND, ""]
     lines += [*_head(_COUNTS), *_counts(took), "", _COUNTS_LEGEND, ""]
     return "\n".join(lines)
@@ -53,7 +64,7 @@ def tables(took: Mapping[str, Entry]) -> str:
 
 def short(took: Mapping[str, Entry]) -> str:
     """Return a table for the documentation: jobs of a linear model on each shape."""
-    lines = _head(("input", "store", "job", "loop by hand", "job / loop", "memory of a process"))
+    lines = _head(("input", "store", "job", "loop by hand", "its way", "job / loop", "memory of a process", "commit"))
     for key, entry in _in_order(took, "job"):
         name, model, store = key.split()
         if model == "linear" and entry["share"] == 1 and entry["byhand"]:
@@ -61,7 +72,8 @@ def short(took: Mapping[str, Entry]) -> str:
             ratio = statistics.median(one["work"] / other["work"] for one, other in zip(ours, theirs, strict=True))
             seconds = [f"{_median(run['work'] for run in runs):.2f} s" for runs in (ours, theirs)]
             memory = max(run["memory_mb"] for run in ours)
-            lines.append(_row([SHAPES[name].described, _STORES[store], *seconds, f"{ratio:.2f}", f"{memory:.0f} MB"]))
+            cells = [*seconds, entry["way"], f"{ratio:.2f}", f"{memory:.0f} MB", _commit(entry)]
+            lines.append(_row([SHAPES[name].described, _STORES[store], *cells]))
     return "\n".join(lines) + "\n"
 
 
@@ -170,6 +182,11 @@ def _in_order(took: Mapping[str, Entry], has: str) -> Iterator[tuple[str, Entry]
 
 def _called(name: str, entry: Entry) -> str:
     return name if entry["share"] == 1 else f"{name}, {entry['share']:.0%} of it"
+
+
+def _machines(took: Mapping[str, Entry]) -> list[str]:
+    """Return the machines of all figures, each once. Their lines also have the commit, the day and the load."""
+    return sorted({str(entry["machine"]) for entry in took.values() if "machine" in entry})
 
 
 def _commit(entry: Entry) -> str:

@@ -27,7 +27,7 @@ ESTIMATORS = ("sklearn",)
 def demo_without(packages: tuple[str, ...], environ: dict[str, str], folder: Path, *arguments: str) -> Any:
     """Run ``scoreline demo`` as if `packages` were not installed."""
     if not packages:
-        return run_scoreline("demo", *arguments, environ={"PATH": os.defpath} | environ)
+        return run_scoreline("demo", *arguments, environ={"PATH": os.defpath} | environ, folder=folder)
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({packages!r})); sys.argv[1:] = {['demo', *arguments]!r}\n"
         "from scoreline.worker.cli.main import main; main()"

@@ -51,8 +51,8 @@ def test_dev_runs_a_command_with_the_addresses_and_exits_with_its_code(tmp_path:
     ("number", "workers", "processes"),
     [
         (signal.SIGINT, 0, 4),  # dev, the S3 server, its guard and that of Valkey, which overwrites its environment
-        (signal.SIGTERM, 0, 4),
-        (signal.SIGKILL, 1, 7),  # and a worker, its guard and its child: dev has no time to end them
+        (signal.SIGTERM, 1, 7),  # and a worker, its guard and its child
+        (signal.SIGKILL, 1, 7),  # dev has no time to end them
     ],
 )
 def test_no_process_outlives_dev_however_it_ends(

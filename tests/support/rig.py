@@ -193,6 +193,8 @@ class Rig:
     def _below(self, guards: list[Any]) -> list[psutil.Process]:
         found = []
         for guard in guards:
+            if guard.poll() is not None:
+                continue  # another process may have its id
             try:
                 found += psutil.Process(guard.pid).children()
             except psutil.NoSuchProcess:

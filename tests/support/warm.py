@@ -42,6 +42,8 @@ from tests.support.waiting import HANG_S
 _LONGEST_MESSAGE = 1 << 20
 _FORKS = sys.platform == "linux"
 """Whether packages outlast a fork; on macOS, some do not."""
+_OF_THE_START = ("PYTHONPATH", "PYTHONHASHSEED")
+"""Variables that an interpreter reads when it starts, before it forks."""
 _CELERY = [sys.executable, "-m", "celery"]
 _SCORELINE = str(Path(sys.executable).with_name("scoreline"))
 _IMPORTED = (
@@ -64,29 +66,47 @@ class WarmStack(Stack):
     """A stack whose Celery processes are forks."""
 
     def start_guard(self, command: list[str], lifeline: int, log: Path | None, environ: Mapping[str, str]) -> Guard:
-        own_modules = environ["PYTHONPATH"] != self.environ_of_commands({})["PYTHONPATH"]
-        if not _FORKS or command[:3] != _CELERY or log is None or own_modules:
+        usual = self.environ_of_commands({})
+        is_special = any(environ.get(name) != usual.get(name) for name in _OF_THE_START)
+        if not _FORKS or command[:3] != _CELERY or log is None or is_special:
             return super().start_guard(command, lifeline, log, environ)
         with log.open("ab") as output:
             return _parent().fork(command[2:], environ, lifeline, output.fileno(), output.fileno())
 
 
-def run_scoreline(*arguments: str, environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run the command line with this environment, and wait for its end."""
+def run_scoreline(
+    *arguments: str, environ: Mapping[str, str], folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line with this environment in a folder, and wait for its end."""
+    return run_script(_SCORELINE, *arguments, environ=environ, folder=folder)
+
+
+def run_script(
+    script: str, *arguments: str, environ: Mapping[str, str], folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in Python, given its absolute path, and wait for its end."""
+    command = [script, *arguments]
     if not _FORKS:
-        command = [_SCORELINE, *arguments]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=HANG_S, check=False)
+        return subprocess.run(
+            [sys.executable, *command],
+            env=environ,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=HANG_S,
+            check=False,
+        )
     lifeline, held = os.pipe()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         try:
-            done = _parent().fork([_SCORELINE, *arguments], environ, lifeline, out.fileno(), err.fileno())
+            done = _parent().fork(command, environ, lifeline, out.fileno(), err.fileno(), folder=folder)
             os.close(lifeline)
             code = done.wait(HANG_S)
         finally:
             os.close(held)
         out.seek(0)
         err.seek(0)
-        return subprocess.CompletedProcess(["scoreline", *arguments], code, out.read(), err.read())
+        return subprocess.CompletedProcess(command, code, out.read(), err.read())
 
 
 class _Parent:
@@ -103,10 +123,10 @@ class _Parent:
             )
         atexit.register(self._end)
 
-    def fork(self, arguments: list[str], environ: Mapping[str, str], *files: int) -> Forked:
+    def fork(self, arguments: list[str], environ: Mapping[str, str], *files: int, folder: Path | None = None) -> Forked:
         """Run a command. `files` are the lifeline of its guard, and where it writes its output and its errors."""
         reading, writing = os.pipe()
-        message = json.dumps({"arguments": arguments, "environ": dict(environ), "folder": os.getcwd()})
+        message = json.dumps({"arguments": arguments, "environ": dict(environ), "folder": str(folder or Path.cwd())})
         with self._lock:
             socket.send_fds(self._socket, [message.encode()], [*files, writing])
             pid = int(self._socket.recv(_LONGEST_MESSAGE))
@@ -152,6 +172,8 @@ class Forked:
 
 def main() -> None:
     """Import what commands need, and fork for each request until the other end of the socket is closed."""
+    own = os.environ["PYTHONPATH"].split(os.pathsep)
+    installed = [entry for entry in sys.path[1:] if entry not in own]
     allocator.use_one_heap(os.environ)  # before pyarrow is imported, as a worker does
     for name in _IMPORTED:
         importlib.import_module(name)
@@ -174,7 +196,7 @@ def main() -> None:
                 os.close(file)
             requests.send(str(pid).encode())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _guard(**json.loads(message), files=files)
+    _guard(**json.loads(message), installed=installed, files=files)
 
 
 def read_s3_once() -> None:
@@ -189,7 +211,7 @@ def _bury(number: int, frame: object) -> None:
             pass
 
 
-def _guard(arguments: list[str], environ: dict[str, str], folder: str, files: list[int]) -> None:
+def _guard(arguments: list[str], environ: dict[str, str], folder: str, installed: list[str], files: list[int]) -> None:
     """Be the guard of a command: set up what a new process would find, and run the command in a fork."""
     lifeline, out, err, report = files
     os.setsid()
@@ -199,7 +221,11 @@ def _guard(arguments: list[str], environ: dict[str, str], folder: str, files: li
     for file in {nothing, out, err}:
         os.close(file)
     os.chdir(folder)
-    sys.path[0] = folder
+    is_script = os.path.isabs(arguments[0])
+    own = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:] = [str(Path(arguments[0]).parent) if is_script else folder, *own, *installed]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]  # a new process would look for it in `sys.path`
     os.environ.clear()
     os.environ.update(environ)
     guard.ignore_signals()
@@ -214,17 +240,17 @@ def _guard(arguments: list[str], environ: dict[str, str], folder: str, files: li
     guard.default_signals()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = arguments
-    if arguments[0] == _SCORELINE:
-        _exit_at_once()
+    if is_script:
+        _run_and_exit_at_once(arguments[0])
     else:
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 
 
-def _exit_at_once() -> None:
-    """Run the command line, and exit without taking apart all that was imported, which would copy it first."""
+def _run_and_exit_at_once(script: str) -> None:
+    """Run a script, and exit without taking apart all that was imported, which would copy it first."""
     code: object = 1
     try:
-        runpy.run_path(_SCORELINE, run_name="__main__")
+        runpy.run_path(script, run_name="__main__")
     except SystemExit as error:
         code = error.code
     except BaseException:  # noqa: BLE001 - as the interpreter itself does

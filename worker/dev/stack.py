@@ -81,6 +81,7 @@ class Stack:
         self._valkey: Guard | None = None
         self._guards: list[Guard] = []
         self._lifelines: dict[int, int] = {}
+        """By the `id` of a guard, because the process id of one that has ended may be given to another."""
         self.folder = Path()
         self.environ: dict[str, str] = {}
         """The environment variables with which a process finds the services."""
@@ -166,7 +167,7 @@ class Stack:
         finally:
             os.close(reading)
         self._guards.append(guard)
-        self._lifelines[guard.pid] = writing
+        self._lifelines[id(guard)] = writing
         return guard
 
     @staticmethod
@@ -199,7 +200,7 @@ class Stack:
 
     def stop(self, guard: Guard) -> None:
         """End a command that `run` has started, and all its children."""
-        lifeline = self._lifelines.pop(guard.pid, None)
+        lifeline = self._lifelines.pop(id(guard), None)
         if lifeline is not None:
             os.close(lifeline)
         try:
@@ -209,8 +210,8 @@ class Stack:
             guard.wait()
 
     def guard_pids(self) -> list[int]:
-        """Return the process ids of the guards, each the parent of one command that was started."""
-        return [guard.pid for guard in self._guards]
+        """Return the process ids of the guards that run, each the parent of one command that was started."""
+        return [guard.pid for guard in self._guards if guard.poll() is None]
 
     def restart_valkey(self) -> None:
         """Restart Valkey on the same port, without its data."""

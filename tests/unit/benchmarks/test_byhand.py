@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import byhand
 from benchmarks.byhand import Order, own_lines, score, ways
 from benchmarks.shapes import Shape, fitted, write
 from benchmarks.work import PROCESSES
@@ -47,6 +48,8 @@ def scored(tmp_path: Path, way: str, **options: Any) -> pa.Table:
     ("options", "way"),
     [
         ({"group_rows": 1_000}, "units"),
+        ({"group_rows": 1_000}, "whole"),
+        ({}, "whole"),
         ({"file_rows": 300}, "units"),
         ({}, "twice"),
         ({}, "alone"),
@@ -63,6 +66,31 @@ def test_each_row_is_scored_once(tmp_path: Path, options: dict[str, Any], way: s
     assert scored(tmp_path, way, **options)["id"].to_pylist() == list(range(ROWS))
 
 
+def test_a_process_fetches_only_the_row_groups_that_it_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(byhand, "_FOOTER_BYTES", 100)
+    monkeypatch.setattr(byhand, "_RANGE_BYTES", 5_000)
+    fetched: list[tuple[int, int] | None] = []
+    get = DirectoryStore.get
+
+    def watched(self: DirectoryStore, key: str, **how: Any) -> Any:
+        fetched.append(how.get("byte_range"))
+        return get(self, key, **how)
+
+    monkeypatch.setattr(DirectoryStore, "get", watched)
+    assert scored(tmp_path, "units", group_rows=1_000)["id"].to_pylist() == list(range(ROWS))
+    # Then the processes together fetch the object once, and the footer twice
+    (path,) = (tmp_path / "in").glob("*.parquet")
+    groups = pq.read_metadata(path)
+    assert None not in fetched
+    taken = sum(stop - start for start, stop in filter(None, fetched))
+    assert taken - PROCESSES * (groups.serialized_size + 8) <= path.stat().st_size
+    # When they read whole objects, each fetches it once
+    fetched.clear()
+    (tmp_path / "again").mkdir()
+    scored(tmp_path / "again", "whole", group_rows=1_000)
+    assert fetched == [None] * PROCESSES
+
+
 def test_lines_are_divided_evenly_and_completely() -> None:
     text = b"".join(b"%d\n" % number for number in range(1_000))
     parts = [own_lines(text, share, 3).to_pybytes() for share in range(3)]
@@ -72,6 +100,7 @@ def test_lines_are_divided_evenly_and_completely() -> None:
 
 
 def test_an_input_is_divided_only_if_that_saves_work() -> None:
-    assert ways("parquet", objects=1, groups=3) == ways("parquet", objects=9, groups=1) == ("units",)
+    assert ways("parquet", objects=1, groups=3) == ("units", "whole")
+    assert ways("parquet", objects=9, groups=1) == ("units",)
     assert ways("parquet", objects=1, groups=1) == ways("arrow", objects=1, groups=0) == ("twice", "alone")
     assert ways("jsonl", objects=1, groups=0) == ("halves", "alone")

@@ -25,16 +25,15 @@ def cells(text: str, first: str) -> list[str]:
 
 
 def test_the_median_of_the_ratios_is_compared_with_the_limit() -> None:
-    took = {"machine": {}, "groups linear directory": entry(1.2, 1.69, 2.0)}
+    took = {"groups linear directory": entry(1.2, 1.69, 2.0)}
     found = cells(shapes_report.tables(took), "groups")
     assert found[8:11] == ["1.69 (1.20 to 2.00)", "1.3", "missed by 30%"]
-    took = {"machine": {}, "groups linear s3": entry(1.2, 1.4, 2.0)}
+    took = {"groups linear s3": entry(1.2, 1.4, 2.0)}
     assert cells(shapes_report.tables(took), "groups")[8:11] == ["1.40 (1.20 to 2.00)", "1.5", "reached"]
 
 
 def test_the_memory_of_the_largest_round_is_compared_with_the_limit() -> None:
     took = {
-        "machine": {},
         "groups linear s3": entry(
             1.0, job=[job(1.0), job(1.0, memory_mb=495.0)], byhand=[{"work": 1.0, "cpu": 1.0}] * 2
         ),
@@ -43,14 +42,14 @@ def test_the_memory_of_the_largest_round_is_compared_with_the_limit() -> None:
 
 
 def test_a_shape_that_is_not_scored_by_hand_has_no_ratio() -> None:
-    took = {"machine": {}, "widest linear s3": entry(9.0, byhand=[], way="")}
+    took = {"widest linear s3": entry(9.0, byhand=[], way="")}
     found = cells(shapes_report.tables(took), "widest")
     assert (found[3], found[4], found[8]) == ("9.00", "", "")
     assert "9.00" in shapes_report.line(took["widest linear s3"])
 
 
 def test_shapes_stand_in_their_order_and_partial_ones_are_marked() -> None:
-    took = {"machine": {}, "csv linear s3": entry(1.0, share=0.5), "groups linear s3": entry(1.0)}
+    took = {"csv linear s3": entry(1.0, share=0.5), "groups linear s3": entry(1.0)}
     text = shapes_report.tables(took)
     assert text.index("| groups |") < text.index("| csv, 50% of it |")
     assert "CSV" not in shapes_report.short(took)
@@ -72,7 +71,7 @@ def counted(**changed: Any) -> Entry:
 
 
 def test_requests_are_those_of_a_row_group_and_bytes_those_of_parts() -> None:
-    found = cells(shapes_report.tables({"machine": {}, "groups counts": counted()}), "groups")
+    found = cells(shapes_report.tables({"groups counts": counted()}), "groups")
     assert found[3:10] == ["1.05", "1.02", "missed by 3%", "a row group", "40", "24", "missed by 67%"]
 
 
@@ -90,3 +89,28 @@ def test_stages_stand_below_those_of_another_commit() -> None:
     assert [row.split(" | ")[3:5] for row in rows if row.startswith("| groups")] == [["old", "4.00"], ["abc", "1.00"]]
     # And idle is what both processes did not compute
     assert [row.split(" | ")[12] for row in rows if row.startswith("| groups")] == ["7.00", "1.00"]
+
+
+def test_figures_of_several_runs_name_their_machines_and_commits() -> None:
+    took = {
+        "groups linear s3": entry(1.0, machine="2 cores; commit abc"),
+        "groups linear directory": entry(1.0, machine="2 cores; commit old", commit="old"),
+        "csv linear s3": entry(1.0, machine="2 cores; commit old", commit="old"),
+    }
+    text = shapes_report.tables(took)
+    assert [line for line in text.splitlines() if line.startswith("- ")] == [
+        "- 2 cores; commit abc",
+        "- 2 cores; commit old",
+    ]
+    rows = [line for line in shapes_report.short(took).splitlines() if line.startswith("| 2,200,000 rows")]
+    assert [row.split(" | ")[-1] for row in rows] == ["old |", "abc |"]
+    assert [row.split(" | ")[4] for row in rows] == ["units"] * 2
+
+
+def test_figures_of_an_unknown_machine_are_dropped() -> None:
+    assert shapes_report.with_machines({"groups linear s3": entry(1.0)}) == {}
+    kept = {"machine": {"described": "2 cores"}, "csv counts": counted(), "groups counts": counted(machine="8 cores")}
+    assert {key: found["machine"] for key, found in shapes_report.with_machines(kept).items()} == {
+        "csv counts": "2 cores",
+        "groups counts": "8 cores",
+    }
