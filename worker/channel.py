@@ -7,6 +7,7 @@ or for a command cannot be shared. All others can.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,6 @@ class SharingChannel(redis.Channel):
 
     pool: Any
     _registered: bool  # the stubs lack these
-    _connparams: Callable[[], dict[str, Any]]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._kept_client: Any = None
@@ -38,6 +38,19 @@ class SharingChannel(redis.Channel):
             self._kept_client = super()._create_client()  # type: ignore[misc]
         return self._kept_client
 
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        options: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
+        if asynchronous:
+            options["connection_class"] = _forgotten_first(options["connection_class"], self._forget)
+        return options
+
+    def _forget(self, connection: Any) -> None:
+        """Let the event loop wait for a connection no more."""
+        transport: Any = self.connection
+        if self._registered and transport is not None and connection._sock is not None:
+            with contextlib.suppress(KeyError, OSError, ValueError):  # it does not wait for this one
+                transport.cycle._unregister_from_poll(connection._sock.fileno())
+
     def _get_pool(self, asynchronous: bool = False) -> Any:
         options = self._connparams()
         pool = None if asynchronous else shared_connection.find(options)
@@ -45,6 +58,22 @@ class SharingChannel(redis.Channel):
             return super()._get_pool(asynchronous)  # type: ignore[misc]
         self.keyprefix_fanout = self.keyprefix_fanout.format(db=options["db"])
         return pool
+
+
+def _forgotten_first(kind: type[Any], forget: Callable[[Any], None]) -> type[Any]:
+    """Return a class of connections that the event loop forgets before they are closed, not afterwards.
+
+    A process that was forked meanwhile has the socket, too. Once the socket is closed here, it cannot be removed from
+    epoll, which then reports it for ever under the number that the next connection gets. At each report, this process
+    would wait for a message of the next connection, and do nothing else meanwhile.
+    """
+
+    class Connection(kind):  # type: ignore[misc]
+        def disconnect(self, *arguments: Any, **options: Any) -> None:
+            forget(self)
+            super().disconnect(*arguments, **options)
+
+    return Connection
 
 
 def use_channel(channel: type[redis.Channel] = SharingChannel) -> None:

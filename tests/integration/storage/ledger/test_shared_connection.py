@@ -12,6 +12,7 @@ import pytest
 import redis
 from celery import Celery
 from kombu import Connection
+from kombu.asynchronous import Hub
 from kombu.transport import redis as transport
 
 from scoreline.storage.errors import LedgerUnavailable
@@ -153,6 +154,32 @@ def test_a_consumer_waits_on_connections_of_its_own(pool: SharedConnection, url:
     with redis.Redis.from_url(url) as there:
         assert there.hlen("unacked") == 0
         there.flushdb()
+
+
+def test_the_event_loop_forgets_a_lost_connection_that_a_forked_process_still_has(
+    pool: SharedConnection, url: str, observer: redis.Redis
+) -> None:
+    use_channel()
+    with Connection(url) as connection:
+        channel: Any = connection.channel()
+        # Given an event loop that waits for a message
+        loop, transport = Hub(), connection.transport
+        transport.register_with_event_loop(connection.connection, loop)
+        channel.basic_consume("waiting", no_ack=True, callback=print, consumer_tag="only")
+        for tick in list(loop.on_tick):
+            tick()
+        waiting = channel.client.connection
+        number = waiting._sock.fileno()
+        assert number in loop.readers
+        # And another process that has inherited the socket
+        copy = os.dup(number)
+        try:
+            # When the connection is closed, then the loop has no events of it, not even those of the copy
+            waiting.disconnect()
+            assert [event for event in loop.poller.poll(0) if event[0] == number] == []
+        finally:
+            os.close(copy)
+            loop.close()
 
 
 def test_an_idle_connection_is_closed_and_opened_again_when_needed(
