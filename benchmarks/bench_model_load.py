@@ -24,9 +24,9 @@ from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import CHUNK_BYTES
 from scoreline.storage.models.stream import READ_AHEAD
-from scoreline.storage.models.trial_load import release_memory
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.objects.r2 import R2Store
+from scoreline.storage.process_memory import release_memory
 
 RUNS = 5
 TREES = 130

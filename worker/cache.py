@@ -11,7 +11,7 @@ from scoreline.storage.errors import ModelUnloadable
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest, PinnedModel
-from scoreline.storage.models.trial_load import release_memory
+from scoreline.storage.process_memory import release_memory
 from scoreline.tasks.scoring.model_calls import ModelExit, call_model
 
 

@@ -8,8 +8,6 @@ process reports the methods and outputs of the bundle and its memory use.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import io
 import json
 import logging
@@ -29,6 +27,7 @@ from scoreline.storage.errors import InvalidRequest, ModelUnloadable, ScorelineE
 from scoreline.storage.models import roles
 from scoreline.storage.models.confinement import confine, environment, explain_denied
 from scoreline.storage.models.manifest import Outputs, Role
+from scoreline.storage.process_memory import release_memory
 from scoreline.storage.typed_json import MALFORMED, build, decode_object
 
 log = logging.getLogger(__name__)
@@ -286,13 +285,6 @@ def describe_bundle(steps: dict[Role, Any], saved_by: str | None) -> dict[str, A
     names, count = describe_features(first)
     versions = library_versions() | ({"scikit-learn": saved_by} if saved_by else {})
     return {"feature_names": names, "n_features": count, "outputs": outputs, "libraries": versions}
-
-
-def release_memory() -> None:
-    """Return unused memory to the operating system."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # not the GNU C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _private_bytes() -> int:

@@ -11,8 +11,17 @@ from scoreline.storage.objects.base import ObjectStore
 if TYPE_CHECKING:  # an application that only submits jobs does not need pyarrow
     import pyarrow as pa
 
+ALIGNED_ROWS = 64
+"""Rows are divided at multiples of this number. Linear algebra computes rows in blocks, and computes the rows that are
+left over in another way, which may round differently. With these multiples, a row is rounded in the same way however
+large the batches are."""
 MAX_RAW_CHARS = 1_024
 """Maximum number of characters that are kept for display if a record cannot be decoded."""
+
+
+def align(rows: int) -> int:
+    """Return a number of rows, rounded down to a multiple of `ALIGNED_ROWS` unless it is smaller than that."""
+    return rows - rows % ALIGNED_ROWS if rows >= ALIGNED_ROWS else rows
 
 
 class Listed(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import mmap
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from scoreline.storage.prefetch import wait_for
+from scoreline.storage.process_memory import give_back, own_memory
 
 CONNECTIONS = 8
 """Number of requests at a time. R2 sends 50 to 100 MB/s to each connection, so that 8 are enough for a fast network."""
@@ -67,26 +67,10 @@ class _Shared:
             request.data = None
 
 
-def own_memory(size: int) -> mmap.mmap:
-    """Return memory that goes back to the system when it is no longer used, or raise `MemoryError`."""
-    try:
-        return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as error:  # an OSError would look like a damaged object
-        raise MemoryError(f"there is no memory for {size:,} bytes") from error
-
-
-def shrink_heap() -> None:
-    """Give memory that the C library keeps, though it is free, back to the system."""
-    with contextlib.suppress(OSError, AttributeError):  # not the GNU C library
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def discard(data: memoryview, start: int, stop: int) -> None:
     """Give the memory of some of the bytes of a request back to the system. They must not be read again."""
-    start = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-    stop = stop // mmap.PAGESIZE * mmap.PAGESIZE
-    if start < stop and isinstance(data.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        data.obj.madvise(mmap.MADV_DONTNEED, start, stop - start)
+    if isinstance(data.obj, mmap.mmap):
+        give_back(data.obj, start, stop)
 
 
 class Fetcher:
@@ -167,7 +151,7 @@ class Fetcher:
         self._fill()
 
     def close(self) -> None:
-        """Release the bytes that nobody took, and end the threads. Those that wait for the store end when it answers.
+        """Release the bytes that were not used, and end the threads. One with a request ends when the store responds.
 
         Without this call, the bytes would stay in memory until the garbage is collected, because the planned requests
         may refer to this fetcher.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scoreline.storage.tables.fetching import own_memory
+from scoreline.storage.process_memory import give_back, own_memory
 
 _ALIGNMENT = 64
 
@@ -93,11 +93,7 @@ class PackedWindow:
     def _divide(self, array: pa.Array) -> list[pa.Array]:
         """Return the values of each batch in memory of its own."""
         starts = np.cumsum([0, *self._sizes]).tolist()
-        nothing = array.slice(0, 0)
-        return [
-            pa.concat_arrays([array.slice(start, rows), nothing])
-            for start, rows in zip(starts, self._sizes, strict=False)
-        ]
+        return [copied([array.slice(start, rows)]) for start, rows in zip(starts, self._sizes, strict=False)]
 
     @property
     def rows_left(self) -> int:
@@ -133,8 +129,12 @@ class _Region:
         self._size = size
 
     def __del__(self) -> None:
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._memory.madvise(mmap.MADV_DONTNEED, self._start, self._size)
+        give_back(self._memory, self._start, self._start + self._size)
+
+
+def copied(chunks: Sequence[pa.Array]) -> pa.Array:
+    """Return the values of one or more arrays of the same type, in memory of their own."""
+    return pa.concat_arrays([*chunks, chunks[0].slice(0, 0)])  # Arrow would return a single array as it is
 
 
 def _alike(sizes: Sequence[int]) -> list[tuple[int, int, int]]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-import mmap
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scoreline.storage.process_memory import own_memory, shrink_heap
+from scoreline.storage.reused_memory import ReusedMemory
+from scoreline.storage.tables.base import align
 from scoreline.storage.tables.chunk_file import ChunkFile
-from scoreline.storage.tables.fetching import Fetcher, Request, own_memory, shrink_heap
+from scoreline.storage.tables.fetching import Fetcher, Request
 from scoreline.storage.tables.packing import PackedWindow
 from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
 
@@ -33,9 +33,6 @@ _SEVERAL = 0.7
 while the next one is decoded."""
 _BATCHES = 12
 """A window has room for at least this number of batches. Their memory is free as soon as they are scored."""
-_ALIGNED_ROWS = 64
-"""If batches have fewer rows than they may, it is a multiple of this number (see
-`scoreline.tasks.scoring.batch_size`)."""
 _SLACK = 20
 """A window may be larger by one part of so many if a pass is saved by it."""
 _FETCH_BYTES = 16 << 20
@@ -186,7 +183,7 @@ class WideReader:
         self._get_into = get_into
         self._open_file = open_file
         self._most_rows = max(1, group.window_bytes * group.rows // max(group.decoded_bytes, 1))
-        self._batch_rows = min(batch_rows, _whole(max(1, self._most_rows // _BATCHES), _ALIGNED_ROWS))
+        self._batch_rows = min(batch_rows, align(max(1, self._most_rows // _BATCHES)))
         self.row = row
         self._stop = 0
         self._window: PackedWindow | None = None
@@ -262,22 +259,14 @@ class WideReader:
 
 
 class _Slots:
-    """Memory for fetched bytes, which is used again for later ones, because the first use of a page takes time."""
+    """Memory for fetched bytes, which is used again for later ones."""
 
     def __init__(self) -> None:
-        self._free: list[mmap.mmap] = []
+        self._memory = ReusedMemory()
 
     def allocate(self, size: int) -> Any:
         """Return memory that can be allocated again as soon as nothing refers to it."""
-        if size > _REQUEST_BYTES:
-            return own_memory(size)
-        try:
-            slot = self._free.pop()
-        except IndexError:
-            slot = own_memory(_REQUEST_BYTES)
-        memory = np.frombuffer(slot, np.uint8, size)
-        weakref.finalize(memory, self._free.append, slot).atexit = False
-        return memory
+        return own_memory(size) if size > _REQUEST_BYTES else self._memory.array(size, _REQUEST_BYTES)
 
 
 def _first_rows(opened: pq.ParquetFile, group: int, names: list[str], rows: int) -> pa.Table:
@@ -289,11 +278,6 @@ def _first_rows(opened: pq.ParquetFile, group: int, names: list[str], rows: int)
     if left:
         raise pa.ArrowInvalid(f"it has {left:,} fewer rows than its footer says")
     return pa.Table.from_batches(found)
-
-
-def _whole(rows: int, unit: int) -> int:
-    """Return the largest multiple of a unit that is at most a number of rows; the number itself if it is smaller."""
-    return rows - rows % unit if rows >= unit else rows
 
 
 def _blocks(names: list[str], chunks: Sequence[Chunk]) -> Iterator[list[str]]:

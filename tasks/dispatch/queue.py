@@ -33,6 +33,8 @@ _UNREAD = _MAY_MATTER | {
     "root_id",
     "timelimit",
 }
+_UNREAD_PROPERTIES = frozenset({"argsrepr", "correlation_id", "kwargsrepr", "reply_to"})
+"""Celery passes some headers on as properties, too."""
 
 
 class Queue:
@@ -234,8 +236,7 @@ class _Terse:
         short = {
             name: value for name, value in headers.items() if name not in _UNREAD or (value and name in _MAY_MATTER)
         }
-        unread = ("reply_to", "correlation_id", "argsrepr", "kwargsrepr")  # Celery passes these on as properties, too
-        options = {name: value for name, value in options.items() if name not in unread}
+        options = {name: value for name, value in options.items() if name not in _UNREAD_PROPERTIES}
         embedded = {name: value for name, value in embedded.items() if value}
         return self._producer.publish((args, kwargs, embedded), headers=short, **options)
 

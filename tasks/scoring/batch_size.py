@@ -12,16 +12,12 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from scoreline.storage.tables.base import Rows
+from scoreline.storage.tables.base import Rows, align
 
 _ASSUMED_VALUE_BYTES = 32
 """Bytes that a text or a nested value is assumed to take before any is read."""
 _UNKNOWN_ROWS = 8_192
 """Maximum number of rows to read at a time if the size of their values is not known before."""
-_ALIGNED_ROWS = 64
-"""Rows are divided at multiples of this number. Linear algebra computes rows in blocks, and computes the rows that are
-left over in another way, which may round differently. With these multiples, a row is rounded in the same way however
-large the batches are."""
 
 
 class BatchSize:
@@ -54,7 +50,7 @@ class BatchSize:
         self.limit_bytes = limit_bytes
         self._added_bytes = _count_added(reads, features, results)
         row_bytes = self._added_bytes + 2 * sum(_width(kind) for kind in reads.types)
-        most = min(rows, _align(max(1, limit_bytes // max(1, row_bytes))))
+        most = min(rows, align(max(1, limit_bytes // max(1, row_bytes))))
         self.rows_to_read = most if all(map(_fixed_width, reads.types)) else min(most, _UNKNOWN_ROWS)
         """Number of rows to read at a time, as estimated from the types of the columns."""
         self._measured = reads, _count_fixed(reads)
@@ -69,7 +65,7 @@ class BatchSize:
         if size <= self.limit_bytes or count < 2:
             yield rows, size
             return
-        half = _align(count // 2)
+        half = align(count // 2)
         first = int(rows.numbers[half])
         before = tuple(item for item in rows.malformed if item.row < first)
         for start, stop, malformed in ((0, half, before), (half, count, rows.malformed[len(before) :])):
@@ -84,11 +80,6 @@ class BatchSize:
         if row_bytes is not None:
             return int(batch.num_rows * row_bytes)
         return sum(map(_measure_column, batch.columns))
-
-
-def _align(rows: int) -> int:
-    """Return a number of rows, rounded down to a multiple of `_ALIGNED_ROWS` unless it is smaller than that."""
-    return rows - rows % _ALIGNED_ROWS if rows >= _ALIGNED_ROWS else rows
 
 
 def _measure_column(column: pa.Array) -> int:

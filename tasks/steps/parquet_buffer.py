@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoreline.storage.tables import parquet
+from scoreline.storage.tables.packing import copied
 
 GROUP_BYTES = 32 << 20
 """Number of uncompressed bytes at which a row group is closed, even if it has fewer than `parquet.GROUP_ROWS` rows.
@@ -97,7 +98,7 @@ def _own_copy(table: pa.Table) -> pa.Table:
     Kept columns may lie among the features of their batch, which would then stay in memory with them.
     """
     columns = [
-        pa.concat_arrays([*column.chunks, column.chunk(0).slice(0, 0)])
+        copied(column.chunks)
         if column.num_chunks and (pa.types.is_primitive(column.type) or pa.types.is_decimal(column.type))
         else column
         for column in table.columns

@@ -40,9 +40,9 @@ from scoreline.tasks.job.plan_file import encode
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.staging import stage_records
 from scoreline.tasks.rejects.rescore import parts_to_rescore, pinned_objects
+from scoreline.tasks.scoring import matrices
 from scoreline.tasks.scoring.feature_names import match_names
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
-from scoreline.tasks.scoring.matrices import release_memory
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.sampling import Draft, parts_to_sample, result_bytes, row_bytes, try_pace, try_rows
@@ -151,7 +151,7 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
         return _draft(engine, job, pace or Pace())
     finally:
         engine.kept.clear()
-        release_memory()
+        matrices.MEMORY.release()
 
 
 def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:

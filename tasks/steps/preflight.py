@@ -22,7 +22,7 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import BATCH_ROWS, evenly_spaced
 from scoreline.tasks.rejects.json_values import to_json_value
 from scoreline.tasks.rejects.table import describe_rejected
-from scoreline.tasks.scoring.matrices import release_memory
+from scoreline.tasks.scoring import matrices
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.expected_reads import expect_reads
@@ -117,7 +117,7 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
     try:
         return _preflight(engine, job)
     finally:
-        release_memory()
+        matrices.MEMORY.release()
 
 
 def _preflight(engine: Engine, job: Job) -> Preflight:

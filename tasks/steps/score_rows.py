@@ -14,7 +14,7 @@ from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.plan import Part
 from scoreline.tasks.rejects.table import concat_rejects, describe_rejected, rejects_table
-from scoreline.tasks.scoring.matrices import release_memory
+from scoreline.tasks.scoring import matrices
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.engine import Engine
@@ -86,7 +86,7 @@ def score_rows(
         return watch(count + in_batch)
 
     with contextlib.closing(prefetched(timings.each("decode", read))) as batches, contextlib.ExitStack() as ends:
-        ends.callback(release_memory)
+        ends.callback(matrices.MEMORY.release)
         ends.callback(gone.append, True)
         for batch in batches:
             check_stopped()

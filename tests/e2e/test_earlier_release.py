@@ -99,7 +99,7 @@ class Successor:
             assert set(archive.namelist()) == set(known)
             for key in archive.namelist():
                 body = archive.read(key)
-                if key == "jobs/to-be-told/job.json":  # the port that the release used may be taken
+                if key == "jobs/to-be-told/job.json":  # the port of that release may be in use
                     assert SAID["webhook"].encode() in body
                     body = body.replace(SAID["webhook"].encode(), f"{self.receiver.url}/ended".encode())
                 self.s3.put_object(

@@ -287,7 +287,7 @@ def test_floats_that_the_job_scores_in_another_type_are_converted() -> None:
 
 
 def test_the_memory_of_a_matrix_is_used_again_only_if_nothing_refers_to_it() -> None:
-    matrices.release_memory()
+    matrices.MEMORY.release()
     batch = pa.record_batch({name: np.arange(100_000.0) for name in "ab"})
     other = pa.record_batch({name: np.zeros(100_000) for name in "ab"})
 
@@ -301,20 +301,20 @@ def test_the_memory_of_a_matrix_is_used_again_only_if_nothing_refers_to_it() -> 
     del x
     assert convert(other).to_numpy().ctypes.data != place
     assert view.tolist() == list(range(10, 20))
-    matrices.release_memory()
-    assert matrices._free == []
+    matrices.MEMORY.release()
+    assert matrices.MEMORY.blocks == []
 
 
 def test_memory_that_is_given_back_after_its_release_is_not_kept() -> None:
-    matrices.release_memory()
+    matrices.MEMORY.release()
     held = matrices.empty_matrix(1_000, 1_000, "f8", "C")  # as the traceback of an error holds it
-    matrices.release_memory()
+    matrices.MEMORY.release()
     del held
-    assert matrices._free == []
+    assert matrices.MEMORY.blocks == []
     del (later := [matrices.empty_matrix(1_000, 1_000, "f8", "C")])[0]
     assert later == []
-    assert len(matrices._free) == 1
-    matrices.release_memory()
+    assert len(matrices.MEMORY.blocks) == 1
+    matrices.MEMORY.release()
 
 
 def test_a_model_may_write_to_its_features() -> None:

@@ -346,6 +346,22 @@ def test_nothing_is_learned_any_more_of_a_wide_table_that_teaches_nothing(monkey
     assert len(looked_at) == 3 * 32
 
 
+def score_and_note(
+    rows: pd.DataFrame, memory: RefusedBefore | None, counts: list[int], max_rejected: int | None = None
+) -> None:
+    """Score rows, and note each number of rejected rows that is reported."""
+    score_batch(
+        bundle(MODEL),
+        pa.RecordBatch.from_pandas(rows, preserve_index=False),
+        features=["town", "x"],
+        keep=[],
+        method=None,
+        max_rejected=max_rejected,
+        report=lambda count: bool(counts.append(count)),  # type: ignore[func-returns-value]
+        refused_before=memory,
+    )
+
+
 def test_a_batch_over_its_budget_says_the_same_whatever_was_refused_before() -> None:
     before = RefusedBefore()
     score(MODEL, damaged("x", [NAN]), before)
@@ -356,20 +372,10 @@ def test_a_batch_over_its_budget_says_the_same_whatever_was_refused_before() -> 
     said = []
     for memory in (before, None):
         reported: list[int] = []
-        batch = pa.RecordBatch.from_pandas(rows, preserve_index=False)
         if memory is not None:
-            assert memory.expected(batch) is not None
+            assert memory.expected(pa.RecordBatch.from_pandas(rows, preserve_index=False)) is not None
         with pytest.raises(RejectBudgetExceeded) as raised:
-            score_batch(
-                bundle(MODEL),
-                batch,
-                features=["town", "x"],
-                keep=[],
-                method=None,
-                max_rejected=100,
-                report=lambda count, reported=reported: bool(reported.append(count)),  # type: ignore[misc]
-                refused_before=memory,
-            )
+            score_and_note(rows, memory, reported, max_rejected=100)
         said.append((str(raised.value), reported))
     assert said[0] == said[1]
     assert f"row 0 of a batch of {ROWS}" in said[0][0]
@@ -383,16 +389,7 @@ def test_a_batch_that_begins_again_reports_no_row_before_it_is_rejected_for_good
     reported = []
     for memory in (before, None):
         counts: list[int] = []
-        batch = pa.RecordBatch.from_pandas(rows, preserve_index=False)
-        score_batch(
-            bundle(MODEL),
-            batch,
-            features=["town", "x"],
-            keep=[],
-            method=None,
-            report=lambda count, counts=counts: bool(counts.append(count)),  # type: ignore[misc]
-            refused_before=memory,
-        )
+        score_and_note(rows, memory, counts)
         reported.append(counts)
     assert reported[0] == reported[1]
 

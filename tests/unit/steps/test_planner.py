@@ -52,6 +52,6 @@ def test_planning_and_a_dry_run_keep_no_memory_of_matrices(tmp_path: Path) -> No
         uri = at.client.put("in/a.parquet", pd.DataFrame({"x": [1.0] * 20}))
         for run in (lambda: plan_job(at.engine, job_id), lambda: at.client.preflight("line", uri)):
             matrices.empty_matrix(1_000, 1_000, "f8", "C")
-            assert matrices._free
+            assert matrices.MEMORY.blocks
             run()
-            assert matrices._free == []
+            assert matrices.MEMORY.blocks == []

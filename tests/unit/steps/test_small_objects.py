@@ -333,15 +333,15 @@ def test_a_batch_is_not_completed_if_the_caller_wants_no_more_rows(
     assert [batch.rows.num_rows for batch in read_part.read_part(engine, part, made.columns, options, size)] == [3]
     assert list(read_part.read_part(engine, part, made.columns, options, size, [True])) == []
     # And a part that has ended tells its reader so
-    told: list[Any] = []
+    passed: list[Any] = []
 
     def noted(*arguments: Any) -> Any:
-        told.append(arguments[-1])
+        passed.append(arguments[-1])
         return read_part.read_part(*arguments)
 
     monkeypatch.setattr("scoreline.tasks.steps.score_rows.read_part", noted)
     score(engine)
-    assert told == [[True]]
+    assert passed == [[True]]
 
 
 @pytest.mark.parametrize(("negative", "read"), [(0, [704]), (2_000, [704, 4_296])])

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from scoreline.storage.errors import UnreadableInput
-from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables import chunk_file, forward
 from scoreline.storage.tables.base import Pinned, Span
@@ -23,6 +22,7 @@ from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.parquet_chunks import Chunk, find_chunks, plan_requests
 from scoreline.storage.tables.parquet_pages import Page, page_of_nulls, read_header
 from scoreline.storage.tables.ranged import RangedFile
+from tests.support.counting_store import CountingStore
 
 ROWS = 60_000
 BATCH_ROWS = 4_096
@@ -164,17 +164,6 @@ def test_headers_that_are_no_headers_are_refused() -> None:
     for data in (b"", b"\0", b"\xff" * 100, b"\x1c" * 10_000, b"\x15\x00\x15\x02\x15\x01\x00", nested, endless):
         with pytest.raises(ValueError, match="page"):
             read_header(data)
-
-
-class CountingStore(DirectoryStore):
-    """Counts the bytes that are requested."""
-
-    asked = 0
-
-    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, **options: Any) -> StoredObject:
-        if byte_range is not None:
-            self.asked += byte_range[1] - byte_range[0]
-        return super().get(key, byte_range=byte_range, **options)
 
 
 def counted(folder: Path, source: Pinned) -> tuple[CountingStore, Pinned]:

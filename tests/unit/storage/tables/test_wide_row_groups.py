@@ -15,27 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scoreline.storage.objects.base import StoredObject
-from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables import row_groups
 from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.packing import PackedWindow
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.ranged import RangedFile
+from tests.support.counting_store import CountingStore
 
 ROWS = 20_000
 BATCH = 640
-
-
-class CountingStore(DirectoryStore):
-    """Counts the bytes that are requested."""
-
-    bytes = 0
-
-    def get(self, key: str, *, byte_range: tuple[int, int] | None = None, **options: Any) -> StoredObject:
-        if byte_range is not None:
-            self.bytes += byte_range[1] - byte_range[0]
-        return super().get(key, byte_range=byte_range, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -146,13 +134,13 @@ def test_a_slice_that_fits_into_memory_is_fetched_once(tmp_path: Path) -> None:
     for start, stop in ((0, 8_000), (1_111, 9_111), (12_000, ROWS)):
         formats = ParquetFormat()
         formats.survey(source)
-        store.bytes = 0
+        store.asked = 0
         read(formats, source, start, stop, table.schema)
-        assert store.bytes <= 1.02 * source.size
+        assert store.asked <= 1.02 * source.size
     # And a larger one in as few passes as possible
-    store.bytes = 0
+    store.asked = 0
     read(formats, source, 0, ROWS, table.schema)
-    assert store.bytes <= 4.08 * source.size
+    assert store.asked <= 4.08 * source.size
 
 
 @pytest.mark.parametrize("step", [1, 2], ids=["all slices", "every other slice, as one of two processes"])
@@ -161,11 +149,11 @@ def test_small_slices_of_a_process_share_windows(tmp_path: Path, step: int) -> N
     store, source = put(tmp_path, table)
     formats = ParquetFormat()
     formats.survey(source)
-    store.bytes = 0
+    store.asked = 0
     for start in range(0, ROWS, step * 500):
         found = pa.Table.from_batches([item.batch for item in read(formats, source, start, start + 500, table.schema)])
         assert found.equals(table.slice(start, 500))
-    assert store.bytes <= 5.1 * source.size
+    assert store.asked <= 5.1 * source.size
 
 
 def test_only_the_rows_of_a_small_slice_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
