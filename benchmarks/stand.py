@@ -29,7 +29,9 @@ from scoreline.worker.dev.stack import Stack
 WARM_ROWS = 1_000
 _WARM_PARTS = 8
 _POLL_S = {True: 0.01, False: 0.02}
-"""Seconds between two looks for the outcome, by whether the store is a directory. Requests to a server would slow down
+"""Seconds between two looks for the plan, by whether the store is a directory."""
+_LEDGER_POLL_S = 0.005
+"""Seconds between two looks for the ledger of a job. They cost a tenth of a request to the store, which would slow down
 the job that is measured."""
 
 
@@ -121,6 +123,9 @@ class Stand:
         while not exists(self.store, keys.outcome(job.job_id)):
             if not self.planned_s and exists(self.store, keys.plan(job.job_id)):
                 self.planned_s = time.perf_counter() - begun
+            while (progress := self.client.ledger.progress(job.job_id)) is not None and progress.stopped != "closed":
+                self.planned_s = self.planned_s or time.perf_counter() - begun
+                time.sleep(_LEDGER_POLL_S)
             time.sleep(_POLL_S[self._directory])
         last = self.client.status(job.job_id)
         if last.state != expected or last.seconds is None:
