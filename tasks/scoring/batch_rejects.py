@@ -153,7 +153,7 @@ class BatchRejects:
         return named[0] if len(named) == 1 else None
 
     def _explain(self, rows: Collection[int]) -> dict[int, Rejection]:
-        """Return why each row is rejected: a missing or infinite value, or else the message of the model."""
+        """Return the rejection of each row: a missing or infinite value, or otherwise the message of the model."""
         scored = np.zeros(self.trials.batch.num_rows, dtype=bool)
         for numbers, _ in self.pieces:
             scored[numbers] = True

@@ -90,7 +90,7 @@ def _measure_column(column: pa.Array) -> int:
 
 
 def _count_added(reads: pa.Schema, features: Sequence[str], results: pa.Schema) -> int:
-    """Return the bytes of a row of scores, plus those that the features take in addition if all get the widest type."""
+    """Return the size of a result row, plus the growth of the features if all are converted to the widest type."""
     own = set(reads.names)
     widths = [width for name in features if (width := _fixed_width(reads.field(name).type))]
     scores: int = sum(_width(field.type) for field in results if field.name not in own)

@@ -21,11 +21,11 @@ MEMORY = ReusedMemory(most_blocks=1)
 def empty_matrix(rows: int, columns: int, dtype: Any, order: Literal["C", "F"]) -> Any:
     """Return an ndarray of shape (rows, columns) with arbitrary values.
 
-    Its memory is reused only when neither the matrix nor a view of it is left, even if a model keeps the view.
+    Its memory is reused only when neither the matrix nor a view of it is left. A model may keep a view.
     """
     kind = np.dtype(dtype)
     size = rows * columns * kind.itemsize
     if size < LEAST_BYTES:
         return np.empty((rows, columns), kind, order)
-    memory = MEMORY.array(size, size + size // 4)  # room for a larger next batch; pages that are never accessed take no memory
+    memory = MEMORY.array(size, size + size // 4)  # room for larger batches; unused pages take no memory
     return memory.view(kind).reshape((rows, columns), order=order)
