@@ -72,7 +72,7 @@ class Suspects:
 
     @cached_property
     def _groups(self) -> Any:
-        """Numbers of groups, by row: 0 if all values are finite, otherwise one number for each set of columns."""
+        """The group of each row: 0 if all its values are finite, otherwise one group per set of non-finite columns."""
         pattern = np.zeros(self.trials.batch.num_rows, dtype=np.uint64)
         for mask in self.trials.masks.values():
             pattern = pattern * np.uint64(1_000_003) + mask.astype(np.uint64)

@@ -90,7 +90,7 @@ class ResultFiles:
                 raise StoreUnavailable(
                     f"{self._store.uri(key)} could not be created, but does not exist: try again"
                 ) from None
-            if {**other.metadata, "sha256": ""} != {**receipt, "sha256": ""}:  # digests differ between versions of a library
+            if {**other.metadata, "sha256": ""} != {**receipt, "sha256": ""}:  # library versions change digests
                 raise ScoringError(
                     f"{self._store.uri(key)} exists already and was not written by this job: remove it, then resume "
                     f"the job. All results can be read as {self._layout.uri(self._layout.parts_folder)}part-*.parquet"
