@@ -1,4 +1,4 @@
-"""Allocates memory directly from the operating system, and returns unused memory to it.
+"""Allocates memory directly from the operating system, and releases unused memory to it.
 
 This module does not import NumPy, because NumPy starts threads. The process of a trial load imports this module before
 it is confined, and a process with several threads cannot be confined.
@@ -21,7 +21,7 @@ def own_memory(size: int) -> mmap.mmap:
 
 
 def give_back(memory: mmap.mmap, start: int, stop: int) -> None:
-    """Return the whole pages between two positions to the operating system. Their content is lost."""
+    """Release the whole pages between two positions to the operating system. Their content is lost."""
     start = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     stop = stop // mmap.PAGESIZE * mmap.PAGESIZE
     if start < stop and hasattr(mmap, "MADV_DONTNEED"):
@@ -29,12 +29,12 @@ def give_back(memory: mmap.mmap, start: int, stop: int) -> None:
 
 
 def shrink_heap() -> None:
-    """Return free memory that the C library holds to the operating system."""
+    """Release unused heap memory of the C library to the operating system."""
     with contextlib.suppress(OSError, AttributeError):  # other C libraries have no malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def release_memory() -> None:
-    """Collect garbage, and return unused memory to the operating system."""
+    """Collect garbage, and release unused memory to the operating system."""
     gc.collect()
     shrink_heap()

@@ -47,7 +47,7 @@ class ReusedMemory:
         return memory
 
     def release(self) -> None:
-        """Return all unused blocks to the operating system. Blocks in use follow as soon as they are unused."""
+        """Release all unused blocks to the operating system. Other blocks are released as soon as they are unused."""
         self._releases += 1
         self.blocks.clear()
 

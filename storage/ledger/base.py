@@ -136,7 +136,8 @@ class Ledger(Protocol):
     caller does no harm.
 
     A dispatched part is *in flight* until it is counted. If no process begins a part or step, its message is sent
-    again. The first delay is set by `patience_s`. It doubles with each further message, up to `LONGEST_PATIENCE_S`.
+    again. The first delay is set by `patience_s`. The delay doubles with each further message, up to
+    `LONGEST_PATIENCE_S`.
 
     Every method raises `LedgerUnavailable` (transient) if the ledger cannot be reached.
     """

@@ -253,7 +253,7 @@ class MemoryLedger:
                 self._steps.end(job_id, step)
 
     def once_in(self, what: str, seconds: float) -> bool:
-        """Return whether this is the first such call within a time (see `Ledger.once_in`)."""
+        """Return whether this is the first such call in the given time (see `Ledger.once_in`)."""
         with self._lock:
             first = self._notes.get(f"once {what}") is None
             if first:

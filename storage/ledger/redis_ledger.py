@@ -273,7 +273,7 @@ class RedisLedger:
         self._step("pause" if will_retry else "end", job_id, step, 0)
 
     def once_in(self, what: str, seconds: float) -> bool:
-        """Return whether this is the first such call within a time (see `Ledger.once_in`)."""
+        """Return whether this is the first such call in the given time (see `Ledger.once_in`)."""
         key = redis_keys.of_bucket(self._namespace, what)
         with self._translate_errors():
             return bool(self._redis.set(key, "1", px=int(1000 * seconds), nx=True))

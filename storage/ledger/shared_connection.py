@@ -1,9 +1,9 @@
 """Shares one connection to a Redis server among all threads and clients of a process.
 
-Otherwise the ledger, the message broker and the result backend would have one connection each, and small Redis plans
-allow only 20 connections in all. A process calls `share` once for each server. After that, all its ledgers use the
-shared connection, and other code gets the connection from `find`. Importing this module takes 0.1 s, because it imports
-redis.
+Without sharing, the ledger, the message broker and the result backend would have one connection each, and small Redis
+plans allow only 20 connections in all. A process calls `share` once for each server. After that, all its ledgers use
+the shared connection, and other code gets the connection from `find`. Importing this module takes 0.1 s, because it
+imports redis.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Watchlist(Protocol):
         ...
 
     def add(self, job_ids: Iterable[str]) -> None:
-        """Add jobs, which become due at once. Jobs that are already on the list are not moved."""
+        """Add jobs, to be checked at once. Jobs that are already on the list are not moved."""
         ...
 
     def remove(self, job_id: str) -> None:

@@ -108,7 +108,7 @@ def survey_inputs(
     features: Collection[str] = (),
     kept: KeptObjects | None = None,
 ) -> list[SurveyedObject]:
-    """Survey all objects, several at a time. Only the footers of Parquet objects are read, but all of each text object.
+    """Survey all objects, several at a time. Parquet footers are read, and text objects completely.
 
     A small object is read with one request. Objects with equal columns share one schema.
 

@@ -126,7 +126,7 @@ def _under_way(main: ObjectStore, schedule: str, job_id: str) -> Iterator[tuple[
             objects = _objects_of(PlanFile(main, other))
         except ObjectNotFound:
             yield job, None
-        except (JobNotFound, DocumentCorrupt):  # such a job cannot score anything yet
+        except (JobNotFound, DocumentCorrupt):  # such a job does not score anything
             continue
         else:
             yield job, objects

@@ -24,7 +24,7 @@ _MAX_EXACT_INTEGER = 2**53
 class AmbiguousShape(Exception):
     """Raised if a list has as many arrays as there are rows, and each array has as many values.
 
-    Then either the arrays or their values may stand for the rows.
+    Either the arrays or their values may then be the rows.
     """
 
 
@@ -76,7 +76,7 @@ def _from_items(items: Sequence[Any], n_rows: int, method: str) -> Any:
         return _from_scalars(items)
     items = [item.toarray() if hasattr(item, "toarray") else item for item in items]
     lengths = {len(item) for item in items}
-    matrices = np.ndim(items[0]) > 1  # a model may return a matrix with one row for each row
+    matrices = np.ndim(items[0]) > 1  # matrices with a single row each are rows
     are_rows = len(items) == n_rows and (not matrices or lengths == {1})
     are_targets = lengths == {n_rows}
     if are_rows and are_targets and n_rows > 1:

@@ -22,7 +22,7 @@ _MAX_BASES = 16
 
 @dataclass(kw_only=True)
 class Trials:
-    """Scores trial rows. A trial row is a row of the batch in which some values come from another row.
+    """Scores trial rows. A trial row is a row that can be scored, except that some of its values come from another row.
 
     The results explain why rows fail, and help to find rows that fail for the same reason. A trial alone never rejects
     a row of the batch.

@@ -38,7 +38,7 @@ class Cells:
     say: Callable[[int], str] | None = None
     """Returns the error message of the step for a single row, if the message depends on the row's values."""
     says_first: bool = False
-    """Whether `say` returns the same message for all rows with the same text as first refused value in the same
+    """Whether `say` returns the same message for all rows whose first refused value is the same text in the same
     column."""
 
 

@@ -22,7 +22,7 @@ class _GrowingFile:
     """A Parquet file in memory, to which row groups are added."""
 
     def __init__(self, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
-        # Metadata that is added at the end is not returned with the schema by pyarrow, so it is set from the start.
+        # Set the metadata first: pyarrow returns it with the schema only if it is set before any rows are written.
         self._schema = schema.with_metadata(dict(metadata))
         self._sink = io.BytesIO()  # this sink returns its bytes without a copy
         self._out: pq.ParquetWriter | None = None

@@ -165,7 +165,7 @@ def try_pace(job: Job, bundle: Bundle, made: Draft) -> float:
     """Score more rows than the sample, and return how many rows per second the model scores.
 
     The pace is still an underestimate, because a whole batch has more rows. If some of the rows cannot be scored,
-    return the pace of the first sample.
+    return the pace that was measured on the sample.
     """
     assert made.rows_per_s is not None
     assert made.ahead is not None
