@@ -148,7 +148,7 @@ def wait_for[T](results: SimpleQueue[T], threads: Sequence[threading.Thread]) ->
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:
-    """Wait briefly for threads to end, apart from the current one and those that were never started."""
+    """Wait briefly for threads to end. Ignore the current thread and threads that were never started."""
     end_s = time.monotonic() + _JOIN_TIMEOUT_S
     for thread in threads:
         if thread.ident not in (None, threading.get_ident()):

@@ -51,7 +51,8 @@ class RedisLedger:
     connect_timeout_s, timeout_s : float
         Seconds to wait for a connection and for an answer.
     namespace : str
-        Name of the bucket that contains the jobs. It is part of the keys, so that several buckets can share one Redis.
+        Name of the bucket that contains the jobs. The name is part of all keys, so that several buckets can share one
+        Redis.
     tls : mapping of str to object, optional
         Options of redis-py for connections to a ``rediss://`` URL.
     patience_s : float

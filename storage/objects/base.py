@@ -62,8 +62,8 @@ def if_unchanged(etag: str | None) -> PutMode:
 class ObjectStore(Protocol):
     """One bucket.
 
-    Every method raises `StoreUnavailable` (transient) if the store still fails after its own retries, `AccessDenied` if
-    the store refuses the credentials, and `BucketNotFound` if the store reports that there is no such bucket.
+    Every method raises `StoreUnavailable` (transient) if a request still fails after all retries. It raises
+    `AccessDenied` if the store refuses the credentials, and `BucketNotFound` if the bucket does not exist.
     """
 
     bucket: str
@@ -110,9 +110,9 @@ class ObjectStore(Protocol):
         Raises
         ------
         PreconditionFailed
-            With `CREATE`, the key is already in use. With `IfMatch`, the object is gone or has another ETag. If the
-            response to a successful write is lost, the store repeats the write, and this error may follow. The caller
-            must therefore compare its data with the stored object.
+            With `CREATE`, the key is already in use. With `IfMatch`, the object was deleted, or has a different ETag.
+            If the response to a successful write is lost, the store repeats the write, and this error may follow. The
+            caller must therefore compare its data with the stored object.
         """
         ...
 

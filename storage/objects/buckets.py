@@ -30,7 +30,7 @@ class Buckets:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, fail_fast: bool = False) -> Buckets:
-        """Read the settings from `environ`. This does not open any store."""
+        """Read the settings from `environ`. The stores are not opened yet."""
         return cls(StorageSettings.from_env(environ), fail_fast=fail_fast)
 
     @property

@@ -1,8 +1,8 @@
 """A store for development that keeps objects as files in a directory. It has the same interface as `R2Store`.
 
-An object is a plain file that any tool can open. Its ETag consists of the inode, the modification time and the size,
-because renaming the file preserves all three. User metadata is stored in ``.meta/<key>/<etag>.json``, which is written
-before the file appears. If a file is copied into the directory by hand, it is an object without metadata.
+An object is a plain file that any tool can open. The ETag of an object consists of the inode, the modification time and
+the size, because renaming the file preserves all three. User metadata is stored in ``.meta/<key>/<etag>.json``, which
+is written before the file appears. A file that a user copies into the directory is an object without metadata.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def list_inputs(buckets: Buckets, uris: Sequence[str], job_id: str = "") -> list
 
 
 def _list_matches(store: ObjectStore, pattern: str, readable: Callable[[str], bool]) -> list[Pinned]:
-    """List the objects of one bucket that match a pattern and are readable; there is always at least one."""
+    """List the objects of one bucket that match a pattern and may be read; raise `InputNotFound` if there are none."""
 
     def listed(prefix: str) -> list[Pinned]:
         found = store.list(prefix)

@@ -1,4 +1,4 @@
-"""Plans another job with only the rows that a job rejected."""
+"""Plans a job that scores only the rejected rows of an earlier job."""
 
 from __future__ import annotations
 

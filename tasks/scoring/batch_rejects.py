@@ -93,7 +93,7 @@ class BatchRejects:
         self._on_trial = True
 
     def are_too_many(self) -> bool:
-        """Return whether there are more rows than the batch may reject."""
+        """Return whether the batch has more rejected rows than it may have."""
         return self.max_rejected is not None and self._count() > self.max_rejected
 
     def keep(self) -> None:
@@ -122,7 +122,7 @@ class BatchRejects:
         return self.trials.rejection(name, what, message)
 
     def check_budget(self) -> None:
-        """Report the number of rejected rows; raise `RejectBudgetExceeded` if there are too many."""
+        """Report the number of rejected rows; raise `RejectBudgetExceeded` if too many rows are rejected."""
         if self._on_trial:
             return
         count = self._count()

@@ -23,9 +23,9 @@ estimator receives
 - a DataFrame with each column in its own type, if it was fitted with column names. If all columns have the same type
   of number, the DataFrame is a view of one matrix;
 - a DataFrame, too, if it does not say how many columns it expects and a feature is not a number;
-- a matrix in any other case. Its type is the common NumPy type of the columns if all of them are numbers or booleans,
-  and an integer beyond 2**53 that float64 cannot hold is then rejected beside floats. Otherwise the matrix contains
-  Python objects.
+- a matrix in any other case. If all columns are numbers or booleans, the matrix has their common NumPy type. If this
+  type is float64, rows with an integer that float64 cannot represent are rejected. If a column is neither numbers nor
+  booleans, the matrix contains Python objects.
 
 The types are the same for the whole job (see `scoreline.tasks.scoring.settled_types`). Therefore the conversion of a
 row does not depend on other rows of its batch.

@@ -68,7 +68,7 @@ class Rejects(Protocol):
         ...
 
     def are_too_many(self) -> bool:
-        """Return whether there are more rows than the batch may reject."""
+        """Return whether the batch has more rejected rows than it may have."""
         ...
 
     def keep(self) -> None:

@@ -157,7 +157,7 @@ def _put_results(engine: Engine, documents: Documents, layout: ResultsLayout, re
     except PreconditionFailed:
         plan = documents.plan
         found = read_commit(layout, plan.sha256, receipt.part, plan.part(receipt.part).rows)
-        if found is None:  # the store refused for another reason, or the object was deleted meanwhile
+        if found is None:  # the write failed for another reason, or the object was deleted meanwhile
             raise StoreUnavailable(f"{store.uri(key)} could not be created, but does not exist: try again") from None
         if found.fault:  # replace the object; deleting it could delete the work of another process
             try:

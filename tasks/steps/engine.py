@@ -1,4 +1,4 @@
-"""Provides the engine, which all steps of jobs in a worker process share. It does not depend on Celery.
+"""Provides the engine, which all steps of jobs in a worker process share. The engine does not depend on Celery.
 
 All Celery tasks of a process use the same engine, and pass it to the steps, such as `plan_job` and `score_part`.
 """

@@ -86,7 +86,7 @@ class ResultFiles:
             info = self._store.put(key, body, mode=CREATE, metadata=receipt)
         except PreconditionFailed:
             other = self._head(key)
-            if other is None:  # the store refused for another reason, or the object was deleted meanwhile
+            if other is None:  # the write failed for another reason, or the object was deleted meanwhile
                 raise StoreUnavailable(
                     f"{self._store.uri(key)} could not be created, but does not exist: try again"
                 ) from None
