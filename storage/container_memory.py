@@ -1,4 +1,4 @@
-"""Reads how much memory this machine, or this container, has."""
+"""Reads the memory limit and the available memory of this container or machine."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _V2_FILES = ("memory.max", "memory.current", "inactive_file")
 
 
 def limit_bytes(root: Path = Path("/")) -> int:
-    """Return the memory limit of this container, or the memory of the machine if there is none.
+    """Return the memory limit of this container in bytes, or the memory of the machine if no limit is set.
 
-    The limits of all control groups that contain this process apply, in both versions of control groups.
+    A process can be in several nested control groups (versions 1 and 2 of cgroups). The lowest of their limits counts.
 
     Parameters
     ----------
@@ -29,14 +29,14 @@ def limit_bytes(root: Path = Path("/")) -> int:
 
 
 def available_bytes(root: Path = Path("/")) -> int:
-    """Return how much memory this process may still take, within its container if it is in one.
+    """Return the bytes of memory that this process can still allocate within its container or machine.
 
-    Memory of a container that only caches files counts as available, because the kernel takes it back.
+    The page cache of the container counts as available, because the kernel can reclaim it.
 
     Parameters
     ----------
     root : Path
-        As in `limit_bytes`.
+        The same as in `limit_bytes`.
     """
     import psutil
 
@@ -48,9 +48,9 @@ def available_bytes(root: Path = Path("/")) -> int:
 
 
 def _groups(root: Path) -> list[tuple[Path, tuple[str, str, str]]]:
-    """Return the folders of the control groups of this process and of their ancestors, with the names of their files.
+    """Return the control groups that contain this process, each as a folder and the names of its files.
 
-    In a container, only the mount itself may be visible.
+    A container may show only the folder of the mount, not the folders of single control groups.
     """
     lines: list[str] = []
     with contextlib.suppress(OSError):
@@ -72,8 +72,8 @@ def _groups(root: Path) -> list[tuple[Path, tuple[str, str, str]]]:
 
 
 def _number_in(file: Path) -> list[int]:
-    """Return the number in a file of a control group; nothing if there is no limit, or no such file."""
-    with contextlib.suppress(OSError, ValueError):  # "max" is not a number
+    """Return the number in a file of a control group; an empty list if the file is missing or sets no limit."""
+    with contextlib.suppress(OSError, ValueError):  # the file contains "max" if there is no limit
         value = int(file.read_text())
         if value < _UNLIMITED:
             return [value]
@@ -81,7 +81,7 @@ def _number_in(file: Path) -> list[int]:
 
 
 def _statistic(group: Path, name: str) -> int:
-    """Return a number of ``memory.stat``; 0 if it is not there."""
+    """Return the number with the given name in ``memory.stat``; 0 if the file does not contain it."""
     with contextlib.suppress(OSError, ValueError):
         for line in (group / "memory.stat").read_text().splitlines():
             key, _, value = line.partition(" ")

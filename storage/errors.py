@@ -1,4 +1,4 @@
-"""Every error that Scoreline raises on purpose.
+"""The classes of all errors that Scoreline raises on purpose.
 
 ::
 
@@ -46,7 +46,8 @@
     ├── WebhookUnavailable         transient
     └── QueueUnavailable           transient
 
-After a transient error, the same call may succeed later. After any other error, something must be changed first.
+After a transient error, the same call may succeed later. After any other error, the same call fails again until the
+cause is removed.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from collections.abc import Iterator, Sequence
 
 
 class ScorelineError(Exception):
-    """Raised when Scoreline cannot carry out a request. Every error below is a subclass.
+    """Raised when Scoreline cannot carry out a request. All other errors in this module are subclasses.
 
     The only argument of each class is a message, so that errors can be pickled and stored as JSON.
     """
@@ -68,7 +69,10 @@ class ScorelineError(Exception):
 
 
 class InvalidSettings(ScorelineError):
-    """Raised when environment variables have invalid values or are missing. The message names all of them."""
+    """Raised when environment variables have invalid values or are missing.
+
+    The message names all invalid and all missing variables.
+    """
 
     @classmethod
     def from_faults(cls, faults: Sequence[str]) -> InvalidSettings:
@@ -209,7 +213,7 @@ class InvalidKey(StoreError):
 
 
 class NotAnObjectStore(StoreError):
-    """Raised when the server at the address of the object store does not answer like one."""
+    """Raised when the server at the address of the object store does not behave like an object store."""
 
 
 class StoreUnavailable(StoreError):
@@ -231,7 +235,7 @@ class LedgerLost(LedgerError):
 
 
 class LedgerCorrupt(LedgerLost):
-    """Raised when the Redis keys of a running job's ledger contain something else."""
+    """Raised when another program has overwritten Redis keys of a running job's ledger."""
 
 
 class LedgerUnavailable(LedgerError):
@@ -245,7 +249,7 @@ class WebhookRefused(ScorelineError):
 
 
 class StepUnfinished(ScorelineError):
-    """Raised when a step has used its time. Its work so far is kept, and the next attempt continues with the rest."""
+    """Raised when a step has used up its time. The next attempt continues where the step stopped."""
 
     transient = True
 
@@ -289,7 +293,7 @@ def require_extra(what: str) -> Iterator[None]:
 
 
 def missing_package(error: ModuleNotFoundError) -> str:
-    """Return the name of the package that a failed import needs, not of a module in it."""
+    """Return the top-level package of the module that could not be imported."""
     return (error.name or "").partition(".")[0]
 
 
@@ -301,7 +305,7 @@ def one_line(error: BaseException) -> str:
 def describe(error: BaseException) -> str:
     """Return one line that says what went wrong.
 
-    For a `ScorelineError`, this is its message. For any other error, it is the type and the message.
+    The line contains the message of the error, preceded by the type unless the error is a `ScorelineError`.
 
     >>> describe(KeyError("x")), describe(StoreError("cannot read"))
     ("KeyError: 'x'", 'cannot read')
@@ -315,7 +319,7 @@ def describe(error: BaseException) -> str:
 def without_quotes(error: BaseException) -> str:
     """Return one line that says what went wrong, without quoting any input or document.
 
-    Anyone who can reach the broker may read it, even without access to the bucket.
+    Anyone who can reach the broker can read this line, even without access to the bucket.
 
     >>> without_quotes(MissingColumns("a.csv lacks 'x'; it has 'Jane Doe'"))
     'an input object lacks columns that the model needs (MissingColumns)'

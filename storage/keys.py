@@ -30,7 +30,7 @@ store would keep the empty folder."""
 
 
 def is_reserved(key: str) -> bool:
-    """Return whether a key of the main bucket is one of Scoreline's own documents, or a model.
+    """Return whether a key of the main bucket is reserved for Scoreline's documents and models.
 
     >>> is_reserved("jobs/a/job.json"), is_reserved("//models/"), is_reserved("results/jobs/a"), is_reserved("jobs")
     (True, True, False, False)
@@ -85,7 +85,7 @@ def version_folder(name: str, version: str) -> str:
 
 
 def manifest(name: str, version: str) -> str:
-    """Return the key of a version's manifest. The version exists as soon as its manifest does."""
+    """Return the key of a version's manifest. A model version exists as soon as its manifest exists."""
     return f"{version_folder(name, version)}manifest.json"
 
 
@@ -120,17 +120,17 @@ def job(job_id: str) -> str:
 
 
 def records(job_id: str, sha256: str) -> str:
-    """Return the key of the records that were submitted with a job. `sha256` is the digest of their content."""
+    """Return the key of the records that were submitted with a job. `sha256` is the digest of the records."""
     return f"jobs/{check_name('job id', job_id)}/records-{sha256}.jsonl.gz"
 
 
 def records_table(job_id: str, sha256: str) -> str:
-    """Return the key of the same records after conversion to Parquet. This object is the job's input."""
+    """Return the key of a job's records after conversion to Parquet. The job reads this object as its input."""
     return f"jobs/{check_name('job id', job_id)}/records-{sha256}.parquet"
 
 
 def records_bulk(job_id: str, sha256: str) -> str:
-    """Return the key of records that were submitted as Parquet. This object is the job's input without conversion."""
+    """Return the key of records that were submitted as Parquet. The job reads this object directly."""
     return f"jobs/{check_name('job id', job_id)}/bulk-{sha256}.parquet"
 
 
@@ -169,7 +169,7 @@ def outcome(job_id: str) -> str:
 
 
 def part_failure(job_id: str, part: int) -> str:
-    """Return the key of the reason why a part of a job failed last."""
+    """Return the key of the object that stores why the last attempt at a part failed."""
     return f"jobs/{check_name('job id', job_id)}/failures/{part:05d}.txt"
 
 
@@ -243,7 +243,7 @@ def partition_folder(folder: str, column: str, value: str | None) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escape the same characters as Hive and Spark, as readers expect. Characters outside ASCII stay unchanged."""
+    """Escape the same characters in a folder name as Hive and Spark do. Characters outside ASCII stay unchanged."""
     return _ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", text)
 
 
@@ -255,16 +255,16 @@ def rejected_folder(folder: str) -> str:
 def rejected_part(folder: str, part: int, sha256: str) -> str:
     """Return the key of a part's rejected rows, which contains the beginning of their digest.
 
-    Two attempts at a part may reject different rows. Under different keys, neither can overwrite what the other one
-    commits.
+    Two attempts at a part may reject different rows. The digest keeps one attempt from overwriting the rows that
+    another attempt has committed.
     """
     return f"{rejected_folder(folder)}rejected-{part:05d}-{sha256[:16]}.parquet"
 
 
 def former_rejected_parts(folder: str, part: int) -> tuple[str, str]:
-    """Return the keys that earlier releases gave to a part's rejected rows: the later one, and that of release 0.1.0.
+    """Return the keys under which earlier releases stored a part's rejected rows, the key of release 0.1.0 last.
 
-    Neither contains a digest.
+    Neither key contains a digest.
     """
     return f"{rejected_folder(folder)}rejected-{part:05d}.parquet", f"{rejected_folder(folder)}part-{part:05d}.parquet"
 

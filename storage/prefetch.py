@@ -18,15 +18,15 @@ _END = object()
 
 
 def prefetched[T](items: Generator[T]) -> Generator[T]:
-    """Yield the items in order. Meanwhile a thread produces the next item, but never more than one in advance.
+    """Yield the items in order, while a thread produces one item in advance.
 
-    If `items` raises an error, it is raised here after all earlier items. Only the thread iterates over `items`, and it
-    also closes `items`. If this generator is closed early, the thread first finishes its current item.
+    An error from `items` is raised after all earlier items were yielded. Only the thread iterates over `items` and
+    closes it. If this generator is closed early, the thread first finishes its current item.
 
     At any moment, a signal handler may raise an error, and the garbage collector may close an abandoned generator in
-    any thread. If this code held a lock at that moment, the process could deadlock. Therefore it avoids locks: the two
-    threads share queues that are implemented in C. The thread is a daemon and not part of a pool, because `threading`
-    acquires a lock for all other threads.
+    any thread. If this code held a lock at that moment, the process could deadlock. Therefore the code avoids Python
+    locks: the two threads share queues that are implemented in C, and the thread is a daemon outside any pool, because
+    `threading` uses a lock for all other threads.
     """
     results: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
     requests: SimpleQueue[bool] = SimpleQueue()
@@ -49,7 +49,7 @@ def prefetched[T](items: Generator[T]) -> Generator[T]:
                 try:
                     raise error
                 finally:
-                    del error  # otherwise its traceback would keep the data alive until the next garbage collection
+                    del error  # otherwise the traceback keeps the data alive until the next garbage collection
             if item is _END:
                 return
             requests.put(True)
@@ -68,22 +68,22 @@ def map_ahead[S, T](
     weigh: Callable[[S], int] = lambda _: 1,
     budget: int,
 ) -> Generator[T]:
-    """Yield the results of a function in the order of the items. Threads compute the next ones meanwhile.
+    """Yield the results of a function in the order of the items. Threads compute the next results meanwhile.
 
     An error of the function is raised after all earlier results. If this generator is closed early, no further item is
-    begun. It avoids locks for the same reasons as `prefetched`.
+    begun. The function avoids locks for the same reasons as `prefetched`.
 
     Parameters
     ----------
     items : iterable
-        Is iterated over in the thread of the caller.
+        The arguments of the function. The thread of the caller iterates over them.
     threads : int
-        Maximum number of threads. They are started when they are needed.
+        Maximum number of threads. Each thread is started when it is needed.
     weigh : callable
         Returns the weight of an item, such as the bytes that its result takes.
     budget : int
-        Maximum total weight of the items that are begun and whose results are not yielded yet. A heavier item is
-        processed alone.
+        Maximum total weight of the items in progress: those that are begun and whose results are not yielded yet. An
+        item that is heavier than the budget is processed alone.
 
     Examples
     --------
@@ -138,7 +138,7 @@ def map_ahead[S, T](
 
 
 def wait_for[T](results: SimpleQueue[T], threads: Sequence[threading.Thread]) -> T:
-    """Return the next result of any of the threads. Wake up regularly to handle signals."""
+    """Wait for the next result of any of the threads, and return it. Wake up regularly to handle signals."""
     while True:
         try:
             return results.get(timeout=_POLL_S)
@@ -148,7 +148,7 @@ def wait_for[T](results: SimpleQueue[T], threads: Sequence[threading.Thread]) ->
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:
-    """Wait briefly for threads to end, apart from the current one and those that were never started."""
+    """Wait briefly for threads to end. Ignore the current thread and threads that were never started."""
     end_s = time.monotonic() + _JOIN_TIMEOUT_S
     for thread in threads:
         if thread.ident not in (None, threading.get_ident()):

@@ -1,6 +1,7 @@
-"""Takes memory for this process from the system, and gives it back.
+"""Allocates memory directly from the operating system, and releases unused memory to it.
 
-It imports no NumPy, which starts threads: the process of a trial load uses it, and can be confined only before that.
+This module does not import NumPy, because NumPy starts threads. The process of a trial load imports this module before
+it is confined, and a process with several threads cannot be confined.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import mmap
 
 
 def own_memory(size: int) -> mmap.mmap:
-    """Return memory that goes back to the system when it is no longer used, or raise `MemoryError`."""
+    """Return memory that is freed as soon as nothing refers to it; raise `MemoryError` if there is none."""
     try:
         return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as error:  # an OSError would look like a damaged object
+    except OSError as error:  # callers would mistake an OSError for a damaged object
         raise MemoryError(f"there is no memory for {size:,} bytes") from error
 
 
 def give_back(memory: mmap.mmap, start: int, stop: int) -> None:
-    """Give the whole pages between two positions back to the system. Their content is lost."""
+    """Release the whole pages between two positions to the operating system. Their content is lost."""
     start = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     stop = stop // mmap.PAGESIZE * mmap.PAGESIZE
     if start < stop and hasattr(mmap, "MADV_DONTNEED"):
@@ -28,12 +29,12 @@ def give_back(memory: mmap.mmap, start: int, stop: int) -> None:
 
 
 def shrink_heap() -> None:
-    """Give memory that the C library keeps, though it is free, back to the system."""
-    with contextlib.suppress(OSError, AttributeError):  # not the GNU C library
+    """Release unused heap memory of the C library to the operating system."""
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def release_memory() -> None:
-    """Collect garbage, and give memory that is not in use back to the system."""
+    """Collect garbage, and release unused memory to the operating system."""
     gc.collect()
     shrink_heap()

@@ -1,4 +1,4 @@
-"""Memory for arrays that is used again, because the first use of a page of memory takes time."""
+"""Reuses the memory of arrays, because the first access to a new page of memory takes time."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from scoreline.storage.process_memory import own_memory
 
 
 class ReusedMemory:
-    """Memory for arrays that is used again for later arrays.
+    """A pool of memory blocks for arrays.
 
-    It is thread-safe.
+    The pool is thread-safe.
 
     Parameters
     ----------
     most_blocks : int, optional
-        Maximum number of blocks to keep while they are not in use. By default, all are kept.
+        Maximum number of unused blocks to keep. By default, all blocks are kept.
     """
 
     def __init__(self, most_blocks: int | None = None) -> None:
         self.blocks: list[mmap.mmap] = []
-        """What is not in use."""
+        """The unused blocks."""
         self._most_blocks = most_blocks
         self._releases = 0
 
     def array(self, size: int, block_bytes: int) -> Any:
-        """Return an ndarray of `size` bytes. Nothing else uses its memory, not even if only a view of it is left.
+        """Return an ndarray of `size` bytes. Its memory is reused only when neither the array nor a view of it is left.
 
         Parameters
         ----------
         block_bytes : int
-            The size of a new block, if none of those that are not in use is large enough.
+            The size of the new block that is allocated if the next unused block is too small.
         """
         try:
             block = self.blocks.pop()
@@ -47,12 +47,12 @@ class ReusedMemory:
         return memory
 
     def release(self) -> None:
-        """Give the memory that is not in use back to the system. What is in use is not kept afterwards."""
+        """Release all unused blocks to the operating system. Other blocks are released as soon as they are unused."""
         self._releases += 1
         self.blocks.clear()
 
     def _keep(self, block: mmap.mmap, releases: int) -> None:
-        """Keep memory that nothing refers to any more, unless it was released meanwhile, or enough is kept."""
+        """Keep a block that is now unused, unless `release` was called meanwhile or enough blocks are kept."""
         has_room = self._most_blocks is None or len(self.blocks) < self._most_blocks
         if has_room and releases == self._releases:
             self.blocks.append(block)

@@ -1,6 +1,6 @@
 """Settings for the storage of models and results, read once from the environment.
 
-docs/reference/settings.md contains a table of all cases of ``StorageSettings.from_env``.
+docs/reference/settings.md has a table of all cases that ``StorageSettings.from_env`` distinguishes.
 ``tests/unit/storage/test_settings.py`` tests each row of this table.
 """
 
@@ -57,7 +57,7 @@ class Environment:
     def first(self, *names: str) -> tuple[str, str]:
         """Return the name and the value of the first variable in `names` that is set.
 
-        If none is set, return the first name and an empty string.
+        If no variable is set, return the first name and an empty string.
         """
         found = ((name, value) for name in names if (value := self._environ.get(name, "").strip()))
         return next(found, (names[0], ""))
@@ -184,7 +184,8 @@ class StorageSettings:
 def main_bucket(environ: Mapping[str, str]) -> str:
     """Return the bucket that the settings name, or an empty string if they name none.
 
-    Unlike `StorageSettings.from_env`, this needs no other setting, so that beat and health checks need no credentials.
+    Unlike `StorageSettings.from_env`, this function needs no other setting, so that beat and health checks run without
+    credentials.
     """
     env = Environment(environ)
     environment = env.choice("ENVIRONMENT", ("production", "development"), "production")
@@ -233,7 +234,7 @@ def _r2(env: Environment, buckets: Collection[str]) -> R2Settings:
 
 
 def _is_address(url: str) -> bool:
-    """Return whether a URL is the address of a server and has no query, which would be lost.
+    """Return whether a URL is the address of a server without a query, because a query would be lost.
 
     >>> _is_address("https://store.example.org:9000/s3"), _is_address("https://store.example.org:port")
     (True, False)
@@ -246,9 +247,9 @@ def _is_address(url: str) -> bool:
 
 
 def _path_fault(url: str, buckets: Collection[str]) -> str:
-    """Return what is wrong with an address that contains a bucket, as dashboards show it; empty if it contains none.
+    """Return an error message if an address contains a bucket, as dashboards show it; otherwise an empty string.
 
-    Any other path is allowed, because a store may be served below a path.
+    An address may contain any other path, because some stores are served below a path.
     """
     if not _is_address(url):
         return ""
@@ -268,7 +269,10 @@ def _path_fault(url: str, buckets: Collection[str]) -> str:
 
 
 def _credentials(env: Environment) -> tuple[str, str]:
-    """Return the key and the secret. Both come from a matching pair of variables, so they belong to one account."""
+    """Return the access key and its secret.
+
+    Both come from one pair of variables, so they belong to the same account.
+    """
     pairs = [(f"{owner}_ACCESS_KEY_ID", f"{owner}_SECRET_ACCESS_KEY") for owner in ("R2", "AWS_S3", "AWS")]
     names = next((pair for pair in pairs if env.text(*pair)), pairs[0])
     env.faults += [f"{name} is not set" for name in names if not env.text(name)]

@@ -1,7 +1,7 @@
-"""Decodes JSON that is not trusted, and checks the type of every value where a document is read.
+"""Decodes untrusted JSON documents, and checks the type of every value.
 
-Anyone with access to the bucket can write a document, and other releases and people do. If a wrong value were only
-noticed where it is used, it could stop work that has nothing to do with it.
+Anyone with access to the bucket can write a document, and so can other releases of Scoreline. A wrong value that is
+noticed only when it is used could stop unrelated work.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def decode_object(data: bytes) -> dict[str, Any]:
 def build[T](kind: type[T], raw: Any, where: str = "") -> T:
     """Build a dataclass from a decoded JSON object, and check every value against the type of its field.
 
-    Arrays become tuples. Fields that are not known are ignored, because a later release may write more.
+    Arrays become tuples. Unknown fields are ignored, because a later release may write additional fields.
 
     Parameters
     ----------
     kind : type
-        A dataclass. Its fields may have the types that `convert` knows.
+        A dataclass whose fields have types that `convert` supports.
     where : str
-        Where the object is in its document, for error messages.
+        The position of the object in its document, for error messages.
 
     Raises
     ------
@@ -68,10 +68,10 @@ def build[T](kind: type[T], raw: Any, where: str = "") -> T:
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:
-    """Return a decoded value as the type in a hint; raises `TypeError` or `ValueError`, which names `where` it is.
+    """Convert a decoded value to the type in a hint; raises `TypeError` or `ValueError`, with `where` in the message.
 
-    Hints are texts, numbers, booleans, None, literals, unions, tuples and sequences of one type, mappings from texts,
-    dataclasses, and `Any`.
+    A hint may be str, int, float, bool, None, a literal, a union, a tuple or sequence of one type, a mapping with texts
+    as keys, a dataclass, or `Any`.
 
     >>> convert([1, 2], tuple[int, ...], "parts"), convert(1, float, "seconds"), convert(None, str | None, "error")
     ((1, 2), 1.0, None)
@@ -107,7 +107,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def moment(text: Any, where: str) -> datetime:
-    """Return a time given in ISO 8601 with a zone; raises `TypeError` or `ValueError`.
+    """Parse a time in ISO 8601 with a time zone; raises `TypeError` or `ValueError`.
 
     >>> moment("2026-11-25T02:00:00+00:00", "submitted").hour
     2
@@ -157,5 +157,5 @@ _NAMES: Mapping[type, str] = {
 
 
 def _kind_of(value: Any) -> str:
-    """Return the kind of a decoded value for messages, such as ``a number``, without the value itself."""
+    """Return the type of a decoded value in words, such as ``a number``, for messages that must not quote the value."""
     return "a number" if type(value) in (int, float) else _NAMES[type(value)]

@@ -18,10 +18,10 @@ def plural(count: int, noun: str) -> str:
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Return a text from outside as it may be printed: control characters, except those in `keep`, are escaped.
+    r"""Return an untrusted text with all control characters escaped, except those in `keep`.
 
-    They are escaped as in JSON. Otherwise a name or a message could forge a line of a log, or rewrite what a terminal
-    shows.
+    Characters are escaped as in JSON. Unescaped control characters could forge a line of a log, or change what a
+    terminal shows.
 
     >>> print(printable("done\n12:30:05 INFO job.ended"))
     done\u000a12:30:05 INFO job.ended
@@ -30,7 +30,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def without_credentials(url: str) -> str:
-    """Return a URL without user name, password and query, which may be secrets, for messages.
+    """Return a URL for messages, without user name, password and query, because these may be secrets.
 
     >>> without_credentials("https://user:hush@example.org/x?key=hush"), without_credentials("user:hush@example.org")
     ('https://example.org/x?…', '(hidden)')
@@ -40,6 +40,6 @@ def without_credentials(url: str) -> str:
         return "(hidden)" if "@" in url else url
     address, query, _ = rest.partition("?")
     place, slash, path = address.partition("/")
-    if "@" in path:  # the password contains a slash
+    if "@" in path:  # an unescaped slash in the password has cut the address in two
         return "(hidden)"
     return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}{query and '?…'}"

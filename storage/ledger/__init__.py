@@ -1,5 +1,6 @@
 """The ledger of running jobs: which parts are done, in flight and next.
 
-This package contains the code that keeps this state and the Lua scripts that change it atomically. It does not contain
-the code that decides what a job does next. It imports `scoreline.storage.errors`; only `redis_ledger` imports redis.
+This package contains the code that stores the ledger, and the Lua scripts that change it atomically. The code that
+decides the next step of a job belongs elsewhere. The package imports `scoreline.storage.errors`; only `redis_ledger`
+imports redis.
 """

@@ -136,7 +136,8 @@ class Ledger(Protocol):
     caller does no harm.
 
     A dispatched part is *in flight* until it is counted. If no process begins a part or step, its message is sent
-    again. The delay before that is the ledger's patience, which doubles each time up to `LONGEST_PATIENCE_S`.
+    again. The first delay is set by `patience_s`. The delay doubles with each further message, up to
+    `LONGEST_PATIENCE_S`.
 
     Every method raises `LedgerUnavailable` (transient) if the ledger cannot be reached.
     """
@@ -165,7 +166,7 @@ class Ledger(Protocol):
         budget : int
             Number of rows that the job may reject before it stops.
         recovered : Recovered, optional
-            Results that are already written, if the plan is not new.
+            Progress found in the bucket, if the plan existed before.
 
         Raises
         ------
@@ -190,7 +191,7 @@ class Ledger(Protocol):
         Parameters
         ----------
         is_retry : bool
-            Whether the holder's earlier start ended in a transient error. Such a start does not count as an attempt.
+            Whether the holder's previous attempt ended in a transient error. Such an attempt is not counted.
 
         Raises
         ------
@@ -204,32 +205,33 @@ class Ledger(Protocol):
         ...
 
     def release(self, lease: PartLease) -> None:
-        """Release a lease after a transient error, so that the start does not count as an attempt."""
+        """Release a lease after a transient error, so that the interrupted attempt is not counted."""
         ...
 
     def note_rejects(self, lease: PartLease, rejected: int) -> int:
         """Record how many rows the holder has rejected so far in a part under way.
 
-        Return the number of rejected rows of the job: those of counted parts, and those noted for parts in flight. The
-        note of a part begins at zero whenever the part is started, and is dropped when the part is counted. If the job
-        has no ledger, or its ledger belongs to another plan, the result is `rejected` itself.
+        Return the number of rejected rows of the whole job: in counted parts, and in parts under way. The number of a
+        part under way is reset to zero whenever the part is started again. If the job has no ledger, or its ledger
+        belongs to another plan, return `rejected`.
         """
         ...
 
     def note_scored(self, lease: PartLease, rows: int) -> None:
         """Record how many rows the holder has scored so far in a part under way, for `Progress.rows_under_way`.
 
-        The note ends when the part is started again or counted. Without a ledger of this plan, nothing is recorded.
+        The number is dropped when the part is started again or counted. If the job has no ledger for this plan, nothing
+        is recorded.
         """
         ...
 
     def complete(
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
     ) -> Completed:
-        """Count a part exactly once. A second call changes nothing and returns no next part.
+        """Count a part exactly once. A second call for the same part changes nothing and returns no next part.
 
-        The caller needs no lease, because a part may also be counted by a process that finds its result already written
-        or that gives up on the part.
+        The caller needs no lease. A process without a lease also counts parts: those whose result it finds in the
+        bucket, and those that it gives up.
 
         Raises
         ------
@@ -257,14 +259,14 @@ class Ledger(Protocol):
     def claim_step(self, job_id: str, step: str) -> bool:
         """Return whether the caller must send the message of a step.
 
-        This is the case if no message was sent yet, or if the last one seems to be lost.
+        The caller must send it if no message was sent yet, or if the last message seems to be lost.
         """
         ...
 
     def begin_step(self, job_id: str, step: str, seconds: float) -> int:
         """Record that the caller will work on a step for up to `seconds`.
 
-        Return how many times the step was begun without being ended.
+        Return how many times the step was begun since it last ended.
         """
         ...
 
@@ -275,12 +277,12 @@ class Ledger(Protocol):
     def end_step(self, job_id: str, step: str, *, will_retry: bool = False) -> None:
         """Record that a step is done.
 
-        With `will_retry`, record instead that it will be retried. The failed run does not count as an attempt.
+        With `will_retry`, record instead that the step will be retried. The failed attempt is then not counted.
         """
         ...
 
     def once_in(self, what: str, seconds: float) -> bool:
-        """Return True for the first call with `what` in any process, and False for all others within `seconds`."""
+        """Return whether no process has called this with the same `what` in the last `seconds`."""
         ...
 
     def note_processes(self, count: int, seconds: float) -> None:
@@ -288,13 +290,16 @@ class Ledger(Protocol):
         ...
 
     def processes(self) -> int:
-        """Return the number of processes that was last noted, or 0 if it has expired."""
+        """Return the number that `note_processes` recorded last, or 0 if it has expired."""
         ...
 
     def note_tick(self) -> None:
-        """Remember for `TICK_KNOWN_S` that the clock ticked."""
+        """Record that the task `scoreline.tick`, which beat requests, runs now.
+
+        The record expires after `TICK_KNOWN_S`.
+        """
         ...
 
     def seconds_since_tick(self) -> float | None:
-        """Return the seconds since the clock last ticked, or None if it has not ticked within `TICK_KNOWN_S`."""
+        """Return the seconds since `note_tick` was last called, or None if that record has expired."""
         ...

@@ -27,7 +27,7 @@ class Loads:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Everything that was counted since the ledger was last emptied."""
+    """The totals of all counters since the ledger was last emptied."""
 
     rows: int
     """Number of scored rows."""
@@ -48,12 +48,12 @@ class Totals:
 class Counters(Protocol):
     """Counters of one deployment, for its metrics.
 
-    If the ledger is emptied, they start again at zero. If the ledger cannot be reached, `read` raises an error. All
-    other methods then do nothing, so that scoring continues.
+    If the ledger is emptied, the counters start again at zero. If the ledger cannot be reached, `read` raises an error,
+    and all other methods do nothing, so that scoring continues.
     """
 
     def count_part(self, *, rows: int, rejected: int, failed: bool, seconds: float | None) -> None:
-        """Count a part that the ledger has just counted.
+        """Add a part to the metrics, right after `Ledger.complete` has counted it.
 
         Parameters
         ----------
@@ -75,9 +75,9 @@ class Counters(Protocol):
         ...
 
     def pace(self, what: str) -> float | None:
-        """Return the pace of `what` that was last noted, in rows per second.
+        """Return the pace that was last recorded for jobs of the kind `what`, in rows per second.
 
-        Return None if it is unknown or is not a positive number.
+        Return None if no pace is recorded, or if the recorded pace is not a positive number.
         """
         ...
 
@@ -87,7 +87,7 @@ class Counters(Protocol):
 
 
 def cumulate(parts_by_bound: Mapping[float, int]) -> tuple[tuple[float, int], ...]:
-    """Compute `Totals.part_buckets`, which are cumulative, from the number of parts in each single bucket."""
+    """Compute the cumulative `Totals.part_buckets` from the number of parts in each bucket."""
     buckets, parts = [], 0
     for bound in (*PART_BUCKETS_S, float("inf")):
         parts += parts_by_bound.get(bound, 0)

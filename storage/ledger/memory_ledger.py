@@ -33,7 +33,7 @@ class MemoryLedger:
     patience_s : float
         Seconds before the message of a part or step is sent again if it was not begun. The delay doubles each time.
     clock : callable
-        Returns the time in seconds since 1970. It is the ledger's own, like that of a server.
+        Returns the time in seconds since 1970. Like a server, the ledger takes all times from its own clock.
     """
 
     def __init__(self, *, patience_s: float = 120, clock: Callable[[], float] = time.time) -> None:
@@ -253,7 +253,7 @@ class MemoryLedger:
                 self._steps.end(job_id, step)
 
     def once_in(self, what: str, seconds: float) -> bool:
-        """Return whether the caller is the first to ask (see `Ledger.once_in`)."""
+        """Return whether this is the first such call in the given time (see `Ledger.once_in`)."""
         with self._lock:
             first = self._notes.get(f"once {what}") is None
             if first:
@@ -271,12 +271,12 @@ class MemoryLedger:
             return int(self._notes.get("processes") or 0)
 
     def note_tick(self) -> None:
-        """Remember that the clock ticked (see `Ledger.note_tick`)."""
+        """Record that `scoreline.tick` runs now (see `Ledger.note_tick`)."""
         with self._lock:
             self._notes.put("tick", self._clock(), TICK_KNOWN_S)
 
     def seconds_since_tick(self) -> float | None:
-        """Return how long ago the clock ticked (see `Ledger.seconds_since_tick`)."""
+        """Return how long ago `scoreline.tick` last ran (see `Ledger.seconds_since_tick`)."""
         with self._lock:
             ticked = self._notes.get("tick")
             return None if ticked is None else self._clock() - ticked
@@ -293,7 +293,7 @@ class MemoryLedger:
         return job
 
     def _held(self, lease: PartLease) -> Flight | None:
-        """Return the in-flight part if the holder of `lease` still has the lease, or None."""
+        """Return the part in flight if the holder of `lease` still has that lease; otherwise return None."""
         job = self._jobs.get(lease.job_id)
         if job is None or job.plan_sha256 != lease.plan_sha256:
             return None

@@ -1,4 +1,4 @@
-"""What a ledger in memory knows about jobs, parts and steps."""
+"""The jobs, parts and steps of a ledger in memory."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Job:
         return len(self.done) == self.parts
 
     def next_part(self) -> int | None:
-        """Return the next part to dispatch and move the cursor past it, or return None if there is none."""
+        """Return the next part to dispatch, and move the cursor past it; return None if all parts were dispatched."""
         while self.cursor < self.parts:
             self.cursor += 1
             if self.cursor - 1 not in self.done:

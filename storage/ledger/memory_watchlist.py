@@ -58,7 +58,7 @@ class MemoryWatchlist:
             self._next_s.pop(job_id, None)
 
     def take(self, limit: int, again_s: float) -> Sequence[str]:
-        """Return jobs to look at (see `Watchlist.take`)."""
+        """Return jobs to check (see `Watchlist.take`)."""
         with self._guard:
             now = self._clock()
             waiting = sorted((next_s, job_id) for job_id, next_s in self._next_s.items() if next_s <= now)
@@ -67,7 +67,7 @@ class MemoryWatchlist:
             return taken
 
     def put_off(self, job_id: str, seconds: float) -> None:
-        """Look at a job again only later (see `Watchlist.put_off`)."""
+        """Postpone the next check of a job (see `Watchlist.put_off`)."""
         with self._guard:
             if job_id in self._next_s:
                 self._next_s[job_id] = self._clock() + seconds

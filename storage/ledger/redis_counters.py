@@ -141,7 +141,7 @@ def _offset(name: str) -> str:
 
 
 def to_count(text: str | None) -> int:
-    """Return a counter, or 0 if it is missing or something else was written in its place."""
+    """Return the value of a counter; 0 if it is missing or not a number."""
     try:
         return int(text or 0)
     except ValueError:

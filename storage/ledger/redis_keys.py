@@ -1,10 +1,13 @@
-"""The names of the ledger's keys in Redis. In a cluster, the text in braces decides which server keeps a key."""
+"""The names of the ledger's keys in Redis.
+
+In a cluster, Redis stores all keys with the same text in braces on the same server.
+"""
 
 from __future__ import annotations
 
 
 def of_bucket(bucket: str, what: str) -> str:
-    """Return the key of something that all jobs of a bucket share.
+    """Return a key for data that all jobs of a bucket share.
 
     >>> of_bucket("scores", "tick")
     'scoreline:{scores}:tick'
@@ -13,7 +16,9 @@ def of_bucket(bucket: str, what: str) -> str:
 
 
 def of_job(bucket: str, job_id: str, what: str) -> str:
-    """Return one of the keys of a job, which are all kept in the same place, because scripts use them together.
+    """Return a key for data of one job.
+
+    All keys of a job are on the same server of a cluster, because scripts access several of them at once.
 
     >>> of_job("scores", "nightly-1", "state")
     'scoreline:{scores/nightly-1}:state'

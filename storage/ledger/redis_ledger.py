@@ -41,8 +41,8 @@ _SCRIPTS = (
 class RedisLedger:
     """Ledger for all jobs of one bucket (see `Ledger`).
 
-    All keys of a job have the same hash tag, so that a cluster stores them on the same node. If the process shares a
-    connection to the server (see `shared_connection`), the ledger uses it, with its time limits.
+    All keys of a job have the same hash tag, so that a cluster stores them on the same node. If the process has a
+    shared connection to the server (see `shared_connection`), the ledger uses that connection and its timeouts.
 
     Parameters
     ----------
@@ -51,13 +51,15 @@ class RedisLedger:
     connect_timeout_s, timeout_s : float
         Seconds to wait for a connection and for an answer.
     namespace : str
-        Name of the bucket that contains the jobs. It is part of the keys, so that several buckets can share one Redis.
+        Name of the bucket that contains the jobs. The name is part of all keys, so that several buckets can share one
+        Redis.
     tls : mapping of str to object, optional
         Options of redis-py for connections to a ``rediss://`` URL.
     patience_s : float
         Seconds before the message of a part or step is sent again if it was not begun. The delay doubles each time.
     clock : callable, optional
-        Returns the time in seconds since 1970, for tests. By default, all times are those of the server's clock.
+        Returns the time in seconds since 1970, for tests. By default, all times come from the clock of the Redis
+        server.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class RedisLedger:
         self._address = host_and_port(url)
         self._namespace = namespace
         self._patience_s = patience_s
-        import redis  # imported here, because it takes 0.1 s that `--help` should not spend
+        import redis  # importing redis takes 0.1 s, which would slow down `--help`
 
         from scoreline.storage.ledger import shared_connection
 
@@ -90,7 +92,7 @@ class RedisLedger:
                 decode_responses=True,
                 **(tls or {}),
             )
-        # This is not a method: the counters also refer to it, and a reference cycle would keep the sockets open.
+        # A bound method would create a reference cycle with the counters, which would keep the sockets open.
         self._translate_errors = functools.partial(_translate_errors, self._address, self._redis.connection_pool)
         folder = Path(__file__).parent
         scripts = {name: (folder / f"{name}.lua").read_text() for name in ("clock", *_SCRIPTS)}
@@ -106,7 +108,10 @@ class RedisLedger:
             self._redis.ping()
 
     def memory(self) -> tuple[int, int]:
-        """Return the allocated memory of Redis and its limit, in bytes. The limit is 0 if there is none."""
+        """Return the allocated memory of Redis and its memory limit, in bytes.
+
+        A limit of 0 means that there is none.
+        """
         with self._translate_errors():
             info = self._redis.info("memory")
         return int(info["used_memory"]), int(info.get("maxmemory", 0))
@@ -118,7 +123,7 @@ class RedisLedger:
     def server(self) -> Server:
         """Return the information that the server reports about itself.
 
-        Before that, write a key and run a script to check that the server allows both. Nothing is left behind.
+        First write a key and run a script, to check that the server allows both. The key is deleted afterwards.
 
         Raises
         ------
@@ -269,7 +274,7 @@ class RedisLedger:
         self._step("pause" if will_retry else "end", job_id, step, 0)
 
     def once_in(self, what: str, seconds: float) -> bool:
-        """Return whether the caller is the first to ask (see `Ledger.once_in`)."""
+        """Return whether this is the first such call in the given time (see `Ledger.once_in`)."""
         key = redis_keys.of_bucket(self._namespace, what)
         with self._translate_errors():
             return bool(self._redis.set(key, "1", px=int(1000 * seconds), nx=True))
@@ -280,12 +285,12 @@ class RedisLedger:
             self._redis.set(redis_keys.of_bucket(self._namespace, "processes"), count, px=int(1000 * seconds))
 
     def note_tick(self) -> None:
-        """Remember that the clock ticked (see `Ledger.note_tick`)."""
+        """Record that `scoreline.tick` runs now (see `Ledger.note_tick`)."""
         with self._translate_errors():
             self._redis.set(self._tick_key(), "1", px=1000 * TICK_KNOWN_S)
 
     def seconds_since_tick(self) -> float | None:
-        """Return how long ago the clock ticked, according to the server's clock (see `Ledger.seconds_since_tick`)."""
+        """Return how long ago `scoreline.tick` last ran, by the server's clock (see `Ledger.seconds_since_tick`)."""
         with self._translate_errors():
             left_ms = self._redis.pttl(self._tick_key())
         return None if left_ms < 0 else TICK_KNOWN_S - left_ms / 1000
@@ -343,7 +348,7 @@ def _corrupt(key: str, reason: str) -> LedgerCorrupt:
 
 
 def _now(clock: Callable[[], float] | None) -> str:
-    """Return the time for a script; empty for that of the server."""
+    """Return the time to pass to a script; empty if the script uses the clock of the server."""
     return "" if clock is None else repr(clock())
 
 
@@ -351,8 +356,8 @@ def _now(clock: Callable[[], float] | None) -> str:
 def _translate_errors(where: str, connections: Any, ledger_key: str = "") -> Iterator[None]:
     """Turn errors of redis-py into those of `scoreline.storage.errors`.
 
-    After a failover, the server at the other end of an open connection may be a replica, which refuses to write for as
-    long as the connection lasts. The next call must open another, to the server that the address names now.
+    After a failover, an open connection may lead to a server that has become a replica and refuses writes. Such
+    connections are closed, so that the next call connects to the server to which the address now resolves.
     """
     from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 

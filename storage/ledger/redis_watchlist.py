@@ -28,9 +28,9 @@ class RedisWatchlist:
         Name of the bucket that contains the jobs.
     translate_errors : callable
         Returns a context manager that turns errors of the client into those of `scoreline.storage.errors`. Its argument
-        is the key of a job that may be damaged, if there is one.
+        is the key of a job if the data at this key may be damaged.
     now : callable
-        Returns the time for a script; empty for that of the server.
+        Returns the time to pass to a script; empty if the script uses the clock of the server.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class RedisWatchlist:
             self._client.zrem(self._key, job_id)
 
     def take(self, limit: int, again_s: float) -> Sequence[str]:
-        """Return jobs to look at (see `Watchlist.take`)."""
+        """Return jobs to check (see `Watchlist.take`)."""
         with self._translate_errors():
             return cast(list[str], self._scripts["take"](keys=[self._key], args=[self._now(), limit, again_s]))
 
     def put_off(self, job_id: str, seconds: float) -> None:
-        """Look at a job again only later (see `Watchlist.put_off`)."""
+        """Postpone the next check of a job (see `Watchlist.put_off`)."""
         with self._translate_errors():
             self._scripts["put_off"](keys=[self._key], args=[self._now(), job_id, seconds])
 
@@ -93,7 +93,7 @@ class RedisWatchlist:
         """Record that a job was compared with the bucket (see `Watchlist.looked_at`)."""
         arguments = ["renew", "look", self._now(), THOROUGH_S, 0, LIFE_S]
         key = redis_keys.of_job(self._namespace, job_id, "steps")
-        with self._translate_errors(key):  # if it is damaged, the reconciler forgets the ledger
+        with self._translate_errors(key):  # if the data is damaged, the reconciler deletes the ledger
             self._scripts["step"](keys=[key], args=arguments)
 
     def _lock(self, what: str, holder: str, milliseconds: int) -> bool:

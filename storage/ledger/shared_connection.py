@@ -1,8 +1,9 @@
-"""One connection to a Redis server for everything that a process does there, one thing at a time.
+"""Shares one connection to a Redis server among all threads and clients of a process.
 
-A ledger, the messages that a process sends and the answers that it stores would otherwise have a connection each, and
-small Redis plans allow 20 in all. A process calls `share` once for each server. From then on, all its ledgers use the
-same connection, and so does other code that calls `find`. Importing this module takes 0.1 s, because it imports redis.
+Without sharing, the ledger, the message broker and the result backend would have one connection each, and small Redis
+plans allow only 20 connections in all. A process calls `share` once for each server. After that, all its ledgers use
+the shared connection, and other code gets the connection from `find`. Importing this module takes 0.1 s, because it
+imports redis.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ _shared: dict[tuple[Any, ...], SharedConnection] = {}
 
 
 class SharedConnection(redis.ConnectionPool):
-    """A pool that keeps one connection, for which threads wait.
+    """A connection pool with one connection, which threads use in turn.
 
-    It opens another connection for a moment if a thread needs two, or if a thread keeps the connection for longer than
-    `TURN_S`. Waiting for ever would be worse. A forked process opens its own connection.
+    The pool briefly opens another connection if a thread needs two, or if a thread has waited for `TURN_S`. The time
+    limit prevents deadlocks. A forked process opens its own connection.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -32,15 +33,15 @@ class SharedConnection(redis.ConnectionPool):
         super().__init__(**options)
 
     def reset(self) -> None:
-        """Forget all connections. redis-py calls this first of all in a forked process."""
-        self._turn = threading.Condition()  # the locks of the parent process may never be released here
+        """Forget all connections. In a forked process, redis-py calls this before anything else."""
+        self._turn = threading.Condition()  # a lock that the parent process held at the fork is never released here
         self._lock = threading.RLock()
         self._holders: dict[Any, int] = {}
         self._to_close: set[Any] = set()
         super().reset()
 
     def get_connection(self, *ignored: Any, **options: Any) -> Any:
-        """Wait for the connection, and return it."""
+        """Wait until no other thread uses the connection, and return it."""
         self._checkpid()
         thread, place = threading.get_ident(), object()
         with self._turn:
@@ -54,7 +55,7 @@ class SharedConnection(redis.ConnectionPool):
             del self._holders[place]
 
     def release(self, connection: Any) -> None:
-        """Take a connection back. If others are open, only the latest stays open."""
+        """Take a connection back. If several connections are open and idle, only the latest stays open."""
         if connection in self._to_close:
             self._to_close.discard(connection)
             connection.disconnect()
@@ -67,10 +68,10 @@ class SharedConnection(redis.ConnectionPool):
             self._turn.notify()
 
     def disconnect(self, inuse_connections: bool = True) -> None:
-        """Close the connections. Those that threads use are closed when they are released.
+        """Close idle connections now, and connections in use as soon as they are released.
 
-        Ledger, kombu and Celery do this when the server refuses to write, because it may have become a replica, while
-        its address names another server now.
+        The ledger, kombu and Celery call this when the server refuses a write. After a failover, the old server may be
+        a replica, and its address may lead to a new server.
         """
         super().disconnect(inuse_connections=False)
         if inuse_connections:
@@ -86,14 +87,14 @@ class SharedConnection(redis.ConnectionPool):
 
 
 def share(url: str, tls: Mapping[str, Any] | None = None, *, connect_timeout_s: float, timeout_s: float) -> None:
-    """Let everything in this process, and in those forked from it, share one connection to a server.
+    """Let all code in this process share one connection to a server. Each forked process shares one of its own.
 
     Parameters
     ----------
     url, tls
-        As `RedisLedger` takes them.
+        The same as in `RedisLedger`.
     connect_timeout_s, timeout_s : float
-        Seconds to wait for a connection and for an answer. A second call for the same server replaces them.
+        Seconds to wait for a connection and for an answer. A second call for the same server replaces these timeouts.
     """
     pool = SharedConnection.from_url(
         url,
@@ -119,18 +120,18 @@ def find(options: Mapping[str, Any]) -> SharedConnection | None:
 
 
 def find_by_url(url: str, tls: Mapping[str, Any] | None = None) -> SharedConnection | None:
-    """Return the shared connection to the server with a URL; None if there is none."""
+    """Return the shared connection to the server with the given URL; None if there is none."""
     return find(redis.connection.parse_url(url) | dict(tls or {})) if _shared else None
 
 
 def close_idle(after_s: float) -> None:
-    """Close each shared connection that nothing has used for `after_s` seconds. The next use opens another."""
+    """Close each shared connection that nothing has used for `after_s` seconds. Its next use opens a new connection."""
     for pool in list(_shared.values()):
         pool.close_idle(after_s)
 
 
 def _identity(connection_class: type, options: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what makes two connections interchangeable. Timeouts do not count."""
+    """Return the options that must be equal for clients to share a connection. Timeouts may differ."""
     host = options.get("host") or "localhost"
     tls = sorted((name, str(value)) for name, value in options.items() if name.startswith("ssl_"))
     return (

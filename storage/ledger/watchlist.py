@@ -10,16 +10,16 @@ THOROUGH_S = 3600.0
 
 
 class Watchlist(Protocol):
-    """The jobs under way, as far as the ledger knows them, for the reconciler to look at in turn.
+    """The list of jobs under way, which the reconciler checks in turn.
 
-    Unlike a listing of the bucket, it costs nothing to read. It may lack jobs or contain ended ones: the bucket is
-    authoritative. Each call is atomic, and times come from the ledger's own clock.
+    Reading the watchlist is much cheaper than listing the bucket. The watchlist may lack jobs or contain jobs that have
+    ended; only the bucket is authoritative. Each call is atomic, and times come from the ledger's own clock.
 
     Every method raises `LedgerUnavailable` (transient) if the ledger cannot be reached.
     """
 
     def lock(self, what: str, holder: str, seconds: float) -> bool:
-        """Acquire a lock for `seconds`, or renew it. Return False if another holder has it."""
+        """Acquire or renew a lock for `seconds`. Return False if another holder has the lock."""
         ...
 
     def unlock(self, what: str, holder: str) -> None:
@@ -27,7 +27,7 @@ class Watchlist(Protocol):
         ...
 
     def add(self, job_ids: Iterable[str]) -> None:
-        """Add jobs, to be looked at now. Jobs that are on the list stay where they are."""
+        """Add jobs, to be checked at once. Jobs that are already on the list are not moved."""
         ...
 
     def remove(self, job_id: str) -> None:
@@ -35,25 +35,26 @@ class Watchlist(Protocol):
         ...
 
     def take(self, limit: int, again_s: float) -> Sequence[str]:
-        """Return up to `limit` jobs to look at, those first that have waited longest.
+        """Return up to `limit` jobs to check. The jobs that have waited longest come first.
 
-        No other call returns them within `again_s` seconds.
+        No other call returns the same jobs within `again_s` seconds.
         """
         ...
 
     def put_off(self, job_id: str, seconds: float) -> None:
-        """Look at a job again only after `seconds`."""
+        """Do not return a job from `take` before `seconds` have passed."""
         ...
 
     def due(self, job_ids: Sequence[str], window: int) -> Sequence[str]:
-        """Return those of `job_ids` to reconcile.
+        """Return the jobs in `job_ids` that must be reconciled.
 
-        A job is due if it has no ledger, if parts of it are lost, if it has fewer than `window` parts in flight
-        although some are left, or if it has ended. It is not due while the message of its next step is under way. After
-        `THOROUGH_S`, each job is due until it is `looked_at`.
+        A job is due if it has no ledger, if some of its parts are lost, or if it has ended. It is also due if fewer
+        than `window` parts are in flight although others wait to be dispatched. A job is not due while the message of
+        its next step is under way. Every `THOROUGH_S` seconds, each job becomes due, until `looked_at` is called for
+        it.
         """
         ...
 
     def looked_at(self, job_id: str) -> None:
-        """Record that a job was compared with the bucket, which is due once in `THOROUGH_S`."""
+        """Record that a job was just compared with the bucket. This comparison is due every `THOROUGH_S` seconds."""
         ...

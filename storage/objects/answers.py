@@ -29,9 +29,9 @@ def check_answer(method: str, answer: Mapping[str, Any], endpoint: str) -> None:
 
 
 def status_of(code: str, status: int, headers: Mapping[str, str]) -> str:
-    """Return an error code or status, for messages. Say so if the body was a web page, which S3 never sends.
+    """Return an error code or status for a message, and mention a web page, which S3 never sends.
 
-    botocore reports a page that it cannot parse as status 500, whatever the status was.
+    For a page that it cannot parse, botocore reports status 500, even if the server sent another status.
     """
     if headers.get("content-type", "").startswith("text/html"):
         return f"{'' if status == _UNPARSED else f'{code or status} '}with a web page: is R2_ENDPOINT_URL correct?"

@@ -62,8 +62,8 @@ def if_unchanged(etag: str | None) -> PutMode:
 class ObjectStore(Protocol):
     """One bucket.
 
-    Every method raises `StoreUnavailable` (transient) if the store still fails after its own retries, `AccessDenied` if
-    the store refuses the credentials, and `BucketNotFound` if the store reports that there is no such bucket.
+    Every method raises `StoreUnavailable` (transient) if a request still fails after all retries. It raises
+    `AccessDenied` if the store refuses the credentials, and `BucketNotFound` if the bucket does not exist.
     """
 
     bucket: str
@@ -81,7 +81,8 @@ class ObjectStore(Protocol):
         Parameters
         ----------
         into : memoryview, optional
-            Memory for the bytes, at least as long as the range. They are then not in `StoredObject.data`.
+            Buffer to read the bytes into, at least as long as the range. If it is given, `StoredObject.data` stays
+            empty.
 
         Raises
         ------
@@ -109,26 +110,26 @@ class ObjectStore(Protocol):
         Raises
         ------
         PreconditionFailed
-            With `CREATE`, the key is already in use. With `IfMatch`, the object is gone or has another ETag. If a store
-            retries a write whose first attempt succeeded unnoticed, it may raise this although the write took effect.
-            In that case, compare the data with the stored object.
+            With `CREATE`, the key is already in use. With `IfMatch`, the object was deleted, or has a different ETag.
+            If the response to a successful write is lost, the store repeats the write, and this error may follow. The
+            caller must therefore compare its data with the stored object.
         """
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects whose keys begin with `prefix`, in the order of the store.
 
-        R2, S3 and directories sort by key. Some other servers sort the names of each folder, and list ``a/z`` before
-        ``a-b``, so that a caller that needs an order has to sort.
+        R2, S3 and directory stores list objects in order of their keys. Some other servers sort by folder, and list
+        ``a/z`` before ``a-b``. A caller that needs the objects in order of their keys must therefore sort them.
         """
         ...
 
     def delete(self, key: str) -> None:
-        """Delete an object. It is not an error if the object does not exist."""
+        """Delete an object. If the object does not exist, do nothing."""
         ...
 
     def uri(self, key: str) -> str:
-        """Return the URI for a key, including the bucket, as users write it."""
+        """Return the ``s3://bucket/key`` URI of a key."""
         ...
 
 

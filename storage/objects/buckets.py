@@ -12,15 +12,15 @@ from scoreline.storage.settings import StorageSettings
 
 
 class Buckets:
-    """Object stores for all allowed buckets. Each is opened when it is first used, and stays open.
+    """Object stores for all allowed buckets. Each store is opened when it is first used, and stays open.
 
     Parameters
     ----------
     settings : StorageSettings
-        The location of the stores, and the allowed buckets.
+        The settings that name the location of the stores and the allowed buckets.
     fail_fast : bool
-        Whether to report an unreachable store within 10 seconds, as a person at a terminal expects. By default, a store
-        keeps retrying during transient failures, as a worker should.
+        Whether to report an unreachable store within 10 seconds, for use at a terminal. By default, a store retries for
+        longer, for use in a worker.
     """
 
     def __init__(self, settings: StorageSettings, *, fail_fast: bool = False) -> None:
@@ -30,7 +30,7 @@ class Buckets:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, fail_fast: bool = False) -> Buckets:
-        """Read the settings from `environ`. This does not open any store."""
+        """Read the settings from `environ`. The stores are not opened yet."""
         return cls(StorageSettings.from_env(environ), fail_fast=fail_fast)
 
     @property

@@ -1,4 +1,4 @@
-"""A store that caches immutable objects in memory. It is for tasks that write objects and read them back."""
+"""A store that caches immutable objects in memory. It is used in tasks that read objects again after writing them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CachingStore:
     store : ObjectStore
         The store that contains the objects.
     immutable : container of str
-        Keys of the objects that never change after they are created. Keys may be added later.
+        Keys of the objects that never change after they are created. Keys may be added to the container later.
     """
 
     def __init__(self, store: ObjectStore, immutable: Container[str]) -> None:
@@ -80,7 +80,7 @@ class CachingStore:
         self._store.delete(key)
 
     def cached(self, key: str) -> StoredObject | None:
-        """Return an object if it is cached."""
+        """Return the cached object with the given key; None if it is not cached."""
         return self._cached.get(key)
 
     def uri(self, key: str) -> str:

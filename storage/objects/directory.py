@@ -1,8 +1,8 @@
-"""A store for development that keeps objects as files in a directory. It has the same interface as R2.
+"""A store for development that keeps objects as files in a directory. It has the same interface as `R2Store`.
 
-An object is a plain file that any tool can open. Its ETag consists of the inode, the modification time and the size,
-because renaming the file preserves all three. User metadata is stored in ``.meta/<key>/<etag>.json``, which is written
-before the file appears. If a file is copied into the directory by hand, it is an object without metadata.
+An object is a plain file that any tool can open. The ETag of an object consists of the inode, the modification time and
+the size, because renaming the file preserves all three. User metadata is stored in ``.meta/<key>/<etag>.json``, which
+is written before the file appears. A file that a user copies into the directory is an object without metadata.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMo
 _META = ".meta"
 _TMP = ".tmp"
 _NO_METADATA: Mapping[str, str] = {}
-_MAX_KEY_BYTES = 1024  # R2's limit, so that every key that works here also works there
+_MAX_KEY_BYTES = 1024  # the limit of R2, so that every key that is valid here is also valid in R2
 
 
 class DirectoryStore:
@@ -32,7 +32,7 @@ class DirectoryStore:
     Parameters
     ----------
     root : Path
-        Directory that contains one subdirectory per bucket. It is created on the first write.
+        Directory that contains one subdirectory per bucket. The directory is created on the first write.
     bucket : str
         Name of the bucket.
     """
@@ -40,7 +40,7 @@ class DirectoryStore:
     def __init__(self, root: Path, bucket: str) -> None:
         self.bucket = bucket
         self._root = (root / bucket).resolve()
-        self._prefix = os.path.join(self._root, "")  # a Path has no separator at its end
+        self._prefix = os.path.join(self._root, "")  # a Path cannot end in a separator
 
     def get(
         self,
@@ -52,7 +52,7 @@ class DirectoryStore:
     ) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`)."""
         try:
-            with open(self._place(key), "rb") as file:  # making a Path takes longer than reading a small object
+            with open(self._place(key), "rb") as file:  # creating a Path takes longer than reading a small object
                 info = self._info(key, os.fstat(file.fileno()))
                 if if_match is not None and info.etag != if_match:
                     raise PreconditionFailed(f"{self.uri(key)} was changed since it was read")
@@ -157,7 +157,7 @@ class DirectoryStore:
             shutil.rmtree(self._root / _META / key, ignore_errors=True)
 
     def uri(self, key: str) -> str:
-        """Return the ``s3://`` URI of a key, in the form that users specify as the input of a job."""
+        """Return the ``s3://bucket/key`` URI of a key, as in the input of a job."""
         return f"s3://{self.bucket}/{key}"
 
     def __repr__(self) -> str:

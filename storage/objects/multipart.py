@@ -1,8 +1,8 @@
 """Multipart uploads: a large object appears completely or not at all, and a failed upload leaves nothing behind.
 
 R2 allows at most 10,000 parts. All parts except the last must have the same size, which is at least 5 MiB
-(https://developers.cloudflare.com/r2/objects/multipart-objects/). R2 checks these rules and the precondition when the
-upload is completed.
+(https://developers.cloudflare.com/r2/objects/multipart-objects/). R2 checks these rules, and the condition of the
+write, when the upload is completed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def upload(
     call : callable
         ``call(method, **arguments)`` calls a method of the client and retries if it is throttled.
     condition : mapping of str to str
-        Arguments that make the request that completes the upload conditional. R2 supports ``IfNoneMatch`` there.
+        Arguments that add a condition to the request that completes the upload. R2 supports ``IfNoneMatch`` there.
     """
     where = {"Bucket": bucket, "Key": key}
     upload_id = call(client.create_multipart_upload, **where, Metadata=dict(metadata))["UploadId"]
@@ -74,7 +74,7 @@ def list_open_uploads(client: S3Client, bucket: str, prefix: str) -> list[str]:
 
 
 def split_into_parts(data: bytes) -> Iterator[memoryview]:
-    """Yield parts of equal size. Only the last part may be smaller.
+    """Yield the parts of an upload, all of equal size except the last, which may be smaller.
 
     The size is `PART_BYTES`, or more if there would otherwise be more than `MAX_PARTS` parts.
     """

@@ -56,7 +56,7 @@ _UPLOAD_GONE = "NoSuchUpload"
 class R2Store:
     """A bucket in R2.
 
-    It is thread-safe but not fork-safe: each process needs its own.
+    A store is thread-safe but not fork-safe: each process needs its own store.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class R2Store:
     connect_timeout_s, read_timeout_s : float
         Seconds to wait for a connection, and for the next bytes of a response.
     connections : int
-        Size of the connection pool. It should equal the number of threads that share the store.
+        Size of the connection pool. The size should equal the number of threads that share the store.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class R2Store:
             )
         except ValueError as error:  # boto3 refuses the host, for example if it contains an underscore
             raise StoreError(f"R2_ENDPOINT_URL cannot be used: {one_line(error)}") from error
-        except BotoCoreError as error:  # AWS_* variables on this machine name an unusable profile or file
+        except BotoCoreError as error:  # AWS_* environment variables name a profile or file that is missing or invalid
             raise StoreError(f"boto3 cannot be set up: {error} (check the AWS_* variables)") from error
 
     def get(
@@ -121,8 +121,7 @@ class R2Store:
     ) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`). If the body is cut short, request the rest.
 
-        Only attempts without any bytes count towards `max_attempts`, so that a slow transfer continues as long as it
-        makes progress.
+        Only attempts that receive no bytes count towards `max_attempts`, so that a slow transfer can continue.
         """
         start, stop = byte_range or (0, None)
         if stop is not None and stop <= start:
@@ -140,7 +139,7 @@ class R2Store:
             if attempt > self._max_attempts:
                 raise self._translate(error, "read", key)
             time.sleep(random.uniform(0, 0.1 * 2**attempt))
-            if_match = info.etag  # the rest must come from the same object
+            if_match = info.etag  # a retry must read the same version of the object
 
     def _read_body(
         self,
@@ -204,7 +203,7 @@ class R2Store:
         condition = _condition(mode)
         where: dict[str, Any] = {"Bucket": self.bucket, "Key": _check_key(key)}
         try:
-            # Only small objects are written with IfMatch, so these never need parts.
+            # Objects that are written with IfMatch are always small, and need no multipart upload.
             if len(data) > self._multipart_above_bytes and not isinstance(mode, IfMatch):
                 etag = multipart.upload(self.client, self._call, self.bucket, key, data, metadata or {}, condition)
             else:
@@ -226,7 +225,7 @@ class R2Store:
             for page in pages:
                 answers.check_answer("list_objects_v2", page, self._endpoint)
                 for item in page.get("Contents", []):
-                    if not item["Key"].endswith("/"):  # consoles create such objects to show folders
+                    if not item["Key"].endswith("/"):  # web consoles create objects with such keys to show folders
                         found = _info(item["Key"], item["Size"], item["ETag"], None)
                         yield replace(found, modified=item["LastModified"].timestamp())
         except (ClientError, BotoCoreError) as error:
@@ -241,7 +240,7 @@ class R2Store:
             raise self._translate(error, "delete", key) from error
 
     def uri(self, key: str) -> str:
-        """Return the ``s3://`` URI of a key, in the form that users specify as the input of a job."""
+        """Return the ``s3://bucket/key`` URI of a key, as in the input of a job."""
         return f"s3://{self.bucket}/{key}"
 
     def always_multipart(self) -> R2Store:
@@ -258,7 +257,7 @@ class R2Store:
             raise self._translate(error, "list the uploads of", prefix) from error
 
     def server_time(self) -> datetime:
-        """Return the server's time in whole seconds. This works even if the server refuses the credentials."""
+        """Return the server's time in whole seconds. The server sends its time even if it refuses the credentials."""
         try:
             answer: Mapping[str, Any] = self.client.head_bucket(Bucket=self.bucket)
         except ClientError as error:
@@ -292,7 +291,7 @@ class R2Store:
         )
 
     def _translate(self, error: Exception, verb: str, key: str) -> StoreError:
-        """Turn an error of boto3 into one of ours. All such errors are converted here."""
+        """Convert an error of boto3 to an error of `scoreline.storage.errors`."""
         action = f"{verb} {self.uri(key)} at {self._endpoint}"
         if isinstance(error, StoreError):
             return error
@@ -300,7 +299,7 @@ class R2Store:
             return StoreUnavailable(f"cannot {action}: {one_line(error)}")
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = _status(error)
-        if code == _UPLOAD_GONE:  # an earlier attempt to complete it may have succeeded, but its response was lost
+        if code == _UPLOAD_GONE:  # perhaps the response to an earlier successful attempt was lost
             return PreconditionFailed(f"{self.uri(key)} may have been written already: its upload is closed")
         if code == "NoSuchBucket":
             return self._no_bucket()
@@ -321,7 +320,7 @@ class R2Store:
 
 
 class _Received:
-    """The bytes of a body so far."""
+    """The bytes of an object that were received so far."""
 
     def __init__(self, into: memoryview | None) -> None:
         self.size = 0

@@ -23,7 +23,7 @@ _NUMBERS = (pa.int64(), pa.float64())
 
 @dataclass(kw_only=True)
 class ColumnTypes:
-    """The types of one column in all objects."""
+    """Collects the types that one column has in all objects."""
 
     name: str
     kept: bool
@@ -53,13 +53,13 @@ class ColumnTypes:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether the column occurs only in text, with numbers in some rows or objects but not in others."""
+        """Whether the column occurs only in CSV or JSON Lines, and only some of its values are numbers."""
         numbers = [kind in _NUMBERS for kind in self.inferred if not pa.types.is_null(kind)]
         return self.typed is None and bool(self.number_types or (any(numbers) and not all(numbers)))
 
     @property
     def number_type(self) -> pa.DataType:
-        """The type that fits all numbers in text."""
+        """The type that fits all numbers of this column in CSV and JSON Lines."""
         types = {*self.number_types, *(kind for kind in self.inferred if kind in _NUMBERS)}
         return pa.int64() if types == {pa.int64()} else pa.float64()
 
@@ -85,10 +85,13 @@ class ColumnTypes:
                     f"{item.uri} has {self.name!r} as {column.type}, but {self.typed_in} has it as {self.typed}: give "
                     "it one type, or leave it out with --keep"
                 )
-            self.typed = common or self.typed  # the model decides about rows of another type
+            self.typed = common or self.typed  # if no common type exists, the model accepts or rejects the other rows
 
     def resolve(self, *, is_text: bool) -> pa.DataType:
-        """Return the type to read the column as: its type in typed formats, or else the type that fits all text.
+        """Return the type in which to read the column.
+
+        Objects in a typed format such as Parquet determine the type. If there are none, the type fits all values in
+        text objects.
 
         Parameters
         ----------
@@ -116,7 +119,7 @@ class ColumnTypes:
         return _value_type(self.typed) if self.inferred else self.typed
 
     def carried(self, kind: pa.DataType) -> bytes:
-        """Return how a column that is only copied is read from JSON Lines, if it is read as `kind` (see `CARRIED`)."""
+        """Return how to read a kept column of type `kind` from JSON Lines: as raw JSON or not (see `CARRIED`)."""
         as_json = pa.types.is_string(kind) and (self.altered or not self.json_types <= {pa.string()})
         return b"json" if self.json_types and as_json else b""
 
@@ -127,14 +130,14 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _keep_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """Return a type in which values of two types can be copied unchanged; None if there is no such type."""
+    """Return a type that can hold the values of two types unchanged; None if there is no such type."""
     if pa.types.is_null(one) or pa.types.is_null(other):
         return other if pa.types.is_null(one) else one
     return one if one == other or _value_type(one) == _value_type(other) else None
 
 
 def _text_type(inferred: Sequence[pa.DataType], *, kept: bool) -> pa.DataType:
-    """Return the type that fits all types inferred from text."""
+    """Return the type that fits all types that were inferred from CSV and JSON Lines."""
     types = {kind for kind in inferred if not pa.types.is_null(kind)}
     if not types:
         return pa.string() if kept else pa.float64()

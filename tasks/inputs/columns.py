@@ -42,9 +42,9 @@ class ResolvedColumns:
 
 
 def available_columns(surveyed: Sequence[SurveyedObject]) -> pa.Schema:
-    """Return the columns of the first object that has any, the columns from its folder names, and all keys of JSON.
+    """Return the columns of the first object with columns, of its folder names, and of all JSON Lines objects.
 
-    A line of JSON may leave a key out, so every key of every object of JSON Lines is a column.
+    A line of JSON may leave out a key. Therefore every key in any JSON Lines object counts as a column.
     """
     first = _first(surveyed)
     if first is None:
@@ -81,7 +81,7 @@ def resolve_columns(
     text_types: Mapping[str, str] | None = None,
     words: Collection[str] = (),
 ) -> ResolvedColumns:
-    """Find the features and kept columns in every object, and the type to read each as.
+    """Find the features and kept columns in every object, and choose the type of each column.
 
     Parameters
     ----------
@@ -90,9 +90,10 @@ def resolve_columns(
     keep : str
         ``all`` for every column of the first object that is neither a feature nor nested; ``none``; or column names.
     text_types : mapping of str to str, optional
-        Types of columns in CSV and JSON Lines, as in `ReadOptions.types`. The others are inferred.
+        Types of columns in CSV and JSON Lines, as in `ReadOptions.types`. All other types are inferred.
     words : collection of str
-        Features that the model was fitted on as texts. They are read as texts from CSV, even if all are numbers.
+        Features that the model was fitted on as texts. In CSV, their values are read as texts, even if all of them look
+        like numbers.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def resolve_columns(
     for item in surveyed:
         in_folders = tuple(folder_values(item.file.key))
         kind = (id(item.schema), item.text, item.has_optional_columns, bool(item.file.spans), in_folders)
-        if len(item.schema) and kind not in added:  # most of thousands of objects have equal columns
+        if len(item.schema) and kind not in added:  # most objects of an input have the same columns
             _add_object(item, columns, folders)
             added.add(kind)
     if lost := [name for name, column in columns.items() if not column.is_found]:
@@ -193,7 +194,7 @@ def _add_object(item: SurveyedObject, columns: Mapping[str, ColumnTypes], folder
 
 
 def _ways_out(kept: Sequence[bool]) -> str:
-    """Say what to do about missing columns. `kept` says for each of them whether it would only be copied."""
+    """Return advice on missing columns. `kept` has True for each kept column, and False for each feature."""
     if kept and all(kept):
         return "correct the object, or leave the column out with --keep"
     return "correct the object, or, for a model that was fitted without names, choose other columns with --features"
@@ -205,7 +206,7 @@ def named_features(manifest: Manifest, requested: Sequence[str] | None) -> tuple
     Raises
     ------
     MissingColumns
-        The number of features is not the number that the model expects.
+        The job requests more or fewer features than the model expects.
     """
     takes, named = manifest.n_features, tuple(requested) if requested else manifest.feature_names
     if named is not None and takes not in (None, len(named)):
@@ -221,15 +222,16 @@ def choose_features(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the columns to score, in the model's order, and warnings for the plan.
 
-    The features are those requested, or else those that the model was fitted on. For a model without column names, they
-    are the numeric columns (integers, floats, decimals, booleans) in the order of the input, if there are as many as
-    the model expects. Columns named in `keep` do not count, unless the number is right only with them.
+    The features are those that the job requests, or else those that the model was fitted on. If the model was fitted
+    without column names, the features are the numeric columns (integers, floats, decimals, booleans), in the order of
+    the input. Their number must be the number that the model expects. Columns named in `keep` are left out, unless
+    their number is right only with these columns.
 
     Raises
     ------
     MissingColumns
-        The number of columns is not the number that the model expects, so that the features cannot be identified by
-        their order.
+        The number of numeric columns differs from the number that the model expects. The features can then not be
+        identified by their order.
     """
     takes, named = manifest.n_features, named_features(manifest, requested)
     if named is not None:
@@ -254,13 +256,13 @@ def _is_numeric(kind: pa.DataType) -> bool:
 
 
 def read_as_numbers(reads: pa.Schema, types: Mapping[str, pa.DataType]) -> pa.Schema:
-    """Return the schema with the named columns read as numbers of the given types."""
+    """Return the schema with the types of the named columns replaced by the given number types."""
     return pa.schema([f.with_type(types[f.name]) if f.name in types else f for f in reads])
 
 
 def rows_with_words(batch: pa.RecordBatch, names: Collection[str], most: int) -> pa.Array:
     """Return the numbers of the first `most` rows in which any of the named columns has a text that is not a number."""
-    words = pa.array([False] * batch.num_rows, pa.bool_())  # an empty list alone has no type
+    words = pa.array([False] * batch.num_rows, pa.bool_())  # pa.array([]) has no type unless one is given
     for name in names:
         column = batch.column(name)
         if pa.types.is_string(column.type):
@@ -269,7 +271,7 @@ def rows_with_words(batch: pa.RecordBatch, names: Collection[str], most: int) ->
 
 
 def _is_number(column: pa.Array) -> pa.Array:
-    """Return whether each text is a number; null where the text is null."""
+    """Return for each text whether it is a number; null for a null."""
     return pc.match_substring_regex(column, r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")
 
 
@@ -285,7 +287,7 @@ def _kept_columns(keep: str, schema: pa.Schema, features: Sequence[str]) -> tupl
 
 
 def _is_sometimes_missing(name: str, surveyed: Sequence[SurveyedObject]) -> bool:
-    """Return whether a column of the folder names has no value in some of them."""
+    """Return whether a column that comes from folder names lacks a value for some objects."""
     return any(folder_values(item.file.key).get(name) is None for item in surveyed)
 
 
@@ -300,9 +302,9 @@ def check_partition(spec: JobSpec, schema: pa.Schema, keep: Sequence[str]) -> No
     Raises
     ------
     MissingColumns
-        The results do not have the column.
+        The results do not have the partition column.
     InvalidRequest
-        Its values cannot be used as folder names.
+        The values of the partition column cannot be used as folder names.
     """
     column = spec.partition_by
     if column is None:

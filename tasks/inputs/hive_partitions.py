@@ -41,7 +41,7 @@ def folder_types(keys: Iterable[str]) -> Mapping[str, pa.DataType]:
 
 
 def add_columns(batch: pa.RecordBatch, key: str, names: Iterable[str], schema: pa.Schema) -> pa.RecordBatch:
-    """Return the batch with the columns of `schema`. Those in `names` are taken from the folder names in the key."""
+    """Return the batch with the columns of `schema`. The columns in `names` come from the folder names in the key."""
     values = folder_values(key)
     columns = []
     for field in schema:

@@ -55,7 +55,7 @@ def list_inputs(buckets: Buckets, uris: Sequence[str], job_id: str = "") -> list
 
     A key that ends in ``/`` is a prefix: it matches all objects below it, except those with a file or folder name that
     begins with ``_`` or ``.``. A key with ``*``, ``?`` or ``[`` is a glob, unless an object has exactly that key; in a
-    glob, ``*`` also matches ``/``. Any other key is that of a single object.
+    glob, ``*`` also matches ``/``. Any other key names a single object.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def list_inputs(buckets: Buckets, uris: Sequence[str], job_id: str = "") -> list
 
 
 def _list_matches(store: ObjectStore, pattern: str, readable: Callable[[str], bool]) -> list[Pinned]:
-    """List the objects of one bucket that match a pattern and are readable; there is always at least one."""
+    """List the objects of one bucket that match a pattern and may be read; raise `InputNotFound` if there are none."""
 
     def listed(prefix: str) -> list[Pinned]:
         found = store.list(prefix)
@@ -98,7 +98,7 @@ def _list_matches(store: ObjectStore, pattern: str, readable: Callable[[str], bo
             matches, reason = [], "there is no such object (a prefix must end with '/')"
     if not matches:
         raise InputNotFound(f"no input at {store.uri(pattern)}: {reason}. Correct the URI, or upload the input first")
-    return sorted(matches, key=lambda source: source.key.encode())  # some servers sort the names of each folder instead
+    return sorted(matches, key=lambda source: source.key.encode())  # some servers sort differently
 
 
 def survey_inputs(
@@ -108,16 +108,16 @@ def survey_inputs(
     features: Collection[str] = (),
     kept: KeptObjects | None = None,
 ) -> list[SurveyedObject]:
-    """Survey all objects, several at a time. Of Parquet, only the footer is read; text is read completely.
+    """Survey all objects, several at a time. Parquet footers are read, and text objects completely.
 
     A small object is read with one request. Objects with equal columns share one schema.
 
     Parameters
     ----------
     features : collection of str
-        Columns that are known to be scored (see `TableFormat.survey`).
+        Columns that are already known to be features (see `TableFormat.survey`).
     kept : KeptObjects, optional
-        Keeps the first small objects for later reads in the same step.
+        Cache for small objects, from which later code in the same step reads them again.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def survey_inputs(
 
 
 class _Alike:
-    """Shares what is equal in many small objects: a schema takes several kilobytes, and a span as much as a key."""
+    """Saves memory by sharing equal schemas and spans among many small objects."""
 
     _SCHEMAS = 16
     _SPANS = 4_096
@@ -178,7 +178,7 @@ class _Alike:
         self._spans: dict[Span, tuple[Span]] = {}
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        """Return an equal schema that was shared lately, or this one."""
+        """Return a recently shared schema that equals this one; if there is none, share this one."""
         for number, known in enumerate(self._schemas):
             if known.equals(schema, check_metadata=True):
                 if number:
@@ -188,7 +188,7 @@ class _Alike:
         return schema
 
     def spans(self, spans: tuple[Span, ...]) -> tuple[Span, ...]:
-        """Return equal spans that were shared before, or these. Objects with several spans are not small."""
+        """Return shared spans that equal these; if there are none, share these. Only single spans are shared."""
         if len(spans) != 1 or (len(self._spans) == self._SPANS and spans[0] not in self._spans):
             return spans
         return self._spans.setdefault(spans[0], (spans[0],))

@@ -1,4 +1,4 @@
-"""Records which objects a schedule has scored, by bucket, key and ETag, so that each is scored only once."""
+"""Records which objects a schedule has scored, by bucket, key and ETag, so that it scores each object only once."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _TRIES = 5
 
 
 def unseen(main: ObjectStore, schedule: str, job: Job, objects: Sequence[Pinned]) -> list[Pinned]:
-    """Return the objects that no job of the schedule has scored or is about to score, other than this job.
+    """Return the objects that no other job of the schedule has scored or is about to score.
 
     Raises
     ------
     PlanPending
-        An earlier job has no plan yet, so its objects are not known. A retry helps. The later job always waits for the
-        earlier one, so two jobs never wait for each other.
+        An earlier job has no plan yet, so it is not known which objects it scores. The caller must retry. Only the
+        later of two jobs waits, so that they never wait for each other.
     """
     taken: set[str] = set()
     for other, theirs in _under_way(main, schedule, job.spec.job_id):
@@ -45,7 +45,7 @@ def unseen(main: ObjectStore, schedule: str, job: Job, objects: Sequence[Pinned]
                 "each object only once (only_new)"
             )
         taken |= theirs or set()
-    known, _ = _read(main, schedule)  # the record is read last, because a job writes it before it ends
+    known, _ = _read(main, schedule)  # read last, because a job is recorded before it ends
     left_out = taken | known
     return [item for item in objects if _fingerprint(item.store.bucket, item.key, item.etag) not in left_out]
 
@@ -53,19 +53,19 @@ def unseen(main: ObjectStore, schedule: str, job: Job, objects: Sequence[Pinned]
 def check_still_new(main: ObjectStore, schedule: str, job_id: str) -> None:
     """Check that no other job of the schedule has scored, or is about to score, objects of a job to resume.
 
-    A job that is planned later leaves out the objects of this job, but only if this job is under way by then. So call
-    this again once the job is under way.
+    Call this before the job is resumed, and again once it is under way. In between, another job of the schedule may be
+    planned that does not leave out the objects of this job.
 
     Raises
     ------
     NothingToResume
         Another job has scored some of the objects, or is about to.
     PlanPending
-        Another job is being planned, so its objects are not known yet. A retry helps.
+        Another job is being planned, so it is not known which objects it scores. The caller must retry.
     """
     try:
         objects = _objects_of(PlanFile(main, job_id))
-    except ObjectNotFound:  # this job is not planned yet; its plan will leave out the objects of others
+    except ObjectNotFound:  # this job has no plan yet, and its plan will leave out the objects of other jobs
         objects = None
     again = f"scoreline schedule run {schedule} --at SLOT --again"
     for job, theirs in _under_way(main, schedule, job_id):
@@ -89,14 +89,14 @@ def check_still_new(main: ObjectStore, schedule: str, job_id: str) -> None:
 
 
 def remember_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
-    """Record the objects that a job has scored. This is safe to repeat.
+    """Record the objects that a job has scored. Repeated calls do no harm.
 
-    The job's finalizer calls it after the job's success is certain, and before the outcome is written.
+    The finalizer calls this when the success of the job is certain, before it writes the outcome.
 
     Raises
     ------
     StoreUnavailable
-        Other processes changed the record during every attempt. A retry helps.
+        Other processes changed the record during every attempt. The caller must retry.
     """
     scored = _objects_of(PlanFile(main, job_id))
     for _ in range(_TRIES):
@@ -106,7 +106,7 @@ def remember_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
         try:
             main.put(keys.schedule_seen(schedule), _encode(known | scored), mode=if_unchanged(etag))
             return
-        except PreconditionFailed:  # another job changed it first: read it again
+        except PreconditionFailed:  # another job has changed the record meanwhile: read it again
             continue
     raise StoreUnavailable(
         f"{main.uri(keys.schedule_seen(schedule))} was changed {_TRIES} times while it was being updated: try again"
@@ -114,7 +114,7 @@ def remember_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
 
 
 def _under_way(main: ObjectStore, schedule: str, job_id: str) -> Iterator[tuple[Job, set[str] | None]]:
-    """Yield each other job of the schedule that has not ended, and its objects; None if it has no plan yet."""
+    """Yield every other job of the schedule that has not ended, with its objects, or None if it has no plan yet."""
     for info in main.list(f"{keys.JOBS_ACTIVE}{schedule}-"):
         other = info.key.removeprefix(keys.JOBS_ACTIVE)
         if other == job_id:
@@ -126,14 +126,14 @@ def _under_way(main: ObjectStore, schedule: str, job_id: str) -> Iterator[tuple[
             objects = _objects_of(PlanFile(main, other))
         except ObjectNotFound:
             yield job, None
-        except (JobNotFound, DocumentCorrupt):  # the job does not exist yet, or can never score anything
+        except (JobNotFound, DocumentCorrupt):  # such a job does not score anything
             continue
         else:
             yield job, objects
 
 
 def _order(job: Job) -> tuple[datetime, str]:
-    """Return a sort key. Of two jobs without a plan, the one with the smaller key is planned first."""
+    """Return a sort key for jobs without a plan. The job with the smallest key is planned first."""
     return datetime.fromisoformat(job.submitted), job.spec.job_id
 
 

@@ -58,7 +58,7 @@ chosen."""
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is known about the work of a job."""
+    """The size and pace of the work in a job, as far as they are known."""
 
     rows_per_s: float | None = None
     """Rows per second of one process in earlier jobs of the model version, or on a sample; None if it is unknown."""
@@ -75,7 +75,7 @@ class Work:
 
     @property
     def costs(self) -> Costs:
-        """The seconds that a process takes for a row.
+        """The estimated seconds that one process takes for a row and for a part.
 
         >>> Work(rows_per_s=1e5, row_bytes=400).costs
         Costs(read_s=1e-06, score_s=9e-06, part_s=0.009)
@@ -91,13 +91,13 @@ class Work:
 
     @property
     def most_rows(self) -> int:
-        """Maximum number of rows of a part whose results fit into memory."""
+        """Maximum number of rows in a part, so that its results fit into `RESULT_BYTES`."""
         return max(1, RESULT_BYTES // max(1, self.result_bytes))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenCut:
-    """The parts of a job, and why it is cut like this."""
+    """The parts of a job, and the reason why the input is cut into these parts."""
 
     parts: tuple[Part, ...]
     reason: str
@@ -109,14 +109,15 @@ class ChosenCut:
 def choose_cut(files: Sequence[InputFile], work: Work, part_rows: int | None = None) -> ChosenCut:
     """Cut files into parts so that the job is expected to end as early as possible.
 
-    Parts are whole row groups, together about as many rows as `target_part_rows` returns. A row group is divided if it
-    takes more than `2 * PART_SECONDS`, or if its results take more than `RESULT_BYTES`. Where some processes would wait
-    while others score the last row groups, these are shared: each process gets consecutive rows.
+    A part consists of whole row groups, and has about as many rows as `target_part_rows` returns. A row group is
+    divided if scoring it takes more than `2 * PART_SECONDS`, or if its results take more than `RESULT_BYTES`. If some
+    processes would wait while others score the last row groups, all processes share these row groups: each scores some
+    consecutive rows.
 
     Parameters
     ----------
     part_rows : int, optional
-        Number of rows per part that the job asks for. Row groups of more than twice as many rows are divided evenly.
+        Number of rows per part that the job requests. Row groups with more than twice this number are divided evenly.
     """
     processes = work.processes or _SUPPOSED_SHARING
     if part_rows:
@@ -148,7 +149,7 @@ def _chosen(files: Sequence[InputFile], parts: Cut, found: Forecast, reason: str
 
 
 def _best(cuts: Iterable[Cut], base: Forecast, processes: int, costs: Costs) -> tuple[Cut, Forecast] | None:
-    """Return the cut that ends earliest, or one that ends hardly later and reads less."""
+    """Return the cut with the earliest expected end, or a cut that reads fewer rows and ends almost as early."""
     found = [(other, forecast(other, processes, costs)) for other in cuts]
     end = min((later.seconds for _, later in found), default=base.seconds)
     if not found or end > (1 - _LEAST_GAIN) * base.seconds:
@@ -160,7 +161,7 @@ def _best(cuts: Iterable[Cut], base: Forecast, processes: int, costs: Costs) -> 
 
 
 def _alternatives(parts: Cut, processes: int, costs: Costs, limit: int) -> Iterator[Cut]:
-    """Yield cuts in which the last row groups are divided among the processes, and one in which all are."""
+    """Yield alternative cuts: some divide only the last row groups among the processes, others all row groups."""
     rows = sum(run.rows for part in parts for run in part)
     least = max(min(LEAST_PART_ROWS, 1 / costs.row_s), LEAST_SECONDS / costs.row_s)
     if processes < 2 or len(parts) > _SHARED_PARTS * processes or rows < 2 * least:
@@ -179,7 +180,10 @@ def _alternatives(parts: Cut, processes: int, costs: Costs, limit: int) -> Itera
 
 
 def _equal_runs(rows: int, processes: int, costs: Costs, limit: int) -> int:
-    """Return the number of equal runs into which to divide a row group: one per process, if each is worth a part."""
+    """Return the number of equal runs into which to divide a row group.
+
+    There is one run per process, unless the runs would be too short to be worth a part.
+    """
     return max(-(-rows // limit), min(processes, int(rows * costs.row_s / LEAST_SECONDS)), 1)
 
 
@@ -195,7 +199,7 @@ def _joined(runs: Iterable[Run]) -> list[Run]:
 
 
 def _limited(shares: Iterable[Sequence[Run]], limit: int) -> Iterator[list[Run]]:
-    """Divide shares of more than `limit` rows into several parts."""
+    """Convert the share of each process into parts of at most `limit` rows."""
     for share_ in shares:
         part: list[Run] = []
         for run in (piece for one in share_ for piece in divide(one, -(-one.rows // limit))):
@@ -207,12 +211,12 @@ def _limited(shares: Iterable[Sequence[Run]], limit: int) -> Iterator[list[Run]]
 
 
 def _reason(files: Sequence[InputFile], parts: Cut, work: Work, sharing: int = 0) -> str:
-    """Return why the input is cut like this.
+    """Return the reason why the input is cut into these parts.
 
     Parameters
     ----------
     sharing : int
-        Number of processes that share row groups; 0 if they share none.
+        Number of processes that share row groups; 0 if no row group is shared.
     """
     objects = len({run.file for part in parts for run in part})
     in_parts = Counter(span for part in parts for span in {run[:2] for run in part})

@@ -1,7 +1,7 @@
-"""Reads what a part has committed: its results, and the rejected rows that the receipt of the results names.
+"""Reads the objects of a committed part: its results, and the rejected rows that the receipt of the results names.
 
-The object with the results is the commit. Rejected rows count only if its receipt names them; other objects in
-``_rejected/`` were left behind by attempts that did not commit.
+A part is committed when the object with its results exists. The receipt of this object names the object with the
+rejected rows. Other objects in ``_rejected/`` were left behind by attempts that did not commit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Commit:
 
 
 def read_commit(layout: ResultsLayout, plan_sha256: str, number: int, rows: int) -> Commit | None:
-    """Return what a part has committed; None if it has no results yet.
+    """Return the objects of a committed part; None if the part is not committed yet.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def read_commit(layout: ResultsLayout, plan_sha256: str, number: int, rows: int)
 def find_rejects(layout: ResultsLayout, receipt: Receipt) -> ObjectInfo | None:
     """Return the object with the rejected rows of a committed part; None if there is none.
 
-    A receipt of an earlier release has no digest of that object. It then has one of the former keys, and its own
-    receipt says that it was written for the same part, with the same numbers of rows.
+    In results of earlier releases, the receipt does not name the rejected rows. Their object is then found under one of
+    its former keys, and its own receipt must match the part and the numbers of rows.
     """
     if not receipt.rejected:
         return None

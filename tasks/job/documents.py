@@ -1,4 +1,4 @@
-"""The documents of a job. Each is a JSON object in the bucket and a dataclass here."""
+"""The documents of a job. Each document is a JSON object in the bucket, and a dataclass in this module."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class Job:
 
     @property
     def work(self) -> str:
-        """The model version and the method, which together determine how long a row takes."""
+        """Key of the job's pace in the ledger: the model version and the method."""
         return f"{self.model.ref} {self.spec.method or 'default'}"
 
     @property
     def scoring_work(self) -> str:
-        """The same work without fetching and decoding the input, which takes longer for some inputs than for others."""
+        """Key of the job's pace without fetching and decoding, whose time differs from input to input."""
         return f"{self.work} scoring"
 
     def to_json(self) -> bytes:
@@ -67,10 +67,10 @@ class Job:
 
     @classmethod
     def from_json(cls, data: bytes) -> Job:
-        """Decode and check. The document is not trusted, because anyone with access to the bucket could write it."""
+        """Decode and check. The document is untrusted, because anyone with access to the bucket can write it."""
         raw = decode_object(data)
         given = dict(raw["spec"])
-        if "input" in given:  # older documents have exactly one input
+        if "input" in given:  # documents of older releases have exactly one input
             given |= {"inputs": [given.pop("input")], "read": {}}
         features = convert(given["features"], tuple[str, ...] | None, "features") or None
         inputs = convert(given["inputs"], tuple[str, ...], "inputs")
@@ -133,9 +133,9 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
-        """Decode. If a document has no reason, the reason is read from its error, as older releases worded it.
+        """Decode. In documents of older releases, which have no reason, the error message shows the reason.
 
-        A reason that only a later release knows counts as ``error``.
+        An unknown reason, which a later release may write, becomes ``error``.
         """
         raw = decode_object(data)
         if isinstance(raw.get("reason"), str) and raw["reason"] not in get_args(Reason):
@@ -194,7 +194,10 @@ class Status:
         return self.state in ENDED
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``scoreline status --json`` prints. An empty `reason` is left out, as in a notification."""
+        """Return what ``scoreline status --json`` prints.
+
+        An empty `reason` is left out, as in the body of a webhook.
+        """
         return {name: value for name, value in asdict(self).items() if name != "reason" or value}
 
 
@@ -203,7 +206,7 @@ _MALFORMED = (*MALFORMED_GZIP, InvalidRequest)
 
 @contextlib.contextmanager
 def decoding(store: ObjectStore, key: str, remedy: str = "") -> Iterator[None]:
-    """Turn an error that malformed content causes in the block into `DocumentCorrupt`, which names the object."""
+    """Turn errors from malformed content in the block into `DocumentCorrupt`, which names the object."""
     try:
         yield
     except _MALFORMED as error:
@@ -241,16 +244,16 @@ def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
             outcome = Outcome.from_json(store.get(key).data)
     except ObjectNotFound:
         return None
-    if outcome.state in COMPLETE:  # such a job cannot be resumed
+    if outcome.state in COMPLETE:  # a complete job cannot be resumed, so it has no later run
         return outcome
     return outcome if outcome.run >= read_run(store, job_id)[0].number else None
 
 
 def claim_end(store: ObjectStore, job_id: str, outcome: Outcome) -> Outcome:
-    """Claim how a run ends. Return the outcome that was claimed first, which decides.
+    """Claim how a run ends, and return the outcome that was claimed first, because only this one counts.
 
-    A success is claimed before ``_SUCCESS`` is written, and any other end before ``outcome.json`` is written. So a job
-    never has both ``_SUCCESS`` and an outcome that contradicts it.
+    A success is claimed before ``_SUCCESS`` is written, and any other end before ``outcome.json`` is written. A job
+    therefore never has both ``_SUCCESS`` and a failed or cancelled outcome.
     """
     key = keys.claim(job_id, outcome.run)
     try:
@@ -264,7 +267,7 @@ def claim_end(store: ObjectStore, job_id: str, outcome: Outcome) -> Outcome:
 def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[str, Any] | None:
     """Return the ``_SUCCESS`` of a job with arranged results; None if it does not exist or belongs to another plan.
 
-    Once it exists, the job's parts may have been deleted.
+    Once ``_SUCCESS`` exists, the job's parts may have been deleted.
     """
     try:
         with decoding(store, key := keys.success(folder)):
@@ -279,7 +282,7 @@ def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[s
 
 
 def read_delivery(store: ObjectStore, job_id: str) -> Delivery | None:
-    """Return the delivery of a job's notification; None if delivery may still be attempted."""
+    """Return the final result of notifying a job's webhook; None if the webhook may still be sent."""
     try:
         with decoding(store, key := keys.delivery(job_id)):
             return Delivery.from_json(store.get(key).data)
@@ -288,7 +291,7 @@ def read_delivery(store: ObjectStore, job_id: str) -> Delivery | None:
 
 
 def mark_active(store: ObjectStore, job_id: str) -> None:
-    """Write the marker that says a job is under way. It contains the current time."""
+    """Write the marker of a job under way, which contains the current time."""
     with contextlib.suppress(PreconditionFailed):
         now = datetime.now(UTC).isoformat(timespec="seconds")
         store.put(keys.active(job_id), now.encode(), mode=CREATE)

@@ -1,4 +1,4 @@
-"""Predicts when a job ends if it is cut in a certain way, and divides rows so that all processes end together."""
+"""Predicts when a job ends, given its parts, and divides rows so that all processes end at the same time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST_SECONDS = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Seconds that one process takes."""
+    """Estimated seconds that one process takes for rows and parts."""
 
     read_s: float
     """Seconds to fetch and decode a row."""
@@ -27,7 +27,7 @@ class Costs:
     part_s: float = PART_S
     """Seconds that a part takes regardless of its size."""
     skip_share: float = field(default=1.0, repr=False)
-    """The share of `read_s` that each row takes that is before the rows of a part in their span."""
+    """Cost of each earlier row of the span, which is read but not scored, as a share of `read_s`."""
 
     @property
     def row_s(self) -> float:
@@ -36,7 +36,7 @@ class Costs:
 
 
 class Run(NamedTuple):
-    """Consecutive rows of a span. To read them, a process must also decode the rows of the span before them."""
+    """Consecutive rows of a span. To read a run, a process must also decode all earlier rows of the span."""
 
     file: int
     """Number of the file."""
@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
     @property
     def stop(self) -> int:
-        """Number of rows in the span up to the end of the run."""
+        """Number of rows from the beginning of the span to the end of the run."""
         return self.start + self.rows
 
 
@@ -58,7 +58,7 @@ type Cut = Sequence[Sequence[Run]]
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What is expected of a job."""
+    """The expected duration and reading of a job."""
 
     seconds: float
     """Seconds from the first part to the end of the last."""
@@ -67,26 +67,26 @@ class Forecast:
 
 
 class Processes:
-    """Processes that take parts in order, each as soon as it is free.
+    """Simulates processes that take parts in order. Each process takes the next part as soon as it is free.
 
-    A process keeps its reader of the last span open, so it can read a later run of this span without decoding the rows
-    before.
+    A process keeps the reader of its last span open. It can therefore read a later run of the same span without
+    decoding the earlier rows again.
     """
 
     def __init__(self, count: int, costs: Costs) -> None:
         self._costs = costs
         self._free: list[tuple[float, int]] = [(0.0, number) for number in range(count)]
-        self._open: list[tuple[int, int, int]] = count * [(-1, -1, 0)]  # file, span and row of each reader
+        self._open: list[tuple[int, int, int]] = count * [(-1, -1, 0)]  # file, span and row of each open reader
         self.end = 0.0
         self.rows_read = 0
 
     @property
     def free(self) -> list[float]:
-        """The times at which processes are free, the earliest first."""
+        """The times at which the processes become free, the earliest first."""
         return sorted(seconds for seconds, _ in self._free)
 
     def take(self, part: Sequence[Run]) -> None:
-        """Let the next free process score a part."""
+        """Assign a part to the process that becomes free first."""
         begun, number = self._free[0]
         skipped = rows = 0
         file, span, row = self._open[number]
@@ -120,20 +120,20 @@ def forecast(parts: Cut, processes: int, costs: Costs) -> Forecast:
 def share(runs: Sequence[Run], free: Sequence[float], costs: Costs) -> list[list[Run]]:
     """Divide runs among processes so that the last of them ends as early as possible.
 
-    Each process gets consecutive rows. The first processes get more rows, because the later ones also have to decode
-    the rows before theirs. Runs are divided only if each piece is worth a part.
+    Each process gets consecutive rows. The first processes get more rows, because each later process must also decode
+    the rows before its own. Runs are divided only if each piece is worth a part.
 
     Parameters
     ----------
     runs : sequence of Run
-        Consecutive runs, each of another span, from the beginning of the span.
+        Consecutive runs in different spans. Each begins at the first row of its span.
     free : sequence of float
-        The times at which the processes are free, the earliest first.
+        The times at which the processes become free, the earliest first.
 
     Returns
     -------
     list of list of Run
-        The runs of each process that gets any.
+        The runs of each process, without processes that get no rows.
 
     >>> costs = Costs(read_s=1.0, score_s=1.0, part_s=0.0)
     >>> share([Run(0, 0, 0, 60)], [0.0, 0.0], costs)
@@ -155,7 +155,7 @@ def share(runs: Sequence[Run], free: Sequence[float], costs: Costs) -> list[list
 
 
 def _share_until(end: float, runs: Sequence[Run], free: Sequence[float], costs: Costs) -> list[list[Run]] | None:
-    """Give each process in turn as many rows as it scores until `end`; None if some rows are left."""
+    """Give each process as many rows as it can score until the time `end`; return None if rows are left over."""
     shares: list[list[Run]] = []
     left = list(reversed(runs))
     for begun in free:

@@ -13,7 +13,7 @@ from scoreline.tasks.job.uris import parse_uri
 
 @dataclass(frozen=True, kw_only=True)
 class ResultsLayout:
-    """The store of a job's results, and the keys of its objects there."""
+    """The store of a job's results, and the keys of the result objects."""
 
     store: ObjectStore
     folder: str
@@ -31,7 +31,10 @@ class ResultsLayout:
 
     @property
     def keeps_parts(self) -> bool:
-        """Whether the parts are the final results. Otherwise the results are arranged from them."""
+        """Whether the parts are the final results.
+
+        Otherwise the parts are arranged into other files, and then deleted.
+        """
         return self.parts_folder == self.folder
 
     def part(self, number: int) -> str:
@@ -39,7 +42,7 @@ class ResultsLayout:
         return keys.result_part(self.parts_folder, number)
 
     def rejected_part(self, number: int, sha256: str) -> str:
-        """Return the key of a part's rejected rows. `sha256` is the digest of that object."""
+        """Return the key of a part's rejected rows. `sha256` is the digest of the object with the rejected rows."""
         return keys.rejected_part(self.folder, number, sha256)
 
     def former_rejected_parts(self, number: int) -> tuple[str, str]:

@@ -1,4 +1,7 @@
-"""Stores in the bucket why parts failed. The ledger, which others may read, has only a summary that quotes no input."""
+"""Stores in the bucket why parts failed.
+
+The ledger stores only summaries that quote no input, because people without access to the bucket may read it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ def write_failure(main: ObjectStore, job_id: str, part: int, reason: str) -> Non
 
 
 def read_failures(main: ObjectStore, job_id: str, summaries: Mapping[int, str]) -> dict[int, str]:
-    """Return why parts failed, given the summaries of the ledger, each with its part number."""
+    """Return the reason for each failed part, by its number.
+
+    If the bucket has no reason, the summary from the ledger is returned.
+    """
     return {part: _read(main, keys.part_failure(job_id, part)) or summary for part, summary in summaries.items()}
 
 

@@ -48,7 +48,8 @@ def target_part_rows(rows: int, rows_per_s: float | None, processes: int) -> int
     rows : int
         Number of rows in the job.
     rows_per_s : float, optional
-        Rows that one process scored per second in an earlier job of the model version; None if there was no such job.
+        Rows per second that one process scored in an earlier job with the same model version; None if there was no such
+        job.
     processes : int
         Number of processes that score parts; 0 if they have not been counted recently.
 
@@ -73,17 +74,17 @@ def pack(
 ) -> list[list[Run]]:
     """Combine whole spans into parts, in input order, and return the runs of each part.
 
-    A part is closed before it would exceed `part_rows` rows, `part_bytes` uncompressed bytes or `PART_SLICES` slices; a
-    single span that exceeds a limit becomes a part by itself. Small files share a part. Files and spans without rows
-    are left out.
+    No part exceeds `part_rows` rows, `part_bytes` uncompressed bytes or `PART_SLICES` slices, unless a single span
+    exceeds a limit; such a span becomes a part of its own. Small files share a part. Files and spans without rows are
+    left out.
 
     Parameters
     ----------
     most_rows : int, optional
-        A span with more rows than this is divided into runs. A process that reads a run also has to decode the rows of
-        the span before the run, unless it has just read the run before.
+        A span with more rows than this is divided into runs. A process that reads a run must also decode all earlier
+        rows of the span, unless it has just read the previous run.
     run_rows : int, optional
-        Maximum number of rows of such a run; by default, `part_rows`.
+        Maximum number of rows in each of these runs; by default, `part_rows`.
     """
     parts: list[list[Run]] = []
     current: list[Run] = []
@@ -104,7 +105,7 @@ def pack(
 
 
 def to_parts(files: Sequence[InputFile], runs: Iterable[Iterable[Run]]) -> tuple[Part, ...]:
-    """Return the parts that consist of these runs. Spans that adjoin are read as one slice."""
+    """Return the parts that consist of these runs. Adjoining spans become one slice."""
     return tuple(Part(slices=tuple(_slices(files, part))) for part in runs)
 
 

@@ -1,7 +1,7 @@
-"""Where a new job may read and write, and the names that it may have.
+"""Checks where a new job reads and writes, and its id.
 
-Anyone who can reach the broker may ask for a job. Such a job must not read the documents of others, write among them,
-or take the name of a future job of a schedule. A job that was accepted keeps its places and its name.
+Anyone who can reach the broker can submit a job. Therefore a job must not read or overwrite documents of other jobs, or
+take the id of a future job of a schedule. These checks apply only to new jobs, not to accepted ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def check_places(spec: JobSpec, main: str, allowed_outputs: Sequence[str]) -> No
     allowed_outputs : sequence of str
         Prefixes below which a job may write (see `check_output`).
     """
-    for uri in spec.inputs if spec.rejected_of is None else ():  # such a job reads the objects of the earlier one
+    for uri in spec.inputs if spec.rejected_of is None else ():  # a rescoring job reads known inputs
         check_input(uri, main, spec.job_id)
     bucket, prefix = parse_uri(spec.output)
     if bucket == main and keys.is_reserved(prefix):
@@ -45,7 +45,8 @@ def check_places(spec: JobSpec, main: str, allowed_outputs: Sequence[str]) -> No
 def check_input(uri: str, main: str, job_id: str) -> None:
     """Raise `InvalidRequest` if an input lies in a folder of documents or models.
 
-    A wider prefix or glob is accepted, but the objects that it matches in such a folder are not read (see `is_input`).
+    A prefix or glob that also matches other objects is accepted, but documents and models are not read (see
+    `is_input`).
     """
     bucket, pattern = parse_uri(uri)
     prefix = literal_prefix(pattern)
@@ -64,7 +65,7 @@ def is_input(bucket: str, key: str, main: str, job_id: str) -> bool:
 
 
 def is_records_of(job_id: str, key: str) -> bool:
-    """Return whether a key is that of the records that were submitted with a job."""
+    """Return whether the records that were submitted with a job are stored under a key."""
     return keys.records_digest(job_id, key) is not None or keys.is_records_bulk(job_id, key)
 
 
@@ -74,8 +75,8 @@ def check_output(output: str, main: str, allowed: Sequence[str]) -> None:
     Parameters
     ----------
     allowed : sequence of str
-        ALLOWED_OUTPUTS; if empty, every place in an allowed bucket is allowed. The default outputs, which are in
-        ``results/`` of the main bucket, always are.
+        ALLOWED_OUTPUTS; if empty, every place in an allowed bucket is allowed. Default outputs, which are below
+        ``results/`` in the main bucket, are always allowed.
 
     >>> check_output("s3://data/scores/a/", "data", ["s3://data/scores/"])
     """
@@ -86,7 +87,7 @@ def check_output(output: str, main: str, allowed: Sequence[str]) -> None:
 
 
 def check_job_id(job_id: str) -> None:
-    """Raise `InvalidRequest` if a job id has the form of those that schedules give."""
+    """Raise `InvalidRequest` if a job id has the form that schedules use for their jobs."""
     if keys.is_slot_job(job_id):
         raise InvalidRequest(
             f"job id {job_id!r} ends with a time, as those of schedules do, which are reserved: choose another"

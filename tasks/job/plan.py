@@ -52,7 +52,7 @@ class Slice:
 
     @property
     def scope(self) -> tuple[int, int]:
-        """First row and length of a run of rows that includes every row to score."""
+        """The first row and the number of rows of a range that contains every row to score."""
         return (self.only.start, len(self.only)) if isinstance(self.only, range) else (self.first_row, self.rows)
 
 
@@ -64,7 +64,7 @@ class Part:
 
     @property
     def rows(self) -> int:
-        """Number of rows that are scored, over all slices."""
+        """Total number of rows that are scored, in all slices."""
         return sum(piece.count for piece in self.slices)
 
 
@@ -88,12 +88,12 @@ class Columns:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every column that is read, once."""
+        """The names of all columns that are read, without duplicates."""
         return tuple(dict.fromkeys((*self.features, *self.keep)))
 
 
 def evenly_spaced[T](items: Sequence[T], most: int) -> Iterator[T]:
-    """Yield at most ``most + 1`` items, from the first to the last, as far apart as possible.
+    """Yield at most ``most + 1`` evenly spaced items, including the first and the last.
 
     >>> list(evenly_spaced("abcdefghi", 2)), list(evenly_spaced("ab", 9)), list(evenly_spaced("", 9))
     (['a', 'e', 'i'], ['a', 'b'], [])

@@ -1,8 +1,8 @@
-"""Stores a job's plan as one object. A worker reads only a few kilobytes of it, however many parts there are.
+"""Stores a job's plan as one object. A worker reads only a few kilobytes of it, even if the job has many parts.
 
 ``plan.json.gz`` is a gzip file of several members, each of them JSON: first the header, then blocks of parts. The
 header gives the position and the SHA-256 of each block, so that the header's digest identifies the whole plan. ``zcat``
-prints all of it.
+prints the whole plan.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Block:
 
 @dataclass(frozen=True, kw_only=True)
 class _Header:
-    """What the header contains besides the columns."""
+    """All fields of the header except the columns."""
 
     identity: Mapping[str, str]
     warnings: tuple[str, ...]
@@ -62,14 +62,14 @@ class _Header:
 
 
 class PlanFile:
-    """A plan in the bucket. Its blocks are read when they are needed.
+    """A plan in the bucket. Each block is read when one of its parts is needed.
 
     Parameters
     ----------
     store : ObjectStore
-        Where the plan is.
+        The store that contains the plan.
     job_id : str
-        The job that the plan is for.
+        The id of the job to which the plan belongs.
 
     Raises
     ------
@@ -113,7 +113,7 @@ class PlanFile:
         self._kept: OrderedDict[int, list[Part]] = OrderedDict()
 
     def part(self, number: int) -> Part:
-        """Return one part. Raise `DocumentCorrupt` if its block does not match the header."""
+        """Return one part. Raise `DocumentCorrupt` if the block of the part does not match its digest in the header."""
         if not 0 <= number < self.parts:
             raise DocumentCorrupt(f"{self._store.uri(self._key)} has {self.parts} parts: there is no part {number}")
         block = bisect_right(self._firsts, number) - 1
@@ -152,8 +152,9 @@ def encode(
     Parameters
     ----------
     identity : mapping of str to str
-        Values that distinguish this job from any other job with the same output. They are part of the digest, and thus
-        of every receipt, so that the results of another job are never mistaken for those of this one.
+        Values that distinguish this job from any other job with the same output. The digest of the plan, which is in
+        every receipt, depends on these values. The results of another job are therefore never mistaken for those of
+        this job.
     """
     blocks, bodies, offset = [], [], 0
     first = 0
@@ -187,7 +188,7 @@ def _divide(parts: Sequence[Part]) -> Iterator[Sequence[Part]]:
 
 
 def _encode(parts: Sequence[Part]) -> dict[str, Any]:
-    """Encode a block. Each object is named once, and slices refer to it by number."""
+    """Encode a block. Each object is named once, and slices refer to objects by number."""
     objects: dict[tuple[str, str, int, str], int] = {}
     slices = [
         [
@@ -213,7 +214,10 @@ def _encode(parts: Sequence[Part]) -> dict[str, Any]:
 
 
 class _Points:
-    """The places at which decompression of the objects of a block can begin. Earlier releases ignore them."""
+    """The positions at which decompression of the objects in a block can begin.
+
+    Earlier releases ignore these positions.
+    """
 
     def __init__(self, raw: Mapping[str, Any]) -> None:
         self._found: dict[int, list[SeekPoint]] = {}
@@ -227,7 +231,7 @@ class _Points:
                 self._found.setdefault(int(number), []).append(point)
 
     def before(self, number: int, start: int) -> SeekPoint | None:
-        """Return the last place before a position in the text of an object."""
+        """Return the last position, not after `start` in the decompressed object, at which decompression can begin."""
         points = (point for point in self._found.get(number, ()) if point.position <= start)
         return max(points, key=lambda point: point.position, default=None)
 
@@ -276,9 +280,9 @@ def _compress(value: Any) -> bytes:
 
 
 def _member(data: bytes) -> tuple[bytes, int] | None:
-    """Return the text of the first member and its size in bytes; None if `data` does not contain all of it.
+    """Return the text and the compressed size of the first gzip member; None if `data` ends before the member does.
 
-    Raises `zlib.error` if the data are not gzip.
+    Raise `zlib.error` if the data is not gzip.
     """
     decoder = zlib.decompressobj(wbits=31)
     text = decoder.decompress(data)

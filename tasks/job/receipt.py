@@ -10,9 +10,10 @@ from scoreline.storage.errors import ScoringError
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """A record of the plan and the part that an object was written for, and of how many rows were scored or rejected.
+    """States for which plan and part an object was written, and how many rows were scored and rejected.
 
-    Receipts are compared by plan, part and rows, never by digest: another CPU may round the last bit differently.
+    Receipts are compared by plan, part and rows, but not by digest, because another CPU may round the last bit
+    differently.
     """
 
     plan_sha256: str
@@ -47,7 +48,7 @@ class Receipt:
         Raises
         ------
         ScoringError
-            The object has no receipt: something else wrote it.
+            The object has no receipt, so Scoreline did not write it.
         """
         try:
             return cls(
@@ -63,7 +64,7 @@ class Receipt:
             raise _foreign_object(uri) from None
 
     def rejects_of(self, results: Receipt) -> bool:
-        """Return whether this receipt belongs to the rejected rows that `results`, a receipt of results, names."""
+        """Return whether this receipt is that of the rejected rows that the receipt `results` names."""
         same = (self.plan_sha256, self.part, self.rows, self.rejected) == (
             results.plan_sha256,
             results.part,

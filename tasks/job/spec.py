@@ -1,4 +1,4 @@
-"""The spec of a job, which records what a user asks for, and the checks that it must pass."""
+"""The spec of a job, which records the request of a user, and the checks of a spec."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def budget_rows(max_rejected: str, rows: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
-    """What a user asks for, with every default spelled out."""
+    """The request of a user, with all defaults filled in."""
 
     job_id: str
     model: str
@@ -83,18 +83,18 @@ class JobSpec:
 
     @property
     def arranged(self) -> bool:
-        """Whether results are made from the parts after all parts are scored. Otherwise the parts are the results."""
+        """Whether the parts are arranged into other result files after all parts are scored."""
         return self.gather or self.partition_by is not None
 
     def check(self) -> JobSpec:
         """Return the spec unchanged if it is well-formed; otherwise raise `InvalidRequest`.
 
-        A spec is not trusted: it may come from another application's message, or from anyone with write access to the
+        A spec is untrusted: it may come from another application's message, or from anyone with write access to the
         bucket.
         """
         self._check_types()
         check_name("job id", self.job_id)
-        if self.job_id == "active":  # reserved for the folder of the markers
+        if self.job_id == "active":  # the folder jobs/active/ contains the markers of jobs
             raise InvalidRequest("job id 'active' is reserved: choose another")
         parse_ref(self.model)
         if not self.inputs:
@@ -137,9 +137,9 @@ class JobSpec:
 
 
 def check_apart(spec: JobSpec) -> None:
-    """Refuse an output that lies within an input: the results of one run would be the input of the next.
+    """Refuse an output that lies within an input, because the results of one run would become input of the next run.
 
-    Only new jobs are checked; a job that is already recorded keeps its output.
+    Only new jobs are checked. A job that was accepted earlier keeps its output.
     """
     where, prefix = parse_uri(spec.output)
     folder = keys.output_folder(prefix, spec.job_id)

@@ -1,8 +1,8 @@
 """The options of a job, with their types and descriptions in one place.
 
 `Client.submit`, `scoreline submit`, the message ``scoreline.submit`` and ``schedules.toml`` all read the options from
-here, so that each of them accepts the same ones. An option that is left out, or is None, has the default of `JobSpec`
-or `ReadOptions`.
+here, so that each of them accepts the same ones. If an option is missing or None, the default of `JobSpec` or
+`ReadOptions` applies.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Option:
     Parameters
     ----------
     help : str
-        A full phrase, which the command line shows.
+        The help text in the command line.
     kind : Kind
         The kind of its value.
     metavar : str
         Placeholder for the value in the help.
     default : str
-        The default as the help shows it; empty if `help` already states it.
+        The default as the command line shows it; empty if `help` already states the default.
     choices : tuple of str
-        The texts that are allowed; if empty, any text is.
+        The allowed texts; if empty, any text is allowed.
     """
 
     help: str
@@ -47,7 +47,7 @@ class Option:
 
 
 class RecordsOptions(TypedDict, total=False):
-    """Options of every job, which are all that `submit_records` takes.
+    """The options of `submit_records`, which every job has.
 
     Unless `max_rejected` is set, `submit_records` lets any number of records be rejected.
     """
@@ -228,7 +228,7 @@ _EMPTY_IS_ABSENT = frozenset({"output", "job_id", "features"})
 
 @cache
 def described(options: type) -> Mapping[str, Option]:
-    """Return the options of one of the classes above by name, in the order in which they are declared."""
+    """Return the options of `RecordsOptions` or `SubmitOptions` by name, in the order of their declaration."""
     hints = get_type_hints(options, include_extras=True)
     return {name: next(item for item in hint.__metadata__ if isinstance(item, Option)) for name, hint in hints.items()}
 
@@ -243,7 +243,7 @@ def check_known(given: Iterable[str], options: type) -> None:
 def spec_from(
     model: str, input: str | Sequence[str], options: Mapping[str, Any], *, job_id: str, output: str, **fixed: Any
 ) -> JobSpec:
-    """Return the spec that a request asks for.
+    """Return the spec for a request.
 
     Parameters
     ----------
@@ -252,8 +252,8 @@ def spec_from(
     input : str or sequence of str
         One URI or several.
     options : mapping
-        `SubmitOptions`. None means that an option is not given, and so does an empty `output`, `job_id` or `features`,
-        which a blank field of a form sends.
+        `SubmitOptions`. An option that is None counts as missing. So does an empty `output`, `job_id` or `features`,
+        because a form sends an empty text for a blank field.
     job_id, output : str
         Used if the options do not include them.
     **fixed
@@ -270,7 +270,7 @@ def spec_from(
         for name, value in options.items()
         if value is not None and not (value == "" and name in _EMPTY_IS_ABSENT)
     }
-    given.pop("webhook", None)  # not part of the spec; it is chosen when the job is accepted
+    given.pop("webhook", None)  # the webhook is not part of the spec; the first submission sets it
     for name, words in _WORDS.items():
         if isinstance(given.get(name), str):
             given[name] = words.get(given[name], given[name])
@@ -290,7 +290,7 @@ def spec_from(
 
 
 def _names(option: str, value: Any) -> tuple[str, ...] | None:
-    """Return names as a tuple. A plain text is refused, since each of its characters would count as a name."""
+    """Return names as a tuple. A plain text is refused, because Python would take each of its characters for a name."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise InvalidRequest(f"{option} {value!r} is not a list of names")
     return tuple(value) or None

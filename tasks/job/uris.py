@@ -26,7 +26,7 @@ def parse_uri(uri: str) -> tuple[str, str]:
 
 
 def literal_prefix(pattern: str) -> str:
-    """Return what is before the first wildcard of a glob. A pattern without one is returned whole.
+    """Return the text before the first wildcard of a glob, or the whole pattern if it has no wildcard.
 
     >>> literal_prefix("in/2026-*/a.csv"), literal_prefix("in/a.csv")
     ('in/2026-', 'in/a.csv')
@@ -49,5 +49,8 @@ def names(pattern: str, key: str) -> bool:
 
 
 def _visible(key: str) -> bool:
-    """Return whether dataset readers see a key. They skip folders, and names that begin with ``_`` or ``.``."""
+    """Return whether dataset readers such as Spark read a key.
+
+    Readers skip folders, and all files and folders whose names begin with ``_`` or ``.``.
+    """
     return not any(step.startswith(("_", ".")) for step in key.split("/")) and not key.endswith("/")

@@ -106,12 +106,12 @@ def mask_values(message: str) -> str:
 
 
 class Tally:
-    """Counts rejected rows. Its size does not grow with the number of rows.
+    """Counts rejected rows. The memory of a tally does not grow with the number of rows.
 
     Parameters
     ----------
     own : tuple of str
-        Columns of the input that the job read.
+        The columns that the job read from the input.
     examples : int
         Number of rows to keep as examples of each reason.
     """
@@ -177,7 +177,7 @@ def count_rejects(layout: ResultsLayout, plan_sha256: str, tally: Tally) -> None
 
 
 def read_rejects(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Iterator[Rows]:
-    """Yield the rows in objects with rejected rows, in batches of at most `_BATCH_ROWS`."""
+    """Yield the content of objects with rejected rows, in batches of at most `_BATCH_ROWS` rows."""
     tables = ParquetFormat()
     for info in infos:
         source = Pinned.of(store, info)
@@ -205,8 +205,9 @@ def reasons_by_row(layout: ResultsLayout, results: ObjectInfo, columns: Columns)
 def committed_rejects(layout: ResultsLayout, plan_sha256: str) -> Iterator[ObjectInfo]:
     """Yield the objects with the rejected rows of a job's committed parts, in the order of the parts.
 
-    An object that no receipt names was left behind by an attempt that did not commit. If the results were arranged, the
-    parts may no longer exist; the manifest then lists the objects that their receipts named.
+    Objects that no receipt names are skipped, because attempts that did not commit left them behind. If the results
+    were arranged, the parts and their receipts may no longer exist. The manifest then lists the objects with rejected
+    rows.
     """
     store = layout.store
     in_manifest: set[str] | None = None
@@ -225,7 +226,7 @@ def committed_rejects(layout: ResultsLayout, plan_sha256: str) -> Iterator[Objec
         try:
             uri = layout.uri(part.key)
             receipt = Receipt.from_metadata(part.metadata, uri).check(plan_sha256, number, uri)
-        except ScoringError:  # something else wrote that object
+        except ScoringError:  # Scoreline did not write that object
             continue
         named = found.get(layout.rejected_part(number, receipt.rejects_sha256)) if receipt.rejects_sha256 else None
         if (named := named or find_rejects(layout, receipt)) is not None:
@@ -243,7 +244,7 @@ def keys_in_manifest(layout: ResultsLayout) -> set[str]:
 
 
 def _count(counts: dict[str, int], name: str | None, most: int) -> None:
-    """Add 1 to the count of a name; names beyond `most` are counted as `OTHER`."""
+    """Add 1 to the count of a name. If `counts` already has `most` names, count further names as `OTHER`."""
     if name:
         if name not in counts and len(counts) >= most:
             name = OTHER

@@ -1,4 +1,4 @@
-"""Plans another job with only the rows that a job rejected."""
+"""Plans a job that scores only the rejected rows of an earlier job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def parts_to_rescore(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
-    """Return parts with only the rejected rows of a job. They read the same object versions as that job.
+    """Return parts with only the rejected rows of a job. They read the same object versions as the job.
 
     Raises
     ------
@@ -55,13 +55,13 @@ def parts_to_rescore(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
 
 
 def pinned_objects(buckets: Buckets, parts: Iterable[Part]) -> list[Pinned]:
-    """Return each object that the parts read, pinned to the same ETag."""
+    """Return each object that the parts read, pinned to the ETag in the parts."""
     slices = {(s.bucket, s.key): s for part in parts for s in part.slices}
     return [Pinned.of(buckets[piece.bucket], piece) for piece in slices.values()]
 
 
 def _collect(batch: pa.RecordBatch, fields: dict[str, str], rejected: dict[str, list[int]]) -> None:
-    """Add the numbers of rejected rows to `rejected`, by the URI of their object."""
+    """Add the row numbers of rejected rows to `rejected`, by the URI of the object that contains the rows."""
     sources, rows = (batch.column(fields[field]).to_pylist() for field in ("source", "row"))
     for source, row in zip(sources, rows, strict=True):
         rejected.setdefault(source, []).append(row)

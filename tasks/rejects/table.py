@@ -1,4 +1,4 @@
-"""Builds the table of rejected rows, each with the source and reason of its rejection."""
+"""Builds the table of rejected rows, which states the source of each row and the reason why it was rejected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scoreline.tasks.scoring.features import Rejection
 
 
 def describe_rejected(rows: Rows, rejected: Mapping[int, Rejection]) -> Iterator[str]:
-    """Yield the number and reason of each rejected row of a batch, rows that cannot be decoded first.
+    """Yield a description of each rejected row of a batch. Rows that cannot be decoded come first.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ def rejects_table(rows: Rows, rejected: Mapping[int, Rejection], uri: str) -> pa
     rows : Rows
         The batch as it was read.
     rejected : mapping of int to Rejection
-        The rows that could not be scored, by row number within the batch. Together with the rows that could not be
-        decoded, there is at least one.
+        The rows that could not be scored, by row number within the batch. The batch must have at least one rejected
+        row, including those that could not be decoded.
     uri : str
         The object that the batch was read from.
     """
@@ -62,7 +62,7 @@ def rejects_table(rows: Rows, rejected: Mapping[int, Rejection], uri: str) -> pa
 
 
 def _readable_values(malformed: Sequence[MalformedRow], field: pa.Field) -> pa.Array:
-    """Return what could be read of a column in rows that could not be decoded; null where nothing could."""
+    """Return the values of a column in rows that could not be decoded; null if the value could not be read."""
     try:
         return pa.array([item.values.get(field.name) for item in malformed], field.type)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
@@ -72,8 +72,9 @@ def _readable_values(malformed: Sequence[MalformedRow], field: pa.Field) -> pa.A
 def concat_rejects(tables: Sequence[pa.Table]) -> pa.Table:
     """Concatenate the rejected rows of several batches.
 
-    The type of a feature may differ between objects. If no type fits all values, the column becomes text. That is
-    sufficient, because people read these rows. To score them again, they are read from their original objects.
+    The type of a feature may differ between objects. If no type fits all values, the column becomes text. Text is
+    sufficient, because the table is only for people. If the rows are scored again, they are read from their original
+    objects.
     """
     columns = {}
     for name in tables[0].column_names:

@@ -1,7 +1,8 @@
-"""Converts what a model returns, which need not be an array, to one with a row for each row that was scored.
+"""Converts the result of a model, which may not be an array, to an array with one row per scored row.
 
-Models of scikit-learn return arrays. Others return lists, tuples, Series, DataFrames, sparse matrices, or columns by
-name. A list may contain one item for each row, or one array for each target; their lengths tell which.
+Models of scikit-learn return arrays. Other models return lists, tuples, Series, DataFrames, sparse matrices, or a
+mapping of names to columns. A list may contain one item per row, or one array per target. The lengths of the list and
+its items show which of these applies.
 """
 
 from __future__ import annotations
@@ -21,21 +22,25 @@ _MAX_EXACT_INTEGER = 2**53
 
 
 class AmbiguousShape(Exception):
-    """Raised if a list has one array for each row and each array has as many values, so either may be the rows."""
+    """Raised if a list has as many arrays as there are rows, and each array has as many values.
+
+    Either the arrays or their values may then be the rows.
+    """
 
 
 def to_rows(result: Any, n_rows: int, method: str) -> Any:
-    """Convert what a model returns for some rows.
+    """Convert the result of a model for `n_rows` rows.
 
     Returns
     -------
     ndarray, Series or DataFrame, with n_rows rows; or list of ndarray
-        The list has one array for each target. An array that is not a list of rows keeps its shape.
+        A list has one array per target. A result that is already an array keeps its shape.
 
     Raises
     ------
     AmbiguousShape
-        The result may be a list of rows or of targets. With another number of rows, it would not be ambiguous.
+        The result may be a list of rows or of targets. Calling the model with another number of rows resolves the
+        ambiguity.
     ScoringError
         The result does not fit into the columns of a table.
     """
@@ -66,12 +71,12 @@ def to_rows(result: Any, n_rows: int, method: str) -> Any:
 
 
 def _from_items(items: Sequence[Any], n_rows: int, method: str) -> Any:
-    """Convert the items of a list, which are rows or targets."""
+    """Convert a list of rows or of targets."""
     if not items or np.ndim(items[0]) == 0 or isinstance(items[0], Mapping):
         return _from_scalars(items)
     items = [item.toarray() if hasattr(item, "toarray") else item for item in items]
     lengths = {len(item) for item in items}
-    matrices = np.ndim(items[0]) > 1  # if each row gives a matrix, that matrix has one row
+    matrices = np.ndim(items[0]) > 1  # matrices with a single row each are rows
     are_rows = len(items) == n_rows and (not matrices or lengths == {1})
     are_targets = lengths == {n_rows}
     if are_rows and are_targets and n_rows > 1:
@@ -92,11 +97,11 @@ def _from_items(items: Sequence[Any], n_rows: int, method: str) -> Any:
         return np.concatenate(items)
     if isinstance(items[0], np.ndarray):
         return np.stack(items)
-    return pd.DataFrame([list(item) for item in items])  # each column has its own type
+    return pd.DataFrame([list(item) for item in items])  # a DataFrame lets each column have its own type
 
 
 def _from_scalars(items: Sequence[Any]) -> Any:
-    """Return values as an array of their type, or as objects if NumPy would have to change some of them."""
+    """Return an array of the values, with dtype object if NumPy would convert some values to another type."""
     array = np.asarray(items)
     texts = array.dtype.kind in "US" and not all(isinstance(item, str | bytes) for item in items)
     inexact = array.dtype.kind == "f" and any(isinstance(n, int) and abs(n) > _MAX_EXACT_INTEGER for n in items)
@@ -108,7 +113,7 @@ def _from_scalars(items: Sequence[Any]) -> Any:
 
 
 def _to_dense(result: Any) -> Any:
-    """Return a sparse result as a dense array. It must have few columns."""
+    """Return a sparse result as a dense array, if it has at most `MAX_DENSE_COLUMNS` columns."""
     if result.ndim > 1 and result.shape[1] > MAX_DENSE_COLUMNS:
         raise ScoringError(
             f"the result is sparse and has {result.shape[1]:,} columns; more than {MAX_DENSE_COLUMNS} are not written: "

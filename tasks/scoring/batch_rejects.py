@@ -33,15 +33,15 @@ class BatchRejects:
     rejected : dict of int to Rejection
         Rows that could not be converted to features, by number.
     trials : Trials
-        Explains why rows fail by their missing and infinite values.
+        Finds rows that fail because of missing or infinite values.
     pieces : list
-        The rows that were scored, as in `Search`.
+        The scored rows, as in `Search`.
     max_rejected : int or None
         Maximum number of rejected rows.
     report : callable or None
-        Is called with the number of rejected rows whenever there are more, and returns whether the search must end.
+        Called with the number of rejected rows whenever it grows; returns whether the search must end.
     describe_row : callable or None
-        Says where a row of the batch comes from.
+        Returns the object and the row number from which a row of the batch comes.
     """
 
     rejected: dict[int, Rejection]
@@ -53,21 +53,21 @@ class BatchRejects:
     _failed: dict[int, str] = field(default_factory=dict)
     """Messages of the rows that failed in the model, and are not explained yet."""
     _quoteless: set[int] = field(default_factory=set)
-    """Those of them whose messages do not quote a value of the row."""
+    """The rows in `_failed` whose messages do not quote a value of the row."""
     _converted: dict[int, Rejection] = field(init=False)
     _on_trial: bool = False
-    """Whether rows are added that may be taken back."""
+    """Whether rows are added on trial, so that `take_back` may remove them."""
 
     def __post_init__(self) -> None:
         self._converted = dict(self.rejected)
 
     def add(self, row: int, error: Exception) -> None:
-        """Add a row that fails by itself."""
+        """Add a row with which a call fails even if it is the only row."""
         self._failed[row] = first_line(error)
         self.check_budget()
 
     def add_refused(self, rows: Any, refused: Refused, positions: Any, confirmed: Confirmed) -> None:
-        """Add rows that a step refuses. Name the column at fault if the refused value is that of a feature."""
+        """Add rows that a step refuses. Name the column at fault if the refused value is an unchanged feature value."""
         said, codes = refused.messages(positions, confirmed)
         said = [message[:MAX_MESSAGE] for message in said]
         unexplained = np.ones(len(rows), dtype=bool)
@@ -89,20 +89,20 @@ class BatchRejects:
         self.check_budget()
 
     def begin_trial(self) -> None:
-        """Neither report nor check the number of rows until the trial ends."""
+        """Begin a trial, during which the number of rejected rows is neither reported nor checked."""
         self._on_trial = True
 
     def are_too_many(self) -> bool:
-        """Return whether there are more rows than the batch may reject."""
+        """Return whether the batch has more rejected rows than it may have."""
         return self.max_rejected is not None and self._count() > self.max_rejected
 
     def keep(self) -> None:
-        """End a trial, and check the budget."""
+        """End a trial, keep its rows, and check the budget."""
         self._on_trial = False
         self.check_budget()
 
     def take_back(self) -> None:
-        """End a trial and remove all rows that were added, so that only those are left that could not be converted."""
+        """End a trial, and remove all rejected rows except those that could not be converted to features."""
         self._on_trial = False
         self.rejected.clear()
         self.rejected.update(self._converted)
@@ -110,7 +110,7 @@ class BatchRejects:
         self._quoteless.clear()
 
     def _add_alike(self, rows: Any, codes: Any, rejections: Sequence[Rejection]) -> None:
-        """Reject rows. They share the rejections, which are few even if the rows are many."""
+        """Reject many rows that share a few `Rejection` objects."""
         self.rejected.update(zip(rows.tolist(), [rejections[code] for code in codes.tolist()], strict=True))
 
     def _non_finite(self, name: str) -> list[tuple[str | None, Any]]:
@@ -122,7 +122,7 @@ class BatchRejects:
         return self.trials.rejection(name, what, message)
 
     def check_budget(self) -> None:
-        """Report the number of rejected rows; raise `RejectBudgetExceeded` if there are too many."""
+        """Report the number of rejected rows; raise `RejectBudgetExceeded` if too many rows are rejected."""
         if self._on_trial:
             return
         count = self._count()
@@ -144,16 +144,16 @@ class BatchRejects:
         return self.rejected | self._explain(self._failed)
 
     def blame(self, row: int, message: str) -> str | None:
-        """Find the feature that an error message refers to, because the message quotes the feature's value in the row.
+        """Return the feature whose value in a row is quoted by an error message.
 
-        Return None unless the message quotes the value of exactly one feature.
+        Return None if the message quotes no feature value, or those of several features.
         """
         values = {name: repr(str(self.trials.batch.column(name)[row].as_py())) for name in self.trials.features}
         named = [name for name, value in values.items() if value in message]
         return named[0] if len(named) == 1 else None
 
     def _explain(self, rows: Collection[int]) -> dict[int, Rejection]:
-        """Return why each row is rejected: a missing or infinite value, or else the message of the model."""
+        """Return the rejection of each row: a missing or infinite value, or otherwise the message of the model."""
         scored = np.zeros(self.trials.batch.num_rows, dtype=bool)
         for numbers, _ in self.pieces:
             scored[numbers] = True
@@ -170,7 +170,7 @@ class BatchRejects:
 
 
 def _columns(refused: Refused, features: Collection[str]) -> list[tuple[str, int, Any]]:
-    """Return the checked columns that may be features: the name, the position in the mask, and the values of each."""
+    """Return the name, the position in the mask and the values of each checked column that may be a feature."""
     cells = refused.cells
     names = refused.names
     if names is None and len(cells.values) == len(features):
@@ -182,7 +182,7 @@ def _columns(refused: Refused, features: Collection[str]) -> list[tuple[str, int
 
 
 def _same(seen: Any, column: pa.Array) -> Any:
-    """Return which values that a step checked are unchanged values of a feature, not results of another step."""
+    """Return a mask of the checked values that equal the feature's values, and were not changed by another step."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     missing = column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)

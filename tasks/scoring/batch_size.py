@@ -1,8 +1,7 @@
-"""Bounds a batch by the memory that it takes while it is scored: estimates it before reading, and measures it after.
+"""Limits the memory that a batch takes while it is scored, with an estimate before reading and a measurement after.
 
-The estimate counts the columns as they are read, the features again in the form that the model takes, the kept columns
-again, because they are copied without rejected rows, and the results. The memory that a model allocates itself is not
-known, and not counted.
+The estimate is the sum of the columns as read, the features as converted for the model, a copy of the kept columns
+without rejected rows, and the results. Memory that the model itself allocates is unknown, and not counted.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class BatchSize:
     rows : int
         Maximum number of rows.
     limit_bytes : int
-        Maximum number of bytes. A single row may take more.
+        Maximum number of bytes. A single row may exceed this limit.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class BatchSize:
         return int(batch.num_rows * self._added_bytes) + 2 * self._measure_columns(batch)
 
     def split(self, rows: Rows) -> Iterator[tuple[Rows, int]]:
-        """Yield rows in pieces within the limit, each with the bytes that it takes."""
+        """Yield the rows in pieces within the limit, each piece with its size in bytes."""
         size, count = self.measure(rows.batch), rows.batch.num_rows
         if size <= self.limit_bytes or count < 2:
             yield rows, size
@@ -73,8 +72,8 @@ class BatchSize:
             yield from self.split(replace(rows, batch=batch, numbers=rows.numbers[start:stop], malformed=malformed))
 
     def _measure_columns(self, batch: pa.RecordBatch) -> int:
-        schema, row_bytes = self._measured  # read and replaced at once, because threads may share it
-        if not batch.schema.equals(schema):  # a schema takes longer to hash than to compare
+        schema, row_bytes = self._measured  # one tuple, so that threads read and replace both values together
+        if not batch.schema.equals(schema):  # hashing a schema takes longer than comparing it
             row_bytes = _count_fixed(batch.schema)
             self._measured = batch.schema, row_bytes
         if row_bytes is not None:
@@ -83,7 +82,7 @@ class BatchSize:
 
 
 def _measure_column(column: pa.Array) -> int:
-    """Return the number of bytes of a column. A dictionary counts as if it were decoded to values."""
+    """Return the size of a column in bytes. A dictionary column counts as if it were decoded."""
     if not pa.types.is_dictionary(column.type):
         return int(column.nbytes)
     value_bytes = column.dictionary.nbytes / max(1, len(column.dictionary))
@@ -91,7 +90,7 @@ def _measure_column(column: pa.Array) -> int:
 
 
 def _count_added(reads: pa.Schema, features: Sequence[str], results: pa.Schema) -> int:
-    """Return the bytes of a row of scores, plus those that the features take in addition if all get the widest type."""
+    """Return the size of a result row, plus the growth of the features if all are converted to the widest type."""
     own = set(reads.names)
     widths = [width for name in features if (width := _fixed_width(reads.field(name).type))]
     scores: int = sum(_width(field.type) for field in results if field.name not in own)
@@ -99,13 +98,13 @@ def _count_added(reads: pa.Schema, features: Sequence[str], results: pa.Schema) 
 
 
 def _count_fixed(schema: pa.Schema) -> int | None:
-    """Return the bytes of a row; None if they differ from row to row."""
+    """Return the size of a row in bytes; None if it differs from row to row."""
     widths = [_fixed_width(kind) for kind in schema.types]
     return sum(widths) if all(widths) else None
 
 
 def _fixed_width(kind: pa.DataType) -> int:
-    """Return the bytes of a value, at least one; 0 if they differ from value to value."""
+    """Return the size of a value in bytes, at least 1; 0 if it differs from value to value."""
     if pa.types.is_null(kind):
         return 1
     if pa.types.is_dictionary(kind) or pa.types.is_nested(kind):
@@ -117,7 +116,7 @@ def _fixed_width(kind: pa.DataType) -> int:
 
 
 def _width(kind: pa.DataType) -> int:
-    """Return the bytes that a value is assumed to take."""
+    """Return the assumed size of a value in bytes."""
     if pa.types.is_nested(kind):
         return _ASSUMED_VALUE_BYTES + sum(_width(kind.field(number).type) for number in range(kind.num_fields))
     return _fixed_width(kind) or _ASSUMED_VALUE_BYTES

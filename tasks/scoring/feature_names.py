@@ -1,4 +1,4 @@
-"""Finds the columns of an input that belong to the names of a model's features."""
+"""Finds the input column for each feature name of a model."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from scoreline.storage.errors import MissingColumns
 def match_names(names: Sequence[str], columns: Sequence[str], replaces_blanks: Callable[[], bool]) -> tuple[str, ...]:
     """Return the column for each name, in the order of the names.
 
-    LightGBM keeps ``store number`` as ``store_number``, so a column with blanks may have the name with underscores. A
-    name without such a column is returned unchanged.
+    LightGBM stores the name ``store number`` as ``store_number``. Therefore a name with underscores also matches a
+    column with blanks. A name that matches no column is returned unchanged.
 
     Parameters
     ----------
     names : sequence of str
-        Names of the features that the model keeps.
+        Feature names as the model stores them.
     columns : sequence of str
         Columns of the input.
     replaces_blanks : callable
-        Returns whether the model replaces blanks in the names of its features. It is called only if that matters.
+        Returns whether the model replaces blanks in the names of its features. It is called only if the answer matters.
 
     Raises
     ------

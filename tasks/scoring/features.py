@@ -15,19 +15,20 @@ dictionary                 a pandas ``Categorical`` in a DataFrame, otherwise wh
 any other                  what ``to_pandas`` returns: Python objects
 =========================  ========================================================================================
 
-A null becomes NaN, or NaT in a column of times. If the encoder of a column knows None as one of its categories, a null
-becomes None; if it knows True and False as categories, booleans stay booleans beside nulls. The estimator receives
+A null becomes NaN, or NaT in a column of times. There are two exceptions: if the encoder of a column has the category
+None, a null becomes None; if it has the categories True and False, booleans stay booleans even beside nulls. The
+estimator receives
 
 - a one-dimensional array, if it expects a single column instead of a table, as text vectorizers do;
 - a DataFrame with each column in its own type, if it was fitted with column names. If all columns have the same type
   of number, the DataFrame is a view of one matrix;
 - a DataFrame, too, if it does not say how many columns it expects and a feature is not a number;
-- a matrix in any other case. Its type is the common NumPy type of the columns if all of them are numbers or booleans,
-  and an integer beyond 2**53 that float64 cannot hold is then rejected beside floats. Otherwise the matrix contains
-  Python objects.
+- a matrix in any other case. If all columns are numbers or booleans, the matrix has their common NumPy type. If this
+  type is float64, rows with an integer that float64 cannot represent are rejected. If a column is neither numbers nor
+  booleans, the matrix contains Python objects.
 
-The types are those of the whole job (see `scoreline.tasks.scoring.settled_types`), so that the rows of a batch do not
-depend on one another.
+The types are the same for the whole job (see `scoreline.tasks.scoring.settled_types`). Therefore the conversion of a
+row does not depend on other rows of its batch.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def to_features(
     named : bool
         Whether the estimator was fitted with column names.
     categories : mapping of str to Categories
-        What the encoders of the estimator know about features, by name.
+        The categories that the encoders of the estimator were fitted on, by feature name.
 
     Returns
     -------
@@ -134,7 +135,7 @@ def to_features(
 
 
 def take(x: Any, rows: Any) -> Any:
-    """Return the rows of `x` with the given numbers. If these are all rows, return `x` itself."""
+    """Return the rows of `x` with the given numbers; return `x` itself if all rows are selected."""
     if len(rows) == len(x):
         return x
     return x.iloc[rows] if isinstance(x, pd.DataFrame) else x[rows]
@@ -143,14 +144,14 @@ def take(x: Any, rows: Any) -> Any:
 def non_finite_masks(batch: pa.RecordBatch, features: Sequence[str]) -> dict[tuple[str, str], Any]:
     """Find the rows in which a feature is missing or infinite.
 
-    There are three kinds: ``null or NaN``, ``infinite`` and ``minus infinity``. The infinities are distinguished
-    because an estimator may accept only one of them; a regression on the exponential of a feature accepts minus
-    infinity.
+    There are three kinds: ``null or NaN``, ``infinite`` and ``minus infinity``. The two infinities are separate kinds,
+    because an estimator may accept only one of them. For example, a regression on the exponential of a feature accepts
+    minus infinity.
 
     Returns
     -------
     dict of (str, str) to ndarray of bool, shape (n_rows,)
-        Masks by feature and kind. Masks that contain no row are left out.
+        Masks by feature and kind. Masks without any row are left out.
     """
     masks: dict[tuple[str, str], Any] = {}
     for name in features:
@@ -160,7 +161,7 @@ def non_finite_masks(batch: pa.RecordBatch, features: Sequence[str]) -> dict[tup
         if not floats and not column.null_count and not pa.types.is_null(column.type):
             continue
         if floats:
-            values = column.to_numpy(zero_copy_only=False)  # NaN where there is no value
+            values = column.to_numpy(zero_copy_only=False)  # nulls become NaN
             if np.isfinite(values).all():
                 continue
             masks[name, "null or NaN"] = np.isnan(values)
@@ -172,7 +173,7 @@ def non_finite_masks(batch: pa.RecordBatch, features: Sequence[str]) -> dict[tup
 
 
 def _are_floats(batch: pa.RecordBatch) -> bool:
-    """Return whether all columns are floats of one type that is also the type in which the job scores them."""
+    """Return whether all columns are floats of one type, and the job also scores them in this type."""
     kinds = batch.schema.types
     if not kinds or not batch.num_rows or kinds[0] not in (pa.float32(), pa.float64()):
         return False
@@ -186,7 +187,7 @@ def _matrix(
 ) -> Any:
     """Put columns of numbers into a matrix of their common type.
 
-    The memory order is that of pandas ("F") or NumPy ("C"), since linear algebra rounds differently for each of them.
+    The memory order is that of pandas ("F") or NumPy ("C"), because the order affects rounding in linear algebra.
     """
     dtype = np.result_type(*values.values())
     x = empty_matrix(len(next(iter(values.values()))), len(values), dtype, order)
@@ -227,7 +228,7 @@ def _convert(field: pa.Field, column: pa.Array, categories: Categories | None, r
 
 
 def _without_nanoseconds(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> pa.Array:
-    """Return times of day in microseconds, which are as exact as Python's times. Reject those that are more exact."""
+    """Convert times of day to microseconds, the precision of Python. Reject times with a higher precision."""
     microseconds = column.cast(pa.time64("us"), safe=False)
     changed = pc.fill_null(pc.not_equal(microseconds.cast(pa.time64("ns")), column), False)
     for row in np.flatnonzero(changed.to_numpy(zero_copy_only=False)):
@@ -236,7 +237,7 @@ def _without_nanoseconds(name: str, column: pa.Array, rejected: dict[int, Reject
 
 
 def _from_booleans(column: pa.Array, as_numbers: bool, categories: Categories | None) -> Any:
-    """Return booleans as booleans if no row of the job has a null, or if an encoder has boolean categories."""
+    """Return booleans unchanged if no row of the job has a null, or if an encoder has boolean categories."""
     if not as_numbers:
         return column.to_numpy(zero_copy_only=False)
     if categories is None or not categories.has_booleans:
@@ -272,7 +273,7 @@ def _is_number(kind: pa.DataType) -> bool:
 def _reject_inexact(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> None:
     """Reject the rows with an integer that float64 cannot represent.
 
-    Values are checked one by one only if some exceed 2**53.
+    Values are checked one by one only if some of them exceed 2**53.
     """
     if column.type.bit_width < 64 or len(column) == column.null_count:
         return
@@ -288,7 +289,10 @@ def _reject_inexact(name: str, column: pa.Array, rejected: dict[int, Rejection])
 
 
 def _from_decimal(name: str, column: pa.Array, rejected: dict[int, Rejection]) -> Any:
-    """Return the float64 nearest to each decimal. Arrow's own conversion does not always give the nearest one."""
+    """Return the float64 nearest to each decimal.
+
+    The conversion of Arrow does not always return the nearest float64.
+    """
     if not 0 <= column.type.scale <= _MAX_EXACT_POWER or column.type.precision > 38:
         digits, short = np.zeros(len(column)), np.zeros(len(column), dtype=bool)
     else:
@@ -307,7 +311,7 @@ def _from_decimal(name: str, column: pa.Array, rejected: dict[int, Rejection]) -
 
 
 def _unscaled(column: pa.Array) -> tuple[Any, Any]:
-    """Return the unscaled values of a decimal128 column as float64, and a mask of the exact ones."""
+    """Return the unscaled values of a decimal128 column as float64, and a mask of the values that are exact."""
     words = np.frombuffer(column.buffers()[1], dtype="<i8")[2 * column.offset : 2 * (column.offset + len(column))]
     low, high = words[0::2], words[1::2]
     return low.astype(np.float64), (high == low >> 63) & (low > -(10**_EXACT_DIGITS)) & (low < 10**_EXACT_DIGITS)

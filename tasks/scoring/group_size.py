@@ -1,4 +1,4 @@
-"""Chooses how many rows to score together in a search for rows that fail. The more rows have failed, the fewer."""
+"""Chooses how many rows to score together in a search for failing rows: fewer if many rows have failed so far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FAR = 8
 
 @dataclass(kw_only=True)
 class GroupSize:
-    """The size of the next group.
+    """Chooses the size of the next group, given the results of the groups before.
 
     Examples
     --------
@@ -42,7 +42,7 @@ class GroupSize:
     """Number of rows that were scored since the last failing row."""
 
     def passed(self, rows: int) -> None:
-        """Take note that a group was scored."""
+        """Record that a group of rows was scored."""
         self._passed += rows
         if self._distance is None:
             self.rows *= 2
@@ -54,7 +54,7 @@ class GroupSize:
             self.rows *= 2
 
     def failed_after(self, rows: int) -> None:
-        """Take note that the row after `rows` rows of a group fails. More failing rows may follow directly."""
+        """Record that `rows` rows of a group were scored, and that the next row fails."""
         distance = self._passed + rows + 1
         if self._distance is None:
             self._distance = float(distance)
@@ -65,5 +65,5 @@ class GroupSize:
         self.rows = 1 if distance == 1 else max(1, round(_BEST_SHARE * self._distance))
 
     def start_again(self) -> None:
-        """Begin again with single rows, because rows were sorted: those that are likeliest to fail now come first."""
+        """Begin again with single rows, because the rows most likely to fail were just moved to the front."""
         self.rows, self._distance, self._passed = 1, 1.0, 0

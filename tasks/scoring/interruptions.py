@@ -1,7 +1,7 @@
 """The exceptions that Celery raises to interrupt a task. All rooms import them from here.
 
-A task is interrupted by `SoftTimeLimitExceeded`, or by the ``SystemExit`` that a process of the pool raises when it
-receives SIGTERM. Code that a task calls may raise ``SystemExit`` too, and `is_terminating` tells the two apart.
+Celery interrupts a task with `SoftTimeLimitExceeded`, or with ``SystemExit`` when a process of the pool receives
+SIGTERM. Other code may also raise ``SystemExit``; `is_terminating` returns whether Celery is stopping the process.
 """
 
 from billiard.common import terminate_handler_fired as is_terminating  # type: ignore[attr-defined]  # stubs are older

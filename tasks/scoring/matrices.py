@@ -1,7 +1,7 @@
-"""Provides the memory for matrices of features, which is used again for the next batch of a part.
+"""Provides memory for matrices of features, and reuses it for the next batch of a part.
 
-The first use of a page of memory takes longer than to copy numbers to it. In the heap, which does not shrink below what
-is in use, the memory of a matrix would stay with the process.
+The first access to a new page of memory takes longer than copying numbers to a used page. The memory is not taken from
+the heap, because the heap may not shrink after a matrix is freed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ MEMORY = ReusedMemory(most_blocks=1)
 def empty_matrix(rows: int, columns: int, dtype: Any, order: Literal["C", "F"]) -> Any:
     """Return an ndarray of shape (rows, columns) with arbitrary values.
 
-    Nothing else uses its memory, not even when a model has kept a view of it.
+    Its memory is reused only when neither the matrix nor a view of it is left. A model may keep a view.
     """
     kind = np.dtype(dtype)
     size = rows * columns * kind.itemsize
     if size < LEAST_BYTES:
         return np.empty((rows, columns), kind, order)
-    memory = MEMORY.array(size, size + size // 4)  # the next batch may be larger; what is not used takes no memory
+    memory = MEMORY.array(size, size + size // 4)  # room for larger batches; unused pages take no memory
     return memory.view(kind).reshape((rows, columns), order=order)

@@ -1,4 +1,4 @@
-"""Calls the code of a model, which may raise anything, and decides whether an exception is due to the rows."""
+"""Calls the code of a model, and decides whether an exception that it raises is due to the rows."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from scoreline.storage.errors import ScorelineError
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded, is_terminating
 
 _NOT_THE_ROWS = (ScorelineError, SoftTimeLimitExceeded, MemoryError, ImportError, BrokenExecutor)
-"""Exceptions that say nothing about the rows: on another machine, or at another time, they might be scored."""
+"""Exceptions that are not due to the rows. The same rows might be scored on another machine, or at another time."""
 
 
 class ModelExit(Exception):
     """Raised in place of an exception that would end the process, such as ``SystemExit`` from a model.
 
-    The process belongs to the worker. If it ended, the message would be delivered again, and end the next process.
+    A model must not end a worker process. The message would be delivered again, and then end the next process too.
     """
 
 
 def call_model[T](function: Callable[[], T]) -> T:
-    """Return what a function of a model returns.
+    """Call a function of a model, and return its result.
 
     Raises
     ------
     ModelExit
-        The function raised an exception that is not an ``Exception``. It is passed on if the worker is terminating, or
-        if the user has pressed Ctrl-C.
+        The function raised an exception that is not a subclass of ``Exception``. If the worker is terminating, or if
+        the user has pressed Ctrl-C, the original exception is raised instead.
     Exception
-        Whatever else the function raises.
+        Any other exception of the function.
     """
     try:
         result = function()
     except Exception:
-        if is_terminating():  # the function was interrupted, and its cleanup then failed
+        if is_terminating():  # the function was interrupted, and then raised another error while cleaning up
             raise SystemExit from None
         raise
     except BaseException as error:
@@ -45,7 +45,7 @@ def call_model[T](function: Callable[[], T]) -> T:
         raise ModelExit(
             f"{said} (the model's code tries to end its process: have it raise an error instead)"
         ) from error
-    if is_terminating():  # the function has swallowed the interruption
+    if is_terminating():  # the function was interrupted, but caught the exception
         raise SystemExit
     return result
 
@@ -53,17 +53,18 @@ def call_model[T](function: Callable[[], T]) -> T:
 def is_about_rows(error: Exception) -> bool:
     """Return whether an exception of a model may be due to the rows that it was called with.
 
-    Libraries have exceptions of their own, so that every exception counts except those that are known to be due to the
-    machine: too little memory, a missing module, a process that died, or an error of the operating system.
+    An exception may be due to the rows unless it is known to be due to the machine: too little memory, a missing
+    module, a process that died, or an error of the operating system. Libraries define too many exceptions to list those
+    that are due to rows.
 
     >>> is_about_rows(RuntimeError("too large")), is_about_rows(MemoryError()), is_about_rows(OSError(28, "disk full"))
     (True, False, False)
     """
-    of_the_system = isinstance(error, OSError) and error.errno is not None  # errors of libraries have none
+    of_the_system = isinstance(error, OSError) and error.errno is not None  # libraries raise OSError without errno
     return not of_the_system and not isinstance(error, _NOT_THE_ROWS)
 
 
 def first_line(error: Exception) -> str:
-    """Return the type and the first line of an error. In scikit-learn, the other lines give advice on fitting."""
+    """Return the type and the first line of an error. In scikit-learn, further lines give advice on fitting a model."""
     lines = str(error).strip().splitlines() or [""]
     return lines[0] if isinstance(error, ModelExit) else f"{type(error).__name__}: {lines[0].strip()}"

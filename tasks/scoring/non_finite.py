@@ -1,6 +1,6 @@
-"""Explains why rows fail by the missing and infinite values that the estimator does not accept.
+"""Finds rows that fail because the estimator does not accept a missing or infinite value in them.
 
-Few estimators declare this in their tags, so it is determined by scoring single rows.
+Few estimators declare in their tags which of these values they accept. Therefore single rows are scored to find out.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from scoreline.tasks.scoring.features import Rejection, non_finite_masks
 from scoreline.tasks.scoring.model_calls import first_line, is_about_rows
 
 _MAX_BASES = 16
-"""Maximum number of rows to try in search of one that can be scored, if none of the batch could be."""
+"""Maximum number of rows to try in search of a row that can be scored, if no row of the batch was scored."""
 
 
 @dataclass(kw_only=True)
 class Trials:
-    """Scores single rows, in which some values of one row of a batch are replaced by those of another.
+    """Scores trial rows. A trial row is a row that can be scored, except that some of its values come from another row.
 
-    The results explain failures, and help to find rows that fail for the same reason. They never reject a row.
+    The results explain why rows fail, and help to find rows that fail for the same reason. A trial alone never rejects
+    a row of the batch.
 
     Parameters
     ----------
     score : callable
-        Scores a batch with the estimator and the method in question.
+        Scores a batch with the estimator and the method of the job.
     batch : pyarrow.RecordBatch
         The columns `features`, and possibly others.
     """
@@ -53,7 +54,7 @@ class Trials:
 
     @cached_property
     def base(self) -> dict[str, pa.Array] | None:
-        """A row with only finite values that can be scored. It is a row of the batch, or one with imputed values."""
+        """A row with only finite values that can be scored: a row of the batch, or a row with imputed values."""
         if self.scored is not None and self.clean[self.scored]:
             return self._impute(self.scored)
         scored = [] if self.scored is None else [self.scored]
@@ -69,22 +70,23 @@ class Trials:
         return None
 
     def with_values(self, names: Iterable[str], row: int) -> str:
-        """Copy values of a row into the base, and return why the base then fails; empty if it does not fail."""
+        """Copy values of a row into `base`, score it, and return the error message; empty if there is no error."""
         if self.base is None:
             return ""
         return self._failure(self.base | {name: self.batch.column(name).slice(row, 1) for name in names})
 
     def explain(self, rows: Any, masks: Mapping[tuple[str, str], Any]) -> dict[int, Rejection]:
-        """Return the rejections of the rows that fail because of a missing or infinite value.
+        """Return a rejection for each row that fails because of a missing or infinite value.
 
-        A value is the reason if a row that can be scored fails with this value in the same column.
+        A value is the reason if `base`, which can be scored, fails once it has this value in the same column.
 
         Parameters
         ----------
         rows : ndarray of int
             Numbers of the failing rows.
         masks : mapping of (str, str) to ndarray of bool, shape (n_rows,)
-            The masks of which no row has been scored. Values of the other masks are accepted by the model in some rows.
+            The masks of missing or infinite values with which no row was scored. The model accepts all other such
+            values.
         """
         found: dict[int, Rejection] = {}
         for (name, what), mask in masks.items():
@@ -113,7 +115,7 @@ class Trials:
         return finite
 
     def _impute(self, row: int) -> dict[str, pa.Array] | None:
-        """Return a row with its missing and infinite values replaced."""
+        """Return a row of the batch with its missing and infinite values replaced by finite ones."""
         columns = {}
         for name in self.features:
             column = self.batch.column(name)
@@ -125,7 +127,7 @@ class Trials:
         return columns
 
     def _failure(self, row: Mapping[str, pa.Array]) -> str:
-        """Return why a row cannot be scored; empty if it can be."""
+        """Score a row, and return the error message; empty if there is no error."""
         try:
             fields = [self.batch.schema.field(name).with_type(column.type) for name, column in row.items()]
             self.score(pa.RecordBatch.from_arrays(list(row.values()), schema=pa.schema(fields)))

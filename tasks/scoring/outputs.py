@@ -11,10 +11,10 @@ method                    columns
 ``transform``             the transformer's own names (``get_feature_names_out``), or ``transform_<i>``
 ========================  ===================================================================================
 
-If a model returns a single number for each of several targets, it belongs to the target's last class, the positive one.
-Columns that belong to no class (components of a mixture, pairs of classes) are numbered: ``proba_<i>``,
-``decision_<i>``. Numbers start at 0. If a bundle has several models, each column is prefixed with its model's name and
-``_``.
+If a model with several targets returns one number for each target, the number belongs to the last class of the target,
+which is the positive class. Columns that belong to no class (components of a mixture, pairs of classes) are numbered:
+``proba_<i>``, ``decision_<i>``. Numbers start at 0. If a bundle has several models, each column is prefixed with its
+model's name and ``_``.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def outputs(bundle: Bundle, x: Any, method: str | None) -> dict[str, Any]:
 def column_to_arrow(name: str, column: Any) -> pa.Array:
     """Convert a column of the result to Arrow.
 
-    In a column of numbers, NaN stays NaN. In a column of texts or objects, it becomes null.
+    NaN stays NaN in a column of numbers, and becomes null in a column of texts or objects.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def column_to_arrow(name: str, column: Any) -> pa.Array:
     """
     if isinstance(column, pd.Series):
         kind = column.dtype
-        if isinstance(kind, pd.CategoricalDtype):  # categories may differ from batch to batch
+        if isinstance(kind, pd.CategoricalDtype):  # the categories may differ from batch to batch
             column = column.astype(kind.categories.dtype)
         if isinstance(column.dtype, np.dtype | pd.SparseDtype):
             column = column.to_numpy()
@@ -149,19 +149,19 @@ def _call(bundle: Bundle, model: Any, offered: Outputs, method: str, x: Any) -> 
 
 
 def _result(model: Any, method: str, x: Any) -> Any:
-    """Call a method of a model. Return what `to_rows` makes of the result."""
-    rows = len(x) if not hasattr(x, "shape") else x.shape[0]  # a sparse matrix has no length
+    """Call a method of a model, and convert its result with `to_rows`."""
+    rows = len(x) if not hasattr(x, "shape") else x.shape[0]  # len() fails for a sparse matrix
     try:
         return to_rows(getattr(model, method)(x), rows, method)
     except AmbiguousShape:
-        again = [*range(rows), 0]  # with one more row, the shapes of rows and targets differ
+        again = [*range(rows), 0]  # with one more row, a list of rows and a list of targets have different shapes
         longer = x.iloc[again] if isinstance(x, pd.DataFrame) else np.asarray(x)[again]
         result = to_rows(getattr(model, method)(longer), rows + 1, method)
         return [target[:rows] for target in result] if isinstance(result, list) else result[:rows]
 
 
 def _name_columns(stem: str, result: Any, classes: Any) -> NamedColumns:
-    """Name the columns of a result by their classes, or by number if they have none."""
+    """Name the columns of a result by class, or by number if the model has no classes."""
     several = bool(classes) and isinstance(classes[0], tuple)
     if isinstance(result, list):  # one array for each target
         for target, (array, labels) in enumerate(zip_longest(result, classes if several else ())):
@@ -188,7 +188,10 @@ def _name_columns(stem: str, result: Any, classes: Any) -> NamedColumns:
 
 
 def _name_frame(stem: str, frame: pd.DataFrame, classes: Any) -> NamedColumns:
-    """Name the columns of a frame like those of an array. If its own names are the classes, they decide the order."""
+    """Name the columns of a DataFrame like those of an array.
+
+    If its column names are the classes, match them by name.
+    """
     columns = [frame.iloc[:, number] for number in range(frame.shape[1])]
     own = [str(name) for name in frame.columns]
     if len(columns) == 1 and not classes:
@@ -201,7 +204,7 @@ def _name_frame(stem: str, frame: pd.DataFrame, classes: Any) -> NamedColumns:
 
 
 def _name_transformed(model: Any, result: Any) -> NamedColumns:
-    """Use the transformer's own names for the columns of its result. Number the columns if it has no names."""
+    """Name the columns of a transformer's result by its own names, or by number if it has no names."""
     if isinstance(result, pd.DataFrame):
         for number, name in enumerate(result.columns):
             yield str(name), result.iloc[:, number]
@@ -222,7 +225,7 @@ def _name_transformed(model: Any, result: Any) -> NamedColumns:
         )
     try:
         names = [str(name) for name in model.get_feature_names_out()]
-    except (AttributeError, NotImplementedError, ValueError, TypeError):  # it cannot name its output columns
+    except (AttributeError, NotImplementedError, ValueError, TypeError):  # it cannot name the columns of its result
         names = []
     if len(names) != values.shape[1]:
         names = [f"transform_{number}" for number in range(values.shape[1])]
@@ -230,9 +233,9 @@ def _name_transformed(model: Any, result: Any) -> NamedColumns:
 
 
 def _is_one_vs_one(model: Any) -> bool:
-    """Return whether each decision is between two classes.
+    """Return whether the model decides between pairs of classes (one-vs-one).
 
-    The number of columns is not enough to decide this, because there may be as many pairs as classes.
+    The number of columns does not show this, because there are as many pairs as classes if there are three classes.
     """
     while True:
         if hasattr(model, "best_estimator_"):

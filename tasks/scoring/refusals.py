@@ -1,13 +1,13 @@
-"""Finds all rows that a fitted step of scikit-learn refuses for their own values, from the error of one call.
+"""Finds all rows whose values a fitted step of scikit-learn refuses, from the error of a single call.
 
-Most steps check their whole input before they compute anything, and refuse it for a single value: an unknown category,
-NaN, a negative number. The error says little about the rows, but its traceback contains the check that failed and the
-array that was checked. An estimator around the step, such as a pipeline, a search or a stack of models, passes the rows
-on in their order. So the same check can be applied to all rows at once.
+Most steps check their whole input before they compute anything. They refuse all of it for a single value, such as an
+unknown category, NaN or a negative number. The error message says little about the rows, but its traceback contains the
+failed check and the checked array. Pipelines, searches and stacks of models pass rows on to their steps in the same
+order. Therefore the same check can be applied to all rows at once.
 
-The answer of a check is a guess until a call has confirmed it (see `Search`). Only checks of scikit-learn are used: a
-model of the user's own may take rows in another order, or refuse a row because of the rows beside it. A step of the
-user's own that has returned is not in the traceback. A model with such a step is not asked at all (`row_order`).
+The result of a check is a guess until a call has confirmed it (see `Search`). Only checks of scikit-learn are used,
+because custom code may reorder rows, or refuse a row because of other rows. The traceback does not show a custom step
+that has already returned, so models with custom steps are excluded (see `row_order`).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Confirmed:
     """The error that a step raises for one of the rows that it refuses."""
 
     line: str
-    """The first line of its error."""
+    """The first line of the error message."""
     quotes: bool
     """Whether the error is the same for all rows of the kind, apart from the value that it quotes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """Rows that a step refuses for the same kind of value."""
+    """Rows of a call that a step refuses because of the same kind of value."""
 
     check: tuple[CodeType, int, str]
     """Identifies the check of a step, and the kind of value that it refuses."""
@@ -50,21 +50,21 @@ class Refused:
     """Names of the columns of the step, if it was fitted with names."""
 
     def confirm(self, row: int, error: Exception) -> Confirmed | None:
-        """Return the error that a call with one of the rows has raised; None if it is not the expected one."""
+        """Return the error of a call with only one of the rows; None if it is not the expected error."""
         line = first_line(error)
         expected = line if self.cells.say is None else self.cells.say(row)
         _, _, words = expected.partition(": ")
         return Confirmed(line=line, quotes=expected == line) if words in str(error) else None
 
     def messages(self, rows: Any, confirmed: Confirmed) -> tuple[list[str], Any]:
-        """Return the distinct messages of the step about single rows, and for each row the number of its message.
+        """Return the distinct messages that the step raises for single rows, and the number of the message of each row.
 
         Parameters
         ----------
         rows : ndarray of int
             Positions of the rows within the call. There must be at least one.
         confirmed : Confirmed
-            What the step says about one row of this kind.
+            The error that the step raises for one of these rows.
         """
         say = self.cells.say
         if say is None or not confirmed.quotes:
@@ -74,7 +74,10 @@ class Refused:
         return [say(int(row)) for row in rows[first]], codes
 
     def _said_alike(self, rows: Any) -> Any:
-        """Return equal numbers for rows whose first refused values are the same text in the same column."""
+        """Return a number for each row.
+
+        Rows get the same number if their first refused values are the same text in the same column.
+        """
         groups, columns = np.empty(len(rows), dtype=np.int64), self.cells.mask[rows].argmax(axis=1)
         for column in np.unique(columns):
             own = np.flatnonzero(columns == column)
@@ -86,12 +89,12 @@ class Refused:
 
 
 def ask(error: Exception, n_rows: int) -> list[Refused]:
-    """Return the rows of a failed call that the failing step refuses, by kind of value; empty if that is unknown.
+    """Return the rows that the failing step of a call refuses, by kind of value; empty if they are unknown.
 
     Parameters
     ----------
     error : Exception
-        What the call raised, with its traceback.
+        The exception that the call raised, with its traceback.
     n_rows : int
         Number of rows of the call.
     """
@@ -125,7 +128,7 @@ def _module(frame: FrameType) -> str:
 def _refused(
     check: Callable[[Mapping[str, Any], FrameType], list[Cells]], frames: Sequence[FrameType], n_rows: int
 ) -> list[Refused]:
-    """Apply a check to all rows of the call. If the check itself fails, return nothing."""
+    """Apply a check to all rows of the call. Return an empty list if the check itself fails."""
     frame = frames[-1]
     try:
         answers = check(frame.f_locals, frame)
@@ -143,7 +146,7 @@ def _refused(
 
 
 def _step(frames: Sequence[FrameType]) -> tuple[Any, Sequence[str] | None]:
-    """Return the estimator that was checking its input, and the names of its columns if it knows them."""
+    """Return the estimator that was checking its input, and the names of its columns if it was fitted with names."""
     for frame in reversed(frames):
         for name in ("self", "_estimator", "estimator"):
             step = frame.f_locals.get(name)

@@ -1,9 +1,9 @@
-"""Remembers which values the steps of a model refused in earlier batches, so that such rows are called first later on.
+"""Remembers which values the steps of a model refused, so that rows with such values are tried first in later batches.
 
-A call with all rows of a batch fails at the first step that refuses one of them, after the steps before it have worked
-in vain on all the others. A call with only the rows that are expected to fail is cheap, and the step answers for them
-as well. What is remembered only decides which rows are called first. The rejected rows, their reasons and the scores
-are the same as in a process that remembers nothing (see `Search`).
+A call with a whole batch fails at the first step that refuses a row, and the work of the earlier steps on all other
+rows is lost. A call with only the rows that are expected to fail is cheap, and shows just as well which rows the step
+refuses. The remembered values only decide which rows are tried first. Rejected rows, reasons and scores are the same as
+in a process that remembers nothing (see `Search`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MIN_ROWS = 2_048
 _MAX_VALUES = 1_000
 """Maximum number of different values to remember of a column."""
 _MAX_VALUE_BYTES = 1 << 20
-"""Maximum memory for them."""
+"""Maximum memory for the remembered values of a column."""
 _MAX_FEATURES = 32
 """Maximum number of features that are looked at if the column at fault is not known."""
 _MAX_WRONG = 3
@@ -39,19 +39,19 @@ class _Expectation:
     """Which values of a column are expected to be refused."""
 
     missing: bool = False
-    """Whether nulls and NaN are."""
+    """Whether nulls and NaN are expected to be refused."""
     low: float = -np.inf
     high: float = np.inf
-    """Numbers below the one and above the other are."""
+    """Numbers below `low` and above `high` are expected to be refused."""
     infinite: bool = False
-    """Whether infinities are."""
+    """Whether infinities are expected to be refused."""
     sound: pa.Array | None = None
-    """The values that are not, if these are few."""
+    """The accepted values, if these are few. All other values are expected to be refused."""
     refused: pa.Array | None = None
-    """The values that are, if these are few but the others are not."""
+    """The refused values, if these are few but the accepted ones are many."""
 
     def mask(self, column: pa.Array) -> Any:
-        """Return which values are expected to be refused, shape (n_rows,)."""
+        """Return a mask of the values that are expected to be refused, shape (n_rows,)."""
         missing = pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
         mask = missing.copy() if self.missing else np.zeros(len(column), dtype=bool)
         numbers = _numbers(column)
@@ -71,7 +71,7 @@ class RefusedBefore:
     """The values that steps of one model refused in earlier batches."""
 
     _expected: dict[tuple[str, pa.DataType], _Expectation] = field(default_factory=dict)
-    """By the name and the type of a column."""
+    """The expectations, by name and type of the column."""
     _wrong: int = 0
 
     def expected(self, batch: pa.RecordBatch) -> Any:
@@ -80,7 +80,7 @@ class RefusedBefore:
             return None
         mask = np.zeros(batch.num_rows, dtype=bool)
         try:
-            for (name, kind), expectation in list(self._expected.items()):  # another thread may add to it
+            for (name, kind), expectation in list(self._expected.items()):  # another thread may add an entry meanwhile
                 column = batch.column(name) if name in batch.schema.names else None
                 if column is not None and column.type.equals(kind):
                     mask |= expectation.mask(_decoded(column))
@@ -89,7 +89,7 @@ class RefusedBefore:
         return mask if 0 < np.count_nonzero(mask) <= batch.num_rows // 2 else None
 
     def were(self, *, right: bool) -> None:
-        """Take note whether the rows of a batch that steps refuse were expected, and most of the others were not."""
+        """Record whether the expected rows were roughly those that the steps of the model refused in a batch."""
         self._wrong = 0 if right else self._wrong + 1
         if self._wrong >= _MAX_WRONG:
             self._expected.clear()
@@ -99,7 +99,7 @@ class RefusedBefore:
     ) -> bool:
         """Remember the values that distinguish the refused rows of a batch from those that were scored.
 
-        Return whether such values were found, or the batch was too small to look for them.
+        Return True if such values were found, or if the batch was too small to look for them.
 
         Parameters
         ----------
@@ -131,11 +131,11 @@ class RefusedBefore:
 
 
 _UNSUPPORTED = (pa.ArrowException, NotImplementedError)
-"""What Arrow raises for types whose values it cannot compare, such as lists."""
+"""The exceptions that Arrow raises for types whose values it cannot compare, such as lists."""
 
 
 def _distinguish(column: pa.Array, refused: Any, scored: Any, before: _Expectation | None) -> _Expectation | None:
-    """Return what distinguishes the values of refused rows from those of scored ones; None if nothing simple does."""
+    """Return a simple rule that tells refused values from scored values; None if there is no such rule."""
     before = before or _Expectation()
     missing = pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
     others = refused[~missing[refused]]
@@ -146,7 +146,7 @@ def _distinguish(column: pa.Array, refused: Any, scored: Any, before: _Expectati
         return _Expectation(**(vars(before) | {"missing": True}))
     scored = scored[~missing[scored]]
     numbers = _numbers(column)
-    if numbers is not None:  # equality of numbers teaches nothing, because most batches have other numbers
+    if numbers is not None:  # do not remember single numbers: later batches mostly contain other numbers
         beyond = _beyond(numbers[others], numbers[scored], before) if len(scored) else None
         return None if beyond is None else _Expectation(**(vars(before) | beyond | {"missing": is_missing}))
     sound, values = pc.unique(column.take(pa.array(scored))), pc.unique(column.take(pa.array(others)))
@@ -166,7 +166,7 @@ def _are_few(values: pa.Array) -> bool:
 
 
 def _beyond(refused: Any, scored: Any, before: _Expectation) -> dict[str, Any] | None:
-    """Return limits between numbers that are refused and those that are scored; None if there are no such limits."""
+    """Return limits between refused and scored numbers; None if there are no such limits."""
     least, greatest = float(scored.min()), float(scored.max())
     finite = refused[np.isfinite(refused)]
     below, above = finite[finite < least], finite[finite > greatest]
@@ -196,13 +196,13 @@ def _numbers(column: pa.Array) -> Any | None:
 
 @dataclass(kw_only=True)
 class RefusedByModel:
-    """What the steps of the models of a process refused, by model and what is read for it."""
+    """The values that the steps of models refused in this process, by model and features."""
 
     _models: OrderedDict[tuple[str, ...], RefusedBefore] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def of(self, manifest_sha256: str, features: Sequence[str]) -> RefusedBefore:
-        """Return what the steps of a model have refused so far."""
+        """Return the values that the steps of a model have refused so far."""
         key = (manifest_sha256, *features)
         with self._lock:
             found = self._models.setdefault(key, RefusedBefore())

@@ -50,12 +50,12 @@ def score_batch(
     timings: Timings | None = None,
     refused_before: RefusedBefore | None = None,
 ) -> Scored:
-    """Score one batch, and reject only those rows that make the estimator fail.
+    """Score one batch, and reject only the rows that make the estimator fail.
 
-    A batch without such rows costs one call of the estimator. If the call fails, `Search` finds the rows that fail: a
-    row is rejected if a step of scikit-learn refuses its values, or if a call with this row alone fails. So which rows
-    are rejected depends on the rows and the model, and on nothing that the process has done before. Warnings never
-    reject a row, regardless of how the process treats them.
+    A batch without such rows needs only one call of the estimator. If the call fails, `Search` finds the rows that
+    fail: a row is rejected if a step of scikit-learn refuses its values, or if a call with this row alone fails. The
+    set of rejected rows therefore depends only on the rows and the model, not on earlier work of the process. Warnings
+    never reject a row, regardless of how the process treats them.
 
     Parameters
     ----------
@@ -74,28 +74,29 @@ def score_batch(
     frames : bool
         Whether a model that does not say what it accepts gets a DataFrame even if all features are numbers.
     max_rejected : int, optional
-        Maximum number of rejected rows. Beyond it the search ends, because the job is over its budget.
+        Maximum number of rejected rows. If more rows are rejected, the search ends, because the job exceeds its budget.
     report : callable, optional
-        Is called with the number of rejected rows of the batch whenever there are more, and returns whether to raise
+        Called with the number of rejected rows of the batch whenever it grows; returns whether to raise
         `RejectBudgetExceeded`.
     describe_row : callable, optional
-        Says where a row of the batch comes from, for the message of that error.
+        Returns the object and the row number from which a row of the batch comes, for the message of that error.
     timings : Timings, optional
-        The seconds of `align`, `predict` and `search` are added to it.
+        Timings to which the seconds of `align`, `predict` and `search` are added.
     refused_before : RefusedBefore, optional
-        What earlier batches taught, and to which this one adds. It only decides which rows are called first.
+        The values that were refused in earlier batches, to which those of this batch are added. They only decide which
+        rows are tried first.
 
     Raises
     ------
     RejectBudgetExceeded
-        More than `max_rejected` rows are rejected, or `report` said so; the message shows the first.
+        More than `max_rejected` rows are rejected, or `report` returned True. The message shows the first rejected row.
     ScoringError
         The result of a model does not fit into a table.
     InputError
         The model does not accept the features at all, regardless of their values, or a kept column has the same name as
         an output.
     Exception
-        The model failed for a reason that is not in the rows (`model_calls.is_about_rows`).
+        The model failed for a reason that is not due to the rows (see `model_calls.is_about_rows`).
     """
     timings = timings or Timings()
     form = _form(bundle, features)
@@ -150,7 +151,7 @@ def _remember(
     search: Search,
     refused: Mapping[int, Rejection],
 ) -> None:
-    """Remember which rows of a batch steps refused, unless that was known."""
+    """Remember which rows of a batch the steps of the model refused, unless all of them were expected to be refused."""
     if search.expected is not None:
         refused_before.were(right=search.as_expected)
     if refused and search.by_steps and not search.as_expected and search.pieces:
@@ -160,7 +161,10 @@ def _remember(
 
 
 def _take(x: Any, rows: Any) -> Any:
-    """Return some rows of `x`. A DataFrame gets a new index, because a model may join it with one of its own."""
+    """Return the given rows of `x`.
+
+    A DataFrame gets a new index from 0, because a model may join it with another DataFrame.
+    """
     taken = take(x, rows)
     return taken.reset_index(drop=True) if isinstance(taken, pd.DataFrame) and taken is not x else taken
 

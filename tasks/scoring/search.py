@@ -1,13 +1,14 @@
 """Finds the rows of a batch that a model cannot score, with few calls of the model.
 
-If a step of scikit-learn refuses rows for their own values, it is asked for all such rows at once, and a call with one
-of them has to fail in the same check of the same step before the answer counts. Rows that are expected to be refused,
-because earlier batches had such rows, are called first. If no other row is refused, a single call scores the rest.
-Otherwise the batch is begun again without expectations, so that these only decide how long it takes.
+If a step of scikit-learn refuses rows for their values, its check is applied to all rows at once. The result counts
+only if a call with one of the refused rows fails in the same check of the same step. Rows with values that were refused
+in earlier batches are tried first. If no other row is refused, a single call scores the rest. Otherwise the batch is
+scored again without this knowledge, so that the knowledge affects only the time, not the results.
 
-Any other row is rejected only if a call with this row alone fails. So each of them costs one call, and the art is to
-spend few others. The rows are put into an order in which failing rows stand together, and are scored in groups of this
-order. A group that fails is halved until its first failing row is found; `GroupSize` chooses the next group.
+Any other row is rejected only if a call with this row alone fails. Each rejected row therefore needs one call, and the
+search tries to make few other calls. It sorts the rows so that rows that are likely to fail are next to each other, and
+scores groups of adjacent rows. If a group fails, it is halved until its first failing row is found. `GroupSize` chooses
+the size of the next group.
 """
 
 from __future__ import annotations
@@ -28,26 +29,26 @@ type Pieces = list[tuple[Any, dict[str, Any]]]
 
 
 class Order(Protocol):
-    """Puts rows into an order in which those that fail are likely to stand together."""
+    """Sorts rows so that rows that are likely to fail are next to each other."""
 
     def first(self, rows: Any) -> tuple[Any, int]:
-        """Return rows in their first order, and how many of them to try first. It is called once a batch has failed."""
+        """Return the rows in an initial order, and how many of them to try first. Called once a batch has failed."""
         ...
 
     def learn(self, failed: int, error: Exception, scored: int | None) -> bool:
-        """Learn from a row that failed among others, given a row that was scored. Return whether the order changes."""
+        """Learn from a failed row, given a row that was scored. Return whether the order of the rows changes."""
         ...
 
     def sort(self, rows: Any) -> Any:
-        """Return rows in the order that was learned, the likeliest to fail first."""
+        """Return the rows in the order that was learned, with those that are most likely to fail first."""
         ...
 
 
 class Rejects(Protocol):
-    """Receives the rows that fail."""
+    """Collects the rows that fail."""
 
     def add(self, row: int, error: Exception) -> None:
-        """Add the number of a row that fails by itself, and its error."""
+        """Add the number of a row that fails in a call of its own, and the error of that call."""
         ...
 
     def add_refused(self, rows: Any, refused: Refused, positions: Any, confirmed: Confirmed) -> None:
@@ -56,26 +57,26 @@ class Rejects(Protocol):
         Parameters
         ----------
         rows, positions : ndarray of int
-            Numbers of the rows, and their positions in the call that `refused` is about.
+            Numbers of the rows in the batch, and their positions in the failed call that `refused` describes.
         confirmed : Confirmed
-            What the step says about one row of this kind.
+            The error that the step raises for one of these rows.
         """
         ...
 
     def begin_trial(self) -> None:
-        """Neither report nor check the number of rows until `keep` or `take_back`."""
+        """Begin a trial: neither report nor check the number of rows until `keep` or `take_back` is called."""
         ...
 
     def are_too_many(self) -> bool:
-        """Return whether there are more rows than the batch may reject."""
+        """Return whether the batch has more rejected rows than it may have."""
         ...
 
     def keep(self) -> None:
-        """End a trial, and check the budget."""
+        """End a trial, keep the added rows, and check the budget."""
         ...
 
     def take_back(self) -> None:
-        """End a trial, and remove all rows that were added."""
+        """End a trial, and remove all rows that were added during it."""
         ...
 
 
@@ -83,22 +84,23 @@ class Rejects(Protocol):
 class Search:
     """Scores the rows of a batch in groups as large as possible, and finds the rows that fail.
 
-    Which rows fail depends on the rows and the model alone: `order` decides only how many calls it takes.
+    The set of failing rows depends only on the rows and the model. `order` only affects the number of calls.
 
     Parameters
     ----------
     score : callable
-        Scores rows, given their numbers, an ndarray of int.
+        Scores the rows with the given numbers, which are an ndarray of int.
     order : Order
-        Puts the rows into order once a call has failed.
+        Sorts the rows once a call has failed.
     rejects : Rejects
-        Receives the failing rows.
+        Collects the failing rows.
     pieces : list
-        The rows that were scored are appended to it.
+        List to which the scored rows are appended.
     asks : bool
-        Whether steps may be asked which rows they refuse, because the steps before them keep rows apart and in order.
+        Whether the checks of steps may be used. This requires that earlier steps neither reorder rows nor mix their
+        values.
     expected : ndarray of bool, optional
-        Mask of the rows that are expected to be refused, by row number. There must be none if `asks` is false.
+        Mask of the rows that are expected to be refused, by row number. If `asks` is false, it must be None.
     """
 
     score: Callable[[Any], dict[str, Any]]
@@ -108,7 +110,7 @@ class Search:
     asks: bool = True
     expected: Any = None
     as_expected: bool = False
-    """Whether the steps refused only rows that were expected, and most of these."""
+    """Whether the steps refused only expected rows, and at least half of these."""
     by_steps: bool = True
     """Whether all rows that failed were refused by steps."""
     seconds: float = 0.0
@@ -125,7 +127,7 @@ class Search:
         Raises
         ------
         Exception
-            The model failed for a reason that is not in the rows. No row has been rejected because of it.
+            The model failed for a reason that is not due to the rows. No row was rejected for this reason.
         """
         begun = time.perf_counter()
         try:
@@ -148,10 +150,11 @@ class Search:
             self._search(rows)
 
     def _score_others(self, rows: Any) -> bool:
-        """Reject the expected rows, and score all others in one call. Return whether that is all that was to be done.
+        """Reject the expected rows, and score all others in one call. Return whether this finished the batch.
 
-        If it is not, or if too many rows are rejected, nothing is done. Rows are rejected only if all rows of a call
-        are refused by one check. Then it does not matter in which order a function within the model hands them on.
+        If other rows fail too, or if too many rows are rejected, all changes are undone. Rows are rejected only if the
+        same check refuses all rows of a call. Then the result does not depend on the order in which the model passes
+        rows on.
         """
         self.rejects.begin_trial()
         others = ~self.expected
@@ -214,9 +217,9 @@ class Search:
         Returns
         -------
         count, left, error : int, ndarray of int, Exception or None
-            Number of rows that were scored, the rows that are still to be scored, and why the row after the scored ones
-            fails by itself. Without an error, rows may be left if a step refused some of the others, or if each row can
-            be scored by itself but not all of them together.
+            The number of scored rows, the rows that are still to be scored, and the error of the row after the scored
+            rows in a call of its own. Rows may also be left without an error: if a step refused some other rows, or if
+            each row can be scored alone, but not all of them together.
         """
         low, high = 0, len(group)
         error = self._failure(group)
@@ -249,10 +252,10 @@ class Search:
         return rows[left]
 
     def _confirm(self, rows: Any, refused: Refused) -> Confirmed | None:
-        """Return what a step says about one of the rows that it refuses.
+        """Return the error that a step raises for one of the rows that it refuses.
 
-        One row is tried for all rows of the batch that the same check refuses for the same kind of value. Return None
-        if this row can be scored by itself, or fails for another reason: then the check does not tell which rows fail.
+        One row is tried on behalf of all rows that the same check refuses for the same kind of value. Return None if
+        this row can be scored alone, or fails for another reason. In this case the check does not show which rows fail.
         """
         if refused.check not in self._confirmed:
             position = int(refused.rows[0])
@@ -269,7 +272,7 @@ class Search:
     def _failure(self, rows: Any) -> Exception | None:
         """Score rows together and return None, or the error for which they cannot be scored.
 
-        Rows for which the memory does not suffice may be scored in smaller groups.
+        Return a `MemoryError` too, because smaller groups of the rows may fit into memory.
         """
         begun = time.perf_counter()
         error = self._error(rows, self.pieces)
@@ -295,10 +298,10 @@ class Search:
         return int(self.pieces[0][0][0]) if self.pieces else None
 
     def _check_model_still_works(self) -> None:
-        """Score a row again that could be scored before.
+        """Score a row a second time, to check that the model still works.
 
-        A row may have broken the model for all rows after it, as an error within a graphics processor does. If so,
-        those rows were not rejected because of their values, and the error of this call must end the part.
+        A row may have broken the model for all later rows, for example by an error in a GPU. In this case the later
+        rows were not rejected because of their values, and the error of this call must end the part.
         """
         if self.pieces:
             self.score(self.pieces[0][0][:1])

@@ -1,8 +1,9 @@
-"""The types in which a whole job scores its columns, so that no row is scored in a type that depends on other rows.
+"""The types in which a whole job scores its columns. The type of a value never depends on its part or batch.
 
-The plan stores them in the schema of the columns that are read. The metadata of a feature says whether any row of the
-input has no value: pandas reads such integers as floats, and so does every part of the job, even if none of its own
-rows lacks a value. Plans of releases before this do not say so; the batches of their jobs decide for themselves.
+The plan stores these types in the schema of the columns to read. The metadata of a feature states whether any row of
+the input lacks a value. pandas reads integers with missing values as floats. Every part of the job does the same, even
+if none of its own rows lacks a value. Plans of older releases lack this metadata, so that the types in their jobs
+depend on the batch.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ SCORED_AS = b"scored_as"
 
 
 def settled_feature(name: str, kind: pa.DataType, *, missing: bool) -> pa.Field:
-    """Return the field of a feature for the plan."""
+    """Return the field that describes a feature in the plan."""
     return pa.field(name, kind, metadata={FEATURE: b"1", MISSING: b"1" if missing else b"0"})
 
 
 def kept_column(name: str, kind: pa.DataType, carried: bytes) -> pa.Field:
-    """Return the field of a column that is only copied into the results, for the plan."""
+    """Return the field that describes a kept column in the plan."""
     return pa.field(name, kind, metadata={CARRIED: carried} if carried else None)
 
 
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """Return the type in which values of two types can be scored, as in pandas; None if there is no such type.
+    """Return the common type in which values of two types are scored, as in pandas; None if there is no such type.
 
     >>> common_type(pa.int32(), pa.float64()), common_type(pa.null(), pa.string()), common_type(pa.bool_(), pa.string())
     (DataType(double), DataType(string), None)
@@ -56,23 +57,23 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 
 
 def settle(batch: pa.RecordBatch, reads: pa.Schema) -> pa.RecordBatch:
-    """Return a batch of an object whose features are in the types of the whole job.
+    """Convert the features of a batch to the types of the whole job.
 
     Parameters
     ----------
     batch : pyarrow.RecordBatch
-        The columns of `reads`, in the types of the object.
+        The columns in `reads`, with the types that they have in the object.
     reads : pyarrow.Schema
-        The columns and types of the plan.
+        The columns and their types in the plan.
 
     Returns
     -------
     pyarrow.RecordBatch
-        The same rows. A number that the job scores as a float keeps its own type here, because a float may not hold it:
-        `scoreline.tasks.scoring.features` converts it, and rejects the row if it cannot. So does a value for which
-        there is no common type, such as a text among numbers.
+        The same rows. Numbers that the job scores as floats keep their type here, because a float may not represent
+        them exactly. `scoreline.tasks.scoring.features` converts them later, and rejects rows that it cannot convert.
+        Values without a common type, such as texts among numbers, keep their type too.
     """
-    if batch.schema.equals(reads):  # as in most objects: a table may have thousands of columns
+    if batch.schema.equals(reads):  # a fast path for most objects, because a table may have thousands of columns
         return pa.RecordBatch.from_arrays(batch.columns, schema=reads.remove_metadata())
     columns, fields = [], []
     for field, column in zip(reads, batch.columns, strict=True):
@@ -84,7 +85,7 @@ def settle(batch: pa.RecordBatch, reads: pa.Schema) -> pa.RecordBatch:
             if pa.types.is_floating(field.type) and _is_number(plain.type):
                 column, metadata[SCORED_AS] = plain, str(field.type).encode()
             elif common_type(column.type, field.type) == field.type and not pa.types.is_dictionary(field.type):
-                with contextlib.suppress(pa.ArrowInvalid):  # a time that the finer unit cannot hold
+                with contextlib.suppress(pa.ArrowInvalid):  # the finer unit cannot represent some time
                     column = plain.cast(field.type)
         columns.append(column)
         fields.append(pa.field(field.name, column.type, metadata=metadata or None))
@@ -92,18 +93,18 @@ def settle(batch: pa.RecordBatch, reads: pa.Schema) -> pa.RecordBatch:
 
 
 def missing_anywhere(field: pa.Field) -> bool | None:
-    """Return whether a feature lacks a value in some row of the job; None if its plan does not say."""
+    """Return whether a feature lacks a value in some row of the job; None if the plan does not state it."""
     said = (field.metadata or {}).get(MISSING)
     return None if said is None else said == b"1"
 
 
 def scored_as_float(field: pa.Field) -> bool:
-    """Return whether the job scores a feature as floats, whatever its type is in this object."""
+    """Return whether the job scores a feature as floats, regardless of its type in the current object."""
     return pa.types.is_floating(field.type) or SCORED_AS in (field.metadata or {})
 
 
 def describe_types(reads: pa.Schema, features: Iterable[str]) -> dict[str, str]:
-    """Return the type in which each feature is scored, for people to read."""
+    """Return a readable name for the type in which each feature is scored."""
     return {name: _described(reads.field(name)) for name in features if name in reads.names}
 
 
@@ -115,7 +116,7 @@ def _described(field: pa.Field) -> str:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values, with one type for all kinds of strings."""
+    """Return the value type of a dictionary, ``string`` for other string types, and any other type unchanged."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
 
@@ -130,7 +131,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _wider_integer(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """Return the integer type that holds both; float64 if there is none."""
+    """Return the integer type that can hold the values of both types; float64 if there is none."""
     signed = [pa.types.is_signed_integer(kind) for kind in (one, other)]
     if signed[0] == signed[1]:
         return max(one, other, key=lambda kind: int(kind.bit_width))

@@ -1,8 +1,9 @@
 """Avoids repeating a computation that two methods of an estimator share.
 
-A forest's `predict` calls its own `predict_proba` and takes the most probable class; both methods of a linear model
-begin with its decision function. Called one after the other, they would do that work twice. Here the estimator's own
-methods are still called, but the method that they share is cached for one batch, so that the results are the same.
+For example, `predict` of a forest calls `predict_proba`, and both methods of a linear model call `decision_function`.
+If `predict` and `predict_proba` are called one after the other, the shared method runs twice. This module caches the
+result of the shared method for one batch. The estimator's own methods are still called, so that the results do not
+change.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ calls something else, nothing is saved, and the results stay correct."""
 
 
 def last_step(model: Any, x: Any) -> tuple[Any, Any]:
-    """Run all steps of a pipeline except the last, as each of its methods does. Return the last step and its input.
+    """Run all steps of a pipeline except the last, and return the last step and its input.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ def last_step(model: Any, x: Any) -> tuple[Any, Any]:
     Returns
     -------
     estimator, x : Any
-        The last step and its input. If the model is not a pipeline, these are the arguments themselves.
+        The last step and its input. If the model is not a pipeline, the arguments are returned unchanged.
     """
     while type(model) is Pipeline and _is_estimator(model.steps[-1][1]):
         for _, step in model.steps[:-1]:
@@ -52,9 +53,9 @@ def last_step(model: Any, x: Any) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def computed_once(model: Any, x: Any) -> Iterator[None]:
-    """While the block runs, cache the result for `x` of the method that the model's other methods share.
+    """Within the block, cache what the shared method of an estimator returns for `x`.
 
-    This is not thread-safe.
+    This context manager is not thread-safe.
     """
     name = _SHARED_METHODS.get(type(model))
     if name is None:

@@ -1,8 +1,9 @@
-"""The checks with which steps of scikit-learn refuse values, repeated for each value of the whole input.
+"""Repeats the checks of scikit-learn's steps for each value of the input, to find all values that a step refuses.
 
-A check is found by the function in which scikit-learn raises the error, and reads the local variables of that function.
-It answers for each kind of value that it refuses, so that all rows of a kind fail with the same error. A check that
-cannot answer may raise anything or return nothing: then the rows are found by scoring smaller groups.
+The function in which scikit-learn raises the error determines the check, which reads the local variables of this
+function. A check returns the refused values by kind, because all rows with the same kind of value fail with the same
+error. If a check raises an exception or returns nothing, smaller groups of rows are scored instead to find the failing
+rows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from sklearn.utils._encode import _check_unknown  # the check itself, which steps call for one error
+from sklearn.utils._encode import _check_unknown  # the private function with which encoders find unknown categories
 
 from scoreline.tasks.scoring.model_calls import first_line
 
@@ -24,7 +25,7 @@ type Locals = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """The values of one kind that a check refuses."""
+    """The refused values of one kind."""
 
     kind: str
     """The kind of value, such as ``NaN``. All rows of a kind fail for the same reason."""
@@ -35,9 +36,10 @@ class Cells:
     first: int = 0
     """Position of the first checked column among those of the step."""
     say: Callable[[int], str] | None = None
-    """Returns what the step says about a row alone, if that depends on the row's values."""
+    """Returns the error message of the step for a single row, if the message depends on the row's values."""
     says_first: bool = False
-    """Whether it says the same about all rows whose first refused value is in the same column and is the same text."""
+    """Whether `say` returns the same message for all rows whose first refused value is the same text in the same
+    column."""
 
 
 def _columns(array: Any) -> list[Any]:
@@ -45,14 +47,14 @@ def _columns(array: Any) -> list[Any]:
 
 
 def _finite(local: Locals, frame: FrameType) -> list[Cells]:
-    """NaN, infinity, and values too large for the type of the step, which are infinite in that type."""
+    """Find NaN, infinity, and values that become infinite in the data type of the step."""
     x = local["X"]
     first = _position(frame)
     if x.dtype == object:
         found = {"NaN": x != x}
     else:
         found = {"infinity": np.isinf(x)} | ({} if local["allow_nan"] else {"NaN": np.isnan(x)})
-        if "NaN" in found and found["NaN"].ndim == 2:  # a row with both is refused for NaN
+        if "NaN" in found and found["NaN"].ndim == 2:  # a row with NaN and infinity is refused because of NaN
             found["infinity"] = found["infinity"] & ~found["NaN"].any(axis=1, keepdims=True)
         elif "NaN" in found:
             found["infinity"] = found["infinity"] & ~found["NaN"]
@@ -60,7 +62,7 @@ def _finite(local: Locals, frame: FrameType) -> list[Cells]:
 
 
 def _position(frame: FrameType | None) -> int:
-    """Return the position of a single column that is checked within a loop over the columns of an encoder."""
+    """Return the position of the column that an encoder was checking in a loop over its columns."""
     while frame is not None and frame.f_globals.get("__name__", "").startswith("sklearn."):
         if frame.f_code.co_name == "_check_X" and isinstance(frame.f_locals.get("i"), int):
             return int(frame.f_locals["i"])
@@ -98,7 +100,7 @@ def _known_categories(local: Locals, frame: FrameType) -> list[Cells]:
     columns, known = local["X_list"], local["self"].categories_
     if local["handle_unknown"] != "error":
         return []
-    failed = int(local["i"])  # the columns before it were passed, and the step has its own answer for it
+    failed = int(local["i"])  # the step accepted the earlier columns, and has a mask for this one
     mask = np.zeros((len(columns[failed]), len(columns)), dtype=bool)
     mask[:, failed] = ~local["valid_mask"]
     for later in range(failed + 1, len(columns)):
@@ -114,8 +116,8 @@ def _known_categories(local: Locals, frame: FrameType) -> list[Cells]:
 
 
 def _unknown(x: Any, known: Any) -> Any:
-    """Return which values are unknown. If they are objects, each distinct one is checked only once, to save time."""
-    if x.dtype != object or pd.isna(x).any():  # pandas does not distinguish None from NaN
+    """Return a mask of the values that are not in `known`. To save time, equal objects are checked only once."""
+    if x.dtype != object or pd.isna(x).any():  # pd.factorize does not distinguish None from NaN
         return ~_check_unknown(x, known, return_mask=True)[1]
     codes, values = pd.factorize(x)
     return ~_check_unknown(values, known, return_mask=True)[1][codes]
@@ -142,7 +144,10 @@ def _numbers(local: Locals, frame: FrameType) -> list[Cells]:
 
 
 def _not_numbers(column: Any, dtype: np.dtype[Any]) -> Any:
-    """Return which values are not numbers. Values that pandas can convert are tried together, the others one by one."""
+    """Return a mask of the values that are not numbers.
+
+    Values that pandas can convert are checked together, and all other values one by one.
+    """
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf":
         return np.zeros(len(column), dtype=bool)
     objects = np.asarray(column, dtype=object)
@@ -152,7 +157,7 @@ def _not_numbers(column: Any, dtype: np.dtype[Any]) -> Any:
         doubtful = np.isnan(np.asarray(pd.to_numeric(pd.Series(objects), errors="coerce"), dtype=np.float64))
     except (TypeError, ValueError):
         doubtful = np.ones(len(column), dtype=bool)
-    if _conversion_error_of(objects[~doubtful], dtype):  # pandas takes more for a number than NumPy
+    if _conversion_error_of(objects[~doubtful], dtype):  # pandas converts some texts that NumPy does not
         doubtful[:] = True
     mask = doubtful.copy()
     codes, values = pd.factorize(objects[doubtful], use_na_sentinel=False)
@@ -161,14 +166,14 @@ def _not_numbers(column: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def _conversion_error(value: Any, dtype: np.dtype[Any]) -> str:
-    """Return why NumPy cannot convert a value to a type of number; empty if it can."""
+    """Return the error with which NumPy fails to convert a value to a number type; empty if it can convert it."""
     one = np.empty(1, dtype=object)
     one[0] = value
     return _conversion_error_of(one, dtype)
 
 
 def _conversion_error_of(values: Any, dtype: np.dtype[Any]) -> str:
-    """Return why NumPy cannot convert an array of objects to a type of number; empty if it can."""
+    """Return the error with which NumPy fails to convert objects to a number type; empty if it can convert them."""
     try:
         values.astype(dtype)
     except (ValueError, TypeError, OverflowError) as error:
@@ -235,7 +240,7 @@ def _within_knots(local: Locals, frame: FrameType) -> list[Cells]:
 
 
 def _within_bounds(local: Locals, frame: FrameType) -> list[Cells]:
-    """Find the values that an `IsotonicRegression` does not extrapolate to."""
+    """Find the values outside the range on which an `IsotonicRegression` was fitted."""
     x, step = local["T"], local["self"]
     if step.out_of_bounds != "raise":
         return []

@@ -1,9 +1,9 @@
-"""Puts the rows of a batch into an order in which those that a model cannot score stand together.
+"""Sorts the rows of a batch so that rows that a model cannot score are next to each other.
 
-Rows with missing or infinite values come last, grouped by the columns of these values. The order of the others is
-learned from rows that fail. For each of them, the column whose value makes it fail is found. Rows with the same value
-in this column, with a rare category, or with a number at the same end of the column then come first. The order only
-decides how many calls are needed to find the failing rows (see `search`), never which rows these are.
+Rows with missing or infinite values come last, grouped by the columns of these values. The order of all other rows is
+learned from failing rows. For each failing row, the column whose value makes it fail is determined. Rows with a similar
+value in this column are then tried first: the same value, a rare category, or a number at the same end of the range.
+The order affects only the number of calls that the search for failing rows needs (see `search`), not its result.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_LESSONS = 32
 
 @dataclass(kw_only=True)
 class Suspects:
-    """The order of the rows of one batch.
+    """Sorts the rows of one batch.
 
     Parameters
     ----------
@@ -44,13 +44,13 @@ class Suspects:
     _ranks: dict[str, Any] = field(default_factory=dict)
 
     def first(self, rows: Any) -> tuple[Any, int]:
-        """Return the rows, those with missing or infinite values last, and the number of rows to try first."""
+        """Return the rows, with missing or infinite values last, and the number of rows to try first."""
         finite = int(np.count_nonzero(self._groups[rows] == 0))
         size = finite if 0 < finite < len(rows) else max(1, len(rows) // 2)
         return rows[np.argsort(self._groups[rows], kind="stable")], size
 
     def learn(self, failed: int, error: Exception, scored: int | None) -> bool:
-        """Find the column that makes a row fail. Return whether the rows can be sorted by it."""
+        """Find the column that makes a row fail. Return whether the rows can be sorted by this column."""
         if self._groups[failed] or self._lessons == _MAX_LESSONS:
             return False
         self._lessons += 1
@@ -72,7 +72,7 @@ class Suspects:
 
     @cached_property
     def _groups(self) -> Any:
-        """Numbers of groups, by row: 0 if all values are finite, otherwise one number for each set of columns."""
+        """The group of each row: 0 if all its values are finite, otherwise one group per set of non-finite columns."""
         pattern = np.zeros(self.trials.batch.num_rows, dtype=np.uint64)
         for mask in self.trials.masks.values():
             pattern = pattern * np.uint64(1_000_003) + mask.astype(np.uint64)
@@ -83,7 +83,7 @@ class Suspects:
     def _find_column(self, failed: int) -> str | None:
         """Return the column whose value alone makes a row fail, or None if there is no such column.
 
-        Half of the remaining columns are tried at a time.
+        This is a binary search: each trial uses half of the remaining columns.
         """
         names = list(self.trials.features)
         while len(names) > 1:
@@ -98,10 +98,10 @@ class Suspects:
 
 
 def _rank(column: pa.Array, failed: list[int]) -> Any | None:
-    """Return the rank of each row by suspicion, given rows that failed; None for a type that has no order.
+    """Return a rank for each row, given rows that failed; None for a type without an order. Low ranks are tried first.
 
-    Rows with the value of a failed row are first. Numbers and times then follow in order, from the end of the column at
-    which the last failed row is; other values follow by frequency, the rarest first.
+    Rows with the same value as a failed row come first. Other numbers and times follow in order, from the end of the
+    range that is closer to the last failed row. Values of other types follow by frequency, the rarest first.
     """
     column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
     try:

@@ -11,8 +11,8 @@ encode     writes the results as Parquet into memory and computes their digest
 upload     writes the object
 =========  =======================================================================================================
 
-A part's receipt contains the timings that were known when its object was written. Its `queue` and `upload` are
-therefore those of the previous part of the same job that the same process scored.
+A part's receipt contains the timings that were known when its object was written. At that time, `queue` and `upload` of
+the part are not known yet. They are therefore those of the previous part that the same process scored in the same job.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Timings:
             self.search += time.perf_counter() - begun
 
     def each[T](self, name: str, items: Iterator[T]) -> Generator[T]:
-        """Yield the items, and add the seconds that it takes to produce them."""
+        """Yield the items, and add the seconds that producing them takes."""
         while True:
             with self(name):
                 try:
@@ -74,7 +74,7 @@ class Timings:
             yield item
 
     def add(self, text: str) -> None:
-        """Add the timings in a receipt. Malformed text counts as zero, as other programs may write such objects."""
+        """Add the timings in a receipt. Malformed text counts as zero, because other programs can write such text."""
         with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
             values = json.loads(text)
             for name in TIMINGS:
@@ -89,12 +89,12 @@ class Timings:
 
     @property
     def scoring(self) -> float:
-        """Seconds of `work` that did not go into finding rejected rows."""
+        """Seconds of `work` without those spent on finding rejected rows."""
         return max(0.0, self.work - self.search)
 
     @property
     def scoring_alone(self) -> float:
-        """Seconds that the rows took once they were read: `align`, `predict` and `encode`, without `search`."""
+        """Seconds of `align`, `predict` and `encode`, without `search`."""
         return max(0.0, sum(self.seconds[name] for name in ("align", "predict", "encode")) - self.search)
 
     def to_text(self) -> str:
@@ -113,7 +113,7 @@ def _seconds(value: object) -> float:
 
 @dataclass
 class PartHistory:
-    """Records when a process wrote its last part of each job, and how long the upload took."""
+    """Records when a process wrote its last part of each job, and how long its upload took."""
 
     _parts: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
     """Time of the write and seconds of the upload, by job id."""

@@ -1,10 +1,10 @@
 """Arranges the results of a job: partitions them into folders by a column, or gathers them into fewer files.
 
-As in any job, each part is written once, with a receipt, and commits its rows. Here, however, parts go to ``_parts/``,
-which readers ignore. When all parts exist, the finalizer streams them in order and writes the visible files; it never
-overwrites one. The rows in each file depend only on the rows and sizes of the parts. If a finalizer dies, or if several
-run at once, each of them therefore writes the same files or finds them already written. ``_SUCCESS`` is written after
-the files, and the parts are deleted after ``_SUCCESS``.
+As in any job, each part is written once, with a receipt. In a job with arranged results, however, parts are stored in
+``_parts/``, which readers ignore. When all parts exist, the finalizer reads them in order and writes the result files,
+without ever overwriting a file. The rows in each result file depend only on the rows and sizes of the parts. If a
+finalizer dies, or if several finalizers run at once, all of them therefore write the same files, or find them already
+written. ``_SUCCESS`` is written after the files, and the parts are deleted after ``_SUCCESS``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _ArrangingStopped(Exception):
 
 
 def arrange(engine: Engine, documents: Documents, written: Sequence[ObjectInfo]) -> tuple[File, ...] | None:
-    """Write the files of a job once all its parts exist. This is safe to repeat, and in several processes at once.
+    """Write the result files of a job. It is safe to call this again, and in several processes at once.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def arrange(engine: Engine, documents: Documents, written: Sequence[ObjectInfo])
     Raises
     ------
     ScoringError
-        The results cannot be arranged. The parts stay as they are, and the message says what to do.
+        The results cannot be arranged. The parts are not changed, and the message says what to do.
     """
     size = sum(info.size for info in written)
     layout = ResultsLayout.of(engine.buckets, documents.job)
@@ -120,7 +120,7 @@ class _Arrangement:
                     self._distribute()
                     self._close(full)
         self._distribute()
-        if self._column is None:  # results without rows still get a file, with the columns
+        if self._column is None:  # without rows, write one file that has only the columns
             self._folders.number(None)
         self._close([folder for folder in self._folders if folder.rows or not folder.closed_files])
         return tuple(sorted(self._closed, key=lambda file: file.key))
@@ -131,7 +131,10 @@ class _Arrangement:
                 raise _ArrangingStopped
 
     def _add(self, part: int, libraries: str, batch: pa.RecordBatch, row_bytes: int) -> None:
-        """Assign the rows of a batch to folders; they are distributed once enough rows are pending."""
+        """Assign the rows of a batch to folders.
+
+        When enough rows are pending, write all of them to their open files.
+        """
         numbers = self._folders.numbers(batch)
         for number, rows in enumerate(np.bincount(numbers, minlength=len(self._folders)).tolist()):
             if rows:
@@ -170,7 +173,7 @@ class _Arrangement:
             return self._files.write(folder.key, folder.closed_files, folder.rows, body)
 
         with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="arrange") as pool:
-            bodies = map(self._encode, folders)  # one after another, to save memory
+            bodies = map(self._encode, folders)  # map encodes one file at a time, to save memory
             for folder, info in zip(folders, pool.map(write, folders, bodies), strict=True):
                 self._closed.append(
                     File(
@@ -189,7 +192,7 @@ class _Arrangement:
         return ParquetBuffer(self._schema, _footer(self._job, folder))
 
     def _encode(self, folder: Folder) -> bytes:
-        """Return the bytes of a folder's open file; empty if the file exists."""
+        """Return the content of a folder's open file; empty if the store already has the file."""
         if self._files.exists(folder.key):
             return b""
         buffer, folder.buffer = folder.buffer or self._open(folder), None
@@ -197,7 +200,7 @@ class _Arrangement:
 
 
 def _footer(job: Job, folder: Folder) -> dict[str, str]:
-    """Return the metadata of a file's footer: the model and the first part. The manifest lists the source of a part."""
+    """Return the metadata for the footer of a result file, such as the model and the number of the first part."""
     return {
         "scoreline.job_id": job.spec.job_id,
         "scoreline.model": job.model.name,
@@ -211,6 +214,6 @@ def _footer(job: Job, folder: Folder) -> dict[str, str]:
 
 
 def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a part, keeping the bytes of only one row group in memory at a time."""
+    """Yield the rows of a part, with the bytes of only one row group in memory at a time."""
     for group in range(file.num_row_groups):
         yield from file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], use_threads=False)

@@ -1,4 +1,4 @@
-"""Keeps the receipts that a finalizer has checked, so that the next attempt continues where one ran out of time."""
+"""Stores the receipts that a finalizer has checked, so that the next attempt can continue after a timeout."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def check_in_blocks(
     check: Callable[[int], Iterator[Entry]],
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Entry]:
-    """Yield the entry of each part, in order. Blocks that an earlier attempt of the run has checked are read.
+    """Yield the manifest entry of each part, in order. The blocks of an earlier attempt are not checked again.
 
     Parameters
     ----------
     main : ObjectStore
         The bucket of the jobs' documents.
     check : callable
-        Checks the parts from a number on, and yields their entries in order.
+        Checks all parts from the given number on, and yields their manifest entries in order.
     clock : callable
         Returns the time in seconds, from any origin.
 
@@ -55,7 +55,7 @@ def check_in_blocks(
         yield from entries
         known += 1
     block: list[Entry] = []
-    sound = True  # a part with a fault may be scored again, so it and all parts after it are checked again
+    sound = True  # faulty parts may be scored again, so no block from the first fault on is stored
     for entry in check(known * BLOCK_PARTS):
         yield entry
         block.append(entry)
@@ -67,7 +67,7 @@ def check_in_blocks(
         known, block = known + 1, []
         if clock() > end_s and known * BLOCK_PARTS < plan.parts:
             if not sound:
-                return  # these faults have parts scored again, or fail the job; the rest is checked then
+                return  # the faulty parts are scored again, or the job fails; the rest need not be checked now
             raise StepUnfinished(
                 f"{known * BLOCK_PARTS:,} of {plural(plan.parts, 'part')} of job {job_id} are checked: the next "
                 "attempt continues with the others"
@@ -75,13 +75,13 @@ def check_in_blocks(
 
 
 def remove_blocks(main: ObjectStore, documents: Documents, run: Run) -> None:
-    """Remove the blocks of a run that ends."""
+    """Delete the stored blocks of a run that has ended."""
     for number in range(documents.plan.parts // BLOCK_PARTS):
         main.delete(keys.checked(documents.job.spec.job_id, run.number, number))
 
 
 def _read(main: ObjectStore, key: str, plan_sha256: str) -> list[Entry] | None:
-    """Return the entries of a block; None if it does not exist or cannot be used, so that it is checked again."""
+    """Return the entries of a stored block; None if the block is missing or invalid and must be checked again."""
     try:
         block = json.loads(gzip.decompress(main.get(key).data))
         if block["plan"] != plan_sha256 or len(block["entries"]) != BLOCK_PARTS:
@@ -94,7 +94,7 @@ def _read(main: ObjectStore, key: str, plan_sha256: str) -> list[Entry] | None:
 def _write(main: ObjectStore, key: str, plan_sha256: str, block: list[Entry]) -> None:
     entries = [asdict(entry) | {"info": _listed(entry.info)} for entry in block]
     body = json.dumps({"plan": plan_sha256, "entries": entries}).encode()
-    main.put(key, gzip.compress(body, compresslevel=1, mtime=0))  # another finalizer of the run writes the same block
+    main.put(key, gzip.compress(body, compresslevel=1, mtime=0))  # other finalizers of the run write the same bytes
 
 
 def _listed(info: ObjectInfo | None) -> dict[str, object] | None:

@@ -49,20 +49,20 @@ def commit_part(
     budget : int
         Number of rows that the job still allows to be rejected.
     note : callable, optional
-        Notes the rejected rows of the part (see `score_rows`).
+        Records the rejected rows of the part in the ledger (see `score_rows`).
     note_scored : callable, optional
-        Notes how many rows of the part are scored (see `ScoredNotes`).
+        Records in the ledger how many rows of the part are scored (see `ScoredNotes`).
 
     Raises
     ------
     PartStopped
-        The job ended meanwhile; the results of the part are not left behind.
+        The job ended meanwhile, and the part does not leave results behind.
     RejectBudgetExceeded
         Too many rows were rejected.
     ScoringError
         The number of rows differs from the plan, or another program has written the part's object.
     StoreUnavailable
-        The store refused to write the object, although it does not exist. A retry helps.
+        The store refused to create the object, although it does not exist. The caller must retry.
     """
     job, plan = documents.job, documents.plan
     layout = ResultsLayout.of(engine.buckets, job)
@@ -118,7 +118,7 @@ def commit_part(
 def read_receipt(engine: Engine, documents: Documents, part: int) -> Receipt | None:
     """Return the receipt of a part; None if the part has to be scored.
 
-    Results that do not account for every row of the part, because their rejected rows are missing, are replaced.
+    A part is scored again if the object with its rejected rows is missing. Its results are then replaced.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def read_receipt(engine: Engine, documents: Documents, part: int) -> Receipt | N
 
 
 def _footer(job: Job, part: int, planned: Part) -> dict[str, str]:
-    """Return the metadata of a part's footer. Scoring the part again with the same libraries gives equal metadata."""
+    """Return the metadata for the Parquet footer of a part. It is equal whenever the same libraries score the part."""
     return {
         "scoreline.job_id": job.spec.job_id,
         "scoreline.part": str(part),
@@ -150,16 +150,16 @@ def _footer(job: Job, part: int, planned: Part) -> dict[str, str]:
 
 
 def _put_results(engine: Engine, documents: Documents, layout: ResultsLayout, receipt: Receipt, body: bytes) -> Receipt:
-    """Write the results of a part. Return its receipt, or that of another process that wrote the results first."""
+    """Write the results of a part. Return their receipt, or the existing one if another process has written results."""
     store, key = layout.store, layout.part(receipt.part)
     try:
         store.put(key, body, mode=CREATE, metadata=receipt.to_metadata())
     except PreconditionFailed:
         plan = documents.plan
         found = read_commit(layout, plan.sha256, receipt.part, plan.part(receipt.part).rows)
-        if found is None:  # the store refused for another reason, or the object was deleted meanwhile
+        if found is None:  # the write failed for another reason, or the object was deleted meanwhile
             raise StoreUnavailable(f"{store.uri(key)} could not be created, but does not exist: try again") from None
-        if found.fault:  # replaced, never deleted: another process may have replaced it since
+        if found.fault:  # replace the object; deleting it could delete the work of another process
             try:
                 store.put(key, body, mode=IfMatch(found.info.etag), metadata=receipt.to_metadata())
             except PreconditionFailed:
@@ -173,13 +173,13 @@ def _put_results(engine: Engine, documents: Documents, layout: ResultsLayout, re
 
 
 def _put_rejects(layout: ResultsLayout, receipt: Receipt, body: bytes) -> Receipt:
-    """Write the rejected rows of a part that is not committed yet. Return the receipt of the part, which names them."""
+    """Write the rejected rows of an uncommitted part. Return the receipt of the part, with the digest of these rows."""
     named = replace(receipt, rejects_sha256=sha256_hex(body))
     store, key = layout.store, _rejects_key(layout, named)
     metadata = replace(receipt, sha256=named.rejects_sha256).to_metadata()
     try:
         store.put(key, body, mode=CREATE, metadata=metadata)
-    except PreconditionFailed:  # the key contains the digest, so another attempt has written the same rows
+    except PreconditionFailed:  # the key contains the digest: another attempt has written the same rows
         if dict(store.head(key).metadata) != metadata:
             store.put(key, body, metadata=metadata)
     return named
@@ -190,7 +190,7 @@ def _rejects_key(layout: ResultsLayout, receipt: Receipt) -> str:
 
 
 def _stop_if_arranged(engine: Engine, documents: Documents) -> None:
-    """Raise `PartStopped` if the results are already arranged and the parts deleted, to prevent a late write."""
+    """Raise `PartStopped` if the results are arranged and the parts deleted, so that no part is written afterwards."""
     if documents.job.spec.arranged:
         layout = ResultsLayout.of(engine.buckets, documents.job)
         if read_success(layout.store, layout.folder, documents.plan.sha256) is not None:

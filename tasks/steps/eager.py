@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 class EagerWorker:
     """Handles messages one at a time.
 
-    An error that fails a job in a worker fails it here too. An error that a worker would retry is raised, since the
-    sender of the message can handle it.
+    Errors that would fail a job in a worker fail it here, too. Errors that a worker would retry are raised to the
+    sender of the message, who can retry.
     """
 
     engine: Engine
@@ -51,7 +51,7 @@ class EagerWorker:
         Raises
         ------
         ScorelineError
-            Marked transient: the message must be sent again.
+            A transient error: the message must be sent again.
         """
         job_id = message.kwargs["job_id"]
         try:
@@ -66,7 +66,7 @@ class EagerWorker:
             self._give_up(message, job_id, error)
 
     def _give_up(self, message: Message, job_id: str, error: Exception) -> None:
-        """Fail the job of a message, or give up its notification. A message whose job cannot be read is dropped."""
+        """Fail the job of a message, or give up its webhook. Drop the message if its job cannot be read."""
         try:
             if message.name == "scoreline.events" and isinstance(error, ScorelineError):
                 give_up(self.engine, job_id, error)
@@ -86,7 +86,7 @@ class EagerWorker:
             case "scoreline.score_part" | "scoreline.score_staged":
                 try:
                     self._score(message, job_id)
-                except (LedgerLost, LedgerFenced, ObjectNotFound):  # the ledger was lost, or there is no plan
+                except (LedgerLost, LedgerFenced, ObjectNotFound):  # no ledger for this plan, or no plan
                     reconcile_job(self.engine, job_id)
             case _:
                 raise AssertionError(f"no step of a job has the name {message.name!r}")
@@ -100,7 +100,7 @@ class EagerWorker:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModels:
-    """A model source that loads each bundle once and keeps it."""
+    """A model source that loads each bundle once and keeps it in memory."""
 
     models: ModelStorageManager
     counters: Counters

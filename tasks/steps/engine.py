@@ -1,6 +1,6 @@
-"""Provides the engine, which all steps of jobs in a worker process share. It does not depend on Celery.
+"""Provides the engine, which all steps of jobs in a worker process share. The engine does not depend on Celery.
 
-The Celery tasks call `plan_job`, `score_part`, `finalize` and `reconcile`, and pass the same engine to each of them.
+All Celery tasks of a process use the same engine, and pass it to the steps, such as `plan_job` and `score_part`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Engine(Dispatcher):
     """The columns of the job whose part was scored last, with the limits of its batches."""
 
     def batch_size(self, columns: Columns) -> BatchSize:
-        """Return the limits of a batch of a job. The columns of its results need not be known yet."""
+        """Return the limits of a batch of a job. The columns of the results need not be known yet."""
         known, size = self._sized or (None, None)
         if size is None or known is not columns or size.limit_bytes != self.batch_bytes:
             reads, results = from_text(columns.reads), from_text(columns.schema)
@@ -69,19 +69,19 @@ class Engine(Dispatcher):
     def read_slice(
         self, piece: Slice, columns: Columns, options: ReadOptions, batch_rows: int, source: Pinned | None = None
     ) -> Iterator[Rows]:
-        """Yield the rows of a slice to score, in batches of at most `batch_rows`, with only the columns to read.
+        """Yield the rows to score in a slice, with only the needed columns, in batches of at most `batch_rows`.
 
         Parameters
         ----------
         source : Pinned, optional
-            The object, if it is held in memory. By default, it is read from its bucket.
+            The object, if it is already in memory. By default, the object is read from its bucket.
 
         Raises
         ------
         UnreadableInput
             The object is damaged.
         InputChanged
-            The object was replaced after it was planned.
+            The object was replaced after the job was planned.
         """
         source = source or self.kept.find(Pinned.of(self.buckets[piece.bucket], piece))
         span = Span(
@@ -103,14 +103,14 @@ class Engine(Dispatcher):
             )
             yield replace(selected, batch=settle(batch, reads))
             if only is not None and len(rows.numbers) and rows.numbers[-1] >= only[-1]:
-                return  # all later rows have larger numbers, including those that cannot be decoded
+                return  # all later rows, decoded or not, have larger numbers
 
 
 def pick_rows(rows: Rows, numbers: Any) -> Rows:
-    """Return the rows with the given row numbers within the object, a sorted ndarray of int."""
+    """Return the rows with the given numbers within the object. `numbers` is a sorted ndarray of int."""
     wanted = np.isin(rows.numbers, numbers)
     among = set(numbers.tolist()) if rows.malformed else ()
     malformed = tuple(item for item in rows.malformed if item.row in among)
-    if wanted.all():  # as of the first rows of a slice, which planning samples
+    if wanted.all():  # a fast path if all decoded rows are wanted
         return replace(rows, malformed=malformed)
     return Rows(batch=rows.batch.filter(pa.array(wanted)), numbers=rows.numbers[wanted], malformed=malformed)

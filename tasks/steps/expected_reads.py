@@ -16,20 +16,21 @@ REQUEST_BYTES = 8 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedReads:
-    """What the parts of a job are expected to read."""
+    """The bytes that the parts of a job are expected to read, and the number of requests."""
 
     needed_bytes: int
     """Stored bytes of the columns that are needed. Text is needed as a whole."""
     bytes: int
     """Bytes that are read. It is more than `needed_bytes` if processes share row groups."""
     requests: int
-    """Number of requests for them."""
+    """Number of requests for `bytes`."""
 
 
 def expect_reads(buckets: Buckets, made: Draft) -> ExpectedReads:
-    """Return what the parts of a job are expected to read.
+    """Estimate the bytes that the parts of a job read, and the number of requests.
 
-    The first object shows how much space its columns take. Bytes that planning has read do not count.
+    The share of the needed columns in the bytes is measured on the first object only. Bytes that planning reads do not
+    count.
 
     Raises
     ------

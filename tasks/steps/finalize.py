@@ -56,15 +56,15 @@ another program keeps deleting objects of the job."""
 
 
 def finalize(engine: Engine, job_id: str) -> None:
-    """Check every part, then write the manifest, ``_SUCCESS`` and the outcome. This is safe to repeat.
+    """Check every part, then write the manifest, ``_SUCCESS`` and the outcome. Repeated calls do no harm.
 
-    If the job is not finished according to the ledger, it is reconciled instead.
+    If the job has already ended, or is still being scored according to the ledger, it is reconciled instead.
     """
     main = engine.buckets.main
     run, _ = read_run(main, job_id)
     try:
         progress = engine.ledger.progress(job_id)
-    except LedgerCorrupt:  # something else wrote to the keys of the ledger, perhaps to one that only this step reads
+    except LedgerCorrupt:  # another program has overwritten keys of the ledger, perhaps a key that only this step reads
         engine.ledger.forget(job_id)
         progress = None
     if progress is None or not progress.over or read_outcome(main, job_id) is not None:
@@ -86,13 +86,13 @@ def finalize(engine: Engine, job_id: str) -> None:
 
 
 def _complete(engine: Engine, documents: Documents, outcome: Outcome) -> None:
-    """End a job whose ``_SUCCESS`` is written. The outcome is written last, because others then read the rest."""
+    """End a job whose ``_SUCCESS`` exists. The outcome is written last, because readers then expect everything else."""
     job, main = documents.job, engine.buckets.main
     write_answer(engine.buckets, documents, outcome)
     if job.spec.only_new is not None:
         try:
             remember_scored(main, job.spec.only_new, job.spec.job_id)
-        except DocumentCorrupt as error:  # no later job of the schedule can be planned until the record is repaired
+        except DocumentCorrupt as error:  # until the record is repaired, no later job of the schedule can be planned
             log.error("only_new.not_recorded", extra={"job_id": job.spec.job_id, "error": describe(error)})
     if job.spec.arranged:
         remove_parts(engine, job)
@@ -130,13 +130,13 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
 
 
 def _close(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
-    """Check and publish the results. Skip this if they are already arranged and published: the parts may be gone."""
+    """Check and publish the results, unless ``_SUCCESS`` already exists for arranged results."""
     if not documents.job.spec.arranged:
         return _publish(engine, documents, run, progress)
     if (outcome := _succeeded(engine, documents, run)) is not None:
         return outcome
     outcome = _publish(engine, documents, run, progress)
-    if outcome is not None and outcome.state == "failed":  # another finalizer may have deleted the parts
+    if outcome is not None and outcome.state == "failed":  # another finalizer may have succeeded and deleted the parts
         return _succeeded(engine, documents, run) or outcome
     return outcome
 
@@ -161,7 +161,7 @@ def _succeeded(engine: Engine, documents: Documents, run: Run) -> Outcome | None
 
 @dataclass(kw_only=True)
 class _Parts:
-    """The parts of a job, checked."""
+    """The results of checking the parts of a job."""
 
     rows: int = 0
     rejected: int = 0
@@ -173,7 +173,7 @@ class _Parts:
     failures: dict[str, str] = field(default_factory=dict)
     """Reasons why parts are missing, by part number."""
     broken: set[int] = field(default_factory=set)
-    """The parts among them that were counted, but are not complete."""
+    """Numbers of the parts that were counted in the ledger, but are not complete in the bucket."""
 
 
 def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
@@ -182,7 +182,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     Returns
     -------
     Outcome, optional
-        None if the job has ended meanwhile, or if parts have to be scored again.
+        The outcome; None if the job has ended meanwhile, or if parts must be scored again.
     """
     job, plan = documents.job, documents.plan
     parts = _check(engine, documents, run, progress.failures)
@@ -229,14 +229,14 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
 
 
 def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: Progress) -> bool:
-    """Uncount broken parts, so that they are scored again. Return whether they will be.
+    """Rebuild the ledger without broken parts, so that they are scored again. Return False if the job must fail.
 
-    They are not scored again if the job fails anyway, because of other parts or because this was tried `_MAX_UNCOUNTED`
-    times. `resume` then scores them.
+    The job fails if other parts have failed, or if broken parts were already scored again `_MAX_UNCOUNTED` times.
+    `scoreline resume` then scores the broken parts.
     """
     job_id = documents.job.spec.job_id
     if read_outcome(engine.buckets.main, job_id) is not None:
-        return True  # the reconciler will clean up
+        return True  # the job has ended, and the reconciler cleans up
     for number in parts.broken:
         log.warning("part.broken", extra={"job_id": job_id, "part": number, "error": parts.failures[str(number)]})
     if progress.failures or progress.uncounted >= _MAX_UNCOUNTED:
@@ -271,7 +271,7 @@ def _check(engine: Engine, documents: Documents, run: Run, failed: Mapping[int, 
 
 
 def _fault(documents: Documents, run: Run, parts: _Parts) -> tuple[Reason, str, str]:
-    """Return the reason, the error and the summary with which the job fails after the check; empty if it does not."""
+    """Return the reason, the error and the summary if the job fails after the check; otherwise empty texts."""
     plan = documents.plan
     allowed = run.max_rejected or documents.job.spec.max_rejected
     if parts.failures:
@@ -290,7 +290,10 @@ def _fault(documents: Documents, run: Run, parts: _Parts) -> tuple[Reason, str, 
 def _arrange(
     engine: Engine, documents: Documents, written: Sequence[ObjectInfo]
 ) -> tuple[tuple[File, ...] | None, str]:
-    """Arrange the results. Return the files and an error; the files are None on error or if the job has ended."""
+    """Arrange the results.
+
+    Return the files and an error message; the files are None if it fails or the job has ended.
+    """
     try:
         return arrange(engine, documents, written), ""
     except SoftTimeLimitExceeded:
@@ -325,13 +328,13 @@ def _write_manifest(engine: Engine, documents: Documents, parts: _Parts, files: 
 
 
 def _note_pace(engine: Engine, job: Job, parts: _Parts, count: int) -> None:
-    """Record the job's pace, with and without reading, if its parts are long enough.
+    """Record the pace of a job, with and without reading the input, if its parts are long enough.
 
-    The geometric mean of the new pace and the one recorded before is recorded.
+    If a pace is already recorded, record the geometric mean of both.
     """
     rows, timings = parts.rows, parts.timings
     seconds = timings.scoring
-    if job.spec.rejected_of is not None or not rows:  # rescoring reads many rows to score a few
+    if job.spec.rejected_of is not None or not rows:  # rescoring reads many rows to score only a few
         return
     if seconds < _PACE_ALWAYS_S * count and (rows < _PACE_MIN_ROWS * count or seconds < _PACE_MIN_S * count):
         return

@@ -114,7 +114,7 @@ class Folders:
         return self._by_value[value]
 
     def full(self) -> list[Folder]:
-        """Return the folders whose open files should be closed, because they are large or together too large."""
+        """Return the folders whose open files must be closed, because a file, or all files together, are too large."""
         full = [folder for folder in self._folders if folder.size >= FILE_BYTES or folder.rows >= FILE_ROWS]
         held = sum(folder.size for folder in self._folders)
         most = FILE_BYTES if self._column is None else HELD_BYTES
@@ -128,7 +128,7 @@ class Folders:
         return full
 
     def _check_limits(self, prefix: str, value: str | None) -> None:
-        """Raise `ScoringError` if there would be too many folders, or if the name of this one would be too long."""
+        """Raise `ScoringError` if there are too many folders, or if the name of the folder for `value` is too long."""
         parts = f"{self._layout.uri(self._layout.parts_folder)}part-*.parquet"
         advice = f"all results can be read as {parts}. Submit a job that is partitioned by another column"
         if len(self._folders) == MAX_VALUES:

@@ -20,9 +20,9 @@ _STEPS_RUN_HERE = frozenset({"scoreline.score_part", "scoreline.finalize"})
 
 
 def score_small(engine: Engine, job_id: str, holder: str) -> None:
-    """Plan a job. If it has a single part, also score and finalize it; otherwise dispatch its parts as usual.
+    """Plan a job. If the job has only one part, also score and finalize it; otherwise dispatch its parts.
 
-    Each step takes the same leases and counts the same attempts as if the queue had delivered it. If the process dies,
+    Each step uses leases and counts attempts in the same way as a step that the queue delivers. If the process dies,
     the redelivered message or the reconciler continues.
 
     Parameters
@@ -33,7 +33,7 @@ def score_small(engine: Engine, job_id: str, holder: str) -> None:
     Raises
     ------
     ScorelineError
-        Marked transient: the message must be delivered again.
+        A transient error: the message must be delivered again.
     """
     fixed = {keys.job(job_id), keys.plan(job_id)}
     engine = replace(engine, buckets=engine.buckets.caching(fixed), _documents=OrderedDict())

@@ -22,7 +22,7 @@ class _GrowingFile:
     """A Parquet file in memory, to which row groups are added."""
 
     def __init__(self, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
-        # pyarrow returns the metadata with the schema only if it is set from the start, not if it is added at the end.
+        # Set the metadata first: pyarrow returns it with the schema only if it is set before any rows are written.
         self._schema = schema.with_metadata(dict(metadata))
         self._sink = io.BytesIO()  # this sink returns its bytes without a copy
         self._out: pq.ParquetWriter | None = None
@@ -45,7 +45,7 @@ class _GrowingFile:
 class ResultsBuffer(_GrowingFile):
     """The results of a part. Rows are encoded while they are added, one row group at a time.
 
-    The bytes are those that `parquet.write` returns for all rows at once, unless a row group would take more than
+    The file has the same bytes as if `parquet.write` had written all rows at once, unless a row group exceeds
     `WAITING_BYTES`.
 
     Parameters
@@ -76,7 +76,7 @@ class ResultsBuffer(_GrowingFile):
             self._close_group()
 
     def finish(self) -> bytes:
-        """Return the complete file. After this, no more rows can be added."""
+        """Return the complete file. No rows can be added after this call."""
         if self._waiting:
             self._close_group()
         return self._end()
@@ -93,9 +93,10 @@ class ResultsBuffer(_GrowingFile):
 
 
 def _own_copy(table: pa.Table) -> pa.Table:
-    """Return the rows with numbers and times in memory of their own.
+    """Return the rows with a copy of all numbers and times.
 
-    Kept columns may lie among the features of their batch, which would then stay in memory with them.
+    Kept columns may share a memory buffer with the features of their batch. Without the copy, the features would stay
+    in memory too.
     """
     columns = [
         copied(column.chunks)
@@ -109,7 +110,7 @@ def _own_copy(table: pa.Table) -> pa.Table:
 class ParquetBuffer(_GrowingFile):
     """One of many Parquet files that grow in memory at the same time.
 
-    Until they fill a row group, rows are kept compressed, so that a thousand files can grow at once.
+    Rows are kept in compressed form until they fill a row group, so that a thousand files can grow at once.
 
     Parameters
     ----------
@@ -139,7 +140,7 @@ class ParquetBuffer(_GrowingFile):
             self._bytes += table.nbytes
 
     def finish(self) -> bytes:
-        """Return the complete file. After this, no more rows can be added."""
+        """Return the complete file. No rows can be added after this call."""
         if self._waiting:
             self._close_group(self._schema.empty_table())
         return self._end()

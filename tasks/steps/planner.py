@@ -51,14 +51,14 @@ log = logging.getLogger(__name__)
 
 
 def plan_job(engine: Engine, job_id: str) -> None:
-    """Plan a job and dispatch its first parts. A job that cannot be scored fails. This is safe to repeat.
+    """Plan a job and dispatch its first parts. If the job cannot be scored, it fails. Repeated calls do no harm.
 
     Raises
     ------
     ModelUnloadable, ModelUntrusted
-        This process cannot load the model; another worker may try.
+        This process cannot load the model, but another worker may be able to.
     ScorelineError
-        Marked transient: try again.
+        A transient error: the step must be retried.
     """
     main = engine.buckets.main
     with hold_step(engine, job_id, "plan"):
@@ -73,7 +73,7 @@ def _plan(engine: Engine, job: Job) -> bool:
     job_id = job.spec.job_id
     try:
         data = make_plan(engine, job)
-    except UNLOADABLE_HERE:  # another worker may load the model
+    except UNLOADABLE_HERE:  # another worker may be able to load the model
         raise
     except ScorelineError as error:
         if error.transient:
@@ -82,7 +82,7 @@ def _plan(engine: Engine, job: Job) -> bool:
         return False
     except SoftTimeLimitExceeded:
         raise
-    except Exception as error:  # an estimator may raise anything; the job must end with the reason
+    except Exception as error:  # an estimator may raise any exception; the job must end with the reason
         log.exception("plan.failed", extra={"job_id": job_id})
         fail_job(engine, job_id, error)
         return False
@@ -91,7 +91,7 @@ def _plan(engine: Engine, job: Job) -> bool:
     except PreconditionFailed:
         log.info("plan.exists", extra={"job_id": job_id})
     else:
-        open_ledger(engine, engine.documents(job_id, fresh=True))  # a new plan has no results to recover
+        open_ledger(engine, engine.documents(job_id, fresh=True))  # a new plan has no results yet
     return True
 
 
@@ -115,13 +115,13 @@ class Pace:
     rows_per_s: float | None = None
     """Rows per second of one process in earlier jobs of the same model version and method."""
     scored_per_s: float | None = None
-    """The same without fetching and decoding the rows, which depends on the input."""
+    """The same pace without fetching and decoding the rows, because these depend on the input."""
     processes: int = 0
     """Total number of processes of all workers; 0 if it is unknown."""
 
     @classmethod
     def of(cls, ledger: Ledger, job: Job) -> Pace:
-        """Return the pace that the ledger has recorded. All values may be unknown."""
+        """Return the pace that the ledger has recorded for the model version and method. All values may be unknown."""
         try:
             processes = ledger.processes()
         except LedgerUnavailable:
@@ -135,17 +135,17 @@ class Pace:
 def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     """List the input, check it against the model, score a sample, and cut the input into parts.
 
-    The ledger and the queue are not used, and nothing is written.
+    This function does not use the ledger or the queue, and writes nothing.
 
     Parameters
     ----------
     pace : Pace, optional
-        Determines the size of parts, unless the job sets it. By default, the pace is unknown.
+        The known pace, which determines the size of parts unless the job sets it. By default, the pace is unknown.
 
     Raises
     ------
     ScorelineError
-        The job cannot be scored. Any other exception from an estimator is passed on.
+        The job cannot be scored. Other exceptions from an estimator are not caught.
     """
     try:
         return _draft(engine, job, pace or Pace())
@@ -156,7 +156,7 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
 
 def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
     spec = job.spec
-    _ = engine.buckets[parse_uri(spec.output)[0]]  # raises if the bucket is not allowed
+    _ = engine.buckets[parse_uri(spec.output)[0]]  # raises an error if the bucket is not allowed
     check_output(spec.output, engine.buckets.main.bucket, engine.buckets.allowed_outputs)
     manifest = engine.models.manifest(job.model)
     named = named_features(manifest, spec.features)
@@ -164,7 +164,7 @@ def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
     rescored = None if spec.rejected_of is None else parts_to_rescore(engine, spec.rejected_of)
     surveyed = _survey(engine, job, rescored, named or ())
     warnings = _warn_of_empty(surveyed)
-    if not any(len(item.schema) for item in surveyed):  # there are no columns, and so no parts: the job succeeds
+    if not any(len(item.schema) for item in surveyed):  # an empty plan: the job succeeds without any parts
         columns = Columns(features=named or (), keep=(), schema="")
         return Draft(columns=columns, surveyed=surveyed, warnings=warnings)
     features, more = choose_features(manifest, spec.features, available_columns(surveyed), keep=spec.keep)
@@ -205,7 +205,7 @@ def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
 def _survey(
     engine: Engine, job: Job, rescored: Sequence[Part] | None, features: Sequence[str]
 ) -> tuple[SurveyedObject, ...]:
-    """Survey the objects that the job reads. The result is empty if the job reads only new objects and finds none."""
+    """Survey the objects that the job reads. If a job that reads only new objects finds none, return an empty list."""
     spec = job.spec
     if rescored is not None:
         objects = pinned_objects(engine.buckets, rescored)
@@ -217,17 +217,17 @@ def _survey(
 
 
 def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
-    """Cut the input into parts, now that the size of the rows and of their results is known.
+    """Cut the input into parts, given the sizes of rows and results in the sample.
 
-    If the pace of the model version is not known from an earlier job, it is measured on a sample, but only if it
-    matters: if the model is slow, or if row groups are large enough to be divided.
+    If no earlier job has recorded a pace of the model version, it is measured on a sample. This is done only if the
+    model seems slow, or if row groups are large enough to be divided.
     """
     files = [item.file for item in made.surveyed]
     large = any(span.rows > PART_ROWS for file in files for span in file.spans)
     rows_per_s, scored_per_s = pace.rows_per_s, pace.scored_per_s
     sampled_per_s = None if rows_per_s or job.spec.part_rows else made.rows_per_s
     if sampled_per_s is not None and (large or sampled_per_s < SLOW_ROWS_PER_S):
-        tried = try_pace(job, bundle, made)  # if there are many columns, a call takes long however few its rows are
+        tried = try_pace(job, bundle, made)  # needed with many columns, where even a call with few rows takes long
         if large or tried < SLOW_ROWS_PER_S:
             rows_per_s = scored_per_s = tried
     work = Work(

@@ -1,4 +1,7 @@
-"""Predicts what a job would do: plans it as a worker does and scores a few rows, without creating the job."""
+"""Predicts what a job would do.
+
+It plans the job as a worker does and scores a few rows, but does not create the job.
+"""
 
 from __future__ import annotations
 
@@ -105,13 +108,13 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
     Parameters
     ----------
     ledger : Ledger
-        Needed to make an engine, but otherwise unused. Parts are therefore cut as if there had been no job of the model
-        yet, and as if there were two processes.
+        A ledger for the engine, from which nothing is read. Parts are therefore cut as if there were two processes, and
+        no earlier job with the same model.
 
     Raises
     ------
     ScorelineError
-        The job would fail with the same message.
+        The error with which the job would fail.
     """
     engine = Engine(buckets=buckets, ledger=ledger, send=_send_nothing, models=UncachedModels(models=models))
     try:
@@ -126,7 +129,7 @@ def _preflight(engine: Engine, job: Job) -> Preflight:
         made = draft(engine, job)
     except ScorelineError:
         raise
-    except Exception as error:  # an estimator may raise anything
+    except Exception as error:  # an estimator may raise any exception
         raise ScoringError(describe(error)) from error
     names = available_columns(made.surveyed).names
     used = {*made.columns.features, *made.columns.keep}
@@ -163,7 +166,7 @@ def _preflight(engine: Engine, job: Job) -> Preflight:
 
 
 def _warnings(made: Draft) -> list[str]:
-    """Return warnings about things that would not fail the job but may surprise its owner."""
+    """Return warnings about conditions that do not make the job fail, but may be unintended."""
     warnings = []
     if not made.parts:
         warnings.append("the input has no rows: the job would succeed without results")
@@ -176,7 +179,7 @@ def _try_objects(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
     """Score the first rows of several evenly spaced objects, and yield a warning for each object with failing rows."""
     firsts = {(piece.bucket, piece.key): piece for part in reversed(made.parts) for piece in reversed(part.slices)}
     bundle = engine.models.get(job.model)
-    for piece in evenly_spaced(list(reversed(firsts.values()))[1:], OBJECTS_TRIED):  # the plan has sampled the first
+    for piece in evenly_spaced(list(reversed(firsts.values()))[1:], OBJECTS_TRIED):  # planning has sampled the first
         rows = first_rows(engine.read_slice(beginning(piece, SAMPLE_ROWS), made.columns, job.spec.read, SAMPLE_ROWS))
         if rows is None:
             continue

@@ -1,4 +1,4 @@
-"""Reads the rows of a part in batches, which are filled across the objects of the part."""
+"""Reads the rows of a part in batches. A batch can contain rows of several objects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Piece:
 
     @property
     def stop(self) -> int:
-        """Position after the last row."""
+        """Position in the batch after the last row of the piece."""
         return self.start + len(self.numbers)
 
 
@@ -50,12 +50,15 @@ class Batch:
     """Where the rows come from, in order. All rows of a piece may be rows that could not be decoded."""
 
     def describe(self, row: int) -> str:
-        """Say, for people, where a row comes from."""
+        """Return a text for messages that says from which object and row a row of the batch comes."""
         piece = next(piece for piece in self.pieces if row < piece.stop)
         return f"row {piece.numbers[row - piece.start]} of {piece.uri}"
 
     def rejects(self, rejected: Mapping[int, Rejection]) -> Iterator[tuple[str, Rows, dict[int, Rejection]]]:
-        """Yield the URI, the rows and the rejections of each object with a rejected row, by position in its rows."""
+        """Yield the URI, the rows and the rejections of each piece with rejected rows.
+
+        The keys of the rejections are row numbers within the piece.
+        """
         found = sorted(rejected)
         positions = np.array(found, dtype=np.int64)
         for piece in self.pieces:
@@ -82,13 +85,12 @@ def read_part(
     Parameters
     ----------
     gone : sequence, optional
-        The caller adds anything to it to say that it wants no more rows. The batch that is being filled is then
-        dropped.
+        A list to which the caller adds any item to stop the reading. The incomplete batch is then dropped.
 
     Raises
     ------
     UnreadableInput, InputChanged
-        As in `Engine.read_slice`.
+        The same errors as in `Engine.read_slice`.
     """
     filled: list[tuple[str, Rows]] = []
     count = taken = 0
@@ -111,7 +113,7 @@ def read_part(
 def _read_slices(
     engine: Engine, slices: Sequence[Slice], columns: Columns, options: ReadOptions, size: BatchSize
 ) -> Generator[tuple[str, Rows, int]]:
-    """Yield the rows of slices with the URI of their object and the bytes that they take."""
+    """Yield the rows of slices, with the URI of their object and their size in bytes."""
     with contextlib.closing(_open(engine, slices)) as objects:
         for pieces, source in objects:
             for piece in pieces:
@@ -125,7 +127,7 @@ type _Object = tuple[Sequence[Slice], Pinned]
 
 
 def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[_Object]:
-    """Yield the objects of slices. Small objects are held in memory, and the next ones are fetched meanwhile."""
+    """Yield the objects of slices. Small objects are held in memory, and are fetched before they are needed."""
     objects: list[_Object] = []
     for _, group in groupby(slices, key=lambda piece: (piece.bucket, piece.key, piece.etag)):
         pieces = list(group)
@@ -141,14 +143,14 @@ def _hold(item: _Object) -> _Object:
 
 
 def _size_to_hold(item: _Object) -> int:
-    """Return the size of an object that is fetched before it is decoded; 0 if its reader fetches what it needs."""
+    """Return the size of a small object, which is fetched as a whole; return 0 for a large object."""
     return item[1].size if item[1].size <= SMALL_BYTES else 0
 
 
 def _fit_together(one: pa.RecordBatch, other: pa.RecordBatch) -> bool:
-    """Return whether rows can be scored in one batch: the types of their columns and their dictionaries are equal.
+    """Return whether rows can be scored in one batch, because their column types and dictionaries are equal.
 
-    The categories of a column might matter to a model.
+    Dictionaries must be equal because a model may depend on the categories of a column.
     """
     if not one.schema.equals(other.schema, check_metadata=True):
         return False
@@ -160,7 +162,7 @@ def _fit_together(one: pa.RecordBatch, other: pa.RecordBatch) -> bool:
 
 
 def _join(filled: list[tuple[str, Rows]]) -> Iterator[Batch]:
-    """Yield one batch with all rows, or one for each item if Arrow cannot concatenate a column. Empty the list."""
+    """Join the items to one batch, or one batch per item if Arrow cannot concatenate a column. Empty the list."""
     items, batches = filled.copy(), [rows.batch for _, rows in filled]
     filled.clear()
     try:

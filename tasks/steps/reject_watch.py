@@ -21,19 +21,19 @@ to find more of them. With a slow model, finding all of them would take long, an
 
 @dataclass(kw_only=True)
 class RejectWatch:
-    """Called with the number of rows that a part has rejected so far, whenever there are more.
+    """Callable that receives the number of rows that a part has rejected so far, whenever it grows.
 
     Parameters
     ----------
     budget : int
         Number of rows that the job may reject.
     note : callable or None
-        Notes the rejected rows of the part, and returns those of the job (see `Ledger.note_rejects`). Without it, the
-        part does not end.
+        Records the number of rejected rows of the part, and returns that of the job (see `Ledger.note_rejects`). If
+        None, this class never ends the part.
     check_stopped : callable
         Raises an error if the job has ended meanwhile.
     clock : callable
-        Returns seconds, from any beginning.
+        Returns the time in seconds, from any origin.
     """
 
     budget: int
@@ -49,7 +49,7 @@ class RejectWatch:
         self._noted_s = self.clock()
 
     def __call__(self, rejected: int) -> bool:
-        """Note the rejected rows, if it is time. Return whether the part must end: the job is over its budget."""
+        """Record the rejected rows, at most every `NOTE_S` seconds. Return whether the part must end."""
         now = self.clock()
         if self.note is None or now - self._noted_s < NOTE_S:
             return False

@@ -1,4 +1,4 @@
-"""Writes the files of arranged results. Each is written once, with a receipt."""
+"""Writes the files of arranged results. Each file is written once, with a receipt."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ class File:
 class ResultFiles:
     """The files of one job's arranged results.
 
-    A file's receipt contains a digest over the digests of all parts, so that files made from other parts are
-    recognised.
+    The receipt of a file contains a combined digest of all parts. It shows whether a file was made from the same parts.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ class ResultFiles:
         self._existing = self._find_existing()
 
     def exists(self, key: str) -> bool:
-        """Return whether an earlier pass over the same parts has written a file."""
+        """Return whether an earlier attempt has already written a file from the same parts."""
         return key in self._existing
 
     def write(self, key: str, number: int, rows: int, body: bytes) -> ObjectInfo:
@@ -68,7 +67,7 @@ class ResultFiles:
         ScoringError
             An object with other rows exists at the same key.
         StoreUnavailable
-            The store refused to write the object, although it does not exist. A retry helps.
+            The store refused to create the object, although it does not exist. The caller must retry.
         """
         if (existing := self._existing.get(key)) is not None:
             if int(existing.metadata["rows"]) != rows:
@@ -87,11 +86,11 @@ class ResultFiles:
             info = self._store.put(key, body, mode=CREATE, metadata=receipt)
         except PreconditionFailed:
             other = self._head(key)
-            if other is None:  # the store refused for another reason, or the object was deleted meanwhile
+            if other is None:  # the write failed for another reason, or the object was deleted meanwhile
                 raise StoreUnavailable(
                     f"{self._store.uri(key)} could not be created, but does not exist: try again"
                 ) from None
-            if {**other.metadata, "sha256": ""} != {**receipt, "sha256": ""}:  # versions of a library may differ
+            if {**other.metadata, "sha256": ""} != {**receipt, "sha256": ""}:  # library versions change digests
                 raise ScoringError(
                     f"{self._store.uri(key)} exists already and was not written by this job: remove it, then resume "
                     f"the job. All results can be read as {self._layout.uri(self._layout.parts_folder)}part-*.parquet"
@@ -101,9 +100,9 @@ class ResultFiles:
         return info
 
     def _find_existing(self) -> dict[str, ObjectInfo]:
-        """Find the files that this job has written, and delete those that were made from other parts.
+        """Find the existing files of this job, and delete all files that were made from other versions of its parts.
 
-        A part can change if a user deletes it after files were made from it, because it is then scored again.
+        A part can change after files were made from it: if a user deletes the part, it is scored again.
         """
         folder = self._layout.folder
         keys = {

@@ -43,15 +43,15 @@ class Entry:
 def check_parts(
     layout: ResultsLayout, documents: Documents, failed: Mapping[int, str], first: int = 0
 ) -> Iterator[Entry]:
-    """Check the receipts of all parts, many at a time, and yield an entry for each part, in order.
+    """Check the receipts of all parts, several at a time, and yield a manifest entry for each part, in order.
 
-    Rejected rows that no receipt names are deleted, if their part is committed: an attempt that did not commit left
-    them behind.
+    If a part is committed, objects with rejected rows that its receipt does not name are deleted, because attempts that
+    did not commit left them behind.
 
     Parameters
     ----------
     failed : mapping of int to str
-        Reasons of the failed parts according to the ledger, by part number.
+        The reasons why parts failed according to the ledger, by part number.
     first : int
         Number of the first part to check.
     """
@@ -90,7 +90,7 @@ def _entry_of(layout: ResultsLayout, number: int, part: Part, commit: Commit) ->
     """Return the entry of a committed part."""
     scored = commit.receipt
     source = [{"key": s.key, "etag": s.etag, "first_row": s.scope[0], "rows": s.scope[1]} for s in part.slices]
-    # arranged parts are deleted later, so their keys would be useless
+    # if results are arranged, parts are deleted later, and their keys are useless
     identity: dict[str, Any] = {"key": commit.info.key} if layout.keeps_parts else {"part": number}
     entry = identity | {
         "rows": scored.rows,
@@ -113,16 +113,16 @@ def _entry_of(layout: ResultsLayout, number: int, part: Part, commit: Commit) ->
 def create_manifest(layout: ResultsLayout, body: bytes) -> bytes:
     """Write the manifest, unless an equal one exists. Return the manifest in the store.
 
-    Manifests are equal if they differ only in their timings, which change if a deleted part is scored again. A manifest
-    of other results is replaced as long as ``_SUCCESS`` does not name it. It exists if a finalizer died and a part was
-    then scored again.
+    Manifests count as equal if they differ only in their timings, because timings change if a deleted part is scored
+    again. A different manifest is replaced unless ``_SUCCESS`` already names it. There is a different manifest if a
+    finalizer died and a part was scored again afterwards.
 
     Raises
     ------
     PreconditionFailed
-        The job is complete, but its manifest differs from this one.
+        ``_SUCCESS`` exists and names a different manifest.
     StoreUnavailable
-        Another process replaced it just now. A retry helps.
+        Another process has replaced the manifest meanwhile. The caller must retry.
     """
     store, key = layout.store, layout.manifest
     try:

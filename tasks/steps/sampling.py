@@ -70,7 +70,7 @@ class Draft:
 
 
 def parts_to_sample(files: Sequence[InputFile], part_rows: int | None) -> tuple[Part, ...]:
-    """Return some parts, from the first to the last, of which to try the first rows."""
+    """Return some parts, evenly spaced from the first to the last, to score the first rows of each."""
     parts = pack(files, part_rows or PART_ROWS, most_rows=2 * part_rows if part_rows else None)
     return to_parts(files, evenly_spaced(parts, SAMPLED_PARTS))
 
@@ -78,9 +78,10 @@ def parts_to_sample(files: Sequence[InputFile], part_rows: int | None) -> tuple[
 def try_rows(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: ResolvedColumns) -> Draft:
     """Score a few rows to learn the output schema, and what the model accepts.
 
-    If a feature mixes numbers and words, the rows to try contain words in it. If the model does not accept them, the
-    feature is read as numbers, and rows with words are rejected. A model that says nothing of its input is tried with
-    an array if all features are numbers, and with a DataFrame if it accepts no row of the array.
+    If a feature mixes numbers and words, some of the rows contain words in this feature. If the model does not accept
+    these rows, the feature is read as numbers, and rows with words are rejected. If a model does not declare its form
+    of input and all features are numbers, it first gets an array. If it accepts no row of the array, it gets a
+    DataFrame.
     """
     try:
         return _try_words(engine, job, bundle, made, resolved)
@@ -112,7 +113,7 @@ def _try_words(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: 
 
 
 def _sample_words(engine: Engine, job: Job, made: Draft, mixed: Collection[str]) -> pa.RecordBatch | None:
-    """Return some rows with a word in one of the `mixed` columns; None if the sampled parts have none."""
+    """Return some rows with a word in one of the `mixed` columns; None if the sampled parts have no such rows."""
     for rows in _first_batches(engine, job, made):
         with_words = rows_with_words(rows.batch, mixed, SAMPLE_ROWS)
         if len(with_words):
@@ -163,8 +164,8 @@ def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draf
 def try_pace(job: Job, bundle: Bundle, made: Draft) -> float:
     """Score more rows than the sample, and return how many rows per second the model scores.
 
-    This is still an underestimate, because a whole batch has more rows. If some of the rows cannot be scored, it is the
-    pace on the sample.
+    The pace is still an underestimate, because a whole batch has more rows. If some of the rows cannot be scored,
+    return the pace that was measured on the sample.
     """
     assert made.rows_per_s is not None
     assert made.ahead is not None
@@ -181,12 +182,12 @@ def try_pace(job: Job, bundle: Bundle, made: Draft) -> float:
 
 
 def result_bytes(made: Draft, *, encode: bool) -> int:
-    """Return how much memory a row of the results takes until the part is written, on average.
+    """Return the average memory that a row of the results takes until the part is written.
 
     Parameters
     ----------
     encode : bool
-        Whether to encode some rows, if there are many, to learn how far kept columns can be compressed.
+        Whether to encode some rows, to measure how well kept columns can be compressed. This requires enough rows.
     """
     if made.scored is None or made.ahead is None:
         return 0
@@ -199,7 +200,7 @@ def result_bytes(made: Draft, *, encode: bool) -> int:
 
 
 def row_bytes(rows: pa.RecordBatch | pa.Table | None) -> int:
-    """Return the average memory of a row, rounded up. A dictionary counts as an index and a typical value per row.
+    """Return the average memory of a row, rounded up. A dictionary column has an index and an average value per row.
 
     >>> row_bytes(pa.table({"x": [1.0, 2.0], "y": pa.array(["a" * 30, "b" * 30]).dictionary_encode()}))
     46
@@ -242,12 +243,13 @@ def _score(
 
 
 def _head_first(piece: Slice, rows: int, by_rows: Collection[tuple[str, str]]) -> Iterator[Slice]:
-    """Yield a slice in two pieces: its first rows, which are usually enough, and the others.
+    """Yield a slice in two pieces: first the beginning, which is usually enough, and then the rest.
 
     Parameters
     ----------
     by_rows : collection of tuple of str
-        Buckets and keys of the objects that can be divided between any two rows. Other slices stay whole.
+        Buckets and keys of the objects that can be divided between any two rows. Slices of other objects are not
+        divided.
     """
     if (piece.bucket, piece.key) not in by_rows or piece.only is not None or piece.rows <= rows:
         yield piece
@@ -260,9 +262,10 @@ def _head_first(piece: Slice, rows: int, by_rows: Collection[tuple[str, str]]) -
 def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.RecordBatch]]:
     """Yield samples of `SAMPLE_ROWS` rows: the first rows, then later ones, then rows of other parts.
 
-    With each sample, the rows from the sample on are yielded, as far as they were read with it.
+    Each sample comes with a second batch: all rows from the beginning of the sample that were read together with it.
 
-    Rows that cannot be scored are often next to each other. The distance between samples therefore doubles each time.
+    Rows that cannot be scored are often next to each other. Therefore the position within the rows doubles with each
+    sample.
     """
     for rows in _first_batches(engine, job, made):
         malformed = rows.malformed
@@ -277,7 +280,7 @@ def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.R
 def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
     """Yield the first batch of several parts, evenly spaced from the first part to the last.
 
-    If rows are so large that fewer than usual are read at a time, several batches are yielded to make up for it.
+    If large rows make the batches smaller than `BATCH_ROWS`, several batches of each part are yielded.
     """
     batch_rows = engine.batch_size(made.columns).rows_to_read
     files = [item.file for item in made.surveyed]
@@ -297,14 +300,17 @@ def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
 
 
 def beginning(piece: Slice, rows: int = BATCH_ROWS) -> Slice:
-    """Return the first rows of a slice, so that only what they need is fetched."""
+    """Return a slice of only the first rows, so that only the bytes of these rows are fetched."""
     if piece.only is not None or piece.rows <= rows:
         return piece
     return replace(piece, only=range(piece.first_row, piece.first_row + rows))
 
 
 def first_rows(batches: Iterator[Rows]) -> Rows | None:
-    """Return the first batch that is not empty. Batches can be empty if only some rows of a slice are scored."""
+    """Return the first batch that is not empty; None if all are empty.
+
+    A batch is empty if none of its rows is to be scored.
+    """
     return next((rows for rows in batches if rows.batch.num_rows or rows.malformed), None)
 
 

@@ -36,31 +36,31 @@ MAX_REASON = 500
 def score_part(
     engine: Engine, job_id: str, part: int, holder: str, *, is_retry: bool = False
 ) -> tuple[int, int] | None:
-    """Score a part, commit it, and dispatch the next part or step. This is safe to repeat at any time.
+    """Score a part, commit it, and dispatch the next part or step. Repeated calls do no harm.
 
     Parameters
     ----------
     holder : str
         Identifies the message. A redelivered message takes over the lease of its earlier delivery. Any other message
-        does nothing while the part is leased.
+        for the part is ignored while the part is leased.
     is_retry : bool
-        Whether the message was retried after a transient error. Such a retry does not count as an attempt.
+        Whether the message is a retry after a transient error. Such a retry is not counted as an attempt.
 
     Returns
     -------
     tuple of int and int, optional
-        Number of scored rows and of rejected rows; None if there was nothing to do.
+        The numbers of scored and rejected rows; None if there was nothing to score.
 
     Raises
     ------
     ModelUnloadable, ModelUntrusted
-        This process cannot load the model. The attempt does not count; another worker may try.
+        This process cannot load the model, but another worker may be able to. The attempt is not counted.
     ScorelineError
-        Marked transient: the attempt does not count, and the message must be delivered again.
+        A transient error: the attempt is not counted, and the message must be delivered again.
     """
     try:
         found = _start(engine, engine.documents(job_id), part, holder, is_retry=is_retry)
-    except LedgerFenced:  # the documents that this process has cached may be those of a deleted job with the same id
+    except LedgerFenced:  # this process may have cached documents of a deleted job with the same id
         found = _start(engine, engine.documents(job_id, fresh=True), part, holder, is_retry=is_retry)
     if found is None:
         return None
@@ -94,13 +94,13 @@ def score_part(
     except PartStopped:
         log.info("part.stopped", extra={"job_id": job_id, "part": part})
         return None
-    except SystemExit:  # the worker is shutting down: the message returns to the queue, and the attempt does not count
+    except SystemExit:  # the worker shuts down: the message returns to the queue, and the attempt is not counted
         engine.ledger.release(lease)
         raise
-    except UNLOADABLE_HERE:  # another worker may load the model: the attempt does not count
+    except UNLOADABLE_HERE:  # another worker may be able to load the model: do not count the attempt
         engine.ledger.release(lease)
         raise
-    except (ModelError, RejectBudgetExceeded) as error:  # no other part can save the job
+    except (ModelError, RejectBudgetExceeded) as error:  # the job fails, whatever its other parts do
         if isinstance(error, RejectBudgetExceeded):
             engine.ledger.counters.count_part(rows=0, rejected=0, failed=True, seconds=None)
         fail_job(engine, job_id, error)
@@ -112,7 +112,7 @@ def score_part(
         failure, summary = describe(error), without_quotes(error)
     except SoftTimeLimitExceeded:
         raise
-    except Exception as error:  # an estimator may raise anything; the job must end with the reason
+    except Exception as error:  # an estimator may raise any exception; the job must end with the reason
         log.exception("part.failed", extra={"job_id": job_id, "part": part})
         engine.on_fault(error, job_id=job_id, part=part)
         failure, summary = describe(error), without_quotes(error)
@@ -123,9 +123,9 @@ def score_part(
 def _start(
     engine: Engine, documents: Documents, part: int, holder: str, *, is_retry: bool
 ) -> tuple[Documents, PartLease, Started] | None:
-    """Take a lease on a part, and return it with the documents that it belongs to; None if there is no such part."""
+    """Take a lease on a part, and return it with the documents of the job; None if the job has no such part."""
     job_id, plan = documents.job.spec.job_id, documents.plan
-    if type(part) is not int or not 0 <= part < plan.parts:  # the ledger would accept any number, however large
+    if type(part) is not int or not 0 <= part < plan.parts:  # the ledger does not check the number of a part
         log.error("part.unknown", extra={"job_id": job_id, "part": part, "parts": plan.parts})
         return None
     lease = PartLease(job_id=job_id, plan_sha256=plan.sha256, part=part, holder=holder, lease_s=engine.lease_s)
@@ -148,16 +148,16 @@ def count_part(
     Parameters
     ----------
     failure : str
-        Reason why the part failed; empty if it is committed. It is stored in the bucket.
+        Reason why the part failed, to store in the bucket; empty if the part is committed.
     summary : str
-        The reason without any quotation from the input, for the ledger, which others may read. By default, it is
-        `failure`, which must then contain no quotation.
+        The reason without quotations from the input, to store in the ledger, because people without access to the
+        bucket may read the ledger. By default, it is `failure`, which must then contain no quotations.
     seconds : float, optional
         Time spent on scoring the part; None if another process scored it.
     """
     plan_sha256 = engine.documents(job_id).plan.sha256
     summary = (summary or failure)[:MAX_REASON]
-    if failure:  # written even if it equals the summary, because an earlier run may have left another reason
+    if failure:  # written even if it equals the summary, to replace a reason from an earlier run
         write_failure(engine.buckets.main, job_id, part, failure[:MAX_REASON])
     done = engine.ledger.complete(job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=summary)
     if done.counted:

@@ -23,7 +23,7 @@ from scoreline.tasks.steps.reject_watch import REJECTED_SHOWN, RejectWatch
 
 
 class PartStopped(Exception):
-    """The job has ended, and this part is no longer needed."""
+    """Raised if the job has ended, so that the part is no longer needed."""
 
 
 def score_rows(
@@ -44,17 +44,17 @@ def score_rows(
     budget : int
         Number of rows that the job still allows to be rejected.
     timings : Timings
-        The seconds of `decode`, `align` and `predict` are added to it.
+        Timings to which the seconds of `decode`, `align` and `predict` are added.
     note : callable, optional
-        Notes the rejected rows of the part, and returns those of the job (see `Ledger.note_rejects`).
+        Records the number of rejected rows of the part, and returns that of the job (see `Ledger.note_rejects`).
     write : callable, optional
-        Takes the scored rows of each batch in the planned schema, so that they need not stay in memory.
+        Called with the scored rows of each batch in the planned schema, so that they need not stay in memory.
 
     Returns
     -------
     results, rejects : pyarrow.Table
-        The scored rows in the planned schema, unless `write` took them, and the rejected rows with their reasons, both
-        in input order.
+        The scored rows in the planned schema, without rows if `write` is given, and the rejected rows with their
+        reasons. Both are in input order.
 
     Raises
     ------
@@ -132,13 +132,13 @@ def _over_budget(total: int | None, most: int, budget: int, example: str) -> Rej
 
 
 def _stop_check(engine: Engine, job_id: str) -> Callable[[], None]:
-    """Return a function to call before each batch. It raises `PartStopped` if the job was stopped meanwhile."""
+    """Return a function that raises `PartStopped` if the job was stopped. Call it before each batch."""
     batches = 0
 
     def check() -> None:
         nonlocal batches
         batches += 1
-        with contextlib.suppress(LedgerUnavailable):  # skipping the check is better than losing the scored rows
+        with contextlib.suppress(LedgerUnavailable):  # without an answer, scoring continues
             if batches > 1 and engine.ledger.stopped(job_id):
                 raise PartStopped
 

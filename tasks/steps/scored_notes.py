@@ -1,4 +1,4 @@
-"""Notes in the ledger how many rows a part has scored so far, to show progress in a job of few parts."""
+"""Records in the ledger how many rows a part has scored so far, to show progress in jobs with few parts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NOTE_S = 2.0
 
 @dataclass(kw_only=True)
 class ScoredNotes:
-    """Called with the number of rows that a part has scored so far.
+    """Callable that receives the number of rows that a part has scored so far.
 
     Parameters
     ----------
     note : callable or None
-        Notes the number in the ledger (see `Ledger.note_scored`).
+        Records the number in the ledger (see `Ledger.note_scored`).
     clock : callable
-        Returns seconds, from any beginning.
+        Returns the time in seconds, from any origin.
     """
 
     note: Callable[[int], None] | None
@@ -33,7 +33,7 @@ class ScoredNotes:
         self._noted_s = self.clock()
 
     def __call__(self, rows: int) -> None:
-        """Note the number of rows, if it is time."""
+        """Record the number of rows, at most every `NOTE_S` seconds."""
         now = self.clock()
         if self.note is None or now - self._noted_s < NOTE_S:
             return
