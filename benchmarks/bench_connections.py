@@ -1,7 +1,7 @@
 """Count the connections to Redis of a worker and of beat: idle, under work, and idle again.
 
-The table has one line for each number of processes and each moment. ``CLIENT LIST`` shows the connections; they are
-counted by the process at the other end. ``--list`` prints each connection with its last command.
+The table has one line for each number of pool processes and each of these three states. The connections of ``CLIENT
+LIST`` are counted by the process that opened them. ``--list`` prints each connection with its last command.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _moments(processes: int, idle_s: float) -> Iterator[tuple[str, list[tuple[st
 
 
 def _connections(stand: Stand, connection: redis.Redis) -> list[tuple[str, dict[str, Any]]]:
-    """Return what CLIENT LIST says about each connection of the worker and of beat."""
+    """Return the entries of ``CLIENT LIST`` for the connections of the worker and of beat."""
     clients: Any = connection.client_list()
     owners: dict[int, str] = {}
     for owner, processes in stand.processes_by_role().items():

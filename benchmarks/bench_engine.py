@@ -1,8 +1,8 @@
-"""Measure what a part costs apart from scoring. Celery and Valkey are real; the model does nothing; parts have one row.
+"""Measure the overhead of a part. Celery and Valkey are real, but the model does nothing, and each part has one row.
 
 Claims: Redis memory, queue length, and the Redis commands, R2 operations and time per part do not grow with the number
-of parts. The store is a directory that counts its operations. Redis commands are read from ``INFO commandstats``,
-without those of this script. ``QUICK=1`` skips the run of 100,000 parts.
+of parts. The store is a directory that counts its operations. The Redis commands are those of ``INFO commandstats``,
+without the commands of this script. ``QUICK=1`` skips the run of 100,000 parts.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def measure(parts: int) -> dict[str, float]:
             pq.write_table(pa.table({"id": ids, "x": ids.astype(float)}), sink, row_group_size=1)
             store.put(f"in/{first:09}.parquet", sink.getvalue())
         stack.start_worker(PROCESSES, environ, app="benchmarks.counted")
-        time.sleep(2)  # the worker reconciles once when it starts
+        time.sleep(2)  # wait for the reconciler round that the worker runs when it starts
         with redis.Redis.from_url(environ["REDIS_URL"]) as connection:
             return _run(client, store.uri("in/"), parts, connection, counts)
 

@@ -1,6 +1,6 @@
 """Measure planning and finalizing a job of 100,000 Parquet files of 10 rows, in a directory.
 
-Claims: each takes at most 60 s, and a process at most 400 MB meanwhile.
+Claims: planning and finalizing take at most 60 s each, and a process at most 400 MB of memory meanwhile.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from scoreline.storage.objects.base import exists
 
 FILES, ROWS, LIMIT_S, LIMIT_MB = 100_000, 10, 60.0, 400.0
 _DIFFERENT = 100
-"""Number of different files, because making each anew would take longer than the job."""
+"""Number of different files; the others are copies, because encoding 100,000 files would take longer than the job."""
 _POLL_S = 0.02
 
 
 def put_files(folder: Path, files: int) -> None:
-    """Write files below a folder of the directory store."""
+    """Write Parquet files into a folder of the directory store."""
     random, bodies = np.random.default_rng(5), []
     for number in range(_DIFFERENT):
         sink = io.BytesIO()
@@ -41,7 +41,7 @@ def put_files(folder: Path, files: int) -> None:
 
 
 def timed(done: Callable[[], bool], pool: list[psutil.Process]) -> tuple[float, float]:
-    """Wait until something is done. Return the seconds, and the largest memory of a process meanwhile in MB."""
+    """Wait until `done` returns true. Return the elapsed seconds, and the largest memory of a process in MB."""
     for process in pool:
         forget_peak(process.pid)
     begun = time.perf_counter()

@@ -1,8 +1,8 @@
-"""Compare the peak private memory (anonymous) of a worker process in a job of 40 million rows and in one of 2 million.
+"""Compare the peak private memory of a worker process in a job of 40 million rows and in a job of 2 million rows.
 
-Claim: within a run, the larger peak is at most 1.05 times the smaller one. The model is a logistic regression. The
-memory of each process of the pool is sampled every 5 ms. At the end, the pool must still have the same processes. Each
-job has a fresh worker that scores 2 million rows first, so that the pace of the model is known in each case.
+Claim: the larger of the two peaks is at most 1.05 times the smaller one. The model is a logistic regression. The
+anonymous memory of each pool process is sampled every 5 ms. At the end, the pool must still have the same processes.
+Each job has a fresh worker, which first scores 2 million rows, so that the pace of the model is known.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROWS, LIMIT = 2_000_000, 1.05
 
 
 def peak(folder: Path, times: int) -> float:
-    """Score the rows `times` times over, and return the highest memory of a process in MiB."""
+    """Score the same rows `times` times, and return the largest memory of a process in MiB."""
     features = work.columns("logistic")[1:]
     with Stand(Path(".scoreline")) as stand:
         stand.publish("logistic", work.load(folder, "logistic"))

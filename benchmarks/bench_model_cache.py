@@ -1,4 +1,4 @@
-"""Measure a hit in the model cache, and the memory that a preloaded model costs each of four pool processes.
+"""Measure the time of a hit in the model cache, and the memory of a preloaded model in each of four pool processes.
 
 The private memory of a process is its USS after it has scored with the model, minus its USS with a model that has a
 hundredth of the trees. For comparison, each process of a second pool loads the model itself.
@@ -29,12 +29,12 @@ from scoreline.worker.dev.stack import ROOT, Stack
 
 PROCESSES = 4
 JOBS = 12
-ROWS = 5_000  # few, because memory that scoring leaves in the heap would hide that of the model
+ROWS = 5_000  # few rows, because scoring many would leave memory in the heap that hides the memory of the model
 RUNS = 5
 
 
 def holders(stack: Stack) -> dict[str, list[dict[str, int]]]:
-    """Return the models of each process that has scored, by pid."""
+    """Return the models that each process has in memory, by pid, for the processes that have scored."""
     command = [sys.executable, "-m", "celery", "-A", "scoreline", "inspect", "models", "--json"]
     done = subprocess.run(command, env=stack.environ, cwd=ROOT, capture_output=True, text=True, check=True)
     (found,) = json.loads(done.stdout).values()

@@ -1,9 +1,9 @@
-"""Compare a cold, verified load of a forest of more than 300 MB from the S3 server with the fastest possible one.
+"""Compare a cold, verified load of a forest of more than 300 MB from the S3 server with the fastest possible load.
 
-Every load runs in a fresh process, and the contenders alternate. There are two limits: parallel GETs of the same object
-without verifying or unpickling, and `joblib.load` from memory. The peer is the naive way, `get_object().read()` into
-`joblib.load`. Target: at most 1.3 times the larger limit; the peak is at most 48 MiB above the memory of the loaded
-model itself.
+Every load runs in a fresh process, and the contenders alternate. No load can be faster than two limits: parallel GETs
+of the same object without verifying or unpickling, and `joblib.load` from memory. The peer is a naive load:
+`get_object().read()`, then `joblib.load`. Target: a load takes at most 1.3 times the larger limit, and its peak memory
+is at most 48 MiB above the memory of the loaded model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TREES = 130
 
 
 def train() -> Any:
-    """Fit a forest with fully grown trees on noise, so that it is as large as one fitted on many real rows."""
+    """Fit a forest with fully grown trees on noise, so that it is as large as a forest fitted on many real rows."""
     import numpy as np
     from sklearn.ensemble import RandomForestRegressor
 
@@ -43,7 +43,7 @@ def train() -> Any:
 
 
 def measured(mode: str, ref: str) -> dict[str, float]:
-    """Load the model once in this process; return the seconds, and the peak and the kept memory in MiB."""
+    """Load the model once in this process; return the seconds, and the peak and the final memory in MiB."""
     import sklearn.ensemble  # noqa: F401  # the import is not the load
 
     models = ModelStorageManager.from_env()

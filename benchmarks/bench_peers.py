@@ -1,8 +1,8 @@
-"""Compare Scoreline with Dask, Ray Data and Spark on inputs as people have them: pandas' row groups, and small files.
+"""Compare Scoreline with Dask, Ray Data and Spark on two typical inputs: pandas' row groups, and small files.
 
-Contenders and rounds are those of `benchmarks.bench_throughput`: all read the same files from the same disk, are warm,
-and must have equal results. The inputs are two of `benchmarks.shapes`. The model is logistic regression, so that
-reading shows.
+The contenders run as in `benchmarks.bench_throughput`: all of them read the same files from the same disk, are warm,
+and must have equal results. The inputs are two shapes of `benchmarks.shapes`. The model is a logistic regression, which
+scores so fast that differences in reading show.
 """
 
 from __future__ import annotations

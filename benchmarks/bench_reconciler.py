@@ -1,9 +1,9 @@
-"""Count the requests to R2 and the commands of Redis that the reconciler costs a month, by number of jobs under way.
+"""Count the requests to R2 and the Redis commands of the reconciler in a month, by the number of jobs under way.
 
-Each job has eight parts in flight: one is being scored, and seven wait in a long queue. The rounds of one hour, the
-third hour of the jobs, are run with a clock that is set forward. Commands are read from ``INFO commandstats``. The
-store counts its requests; a listing of 2,500 markers takes three. For comparison, the last column is the price if every
-round looked at every job.
+Each job has eight parts in flight: one is being scored, and seven wait in a long queue. The benchmark runs the rounds
+of one hour, the third hour of the jobs, with a simulated clock. The Redis commands are those of ``INFO commandstats``.
+The store counts its requests; a listing of 2,500 markers counts as three requests. For comparison, the last column is
+the price if every round read the documents of every job.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _measure(jobs: int, folder: Path, url: str) -> None:
         for number in range(60):
             now += ROUND_S
             if number % LIST_EVERY == 0:
-                connection.delete("scoreline:{bench}:listing")  # this lock would expire only by the real clock
+                connection.delete("scoreline:{bench}:listing")  # this lock does not follow the simulated clock
             reconcile_due(dispatcher, clock=lambda: 0.0)
         stats: Any = connection.info("commandstats")
         commands = {name.removeprefix("cmdstat_").split("|")[0]: row["calls"] for name, row in stats.items()}
@@ -79,7 +79,7 @@ def _measure(jobs: int, folder: Path, url: str) -> None:
 
 
 def _begin(client: EagerClient, dispatcher: Dispatcher, jobs: int) -> None:
-    """Write planned jobs. One part of each job stays leased for ever, as if it were being scored."""
+    """Write planned jobs. One part of each job stays leased forever, as if a process were scoring it."""
     main = client.buckets.main
     model = DummyRegressor().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 1.0])
     client.models.publish("noop", model)
@@ -101,7 +101,7 @@ def _begin(client: EagerClient, dispatcher: Dispatcher, jobs: int) -> None:
 
 
 def _month(times: int, jobs: int) -> tuple[int, int, float]:
-    """Return the listings, the other requests and the price of a month with this many times the counted requests."""
+    """Multiply the counted requests by `times`; return the listings, the other requests and the price of a month."""
     pages = max(1, -(-jobs // PAGE_KEYS))
     lists, reads = times * counts["list"] * pages, times * (counts["get"] + counts["head"])
     return lists, reads, (CLASS_A * (lists + times * counts["put"]) + CLASS_B * reads) / 1e6

@@ -1,13 +1,14 @@
 """Measure what rejected rows cost, in two processes.
 
 Claims: If a step of scikit-learn refuses 5% of the rows of a job, the job takes at most 1.3 times the CPU time of a job
-without such rows. This holds for each kind of value that steps refuse, and for a model of which the processes remember
-nothing: each run scores a new version of it. A model of the user's own is called at most 10
-times for each rejected row if 1% are rejected, and 3 times if 20% are. A job over its reject budget has failed within
-5 s.
+without such rows. This holds for each kind of refused value, even if the processes remember no refused values of the
+model; each run therefore uses a new version of the model. A model of the user's own is called at most 10 times for each
+rejected row if 1% of the rows are rejected, and 3 times if 20% are rejected. If a job rejects more rows than
+`max_rejected` allows, it fails within 5 s.
 
-The CPU time is that of all processes of the worker, which other load on the machine hardly affects. Two more figures of
-each kind have no limit: the CPU time of a second job with the same version, and the elapsed time of the first.
+CPU time means that of all processes of the worker, because other load on the machine hardly affects it. For each kind
+of refused value, two more figures are recorded without a limit: the CPU time of a second job with the same version, and
+the elapsed time of the first job.
 """
 
 from __future__ import annotations
@@ -61,13 +62,13 @@ TOWNS = np.array([f"town {number}" for number in range(40)])
 
 
 def frame(random: np.random.Generator, rows: int) -> pd.DataFrame:
-    """Return rows that every model takes."""
+    """Return rows that every model of this benchmark can score."""
     numbers = pd.DataFrame(random.uniform(0.1, 1.0, (rows, len(NUMBERS))), columns=NUMBERS)
     return numbers.assign(town=TOWNS[random.integers(0, len(TOWNS), rows)].astype(object))
 
 
 def models() -> dict[str, tuple[Callable[[], Any], str, Any]]:
-    """Return for each kind of refused value: how to make a model that refuses it, the column, and the value."""
+    """Return, for each kind of refused value: a maker of a model that refuses the value, the column, and the value."""
 
     def encoding(encoder: Any, model: Any) -> Any:
         return make_pipeline(make_column_transformer((encoder, ["town"]), (StandardScaler(), NUMBERS)), model)
@@ -133,7 +134,7 @@ def fit(make: Callable[[], Any]) -> Any:
 
 
 class Own(RegressorMixin, BaseEstimator):
-    """A model of the user's own that refuses some rows, and takes as little time as possible to score the others."""
+    """A model that is not from scikit-learn. It refuses some rows, and scores other rows as fast as possible."""
 
     def __init__(self, refuses: Callable[[Any], Any]) -> None:
         self.refuses = refuses
@@ -153,7 +154,7 @@ class Own(RegressorMixin, BaseEstimator):
 
 
 def calls_for_each(random: np.random.Generator, share: float, *, of_one_value: bool) -> float:
-    """Return the number of calls for each rejected row. A row fails because of one value, or of two values together."""
+    """Return the calls per rejected row. A row is rejected because of one value, or of two values together."""
     rows = frame(random, BATCH)[NUMBERS]
     product = rows["x3"] if of_one_value else rows["x3"] * rows["x4"]
     limit = product.quantile(1 - share)
@@ -169,7 +170,7 @@ def calls_for_each(random: np.random.Generator, share: float, *, of_one_value: b
 
 
 def damage(rows: pd.DataFrame, column: str, value: Any, share: float) -> pa.Table:
-    """Return rows of which a share has the value; without a value, each of them has another text."""
+    """Put a value into a share of the rows. If the value is None, each of these rows gets a different text."""
     bad = np.random.default_rng(5).random(len(rows)) < share
     if value is None:
         others = pd.Series([f"place {number}" for number in range(len(rows))], dtype=object)
@@ -182,7 +183,7 @@ def damage(rows: pd.DataFrame, column: str, value: Any, share: float) -> pa.Tabl
 
 
 def measure_calls() -> None:
-    """Measure the calls of a model of the user's own."""
+    """Measure how often a model of the user's own is called."""
     random = np.random.default_rng(4)
     for share, most in CALLS.items():
         for of_one_value, what in ((True, "one value"), (False, "two values together")):
@@ -193,7 +194,7 @@ def measure_calls() -> None:
 
 
 def measure_kinds(only: str, runs: int) -> None:
-    """Measure jobs with and without rejected rows in turn, for each kind of value."""
+    """Measure jobs with and without rejected rows in turn, for each kind of refused value."""
     rows = frame(np.random.default_rng(4), ROWS)
     with Stand(Path(".scoreline"), processes=2) as stand:
 
@@ -214,7 +215,7 @@ def measure_kinds(only: str, runs: int) -> None:
             stand.put(f"in/{number}-bad.parquet", bad)
             took = []
             for run in range(runs):
-                name = f"model-{number}-{run}"  # of which no process remembers anything
+                name = f"model-{number}-{run}"  # no process remembers refused values of a new model
                 stand.publish(name, model)
                 stand.warm(name, clean.slice(0, 10_000), features)
                 without = score(name, f"in/{number}-clean.parquet")
@@ -231,7 +232,7 @@ def measure_kinds(only: str, runs: int) -> None:
 
 
 def measure_over_budget(*, directory: bool) -> None:
-    """Measure how long it takes until a job over its budget has failed, and the CPU of all processes until then."""
+    """Measure the elapsed and CPU seconds until a job fails because it rejects too many rows."""
     store = "a directory" if directory else "S3"
     make, column, value = models()["unknown category (OneHotEncoder)"]
     rows = frame(np.random.default_rng(4), ROWS)

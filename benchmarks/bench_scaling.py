@@ -1,8 +1,8 @@
-"""Compare the rate of two worker processes with that of one, in turns, on a forest of 100 trees.
+"""Compare how fast two worker processes and a single one score with a forest of 100 trees, in turns.
 
-Claim: two processes score at least 1.9 times as many rows per second as one. To see how much faster this machine gets
-with a second process without Scoreline, compare two contenders of `bench_throughput`: the handwritten loop has two
-processes, the script one.
+Claim: two processes score at least 1.9 times as many rows per second as one. Two contenders of `bench_throughput` show
+how much a second process helps on this machine without Scoreline: the handwritten loop has two processes, and the
+script has one.
 """
 
 from __future__ import annotations

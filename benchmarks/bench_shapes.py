@@ -1,11 +1,12 @@
 """Compare jobs with a handwritten loop on typical inputs: large row groups, wide tables, small files, texts.
 
-Both have two warm processes, and take turns on the same objects; ratios are computed within a round. The loop divides
-the work as is fastest for it (see `benchmarks.byhand`). Requests and bytes are counted in another run, because the
-relay that counts them takes time; a busy machine does not change them. The results of a job are compared with those of
-the loop once. Claims: the limits of `benchmarks.shapes.SHAPES`.
+Job and loop have two warm processes each, and take turns on the same objects; ratios are computed within a round. The
+loop uses the fastest way to divide the work (see `benchmarks.byhand`). Requests and bytes are counted in a separate
+run, because the relay that counts them takes time. The results of job and loop are compared once. Claims: the limits of
+`benchmarks.shapes.SHAPES`.
 
-Figures are added to those of earlier runs of other shapes. Each has its commit, and the machine with its load.
+New figures are added to the figures that earlier runs stored for other shapes. Each figure is stored with the commit,
+the machine, and the load of the machine.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ FILE = RESULTS / "shapes.json"
 
 
 def measured(name: str, model: str, store: str, rounds: int, share: float, way: str | None) -> Entry:
-    """Let both score in turns, after a rehearsal of each."""
+    """Let job and loop score in turns, after a rehearsal of both."""
     with contest(store) as contenders:
         contenders.bring(name, model, share)
         best = contenders.rehearse(way)
@@ -42,7 +43,7 @@ def measured(name: str, model: str, store: str, rounds: int, share: float, way: 
 
 
 def counts(name: str, share: float) -> Entry:
-    """Count the requests of a job with a linear model, once the model is loaded and its pace is known."""
+    """Count the requests of a job with a linear model, after a first job has loaded the model and shown its pace."""
     with counted() as contenders:
         contenders.bring(name, "linear", share)
         contenders.job()
@@ -60,9 +61,10 @@ def counts(name: str, share: float) -> Entry:
 
 
 def chosen(asked: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
-    """Yield shapes, models and stores: those with a limit, or all of them."""
+    """Yield each shape, model and store to measure: only those with a limit, or all of them."""
     for name in asked.shapes:
-        limited = list(SHAPES[name].limits) or [("directory", "linear")]  # of memory alone: moto joins 3 GB too slowly
+        # If there is only a limit of memory, the store is a directory, because moto joins 3 GB too slowly.
+        limited = list(SHAPES[name].limits) or [("directory", "linear")]
         for store in asked.stores:
             for model in asked.models:
                 if asked.all or (store, model) in limited:

@@ -28,7 +28,7 @@ def main() -> None:
         for run in range(RUNS + 1):
             begun = time.perf_counter()
             subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-            if run:  # the first run reads from the disk
+            if run:  # leave out the first run, which reads from the disk
                 took.append(time.perf_counter() - begun)
         record_figure(name, label, took, LIMIT_S if name != "python" else None)
 

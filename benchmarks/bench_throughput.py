@@ -1,7 +1,7 @@
 """Compare Scoreline with a handwritten loop and with the peers: two million rows in two processes.
 
-Contenders take turns on the same files and models for several rounds, and ratios are computed within a round. Their
-results must be equal. Writes a table and JSON to `benchmarks.measure.RESULTS`.
+The contenders take turns on the same files and models for several rounds, and ratios are computed within a round. All
+contenders must have equal results. The figures are written as a table and as JSON to `benchmarks.measure.RESULTS`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Took = dict[str, dict[str, list[dict[str, Any]]]]
 
 
 def left_out(names: Sequence[str]) -> dict[str, str]:
-    """Return those that cannot run on this machine, with the reason."""
+    """Return the contenders that cannot run on this machine, with the reason."""
     no_java = "spark" in names and shutil.which("java") is None
     return {"spark": "there is no Java"} if no_java else {}
 
@@ -43,7 +43,7 @@ def result(folder: Path, name: str, model: str) -> pa.Table:
 
 
 def difference(folder: Path, name: str, model: str, other_name: str = "script") -> float:
-    """Return the largest difference between probabilities and those of another. Raise if anything else differs."""
+    """Return the largest difference between the probabilities of two contenders. Exit if results are not equal."""
     one, other = result(folder, other_name, model), result(folder, name, model)
     for column in ("id", "prediction"):
         if not np.array_equal(one[column].to_numpy(), other[column].to_numpy()):
@@ -55,15 +55,15 @@ def difference(folder: Path, name: str, model: str, other_name: str = "script") 
 
 
 def measured(names: list[str], folder: Path, models: Sequence[str], rounds: int) -> tuple[Took, dict[str, str]]:
-    """Run all contenders in turns. Return the runs by model and name, and why peers failed; their runs are dropped."""
+    """Run all contenders in turns. Return the complete runs by model and name, and why peers failed."""
     took: Took = {model: {} for model in models}
     failed: dict[str, str] = {}
     for number, place in itertools.product(range(rounds), range(len(names))):
-        name = names[(place + number) % len(names)]  # each round begins with another contender
+        name = names[(place + number) % len(names)]  # each round begins with a different contender
         if name in failed:
             continue
         try:
-            for model in models:  # each has its own process, so that none profits from what another one left
+            for model in models:  # each model has its own process, so that none profits from caches of another
                 result = turn(name, folder, model)
                 took[model].setdefault(name, []).append(result)
                 print(f"round {number + 1} {name:16} {model:9} {result['work']:7.2f} s", file=sys.stderr)

@@ -1,21 +1,22 @@
-"""The loop by hand that jobs are compared with: two warm processes that get objects and read them with pyarrow.
+"""The handwritten loop that jobs are compared with: two warm processes that fetch objects and read them with pyarrow.
 
-A process copies the features of a batch into one matrix, column by column, and writes all its scores as one object.
-How the processes divide the work is called a way. `ways` names those that make sense for an input; the fastest of them
-is what a job is compared with:
+Each process copies the features of a batch into one matrix, column by column, and writes all its scores as one object.
+There are several ways to divide the work between the processes. `ways` names the ways that make sense for an input, and
+a job is compared with the fastest of them:
 
 ``units``
-    Several objects or row groups: a process takes every second one, and fetches nothing else but footers. Batches are
-    filled across objects.
+    Each process takes every second object or row group, and otherwise fetches only footers. A batch may contain rows of
+    several objects.
 ``whole``
-    As ``units``, but with the simplest of all ways to read: both get each object that they need whole, even if they
-    need only some of its row groups. An object that cannot be divided is decoded by both, as in ``twice``.
+    As ``units``, but simpler: a process fetches a whole object even if it needs only some of its row groups. If an
+    object cannot be divided, both processes decode it, as in ``twice``.
 ``alone``
-    One process does everything, and the other one waits.
+    One process does all the work, and the other one waits.
 ``twice``
-    Both get and decode the whole object, and each scores half of its rows.
+    Both processes fetch and decode the whole object, and each scores half of its rows.
 ``halves``
-    Both get the whole text, and decompress it; each parses and scores half of its lines. It has no quoted line ends.
+    Both processes fetch and decompress the whole text, and each parses and scores half of its lines. The text must not
+    have line ends inside quotes.
 """
 
 from __future__ import annotations
@@ -48,18 +49,18 @@ from scoreline.tasks.client import Client
 
 _BATCH_ROWS = 65_536
 _BATCH_BYTES = 32 << 20
-"""Of the matrix. Larger ones are slower, because they fit into no cache."""
+"""Maximum size of the matrix. Larger matrices are slower, because they do not fit into the processor's cache."""
 WAYS = ("units", "whole", "alone", "twice", "halves")
 _TEXTS = ("csv", "csv.gz", "jsonl")
 _REQUESTS = OBJECTS_AT_ONCE
-"""Number of files that a process fetches at a time: as many as a process of a job does. The loop so has at least the 16
-connections, in all its processes, with which such a loop would be written."""
+"""Number of files that a process fetches at a time, which is the same as in a job. All processes of the loop together
+thus have at least 16 connections, as a typical loop would."""
 _RANGES = 8
 """Number of ranges of one object that a process fetches at a time."""
 _RANGE_BYTES = 8 << 20
 """Maximum size of a range."""
 _FOOTER_BYTES = 1 << 20
-"""Number of bytes at the end of an object that are fetched for its footer, which may be longer."""
+"""Number of bytes that are fetched first to read the footer of an object. A longer footer takes a second request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ class Order:
 
 
 def ways(kind: str, objects: int, groups: int) -> tuple[str, ...]:
-    """Return the ways in which two processes may divide an input of some objects, the first of which has some groups.
+    """Return the ways to divide an input. `groups` is the number of row groups of the first of its objects.
 
     >>> ways("parquet", 1, 3)
     ('units', 'whole')
@@ -93,7 +94,7 @@ def ways(kind: str, objects: int, groups: int) -> tuple[str, ...]:
 
 
 class Loop:
-    """Runs the loop's processes until its `with` block ends. `environ` says which store they use."""
+    """Runs the processes of the loop until its `with` block ends. The settings in `environ` choose the store."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = dict(environ) | dict.fromkeys(THREADS, "1")
@@ -118,11 +119,11 @@ class Loop:
             process.join()
 
     def cpu(self) -> float:
-        """Return the seconds of CPU that the processes took so far."""
+        """Return the CPU seconds that the processes have used so far."""
         return sum(sum(psutil.Process(process.pid).cpu_times()[:2]) for process in self._processes)
 
     def score(self, keys: Sequence[str], kind: str, features: Sequence[str], dtype: str, model: Any, way: str) -> float:
-        """Score objects, and return the seconds that it took. What it writes is below ``byhand-WAY/``."""
+        """Score objects, and return the elapsed seconds. The results are written below ``byhand-WAY/``."""
         pipes = self._pipes[:1] if way == "alone" else self._pipes
         for share, pipe in enumerate(pipes):
             out = f"byhand-{way}/{share}.parquet"
@@ -160,7 +161,7 @@ def _serve(environ: Mapping[str, str], pipe: Connection) -> None:
 
 
 def score(store: ObjectStore, order: Order) -> None:
-    """Score what one process has to, and write its results."""
+    """Score the share of one process, and write its results."""
     scored = [_predict(order, table) for table in _tables(store, order)]
     sink = io.BytesIO()
     pq.write_table(pa.concat_tables(scored), sink, compression="zstd", use_dictionary=False)
@@ -168,14 +169,14 @@ def score(store: ObjectStore, order: Order) -> None:
 
 
 def _predict(order: Order, table: pa.Table) -> pa.Table:
-    x = np.empty((len(order.features), table.num_rows), order.dtype).T  # a column is one piece of memory
+    x = np.empty((len(order.features), table.num_rows), order.dtype).T  # each column is contiguous in memory
     for place, name in enumerate(order.features):
         x[:, place] = table[name].to_numpy()
     return pa.table({"id": table["id"], "prediction": order.model.predict(x)})
 
 
 def _tables(store: ObjectStore, order: Order) -> Iterator[pa.Table]:
-    """Yield the rows that a process scores, a batch at a time."""
+    """Yield the rows that one process scores, batch by batch."""
     rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // (len(order.features) * np.dtype(order.dtype).itemsize)))
     columns = ["id", *order.features]
     if len(order.keys) > 1:
@@ -208,10 +209,10 @@ def _open(data: Any) -> pq.ParquetFile:
 
 
 def _own_groups(store: ObjectStore, key: str, columns: Sequence[str], share: int) -> Iterator[pa.Table]:
-    """Read every second row group of an object, and fetch nothing but the footer and what these groups have.
+    """Read every second row group of an object, and fetch only the footer and the needed columns of these row groups.
 
-    Ranges are fetched side by side, ahead of the group that is decoded, into memory with the size of the object. What
-    is not fetched of it takes no memory.
+    Several ranges are fetched at a time, while an earlier row group is decoded. They are written into a buffer with the
+    size of the object. Pages of the buffer that are never written take no memory.
     """
     size = store.head(key).size
     memory = np.empty(size, np.uint8)
@@ -237,7 +238,7 @@ def _own_groups(store: ObjectStore, key: str, columns: Sequence[str], share: int
 
 
 def ranges(group: pq.RowGroupMetaData, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of bytes with some columns of a row group. Chunks that follow each other share ranges."""
+    """Yield the byte ranges of some columns of a row group. Adjacent column chunks are fetched with common ranges."""
     chunks = []
     for number in range(group.num_columns):
         chunk = group.column(number)
@@ -271,7 +272,7 @@ def _decompressed(data: bytes, kind: str) -> bytes:
 
 
 def own_lines(text: bytes, share: int, shares: int) -> pa.Buffer:
-    r"""Return the lines that one of several processes parses, which are about as long as those of the others.
+    r"""Return the lines that one of several processes parses. Each process gets about the same number of bytes.
 
     >>> [own_lines(b"a\nbb\nc\nd\n", share, 2).to_pybytes() for share in (0, 1)]
     [b'a\nbb\n', b'c\nd\n']
@@ -282,7 +283,7 @@ def own_lines(text: bytes, share: int, shares: int) -> pa.Buffer:
 
 
 def _parsed(text: Any, kind: str, columns: Sequence[str], *, header: bool) -> pa.Table:
-    """Parse lines of JSON, or of CSV with all columns in their order."""
+    """Parse lines of JSON, or lines of CSV whose columns are exactly `columns`."""
     if kind == "jsonl":
         return pyarrow.json.read_json(pa.BufferReader(text), pyarrow.json.ReadOptions(use_threads=False))
     options = pyarrow.csv.ReadOptions(use_threads=False, skip_rows=int(header), column_names=columns)
@@ -314,5 +315,5 @@ def peak_mb(pid: int) -> float:
 
 
 def forget_peak(pid: int) -> None:
-    """Reset the largest resident memory of each process."""
+    """Reset the largest resident memory of a process."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")

@@ -1,4 +1,4 @@
-"""Scoreline and a loop by hand on the same store, to be measured in turns."""
+"""Runs Scoreline and a handwritten loop on the same store, so that they can be measured in turns."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from scoreline.tasks.job.uris import parse_uri
 
 STORES = ("directory", "s3", "slow")
 _REHEARSALS = 2
-"""In the first one a process may get no part, so that it has not loaded the model."""
+"""Number of rehearsals. One is not enough, because a process that gets no part does not load the model."""
 _PUTS = 16
-"""Number of objects that are put at a time, because a slow store takes minutes for thousands of them otherwise."""
+"""Number of objects that are uploaded at a time. One after another, thousands of objects would take minutes in a slow
+store."""
 Run = dict[str, Any]
 
 
 class Contest:
-    """A stand with its loop by hand, both on the same store."""
+    """Scoreline (a `Stand`) and a handwritten loop, which use the same store."""
 
     def __init__(self, stand: Stand, loop: Loop | None, relay: CountingRelay | None) -> None:
         self._stand = stand
@@ -53,10 +54,10 @@ class Contest:
             list(pool.map(lambda key, file: self._stand.store.put(key, file.read_bytes()), self._found, files))
 
     def rehearse(self, way: str | None = None) -> str:
-        """Let both score twice, compare their results, and return the fastest way by hand.
+        """Let the job and the loop score twice, compare their results, and return the fastest way of the loop.
 
-        A shape that has only a limit of memory is not scored by hand: two processes that get 3 GB each, and decode it,
-        take more memory than the machine has. For these, return an empty text.
+        If a shape has only a limit of memory, the loop does not score it, and the answer is an empty text. Its two
+        processes would each fetch and decode 3 GB, which takes more memory than the machine has.
         """
         if not self._shape.limits:
             self.job()
@@ -64,7 +65,7 @@ class Contest:
         groups = len(next(iter(self.layout.groups.values()), ()))
         possible = [way] if way else ways(self._shape.kind, len(self._found), groups)
         if self._model.endswith("forest"):
-            possible = possible[:1]  # one process alone would take twice as long
+            possible = possible[:1]  # the way ``alone`` would take twice as long with a slow model
         took = {each: min(self.by_hand(each)["work"] for _ in range(_REHEARSALS)) for each in possible}
         best = min(took, key=lambda each: took[each])
         if len(took) > 1:
@@ -76,14 +77,14 @@ class Contest:
         return best
 
     def by_hand(self, way: str) -> Run:
-        """Score by hand."""
+        """Score with the handwritten loop."""
         assert self._loop is not None
         shape, before = self._shape, self._loop.cpu()
         took = self._loop.score(self._found, shape.kind, shape.names, shape.dtype, self._fitted, way)
         return {"work": took, "cpu": self._loop.cpu() - before}
 
     def job(self) -> Run:
-        """Score by a job, and return what it took by stage."""
+        """Score with a job, and return its elapsed time, CPU time, parts, memory, and seconds by timing."""
         pool = self._stand.pool()
         for process in pool:
             forget_peak(process.pid)
@@ -104,14 +105,14 @@ class Contest:
         }
 
     def counted_job(self) -> Traffic:
-        """Score by a job, and return what it asked the store for."""
+        """Score with a job, and return its requests to the store."""
         assert self._relay is not None
         before = len(self._relay.requests)
         self.job()
         return traffic(self._relay.requests[before:], f"in/{self._name}/", self.layout)
 
     def _check(self, byhand: str) -> None:
-        """Compare the results of the last job with those of the loop by hand."""
+        """Compare the results of the last job with those of the handwritten loop."""
         store = self._stand.store
         ours = _read(store, [info.key for info in store.list(f"{self._output}part-")])
         theirs = _read(store, [info.key for info in store.list(byhand)])
@@ -121,7 +122,7 @@ class Contest:
 
 @contextlib.contextmanager
 def contest(store: str) -> Iterator[Contest]:
-    """Start a stand and a loop by hand."""
+    """Start a stand and a handwritten loop."""
     with contextlib.ExitStack() as stack:
         stand = Stand(Path(".scoreline"), directory=store == "directory")
         if store == "slow":
@@ -133,7 +134,7 @@ def contest(store: str) -> Iterator[Contest]:
 
 @contextlib.contextmanager
 def counted() -> Iterator[Contest]:
-    """Start a stand on an S3 server whose requests are noted, without a loop by hand."""
+    """Start a stand whose requests to the S3 server are recorded, without a handwritten loop."""
     with CountingRelay() as relay:
         stand = Stand(Path(".scoreline"), directory=False)
         stand.relay = relay

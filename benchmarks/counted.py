@@ -1,7 +1,7 @@
-"""The worker, with every operation on its store counted: ``celery -A benchmarks.counted worker``.
+"""A worker that counts every operation on its store: ``celery -A benchmarks.counted worker``.
 
-Each process writes its counts to a file of its own below ``COUNT_DIR``, and `read` adds them up. Operations are counted
-as R2 bills them: a listing of 2,500 keys counts as three.
+Each process writes its counts to a file of its own below ``COUNT_DIR``, and `read` adds up all files. Operations are
+counted as R2 bills them: a listing of 2,500 keys counts as three.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["app", "read"]
 
 
 def read(folder: Path) -> Counter[str]:
-    """Add up what all processes counted."""
+    """Add up the counts of all processes."""
     total: Counter[str] = Counter()
     for file in folder.iterdir():
         total.update(dict(zip(CLASSES, _COUNTS.unpack(file.read_bytes()), strict=True)))

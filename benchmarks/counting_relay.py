@@ -1,4 +1,4 @@
-"""A relay in front of an S3 server, which notes the requests, and the bytes that the server sends for each."""
+"""A relay in front of an S3 server, which records each request and the number of bytes that the server sends for it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Request:
     """The key of the object; empty for a listing."""
     first: int | None = None
     last: int | None = None
-    """The range of bytes that was asked for; None for the whole object."""
+    """The requested range of bytes; None for the whole object."""
     sent: int = 0
 
     @classmethod
     def of(cls, head: bytes) -> Request:
-        r"""Read the beginning of a request.
+        r"""Parse the beginning of a request.
 
         >>> Request.of(b"GET /bucket/in/0.parquet HTTP/1.1\r\nRange: bytes=4-99\r\n\r\n")
         Request(method='GET', key='in/0.parquet', first=4, last=99, sent=0)
@@ -61,7 +61,7 @@ class CountingRelay:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         async def stop() -> None:
             self._server.close()
-            while others := asyncio.all_tasks() - {asyncio.current_task()}:  # one may leave another when it ends
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:  # a task that ends may start another one
                 for task in others:
                     task.cancel()
                 await asyncio.gather(*others, return_exceptions=True)
@@ -87,7 +87,7 @@ class CountingRelay:
                 end.close()
 
     async def _ask(self, reader: asyncio.StreamReader, back: asyncio.StreamWriter, asked: list[Request]) -> None:
-        """Pass requests on, and note them. `asked` contains those of this connection."""
+        """Pass requests on to the server, and record them. `asked` contains the requests of this connection."""
         while data := await reader.read(_CHUNK):
             if data.startswith(_METHODS):
                 asked.append(Request.of(data))
@@ -97,7 +97,7 @@ class CountingRelay:
         back.close()
 
     async def _answer(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: list[Request]) -> None:
-        """Pass answers on. Each belongs to the last request, because a client waits for it before the next one."""
+        """Pass responses on. A response belongs to the last request, because a client waits for it."""
         while data := await there.read(_CHUNK):
             asked[-1].sent += len(data)
             writer.write(data)

@@ -19,7 +19,7 @@ LIBRARIES = ("scikit-learn", "numpy", "pandas", "pyarrow", "celery")
 
 
 def described() -> str:
-    """Return one line: cores, memory, system, libraries, peers, commit, day, and how busy the machine was."""
+    """Return one line with cores, memory, system, libraries, peers, commit, date, and the load of the machine."""
     cores = len(os.sched_getaffinity(0))
     memory = psutil.virtual_memory().total / (1 << 30)
     ours = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
@@ -32,7 +32,7 @@ def described() -> str:
 
 
 def commit() -> str:
-    """Return the short name of the commit that is measured."""
+    """Return the abbreviated hash of the measured commit."""
     return _said(["git", "rev-parse", "--short", "HEAD"])
 
 
@@ -42,7 +42,7 @@ def _processor() -> str:
 
 
 def _peers() -> list[str]:
-    """Return the names and versions that `requirements.txt` beside this file pins."""
+    """Return the names and versions of the peers, as `benchmarks/requirements.txt` pins them."""
     pinned = re.findall(
         r"^(dask|ray|pyspark)\S*==(\S+)", (ROOT / "benchmarks/requirements.txt").read_text(), re.MULTILINE
     )

@@ -31,7 +31,7 @@ def in_fresh_process(module: str, environ: Mapping[str, str], *arguments: str) -
 
 
 class PeakMemory:
-    """The highest private memory (USS) of this process while the block runs, in bytes. It is sampled every 2 ms."""
+    """Samples the private memory (USS) of this process in a `with` block every 2 ms; `peak` is the maximum in bytes."""
 
     def __enter__(self) -> PeakMemory:
         self._stop = threading.Event()
@@ -66,24 +66,24 @@ def table(rows: Mapping[str, Sequence[float]], form: str = "{:.2f}") -> None:
 
 
 RESULTS = Path(__file__).resolve().parent / "results" / ("quick" if os.environ.get("QUICK") else "")
-"""Folder for the figures. Those of ``QUICK=1`` go to another folder, so that they do not overwrite the full ones."""
+"""Folder for the figures. With ``QUICK=1`` it is another folder, so that quick runs do not overwrite full figures."""
 
 
 def verdict(got: float, limit: float) -> str:
-    """Say whether a figure reaches its limit, or by how much it misses it. A negative limit is a minimum."""
+    """Say whether a figure meets its limit, or by how much it misses the limit. A negative limit is a minimum."""
     over = got / abs(limit) - 1
     missed = -over if limit < 0 else over
     return f"missed by {missed:.0%}" if missed > 0 else "reached"
 
 
 def shown(values: Sequence[float]) -> str:
-    """Return median, spread and number of some figures."""
+    """Return the median, the spread and the number of some figures."""
     spread = f"{min(values):.3g} to {max(values):.3g}, " if len(values) > 1 else ""
     return f"{statistics.median(values):.3g} ({spread}{len(values)} {'runs' if len(values) > 1 else 'run'})"
 
 
 def positive(text: str) -> int:
-    """Read a number from the command line."""
+    """Parse a positive number of the command line."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError("at least 1")
     return number

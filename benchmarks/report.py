@@ -1,4 +1,4 @@
-"""Turns the stored figures into tables in Markdown. Reads and writes `benchmarks.measure.RESULTS`."""
+"""Turns the stored figures into tables in Markdown. All files are in the folder `benchmarks.measure.RESULTS`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.measure import RESULTS, shown, verdict
 from scoreline.tasks.scoring.timings import TIMINGS
 
 _ROUNDS = 3
-"""Fewer decide nothing."""
+"""Minimum number of rounds. If there were fewer, the table says how few."""
 Runs = Sequence[Mapping[str, Any]]
 LIMITS: dict[tuple[str, str], dict[str, float | None]] = {
     ("scoreline", "limit"): {"forest": 1.10, "boosting": 1.10, "logistic": 1.5, "text": None},
@@ -39,7 +39,7 @@ _STAGES_LEGEND = (
 
 
 def throughput(result: Mapping[str, Any]) -> str:
-    """Return tables of seconds, ratios and timings, in Markdown."""
+    """Return the tables of seconds, ratios and timings, in Markdown."""
     rows, took, left_out = result["rows"], result["seconds"], result["left out"]
     rounds = max((len(runs) for by_name in took.values() for runs in by_name.values()), default=0)
     lines = [
@@ -110,15 +110,15 @@ def _cell(text: str) -> str:
 
 
 def _explained(run: Mapping[str, Any]) -> float:
-    """Return the seconds that the S3 server took from the workers, while they keep both cores busy.
+    """Return by how many seconds the S3 server delayed the workers, which would otherwise use both cores.
 
-    Workers that wait for the server lose all of its CPU time, which is more.
+    If the workers only waited for the server, the delay would be longer: all CPU seconds of the server.
     """
     return float(run.get("server_cpu", 0)) / work.PROCESSES
 
 
 def _stages(took: Mapping[str, Mapping[str, Runs]]) -> Iterator[str]:
-    """Return, for the last run, the milliseconds of each timing for a part, and their share of the job's time."""
+    """Yield a table of the last run: milliseconds per part by timing, and the share of the job's time."""
     yield "| ms a part, by timing, last round | parts | " + " | ".join(TIMINGS) + " | share of the 2 processes' time |"
     yield "|" + "---|" * (len(TIMINGS) + 3)
     for name in ("scoreline", "scoreline_s3"):
@@ -133,9 +133,9 @@ def _stages(took: Mapping[str, Mapping[str, Runs]]) -> Iterator[str]:
 
 
 def _busy(stages: Mapping[str, float]) -> float:
-    """Return the seconds of all timings.
+    """Return the seconds of all timings together.
 
-    Rows are decoded while others are aligned and predicted, so only the longer of these times counts.
+    Rows are decoded while other rows are aligned and predicted, so only the longer of these two times counts.
     """
     beside = max(stages["decode"], stages["align"] + stages["predict"])
     return beside + stages["encode"] + stages["upload"] + stages["queue"]
@@ -151,7 +151,7 @@ def _equality(apart: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
 
 
 def claims() -> str:
-    """Return one table of everything that has a single figure, and one of the engine."""
+    """Return a table of the benchmarks that have a single figure, and a table of `bench_engine`."""
     lines = [
         "# Figures",
         "",
@@ -171,7 +171,7 @@ def claims() -> str:
 
 
 def engine(limits: Mapping[str, float], by_parts: Mapping[int, Mapping[str, float]]) -> Iterator[str]:
-    """Yield a table with the costs of a part, by number of parts in the job."""
+    """Yield a table with the costs of a part, by the number of parts in the job."""
     yield (
         "| jobs with parts of one row and a model that does nothing | target | "
         + " | ".join(f"{size:,}" for size in by_parts)

@@ -1,7 +1,7 @@
 """Typical inputs: row groups as pandas and pyarrow write them, wide tables, many small files, and texts.
 
-`made` writes the objects of a shape with a seed, unless they are there already. ``python -m benchmarks.shapes`` makes
-all of them.
+`made` writes the objects of a shape from a fixed seed, unless they exist. ``python -m benchmarks.shapes`` makes the
+objects of all shapes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEFAULT_GROUP = 1_048_576
 """Number of rows in a row group that pandas and pyarrow write by default."""
 _BLOCK_ROWS = 100_000
 _WRITTEN = 1
-"""To be raised if `write` or `blocks` writes something else than before, so that the objects are made again."""
+"""Version of the objects. Raise it when `write` or `blocks` changes, so that the objects are made again."""
 MODELS = ("linear", "forest")
 _KINDS = {"parquet": "Parquet", "arrow": "Arrow file", "csv": "CSV", "csv.gz": "CSV.gz", "jsonl": "JSON Lines"}
 _LIMITS = ("limits", "memory_mb", "most_read", "most_requests")
@@ -36,7 +36,7 @@ _FITTED_ROWS = 2_000
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The layout of an input, and how much longer than a handwritten loop a job may take on it."""
+    """The layout of an input, and how much longer than a handwritten loop a job with this input may take."""
 
     rows: int
     features: int
@@ -47,13 +47,13 @@ class Shape:
     """Rows of each file; None if there is one file."""
     dtype: Literal["float32", "float64"] = "float64"
     limits: dict[tuple[str, str], float]
-    """The largest ratio by store and model."""
+    """The maximum ratio of the times of job and loop, by store and model."""
     memory_mb: int = 450
-    """The largest memory of a process in MB."""
+    """The maximum memory of a process in MB."""
     most_read: float | None = None
-    """The most bytes that parts may read, divided by those of the columns."""
+    """The maximum number of bytes that parts may read, divided by the bytes of the columns."""
     most_requests: int | None = None
-    """The most requests for a row group, or for a small file with planning."""
+    """The maximum number of requests for a row group, or for a small file including its planning."""
 
     @property
     def names(self) -> list[str]:
@@ -62,7 +62,7 @@ class Shape:
 
     @property
     def described(self) -> str:
-        """Rows, columns and layout, for people to read.
+        """Rows, columns and layout, as shown in tables.
 
         >>> SHAPES["groups"].described
         '2,200,000 rows x 18, Parquet, row groups of 1,048,576'
@@ -75,7 +75,7 @@ class Shape:
         return f"{self.rows:,} rows x {self.features:,}{' float32' * (self.dtype == 'float32')}, {layout}"
 
     def scaled(self, share: float) -> Shape:
-        """Return the shape with a share of the rows, in groups and files of the same size."""
+        """Return the shape with a share of its rows, in row groups and files of the same size."""
         rows = max(int(self.rows * share), 1_000)
         return Shape(**{**self.__dict__, "rows": rows})
 
@@ -107,7 +107,7 @@ SHAPES = {
 
 
 def made(name: str, share: float = 1.0) -> Path:
-    """Return the folder of a shape's objects. They are written unless this version of the file wrote them before."""
+    """Return the folder of a shape's objects, and write the objects unless the current version of them exists."""
     folder = DATA / "shapes" / f"{name}-{share:g}"
     done, recipe = folder.parent / f"{name}-{share:g}.done", _recipe(SHAPES[name].scaled(share))
     if done.exists() and done.read_text() == recipe:
@@ -125,7 +125,7 @@ def _recipe(shape: Shape) -> str:
 
 
 def fitted(shape: Shape, model: str) -> Any:
-    """Fit a model on noise. It has column names, as if it had been trained on a DataFrame."""
+    """Fit a model on noise, for the columns of a shape."""
     random = np.random.default_rng(11)
     x = random.normal(size=(_FITTED_ROWS, shape.features)).astype(shape.dtype)
     y = (x[:, 0] + random.normal(size=_FITTED_ROWS) > 0).astype(int)
@@ -174,7 +174,7 @@ def write(shape: Shape, folder: Path) -> None:
 
 
 def main() -> None:
-    """Make the objects of all shapes, so that measuring need not."""
+    """Make the objects of all shapes in advance, so that benchmarks do not have to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--share", type=float, default=1.0)

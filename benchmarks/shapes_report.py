@@ -1,4 +1,4 @@
-"""The tables of `benchmarks.bench_shapes`, in Markdown."""
+"""Writes the figures of `benchmarks.bench_shapes` as tables in Markdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.work import PROCESSES
 Entry = dict[str, Any]
 Run = Mapping[str, Any]
 _GROUP_MB = 160.0
-"""Size of the row group that has a limit of requests."""
+"""Size of a row group to which the limit of requests refers. The requests of a larger one are scaled to this size."""
 _STORES = {"directory": "directory", "s3": "S3 server beside it", "slow": "S3 server, 30 ms a request"}
 _STAGES = ("plan", "decode", "align", "predict", "encode", "upload", "queue")
 _TIMES = (
@@ -45,7 +45,7 @@ _STAGES_LEGEND = (
 
 
 def with_machines(kept: Mapping[str, Any]) -> dict[str, Entry]:
-    """Return the figures of earlier runs, without those whose machine is not known.
+    """Return the figures of earlier runs, except figures without a known machine.
 
     Files of earlier commits have one machine for all figures, under a key of its own.
     """
@@ -55,7 +55,7 @@ def with_machines(kept: Mapping[str, Any]) -> dict[str, Entry]:
 
 
 def tables(took: Mapping[str, Entry]) -> str:
-    """Return tables of times and of requests."""
+    """Return the tables of times and of requests."""
     lines = ["# Shapes of inputs", "", *(f"- {machine}" for machine in _machines(took)), ""]
     lines += [*_head(_TIMES), *_times(took), "", _TIMES_LEGEND, ""]
     lines += [*_head(_COUNTS), *_counts(took), "", _COUNTS_LEGEND, ""]
@@ -63,7 +63,7 @@ def tables(took: Mapping[str, Entry]) -> str:
 
 
 def short(took: Mapping[str, Entry]) -> str:
-    """Return a table for the documentation: jobs of a linear model on each shape."""
+    """Return a table for the documentation: the jobs with a linear model, for each shape."""
     lines = _head(("input", "store", "job", "loop by hand", "its way", "job / loop", "memory of a process", "commit"))
     for key, entry in _in_order(took, "job"):
         name, model, store = key.split()
@@ -78,7 +78,7 @@ def short(took: Mapping[str, Entry]) -> str:
 
 
 def line(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Return what the last round took."""
+    """Return the seconds of the last round."""
     ours = runs["job"][-1]
     stages = " ".join(f"{stage} {seconds:.2f}" for stage, seconds in ours["stages"].items())
     byhand = "".join(
@@ -92,7 +92,7 @@ def line(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 
 def stages(took: Mapping[str, Entry], before: Mapping[str, Entry]) -> Iterator[str]:
-    """Yield a table of seconds by stage; if there are figures of another commit, its rows stand above ours."""
+    """Yield a table of seconds by timing, in which figures of another commit come before those of this commit."""
     yield from _head(("shape", "model", "store", "commit", "job, s", *_STAGES, "idle", "CPU, s", "MB of a process"))
     for key, entry in _in_order(took, "job"):
         for found in (before.get(key), entry):
@@ -133,7 +133,7 @@ def _times(took: Mapping[str, Entry]) -> Iterator[str]:
 
 
 def _ratio(ours: Sequence[Run], theirs: Sequence[Run], limit: float | None) -> tuple[str, str, str]:
-    """Return the ratio of rounds with its spread, its limit, and whether it is reached."""
+    """Return the median ratio of the rounds with its spread, its limit, and whether the limit is met."""
     if not theirs:
         return "", "", ""
     ratios = [one["work"] / other["work"] for one, other in zip(ours, theirs, strict=True)]
@@ -159,7 +159,7 @@ def _counts(took: Mapping[str, Entry]) -> Iterator[str]:
 
 
 def requests(entry: Entry) -> tuple[str, float]:
-    """Return what has a limit of requests in a shape, and how many requests it had."""
+    """Return what the limit of requests of a shape refers to, and the number of requests that were counted."""
     found = entry["traffic"]
     if entry["objects"] > 1:
         return "a file", (found["read_requests"] + found["plan_requests"]) / entry["objects"]
@@ -174,7 +174,7 @@ def _limited(value: float, limit: float | None) -> tuple[str, str]:
 
 
 def _in_order(took: Mapping[str, Entry], has: str) -> Iterator[tuple[str, Entry]]:
-    """Yield entries with a kind of figures in the order of the shapes, whenever they were measured."""
+    """Yield the entries with one kind of figures, in the order of the shapes and not of their measurement."""
     names = list(SHAPES)
     found = [(key, entry) for key, entry in took.items() if has in entry and key.split()[0] in names]
     yield from sorted(found, key=lambda item: (names.index(item[0].split()[0]), item[0]))
@@ -185,7 +185,7 @@ def _called(name: str, entry: Entry) -> str:
 
 
 def _machines(took: Mapping[str, Entry]) -> list[str]:
-    """Return the machines of all figures, each once. Their lines also have the commit, the day and the load."""
+    """Return a line for each machine on which figures were measured, with the commit, the day and the load."""
     return sorted({str(entry["machine"]) for entry in took.values() if "machine" in entry})
 
 

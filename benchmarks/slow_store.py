@@ -1,7 +1,8 @@
 """An S3 server that is as far away as R2: each request waits, and a connection has a limited rate.
 
-It has a process of its own, keeps objects in memory, and takes little time of the processors, which belong to what is
-measured. It also counts the requests, and the bytes that it sends. It takes any credentials, and has every bucket.
+The server runs in a process of its own, keeps objects in memory, and takes little CPU time, because it shares the
+machine with the measured processes. It also counts the requests, and the bytes that it sends. It accepts any
+credentials and any bucket.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class _Stored:
 
 
 class _Server(ThreadingHTTPServer):
-    """The objects of all buckets, and what each request takes."""
+    """The HTTP server, with the objects of all buckets, and the delay and rate of its responses."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -58,11 +59,11 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1  # the head of an answer is sent with one call
+    wbufsize = -1  # buffer the headers of a response, so that one call sends them
     server: _Server
 
     def _begin(self) -> tuple[str, dict[str, str], bytes]:
-        """Wait, and return bucket and key, the query and the body."""
+        """Wait as long as each request has to, and return the path (bucket and key), the query and the body."""
         with self.server.requests.get_lock():
             self.server.requests.value += 1  # type: ignore[assignment, operator]
         time.sleep(self.server.delay_s)
@@ -88,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_PUT(self) -> None:
-        """Store an object, or a part of an upload."""
+        """Store an object, or a part of a multipart upload."""
         name, query, body = self._begin()
         if "partNumber" in query:
             self.server.uploads[query["uploadId"]][int(query["partNumber"])] = body
@@ -97,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._store(name, body)
 
     def do_POST(self) -> None:
-        """Begin or complete an upload."""
+        """Begin or complete a multipart upload."""
         name, query, _ = self._begin()
         if "uploads" in query:
             upload = str(next(self.server.numbers))
@@ -150,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._pour(memoryview(stored.data)[start:stop])
 
     def _pour(self, data: memoryview) -> None:
-        """Send bytes as slowly as the connection may."""
+        """Send bytes at the limited rate of a connection."""
         self.wfile.flush()
         free = time.monotonic()
         for start in range(0, len(data), _CHUNK):
@@ -158,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.sendall(block)
             if self.server.rate:
                 free += len(block) / self.server.rate
-                if (left := free - time.monotonic()) > 0.002:  # shorter waits are longer than asked for
+                if (left := free - time.monotonic()) > 0.002:  # the system would prolong shorter waits
                     time.sleep(left)
         with self.server.sent.get_lock():
             self.server.sent.value += len(data)  # type: ignore[assignment, operator]
@@ -201,13 +202,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def handle_expect_100(self) -> bool:
-        """Ask for the body of a request."""
+        """Tell the client at once to send the body of its request."""
         super().handle_expect_100()
         self.wfile.flush()
         return True
 
     def send_response(self, code: int, message: str | None = None) -> None:
-        """Send the first line of an answer."""
+        """Send the first line of a response, without the headers that the base class adds."""
         self.send_response_only(code, message)
 
     def log_message(self, *_: object) -> None:
@@ -221,14 +222,14 @@ def _serve(pipe: Connection, delay_s: float, rate: float, requests: _Count, sent
 
 
 class SlowStore:
-    """A server on a free port of 127.0.0.1, as a context manager.
+    """Runs the slow S3 server on a free port of 127.0.0.1 until its `with` block ends.
 
     Parameters
     ----------
     delay_s : float
         Seconds that each request waits.
     rate : float
-        Bytes per second of a connection; 0 for as fast as it can.
+        Bytes per second of a connection; 0 for no limit.
     """
 
     def __init__(self, *, delay_s: float = 0.03, rate: float = 60e6) -> None:

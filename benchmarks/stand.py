@@ -1,4 +1,4 @@
-"""The stand: Scoreline with warm workers that are ready for jobs. The contender and other benchmarks share it."""
+"""Runs Scoreline with warm workers that are ready for jobs. Several benchmarks share this stand."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Stand:
     Parameters
     ----------
     folder : Path
-        Contains all files of the services. They are removed at the end.
+        Folder for all files of the services. It is removed at the end.
     processes : int
         Number of processes of the worker.
     directory : bool
@@ -64,11 +64,11 @@ class Stand:
         self._directory = directory
         self._settings = settings
         self.planned_s = 0.0
-        """Seconds from submit to the plan of the last job, as far as it was seen before the outcome."""
+        """Seconds from submit to the plan of the last job; 0 if the plan was not seen before the outcome."""
         self.distant: SlowStore | None = None
         """The S3 server to use instead of the embedded one, if set before the start."""
         self.relay: CountingRelay | None = None
-        """Notes the requests to the embedded S3 server, if set before the start."""
+        """Relay that records the requests to the embedded S3 server, if it is set before the start."""
 
     def __enter__(self) -> Self:
         stack = self._stack.__enter__()
@@ -111,13 +111,13 @@ class Stand:
         ModelStorageManager.from_env(self._stack.environ).publish(name, model, alias="bench")
 
     def put(self, key: str, table: pa.Table, row_group_size: int | None = None) -> None:
-        """Write a table as Parquet."""
+        """Write a table to the store as a Parquet object."""
         sink = io.BytesIO()
         pq.write_table(table, sink, row_group_size=row_group_size)
         self.store.put(key, sink.getvalue())
 
     def score(self, name: str, prefix: str, *, expected: str = "succeeded", **options: Any) -> Status:
-        """Score objects, and wait for the outcome. Raise `RuntimeError` if the job ends in another state."""
+        """Score objects, and wait for the outcome. Raise `RuntimeError` if the job does not end as expected."""
         begun, self.planned_s = time.perf_counter(), 0.0
         job = self.client.submit(f"{name}@bench", self.store.uri(prefix), **options)
         while not exists(self.store, keys.outcome(job.job_id)):
@@ -133,7 +133,7 @@ class Stand:
         return last
 
     def warm(self, name: str, table: pa.Table, features: Sequence[str]) -> None:
-        """Score a few rows in enough parts that each process loads the model. They are too few to show its pace."""
+        """Score a few rows in enough parts that each process loads the model. So few rows do not show its pace."""
         for number in range(_WARM_PARTS):
             self.put(f"warm/{name}/{number}.parquet", table.slice(0, WARM_ROWS))
         for _ in range(2):
@@ -142,7 +142,8 @@ class Stand:
     def get_ready(self, folder: Path, name: str) -> None:
         """Publish a model of `benchmarks.work`, warm up as contenders do, and put its files below ``in/NAME/``.
 
-        Raises `RuntimeError` if the model's pace is not known afterwards. It is known for every model in use.
+        Raises `RuntimeError` if the pace of the model is not known afterwards, as it is for any model that has scored a
+        job.
         """
         files, features = work.inputs(folder, name), work.columns(name)[1:]
         self.publish(name, work.load(folder, name))
@@ -157,20 +158,20 @@ class Stand:
             self.store.put(f"in/{name}/{file.name}", file.read_bytes())
 
     def server_cpu(self) -> float:
-        """Seconds of CPU that the S3 server took so far."""
+        """CPU seconds that the S3 server has used so far."""
         return sum(sum(item.cpu_times()[:2]) for item in self._descendants("scoreline.worker.dev.s3"))
 
     def worker_cpu(self) -> float:
-        """Seconds of CPU that the processes of the worker took so far."""
+        """CPU seconds that the processes of the worker have used so far."""
         return sum(sum(item.cpu_times()[:2]) for item in [self.parent(), *self.pool()])
 
     def all_cpu(self) -> float:
-        """Seconds of CPU that this process and all its children took so far: client, worker, broker and store."""
+        """CPU seconds that this process and all its children have used so far: client, worker, broker and store."""
         mine = psutil.Process()
         return sum(sum(item.cpu_times()[:2]) for item in [mine, *mine.children(recursive=True)])
 
     def pool(self) -> list[psutil.Process]:
-        """Return the processes that score."""
+        """Return the pool processes of the worker, which score."""
         return self.parent().children()
 
     def parent(self) -> psutil.Process:
@@ -185,7 +186,7 @@ class Stand:
         return {"main": [parent], "pool": parent.children(), "beat": beat}
 
     def held_messages(self) -> int:
-        """Return how many messages the worker has taken and not acknowledged."""
+        """Return how many messages the worker has received but not acknowledged."""
         with redis.Redis.from_url(self.environ["REDIS_URL"]) as connection:
             return int(connection.hlen("unacked"))
 
@@ -194,7 +195,7 @@ class Stand:
         for item in psutil.Process().children(recursive=True):
             try:
                 words = item.cmdline()
-            except psutil.Error:  # it has just ended
+            except psutil.Error:  # the process has just ended
                 continue
             if what in words and not any(word.endswith("guard.py") for word in words):
                 found.append(item)

@@ -1,6 +1,6 @@
-"""What a job asked a store for, as `benchmarks.counting_relay` noted it: reading the input apart from all else.
+"""Counts the requests of a job that `benchmarks.counting_relay` recorded, and separates those for the input.
 
-The plan is written before any part is sent, so that requests before it are those of planning.
+The plan is written before any part is dispatched, so all requests before it belong to planning.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.counting_relay import Request
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where the bytes of the columns are, all of which are needed."""
+    """Where the columns are in the input objects. A job needs all of them."""
 
     needed: int
     """Bytes of the columns, or of objects that have no columns."""
@@ -32,19 +32,19 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """Requests, and MB that the server sent for them."""
+    """Numbers of requests, and the MB that the server sent in response."""
 
     read_requests: int
-    """For input objects, by the parts."""
+    """Requests of the parts for input objects."""
     read_mb: float
     plan_requests: int
-    """For input objects, by the planner."""
+    """Requests of the planner for input objects."""
     plan_mb: float
     other_requests: int
-    """Listings, documents and results."""
+    """Requests for listings, documents and results."""
     other_mb: float
     group_requests: int
-    """For the row group with the most requests, by the parts; 0 if there are no groups."""
+    """Requests of the parts for the row group with the most requests; 0 if there are no row groups."""
 
     def to_dict(self) -> dict[str, float]:
         """Return the figures by name."""
@@ -52,7 +52,7 @@ class Traffic:
 
 
 def layout_of(folder: Path) -> Layout:
-    """Read the footers of the Parquet files of a folder; other files have no groups."""
+    """Read the layout of the files of a folder from the footers of Parquet files. Other files have no row groups."""
     needed, files, groups = 0, sorted(folder.iterdir()), {}
     for file in files:
         if file.suffix != ".parquet":
@@ -73,7 +73,7 @@ def _extent(group: pq.RowGroupMetaData) -> tuple[int, int]:
 
 
 def traffic(requests: Sequence[Request], prefix: str, layout: Layout) -> Traffic:
-    """Divide the requests of one job, whose input objects are below `prefix`."""
+    """Divide the requests of a job into planning, reading by parts, and others. The job's input is below `prefix`."""
     planned = next((place for place, item in enumerate(requests) if _writes_plan(item)), len(requests))
     of_input = [item.method in ("GET", "HEAD") and item.key.startswith(prefix) for item in requests]
     plan = [item for item, is_input in zip(requests[:planned], of_input[:planned], strict=True) if is_input]
@@ -103,7 +103,7 @@ def _writes_plan(item: Request) -> bool:
 
 
 def _within(item: Request, group: tuple[int, int]) -> bool:
-    """Return whether a request asks for bytes of a row group."""
+    """Return whether a request is for bytes of a row group."""
     return (item.first or 0) <= group[1] and (item.last is None or item.last >= group[0])
 
 

@@ -1,4 +1,4 @@
-"""One turn of a contender, in a process of its own that leaves nothing behind."""
+"""Runs one turn of a contender in a process of its own, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 TURN_S = 900.0
 _END_S = 20.0
 _LONGEST_PLACE = 40
-"""The path of a socket may have 107 bytes, and Ray adds some 65 to this."""
+"""Maximum length of the folder for Ray's sockets: a socket path may have 107 bytes, and Ray adds some 65 to the
+folder."""
 
 
 def turn(name: str, folder: Path, model: str) -> dict[str, Any]:
-    """Run a contender once. Return the values that it prints, and ``whole``: seconds of start, rehearsal and work.
+    """Run a contender once. Return the values that it prints, and ``whole``, the seconds of start, rehearsal and work.
 
     Raises `RuntimeError` if it fails, or takes more than `TURN_S` seconds.
     """
@@ -51,7 +52,7 @@ def turn(name: str, folder: Path, model: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _place_of_sockets() -> Iterator[str]:
-    """Yield a folder for the sockets of Ray: in the checkout, unless their paths would be too long there."""
+    """Yield a folder for the sockets of Ray: in the checkout, unless this makes their paths too long."""
     place = work.DATA / "ray"
     if len(str(place)) <= _LONGEST_PLACE:
         yield str(place)
@@ -61,7 +62,7 @@ def _place_of_sockets() -> Iterator[str]:
 
 
 def _run(command: list[str], environ: Mapping[str, str]) -> tuple[str, str, int]:
-    """Run a command in a session of its own, and end all processes of the session in any case."""
+    """Run a command in a session of its own, and always end all processes of the session."""
     with subprocess.Popen(
         command,
         env=environ,
@@ -74,7 +75,7 @@ def _run(command: list[str], environ: Mapping[str, str]) -> tuple[str, str, int]
         try:
             out, said = process.communicate(timeout=TURN_S)
         except BaseException:
-            process.send_signal(signal.SIGINT)  # lets the contender end its processes in other sessions
+            process.send_signal(signal.SIGINT)  # the contender then ends its processes in other sessions itself
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_END_S)
             raise

@@ -1,6 +1,6 @@
 """The same work for every contender: two million rows of twenty columns in eight Parquet files, and four models.
 
-`prepared` makes the files and the models from a fixed seed, unless they exist.
+`prepared` makes these files and models from a fixed seed, unless they exist.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _WORDS = ("good", "bad", "slow", "fast", "late", "early", "broken", "fine", "che
 
 
 def prepared(rows: int = ROWS) -> Path:
-    """Return the folder of data and models. They are written unless this version of the file wrote them before."""
+    """Return the folder of data and models, and write both unless this version of the module has done so."""
     folder = DATA / f"data-{rows}"
     done, recipe = folder / f"rows-{rows}", _recipe()
     if done.exists() and done.read_text() == recipe:
@@ -72,7 +72,7 @@ def _recipe() -> str:
 
 
 def rows(text: str) -> int:
-    """Read a number of rows from the command line. Every file must get the same number of rows."""
+    """Parse a number of rows of the command line. The rows must divide evenly among the files."""
     number = int(text)
     if number < LEAST_ROWS or number % (4 * FILES):
         raise argparse.ArgumentTypeError(f"at least {LEAST_ROWS:,}, and a multiple of {4 * FILES}")
@@ -85,7 +85,7 @@ def inputs(folder: Path, model: str) -> list[Path]:
 
 
 def columns(model: str) -> list[str]:
-    """Return the columns that a model's files have, `id` first."""
+    """Return the columns of the files that a model scores, `id` first."""
     if model == "text":
         return ["id", "text"]
     return ["id", *(COLUMNS[:SHAPED_COLUMNS] if model in SHAPED else COLUMNS)]
@@ -97,7 +97,7 @@ def load(folder: Path, model: str) -> Any:
 
 
 def score(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a prediction and two probabilities for each row. Trees are walked only once."""
+    """Return a prediction and two probabilities for each row. One call of `predict_proba` gives both."""
     x = frame["text"].to_numpy(object) if "text" in frame else frame.drop(columns="id").to_numpy()
     probabilities = model.predict_proba(x)
     labels = model.classes_.take(np.argmax(probabilities, axis=1))
@@ -139,7 +139,7 @@ def logistic(random: Any) -> Any:
 
 
 class Endless(RegressorMixin, BaseEstimator):
-    """A model whose calls do not end, except for a few rows, so that it can be published."""
+    """A model that takes an hour for more than 1,000 rows, and no time for fewer, so that it can be published."""
 
     def fit(self, x: pd.DataFrame, y: object = None) -> Endless:
         """Do nothing."""
@@ -148,7 +148,7 @@ class Endless(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, x: pd.DataFrame) -> Any:
-        """Return ones for at most 1,000 rows. Sleep for an hour if there are more."""
+        """Return ones. If there are more than 1,000 rows, sleep for an hour first."""
         if len(x) > 1_000:
             time.sleep(3_600)
         return np.ones(len(x))

@@ -1,11 +1,12 @@
-"""Fills the reference pages with information from the code. It is an extension of Sphinx; tests use it too.
+"""Fills the reference pages with information from the code. This module is an extension of Sphinx; tests use it too.
 
-A page marks the place with a comment. If all of the content comes from the code, the comment stands alone::
+In a page, a comment marks the place of generated content. If all of the content comes from the code, the comment stands
+alone::
 
     <!-- generated: commands -->
 
-If people write what a name means and the code knows the rest, the comment stands above a table of names and meanings.
-The columns from the code are then inserted between the two::
+If the page has a table of names and meanings, and only the other columns come from the code, the comment stands above
+the table. The columns from the code are inserted between name and meaning::
 
     <!-- generated: settings -->
     | setting | meaning |
@@ -14,7 +15,7 @@ The columns from the code are then inserted between the two::
 
 A name that is missing from such a table, or that the code does not know, is an error.
 
-Pages link to files beside ``docs/`` by their paths in the repository. On the site, these files are pages in
+Pages link to files outside ``docs/`` by their paths in the repository. On the built site, these files are pages in
 ``project/``.
 """
 
@@ -56,7 +57,7 @@ PROJECT = {
     ROOT / "benchmarks/results/shapes.md": DOCS / "project/shapes.md",
     ROOT / "benchmarks/results/peers.md": DOCS / "project/peers.md",
 }
-"""Files beside ``docs/``, and the pages that show them."""
+"""Files outside ``docs/``, and the pages that show them."""
 
 _MARK = re.compile(r"^<!-- generated: (?P<what>\w+) ?(?P<argument>[\w./]*) -->\n(?P<table>(?:\|.*\|\n)*)", re.MULTILINE)
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
@@ -81,12 +82,12 @@ _READ_BY_LIBRARIES = {
 
 
 class PageIncomplete(Exception):
-    """A table of a page lacks a name that the code has, or has one that the code lacks."""
+    """A table of a page lacks a name that the code has, or has a name that the code lacks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One variable of the environment."""
+    """One environment variable."""
 
     accepts: str
     default: str
@@ -94,14 +95,14 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Event:
-    """One event of the log, wherever the code logs it."""
+    """One log event, even if the code logs it in several places."""
 
     levels: tuple[str, ...]
     fields: tuple[str, ...]
 
 
 def fill(text: str) -> str:
-    """Return the source of a page with every mark filled in; raises `PageIncomplete`."""
+    """Return the source of a page with every comment replaced by its content; raises `PageIncomplete`."""
 
     def filled(match: re.Match[str]) -> str:
         make = _MAKERS[match["what"]]
@@ -129,7 +130,7 @@ def setup(app: Any) -> dict[str, bool]:
 
 
 def relink(text: str, source: Path, page: Path) -> str:
-    """Return the text of a file with its links changed for a page. Links to files off the site become text."""
+    """Return a text with its links adapted to a page. Links to files outside the site become plain text."""
 
     def linked(match: re.Match[str]) -> str:
         target, _, anchor = match["target"].partition("#")
@@ -151,7 +152,7 @@ def _file(path: str) -> str:
 
 
 def _table(path: str) -> str:
-    """Return a table that a benchmark has written, to stand within a page."""
+    """Return a table that a benchmark has written, for insertion into a page."""
     return (ROOT / path).read_text()
 
 
@@ -212,7 +213,7 @@ def settings() -> Mapping[str, Setting]:
             for read in (*(kind.from_env for kind in _settings_classes()), logs.form_from_env):
                 with contextlib.suppress(errors.InvalidSettings):
                     read(environ)
-    for owner in ("AWS_S3", "AWS"):  # read only if one of the pair is set
+    for owner in ("AWS_S3", "AWS"):  # the code reads these names only if one of the pair is set
         for half in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
             note(f"{owner}_{half}", "", None)
     return found
@@ -274,7 +275,7 @@ def _events_table(table: str) -> str:
 
 
 def fields_of(path: str) -> Mapping[str, tuple[str, str]]:
-    """Return type and default of each field of the dataclass that `path` names."""
+    """Return the type and the default of each field of a dataclass, which `path` names as ``module.Class``."""
     kind = _import(path)
     return {
         field.name: (f"`{field.type}`".replace("|", r"\|"), _default_of(field)) for field in dataclasses.fields(kind)
@@ -349,7 +350,7 @@ def _metrics_table() -> str:
 
 @functools.cache
 def commands() -> Mapping[str, click.Command]:
-    """Return every command, keyed by what a user types. A group comes before its subcommands."""
+    """Return every command, by the words that a user types. A group of commands comes before its subcommands."""
     from scoreline.worker.cli.main import cli
 
     def below(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
@@ -362,7 +363,7 @@ def commands() -> Mapping[str, click.Command]:
 
 
 def help_of(name: str) -> str:
-    """Return what ``--help`` of a command prints on a terminal of 80 columns."""
+    """Return the ``--help`` of a command, as it is printed on a terminal of 80 columns."""
     context: click.Context | None = None
     path = name.split()
     width = {"terminal_width": _HELP_COLUMNS, "max_content_width": _HELP_COLUMNS}
@@ -430,7 +431,7 @@ def _bare(parameter: inspect.Parameter) -> inspect.Parameter:
 def _merge(
     what: str, table: str, between: tuple[str, ...], known: Mapping[str, tuple[str, ...]], *, whole: bool = True
 ) -> str:
-    """Insert the columns from the code between the names and the meanings of a table; raises `PageIncomplete`."""
+    """Insert the columns from the code between the names and the meanings in a table; raises `PageIncomplete`."""
     head, _, *rows = table.splitlines()
     first, last = _cells(head)
     lines = [f"| {' | '.join((first, *between, last))} |", "|---" * (len(between) + 2) + "|"]

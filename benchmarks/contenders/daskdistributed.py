@@ -1,6 +1,7 @@
 """Dask distributed: two single-threaded workers, each of which loads the model once.
 
-A partition is a file, or a row group if there are fewer files than workers. Dask itself puts small files together.
+A partition is a file, or a row group if there are fewer files than workers. Dask itself combines small files into
+partitions.
 """
 
 from __future__ import annotations

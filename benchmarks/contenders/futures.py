@@ -1,4 +1,4 @@
-"""The standard library: a pool of processes, one task per file, each process loads the model once."""
+"""The standard library: a pool of processes, each of which loads the model once, and one task per file."""
 
 from __future__ import annotations
 

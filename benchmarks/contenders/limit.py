@@ -1,7 +1,7 @@
-"""The limit that jobs are compared with: a handwritten loop in two processes that have loaded the model.
+"""The limit that jobs are compared with: a handwritten loop in two processes that have already loaded the model.
 
-A process gets the next file as soon as it is free, or the next row group if there are fewer files than processes, or
-a bundle of small files. Without the detour through pandas, it copies the columns of Parquet into one matrix, and writes
+As soon as a process is free, it gets the next file, or several small files. If there are fewer files than processes, it
+gets the next row group. The process does not use pandas: it copies the columns of Parquet into one matrix, and writes
 the scores as columns.
 """
 
@@ -28,7 +28,7 @@ _SMALL_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """What a process reads, and scores into one file."""
+    """The files or row groups that a process scores into one file of results."""
 
     files: tuple[Path, ...]
     groups: tuple[int, ...] | None
@@ -37,7 +37,7 @@ class Unit:
 
 
 def units(files: Sequence[Path]) -> list[Unit]:
-    """Divide files into what a process does at a time."""
+    """Divide files into units of work for a process."""
     if len(files) < PROCESSES:
         return [
             Unit(files=(file,), groups=(group,), out=f"{file.stem}-{group}.parquet")
@@ -59,7 +59,7 @@ def units(files: Sequence[Path]) -> list[Unit]:
 
 
 def score_unit(name: str, model: Any, unit: Unit, out: Path) -> None:
-    """Score files as `benchmarks.work.score_file` does, in fewer steps."""
+    """Score the files of a unit with the same results as `benchmarks.work.score_file`, but without pandas."""
     scored = [_scored(name, model, batch) for batch in _batches(name, unit)]
     pq.write_table(pa.concat_tables(scored), out / unit.out, compression="zstd", use_dictionary=False)
 
@@ -79,7 +79,7 @@ def _scored(name: str, model: Any, batch: Any) -> pa.Table:
     if name == "text":
         x = batch["text"].to_numpy(zero_copy_only=False)
     else:
-        x = np.empty((batch.num_columns - 1, batch.num_rows)).T  # a column is one piece of memory
+        x = np.empty((batch.num_columns - 1, batch.num_rows)).T  # each column is contiguous in memory
         for place, column in enumerate(batch.columns[1:]):
             x[:, place] = column.to_numpy()
     probabilities = model.predict_proba(x)

@@ -1,4 +1,4 @@
-"""The arguments, the rehearsal, the clock and the output that all contenders share."""
+"""Parses the arguments of a contender, rehearses, measures, and prints the output, in the same way for all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Work = Callable[[list[Path], Path], dict[str, Any] | None]
 Prepare = Callable[[str], Work]
 """Prepares a model, and returns the function that scores with it."""
 REHEARSALS = 2
-"""Number of rehearsals. There are two, because a process that starts late may find no file left in the first one."""
+"""Number of rehearsals. One is not enough, because a process that starts late may find no file left."""
 
 
 def run(name: str, start: Callable[[Path], AbstractContextManager[Prepare]], *, rehearsed: bool = False) -> None:
@@ -55,7 +55,7 @@ def run(name: str, start: Callable[[Path], AbstractContextManager[Prepare]], *, 
 
 
 def rehearsed_files(files: list[Path]) -> list[Path]:
-    """Return what a rehearsal scores: a file for each process, or all files if they are small ones."""
+    """Return the files for a rehearsal: one for each process, or all files if there are many small ones."""
     return files[:PROCESSES] if len(files) <= FILES else files
 
 

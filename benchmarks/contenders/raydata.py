@@ -30,7 +30,7 @@ def start(folder: Path) -> Iterator[Prepare]:
     from ray.data import ActorPoolStrategy, DataContext
 
     ray.init(
-        num_cpus=2 * PROCESSES,  # each actor occupies one; tasks that read and write need more
+        num_cpus=2 * PROCESSES,  # each actor occupies one CPU; the tasks that read and write need further CPUs
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",

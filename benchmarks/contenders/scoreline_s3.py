@@ -1,4 +1,4 @@
-"""Scoreline on the embedded S3 server. Everything else is as in `scoreline`."""
+"""Scoreline on the embedded S3 server, otherwise like the contender `scoreline`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spark: `mapInPandas` on two cores, each Python worker loads the model once."""
+"""Spark: `mapInPandas` on two cores, where each Python worker loads the model once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def start(folder: Path) -> Iterator[Prepare]:
         where = str(folder)
 
         def parts(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-            from benchmarks.contenders.spark import _model  # stored in the module, so that a worker keeps the model
+            from benchmarks.contenders.spark import _model  # the module stores the model, so it is loaded once
 
             for frame in frames:
                 yield score(_model(where, name), frame)

@@ -33,8 +33,7 @@ scoreline workers celery@$HOSTNAME --timeout 15  # as a health check
 def workers(name: str | None, timeout_s: float) -> None:
     """List the workers that answer.
 
-    With NAME (celery@host), ask that worker alone. As a health check this takes a fifth of the time and memory of
-    `celery -A scoreline inspect ping`, which imports everything that a worker needs to score.
+    With NAME (celery@host), ask that worker alone, as a health check does.
 
     The exit code is 1 if no worker answers, or if that worker has no process.
     """
