@@ -112,7 +112,7 @@ def by_pyarrow(folder: Path, files: str) -> pa.Table:
 
 
 def by_pandas(folder: Path, files: str) -> pa.Table:
-    # with its default types, pandas cannot read folders if one of them represents null, whatever program wrote them
+    # with its default types, pandas cannot read partition folders if one of them stands for null
     return pa.Table.from_pandas(pd.read_parquet(folder, dtype_backend="pyarrow"), preserve_index=False)
 
 
@@ -154,7 +154,7 @@ def test_every_parquet_reader_finds_every_row_bit_for_bit(
         table = read(folder, "region=*/part-*.parquet" if name == "folders" else "part-*.parquet")
         exact = ["id", "at", "prediction"]
         assert [table.schema.field(column).type for column in exact] == [expected.schema.field(c).type for c in exact]
-        table = table.select(COLUMNS).cast(expected.schema)  # readers have several types of texts
+        table = table.select(COLUMNS).cast(expected.schema)  # readers use different Arrow types for text
         wanted = shown if name == "folders" else expected  # in the name of a folder, an empty text is null
         assert table.sort_by("id").equals(wanted), name
 
@@ -248,6 +248,6 @@ def test_rejected_rows_can_be_read_after_the_parts_of_an_arranged_job_are_delete
     assert client.rejected(job).rows == 5
     folder = parse_uri(client.status(job).output)[1]
     left = store.get(rejected_key(store, folder)).data
-    store.put(keys.rejected_part(folder, 0, "a" * 64), left)  # left by an attempt that died
+    store.put(keys.rejected_part(folder, 0, "a" * 64), left)  # simulates a file that a dead attempt has left
     assert client.rejected(job).rows == 5
     assert {Path(info.key).parent.name for info in store.list(f"{folder}month")} == {"month=0", "month=1", "month=2"}

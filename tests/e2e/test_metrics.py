@@ -1,4 +1,4 @@
-"""Compares the output of ``scoreline metrics`` with what has happened."""
+"""Tests that ``scoreline metrics`` counts jobs, rows, parts and loads correctly."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_metrics_report_the_schedules_in_force_and_their_faults(client: Client, 
 def test_metrics_count_jobs_rows_parts_and_loads(
     worker: Stack, client: Client, model: Model, put_table: Put, cli: Cli
 ) -> None:
-    # Given the counters so far
+    # Given the values of the counters before the jobs
     model.gate.touch()
     wait_until_idle(client)
     before = scrape(client)
@@ -134,7 +134,7 @@ def test_metrics_count_jobs_rows_parts_and_loads(
     assert (partial.rows, partial.rejected, failed.rows) == (298, 2, 100)
     failures = before["scoreline_jobs_total", "state=failed"] + 1
     wait_until(lambda: client.ledger.counters.read().jobs["failed"] == failures, "one more job that failed")
-    # Then the command reports exactly that
+    # Then `scoreline metrics` reports exactly these jobs, rows and parts
     counted = client.ledger.counters.read()
     said = cli("metrics")
     assert (said.returncode, said.stderr) == (0, "")
@@ -156,7 +156,7 @@ def test_metrics_count_jobs_rows_parts_and_loads(
     assert 0 < more["scoreline_part_duration_seconds_sum",] < 60
     assert 1 <= more["scoreline_model_load_duration_seconds_count", "model=measured"] <= 2
     assert more["scoreline_model_load_duration_seconds_sum", "model=measured"] > 0
-    # And it reports the present state
+    # And it reports the current state of queue, workers and services
     assert total(after, "scoreline_model_cache_bytes") >= model.manifest.memory_bytes > 0
     assert total(after, "scoreline_worker_processes") == 2 * after["scoreline_workers",] > 0
     assert [after["scoreline_queue_messages", f"queue={queue}"] for queue in QueueNames.of("scoreline").read] == [0] * 4
@@ -166,7 +166,7 @@ def test_metrics_count_jobs_rows_parts_and_loads(
         "service=bucket": 1,
         "service=broker": 1,
     }
-    # And the command has changed nothing
+    # And `scoreline metrics` has changed no counter
     assert client.ledger.counters.read() == counted
 
 
@@ -193,7 +193,7 @@ def test_running_parts_are_visible_to_inspect_and_in_metrics(
         held = {entry.key for entry in store.list(keys.JOBS_ACTIVE)}
     finally:
         model.gate.touch()
-    # Then both see the same parts
+    # Then both show the same parts
     assert [(row["job_id"], row["step"], row["try"], row["redelivered"]) for row in at_work] == [
         (job.job_id, "score_part", 1, False)
     ] * 2

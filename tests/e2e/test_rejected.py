@@ -58,12 +58,12 @@ def job(worker: Stack) -> str:
 
 def test_rows_rejected_for_the_same_reason_are_counted_together(job: str, cli: Cli) -> None:
     found = json.loads(cli("rejected", job, "--json", "--examples", "2").stdout)
-    # Messages that differ only in a value are one reason, and the most frequent reason comes first
+    # Messages that differ only in a value count as one reason, and the most frequent reason comes first
     unknown, nan = found["reasons"]
     assert (unknown["rows"], nan["rows"], found["rows"]) == (20, 3, 23)
     assert "unknown categories […] in column …" in unknown["message"]
     assert "NaN" in nan["message"]
-    # Each reason has examples with their place and their input columns; an input column named `row` keeps its name
+    # Each reason has examples with their position and their input columns; an input column named `row` keeps its name
     assert [example["row"] for example in nan["examples"]] == [100, 101]
     first = unknown["examples"][0]
     assert first["source"] == "s3://scoreline/in/tariff/0.parquet"

@@ -62,7 +62,7 @@ class CuttingProxy:
                     break
                 sink.sendall(data if budget is None else self._answers(data))
         except OSError:
-            pass  # the thread of the other direction closed both ends
+            pass  # the thread of the other direction has closed both sockets
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""A job in this process, whose steps a test runs one by one, in one worker or in several that disagree."""
+"""A job in this process. A test runs its steps one by one, in one worker or in several with different models."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Refuses(LinearRegression):
 
 
 class OneJob:
-    """The job "j", which scores one object and has not been planned. The column x of the object numbers its rows.
+    """The job "j", which scores one object and is not planned yet. The object's column x contains row numbers.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class OneJob:
         return list(pq.read_table(io.BytesIO(self.store.get(key).data))["id"].to_pylist())
 
     def verify(self, rejected: list[int]) -> None:
-        """Check that every row is in one place, that only these are rejected, and that no object is left over."""
+        """Check that each row is in one place, that only `rejected` are rejected, and that no object is left over."""
         assert self.is_complete, self.outcome
         manifest = json.loads(self.store.get(self.layout.manifest).data)
         scored = [row for entry in manifest["parts"] for row in self.ids(entry["key"])]

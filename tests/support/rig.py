@@ -194,7 +194,7 @@ class Rig:
         found = []
         for guard in guards:
             if guard.poll() is not None:
-                continue  # another process may have its id
+                continue  # the guard has ended, so another process may have its id
             try:
                 found += psutil.Process(guard.pid).children()
             except psutil.NoSuchProcess:
@@ -213,7 +213,7 @@ class Rig:
 
     @staticmethod
     def kill(processes: Iterable[psutil.Process]) -> None:
-        """Kill processes. It is not an error if a process has ended meanwhile because its parent died."""
+        """Kill processes. A process may have ended already, because its parent died."""
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -262,7 +262,7 @@ class Rig:
                 rows = pq.read_table(io.BytesIO(self.store.get(entry["rejected_key"]).data))
                 assert rows.num_rows == entry["rejected"]
                 refused += rows.column("id").to_pylist()
-        # Every input row is in exactly one place, and in the order of the input
+        # Every input row is scored or rejected once, and results are in the order of the input
         assert sorted(ids + refused) == list(range(self.rows))
         assert ids == sorted(ids)
         assert tuple(refused) == rejected

@@ -50,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> int:
     end = time.monotonic() + 60 * options.minutes
     rounds, happened, seed = Counter[str](), Counter[str](), options.seed
     Path(".scoreline").mkdir(exist_ok=True)
-    logging.getLogger().addHandler(logging.NullHandler())  # logs of the clients in this process are not shown
+    logging.getLogger().addHandler(logging.NullHandler())  # hide the logs of the clients in this process
     with tempfile.TemporaryDirectory(prefix="soak-", dir=".scoreline") as name, Rig(Path(name).resolve()) as rig:
         folder = Path(name).resolve()
         soak = Soak(rig, Fleet(rig, folder, options.older), set(options.without.split(",")))

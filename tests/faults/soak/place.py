@@ -155,7 +155,7 @@ class Place:
         return sorted(map(self.store.uri, read))
 
     def clear(self) -> None:
-        """Delete all but the models."""
+        """Delete all objects except the models."""
         for info in list(self.store.list("")):
             if not info.key.startswith(keys.MODELS):
                 self.store.delete(info.key)

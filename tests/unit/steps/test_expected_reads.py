@@ -83,5 +83,5 @@ def test_planning_fetches_only_the_first_pages_of_a_row_group(
         assert list(preflight._try_objects(engine, job, made)) == []
     assert made.sample is not None
     assert made.sample.column("x").to_pylist() == x[: sampling.SAMPLE_ROWS].tolist()
-    # Less than two pages of the column with 4.8 MB
+    # The sample reads less than two pages of a column with 4.8 MB
     assert sum(fetched) < objects * 2_000_000

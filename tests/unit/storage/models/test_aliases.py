@@ -1,4 +1,4 @@
-"""No change of an alias is lost or made twice, and none names a version that workers would refuse."""
+"""No change of an alias is lost or made twice, and an alias never names a version that workers would refuse."""
 
 from __future__ import annotations
 

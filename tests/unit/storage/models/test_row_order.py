@@ -1,4 +1,4 @@
-"""A model keeps rows apart if all its steps but the last are known to do so."""
+"""A model scores each row independently of the others if all its steps but the last are known to do so."""
 
 from __future__ import annotations
 
