@@ -1,7 +1,7 @@
 """Real services for the tests: a Valkey server, an S3 server, and worker processes, each started once in a run.
 
-``HYPOTHESIS_PROFILE`` chooses how hypothesis draws its examples: "suite" (the default) draws the same ones on every
-machine and in every run; "fuzz", which ``make fuzz`` uses, draws new ones by a random seed, and more of them.
+``HYPOTHESIS_PROFILE`` chooses how hypothesis draws examples. With "suite" (the default), every run draws the same
+examples on every machine. With "fuzz", which ``make fuzz`` uses, each run draws more examples from a random seed.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _read_s3_once() -> None:
 
 @pytest.fixture
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Load each published model in a fresh process on trial, as publishing does outside of the tests."""
+    """Let publishing load each model in a fresh process on trial, as it does in production."""
     monkeypatch.setattr(publisher, "try_loading", trial_load.try_loading)
 
 

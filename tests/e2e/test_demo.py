@@ -50,7 +50,7 @@ def test_the_demo_scores_only_its_own_rows_and_deletes_them(
     left_behind = steps.new_folder()
     steps.upload(store, cells, 20, left_behind)
     before = {info.key for info in store.list("demo/")}
-    # When the demo runs with another number of rows
+    # When the demo runs with a different number of rows
     done = demo_without(DEVELOPMENT, worker.environ, tmp_path, "--here", "--rows", "1500")
     # Then the demo scores only its own rows
     assert done.returncode == 0, done.stdout + done.stderr

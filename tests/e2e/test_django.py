@@ -1,4 +1,4 @@
-"""A Django site in a process of its own enqueues jobs for a client that behaves like a browser."""
+"""A Django site in a separate process enqueues jobs for a client that behaves like a browser."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Page:
 
 
 class Browser:
-    """Keeps cookies and follows redirects."""
+    """An HTTP client that keeps cookies and follows redirects."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -70,7 +70,7 @@ class Browser:
         return self.post("/new/", **self.get("/new/").hidden, model=model, input=input)
 
     def follow(self, page: Page) -> Page:
-        """Load a page again until it no longer refreshes itself, without waiting a second each time."""
+        """Reload a page until it no longer refreshes itself, without the page's pause of a second."""
 
         def still() -> Page | None:
             now = self.get(page.path)

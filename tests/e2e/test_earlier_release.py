@@ -1,7 +1,7 @@
 """The current release reads, continues and completes the work that an earlier release left unfinished.
 
 ``earlier_release/make.py`` made the state in ``earlier_release/`` with the code of that release, and describes it. The
-tests restore that state, and then run the command line, the workers and the clock of the current code on it.
+tests restore that state, and then run the command line, the workers and beat of the current code on it.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class Successor:
     # What must hold
 
     def verify(self, status: Mapping[str, Any], sources: tuple[str, ...], rejected: set[int]) -> None:
-        """Check that each input row is in exactly one place, with the score of the job's version of the model."""
+        """Check that each input row is scored or rejected once, with the score of the job's version of the model."""
         assert (status["state"], status["error"]) == ("partial" if rejected else "succeeded", "")
         inputs = {source: self.frame(source) for source in sources}
         rows = pd.concat(inputs.values()) if inputs else pd.DataFrame(SAID["records"][status["job_id"]])
@@ -204,7 +204,7 @@ class Successor:
 
     @staticmethod
     def scored(written: Mapping[str, bytes]) -> pd.DataFrame:
-        """Return the rows that a reader of the folder sees."""
+        """Return the rows that a reader of the results folder sees."""
         tables = []
         for key in sorted(written):
             if not any(step.startswith("_") for step in key.split("/")):
@@ -312,7 +312,7 @@ def test_the_command_line_says_what_the_earlier_release_said(after: Successor) -
     assert now["aliases"].split() == SAID["aliases"].split()
     assert SAID["counters"]
     assert set(SAID["counters"]) <= set(now["counters"])
-    # And the exit code says how a job ended
+    # And the exit code of `scoreline status` says how a job ended
     assert [after.cli("status", job).returncode for job in ("finished", "to-be-told")] == [3, 0]
 
 
@@ -441,7 +441,7 @@ def test_jobs_end_by_the_bucket_alone_if_redis_was_emptied(tmp_path: Path) -> No
         put_new_accounts(successor)
         # When the next release starts
         successor.start()
-        # Then it completes the jobs that the bucket describes
+        # Then the next release completes the jobs that the bucket describes
         for job in WITHOUT_REDIS:
             successor.wait_for_job(job)
             successor.verify(rig.client.status(job).to_dict(), *JOBS[job])

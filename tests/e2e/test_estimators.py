@@ -1,4 +1,4 @@
-"""Workers score with estimators of every origin exactly as the process that published them does."""
+"""Workers score with estimators of every library exactly as the process that published them does."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_workers_score_a_pipeline_over_texts_categories_and_missing_values(score
     )
     churned = np.where(frame["age"].fillna(0) + 30 * frame["active"] > 60, "leaves", "stays")
     model = make_pipeline(steps, LogisticRegression()).fit(frame, churned)
-    # When it is scored by workers, with nulls and a dictionary in Parquet, and columns in another order
+    # When workers score with the pipeline, on Parquet with nulls, a dictionary column and a different column order
     results = scored("churn-e2e", model, frame[["city", "active", "plan", "age"]])
     # Then every row has the score that the pipeline gives in this process
     read = pd.read_parquet(io.BytesIO(frame.to_parquet()))

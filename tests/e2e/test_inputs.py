@@ -39,7 +39,7 @@ ROWS = 1_000
 
 @pytest.fixture(scope="module")
 def line(worker: Stack) -> str:
-    """Publish a model that doubles x and adds 1, and that takes no missing value."""
+    """Publish a model that predicts 2 x + 1 and refuses missing values."""
     frame = pd.DataFrame({"x": [0.0, 1.0]})
     ModelStorageManager.from_env(worker.environ).publish("line-in", LinearRegression().fit(frame, [1.0, 3.0]))
     return "line-in"

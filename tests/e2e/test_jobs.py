@@ -99,7 +99,7 @@ def test_a_job_scores_every_row_once_in_order_bit_for_bit(
         scored_by = json.loads(footer[b"scoreline.libraries"])
         assert (scored_by["scikit-learn"], scored_by["pyarrow"]) == (sklearn.__version__, pa.__version__)
         assert footer[b"scoreline.job_id"] == done.job_id.encode()
-    # And the manifest accounts for each row, and lists no file that is missing
+    # And the manifest counts each row, and lists only files that exist
     folder = parse_uri(done.output)[1]
     listed = json.loads(store.get(keys.results_manifest(folder)).data)
     assert set(listed["seconds"]) == set(TIMINGS)
@@ -128,7 +128,7 @@ def test_the_manifest_records_where_the_time_went(
     assert min(spent.values()) > 0, spent
     assert min(one["predict"] for one in timings) >= seconds
     assert max(spent[stage] for stage in ("decode", "align", "encode", "upload")) < seconds * parts, spent
-    # And the manifest has the sums of the timings
+    # And the manifest contains the sums of the timings of all parts
     assert listed["seconds"] == pytest.approx(spent, abs=1e-3)
 
 

@@ -41,7 +41,7 @@ COLUMNS = ["id", "at", "note", "region", "prediction"]
 
 
 def rows(count: int = ROWS) -> pa.Table:
-    """Return an input that has columns of several types, and whose regions are in no order."""
+    """Return an input with columns of several types, whose rows are not sorted by region."""
     ids = np.arange(count, dtype=np.int64) + (1 << 60)
     return pa.table(
         {
@@ -155,7 +155,7 @@ def test_every_parquet_reader_finds_every_row_bit_for_bit(
         exact = ["id", "at", "prediction"]
         assert [table.schema.field(column).type for column in exact] == [expected.schema.field(c).type for c in exact]
         table = table.select(COLUMNS).cast(expected.schema)  # readers use different Arrow types for text
-        wanted = shown if name == "folders" else expected  # in the name of a folder, an empty text is null
+        wanted = shown if name == "folders" else expected  # an empty text becomes null in the name of a folder
         assert table.sort_by("id").equals(wanted), name
 
 

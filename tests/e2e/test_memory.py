@@ -46,7 +46,7 @@ def test_ten_times_the_rows_take_the_same_memory(own: Stack) -> None:
 
 
 def peak_bytes(guard: int) -> int:
-    """Return the highest resident memory that a pool process has had so far."""
+    """Return the peak resident memory of a pool process."""
     (worker,) = psutil.Process(guard).children()
     status = [Path(f"/proc/{child.pid}/status").read_text() for child in worker.children()]
     return max(int(text.partition("VmHWM:")[2].split()[0]) * 1024 for text in status)

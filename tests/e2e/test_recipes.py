@@ -1,4 +1,4 @@
-"""The recipes of README and the docs run unchanged, each with only the packages that it says it needs."""
+"""The recipes in README and the docs run unchanged, each with only the packages that it lists."""
 
 from __future__ import annotations
 

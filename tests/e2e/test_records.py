@@ -199,7 +199,7 @@ def test_any_celery_application_can_score_records_by_message(
     for said, result in refused.items():
         with pytest.raises(Exception, match=said):
             result.get(timeout=HANG_S)
-    # And the log contains no row
+    # And the worker's log contains no values of records
     assert "'prediction': " not in next(worker.folder.glob("worker*.log")).read_text()
 
 
@@ -218,7 +218,7 @@ def test_records_that_cannot_be_scored_are_refused_before_anything_is_written(
     refused(InvalidRequest, "not within ALLOWED_WEBHOOKS", webhook="https://example.org")
     refused(InvalidRequest, "unknown options hue", hue=1)
     assert list(store.list("jobs/refused/")) + list(store.list(keys.active("refused"))) == []
-    # And waiting for a job that fails raises the reason
+    # And `wait` raises an error with the reason if the job fails
     failing = client.submit_records(line, [{"x": math.nan}, {"x": None}])
     with pytest.raises(JobFailed, match=rf"job {failing.job_id} failed: none of 2 rows .* contains NaN"):
         failing.wait(timeout_s=HANG_S)

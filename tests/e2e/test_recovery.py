@@ -183,7 +183,7 @@ def test_only_the_budget_limits_how_many_rows_may_be_rejected(
     assert failed.returncode == 1
     assert "more than 4999 rows were rejected" in failed.stdout
     assert "The first is row 0" in failed.stdout
-    assert "Input X contains NaN.\n" in failed.stdout  # without the advice that scikit-learn adds
+    assert "Input X contains NaN.\n" in failed.stdout  # the advice in scikit-learn's message is cut off
     assert "scoreline resume quarter --max-rejected N|P%" in failed.stdout
     # Then the same job ends after it is resumed with a budget of 5,000 rejected rows
     done = cli("resume", "quarter", "--max-rejected", "25%", "--watch")

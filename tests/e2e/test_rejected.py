@@ -34,7 +34,7 @@ ROWS = 400
 
 
 def tariff(**how: object) -> Pipeline:
-    """Fit a model that fails at NaN, and at an unknown plan with the name of the plan in its message."""
+    """Fit a model that refuses NaN, and refuses unknown plans with an error that contains the plan's name."""
     frame = pd.DataFrame({"plan": ["a", "b"], "x": [0.0, 1.0]})
     encode = make_column_transformer((OrdinalEncoder(**how), ["plan"]), remainder="passthrough")
     return make_pipeline(encode, LinearRegression()).fit(frame, [0.0, 2.0])
@@ -42,7 +42,7 @@ def tariff(**how: object) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def job(worker: Stack) -> str:
-    """Run a job over two objects, in which 20 rows have an unknown plan each, and three have no number."""
+    """Run a job over two objects with 20 rows of unknown plans, all different, and three rows without a number."""
     client, models = Client.from_env(worker.environ), ModelStorageManager.from_env(worker.environ)
     models.publish("tariff", tariff(), alias="champion")
     frame = pd.DataFrame({"row": np.arange(ROWS) + 10_000, "plan": ["a", "b"] * (ROWS // 2), "x": 1.0})

@@ -32,7 +32,7 @@ input = "s3://scoreline/in/"
 
 @pytest.fixture
 def quiet(rig: Rig) -> Rig:
-    """A rig without workers, after publishing the model and writing the input of the schedules."""
+    """A rig without workers, with the model and the input of the schedules."""
     rig.publish(seconds=0.0)
     rig.put_input(2)
     return rig
@@ -40,7 +40,7 @@ def quiet(rig: Rig) -> Rig:
 
 @pytest.fixture
 def working(rig_at_work: Rig) -> Rig:
-    """The shared rig with two processes, after publishing the model and writing the input of the schedules."""
+    """The shared rig with two worker processes, and with the model and the input of the schedules."""
     rig_at_work.publish(seconds=0.0)
     rig_at_work.put_input(2)
     return rig_at_work
@@ -101,7 +101,7 @@ def test_each_slot_of_a_night_runs_once_while_clocks_die_and_double(working: Rig
         if chance.random() < 0.1:
             rig.redis.flushall()
     until_idle(rig, scheduler(rig), end)
-    # Then there is one job for each hour
+    # Then exactly one job exists for each hour
     expected = [f"hourly-{at('2026-10-24T22:00') + timedelta(hours=n):%Y%m%dT%H%M%SZ}" for n in range(9)]
     done = jobs(rig)
     assert sorted(done) == expected

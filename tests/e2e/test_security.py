@@ -249,7 +249,7 @@ def test_commands_to_a_worker_change_nothing(worker: Stack, elsewhere: Celery, c
 def test_a_forged_job_document_cannot_reach_another_bucket(
     worker: Stack, client: Client, store: ObjectStore, uri: str, changed: dict[str, object], reason: str
 ) -> None:
-    # Given a valid job document that somebody with write access to the bucket has changed
+    # Given a valid job document that was changed by someone with write access to the bucket
     sound = json.loads(store.get(keys.job(client.submit("secure", uri).job_id)).data)
     job_id = f"foreign-{next(iter(changed))}"
     sound["spec"] |= {"job_id": job_id, **changed}
@@ -298,7 +298,7 @@ def test_no_secret_appears_in_any_log_or_message(own: Stack) -> None:
     with redis.Redis.from_url(own.environ["REDIS_URL"]) as server:
         server.config_set("requirepass", secrets["REDIS"])
     client = Client.from_env(environ)
-    # When a worker with a clock logs at level DEBUG while one job succeeds, another fails, and Redis goes away
+    # When a worker and beat log at level DEBUG, while one job succeeds, another fails, and Redis stops
     log = own.folder / "debug.log"
     command = [sys.executable, "-m", "celery", "-A", "scoreline", "worker", "-B", "-c", "1", "-l", "DEBUG"]
     guard = own.run(command, log, environ | {"RECONCILE_SECONDS": "1", "LOG_FORMAT": "json"})

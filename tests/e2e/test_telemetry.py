@@ -1,4 +1,4 @@
-"""Errors and spans of a real worker arrive at servers that stand in for Sentry and a collector."""
+"""Errors and spans of a real worker arrive at test servers in place of Sentry and an OpenTelemetry collector."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def transcript(page: str) -> list[tuple[str, list[str]]]:
 
 
 def shape(lines: list[str]) -> list[str]:
-    """Return lines without the text that varies, and without progress bars, which only a terminal shows in full."""
+    """Return lines without text that varies from run to run, and without progress bars."""
     shapes = []
     for line in lines:
         if "━" in line:
@@ -93,8 +93,7 @@ def test_the_tutorial_shows_what_its_commands_print(tmp_path: Path) -> None:
 
 
 def test_a_night_that_failed_is_mended_as_the_page_shows(rig_at_work: Rig) -> None:
-    # Given a champion that needs a column which the input lacks, and the job of the latest night, which therefore
-    # failed
+    # Given a champion that needs a column which the input lacks, so that the job of the latest night failed
     rig, people = rig_at_work, pd.DataFrame({"age": [20.0, 30.0, 60.0], "visits": [1.0, 2.0, 8.0]})
     models, stays = ModelStorageManager.from_env(rig.environ), ["no", "no", "yes"]
     good = models.publish("churn", LogisticRegression().fit(people, stays), alias="champion")
@@ -127,7 +126,7 @@ def test_a_night_that_failed_is_mended_as_the_page_shows(rig_at_work: Rig) -> No
             timeout=HANG_S,
             check=False,
         )
-        # Then each prints what the page shows, where long lines are wrapped
+        # Then each command prints the output on the page, apart from the page's line breaks
         assert done.returncode == 0, done.stderr
         assert as_of_now(" ".join(shape(done.stdout.splitlines()))) == as_of_now(" ".join(shape(shown))), command
     # And a new job scores the night with the previous version of the model

@@ -35,7 +35,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 class Receiver(ThreadingHTTPServer):
-    """Answers requests to a path with the codes in `answers`, then with 200, and keeps all requests."""
+    """A server that answers requests to a path with the codes in `answers`, then with 200, and stores all requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -96,7 +96,7 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     def notice(job: str) -> Delivery:
         return wait_until(lambda: read_delivery(store, job), f"the end of telling {job}")
 
-    # A receiver that is busy or hangs up gets the notification in the end, with the same id each time
+    # A receiver that is busy or hangs up finally gets the notification, with the same id at each attempt
     receiver.answers["/ours/busy"] = [503, 0, 429]
     busy = submit("/ours/busy")
     # A receiver that answers 410 is not called again, and no redirect is followed
@@ -146,7 +146,7 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     assert notice(away).delivered
     wait_until(lambda: not list(store.list(keys.active(away))), "the marker's end")
 
-    # Each end of a resumed job is delivered, with an id of its own
+    # Each run of a resumed job sends its own notification, with a new id
     store.put("nowhere/a.parquet", pd.DataFrame({"x": [1.0]}).to_parquet(index=False))
     client.resume(failed)
     wait_until(lambda: len(receiver.notifications("/ours/failed")) == 2, "the notification of the second end")

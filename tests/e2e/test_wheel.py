@@ -72,7 +72,7 @@ SITE = {
 
 @dataclass(frozen=True)
 class Installed:
-    """A virtual environment with the wheel and the packages of the current one, but without the checkout."""
+    """A virtual environment with the wheel and the packages of the current environment, but without the checkout."""
 
     folder: Path
     wheel: Path
@@ -161,7 +161,7 @@ def test_an_application_with_packages_of_the_same_names_scores_a_job(
     # When the project submits a job and reads its results
     environ = own.environ | {"DJANGO_SETTINGS_MODULE": "settings", "HOME": str(tmp_path)}
     found: dict[str, Any] = json.loads(installed.run(site, "score.py", **environ))
-    # Then every row is scored
+    # Then the results contain every row
     assert found["state"] == "succeeded", log.read_text(errors="replace")
     assert found["predictions"] == pytest.approx([2.0, 4.0, 6.0])
     # And each name is imported from the project, except for `scoreline`, which is imported from the wheel

@@ -1,4 +1,4 @@
-"""Each row is written exactly once although Redis forgets, hangs up, or delivers messages twice or never."""
+"""Each row is written exactly once, even if Redis loses data, hangs up, or delivers messages twice or never."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_lost_messages_are_sent_again(rig_at_work: Rig) -> None:
     rig.ensure_beat()
     rig.publish(seconds=0.1)
     job = rig.submit(30)
-    # When all messages in the queue disappear several times
+    # When all messages in the queue are deleted, several times
     lost: list[bytes] = []
     for parts in (2, 10, 18):
         rig.wait_for_parts(job, parts)

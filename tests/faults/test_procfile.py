@@ -27,7 +27,7 @@ LEFT_TO_THE_LINES = ("REMAP_SIGTERM", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def start(rig: Rig, *names: str, **extra: str) -> Guard:
-    """Run commands of the Procfile, without the environment variables that they set themselves."""
+    """Run commands of the Procfile, in an environment without the variables that these commands set."""
     unset = [word for name in LEFT_TO_THE_LINES for word in ("-u", name)]
     honcho = [sys.executable, "-c", KILLS_NOTHING, "-d", str(ROOT)]
     lines = ["-f", str(ROOT / "Procfile"), "-e", os.devnull, "start", *names]
@@ -86,7 +86,7 @@ def test_a_worker_of_four_processes_and_beat_fit_into_the_smallest_redis_plan(ri
     def connections() -> int:
         return len(rig.redis.client_list()) - own
 
-    # Given the connections of this test itself
+    # Given the number of connections that the test itself holds
     rig.publish(seconds=0.2)
     rig.client.status(rig.submit(1).job_id)
     own = len(rig.redis.client_list())

@@ -27,7 +27,7 @@ from tests.support.rig import Rig
 
 
 def results(rig: Rig, job: Status) -> list[str]:
-    """Return the names of the results that are written."""
+    """Return the names of the result files that exist."""
     folder = parse_uri(job.output)[1]
     return [info.key.removeprefix(folder) for info in rig.store.list(f"{folder}part-")]
 
@@ -64,7 +64,7 @@ def test_an_input_replaced_during_a_job_fails_it_and_no_new_rows_are_mixed_in(ri
     rig.chaos(hold="part-0000")
     job = rig.submit(20)
     rig.wait(lambda: rig.held() == 2, "two parts of the first object about to be written")
-    # When the second of two objects is replaced by one with other rows
+    # When the second of two objects is replaced by an object with different rows
     rig.put_table("in/1.parquet", np.arange(5_000, 6_000), 100)
     rig.chaos()
     done = rig.end(job)
@@ -292,7 +292,7 @@ def test_a_job_cancelled_while_its_ledger_is_rebuilt_stays_cancelled(rig: Rig, m
         return found
 
     monkeypatch.setattr(reconcile, "recover", cancelled_meanwhile)
-    # Then no more of its parts are dispatched
+    # Then no further part of the job is dispatched
     assert rig.client.reconcile() == {job.job_id: "ended"}
     assert rig.messages() == []
 

@@ -1,7 +1,7 @@
 """Try the mutants: ``python -m tests.mutants [NAME ...]``, or ``make mutants ONLY="NAME ..."``.
 
-NAME is a part of the names of mutants, or the name of a list; by default all are tried. The status is 0 if each mutant
-is killed by a test, or is listed with `survives`.
+NAME is a part of a mutant's name, or the name of a list; by default, all mutants are tried. The status is 0 if each
+mutant is killed by a test, or is listed with `survives`.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _failures(output: str) -> str:
 
 
 def _summarize(trials: Sequence[Trial]) -> int:
-    """Print which test killed each mutant, what survived and why, and the numbers. Return the exit status."""
+    """Print the killing test of each mutant, the survivors with their reasons, and totals. Return the exit status."""
     _say("\nKilled")
     killers: dict[str, list[str]] = {}
     for trial in trials:

@@ -1,4 +1,4 @@
-"""Deployments with one fault, for each check of the doctor, and what the check must say about it."""
+"""Deployments with one fault each, for each check of the doctor, and the expected message of the check."""
 
 from __future__ import annotations
 

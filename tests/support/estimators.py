@@ -73,7 +73,7 @@ class Choosy(Paced):
 
 
 class Talkative(Paced):
-    """Logs the environment, as some libraries do to help with debugging."""
+    """A model that logs the environment, as some libraries do to help with debugging."""
 
     def predict(self, x: Any) -> Any:
         logging.getLogger("theirs").warning("connecting with %s", dict(os.environ))

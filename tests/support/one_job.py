@@ -36,7 +36,7 @@ PART = f"{FOLDER}part-00000.parquet"
 
 
 class Refuses(LinearRegression):
-    """Scores all rows except those with some values of x."""
+    """A model that refuses some values of x."""
 
     def __init__(self, *values: float) -> None:
         self.values = values
@@ -86,7 +86,7 @@ class OneJob:
         self.messages.send("scoreline.plan", job_id="j")
 
     def worker(self, *refused: float) -> Engine:
-        """Return the engine of another worker, whose model refuses other values."""
+        """Return the engine of another worker, whose model refuses different values."""
         models = Models(Refuses(*refused))
         return Engine(buckets=self.buckets, ledger=self.ledger, send=self.messages.send, models=models)
 

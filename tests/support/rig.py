@@ -178,7 +178,7 @@ class Rig:
             return dict(json.load(answer))
 
     def held(self) -> int:
-        """Return how many requests the S3 server holds."""
+        """Return how many requests the S3 server is holding back."""
         with urllib.request.urlopen(f"{self.environ['R2_ENDPOINT_URL']}/_chaos", timeout=HANG_S) as answer:
             return int(json.load(answer)["held"])
 
@@ -244,7 +244,7 @@ class Rig:
     # Invariants
 
     def verify(self, job: Status, *, state: str = "succeeded", rejected: tuple[int, ...] = ()) -> None:
-        """Check the invariants of a finished job: no row is lost, doubled or mixed up, and no object is left over."""
+        """Check a finished job: no row is lost, doubled or out of place, and no object is left over."""
         assert (job.state, job.error) == (state, ""), self.logs()
         folder = parse_uri(job.output)[1]
         listed = {info.key: info.size for info in self.store.list(folder)}

@@ -1,4 +1,4 @@
-"""Runs workers, beat and the command line as forks of a process that has imported what they import.
+"""Runs workers, beat and the command line as forks of a process that has already imported their modules.
 
 Importing scikit-learn, pandas and pyarrow takes a worker two seconds of CPU time, and importing its own packages takes
 a command half a second. The tests start some sixty workers and a hundred commands. A fork has all of this imported, and
@@ -171,7 +171,7 @@ class Forked:
 
 
 def main() -> None:
-    """Import what commands need, and fork for each request until the other end of the socket is closed."""
+    """Import the modules that commands need, and fork for each request until the other end of the socket is closed."""
     own = os.environ["PYTHONPATH"].split(os.pathsep)
     installed = [entry for entry in sys.path[1:] if entry not in own]
     allocator.use_one_heap(os.environ)  # a worker does this before it imports pyarrow
@@ -201,7 +201,7 @@ def main() -> None:
 
 
 def read_s3_once() -> None:
-    """Let all clients of boto3 in this process share what it knows about S3; reading it takes 0.1 s of CPU time."""
+    """Let all clients in this process share boto3's description of S3; reading it takes 0.1 s of CPU time."""
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
     botocore.session.Session().get_component("data_loader").load_service_model("s3", "service-2")
 

@@ -217,7 +217,7 @@ def test_a_transient_error_is_raised_and_the_next_run_goes_on(
         return put(key, *arguments, **options)
 
     monkeypatch.setattr(main, "put", fail_once)
-    # When a job meets that failure
+    # When a job fails at that write
     with pytest.raises(StoreUnavailable, match="away"):
         client.submit("line", line_input(client), part_rows=250, job_id="met-it", max_attempts=1)
     assert client.status("met-it").state == "running"
@@ -246,7 +246,7 @@ def test_a_job_is_seen_under_way_one_message_at_a_time(waiting: EagerClient) -> 
     assert waiting.run(2) == 2
     now = waiting.status(job_id)
     assert (now.state, now.parts_done, now.rows, now.total_rows) == ("running", 1, 250, 1_000)
-    assert waiting.run() == 4  # three parts and the finalizer
+    assert waiting.run() == 4  # the messages of three parts and of the finalizer
     assert waiting.status(job_id).state == "succeeded"
     assert waiting.run() == 0
 

@@ -59,7 +59,7 @@ ON_NO_DYNO = {
 
 
 class Asked(dict[str, str]):
-    """An environment that records which names are read."""
+    """An environment that records which variables are read."""
 
     def __init__(self) -> None:
         super().__init__(R2)
@@ -264,7 +264,7 @@ def test_hooks_run_the_tools_of_the_checkout_and_fetch_nothing() -> None:
     tools = set((ROOT / "Makefile").read_text().split())
     for hook in repository["hooks"]:
         assert hook["language"] == "system"
-        assert hook["entry"].split()[0].replace(".venv/bin", "@$(BIN)") in tools  # `make lint` runs it too
+        assert hook["entry"].split()[0].replace(".venv/bin", "@$(BIN)") in tools  # `make lint` runs the same tool
 
 
 def test_hosted_ci_runs_what_everybody_runs_and_may_write_nothing() -> None:

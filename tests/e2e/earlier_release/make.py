@@ -1,6 +1,6 @@
 """Make the state that `test_earlier_release.py` restores: a bucket and a Redis with unfinished work of a release.
 
-The script runs the code of that release on its own embedded services, in a checkout of that release::
+The script runs the code of an earlier release with embedded services, in a checkout of that release::
 
     git clone . ../earlier && cd ../earlier && git checkout 7c02dda && make setup
     .venv/bin/python make.py FOLDER
@@ -10,7 +10,8 @@ It writes only bytes and commands, which do not depend on the embedded services:
 ``bucket.zip``
     Every object, under its key.
 ``objects.json``
-    Content type and metadata of every object, by key. ETags are not kept: a server computes them from the bytes.
+    Content type and metadata of every object, by key. ETags are not stored, because a server computes them from the
+    bytes.
 ``redis.json``
     Commands that restore every key, with its time to live. Values that are not text are in base64.
 ``said.json``
@@ -244,7 +245,7 @@ class Release:
         put("accounts/2024.parquet", parquet(customers(2000, 30)))
 
     def end_some(self) -> None:
-        """Run jobs to every possible end."""
+        """Run jobs that end in every possible state."""
         rig = self.rig
         self.submit("finished", "few/", max_rejected="10%")
         self.end("finished", "partial")
@@ -271,7 +272,7 @@ class Release:
         rig.wait(lambda: self.left("scoreline.events", retries=1), "another try to tell")
 
     def die_arranging(self) -> None:
-        """Leave a job whose arranged files are all written, but not ``_SUCCESS``, and whose parts still exist."""
+        """Leave a job with all arranged files and all parts, but without ``_SUCCESS``."""
         self.rig.chaos(hold="arranging/_SUCCESS? PUT")
         self.submit("arranging", "few/", max_rejected="10%", partition_by="region")
         self.rig.wait(self.rig.held, "a finalizer about to write _SUCCESS")

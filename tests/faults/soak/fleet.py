@@ -54,7 +54,7 @@ class Fleet:
         return ["ours", "second", NEIGHBOUR, *self._folders]
 
     def start(self, kind: str) -> None:
-        """Start a worker, unless one of its kind is running."""
+        """Start a worker, unless a worker of the same kind is running."""
         guard = self._guards.get(kind)
         if guard is not None and guard.poll() is None:
             return
@@ -77,7 +77,7 @@ class Fleet:
                 self.rig.stack.stop(guard)
 
     def restart_ended(self) -> bool:
-        """Restart workers whose main process has ended, as a platform does. Return whether there were any."""
+        """Restart workers whose main process has ended, as a platform does. Return whether any had ended."""
         ended = [kind for kind, guard in self._guards.items() if guard.poll() is not None]
         for kind in ended:
             self.start(kind)

@@ -1,4 +1,4 @@
-"""Draws inputs, and knows which of their rows must be rejected."""
+"""Draws random inputs, and the rows that must be rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of rounds. Each is a generator that submits jobs, yields while faults may occur, and checks the end."""
+"""The kinds of rounds. Each is a generator that submits jobs, yields while faults occur, and checks results."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def pause(chance: random.Random, most: int) -> Steps[None]:
 
 
 def plain(scene: Scene) -> Round:
-    """A job of sound rows."""
+    """A job whose rows can all be scored."""
     made = scene.put()
     job_id = yield from scene.submit(made, scene.chance.choice(["line", "steep"]))
     scene.ours.check_results((yield from wait_for_end(scene.ours, job_id)), made)
@@ -120,7 +120,7 @@ def resume(scene: Scene) -> Round:
 
 
 def rescore(scene: Scene) -> Round:
-    """The rejected rows of a job, scored again by a model that takes them."""
+    """A job that scores the rejected rows of another job, by a model that accepts them."""
     made = scene.put(faulty=scene.chance.randrange(1, 40))
     job_id = yield from scene.submit(made)
     scene.ours.check_results((yield from wait_for_end(scene.ours, job_id)), made)
@@ -166,7 +166,7 @@ def neighbours(scene: Scene) -> Round:
 
 
 def records(scene: Scene) -> Round:
-    """Records in memory, few enough for one message, or many."""
+    """A job of records in memory, either few enough for one message, or many."""
     count = scene.chance.choice([1, 20, 500])
     rows = [{"id": id_, "x": None if id_ % 7 == 3 else float(id_)} for id_ in range(count)]
     client = scene.ours.client

@@ -30,7 +30,7 @@ GOOD, BROKEN = "good", "broken"
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[EagerClient]:
-    """A client with two jobs: a good one, and one whose documents the test breaks."""
+    """A client with two jobs: a valid one, and one whose documents the test breaks."""
     with eager(tmp_path / "buckets") as client:
         client.models.publish("line", LinearRegression().fit(X, [1.0, 3.0]), alias="champion")
         for job_id in (GOOD, BROKEN):

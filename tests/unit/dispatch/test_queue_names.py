@@ -1,4 +1,4 @@
-"""Deployments that share a broker have queues of their own."""
+"""Deployments that share a broker use different queues."""
 
 from __future__ import annotations
 

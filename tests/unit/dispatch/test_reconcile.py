@@ -34,7 +34,7 @@ ROUND_S = 60.0
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until a test advances it."""
 
     now = 1_800_000_000.0
 
@@ -210,7 +210,7 @@ def test_a_marker_without_a_job_costs_little_and_goes_when_its_marker_does(
 def test_no_round_begins_while_another_runs_however_long_that_takes(
     client: EagerClient, dispatcher: Dispatcher, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a round that hangs at a job
+    # Given a round of the reconciler that hangs at a job
     jobs = submit(client, 2)
     hurried = replace(dispatcher, lease_s=0.03)
     begun, go_on, renewed = threading.Event(), threading.Event(), threading.Event()

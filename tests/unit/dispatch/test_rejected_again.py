@@ -39,7 +39,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EagerCli
 
 
 def reject(client: EagerClient, job_id: str = "j") -> str:
-    """Run a job that rejects two rows, one of which could be scored now, and return its id."""
+    """Run a job that rejects two rows, let the model accept one of them from now on, and return the id of the job."""
     Moody.refused = {1.0, 2.0}
     client.submit("line@champion", client.put("in/a.parquet", ROWS), job_id=job_id, max_rejected=2)
     client.run()

@@ -1,4 +1,4 @@
-"""A job that failed or was cancelled begins another run, once."""
+"""A resume starts exactly one new run of a job that failed or was cancelled."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_rejected_rows_are_found_once_under_each_name(committed: OneJob, present
     assert [piece.only for piece in part.slices] == [(1,)]
     (entry,) = check_parts(committed.layout, committed.documents, {})
     assert (entry.failure, entry.rejected) == ("", 1)
-    assert committed.listed(REJECTS) == [key]  # all other files of rejected rows are removed
+    assert committed.listed(REJECTS) == [key]  # the check removes rejected rows under other names
     assert f'"rejected_key": "{key}"' in entry.text
 
 

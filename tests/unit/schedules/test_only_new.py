@@ -80,7 +80,7 @@ def test_objects_that_a_resumed_job_scored_are_not_scored_again(hourly: Night) -
     hourly.client.resume(job(1), max_rejected="50%")
     hourly.client.run()
     assert rows(hourly, 1) == ("partial", 1, 1)
-    # Then the next slot has nothing to score
+    # Then the next slot finds no new object
     tick(hourly, 2)
     hourly.client.run()
     assert rows(hourly, 2) == ("succeeded", 0, 0)

@@ -122,7 +122,7 @@ def test_the_state_of_a_schedule_forgets_the_numbers_of_old_slots(night: Night) 
 
 @pytest.fixture
 def idle(night: Night) -> Night:
-    """A deployment whose schedule runs only on request, because the command line has the clock of this machine."""
+    """A deployment whose schedule runs only on request, because the command line uses the real time."""
     night.write(NIGHTLY + "enabled = false\n")
     return night
 

@@ -1,4 +1,4 @@
-"""The state of each schedule is written before a tick acts on it, and only one of several ticks writes it."""
+"""A tick writes the state of a schedule before it acts on the state, and only one of several ticks writes it."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ def test_rows_that_were_rejected_before_a_batch_begins_again_are_taken_back() ->
 
 
 def average(x: Any) -> Any:
-    """Return the mean of each row and the one before."""
+    """Return the mean of each row and the previous row."""
     x = np.asarray(x, dtype=float)
     return (x + np.concatenate([x[:1], x[:-1]])) / 2
 

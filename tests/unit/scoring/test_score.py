@@ -32,7 +32,7 @@ LINE = LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0])
 
 
 class Picky(BaseEstimator):
-    """Counts its calls, refuses values above 1000, and refuses NaN and infinity unless they are allowed."""
+    """A model that counts its calls, and refuses values above 1000, and NaN and infinity unless they are allowed."""
 
     def __init__(self, nan: bool = True, infinite: bool = True) -> None:
         self.nan, self.infinite = nan, infinite
@@ -103,7 +103,7 @@ def test_only_the_column_that_the_model_refuses_is_named() -> None:
 
 
 class Doubling(BaseEstimator):
-    """Doubles a column, so that very large values overflow, and takes infinities."""
+    """A model that doubles a column, so that very large values overflow, and that accepts infinities."""
 
     def fit(self, x: Any, y: Any = None) -> Doubling:
         return self
@@ -143,7 +143,7 @@ def test_the_process_keeps_its_warning_filters_and_sees_the_warning() -> None:
 
 
 class Segments(BaseEstimator):
-    """Refuses NaN in rows of segment 1, and values above 1000; counts its calls."""
+    """A model that counts its calls, and refuses values above 1000, and NaN in rows of segment 1."""
 
     calls = 0
 

@@ -189,7 +189,7 @@ def test_a_row_that_breaks_the_model_does_not_condemn_the_rows_after_it() -> Non
 
 
 class Enriching(BaseEstimator):
-    """Adds a column to its input, which pandas aligns by the index."""
+    """A model that adds a column to its input, where pandas aligns rows by the index."""
 
     def fit(self, x: Any, y: Any = None) -> Enriching:
         self.feature_names_in_ = np.asarray(x.columns, dtype=object)

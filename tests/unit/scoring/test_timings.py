@@ -75,7 +75,7 @@ def test_work_counts_concurrent_timings_once(lasts: Pass) -> None:
     with part("upload"):
         lasts(2)
     lasts(50)
-    # When two batches are decoded while the model predicts for 10 s, and rejected rows are uploaded
+    # When two batches are decoded during 10 s of prediction, and rejected rows are uploaded
     part.begin()
     with part("predict"):
         assert list(part.each("decode", decoded())) == ["a", "b"]

@@ -150,7 +150,7 @@ def test_a_part_whose_objects_do_not_account_for_its_rows_is_scored_anew(tmp_pat
     if lost:
         job.ledger.forget("j")
         reconcile_job(job.engine, "j")
-    # Then the job ends with every row in one place
+    # Then the job ends, and every row is scored or rejected once
     job.run()
     job.verify(rejected=[1])
 

@@ -34,7 +34,7 @@ def engine(tmp_path: Path) -> Engine:
 
 
 def expected(engine: Engine, group_rows: int) -> tuple[ExpectedReads, int]:
-    """Return what a job is expected to read of a table with three columns, one of which is needed, and its size."""
+    """Return the expected number of bytes that a job reads for one of a table's three columns, and the table's size."""
     sink = io.BytesIO()
     x = np.random.default_rng(1).normal(size=ROWS)
     table = pa.table({"x": x, "other": x + 1.0, "more": x + 2.0})

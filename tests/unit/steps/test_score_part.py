@@ -263,7 +263,7 @@ def test_arrow_objects_with_different_categories_share_a_part(engine: Engine) ->
         x = [np.nan, *range(99)]
         pd.DataFrame({"x": x, "name": pd.Categorical(names)}).to_feather(sink)
         engine.buckets.main.put(f"in/{number}.feather", sink.getvalue())
-    # When they are scored in one part
+    # When both objects are scored in one part
     made = planner.draft(engine, job(), FAST)
     (part,) = made.parts
     plan: Any = SimpleNamespace(columns=made.columns)
@@ -294,7 +294,7 @@ def test_text_and_categories_that_polars_wrote_as_views_come_back_as_they_were(e
         sink = io.BytesIO()
         (frame.write_ipc if suffix == "arrow" else frame.write_ipc_stream)(sink)
         engine.buckets.main.put(f"in/{name}.{suffix}", sink.getvalue())
-    # When they are scored in one part, and written
+    # When both objects are scored in one part, and the results are written
     made = planner.draft(engine, job(keep=",".join(columns)), FAST)
     plan: Any = SimpleNamespace(columns=made.columns)
     tables = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())

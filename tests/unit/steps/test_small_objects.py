@@ -1,4 +1,4 @@
-"""Many small objects are read with few requests and scored in common batches; their rows keep their places."""
+"""Many small objects are read with few requests and scored in common batches, and each row stays in its place."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def test_a_row_has_one_score_in_any_order_cut_and_format(
         rows = [row | {"count": row["count"] or 0, "flag": bool(row["flag"])} for row in rows]
     rows = [{"id": number} | row for number, row in enumerate(rows)]
     whole = scores(engine, {"a.parquet": encoded(rows, "parquet", 1_000)}, 1_000, 1_000)
-    # When they are shuffled, cut into two objects, parts and batches, and written in any format
+    # When the rows are shuffled, divided into two objects, into parts and batches, and written in any format
     shuffled = cuts.draw(st.permutations(rows))
     at, kind = cuts.draw(st.integers(0, len(rows) - 1)), cuts.draw(st.sampled_from(FORMATS))
     group, part_rows, batch_rows = (cuts.draw(st.integers(1, 9)) for _ in range(3))

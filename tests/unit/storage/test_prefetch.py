@@ -173,7 +173,7 @@ def test_a_generator_that_is_abandoned_is_closed_by_the_thread_that_iterates_ove
             closed_by.append(threading.current_thread())
             closed.set()
 
-    source = items()  # kept here, so that garbage collection does not close it
+    source = items()  # this reference keeps garbage collection from closing the generator
     found = prefetched(source)
     next(found)
     found.close()
@@ -256,7 +256,7 @@ def test_garbage_collection_during_the_start_of_a_thread_cannot_deadlock(
     thread.join(HANG_S)
     # When the thread with the lock closes the generator, then it is not blocked
     if stuck := thread.is_alive():
-        lock.release()  # release the lock for the tests that follow
+        lock.release()  # release the lock for the following tests
     assert not stuck
 
 

@@ -1,4 +1,4 @@
-"""A worker answers questions over the broker, but refuses commands that would change something."""
+"""A worker answers inspection commands over the broker, but refuses commands that would change its state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUESTIONS = {"active", "active_queues", "conf", "jobs", "models", "gauges", "pin
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The commands of a worker that refuses changes."""
+    """The control commands of a worker that refuses changes."""
     monkeypatch.setattr(Panel, "data", dict(Panel.data))
     control.refuse_changes()
     return Panel.data

@@ -1,4 +1,4 @@
-"""A process of the pool, which Celery marks as a daemon, runs models that start processes."""
+"""A pool process can run models that start processes, although Celery marks it as a daemon."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_a_part_is_given_back_until_the_store_is_there_again(at: Desk, fail: Cal
 def test_an_outage_of_store_and_ledger_together_does_not_count_as_the_death_of_the_process(
     at: Desk, fail: Callable[..., Failing]
 ) -> None:
-    # Given a store that fails five times, and a ledger that cannot be reached meanwhile
+    # Given a store that fails five times, and a ledger that cannot be reached in the meantime
     job_id = at.plan(max_attempts=3)
     fail(at.client.buckets.main, "put", StoreUnavailable("503"), times=5)
     fail(at.engine.ledger, "release", LedgerUnavailable("no Redis"))

@@ -1,4 +1,4 @@
-"""Pages that enqueue and follow jobs. A refusal by Scoreline is a message on the page, never a server error."""
+"""Pages that enqueue and follow jobs. If Scoreline refuses a job, the page shows a message, never a server error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every ledger fulfils one contract; tests that concern only one ledger are at the end."""
+"""Every ledger fulfils one contract; tests of a single ledger are at the end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PATIENCE_S = 120.0
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until a test advances it."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -176,7 +176,7 @@ def test_a_part_whose_lease_ended_is_dispatched_again_and_its_attempts_are_kept(
     ledger.start(lease(job, 0, "m1"))
     clock.advance(LEASE_S)
     assert ledger.dispatch(job, "p", window=1).parts == (0,)
-    # The lease has expired, so the next message begins at once
+    # The lease of "m1" has expired, so the next message starts the part at once
     assert not ledger.renew(lease(job, 0, "m1"))
     assert ledger.start(lease(job, 0, "m2")).attempt == 2
 

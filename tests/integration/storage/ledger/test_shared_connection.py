@@ -49,7 +49,7 @@ def _share_nothing_afterwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.fixture
 def pool(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SharedConnection]:
-    """Return the pool of the shared connection. Threads wait for their turn as long as a test may take."""
+    """Return the pool of the shared connection. Let threads wait for the connection as long as a test may take."""
     monkeypatch.setattr(shared_connection, "TURN_S", HANG_S)
     shared_connection.share(url, connect_timeout_s=5, timeout_s=10)
     found = shared_connection.find_by_url(url)
@@ -171,7 +171,7 @@ def test_the_event_loop_forgets_a_lost_connection_that_a_forked_process_still_ha
         waiting = channel.client.connection
         number = waiting._sock.fileno()
         assert number in loop.readers
-        # And another process that has inherited the socket
+        # And another process that has inherited the socket of this event loop
         copy = os.dup(number)
         try:
             # When the connection is closed, then the event loop gets no events of it or of the copied socket

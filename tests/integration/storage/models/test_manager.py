@@ -19,7 +19,7 @@ from tests.support.fakes import CuttingProxy
 
 
 class LeavesATrace:
-    """Creates a directory when it is unpickled."""
+    """An object that creates a directory when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)

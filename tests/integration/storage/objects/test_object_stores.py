@@ -205,7 +205,7 @@ def test_a_caching_store_reads_immutable_objects_once(tmp_path: Path) -> None:
     # When all three objects are deleted by a store without the cache
     for key in ("read", "other", "written"):
         behind.delete(key)
-    # Then the immutable ones can still be read, with their metadata
+    # Then the immutable objects can still be read from the cache, with their metadata
     assert store.get("read", byte_range=(2, 5), if_match=seen.info.etag).data == b"234"
     assert store.head("read") == seen.info
     assert (store.get("written").data, store.head("written")) == (b"abc", put)
@@ -213,7 +213,7 @@ def test_a_caching_store_reads_immutable_objects_once(tmp_path: Path) -> None:
         store.get("read", if_match=put.etag)
     with pytest.raises(ObjectNotFound):
         store.get("other")
-    # But objects that are overwritten or deleted through the cache are read anew
+    # But after an object is overwritten or deleted through the cache, its old bytes cannot be read
     store.put("written", b"de")
     assert store.get("written").data == b"de"
     store.delete("read")

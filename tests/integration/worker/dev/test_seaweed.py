@@ -59,7 +59,7 @@ def test_objects_outlive_the_server_and_nothing_else_does(tmp_path: Path) -> Non
         small, large = store.put("a/small", b"1", metadata={"rows": "3"}), store.always_multipart().put("large", b"22")
     # When another server starts on the same folder
     with served(folder) as (server, store):
-        # Then it has the same objects
+        # Then the new server has the same objects
         assert [store.head(info.key) for info in store.list("")] == [small, large]
         assert (store.get("a/small").data, store.get("large").data) == (b"1", b"22")
         # And it accepts connections from this machine only

@@ -28,7 +28,7 @@ def test_the_smallest_redis_plan_carries_three_times_as_many_planned_jobs(stack:
     ledger.begin(job, "p" * 64, 10 * MAX_WINDOW, budget=0)
     for part in ledger.dispatch(job, "p" * 64, MAX_WINDOW).parts:
         queue.send("scoreline.score_part", job_id=job, part=part)
-    # When its keys are measured
+    # When the memory of the job's keys is measured
     with redis.Redis.from_url(stack.environ["REDIS_URL"]) as server:
         state = f"scoreline:{{{client.buckets.main.bucket}/{job}}}:state"
         used = [server.memory_usage(key, samples=0) or 0 for key in (names.jobs, state)]

@@ -71,7 +71,7 @@ class Code:
 
 
 def load(code: str) -> str:
-    """Load a file that runs code on trial, and return the error."""
+    """Load on trial a file that runs code, and return the error."""
     with pytest.raises(ModelUnloadable) as caught:
         try_loading("m", [NewArtifact(role="model", name="model", data=dump(Code(code)))])
     return str(caught.value)

@@ -1,4 +1,4 @@
-"""A model of another scikit-learn is converted only if it scores a sample as that version does."""
+"""A model of another scikit-learn version is converted only if both versions give a sample the same scores."""
 
 from __future__ import annotations
 

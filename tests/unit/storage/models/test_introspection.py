@@ -126,7 +126,7 @@ def test_lightgbm_fitted_on_an_array_has_no_names() -> None:
 
 
 class Raises(BaseEstimator):
-    """Raises an error for every attribute that is read, as a lazy model does before its first use."""
+    """A model that raises an error for every attribute that is read, as a lazy model does before its first use."""
 
     def fit(self, x: Any, y: Any = None) -> Self:
         return self
@@ -151,7 +151,7 @@ def test_an_estimator_may_raise_anything_when_it_is_described() -> None:
 
 
 class Renamed(TransformerMixin, BaseEstimator):
-    """Keeps its argument under another name, so that it can neither be cloned nor list its parameters."""
+    """An estimator that cannot be cloned or list its parameters, because it stores its argument under another name."""
 
     def __init__(self, cols: Any, n_jobs: int = 8) -> None:
         self.columns = cols

@@ -42,7 +42,7 @@ class OwnStep(TransformerMixin, BaseEstimator):
 
 
 class OwnPipeline(Pipeline):
-    """A pipeline of another class, whose methods are those of scikit-learn."""
+    """A subclass of scikit-learn's pipeline that inherits all methods."""
 
 
 def scaled(step: Any) -> Any:

@@ -34,7 +34,7 @@ def short_text(words: str) -> bytes:
 
 
 def estimator(module: str, name: str, version: str = "1.5.2", more: bytes = b"", write: Any = text) -> bytes:
-    """Return a pickle as scikit-learn writes it: an estimator that holds an object, and the version last."""
+    """Return a pickle like scikit-learn's: an estimator with an object as attribute, and the version at the end."""
     gone = f"c{module}\n{name}\n".encode() + b")\x81"
     state = b"}(" + write("_held") + gone + more + write("_sklearn_version") + write(version) + b"u"
     return b"\x80\x04csklearn.linear_model._base\nLinearRegression\n)\x81" + state + b"b."

@@ -1,4 +1,4 @@
-"""Surveys give the same result with and without patterns, because rows that match a pattern add nothing new."""
+"""Surveys give the same result with and without row patterns, because a row that matches a pattern adds no new type."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def test_fewer_rows_than_the_footer_says_are_an_error() -> None:
 def test_a_window_has_at_least_one_row_however_large_rows_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WINDOW_BYTES", "MAX_WINDOW_BYTES"):
         monkeypatch.setattr(row_groups, name, 64)
-    table = numbers(5)  # a row takes 128 bytes
+    table = numbers(5)  # each row takes 128 bytes of memory
     _, source = put(tmp_path, table)
     found = read(ParquetFormat(), source, 0, 5, table.schema)
     assert pa.Table.from_batches([rows.batch for rows in found]).equals(table)
