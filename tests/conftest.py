@@ -1,7 +1,7 @@
 """Real services for the tests: a Valkey server, an S3 server, and worker processes, each started once in a run.
 
-``HYPOTHESIS_PROFILE`` chooses how hypothesis draws its examples: "suite" (the default) draws the same ones on every
-machine and in every run; "fuzz", which ``make fuzz`` uses, draws new ones by a random seed, and more of them.
+``HYPOTHESIS_PROFILE`` chooses how hypothesis draws examples. With "suite" (the default), every run draws the same
+examples on every machine. With "fuzz", which ``make fuzz`` uses, each run draws more examples from a random seed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SCORELINE = str(Path(sys.executable).with_name("scoreline"))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two test processes for each core that may be used: half the time, a test waits for its services."""
+    """Run two test processes per available core, because a test spends half of its time waiting for services."""
     return 2 * joblib.cpu_count()
 
 
@@ -65,7 +65,7 @@ def _read_s3_once() -> None:
 
 @pytest.fixture
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Load each published model in a fresh process on trial, as publishing does outside of the tests."""
+    """Let publishing load each model in a fresh process on trial, as it does in production."""
     monkeypatch.setattr(publisher, "try_loading", trial_load.try_loading)
 
 
@@ -90,7 +90,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Stack]:
-    """Start services for one test alone, whose workers have their own settings."""
+    """Start services for a single test, which sets the settings of its own workers."""
     with killed_at_end(Stack(tmp_path)) as running:
         yield running
 
@@ -104,7 +104,7 @@ def _at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 @pytest.fixture
 def rig_at_work(_at_work: Rig) -> Rig:
-    """A rig with two processes, shared by the tests that leave its services as they were."""
+    """A rig with two worker processes, for tests that leave its services unchanged."""
     _at_work.reset()
     return _at_work
 
@@ -117,7 +117,7 @@ def _services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 @pytest.fixture
 def rig(_services: Rig) -> Iterator[Rig]:
-    """A rig without workers. A test may start some, and end anything but the services."""
+    """A rig without workers. A test may start workers, and stop every process except the services."""
     yield _services
     _services.renew()
 

@@ -1,7 +1,8 @@
 """Try random examples for MINUTES: ``python -m tests.fuzz [MINUTES] [SEED]``, or ``make fuzz MINUTES=n SEED=n``.
 
-Each round runs every hypothesis test with another seed, which is printed before the round. The script stops with status
-1 at the first example that fails. Hypothesis prints its smallest form, and the same seed finds it again.
+Each round runs every hypothesis test with a new seed, which is printed before the round. The script stops with status
+1 at the first example that fails. Hypothesis prints the simplest form of the example, and the same seed finds the
+example again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Check that models are only in the cloud. Run it on your own bucket: ``python tests/test_cloud_only_mode.py``.
 
-Publishes and loads a scaler, a label encoder and two models through the configured R2, or through an embedded S3 server
-if none is configured, and looks for files that were written meanwhile. Pytest collects this file too.
+Publishes and loads a scaler, a label encoder and two models, and checks that no file is written. It uses the configured
+R2, or else an embedded S3 server. Pytest also collects this file.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class FilesWritten:
         if self.watching and event == "open":
             path, mode, flags = details
             if isinstance(path, int):
-                return  # a pipe, or a file descriptor; opening the file itself has already raised an event
+                return  # a pipe, or the descriptor of a file whose opening was already recorded
             if (isinstance(mode, str) and set(mode) & set("wax+")) or (mode is None and flags & WRITE_FLAGS):
                 self.paths.append(str(path))
 
 
 def check(environ: dict[str, str]) -> bool:
-    """Publish and load, print the findings, and return whether all of them are good."""
+    """Publish and load, print the result of each check, and return whether all checks pass."""
     manager = ModelStorageManager.from_env({**environ, "ML_CLOUD_ONLY": "true"})
     print(f"cloud only: {manager.cloud_only}, R2: {manager.use_r2}, bucket: {manager.bucket_name}")
     x, y = [[0.0, 1.0], [1.0, 0.0], [2.0, 5.0], [3.0, 1.0]], ["no", "yes", "no", "yes"]

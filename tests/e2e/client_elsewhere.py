@@ -1,7 +1,7 @@
-"""Run the client under another Python, in which the package has no extra, and a worker under this one.
+"""Run a worker under this Python, and the client under another, where the package is installed without extras.
 
-``python -m tests.e2e.client_elsewhere .cache/versions/client-3.13/bin/python`` starts embedded services and a worker,
-and makes that Python submit a job and watch it to its end. `scripts/test-versions` runs it.
+``python -m tests.e2e.client_elsewhere .cache/versions/client-3.13/bin/python`` starts embedded services and a worker.
+The given Python then submits a job and watches it to its end. `scripts/test-versions` runs it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(python: Path) -> None:
         pd.DataFrame({"x": [0.5] * ROWS}).to_parquet(sink, index=False)
         Client.from_env(stack.environ).buckets.main.put("in/all.parquet", sink.getvalue())
         stack.start_worker(1)
-        # -I keeps the checkout in the working directory, and PYTHONPATH, from being imported
+        # With -I, Python imports nothing from PYTHONPATH or from the working directory, which is a checkout
         done = subprocess.run(
             [python, "-I", "-c", SUBMIT], env=stack.environ, capture_output=True, text=True, timeout=600, check=False
         )

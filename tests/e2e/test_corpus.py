@@ -1,4 +1,4 @@
-"""Broken and strange inputs end in scored and rejected rows, or in one clear error that names the object."""
+"""A job on a broken or unusual input scores or rejects each row, or fails with one error that names the object."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SIDE_BY_SIDE = 12
 
 
 class Corpus:
-    """Submits several cases at once, so that the other cases fail if one of them harms a worker.
+    """Submits several cases at once, so that a case that damages a worker makes the other cases fail.
 
-    When a test asks for a case, it is submitted together with the next `SIDE_BY_SIDE` cases. Several test processes
-    share the cases, and each process submits only those that its tests need.
+    When a test requests a case, this case is submitted together with the next `SIDE_BY_SIDE` cases. Several test
+    processes share the cases, and each process submits only the cases that its tests need.
     """
 
     def __init__(self, client: Client) -> None:

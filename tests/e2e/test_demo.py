@@ -46,18 +46,17 @@ def demo_without(packages: tuple[str, ...], environ: dict[str, str], folder: Pat
 def test_the_demo_scores_only_its_own_rows_and_deletes_them(
     worker: Stack, store: ObjectStore, cells: pd.DataFrame, tmp_path: Path
 ) -> None:
-    # Given running workers, an installation without the packages for development, and the input of a demo that was
-    # interrupted
+    # Given running workers, an installation without development packages, and input files left by an interrupted demo
     left_behind = steps.new_folder()
     steps.upload(store, cells, 20, left_behind)
     before = {info.key for info in store.list("demo/")}
-    # When the demo runs with another number of rows
+    # When the demo runs with a different number of rows
     done = demo_without(DEVELOPMENT, worker.environ, tmp_path, "--here", "--rows", "1500")
-    # Then it scores its own rows and no others
+    # Then the demo scores only its own rows
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rows in 1,500 = rows out 1,500, distinct ids 1,500" in done.stdout
     assert "demo-breast-cancer@" in done.stdout
-    # And what it uploaded is gone from the bucket and from the disk
+    # And the demo's files are deleted from the bucket and from the disk
     assert {info.key for info in store.list("demo/")} == before
     assert list(tmp_path.iterdir()) == []
 
@@ -76,7 +75,7 @@ def test_input_that_is_kept_can_be_scored_again(
 def test_the_demo_says_what_to_start_if_only_other_applications_have_workers(
     stack: Stack, cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    # Given a broker (another database of the same Redis) on which only a worker of another application listens
+    # Given a broker (another database of the same Redis) whose only worker belongs to another application
     broker = stack.environ["REDIS_URL"].removesuffix("/0") + "/9"
     celery = [sys.executable, "-m", "celery", "-b", broker]
     other = stack.run([*celery, "worker", "-P", "solo", "-n", "other@embedded"], tmp_path / "other.log", {})
@@ -86,9 +85,9 @@ def test_the_demo_says_what_to_start_if_only_other_applications_have_workers(
             "an answer of the other worker",
             (tmp_path / "other.log").read_text,
         )
-        # When the demo is started there
+        # When the demo is started with this broker
         done = demo_without((), stack.environ | {"REDIS_URL": broker}, tmp_path, "--here")
-        # Then it does not wait for that worker
+        # Then the demo does not wait for the worker of the other application
         assert (done.returncode, done.stdout) == (1, "")
         assert "no worker answers" in done.stderr
         assert "celery -A scoreline worker" in done.stderr

@@ -50,9 +50,10 @@ def test_dev_runs_a_command_with_the_addresses_and_exits_with_its_code(tmp_path:
 @pytest.mark.parametrize(
     ("number", "workers", "processes"),
     [
-        (signal.SIGINT, 0, 4),  # dev, the S3 server, its guard and that of Valkey, which overwrites its environment
-        (signal.SIGTERM, 1, 7),  # and a worker, its guard and its child
-        (signal.SIGKILL, 1, 7),  # dev has no time to end them
+        # `scoreline dev`, the S3 server and two guards; Valkey is not counted, because it overwrites its environment
+        (signal.SIGINT, 0, 4),
+        (signal.SIGTERM, 1, 7),  # also a worker, the worker's guard and its child
+        (signal.SIGKILL, 1, 7),  # SIGKILL gives `scoreline dev` no time to end its children
     ],
 )
 def test_no_process_outlives_dev_however_it_ends(

@@ -1,4 +1,4 @@
-"""A Django site in a process of its own enqueues jobs for a client that behaves like a browser."""
+"""A Django site in a separate process enqueues jobs for a client that behaves like a browser."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Page:
 
 
 class Browser:
-    """Keeps cookies and follows redirects."""
+    """An HTTP client that keeps cookies and follows redirects."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -70,7 +70,7 @@ class Browser:
         return self.post("/new/", **self.get("/new/").hidden, model=model, input=input)
 
     def follow(self, page: Page) -> Page:
-        """Load a page again until it no longer refreshes itself, without waiting a second each time."""
+        """Reload a page until it no longer refreshes itself, without the page's pause of a second."""
 
         def still() -> Page | None:
             now = self.get(page.path)
@@ -193,7 +193,7 @@ def test_a_form_sent_twice_at_once_is_one_job(
         assert connection.execute(
             "select count(*) from scoring_scoring where job_id = ?", [first.job_id]
         ).fetchone() == (1,)
-    # And the same page is refused when it is sent with another value
+    # And the same page is refused if it is submitted again with another value
     changed = browser.post("/new/", **fields | {"input": f"{line}.other"})
     assert "This page was sent before" in changed.text
 
@@ -217,7 +217,7 @@ def test_a_refused_submission_shows_a_message_and_makes_no_job(
     page = browser.ask_for(model, input)
     assert page.code == 200
     assert expected in page.text
-    assert f'value="{model}"' in page.text  # the user can correct it
+    assert f'value="{model}"' in page.text  # the form shows the user's value again, for correction
     assert (jobs(store), browser.get("/").text.count("<tr>")) == before
 
 

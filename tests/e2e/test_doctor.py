@@ -1,4 +1,4 @@
-"""Tests ``scoreline doctor`` as people, Heroku and containers run it."""
+"""Tests ``scoreline doctor`` as users, Heroku and containers run it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_clock_whose_ticks_a_worker_runs_is_healthy(stack: Stack, worker: Stac
     before = redis.seconds_since_tick()
     # When beat asks for a tick
     client.queue.send("scoreline.tick")
-    # Then it is run, and the check passes
+    # Then a worker runs the tick, and the check passes
     stack.wait("the tick", lambda: (since := redis.seconds_since_tick()) is not None and since < (before or 1e9))
     (found,) = examine(stack.environ, only=["clock"])
     assert (found.severity, found.remedy) == ("ok", "")
@@ -94,6 +94,6 @@ def test_a_doctor_that_is_stopped_removes_what_it_wrote(stack: Stack, store: Obj
     # When it receives SIGTERM
     doctor.send_signal(signal.SIGTERM)
     doctor.communicate(timeout=HANG_S)
-    # Then none of its objects is left
+    # Then the doctor has deleted all of its objects
     assert doctor.returncode == 128 + signal.SIGTERM
     assert list(store.list(keys.PROBES)) == []

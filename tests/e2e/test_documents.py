@@ -1,4 +1,4 @@
-"""The documents that two jobs leave in the bucket are as their reference page describes them."""
+"""The documents of two jobs in the bucket match their description on the reference page."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def section(heading: str) -> str:
 
 
 def rows_of(table: str) -> set[str]:
-    """Return every name in the first column."""
+    """Return every name in the first column of the page's tables."""
     first = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
     return {name for cell in first for name in re.findall(r"`([^`]+)`", cell)}
 

@@ -26,7 +26,7 @@ VARY = {"seconds", "submitted", "model"}
 def objects(store: ObjectStore, output: str) -> dict[str, pa.Table]:
     """Return the tables below a job's output by name, including those of rejected rows, without digests in the names.
 
-    The digests differ because each bucket has its own version of the model, and files name theirs.
+    The digests differ, because each file names its model version, and each bucket has its own version.
     """
     folder = parse_uri(output)[1]
     listed = [info.key for info in store.list(folder) if info.key.endswith(".parquet")]
@@ -63,6 +63,6 @@ def test_an_eager_job_has_the_results_of_a_real_worker(
     assert {k: v for k, v in asdict(eager_status).items() if k not in VARY} == {
         k: v for k, v in asdict(status).items() if k not in VARY
     }
-    assert len(written) == 8  # six parts, and the rejected rows of two
+    assert len(written) == 8  # six result files, and the rejected rows of two parts
     assert eager_objects == written
     assert eager_rejected.reasons == rejected.reasons

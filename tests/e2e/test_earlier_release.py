@@ -1,7 +1,7 @@
 """The current release reads, continues and completes the work that an earlier release left unfinished.
 
 ``earlier_release/make.py`` made the state in ``earlier_release/`` with the code of that release, and describes it. The
-tests restore that state, and then run the command line, the workers and the clock of the current code on it.
+tests restore that state, and then run the command line, the workers and beat of the current code on it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SAID: dict[str, Any] = json.loads((FOLDER / "said.json").read_text())
 BUCKET = "scoreline"
 RESULTS = "results/churn"
 FEATURES = ["calls", "minutes", "bill"]
-NEW = "accounts/new.parquet"  # is added after the earlier release
+NEW = "accounts/new.parquet"  # a test adds this object after the earlier release has stopped
 ACCOUNTS = "accounts/2024.parquet", NEW
 
 JOBS: dict[str, tuple[tuple[str, ...], set[int]]] = {
@@ -99,7 +99,8 @@ class Successor:
             assert set(archive.namelist()) == set(known)
             for key in archive.namelist():
                 body = archive.read(key)
-                if key == "jobs/to-be-told/job.json":  # the port of that release may be in use
+                # use the receiver of this test, because the original port may be taken
+                if key == "jobs/to-be-told/job.json":
                     assert SAID["webhook"].encode() in body
                     body = body.replace(SAID["webhook"].encode(), f"{self.receiver.url}/ended".encode())
                 self.s3.put_object(
@@ -154,7 +155,7 @@ class Successor:
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     def objects(self, prefix: str) -> dict[str, tuple[bytes, datetime]]:
-        """Return bytes and modification time of each object; none may be deleted meanwhile."""
+        """Return the bytes and the modification time of each object; no object may be deleted while this runs."""
         found = {}
         for key in self.keys(prefix):
             got = self.s3.get_object(Bucket=BUCKET, Key=key)
@@ -174,7 +175,7 @@ class Successor:
     # What must hold
 
     def verify(self, status: Mapping[str, Any], sources: tuple[str, ...], rejected: set[int]) -> None:
-        """Check that each input row is in exactly one place, with the score of the job's version of the model."""
+        """Check that each input row is scored or rejected once, with the score of the job's version of the model."""
         assert (status["state"], status["error"]) == ("partial" if rejected else "succeeded", "")
         inputs = {source: self.frame(source) for source in sources}
         rows = pd.concat(inputs.values()) if inputs else pd.DataFrame(SAID["records"][status["job_id"]])
@@ -193,7 +194,7 @@ class Successor:
         success, manifest = json.loads(written["_SUCCESS"]), json.loads(written["_manifest.json"])
         for counted in (success, manifest, status):
             assert (counted["rows"], counted["rejected"]) == (len(scored), len(refused))
-        # And the scores are the model's own, but probabilities differ in their last bits on another processor
+        # And the scores equal those of the model itself, but the last bits of probabilities vary with the processor
         ours = rows.set_index("customer").loc[scored["customer"]]
         labels, chances = self.model_of(status["model"], ours[FEATURES].apply(pd.to_numeric))
         assert scored["prediction"].tolist() == labels
@@ -203,7 +204,7 @@ class Successor:
 
     @staticmethod
     def scored(written: Mapping[str, bytes]) -> pd.DataFrame:
-        """Return the rows that a reader of the folder sees."""
+        """Return the rows that a reader of the results folder sees."""
         tables = []
         for key in sorted(written):
             if not any(step.startswith("_") for step in key.split("/")):
@@ -217,7 +218,7 @@ class Successor:
         folder = f"models/{ref.replace('@', '/')}"
         loaded = []
         for artifact in self.json(f"{folder}/manifest.json")["artifacts"]:
-            with warnings.catch_warnings():  # another scikit-learn may have saved it
+            with warnings.catch_warnings():  # scikit-learn warns of a model that another version saved
                 warnings.simplefilter("ignore")
                 key = f"{folder}/{artifact['file']}"
                 loaded.append((artifact["role"], joblib.load(io.BytesIO(self.objects(key)[key][0]))))
@@ -229,7 +230,7 @@ class Successor:
         return labels, dict(zip(encoder.classes_, model.predict_proba(ready).T, strict=True))
 
     def verify_kept(self, prefix: str) -> None:
-        """Check that each object of the earlier release still exists, and was not written again."""
+        """Check that each object of the earlier release still exists, and was not rewritten."""
         now = self.objects(prefix)
         before = {key: was for key, was in self.left.items() if key.startswith(prefix)}
         assert before
@@ -294,24 +295,24 @@ def latest_new_year() -> datetime:
 
 def test_the_command_line_says_what_the_earlier_release_said(after: Successor) -> None:
     now = after.before
-    # It lists every job with all that was known about it
+    # The command line lists each job with all the values that the earlier release showed
     assert [job["job_id"] for job in now["jobs"]] == [job["job_id"] for job in SAID["jobs"]][::-1]
     for job, then in zip(now["jobs"][::-1], SAID["jobs"], strict=True):
         passing = {"seconds"} if then["state"] in ("running", "submitted") else set()
         assert without(passing, then).items() <= job.items()
-    # It says why rows were rejected
+    # The command line says why rows were rejected
     for job, then in SAID["rejected"].items():
         assert {name: now["rejected"][job][name] for name in then} == then
-    # It lists the schedules with the slots that wait
+    # The command line lists the schedules with their waiting slots
     for schedule, then in zip(now["schedules"], SAID["schedules"], strict=True):
         assert without({"next"}, then).items() <= schedule.items()
         assert schedule["next"].endswith("-01-01T03:00:00+01:00")
         assert datetime.fromisoformat(schedule["next"]) > datetime.now(UTC)
-    # It shows the history of an alias, and the counters so far
+    # The command line shows the history of an alias, and the counters of the earlier release
     assert now["aliases"].split() == SAID["aliases"].split()
     assert SAID["counters"]
     assert set(SAID["counters"]) <= set(now["counters"])
-    # And the exit code says how a job ended
+    # And the exit code of `scoreline status` says how a job ended
     assert [after.cli("status", job).returncode for job in ("finished", "to-be-told")] == [3, 0]
 
 
@@ -331,7 +332,7 @@ def test_parts_that_were_written_are_not_written_again(after: Successor) -> None
     after.verify_kept(f"{RESULTS}/job_id=arranging/region=")
     after.verify_kept(f"{RESULTS}/job_id=arranging/_manifest.json")
     assert after.keys(f"{RESULTS}/job_id=arranging/_parts/") == []
-    # Nor is any object of a job that had ended, nor any input, plan or model
+    # All objects of jobs that had ended are unchanged, and so are all inputs, plans and models
     for job in ("finished", "to-be-told", "yearly-20250101T020000Z"):
         after.verify_kept(f"{RESULTS}/job_id={job}/")
         after.verify_kept(f"jobs/{job}/")
@@ -343,7 +344,7 @@ def test_every_message_that_was_left_was_understood(after: Successor) -> None:
     log = after.logs()
     assert "unregistered" not in log
     for message, head in after.messages.items():
-        if head["expires"] is None:  # the messages of the clock have expired
+        if head["expires"] is None:  # messages of beat have an expiry, and have expired
             assert f"{head['task']}[{message}] succeeded" in log, head
     names = "plan score_part finalize events score_staged score_records submit status reconcile tick"
     assert {head["task"].removeprefix("scoreline.") for head in after.messages.values()} == set(names.split())
@@ -420,7 +421,8 @@ def test_a_job_that_had_failed_is_resumed_and_ends(after: Successor, job: str, o
 
 def test_rows_that_were_rejected_are_scored_with_the_version_that_takes_them(after: Successor) -> None:
     again = after.cli("resume", "finished", "--rejected", "--watch")
-    assert again.returncode == 3, again.stderr  # one row still has a text that is not a number
+    # one row is rejected again, because it contains a text that is not a number
+    assert again.returncode == 3, again.stderr
     status = after.json_of("status", "finished-rejected-1")
     assert (status["rows"], status["rejected"]) == (1, 1)
     written = after.objects(f"{RESULTS}/job_id=finished-rejected-1/")
@@ -432,14 +434,14 @@ def test_rows_that_were_rejected_are_scored_with_the_version_that_takes_them(aft
 
 
 def test_jobs_end_by_the_bucket_alone_if_redis_was_emptied(tmp_path: Path) -> None:
-    # Given a Redis that was emptied when the release was replaced
+    # Given a Redis that was emptied while a new release was deployed
     with listening() as receiver, Rig(tmp_path) as rig:
         successor = Successor(rig, receiver)
         successor.restore_bucket()
         put_new_accounts(successor)
         # When the next release starts
         successor.start()
-        # Then it completes the jobs that the bucket describes
+        # Then the next release completes the jobs that the bucket describes
         for job in WITHOUT_REDIS:
             successor.wait_for_job(job)
             successor.verify(rig.client.status(job).to_dict(), *JOBS[job])

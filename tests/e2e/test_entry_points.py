@@ -51,7 +51,7 @@ def run(stack: Stack, *arguments: str) -> str:
 
 
 def test_celery_finds_one_app_under_both_names(stack: Stack) -> None:
-    # A Procfile that was deployed before the packages were renamed says `celery -A worker`
+    # An older Procfile contains `celery -A worker`, the name of the app before the packages were renamed
     reports = [run(stack, "celery", "-A", name, "report") for name in ("scoreline", "worker")]
     assert "task_default_queue: 'scoreline.jobs.scoreline'" in reports[0]
     assert reports[0] == reports[1]
@@ -69,7 +69,7 @@ def test_the_command_line_also_runs_as_a_module(stack: Stack, module: str) -> No
 
 
 def test_every_command_of_the_installed_script_shows_its_help_outside_the_checkout(tmp_path: Path) -> None:
-    # Without PYTHONPATH and the working directory, which may have the checkout's own folders
+    # Python runs without PYTHONPATH and the working directory, either of which may contain the checkout's packages
     script = str(Path(sys.executable).with_name("scoreline"))
     done = subprocess.run(
         [sys.executable, "-I", "-c", SHOW_HELP, script],

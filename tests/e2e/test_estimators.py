@@ -1,4 +1,4 @@
-"""Workers score with estimators of every origin exactly as the process that published them does."""
+"""Workers score with estimators of every library exactly as the process that published them does."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def scored(
         job = client.submit(name, put_table(f"in/{name}.parquet", frame), **options)
         done = list(client.watch(job.job_id))[-1]
         assert done.state == "succeeded", done.error
-        parts = store.list(f"{parse_uri(done.output)[1]}part-")  # the number of parts depends on the pace
+        parts = store.list(f"{parse_uri(done.output)[1]}part-")  # the number of parts depends on how fast the model is
         return pd.concat([pq.read_table(io.BytesIO(store.get(info.key).data)).to_pandas() for info in parts])
 
     return run
@@ -62,7 +62,8 @@ def test_workers_score_lightgbm_as_its_publisher_does(
 ) -> None:
     lightgbm = pytest.importorskip("lightgbm")
     model = lightgbm.LGBMClassifier(n_estimators=10, n_jobs=1, verbose=-1).fit(cells, labels)
-    results = scored("lgbm", model, cells[reversed(cells.columns)])  # LightGBM keeps "mean radius" as "mean_radius"
+    # LightGBM renames the feature "mean radius" to "mean_radius"
+    results = scored("lgbm", model, cells[reversed(cells.columns)])
     assert np.array_equal(results["prediction"], model.predict(cells))
     assert np.array_equal(results["proba_1"], model.predict_proba(cells)[:, 1])
 
@@ -89,12 +90,14 @@ def test_several_models_score_the_same_rows(
     scored: Callable[..., pd.DataFrame], cells: pd.DataFrame, labels: Any
 ) -> None:
     made = {
-        "up": LogisticRegression(solver="liblinear").fit(cells, labels),  # needs few iterations without a scaler
+        # this solver converges quickly even without a scaler
+        "up": LogisticRegression(solver="liblinear").fit(cells, labels),
         "down": LogisticRegression(solver="liblinear").fit(cells, 1 - labels),
     }
     results = scored("several-e2e", made, cells)
     assert {"up_prediction", "up_proba_0", "up_proba_1", "down_prediction", "down_proba_0"} <= set(results.columns)
-    read = pd.read_parquet(io.BytesIO(cells.to_parquet()))  # the layout in memory decides how sums are rounded
+    # the memory layout of the columns affects how sums are rounded
+    read = pd.read_parquet(io.BytesIO(cells.to_parquet()))
     for name, model in made.items():
         assert np.array_equal(results[f"{name}_prediction"], model.predict(read))
         assert np.array_equal(results[f"{name}_proba_1"], model.predict_proba(read)[:, 1])
@@ -129,9 +132,9 @@ def test_workers_score_a_pipeline_over_texts_categories_and_missing_values(score
     )
     churned = np.where(frame["age"].fillna(0) + 30 * frame["active"] > 60, "leaves", "stays")
     model = make_pipeline(steps, LogisticRegression()).fit(frame, churned)
-    # When it is scored by workers, with nulls and a dictionary in Parquet, and columns in another order
+    # When workers score with the pipeline, on Parquet with nulls, a dictionary column and a different column order
     results = scored("churn-e2e", model, frame[["city", "active", "plan", "age"]])
-    # Then every row has the score that the maker gets
+    # Then every row has the score that the pipeline gives in this process
     read = pd.read_parquet(io.BytesIO(frame.to_parquet()))
     assert list(results["prediction"]) == list(model.predict(read))
     assert np.array_equal(results[["proba_leaves", "proba_stays"]], model.predict_proba(read))

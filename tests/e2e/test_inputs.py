@@ -39,7 +39,7 @@ ROWS = 1_000
 
 @pytest.fixture(scope="module")
 def line(worker: Stack) -> str:
-    """Publish a model that doubles x and adds 1, and that takes no missing value."""
+    """Publish a model that predicts 2 x + 1 and refuses missing values."""
     frame = pd.DataFrame({"x": [0.0, 1.0]})
     ModelStorageManager.from_env(worker.environ).publish("line-in", LinearRegression().fit(frame, [1.0, 3.0]))
     return "line-in"
@@ -182,7 +182,7 @@ def test_each_row_of_a_dirty_csv_is_scored_or_rejected_with_a_reason(
     assert found[0][5] == '2,n/a?,"two\nlines"'
     assert [row[6] for row in found] == [2, 3, None, 5, None, 7]
     assert found[2][4] == "4 fields, but the header has 3"
-    # And the command says why, and shows the text that could not be decoded
+    # And `scoreline rejected` shows each reason, and the text that could not be decoded
     said = cli("rejected", "dirty")
     assert "1 row  decode  'x'" in said.stdout
     assert "4,1.5,extra,field" in said.stdout
@@ -202,13 +202,13 @@ def test_rejected_rows_alone_are_scored_again_once_the_model_takes_them(
     # When a version that fills missing values is published
     models.publish("mend", make_pipeline(SimpleImputer(), LinearRegression()).fit(train, [1.0, 3.0]))
     done = cli("resume", "mend", "--rejected", "--watch")
-    # Then a job of its own scores those rows and no others
+    # Then a new job scores only the rejected rows
     assert done.returncode == 0, done.stderr
     again = client.status("mend-rejected-1")
     assert (again.state, again.rows, again.total_rows) == ("succeeded", 6, 6)
     assert results_of(client, again)["id"].tolist() == [3, 99, 103, 199, 203, 299]
     assert again.model != first.model
-    # And there is nothing more to do
+    # And a further request is refused, because no rejected row is left
     nothing = cli("resume", "mend-rejected-1", "--rejected")
     assert (nothing.returncode, nothing.stderr) == (2, "error: job mend-rejected-1 rejected no row\n")
     assert cli("resume", "mend", "--model", "mend").returncode == 2
@@ -345,7 +345,7 @@ def test_nested_columns_are_kept_only_if_they_are_named(
 def test_a_csv_is_scored_as_pandas_reads_it(
     worker: Stack, client: Client, store: ObjectStore, models: ModelStorageManager
 ) -> None:
-    # Given a model fitted on a CSV as pandas reads it, with booleans, codes with leading zeros, and texts for null
+    # Given a model fitted on a CSV that pandas read, with booleans, codes with leading zeros, and texts such as "NA"
     table = pd.DataFrame(
         {
             "id": range(60),
@@ -364,10 +364,10 @@ def test_a_csv_is_scored_as_pandas_reads_it(
     features = ["active", "store", "region", "age"]
     model = make_pipeline(encode, LinearRegression()).fit(read[features], target)
     models.publish("as-pandas", model)
-    # When the file itself is scored
+    # When a job scores the same CSV file
     store.put("in/as-pandas.csv", data)
     job = ended(client, client.submit("as-pandas", store.uri("in/as-pandas.csv")))
-    # Then each row has the score that a notebook gets, and the preflight warns of the leading zeros
+    # Then each row has the score that the model gives on pandas' DataFrame, and the preflight warns of leading zeros
     assert (job.state, job.error) == ("succeeded", "")
     assert np.array_equal(results_of(client, job)["prediction"], model.predict(read[features]))
     found = client.preflight("as-pandas", store.uri("in/as-pandas.csv"))

@@ -79,7 +79,7 @@ def test_a_job_scores_every_row_once_in_order_bit_for_bit(
     put_table("in/main/b.parquet", many[40_000:], row_group_size=7_000)
     # When they are scored
     done = ended(client, client.submit("main-job@champion", store.uri("in/main/")))
-    # Then outside readers find each row once, in order, with the scores of the estimators themselves
+    # Then DuckDB and pandas find each row once, in order, with the scores of the estimators themselves
     assert (done.state, done.rows, done.error) == ("succeeded", 60_000, "")
     files = result_files(store, done, tmp_path)
     relation = duckdb.sql(f"select * from read_parquet('{tmp_path}/part-*.parquet', file_row_number=false)")
@@ -99,7 +99,7 @@ def test_a_job_scores_every_row_once_in_order_bit_for_bit(
         scored_by = json.loads(footer[b"scoreline.libraries"])
         assert (scored_by["scikit-learn"], scored_by["pyarrow"]) == (sklearn.__version__, pa.__version__)
         assert footer[b"scoreline.job_id"] == done.job_id.encode()
-    # And the manifest accounts for each row, and lists no file that is missing
+    # And the manifest counts each row, and lists only files that exist
     folder = parse_uri(done.output)[1]
     listed = json.loads(store.get(keys.results_manifest(folder)).data)
     assert set(listed["seconds"]) == set(TIMINGS)
@@ -121,19 +121,19 @@ def test_the_manifest_records_where_the_time_went(
     # When it is scored
     done = ended(client, client.submit("unhurried", uri, part_rows=100))
     assert (done.state, done.parts) == ("succeeded", parts)
-    # Then each timing of the parts is above zero, and only `predict` contains the time of the estimator
+    # Then each timing is above zero, and only `predict` contains the time of the estimator
     listed = json.loads(store.get(keys.results_manifest(parse_uri(done.output)[1])).data)
     timings = [json.loads(store.head(entry["key"]).metadata["seconds"]) for entry in listed["parts"]]
     spent = {stage: sum(one[stage] for one in timings) for stage in TIMINGS}
     assert min(spent.values()) > 0, spent
     assert min(one["predict"] for one in timings) >= seconds
     assert max(spent[stage] for stage in ("decode", "align", "encode", "upload")) < seconds * parts, spent
-    # And the manifest has the sums of the timings
+    # And the manifest contains the sums of the timings of all parts
     assert listed["seconds"] == pytest.approx(spent, abs=1e-3)
 
 
 def test_a_model_is_loaded_once_per_process_not_once_per_part(own: Stack, trained: Any, cells: pd.DataFrame) -> None:
-    # Given a worker of its own, because other tests fill the memory and the cache of the shared one
+    # Given a worker for this test alone, because other tests fill the memory and the cache of the shared worker
     own.start_worker(2)
     client = Client.from_env(own.environ)
     store = client.buckets.main
@@ -147,7 +147,8 @@ def test_a_model_is_loaded_once_per_process_not_once_per_part(own: Stack, traine
     log = (own.folder / "s3.log").read_text()
     path = re.escape(f"/models/once/{manifest.version}/")
     for file in ("model", "preprocessor", "label_encoder"):
-        gets = len(re.findall(rf'GET [^"]*{path}{file}\.joblib', log)) - 1  # the publisher reads it back once
+        # do not count the read by which publishing verifies the file
+        gets = len(re.findall(rf'GET [^"]*{path}{file}\.joblib', log)) - 1
         assert 1 <= gets <= 2 < parts
 
 
@@ -158,7 +159,8 @@ def test_inspect_shows_the_models_of_each_process(
     ended(client, client.submit("seen", put_table("in/seen.parquet", pd.DataFrame({"x": [1.0]}))))
     command = [sys.executable, "-m", "celery", "-A", "scoreline", "inspect", "models", "--json"]
 
-    def shown() -> list[dict[str, Any]]:  # a process reports to its parent just after its part ends
+    # poll, because a process reports its models to its parent shortly after its part ends
+    def shown() -> list[dict[str, Any]]:
         done = subprocess.run(
             command,
             env=worker.environ | {"PATH": "/usr/bin:/bin"},
@@ -326,14 +328,14 @@ def test_a_user_can_publish_submit_and_inspect(worker: Stack, cli: Cli, put_tabl
 def test_bad_input_is_reported_in_one_line_within_ten_seconds(
     cli: Cli, arguments: tuple[str, ...], environ: dict[str, str], code: int, expected: str
 ) -> None:
-    # Given the time that the command line takes to start on this machine
+    # Given the start time of the command line on this machine
     began = time.monotonic()
     assert cli("--version").returncode == 0
     start_s = time.monotonic() - began
-    # When it gets a command that cannot be carried out
+    # When a command cannot be carried out
     began = time.monotonic()
     done = cli(*arguments, **environ)
-    # Then it says so, without retrying a missing service many times
+    # Then the command reports the reason quickly, because it hardly retries a missing service
     assert time.monotonic() - began < 10 + 5 * start_s
     assert done.returncode == code, done.stderr
     assert expected in done.stderr

@@ -41,7 +41,7 @@ COLUMNS = ["id", "at", "note", "region", "prediction"]
 
 
 def rows(count: int = ROWS) -> pa.Table:
-    """Return an input that has columns of several types, and whose regions are in no order."""
+    """Return an input with columns of several types, whose rows are not sorted by region."""
     ids = np.arange(count, dtype=np.int64) + (1 << 60)
     return pa.table(
         {
@@ -112,7 +112,7 @@ def by_pyarrow(folder: Path, files: str) -> pa.Table:
 
 
 def by_pandas(folder: Path, files: str) -> pa.Table:
-    # with its default types, pandas cannot read folders if one of them represents null, whatever program wrote them
+    # with its default types, pandas cannot read partition folders if one of them stands for null
     return pa.Table.from_pandas(pd.read_parquet(folder, dtype_backend="pyarrow"), preserve_index=False)
 
 
@@ -154,8 +154,8 @@ def test_every_parquet_reader_finds_every_row_bit_for_bit(
         table = read(folder, "region=*/part-*.parquet" if name == "folders" else "part-*.parquet")
         exact = ["id", "at", "prediction"]
         assert [table.schema.field(column).type for column in exact] == [expected.schema.field(c).type for c in exact]
-        table = table.select(COLUMNS).cast(expected.schema)  # readers have several types of texts
-        wanted = shown if name == "folders" else expected  # in the name of a folder, an empty text is null
+        table = table.select(COLUMNS).cast(expected.schema)  # readers use different Arrow types for text
+        wanted = shown if name == "folders" else expected  # an empty text becomes null in the name of a folder
         assert table.sort_by("id").equals(wanted), name
 
 
@@ -248,6 +248,6 @@ def test_rejected_rows_can_be_read_after_the_parts_of_an_arranged_job_are_delete
     assert client.rejected(job).rows == 5
     folder = parse_uri(client.status(job).output)[1]
     left = store.get(rejected_key(store, folder)).data
-    store.put(keys.rejected_part(folder, 0, "a" * 64), left)  # left by an attempt that died
+    store.put(keys.rejected_part(folder, 0, "a" * 64), left)  # simulates a file that a dead attempt has left
     assert client.rejected(job).rows == 5
     assert {Path(info.key).parent.name for info in store.list(f"{folder}month")} == {"month=0", "month=1", "month=2"}

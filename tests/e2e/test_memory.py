@@ -34,19 +34,19 @@ def test_ten_times_the_rows_take_the_same_memory(own: Stack) -> None:
         client.buckets.main.put(f"in/{number:02}.parquet", sink.getvalue())
     guard = own.start_worker(1)
     assert " arrow_pool=system" in next(own.folder.glob("worker*.log")).read_text()
-    # When they are scored; the small one several times, because a process needs some parts to reach its usual memory
+    # When both are scored, the small input several times, because memory grows during the first parts of a process
     peaks = []
     small = ("in/0[01].parquet", 10 * GROUP_ROWS)
     for uri, rows in (*[small] * 5, ("in/", 100 * GROUP_ROWS)):
         done = list(client.watch(client.submit("line", client.buckets.main.uri(uri)).job_id, timeout_s=HANG_S))[-1]
         assert (done.state, done.rows) == ("succeeded", rows)
         peaks.append(peak_bytes(guard.pid))
-    # Then the peak of the last job, of 250 MiB, is higher only by as much as an allocator varies
+    # Then the peak of the last job, which reads 250 MiB, exceeds the previous peak by less than 40 MiB
     assert peaks[-1] < peaks[-2] + 40 * MIB, [peak // MIB for peak in peaks]
 
 
 def peak_bytes(guard: int) -> int:
-    """Return the highest resident memory that a pool process has had so far."""
+    """Return the peak resident memory of a pool process."""
     (worker,) = psutil.Process(guard).children()
     status = [Path(f"/proc/{child.pid}/status").read_text() for child in worker.children()]
     return max(int(text.partition("VmHWM:")[2].split()[0]) * 1024 for text in status)

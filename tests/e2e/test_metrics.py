@@ -1,4 +1,4 @@
-"""Compares the output of ``scoreline metrics`` with what has happened."""
+"""Tests that ``scoreline metrics`` counts jobs, rows, parts and loads correctly."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Samples = dict[tuple[str, ...], float]
 
 
 def parsed(text: str) -> Samples:
-    """Return the values by name and labels, and check that every metric is documented."""
+    """Return the values of metrics by name and labels, and check that every metric is documented."""
     found: Samples = {}
     for family in text_string_to_metric_families(text):
         assert family.documentation.endswith(".")
@@ -120,7 +120,7 @@ def test_metrics_report_the_schedules_in_force_and_their_faults(client: Client, 
 def test_metrics_count_jobs_rows_parts_and_loads(
     worker: Stack, client: Client, model: Model, put_table: Put, cli: Cli
 ) -> None:
-    # Given the counters so far
+    # Given the values of the counters before the jobs
     model.gate.touch()
     wait_until_idle(client)
     before = scrape(client)
@@ -134,7 +134,7 @@ def test_metrics_count_jobs_rows_parts_and_loads(
     assert (partial.rows, partial.rejected, failed.rows) == (298, 2, 100)
     failures = before["scoreline_jobs_total", "state=failed"] + 1
     wait_until(lambda: client.ledger.counters.read().jobs["failed"] == failures, "one more job that failed")
-    # Then the command reports exactly that
+    # Then `scoreline metrics` reports exactly these jobs, rows and parts
     counted = client.ledger.counters.read()
     said = cli("metrics")
     assert (said.returncode, said.stderr) == (0, "")
@@ -149,14 +149,14 @@ def test_metrics_count_jobs_rows_parts_and_loads(
         "state=failed": 1,
         "state=cancelled": 0,
     }
-    # And it reports how long the parts and the loads took
+    # And `scoreline metrics` reports how long parts and loads of models took
     buckets = [more[key] for key in more if key[0] == "scoreline_part_duration_seconds_bucket"]
     assert (len(buckets), buckets[-1], more["scoreline_part_duration_seconds_count",]) == (13, 4, 4)
     assert buckets == sorted(buckets)
     assert 0 < more["scoreline_part_duration_seconds_sum",] < 60
     assert 1 <= more["scoreline_model_load_duration_seconds_count", "model=measured"] <= 2
     assert more["scoreline_model_load_duration_seconds_sum", "model=measured"] > 0
-    # And it reports the present state
+    # And `scoreline metrics` reports the current state of queues, workers and services
     assert total(after, "scoreline_model_cache_bytes") >= model.manifest.memory_bytes > 0
     assert total(after, "scoreline_worker_processes") == 2 * after["scoreline_workers",] > 0
     assert [after["scoreline_queue_messages", f"queue={queue}"] for queue in QueueNames.of("scoreline").read] == [0] * 4
@@ -166,7 +166,7 @@ def test_metrics_count_jobs_rows_parts_and_loads(
         "service=bucket": 1,
         "service=broker": 1,
     }
-    # And the command has changed nothing
+    # And `scoreline metrics` has changed no counter
     assert client.ledger.counters.read() == counted
 
 
@@ -193,7 +193,7 @@ def test_running_parts_are_visible_to_inspect_and_in_metrics(
         held = {entry.key for entry in store.list(keys.JOBS_ACTIVE)}
     finally:
         model.gate.touch()
-    # Then both see the same parts
+    # Then both show the same parts
     assert [(row["job_id"], row["step"], row["try"], row["redelivered"]) for row in at_work] == [
         (job.job_id, "score_part", 1, False)
     ] * 2
@@ -264,7 +264,7 @@ def test_a_service_that_does_not_answer_is_left_out_after_the_deadline(stack: St
 
 @contextlib.contextmanager
 def serving(stack: Stack, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A process that serves metrics, and its URL."""
+    """Run a process that serves metrics, and yield the process and its URL."""
     server = subprocess.Popen(
         [SCORELINE, "metrics", "--serve", "0", *arguments],
         env=stack.environ | {"PATH": "/usr/bin:/bin"},
@@ -292,7 +292,7 @@ def test_metrics_are_served_to_several_clients_at_once_until_sigterm(stack: Stac
             with urllib.request.urlopen(address, timeout=9) as answer:
                 return answer.headers["Content-Type"], parsed(answer.read().decode())
 
-        # When one client sends nothing, and four send requests
+        # When one client opens a connection and sends nothing, and four clients send requests
         port = port_of(address)
         with socket.create_connection(("127.0.0.1", port)), ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(get, range(4)))

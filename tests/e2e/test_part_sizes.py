@@ -31,14 +31,14 @@ def test_a_job_is_cut_by_the_pace_of_the_last_job_of_the_same_version_and_method
     pace = client.ledger.counters.pace
 
     def parts(uri: str, **options: Any) -> tuple[int, float, float]:
-        """Score, and return the number of parts, the seconds of `predict`, and the seconds of all work."""
+        """Run a job, and return its number of parts, the seconds of `predict`, and the seconds of all work."""
         done: Status = list(client.watch(client.submit("learned", uri, **options).job_id, timeout_s=HANG_S))[-1]
         assert (done.state, done.rows) == ("succeeded", ROWS)
         listed = json.loads(store.get(keys.results_manifest(parse_uri(done.output)[1])).data)
         seconds = listed["seconds"]
         return len(listed["parts"]), seconds["predict"], sum(seconds.values()) - seconds["queue"]
 
-    # Given a job of a model whose pace is unknown: it has one part, with one call
+    # Given a job whose model has no known pace, so that one part scores all rows in one call
     known = f"{manifest.ref} default"
     assert pace(known) is None
     count, predict, work = parts(uri)
@@ -46,16 +46,16 @@ def test_a_job_is_cut_by_the_pace_of_the_last_job_of_the_same_version_and_method
     first = pace(known)
     assert first is not None
     assert ROWS / (work + 0.5) < first <= ROWS / predict
-    # Then the next job is cut into parts, of about a thousand rows if no other work slows the machine down
+    # Then the next job is divided into smaller parts, of about a thousand rows on an idle machine
     smaller = put_table("in/paced-more/a.parquet", frame, row_group_size=200)
     count, predict, work = parts(smaller)
     assert 1 < count <= 20
     assert predict >= count * SECONDS
-    # And its calls have fewer rows, so the pace in the ledger is then between the paces of the two jobs
+    # And the ledger stores a pace between those of the two jobs, because the second job calls the model with fewer rows
     later = pace(known)
     assert later is not None
     assert ROWS / (work + 0.5) < later**2 / first <= ROWS / predict
-    # And a job of another method is not cut, and does not change the pace of the first method
+    # And a job that uses another method of the model has one part, and does not change the pace of the first method
     assert parts(uri, method="predict")[0] == 1
     assert pace(known) == later
     assert pace(f"{manifest.ref} predict") is not None

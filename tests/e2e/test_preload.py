@@ -1,4 +1,4 @@
-"""Tests a worker that loads models before it forks, and drops them on request."""
+"""Tests a worker that loads models before it forks, and evicts them on request."""
 
 from __future__ import annotations
 
@@ -68,15 +68,16 @@ def test_preloaded_models_are_shared_and_can_be_evicted(own: Stack, trained: Any
     assert client.ledger.counters.read().loads["early"].count == 1
 
     def both() -> dict[str, Any] | None:
-        score()  # a process that got no part of one job gets a part of the next
+        score()  # run further jobs until each process has scored a part
         found: dict[str, Any] = celery(own, "inspect", "models")
         return found if len(found) == 2 and all(found.values()) else None
 
     found = wait_until(both, "two processes that have scored")
     assert all(model["preloaded"] and model["hits"] > 0 for models in found.values() for model in models)
-    assert gets() == before + 1  # neither process has loaded it again
+    assert gets() == before + 1  # the parent loaded the model once, and no child loaded it again
     (gauges,) = client.queue.ask_workers("gauges").values()
-    shared = {"processes": 2, "cache_bytes": manifest.memory_bytes}  # bytes that both processes share
+    # the preloaded model is counted once, because both processes share its memory
+    shared = {"processes": 2, "cache_bytes": manifest.memory_bytes}
     assert gauges == shared | {"queue": QueueNames.of("scoreline").jobs}
     assert celery(own, "control", "evict_models") == {"ok": "evicting the models of 2 processes"}
     assert held(own, lambda found: not any(found.values())) == {pid: [] for pid in found}

@@ -1,4 +1,4 @@
-"""The recipes of README and the docs run unchanged, each with only the packages that it says it needs."""
+"""The recipes in README and the docs run unchanged, each with only the packages that it lists."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def run(command: list[str], environ: dict[str, str]) -> str:
 
 
 def run_isolated(code: str, path: list[Path], lacks: list[str], environ: dict[str, str]) -> str:
-    """Run code that can import only the standard library and `path`, and check that it `lacks` some packages."""
+    """Run code that can import only the standard library and `path`, and check that `lacks` cannot be imported."""
     start = (
         f"import sys, importlib.util as found; sys.path += {list(map(str, path))}\n"
         f"assert not (there := [name for name in {lacks} if found.find_spec(name)]), there\n"
@@ -179,7 +179,7 @@ def test_every_call_on_the_python_page_works(
     printed = run_isolated(recipe("docs/reference/python.md"), path, ["sklearn", "pyarrow"], stack.environ)
     assert printed.splitlines() == [f"succeeded [{ROWS}]"]
     assert job_ids() == ["calls-1"]
-    # And the table lists every function, and each argument and default in it exists
+    # And the table of the page lists every function of the package, with its real arguments and defaults
     text = (ROOT / "docs/reference/python.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)\(.*?\)` ?(\*?) \|", text, re.MULTILINE))
     functions = {name for name in scoreline.__all__ if inspect.isfunction(getattr(scoreline, name))}
@@ -223,7 +223,7 @@ def test_the_heroku_scheduler_recipe_runs_a_due_slot_once(
     stack: Stack, client: Client, job_ids: Callable[[], list[str]], due: None, line: int, expected: str
 ) -> None:
     command = recipe("docs/how-to/heroku.md").splitlines()[line]
-    for _ in range(2):  # Heroku Scheduler may run a command twice
+    for _ in range(2):  # run the command twice, as Heroku Scheduler may do
         run(["sh", "-c", command], stack.environ)
     (job_id,) = job_ids()
     assert job_id.startswith(expected)

@@ -71,7 +71,7 @@ def test_records_are_returned_in_order_and_are_an_ordinary_job(
         monkeypatch.setenv(name, value)
     job = scoreline.submit_records(line, ROWS, keep="id,at")
     assert job.wait(timeout_s=HANG_S) == scored(ROWS)
-    # Then there is an ordinary job, with each object at its usual key
+    # Then the records become an ordinary job, whose objects have the usual keys
     status = job.status()
     assert (status.state, status.rows, status.total_rows, status.parts) == ("succeeded", 10, 10, 1)
     folder = parse_uri(status.output)[1]
@@ -88,7 +88,7 @@ def test_records_are_returned_in_order_and_are_an_ordinary_job(
     store.put("in/records.parquet", sink.getvalue())
     ordinary = list(client.watch(client.submit(line, store.uri("in/records.parquet"), keep="id,at").job_id, 60))[-1]
     assert table(store, keys.result_part(parse_uri(ordinary.output)[1], 0)).equals(results)
-    # And any process that knows the id can ask for the results
+    # And any other process can read the results by the id of the job
     assert RecordsJob(Client.from_env(worker.environ), job.job_id).wait() == scored(ROWS)
 
 
@@ -101,7 +101,7 @@ def test_a_data_frame_comes_back_as_one_with_its_index_and_a_dict_as_a_list(
     expected = pd.DataFrame({"id": ["a", "c"], "prediction": [3.0, 5.0]}, index=[30, 20])
     pd.testing.assert_frame_equal(of_frame.wait(timeout_s=HANG_S), expected, check_dtype=False)
     assert [row["id"] for row in of_columns.wait(timeout_s=HANG_S)] == ["a", "c"]
-    # And the job names the record that the model refuses, with the reason
+    # And the job names the record that was rejected, with the reason
     for job in (of_frame, of_columns):
         assert job.status().state == "partial"
         assert job.rejected == {
@@ -135,7 +135,7 @@ def test_records_of_several_parts_are_scored_by_several_processes(worker: Stack,
     job = client.submit_records(line, {"x": range(140_000), "id": range(140_000)})
     results = job.wait(timeout_s=HANG_S)
     assert [row["id"] for row in results] == list(range(140_000))
-    assert job.status().parts > 1  # how many depends on the pace of earlier jobs
+    assert job.status().parts > 1  # the exact number of parts depends on the speed of earlier jobs
     assert job.status().rows == 140_000
 
 
@@ -183,13 +183,13 @@ def test_any_celery_application_can_score_records_by_message(
         ),
         "the message lacks job_id": app.send_task("scoreline.status", queue="scoreline.clock"),
     }
-    # Then the answer contains the results, and the job has the id of the message
+    # Then the answer contains the results, and the id of the Celery message is the id of the job
     answer = sent.get(timeout=HANG_S)
     assert answer["results"] == scored(rows[:-1])
     assert answer["rejected_records"][0]["record"] == 10
     assert (answer["job_id"], answer["state"], answer["rows"], answer["rejected"]) == (sent.id, "partial", 10, 1)
     assert client.status(sent.id).state == "partial"
-    # And a second message with that id belongs to the same job, and gets the same answer
+    # And a second message with the same job id starts no other job, and gets the same answer
     assert send(model=line, records=rows, job_id=sent.id).get(timeout=HANG_S) == answer
     # And results that are too large for an answer are in the bucket as usual
     answer = large.get(timeout=HANG_S)
@@ -199,7 +199,7 @@ def test_any_celery_application_can_score_records_by_message(
     for said, result in refused.items():
         with pytest.raises(Exception, match=said):
             result.get(timeout=HANG_S)
-    # And the log contains no row
+    # And the worker's log contains no values of records
     assert "'prediction': " not in next(worker.folder.glob("worker*.log")).read_text()
 
 
@@ -218,7 +218,7 @@ def test_records_that_cannot_be_scored_are_refused_before_anything_is_written(
     refused(InvalidRequest, "not within ALLOWED_WEBHOOKS", webhook="https://example.org")
     refused(InvalidRequest, "unknown options hue", hue=1)
     assert list(store.list("jobs/refused/")) + list(store.list(keys.active("refused"))) == []
-    # And waiting for a job that fails raises the reason
+    # And `wait` raises an error with the reason if the job fails
     failing = client.submit_records(line, [{"x": math.nan}, {"x": None}])
     with pytest.raises(JobFailed, match=rf"job {failing.job_id} failed: none of 2 rows .* contains NaN"):
         failing.wait(timeout_s=HANG_S)
@@ -232,14 +232,14 @@ def test_records_that_cannot_be_scored_are_refused_before_anything_is_written(
 def test_records_that_were_deleted_or_replaced_fail_the_job(
     worker: Stack, client: Client, store: ObjectStore, line: str
 ) -> None:
-    # Given a job that was accepted but not sent yet, whose records are then deleted from the bucket
+    # Given a job whose records are deleted from the bucket before its message is sent
     accept_records(client.submission, line, ROWS, job_id="gone")
     (stored,) = (info.key for info in store.list("jobs/gone/records-"))
     store.delete(stored)
     client.submission.score_inline("gone")
     with pytest.raises(JobFailed, match=f"the records of job gone are gone: no object {store.uri(stored)}"):
         RecordsJob(client, "gone").wait(timeout_s=HANG_S)
-    # And a job with other records at its key from the start, because a reconciler may score an accepted job at any time
+    # And a job whose records are replaced before it is accepted, because the reconciler may score it at any time after
     store.put(stored.replace("gone", "changed"), pack(encode(table_of([{"id": "theirs", "x": 7.0}]))))
     accept_records(client.submission, line, ROWS, job_id="changed")
     client.submission.score_inline("changed")

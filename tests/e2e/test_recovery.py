@@ -30,7 +30,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that each part of `slow` waits for. It is created at the end of the test, so no process waits for ever."""
+    """A file that the model `slow` waits for. The fixture creates it at the end, so that no process waits for ever."""
     path = tmp_path / "gate"
     yield path
     path.touch()
@@ -64,7 +64,7 @@ def test_a_user_can_cancel_and_resume_a_job(worker: Stack, cli: Cli, slow: str, 
     resumed = cli("watch", job)
     assert resumed.returncode == 0, resumed.stderr
     assert "2,000 scored, 0 rejected, of 2,000" in resumed.stdout
-    assert f"{job} " in cli("jobs").stdout  # outside of a terminal, an id is not cut
+    assert f"{job} " in cli("jobs").stdout  # if the output is not a terminal, ids are not shortened
     assert job in {item["job_id"] for item in json.loads(cli("jobs", "--json").stdout)}
     again = cli("resume", job)
     assert (again.returncode, again.stderr.strip()) == (
@@ -151,9 +151,9 @@ def test_rejected_shows_the_reasons_with_counts_and_examples(
     put_table("in/strict/a.parquet", frame)
     uri = put_table("in/strict/b.parquet", frame).rpartition("/")[0] + "/"
     job = cli("submit", "strict", uri, "--max-rejected", "5%", "--watch").stdout.split()[0]
-    # When a user asks why
+    # When a user runs `scoreline rejected`
     said = cli("rejected", job, "--examples", "1")
-    # Then each reason is shown with its count, its objects and an input row
+    # Then the command shows each reason with its number of rows, its objects and an example row
     assert said.returncode == 0, said.stderr
     lines = said.stdout.splitlines()
     assert lines[0] == f"{job}: 6 rejected, 994 scored, of 1,000 rows; partial"
@@ -165,7 +165,7 @@ def test_rejected_shows_the_reasons_with_counts_and_examples(
     assert any(line.startswith("2 rows  schema  'x'  … is infinite") for line in lines)
     reasons = json.loads(cli("rejected", job, "--json").stdout)["reasons"]
     assert [(reason["rows"], len(reason["examples"])) for reason in reasons] == [(4, 3), (2, 2)]
-    # And the command says so when no row was rejected, or when there is no such job
+    # And the command also says whether no row was rejected, or the job does not exist
     none = cli("submit", "strict", put_table("in/sound.parquet", frame[30:40]), "--watch").stdout.split()[0]
     assert cli("rejected", none).stdout == f"{none}: 0 rejected, 10 scored, of 10 rows; succeeded\n"
     assert "no job 'nobody'" in cli("rejected", "nobody").stderr
@@ -174,7 +174,7 @@ def test_rejected_shows_the_reasons_with_counts_and_examples(
 def test_only_the_budget_limits_how_many_rows_may_be_rejected(
     worker: Stack, cli: Cli, models: ModelStorageManager, put_table: Callable[..., str]
 ) -> None:
-    # Given one part of 20,000 rows, 5,000 of which cannot be scored, including the first 3,000
+    # Given a part of 20,000 rows, of which 5,000 cannot be scored, among them the first 3,000
     models.publish("quarter", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]))
     frame = pd.DataFrame({"id": np.arange(20_000), "x": np.arange(20_000.0)})
     frame.loc[np.r_[0:3_000, 9_000:11_000], "x"] = np.nan
@@ -183,9 +183,9 @@ def test_only_the_budget_limits_how_many_rows_may_be_rejected(
     assert failed.returncode == 1
     assert "more than 4999 rows were rejected" in failed.stdout
     assert "The first is row 0" in failed.stdout
-    assert "Input X contains NaN.\n" in failed.stdout  # without the advice that scikit-learn adds
+    assert "Input X contains NaN.\n" in failed.stdout  # the advice in scikit-learn's message is cut off
     assert "scoreline resume quarter --max-rejected N|P%" in failed.stdout
-    # Then the same job ends once its budget allows for them
+    # Then the same job ends after it is resumed with a budget of 5,000 rejected rows
     done = cli("resume", "quarter", "--max-rejected", "25%", "--watch")
     assert done.returncode == 3, done.stdout
     assert "15,000 scored, 5,000 rejected, of 20,000" in done.stdout
@@ -217,7 +217,7 @@ def test_watch_says_once_that_no_worker_answers(
         said += capfd.readouterr().err
         return "no worker has answered" in said
 
-    # When a user watches it
+    # When a user watches the job
     with ThreadPoolExecutor(1) as pool:
         watching = pool.submit(follow_job, client, job, 0.5)
         try:
@@ -227,7 +227,7 @@ def test_watch_says_once_that_no_worker_answers(
         finally:
             client.cancel(job)
         assert watching.result(timeout=HANG_S) == 4
-    # Then the hint is printed once
+    # Then the hint to start a worker is printed once
     said += capfd.readouterr().err
     assert said.count("no worker has answered for 0.5 s: start one with `celery -A scoreline worker`") == 1
 

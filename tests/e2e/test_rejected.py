@@ -34,7 +34,7 @@ ROWS = 400
 
 
 def tariff(**how: object) -> Pipeline:
-    """Fit a model that fails at NaN, and at an unknown plan with the name of the plan in its message."""
+    """Fit a model that refuses NaN, and refuses unknown plans with an error that contains the plan's name."""
     frame = pd.DataFrame({"plan": ["a", "b"], "x": [0.0, 1.0]})
     encode = make_column_transformer((OrdinalEncoder(**how), ["plan"]), remainder="passthrough")
     return make_pipeline(encode, LinearRegression()).fit(frame, [0.0, 2.0])
@@ -42,7 +42,7 @@ def tariff(**how: object) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def job(worker: Stack) -> str:
-    """Run a job over two objects, in which 20 rows have an unknown plan each, and three have no number."""
+    """Run a job over two objects with 20 rows of unknown plans, all different, and three rows without a number."""
     client, models = Client.from_env(worker.environ), ModelStorageManager.from_env(worker.environ)
     models.publish("tariff", tariff(), alias="champion")
     frame = pd.DataFrame({"row": np.arange(ROWS) + 10_000, "plan": ["a", "b"] * (ROWS // 2), "x": 1.0})
@@ -58,12 +58,12 @@ def job(worker: Stack) -> str:
 
 def test_rows_rejected_for_the_same_reason_are_counted_together(job: str, cli: Cli) -> None:
     found = json.loads(cli("rejected", job, "--json", "--examples", "2").stdout)
-    # Messages that differ only in a value are one reason, and the most frequent reason comes first
+    # Messages that differ only in a value count as one reason, and the most frequent reason comes first
     unknown, nan = found["reasons"]
     assert (unknown["rows"], nan["rows"], found["rows"]) == (20, 3, 23)
     assert "unknown categories […] in column …" in unknown["message"]
     assert "NaN" in nan["message"]
-    # Each reason has examples with their place and their input columns; an input column named `row` keeps its name
+    # Each reason has examples with their position and their input columns; an input column named `row` keeps its name
     assert [example["row"] for example in nan["examples"]] == [100, 101]
     first = unknown["examples"][0]
     assert first["source"] == "s3://scoreline/in/tariff/0.parquet"

@@ -1,4 +1,4 @@
-"""A schedule on real services submits one job for each slot, whatever its clock does."""
+"""A schedule on real services submits one job for each slot, even if beat stops, ticks late or runs twice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ input = "s3://scoreline/in/"
 
 @pytest.fixture
 def quiet(rig: Rig) -> Rig:
-    """A rig without workers, after publishing the model and writing the input of the schedules."""
+    """A rig without workers, with the model and the input of the schedules."""
     rig.publish(seconds=0.0)
     rig.put_input(2)
     return rig
@@ -40,7 +40,7 @@ def quiet(rig: Rig) -> Rig:
 
 @pytest.fixture
 def working(rig_at_work: Rig) -> Rig:
-    """The shared rig with two processes, after publishing the model and writing the input of the schedules."""
+    """The shared rig with two worker processes, and with the model and the input of the schedules."""
     rig_at_work.publish(seconds=0.0)
     rig_at_work.put_input(2)
     return rig_at_work
@@ -74,7 +74,7 @@ def ticks(rig: Rig) -> int:
 
 
 def until_idle(rig: Rig, ticker: Scheduler, now: datetime) -> None:
-    """Tick until everything that was due has ended."""
+    """Tick until all jobs of due slots have ended."""
 
     def idle() -> bool:
         ticker.tick(now)
@@ -86,13 +86,13 @@ def until_idle(rig: Rig, ticker: Scheduler, now: datetime) -> None:
 
 def test_each_slot_of_a_night_runs_once_while_clocks_die_and_double(working: Rig) -> None:
     rig = working
-    # Given an hourly schedule, in the night in which Berlin's clocks go back
+    # Given an hourly schedule in Berlin, in the night when the clocks go back
     chance = random.Random(1)
     schedules(rig, HOURLY + 'catch_up = "all"\noverlap = "queue"\n')
     rig.ensure_beat()  # this beat runs the reconciler, and ticks only once an hour
     now, end = at("2026-10-24T21:59"), at("2026-10-25T06:59")
     scheduler(rig).tick(now)
-    # When the clock ticks late, misses hours, or ticks ten times at once, and Redis is emptied meanwhile
+    # When ticks come late, are missing for hours, or come ten at once, and Redis is emptied in between
     while now < end:
         now = min(end, now + timedelta(minutes=chance.choice([1, 5, 20, 59, 180])))
         tickers = [scheduler(rig) for _ in range(chance.choice([1, 1, 2, 10]))]
@@ -101,7 +101,7 @@ def test_each_slot_of_a_night_runs_once_while_clocks_die_and_double(working: Rig
         if chance.random() < 0.1:
             rig.redis.flushall()
     until_idle(rig, scheduler(rig), end)
-    # Then there is one job for each hour
+    # Then exactly one job exists for each hour
     expected = [f"hourly-{at('2026-10-24T22:00') + timedelta(hours=n):%Y%m%dT%H%M%SZ}" for n in range(9)]
     done = jobs(rig)
     assert sorted(done) == expected
@@ -117,7 +117,7 @@ def test_two_clocks_submit_a_slot_once(quiet: Rig) -> None:
     for _ in range(2):
         rig.stack.start_beat(HASTE | {"TICK_SECONDS": "1"})
     rig.wait(lambda: jobs(rig), "a job")
-    (job,) = jobs(rig).values()  # only the latest of 48 slots is caught up
+    (job,) = jobs(rig).values()  # of 48 missed slots, only the latest is run
     assert rig.end(job).state == "succeeded"
     seen = ticks(rig)
     rig.wait(lambda: ticks(rig) >= seen + 6, "three more ticks of each clock")
@@ -156,21 +156,21 @@ def test_a_slot_that_is_due_during_a_run_is_skipped_or_queued_or_replaces_it(
     quiet: Rig, overlap: str, states: list[str], first: str
 ) -> None:
     rig = quiet
-    # Given a run that no worker takes
+    # Given a slot whose job waits, because no worker is running
     schedules(rig, HOURLY + f'overlap = "{overlap}"\n')
     ticker = scheduler(rig)
     ticker.tick(at("2026-11-25T00:30"))
     ticker.tick(at("2026-11-25T01:00"))
     # When the next slot is due
     ticker.tick(at("2026-11-25T02:00"))
-    # Then it is skipped, waits, or replaces the run
+    # Then the next slot is skipped, waits, or replaces the waiting job
     state = State.from_json(rig.store.get(keys.schedule_state("hourly")).data)
     assert [past.state for past in state.history] == states
     assert state.pending == (("2026-11-25T02:00:00+00:00",) if overlap == "queue" else ())
     found = jobs(rig)
     assert found["hourly-20261125T010000Z"].state == first.replace("running", "submitted")
     assert ("hourly-20261125T020000Z" in found) == (overlap == "cancel_running")
-    # And all runs end once there is a worker
+    # And all jobs end after a worker starts
     rig.start_worker(2)
     until_idle(rig, ticker, at("2026-11-25T02:01"))
     ended = {job.job_id: job.state for job in jobs(rig).values()}
@@ -211,7 +211,7 @@ def test_a_user_can_check_list_run_and_backfill_schedules(quiet: Rig, tmp_path: 
 
     assert cli("check").stdout.startswith("hourly: next 20")
     rig.start_worker(2)
-    shown = cli("run", "hourly", "--at", "2026-10-25T12:00")  # in Berlin, after the clocks went back
+    shown = cli("run", "hourly", "--at", "2026-10-25T12:00")  # this is Berlin time, after the change to winter time
     assert "submitted hourly-20261025T110000Z" in shown.stdout, shown.stderr
     assert "asked for 0 of 1" in cli("run", "hourly", "--at", "2026-10-25T11:00+00:00").stdout
     preview = cli("backfill", "hourly", "--from", "2026-10-25T00:00", "--to", "2026-10-25T04:00", "--dry-run")
@@ -227,9 +227,10 @@ def test_a_user_can_check_list_run_and_backfill_schedules(quiet: Rig, tmp_path: 
     assert "succeeded" in cli("list").stdout
     for line in cli("list").stdout.splitlines():
         assert len(line.rstrip()) <= 80
-    asked = [job for job_id, job in jobs(rig).items() if job_id.startswith("hourly-202610")]  # not a slot of now
+    # only the requested slots, not one that is due now
+    asked = [job for job_id, job in jobs(rig).items() if job_id.startswith("hourly-202610")]
     assert [job.state for job in asked] == 7 * ["succeeded"]
-    # And each mistake is reported
+    # And the commands report each mistake in the file
     file.write_text(in_bucket(rig, HOURLY.replace("0 * * * *", "0 25 * * *")))
     wrong = cli("check")
     assert (wrong.returncode, "line 3: [hourly] cron = '0 25 * * *': Bad hour" in wrong.stderr) == (1, True)

@@ -81,7 +81,7 @@ def results(client: Client, job: Status) -> pd.DataFrame:
 def test_jobs_of_every_kind_score_each_row_once_on_seaweedfs(
     client: Client, models: ModelStorageManager, tmp_path: Path
 ) -> None:
-    # Given a model that takes no missing value, the same rows in one object and in several, and rows with missing
+    # Given a model that refuses missing values, the same rows in one object and in several, and rows with missing
     # values
     train = pd.DataFrame({"x": [0.0, 1.0]})
     models.publish("line", LinearRegression().fit(train, [1.0, 3.0]), alias="champion")
@@ -103,7 +103,7 @@ def test_jobs_of_every_kind_score_each_row_once_on_seaweedfs(
     }
     records = client.submit_records("line", [{"id": "a", "x": 2.0}], keep="id")
     done = {name: ended(client, job) for name, job in jobs.items()}
-    # Then each scores every row once, in the order of the keys even if the server lists them in another order
+    # Then each job scores every row once, in the order of the keys, although the server lists keys in another order
     assert done["too many holes"].state == "failed"
     done["resumed"] = ended(client, client.resume(done.pop("too many holes").job_id, max_rejected=len(HOLES)))
     for name, job in done.items():
@@ -114,7 +114,7 @@ def test_jobs_of_every_kind_score_each_row_once_on_seaweedfs(
         assert (found.sort_values("id") if name == "folders" else found)["id"].tolist() == expected["id"].tolist(), name
         assert np.allclose(found["prediction"], 2 * found["id"] / 8 + 1, rtol=0, atol=1e-9), name
     assert records.wait(timeout_s=HANG_S) == [{"id": "a", "prediction": pytest.approx(5.0)}]
-    # And rejected rows are scored once a version takes them
+    # And rejected rows are scored after a version is published that accepts missing values
     models.publish("line", make_pipeline(SimpleImputer(), LinearRegression()).fit(train, [1.0, 3.0]))
     mended = ended(client, client.resume_rejected(done["holes"].job_id, model="line"))
     assert results(client, mended)["id"].tolist() == HOLES
@@ -124,7 +124,7 @@ def test_jobs_of_every_kind_score_each_row_once_on_seaweedfs(
         '[new]\ncron = "0 2 * * *"\nmodel = "line"\ninput = "s3://scoreline/in/several/"\nonly_new = true\n'
     )
     scheduler, slot = Scheduler(client, file), datetime(2026, 11, 25, 2, tzinfo=UTC)
-    scheduler.tick(slot - timedelta(minutes=5))  # the schedule is known from then on
+    scheduler.tick(slot - timedelta(minutes=5))  # this first tick registers the schedule
     for day, expected_ids in enumerate([range(ROWS), range(ROWS, ROWS + 10)]):
         scheduler.tick(slot + timedelta(days=day, minutes=1))
         *_, job = (job for job in client.jobs() if job.job_id.startswith("new-"))
@@ -136,7 +136,7 @@ def test_models_of_every_kind_predict_the_same_on_seaweedfs(
     client: Client, models: ModelStorageManager, cells: pd.DataFrame, trained: Any
 ) -> None:
     xgboost, lightgbm = pytest.importorskip("xgboost"), pytest.importorskip("lightgbm")
-    # Given a bundle, two models for the same rows, models of other libraries and of texts, and one uploaded in parts
+    # Given a bundle, two models in one version, models of other libraries, a text model, and a model in several parts
     scaler, forest, encoder = trained
     labels = (cells["mean radius"] > 14).to_numpy().astype(int)
     plain = cells.set_axis([name.replace(" ", "_") for name in cells.columns], axis=1)
@@ -151,7 +151,7 @@ def test_models_of_every_kind_predict_the_same_on_seaweedfs(
         "lightgbm": (lightgbm.LGBMClassifier(n_estimators=10, n_jobs=1, verbose=-1).fit(plain, labels), plain),
         "text": (make_pipeline(flatten, TfidfVectorizer(), LogisticRegression()).fit(texts, labels), texts),
     }
-    # When each scores a job
+    # When a job runs with each model
     models.publish("bundle", forest, scaler, encoder)
     jobs = {"bundle": client.submit("bundle", put(client, "in/bundle.parquet", cells))}
     for name, (model, frame) in published.items():
@@ -159,7 +159,7 @@ def test_models_of_every_kind_predict_the_same_on_seaweedfs(
         uri = put(client, f"in/{name}.parquet", frame)
         jobs[name] = client.submit(name, uri, features=["text"] if frame is texts else None)
     found = {name: results(client, ended(client, job)) for name, job in jobs.items()}
-    # Then every prediction is that of the model here
+    # Then every prediction equals that of the same model in this process
     bundled = encoder.inverse_transform(forest.predict(scaler.transform(cells)))
     assert found["bundle"]["prediction"].tolist() == bundled.tolist()
     assert found["several"]["one_prediction"].tolist() == one.predict(plain).tolist()

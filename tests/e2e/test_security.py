@@ -93,7 +93,7 @@ def test_messages_for_unknown_jobs_or_parts_are_dropped(
             elsewhere.send_task("scoreline.score_part", kwargs={"job_id": job, "part": part}, queue="scoreline")
         elsewhere.send_task("scoreline.score_part", args=["too", "few", "or", "many"], queue="scoreline")
         elsewhere.send_task("os.system", args=["true"], queue="scoreline")
-        # Then the next job is scored, and Redis keeps nothing of those messages
+        # Then the next job is scored, and Redis contains none of the hostile messages
         again = client.submit("secure", uri).job_id
         assert list(client.watch(again, timeout_s=HANG_S))[-1].state == "succeeded"
         assert server.info("memory")["used_memory"] < before + (8 << 20)
@@ -102,7 +102,7 @@ def test_messages_for_unknown_jobs_or_parts_are_dropped(
 def test_nothing_in_redis_quotes_an_input(
     worker: Stack, elsewhere: Celery, client: Client, store: ObjectStore, uri: str
 ) -> None:
-    # Given a stranger who knows the address of Redis, and where some rows are
+    # Given a foreign application that knows the address of Redis and the URI of an input
     store.put("people/a.csv", f"ssn,x\n{SSN},1\n{SSN},2\n".encode())
     asked: dict[str, Any] = {"model": "secure", "input": "s3://scoreline/people/", "max_rejected": 0}
     requests: dict[str, dict[str, Any]] = {
@@ -115,10 +115,10 @@ def test_nothing_in_redis_quotes_an_input(
         assert sent.get(timeout=HANG_S)["job_id"] == job_id
         ended = list(client.watch(job_id, timeout_s=HANG_S))[-1]
         assert ended.state == "failed", job_id
-        # Then the answer says that the job failed, and where to read why
+        # Then the answer says that the job failed, and which command shows the reason
         answer = elsewhere.send_task("scoreline.status", kwargs={"job_id": job_id}, queue="scoreline.clock").get(HANG_S)
         assert (answer["state"], f"scoreline status {job_id}" in answer["error"]) == ("failed", True)
-    # And no key of Redis contains a value or the header
+    # And no key of Redis contains a value or the header of the input
     with redis.Redis.from_url(worker.environ["REDIS_URL"]) as server:
         for key in server.scan_iter():
             kept = {"string": server.get, "hash": server.hgetall, "list": lambda name: server.lrange(name, 0, -1)}
@@ -128,7 +128,7 @@ def test_nothing_in_redis_quotes_an_input(
 
 
 def malformed(app: Celery) -> dict[str, Any]:
-    """Return bytes that a hostile producer may put into a queue: some resemble a message, and some do not."""
+    """Return bytes that a hostile producer may put into a queue; some of them resemble a message."""
     channel: Any
     with app.connection_for_write() as connection, connection.channel() as channel:
         body = [[], {"job_id": "no-such-job"}, {}]
@@ -201,10 +201,10 @@ def test_no_malformed_message_ends_a_worker(worker: Stack, elsewhere: Celery, cl
         for message in wrong.values():
             server.lpush("scoreline", message)
             server.lpush("scoreline.clock", message)
-        # Commands to all workers take another way
+        # Commands to all workers are published on a channel, not put into a queue
         for message in ("no JSON", "[]", "{}", '{"properties": {}}', *wrong.values()):
             server.publish("/0.celery.pidbox", message)
-        # Then the worker goes on, and keeps none of those messages
+        # Then the worker continues, and Redis contains none of the hostile messages
         wait_until(lambda: not server.llen("scoreline") + server.llen("scoreline.clock"), "empty queues")
         again = client.submit("secure", uri).job_id
         assert list(client.watch(again, timeout_s=HANG_S))[-1].state == "succeeded"
@@ -249,13 +249,13 @@ def test_commands_to_a_worker_change_nothing(worker: Stack, elsewhere: Celery, c
 def test_a_forged_job_document_cannot_reach_another_bucket(
     worker: Stack, client: Client, store: ObjectStore, uri: str, changed: dict[str, object], reason: str
 ) -> None:
-    # Given a valid job document that somebody with write access to the bucket has changed
+    # Given a valid job document that was changed by someone with write access to the bucket
     sound = json.loads(store.get(keys.job(client.submit("secure", uri).job_id)).data)
     job_id = f"foreign-{next(iter(changed))}"
     sound["spec"] |= {"job_id": job_id, **changed}
     store.put(keys.active(job_id), b"2026-01-01T00:00:00+00:00")
     store.put(keys.job(job_id), json.dumps(sound).encode())
-    # Then the reconciler has the job planned, and the job fails with the reason
+    # Then the reconciler sends the job to the planner, and the job fails with the reason
     client.reconcile()
     ended = list(client.watch(job_id, timeout_s=HANG_S))[-1]
     assert ended.state == "failed"
@@ -272,7 +272,7 @@ def test_a_document_with_a_path_that_goes_up_is_named_and_not_followed(
     said = client.reconcile()["upwards"]
     assert said.startswith("failed: s3://scoreline/jobs/upwards/job.json is not what Scoreline writes there: ")
     assert "has '.' or '..' between its slashes" in said
-    # And the list of jobs contains it
+    # And the list of jobs contains the forged job
     (listed,) = [job for job in client.jobs() if job.job_id == "upwards"]
     assert (listed.state, listed.error) == ("failed", said.removeprefix("failed: "))
     for key in (keys.active("upwards"), keys.job("upwards")):
@@ -298,7 +298,7 @@ def test_no_secret_appears_in_any_log_or_message(own: Stack) -> None:
     with redis.Redis.from_url(own.environ["REDIS_URL"]) as server:
         server.config_set("requirepass", secrets["REDIS"])
     client = Client.from_env(environ)
-    # When a worker with a clock logs at level DEBUG while one job succeeds, another fails, and Redis goes away
+    # When a worker and beat log at level DEBUG, while one job succeeds, another fails, and Redis stops
     log = own.folder / "debug.log"
     command = [sys.executable, "-m", "celery", "-A", "scoreline", "worker", "-B", "-c", "1", "-l", "DEBUG"]
     guard = own.run(command, log, environ | {"RECONCILE_SECONDS": "1", "LOG_FORMAT": "json"})
@@ -308,7 +308,7 @@ def test_no_secret_appears_in_any_log_or_message(own: Stack) -> None:
         job = client.submit("paced", client.buckets.main.uri(folder)).job_id
         assert list(client.watch(job, timeout_s=HANG_S))[-1].state == state
     seen = len(log.read_text())
-    own.restart_valkey()  # it has no password now, so every connection with one fails
+    own.restart_valkey()  # this server has no password, so every connection that sends a password fails
     own.wait("an error in the log", lambda: "rror" in log.read_text()[seen:])
     said = [log.read_text()]
     assert "connecting with" in said[0]

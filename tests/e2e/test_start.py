@@ -1,4 +1,4 @@
-"""What a process reports at its start if a setting is missing or wrong."""
+"""A process that starts with a missing or wrong setting reports it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scoreline.worker.dev.stack import Stack
 
 
 def test_a_worker_reports_a_missing_bucket_and_the_default_address_of_redis(stack: Stack, tmp_path: Path) -> None:
-    # Given a bucket that does not exist, and no address of Redis
+    # Given a bucket that does not exist, and no URL of Redis
     wrong = {"R2_BUCKET": "no-such-bucket", "REDIS_URL": "", "CELERY_BROKER_URL": "redis://127.0.0.1:9/0"}
     log = tmp_path / "worker.log"
     command = [sys.executable, "-m", "celery", "-A", "scoreline", "worker", "-c", "1", "-l", "INFO"]
@@ -22,7 +22,7 @@ def test_a_worker_reports_a_missing_bucket_and_the_default_address_of_redis(stac
     guard = stack.run(command, log, stack.environ | wrong)
     stack.wait("the worker", lambda: "consumer: Cannot connect" in log.read_text(), guard, log)
     stack.stop(guard)
-    # Then each fault is reported once, with a remedy
+    # Then the log reports each fault once, with a remedy
     lines = log.read_text().splitlines()
     (of_bucket,) = [line for line in lines if "ERROR bucket.unusable" in line]
     assert "bucket=no-such-bucket" in of_bucket

@@ -1,4 +1,4 @@
-"""Errors and spans of a real worker arrive at servers that stand in for Sentry and a collector."""
+"""Errors and spans of a real worker arrive at test servers in place of Sentry and an OpenTelemetry collector."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Sink:
         }
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the events in Sentry's envelopes. An envelope has one line, and two more lines for each item."""
+        """Return the events in Sentry's envelopes. An envelope has a header line, and two lines for each item."""
         found = []
         for path, body in self.received:
             if path.endswith("/envelope/"):
@@ -93,7 +93,7 @@ class Sink:
 
 @dataclass(frozen=True)
 class Reported:
-    """What a worker reported while it ran two jobs."""
+    """The telemetry that a worker sent while it ran two jobs."""
 
     sink: Sink
     secrets: tuple[str, ...]
@@ -115,7 +115,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reported]:
             sink.environ | {"WEBHOOK_SECRET": HIDDEN["webhook"], "OTEL_BSP_SCHEDULE_DELAY": "600000"},
         )
         log = next(stack.folder.glob("worker*.log"))
-        stack.wait(  # otherwise this reconciliation might handle the jobs below, in traces of its own
+        stack.wait(  # otherwise the reconciliation at the start might handle the jobs below, in separate traces
             "the reconciliation of the start",
             lambda: re.search(r"Task scoreline\.reconcile\S+ succeeded", log.read_text()) is not None,
         )
@@ -169,8 +169,8 @@ def test_no_event_and_no_span_holds_a_secret_or_a_row(reported: Reported) -> Non
         for secret in reported.secrets:
             assert secret.encode() not in body
         assert b'"vars"' not in body
-        assert b"in/bad.parquet" not in body  # although tasks have it in their arguments
-        assert b"results/watched" not in body  # although tasks return it
+        assert b"in/bad.parquet" not in body  # although this URI is an argument of a task
+        assert b"results/watched" not in body  # although a task returns this key
     assert b"no way with *** *** ***" in b"".join(body for _, body in reported.sink.received)
 
 

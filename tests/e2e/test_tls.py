@@ -70,7 +70,7 @@ def test_broker_ledger_and_results_work_over_tls_with_a_self_signed_certificate(
     client.buckets.main.put("tls/in.parquet", pd.DataFrame({"x": [1.0, 2.0]}).to_parquet(index=False))
     guard = stack.start_worker(1, environ)
     try:
-        # An application that does not use Scoreline must itself configure how the certificate is verified
+        # An application without Scoreline must configure the verification of the certificate itself
         app = Celery(broker=environ["REDIS_TLS_URL"], backend=environ["REDIS_TLS_URL"] + "?ssl_cert_reqs=CERT_NONE")
         app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_NONE}
         sent = app.send_task("scoreline.submit", kwargs={"model": "paced", "input": uri}, queue="scoreline")
@@ -112,7 +112,8 @@ def test_redis_ca_file_refuses_a_certificate_of_another_authority(
         text=True,
     )
     assert "CERTIFICATE_VERIFY_FAILED" in checked.stderr
-    with pytest.raises(LedgerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):  # no public authority signed it
+    # the certificate is not signed by a public authority
+    with pytest.raises(LedgerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         Client.from_env(environ | {"REDIS_TLS_URL": environ["REDIS_TLS_URL"] + "?ssl_cert_reqs=required"}).ledger.ping()
 
 

@@ -59,7 +59,7 @@ def transcript(page: str) -> list[tuple[str, list[str]]]:
 
 
 def shape(lines: list[str]) -> list[str]:
-    """Return lines without the text that varies, and without progress bars, which only a terminal shows in full."""
+    """Return lines without text that varies from run to run, and without progress bars."""
     shapes = []
     for line in lines:
         if "━" in line:
@@ -93,7 +93,7 @@ def test_the_tutorial_shows_what_its_commands_print(tmp_path: Path) -> None:
 
 
 def test_a_night_that_failed_is_mended_as_the_page_shows(rig_at_work: Rig) -> None:
-    # Given a champion that needs a column which the input does not have, and the latest night, which failed for it
+    # Given a champion that needs a column which the input lacks, so that the job of the latest night failed
     rig, people = rig_at_work, pd.DataFrame({"age": [20.0, 30.0, 60.0], "visits": [1.0, 2.0, 8.0]})
     models, stays = ModelStorageManager.from_env(rig.environ), ["no", "no", "yes"]
     good = models.publish("churn", LogisticRegression().fit(people, stays), alias="champion")
@@ -108,7 +108,7 @@ def test_a_night_that_failed_is_mended_as_the_page_shows(rig_at_work: Rig) -> No
     job_id = scheduler.get("nightly").job_id(slot)
     *_, failed = rig.client.watch(job_id, timeout_s=HANG_S)
     assert failed.state == "failed"
-    # When the commands of the page are run, with the date of that night
+    # When the commands of the page are run, with the date of the failed night
     dates = {"2026-11-25T02:30": f"{slot:%Y-%m-%dT%H:%M}", "nightly-20261125T013000Z": job_id}
 
     def as_of_now(text: str) -> str:
@@ -126,10 +126,10 @@ def test_a_night_that_failed_is_mended_as_the_page_shows(rig_at_work: Rig) -> No
             timeout=HANG_S,
             check=False,
         )
-        # Then each prints what the page shows, where long lines are wrapped
+        # Then each command prints the output on the page, apart from the page's line breaks
         assert done.returncode == 0, done.stderr
         assert as_of_now(" ".join(shape(done.stdout.splitlines()))) == as_of_now(" ".join(shape(shown))), command
-    # And the night is scored by the version that the alias named before
+    # And a new job scores the night with the previous version of the model
     assert len(commands) == 3
     *_, mended = rig.client.watch(f"{job_id}-2", timeout_s=HANG_S)
     assert (mended.state, mended.rows, mended.model) == ("succeeded", 3, good.ref)

@@ -17,19 +17,19 @@ from tests.support.waiting import HANG_S
 def test_a_worker_leaves_the_messages_of_another_deployment_alone(
     worker: Stack, client: Client, models: ModelStorageManager, put_table: Callable[..., str], tmp_path: Path
 ) -> None:
-    # Given a job of another deployment on the same Redis, which has no worker
+    # Given a job of another deployment, which uses the same Redis and has no worker
     environ = worker.environ | {"ENVIRONMENT": "development", "STORE_DIR": str(tmp_path), "R2_BUCKET": "others"}
     others = Client.from_env(environ)
     model = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0, 2])
     ModelStorageManager.from_env(environ).publish("shared", model)
     others.buckets.main.put("in.csv", b"x\n1\n")
     theirs = others.submit("shared", "s3://others/in.csv").job_id
-    # When the worker of this deployment has done all its work
+    # When the worker of this deployment has finished all its jobs
     models.publish("shared", model)
     ours = [client.submit("shared", put_table(f"shared/{n}.parquet", pd.DataFrame({"x": [1.0]}))) for n in range(3)]
     for job in ours:
         assert list(client.watch(job.job_id, timeout_s=HANG_S))[-1].state == "succeeded"
-    # Then the other job waits for a worker of its own, and neither deployment counts the workers of the other
+    # Then the other job still waits for a worker of its deployment, and neither deployment counts the other's workers
     assert others.status(theirs).state == "submitted"
     assert others.queue.backlog().waiting["scoreline.jobs.others"] == 1
     assert client.queue.workers()

@@ -18,7 +18,7 @@ from scoreline.worker.dev.stack import Stack
 
 @pytest.fixture
 def antique(own: Stack, monkeypatch: pytest.MonkeyPatch, fresh_process: None) -> str:
-    """Publish a model that says it was saved by scikit-learn 1.0.2."""
+    """Publish a model that claims to be saved by scikit-learn 1.0.2."""
     monkeypatch.setattr("sklearn.base.__version__", "1.0.2")
     line = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0])
     models = ModelStorageManager.from_env(own.environ | {"ML_ALLOW_VERSION_SKEW": "true"})

@@ -1,4 +1,4 @@
-"""The end of a job is delivered to its allowed webhook once that can be reached, and to no other address."""
+"""The notification of a job is delivered to its webhook once the webhook can be reached, and to no other address."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 class Receiver(ThreadingHTTPServer):
-    """Answers requests to a path with the codes in `answers`, then with 200, and keeps all requests."""
+    """A server that answers requests to a path with the codes in `answers`, then with 200, and stores all requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -81,7 +81,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, receiver: Receiver) -> None:
-    # Given workers that may call only the webhooks below /ours/, and a client that may name others too
+    # Given workers that may call only webhooks below /ours/, and a client that may request any webhook of the receiver
     settings = {"ALLOWED_WEBHOOKS": f"{receiver.url}/ours/", "WEBHOOK_SECRET": SECRET, "RECONCILE_SECONDS": "60"}
     own.start_worker(1, settings)
     client = Client.from_env(own.environ | {"ALLOWED_WEBHOOKS": receiver.url})
@@ -96,7 +96,7 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     def notice(job: str) -> Delivery:
         return wait_until(lambda: read_delivery(store, job), f"the end of telling {job}")
 
-    # A receiver that is busy or hangs up gets the notification in the end, with the same id each time
+    # A receiver that is busy or hangs up finally gets the notification, with the same id at each attempt
     receiver.answers["/ours/busy"] = [503, 0, 429]
     busy = submit("/ours/busy")
     # A receiver that answers 410 is not called again, and no redirect is followed
@@ -106,9 +106,9 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     foreign = submit("/theirs")
     # The notification of a failed job says why it failed
     failed = submit("/ours/failed", source="nowhere/")
-    # So does the notification of a failed job of records
+    # The notification of a failed job of records says why it failed
     records = client.submit_records("paced", [{"x": 1e9}], webhook=receiver.url + "/ours/records").job_id
-    # So does that of a slot whose job is refused
+    # The notification of a slot says why its job was refused
     store.put(keys.SCHEDULES, MISSPELT.format(input=store.uri("in/"), webhook=f"{receiver.url}/ours/slot").encode())
     two_hours_ago = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
     store.put(keys.schedule_state("hourly"), State(through=two_hours_ago).to_json())
@@ -146,7 +146,7 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     assert notice(away).delivered
     wait_until(lambda: not list(store.list(keys.active(away))), "the marker's end")
 
-    # Each end of a resumed job is delivered, with an id of its own
+    # Each run of a resumed job sends its own notification, with a new id
     store.put("nowhere/a.parquet", pd.DataFrame({"x": [1.0]}).to_parquet(index=False))
     client.resume(failed)
     wait_until(lambda: len(receiver.notifications("/ours/failed")) == 2, "the notification of the second end")
@@ -155,11 +155,11 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
         "job.succeeded",
     )
     wait_until(lambda: not list(store.list(keys.JOBS_ACTIVE)), "the end of all markers")
-    # And the log says where a notification went, and contains no secret
+    # And the log names the address of each notification, and contains no secret
     log = next(own.folder.glob("worker*.log")).read_text()
     assert f"event.sent job_id={busy} state=succeeded to={receiver.url}" in log
     assert f"event.undelivered job_id={gone}" in log
-    # And each failure is an error with its reason
+    # And each failed job is logged as an error with its reason
     assert re.search(rf"ERROR job\.ended job_id={failed} state=failed error=.*nowhere/", log)
     assert re.search(rf"ERROR schedule\.refused job_id={slot['data']['job_id']} error=.*no model 'pacde'", log)
     assert SECRET not in log

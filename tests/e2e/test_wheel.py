@@ -72,7 +72,7 @@ SITE = {
 
 @dataclass(frozen=True)
 class Installed:
-    """A virtual environment with the wheel and the packages of the current one, but without the checkout."""
+    """A virtual environment with the wheel and the packages of the current environment, but without the checkout."""
 
     folder: Path
     wheel: Path
@@ -101,7 +101,7 @@ class Installed:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     folder = tmp_path_factory.mktemp("wheel")
-    # Given a copy of the source, because setuptools would take old modules from a `build` folder in the checkout
+    # Given a copy of the source without a `build` folder, from which setuptools would add old modules to the wheel
     source = folder / "source"
     source.mkdir()
     for name in ("scoreline", *FOLDERS):
@@ -116,8 +116,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     found = Installed(folder / "venv", wheel)
     install = [sys.executable, "-m", "pip", "--python", found.python, "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*install, wheel], check=True)
-    # Then the environment also finds the packages of the current one. The .pth files of these packages have no effect
-    # there, so the file that leads to the checkout has no effect either
+    # Then the environment can also import the packages of this Python. It ignores their .pth files, among them the file
+    # that makes the checkout importable
     (site,) = found.folder.glob("lib/python*/site-packages")
     (site / "required.pth").write_text(sysconfig.get_path("purelib"))
     return found
@@ -153,7 +153,7 @@ def test_an_application_with_packages_of_the_same_names_scores_a_job(
     for name, text in SITE.items():
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_text(textwrap.dedent(text))
-    # And a worker of the wheel that is started in the folder of that project
+    # And a worker that runs the installed wheel in the folder of that project
     log = own.folder / "wheel.log"
     worker = ("-m", "celery", "-A", "scoreline", "worker", "-c", "1", "-n", "wheel@embedded", "-l", "INFO")
     guard = own.run(installed.command(site, *worker), log, own.environ)
@@ -161,7 +161,7 @@ def test_an_application_with_packages_of_the_same_names_scores_a_job(
     # When the project submits a job and reads its results
     environ = own.environ | {"DJANGO_SETTINGS_MODULE": "settings", "HOME": str(tmp_path)}
     found: dict[str, Any] = json.loads(installed.run(site, "score.py", **environ))
-    # Then every row is scored
+    # Then the results contain every row
     assert found["state"] == "succeeded", log.read_text(errors="replace")
     assert found["predictions"] == pytest.approx([2.0, 4.0, 6.0])
     # And each name is imported from the project, except for `scoreline`, which is imported from the wheel

@@ -1,8 +1,8 @@
 """Run a day of schedules in MINUTES, on a fast clock: ``python -m tests.faults.day [MINUTES] [SEED]``, or ``make day``.
 
-The workers and the beats are real. There are at most two beats, which are killed without notice, and Redis is emptied
-now and then. It is the day on which Berlin's clocks go back, so it has 25 hours. In the end there must be one job for
-each slot, and each job must be complete; otherwise the exit status is 1.
+The workers and the beats are real. Up to two beats run and are killed at random, and Redis is emptied now and then. The
+simulated day has 25 hours, because Berlin's clocks go back. In the end there must be one job for each slot, and each
+job must be complete; otherwise the exit status is 1.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def main(minutes: float = 4, seed: int = 1) -> int:
         rig.client.registry.alias("paced", "champion", rig.client.registry.resolve("paced").version)
         rig.put_input(2)
         rig.store.put(keys.SCHEDULES, SCHEDULES.encode())
-        Scheduler(rig.client, Path("none")).tick(START - timedelta(minutes=1))  # the schedules are known from then on
+        # this first tick registers the schedules
+        Scheduler(rig.client, Path("none")).tick(START - timedelta(minutes=1))
         rig.start_worker(2, "tests.support.fastclock", **fast)
         rig.start_beat(TICK_SECONDS="1")
         happened["beats started"] += 1

@@ -1,4 +1,4 @@
-"""Each row is written once although a finalizer that arranges results dies, or two of them run at once."""
+"""Each row is written once, even if a finalizer dies while it arranges results, or two finalizers run at once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def submit(rig: Rig) -> Status:
 
 
 def submit_held(rig: Rig, workers: int, hold: str) -> Status:
-    """Submit a job, and return when a finalizer waits at the request `hold`."""
+    """Submit a job, and return when a finalizer has sent the request `hold`, which is held back."""
     rig.start_worker(workers)
     rig.publish()
     rig.chaos(hold=hold)

@@ -1,4 +1,4 @@
-"""Readers see each row exactly once although a finalizer that arranges results is late, not alone, or stopped."""
+"""Readers see each row exactly once, even if a finalizer that arranges results is slow, stops, or runs twice."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def names(rig: Rig, job: Status) -> list[str]:
 
 
 def verify(rig: Rig, job: Status) -> None:
-    """Check that readers see each id once, that the manifest names all files, and that nothing else is left."""
+    """Check that readers see each id once, that the manifest names all files, and that no other files exist."""
     assert (job.state, job.error, job.rows, job.parts_done) == ("succeeded", "", rig.rows, PARTS), rig.logs()
     folder = parse_uri(job.output)[1]
     manifest = json.loads(rig.store.get(keys.results_manifest(folder)).data)
@@ -71,7 +71,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 
 def engine(rig: Rig) -> Engine:
-    """Return the engine of a second worker, which runs in this process and whose requests are not held."""
+    """Return the engine of a second worker, which runs in this process and whose requests are never held back."""
     models = preflight.UncachedModels(models=ModelStorageManager.from_env(rig.environ))
     return Engine(buckets=rig.client.buckets, ledger=rig.client.ledger, send=rig.client.queue.send, models=models)
 
@@ -87,7 +87,7 @@ def test_a_finalizer_does_not_fail_the_job_when_another_has_deleted_the_parts(
     rig.chaos(hold="_parts/part-00003.parquet? GET")
     job = submit(rig)
     rig.wait(rig.held, "a part about to be read")
-    # When another finalizer deletes them, and dies before it writes the outcome
+    # When another finalizer deletes the parts, and dies before it writes the outcome
     with monkeypatch.context() as patch:
         patch.setattr(finalize, "record_outcome", lambda *_: None)
         finalize.finalize(engine(rig), job.job_id)
@@ -99,7 +99,7 @@ def test_a_finalizer_does_not_fail_the_job_when_another_has_deleted_the_parts(
 
 
 def test_a_part_that_is_written_after_the_job_ended_leaves_nothing_behind(rig: Rig) -> None:
-    # Given a slow worker, whose part another worker has written meanwhile
+    # Given a slow worker, and another worker that writes the same part first
     rig.chaos(hold="_parts/part-00005.parquet? PUT")
     job = submit(rig)
     rig.wait(rig.held, "the last part about to be written")
@@ -109,7 +109,7 @@ def test_a_part_that_is_written_after_the_job_ended_leaves_nothing_behind(rig: R
     score_part.count_part(replace(other, send=lambda *_, **__: None), job.job_id, 5, rows=ROWS)
     finalize.finalize(other, job.job_id)
     rig.chaos()
-    # Then nothing is left of what the slow worker wrote
+    # Then all objects of the slow worker are deleted
     idle(rig)
     verify(rig, rig.end(job))
 
@@ -133,11 +133,11 @@ def test_results_too_large_to_arrange_keep_their_parts_and_a_resumed_job_arrange
     assert failed.state == "failed"
     assert "and at most 1,000 can be arranged: all of them can be read as" in failed.error
     assert names(rig, job) == [f"_parts/part-0000{number}.parquet" for number in range(PARTS)]
-    # When it is resumed with the usual limit
+    # When the job is resumed with the usual limit
     before = [rig.store.head(info.key).etag for info in rig.store.list(parse_uri(job.output)[1])]
     assert len(before) == PARTS
     rig.client.resume(job.job_id)
-    # Then it ends, and its one file holds all rows in order
+    # Then the job ends, and its only result file contains all rows in order
     done = rig.end(job)
     verify(rig, done)
     assert names(rig, job) == ["_SUCCESS", "_manifest.json", "part-00000.parquet"]
@@ -155,10 +155,10 @@ def test_a_file_is_written_again_when_a_part_in_it_has_been_scored_again(rig: Ri
     was = rig.store.get(key)
     rig.chaos()
     idle(rig)
-    # When a part of that file is replaced by other bytes, as another version of a library would write them
+    # When one part of that file is replaced by other bytes, as a different library version would write them
     rig.store.delete(key)
     rig.store.put(key, was.data, metadata=dict(was.info.metadata) | {"sha256": "0" * 64})
     rig.client.resume(job.job_id)
-    # Then no file is left that was made from the old part
+    # Then all files that contain the old part are deleted
     verify(rig, rig.end(job))
     assert rig.store.head(f"{folder}kind=0/part-00000.parquet").metadata["parts"] != stale["parts"]

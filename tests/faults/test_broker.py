@@ -1,4 +1,4 @@
-"""Each row is written exactly once although Redis forgets, hangs up, or delivers messages twice or never."""
+"""Each row is written exactly once, even if Redis loses data, hangs up, or delivers messages twice or never."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_worker_outlasts_a_redis_that_refuses_writes(rig_at_work: Rig, fault: 
     rig.wait_for_parts(job, 4)
     workers, sign = rig.parents(), {"read-only": "read only replica", "full": "maxmemory"}[fault]
     refused = count_in_logs(rig, sign)
-    # When the server refuses writes, as it does in a failover or when its memory is full, until the worker notices
+    # When the server refuses writes, as in a failover or when its memory is full, until the worker logs the error
     if fault == "read-only":
         rig.redis.replicaof("127.0.0.1", 1)
     else:
@@ -69,8 +69,8 @@ def test_a_worker_outlasts_a_redis_that_refuses_writes(rig_at_work: Rig, fault: 
     rig.verify(rig.end(job))
     assert rig.parents() == workers
     assert len(rig.clocks()) == 1
-    # If Redis refused an acknowledgement, the message is redelivered only after hours. Drop it, because the next tests
-    # need an idle rig
+    # Delete messages whose acknowledgement was refused: they are redelivered only after hours, and the next tests need
+    # an idle rig
     rig.redis.delete("unacked", "unacked_index")
 
 
@@ -81,7 +81,7 @@ def count_in_logs(rig: Rig, text: str) -> int:
 def test_rows_are_written_once_if_every_message_is_delivered_twice(rig: Rig) -> None:
     rig.publish(seconds=0.05)
     job = rig.submit(30)
-    # Given a queue that contains every message twice at every moment
+    # Given a queue in which the test duplicates every message
     seen: set[bytes] = set()
 
     def double() -> None:
@@ -96,7 +96,7 @@ def test_rows_are_written_once_if_every_message_is_delivered_twice(rig: Rig) -> 
         double()
         time.sleep(0.01)
     rig.verify(rig.end(job))
-    assert len(seen) > 8  # a worker may take some messages between two looks, but not a whole window
+    assert len(seen) > 8  # a worker may take some messages before they are duplicated, but never a whole window
 
 
 def test_lost_messages_are_sent_again(rig_at_work: Rig) -> None:
@@ -104,18 +104,18 @@ def test_lost_messages_are_sent_again(rig_at_work: Rig) -> None:
     rig.ensure_beat()
     rig.publish(seconds=0.1)
     job = rig.submit(30)
-    # When all messages in the queue disappear several times
+    # When all messages in the queue are deleted, several times
     lost: list[bytes] = []
     for parts in (2, 10, 18):
         rig.wait_for_parts(job, parts)
         lost += [message for message in rig.messages() if rig.redis.lrem(rig.queue, 1, message.decode())]
     assert len(lost) >= 6
-    # Then the reconciler sends the parts again that were never started
+    # Then the reconciler resends the messages of the parts that have not started
     rig.verify(rig.end(job))
 
 
 def test_ten_reconcilers_at_once_dispatch_each_part_once(rig: Rig) -> None:
-    # Given a job under way that Redis has forgotten, and no worker
+    # Given an unfinished job that Redis has lost, and no worker
     rig.start_worker(2)
     rig.publish(seconds=0.1)
     job = rig.submit(30)
@@ -123,10 +123,10 @@ def test_ten_reconcilers_at_once_dispatch_each_part_once(rig: Rig) -> None:
     rig.kill(rig.parents() + rig.children())
     rig.wait_for_exit(rig.parents())
     rig.redis.flushall()
-    # When ten reconcilers look at it at once
+    # When ten reconcilers examine the job at once
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda _: Client.from_env(rig.environ).reconcile(), range(10)))
-    # Then the queue holds one window of parts, each once, and no part that is written already
+    # Then the queue contains one window of parts, each once, and no part whose result is already written
     parts = sorted(part_of(message) for message in rig.messages())
     assert parts == sorted(set(parts))
     assert len(parts) == 8
@@ -146,7 +146,7 @@ def test_the_plan_in_the_bucket_replaces_a_different_one_in_redis(rig: Rig) -> N
 def test_a_job_runs_with_a_broker_other_than_redis(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a broker that keeps messages in files, and the ledger in Redis
     (tmp_path / "data_in").mkdir()
-    (tmp_path / "data_out").symlink_to(tmp_path / "data_in")  # one process reads what another writes
+    (tmp_path / "data_out").symlink_to(tmp_path / "data_in")  # each process reads the messages that another one writes
     monkeypatch.chdir(tmp_path)  # kombu's filesystem transport uses the working directory
     rig.stack.environ["CELERY_BROKER_URL"] = "filesystem://"
     rig.client = Client.from_env(rig.environ | {"CELERY_BROKER_URL": "filesystem://"})
@@ -172,7 +172,8 @@ def test_a_large_job_keeps_to_its_window_and_a_small_job_need_not_wait(rig: Rig)
     meanwhile = rig.client.status(large.job_id).parts_done - before
     assert rig.client.status(small.job_id).parts == 10
     assert 0 < longest <= 8
-    assert meanwhile < 80  # of 150 parts: those queued before the small job, and about as many again as it has
+    # meanwhile, the large job ends only the parts queued before, and about as many more as the small job has
+    assert meanwhile < 80
     rig.verify(rig.end(large))
 
 

@@ -1,4 +1,4 @@
-"""Each row is written exactly once although processes die at any moment."""
+"""Each row is written exactly once, even if processes die at any moment."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.support.waiting import HANG_S
 
 
 def test_a_job_survives_twenty_killed_pool_processes(rig: Rig) -> None:
-    # Given a job of 60 parts, the last of which cannot be written before the kills are over, and a clock. The job needs
-    # the clock because Celery does not notice when a process dies that has not acknowledged its message
+    # Given a job of 60 parts, whose last part cannot be written until the kills are over. Given also beat, because
+    # Celery does not notice the death of a process with an unacknowledged message
     chance = random.Random(20)
     rig.start_beat()
     rig.start_worker(2)
@@ -32,7 +32,7 @@ def test_a_job_survives_twenty_killed_pool_processes(rig: Rig) -> None:
     rig.chaos(hold="part-00059.parquet")
     job = rig.submit(60, max_attempts=20)
     rig.wait_for_parts(job, 1)
-    # When a pool process is killed twenty times, each time at another moment
+    # When a pool process is killed at twenty random moments
     kills = 0
     while kills < 20:
         time.sleep(chance.uniform(0, 0.4))
@@ -42,7 +42,7 @@ def test_a_job_survives_twenty_killed_pool_processes(rig: Rig) -> None:
                 kills += 1
         assert not rig.client.status(job.job_id).ended, f"ended after {kills} kills"
     rig.chaos()
-    # Then no row is lost or written twice
+    # Then each row is written exactly once
     rig.verify(rig.end(job))
 
 
@@ -55,23 +55,23 @@ def test_a_job_survives_the_death_of_the_whole_worker(rig: Rig) -> None:
     processes = rig.parents() + rig.children()
     rig.kill(processes)
     rig.wait_for_exit(processes)
-    # And a part that they have written is lost, and the ledger, too
+    # And a written part and the ledger are lost
     folder = parse_uri(job.output)[1]
     lost = next(info.key for info in rig.store.list(f"{folder}part-"))
     written = rig.store.get(lost).data
     rig.store.delete(lost)
     rig.redis.flushall()
-    # Then a new worker and the clock continue their parts long before the broker redelivers the messages
+    # Then a new worker and beat continue the parts long before the broker redelivers their messages
     rig.start_beat()
     rig.start_worker(2, PYTHONHASHSEED="1")
     rig.verify(rig.end(job))
-    # And no byte of a part depends on the process that has written it
+    # And each part has the same bytes, whichever process writes it
     assert rig.store.get(lost).data == written
 
 
 def test_a_multipart_upload_is_aborted_when_the_dyno_stops(rig: Rig) -> None:
     # Given a result of 70 MB, whose upload hangs in its third part
-    rig.start_worker(1, R2_TIMEOUT_SECONDS="1200")  # waiting for the upload would take too long
+    rig.start_worker(1, R2_TIMEOUT_SECONDS="1200")  # the timeout is so long that the upload cannot end during the test
     rig.publish()
     blobs = [os.urandom(1 << 20) for _ in range(70)]
     table = pa.table({"id": np.arange(70), "x": np.arange(70.0), "blob": blobs})
@@ -131,7 +131,7 @@ def test_a_job_survives_a_finalizer_killed_between_manifest_and_success(rig: Rig
     manifest = rig.store.head(keys.results_manifest(folder))
     rig.kill(rig.parents() + rig.children())
     rig.chaos(hold="_nothing")
-    # The request that was sent may still have arrived: delete its object
+    # The request of the killed worker may have been carried out, so delete its object
     rig.store.delete(keys.success(folder))
     assert not rig.client.status(job.job_id).ended
     rig.redis.flushall()
@@ -182,7 +182,7 @@ def test_a_job_runs_though_its_submitter_died_before_it_sent_the_message(rig: Ri
     uri = rig.put_input(4)
     submit_and_die(rig, uri, "enqueue")
     assert rig.messages() == []
-    # The claim of the dead submitter expires after two minutes; here Redis forgets it at once
+    # The claim of the dead submitter expires after two minutes; the test deletes it at once
     rig.redis.flushall()
     rig.start_worker(2)
     rig.verify(rig.end(rig.client.status("orphan")))

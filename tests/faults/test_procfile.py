@@ -27,7 +27,7 @@ LEFT_TO_THE_LINES = ("REMAP_SIGTERM", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def start(rig: Rig, *names: str, **extra: str) -> Guard:
-    """Run commands of the Procfile, without the environment variables that they set themselves."""
+    """Run commands of the Procfile, in an environment without the variables that these commands set."""
     unset = [word for name in LEFT_TO_THE_LINES for word in ("-u", name)]
     honcho = [sys.executable, "-c", KILLS_NOTHING, "-d", str(ROOT)]
     lines = ["-f", str(ROOT / "Procfile"), "-e", os.devnull, "start", *names]
@@ -37,7 +37,7 @@ def start(rig: Rig, *names: str, **extra: str) -> Guard:
 
 
 def test_a_dyno_that_gets_sigterm_twice_puts_its_parts_back_into_the_queue(rig: Rig, tmp_path: Path) -> None:
-    # Given beat, and a worker that scores one part on each core; none of the parts ends by itself
+    # Given beat, and a worker that scores one part on each core, where each part waits for the file `gate`
     cores, gate, calls = joblib.cpu_count(), tmp_path / "gate", tmp_path / "calls"
     rig.publish(Staged(gate=str(gate), calls=str(calls)))
     guard = start(rig, "worker", "beat", SOFT_SHUTDOWN_SECONDS="1")
@@ -49,9 +49,9 @@ def test_a_dyno_that_gets_sigterm_twice_puts_its_parts_back_into_the_queue(rig: 
     assert 400 << 10 < settings["worker_max_memory_per_child"] <= psutil.virtual_memory().total >> 10
     job = rig.submit(2 * cores)
     rig.wait(lambda: calls.exists() and calls.stat().st_size == cores, "a part under way for each core")
-    # When every process is sent SIGTERM, and again while it stops, as on Heroku
+    # When every process receives SIGTERM, and a second SIGTERM while it stops, as on Heroku
     processes = psutil.Process(guard.pid).children(recursive=True)
-    assert len(processes) >= 1 + 2 + cores  # honcho, the two commands, and the pool
+    assert len(processes) >= 1 + 2 + cores  # honcho, the two commands, and the pool processes
     for _ in range(2):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -65,7 +65,7 @@ def test_a_dyno_that_gets_sigterm_twice_puts_its_parts_back_into_the_queue(rig: 
     state = rig.redis.hgetall(rig.state_key(job.job_id))
     flights = [value for name, value in state.items() if name[1:].isdigit()]
     assert [flight.split()[1] for flight in flights] == [b"0"] * 2 * cores
-    # And the next dyno finishes them
+    # And the next dyno finishes the parts
     gate.touch()
     start(rig, "worker", "beat")
     rig.verify(rig.end(job))
@@ -86,7 +86,7 @@ def test_a_worker_of_four_processes_and_beat_fit_into_the_smallest_redis_plan(ri
     def connections() -> int:
         return len(rig.redis.client_list()) - own
 
-    # Given the connections of this test itself
+    # Given the number of connections that the test itself holds
     rig.publish(seconds=0.2)
     rig.client.status(rig.submit(1).job_id)
     own = len(rig.redis.client_list())
@@ -95,7 +95,7 @@ def test_a_worker_of_four_processes_and_beat_fit_into_the_smallest_redis_plan(ri
     rig.wait(lambda: rig.redis.llen(rig.clock_queue), "a message of beat")
     rig.wait(lambda: connections() == 0, "an end of beat's connection")
     rig.start_worker(4, REDIS_IDLE_SECONDS="1")
-    # When every process is busy, and the clock counts the processes
+    # When every process is busy, and beat makes a worker count the processes
     job = rig.submit(60)
     most = []
     while not rig.client.status(job.job_id).ended:
@@ -105,6 +105,6 @@ def test_a_worker_of_four_processes_and_beat_fit_into_the_smallest_redis_plan(ri
     # Then there are no more connections than the doctor calculates, and fewer than the plan allows
     assert max(most) > 4
     assert max(most) <= worker_connections(4) + BEAT_CONNECTIONS + PASSING_CONNECTIONS < HEROKU_MINI
-    # And an idle worker keeps only the connections on which it waits for messages and for commands
+    # And an idle worker keeps only two connections, on which it waits for messages and for commands
     rig.kill(rig.clocks())
     rig.wait(lambda: connections() == 2, "an end of the connections that nothing uses")

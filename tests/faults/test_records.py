@@ -1,4 +1,4 @@
-"""Records that were accepted are scored once each, whatever happens to messages, workers and Redis."""
+"""Each accepted record is scored once, even if messages are lost, workers die, or Redis is emptied."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig:
     rig.publish(seconds=1)
     rig.rows = 200
     records = [{"id": n, "x": float(n)} for n in range(rig.rows)]
-    # Given two jobs that were accepted while there is no worker, one of which was cancelled and resumed, and a Redis
-    # that forgets both
+    # Given two jobs that were accepted without a worker, one of them cancelled and resumed, and an emptied Redis
     lost, cancelled = (rig.client.submit_records("paced", records) for _ in range(2))
     with pytest.raises(TimeoutError, match=lost.job_id):
         lost.wait(timeout_s=0.01)
@@ -25,7 +24,7 @@ def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig:
         cancelled.wait(timeout_s=HANG_S)
     rig.client.resume(cancelled.job_id)
     rig.redis.flushall()
-    # When a worker starts, it finds both in the bucket
+    # When a worker starts, it finds both jobs in the bucket
     rig.start_worker(1)
     rig.start_beat()
     for job in (lost, cancelled):
@@ -38,6 +37,6 @@ def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig:
     rig.redis.flushall()
     assert not torn.status().ended
     rig.start_worker(1)
-    # Then each of its records is scored once as well, and the results are returned
+    # Then each record of the third job is scored once as well, and the results are returned
     assert [row["prediction"] for row in torn.wait(timeout_s=HANG_S)] == [3.0 * n + 1 for n in range(rig.rows)]
     rig.verify(torn.status())

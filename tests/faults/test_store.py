@@ -1,4 +1,4 @@
-"""Each row is written exactly once although the object store fails, or its objects are changed."""
+"""Each row is written exactly once, even if the object store fails, or its objects are changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.rig import Rig
 
 
 def results(rig: Rig, job: Status) -> list[str]:
-    """Return the names of the results that are written."""
+    """Return the names of the result files that exist."""
     folder = parse_uri(job.output)[1]
     return [info.key.removeprefix(folder) for info in rig.store.list(f"{folder}part-")]
 
@@ -45,7 +45,7 @@ def test_a_job_succeeds_while_a_third_of_all_requests_fail(rig: Rig) -> None:
 
 
 def test_an_outage_of_the_store_uses_up_no_attempt(rig: Rig) -> None:
-    # Given parts that may be attempted once, and leases that do not expire even on a slow machine
+    # Given a job that may attempt each part once, and leases that are too long to expire during the test
     rig.start_worker(2, PART_LEASE_SECONDS="600")
     rig.publish(seconds=0.1)
     job = rig.submit(12, max_attempts=1)
@@ -64,11 +64,11 @@ def test_an_input_replaced_during_a_job_fails_it_and_no_new_rows_are_mixed_in(ri
     rig.chaos(hold="part-0000")
     job = rig.submit(20)
     rig.wait(lambda: rig.held() == 2, "two parts of the first object about to be written")
-    # When the second of two objects is replaced by one with other rows
+    # When the second of two objects is replaced by an object with different rows
     rig.put_table("in/1.parquet", np.arange(5_000, 6_000), 100)
     rig.chaos()
     done = rig.end(job)
-    # Then the job says so, and its results have every part of the first object and none of the new rows
+    # Then the job fails with this reason, and its results contain the rows of the first object, but no new row
     assert done.state == "failed"
     assert "s3://scoreline/in/1.parquet was replaced or deleted after the job was planned" in done.error
     ids: list[int] = []
@@ -82,7 +82,7 @@ def test_an_input_replaced_during_a_job_fails_it_and_no_new_rows_are_mixed_in(ri
 
 def test_a_cancelled_job_stops_within_one_record_batch_and_can_be_resumed(rig_at_work: Rig, tmp_path: Path) -> None:
     rig = rig_at_work
-    # Given two parts with three batches each, both at their first batch
+    # Given two parts of three batches each, both in their first batch
     gate, calls = tmp_path / "gate", tmp_path / "calls"
     rig.publish(Staged(gate=str(gate), calls=str(calls)))
     job = rig.submit(2, rows=3 * BATCH_ROWS)
@@ -97,7 +97,7 @@ def test_a_cancelled_job_stops_within_one_record_batch_and_can_be_resumed(rig_at
     assert results(rig, cancelled) == []
     rig.verify_clean(cancelled)
     assert rig.client.cancel(job.job_id).state == "cancelled"
-    # And it continues when it is resumed
+    # And the job continues when it is resumed
     rig.client.resume(job.job_id)
     rig.verify(rig.end(job))
 
@@ -105,7 +105,7 @@ def test_a_cancelled_job_stops_within_one_record_batch_and_can_be_resumed(rig_at
 def test_a_job_over_its_reject_budget_stops_early_and_resumes_with_a_larger_one(rig_at_work: Rig) -> None:
     rig = rig_at_work
     rig.publish(seconds=0.05, refuses_from=9_990.0)
-    # Given a job in which the model refuses 10 rows, twice as many as the budget allows
+    # Given a job with 10 rows that the model refuses, twice the budget
     rig.put_table("in/0.parquet", np.arange(9_985, 10_000), 15)
     rig.put_table("in/1.parquet", np.arange(9_985), 100)
     rig.rows = 10_000
@@ -117,11 +117,11 @@ def test_a_job_over_its_reject_budget_stops_early_and_resumes_with_a_larger_one(
     assert stopped.parts_done < 40
     rig.verify_clean(stopped)
     written = results(rig, stopped)
-    # When it is resumed with a larger budget
+    # When the job is resumed with a larger budget
     before = {name: rig.store.head(parse_uri(job.output)[1] + name).etag for name in written}
     rig.client.resume(job.job_id, max_rejected="1%")
     done = rig.end(job)
-    # Then it ends, and the results that were there before are not written again
+    # Then the job ends, and results from before the resume are not rewritten
     assert (done.state, done.rejected) == ("partial", 10)
     assert {name: rig.store.head(parse_uri(job.output)[1] + name).etag for name in written} == before
     manifest = json.loads(rig.store.get(keys.results_manifest(parse_uri(job.output)[1])).data)
@@ -150,7 +150,8 @@ def test_a_job_that_failed_on_a_corrupt_model_resumes_once_the_model_is_repaired
     failed = rig.end(job)
     assert failed.state == "failed"
     assert "model.joblib differs from its manifest" in failed.error
-    rig.chaos(hold="jobs/other/plan")  # the held request keeps the job under way, however slow this process is
+    # the planner's request is held back, so that the job cannot end before the next lines
+    rig.chaos(hold="jobs/other/plan")
     rig.client.submit("paced", rig.store.uri("in/"), job_id="other")
     with pytest.raises(NothingToResume, match="under way"):
         rig.client.resume("other")
@@ -162,7 +163,7 @@ def test_a_job_that_failed_on_a_corrupt_model_resumes_once_the_model_is_repaired
 
 def test_resume_runs_only_the_part_that_failed(rig_at_work: Rig) -> None:
     rig = rig_at_work
-    # Given a job whose last result cannot be written because another object has its key
+    # Given a job whose last result cannot be written, because a foreign object has its key
     rig.publish(seconds=0.1)
     rig.chaos(hold="part-00011.parquet")
     job = rig.submit(12)
@@ -175,12 +176,12 @@ def test_resume_runs_only_the_part_that_failed(rig_at_work: Rig) -> None:
     assert failed.state == "failed"
     assert "was not written for this part of this job" in failed.error
     assert len(results(rig, failed)) == 12
-    # When the other object is deleted and the job is resumed
+    # When the foreign object is deleted, and the job is resumed
     kept = {n: rig.store.head(folder + n).etag for n in results(rig, failed) if not n.endswith("11.parquet")}
     rig.store.delete(stranger)
-    rig.redis.hdel(rig.state_key(job.job_id), "stopped")  # as if the ledger had not been closed yet
+    rig.redis.hdel(rig.state_key(job.job_id), "stopped")  # simulate a ledger that has not been closed yet
     rig.client.resume(job.job_id)
-    # Then the other parts stay as they are
+    # Then the results of the other parts are unchanged
     rig.verify(rig.end(job))
     assert {name: rig.store.head(folder + name).etag for name in kept} == kept
 
@@ -218,7 +219,8 @@ def test_a_corrupt_job_document_is_named_and_other_jobs_go_on(rig: Rig) -> None:
         f"failed: {rig.store.uri(keys.job('broken'))} is not what Scoreline writes there"
     )
     assert report[job.job_id] == "planning"
-    assert [info.key for info in rig.store.list(keys.active("orphan"))] == []  # the marker was old and had no job
+    # the old marker without a job was deleted
+    assert [info.key for info in rig.store.list(keys.active("orphan"))] == []
     rig.start_worker(1)
     rig.verify(rig.end(job))
 
@@ -243,7 +245,7 @@ def test_a_result_of_another_job_at_the_same_key_is_never_counted(rig: Rig, else
     for info in list(rig.store.list("jobs/nightly-1/")):
         rig.store.delete(info.key)
     rig.redis.flushall()
-    # When its id is used again, with another version of the model
+    # When a new job uses the same id, with another version of the model
     rig.publish(refuses_from=1e9)
     if elsewhere:
         rig.start_worker(3)
@@ -274,14 +276,14 @@ def test_input_columns_named_like_ours_keep_their_names_among_the_rejected_rows(
 
 
 def test_a_job_cancelled_while_its_ledger_is_rebuilt_stays_cancelled(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a planned job that Redis has forgotten
+    # Given a planned job whose ledger Redis has lost
     rig.publish(seconds=0.3)
     rig.start_worker(1)
     job = rig.submit(12)
     rig.wait_for_parts(job, 1)
     rig.kill(rig.parents() + rig.children())
     rig.redis.flushall()
-    # When it is cancelled while the bucket is listed
+    # When the job is cancelled while the reconciler lists the bucket
     listing = reconcile.recover
 
     def cancelled_meanwhile(*arguments: Any) -> Any:
@@ -290,7 +292,7 @@ def test_a_job_cancelled_while_its_ledger_is_rebuilt_stays_cancelled(rig: Rig, m
         return found
 
     monkeypatch.setattr(reconcile, "recover", cancelled_meanwhile)
-    # Then no more of its parts are dispatched
+    # Then no further part of the job is dispatched
     assert rig.client.reconcile() == {job.job_id: "ended"}
     assert rig.messages() == []
 
@@ -301,7 +303,7 @@ def test_a_job_cancelled_while_it_is_finalized_gets_no_success_marker(rig: Rig) 
     rig.chaos(hold="part-00002.parquet")
     job = rig.submit(3)
     rig.wait(rig.held, "the last part about to be written")
-    rig.chaos(hold="_rejected")  # the finalizer begins with this listing
+    rig.chaos(hold="_rejected")  # hold back the finalizer's first request, which lists rejected rows
     rig.wait(rig.held, "a finalizer at its beginning")
     assert rig.client.cancel(job.job_id).state == "cancelled"
     rig.chaos()

@@ -1,4 +1,4 @@
-"""A job ends although one of the workers cannot load its model."""
+"""A job ends even if one of the workers cannot load its model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation is built as static pages without a warning, and its pages fetch nothing from other sites."""
+"""The documentation is built as static pages without a warning, and its pages load nothing from other sites."""
 
 from __future__ import annotations
 

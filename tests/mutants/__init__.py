@@ -1,4 +1,4 @@
-"""Mutants: deliberate faults in the code. For each of them, a test must fail. ``make mutants`` tries them all.
+"""Mutants: deliberate faults in the code. For each mutant, a test must fail. ``make mutants`` tries them all.
 
 The lists are ``*.toml`` beside this file, one for each subject. A mutant is a table named by what it breaks:
 
@@ -10,5 +10,5 @@ The lists are ``*.toml`` beside this file, one for each subject. A mutant is a t
     why = "what would happen to a user"
 
 `tests` names the tests that should fail: files, or single tests as ``file::name``. They should take seconds. If no test
-can notice a mutant, the table also has `survives`, with the reason. It is then an error if a test fails.
+can notice a mutant, the table also has `survives`, with the reason. Then a failing test is an error.
 """

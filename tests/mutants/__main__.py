@@ -1,7 +1,7 @@
 """Try the mutants: ``python -m tests.mutants [NAME ...]``, or ``make mutants ONLY="NAME ..."``.
 
-NAME is a part of the names of mutants, or the name of a list; by default all are tried. The status is 0 if each is
-killed by a test, or is listed as one that survives.
+NAME is a part of a mutant's name, or the name of a list; by default, all mutants are tried. The status is 0 if each
+mutant is killed by a test, or is listed with `survives`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _matches(mutant: Mutant, words: Sequence[str]) -> bool:
 
 @contextlib.contextmanager
 def _copies(number: int) -> Iterator[list[Path]]:
-    """Make copies of the checkout without what git ignores, and delete them at the end."""
+    """Make copies of the checkout without the files that git ignores, and delete the copies at the end."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -106,7 +106,7 @@ def _copies(number: int) -> Iterator[list[Path]]:
 
 
 def _baseline(copy: Path, mutants: Sequence[Mutant]) -> str | None:
-    """Run all tests on the unchanged code. Return the failures, or None."""
+    """Run all tests on the unchanged code. Return the failed tests, or None if there are none."""
     tests = sorted({test for mutant in mutants for test in mutant.tests})
     _say(f"{len(mutants)} mutants; first their {len(tests)} tests without any")
     code, output = _pytest(copy, tests, BASELINE_TIMEOUT_S)
@@ -166,7 +166,7 @@ def _pytest(copy: Path, tests: Sequence[str], timeout_s: float) -> tuple[int | N
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # everything that the tests start can then be killed with them
+        start_new_session=True,  # a process group, so that all processes of the tests can be killed at once
     )
     try:
         output, _ = process.communicate(timeout=timeout_s)
@@ -185,7 +185,7 @@ def _failures(output: str) -> str:
 
 
 def _summarize(trials: Sequence[Trial]) -> int:
-    """Print which test killed each mutant, what survived and why, and the numbers. Return the exit status."""
+    """Print the killing test of each mutant, the survivors with their reasons, and totals. Return the exit status."""
     _say("\nKilled")
     killers: dict[str, list[str]] = {}
     for trial in trials:

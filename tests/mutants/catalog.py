@@ -13,7 +13,7 @@ _REQUIRED = ("file", "old", "new", "tests", "why")
 
 
 class StaleMutants(Exception):
-    """Some mutants no longer fit the code. The message lists each with its fault."""
+    """Some mutants no longer fit the code. The message lists each of these mutants with its fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def read_catalog(folder: Path = Path(__file__).parent) -> list[Mutant]:
     Raises
     ------
     StaleMutants
-        A table lacks a key, has one too many, or repeats a name.
+        A table lacks a key, has an unknown key, or repeats a name.
     """
     found: dict[str, Mutant] = {}
     faults = []

@@ -1,4 +1,4 @@
-"""A proxy in front of the embedded S3 server that imitates faults of servers, tokens and proxies."""
+"""A proxy in front of the embedded S3 server that simulates faults of servers, tokens and proxies."""
 
 from __future__ import annotations
 

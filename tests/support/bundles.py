@@ -13,7 +13,7 @@ from scoreline.tasks.scoring.score import Scored, score_batch
 
 
 def bundle(model: Any) -> Bundle:
-    """Return a model as the bundle that publishing would make of it."""
+    """Return the bundle that publishing would make of a model."""
     names, count = describe_features({"model": model})
     manifest: Any = SimpleNamespace(
         ref="m", feature_names=names, n_features=count, outputs={"model": describe_outputs(model, None)}

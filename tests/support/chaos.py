@@ -1,6 +1,6 @@
 """An S3 server with faults on demand: ``python -m tests.support.chaos PORT``. A PUT to ``/_chaos`` sets the faults.
 
-Requests with the key id ``observer`` meet no faults.
+Requests with the key id ``observer`` are never affected by faults.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Chaos:
 
 def _half(body: Iterable[bytes]) -> Iterator[bytes]:
     data = b"".join(body)
-    yield data[: len(data) // 2]  # the server closes the connection because Content-Length announced more
+    yield data[: len(data) // 2]  # Content-Length is larger, so the server closes the connection
 
 
 if __name__ == "__main__":

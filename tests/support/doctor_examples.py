@@ -1,4 +1,4 @@
-"""Deployments with one fault, for each check of the doctor, and what the check must say about it."""
+"""Deployments with one fault each, for each check of the doctor, and the expected message of the check."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def a_slow_store(case: Case) -> None:
 
 @example("bucket", "error", "boto3 cannot be set up", "profile (work)")
 def a_profile_that_boto3_cannot_find(case: Case) -> None:
-    assert case.left_behind() == []  # creates the test's own client before the profile is set
+    assert case.left_behind() == []  # create the client of the test before the profile is set
     case.patch.setenv("AWS_PROFILE", "work")
 
 

@@ -16,7 +16,7 @@ SAMPLE_ROWS = 64
 
 
 class Paced(RegressorMixin, BaseEstimator):
-    """Answers ``3 x + 1`` after a while.
+    """Predicts ``3 x + 1`` after a pause.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Paced(RegressorMixin, BaseEstimator):
 
 
 class Choosy(Paced):
-    """Answers ``factor x + 1`` after a while, and refuses what is missing, infinite or large.
+    """Predicts ``factor x + 1`` after a pause, and refuses missing, infinite and large values.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class Choosy(Paced):
 
 
 class Talkative(Paced):
-    """Logs the environment, as some libraries do to help with debugging."""
+    """A model that logs the environment, as some libraries do to help with debugging."""
 
     def predict(self, x: Any) -> Any:
         logging.getLogger("theirs").warning("connecting with %s", dict(os.environ))
@@ -81,7 +81,7 @@ class Talkative(Paced):
 
 
 class Staged(Paced):
-    """Fails for a reason that is not in the rows, or waits for a file.
+    """Fails for a reason other than the rows, or waits for a file.
 
     Parameters
     ----------

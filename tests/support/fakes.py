@@ -16,13 +16,13 @@ class CuttingProxy:
     Parameters
     ----------
     port : int
-        Port of the real server. Connections that are opened after `target` was set to another port lead there.
+        Port of the real server. After `target` is set to another port, new connections lead to that port.
     after : int
         Bytes of answers that a connection passes on before it is cut.
     times : int
         Connections to cut.
     answers : callable
-        Returns the bytes to pass on instead of these bytes of an answer.
+        Takes bytes of an answer, and returns the bytes to pass on instead.
     """
 
     def __init__(self, port: int, after: int = 0, times: int = 0, answers: Callable[[bytes], bytes] = bytes) -> None:
@@ -62,7 +62,7 @@ class CuttingProxy:
                     break
                 sink.sendall(data if budget is None else self._answers(data))
         except OSError:
-            pass  # the thread of the other direction closed both ends
+            pass  # the thread of the other direction has closed both sockets
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

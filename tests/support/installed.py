@@ -1,4 +1,4 @@
-"""Finds the packages that are installed here, but that the requirement files alone would not install."""
+"""Finds installed packages that the requirement files alone would not install."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def required_by(*files: str) -> set[str]:
         found.setdefault(name, set()).update(asked.extras)
         try:
             texts = requires(name) or []
-        except PackageNotFoundError:  # for another platform, or for an extra that is not installed
+        except PackageNotFoundError:  # the package is for another platform, or for an extra that is not installed
             continue
         for needed in map(Requirement, texts):
             extras = found[name] | {""}

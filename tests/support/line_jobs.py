@@ -1,4 +1,4 @@
-"""Jobs that score 2x + 1 in this process, step by step, on an engine whose messages are only recorded."""
+"""Jobs that score 2x + 1 in this process, step by step: the engine only records its messages."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Desk:
 
 @contextmanager
 def desk(folder: Path, **settings: str) -> Iterator[Desk]:
-    """Publish the model "line" in an empty folder, and make a desk there."""
+    """Publish the model "line" in an empty folder, and return a `Desk` for this folder."""
     with eager(folder, run=False, settings=settings) as client:
         client.models.publish("line", LINE)
         sent: list[tuple[str, dict[str, Any]]] = []

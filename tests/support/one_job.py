@@ -1,4 +1,4 @@
-"""A job in this process, whose steps a test runs one by one, in one worker or in several that disagree."""
+"""A job in this process. A test runs its steps one by one, in one worker or in several with different models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PART = f"{FOLDER}part-00000.parquet"
 
 
 class Refuses(LinearRegression):
-    """Scores all rows except those with some values of x."""
+    """A model that refuses some values of x."""
 
     def __init__(self, *values: float) -> None:
         self.values = values
@@ -48,7 +48,7 @@ class Refuses(LinearRegression):
 
 
 class OneJob:
-    """The job "j", which scores one object and has not been planned. The column x of the object numbers its rows.
+    """The job "j", which scores one object and is not planned yet. The object's column x contains row numbers.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class OneJob:
         self.messages.send("scoreline.plan", job_id="j")
 
     def worker(self, *refused: float) -> Engine:
-        """Return the engine of another worker, whose model refuses other values."""
+        """Return the engine of another worker, whose model refuses different values."""
         models = Models(Refuses(*refused))
         return Engine(buckets=self.buckets, ledger=self.ledger, send=self.messages.send, models=models)
 
@@ -124,7 +124,7 @@ class OneJob:
         return list(pq.read_table(io.BytesIO(self.store.get(key).data))["id"].to_pylist())
 
     def verify(self, rejected: list[int]) -> None:
-        """Check that every row is in one place, that only these are rejected, and that no object is left over."""
+        """Check that each row is in one place, that only `rejected` are rejected, and that no object is left over."""
         assert self.is_complete, self.outcome
         manifest = json.loads(self.store.get(self.layout.manifest).data)
         scored = [row for entry in manifest["parts"] for row in self.ids(entry["key"])]

@@ -17,7 +17,7 @@ LINE = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0])
 
 
 class Models:
-    """Returns one model for every name. By default, its only feature is x."""
+    """A source of models that returns the same model for every name. By default, the only feature is x."""
 
     def __init__(self, model: Any = LINE, features: Sequence[str] = ("x",)) -> None:
         self.model = model

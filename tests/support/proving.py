@@ -16,7 +16,7 @@ _proved: dict[str, int] = {}
 def _prove_here(
     name: str, files: Sequence[trial_load.NewArtifact], *, allow_version_skew: bool = False
 ) -> trial_load.TrialLoad:
-    while _proved.get(name) == int(time.time()):  # versions from the same second cannot be ordered
+    while _proved.get(name) == int(time.time()):  # wait, because versions from the same second have no order
         time.sleep(0.02)
     _proved[name] = int(time.time())
     return trial_load.try_loading_here(name, files, allow_version_skew=allow_version_skew)

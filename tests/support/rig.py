@@ -178,7 +178,7 @@ class Rig:
             return dict(json.load(answer))
 
     def held(self) -> int:
-        """Return how many requests the S3 server holds."""
+        """Return how many requests the S3 server is holding back."""
         with urllib.request.urlopen(f"{self.environ['R2_ENDPOINT_URL']}/_chaos", timeout=HANG_S) as answer:
             return int(json.load(answer)["held"])
 
@@ -194,7 +194,7 @@ class Rig:
         found = []
         for guard in guards:
             if guard.poll() is not None:
-                continue  # another process may have its id
+                continue  # the guard has ended, so another process may have its id
             try:
                 found += psutil.Process(guard.pid).children()
             except psutil.NoSuchProcess:
@@ -213,7 +213,7 @@ class Rig:
 
     @staticmethod
     def kill(processes: Iterable[psutil.Process]) -> None:
-        """Kill processes. It is not an error if a process has ended meanwhile because its parent died."""
+        """Kill processes. A process may have ended already, because its parent died."""
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -244,7 +244,7 @@ class Rig:
     # Invariants
 
     def verify(self, job: Status, *, state: str = "succeeded", rejected: tuple[int, ...] = ()) -> None:
-        """Check the invariants of a finished job: no row is lost, doubled or mixed up, and no object is left over."""
+        """Check a finished job: no row is lost, doubled or out of place, and no object is left over."""
         assert (job.state, job.error) == (state, ""), self.logs()
         folder = parse_uri(job.output)[1]
         listed = {info.key: info.size for info in self.store.list(folder)}
@@ -262,7 +262,7 @@ class Rig:
                 rows = pq.read_table(io.BytesIO(self.store.get(entry["rejected_key"]).data))
                 assert rows.num_rows == entry["rejected"]
                 refused += rows.column("id").to_pylist()
-        # Every input row is in exactly one place, and in the order of the input
+        # Every input row is scored or rejected once, and results are in the order of the input
         assert sorted(ids + refused) == list(range(self.rows))
         assert ids == sorted(ids)
         assert tuple(refused) == rejected

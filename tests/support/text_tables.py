@@ -1,4 +1,4 @@
-"""Reading whole tables, mostly of text, and counting what is read."""
+"""Reads whole tables, mostly of text, and counts the bytes that are read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rows_of(source: Pinned, schema: pa.Schema, options: ReadOptions | None = Non
 
 
 def counted(source: Pinned, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list. From now on, the size of each read from the object's store is added to it."""
+    """Return a list, to which the size of each further read from the object's store is added."""
     sizes: list[int] = []
     get = source.store.get
 

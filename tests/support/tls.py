@@ -1,4 +1,4 @@
-"""A TLS endpoint in front of Redis, as managed services have one; it passes all bytes on.
+"""A TLS endpoint in front of Redis, like that of managed services, which passes all bytes on.
 
 ::
 

@@ -1,12 +1,12 @@
-"""Runs workers, beat and the command line as forks of a process that has imported what they import.
+"""Runs workers, beat and the command line as forks of a process that has already imported their modules.
 
 Importing scikit-learn, pandas and pyarrow takes a worker two seconds of CPU time, and importing its own packages takes
-a command half a second. The tests start some sixty workers and a hundred commands. A fork begins where the new process
-has its arguments, its environment, its working directory and its output. The workers of the fixture `own` are started
-as a user starts them.
+a command half a second. The tests start some sixty workers and a hundred commands. A fork has all of this imported, and
+only sets its arguments, environment, working directory and output. The workers of the fixture `own` are started as a
+user starts them.
 
-``python -m tests.support.warm FD``: FD is a socket that requests come from. The process ends when the other end is
-closed.
+``python -m tests.support.warm FD``: FD is a socket from which the process reads requests. The process ends when the
+other end of the socket is closed.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def run_script(
 
 
 class _Parent:
-    """The process whose forks become guards. It ends with this one."""
+    """A process whose forks become guards. It ends when this process ends."""
 
     def __init__(self) -> None:
         self.environ = Stack.environ_of_commands({})
@@ -124,7 +124,7 @@ class _Parent:
         atexit.register(self._end)
 
     def fork(self, arguments: list[str], environ: Mapping[str, str], *files: int, folder: Path | None = None) -> Forked:
-        """Run a command. `files` are the lifeline of its guard, and where it writes its output and its errors."""
+        """Run a command. `files` are the lifeline of its guard, and the files for its output and its errors."""
         reading, writing = os.pipe()
         message = json.dumps({"arguments": arguments, "environ": dict(environ), "folder": str(folder or Path.cwd())})
         with self._lock:
@@ -144,7 +144,7 @@ def _parent() -> _Parent:
 
 
 class Forked:
-    """A guard that is no child of this process. It writes its exit code to a pipe."""
+    """A guard that is not a child of this process. It writes its exit code to a pipe."""
 
     def __init__(self, pid: int, report: int) -> None:
         self.pid = pid
@@ -171,24 +171,25 @@ class Forked:
 
 
 def main() -> None:
-    """Import what commands need, and fork for each request until the other end of the socket is closed."""
+    """Import the modules that commands need, and fork for each request until the other end of the socket is closed."""
     own = os.environ["PYTHONPATH"].split(os.pathsep)
     installed = [entry for entry in sys.path[1:] if entry not in own]
-    allocator.use_one_heap(os.environ)  # before pyarrow is imported, as a worker does
+    allocator.use_one_heap(os.environ)  # a worker does this before it imports pyarrow
     for name in _IMPORTED:
         importlib.import_module(name)
     assert _READS_ENVIRONMENT not in sys.modules
     assert threading.active_count() == 1, "a fork would lose the other threads"
     read_s3_once()
     gc.collect()
-    gc.freeze()  # so that the collector of a fork does not touch, and thereby copy, what was imported
+    gc.freeze()  # so that garbage collection in a fork does not touch, and thereby copy, the imported modules
     signal.signal(signal.SIGCHLD, _bury)
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         while True:
             message, files, _, _ = socket.recv_fds(requests, _LONGEST_MESSAGE, 4)
             if not message:
                 return
-            with warnings.catch_warnings(action="ignore"):  # Arrow's allocator has a thread, and starts it after a fork
+            # Python warns of forking with threads, but Arrow's allocator restarts its thread after a fork
+            with warnings.catch_warnings(action="ignore"):
                 pid = os.fork()
             if pid == 0:
                 break
@@ -200,7 +201,7 @@ def main() -> None:
 
 
 def read_s3_once() -> None:
-    """Let all clients of boto3 in this process share what it knows about S3; reading it takes 0.1 s of CPU time."""
+    """Let all clients in this process share boto3's description of S3; reading it takes 0.1 s of CPU time."""
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
     botocore.session.Session().get_component("data_loader").load_service_model("s3", "service-2")
 
@@ -212,7 +213,7 @@ def _bury(number: int, frame: object) -> None:
 
 
 def _guard(arguments: list[str], environ: dict[str, str], folder: str, installed: list[str], files: list[int]) -> None:
-    """Be the guard of a command: set up what a new process would find, and run the command in a fork."""
+    """Act as the guard of a command: set up the state of a new process, and run the command in a fork."""
     lifeline, out, err, report = files
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -225,7 +226,7 @@ def _guard(arguments: list[str], environ: dict[str, str], folder: str, installed
     own = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.path[:] = [str(Path(arguments[0]).parent) if is_script else folder, *own, *installed]
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
-        del sys.modules[name]  # a new process would look for it in `sys.path`
+        del sys.modules[name]  # so that the fork imports it from its own `sys.path`
     os.environ.clear()
     os.environ.update(environ)
     guard.ignore_signals()
@@ -247,7 +248,7 @@ def _guard(arguments: list[str], environ: dict[str, str], folder: str, installed
 
 
 def _run_and_exit_at_once(script: str) -> None:
-    """Run a script, and exit without taking apart all that was imported, which would copy it first."""
+    """Run a script, and exit without the interpreter's cleanup, which would copy the shared memory of all modules."""
     code: object = 1
     try:
         runpy.run_path(script, run_name="__main__")

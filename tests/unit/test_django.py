@@ -1,4 +1,4 @@
-"""Scoreline reads its settings from those of a Django project."""
+"""Scoreline reads its settings from the settings of a Django project."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OPTIONS = {
 
 
 class Uploads(S3Storage):
-    """A storage class of the project itself, as many projects have one."""
+    """A storage class that the project defines, as many projects do."""
 
     bucket_name = "uploads"
 
@@ -76,7 +76,7 @@ def entry(backend: str = S3, **options: str) -> dict[str, Any]:
 def test_django_storages_and_scoreline_read_the_same_from_the_same_settings(
     monkeypatch: pytest.MonkeyPatch, names: dict[str, Any]
 ) -> None:
-    # Given a storage class of this module, and an environment with other values
+    # Given a storage class of this module, and environment variables with different values
     monkeypatch.setitem(sys.modules, __name__, sys.modules[Uploads.__module__])
     for name in AWS:
         monkeypatch.setenv(name, "https://other.example.org" if "URL" in name else "other")
@@ -154,7 +154,7 @@ def test_all_threads_share_one_client() -> None:
 
 
 def test_a_forked_process_shares_no_connection_with_its_parent() -> None:
-    # Given a process with a client, a locked client lock, and a connection in the pool of kombu
+    # Given a process with a client, a held client lock, and a connection in kombu's pool
     code = """
         import os, threading
         from django.conf import settings

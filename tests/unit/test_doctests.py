@@ -1,4 +1,4 @@
-"""The examples in docstrings run as a reader would type them."""
+"""The examples in docstrings give the shown results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import scoreline
 
 
 def modules() -> list[str]:
-    """Return the name of every module of the package; its links to the three folders are subpackages."""
+    """Return the name of every module of the package, whose links to three folders are subpackages."""
     return ["scoreline", *(found.name for found in pkgutil.walk_packages(scoreline.__path__, "scoreline."))]
 
 

@@ -1,4 +1,4 @@
-"""An application can test with jobs that run in the process which submits them."""
+"""An application's tests can run jobs in the process that submits them."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_a_request_that_production_refuses_is_refused(client: EagerClient) -> No
 def test_a_transient_error_is_raised_and_the_next_run_goes_on(
     client: EagerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a store that fails once when a part is written
+    # Given a store whose first write of a part fails
     main, failures = client.buckets.main, iter([True])
     put = main.put
 
@@ -217,11 +217,11 @@ def test_a_transient_error_is_raised_and_the_next_run_goes_on(
         return put(key, *arguments, **options)
 
     monkeypatch.setattr(main, "put", fail_once)
-    # When a job meets that failure
+    # When a job fails at that write
     with pytest.raises(StoreUnavailable, match="away"):
         client.submit("line", line_input(client), part_rows=250, job_id="met-it", max_attempts=1)
     assert client.status("met-it").state == "running"
-    # Then the test decides when it goes on, and no attempt is lost
+    # Then the job continues when the test calls `run`, and the failure uses up no attempt
     client.run()
     assert client.status("met-it").state == "succeeded"
 
@@ -246,7 +246,7 @@ def test_a_job_is_seen_under_way_one_message_at_a_time(waiting: EagerClient) -> 
     assert waiting.run(2) == 2
     now = waiting.status(job_id)
     assert (now.state, now.parts_done, now.rows, now.total_rows) == ("running", 1, 250, 1_000)
-    assert waiting.run() == 4  # three parts and the finalizer
+    assert waiting.run() == 4  # the messages of three parts and of the finalizer
     assert waiting.status(job_id).state == "succeeded"
     assert waiting.run() == 0
 
@@ -280,7 +280,7 @@ def test_messages_of_the_run_before_do_no_harm(waiting: EagerClient) -> None:
     job_id = waiting.submit("line", line_input(waiting), part_rows=250).job_id
     waiting.run(2)
     waiting.cancel(job_id)
-    waiting.resume(job_id)  # messages of the first run still wait, and the ledger was removed
+    waiting.resume(job_id)  # the queue still contains messages of the first run, and the ledger was removed
     waiting.run()
     done = waiting.status(job_id)
     assert (done.state, done.parts_done, done.rows) == ("succeeded", 4, 1_000)
@@ -355,7 +355,7 @@ def test_the_counters_of_eager_jobs_can_be_read(tmp_path: Path) -> None:
     assert found.loads["line"].count == 1  # the model stays loaded from job to job
 
 
-# The eager client in place of the client of the settings
+# Tests of the eager client in place of the client that settings define
 
 
 def test_the_functions_of_the_package_use_the_eager_client(client: EagerClient) -> None:
@@ -410,7 +410,7 @@ def test_an_eager_block_leaves_nothing_behind(published: Path, tmp_path: Path) -
     assert set(threading.enumerate()) == threads
     assert dict(os.environ) == environ
     assert set(tmp_path.iterdir()) == before
-    with pytest.raises(InvalidSettings):  # this process has no settings of its own
+    with pytest.raises(InvalidSettings):  # this process has no settings of Scoreline
         scoreline.Client.from_env()
 
 
@@ -433,7 +433,7 @@ def test_threads_that_submit_at_once_have_their_jobs_done(client: EagerClient) -
         assert list(pool.map(submit, range(8))) == ["succeeded"] * 8
 
 
-# Examples of the docs, models and messages
+# Tests of examples in the docs, of models and of messages
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/how-to/testing.md"])
@@ -446,7 +446,7 @@ def test_the_examples_of_the_docs_run_unchanged(page: str, tmp_path: Path) -> No
     tests = [(name, test) for name, test in names.items() if name.startswith("test_")]
     assert len(tests) == len(code) - ("scoring" in names)
     for name, test in tests:
-        with eager(tmp_path / f"of {name}") as scoring:  # replaces the fixture of the example
+        with eager(tmp_path / f"of {name}") as scoring:  # takes the place of the example's fixture
             test(scoring if "scoring" in inspect.signature(test).parameters else tmp_path / name)
 
 
@@ -464,7 +464,8 @@ def test_a_model_is_published_without_another_process(client: EagerClient, monke
     monkeypatch.setattr(subprocess, "Popen", refused)
     first = client.models.publish("again", LINE)
     second = client.models.publish("again", FILLED)
-    assert client.models.show("again").version == second.version  # the newest, although both came within a second
+    # the newest version, although both were published within a second
+    assert client.models.show("again").version == second.version
     assert first.version < second.version
 
 
@@ -472,12 +473,12 @@ def test_every_message_that_a_job_sends_to_a_worker_is_known(client: EagerClient
     code = "from scoreline.worker.tasks import app; print(*(name for name in app.tasks if name[:9] == 'scoreline'))"
     environ = os.environ | {"R2_ENDPOINT_URL": "http://r2.example", "R2_BUCKET": "data"}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
-    of_others = {"submit", "score_records", "status", "reconcile", "tick"}  # applications and the clock send these
+    of_others = {"submit", "score_records", "status", "reconcile", "tick"}  # applications and beat send these tasks
     names = set(done.stdout.split()) - {f"scoreline.{name}" for name in of_others}
     assert len(names) == 5
     for name in names:
         client.queue.send(name, job_id="never-was", part=0)
-    with pytest.raises(JobNotFound):  # an unknown message fails its job, which does not exist
+    with pytest.raises(JobNotFound):  # a message for a job that does not exist
         client.queue.send("scoreline.unheard_of", job_id="never-was")
 
 

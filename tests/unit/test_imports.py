@@ -41,7 +41,7 @@ def test_enqueueing_and_the_clock_need_nothing_of_machine_learning(module: str) 
     ids=["to submit", "to work"],
 )
 def test_the_requirement_files_name_all_that_is_imported(files: tuple[str, ...], modules: str) -> None:
-    # Given only the packages of a clean installation, without those that only the tests need
+    # Given a simulated clean installation, without the packages that only the tests need
     missing = not_installed_by(*files)
     assert "pytest" in missing
     # When everything is imported, then no package is missing

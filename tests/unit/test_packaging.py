@@ -59,7 +59,7 @@ ON_NO_DYNO = {
 
 
 class Asked(dict[str, str]):
-    """An environment that records which names are read."""
+    """An environment that records which variables are read."""
 
     def __init__(self) -> None:
         super().__init__(R2)
@@ -135,7 +135,7 @@ def test_a_container_runs_what_a_dyno_runs(name: str) -> None:
 
 
 def test_the_image_is_a_worker_that_gets_its_signals_itself_and_is_not_root() -> None:
-    assert json.loads(last("CMD")) == procfile()["worker"][1]  # exec form, without a shell in between
+    assert json.loads(last("CMD")) == procfile()["worker"][1]  # exec form, so that no shell receives the signals
     assert "ENTRYPOINT" not in dict(stages()[-1])
     assert int(last("USER")) > 0
     assert json.loads(last("HEALTHCHECK").partition("CMD ")[2])[:2] == ["sh", "-c"]
@@ -199,7 +199,7 @@ def test_each_service_waits_until_what_it_needs_is_healthy() -> None:
             "bucket": "service_completed_successfully",
         }
         assert COMPOSE[name]["restart"] == "unless-stopped"
-    # And every service that stays up has a health check: the worker has that of the image, which beat replaces
+    # And every long-running service has a health check: the worker uses that of the image, and beat has a different one
     checked = {name for name, service in COMPOSE.items() if "healthcheck" in service}
     assert checked == COMPOSE.keys() - {"worker", "bucket"}
 
@@ -214,7 +214,8 @@ def test_images_are_pinned_by_version() -> None:
 
 def test_deployments_run_one_version_of_python_and_it_is_the_lowest_that_is_allowed() -> None:
     version = (ROOT / ".python-version").read_text().strip()
-    assert PYPROJECT["project"]["requires-python"].startswith(f">={version},")  # the lowest that the client allows
+    # the lowest version that the package allows
+    assert PYPROJECT["project"]["requires-python"].startswith(f">={version},")
     assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py{version.replace('.', '')}"
     assert sys.version.startswith(f"{version}.")
     bases = {rest.split()[0] for stage in stages() for keyword, rest in stage if keyword == "FROM"}
@@ -231,7 +232,7 @@ def test_deployments_run_one_version_of_python_and_it_is_the_lowest_that_is_allo
 def test_versions_that_a_deployment_pins_are_inside_the_ranges_of_the_wheel(file: str, lines: list[str]) -> None:
     pinned = {pin.name: pin for pin in pins(file)}
     allowed = {requirement.name: requirement for requirement in map(Requirement, lines)}
-    assert list(pinned) == list(allowed)  # in the same order, so that both are easy to compare
+    assert list(pinned) == list(allowed)  # packages are in the same order, so that both files are easy to compare
     for name, pin in pinned.items():
         (version,) = pin.specifier
         assert version.operator == "=="
@@ -263,7 +264,7 @@ def test_hooks_run_the_tools_of_the_checkout_and_fetch_nothing() -> None:
     tools = set((ROOT / "Makefile").read_text().split())
     for hook in repository["hooks"]:
         assert hook["language"] == "system"
-        assert hook["entry"].split()[0].replace(".venv/bin", "@$(BIN)") in tools  # `make lint` runs it too
+        assert hook["entry"].split()[0].replace(".venv/bin", "@$(BIN)") in tools  # `make lint` runs the same tool
 
 
 def test_hosted_ci_runs_what_everybody_runs_and_may_write_nothing() -> None:
@@ -280,10 +281,10 @@ def test_hosted_ci_runs_what_everybody_runs_and_may_write_nothing() -> None:
 
 
 def test_a_change_of_code_installs_no_package_again() -> None:
-    # Given the stage that the image copies its packages from
+    # Given the Dockerfile's stage from which the image copies its packages
     assert any(rest.startswith("--from=packages ") for keyword, rest in stages()[-1] if keyword == "COPY")
     packages = next(stage for stage in stages() if stage[0][1].endswith(" AS packages"))
-    # Then it installs both requirement files, and only these two files of the checkout are copied before
+    # Then this stage installs both requirement files, and copies only these two files before
     installs = next(i for i, (_, rest) in enumerate(packages) if all(f"-r {file}" in rest for file in REQUIREMENTS))
     assert [rest for keyword, rest in packages[:installs] if keyword == "COPY"] == [f"{' '.join(REQUIREMENTS)} ./"]
     assert not {"scoreline", "storage", "tasks", "worker", "."} & {
@@ -322,7 +323,7 @@ def test_the_slug_lacks_only_what_never_runs() -> None:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Path:
-    """Copy the files that Heroku's hooks read into a folder."""
+    """Copy to a folder the files that Heroku's hooks read."""
     shutil.copytree(ROOT / "bin", tmp_path / "bin")
     for file in REQUIREMENTS:
         shutil.copy(ROOT / file, tmp_path / file)
@@ -369,7 +370,7 @@ def test_a_missing_file_fails_the_build(build: Path) -> None:
 
 
 def test_tests_of_the_large_packages_are_removed_and_nothing_else(build: Path) -> None:
-    # Given an environment in which numpy has tests at two depths, and a small package has tests too
+    # Given an environment in which numpy has folders with tests at two depths, and so has a small package
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", build / "venv"], check=True)
     (site,) = (build / "venv").glob("lib/python*/site-packages")
     for path in ("numpy/tests/a.py", "numpy/core/tests/data/b.npy", "numpy/core/c.py", "small/tests/d.py"):

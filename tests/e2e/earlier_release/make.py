@@ -1,6 +1,6 @@
-"""Make the state that `test_earlier_release.py` restores: a bucket and Redis that a release left with unfinished work.
+"""Make the state that `test_earlier_release.py` restores: a bucket and a Redis with unfinished work of a release.
 
-The script runs the code of that release on its own embedded services, in a checkout of that release::
+The script runs the code of an earlier release with embedded services, in a checkout of that release::
 
     git clone . ../earlier && cd ../earlier && git checkout 7c02dda && make setup
     .venv/bin/python make.py FOLDER
@@ -10,16 +10,17 @@ It writes only bytes and commands, which do not depend on the embedded services:
 ``bucket.zip``
     Every object, under its key.
 ``objects.json``
-    Content type and metadata of every object, by key. ETags are not kept: a server computes them from the bytes.
+    Content type and metadata of every object, by key. ETags are not stored, because a server computes them from the
+    bytes.
 ``redis.json``
     Commands that restore every key, with its time to live. Values that are not text are in base64.
 ``said.json``
     What the command line of that release printed about this state, and the other values that the test needs.
 
-The ledger stores leases and patience as times of the workers' clocks. They have passed when the state is restored, as
-if the worker had died long ago.
+The ledger stores deadlines of leases and messages by the workers' clocks. They have passed when a test restores the
+state, as if the worker had died long ago.
 
-The jobs that are left behind:
+The state contains these unfinished and finished jobs:
 
 - ``under-way``: has 12 parts. Three are counted, one is written but not counted, one was begun, six wait in the queue,
   and one was not dispatched. The messages of the two parts that a dead worker held are not acknowledged;
@@ -35,8 +36,8 @@ The jobs that are left behind:
 - ``yearly-20250101T020000Z``: a slot of a schedule, which has recorded its end;
 - ``ledgers-20230101T020000Z``: a slot that is under way, while a second slot waits and a third was requested.
 
-The alias ``champion`` was moved meanwhile: ``under-way`` and every other job that had begun pinned the previous
-version. Both versions are signed with a key that was not kept.
+The alias ``champion`` was moved after ``under-way`` and other jobs had begun, which therefore use the previous version.
+Both versions are signed with a key that was deleted afterwards.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
-sys.path.insert(0, str(Path(sys.prefix).parent))  # the tests are in the checkout only; they are not installed
+sys.path.insert(0, str(Path(sys.prefix).parent))  # the tests are not installed, so import them from the checkout
 
 from storage.models import signatures
 from storage.models.manager import ModelStorageManager
@@ -71,7 +72,7 @@ from tasks.client import Client
 from tasks.scheduler import Scheduler
 from tests.faults.rig import Rig
 
-WEBHOOK = "http://127.0.0.1:9/ended"  # nothing listens there; the test puts its own address in its place
+WEBHOOK = "http://127.0.0.1:9/ended"  # nothing listens at this address; the test replaces it
 FEATURES = ["calls", "minutes", "bill"]
 PART_ROWS = 40
 LONG_AGO_S = 3600
@@ -79,7 +80,7 @@ PATIENT = {
     "PART_LEASE_SECONDS": "60",
     "PART_PATIENCE_SECONDS": "120",
     "RECONCILE_SECONDS": "60",
-    "R2_TIMEOUT_SECONDS": "120",  # long enough that a held request is not sent a second time
+    "R2_TIMEOUT_SECONDS": "120",  # long enough that the client does not resend a request that is held back
 }
 YEARLY = """\
 [yearly]
@@ -102,7 +103,7 @@ overlap = "queue"
 
 
 def customers(first: int, count: int, missing: tuple[int, ...] = ()) -> pd.DataFrame:
-    """Return customers numbered from `first` on; those in `missing` have no bill."""
+    """Return customers numbered from `first`; the customers in `missing` have no bill."""
     chance = np.random.default_rng(first)
     frame = pd.DataFrame(
         {
@@ -141,7 +142,7 @@ RECORDS = {
 
 
 class Release:
-    """Runs the earlier release, and leaves its jobs in different states."""
+    """Runs jobs with the earlier release, and leaves them in different states."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
@@ -173,7 +174,7 @@ class Release:
         self.rig.start_worker(1, **PATIENT, **{name: self.environ[name] for name in names})
 
     def kill_worker(self) -> None:
-        """Kill parent and child at once, as a machine does when its memory is full."""
+        """Kill a worker's main process and its child together, as a machine does when it runs out of memory."""
         processes = self.rig.parents() + self.rig.children()
         for process in processes:
             process.kill()
@@ -192,7 +193,7 @@ class Release:
         return any(info.key == key for info in self.client.buckets.main.list(key))
 
     def left(self, task: str, retries: int = 0) -> bool:
-        """Return whether a worker holds a message of this task, or held one when it died."""
+        """Return whether an unacknowledged message of this task exists."""
         found = [json.loads(text)[0]["headers"] for text in self.rig.redis.hvals("unacked")]
         return any(head["task"] == task and head["retries"] >= retries for head in found)
 
@@ -244,7 +245,7 @@ class Release:
         put("accounts/2024.parquet", parquet(customers(2000, 30)))
 
     def end_some(self) -> None:
-        """Run jobs to every possible end."""
+        """Run jobs that end in every possible state."""
         rig = self.rig
         self.submit("finished", "few/", max_rejected="10%")
         self.end("finished", "partial")
@@ -271,7 +272,7 @@ class Release:
         rig.wait(lambda: self.left("scoreline.events", retries=1), "another try to tell")
 
     def die_arranging(self) -> None:
-        """Leave a job whose arranged files are all written, but not ``_SUCCESS``, and whose parts still exist."""
+        """Leave a job with all arranged files and all parts, but without ``_SUCCESS``."""
         self.rig.chaos(hold="arranging/_SUCCESS? PUT")
         self.submit("arranging", "few/", max_rejected="10%", partition_by="region")
         self.rig.wait(self.rig.held, "a finalizer about to write _SUCCESS")
@@ -282,13 +283,14 @@ class Release:
         self.rig.store.delete(key)
 
     def die_scoring(self) -> None:
-        """Leave a job with three parts counted, one written but not counted, one begun, and the others not begun."""
+        """Leave a job with three counted parts, one that is written but not counted, and one that has begun."""
         self.rig.chaos(hold="under-way/part-00003.parquet")
         self.start_worker()
         self.submit("under-way", "customers/")
         self.rig.wait(self.rig.held, "part 3 about to be written")
         self.kill_worker()
-        self.rig.chaos(hold="under-way/part-00004.parquet")  # held until the end, so that part 4 never arrives
+        # this request is never let through, so part 4 is never written
+        self.rig.chaos(hold="under-way/part-00004.parquet")
         self.rig.wait(
             lambda: self.is_there("results/churn/job_id=under-way/part-00003.parquet"), "part 3 arriving late"
         )
@@ -297,7 +299,7 @@ class Release:
         self.kill_worker()
 
     def leave_waiting(self) -> None:
-        """Submit jobs and messages that no worker takes any more."""
+        """Submit jobs and messages after the last worker has stopped."""
         self.submit("submitted", "customers/")
         self.submit("resumed", "few/")
         self.client.cancel("resumed")
@@ -325,7 +327,7 @@ class Release:
             [datetime(2022, 1, 1, 2, tzinfo=UTC)],
             now=datetime(2024, 1, 1, 2, 1, tzinfo=UTC),
         )
-        # Let the clock send its messages
+        # Wait until beat has sent the messages of its periodic tasks
         self.rig.start_beat(RECONCILE_SECONDS="1", TICK_SECONDS="1")
         clock = {"scoreline.reconcile", "scoreline.tick"}
         self.rig.wait(lambda: clock <= self.waiting("scoreline.clock"), "messages of the clock")
@@ -378,8 +380,8 @@ class Release:
                 case "zset":
                     scores = self.rig.redis.zrange(key, 0, -1, withscores=True)
                     if key == b"unacked_index":
-                        # The broker redelivers a message some time after it was taken. Make it look as if that time
-                        # had passed, so that the state need not be an hour old
+                        # The broker redelivers an unacknowledged message after a timeout. Move its time an hour back,
+                        # so that the timeout has passed when a test restores the state
                         scores = [(member, score - LONG_AGO_S) for member, score in scores]
                     found.append(["ZADD", key, *(word for member, score in scores for word in (repr(score), member))])
                 case _:
@@ -392,7 +394,8 @@ class Release:
     @staticmethod
     def _word(word: str | bytes) -> Any:
         data = word.encode() if isinstance(word, str) else word
-        data = data.replace(f"@{socket.gethostname()}".encode(), b"@machine")  # the name of the sender
+        # remove the name of the machine that ran this script
+        data = data.replace(f"@{socket.gethostname()}".encode(), b"@machine")
         try:
             text = data.decode()
         except UnicodeDecodeError:

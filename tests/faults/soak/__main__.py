@@ -1,8 +1,8 @@
 """Run random jobs through random faults: ``python -m tests.faults.soak [MINUTES [SEED]]``, or ``make soak MINUTES=n``.
 
 Each round draws a kind of job and some faults from its seed, which it prints, and checks every invariant at its end.
-After the last round, it prints the number of rounds of each kind. The script stops with status 1 at the first invariant
-that does not hold, and keeps the logs. ``SEED`` is the seed of the first round, so a round can be repeated.
+After the last round, the script prints the number of rounds of each kind. The script stops with status 1 at the first
+invariant that does not hold, and keeps the logs. ``SEED`` is the seed of the first round, so a round can be repeated.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> int:
     end = time.monotonic() + 60 * options.minutes
     rounds, happened, seed = Counter[str](), Counter[str](), options.seed
     Path(".scoreline").mkdir(exist_ok=True)
-    logging.getLogger().addHandler(logging.NullHandler())  # logs of the clients in this process are not shown
+    logging.getLogger().addHandler(logging.NullHandler())  # hide the logs of the clients in this process
     with tempfile.TemporaryDirectory(prefix="soak-", dir=".scoreline") as name, Rig(Path(name).resolve()) as rig:
         folder = Path(name).resolve()
         soak = Soak(rig, Fleet(rig, folder, options.older), set(options.without.split(",")))
@@ -79,7 +79,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 class Soak:
-    """Two deployments that share services, and the processes of both.
+    """Two deployments that share services, together with the processes of both.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class Soak:
             place.clear()
 
     def _check_calm(self) -> None:
-        """Check that nothing is left to do, and that no documents contradict each other."""
+        """Check that no work is left, and that documents do not contradict each other."""
         deadline = time.monotonic() + _CALM_S
         while any(place.under_way() for place in (self._ours, self._neighbour)) or self._rig.messages():
             self._fleet.restart_ended()

@@ -1,4 +1,4 @@
-"""The processes of a soak, and the faults that befall them."""
+"""The processes of a soak test, and the faults that affect them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Fleet:
         return ["ours", "second", NEIGHBOUR, *self._folders]
 
     def start(self, kind: str) -> None:
-        """Start a worker, unless one of its kind is running."""
+        """Start a worker, unless a worker of the same kind is running."""
         guard = self._guards.get(kind)
         if guard is not None and guard.poll() is None:
             return
@@ -77,7 +77,7 @@ class Fleet:
                 self.rig.stack.stop(guard)
 
     def restart_ended(self) -> bool:
-        """Start the workers again whose main process has ended, as a platform does. Return whether there were any."""
+        """Restart workers whose main process has ended, as a platform does. Return whether any had ended."""
         ended = [kind for kind, guard in self._guards.items() if guard.poll() is not None]
         for kind in ended:
             self.start(kind)
@@ -100,14 +100,14 @@ class Fleet:
         return found
 
     def suspend(self, processes: list[psutil.Process], seconds: float) -> None:
-        """Suspend processes with SIGSTOP. `wake` lets them go on after some seconds."""
+        """Suspend processes with SIGSTOP. `wake` resumes them after some seconds."""
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGSTOP)
                 self._wake[process.pid] = time.monotonic() + seconds
 
     def wake(self, *, all_: bool = False) -> None:
-        """Let suspended processes go on whose time has come, or all of them."""
+        """Resume all suspended processes, or only those whose pause is over."""
         for pid, until in list(self._wake.items()):
             if all_ or time.monotonic() > until:
                 del self._wake[pid]
@@ -121,7 +121,7 @@ class Fleet:
 
 
 def faults_of(fleet: Fleet, chance: random.Random, job_ids: Callable[[], list[str]]) -> dict[str, Callable[[], object]]:
-    """Return the faults by name. Some of them concern one of the jobs `job_ids`."""
+    """Return the faults by name. Some faults affect one of the jobs `job_ids`."""
     rig = fleet.rig
 
     def some(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -182,7 +182,7 @@ def older_revision() -> str:
 
 
 def _checkout(folder: Path, revision: str) -> Path:
-    """Extract the product as of a revision. The test estimators stay those of today, because models refer to them."""
+    """Extract Scoreline at a revision, but keep the current estimators of the tests, because models refer to them."""
     command = ["git", "archive", revision, "scoreline", "storage", "tasks", "worker"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:

@@ -1,4 +1,4 @@
-"""Draws inputs, and knows which of their rows must be rejected."""
+"""Draws random inputs, and the rows that must be rejected."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Input:
 
     @property
     def values(self) -> dict[int, float]:
-        """The value of each row that has a number, sound or not."""
+        """The value of each row that contains a number, whether or not the row is sound."""
         odd = {"missing": math.nan, "infinite": math.inf, "large": LARGE}
         wrong = {id_: odd[what] for id_, what in self.faults.items() if what in odd}
         return {id_: float(id_) for id_ in range(self.rows) if id_ not in self.faults} | wrong

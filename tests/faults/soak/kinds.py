@@ -1,4 +1,4 @@
-"""The kinds of rounds. Each is a generator that submits jobs, yields while faults may occur, and checks the end."""
+"""The kinds of rounds. Each is a generator that submits jobs, yields while faults occur, and checks results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ type Round = Steps[None]
 
 @dataclass(kw_only=True)
 class Scene:
-    """What a round can use."""
+    """The objects that a round can use."""
 
     ours: Place
     neighbour: Place
@@ -36,7 +36,7 @@ class Scene:
         return put_input(place.store, self.chance, f"{folder}-{self.name}", **{"parts": 40} | options)
 
     def submit(self, made: Input, model: str = "line", place: Place | None = None, **options: Any) -> Steps[str]:
-        """Submit a job, as often as it takes, and return its id."""
+        """Submit a job, repeatedly if errors are transient, and return its id."""
         job_id = str(options.pop("job_id", self.name))
         client = (place or self.ours).client
         filled: dict[str, Any] = {
@@ -81,14 +81,14 @@ def pause(chance: random.Random, most: int) -> Steps[None]:
 
 
 def plain(scene: Scene) -> Round:
-    """A job of sound rows."""
+    """A job whose rows can all be scored."""
     made = scene.put()
     job_id = yield from scene.submit(made, scene.chance.choice(["line", "steep"]))
     scene.ours.check_results((yield from wait_for_end(scene.ours, job_id)), made)
 
 
 def rejects(scene: Scene) -> Round:
-    """A job in which some rows cannot be scored, for various reasons. In some rounds, its results are gathered."""
+    """A job with rows that cannot be scored, for various reasons. In some rounds, its results go into one file."""
     made = scene.put(faulty=scene.chance.randrange(1, 60))
     job_id = yield from scene.submit(made, gather=scene.chance.random() < 0.3)
     scene.ours.check_results((yield from wait_for_end(scene.ours, job_id)), made)
@@ -120,7 +120,7 @@ def resume(scene: Scene) -> Round:
 
 
 def rescore(scene: Scene) -> Round:
-    """The rejected rows of a job, scored again by a model that takes them."""
+    """A job that scores the rejected rows of another job, by a model that accepts them."""
     made = scene.put(faulty=scene.chance.randrange(1, 40))
     job_id = yield from scene.submit(made)
     scene.ours.check_results((yield from wait_for_end(scene.ours, job_id)), made)
@@ -131,7 +131,7 @@ def rescore(scene: Scene) -> Round:
 
 
 def cancel(scene: Scene) -> Round:
-    """A job that is cancelled while others may be ending it."""
+    """A job that is cancelled while other processes may be ending it."""
     made = scene.put(parts=scene.chance.choice([2, 8, 40]))
     job_id = yield from scene.submit(made, gather=scene.chance.random() < 0.3)
     yield from pause(scene.chance, 30)
@@ -166,7 +166,7 @@ def neighbours(scene: Scene) -> Round:
 
 
 def records(scene: Scene) -> Round:
-    """Records in memory, few enough for one message, or many."""
+    """A job of records in memory, either few enough for one message, or many."""
     count = scene.chance.choice([1, 20, 500])
     rows = [{"id": id_, "x": None if id_ % 7 == 3 else float(id_)} for id_ in range(count)]
     client = scene.ours.client

@@ -1,4 +1,4 @@
-"""A deployment under test: its bucket, its client, and what must hold for each of its jobs."""
+"""A deployment under test: its bucket, its client, and the invariants of each of its jobs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Place:
         return FACTORS.get(model.name) or self.factor_of_version[model.version]
 
     def check_results(self, status: Status, made: Input, *, only: Collection[int] | None = None) -> None:
-        """Check that each row of a job that has ended is where it belongs, and that nothing else is there.
+        """Check that each row of an ended job is in the right place, and that no other rows or objects exist.
 
         Parameters
         ----------
@@ -149,13 +149,13 @@ class Place:
         return exists(self.store, keys.job(job_id))
 
     def objects_of(self, status: Status) -> list[str]:
-        """Return the URIs of the objects whose rows a job that succeeded has scored."""
+        """Return the URIs of the objects that a succeeded job has scored."""
         manifest = json.loads(self.store.get(keys.results_manifest(parse_uri(status.output)[1])).data)
         read = {source["key"] for entry in manifest["parts"] for source in entry["source"]}
         return sorted(map(self.store.uri, read))
 
     def clear(self) -> None:
-        """Delete all but the models."""
+        """Delete all objects except the models."""
         for info in list(self.store.list("")):
             if not info.key.startswith(keys.MODELS):
                 self.store.delete(info.key)

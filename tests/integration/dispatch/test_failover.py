@@ -76,10 +76,10 @@ def test_a_client_writes_to_the_new_server_after_at_most_one_transient_error(tmp
         }
         for call in calls.values():
             call()
-        # When the server that these connections lead to becomes a replica, and the address names another server
+        # When the server of these connections becomes a replica, and the address leads to another server
         first.replicaof("127.0.0.1", 1)
         proxy.target = port_of(second)
-        # Then a call fails at most once
+        # Then each kind of call fails at most once
         failed: dict[str, str] = {}
         for what, call in calls.items():
             try:
@@ -122,7 +122,7 @@ def test_clients_that_share_a_connection_write_to_the_new_server(
             proxy.target = port_of(second)
             with nullcontext() if what == "an answer" else pytest.raises((LedgerUnavailable, QueueUnavailable)):
                 call()
-            # Then all that follow reach the new server
+            # Then all further calls reach the new server
             for other in calls.values():
                 other()
         assert (ledger.processes(), second.llen("q")) == (2, 3)

@@ -1,4 +1,4 @@
-"""The loop by hand scores each row once, however its processes divide the work."""
+"""The benchmark's hand-written loop scores each row once, however its processes divide the work."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_process_fetches_only_the_row_groups_that_it_scores(tmp_path: Path, mo
     assert None not in fetched
     taken = sum(stop - start for start, stop in filter(None, fetched))
     assert taken - PROCESSES * (groups.serialized_size + 8) <= path.stat().st_size
-    # When they read whole objects, each fetches it once
+    # When the processes read whole objects, each process fetches the object once
     fetched.clear()
     (tmp_path / "again").mkdir()
     scored(tmp_path / "again", "whole", group_rows=1_000)

@@ -19,7 +19,7 @@ def entry(*works: float, **changed: Any) -> Entry:
 
 
 def cells(text: str, first: str) -> list[str]:
-    """Return the cells of the row that begins with a text."""
+    """Return the cells of the table row that begins with a text."""
     (row,) = (line for line in text.splitlines() if line.startswith(f"| {first} |"))
     return [cell.strip() for cell in row.strip("|").split("|")]
 
@@ -87,7 +87,7 @@ def test_stages_stand_below_those_of_another_commit() -> None:
     slow = entry(4.0, commit="old")
     rows = list(shapes_report.stages({"groups linear s3": entry(1.0)}, {"groups linear s3": slow}))
     assert [row.split(" | ")[3:5] for row in rows if row.startswith("| groups")] == [["old", "4.00"], ["abc", "1.00"]]
-    # And idle is what both processes did not compute
+    # And the column of idle time is the time in which the processes computed nothing
     assert [row.split(" | ")[12] for row in rows if row.startswith("| groups")] == ["7.00", "1.00"]
 
 

@@ -1,4 +1,4 @@
-"""Requests that a job made are divided into those of planning, of reading the input, and all others."""
+"""The requests of a job are divided into planning, reading the input, and all others."""
 
 from __future__ import annotations
 

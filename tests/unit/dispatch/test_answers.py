@@ -1,4 +1,4 @@
-"""Answers over the broker, and the ledger, do not quote data in the bucket, because others can read them."""
+"""Answers over the broker, and the ledger, never quote data of the bucket, because other applications can read them."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def test_the_ledger_has_no_more_of_a_failed_part_than_an_answer(
     monkeypatch.setattr(score_part, "commit_part", fail)
     uri = client.put("in/people.csv", PEOPLE)
     failed = client.submit("line", uri, job_id="parts")
-    # The bucket says why the part failed, in full
+    # The outcome in the bucket contains the full reason why the part failed
     outcome = read_outcome(client.buckets.main, "parts")
     assert outcome is not None
     assert outcome.failures == {"0": f"row 1: {SSN} is not a number"}
     assert failed.error == f"1 of 1 part failed; part 0: row 1: {SSN} is not a number"
-    # The ledger and the answer do not
+    # The ledger and the answer over the broker do not quote the input
     progress = client.ledger.progress("parts")
     assert progress is not None
     assert list(progress.failures) == [0]

@@ -1,4 +1,4 @@
-"""A broken document or object is named, skipped and counted, and all other work goes on."""
+"""A broken document or object is named, skipped and counted, and all other work continues."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GOOD, BROKEN = "good", "broken"
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[EagerClient]:
-    """A client with two jobs: a good one, and one whose documents the test breaks."""
+    """A client with two jobs: a valid one, and one whose documents the test breaks."""
     with eager(tmp_path / "buckets") as client:
         client.models.publish("line", LinearRegression().fit(X, [1.0, 3.0]), alias="champion")
         for job_id in (GOOD, BROKEN):
@@ -72,7 +72,7 @@ CHANGES = [(keys.job, change) for change in JOB_CHANGES] + [(keys.outcome, chang
 
 
 def named(value: Any) -> str:
-    """Return the id of a parameter. For a function, it must be the same in each test process."""
+    """Return the id of a parameter. The id of a function must be the same in each test process."""
     return value.__name__ if callable(value) else str(value)
 
 
@@ -139,7 +139,8 @@ def test_other_jobs_are_reconciled_beside_one_with_a_broken_document(
     done = client.reconcile()
     assert done.pop(GOOD) == "ended"
     assert list(main.list(keys.active(GOOD))) == []
-    assert key in (keys.run, keys.delivery) or key(BROKEN) in done[BROKEN]  # not read after a success
+    # these two documents are not read after a success
+    assert key in (keys.run, keys.delivery) or key(BROKEN) in done[BROKEN]
 
 
 def test_a_model_can_be_deleted_although_a_job_cannot_be_read(client: EagerClient, main: ObjectStore) -> None:
@@ -188,16 +189,16 @@ def test_an_alias_that_cannot_be_read_is_named_and_can_be_set_again(
 ) -> None:
     main.put(keys.alias("line", "second"), main.get(keys.alias("line", "champion")).data)
     change(main, keys.alias("line", "champion"), **{"version": "20260101T000000Z-00000", "seq": 1} | fields)
-    # The other alias is listed, and this one is named
+    # The other alias is listed, and the error names the broken alias
     assert [alias.name for alias in client.registry.aliases("line")] == ["second"]
     assert "alias.unreadable" in caplog.messages
     with pytest.raises(ModelCorrupt, match="scoreline models alias line champion VERSION"):
         client.registry.resolve("line@champion")
-    # The alias may name the version to delete, so nothing is deleted
+    # The broken alias may name the version to delete, so nothing is deleted
     pinned = client.registry.resolve("line")
     with pytest.raises(ModelCorrupt, match="line@champion"):
         client.delete_model(pinned)
-    # Setting it again replaces it
+    # Setting the broken alias again replaces it
     client.registry.alias("line", "champion", pinned.version)
     assert client.registry.resolve("line@champion") == pinned
 

@@ -47,7 +47,7 @@ def test_documents_are_read_again_if_others_may_have_replaced_the_job(tmp_path: 
     with desk(tmp_path) as at:
         job_id = at.plan(rows=40, job_id="same")
         assert at.engine.documents(job_id).plan.parts == 4
-        # When the job is deleted by hand, and another takes its id
+        # When the job is deleted by hand, and another job uses the same id
         for key in (keys.job(job_id), keys.plan(job_id)):
             at.client.buckets.main.delete(key)
         at.engine.ledger.forget(job_id)

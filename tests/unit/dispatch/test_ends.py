@@ -1,4 +1,4 @@
-"""A job ends in exactly one way, even if processes interfere, and only the end of its latest run counts."""
+"""A job ends in exactly one way, even if processes run at the same time, and only the end of its latest run counts."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_finalizer_that_dies_after_its_claim_is_followed_by_another(
         before_put(patch, job, key_is(job.layout.success), die)
         with pytest.raises(StoreUnavailable, match="died"):
             job.run()
-    # Then the job can neither be cancelled nor fail, and succeeds
+    # Then the job can no longer be cancelled or fail, and succeeds
     assert not job.client.cancel("j").ended
     fail(job)
     assert read_outcome(job.store, "j") is None
@@ -119,7 +119,7 @@ def test_the_outcome_of_an_older_run_does_not_count_for_a_newer_one(tmp_path: Pa
     job.store.put(RUN, Run(number=2).to_json())
     assert read_outcome(job.store, "j") is None
     assert not clean_up_if_ended(job.engine, "j")
-    # And an outcome of the same run does
+    # And an outcome of the current run ends the job
     job.store.put(RUN, Run(number=1).to_json())
     assert job.outcome.state == "cancelled"
 
@@ -139,11 +139,11 @@ def test_a_late_end_of_an_older_run_ends_no_newer_one(tmp_path: Path, claimed: b
     progress = job.ledger.progress("j")
     assert progress is not None
     assert progress.stopped == ""
-    # And it does not replace the outcome of the newer one
+    # And a late outcome of the older run does not replace the outcome of the newer run
     job.client.cancel("j")
     end_job(job.engine, "j", late)
     assert (job.outcome.state, job.outcome.run) == ("cancelled", 2)
-    # While the newer one replaces the older
+    # And the outcome of a newer run replaces that of an older run
     job.client.resume("j")
     job.run()
     assert (job.outcome.state, job.outcome.run) == ("succeeded", 3)
@@ -159,14 +159,14 @@ def test_a_job_that_is_resumed_while_its_marker_is_removed_keeps_it(
     def hooked(key: str) -> None:
         if key == MARKER and not resumed:
             resumed.append(key)
-            job.client.resume("j")  # another process resumes the job
+            job.client.resume("j")  # simulate another process that resumes the job
         delete(key)
 
     monkeypatch.setattr(job.store, "delete", hooked)
     job.client.cancel("j")
     assert resumed == [MARKER]
     assert job.listed(keys.JOBS_ACTIVE) == [MARKER]
-    # With the marker, the job ends even if its messages are lost
+    # The marker lets the reconciler end the job, even if all its messages are lost
     job.messages._messages.clear()
     job.ledger.forget("j")
     reconcile_job(job.engine, "j")

@@ -1,4 +1,4 @@
-"""A process renews its leases while it works, and a step is not tried for ever."""
+"""A process renews its leases while it works, and the attempts of a step are limited."""
 
 from __future__ import annotations
 

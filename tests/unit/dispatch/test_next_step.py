@@ -1,4 +1,4 @@
-"""The reconciler takes the next step of a job, whatever was lost."""
+"""The reconciler takes the next step of a job, even if messages or the ledger are lost."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_finalizer_that_was_lost_is_sent_again(at: Desk) -> None:
     at.score(job_id, 0, 1, 2, 3)
     assert at.names_sent()[-1] == "finalize"
     assert reconcile_job(at.engine, job_id) == "waiting"
-    at.engine.ledger.end_step(job_id, "finalize")  # as if its time limit had expired
+    at.engine.ledger.end_step(job_id, "finalize")  # simulates the end of the step's time limit
     assert reconcile_job(at.engine, job_id) == "finalizing"
     assert at.names_sent() == ["finalize"]
 

@@ -1,4 +1,4 @@
-"""The end of a job is in the log once, and as an error with its reason if the job failed."""
+"""The end of a job is logged once, and as an error with its reason if the job failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deployments that share a broker have queues of their own."""
+"""Deployments that share a broker use different queues."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_clock_does_not_wait_behind_parts() -> None:
     ("read", "is_ours"),
     [
         (OURS.read, True),
-        (("scoreline", "scoreline.clock"), True),  # a worker of release 0.1.0
+        (("scoreline", "scoreline.clock"), True),  # the queues of release 0.1.0
         (QueueNames.of("theirs").read, False),
         ((OURS.clock,), False),
         (("celery",), False),

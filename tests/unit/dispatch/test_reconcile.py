@@ -1,4 +1,4 @@
-"""A round of the reconciler costs next to nothing, and misses no job that has stalled."""
+"""A round of the reconciler needs few requests, and finds each job that has stalled."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROUND_S = 60.0
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until a test advances it."""
 
     now = 1_800_000_000.0
 
@@ -49,7 +49,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def client(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[EagerClient]:
-    """A client whose jobs wait for messages, which nobody delivers."""
+    """A client whose messages are not delivered, so that its jobs wait."""
     monkeypatch.setattr(testing, "MemoryLedger", partial(MemoryLedger, clock=clock))
     with eager(tmp_path, run=False) as client:
         client.models.publish("line", LinearRegression().fit(X, [1.0, 3.0]))
@@ -86,7 +86,7 @@ def submit(client: EagerClient, jobs: int) -> list[str]:
 
 
 def score_for_ever(client: EagerClient, clock: Clock, jobs: list[str]) -> None:
-    """Plan jobs, and let a process hold the lease of their only part from now on."""
+    """Plan jobs of one part each, and give each part a lease that never expires."""
     client.run(len(jobs))
     for job in jobs:
         plan = client.submission.dispatcher.documents(job).plan
@@ -101,16 +101,16 @@ def test_a_job_whose_parts_are_being_scored_costs_a_few_requests_an_hour(
     score_for_ever(client, clock, jobs)
     reconcile_due(dispatcher)
     requests.clear()
-    # When the reconciler does its rounds for an hour
+    # When the reconciler runs once a minute for an hour
     done: Counter[str] = Counter()
     for _ in range(60):
         clock.now += ROUND_S
         done.update(reconcile_due(dispatcher).keys())
-    # Then it has looked at each job once, and listed the markers every ten minutes
+    # Then it has examined each job once, and listed the markers every ten minutes
     assert done == dict.fromkeys(jobs, 1)
     assert requests["list"] == 60 / LIST_EVERY
     assert sum(requests.values()) - requests["list"] <= 6 * len(jobs)
-    # And that is less than a tenth of what one look at each job in each round costs
+    # And it sends less than a tenth of the requests that examining each job in each round would take
     requests.clear()
     reconcile(dispatcher)
     assert sum(requests.values()) >= 3 * len(jobs)
@@ -126,7 +126,7 @@ def test_without_jobs_only_the_listing_is_left(dispatcher: Dispatcher, clock: Cl
 def test_a_job_whose_submitter_died_is_planned_in_the_next_round(
     client: EagerClient, dispatcher: Dispatcher, clock: Clock
 ) -> None:
-    reconcile_due(dispatcher)  # the next listing is ten minutes away
+    reconcile_due(dispatcher)  # after this listing of markers, the next one is ten minutes away
     uri = client.put("in/a.parquet", X)
     client.submission.accept(client.submission.spec("line", uri, SubmitOptions()))
     clock.now += ROUND_S
@@ -138,7 +138,7 @@ def test_a_lost_message_is_found_in_the_next_round(client: EagerClient, dispatch
     client.run(1)
     clock.now += ROUND_S
     assert reconcile_due(dispatcher) == {}
-    clock.now += ROUND_S  # now the ledger has waited as long as it does
+    clock.now += ROUND_S  # now the message has waited as long as the ledger allows
     assert reconcile_due(dispatcher) == {job: "dispatched 1"}
 
 
@@ -210,7 +210,7 @@ def test_a_marker_without_a_job_costs_little_and_goes_when_its_marker_does(
 def test_no_round_begins_while_another_runs_however_long_that_takes(
     client: EagerClient, dispatcher: Dispatcher, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a round that hangs at a job
+    # Given a round of the reconciler that hangs at a job
     jobs = submit(client, 2)
     hurried = replace(dispatcher, lease_s=0.03)
     begun, go_on, renewed = threading.Event(), threading.Event(), threading.Event()
@@ -236,17 +236,17 @@ def test_no_round_begins_while_another_runs_however_long_that_takes(
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(reconcile_due, hurried)
         assert begun.wait(30)
-        # When its lock would have expired, if it had not been renewed
+        # When so much time passes that the round's lock would have expired if it were not renewed
         for _ in range(9):
             renewed.clear()
             clock.now += 0.02
             assert renewed.wait(30)
-        # Then no other round begins, although another job is due
+        # Then no second round begins, although another job is due
         watchlist.add(["orphan"])
         assert reconcile_due(hurried) == {}
         go_on.set()
         assert set(first.result(30)) == {*jobs, "orphan"}
-    # And when it has ended, the next one does
+    # And the next round begins after the first has ended
     clock.now += 999
     assert set(reconcile_due(hurried)) == set(jobs)
 
@@ -254,7 +254,7 @@ def test_no_round_begins_while_another_runs_however_long_that_takes(
 def test_a_round_that_takes_too_long_ends_and_the_next_one_continues(
     client: EagerClient, dispatcher: Dispatcher, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given 30 jobs without a ledger, each of which takes eight seconds
+    # Given 30 jobs without a ledger, each of which takes the reconciler eight seconds
     jobs = submit(client, 30)
     emptied = replace(dispatcher, ledger=MemoryLedger(clock=clock, patience_s=999))
     real = reconciling.reconcile_job
@@ -264,12 +264,12 @@ def test_a_round_that_takes_too_long_ends_and_the_next_one_continues(
         return real(dispatcher, job_id)
 
     monkeypatch.setattr(reconciling, "reconcile_job", slowly)
-    # When the reconciler does its rounds
+    # When the reconciler runs several rounds
     rounds: list[list[str]] = []
     while len([job for done in rounds for job in done]) < len(jobs):
         rounds.append(list(reconcile_due(emptied, clock=clock)))
         clock.now += 1
-    # Then each round takes half of the time, and every job was reconciled once
+    # Then each round stops after half of its period, and every job was reconciled once
     assert [len(done) for done in rounds] == [4] * 7 + [2]
     assert sorted(job for done in rounds for job in done) == jobs
 
@@ -277,7 +277,7 @@ def test_a_round_that_takes_too_long_ends_and_the_next_one_continues(
 def test_a_job_that_a_round_does_not_reach_is_looked_at_in_the_next_one(
     client: EagerClient, dispatcher: Dispatcher, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given jobs that are due only for their hourly comparison with the bucket, each of which takes eight seconds
+    # Given jobs that are due for their hourly comparison with the bucket, which takes eight seconds for each job
     jobs = submit(client, 10)
     score_for_ever(client, clock, jobs)
     reconcile_due(dispatcher)
@@ -289,12 +289,12 @@ def test_a_job_that_a_round_does_not_reach_is_looked_at_in_the_next_one(
         return real(dispatcher, job_id)
 
     monkeypatch.setattr(reconciling, "reconcile_job", slowly)
-    # When three rounds are done
+    # When the reconciler runs three rounds
     rounds = []
     for _ in range(3):
         rounds.append(list(reconcile_due(dispatcher, clock=clock)))
         clock.now += ROUND_S - 30
-    # Then each job was looked at once
+    # Then each job was examined once
     assert sorted(job for done in rounds for job in done) == jobs
     assert [len(done) for done in rounds] == [4, 4, 2]
 

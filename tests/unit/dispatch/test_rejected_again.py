@@ -20,7 +20,7 @@ ROWS = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]})
 
 
 class Moody(LinearRegression):
-    """Refuses some values. The test changes them, as if a service that the model uses had been repaired."""
+    """Refuses some values. Tests change these values, as if a service that the model uses had been repaired."""
 
     refused: ClassVar[set[float]] = set()
 
@@ -39,7 +39,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EagerCli
 
 
 def reject(client: EagerClient, job_id: str = "j") -> str:
-    """Run a job that rejects two rows, one of which could be scored now, and return its id."""
+    """Run a job that rejects two rows, let the model accept one of them from now on, and return the id of the job."""
     Moody.refused = {1.0, 2.0}
     client.submit("line@champion", client.put("in/a.parquet", ROWS), job_id=job_id, max_rejected=2)
     client.run()
@@ -61,7 +61,7 @@ def test_a_request_that_is_repeated_after_an_error_makes_no_second_job(
     def unreachable(name: str, **_: Any) -> None:
         raise QueueUnavailable("no answer")
 
-    # Given a request whose message does not reach the queue
+    # Given a request to score rejected rows, whose message does not reach the queue
     with monkeypatch.context() as patch:
         patch.setattr(client.submission.dispatcher, "send", unreachable)
         with pytest.raises(QueueUnavailable):
@@ -73,7 +73,7 @@ def test_a_request_that_is_repeated_after_an_error_makes_no_second_job(
     # When it is repeated
     again = client.resume_rejected(job)
     client.run()
-    # Then the same job scores them
+    # Then the same job scores the rejected rows
     assert (again.job_id, jobs(client)) == ("j-rejected-1", ["j", "j-rejected-1"])
     done = client.status("j-rejected-1")
     assert (done.state, done.rows, done.rejected) == ("partial", 1, 1)
@@ -86,13 +86,13 @@ def test_another_model_scores_the_rows_in_a_further_job_after_the_first(client: 
     with pytest.raises(NothingToResume, match=r"job j-rejected-1 scores the rejected rows of job j already, in anot"):
         client.resume_rejected(job)
     client.run()
-    # Given a model under the same alias that can score them
+    # Given a new version under the same alias, which can score the rejected rows
     Moody.refused = set()
     again = client.resume_rejected(job)
     client.run()
     done = client.status(again.job_id)
     assert (done.job_id, done.state, done.rows) == ("j-rejected-2", "succeeded", 2)
-    # And a further request returns the last job, because it did the same
+    # And a further request returns the last job, which has scored the same rows with the same version
     assert client.resume_rejected(job).job_id == "j-rejected-2"
     assert jobs(client) == ["j", "j-rejected-1", "j-rejected-2"]
 
@@ -106,7 +106,7 @@ def test_a_job_that_did_not_complete_is_followed_by_another(client: EagerClient)
 
 
 def test_rows_that_were_rejected_since_are_scored_by_a_further_job(client: EagerClient) -> None:
-    # Given a job that failed after its first rejected row, which was scored again
+    # Given a job that failed at its first rejected row, and a second job that scored this row again
     client.put("in/a.parquet", ROWS[:2])
     client.put("in/b.parquet", ROWS[2:])
     client.submit("line@champion", "s3://scoreline/in/", job_id="j", max_rejected=0, part_rows=2)
@@ -116,11 +116,11 @@ def test_rows_that_were_rejected_since_are_scored_by_a_further_job(client: Eager
     client.resume_rejected("j")
     client.run()
     assert client.status("j-rejected-1").total_rows == 1
-    # When it is resumed, and rejects another
+    # When the failed job is resumed, and rejects another row
     client.resume("j", max_rejected=2)
     client.run()
     assert client.status("j").rejected == 2
-    # Then both are scored again
+    # Then both rejected rows are scored again
     again = client.resume_rejected("j")
     client.run()
     assert (again.job_id, client.status(again.job_id).total_rows) == ("j-rejected-2", 2)
@@ -134,7 +134,7 @@ def test_a_job_with_a_long_id_can_be_followed_by_others(client: EagerClient, len
     assert client.status(first.job_id).state == "partial"
     assert len(first.job_id) <= 100
     assert (first.job_id == f"{job}-rejected-1") == (length <= 89)
-    # And so can the job with its rejected rows
+    # And the rejected rows of the second job can also be scored again
     Moody.refused = set()
     second = client.resume_rejected(first.job_id)
     client.run()

@@ -1,4 +1,4 @@
-"""A job that failed or was cancelled begins another run, once."""
+"""A resume starts exactly one new run of a job that failed or was cancelled."""
 
 from __future__ import annotations
 
@@ -47,8 +47,7 @@ def test_a_later_run_keeps_the_budget_of_the_run_before(at: Desk) -> None:
 
 
 def test_the_ledger_of_the_previous_run_is_gone_when_a_run_begins(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Otherwise a late finalizer could read the number of the new run, and end this run by the ledger of the previous
-    # one
+    # Otherwise a late finalizer could end the new run by the counts of the previous run's ledger
     job_id, main = at.plan(), at.client.buckets.main
     at.client.cancel(job_id)
     put, found = main.put, []

@@ -1,4 +1,4 @@
-"""A list of jobs is bounded, and begins with the newest."""
+"""A list of jobs has a limited length, and begins with the newest job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each object of an input is listed once, and what dataset readers do not see is left out."""
+"""Each object of an input is listed once, except for objects that dataset readers ignore."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_objects_and_folders_that_readers_skip_are_not_input(tmp_path: Path) -> 
 
 
 class Begun:
-    """Stands for tables and for kept objects. It counts the surveys that are begun before the first ends."""
+    """A fake of formats and of the object cache. It counts the surveys that begin before the first one ends."""
 
     def __init__(self, expected: int) -> None:
         self._meeting = threading.Barrier(expected)
@@ -47,12 +47,12 @@ class Begun:
         return Survey(schema=pa.schema([]), spans=())
 
     def reserve(self, _: Pinned) -> bool:
-        """Count an object. The last one is only looked at, and not begun, if there is no room for it."""
+        """Count an object. The last one counted may still wait for memory, so that its survey has not begun."""
         self._taken += 1
         return True
 
     def add(self, _: Pinned) -> None:
-        """Note how many were taken when the first survey has ended."""
+        """Record how many surveys had begun when this one ended."""
         self.ahead.append(self._taken - 1)
 
 

@@ -42,29 +42,30 @@ def test_each_row_group_is_a_part_if_that_keeps_the_processes_busy() -> None:
 def test_processes_share_a_single_row_group_and_the_second_begins_far_away() -> None:
     chosen = choose_cut([file(2_000_000)], FAST)
     first, second = rows(chosen)
-    assert first > second > 500_000  # the second process also has to decode the rows of the first one
+    # the second process gets fewer rows, because it also decodes those of the first process
+    assert first > second > 500_000
     assert chosen.readings == pytest.approx((first + 2_000_000) / 2_000_000)
     assert chosen.reason == "1 row group: 2 processes can share it, and each reads it once"
 
 
 @pytest.mark.parametrize("row_bytes", [6_408, 40_008])
 def test_processes_share_a_wide_row_group_equally(row_bytes: int) -> None:
-    # Given a group that each process has to fetch whole, wherever its rows begin
+    # Given a wide row group, which each process has to fetch as a whole
     wide = replace(FAST, rows_per_s=4e4, scored_per_s=1e5, row_bytes=row_bytes, columns=row_bytes // 8)
     chosen = choose_cut([file(60_000)], wide)
     assert rows(chosen) == [30_000, 30_000]
     assert rows(choose_cut([file(60_000)], replace(wide, processes=3))) == [20_000, 20_000, 20_000]
-    # But not one of small rows
+    # But processes do not share a row group of small rows equally
     assert rows(choose_cut([file(60_000)], replace(wide, row_bytes=2_000))) != [30_000, 30_000]
-    # Nor one of few columns with long texts, which are decoded page by page
+    # Nor a row group with few columns of long texts, which are decoded page by page
     assert rows(choose_cut([file(60_000)], replace(wide, columns=2))) != [30_000, 30_000]
 
 
 @pytest.mark.parametrize(("groups", "processes"), [(3, 2), (9, 8), (5, 3), (5, 8)])
 def test_row_groups_that_are_left_over_are_shared(groups: int, processes: int) -> None:
-    # Given as many row groups as would keep some processes waiting
+    # Given a number of row groups that cannot be divided equally among the processes
     chosen = choose_cut([file(*groups * [GROUP])], replace(FOREST, processes=processes))
-    # Then all processes are busy to the end, though each of them reads little that others read, too
+    # Then all processes are busy to the end, and few rows are read by more than one process
     whole = GROUP * groups / processes
     assert max(rows(chosen)) <= 1.2 * max(GROUP, whole)
     assert len(chosen.parts) >= processes
@@ -95,7 +96,7 @@ def test_a_slow_model_loses_no_more_than_twenty_seconds_of_work() -> None:
 def test_results_of_a_part_fit_into_memory() -> None:
     chosen = choose_cut([file(4 * GROUP)], replace(FAST, processes=1, result_bytes=200))
     assert max(rows(chosen)) <= RESULT_BYTES // 200
-    assert chosen.readings == 1.0  # a single process scores the parts one after the other, and keeps its reader
+    assert chosen.readings == 1.0  # a single process keeps its reader from part to part, so it reads each row once
     assert chosen.reason.endswith("because its results take more than 64 MiB of memory")
 
 
@@ -150,7 +151,7 @@ def test_each_row_is_in_one_part_and_no_cut_ends_much_earlier(files: list[tuple[
             assert piece.rows >= count
             position[piece.key] = first + count
     assert position == {item.key: total for item in inputs if (total := sum(span.rows for span in item.spans))}
-    # And the limits are kept, if rows are known to take time
+    # And no part exceeds the limits, if the time for a row is known
     row_s = work.costs.row_s
     for part in chosen.parts:
         if part.rows > 1 and work.rows_per_s:
@@ -158,7 +159,7 @@ def test_each_row_is_in_one_part_and_no_cut_ends_much_earlier(files: list[tuple[
             assert part.rows * row_s <= 2 * PART_SECONDS + row_s or part.rows <= 1_024
     if not work.rows_per_s or not chosen.parts:
         return
-    # And neither one part for each row group nor equal runs would end the job much earlier
+    # And neither of two simpler plans would end the job much earlier: one part per row group, or equal runs of rows
     processes = work.processes or 2
     place = {item.key: number for number, item in enumerate(inputs)}
     runs = [[_run(inputs, place[p.key], *p.scope) for p in part.slices] for part in chosen.parts]

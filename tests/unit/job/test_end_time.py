@@ -10,10 +10,10 @@ COSTS = Costs(read_s=1.0, score_s=3.0, part_s=0.0)
 def test_a_process_that_reads_on_does_not_read_again() -> None:
     # Given three parts of a row group
     parts = [[Run(0, 0, start, 10)] for start in (0, 10, 20)]
-    # Then a single process reads each row once, and two processes also read the rows before their own
+    # Then a single process reads each row once, and each of two processes also reads the rows before its own
     assert forecast(parts, 1, COSTS).rows_read == 30
     assert forecast(parts, 2, COSTS).rows_read == 30 + 20
-    # And a process whose reader is at another row group, or at a later row, reads the row group from its first row
+    # And a process reads a row group from its first row if its reader is in another row group or at a later row
     between = [[Run(0, 0, 0, 10)], [Run(0, 1, 0, 10)], [Run(0, 0, 10, 10)], [Run(0, 0, 10, 10)]]
     assert forecast(between, 1, COSTS).rows_read == 10 + 10 + 20 + 20
 
@@ -31,7 +31,7 @@ def test_processes_that_share_a_row_group_end_together(processes: int) -> None:
     assert len(shares) == processes
     ends = [forecast([runs], 1, COSTS).seconds for runs in shares]
     assert min(ends) == pytest.approx(max(ends), rel=0.02)
-    # And they end as early as is possible if each process has to decode the rows before its own
+    # And all processes end as early as possible, although each has to decode the rows before its own
     fading = COSTS.score_s / COSTS.row_s
     assert max(ends) == pytest.approx(100_000 * COSTS.read_s / (1 - fading**processes), rel=0.01)
 
@@ -47,5 +47,5 @@ def test_a_process_that_is_free_later_gets_fewer_rows() -> None:
 def test_a_share_continues_in_the_next_row_group() -> None:
     # Given two row groups for three processes
     shares = share([Run(0, 0, 0, 300), Run(0, 1, 0, 300)], [0.0, 0.0, 0.0], Costs(read_s=1e-6, score_s=3.0))
-    # Then the second process has the end of the first one, and the beginning of the second one
+    # Then the second process has the end of the first row group, and the beginning of the second row group
     assert [[(run.span, run.start) for run in runs] for runs in shares] == [[(0, 0)], [(0, 200), (1, 0)], [(1, 100)]]

@@ -48,14 +48,14 @@ def test_empty_files_and_row_groups_are_in_no_part() -> None:
 
 def test_a_part_is_also_limited_in_bytes() -> None:
     assert len(cut([file("a", 10, 10)], part_rows=100, part_bytes=100)) == 2
-    # And the limit in bytes applies to each part anew
+    # And the limit in bytes applies to each part separately
     assert [part.rows for part in cut([file("a", *6 * [10])], part_rows=100, part_bytes=160)] == [20, 20, 20]
 
 
 def test_many_tiny_files_make_several_parts() -> None:
     parts = cut([file(str(n), 1) for n in range(2 * PART_SLICES + 1)])
     assert [len(part.slices) for part in parts] == [PART_SLICES, PART_SLICES, 1]
-    # And spans that adjoin the last slice of a full part are added to it, because they cost no further request
+    # And a full part also takes the spans next to its last slice, because they need no further request
     parts = cut([*(file(str(n), 1) for n in range(PART_SLICES - 1)), file("last", 1, 1, 1)])
     assert [(len(part.slices), part.rows) for part in parts] == [(PART_SLICES, PART_SLICES + 2)]
 
@@ -89,7 +89,7 @@ def test_a_span_of_far_more_rows_than_fit_is_divided_evenly() -> None:
 
 
 def test_rows_of_a_row_group_are_named_by_their_numbers_alone() -> None:
-    # Then a worker that has read one run can continue, and one of the previous release reads no more than necessary
+    # By row numbers, a worker continues after its previous rows, and the previous release reads no needless rows
     parts = cut([file("a", 50, 250, by_rows=True)], part_rows=125, most_rows=200)
     assert [[(s.start, s.stop, s.first_row, s.rows, s.only) for s in part.slices] for part in parts] == [
         [(0, 50, 0, 50, None)],
@@ -109,12 +109,12 @@ def test_rows_of_a_row_group_are_named_by_their_numbers_alone() -> None:
         (2_000, 10.0, 4, 39),  # each process gets parts
         (10**4, 2_000.0, 4, 1_024),
         (10**8, 5e5, 4, 524_288),
-        (10**9, 5e5, 4, 524_288),  # memory hardly grows with the size of a job
-        (10**6, 5e5, 4, 78_125),  # otherwise some processes would have nothing to do
+        (10**9, 5e5, 4, 524_288),  # parts of a huge job are no larger, so memory hardly grows with the size of a job
+        (10**6, 5e5, 4, 78_125),  # larger parts would leave some processes idle
         (8 * 10**6, 5e5, 4, 312_500),
         (10**4, 5e5, 4, 50_000),  # smaller parts would be mostly overhead
         (10**8, 5e5, 0, 524_288),
-        (10**6, 5e4, 0, 31_250),  # the number of processes is unknown: eight are assumed
+        (10**6, 5e4, 0, 31_250),  # 0 means that the number of processes is unknown; eight are assumed
     ],
 )
 def test_parts_aim_at_twenty_seconds(rows: int, rows_per_s: float | None, processes: int, expected: int) -> None:

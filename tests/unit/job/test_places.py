@@ -1,4 +1,4 @@
-"""A new job reads no documents and models, and writes neither among them nor among the results of another job."""
+"""A new job may not read documents or models, or write among documents, models or the results of another job."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_an_output_that_a_later_job_would_read_as_input_is_refused(uri: str, out
             check_apart(spec)
     else:
         check_apart(spec)
-    assert spec.check() is spec  # a spec that is recorded already stays valid
+    assert spec.check() is spec  # the spec of an existing job stays valid
 
 
 def test_the_budget_is_a_count_or_a_percentage() -> None:

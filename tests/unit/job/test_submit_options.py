@@ -1,4 +1,4 @@
-"""Options of a job are checked and converted in the same way wherever they come from."""
+"""Options of a job are checked and converted in the same way, whether they come from Python, commands or messages."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_every_type_survives_its_encoding() -> None:
 
 
 def test_records_have_the_same_values_and_types_as_json_and_as_parquet() -> None:
-    # Given an integer that float64 cannot hold in a column with a null, and values that pandas has no type for
+    # Given a column with a null and an integer that float64 cannot represent, and values without a type in pandas
     mixed = MIXED | {"whole": [1, 2**53 + 1, None], "id": [UUID(int=number) for number in range(3)]}
     records = [dict(zip(mixed, row, strict=True)) for row in zip(*mixed.values(), strict=True)]
     many = [*records, records[0] | {"text": "a" * MAX_BYTES}]

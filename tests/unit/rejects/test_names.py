@@ -1,4 +1,4 @@
-"""Files of rejected rows are found under the names that this release gives them, and under those of earlier ones."""
+"""Files of rejected rows are found under the names of this release, and under those of earlier releases."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_rejected_rows_are_found_once_under_each_name(committed: OneJob, present
     (now,) = committed.listed(REJECTS)
     for key in present - {"now"}:
         committed.copy(now, key)
-    if "now" not in present:  # the receipt of an earlier release
+    if "now" not in present:  # receipts of earlier releases contain no digest of the rejected rows
         committed.store.delete(now)
         committed.copy(PART, PART, rejects=None)
     (key,) = found(committed)
@@ -56,7 +56,7 @@ def test_rejected_rows_are_found_once_under_each_name(committed: OneJob, present
     assert [piece.only for piece in part.slices] == [(1,)]
     (entry,) = check_parts(committed.layout, committed.documents, {})
     assert (entry.failure, entry.rejected) == ("", 1)
-    assert committed.listed(REJECTS) == [key]  # all other files of rejected rows are removed
+    assert committed.listed(REJECTS) == [key]  # the check removes rejected rows under other names
     assert f'"rejected_key": "{key}"' in entry.text
 
 

@@ -1,4 +1,4 @@
-"""A rejected row keeps its columns, as far as they could be read."""
+"""A rejected row keeps all its columns that could be read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TYPES = {"n": "int64", "at": "timestamp"}
 
 
 def rejected(folder: Path, key: str, data: bytes) -> dict[int, dict[str, Any]]:
-    """Return the own columns of each rejected row, by row number."""
+    """Return the input columns of each rejected row, by row number."""
     environ = {"ENVIRONMENT": "development", "R2_BUCKET": "data", "STORE_DIR": str(folder)}
     buckets = Buckets.from_env(environ)
     engine = Engine(buckets=buckets, ledger=MemoryLedger(), send=lambda name, **_: None, models=Models())

@@ -1,4 +1,4 @@
-"""A schedule whose state, or whose job, cannot be read is named, and the other schedules run."""
+"""If the state or the job of a schedule cannot be read, an error names the schedule, and the other schedules run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_state_that_cannot_be_read_stops_only_its_schedule(night: Night, broke
     night.write(NIGHTLY + HOURLY)
     night.tick(BEFORE)
     break_state(night, broken)
-    # The other schedule runs, and this one says what is wrong and what to do
+    # The other schedule runs, and the report for the broken one says what is wrong and what to do
     report = night.tick(at("2026-11-25T01:00"))
     assert report["hourly"] == ["submitted hourly-20261125T010000Z"]
     (failed,) = report["nightly"]

@@ -169,9 +169,9 @@ def test_every_option_of_a_job_can_be_set_and_reaches_the_job(name: str) -> None
 
 
 def test_options_that_are_only_valid_together_are_checked_together() -> None:
-    # If a comma stands before decimals, a point may stand between groups of digits
+    # If the decimal separator is a comma, the thousands separator may be a point
     assert parse(SOUND + 'decimal = ","\nthousands = "."\n').faults == ()
-    # A comma may quote where another character separates the fields, and may not do both
+    # One character may not be both the delimiter and the quote
     assert parse(SOUND + 'delimiter = ";"\nquote = ","\n').faults == ()
     (fault,) = parse(SOUND + 'delimiter = ";"\nquote = ";"\n').faults
     assert (fault.line, "delimiter ';' cannot separate fields" in str(fault)) == (19, True)

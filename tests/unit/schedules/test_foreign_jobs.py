@@ -1,4 +1,4 @@
-"""A schedule scores each slot by its own job, even if someone else has submitted a job with the id of the slot."""
+"""A schedule scores each slot by its own job, even if another user has submitted a job with the id of the slot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.schedules.conftest import JOB, MORNING, NIGHTLY, SLOT, Night, X
 
 
 def squat(night: Night, job_id: str, **changed: Any) -> None:
-    """Write a job with the id of a future slot, which an earlier release accepted from anyone."""
+    """Write a job with the id of a future slot, which earlier releases let any user submit."""
     done = night.client.submit("churn", night.client.put("other/a.parquet", X), job_id="other")
     job = read_job(night.client.buckets.main, done.job_id)
     taken = replace(job, spec=replace(job.spec, job_id=job_id, **changed), submitted="2026-11-01T00:00:00+00:00")
@@ -51,7 +51,7 @@ def test_a_slot_whose_id_is_taken_is_run_under_the_next(night: Night, caplog: py
     assert night.state().current is None
 
 
-# Slots that a person asks for
+# Slots that a user requests
 
 
 def ask(night: Night, *, again: bool = False) -> list[str]:
@@ -69,7 +69,7 @@ def test_a_slot_has_no_job_if_its_id_is_taken_by_another(night: Night, again: bo
         f"submitted {JOB}-2",
     ]
     assert read_job(night.client.buckets.main, f"{JOB}-2").spec.inputs == ("s3://scoreline/in/",)
-    # And then it has one
+    # And a second request starts no job, because the slot now has one
     night.tick(MORNING)
     assert ask(night) == ["asked for 0 of 1; the others have a job"]
 
@@ -87,7 +87,7 @@ def test_the_command_line_counts_no_job_of_others(night: Night) -> None:
     at = "2026-11-25T02:30"
     period = ("backfill", "nightly", "--from", at, "--to", at)
     squat(night, JOB)
-    # If a job of someone else failed, its slot is not run again
+    # If a foreign job with the id of a slot failed, the slot is not run again
     main = night.client.buckets.main
     outcome = read_outcome(main, "other")
     assert outcome is not None
@@ -108,7 +108,7 @@ def test_a_job_of_an_earlier_release_is_the_slots_if_it_is_what_the_slot_asks_fo
     night = make(run=False)
     night.tick(SLOT)
     document = json.loads(night.client.buckets.main.get(keys.job(JOB)).data)
-    assert document.pop("schedule") == "nightly"  # earlier releases do not write it
+    assert document.pop("schedule") == "nightly"  # earlier releases do not write this field
     night.client.buckets.main.put(keys.job(JOB), json.dumps(document).encode())
     assert night.tick(SLOT) == {"nightly": []}
 

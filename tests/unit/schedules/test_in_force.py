@@ -1,4 +1,4 @@
-"""A mistake in the text of the schedules stops none of them, and is reported everywhere until it is corrected."""
+"""A mistake in `schedules.toml` stops no schedule, and every command and tick reports it until it is corrected."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def test_a_run_on_request_needs_the_text_as_it_is_now(night: Night) -> None:
 def test_a_fault_in_one_schedule_leaves_that_one_as_it_was_and_changes_the_others(night: Night) -> None:
     night.write(NIGHTLY + HOURLY)
     night.tick(BEFORE)
-    # When one schedule has a fault, one is changed and one is new
+    # When one schedule has a fault, another is changed, and a third is new
     text = NIGHTLY.replace("30 2 *", "99 2 *") + HOURLY.replace("0 *", "15 *") + HOURLY.replace("hourly", "third")
     night.write(text)
     rows = {row.schedule.name: row.schedule.cron for row in night.scheduler().rows()}
     assert rows == {"nightly": "30 2 * * *", "hourly": "15 * * * *", "third": "0 * * * *"}
-    # Then the changes stay in force when the text cannot be read at all
+    # Then the changes remain valid, even if the next text cannot be parsed at all
     night.tick(BEFORE)
     night.write(text + "[")
     assert {row.schedule.name: row.schedule.cron for row in night.scheduler().rows()} == rows
@@ -154,16 +154,16 @@ def test_a_schedule_that_breaks_the_code_does_not_hold_up_the_others(
     assert "schedule.failed" in {record.msg for record in caplog.records if record.levelno == logging.ERROR}
 
 
-# A file that a setting names
+# SCHEDULES_FILE names a file
 
 
 def test_a_file_that_a_setting_names_and_that_does_not_exist_is_a_fault(
     night: Night, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Given the setting, and schedules in the bucket that are in force
+    # Given the setting SCHEDULES_FILE, and schedules in the bucket that were valid before
     settings = ScheduleSettings.from_env({"SCHEDULES_FILE": "deployed.toml"})
     scheduler = Scheduler.from_settings(night.client, settings)
-    # Then the schedules in force go on, and every tick logs the fault
+    # Then the earlier schedules still run, and every tick logs the fault
     assert scheduler.tick(SLOT) == {"nightly": [f"submitted {JOB}"]}
     reason = "SCHEDULES_FILE=deployed.toml is not a file: deploy the file, or unset SCHEDULES_FILE"
     assert errors(caplog, "schedule.invalid") == [reason]

@@ -1,4 +1,4 @@
-"""A schedule of new objects scores each version of an object once, and again only if its job failed."""
+"""A schedule with `only_new` scores each version of an object once, and again only if its job failed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def job(day: int) -> str:
 
 
 def run(night: Night, day: int) -> Outcome:
-    """Run the slot of a day, and let the next tick see how its job ended."""
+    """Run the slot of a day, and tick again so that the schedule records the end of the job."""
     night.tick(SLOT + day * DAY)
     night.tick(SLOT + day * DAY + timedelta(minutes=1))
     return night.outcome(job(day))

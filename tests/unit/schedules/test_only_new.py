@@ -37,7 +37,7 @@ def hourly(make: Callable[..., Night]) -> Night:
 
 
 def tick(night: Night, hour: int) -> list[str]:
-    """Tick at an hour of the day, and return what was done."""
+    """Tick at an hour of the day, and return the actions of the schedule."""
     return night.tick(at(f"2026-11-25T{hour:02}:00"))["hourly"]
 
 
@@ -70,17 +70,17 @@ def test_scored_objects_are_recorded_before_their_job_has_ended(hourly: Night, m
 
 
 def test_objects_that_a_resumed_job_scored_are_not_scored_again(hourly: Night) -> None:
-    # Given a slot whose job fails, which the clock has seen
+    # Given a slot whose job failed, and a tick that has recorded the failure
     spoil(hourly)
     tick(hourly, 1)
     hourly.client.run()
     assert hourly.outcome(job(1)).state == "failed"
     assert hourly.tick(at("2026-11-25T01:10")) == {"hourly": []}
-    # When it is resumed with a larger budget
+    # When the job is resumed with a larger budget
     hourly.client.resume(job(1), max_rejected="50%")
     hourly.client.run()
     assert rows(hourly, 1) == ("partial", 1, 1)
-    # Then the next slot has nothing to score
+    # Then the next slot finds no new object
     tick(hourly, 2)
     hourly.client.run()
     assert rows(hourly, 2) == ("succeeded", 0, 0)
@@ -131,7 +131,7 @@ def test_a_record_that_is_damaged_does_not_keep_a_job_from_ending(
     assert "only_new.not_recorded" in [record.msg for record in caplog.records]
 
 
-# While another job of the schedule is being planned
+# Tests of a resume while another job of the schedule is being planned
 
 
 def deliver(night: Night, step: str, hour: int) -> None:
@@ -140,7 +140,7 @@ def deliver(night: Night, step: str, hour: int) -> None:
 
 
 def during(night: Night, monkeypatch: pytest.MonkeyPatch, key: str, act: Callable[[], object]) -> None:
-    """Do something once, right before an object is written."""
+    """Call `act` once, right before an object is written."""
     store = night.client.buckets.main
     put = store.put
     done: list[str] = []
@@ -156,7 +156,7 @@ def during(night: Night, monkeypatch: pytest.MonkeyPatch, key: str, act: Callabl
 
 @pytest.fixture
 def failed(hourly: Night) -> Night:
-    """A schedule whose first job failed after it was planned, which the clock has seen."""
+    """A schedule whose first job failed after it was planned, and a tick has recorded the failure."""
     spoil(hourly)
     hourly.write(TABLE.replace('"churn"', '"churn@champion"'))
     tick(hourly, 1)
@@ -168,7 +168,7 @@ def failed(hourly: Night) -> Night:
 
 @pytest.fixture
 def unplanned(hourly: Night) -> Night:
-    """A schedule whose first job failed without a plan, which the clock has seen, and whose input is sound again."""
+    """A schedule whose first job failed before it was planned; the failure is recorded, and the input is corrected."""
     hourly.client.put("in/a.parquet", b"no Parquet")
     tick(hourly, 1)
     hourly.client.run()
@@ -179,7 +179,7 @@ def unplanned(hourly: Night) -> Night:
 
 
 def scored(night: Night) -> dict[str, int]:
-    """Return how many rows of the input each job has placed."""
+    """Return how many rows of the input each job has scored or rejected."""
     ended = {hour: night.client.status(job(hour)) for hour in (1, 2)}
     return {job(hour): done.rows + done.rejected for hour, done in ended.items() if done.state in COMPLETE}
 
@@ -187,7 +187,7 @@ def scored(night: Night) -> dict[str, int]:
 def test_a_job_is_not_resumed_while_a_later_one_is_being_planned(
     failed: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a job that has found the new objects, but has not written its plan yet
+    # Given a later job whose planner has found the new objects, but has not written the plan yet
     refused: list[PlanPending] = []
 
     def resume() -> None:
@@ -198,7 +198,7 @@ def test_a_job_is_not_resumed_while_a_later_one_is_being_planned(
     tick(failed, 2)
     during(failed, monkeypatch, keys.plan(job(2)), resume)
     failed.client.run()
-    # Then the resume is refused for a moment, and later for good
+    # Then a resume of the first job is refused with a transient error, and with a permanent one once the plan exists
     assert [error.transient for error in refused] == [True]
     assert scored(failed) == {job(2): 2}
     with pytest.raises(NothingToResume, match="scored by a later job"):
@@ -216,11 +216,11 @@ def test_a_resume_is_taken_back_if_a_later_job_began_meanwhile(
         if planned:
             deliver(failed, "plan", 2)
 
-    # Given a later job that begins between the checks of a resume and its record
+    # Given a later job that begins after the checks of a resume, but before the resume is recorded
     during(failed, monkeypatch, keys.run(job(1)), begin)
     with pytest.raises((NothingToResume, PlanPending), match=job(2)):
         failed.client.resume(job(1), max_rejected="50%")
-    # Then the job is what it was, and only the later one scores the objects
+    # Then the first job stays failed, and only the later job scores the objects
     assert failed.outcome(job(1)) == replace(before, run=2)
     assert not exists(failed.client.buckets.main, keys.active(job(1)))
     failed.client.run()
@@ -238,7 +238,7 @@ def test_the_later_of_two_jobs_without_a_plan_waits_for_the_earlier(
             deliver(unplanned, "plan", 2)
         waited.append(caught.value)
 
-    # Given a job without a plan, which is resumed, and another that is planned at the same moment
+    # Given a resumed job that has no plan yet, and a later job that is planned at the same time
     unplanned.client.resume(job(1))
     during(unplanned, monkeypatch, keys.plan(job(1)), plan_later)
     unplanned.client.run()
@@ -301,7 +301,7 @@ def test_a_slot_whose_cancel_comes_too_late_waits_and_scores_nothing_twice(
 
     monkeypatch.setattr(store, "put", hooked)
     cancelling.client.run()
-    # Then the slot that would cancel it waits for its end
+    # Then the next slot, which would cancel the job, waits for its end
     assert ticked == [None, []]
     assert rows(cancelling, 1) == ("succeeded", 2, 0)
     assert cancelling.tick(at("2026-11-25T02:01")) == {"hourly": [f"submitted {job(2)}"]}

@@ -1,4 +1,4 @@
-"""A slot whose job is refused is a failed slot: in the log, in metrics, in the list and for webhooks."""
+"""A slot whose job is refused counts as failed: in the log, in metrics, in the list and for webhooks."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def sent(night: Night) -> list[tuple[str, str, str]]:
 def test_a_refused_slot_is_a_failed_one(night: Night, text: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[tuple[BaseException, dict[str, Any]]] = []
     night.write(text)
-    # When its job is refused
+    # When the job of a slot is refused
     (done,) = Scheduler(night.client, night.folder / "none", on_fault=lambda e, **at: seen.append((e, at))).tick(SLOT)[
         "nightly"
     ]
-    # Then the log, the telemetry, the metrics, the list and the webhook say so
+    # Then the log, the telemetry, the metrics, the list and the webhook report the refusal
     assert done.startswith(f"refused {JOB}: ")
     (record,) = [record for record in caplog.records if record.msg == "schedule.refused"]
     assert (record.levelname, reason in record.error) == ("ERROR", True)  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ def test_a_refused_slot_is_a_failed_one(night: Night, text: str, reason: str, ca
     assert sent(night) == [("https://example.org/all", f"{JOB}.1", "job.failed")]
     data = night.client.notifications[0].body["data"]
     assert (data["job_id"], data["state"], data["reason"], reason in data["error"]) == (JOB, "failed", "request", True)
-    # And a later tick reports nothing twice
+    # And a later tick does not report the refusal again
     assert night.tick(MORNING) == {"nightly": []}
     assert len(sent(night)) == night.client.ledger.counters.read().jobs["failed"] == 1
 
@@ -75,7 +75,7 @@ def test_without_a_webhook_nothing_is_sent_or_kept(make: Callable[..., Night]) -
 
 
 class Receiver:
-    """Answers with these errors, one at a time, and then accepts."""
+    """A webhook receiver that raises these errors, one at each call, and then accepts notifications."""
 
     def __init__(self, night: Night, *errors: Exception) -> None:
         self.calls: list[str] = []
@@ -140,7 +140,7 @@ def test_a_refused_slot_runs_once_what_it_names_is_there(night: Night) -> None:
     assert f"submitted {JOB}" in said.stdout
 
 
-# What can be known before
+# Tests of `scoreline schedules check`, which reports a refusal in advance
 
 
 @refused

@@ -1,4 +1,4 @@
-"""A slot whose job failed can be run anew, with the model that the schedule names then."""
+"""A slot whose job failed can be run again, with the model that the schedule names at that time."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def roll_back(night: Night) -> None:
 
 
 def test_a_failed_slot_is_run_again_with_the_current_model_and_keeps_its_earlier_results(night: Night) -> None:
-    # Given a night that failed for its model
+    # Given a slot whose job failed, because its model needs a missing column
     assert night.tick(SLOT) == {"nightly": [f"submitted {JOB}"]}
     assert "tenure" in night.outcome(JOB).error
     assert ask(night, again=False) == ["asked for 0 of 1; the others have a job"]
     # When the alias is rolled back, and the slot is run again
     roll_back(night)
     assert ask(night, again=True) == ["asked for 1 of 1", f"submitted {JOB}-2"]
-    # Then the new job scores every row with today's model, and the failed one is as it was
+    # Then the new job scores every row with the current model, and the failed job is unchanged
     done = night.client.status(f"{JOB}-2")
     assert (done.state, done.rows, done.output.endswith(f"/job_id={JOB}-2/")) == ("succeeded", 2, True)
     assert done.model != night.client.status(JOB).model
@@ -113,7 +113,7 @@ def test_the_state_of_a_schedule_forgets_the_numbers_of_old_slots(night: Night) 
     assert night.state().numbers == {SLOT.isoformat(): 2}
     later = night.state().noted([f"2027-01-{day:02}" for day in range(1, 60)], "missed")
     assert later.numbers == {}
-    # And then the number is found from the jobs
+    # And the number of the next job is derived from the existing jobs
     assert f"submitted {JOB}-3" in ask(night, again=True)
 
 
@@ -122,7 +122,7 @@ def test_the_state_of_a_schedule_forgets_the_numbers_of_old_slots(night: Night) 
 
 @pytest.fixture
 def idle(night: Night) -> Night:
-    """A deployment whose schedule runs only on request, because the command line has the clock of this machine."""
+    """A deployment whose schedule runs only on request, because the command line uses the real time."""
     night.write(NIGHTLY + "enabled = false\n")
     return night
 
@@ -156,7 +156,7 @@ def test_run_again_says_that_the_results_of_the_failed_job_stay(idle: Night) -> 
 
 
 def test_a_backfill_again_runs_only_what_failed(idle: Night) -> None:
-    # Given two slots, of which the first failed
+    # Given two slots, the first of which failed
     idle.cli("run", "nightly", "--at", "2026-11-21T02:30")
     roll_back(idle)
     idle.cli("run", "nightly", "--at", "2026-11-22T02:30")

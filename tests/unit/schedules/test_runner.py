@@ -1,4 +1,4 @@
-"""The state of each schedule is written before a tick acts on it, and only one of several ticks writes it."""
+"""A tick writes the state of a schedule before it acts on the state, and only one of several ticks writes it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_state_that_cannot_be_written_leaves_its_slot_due(night: Night, monkey
 def test_if_two_ticks_run_at_once_one_reads_the_decision_of_the_other(
     make: Callable[..., Night], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a tick that is slow to write its state, while a person asks for an earlier slot
+    # Given a tick that is slow to write its state, while a user requests an earlier slot
     night = make(run=False)
     night.write(NIGHTLY + 'overlap = "queue"\n')
     main = night.client.buckets.main
@@ -52,7 +52,7 @@ def test_if_two_ticks_run_at_once_one_reads_the_decision_of_the_other(
 
     monkeypatch.setattr(main, "put", slowly)
     night.tick(SLOT)
-    # Then neither slot is lost
+    # Then the state of the schedule contains both slots
     state = night.state()
     assert {earlier.isoformat(), SLOT.isoformat()} <= {state.current, *state.pending, *state.asked}
 
@@ -60,7 +60,7 @@ def test_if_two_ticks_run_at_once_one_reads_the_decision_of_the_other(
 def test_a_slot_keeps_its_job_if_the_schedule_is_edited_while_it_is_submitted(
     make: Callable[..., Night], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a tick that is about to submit a slot, while another submits it by the text of before
+    # Given a tick that is about to submit a slot, while another tick submits it by the previous text of the schedule
     night = make(run=False)
     submit = Client.submit_spec
 
@@ -78,7 +78,7 @@ def test_a_slot_keeps_its_job_if_the_schedule_is_edited_while_it_is_submitted(
     monkeypatch.setattr(Client, "submit_spec", slowly)
     night.write(NIGHTLY + 'keep = "none"\n')
     night.tick(SLOT)
-    # Then the slot has that job, and was not refused
+    # Then the slot has the job of the other tick, and is not refused
     assert read_job(night.client.buckets.main, JOB).spec.keep == "all"
     assert (night.state().current, night.state().history) == (SLOT.isoformat(), ())
 

@@ -1,4 +1,4 @@
-"""Every estimator of scikit-learn scores as in the process that fitted it, or is refused with a reason."""
+"""Every estimator of scikit-learn gives the same scores in a worker as in the process that fitted it, or is refused."""
 
 from __future__ import annotations
 
@@ -150,14 +150,14 @@ def quietly() -> Iterator[None]:
 
 
 def given(x: pd.DataFrame, names: bool) -> Any:
-    """Return what the user of scikit-learn passes to the estimator."""
+    """Return the input that a user of scikit-learn passes to the estimator."""
     if "text" in x:
         return x["text"].to_numpy(object)
     return x if names else np.ascontiguousarray(x)
 
 
 def described(model: Any) -> Bundle:
-    """Return the bundle that publishing makes of the model, with outputs that went through JSON."""
+    """Return the bundle that publishing makes of the model, with its outputs converted to JSON and back."""
     outputs = build(Outputs, json.loads(json.dumps(asdict(describe_outputs(model, None))))).with_tuples()
     names, count = describe_features({"model": model})
     manifest: Any = SimpleNamespace(ref="model", feature_names=names, n_features=count, outputs={"model": outputs})
@@ -165,7 +165,7 @@ def described(model: Any) -> Bundle:
 
 
 def inferred(model: Any, method: str, x: Any) -> Any:
-    """Return what scikit-learn itself returns, as columns."""
+    """Return the result of scikit-learn itself, as columns."""
     said = getattr(model, method)(x)
     if isinstance(said, list):
         return np.hstack(said)
@@ -174,14 +174,14 @@ def inferred(model: Any, method: str, x: Any) -> Any:
 
 
 def scored(bundle: Bundle, method: str, x: pd.DataFrame) -> Any:
-    """Return what a worker writes for the rows, as columns."""
+    """Return the columns that a worker writes for the rows."""
     done = score_batch(bundle, pa.RecordBatch.from_pandas(x), features=list(x.columns), keep=[], method=method)
     assert not done.rejected, done.rejected
     return np.column_stack([column.to_numpy() for column in done.table.columns])
 
 
 def together(bundle: Bundle, x: pd.DataFrame) -> str | None:
-    """Return a message if the default methods give other results when they are called together; else None."""
+    """Return a message if the default methods give different results when they are called together, else None."""
     methods = bundle.manifest.outputs["model"].default_methods
     rows = pa.RecordBatch.from_pandas(x)
     both = score_batch(bundle, rows, features=list(x.columns), keep=[], method=None).table
@@ -286,7 +286,7 @@ def test_every_transformer_with_pandas_output_keeps_its_names_and_values() -> No
             model.set_output(transform="pandas")
             try:
                 theirs = model.transform(x)
-            except ValueError:  # a sparse result does not become a DataFrame
+            except ValueError:  # a sparse result cannot be converted to a DataFrame
                 sparse.add(name)
                 continue
             done = score_batch(

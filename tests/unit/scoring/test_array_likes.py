@@ -1,4 +1,4 @@
-"""Each row gets its own values from the result of a model, in any container that a model may return."""
+"""Each row gets its own values from the result of a model, whatever type of array or list the model returns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VALUES = [0.0, 1.5, 3.0, 4.5]
 
 
 class Returning(BaseEstimator):
-    """Returns what a function makes of the values of its first column."""
+    """Predicts the result of a function of its first column."""
 
     def __init__(self, makes: Callable[[Any], Any], classes: Any = None) -> None:
         self.makes = makes
@@ -133,7 +133,8 @@ def test_each_column_of_rows_with_mixed_types_keeps_its_type() -> None:
     [
         lambda v: [[0.25, 0.75] for _ in v],
         lambda v: pd.DataFrame({"no": 0.25, "yes": 0.75}, index=range(len(v))),
-        lambda v: pd.DataFrame({"yes": 0.75, "no": 0.25}, index=range(len(v))),  # in another order than the classes
+        # the columns are not in the order of the classes
+        lambda v: pd.DataFrame({"yes": 0.75, "no": 0.25}, index=range(len(v))),
         lambda v: {"yes": 0.75 + 0 * v, "no": 0.25 + 0 * v},
     ],
 )

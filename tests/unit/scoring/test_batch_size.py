@@ -45,7 +45,7 @@ def test_features_count_in_the_type_of_the_widest_of_them() -> None:
     batch = pa.record_batch(
         {"x0": [0.5], "x1": pa.array([1], pa.int8()), "x2": [True], "id": pa.array([1], pa.int32())}
     )
-    # as read: 8 + 1 + 1 + 4; as the model takes them: 8 + 8 + 8; copied: 4; the score: 8
+    # bytes of the columns as read: 8 + 1 + 1 + 4; as features: 8 + 8 + 8; of the copied id: 4; of the score: 8
     assert size.measure(batch) == 14 + 24 + 4 + 8
 
 

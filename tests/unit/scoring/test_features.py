@@ -61,10 +61,10 @@ def test_integers_that_float64_cannot_hold_are_rejected_if_they_must_become_floa
     x, rejected = array(values, kind)
     assert rejected == {row: f"'a' is {values[row]}, which float64 cannot hold exactly" for row in (1, 3)}
     assert [int(x[row]) for row in (0, 2, 4)] == [values[row] for row in (0, 2, 4)]
-    # And they are kept where they need not become floats
+    # And a DataFrame keeps these integers, because it does not convert them to float64
     x, rejected = frame(values, kind)
     assert (list(x), rejected) == (values, {})
-    # And they are rejected where a null makes the column float64
+    # And rows with these integers are rejected if a null makes the column float64
     for what in (array, frame):
         x, rejected = what([None, *values], kind)
         assert np.isnan(x[0])
@@ -245,7 +245,7 @@ def test_numbers_are_copied_once_and_keep_their_type(form: Any, columns: int, ki
     finally:
         tracemalloc.stop()
     assert set(np.atleast_1d(x.dtypes if form == "frame" else x.dtype)) == {np.dtype(kind)}
-    assert peak < 1.1 * batch.nbytes  # NumPy's memory; that of Arrow is not traced
+    assert peak < 1.1 * batch.nbytes  # tracemalloc counts the memory of NumPy, but not that of Arrow
 
 
 # Matrices of floats
@@ -270,7 +270,7 @@ def test_floats_become_what_they_become_beside_another_type(kind: pa.DataType, f
     batch = pa.record_batch(columns, names=names).slice(3, 4_900)
     x, rejected = to_features(batch, names[::-1], form=form, named=True)
     assert rejected == {}
-    # A column of small integers does not change the type of the others, but has them converted one by one
+    # With an additional column of small integers, the others keep their type, but each column is converted separately
     mixed = batch.append_column("n", pa.array(np.zeros(4_900, "i2")))
     expected, _ = to_features(mixed, [*names[::-1], "n"], form="array", named=True)
     assert expected.dtype == kind.to_pandas_dtype()
@@ -307,7 +307,8 @@ def test_the_memory_of_a_matrix_is_used_again_only_if_nothing_refers_to_it() -> 
 
 def test_memory_that_is_given_back_after_its_release_is_not_kept() -> None:
     matrices.MEMORY.release()
-    held = matrices.empty_matrix(1_000, 1_000, "f8", "C")  # as the traceback of an error holds it
+    # a reference that outlives the release, like that of an error's traceback
+    held = matrices.empty_matrix(1_000, 1_000, "f8", "C")
     matrices.MEMORY.release()
     del held
     assert matrices.MEMORY.blocks == []

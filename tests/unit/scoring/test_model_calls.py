@@ -14,7 +14,7 @@ from tests.support.bundles import scored
 
 
 class Panic(BaseException):
-    """An exception as libraries written in Rust raise it."""
+    """An exception like those of libraries written in Rust."""
 
 
 def raising(error: BaseException) -> Callable[[], Never]:
@@ -95,7 +95,7 @@ def test_a_process_that_must_terminate_does_so_even_if_the_model_catches_the_sig
 
 
 class Leaves:
-    """Calls ``sys.exit`` for some rows, as scripts do."""
+    """A model that calls ``sys.exit`` for some rows, as scripts do."""
 
     def fit(self, x: Any, y: Any = None) -> Leaves:
         return self

@@ -1,4 +1,4 @@
-"""The checks of scikit-learn's steps find all rows that a step refuses, anywhere in a model."""
+"""The checks of scikit-learn find all rows that a step refuses, wherever the step is in a model."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def fitted(model: Any) -> Any:
 
 
 def damaged(column: str, values: list[Any], share: float, seed: int = 2) -> tuple[pd.DataFrame, Any]:
-    """Return rows, a share of which have one of the values in a column, and a mask of these rows."""
+    """Return rows, and a mask of those that have one of the given values in a column."""
     rows = frame(ROWS, seed)
     bad = np.random.default_rng(seed).random(ROWS) < share
     rows[column] = rows[column].astype(object)
@@ -187,7 +187,7 @@ def damaged(column: str, values: list[Any], share: float, seed: int = 2) -> tupl
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the calls of the model. The counter pretends to belong to the package, because tests count as user code."""
+    """Count the calls of the model. The counter pretends to be Scoreline's own code, not a user's."""
     counted: list[int] = []
     real = outputs
 
@@ -218,7 +218,7 @@ def test_all_rows_that_a_step_refuses_are_found_at_once_anywhere_in_a_model(name
     rows, bad = damaged(column, values, share=0.1)
     done = scored(of_case(name), rows)
     assert list(done.rejected) == np.flatnonzero(bad).tolist()
-    # Then it takes a few calls for each kind of value, however many rows have it
+    # Then the search needs a few calls for each kind of value, however many rows have that value
     assert len(calls) <= 3 + 4 * len(values), calls
 
 
@@ -267,7 +267,7 @@ def test_each_rejected_row_has_the_message_of_the_step_about_this_row() -> None:
 
 
 def test_each_reason_is_made_once_however_many_columns_have_refused_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given 20 columns, in each of which other rows have a text of their own
+    # Given 20 columns with unknown texts in different rows, each text in one row
     names = [f"c{number}" for number in range(20)]
     rows = pd.DataFrame(dict.fromkeys(names, ["known"] * ROWS), dtype=object)
     model = make_pipeline(OneHotEncoder(), Ridge()).fit(rows, np.arange(ROWS))
@@ -289,7 +289,7 @@ def test_each_reason_is_made_once_however_many_columns_have_refused_values(monke
 
 
 class Own(BaseEstimator):
-    """A model of the user's own that takes the rows in another order before it hands them to a model."""
+    """A user's own model, which reorders the rows before it passes them to another model."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -306,13 +306,13 @@ class Own(BaseEstimator):
 
 def test_rows_within_a_model_of_the_users_own_are_found_by_calls_alone() -> None:
     rows = frame(6).assign(x=np.linspace(0.9, 0.4, 6))
-    # Given a model that reverses its rows, so that its encoder names rows 0, 4 and 5, only the first of which fails
+    # Given a model that reverses its rows, so that its encoder reports rows 0, 4 and 5, of which row 4 is sound
     rows.loc[[0, 1, 5], "town"] = NEW
     assert list(scored(Own(encoding()).fit(TRAINED, LABELS), rows).rejected) == [0, 1, 5]
 
 
 def test_an_answer_counts_only_if_a_call_confirms_it(monkeypatch: pytest.MonkeyPatch, calls: list[int]) -> None:
-    # Given a check that also names sound rows
+    # Given a check that also reports sound rows
     real: Callable[..., Any] = refusals.ask
 
     def ask(error: Exception, n_rows: int) -> Any:
@@ -366,7 +366,7 @@ def test_the_rejected_rows_are_a_function_of_the_rows_and_the_model(rows: list[A
     table["town"] = pd.Series([town for town, _ in rows], dtype="str")
     table["x"] = [x for _, x in rows]
     expected = {row for row, cells in enumerate(rows) if fails_alone(model is OWN, *cells)}
-    # When the rows are cut at any places, and the parts are scored in any order, some of them twice
+    # When the rows are divided at random, and the parts are scored in any order, some of them twice
     cuts = data.draw(st.lists(st.integers(0, len(rows)), max_size=4).map(lambda cuts: sorted({0, len(rows), *cuts})))
     parts = list(itertools.pairwise(cuts))
     for start, stop in data.draw(st.permutations(parts + parts[:1])):

@@ -1,4 +1,4 @@
-"""Rows like those that a step refused in earlier batches are called first, and nothing else changes."""
+"""Rows like those refused in earlier batches are scored separately and first, with the same results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CALLED: list[int] = []
 
 @pytest.fixture(scope="module", autouse=True)
 def counted() -> Iterator[None]:
-    """Count the calls of models. The counter pretends to belong to the package, because tests count as user code."""
+    """Count the calls of models. The counter pretends to be Scoreline's own code, not a user's."""
 
     def count(*arguments: Any) -> Any:
         CALLED.append(len(arguments[1]))
@@ -106,10 +106,10 @@ def test_rows_that_are_expected_to_be_refused_cost_no_call_of_all_rows(case: str
     before = RefusedBefore()
     score(model, damaged(column, values), before)
     assert max(CALLED) == ROWS
-    # When the next batch has other rows with such values
+    # When the next batch has the same refused values in other rows
     rows = damaged(column, values, seed=5)
     done = score(model, rows, before)
-    # Then one call scores all sound rows, and the calls before it have only the others
+    # Then one call scores all sound rows, and the calls before it contain only rejected rows
     assert CALLED.pop(CALLED.index(max(CALLED))) == done.table.num_rows
     assert done.table.num_rows + len(done.rejected) == ROWS
     assert sum(CALLED) < 2 * len(done.rejected)
@@ -117,7 +117,7 @@ def test_rows_that_are_expected_to_be_refused_cost_no_call_of_all_rows(case: str
 
 
 def test_a_sound_row_that_looks_like_a_refused_one_is_scored_with_the_others() -> None:
-    # Given a first batch without one of the known categories
+    # Given a first batch that lacks one of the known categories
     first = damaged("town", [NEW])
     first.loc[first["town"] == "town 3", "town"] = "town 4"
     before = RefusedBefore()
@@ -130,7 +130,7 @@ def test_a_sound_row_that_looks_like_a_refused_one_is_scored_with_the_others() -
 
 
 def reverse(x: Any) -> Any:
-    """Turn the rows round; a step that has returned when a later step fails, and that is thought to be orderly."""
+    """Reverse the rows. Scoreline wrongly assumes that this step keeps the order of the rows."""
     return x[::-1]
 
 
@@ -142,7 +142,7 @@ def test_no_sound_row_is_rejected_where_a_step_changes_the_order_of_rows() -> No
     turned = make_pipeline(FunctionTransformer(reverse), encoder, FunctionTransformer(reverse), LogisticRegression())
     turned.fit(frame(300, seed=1), frame(300, seed=1)["x"] > 0.5)
     before = RefusedBefore()
-    # Given a first batch that is the same when it is turned round, and has not all categories
+    # Given a first batch whose refused rows are the same when it is reversed, and which lacks one of the categories
     first = frame().replace({"town": {"town 3": "town 4"}})
     first.loc[[5, 100, ROWS - 101, ROWS - 6], "town"] = NEW
     score(turned, first, before)
@@ -179,7 +179,7 @@ def test_what_was_refused_before_changes_neither_rows_nor_reasons_nor_scores(mod
 
 def test_nothing_is_expected_any_more_after_three_wrong_batches() -> None:
     before, called = RefusedBefore(), []
-    # Given batches each of which has one more kind of value that the model refuses
+    # Given batches, each with one more kind of value that the model refuses
     kinds: list[tuple[str, Any]] = [("town", NEW), ("x", NAN), ("x", INF), ("town", None)]
     rows = frame()
     for number, (column, value) in enumerate(kinds):
@@ -189,7 +189,7 @@ def test_nothing_is_expected_any_more_after_three_wrong_batches() -> None:
         called.append(CALLED[0])
     assert called[0] == ROWS
     assert max(called[1:]) < ROWS
-    # When a batch has nothing new, then all rows are called first
+    # When the next batch has no new kind of value, then its first call contains all rows
     done = score(MODEL, rows, before)
     assert CALLED[0] == ROWS
     assert_same(done, score(MODEL, rows))
@@ -218,7 +218,7 @@ def test_parts_of_later_jobs_begin_with_what_the_model_refused_before(tmp_path: 
         called = []
         for seed in (1, 2):
             CALLED.clear()
-            rows = pd.concat([damaged("town", [NEW], seed=seed)] * 3)  # more than are tried while planning
+            rows = pd.concat([damaged("town", [NEW], seed=seed)] * 3)  # more rows than the planner samples
             uri = client.put(f"in/{seed}.parquet", rows)
             job = client.submit("m@new", uri, max_rejected="100%", part_rows=3 * ROWS)
             assert client.status(job.job_id).state == "partial"
@@ -259,7 +259,7 @@ def test_rows_that_were_rejected_before_a_batch_begins_again_are_taken_back() ->
 
 
 def average(x: Any) -> Any:
-    """Return the mean of each row and the one before."""
+    """Return the mean of each row and the previous row."""
     x = np.asarray(x, dtype=float)
     return (x + np.concatenate([x[:1], x[:-1]])) / 2
 
@@ -275,7 +275,7 @@ def test_a_step_that_mixes_rows_has_the_same_rejected_rows_whatever_was_refused_
             score_batch(bundle(model), batch, features=["x"], keep=[], method=None, refused_before=memory)
             for memory in (before, None)
         )
-        # Then only those rows are rejected that fail alone, not the rows after them
+        # Then only rows that fail alone are rejected, not the rows after them
         assert (list(warm.rejected), list(cold.rejected)) == ([20, 700], [20, 700])
         assert_same(warm, cold)
 
@@ -326,7 +326,7 @@ def test_an_expectation_that_cannot_be_compared_expects_nothing() -> None:
 
 
 def test_nothing_is_learned_any_more_of_a_wide_table_that_teaches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given numbers that are refused because of two values together
+    # Given rows that are refused for the combination of two numbers
     random, looked_at = np.random.default_rng(3), []
     names = [f"x{number}" for number in range(100)]
     real = refused_before._distinguish
@@ -336,7 +336,8 @@ def test_nothing_is_learned_any_more_of_a_wide_table_that_teaches_nothing(monkey
         return real(*arguments)
 
     monkeypatch.setattr(refused_before, "_distinguish", count)
-    monkeypatch.setattr("scoreline.tasks.scoring.refused_before.pc.unique", None)  # then no two numbers are compared
+    # makes any comparison of the numbers fail
+    monkeypatch.setattr("scoreline.tasks.scoring.refused_before.pc.unique", None)
     batch = pa.record_batch({name: random.normal(size=ROWS) for name in names})
     rows, search = np.arange(ROWS), Search(score=dict, order=None, rejects=None, pieces=[])  # type: ignore[arg-type]
     search.pieces.append((rows[9:], {}))
@@ -349,7 +350,7 @@ def test_nothing_is_learned_any_more_of_a_wide_table_that_teaches_nothing(monkey
 def score_and_note(
     rows: pd.DataFrame, memory: RefusedBefore | None, counts: list[int], max_rejected: int | None = None
 ) -> None:
-    """Score rows, and note each number of rejected rows that is reported."""
+    """Score rows, and record each reported number of rejected rows."""
     score_batch(
         bundle(MODEL),
         pa.RecordBatch.from_pandas(rows, preserve_index=False),
@@ -365,7 +366,7 @@ def score_and_note(
 def test_a_batch_over_its_budget_says_the_same_whatever_was_refused_before() -> None:
     before = RefusedBefore()
     score(MODEL, damaged("x", [NAN]), before)
-    # Given a batch whose first row is refused for another reason than those that are expected to be
+    # Given a batch whose first row is refused for a different reason than the rows that are expected to be refused
     rows = damaged("x", [NAN], seed=5)
     rows.loc[:5, "x"] = 0.5
     rows.loc[0, "town"] = NEW
@@ -425,7 +426,7 @@ def test_no_call_has_no_rows_where_all_rows_are_refused_or_unconverted() -> None
 
 
 def test_sound_rows_that_were_expected_to_be_refused_are_not_expected_again() -> None:
-    # Given a first batch without most of the categories
+    # Given a first batch that lacks most of the categories
     first = damaged("town", [NEW], share=0.01).replace({"town": {f"town {number}": "town 0" for number in range(4)}})
     before = RefusedBefore()
     score(MODEL, first, before)

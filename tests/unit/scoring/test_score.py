@@ -32,7 +32,7 @@ LINE = LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0])
 
 
 class Picky(BaseEstimator):
-    """Counts its calls, refuses values above 1000, and refuses NaN and infinity unless they are allowed."""
+    """A model that counts its calls, and refuses values above 1000, and NaN and infinity unless they are allowed."""
 
     def __init__(self, nan: bool = True, infinite: bool = True) -> None:
         self.nan, self.infinite = nan, infinite
@@ -54,7 +54,7 @@ class Picky(BaseEstimator):
 
 
 class Looking(LinearRegression):
-    """Reads the timings when it is called."""
+    """A model that reads the timings when it is called."""
 
     def predict(self, x: Any) -> Any:
         self.seen = dict(self.timings.seconds)
@@ -95,7 +95,7 @@ def test_only_the_column_that_the_model_refuses_is_named() -> None:
     model = make_pipeline(fills, LinearRegression()).fit(frame, [1.0, 2.0, 3.0])
     # When both columns have nulls
     done = scored(model, a=[1.0, None, None, 4.0], b=[1.0, 2.0, None, None])
-    # Then only the nulls of the other column are named
+    # Then rows are rejected only for nulls in the other column, `b`
     assert {row: why.column for row, why in done.rejected.items()} == {2: "b", 3: "b"}
     assert done.table["prediction"].to_pylist() == list(
         model.predict(pd.DataFrame({"a": [1.0, np.nan], "b": [1.0, 2.0]}))
@@ -103,7 +103,7 @@ def test_only_the_column_that_the_model_refuses_is_named() -> None:
 
 
 class Doubling(BaseEstimator):
-    """Doubles a column, so that very large values overflow, and takes infinities."""
+    """A model that doubles a column, so that very large values overflow, and that accepts infinities."""
 
     def fit(self, x: Any, y: Any = None) -> Doubling:
         return self
@@ -114,13 +114,13 @@ class Doubling(BaseEstimator):
 
 @pytest.mark.parametrize(("action", "numpy"), [("ignore", "warn"), ("error", "warn"), ("ignore", "raise")])
 def test_no_row_is_rejected_because_the_process_turns_warnings_into_errors(action: Any, numpy: Any) -> None:
-    # Given infinities that make numpy warn when scikit-learn adds them up, and a value that overflows
+    # Given infinities whose sum makes numpy warn in scikit-learn, and a value that overflows
     values = {"line": [1.0, np.inf, -np.inf, 3.0], "doubled": [1.0, np.finfo(float).max, -np.inf]}
-    # When they are scored in a process that turns warnings, or numpy's floating-point errors, into exceptions
+    # When they are scored in a process that raises warnings, or numpy's floating-point errors, as exceptions
     with warnings.catch_warnings(record=True), np.errstate(all=numpy):
         warnings.simplefilter(action)
         line, doubled = scored(LINE, x=values["line"]), scored(Doubling(), x=values["doubled"])
-    # Then the rows that the model takes are scored, and the others are rejected for their values
+    # Then the rows that the model accepts are scored, and the others are rejected for their values
     assert doubled.rejected == {}
     assert doubled.table["prediction"].to_pylist() == [2.0, np.inf, -np.inf]
     assert line.table["prediction"].to_pylist() == LINE.predict([[1.0], [3.0]]).tolist()
@@ -137,13 +137,13 @@ def test_the_process_keeps_its_warning_filters_and_sees_the_warning() -> None:
         before = list(warnings.filters)
         # When a batch makes numpy warn
         scored(Doubling(), x=[np.finfo(float).max])
-        # Then its filters are unchanged, and the warning was shown rather than raised
+        # Then the warning filters of the process are unchanged, and the warning is shown, not raised
         assert list(warnings.filters) == before
     assert [str(item.message) for item in caught] == ["overflow encountered in multiply"]
 
 
 class Segments(BaseEstimator):
-    """Refuses NaN in rows of segment 1, and values above 1000; counts its calls."""
+    """A model that counts its calls, and refuses values above 1000, and NaN in rows of segment 1."""
 
     calls = 0
 
@@ -176,7 +176,7 @@ def test_a_value_that_the_model_takes_in_some_rows_is_scored_there() -> None:
 
 
 def test_a_batch_is_scored_in_the_same_way_whatever_was_scored_before() -> None:
-    # Given two batches, and a model that refuses nulls in some rows of each
+    # Given two batches, and a model that refuses nulls in some rows of both
     first = batch(segment=[1.0, 1.0, 0.0, 1.0], b=[1.0, None, None, None])
     second = batch(segment=[0.0, 0.0, 1.0, 0.0], b=[None, 2000.0, None, 3.0])
     features = ["segment", "b"]
@@ -225,7 +225,7 @@ def test_a_missing_or_infinite_value_costs_one_call() -> None:
 
 
 def test_a_row_that_fails_for_another_reason_does_not_reject_rows_with_nan() -> None:
-    # Given a model that takes NaN, and a row with NaN in b whose value in a is too large
+    # Given a model that accepts NaN, and a row that is refused for its large value in `a` and has NaN in `b`
     done = scored(Picky(), a=[1.0, 2000.0, 3.0], b=[np.nan, np.nan, 1.0])
     assert {row: (why.stage, why.column, why.message) for row, why in done.rejected.items()} == {
         1: ("predict", None, "ValueError: too large")
@@ -458,7 +458,7 @@ def test_the_column_with_a_text_that_is_not_a_number_is_named(value: str) -> Non
     model = LinearRegression().fit(np.eye(2), [1.0, 2.0])
     done = scored(model, a=["1", "2", "3"], b=["1", value, "3"])
     assert {row: (why.stage, why.column) for row, why in done.rejected.items()} == {1: ("predict", "b")}
-    # And if two columns have such a text, the first of them is named
+    # And if two columns contain such a text, the rejected row names the first of them
     assert scored(model, a=["1", value], b=["1", value]).rejected[1].column == "a"
 
 

@@ -1,4 +1,4 @@
-"""Rows that a model cannot score are found with few calls, and no other row is rejected."""
+"""The search finds the rows that a model cannot score with few calls, and rejects no other row."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def random(seed: int = 0) -> np.random.Generator:
 
 
 def towns(share: float) -> Any:
-    """Return names of 40 known towns, and of unknown ones in some rows."""
+    """Return names of 40 known towns, and unknown names in some rows."""
     names = np.array([f"town {number}" for number in random().integers(0, 40, ROWS)], dtype=object)
     return names, random(1).random(ROWS) < share
 
@@ -137,7 +137,7 @@ class OwnError(Exception):
 
 
 class NotAnImage(OSError):
-    """An exception of a library that derives from one of Python's."""
+    """An exception of a library that is derived from a built-in exception."""
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_an_error_of_the_machine_rejects_no_row(error: Exception) -> None:
 
 
 class Broken(Refusing):
-    """Cannot score any row after one row has broken it, as happens with errors in a graphics processor."""
+    """A model that one bad row breaks for all later rows, like an error in a graphics processor."""
 
     broken = False
 
@@ -189,7 +189,7 @@ def test_a_row_that_breaks_the_model_does_not_condemn_the_rows_after_it() -> Non
 
 
 class Enriching(BaseEstimator):
-    """Adds a column to its input, which pandas aligns by the index."""
+    """A model that adds a column to its input, where pandas aligns rows by the index."""
 
     def fit(self, x: Any, y: Any = None) -> Enriching:
         self.feature_names_in_ = np.asarray(x.columns, dtype=object)

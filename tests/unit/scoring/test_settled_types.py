@@ -1,4 +1,4 @@
-"""A job has one type for each column, even if its objects have different ones."""
+"""A job has one type for each column, even if the types in its objects differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timings say where the time of a part went."""
+"""Timings record how long each activity of a part took."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_a_part_reports_the_queue_and_upload_time_of_the_previous_part_of_its_jo
     assert between.begin("a").seconds == dict.fromkeys(TIMINGS, 0.0)
     between.end("a", 1.5)
     assert between.begin("b").seconds["upload"] == 0
-    between.end("b", 2.5)  # parts of two jobs alternate
+    between.end("b", 2.5)  # this process scores parts of two jobs in turn
     lasts(7)
     after = between.begin("a").seconds
     assert after["upload"] == 1.5
     assert after["queue"] == 7
-    assert between.begin("a").seconds["upload"] == 0  # the previous part was not written
+    assert between.begin("a").seconds["upload"] == 0  # 0, because the previous part was not written
     assert between.begin("b").seconds["upload"] == 2.5
 
 
@@ -71,11 +71,11 @@ def test_work_counts_concurrent_timings_once(lasts: Pass) -> None:
             yield batch
 
     part, job = Timings(), Timings()
-    # Given the upload of the previous part, and the time to load a model
+    # Given two seconds for the upload of the previous part, and 50 seconds for loading the model
     with part("upload"):
         lasts(2)
     lasts(50)
-    # When two batches are decoded while the model predicts for 10 s, and rejected rows are uploaded
+    # When two batches are decoded during 10 s of prediction, and rejected rows are uploaded
     part.begin()
     with part("predict"):
         assert list(part.each("decode", decoded())) == ["a", "b"]
@@ -83,13 +83,13 @@ def test_work_counts_concurrent_timings_once(lasts: Pass) -> None:
     with part("upload"):
         lasts(1)
     job.add(part.to_text())
-    # Then decoding adds nothing to the work of the part, and neither does loading the model
+    # Then the work of the part contains neither the time of decoding nor that of loading the model
     assert (part.seconds["decode"], part.seconds["predict"], part.seconds["upload"]) == (6, 10, 3)
     assert job.work == 10 + 3
 
 
 class Slow(BaseEstimator):
-    """Takes a second for each call, and refuses negative numbers."""
+    """A model that takes a second for each call, and refuses negative numbers."""
 
     def __init__(self, lasts: Pass) -> None:
         self.lasts = lasts
@@ -112,7 +112,7 @@ def test_scoring_takes_as_long_for_each_row_as_without_rejected_rows(lasts: Pass
     done = score_batch(bundle(Slow(lasts)), table, features=["x"], keep=[], method=None, timings=timings)
     parts.add(timings.to_text())
     assert parts.scoring == pytest.approx(parts.work - parts.search)
-    # Then a call with all of its rows would take a second, and the best of the calls was with at least a few of them
+    # Then the time per row is between that of one call with all rows and that of a call with few rows
     assert 1 / 64 <= parts.scoring / done.table.num_rows <= 1.0
     if -1.0 not in x:
         assert (parts.scoring, parts.search) == (1.0, 0.0)

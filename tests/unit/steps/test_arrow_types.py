@@ -1,4 +1,4 @@
-"""Columns of every Arrow type keep their values, even if a row is rejected, or the type is refused in advance."""
+"""Columns of every Arrow type keep their values, even if a row is rejected, or else the planner refuses the type."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def encoded(table: pa.Table, suffix: str) -> bytes:
 
 
 def run(engine: Engine, table: pa.Table, suffix: str = "arrow", keep: str = "none") -> list[pa.Table]:
-    """Score two objects with this table, and return what is written: results and rejected rows."""
+    """Score two objects with this table, and return the written results and rejected rows."""
     for name in "ab":
         engine.buckets.main.put(f"in/{name}.{suffix}", encoded(table, suffix))
     spec = JobSpec(

@@ -1,4 +1,4 @@
-"""A finalizer that is cut off continues after the last block of parts that it has checked."""
+"""A finalizer that is interrupted continues after the last block of parts that was checked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def part(number: int) -> Entry:
 
 
 class Check:
-    """Checks the parts of a job; each takes a second."""
+    """A fake check of a job's parts, which takes a second for each part."""
 
     def __init__(self, parts: int, faults: tuple[int, ...] = ()) -> None:
         self.parts = parts
@@ -65,7 +65,7 @@ def documents(parts: int, sha256: str = "p") -> Any:
 
 
 def attempts(store: DirectoryStore, check: Check, run: Run = RUN, sha256: str = "p") -> tuple[int, list[Entry]]:
-    """Finalize until an attempt ends, and return how many it took and what the last one yielded."""
+    """Repeat the finalizer until an attempt completes, and return the number of attempts and the last result."""
     for number in range(1, 99):
         try:
             found = list(check_in_blocks(store, documents(check.parts, sha256), run, check, check.clock))

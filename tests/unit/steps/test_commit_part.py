@@ -28,7 +28,7 @@ def at(tmp_path: Path) -> Iterator[Desk]:
 
 
 class Flat(LinearRegression):
-    """Predicts 7, whatever the row."""
+    """Predicts 7 for every row."""
 
     def predict(self, x: Any) -> Any:
         return np.full(len(x), 7.0)
@@ -53,13 +53,13 @@ def test_a_part_that_is_committed_keeps_its_bytes(at: Desk) -> None:
     documents = at.engine.documents(job_id)
     first = commit_part(at.engine, documents, 0, 100)
     before = part_of(at, job_id)
-    at.engine.models = Models(Flat())  # as on another kind of machine
+    at.engine.models = Models(Flat())  # simulates a machine on which the model gives other results
     assert commit_part(at.engine, documents, 0, 100).sha256 == first.sha256
     assert part_of(at, job_id) == before
 
 
 def test_a_process_that_comes_second_counts_the_rows_of_the_committed_part(at: Desk) -> None:
-    # Given a process that rejects three rows, after another has committed the part without any
+    # Given a process that rejects three rows of a part that another process has committed without rejected rows
     job_id = at.plan()
     documents = at.engine.documents(job_id)
     commit_part(at.engine, documents, 0, 100)
@@ -91,7 +91,7 @@ def test_an_object_of_another_plan_or_part_is_not_counted_as_a_result(
 def test_a_part_that_is_written_after_the_results_were_arranged_is_removed(
     at: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given another process that arranges the results just before this one writes its part
+    # Given another process that ends the job just before this process writes its part
     job_id, main = at.plan(gather=True), at.client.buckets.main
     plan = PlanFile(main, job_id)
     folder, put = f"results/line/job_id={job_id}/", main.put

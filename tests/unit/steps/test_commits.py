@@ -38,18 +38,18 @@ def test_two_workers_that_reject_different_rows_lose_none(tmp_path: Path, monkey
 
     def hooked(key: str, data: bytes, **options: Any) -> Any:
         if key == PART and not suspended:
-            # Given a worker that is suspended between its rejected rows and its commit, while another one scores
+            # Given a worker that is suspended just before it commits its part, while another worker commits the part
             suspended.append((key, data, options))
             commit_part(other, other.documents("j"), 0, ANY)
         elif "_rejected/" in key and len(suspended) == 1 and ("mode" not in options or not exists(job.store, key)):
-            # When it continues just before the other worker writes rejected rows that it found missing
+            # When the suspended worker continues, just before the other worker restores missing rejected rows
             suspended.append(())
             put(PART, suspended[0][1], **suspended[0][2])
         return put(key, data, **options)
 
     monkeypatch.setattr(job.store, "put", hooked)
     job.run()
-    # Then the rows are those of the one that committed
+    # Then the rejected rows are those of the worker that committed the part
     assert len(suspended) == 2
     job.verify(rejected=[1])
 
@@ -61,10 +61,10 @@ def test_the_rejected_rows_of_a_worker_that_committed_too_late_are_removed(
     job = OneJob(tmp_path, refused=(1.0,))
     job.run(1)
     other = job.worker(*others)
-    # Given a worker that commits a part while another one is about to
+    # Given two workers, one of which commits a part just before the other would
     before_put(monkeypatch, job, lambda key, _: key == PART, lambda: commit_part(other, other.documents("j"), 0, ANY))
     job.run(1)
-    # Then the rejected rows of the late one are gone at once, and those of the other one are complete
+    # Then the late worker deletes its rejected rows, and those of the first worker are complete
     assert len(job.listed(job.layout.rejected_folder)) == int(bool(others))
     job.run()
     job.verify(rejected=[int(value) for value in others])
@@ -81,10 +81,10 @@ def test_a_commit_after_the_results_were_arranged_leaves_the_rejected_rows_as_th
     # Given a worker that is suspended before it writes the rejected rows or the results of a part
     suspended = job.layout.part(0) if moment == "results" or not late else job.layout.rejected_folder
     before_put(monkeypatch, job, lambda key, _: key.startswith(suspended), job.run)
-    # When it goes on after another one has scored the part and the job has ended
+    # When the worker continues after another worker has scored the part and the job has ended
     with pytest.raises(PartStopped):
         commit_part(worker, worker.documents("j"), 0, ANY)
-    # Then the files are those that the job ended with
+    # Then only the files that the job ended with exist
     (entry,) = json.loads(job.store.get(job.layout.manifest).data)["parts"]
     assert job.listed(job.layout.rejected_folder) == [entry["rejected_key"]]
     assert job.ids(entry["rejected_key"]) == [1]
@@ -100,7 +100,7 @@ def test_rejected_rows_are_written_before_the_results_that_commit_them(
     job.run(1)
 
     def died() -> None:
-        # When the process dies at its commit, the rejected rows are there, and count for nothing
+        # When the process dies at its commit, its rejected rows exist, but are not counted
         assert job.ids(rejects_of(job)) == [1, 2]
         assert list(committed_rejects(job.layout, job.documents.plan.sha256)) == []
         assert recover(job.engine, job.documents).rejected == 0
@@ -143,14 +143,14 @@ BREAKS = {
 @pytest.mark.parametrize("how", BREAKS)
 @pytest.mark.parametrize("lost", [False, True], ids=["ledger kept", "ledger lost"])
 def test_a_part_whose_objects_do_not_account_for_its_rows_is_scored_anew(tmp_path: Path, how: str, lost: bool) -> None:
-    # Given a part that is counted, whose objects are then changed
+    # Given a counted part whose objects are changed afterwards
     job = OneJob(tmp_path, refused=(1.0,))
     job.run(2)
     BREAKS[how](job)
     if lost:
         job.ledger.forget("j")
         reconcile_job(job.engine, "j")
-    # Then the job ends with every row in one place
+    # Then the job ends, and every row is scored or rejected once
     job.run()
     job.verify(rejected=[1])
 
@@ -164,9 +164,9 @@ def test_an_attempt_that_finds_a_broken_commit_scores_the_part_anew(tmp_path: Pa
     BREAKS[how](job)
     died = PartLease(job_id="j", plan_sha256=job.documents.plan.sha256, part=0, holder="died", lease_s=0)
     assert job.ledger.start(died).attempt == 1
-    # When the next attempt finds them
+    # When the next attempt finds the written results
     job.run()
-    # Then it scores the part, and the finalizer finds no fault
+    # Then it scores the part again, and the finalizer finds no fault
     job.verify(rejected=[1])
     progress = job.ledger.progress("j")
     assert progress is not None
@@ -227,18 +227,18 @@ def test_a_manifest_without_success_is_replaced_when_a_part_has_other_results(
         before_put(patch, job, lambda key, _: key == job.layout.success, died)
         with pytest.raises(StoreUnavailable, match="died"):
             job.run()
-    # When the part breaks, and is scored anew with another result
+    # When the rejected rows of the part are lost, and the part is scored again with a different result
     job.store.delete(rejects_of(job))
     job.engine = job.worker(2.0)
     job.run()
     job.verify(rejected=[2])
 
 
-# Receipts of earlier releases, which do not name the rejected rows
+# Tests of receipts of earlier releases, which do not contain a digest of the rejected rows
 
 
 def as_earlier(job: OneJob, key: str) -> None:
-    """Rename the rejected rows, and take their digest from the receipt."""
+    """Rename the object with rejected rows, and remove its digest from the receipt."""
     current = rejects_of(job)
     job.copy(current, key)
     job.store.delete(current)
@@ -304,7 +304,7 @@ def test_a_rebuilt_ledger_knows_the_rejected_rows_and_stops_a_job_over_its_budge
     progress = job.ledger.progress("j")
     assert progress is not None
     assert (progress.parts_done, progress.rows, progress.rejected, progress.stopped) == (1, 2, 2, "")
-    # And with a smaller budget it stops at once
+    # And with a smaller budget, the job stops at once
     job.ledger.forget("j")
     job.store.put("jobs/j/run.json", b'{"number": 1, "max_rejected": "1"}')
     open_ledger(job.engine, job.documents, recover(job.engine, job.documents))
@@ -316,18 +316,18 @@ def test_a_rebuilt_ledger_knows_the_rejected_rows_and_stops_a_job_over_its_budge
 def test_a_slower_finalizer_deletes_nothing_that_a_faster_one_has_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a part whose rejected rows are missing, and a finalizer that has found this out
+    # Given a part whose rejected rows are missing, and a slow finalizer that has discovered the loss
     job = OneJob(tmp_path, rows=4, part_rows=2, refused=(1.0,))
     job.run(3)
     job.store.delete(rejects_of(job))
     others = [job.run]
 
     def slowly(*_: Any, **__: Any) -> None:
-        if others:  # Another finalizer has the part scored again, and publishes everything
+        if others:  # a faster finalizer lets the part be scored again, and completes the job
             others.pop()()
             assert job.is_complete
 
-    # When it goes on, then all rows are still there
+    # When the slow finalizer continues, then all rows still exist
     monkeypatch.setattr(finalize.log, "warning", slowly)
     finalize.finalize(job.engine, "j")
     assert not others
@@ -376,16 +376,16 @@ def test_a_ledger_that_only_the_finalizer_finds_damaged_is_rebuilt(
 
 
 def test_a_process_that_knows_the_plan_of_a_deleted_job_with_the_same_id_scores_by_the_new_one(tmp_path: Path) -> None:
-    # Given a process that has scored a job, which was then deleted by hand
+    # Given a process that has scored a job, and a user who then deletes the job by hand
     old = OneJob(tmp_path)
     old.run()
     for key in old.listed(""):
         old.store.delete(key)
-    # When its id is used again, and the process gets a part that another one has planned
+    # When a new job has the same id, and the process gets a part of this job, which another process has planned
     new = OneJob(tmp_path, rows=6, part_rows=6)
     new.run(1)
     new.engine = old.engine
     new.engine.ledger, new.engine.send = new.ledger, new.messages.send
     new.run()
-    # Then it scores the part, although it still has the old plan
+    # Then the process scores the part by the new plan, although it still has the old plan in memory
     new.verify(rejected=[])

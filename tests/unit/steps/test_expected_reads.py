@@ -34,7 +34,7 @@ def engine(tmp_path: Path) -> Engine:
 
 
 def expected(engine: Engine, group_rows: int) -> tuple[ExpectedReads, int]:
-    """Return what a job is expected to read of a table with three columns, one of which is needed, and its size."""
+    """Return the expected number of bytes that a job reads for one of a table's three columns, and the table's size."""
     sink = io.BytesIO()
     x = np.random.default_rng(1).normal(size=ROWS)
     table = pa.table({"x": x, "other": x + 1.0, "more": x + 2.0})
@@ -83,5 +83,5 @@ def test_planning_fetches_only_the_first_pages_of_a_row_group(
         assert list(preflight._try_objects(engine, job, made)) == []
     assert made.sample is not None
     assert made.sample.column("x").to_pylist() == x[: sampling.SAMPLE_ROWS].tolist()
-    # Less than two pages of the column with 4.8 MB
+    # The sample reads less than two pages of a column with 4.8 MB
     assert sum(fetched) < objects * 2_000_000

@@ -101,7 +101,7 @@ def outcomes(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[int, dict[
                 yield from ((item.row, None) for item in rows.malformed)
 
 
-@pytest.mark.filterwarnings("ignore:overflow")  # for values that are nearly too large, the model's result overflows
+@pytest.mark.filterwarnings("ignore:overflow")  # for values near the largest float, the prediction overflows
 @given(given_=inputs(), part_rows=st.integers(1, 50))
 def test_no_row_of_any_input_is_lost_or_scored_twice(
     engine: Engine, given_: tuple[str, bytes, list[Any], bool], part_rows: int

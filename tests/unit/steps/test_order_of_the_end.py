@@ -1,4 +1,4 @@
-"""What a reader may rely on is written last: the manifest, the claim of the end, ``_SUCCESS``, and the outcome."""
+"""A job ends with these writes, in this order: the manifest, the claim of the end, ``_SUCCESS``, and the outcome."""
 
 from __future__ import annotations
 

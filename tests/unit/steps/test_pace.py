@@ -1,4 +1,4 @@
-"""A job leaves the pace of its model, with and without reading, for the plan of the next one."""
+"""A job stores the pace of its model, with and without reading, which the planner of the next job uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process scores a part, counts it, and sends what is due next; or ends the job with the reason."""
+"""A process scores a part, counts it, and sends the next message, or ends the job with the reason of a failure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def start(at: Desk, job_id: str, holder: str, part: int = 0) -> Started:
 
 def test_a_part_fails_after_its_process_died_too_often(at: Desk) -> None:
     job_id = at.plan(max_attempts=3)
-    for _ in range(3):  # each time the process dies, and Celery delivers the message again
+    for _ in range(3):  # in each attempt, the process dies, and Celery delivers the message again
         assert start(at, job_id, "m").to_do == "run"
     score_part(at.engine, job_id, 0, "m")
     assert "died 3 times while scoring part 0" in at.progress(job_id).failures[0]
@@ -57,7 +57,7 @@ def test_a_message_for_a_part_that_is_done_sends_a_finalizer_that_was_lost(at: D
     at.names_sent()
     at.score(job_id, 3)
     assert at.names_sent() == []
-    at.engine.ledger.end_step(job_id, "finalize")  # as if its process had died before it could send the message
+    at.engine.ledger.end_step(job_id, "finalize")  # simulates a process that died before it sent the message
     at.score(job_id, 3)
     assert at.names_sent() == ["finalize"]
 
@@ -79,7 +79,7 @@ def test_an_error_that_is_not_due_to_the_part_is_no_attempt_at_it(
         patched.setattr(at.client.buckets.main, "put", refuse)
         with pytest.raises(type(error)):
             score_part(at.engine, job_id, 0, "m")
-    # Then another process may begin at once, with the first attempt
+    # Then another process may begin at once, and its attempt still counts as the first
     started = start(at, job_id, "another")
     assert (started.to_do, started.attempt, at.progress(job_id).failures) == ("run", 1, {})
 

@@ -24,7 +24,7 @@ def test_if_two_processes_plan_a_job_at_once_the_first_plan_counts(
 
         def slowly(*arguments: object) -> bytes:
             data = make_plan(*arguments)  # type: ignore[arg-type]
-            if others:  # meanwhile the input is replaced, and another process plans
+            if others:  # before the plan is written, the input is replaced, and another process plans the job
                 at.client.put("in/a.parquet", pd.DataFrame({"x": [1.0] * 20}))
                 others.pop()()
             return data
@@ -37,7 +37,7 @@ def test_if_two_processes_plan_a_job_at_once_the_first_plan_counts(
 
 
 def test_a_part_of_broken_lines_alone_does_not_keep_a_job_from_being_planned(tmp_path: Path) -> None:
-    # Given a feature that is a number or a text, and a broken line that is a part of its own
+    # Given a feature that is a number in some lines and a text in others, and a broken line that is a separate part
     with desk(tmp_path) as at:
         uri = at.client.put("in/a.jsonl", '{"x": \n{"x": 1}\n{"x": "oops"}\n{"x": 2}\n')
         at.client.submit("line", uri, part_rows=1, max_rejected=2, job_id="j")

@@ -14,7 +14,7 @@ from scoreline.tasks.steps.reject_watch import NOTE_S, PATIENCE_S, REJECTED_SHOW
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that a test advances."""
 
     now = 0.0
 

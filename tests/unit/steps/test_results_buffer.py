@@ -32,7 +32,7 @@ def test_the_bytes_are_those_of_all_rows_encoded_at_once(
     monkeypatch.setattr(parquet, "GROUP_ROWS", 1_000)
     table = results(rows)
     batches = [table.slice(start, batch_rows) for start in range(0, rows, batch_rows)]
-    if batches:  # dictionaries differ from batch to batch
+    if batches:  # each batch has a different dictionary
         place = table.schema.get_field_index("word")
         batches = [item.set_column(place, "word", item["word"].dictionary_encode()) for item in batches]
         table = pa.concat_tables(batches)
@@ -55,7 +55,7 @@ def test_wide_rows_are_encoded_before_they_fill_the_memory(monkeypatch: pytest.M
 
 
 def test_waiting_rows_do_not_keep_the_memory_of_their_batch() -> None:
-    # Given rows of a wide table, whose columns lie in one stretch of memory
+    # Given rows of a wide table, whose columns share one block of memory
     window = PackedWindow(pa.schema([("id", pa.int64()), ("text", pa.string()), ("x", pa.float64())]), [4_000])
     window.add("id", pa.chunked_array([np.arange(4_000)]))
     window.add("text", pa.chunked_array([["a"] * 4_000]))
@@ -67,6 +67,6 @@ def test_waiting_rows_do_not_keep_the_memory_of_their_batch() -> None:
     expected = parquet.write(kept, FOOTER)
     del kept
     gc.collect()
-    # Then the memory was given back, which is empty when it is used again
+    # Then the memory is released to the system, so that it reads as zeros
     assert not window._bytes.any()
     assert buffer.finish() == expected

@@ -1,4 +1,4 @@
-"""Planning tries the first rows of some parts, and no more of them because rows are read in two pieces."""
+"""Planning samples the first rows of some parts, and samples no more rows if they are read in two pieces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = 5 * BATCH_ROWS
 
 
 def tried(batch_rows: int) -> list[range]:
-    """Return the rows of a part that are tried if none can be scored, batch by batch."""
+    """Return, batch by batch, the rows of a part that the planner samples if no row can be scored."""
 
     def read_slice(piece: Slice, columns: object, options: object, size: int) -> Any:
         wanted = range(piece.scope[0], sum(piece.scope))

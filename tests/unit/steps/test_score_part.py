@@ -1,4 +1,4 @@
-"""Plan and score parts whose rows come from different objects, or are only a few rows of an object."""
+"""Tests that plan and score parts of several objects, or of a few rows of one object."""
 
 from __future__ import annotations
 
@@ -107,18 +107,18 @@ def test_columns_with_blanks_are_those_that_lightgbm_keeps_with_underscores(engi
     names = [str(name) for name in LIGHT.feature_names_in_]
     assert names == ["store_number", "paid_amount"]
     engine.models = Models(LIGHT, names)
-    # Given an input with blanks, in another order
+    # Given an input whose columns have blanks in their names, and are in a different order than the features
     columns = {"paid amount": [1.0, 30.0], "id": [1, 2], "store number": [39.0, 2.0]}
     put(engine, "in/a.parquet", **columns)
     made = planner.draft(engine, job(), FAST)
-    # Then its columns are scored in the model's order, and not kept
+    # Then these columns are passed in the model's order, and are not kept in the results
     assert made.columns.features == ("store number", "paid amount")
     assert made.columns.keep == ("id",)
     plan: Any = SimpleNamespace(columns=made.columns)
     scored, _ = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
     expected = np.asarray(LIGHT.predict(pd.DataFrame(columns)[["store number", "paid amount"]]))
     assert scored["prediction"].to_pylist() == expected.tolist()
-    # And no column is chosen silently if two columns match the same name
+    # And an error is raised if two columns match the name of one feature
     put(engine, "in/a.parquet", **columns, store_number=[1.0, 2.0])
     with pytest.raises(MissingColumns, match=r"'store_number', .* input has 'store number' and 'store_number': name"):
         planner.draft(engine, job(), FAST)
@@ -134,7 +134,7 @@ def test_columns_with_blanks_are_missing_for_any_other_model(engine: Engine) -> 
 
 
 class Line(LinearRegression):
-    """Calls a function before each prediction."""
+    """A model that calls a function before each prediction."""
 
     def __init__(self, before: Callable[[], object]) -> None:
         self.before = before
@@ -147,7 +147,7 @@ class Line(LinearRegression):
 def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     put(engine, "in/a.parquet", id=[1], x=[1.0])
     put(engine, "in/b.parquet", id=[2], x=[2.0])
-    engine.batch_bytes = 1  # so that each row is a batch
+    engine.batch_bytes = 1  # makes each row a batch
     made = planner.draft(engine, job(), FAST)
     (part,) = made.parts
     # Given an estimator that waits until the second batch is requested
@@ -161,7 +161,7 @@ def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatc
 
     monkeypatch.setattr(engine, "read_slice", noted)
     engine.models = Models(Line(lambda: in_time.append(second.wait(HANG_S))))
-    # Then it need not wait long, and the results are in the order of the input
+    # Then the second batch is requested in time, and the results are in the order of the input
     plan: Any = SimpleNamespace(columns=made.columns)
     scored, _ = score_rows(engine, Documents(job=job(), plan=plan), part, 100, Timings())
     assert in_time == [True, True]
@@ -171,7 +171,7 @@ def test_a_batch_is_scored_while_the_next_one_is_read(engine: Engine, monkeypatc
 def test_a_part_of_a_stopped_job_ends_before_the_next_batch(engine: Engine) -> None:
     for name in "abc":
         put(engine, f"in/{name}.parquet", x=[1.0])
-    engine.batch_bytes = 1  # so that each row is a batch
+    engine.batch_bytes = 1  # makes each row a batch
     made = planner.draft(engine, job(), FAST)
     plan: Any = SimpleNamespace(columns=made.columns)
     engine.ledger.begin("j", "p", 1, budget=0)
@@ -200,7 +200,7 @@ def test_a_part_of_more_or_fewer_rows_than_were_planned_is_not_written(engine: E
 
 
 def test_a_plan_for_rejected_rows_finds_them_wherever_they_are(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a part of two batches, and a row of the second batch that is to be scored again
+    # Given a part of two batches, and a rejected row in the second batch
     rows = BATCH_ROWS + 10
     put(engine, "in/a.parquet", id=np.arange(rows), x=np.ones(rows))
     (whole,) = planner.draft(engine, job(), FAST).parts
@@ -208,7 +208,7 @@ def test_a_plan_for_rejected_rows_finds_them_wherever_they_are(engine: Engine, m
     monkeypatch.setattr(planner, "parts_to_rescore", lambda *_: (again,))
     # When it is planned
     made = planner.draft(engine, job(rejected_of="before"), FAST)
-    # Then that row is tried as the sample
+    # Then the planner samples that row
     assert (made.tried, made.rejected) == (1, 0)
 
 
@@ -217,18 +217,18 @@ def test_many_broken_rows_are_picked_in_one_pass() -> None:
     rows = Rows(
         batch=pa.record_batch({"x": pa.array([], pa.int64())}), numbers=np.array([], np.int64), malformed=malformed
     )
-    # When half of them are to be scored again (with a pass for each row, this would take minutes)
+    # When half of the malformed rows are picked (with a pass for each row, this would take minutes)
     found = pick_rows(rows, np.arange(0, 60_000, 2))
     assert [item.row for item in found.malformed] == list(range(0, 60_000, 2))
 
 
 @pytest.mark.parametrize("what", [b"PAR1 and nothing else PAR1", b""])
 def test_a_complete_job_of_records_ends_even_if_its_results_cannot_be_read(engine: Engine, what: bytes) -> None:
-    # Given a result that somebody with write access to the bucket has replaced
+    # Given a result that was replaced by someone with write access to the bucket
     records = job(inputs=(f"s3://data/{keys.records_table('j', 'f' * 64)}",))
     engine.buckets.main.put(keys.result_part(keys.output_folder("out/", "j"), 0), what)
     plan: Any = SimpleNamespace(parts=1)
-    # When the answer is to be written, it is skipped without an error
+    # Then no answer is written, and no error is raised
     write_answer(engine.buckets, Documents(job=records, plan=plan), Outcome(state="succeeded", rows=1, failures={}))
     assert not exists(engine.buckets.main, keys.answer("j"))
 
@@ -256,14 +256,14 @@ def test_an_arrow_text_that_is_not_utf8_rejects_its_row_only_if_the_column_is_re
 
 
 def test_arrow_objects_with_different_categories_share_a_part(engine: Engine) -> None:
-    # Given two objects that pandas wrote, each with different categories that fit into 8 bits
+    # Given two objects of pandas with different categories, whose codes have 8 bits
     texts = [[f"{letter}{number}" for number in range(100)] for letter in "ab"]
     for number, names in enumerate(texts):
         sink = io.BytesIO()
         x = [np.nan, *range(99)]
         pd.DataFrame({"x": x, "name": pd.Categorical(names)}).to_feather(sink)
         engine.buckets.main.put(f"in/{number}.feather", sink.getvalue())
-    # When they are scored in one part
+    # When both objects are scored in one part
     made = planner.draft(engine, job(), FAST)
     (part,) = made.parts
     plan: Any = SimpleNamespace(columns=made.columns)
@@ -272,14 +272,14 @@ def test_arrow_objects_with_different_categories_share_a_part(engine: Engine) ->
         ([*texts[0][1:], *texts[1][1:]], [texts[0][0], texts[1][0]]),
         strict=True,
     ):
-        # Then results and rejected rows have the categories of both
+        # Then results and rejected rows have the categories of both objects
         written = pq.read_table(io.BytesIO(parquet.write(table, {})))
         assert written["name"].to_pylist() == expected
 
 
 @pytest.mark.parametrize("suffix", ["arrow", "arrows"])
 def test_text_and_categories_that_polars_wrote_as_views_come_back_as_they_were(engine: Engine, suffix: str) -> None:
-    # Given two objects with views in every kind of column that is kept, whose second row is rejected
+    # Given two objects whose kept columns contain Arrow views, and whose second row is rejected
     columns: dict[str, Any] = {
         "text": ["a", "b", None],
         "bytes": [b"a", None, b"c"],
@@ -294,19 +294,19 @@ def test_text_and_categories_that_polars_wrote_as_views_come_back_as_they_were(e
         sink = io.BytesIO()
         (frame.write_ipc if suffix == "arrow" else frame.write_ipc_stream)(sink)
         engine.buckets.main.put(f"in/{name}.{suffix}", sink.getvalue())
-    # When they are scored in one part, and written
+    # When both objects are scored in one part, and the results are written
     made = planner.draft(engine, job(keep=",".join(columns)), FAST)
     plan: Any = SimpleNamespace(columns=made.columns)
     tables = score_rows(engine, Documents(job=job(), plan=plan), made.parts[0], 100, Timings())
     scored, rejected = (pq.read_table(io.BytesIO(parquet.write(table, {}))) for table in tables)
-    # Then every value is as it was
+    # Then every value is unchanged
     rows = frame.select(columns.keys()).to_dicts()
     assert scored.select(columns.keys()).to_pylist() == [rows[0], rows[2]] * 2
     assert rejected.select(columns.keys()).to_pylist() == [rows[1]] * 2
 
 
 def test_a_view_that_is_not_utf8_rejects_its_row_only(engine: Engine) -> None:
-    # Given an object whose second text, behind a view, is not UTF-8
+    # Given an object with a column of Arrow string views, whose second text is not UTF-8
     texts = pa.array([b"good", b"b\xffd", b"a longer text that is not within the view"], pa.binary_view())
     table, sink = pa.table({"x": [1.0, 2.0, 3.0], "s": texts.view(pa.string_view())}), io.BytesIO()
     with pa.ipc.new_file(sink, table.schema) as writer:
@@ -394,7 +394,7 @@ def test_the_size_of_parts_follows_the_speed_of_the_model(engine: Engine) -> Non
 
 
 class Plods(LinearRegression):
-    """Takes long for the rows that a planner tries."""
+    """A model that is slow on the rows that the planner samples."""
 
     def predict(self, x: Any) -> Any:
         time.sleep(len(x) / 640 if len(x) <= sampling.TRIAL_S * 640 else 0)
@@ -403,7 +403,7 @@ class Plods(LinearRegression):
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "arrow"])
 def test_a_part_is_cut_inside_a_row_group_when_the_model_is_slow(engine: Engine, suffix: str) -> None:
-    # Given rows that can only be read all together, and a model whose pace is unknown
+    # Given a single row group or block, and a model whose pace is unknown
     engine.models = Models(Plods().fit(pd.DataFrame({"x": [0.0, 1.0]}), [1.0, 3.0]))
     count, sink = 60_000, io.BytesIO()
     table = pa.table({"id": np.arange(count), "x": np.arange(count, dtype=float)})
@@ -415,9 +415,9 @@ def test_a_part_is_cut_inside_a_row_group_when_the_model_is_slow(engine: Engine,
         with pa.ipc.new_file(sink, table.schema) as file:
             file.write_table(table)
     engine.buckets.main.put(f"in/a.{suffix}", sink.getvalue())
-    # When the model is slow on all rows that are tried
+    # When the model is slow on all sampled rows
     made = planner.draft(engine, job())
-    # Then the parts are small, and each has its own rows
+    # Then the parts are small, and each part has different rows
     assert len(made.parts) > 5
     assert max(part.rows for part in made.parts) < 20 * 640
     assert sum(part.rows for part in made.parts) == count
@@ -428,13 +428,13 @@ def test_a_part_is_cut_inside_a_row_group_when_the_model_is_slow(engine: Engine,
         first, length = piece.scope
         assert (scored["id"].to_pylist(), rejected.num_rows) == (list(range(first, first + length)), 0)
         assert scored["prediction"].to_pylist() == pytest.approx(2 * scored["id"].to_numpy() + 1.0)
-    # And parts are larger if the job says so
+    # And parts are larger if the job sets `part_rows`
     sizes = [part.rows for part in planner.draft(engine, job(part_rows=25_000)).parts]
     assert sizes == ([20_000] * 3 if suffix != "csv" else sizes)
 
 
 class Ticking(LinearRegression):
-    """Takes a tenth of a second for each call, by a clock of its own."""
+    """A model that takes a tenth of a second for each call, measured by a simulated clock."""
 
     seconds = 0.0
 
@@ -511,7 +511,7 @@ def test_manifests_that_differ_only_in_their_times_are_the_same(engine: Engine) 
     first, later = b'{"rows": 2, "seconds": {"predict": 1.0}}', b'{"rows": 2, "seconds": {"predict": 7.0}}'
     assert create_manifest(layout, first) == first
     assert create_manifest(layout, later) == first == store.get(layout.manifest).data
-    # A manifest of other results is replaced only while the job is not complete
+    # A manifest with different results is replaced only if the job is not complete
     other = later.replace(b"2", b"3")
     assert create_manifest(layout, other) == other == store.get(layout.manifest).data
     store.put(layout.success, b"{}")

@@ -37,7 +37,7 @@ def test_a_part_goes_on_while_the_ledger_cannot_be_reached() -> None:
 def test_the_status_of_a_job_counts_the_rows_of_a_part_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a job of a single part, which is written only after its rows are noted
+    # Given a job of one part, which notes its scored rows in the ledger before it writes the result
     monkeypatch.setattr(scored_notes, "NOTE_S", 0.0)
     with desk(tmp_path) as at:
         job_id = at.plan()
@@ -52,6 +52,6 @@ def test_the_status_of_a_job_counts_the_rows_of_a_part_under_way(
         monkeypatch.setattr(ResultsBuffer, "finish", look)
         score_part(at.engine, job_id, 0, "holder")
         done = at.client.status(job_id)
-    # Then its rows are counted before the part is committed, and not counted again afterwards
+    # Then the status counts these rows before the part is committed, and does not count them twice afterwards
     assert seen == [(10, 0)]
     assert (done.rows, done.parts_done) == (10, 1)

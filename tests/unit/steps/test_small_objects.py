@@ -1,4 +1,4 @@
-"""Many small objects are read with few requests and scored in common batches; their rows keep their places."""
+"""Many small objects are read with few requests and scored in common batches, and each row stays in its place."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FAST = planner.Pace(rows_per_s=1e6, processes=1)
 
 
 class Noting(LinearRegression):
-    """Notes how many rows each call has, and refuses a whole call if it has a negative value."""
+    """A model that records the number of rows of each call, and refuses a call with a negative value."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -84,7 +84,7 @@ def places(rejected: pa.Table) -> list[tuple[str, int, int | None]]:
 
 
 def put_with_rejects_at_seams(engine: Engine) -> list[tuple[str, int, int]]:
-    """Put objects whose first and last rows are rejected, and one whose rows all are. Return where these rows are."""
+    """Put objects whose first and last rows are rejected. Return the position of each rejected row."""
     refused = []
     for number, rows in enumerate((5, 1, 4, 2, 6)):
         ids = np.arange(rows) + 10 * number
@@ -127,7 +127,7 @@ def test_a_batch_of_many_objects_has_no_more_rows_than_usual(
     for number in range(20 if kind == "parquet" else 10):
         if kind == "parquet":
             put(engine, f"{number:02}.parquet", id=[number], x=[float(number)])
-        else:  # one of the two rows cannot be decoded; it counts as well
+        else:  # the second row cannot be decoded, but counts towards the size of a batch
             engine.buckets.main.put(f"in/{number:02}.csv", f"id,x\n{number},1\n{number},1,9\n".encode())
     made = planner.draft(engine, job(max_rejected="100%"), FAST)
     engine.models.model.calls.clear()  # type: ignore[attr-defined]
@@ -158,7 +158,8 @@ def test_malformed_rows_of_texts_keep_their_object_and_row(engine: Engine) -> No
 
 
 def test_objects_whose_types_differ_are_scored_as_by_themselves(engine: Engine) -> None:
-    put(engine, "a.parquet", id=[1, 2], x=pa.array([1, 2**53 + 1], pa.int64()))  # float64 does not hold the last
+    # float64 cannot represent the last value
+    put(engine, "a.parquet", id=[1, 2], x=pa.array([1, 2**53 + 1], pa.int64()))
     put(engine, "b.parquet", id=[3, 4], x=[-1.0, 4.5])
     put(engine, "c.parquet", id=[5], x=pa.array([5], pa.int32()))
     scored, rejected = score(engine, max_rejected="100%")
@@ -254,7 +255,7 @@ def test_small_objects_are_fetched_side_by_side(engine: Engine, monkeypatch: pyt
     get = engine.buckets.main.get
 
     def together(key: str, **options: Any) -> Any:
-        meeting.wait(HANG_S)  # raises an error if fewer requests are under way
+        meeting.wait(HANG_S)  # raises an error unless enough requests are under way at once
         return get(key, **options)
 
     with monkeypatch.context() as patched:
@@ -316,7 +317,7 @@ def test_the_limits_of_a_batch_are_found_once_for_all_parts_of_a_job(engine: Eng
     size = engine.batch_size(first)
     assert engine.batch_size(first) is size
     assert engine.batch_size(second) is not size
-    # And they follow the limit of the process
+    # And the sizes follow the limit of the process
     engine.batch_bytes = 1
     assert engine.batch_size(second).limit_bytes == 1
 
@@ -329,10 +330,10 @@ def test_a_batch_is_not_completed_if_the_caller_wants_no_more_rows(
     made = planner.draft(engine, job(), FAST)
     (part,), size = made.parts, engine.batch_size(made.columns)
     options = job().spec.read
-    # Given a caller that has gone, then no batch is filled
+    # If the caller has stopped reading, then no batch is filled
     assert [batch.rows.num_rows for batch in read_part.read_part(engine, part, made.columns, options, size)] == [3]
     assert list(read_part.read_part(engine, part, made.columns, options, size, [True])) == []
-    # And a part that has ended tells its reader so
+    # And when a part ends, its reader is notified
     passed: list[Any] = []
 
     def noted(*arguments: Any) -> Any:
@@ -348,7 +349,7 @@ def test_a_batch_is_not_completed_if_the_caller_wants_no_more_rows(
 def test_planning_reads_only_the_first_rows_of_a_large_slice_if_they_can_be_scored(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, negative: int, read: list[int]
 ) -> None:
-    # Given rows of which a batch has few, as of a wide table, beside a text
+    # Given a table whose rows are so large that a batch has few of them, and a CSV object
     engine.batch_bytes = 24_000
     put(engine, "a.parquet", id=range(5_000), x=[-1.0] * negative + [1.0] * (5_000 - negative))
     engine.buckets.main.put("in/b.csv", b"id,x\n5000,1\n")

@@ -39,7 +39,7 @@ FORMATS = ("parquet", "arrow", "csv", "jsonl")
 
 
 class Reader(RegressorMixin, BaseEstimator):
-    """Predicts the text of what it gets in each row, so that it sees every difference of type."""
+    """A model that predicts the text of each row's features, so that every difference in type shows."""
 
     def fit(self, x: pd.DataFrame, y: Any = None) -> Reader:
         self.feature_names_in_, self.n_features_in_ = np.array(x.columns, dtype=object), x.shape[1]
@@ -137,13 +137,13 @@ ROWS = st.lists(
 def test_a_row_has_one_score_in_any_order_cut_and_format(
     engine: Engine, rows: list[dict[str, Any]], dense: bool, cuts: st.DataObject
 ) -> None:
-    # Given rows with at least one value in each column, so that text shows its type; if dense, no integer is missing
+    # Given rows with a value in each column, so that types can be inferred; if `dense`, no integer is missing
     rows = [{"count": 7, "amount": 0.5, "town": "Rome", "flag": True}, *rows]
     if dense:
         rows = [row | {"count": row["count"] or 0, "flag": bool(row["flag"])} for row in rows]
     rows = [{"id": number} | row for number, row in enumerate(rows)]
     whole = scores(engine, {"a.parquet": encoded(rows, "parquet", 1_000)}, 1_000, 1_000)
-    # When they are shuffled, cut into two objects, parts and batches, and written in any format
+    # When the rows are shuffled, divided into two objects, into parts and batches, and written in any format
     shuffled = cuts.draw(st.permutations(rows))
     at, kind = cuts.draw(st.integers(0, len(rows) - 1)), cuts.draw(st.sampled_from(FORMATS))
     group, part_rows, batch_rows = (cuts.draw(st.integers(1, 9)) for _ in range(3))
@@ -151,7 +151,7 @@ def test_a_row_has_one_score_in_any_order_cut_and_format(
     written = {name: encoded(piece, kind, group) for name, piece in pieces.items() if piece}
     # Then each row has the same score
     assert scores(engine, written, part_rows, batch_rows) == whole
-    # And the score is the one that a notebook gets
+    # And the score is the one that the model gives in a notebook
     if dense:
         assert whole == {
             row["id"]: f"{row['count']}|{np.nan if row['amount'] is None else row['amount']}"
@@ -204,7 +204,7 @@ def test_a_warning_names_columns_that_only_later_objects_have(engine: Engine) ->
 
 
 class Nameless(RegressorMixin, BaseEstimator):
-    """Uses the names of its columns, and says nothing about them."""
+    """A model that uses column names without declaring them."""
 
     def fit(self, x: pd.DataFrame, y: Any = None) -> Nameless:
         return self

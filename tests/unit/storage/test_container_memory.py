@@ -1,4 +1,4 @@
-"""The memory of a container is that of its control groups, in both versions."""
+"""The memory of a container is read from its control groups, version 1 or 2."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def test_memory_that_only_caches_files_is_available(
     for name, value in files.items():
         text = str(value * MIB) if isinstance(value, int) else f"anon 1\n{value} {200 * MIB}\n"
         write(tmp_path / "sys/fs/cgroup" / folder / name, text)
-    # Given a limit of 900 MiB, of which 850 are used, 200 of them for files
+    # Given a limit of 900 MiB, and 850 MiB in use, of which 200 MiB are cached files
     assert available_bytes(tmp_path) == 250 * MIB
-    # When more is used than the limit, then nothing is available
+    # When more memory is used than the limit, then 0 bytes are available
     (tmp_path / "sys/fs/cgroup" / folder / "memory.stat").write_text("")
     for name in ("memory.current", "memory.usage_in_bytes"):
         if name in files:

@@ -42,7 +42,7 @@ def test_items_come_in_order_and_the_next_is_produced_meanwhile() -> None:
     assert next(found) == 0
     assert second.wait(HANG_S)  # the generator produces the second item before it is requested
     time.sleep(0.05)
-    assert made == [0, 1]  # it produces no further items, because each takes memory
+    assert made == [0, 1]  # the generator produces no third item yet, because each item takes memory
     assert list(found) == list(range(1, 100))
 
 
@@ -70,7 +70,7 @@ def test_a_system_exit_in_the_thread_is_raised_in_the_thread_that_iterates() -> 
 
 
 class Torn(Exception):
-    """Raised by the generator, and referenced nowhere else."""
+    """An error that the generator raises, and that nothing else references."""
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_an_error_is_released_once_it_is_handled() -> None:
     except Torn as error:
         held = weakref.ref(error)
     threads[0].join(HANG_S)
-    assert held() is None  # the data that its traceback refers to is released, too
+    assert held() is None  # the error is released, and so is all data that its traceback references
 
 
 def test_an_item_is_released_before_waiting_for_the_next_one() -> None:
@@ -124,8 +124,9 @@ def test_a_signal_is_handled_while_an_item_is_produced() -> None:
     heard = threading.Event()
 
     def items() -> Generator[bool]:
-        time.sleep(0.05)  # wait until the other thread waits
-        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # this does not interrupt the other thread
+        time.sleep(0.05)  # give the other thread time to begin waiting
+        # the signal is sent to this thread, and does not interrupt the other one
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
         yield heard.wait(HANG_S)
 
     before = signal.signal(signal.SIGUSR1, lambda *_: heard.set())
@@ -172,7 +173,7 @@ def test_a_generator_that_is_abandoned_is_closed_by_the_thread_that_iterates_ove
             closed_by.append(threading.current_thread())
             closed.set()
 
-    source = items()  # kept here, so that garbage collection does not close it
+    source = items()  # this reference keeps garbage collection from closing the generator
     found = prefetched(source)
     next(found)
     found.close()
@@ -199,7 +200,7 @@ def test_closing_early_waits_briefly_for_the_thread() -> None:
         threads[0].join(HANG_S)
         return gone
 
-    assert any(is_gone_in_time() for _ in range(20))  # on an idle machine, the first attempt succeeds
+    assert any(is_gone_in_time() for _ in range(20))  # try again only if the machine is busy
 
 
 def test_closing_early_leaves_no_thread_behind() -> None:
@@ -210,13 +211,13 @@ def test_closing_early_leaves_no_thread_behind() -> None:
         stuck.wait(HANG_S)
         yield 2
 
-    others = set(threading.enumerate())  # the last thread of another test may not have ended yet
+    others = set(threading.enumerate())  # ignore threads of earlier tests that have not ended yet
     found = prefetched(items())
     assert next(found) == 1
     (thread,) = set(threading.enumerate()) - others
     assert thread.name == "prefetch"
     found.close()
-    assert thread.is_alive()  # closing did not wait for the generator, which is stuck
+    assert thread.is_alive()  # `close` did not wait for the stuck generator
     stuck.set()
     thread.join(HANG_S)
     assert not thread.is_alive()
@@ -241,7 +242,7 @@ def opener_of(source: Pinned) -> Opener:
 def test_garbage_collection_during_the_start_of_a_thread_cannot_deadlock(
     make: Callable[[Path], Generator[object]], tmp_path: Path
 ) -> None:
-    # Given an abandoned generator, and a thread that holds the lock of all threads that are not daemons
+    # Given an abandoned generator, and a thread that holds the lock of `threading` for non-daemon threads
     found = make(tmp_path)
     next(found)
     lock = threading._shutdown_locks_lock  # type: ignore[attr-defined]
@@ -253,9 +254,9 @@ def test_garbage_collection_during_the_start_of_a_thread_cannot_deadlock(
     thread = threading.Thread(target=close, daemon=True)
     thread.start()
     thread.join(HANG_S)
-    # When that thread closes the generator, then it continues
+    # When the thread with the lock closes the generator, then it is not blocked
     if stuck := thread.is_alive():
-        lock.release()  # release the lock for the tests that follow
+        lock.release()  # release the lock for the following tests
     assert not stuck
 
 
@@ -282,7 +283,7 @@ def test_a_text_is_read_further_while_its_first_records_are_processed(tmp_path: 
     found = read_blocks(source, opener_of(source), RecordFinder(), 0, None, first_row=0, block_bytes=size)
     first = next(found)
     assert store.twice.wait(HANG_S)  # the second block is read before it is requested
-    assert store.asked == [(0, size), (size, 2 * size)]  # no further block is in memory
+    assert store.asked == [(0, size), (size, 2 * size)]  # no third block was requested
     assert sum(len(block.records) for block in (first, *found)) == size
 
 
@@ -344,7 +345,7 @@ def test_a_closed_map_ends_its_threads_and_begins_nothing_more() -> None:
     found = map_ahead(wait, range(100), threads=2, budget=10)
     assert next(found) == 0
     assert started.wait(HANG_S)
-    found.close()  # does not wait for the store
+    found.close()  # `close` does not wait for the store
     go_on.set()
     for thread in set(threading.enumerate()) - before:
         thread.join(HANG_S)

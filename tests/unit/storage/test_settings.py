@@ -22,7 +22,7 @@ ENVIRONMENTS, DYNOS, FORCES, CLOUD_ONLYS = (
 
 
 def expected(environment: str, dyno: str, force: str, cloud_only: str) -> tuple[bool, bool]:
-    """Return what the truth table says: whether objects are in R2, and whether models are only in memory."""
+    """Return two values of the truth table: whether objects are in R2, and whether models are only in memory."""
     if dyno:
         return True, True
     if environment == "development" and force != "true":

@@ -16,7 +16,7 @@ NOUNS = re.compile(r"^ (rows|parts|objects|times)\b(?!/s)")
 
 
 def counted(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield each value in an f-string that a plural noun follows, with the noun."""
+    """Yield each value in an f-string that is followed by a plural noun, together with the noun."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.JoinedStr):
             for value, text in zip(node.values, node.values[1:], strict=False):
@@ -27,5 +27,5 @@ def counted(file: Path) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_message_can_speak_of_1_rows(file: Path) -> None:
-    more_than_one = {"most", "MAX_VALUES", "SAMPLE_ROWS", "times"}  # limits, and a ratio above 1
+    more_than_one = {"most", "MAX_VALUES", "SAMPLE_ROWS", "times"}  # these values are limits, or a ratio above 1
     assert [found for found in counted(file) if found[0] not in more_than_one] == []

@@ -1,4 +1,4 @@
-"""A receiver cannot hold the process that notifies it, however it behaves."""
+"""A receiver cannot block the process that notifies it, however it behaves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIMIT = 150
 
 
 class Receiver:
-    """Accepts a connection, and sends one piece after another for as long as the sender takes them."""
+    """A server that accepts a connection, and sends pieces of a response until the client stops reading."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -61,7 +61,7 @@ def answers_to_go_on() -> Iterator[bytes]:
 
 
 def handshake() -> Iterator[bytes]:
-    yield bytes([22, 3, 3, 64, 0])  # the beginning of a TLS record
+    yield bytes([22, 3, 3, 64, 0])  # the header of a TLS record
     yield from repeat(b"\0", LIMIT)
 
 
@@ -99,6 +99,6 @@ def test_a_host_whose_name_is_looked_up_for_ever_holds_nothing(monkeypatch: pyte
     monkeypatch.setattr("urllib3.util.connection.create_connection", look_up)
     with pytest.raises(WebhookUnavailable, match="TimeoutError"):
         delivery.send("http://slow.example/hush", EVENT, SECRET)
-    # And the connection that is opened too late is closed at once
+    # And a connection that is established after the timeout is closed at once
     found.set()
     assert closed.wait(HANG_S)

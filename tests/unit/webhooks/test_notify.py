@@ -1,4 +1,4 @@
-"""Each run of a job sends one signed notification to an allowed address, and its marker stays until then."""
+"""Each run of a job sends one signed notification to an allowed address, and the job keeps its marker until then."""
 
 from __future__ import annotations
 

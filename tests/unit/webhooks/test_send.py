@@ -1,4 +1,4 @@
-"""A notification is one POST to one address, and its errors show no secret."""
+"""A notification is one POST to one address, and errors of sending contain no secret."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVENT = Notification(id="job.1", body=b"{}")
 
 
 class Receiver:
-    """An HTTP server that answers with a status, and notes the paths that were asked for."""
+    """An HTTP server that answers with a status, and records the requested paths."""
 
     def __init__(self) -> None:
         self.status, self.paths = 200, list[str]()

@@ -1,4 +1,4 @@
-"""Arrow, NumPy and all threads of a worker allocate from one heap."""
+"""In a worker, Arrow, NumPy and all threads allocate memory from one heap."""
 
 from __future__ import annotations
 

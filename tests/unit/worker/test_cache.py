@@ -20,7 +20,7 @@ from scoreline.worker.shared_memory import Board
 
 
 class Models:
-    """Stands in for the manager; the name of a model says how many bytes it takes."""
+    """A fake of the model manager; a model's name contains its size in bytes."""
 
     def __init__(self) -> None:
         self.loads: list[str] = []
@@ -85,14 +85,14 @@ def test_models_with_different_digests_are_different_entries(models: Models) -> 
 
 
 def test_a_version_with_the_digest_of_another_one_does_not_get_its_bundle(models: Models) -> None:
-    # Given a version in memory, loaded or preloaded
+    # Given a version in the cache, loaded or preloaded
     one = pin("a-40", "digest")
     preloaded = models.load_manifest(models.manifest(one), "digest")
     for cache in (ModelCache(models, 100), ModelCache(models, 100, [preloaded])):  # type: ignore[arg-type]
         assert cache.get(one).manifest.ref == one.ref
         # When a job pins other versions with the same digest
         for other in (pin("b-40", "digest"), PinnedModel(name="a-40", version="w", manifest_sha256="digest")):
-            # Then it gets the bundle, or the error, of the version that its results will name
+            # Then the job gets the bundle or the error of the version that it pins
             assert cache.manifest(other).ref == other.ref
             assert cache.get(other).manifest.ref == other.ref
 
@@ -122,7 +122,7 @@ def test_a_model_is_loaded_once_for_many_threads_and_hits_do_not_wait_for_it(mod
         waiting = [pool.submit(cache.get, pin("slow-40")) for _ in range(4)]
         while "slow-40" not in models.loads:
             time.sleep(0.01)
-        cache.get(pin("warm-10"))  # hangs if a hit waits for the load
+        cache.get(pin("warm-10"))  # the test hangs if a cache hit waits for the load of another model
         models.gates["slow-40"].set()
         assert len({id(future.result()) for future in waiting}) == 1
     assert models.loads == ["warm-10", "slow-40"]
@@ -136,7 +136,7 @@ def test_two_concurrent_loads_together_stay_within_the_limit(models: Models) -> 
         both = [pool.submit(cache.get, pin(name)) for name in models.gates]
         while len(models.loads) < 3:
             time.sleep(0.01)
-        assert held(cache) == []  # the old model had to make room for both
+        assert held(cache) == []  # the old model was evicted before the two loads
         for gate in models.gates.values():
             gate.set()
         for future in both:

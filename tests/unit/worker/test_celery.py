@@ -1,4 +1,4 @@
-"""The settings of Celery on which the survival of jobs depends."""
+"""Celery has the settings without which jobs would be lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker answers questions over the broker, but refuses commands that would change something."""
+"""A worker answers inspection commands over the broker, but refuses commands that would change its state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUESTIONS = {"active", "active_queues", "conf", "jobs", "models", "gauges", "pin
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The commands of a worker that refuses changes."""
+    """The control commands of a worker that refuses changes."""
     monkeypatch.setattr(Panel, "data", dict(Panel.data))
     control.refuse_changes()
     return Panel.data
@@ -35,7 +35,7 @@ def test_a_command_that_inspects_goes_on_working(commands: dict[str, Any]) -> No
     assert {name for name in QUESTIONS if commands[name].__name__ == "_refuse"} == set()
     assert commands["dump_active"] is commands["active"]
     assert commands["ping"](SimpleNamespace()) == {"ok": "pong"}
-    # And if a later release of Celery adds a command, this test fails until someone has looked at the command
+    # And if a later release of Celery adds a command, this test fails, so that the command is reviewed
     known = {name for name, fun in commands.items() if fun.__name__ != "_refuse"}
     assert "objgraph" not in known  # it writes a file
 

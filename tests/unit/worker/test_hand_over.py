@@ -1,4 +1,4 @@
-"""A worker that cannot load a model leaves its jobs to other workers. It fails a job only if no worker can load it."""
+"""A worker that cannot load a model passes its messages to others. The job fails only if no worker can load it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Request(SimpleNamespace):
 
 
 class Task:
-    """A task whose message is sent again into a list."""
+    """A fake task that stores its resent messages in a list."""
 
     def __init__(self, hostname: str, header: Any = None, retries: int = 0) -> None:
         kwargs = {"job_id": "j", "part": 3}
@@ -62,7 +62,7 @@ def test_another_worker_gets_the_message_at_once_and_this_process_pauses(
     ((sent),) = task.sent
     assert (sent["countdown"], sent["kwargs"]) == (0, {"job_id": "j", "part": 3, "retried": 3})
     assert sent["max_retries"] >= 3
-    assert sent["queue"] == "scoreline.jobs.own"  # always this queue, wherever the message came from
+    assert sent["queue"] == "scoreline.jobs.own"  # the message always goes to this queue, even if it came from another
     assert sent["headers"] == {HEADER: {"workers": ["celery@small"], "times": 1}}
     assert pauses == [1.0]
 
@@ -74,7 +74,7 @@ def test_a_message_that_every_worker_has_refused_fails_the_job(pauses: list[floa
         ({"workers": ["celery@large"], "times": 1}, ["celery@small", "celery@large"]),
     ):
         task = Task("celery@small", header)
-        run(task, *workers)  # returns, and the caller fails the job
+        run(task, *workers)  # returns without an error, so that the caller fails the job
         assert task.sent == []
     assert pauses == []
 
@@ -89,7 +89,7 @@ def test_a_part_waits_for_the_workers_that_can_load_its_model_while_they_restart
         with pytest.raises(Retry):
             run(task, *workers, was_loaded=True)
         assert len(task.sent) == 1
-    # But not for long, because the pauses hold up other jobs
+    # But the retries are limited, because their pauses delay other jobs
     run(Task("celery@small", {"workers": [], "times": RESTART_TIMES}), was_loaded=True)
     assert sum(2.0**times for times in range(RESTART_TIMES)) < 60
 

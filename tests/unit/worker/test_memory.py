@@ -1,4 +1,4 @@
-"""A worker finds out how much memory the machine has, and how many processes fit into it."""
+"""A worker determines the memory of the machine, and how many processes fit into it."""
 
 from __future__ import annotations
 

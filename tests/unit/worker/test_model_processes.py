@@ -1,4 +1,4 @@
-"""A process of the pool, which Celery marks as a daemon, runs models that start processes."""
+"""A pool process can run models that start processes, although Celery marks it as a daemon."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_process_of_the_pool_starts_processes_and_leaves_none_behind(tmp_path:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", POOLED, how, str(fifo)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
         with fifo.open("rb") as lifeline:
-            assert lifeline.read() == b""  # ends when no process holds the other end any more
+            assert lifeline.read() == b""  # the read ends after every process has closed the other end
         assert running.stdout is not None
         assert running.stdout.read() == "[1, 2, 3]\n-15\n[4, 5]\n"
     assert running.returncode == 0

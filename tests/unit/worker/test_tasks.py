@@ -37,7 +37,7 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
 
 
 class Failing:
-    """Raises an error a number of times, and then calls a function."""
+    """Raises an error at a number of calls, and then calls a function."""
 
     def __init__(self, behind: Callable[..., Any], error: BaseException, times: int = 1_000) -> None:
         self._behind, self._error, self._times = behind, error, times
@@ -80,7 +80,7 @@ def test_a_part_is_given_back_until_the_store_is_there_again(at: Desk, fail: Cal
 def test_an_outage_of_store_and_ledger_together_does_not_count_as_the_death_of_the_process(
     at: Desk, fail: Callable[..., Failing]
 ) -> None:
-    # Given a store that fails five times, and a ledger that cannot be reached meanwhile
+    # Given a store that fails five times, and a ledger that cannot be reached in the meantime
     job_id = at.plan(max_attempts=3)
     fail(at.client.buckets.main, "put", StoreUnavailable("503"), times=5)
     fail(at.engine.ledger, "release", LedgerUnavailable("no Redis"))
@@ -152,7 +152,7 @@ class Alternating:
 def test_a_message_that_another_worker_passed_on_has_all_its_retries_left(
     at: Desk, monkeypatch: pytest.MonkeyPatch, name: str, errors: str
 ) -> None:
-    # Given another worker that cannot load the model either, and a message that was passed on as often as possible
+    # Given another worker that also cannot load the model, and a message that was passed on the maximum number of times
     monkeypatch.setattr(at.client.queue, "workers", lambda timeout_s: ["celery@busy"])
     monkeypatch.setattr("scoreline.worker.hand_over.time.sleep", lambda seconds: None)
     passes: list[Exception] = [ModelUnloadable("too little memory")] * MAX_TIMES
@@ -170,7 +170,7 @@ def test_a_message_that_another_worker_passed_on_has_all_its_retries_left(
     }[name]
     job_id = "records" if name == "score_records" else at.submit() if name == "plan" else at.plan()
     monkeypatch.setattr(owner, function, Alternating(getattr(owner, function), raised))
-    # When as many retries follow as an error deserves
+    # When the maximum number of retries follows
     if name == "plan":
         tasks.plan.apply(kwargs={"job_id": job_id})
         assert at.names_sent() == ["score_part"] * 4
@@ -192,10 +192,10 @@ def test_a_part_waits_if_no_running_worker_can_load_the_model_and_a_plan_does_no
     planned = at.plan()
     once: list[Exception] = [ModelUnloadable("no module")]
     monkeypatch.setattr(parts, "score_part", Alternating(parts.score_part, once))
-    # When no worker is left that can load its model, then its part is tried again
+    # When no worker can load the model of a planned job, then the worker tries the part again
     tasks.score_part.apply(kwargs={"job_id": planned, "part": 0})
     assert (at.progress(planned).parts_done, at.progress(planned).failures) == (1, {})
-    # But a job that no worker has planned fails at once
+    # But an unplanned job fails at once
     job_id = at.submit()
     monkeypatch.setattr(planner, "plan_job", Alternating(planner.plan_job, [ModelUnloadable("no module")]))
     tasks.plan.apply(kwargs={"job_id": job_id})
@@ -215,11 +215,11 @@ def test_a_notification_is_tried_again_and_then_given_up(at: Desk, fail: Callabl
     main, job_id = at.client.buckets.main, at.plan()
     at.client.cancel(job_id)
     busy = WebhookUnavailable("https://example.org answered 503")
-    # When the receiver answers again in time, the notification is not given up
+    # When the receiver answers again in time, the notification is delivered
     failing = fail(notifying, "notify", busy, times=3, then=lambda *_: None)
     tasks.notify.apply(kwargs={"job_id": job_id})
     assert (failing.calls, read_delivery(main, job_id)) == (4, None)
-    # And if it never does, that is recorded
+    # And if the receiver never answers, the failed delivery is recorded
     failing = fail(notifying, "notify", busy)
     tasks.notify.apply(kwargs={"job_id": job_id})
     notice = read_delivery(main, job_id)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 SECRET_KEY = os.environ["SECRET_KEY"]
-# The debug page shows settings and environment to anyone who provokes an error. It hides variables with KEY, SECRET or
-# PASS in their names, but not the password in REDIS_URL or the local variables of a traceback.
+# Django's debug page shows settings and environment variables to anyone who causes an error. The page hides names with
+# KEY, SECRET or PASS, but shows the password in REDIS_URL and all local variables.
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1"]
 

@@ -9,7 +9,7 @@ from scoring.models import Scoring
 
 
 class ScoringForm(forms.ModelForm):
-    """Asks for a model and an input. The page contains the key of the row, so a page sent twice makes one row.
+    """A form for a model and an input. The page contains the key of the row, so a page sent twice makes one row.
 
     Only Scoreline knows whether the model and the bucket exist, so `Client.submit` checks what the user typed.
     """
@@ -28,7 +28,7 @@ class ScoringForm(forms.ModelForm):
         """Accept the key of an existing row, which `row` returns."""
 
     def clean(self) -> dict[str, Any]:
-        """Refuse a page that was sent before with other values, because a job does not change."""
+        """Refuse a page that is submitted again with different values, because a job cannot be changed."""
         wanted: dict[str, Any] = super().clean() or {}
         sent = Scoring.objects.filter(pk=wanted.get("id")).first()
         if sent and (sent.model, sent.input) != (wanted.get("model"), wanted.get("input")):

@@ -1,4 +1,4 @@
-"""A row for each job that a user asked for."""
+"""A table with one row for each job that a user requested."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Scoring(models.Model):
         """Ask Scoreline for the status of the job."""
         if self.ended:
             return
-        with contextlib.suppress(JobNotFound):  # the job was not sent yet
+        with contextlib.suppress(JobNotFound):  # the job has not been enqueued yet
             self.hear(client().status(self.job_id))
 
     def hear(self, status: Status) -> None:

@@ -1,4 +1,4 @@
-"""Pages that enqueue and follow jobs. A refusal by Scoreline is a message on the page, never a server error."""
+"""Pages that enqueue and follow jobs. If Scoreline refuses a job, the page shows a message, never a server error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     rows = list(Scoring.objects.all()[:50])
     for row in rows:
         if row.under_way and not refreshed(request, row):
-            break  # a service that does not answer for one job does not answer for the next either
+            break  # if a service does not answer, asking about more jobs is useless
     busy = any(row.under_way for row in rows)
     return render(request, "scoring/overview.html", {"rows": rows, "refresh": busy})
 
@@ -31,7 +31,7 @@ def create(request: HttpRequest) -> HttpResponse:
         try:
             with transaction.atomic():
                 row, new = form.row()
-                transaction.on_commit(row.send)  # otherwise a rolled-back row would leave its job behind
+                transaction.on_commit(row.send)  # if the transaction is rolled back, no job must exist
         except InvalidRequest as error:  # no job was created
             if new:
                 row.delete()
@@ -53,7 +53,7 @@ def detail(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @require_POST
 def send(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Try again to enqueue a job. This changes nothing if the first attempt succeeded after all."""
+    """Try again to enqueue a job. If the first attempt succeeded, nothing changes."""
     row = get_object_or_404(Scoring, pk=pk)
     try:
         row.send()

@@ -1,4 +1,4 @@
-"""Counters count each event once; tests that concern only Redis have it in their names."""
+"""Counters count each event once; tests of Redis alone have "redis" in their names."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_the_pace_of_a_model_is_that_of_its_last_job(counters: Counters) -> None
 def test_all_paces_are_dropped_when_there_are_too_many(counters: Counters) -> None:
     for number in range(MAX_PACES):
         counters.note_pace(f"model-{number} default", 1.0)
-    counters.note_pace("model-0 default", 2.0)  # this pace is known already
+    counters.note_pace("model-0 default", 2.0)  # this call replaces a known pace
     assert (counters.pace("model-0 default"), counters.pace("model-1 default")) == (2.0, 1.0)
     counters.note_pace("one more default", 3.0)
     assert (counters.pace("model-0 default"), counters.pace("one more default")) == (None, 3.0)

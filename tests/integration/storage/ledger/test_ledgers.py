@@ -1,4 +1,4 @@
-"""Every ledger fulfils one contract; tests that concern only one ledger are at the end."""
+"""Every ledger fulfils one contract; tests of a single ledger are at the end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PATIENCE_S = 120.0
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until a test advances it."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -68,7 +68,7 @@ def open_ledger(request: pytest.FixtureRequest, clock: Clock) -> Callable[[], Le
 
 @pytest.fixture(params=["redis", "memory"])
 def own_clock(request: pytest.FixtureRequest) -> Callable[[], Ledger]:
-    """Return a function that opens the ledger as another process does, with the clock that it has in a deployment."""
+    """Return a function that opens the ledger as another process does, with the clock of a real deployment."""
     if request.param == "memory":
         ledger = MemoryLedger(patience_s=PATIENCE_S)
         return lambda: ledger
@@ -176,7 +176,7 @@ def test_a_part_whose_lease_ended_is_dispatched_again_and_its_attempts_are_kept(
     ledger.start(lease(job, 0, "m1"))
     clock.advance(LEASE_S)
     assert ledger.dispatch(job, "p", window=1).parts == (0,)
-    # The lease has expired, so the next message begins at once
+    # The lease of "m1" has expired, so the next message starts the part at once
     assert not ledger.renew(lease(job, 0, "m1"))
     assert ledger.start(lease(job, 0, "m2")).attempt == 2
 
@@ -212,13 +212,13 @@ def test_a_lease_keeps_others_out_until_it_ends_and_lets_its_own_message_in(
 def test_a_caller_whose_clock_is_wrong_changes_no_deadline(
     own_clock: Callable[[], Ledger], job: str, monkeypatch: pytest.MonkeyPatch, ahead_s: float
 ) -> None:
-    # Given a part that is being scored, one whose message waits, and a step under way
+    # Given a part that is being scored, a part whose message waits, and a step under way
     ours, theirs = own_clock(), own_clock()
     ours.begin(job, "p", 3, budget=0)
     ours.dispatch(job, "p", window=2)
     ours.start(lease(job, 0))
     ours.begin_step(job, "finalize", LEASE_S)
-    # When a process whose clock is two hours ahead, or behind, asks for work and takes some itself
+    # When a process whose clock is two hours ahead or behind requests work, and takes leases itself
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + ahead_s)
     assert theirs.dispatch(job, "p", window=2).parts == ()
@@ -229,7 +229,7 @@ def test_a_caller_whose_clock_is_wrong_changes_no_deadline(
     assert theirs.complete(job, "p", 2, rows=1, rejected=0).counted
     theirs.begin_step(job, "plan", LEASE_S)
     monkeypatch.undo()
-    # Then other processes do not take that work, but they take it once its lease has expired
+    # Then other processes take that work only after its lease has expired
     assert ours.dispatch(job, "p", window=2).parts == ()
     assert ours.start(lease(job, 1)).to_do == "busy"
     assert not ours.claim_step(job, "plan")
@@ -257,7 +257,7 @@ def test_a_released_part_is_free_at_once_and_sent_again_when_its_message_got_los
     ledger.begin(job, "p", 1, budget=0)
     ledger.dispatch(job, "p", window=1)
     ledger.start(lease(job, 0, "m1", 3600))
-    ledger.release(lease(job, 0, "m2"))  # m2 has no lease to release
+    ledger.release(lease(job, 0, "m2"))  # the holder "m2" has no lease
     assert ledger.start(lease(job, 0, "m2")).to_do == "busy"
     ledger.release(lease(job, 0, "m1"))
     clock.advance(PATIENCE_S - 1)
@@ -294,7 +294,7 @@ def test_a_window_of_thousands_is_dispatched(ledger: Ledger, job: str) -> None:
 def test_a_part_counted_out_of_turn_leaves_no_gap_in_the_window(ledger: Ledger, job: str) -> None:
     ledger.begin(job, "p", 12, budget=0)
     given = list(ledger.dispatch(job, "p", window=2).parts)
-    for part in (2, 3, 5):  # parts that were dispatched by a ledger that Redis has lost since
+    for part in (2, 3, 5):  # a previous ledger, which Redis has lost, had dispatched these parts
         given += [n for n in [ledger.complete(job, "p", part, rows=1, rejected=0).next_part] if n is not None]
     for part in given:
         if (further := ledger.complete(job, "p", part, rows=1, rejected=0).next_part) is not None:
@@ -501,7 +501,7 @@ def test_a_step_that_is_worked_on_is_not_sent_again_and_its_deaths_are_counted(
     ledger.renew_step(job, "plan", 60)
     clock.advance(59)
     assert not ledger.claim_step(job, "plan")
-    assert ledger.begin_step(job, "plan", 60) == 2  # the first attempt never ended
+    assert ledger.begin_step(job, "plan", 60) == 2  # this is the second attempt, because the first one never ended
     ledger.end_step(job, "plan", will_retry=True)
     assert not ledger.claim_step(job, "plan")
     assert ledger.begin_step(job, "plan", 60) == 2
@@ -556,7 +556,7 @@ def switching_threads() -> Iterator[None]:
     def switch(frame: FrameType, event: str, argument: Any) -> Any:
         if frame.f_code.co_filename != memory_ledger.__file__:
             return None
-        time.sleep(1e-6)  # with 0 seconds, this thread would mostly go on running
+        time.sleep(1e-6)  # sleeping for 0 seconds would rarely let another thread run
         return switch
 
     before = threading.gettrace()
@@ -664,7 +664,7 @@ def test_workers_of_the_release_before_can_read_what_this_one_writes(
     redis_ledger.begin_step(job, "finalize", LEASE_S)
     redis_ledger.end_step(job, "finalize", will_retry=True)
     redis_ledger.watchlist.due([job], 4)
-    # Then the scripts of the previous release, which run beside the new ones during a deploy, can read the fields
+    # Then the scripts of the previous release can read the fields, as both releases run during a deploy
     with redis.Redis.from_url(stack.environ["REDIS_URL"], decode_responses=True) as connection:
         state: Any = connection.hgetall(f"scoreline:{{bucket/{job}}}:state")
         steps: Any = connection.hgetall(f"scoreline:{{bucket/{job}}}:steps")
@@ -707,12 +707,12 @@ def test_scored_rows_of_parts_under_way_are_noted_until_the_part_is_counted(ledg
     ledger.note_scored(second, 7)
     ledger.note_scored(first, 6)
     assert rows() == (0, 13)
-    # When one part is counted, and the other is started again, because its worker died
+    # When one part is counted, and the other is started again after the death of its worker
     ledger.complete(job, "p", 0, rows=10, rejected=0)
     assert rows() == (10, 7)
     ledger.start(second)
     assert rows() == (10, 0)
-    # And a note of a part that is not in flight, of another plan or of a job without a ledger counts nowhere
+    # And a note is ignored if its part is not in flight, its plan is another, or its job has no ledger
     ledger.note_scored(first, 50)
     ledger.note_scored(lease(job, 1, plan="q"), 3)
     ledger.note_scored(lease("nobody", 1), 3)
@@ -729,7 +729,7 @@ def test_rejected_rows_of_parts_under_way_are_noted_until_the_part_is_counted(le
     assert ledger.note_rejects(first, 5) == 5
     assert ledger.note_rejects(second, 7) == 12
     assert ledger.note_rejects(first, 6) == 13
-    # When the part is counted, and when another is started again, because its worker died
+    # When one part is counted, and another is started again after the death of its worker
     ledger.complete(job, "p", 0, rows=10, rejected=6)
     assert ledger.note_rejects(second, 7) == 13
     ledger.start(second)
@@ -737,7 +737,7 @@ def test_rejected_rows_of_parts_under_way_are_noted_until_the_part_is_counted(le
     progress = ledger.progress(job)
     assert progress is not None
     assert (progress.rejected, progress.in_flight) == (6, 2)
-    # And a note of a part that is not in flight, of another plan or of a job without a ledger counts nowhere
+    # And a note is ignored if its part is not in flight, its plan is another, or its job has no ledger
     assert ledger.note_rejects(first, 50) == 7
     assert ledger.note_rejects(lease(job, 1, plan="q"), 3) == 3
     assert ledger.note_rejects(lease("nobody", 1), 3) == 3
@@ -768,7 +768,7 @@ def test_a_key_that_is_not_a_ledger_is_named_and_can_be_opened_again(
         with pytest.raises(LedgerCorrupt):
             ledger.progress("broken")
     assert ledger.dispatch("good", "plan", 2).parts == (1,)
-    # And it does not hide the other jobs from the reconciler, which forgets the broken ledger
+    # And the reconciler still sees the other jobs, and deletes the broken ledger
     found = ledger.watchlist.due(["broken", "good"], window=3)
     assert "good" in found
     if change is None or "f0" in change:

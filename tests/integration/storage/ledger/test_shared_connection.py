@@ -1,4 +1,4 @@
-"""Everything that a process does at a Redis server shares one connection."""
+"""All Redis commands of a process share one connection."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _share_nothing_afterwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.fixture
 def pool(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SharedConnection]:
-    """Return the pool of the shared connection. Threads wait for their turn as long as a test may take."""
+    """Return the pool of the shared connection. Let threads wait for the connection as long as a test may take."""
     monkeypatch.setattr(shared_connection, "TURN_S", HANG_S)
     shared_connection.share(url, connect_timeout_s=5, timeout_s=10)
     found = shared_connection.find_by_url(url)
@@ -113,7 +113,7 @@ def test_sending_a_message_makes_no_client_and_formats_no_arguments(
             formatted.append("n")
             return "1"
 
-    # Given a process that has sent a message, on a database of its own because kombu keeps its connection
+    # Given a process that has sent a message, in a separate database, because kombu keeps the connection open
     url = stack.environ["REDIS_URL"].removesuffix("0") + str(DATABASE + 1)
     use_channel()
     app: Any = Celery(broker=url, set_as_current=False)
@@ -125,7 +125,7 @@ def test_sending_a_message_makes_no_client_and_formats_no_arguments(
         made.append(self)
         make(self, *arguments, **options)
 
-    # When it sends more, then it makes no other client, each of which takes longer than the command
+    # When it sends more messages, then it creates no further client, which would take longer than the command
     monkeypatch.setattr(redis.Redis, "__init__", counted)
     for _ in range(3):
         send_message(app, "scoreline.plan", {"n": Noting(1)}, queue="q", address="here")
@@ -171,10 +171,10 @@ def test_the_event_loop_forgets_a_lost_connection_that_a_forked_process_still_ha
         waiting = channel.client.connection
         number = waiting._sock.fileno()
         assert number in loop.readers
-        # And another process that has inherited the socket
+        # And another process that has inherited the socket of this event loop
         copy = os.dup(number)
         try:
-            # When the connection is closed, then the loop has no events of it, not even those of the copy
+            # When the connection is closed, then the event loop gets no events of it or of the copied socket
             waiting.disconnect()
             assert [event for event in loop.poller.poll(0) if event[0] == number] == []
         finally:
@@ -276,7 +276,8 @@ def test_a_refused_connection_does_not_take_the_turn(pool: SharedConnection, url
     ledger.ping()
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child of a process with threads only asks Redis
+# the fork is safe despite threads, because the child only sends commands to Redis
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_opens_its_own_connection(pool: SharedConnection, observer: redis.Redis) -> None:
     reading, writing = os.pipe()
     with taken(pool) as connection:

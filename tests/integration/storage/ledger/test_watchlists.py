@@ -1,4 +1,4 @@
-"""Every watchlist fulfils one contract: it says which jobs the reconciler has to look at, without asking the bucket."""
+"""Every watchlist fulfils one contract: without a request to the bucket, it lists the jobs to reconcile."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def is_due(ledger: Ledger, job: str, window: int = 2) -> bool:
 
 
 def under_way(ledger: Ledger, job: str, parts: int = 4) -> None:
-    """Open a job with two parts in flight, whose plan is no longer a step under way."""
+    """Open a job that is planned, with two parts in flight."""
     ledger.begin(job, "p", parts, budget=9)
     assert ledger.dispatch(job, "p", window=2).parts == (0, 1)
 
@@ -53,7 +53,7 @@ def test_jobs_are_taken_in_turn_and_each_only_once_in_a_period(ledger: Ledger, c
     assert [*ledger.watchlist.take(2, PERIOD_S), *ledger.watchlist.take(2, PERIOD_S)] == ["a", "b", "c"]
     assert list(ledger.watchlist.take(2, PERIOD_S)) == []
     clock.advance(PERIOD_S - 1)
-    ledger.watchlist.add(["a", "d"])  # "a" stays where it is
+    ledger.watchlist.add(["a", "d"])  # the time of "a" does not change
     assert list(ledger.watchlist.take(9, PERIOD_S)) == ["d"]
     clock.advance(1)
     ledger.watchlist.remove("b")
@@ -108,7 +108,7 @@ def test_a_job_with_a_lost_message_or_worker_is_due(ledger: Ledger, clock: Clock
     ledger.dispatch(job, "p", window=2)
     assert not is_due(ledger, job)
     clock.advance(PATIENCE_S - LEASE_S)
-    assert is_due(ledger, job)  # the message of part 1
+    assert is_due(ledger, job)  # now the message of part 1 has waited too long
 
 
 def test_a_job_whose_window_is_not_full_is_due_while_parts_are_left(ledger: Ledger, job: str) -> None:
@@ -157,7 +157,7 @@ def test_any_job_is_due_once_in_a_while_because_the_bucket_is_authoritative(
     clock.advance(THOROUGH_S - 1)
     assert not is_due(ledger, job)
     clock.advance(1)
-    # And it stays due until then, because a round may end before it reaches the job
+    # And the job stays due until it is examined, because a round may end before it reaches the job
     assert is_due(ledger, job)
     assert is_due(ledger, job)
     ledger.watchlist.looked_at(job)

@@ -19,7 +19,7 @@ from tests.support.fakes import CuttingProxy
 
 
 class LeavesATrace:
-    """Creates a directory when it is unpickled."""
+    """An object that creates a directory when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
@@ -55,10 +55,10 @@ def test_an_altered_byte_is_refused_before_any_code_runs(
     holder = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
     holder.payload = [np.zeros(1_500_000), LeavesATrace(trap)]  # several chunks
     manifest = models.publish("trapped", holder)
-    trap.rmdir()  # publishing has loaded the model, too
+    trap.rmdir()  # publishing has loaded the model, and so created the directory
     key = keys.artifact("trapped", manifest.version, "model.joblib")
     data = bytearray(store.get(key).data)
-    if position == 0:  # replace the start by another pickle, which runs code
+    if position == 0:  # replace the beginning by a pickle that runs code
         from scoreline.storage.models.bundle import dump
 
         forged = dump(LeavesATrace(trap))

@@ -42,7 +42,7 @@ LINE = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
 
 
 def no_one(_: Any) -> None:
-    """Do nothing, which means that no job uses the version."""
+    """Raise no error, which means that no job uses the version."""
 
 
 @pytest.mark.usefixtures("fresh_process")
@@ -87,7 +87,7 @@ def test_a_pickle_that_ends_its_process_is_not_stored(models: ModelStorageManage
 
 def test_a_file_that_is_not_a_pickle_is_reported_in_one_line(cli: Any, tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
-    path.write_bytes(b"id,x\n1,2\n")  # an unpickler takes these bytes for the name of a class
+    path.write_bytes(b"id,x\n1,2\n")  # an unpickler reads these bytes as the name of a class
     done = cli("models", "publish", "table", "--model", str(path))
     assert done.returncode == 1
     assert re.fullmatch(rf"error: {path} is not a joblib or pickle file: \w+: .*\n", done.stderr)
@@ -128,7 +128,7 @@ def test_publishing_measures_the_memory_of_a_bundle(models: ModelStorageManager)
     payload.words = {f"word number {number}": number for number in range(200_000)}
     manifest = models.publish("wordy", payload)
     held = sum(sys.getsizeof(word) + 28 for word in payload.words) + sys.getsizeof(payload.words)
-    assert manifest.size < 0.3 * held  # the size of the file says nothing about the memory
+    assert manifest.size < 0.3 * held  # the model takes more memory than its file
     assert 0.8 * held < manifest.memory_bytes < 1.4 * held
 
 
@@ -212,7 +212,7 @@ def test_a_version_in_use_is_not_deleted(
         client.delete_model(models.registry.resolve(first.ref))
     job = client.submit(second.ref, put_table("in/used.parquet", pd.DataFrame({"x": [1.0]})), features=["x"])
     list(client.watch(job.job_id))
-    store.put(keys.active(job.job_id), b"")  # as if it were still running
+    store.put(keys.active(job.job_id), b"")  # simulate a running job by its marker
     with pytest.raises(ModelInUse, match=job.job_id):
         client.delete_model(models.registry.resolve(second.ref))
     store.delete(keys.active(job.job_id))
@@ -332,7 +332,7 @@ def test_version_skew_is_an_error_or_a_warning(
 def test_a_model_saved_by_another_scikit_learn_is_published_with_that_version(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sklearn.base.__version__", "1.0.2")  # the version that an estimator writes into its pickle
+    monkeypatch.setattr("sklearn.base.__version__", "1.0.2")  # estimators write this version into their pickle
     files = [NewArtifact(role="model", name="model", data=dump(LINE))]
     with pytest.raises(ModelUnloadable, match=r"saved by scikit-learn 1\.0\.2.*ML_ALLOW_VERSION_SKEW"):
         ModelStorageManager.from_env(stack.environ).publish_files("antique", files)

@@ -1,4 +1,4 @@
-"""The truth table in ``unit/storage/test_settings`` decides where models come from and if they touch the disk."""
+"""The truth table in ``unit/storage/test_settings`` decides where models come from, and if they are written to disk."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_cloud_only_needs_no_byte_of_disk(
 def test_a_copy_that_cannot_be_written_costs_a_warning(stack: Stack, published: Manifest, tmp_path: Path) -> None:
     done = load_without_a_disk(stack, published.ref, tmp_path / "copies", ML_CLOUD_ONLY="false")
     assert (done.returncode, done.stdout.strip()) == (0, "False 6.0"), done.stderr
-    assert "models.copy_failed" in done.stderr  # this shows that the limit above stops writes
+    assert "models.copy_failed" in done.stderr  # the warning shows that the file size limit prevented the write
     assert [path for path in (tmp_path / "copies").rglob("*") if path.is_file()] == []
 
 
@@ -123,7 +123,7 @@ def test_local_copies_are_bounded(stack: Stack, with_copies: dict[str, str]) -> 
         line.padding = np.zeros(size)
         made.append(models.publish("bounded", line))
         models.load(made[-1].ref)
-        os.utime(folder / made[0].artifacts[0].sha256)  # the first model is used again after each publication
+        os.utime(folder / made[0].artifacts[0].sha256)  # mark the first model as recently used
     assert {path.name for path in folder.iterdir()} == {made[0].artifacts[0].sha256, made[1].artifacts[0].sha256}
     line.padding = np.zeros(300_002)
     made.append(models.publish("bounded", line))

@@ -99,7 +99,7 @@ def test_a_file_that_is_cut_while_a_directory_store_reads_it_is_not_read_as_zero
 
 
 def cutting(fstat: Callable[[int], os.stat_result], file: Path) -> Callable[[int], os.stat_result]:
-    """Return `fstat`, after which another program cuts the file."""
+    """Return a replacement for `fstat`, after which the file is truncated as if by another program."""
 
     def cut(descriptor: int) -> os.stat_result:
         found = fstat(descriptor)
@@ -202,10 +202,10 @@ def test_a_caching_store_reads_immutable_objects_once(tmp_path: Path) -> None:
     put = store.put("written", b"abc", mode=CREATE, metadata={"rows": "1"})
     seen = store.get("read", byte_range=(0, 99))
     assert store.get("other").data == b"0"
-    # When all of them are deleted behind the cache
+    # When all three objects are deleted by a store without the cache
     for key in ("read", "other", "written"):
         behind.delete(key)
-    # Then the immutable ones can still be read, with their metadata
+    # Then the immutable objects can still be read from the cache, with their metadata
     assert store.get("read", byte_range=(2, 5), if_match=seen.info.etag).data == b"234"
     assert store.head("read") == seen.info
     assert (store.get("written").data, store.head("written")) == (b"abc", put)
@@ -213,7 +213,7 @@ def test_a_caching_store_reads_immutable_objects_once(tmp_path: Path) -> None:
         store.get("read", if_match=put.etag)
     with pytest.raises(ObjectNotFound):
         store.get("other")
-    # But not after they are overwritten or deleted through the cache
+    # But after an object is overwritten or deleted through the cache, its old bytes cannot be read
     store.put("written", b"de")
     assert store.get("written").data == b"de"
     store.delete("read")
@@ -256,7 +256,7 @@ def test_a_body_is_resumed_as_long_as_each_connection_brings_some_of_it(
     server = settings_of(stack)
     port = int(server.endpoint_url.rpartition(":")[2])
     R2Store(server, "scoreline").put(key, data)
-    # Given a network that cuts more connections than there are attempts
+    # Given a network that cuts five connections, more than the three attempts of the store
     with CuttingProxy(port, after=1_500_000, times=5) as proxy:
         through = replace(server, endpoint_url=f"http://127.0.0.1:{proxy.port}")
         assert R2Store(through, "scoreline", max_attempts=3).get(key, byte_range=byte_range).data == data[got]
@@ -266,7 +266,7 @@ def test_a_body_is_resumed_as_long_as_each_connection_brings_some_of_it(
         memory = bytearray(len(data[got]))
         R2Store(through, "scoreline", max_attempts=3).get(key, byte_range=byte_range, into=memoryview(memory))
         assert memory == data[got]
-    # And a network that delivers no byte of a body
+    # And a network that delivers only the headers of responses
 
     def head_only(answer: bytes) -> bytes:
         head, end, _ = answer.rpartition(b"\r\n\r\n")
@@ -308,13 +308,13 @@ def test_an_unreachable_server_is_reported_within_ten_seconds(monkeypatch: pytes
     settings = R2Settings(endpoint_url="http://127.0.0.1:9", access_key_id="k", secret_access_key="s")
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:9"):
         R2Store(settings, "b", max_attempts=2, connect_timeout_s=3).get("k")
-    assert 0 < sum(pauses) < 10 - 2 * 3  # the ten seconds minus the timeouts of two attempts to connect
+    assert 0 < sum(pauses) < 10 - 2 * 3  # ten seconds, minus the timeouts of two connection attempts
 
 
 def test_a_missing_bucket_is_distinguished_from_a_missing_object(server: R2Settings) -> None:
     # Given a bucket that does not exist
     store = R2Store(server, "no-such-bucket")
-    # Then every request whose response can show this reports it
+    # Then each request whose response reveals it reports the missing bucket
     for request in (
         lambda: store.get("k"),
         lambda: list(store.list("")),
@@ -323,7 +323,7 @@ def test_a_missing_bucket_is_distinguished_from_a_missing_object(server: R2Setti
     ):
         with pytest.raises(BucketNotFound, match="no bucket 'no-such-bucket' at http:"):
             request()
-    # And a job that is looked up there is not reported as missing
+    # And reading a job reports the missing bucket, not a missing job
     with pytest.raises(BucketNotFound):
         read_job(store, "j")
 

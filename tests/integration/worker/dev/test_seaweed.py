@@ -28,7 +28,7 @@ def sockets_of(weed: psutil.Process) -> list[Path]:
 
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[tuple[psutil.Popen, R2Store]]:
-    """Run a server on a free port, and kill whatever is left of it."""
+    """Run a server on a free port, and kill its remaining processes at the end."""
     port = free_port()
     with (folder.parent / "s3.log").open("ab") as log:
         server = psutil.Popen(
@@ -57,16 +57,16 @@ def test_objects_outlive_the_server_and_nothing_else_does(tmp_path: Path) -> Non
     # Given a server that was killed right after it had acknowledged two writes
     with served(folder) as (_, store):
         small, large = store.put("a/small", b"1", metadata={"rows": "3"}), store.always_multipart().put("large", b"22")
-    # When another one starts on the same folder
+    # When another server starts on the same folder
     with served(folder) as (server, store):
-        # Then it has the same objects
+        # Then the new server has the same objects
         assert [store.head(info.key) for info in store.list("")] == [small, large]
         assert (store.get("a/small").data, store.get("large").data) == (b"1", b"22")
-        # And it listens on this machine alone
+        # And it accepts connections from this machine only
         (weed,) = server.children()
         listening = [found for found in weed.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
         assert {found.laddr.ip for found in listening} == {"127.0.0.1"}
-        # And SIGTERM ends it and removes the sockets that it made outside of its folder
+        # And on SIGTERM, the server ends and removes the sockets outside of its folder
         assert (sockets := sockets_of(weed))
         server.terminate()
         assert server.wait(HANG_S) == 0

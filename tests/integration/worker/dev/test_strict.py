@@ -1,4 +1,4 @@
-"""The embedded server refuses what R2 refuses, and accepts what the store sends."""
+"""The embedded server refuses the requests that R2 refuses, and accepts all requests of the store."""
 
 from __future__ import annotations
 

@@ -78,9 +78,9 @@ def test_a_sound_deployment_passes_every_check_and_no_probe_is_left_behind(case:
     RedisLedger(worker.environ["REDIS_URL"], namespace=case.bucket).note_tick()
     redis = Redis.from_url(worker.environ["REDIS_URL"])
     before = set(redis.keys())
-    # When all of it is examined
+    # When the doctor examines the deployment
     found = examine(case.environ)
-    # Then every check passes except one, because the worker belongs to another bucket
+    # Then every check passes except that of the worker, which belongs to another bucket
     severities = {name: "warning" if name == "workers" else "ok" for name in NAMES}
     assert [(finding.check, finding.severity) for finding in found] == list(severities.items()), found
     (missing,) = (finding for finding in found if finding.check == "workers")
@@ -178,7 +178,7 @@ def only_the_requirements(folder: Path) -> Path:
     for name in required_by("requirements.txt"):
         try:
             found = distribution(name)
-        except PackageNotFoundError:  # the package is for another platform
+        except PackageNotFoundError:  # a requirement may be for another platform
             continue
         for top in {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}:
             if not (site / top).exists():
@@ -187,9 +187,9 @@ def only_the_requirements(folder: Path) -> Path:
 
 
 def test_a_wheel_requires_ranges_and_a_checkout_pins_versions_within_them(tmp_path: Path) -> None:
-    # Given the requirement files of a checkout, and a folder without them
+    # Given the pins in a checkout's requirement files, and the ranges in the metadata of the package
     for pinned, ranges in zip(required(), required(tmp_path), strict=True):
-        # Then both name the same packages, and each pin is inside its range
+        # Then both list the same packages, and each pin is inside its range
         assert pinned.keys() == ranges.keys()
         for name, pin in pinned.items():
             (version,) = pin

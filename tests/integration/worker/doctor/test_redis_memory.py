@@ -1,4 +1,4 @@
-"""A planned job takes no more memory of Redis than the doctor calculates, and a third of what release 0.1.0 took."""
+"""A planned job takes no more memory in Redis than the doctor calculates, and a third of that in release 0.1.0."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALLEST_PLAN_BYTES = 25_000_000
 
 
 def test_the_smallest_redis_plan_carries_three_times_as_many_planned_jobs(stack: Stack, client: Client) -> None:
-    # Given a job of the largest window, whose parts all wait in the queue
+    # Given a job with the largest window, all of whose parts wait in the queue
     names = QueueNames.of(f"measured-{secrets.token_hex(3)}")
     queue, job = Queue(stack.environ["REDIS_URL"], names), "nightly-europe-20261125T020000Z"
     ledger = client.ledger
@@ -28,16 +28,16 @@ def test_the_smallest_redis_plan_carries_three_times_as_many_planned_jobs(stack:
     ledger.begin(job, "p" * 64, 10 * MAX_WINDOW, budget=0)
     for part in ledger.dispatch(job, "p" * 64, MAX_WINDOW).parts:
         queue.send("scoreline.score_part", job_id=job, part=part)
-    # When its keys are measured
+    # When the memory of the job's keys is measured
     with redis.Redis.from_url(stack.environ["REDIS_URL"]) as server:
         state = f"scoreline:{{{client.buckets.main.bucket}/{job}}}:state"
         used = [server.memory_usage(key, samples=0) or 0 for key in (names.jobs, state)]
         first: Any = json.loads(server.lindex(names.jobs, 0))
         server.delete(names.jobs)
     ledger.forget(job)
-    # Then it takes as much as the doctor calculates, and there is room for three times as many jobs
+    # Then the job takes the memory that the doctor calculates, and three times as many jobs fit as in release 0.1.0
     assert 0.8 * BYTES_PER_PART < sum(used) / MAX_WINDOW <= BYTES_PER_PART
     assert SMALLEST_PLAN_BYTES / sum(used) >= 3 * 11
-    # And a message has nothing that no worker reads
+    # And a message contains only fields that workers read
     assert set(first["headers"]) == {"task", "id", "ignore_result"}
     assert not {"reply_to", "correlation_id", "argsrepr", "kwargsrepr"} & set(first["properties"])

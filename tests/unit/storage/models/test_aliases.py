@@ -1,4 +1,4 @@
-"""No change of an alias is lost or made twice, and none names a version that workers would refuse."""
+"""No change of an alias is lost or made twice, and an alias never names a version that workers would refuse."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_if_two_processes_move_an_alias_at_once_no_change_is_lost(tmp_path: Path
 
 
 class LosingAnswers(DirectoryStore):
-    """Reports the first write as refused, although it has taken effect."""
+    """A store that reports the first write as refused, although the write has taken effect."""
 
     refusals = 1
 

@@ -1,4 +1,4 @@
-"""What the encoders of a model know about its features."""
+"""The known categories of a model's features are read from its encoders."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Code:
 
 
 def load(code: str) -> str:
-    """Load a file that runs code on trial, and return the error."""
+    """Load on trial a file that runs code, and return the error."""
     with pytest.raises(ModelUnloadable) as caught:
         try_loading("m", [NewArtifact(role="model", name="model", data=dump(Code(code)))])
     return str(caught.value)
@@ -109,7 +109,7 @@ PRIVATE = "from sklearn.linear_model import LinearRegression\n\nclass Private(Li
 def test_a_module_that_a_confined_root_may_not_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    # Given a module of another user, or in a private folder of one, whom only root may read
+    # Given a module that only root may read, because its file or its folder is private to another user
     folder = tmp_path / "app"
     folder.mkdir()
     (folder / "private_model.py").write_text(PRIVATE)
@@ -121,13 +121,13 @@ def test_a_module_that_a_confined_root_may_not_read_is_named(
         os.chown(folder / name, 65_534, 65_534)
     (folder / name).chmod(0)
     try:
-        # When a model of it is loaded on trial
+        # When a model of a class in this module is loaded on trial
         with pytest.raises(ModelUnloadable) as caught:
             try_loading("m", [NewArtifact(role="model", name="model", data=dump(module.Private()))])
     finally:
         (folder / name).chmod(0o700)
         sys.modules.pop("private_model")
-    # Then the error says what may not be read, and how to publish it nevertheless
+    # Then the error names the file or folder that cannot be read, and how to publish the model nevertheless
     said = str(caught.value)
     assert f"may not read {folder / name}" in said
     assert said.endswith("publish as the user who may read it, or make it readable for all (chmod -R a+rX)")
@@ -175,7 +175,7 @@ def test_a_process_that_a_file_detaches_ends_with_the_trial(
 
 
 def _give_up_once(note: Path) -> None:
-    """Replace the time limit of a trial: raise the timeout once the file has detached a process."""
+    """Simulate the time limit of a trial: raise the timeout as soon as the loaded file has detached a process."""
     wait_until(note.exists, "a process was detached")
     raise subprocess.TimeoutExpired("trial", 0)
 
@@ -188,7 +188,7 @@ def test_only_named_variables_are_passed_on() -> None:
 
 
 def _has_ended(pid: int) -> bool:
-    """Return whether a process has ended, whether or not its parent has noticed."""
+    """Return whether a process has ended, even if its parent has not collected its exit code."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:

@@ -1,4 +1,4 @@
-"""A model of another scikit-learn is converted only if it scores a sample as that version does."""
+"""A model of another scikit-learn version is converted only if both versions give a sample the same scores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def old(monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 @pytest.fixture
 def uv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Put an uv on the path that runs the script with this Python, and notes its arguments."""
+    """Put a fake `uv` on the path, which runs the script with this Python and records its arguments."""
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "uv"
@@ -58,16 +58,16 @@ def test_a_converted_model_is_one_of_the_installed_version_and_scores_the_same(
     done = CliRunner().invoke(command, [*arguments, str(tmp_path / "new.joblib"), "--with", "lightgbm==4.3.0"])
     assert done.exit_code == 0, done.exception
     assert " ".join(done.output.split()).endswith("new.joblib: predict as scikit-learn 1.5.2 on all of 3 rows")
-    # The environment of the old version has packages that fit this version
+    # The environment of the old scikit-learn contains packages of compatible versions
     asked = (uv / "args").read_text()
     assert "--with scikit-learn==1.5.2 --with numpy<2.3 --with pandas<3 --with lightgbm==4.3.0" in asked
-    # The new file needs no permission to be loaded, and lacks nothing
+    # The new file is loaded without `allow_version_skew`, and has all parameters
     model, saved_by = unpickle(io.BytesIO((tmp_path / "new.joblib").read_bytes()), "new")
     assert saved_by is None
     assert model.get_params()["linearregression__tol"] == LinearRegression().tol
     before, _ = unpickle(io.BytesIO(old), "old", allow_version_skew=True)
     assert np.array_equal(model.predict(FRAME), before.predict(FRAME))
-    # It is not written over another file
+    # The command does not overwrite an existing file
     again = CliRunner().invoke(command, [*arguments, str(tmp_path / "new.joblib")])
     assert isinstance(again.exception, InvalidRequest)
 

@@ -27,7 +27,7 @@ Y = FRAME["store number"]
 
 
 class Cat(BaseEstimator):
-    """Describes itself as CatBoost does once it is unpickled."""
+    """A model that describes itself as an unpickled CatBoost model does."""
 
     def __init__(self, names: Any = ("a", "b"), count: int | None = 0) -> None:
         self.names = names
@@ -126,7 +126,7 @@ def test_lightgbm_fitted_on_an_array_has_no_names() -> None:
 
 
 class Raises(BaseEstimator):
-    """Raises an error for every attribute that is read, as a lazy model does before its first use."""
+    """A model that raises an error for every attribute that is read, as a lazy model does before its first use."""
 
     def fit(self, x: Any, y: Any = None) -> Self:
         return self
@@ -151,7 +151,7 @@ def test_an_estimator_may_raise_anything_when_it_is_described() -> None:
 
 
 class Renamed(TransformerMixin, BaseEstimator):
-    """Keeps its argument under another name, so that it can neither be cloned nor list its parameters."""
+    """An estimator that cannot be cloned or list its parameters, because it stores its argument under another name."""
 
     def __init__(self, cols: Any, n_jobs: int = 8) -> None:
         self.columns = cols
@@ -165,19 +165,19 @@ class Renamed(TransformerMixin, BaseEstimator):
 
 
 def test_every_step_has_one_thread_even_if_one_cannot_list_its_parameters() -> None:
-    # Given a pipeline with such a step, and fitted copies of an estimator that only its attributes lead to
+    # Given a pipeline with a step that cannot list its parameters, and fitted estimators that are only in attributes
     forest = RandomForestRegressor(2, n_jobs=4)
     voting = VotingRegressor([("forest", forest)]).fit(FRAME, Y)
     model = Pipeline([("renamed", Renamed(["a"])), ("voting", voting)])
-    # When it is prepared for a worker
+    # When the pipeline is prepared for a worker
     assert limit_to_one_thread(model) is model
-    # Then all of them use one thread
+    # Then all its estimators use one thread
     assert model.steps[0][1].n_jobs == voting.estimators_[0].n_jobs == voting.estimators[0][1].n_jobs == 1
 
 
 def test_a_model_of_an_older_release_is_loaded_although_it_lacks_a_parameter() -> None:
     old = LinearRegression(n_jobs=4).fit(FRAME, Y)
-    del old.tol  # as scikit-learn 1.5 saved it
+    del old.tol  # models that scikit-learn 1.5 saved lack this attribute
     assert limit_to_one_thread(old) is old
     assert old.n_jobs == 1
 

@@ -30,7 +30,7 @@ def test_a_manifest_of_a_later_format_is_refused() -> None:
 
 
 def test_a_number_of_features_that_an_earlier_release_took_from_catboost_is_unknown() -> None:
-    # Given the manifest of a CatBoost model, which says that it has 0 features once it is unpickled
+    # Given the manifest of an unpickled CatBoost model, which reports 0 features
     made = manifest()
     read = Manifest.from_json(made.to_json(), "cat@v")
     assert read.n_features is None

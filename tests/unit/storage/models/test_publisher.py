@@ -1,4 +1,4 @@
-"""A version exists once its manifest exists, which is written after all its files were read back."""
+"""A version exists as soon as its manifest exists, which is written after all its files have been verified."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILES = [NewArtifact(role="model", name="model", data=dump(LinearRegression().fi
 
 
 class Noting(DirectoryStore):
-    """Notes the names of the objects that are written, and damages those that end in `damage`."""
+    """A store that records the names of written objects, and damages objects whose name ends in `damage`."""
 
     def __init__(self, root: Path, damage: str = " ") -> None:
         super().__init__(root, "data")

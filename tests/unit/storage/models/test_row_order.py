@@ -1,4 +1,4 @@
-"""A model keeps rows apart if all its steps but the last are known to do so."""
+"""A model scores each row independently of the others if all its steps but the last are known to do so."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class OwnStep(TransformerMixin, BaseEstimator):
 
 
 class OwnPipeline(Pipeline):
-    """A pipeline of another class, whose methods are those of scikit-learn."""
+    """A subclass of scikit-learn's pipeline that inherits all methods."""
 
 
 def scaled(step: Any) -> Any:

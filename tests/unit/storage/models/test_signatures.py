@@ -1,4 +1,4 @@
-"""Only bytes that a holder of a trusted key has vouched for are signed or unpickled."""
+"""Only bytes that are signed with a trusted key are signed again or unpickled."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_verify_keys_without_a_key_do_not_turn_the_verification_off(value: str) 
 
 def test_an_object_is_unpickled_only_if_its_digest_is_signed_or_given(bucket: Bucket) -> None:
     mine = bucket.models("", OLD[1])
-    # Stored by someone without a key, who can write a digest beside the object
+    # The object is stored without a key, and its digest beside it
     sha256 = bucket.models().save("scaler.joblib", LINE)
     with pytest.raises(ModelUntrusted, match=r"is not signed by any key in MODEL_VERIFY_KEYS.* pass sha256="):
         mine.load_object("scaler.joblib")
@@ -151,7 +151,7 @@ def test_an_object_is_unpickled_only_if_its_digest_is_signed_or_given(bucket: Bu
     with pytest.raises(ModelCorrupt):
         mine.load_object("scaler.joblib", sha256="0" * 64)
     assert bucket.models().load_object("scaler.joblib").coef_.tolist() == LINE.coef_.tolist()
-    # Stored by the holder of another key, and by the holder of the trusted key
+    # The object is stored with the signature of another key, and then with that of the trusted key
     bucket.models(STRANGER[0]).save("scaler.joblib", LINE)
     with pytest.raises(ModelUntrusted):
         mine.load_object("scaler.joblib")
@@ -183,11 +183,11 @@ def test_a_digest_cannot_be_a_path_out_of_the_local_cache(tmp_path: Path, digest
 
 
 def test_the_bytes_that_are_signed_are_those_that_a_trusted_key_has_signed(bucket: Bucket) -> None:
-    # Given a bucket that returns the manifest with a trusted signature for the check, but another one for the signing
+    # Given a bucket that returns the trusted manifest when the signature is checked, but another manifest for signing
     ref = bucket.models(OLD[0]).publish("m", LINE).ref
     manifest = keys.manifest(*ref.split("@"))
     evil = json.dumps(json.loads(bucket.store.get(manifest).data) | {"metadata": {"by": "a stranger"}}).encode()
-    shown = [evil, evil]  # one to resolve the version, one to read the manifest that will be signed
+    shown = [evil, evil]  # the first is for resolving the version, the second is the manifest to sign
 
     class Flipping(DirectoryStore):
         def get(self, key: str, **options: Any) -> StoredObject:

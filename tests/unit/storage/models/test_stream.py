@@ -1,4 +1,4 @@
-"""All bytes of a model are verified, and each of them before it can be read."""
+"""All bytes of a model are verified, and no byte can be read before it is verified."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_object_of_another_size_is_refused_before_a_byte_is_read(store: Direc
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_refused_as_such(store: DirectoryStore) -> None:
-    # Given an object of more chunks than are fetched ahead
+    # Given an object with more chunks than are prefetched
     store.put("m", DATA)
     with VerifiedReader(ObjectSource(store, "m", len(DATA)), artifact(DATA)) as raw:
         assert raw.read(1) == DATA[:1]

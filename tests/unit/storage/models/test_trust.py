@@ -1,4 +1,4 @@
-"""Only versions that were pinned, or signed by a trusted key, are loaded. No other byte reaches an unpickler."""
+"""Only versions that were pinned, or signed by a trusted key, are loaded. The unpickler gets no other bytes."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def test_a_manifest_that_was_altered_or_copied_is_refused(
     pinned = publish()
     key = keys.manifest(pinned.name, pinned.version)
     data = store.get(key).data
-    # Given a copy, with its signature, under the name of another model
+    # Given a copy of a manifest and its signature under the name of another model
     for name in ("manifest.json", "manifest.sig"):
         store.put(f"models/other/{pinned.version}/{name}", store.get(f"models/m/{pinned.version}/{name}").data)
     with pytest.raises(ModelCorrupt, match=f"names {pinned.ref}: was it copied"):
         trusting(store).show(f"other@{pinned.version}")
-    # And an altered manifest, when signatures are not required
+    # And a manifest that was altered after it was pinned, if signatures are not required
     store.put(key, data.replace(b'"n_features": 1', b'"n_features": 2'))
     with pytest.raises(ModelCorrupt, match="was altered after it was pinned"):
         ModelRegistry(store).manifest(pinned)
@@ -150,7 +150,7 @@ def test_an_alias_that_is_set_while_its_version_is_deleted_keeps_the_version(
 
 def test_a_version_that_a_job_uses_is_not_deleted(store: DirectoryStore, publish: Callable[..., PinnedModel]) -> None:
     pinned, registry = publish(), ModelRegistry(store)
-    answers = [None, ModelInUse("job j scores with it")]  # the job begins just after the first look
+    answers = [None, ModelInUse("job j scores with it")]  # a job begins just after the first check
 
     def check_unused(_: PinnedModel) -> None:
         if (answer := answers.pop(0)) is not None:

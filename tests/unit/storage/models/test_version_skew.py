@@ -1,4 +1,4 @@
-"""A model that other versions of its libraries saved is refused with these versions and something that can be done."""
+"""A model that was saved by other library versions is refused with an error that names the versions and a remedy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def short_text(words: str) -> bytes:
 
 
 def estimator(module: str, name: str, version: str = "1.5.2", more: bytes = b"", write: Any = text) -> bytes:
-    """Return a pickle as scikit-learn writes it: an estimator that holds an object, and the version last."""
+    """Return a pickle like scikit-learn's: an estimator with an object as attribute, and the version at the end."""
     gone = f"c{module}\n{name}\n".encode() + b")\x81"
     state = b"}(" + write("_held") + gone + more + write("_sklearn_version") + write(version) + b"u"
     return b"\x80\x04csklearn.linear_model._base\nLinearRegression\n)\x81" + state + b"b."
@@ -67,7 +67,7 @@ def test_a_module_that_a_newer_scikit_learn_lacks_is_not_reported_as_a_missing_p
 
 
 class Refusing:
-    """Cannot be loaded again, like a tree whose nodes had other fields."""
+    """An object that cannot be unpickled, like a tree whose nodes had other fields."""
 
     def __reduce__(self) -> Any:
         return _refuse, ()
@@ -122,7 +122,7 @@ def test_an_own_module_that_has_changed_is_not_taken_for_a_package(monkeypatch: 
 
 
 class Coded:
-    """Is unpickled like a function that another version of Python has saved."""
+    """An object that is unpickled like a function saved by another version of Python."""
 
     def __reduce__(self) -> Any:
         return _new_code, ()
@@ -142,7 +142,7 @@ def test_the_advice_names_something_that_can_be_done(version: str) -> None:
     advice = advise(version, INSTALLED)
     assert advice.startswith(f"fit the model again with scikit-learn {INSTALLED}")
     assert ("scoreline models convert" in advice) == (supported_pythons(version) is not None)
-    assert "install" not in advice  # it could not be installed beside Scoreline
+    assert "install" not in advice  # that version cannot be installed together with Scoreline
 
 
 def test_a_patch_release_can_be_installed() -> None:

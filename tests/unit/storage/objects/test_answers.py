@@ -1,4 +1,4 @@
-"""A store at whose address another kind of server answers, such as a console or a portal."""
+"""The address of a store leads to a different kind of server, such as a console or a login page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REQUESTS: dict[str, Callable[[R2Store], Any]] = {
 
 @pytest.fixture
 def other_server() -> Iterator[Callable[..., R2Store]]:
-    """Return a function that starts a server with one answer to everything, and returns a store at its address."""
+    """Return a function that starts a server with one response to all requests, and returns a store at its address."""
     started: list[ThreadingHTTPServer] = []
     stores: list[R2Store] = []
 

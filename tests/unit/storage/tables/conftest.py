@@ -1,4 +1,4 @@
-"""Objects of text to read."""
+"""Objects with text for tests that read them."""
 
 from __future__ import annotations
 

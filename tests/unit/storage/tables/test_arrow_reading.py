@@ -137,7 +137,7 @@ def one_batch(table: pa.Table, options: Any = None) -> bytes:
 
 @pytest.fixture
 def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches of any size are read in slices, as large ones are."""
+    """Make batches of every size be read in slices, as large batches are."""
     monkeypatch.setattr(arrow, "MIN_BYTES", 0)
     monkeypatch.setattr(arrow, "SLICE_BYTES", 20_000)
 
@@ -238,7 +238,7 @@ def test_a_footer_with_impossible_positions_is_an_error_of_the_object(
 def repr_of(outcome: Callable[[], Any]) -> str:
     try:
         return repr(outcome())
-    except UnicodeDecodeError as error:  # strings are checked by the caller
+    except UnicodeDecodeError as error:  # the reader leaves the check of UTF-8 to its caller
         return f"{type(error)}"
 
 

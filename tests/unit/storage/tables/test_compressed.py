@@ -1,4 +1,4 @@
-"""Compressed text can be read from places in its middle, and damage gives the errors of the standard library."""
+"""Compressed text can be read from positions in its middle, and damage raises the errors of the standard library."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_parts_in_order_read_the_object_once(put: Put, monkeypatch: pytest.Monke
     found, schema = spans(source, monkeypatch)
     monkeypatch.setattr("scoreline.storage.tables.ranged.RangedFile.WHOLE_BYTES", 0)
     table = DelimitedFormat(ReadOptions())
-    next(table.read(source, found[0], schema, 10))  # read like a sample: not to its end
+    next(table.read(source, found[0], schema, 10))  # read the first batch only, as the planner's sample does
     sizes = counted(source, monkeypatch)
     for span in found:
         list(table.read(source, span, schema, 4096))

@@ -1,4 +1,4 @@
-"""An object with another format than its name says is refused, and the error says what it is."""
+"""An object whose format does not match its name is refused, and the error names the real format."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def test_integers_keep_every_character(put: Put, dirty: str) -> None:
     found = rows_of(source, schema(id=pa.int64()))
     assert [row["id"] for row in values(found)] == [1, 0, -5, 6]
     assert [item[:2] for item in broken(found)][:2] == [(1, "id"), (2, "id")]
-    # And if the user sets a numeric type, leading zeros are ignored
+    # And if the user sets a numeric type, numbers with leading zeros are valid
     read = rows_of(source, schema(id=pa.int64()), ReadOptions(types={"id": "int64"}))
     assert [row["id"] for row in values(read)] == [1, 7, 0, -5, 6]
 
@@ -277,7 +277,7 @@ def test_any_csv_is_read_back_wherever_it_is_divided(
     options = ReadOptions(delimiter=delimiter)
     table, survey = look(source, options, block_bytes)
     texts = schema(a=pa.string(), b=pa.string(), c=pa.string())
-    # Adjacent spans are read together or separately
+    # Merge some adjacent spans at random
     chance, spans = random.Random(seed), list(survey.spans)
     while len(spans) > 1 and chance.random() < 0.7:
         at = chance.randrange(len(spans) - 1)
@@ -361,7 +361,8 @@ def test_a_backslash_that_may_escape_a_quotation_mark_is_refused_and_named(put: 
     with pytest.raises(UnreadableInput, match=r"in\.csv: row 1 has a backslash .* give --escape .* or --escape none"):
         look(source)
     look(source, ReadOptions(escape=""))
-    look(put('note,x\n"C:\\",1\nC:\\,2\n5\\" pipe,3\n'))  # here it ends a field, or the field is not quoted
+    # a backslash is no escape if it ends a field, or if the field is not quoted
+    look(put('note,x\n"C:\\",1\nC:\\,2\n5\\" pipe,3\n'))
 
 
 @pytest.mark.parametrize("closed", [True, False], ids=["closed later", "closed by another stray mark"])

@@ -70,7 +70,7 @@ def test_malformed_lines_are_reported_with_their_column(put: Put) -> None:
 def test_a_duplicate_among_very_many_keys_is_found_quickly(put: Put) -> None:
     keys = ",".join(
         f'"k{number}":0' for number in range(150_000)
-    )  # takes more than two minutes if each key is compared
+    )  # comparing each pair of keys would take more than two minutes
     found = rows_of(put('{"x": 1}\n{"x": 2,' + keys + ',"k149999":1}\n', "in.jsonl"), schema(x=pa.float64()))
     found += rows_of(put('{"x": 1}\n{"x": "a",' + keys + ',"k149999":1}\n', "in.jsonl"), schema(x=pa.float64()))
     assert broken(found)[-1] == (1, None, "the key 'k149999' occurs more than once")
@@ -115,7 +115,7 @@ def test_a_few_malformed_lines_are_found_with_few_parses(put: Put, monkeypatch: 
     lines[5] = lines[4000] = "oops"
     found = rows_of(put("\n".join(lines), "in.jsonl"), schema(x=pa.float64()))
     assert len(broken(found)) == 2
-    assert count <= 1 + 2 * 2 * 12 + 1  # the survey makes one of the parses
+    assert count <= 1 + 2 * 2 * 12 + 1  # plus one parse by the survey
     count = 0
     found = rows_of(put('{"x": 1}\n{"x": "n/a"}\n' * 2048, "in.jsonl"), schema(x=pa.float64()))
     assert len(broken(found)) == 2048
@@ -211,7 +211,7 @@ def test_the_result_for_a_line_does_not_depend_on_its_neighbours(value: str, kin
     line = f'{{"x": {value}}}\n'
     alone = json_decoder.decode_block(block_of(line), schema(x=kind))
     beside = json_decoder.decode_block(block_of(line + "oops\n" + line), schema(x=kind))
-    # Arrow decides which lines can be decoded; Python only explains why others cannot
+    # Arrow decides which lines can be decoded; Python only finds the reason for the others
     assert (json_parser.parse_block(block_of(line), schema(x=kind)) is not None) == (not broken([alone]))
     assert [repr(row) for row in values([beside])] == [repr(row) for row in values([alone]) * 2]
     assert [item[1:] for item in broken([beside]) if item[0] != 1] == [item[1:] for item in broken([alone]) * 2]

@@ -1,4 +1,4 @@
-"""The column chunks of Parquet are fetched in few requests, in parallel, within a fixed memory."""
+"""The column chunks of Parquet are fetched in few requests, in parallel, within a fixed amount of memory."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def read(
 
 
 def footer_read(formats: ParquetFormat, store: WatchedStore, source: Pinned) -> None:
-    """Read the footer, and forget that it was requested."""
+    """Read the footer, and delete the record of this request."""
     formats.survey(source)
     store.ranges.clear()
 
@@ -135,7 +135,7 @@ def test_a_row_group_that_does_not_fit_is_requested_in_pieces_of_which_half_are_
     assert sum(request.size for request, _ in planned) == count * size
     by_column = [[request for request, chunks in planned if chunks[0].name == str(name)] for name in range(count)]
     piece = statistics.median(request.size for request, _ in planned)
-    # At any row, the pieces that are in use leave room for a request by each connection
+    # At any row, the pieces in use leave enough memory for one request per connection
     for row in range(100, 1_100, 7):
         current = [[request for request in requests if request.row <= row][-1] for requests in by_column]
         left = [
@@ -156,7 +156,7 @@ def test_what_only_later_rows_need_is_requested_apart() -> None:
     small = chunks_of([100_000] * 3)
     planned = list(plan_requests([*small, *chunks], 500, 1_000_000, needed_rows=8_192))
     now = [request.size for request, _ in planned if request.row < 500 + 8_192]
-    # One page of each large column, and the dictionary of the second
+    # The first rows need one page of each large column, and the dictionary of the second one
     assert now == [300_000, pytest.approx(1 << 20, rel=0.05), pytest.approx(1.5 * (1 << 20), rel=0.05)]
     assert sum(request.size for request, _ in planned) == 300_000 + 2 * (9 << 20)
 
@@ -228,7 +228,7 @@ def test_slices_of_a_row_group_are_read_once_by_a_process(
     found = [read(formats, source, start, stop) for start, stop in pairwise(edges)]
     assert pa.concat_tables(found).equals(values)
     assert store.bytes <= 1.02 * source.size
-    # Another process reads each byte at most once more, and gets the same rows
+    # A second process reads each byte at most once, and gets the same rows
     other = ParquetFormat()
     footer_read(other, store, source)
     assert read(other, source, 50_000, 90_000).equals(found[4])
@@ -241,7 +241,7 @@ def test_a_reader_is_kept_only_for_the_next_rows_of_the_same_columns(tmp_path: P
     formats = ParquetFormat()
     for start, stop, schema, batch_rows in (
         (0, 50_000, SCHEMA, 8_192),
-        (40_000, 60_000, SCHEMA, 8_192),  # a row before the position of the reader
+        (40_000, 60_000, SCHEMA, 8_192),  # this span begins at a row before the position of the reader
         (60_000, 70_000, pa.schema(list(SCHEMA)[::-1]), 8_192),
         (70_000, 80_000, SCHEMA, 1_000),
     ):
@@ -290,7 +290,7 @@ def test_an_object_that_is_replaced_between_windows_is_noticed(
     store.put("a.parquet", store.get("a.parquet", byte_range=(0, source.size), if_match=source.etag).data)
     with pytest.raises(InputChanged, match=r"s3://bucket/a\.parquet was replaced or deleted"):
         list(rows)
-    # And the reader is not kept
+    # And the reader is not kept for the next span
     assert not count_of_threads("kept-reader")
     wait_until(lambda: not count_of_threads("fetch"), "the threads to end")
 
@@ -345,7 +345,7 @@ def test_the_budget_is_not_exceeded_until_bytes_are_released() -> None:
     fetcher.release(35)
     fetcher.take(planned[6])
     assert fetcher.held_bytes == 30
-    # And only rows that are needed are fetched ahead
+    # And rows that are not needed are not fetched ahead
     fetcher.release(30)
     fetcher.take(planned[7])
     assert planned[8].is_sent is False
@@ -426,7 +426,7 @@ def test_bytes_that_are_in_use_are_not_given_back(tmp_path: Path) -> None:
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reduce the memory, so that eight columns are too many to decode side by side."""
+    """Reduce the memory, so that eight columns cannot be decoded side by side."""
     monkeypatch.setattr(row_groups, "DECODER_BYTES", 1 << 20)
     monkeypatch.setattr(row_groups, "WINDOW_BYTES", 1 << 20)
     monkeypatch.setattr(row_groups, "MAX_WINDOW_BYTES", 1 << 20)
@@ -467,7 +467,7 @@ def test_batches_of_a_wide_row_group_do_not_hold_its_window(tmp_path: Path, valu
 
 @pytest.mark.usefixtures("narrow")
 def test_a_wide_row_group_is_fetched_ahead(tmp_path: Path, values: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given memory for two of eight columns
+    # Given memory for requests of two columns, and a row group of eight columns
     monkeypatch.setattr(row_groups, "_FETCH_BYTES", 2_500_000)
     monkeypatch.setattr(row_groups, "_REQUEST_BYTES", 1_000_000)
     monkeypatch.setattr(row_groups, "_BLOCK_BYTES", 1)

@@ -54,7 +54,7 @@ def test_a_row_group_of_any_size_is_a_span_and_so_are_any_of_its_rows(source: Pi
 def test_a_span_is_read_without_looking_at_each_row_group_before_it(
     source: Pinned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a reader that counts the row groups that it goes through
+    # Given a reader that counts the row groups that it passes
     left: list[int] = []
     leave = forward.ForwardReader._leave_group
 
@@ -66,7 +66,7 @@ def test_a_span_is_read_without_looking_at_each_row_group_before_it(
     formats = parquet.ParquetFormat()
     for span in formats.survey(source).spans:
         left.clear()
-        # When a span is read, then these are its own
+        # When a span is read, then the reader passes at most two row groups
         rows = list(formats.read(source, span, pa.schema([("id", pa.int64())]), 64))
         assert [number for item in rows for number in item.numbers.tolist()] == list(range(span.start, span.stop))
         assert len(left) <= 2
@@ -96,7 +96,7 @@ def test_nothing_is_decoded_after_the_end_of_a_span() -> None:
 
 
 def test_a_damaged_page_is_reported_even_if_it_can_be_decoded(tmp_path: Path) -> None:
-    # Given a number that was changed in a single bit, which a decoder does not notice
+    # Given a number with one changed bit, which a decoder does not detect
     store = DirectoryStore(tmp_path, "bucket")
     sink = io.BytesIO()
     pq.write_table(
@@ -112,10 +112,10 @@ def test_a_damaged_page_is_reported_even_if_it_can_be_decoded(tmp_path: Path) ->
     info = store.put("a.parquet", data.replace(struct.pack("<d", 7.25), struct.pack("<d", 7.75)))
     source, formats = Pinned.of(store, info), parquet.ParquetFormat()
     survey = formats.survey(source)
-    # Then its row group cannot be read
+    # Then the row group with this number cannot be read
     with pytest.raises(UnreadableInput, match=r"s3://bucket/a\.parquet cannot be decoded in row group 0"):
         list(formats.read(source, survey.spans[0], survey.schema, 64))
-    # And another column can still be read
+    # And another column of the row group can still be read
     (rows,) = formats.read(source, survey.spans[0], pa.schema([("id", pa.int64())]), 64)
     assert rows.batch["id"].to_pylist() == [1, 2, 3]
 

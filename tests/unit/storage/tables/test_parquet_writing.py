@@ -1,4 +1,4 @@
-"""Parquet is written in the way that query engines prefer."""
+"""Parquet files have the layout that query engines prefer."""
 
 from __future__ import annotations
 

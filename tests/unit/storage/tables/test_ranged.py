@@ -1,4 +1,4 @@
-"""An input object is read in the version that was planned, or not at all."""
+"""An input object is read only in the version that was planned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects that are read from one place to another are fetched several pieces at a time."""
+"""Objects that are read sequentially are fetched several pieces at a time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAMES = [f"x{number}" for number in range(8)]
 
 
 class Watched(DirectoryStore):
-    """A store that notes the ranges it is asked for. It can hold back requests until all of some are awaited."""
+    """A store that records the requested ranges. It can hold back requests until a number of them have arrived."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root, "bucket")
@@ -48,7 +48,7 @@ class Watched(DirectoryStore):
         self._barrier = threading.Barrier(1)
 
     def expect_together(self, count: int, starts: Collection[int] | None = None) -> None:
-        """Hold back the requests from these places, or the next ones of any large range, until `count` are awaited."""
+        """Hold back requests from `starts`, or else large requests, until `count` of them have arrived."""
         self._barrier, self._held, self._arrived = threading.Barrier(count), starts, 0
         self.ranges.clear()
 
@@ -71,7 +71,7 @@ class Watched(DirectoryStore):
 
     @property
     def asked(self) -> int:
-        """Number of bytes that were asked for."""
+        """Number of requested bytes."""
         return sum(stop - start for start, stop in self.ranges)
 
 
@@ -113,7 +113,8 @@ def test_two_pieces_are_requested_together_at_first_and_then_one_by_each_connect
     with read_ahead_of(source) as file:
         file.read(PIECE)
         file.read(PIECE)
-        assert max(store.ranges)[0] < 4 * PIECE  # planning may need no more
+        # only a few pieces are fetched ahead at first, because planning may need no more
+        assert max(store.ranges)[0] < 4 * PIECE
         store.expect_together(CONNECTIONS, [number * PIECE for number in range(8, 8 + CONNECTIONS)])
         file.read(22 * PIECE)
 
@@ -138,7 +139,7 @@ def test_an_object_that_changes_while_it_is_read_is_refused_at_every_read(store:
 
 @pytest.mark.parametrize("place", [3, 10])
 def test_a_piece_that_is_cut_short_moves_nothing(store: Watched, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
-    # Given a file that is cut in place after it was opened, so that its ETag is not looked at any more
+    # Given a file that is truncated after it was opened, when its ETag is no longer checked
     source = store.pinned("a", noise(16))
     get = store.get
 

@@ -1,4 +1,4 @@
-"""Surveys give the same result with and without patterns, because rows that match a pattern add nothing new."""
+"""Surveys give the same result with and without row patterns, because a row that matches a pattern adds no new type."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXAMPLES = settings(
     max_examples=80,
     derandomize=True,
     deadline=None,
-    phases=[Phase.explicit, Phase.generate],  # smaller examples would take minutes to find
+    phases=[Phase.explicit, Phase.generate],  # skip shrinking of examples, which would take minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 BLOCK_BYTES = 48
@@ -43,7 +43,7 @@ VALUES = [INTEGERS, ODD_INTEGERS, FLOATS, ODD_FLOATS, WORDS, MISSING, TEXTS]
 
 
 def csv_rows(draw: Any) -> list[str]:
-    """Draw rows that are similar: most values of a column are among a few, and some are not."""
+    """Draw similar rows: most values of a column are drawn from a few, and some are arbitrary."""
     count = draw(st.integers(1, 3))
     few = st.sampled_from(VALUES).flatmap(lambda values: st.lists(st.sampled_from(values), min_size=1, max_size=3))
     usual = [draw(few) for _ in range(count)]
@@ -59,7 +59,7 @@ def csv_rows(draw: Any) -> list[str]:
 
 @pytest.fixture
 def unaided(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """While the list is not empty, no pattern is used."""
+    """Return a list; while it is not empty, surveys use no patterns."""
     off: list[bool] = []
     others = RowPattern.others
     monkeypatch.setattr(RowPattern, "others", lambda self, block: None if off else others(self, block))
@@ -67,7 +67,7 @@ def unaided(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def outcomes(table: Any, source: Pinned, features: list[str], unaided: list[bool]) -> tuple[Any, Any]:
-    """What a survey returns or raises, with patterns and without."""
+    """Return the result or the error of a survey, with patterns and without."""
     found: list[Any] = []
     for off in (False, True):
         unaided[:] = [True] * off

@@ -30,14 +30,14 @@ BATCH_ROWS = 4_096
 
 @pytest.fixture(autouse=True)
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a row group of a few megabytes large."""
+    """Make a row group of a few megabytes count as large."""
     monkeypatch.setattr(forward, "READ_BYTES", 2 << 20)
     monkeypatch.setattr(forward, "_WHOLE_BYTES", 1 << 10)
 
 
 @pytest.fixture
 def skipped(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the columns of which pages were left out."""
+    """The names of the columns whose pages were skipped."""
     found: list[str] = []
     skip = ChunkFile._skip_pages
 
@@ -114,7 +114,7 @@ def test_the_rows_are_the_same_whichever_pages_are_left_out(
         assert read(source, start, stop, table.schema, formats).equals(table.slice(start, stop - start))
     assert read(source, ROWS - 1, ROWS, table.schema).equals(table.slice(ROWS - 1))
     assert {"float", "text", "missing", "price"} <= set(skipped)
-    # Lists end anywhere, codes of categories depend on other rows, and a required column cannot have a page of nulls
+    # These pages are read: lists may span pages, categories need other rows, and a required column has no nulls
     assert not {"list", "pair", "category", "required"} & set(skipped)
 
 
@@ -215,7 +215,7 @@ def test_a_page_that_is_larger_than_its_chunk_is_not_left_out(tmp_path: Path, mo
 
 
 def test_no_pages_of_a_writer_that_gives_too_small_sizes_are_left_out(tmp_path: Path, skipped: list[str]) -> None:
-    # Given a file of a release that does not count the header of a dictionary. Arrow reads past the end of its chunks
+    # Given a file of a parquet-mr release that gives too small sizes: Arrow then reads past the end of column chunks
     table = many_types().select(["float", "text", "missing"])
     source = put(tmp_path, table)
     data = (tmp_path / "bucket" / "a.parquet").read_bytes()

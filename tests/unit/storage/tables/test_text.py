@@ -1,4 +1,4 @@
-"""CSV and JSON Lines: every record is a row or malformed, wherever a text is divided or compressed."""
+"""CSV and JSON Lines: every record is a row or malformed, wherever the text is divided, compressed or not."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_each_record_of_any_bytes_is_a_row_or_malformed_or_the_object_is_named(
         fault = str(error)
     if fault:
         assert source.uri in fault
-        assert "were counted" not in fault  # the two ways of finding records agree
+        assert "were counted" not in fault  # both ways of finding records give the same count
         assert "not closed" not in fault or records_of(data, key)[1]
         return
     numbers = sorted([n for rows in found for n in rows.numbers] + [item[0] for item in broken(found)])
@@ -150,7 +150,7 @@ def test_each_record_of_any_bytes_is_a_row_or_malformed_or_the_object_is_named(
 
 
 def squeeze(data: bytes, key: str) -> bytes:
-    """Compress as the name says."""
+    """Compress the data by the method that the file name implies."""
     return gzip.compress(data, mtime=0) if key.endswith(".gz") else zstd(data) if key.endswith(".zst") else data
 
 
@@ -164,14 +164,14 @@ def zstd(data: bytes) -> bytes:
 def records_of(data: bytes, key: str) -> tuple[int, bool]:
     """Count the records after the header, and say whether a quotation mark is left open.
 
-    It reads character by character, and does not use the code under test.
+    This function reads character by character, and does not use the code under test.
     """
     if ".jsonl" in key:
         return sum(bool(line.strip(b" \t\r\n")) for line in data.split(b"\n")), False
     text = data.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
     count, at, quoted = 0, 0, False
     while at < len(text):
-        if text[at] in "\r\n":  # nothing, or the rest of a line end
+        if text[at] in "\r\n":  # an empty line, or the rest of a line end
             at += 1
             continue
         count += 1

@@ -28,7 +28,7 @@ BATCH = 640
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take every row group for a wide one, and keep a MiB of rows at a time."""
+    """Make every row group count as wide, with a window of one MiB of rows."""
     monkeypatch.setattr(RangedFile, "WHOLE_BYTES", 0)
     monkeypatch.setattr(row_groups, "DECODER_BYTES", 1 << 10)
     monkeypatch.setattr(row_groups, "WINDOW_BYTES", 1 << 20)
@@ -77,7 +77,7 @@ def read(formats: ParquetFormat, source: Pinned, start: int, stop: int, schema: 
 
 
 def bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column of floats as integers, so that NaN is equal to NaN; any other as it is."""
+    """Return a column of floats as integers, so that NaN equals NaN; return any other column unchanged."""
     if not pa.types.is_floating(column.type):
         return pa.chunked_array([column.combine_chunks()])
     values = column.fill_null(0).to_numpy().view(f"i{column.type.bit_width // 8}")
@@ -113,7 +113,7 @@ def test_values_are_those_of_arrow_wherever_a_window_ends(
         expected = table.slice(start, stop - start)
         for name in table.column_names:
             assert bits(found[name]).equals(bits(expected[name])), name
-        # And columns that are chosen come in the order that is asked for
+        # And selected columns have the requested order
         some = pa.schema([schema.field(name) for name in ("text", "float64", "int8 with nulls")])
         assert read(formats, source, start, stop, some)[0].batch.schema.names == some.names
 
@@ -123,7 +123,7 @@ def test_batches_begin_at_multiples_of_their_size_whatever_was_read_before(tmp_p
     _, source = put(tmp_path, table)
     formats = ParquetFormat()
     for start, stop in ((0, 1_000), (1_000, 9_000), (12_345, ROWS)):
-        for reader in (formats, ParquetFormat()):  # one that has read the rows before, and one that has not
+        for reader in (formats, ParquetFormat()):  # a reader that has read the previous rows, and a new reader
             starts = [int(item.numbers[0]) for item in read(reader, source, start, stop, table.schema)]
             assert starts == [start, *range((start // BATCH + 1) * BATCH, stop, BATCH)]
 
@@ -137,7 +137,7 @@ def test_a_slice_that_fits_into_memory_is_fetched_once(tmp_path: Path) -> None:
         store.asked = 0
         read(formats, source, start, stop, table.schema)
         assert store.asked <= 1.02 * source.size
-    # And a larger one in as few passes as possible
+    # And a larger row group is read in as few passes as possible
     store.asked = 0
     read(formats, source, 0, ROWS, table.schema)
     assert store.asked <= 4.08 * source.size
@@ -182,7 +182,7 @@ def test_memory_of_a_batch_is_given_back_when_nothing_refers_to_it() -> None:
     assert window._bytes[0].any()
     del kept
     gc.collect()
-    assert not window._bytes[0].any()  # as the system gives memory that is used for the first time
+    assert not window._bytes[0].any()  # the system has taken the memory back, so it reads as zeros
     assert window.take().column("x").to_pylist() == list(range(3_000, 6_000))
 
 
@@ -212,7 +212,7 @@ def test_fewer_rows_than_the_footer_says_are_an_error() -> None:
 def test_a_window_has_at_least_one_row_however_large_rows_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WINDOW_BYTES", "MAX_WINDOW_BYTES"):
         monkeypatch.setattr(row_groups, name, 64)
-    table = numbers(5)  # a row takes 128 bytes
+    table = numbers(5)  # each row takes 128 bytes of memory
     _, source = put(tmp_path, table)
     found = read(ParquetFormat(), source, 0, 5, table.schema)
     assert pa.Table.from_batches([rows.batch for rows in found]).equals(table)

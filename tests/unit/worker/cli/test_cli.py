@@ -153,7 +153,7 @@ def listed(rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_schedule_is_one_line_of_the_list_and_its_error_is_wrapped_below(
     terminal: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given two schedules, one of which was refused for a reason that is longer than a line
+    # Given two schedules, one of which was refused with an error longer than a line
     error = "bucket 'theirs' is not in ALLOWED_BUCKETS (scoreline): add it there, or name another input altogether"
     due = datetime(2026, 11, 26, 2, 30, tzinfo=UTC)
     rows = [
@@ -169,12 +169,12 @@ def test_a_schedule_is_one_line_of_the_list_and_its_error_is_wrapped_below(
     ]
     # When they are listed
     lines = listed(rows, monkeypatch)
-    # Then each has a line
+    # Then each schedule has a line
     assert lines[1].split()[6:] == ["2026-11-26", "02:30", "UTC", "2026-11-25", "02:30", "succeeded"]
     assert lines[1].split()[0] == "customers-eu"
     assert " 30 2 * * 1-5 " in lines[1]
     assert lines[3] == "customers-eu: 2 slots wait"
-    # And the error is complete
+    # And the error is printed in full
     assert " ".join(" ".join(lines[4:]).split()) == f"orders: refused: {error}"
     assert max(map(len, lines)) <= COLUMNS
 
@@ -215,7 +215,8 @@ def test_a_status_fits_80_columns_of_a_terminal_and_loses_no_word(
 ) -> None:
     lines = shown(FAILED, monkeypatch, "status", FAILED.job_id)
     text = " ".join(" ".join(lines).split())
-    assert [line for line in lines if len(line) > COLUMNS and "s3://" not in line] == []  # a URI is never wrapped
+    # only a URI may exceed the width, because it is never wrapped
+    assert [line for line in lines if len(line) > COLUMNS and "s3://" not in line] == []
     assert FAILED.output in text
     assert FAILED.error in text
     assert "scoreline resume 20261125T023000Z-0a1b2c --max-rejected N|P% goes on" in text
@@ -259,11 +260,12 @@ def test_no_number_in_a_list_of_jobs_is_cropped_however_long_the_names_are(
         assert heading.split() == ["job", "state", "rows", "rejected", "age", "model"]
         assert re.match(r"nightly-cus\S*…  failed  98,000,000  50,000 ", line)
         assert line.rstrip().endswith("…")
-        assert len(line.rstrip()) <= max(width, 71)  # the least width of the names, and all of the numbers
+        # 71 is the minimum width of the names plus the full width of the numbers
+        assert len(line.rstrip()) <= max(width, 71)
 
 
 def previewed(columns: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return what a dry run prints of a row with these columns."""
+    """Return the output of a dry run for a row with these columns."""
     monkeypatch.setattr(output, "console", lambda: Console(width=COLUMNS))
     monkeypatch.setattr(submit, "terminal_width", lambda: COLUMNS)
     with CliRunner().isolation() as (out, *_):

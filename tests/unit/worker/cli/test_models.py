@@ -52,7 +52,7 @@ def test_a_version_that_is_not_in_use_is_deleted_after_confirmation(
 
 
 def test_many_aliases_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a model with 24 aliases, and a store that answers only when eight of them are asked for at once
+    # Given a model with 24 aliases, and a store that answers only if eight requests arrive at once
     monkeypatch.setenv("ENVIRONMENT", "development")
     monkeypatch.setenv("STORE_DIR", str(tmp_path))
     store = DirectoryStore(tmp_path, "scoreline")
@@ -79,7 +79,7 @@ def test_many_aliases_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
 def test_all_models_are_listed_by_one_request_and_one_for_each_alias(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given two models with three aliases, one of which cannot be read, and objects that are neither
+    # Given two models with three aliases, one of which cannot be read, and objects that are neither models nor aliases
     monkeypatch.setenv("ENVIRONMENT", "development")
     monkeypatch.setenv("STORE_DIR", str(tmp_path))
     store = DirectoryStore(tmp_path, "scoreline")
@@ -103,7 +103,7 @@ def test_all_models_are_listed_by_one_request_and_one_for_each_alias(
         count(method)
     # When the models are listed
     lines = CliRunner().invoke(cli, ["models", "list"]).stdout.splitlines()
-    # Then each has its versions and aliases, and nothing was asked for twice
+    # Then each model has its versions and aliases, and nothing is requested twice
     assert [line.split() for line in lines[-2:]] == [
         ["one", "1", first.version, "live", "->", first.version],
         ["two", "1", second.version, "live", "->", second.version],

@@ -1,4 +1,4 @@
-"""Names and messages from outside cannot command a terminal, and secrets in settings are in no error."""
+"""Foreign names and messages cannot send control codes to a terminal, and errors contain no secrets of settings."""
 
 from __future__ import annotations
 

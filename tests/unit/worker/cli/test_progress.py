@@ -1,4 +1,4 @@
-"""Watching a job while Redis or the bucket comes and goes."""
+"""A user can watch a job even if Redis or the bucket fails from time to time."""
 
 from __future__ import annotations
 

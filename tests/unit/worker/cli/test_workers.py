@@ -1,4 +1,4 @@
-"""The health check of a worker asks whether it could score anything."""
+"""The health check of a worker fails if the worker has no process that can score."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_health_check_of_a_container_is_done_before_docker_ends_it() -> None
     limit, asked = re.search(  # type: ignore[union-attr]
         r"HEALTHCHECK .*--timeout=(\d+)s .*\n.*scoreline workers .* --timeout (\d+)", (ROOT / "Dockerfile").read_text()
     ).groups()
-    assert int(asked) + 3 <= int(limit)  # the command starts in half a second, or in a few on a busy machine
+    assert int(asked) + 3 <= int(limit)  # the command starts in half a second, or in a few seconds on a busy machine
 
 
 def test_the_time_to_connect_counts_towards_the_time_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:

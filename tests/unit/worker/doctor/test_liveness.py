@@ -1,4 +1,4 @@
-"""A worker that answers, but could score nothing, is a warning."""
+"""The doctor warns of a worker that answers, but has no process that can score."""
 
 from __future__ import annotations
 
