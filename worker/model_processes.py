@@ -1,8 +1,8 @@
-"""Lets models start processes of their own, and ends these processes together with the one that started them.
+"""Lets models start child processes, and ends these children together with their parent.
 
-Celery marks the processes of its pool as daemons. Python forbids daemons to have children, because nothing would end
-the children if the daemon were killed. Some models do have children: encoders that split their work, or anything that
-uses a ``multiprocessing.Pool``. This module removes the mark, and makes the kernel end the children.
+Celery marks its pool processes as daemons. Python forbids daemons to have children, because the children would survive
+if the daemon were killed. Some models need children, for example encoders that use a ``multiprocessing.Pool``. This
+module removes the daemon mark, and makes the kernel end the children.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _JOIN_S = 1.0
 
 
 def allow_children(**_: Any) -> None:
-    """Let this process start children. If the system allows it, they are killed whenever this process ends.
+    """Let this process start children. On Linux, forked children are killed when this process ends.
 
-    Linux does so for every child that is forked. Pools whose processes are spawned end by themselves, because the
-    pipes to their parent close. Signals are blocked during a fork, so that none reaches a handler of the parent.
+    Spawned pool processes end by themselves, because the pipes to their parent close. Signals are blocked during a
+    fork, so that no signal reaches a handler of the parent in the child.
     """
     process: Any = multiprocessing.process.current_process()
     process._config["daemon"] = False
@@ -55,7 +55,7 @@ def allow_children(**_: Any) -> None:
 
 
 def end_children(**_: Any) -> None:
-    """End the processes that models have left running."""
+    """End the child processes that models have left running."""
     children = multiprocessing.active_children()
     for child in children:
         child.terminate()

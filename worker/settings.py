@@ -1,4 +1,4 @@
-"""The settings of workers and of beat, read once from the environment, and limits that all workers share."""
+"""The settings of workers and of beat, read once from the environment, and limits that apply to all workers."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ workers, and one to find the queue of a message that it puts back."""
 
 
 def worker_connections(processes: int) -> int:
-    """Return how many connections to Redis a busy worker has: three in its main process, and one in each child.
+    """Return the number of Redis connections of a busy worker: three in the main process and one in each child.
 
-    The main process waits for messages on one, listens for remote control on another, and cannot use either for
-    commands meanwhile. Redis has no command that waits for both. The third one, and that of each child, is closed while
-    it is idle. ``tests/faults/test_procfile.py`` counts them on a server.
+    The main process waits for messages on the first connection, and for remote control on the second. Redis has no
+    command that waits for both, and a waiting connection cannot send commands. Commands use the third connection. The
+    third connection and the connections of the children are closed while they are idle.
+    ``tests/faults/test_procfile.py`` counts the connections on a server.
     """
     return 3 + processes
 
@@ -72,7 +73,7 @@ class WorkerSettings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> WorkerSettings:
-        """Read the settings. Raises one `InvalidSettings` that names every fault."""
+        """Read the settings; raises `InvalidSettings` with a message that lists all faults."""
         env = Environment(environ)
         concurrency = env.number("WORKER_CONCURRENCY", 0, minimum=1) or None
         cache_bytes = (env.number("MODEL_CACHE_MB", 0, minimum=1) << 20) or None

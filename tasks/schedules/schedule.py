@@ -1,8 +1,9 @@
-"""Defines schedules, and decides when they are due and what to do then. All functions are pure and read no clock.
+"""Defines schedules, and decides when they are due and what is done. All functions are pure and read no clock.
 
-The slots are those of cron in the schedule's time zone, with Debian's rule for daylight saving time. When the clock
-jumps ahead, slots in the gap are due at its end. When the clock goes back, a fixed time is due once, at its first
-occurrence. An hourly (or more frequent) schedule follows elapsed time, so that it has 23 or 25 slots on such a day.
+A slot is a time at which a schedule is due. Cron computes the slots in the schedule's time zone, with Debian's rule for
+daylight saving time. When the clock jumps ahead, slots in the skipped hour are due at the end of that hour. When the
+clock goes back, a fixed time of day is due once, at its first occurrence. An hourly (or more frequent) schedule follows
+elapsed time: an hourly schedule has 23 slots when the clock jumps ahead, and 25 when it goes back.
 """
 
 from __future__ import annotations
@@ -77,20 +78,20 @@ class Schedule:
         return [slot for slot in found if slot >= first]
 
     def following(self, moment: datetime) -> datetime:
-        """Return the first slot after a moment, in the schedule's zone."""
+        """Return the first slot after `moment`, in the schedule's zone."""
         return next(CronSim(self.cron, moment.astimezone(ZoneInfo(self.zone))))
 
     def preceding(self, slot: datetime) -> datetime:
-        """Return the last slot before one, in the schedule's zone."""
+        """Return the slot before a given slot, in the schedule's zone."""
         return next(CronSim(self.cron, slot.astimezone(ZoneInfo(self.zone)), reverse=True))
 
     def job_id(self, slot: datetime, number: int = 1) -> str:
-        """Return the id of a slot's job. It is the same in every process that submits the job.
+        """Return the id of a slot's job, which is the same in every process.
 
         Parameters
         ----------
         number : int
-            Which job of the slot it is: 1, or more if the slot is run again.
+            The number of the job within the slot: 1, or more if the slot is run again.
 
         >>> nightly = Schedule(name="nightly", cron="0 2 * * *", model="m", input="s3://b/in/")
         >>> nightly.job_id(datetime(2026, 11, 25, 2, tzinfo=UTC))
@@ -104,7 +105,7 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """A past slot, with the state in which it ended."""
+    """A past slot and its final state."""
 
     slot: str
     state: str
@@ -114,7 +115,7 @@ class Past:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A slot whose job was refused, until its webhook is settled. No document of the job contains any of this."""
+    """A slot whose job was refused. The state stores refusals until their webhook is settled."""
 
     job_id: str
     at: str
@@ -157,7 +158,7 @@ class State:
 
     @classmethod
     def from_json(cls, data: bytes) -> State:
-        """Decode and check; raises an error in `MALFORMED`."""
+        """Decode and check the document; raises one of the errors in `MALFORMED`."""
         state = build(cls, decode_object(data))
         slots = (*state.pending, *state.asked, *(past.slot for past in state.history))
         for slot in (state.through, *slots, *([] if state.current is None else [state.current])):
@@ -167,7 +168,7 @@ class State:
         return state
 
     def noted(self, slots: Sequence[str], state: str, error: str = "") -> State:
-        """Return the state with the end of the given slots added to its history."""
+        """Return a state whose history contains the given slots with their final state."""
         past = [Past(slot=slot, state=state, error=error) for slot in slots]
         history = (*self.history, *past)[-HISTORY_KEPT:]
         known = {*self.pending, *self.asked, self.current, *(item.slot for item in history)}
@@ -195,7 +196,7 @@ def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) ->
     Returns
     -------
     Step
-        If `current` has changed in its state, the caller must submit the job of the new slot.
+        The decision. If its state has another `current` slot, the caller must submit the job of that slot.
     """
     due = schedule.slots(datetime.fromisoformat(state.through), now)
     if due:
@@ -210,7 +211,7 @@ def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) ->
         state = replace(state, pending=(*state.pending, *fresh))
     if schedule.overlap == "cancel_running" and state.pending:
         state = replace(state.noted(state.pending[:-1], "superseded"), pending=state.pending[-1:])
-        if running:  # the slot waits until that job has ended: it may be about to succeed
+        if running:  # wait for the end of the running job, which may still succeed
             return Step(state=state, cancel=state.current)
     if not running and state.pending:
         state = replace(state, current=state.pending[0], pending=state.pending[1:])

@@ -28,7 +28,7 @@ class WebhookSettings:
         env = Environment(environ)
         url, secret = env.text("WEBHOOK_URL"), env.text("WEBHOOK_SECRET")
         listed = [item for item in re.split(r"[\s,]+", env.text("ALLOWED_WEBHOOKS")) if item]
-        if url and (fault := address_fault(url)):  # the address itself may be a secret
+        if url and (fault := address_fault(url)):  # do not quote the address, which may be a secret
             env.faults.append(f"WEBHOOK_URL: {fault}")
         for target in listed:
             try:
@@ -44,5 +44,5 @@ class WebhookSettings:
         return cls(url=url or None, allowed=tuple(listed), secret=secret)
 
     def check(self, webhook: str) -> str:
-        """Return the address unchanged if a job may name it; otherwise raise `InvalidRequest`."""
+        """Return `webhook` if a job may notify this address; otherwise raise `InvalidRequest`."""
         return check_target(webhook, self.allowed, self.url)
