@@ -68,7 +68,7 @@ class Client:
         self.ledger = ledger
         self.webhooks = webhooks or WebhookSettings()
         self.send_webhook: Sender = delivery.send
-        """Delivers a notification that no worker sends, because it is about a job that was refused."""
+        """Delivers the notification of a refused job, which no worker sends."""
         self.submission = Submission(buckets, queue, ledger, self.webhooks)
         self._statuses = self.submission.statuses
         self._dispatcher = self.submission.dispatcher
@@ -128,7 +128,8 @@ class Client:
     ) -> Preflight:
         """Try out a job before `submit`: plan it and score a few of its rows in this process.
 
-        A trial writes nothing, sends no message and does not use Redis. It needs the packages of ml-requirements.txt.
+        A trial writes nothing, sends no message and does not use Redis. Trials need the packages of
+        ml-requirements.txt.
 
         Parameters
         ----------
@@ -235,7 +236,7 @@ class Client:
         Parameters
         ----------
         job_id : str
-            The job to resume. Its existing results are kept, and only the missing parts are scored.
+            The job to resume. Existing results are kept, and only the missing parts are scored.
         max_rejected : str or int, optional
             A new reject budget, in case the job failed because it rejected too many rows.
 
@@ -301,7 +302,7 @@ class Client:
         Parameters
         ----------
         job_id : str
-            A job that has ended. Its results do not change; the results of the new job are written next to them.
+            A job that has ended. The results of this job do not change; the new job writes its results beside them.
         model : str, optional
             The model for the new job; by default, the model of the old job, whose alias is resolved again.
         max_rejected : str or int, optional

@@ -38,7 +38,8 @@ NAMES = (
     "REDIS_CA_FILE",
     "CELERY_BROKER_URL",
 )
-"""The settings to read. ``ENVIRONMENT`` is not among them, because many projects use that name for something else."""
+"""The settings that are read from a project. ``ENVIRONMENT`` is not read, because many projects use this name for
+another purpose."""
 _OF_STORAGE = {
     "endpoint_url": "AWS_S3_ENDPOINT_URL",
     "bucket_name": "AWS_STORAGE_BUCKET_NAME",

@@ -1,8 +1,8 @@
 """Defines the processes of a deployment: the Celery app, its tasks, the model cache, the command line and the doctor.
 
 This package contains all programs that a deployment runs, and the settings that only a worker reads. The package
-`scoreline.tasks` defines jobs. This package may import `scoreline.tasks` and `scoreline.storage`, but they may not
-import this package.
+`scoreline.tasks` defines jobs. This package may import `scoreline.tasks` and `scoreline.storage`, which may not import
+this package.
 """
 
 from __future__ import annotations

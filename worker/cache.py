@@ -23,7 +23,7 @@ class _Entry:
 
 
 class ModelCache:
-    """A cache of loaded models (bundles). It evicts the least recently used bundles to make room for a new one.
+    """A cache of loaded models (bundles), which evicts the least recently used bundles to make room.
 
     The cache is thread-safe. If several threads request a bundle, it is loaded once. A cached bundle is returned at
     once, even while another bundle is loaded. The key of the cache consists of name, version and manifest digest. The

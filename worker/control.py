@@ -38,7 +38,8 @@ _READING = frozenset(
         "stats",
     }
 )
-"""Commands that change nothing. Celery's other commands change something, even some that it lists under ``inspect``."""
+"""Commands that change nothing. All other commands of Celery change something, even some commands of ``celery
+inspect``."""
 
 
 def refuse_changes() -> None:

@@ -1,9 +1,9 @@
 """Passes a message on to other workers if this worker cannot load the required model.
 
 A worker may have too little memory for a model, lack one of its modules, or have other verify keys. The job fails only
-if no worker can load the model. After a process has passed a message on, it pauses. Otherwise it would receive the same
-message again while the other workers are busy. The parts of a job are sent again even without another worker: the
-worker that planned the job has loaded the model, and may be restarting.
+if no worker can load the model. After a process has passed a message on, it pauses. Otherwise, the process would
+receive the same message again while the other workers are busy. The parts of a job are sent again even without another
+worker: the worker that planned the job has loaded the model, and may be restarting.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from scoreline.worker import lifecycle
 log = logging.getLogger(__name__)
 
 HEADER = "scoreline_refused_by"
-"""A header of the message: which workers have passed it on, and how often they did."""
+"""Message header that contains the workers that have passed the message on, and how often they did."""
 MAX_TIMES = 30
-"""How often a part is sent again while other workers run. With pauses of up to `LONGEST_PAUSE_S`, it waits for a busy
-worker about as long as it would wait for a store that does not answer."""
+"""How often a part is sent again while other workers are running. With pauses of up to `LONGEST_PAUSE_S`, a part waits
+for a busy worker about as long as for an unreachable store."""
 RESTART_TIMES = 5
-"""How often a part is sent again if no other worker runs. The pauses add up to half a minute, in which a worker can
-restart. More pauses would hold up all other jobs if no worker can ever load the model."""
+"""How often a part is sent again if no other worker is running. The pauses add up to half a minute, in which a worker
+can restart. If no worker can load the model, more pauses would delay all other jobs."""
 LONGEST_PAUSE_S = 30.0
 _ANSWER_S = 1.0
 

@@ -53,7 +53,7 @@ class Process:
     sizing: Sizing | None = None
     preloaded: list[Bundle] = field(default_factory=list)
     store_error: StoreError | None = None
-    """The error because of which the sizes of the models in the bucket are not known, if any."""
+    """The error that made the sizes of the models in the bucket unknown; None without an error."""
 
 
 process = Process()

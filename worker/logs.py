@@ -33,12 +33,13 @@ _SECRETS = (
 )
 _HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 _CONTINUED = "| "
-"""Prefix of all lines of a message or a traceback except the first, so that no line can be mistaken for an event."""
+"""Prefix of all lines after the first line of a message or traceback, so that no line looks like an event."""
 _QUOTED = re.compile(r'[\s"\x00-\x1f]|^$')
 _SHORTEST_SECRET = 6
-"""Values that are shorter are not redacted. They are hardly secrets, and would match parts of ordinary words."""
+"""Minimum number of characters of a redacted secret. Shorter values would match parts of ordinary words."""
 _ORDINARY = frozenset({"scoreline", "postgres", "password", "default"})
-"""Passwords of development servers. If they were redacted, these words would be missing from every event."""
+"""Passwords of development servers, which are not redacted. Otherwise, these words would be missing from every
+event."""
 
 
 def set_up(environ: Mapping[str, str], level: int = logging.INFO, file: str | None = None) -> None:

@@ -20,11 +20,12 @@ log = logging.getLogger(__name__)
 
 MIB = 1 << 20
 SHARED_BYTES = 230 * MIB
-"""Memory of the main process, most of which its children share. It was measured at 218 MiB on Linux x86-64."""
+"""Memory of the main process, most of which its children share. On Linux x86-64, 218 MiB were measured."""
 PROCESS_BYTES = 260 * MIB
-"""Unshared memory of a child, without models. It was measured at 241 to 262 MiB on 250,000 rows of 20 columns."""
+"""Unshared memory of a child, without models. On 250,000 rows of 20 columns, 241 to 262 MiB were measured."""
 USABLE = 0.95
-"""Share of the limit that processes may use. The rest is for the shell, page tables, and unmeasured memory."""
+"""Fraction of the memory limit that processes may use. The rest is for the shell, page tables, and unmeasured
+memory."""
 _MAX_MODELS_MEASURED = 100
 
 

@@ -50,7 +50,7 @@ class Redis:
     limit_bytes: int
     """Memory limit of Redis; 0 if there is none."""
     last_tick: float | None
-    """Time of the last tick that a worker ran, in seconds since 1970; None if there was none within a day."""
+    """Time of the last tick that a worker ran, in seconds since 1970; None if no tick ran within a day."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,11 @@ import signal
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
-"""The option of Linux's prctl that names a signal for when the parent dies (linux/prctl.h)."""
+"""The option of Linux's prctl for a signal that the process receives when its parent dies (linux/prctl.h)."""
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that Celery handles in the processes of its pool. Their children get the system's default handlers, because a
-pool expects that its processes end at once. A handler of Celery raises ``SystemExit``, which gets lost in a process
-that is just starting."""
+"""Signals that Celery handles in its pool processes. Children of pool processes get the default handlers of the system,
+because ``multiprocessing`` expects that its processes end at once. A handler of Celery raises ``SystemExit``, which
+gets lost in a starting process."""
 _JOIN_S = 1.0
 
 

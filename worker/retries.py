@@ -35,11 +35,12 @@ from scoreline.worker.settings import SOFT_TIME_LIMIT_S
 log = logging.getLogger(__name__)
 
 MAX_RETRIES = 30
-"""Retries after a transient error. With up to `LONGEST_RETRY_S` between them, no part fails because of an outage of a
-quarter of an hour."""
+"""Maximum number of retries after a transient error. With delays of up to `LONGEST_RETRY_S`, no part fails because of
+an outage of a quarter of an hour."""
 LONGEST_RETRY_S = 60
 MAX_UNKNOWN_RETRIES = 3
-"""Retries after an error that is not a `ScorelineError`. Without a limit, a bug would keep its job open forever."""
+"""Maximum number of retries after an error that is not a `ScorelineError`. Without this limit, a job would never end
+after a bug."""
 
 
 def drop_unless_job_id(job_id: str) -> None:

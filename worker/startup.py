@@ -123,9 +123,9 @@ def _log_sizing(**_: Any) -> None:
 def _preload(**_: Any) -> None:
     """Load models before the pool forks, so that the children share the memory of the models.
 
-    The parent never predicts with these models. Otherwise OpenMP would start threads in the parent, which do not
-    survive a fork, and a child would wait for these threads forever. If a model cannot be loaded, the error is logged,
-    and a job that needs the model fails with the reason.
+    The parent never predicts with these models. Otherwise, OpenMP would start threads in the parent. These threads do
+    not survive a fork, and a child would wait for them forever. If a model cannot be loaded, the error is logged, and a
+    job that needs the model fails with the reason.
     """
     settings = WorkerSettings.from_env(os.environ)
     if not settings.preload:

@@ -31,14 +31,14 @@ class Patience:
     redis_connect_s: float
     redis_answer_s: float
     bucket_answer_s: float | None = None
-    """Upper limit of R2_TIMEOUT_SECONDS; None for no limit."""
+    """Maximum value of R2_TIMEOUT_SECONDS for this process; None for no maximum."""
 
 
 WORKER = Patience(outlasts_outages=True, redis_connect_s=5, redis_answer_s=10)
 MAIN_PROCESS = Patience(outlasts_outages=True, redis_connect_s=10, redis_answer_s=30)
-"""The main process of a worker cancels all tasks when it loses its broker, so it waits longer."""
+"""Longer time limits, because the main process of a worker cancels all tasks when it loses its broker."""
 CLIENT = Patience(outlasts_outages=False, redis_connect_s=4, redis_answer_s=5)
-"""A person at a terminal, or a web request, wants an answer within 10 s."""
+"""Short time limits, because a user or a web request needs an answer within 10 s."""
 
 
 def share_connection(settings: QueueSettings, patience: Patience) -> None:

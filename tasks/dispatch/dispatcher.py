@@ -1,4 +1,4 @@
-"""Moves jobs forward. It uses their documents, the ledger and the queue, but loads no model and no table.
+"""Moves jobs forward with their documents, the ledger and the queue, without loading a model or a table.
 
 This module works with `requirements.txt` alone, so that an application can cancel, resume and reconcile jobs.
 """
@@ -21,8 +21,8 @@ MIN_WINDOW = 8
 MAX_WINDOW = 1_000
 """Maximum number of parts of one job that are in the queue at once: four for each of 250 processes."""
 BYTES_PER_PART = 560
-"""Memory of Redis for a part in the queue and in flight. `tests/integration/worker/doctor/test_redis_memory.py`
-measures it."""
+"""Memory that a part takes in Redis, in the queue and in flight. The number was measured by
+`tests/integration/worker/doctor/test_redis_memory.py`."""
 LEASE_S = 60.0
 """Duration of a lease, in seconds. A process that works on a part or a step renews its lease three times in that
 span."""
@@ -49,9 +49,9 @@ class Dispatcher:
     on_fault: Callable[..., None] = lambda error, **where: None
     """``on_fault(error, job_id=...)`` receives the error of a failed job, and any unexpected error."""
     parts_per_process: int = PARTS_PER_PROCESS
-    """Number of parts of one job that are in the queue at once, for each process that was counted."""
+    """Number of parts of one job that are in the queue at once, for each worker process."""
     lease_s: float = LEASE_S
-    """Seconds after which a part or a step is taken from a process that does not renew its lease."""
+    """Seconds after which a part or a step is given to another process, unless its lease is renewed."""
     reconcile_s: float = RECONCILE_S
     """Seconds between two rounds of the reconciler."""
     _documents: OrderedDict[str, Documents] = field(default_factory=OrderedDict)

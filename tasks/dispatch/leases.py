@@ -11,7 +11,7 @@ from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 
 STEP_ATTEMPTS = 3
-"""Maximum number of attempts at a step. If the process dies in each of them, the job fails."""
+"""Maximum number of attempts at a step. If the process dies in every attempt, the job fails."""
 
 
 @contextlib.contextmanager

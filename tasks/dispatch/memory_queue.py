@@ -20,7 +20,7 @@ class Message:
     name: str
     kwargs: dict[str, Any]
     id: str = field(default_factory=lambda: secrets.token_hex(8))
-    """Identifies the message. It stays the same when the message is delivered again."""
+    """Identifies the message, and stays the same when the message is delivered again."""
 
 
 class MemoryQueue:

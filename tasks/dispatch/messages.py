@@ -14,7 +14,7 @@ class Backlog:
     waiting: Mapping[str, int]
     """Number of messages that no worker has received yet, by queue."""
     unacked: int | None
-    """Number of messages that workers have received and not acknowledged. Only Redis reports it."""
+    """Number of messages that workers have received and not acknowledged. Only Redis reports this number."""
     oldest_unacked_s: float | None
     """Seconds since the oldest unacknowledged message was delivered; 0 if there is none."""
 

@@ -61,7 +61,7 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
 
 
 def _reason(dispatcher: Dispatcher, job_id: str, error: BaseException) -> Reason:
-    """Return the reason of a failure. It is ``request`` if the job has no plan and every other run would fail alike."""
+    """Return why a job failed: ``request`` if it has no plan and another run would fail in the same way."""
     if isinstance(error, RejectBudgetExceeded):
         return "rejected"
     elsewhere = BucketNotAllowed, InputNotFound, ProcessDied  # a user can correct these without submitting another job

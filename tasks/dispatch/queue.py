@@ -20,7 +20,7 @@ from scoreline.tasks.dispatch.queue_names import QueueNames
 
 CONNECT_TIMEOUT_S = 4
 _LEAST_WAIT_S = 0.1
-"""Seconds to wait for answers of workers, however long it took to connect."""
+"""Minimum number of seconds to wait for answers of workers, even after a slow connection."""
 _MAY_MATTER = frozenset({"eta", "expires", "group", "group_index", "retries", "shadow", "stamped_headers", "stamps"})
 """Headers of Celery that can be left out if they have no value."""
 _UNREAD = _MAY_MATTER | {

@@ -17,7 +17,8 @@ class QueueNames:
     jobs: str
     """Queue for planning, scoring and finalizing jobs, and for the requests of applications."""
     clock: str
-    """Queue for the clock's messages, for webhooks, and for questions. They do not wait behind the parts of jobs."""
+    """Queue for messages that must not wait behind the parts of jobs: from beat, for webhooks, and for status
+    requests."""
 
     @classmethod
     def of(cls, bucket: str) -> QueueNames:
@@ -62,4 +63,4 @@ class QueueNames:
 
 
 SHARED = QueueNames("scoreline", "scoreline.clock")
-"""The names in release 0.1.0, for every deployment. Applications may still send to them."""
+"""The queue names of release 0.1.0, which all deployments shared. Applications may still use these queues."""

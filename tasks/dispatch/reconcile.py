@@ -37,13 +37,14 @@ log = logging.getLogger(__name__)
 _ORPHANED = timedelta(days=1)
 _THREADS = 16
 LIST_EVERY = 10
-"""Number of rounds in which the markers are listed once, to find jobs that the watchlist lacks. A listing is billed."""
+"""In one of this many rounds, the markers are listed to find jobs that are missing in the watchlist. Each listing is
+billed."""
 SLICE_JOBS = 500
-"""Number of jobs that are looked at together, in one round trip to Redis."""
+"""Number of jobs that are checked in one round trip to Redis."""
 
 
 def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
-    """Reconcile every job under way. If one job cannot be reconciled, the other jobs still are.
+    """Reconcile every job under way. If one job cannot be reconciled, the other jobs are still reconciled.
 
     Returns
     -------
@@ -198,8 +199,8 @@ def open_ledger(dispatcher: Dispatcher, documents: Documents, recovered: Recover
 def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int] = ()) -> Recovered:
     """Find the parts that are done by their results in the bucket. Parts in `broken` count as not done.
 
-    This costs two listings, and one HEAD request for each part with rejected rows. The number of scored rows is the
-    planned number minus the rejected rows; the finalizer checks the receipt of each part. If arranged results have
+    The requests are two listings, and one HEAD request for each part with rejected rows. The number of scored rows is
+    the planned number minus the rejected rows; the finalizer checks the receipt of each part. If arranged results have
     their ``_SUCCESS``, all parts count as done, even if their objects have been deleted.
     """
     layout = ResultsLayout.of(dispatcher.buckets, documents.job)

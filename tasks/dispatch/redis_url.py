@@ -37,7 +37,7 @@ _IGNORED = {
     "virtual_host",
     "visibility_timeout",
 }
-"""Options of redis-py and kombu that say how to use a connection. Scoreline decides that itself."""
+"""Options of redis-py and kombu for the use of a connection. Scoreline ignores these options in a URL."""
 
 
 def is_redis_url(url: str) -> bool:
@@ -109,7 +109,7 @@ def _tls(name: str, scheme: str, options: dict[str, str], ca_file: str, fault: C
         if asked in ("optional", "required"):
             fault(f"{name} asks for a verified certificate, but redis:// does not use TLS: write rediss://")
         return {}
-    if asked == "optional":  # "optional" verifies any certificate that the server has, and every TLS server has one
+    if asked == "optional":  # "optional" means the same here, because every TLS server has a certificate
         asked = "required"
     if (asked or ("required" if ca_file else "none")) != "required":
         return {"ssl_cert_reqs": ssl.CERT_NONE}

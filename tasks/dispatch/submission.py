@@ -73,7 +73,8 @@ class Submission:
         self.ledger = ledger
         self.webhooks = webhooks
         self.check_request: Callable[[JobSpec], None] = lambda spec: None
-        """Raises `InvalidRequest` for a job that a request may not ask for. Jobs of schedules are not passed to it."""
+        """Function that raises `InvalidRequest` if a requested job is not allowed. Jobs of schedules are not
+        checked."""
         self.statuses = StatusReader(buckets.main, ledger)
         self.dispatcher = Dispatcher(buckets=buckets, ledger=ledger, send=queue.send)
 
@@ -129,7 +130,7 @@ class Submission:
         pinned : PinnedModel, optional
             The version that the spec's model resolves to, if it is already known.
         before : mapping of str to bytes, optional
-            Objects to write before the job, by key. Each key identifies the content.
+            Objects to write before the job, by key. Each key contains a digest of the object.
         schedule : str, optional
             The name of the schedule, if a schedule submits the job.
 
@@ -149,7 +150,7 @@ class Submission:
         self._record(Job(spec=spec, model=pinned, submitted=now, webhook=webhook, schedule=schedule), before or {})
 
     def score_inline(self, job_id: str) -> None:
-        """Send one message that makes a single process do a whole small job, unless it was sent recently.
+        """Send one message that makes a single process do a whole small job, unless the job was enqueued recently.
 
         If this message gets lost, the reconciler enqueues the planning of the job.
         """

@@ -55,12 +55,12 @@ if TYPE_CHECKING:
 
 
 MAX_MESSAGE_BYTES = 256 << 10
-"""Maximum number of bytes of JSON for the records in a message, and for the results in the answer to it."""
+"""Maximum size of the records in a message, and of the results in its answer, in bytes of JSON."""
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.25
 _LOOK_EVERY_S = 1.0
-"""Maximum seconds between two requests to the bucket, which is authoritative. The ledger is cheaper, and is asked at
-every poll."""
+"""Maximum seconds between two requests to the bucket, which is authoritative. Every poll queries the ledger, which is
+cheaper."""
 
 
 class JobReader(Protocol):
@@ -102,7 +102,7 @@ class RecordsJob:
     def __init__(self, client: JobReader, job_id: str, like: Any = None) -> None:
         self.job_id = job_id
         self.rejected: Mapping[int, str] = {}
-        """Why records were rejected, by their number from 0; filled in once `wait` has returned."""
+        """Why records were rejected, by record number (from 0). The method `wait` fills in this mapping."""
         self._client = client
         self._like = like
 

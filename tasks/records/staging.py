@@ -28,8 +28,8 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 log = logging.getLogger(__name__)
 
 _MAX_ANSWER_CELLS = 2 << 20
-"""Maximum number of cells in an answer. With more, the scores alone exceed `MAX_RESULTS_BYTES`, and Python would need
-100 MB to find that out."""
+"""Maximum number of cells in an answer. With more cells, the scores alone exceed `MAX_RESULTS_BYTES`. This limit is
+checked first, because encoding the results would take 100 MB."""
 
 
 def stage_records(main: ObjectStore, job: Job) -> None:

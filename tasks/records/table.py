@@ -21,11 +21,11 @@ from uuid import UUID
 from scoreline.storage.errors import InvalidRequest
 
 MAX_BYTES = 8 << 20
-"""Maximum number of bytes of records as JSON. Python needs about ten times as much memory to read them. Larger records
-belong in Parquet."""
+"""Maximum size of records as JSON, in bytes. Python needs about ten times as much memory to decode JSON. Larger records
+are stored as Parquet."""
 MAX_RESULTS_BYTES = 4 * MAX_BYTES
-"""Maximum number of bytes of results as JSON. It is larger because scores have 17 digits, and a model may have many
-classes."""
+"""Maximum size of results as JSON, in bytes. Results may be larger than records, because scores have 17 digits and a
+model may have many classes."""
 _BLOCK_ROWS = 1_000
 _FORMAT = 1
 _MISSING = frozenset({"NAType", "NaTType"})  # pandas' missing values, recognised without importing pandas
@@ -72,7 +72,8 @@ class Table:
     columns: Mapping[str, Sequence[Any]]
     """Plain Python values in the order of the rows, with None for missing values."""
     types: Mapping[str, str]
-    """``bool``, ``int64``, ``double``, ``string``, ``date32``, ``timestamp`` or ``timestamp_utc``, by column."""
+    """The type of each column: ``bool``, ``int64``, ``double``, ``string``, ``date32``, ``timestamp`` or
+    ``timestamp_utc``."""
     rows: int
     rejected: Mapping[int, str] = field(default_factory=dict)
     """In a table of results, the reasons for rejected records, by record number."""

@@ -33,7 +33,7 @@ _FORMS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
 }
 """A description of the values of a type in TOML, and a check for them."""
 _HINTS = {name: hint for name, hint in get_type_hints(SubmitOptions).items() if name != "job_id"}
-"""The types of each option. A slot has its own job id, so a schedule cannot set one."""
+"""The type hint of each option. A schedule cannot set `job_id`, because each slot has its own job id."""
 
 
 def _kind(hint: Any) -> tuple[str, Callable[[Any], bool]]:
@@ -56,7 +56,7 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 _REQUIRED = ("cron", "model", "input")
 _FIELD = re.compile(r"\{(?P<name>slot|previous)(?::(?P<form>[^{}]*))?\}")
 _MAX_NAME = 80
-"""Maximum number of characters in a name. Together with a slot, the name has to fit into a job id."""
+"""Maximum number of characters in the name of a schedule. A job id contains the name and a slot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Fault:
     """A fault in ``schedules.toml``."""
 
     line: int = 0
-    """Its line in the text; 0 if the text cannot be read."""
+    """The line of the fault in the text; 0 if the text cannot be read."""
     message: str
     schedule: str = ""
 
@@ -82,7 +82,8 @@ class Parsed:
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The tables of the valid schedules, by name."""
     names: tuple[str, ...] | None = None
-    """The names of all schedules, also of those with faults, as in the text; None if the text cannot be read."""
+    """The names of all schedules, in the order of the text, including schedules with faults. None if the text cannot be
+    read."""
 
 
 def decode(data: bytes, where: str) -> str:

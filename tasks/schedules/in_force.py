@@ -25,11 +25,11 @@ class InForce:
     """The schedules that the latest tick found: the content of ``schedules/in-force.json``."""
 
     source: str = ""
-    """Where the text of the schedules is."""
+    """The location of the text of the schedules."""
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The table of each schedule in force. If a later one has a fault, this is the last good one."""
+    """The table of each schedule in force, which is its last valid table."""
     faults: tuple[str, ...] = ()
-    """Every fault of the text."""
+    """All faults of the text."""
 
     def to_json(self) -> bytes:
         """Encode."""
@@ -49,9 +49,9 @@ class Reading:
     schedules: tuple[Schedule, ...]
     faults: tuple[Fault, ...]
     document: InForce
-    """What is to be stored."""
+    """The document to store."""
     kept: frozenset[str] = frozenset()
-    """The names of the schedules whose last good table is in force."""
+    """The names of schedules with a fault, whose last valid table is in force."""
 
 
 def put_in_force(source: str, parsed: Parsed, last: InForce) -> Reading:

@@ -18,7 +18,7 @@ from scoreline.tasks.webhooks.settings import WebhookSettings
 log = logging.getLogger(__name__)
 
 _PATIENCE = timedelta(hours=1)
-"""How long to try again, once at each tick, if a receiver does not answer."""
+"""If a receiver does not answer, each tick tries again for this long."""
 
 
 def status_of(refusal: Refusal) -> Status:

@@ -17,7 +17,7 @@ class Latest:
     """The latest job of a slot. A job that another user submitted with an id of the slot does not count."""
 
     number: int = 0
-    """Which job of the slot it is (see `Schedule.job_id`); 0 if the slot has no job."""
+    """The number of the job within its slot (see `Schedule.job_id`); 0 if the slot has no job."""
     free: int = 1
     """The number that the next job of the slot gets."""
     job_id: str = ""
@@ -51,8 +51,9 @@ def latest_job(main: ObjectStore, schedule: Schedule, slot: datetime, default_ou
 def is_of_slot(job: Job, schedule: Schedule, slot: datetime, number: int, default_output: str) -> bool:
     """Return whether a job with an id of a slot belongs to the slot, even if the schedule was edited since.
 
-    Jobs of earlier releases do not name their schedule. Their jobs belong to the slot if they were submitted after the
-    slot, or if they have the spec of the schedule. Any other job was submitted by a user who took the id in advance.
+    Jobs of earlier releases do not name their schedule. A job without a schedule belongs to the slot if it was
+    submitted after the slot, or if it has the spec of the schedule. Any other job was submitted by a user who took the
+    id in advance.
     """
     if job.schedule is not None:
         return job.schedule == schedule.name

@@ -30,8 +30,8 @@ from scoreline.tasks.schedules.schedule import Refusal, Schedule, State, decide
 log = logging.getLogger(__name__)
 
 _ROUNDS = 20
-"""Maximum number of times that one tick processes a schedule. Others may change its state meanwhile, and when a slot is
-refused, the next one follows."""
+"""Maximum number of times that one tick processes a schedule. A schedule is processed again if another process changes
+its state, or if the job of a slot is refused."""
 
 type OnFault = Callable[..., None]
 """``on_fault(error, job_id=...)`` receives the error for which a job was refused, and any unexpected error."""
@@ -47,7 +47,7 @@ class Ticked:
 
     done: list[str]
     state: State
-    """The state of the schedule after it."""
+    """The state of the schedule after the tick."""
 
 
 class Runner:
@@ -189,7 +189,7 @@ class Runner:
         return f"refused {refusal.job_id}: {refusal.error}"
 
     def _state(self, schedule: Schedule, now: datetime) -> tuple[State, str | None]:
-        """Return the state of a schedule. The first slot of a new schedule is the next one from now on."""
+        """Return the state of a schedule. For a new schedule, only slots from now on are due."""
         state, etag = read_state(self._main, schedule)
         return state or State(through=(now - timedelta(microseconds=1)).isoformat()), etag
 

@@ -26,7 +26,7 @@ CATCH_UP: tuple[CatchUp, ...] = ("none", "latest", "all")
 OVERLAP: tuple[Overlap, ...] = ("skip", "queue", "cancel_running")
 
 ON_TIME = timedelta(minutes=5)
-"""Maximum delay after which a slot still counts as on time, because a tick may have had to wait."""
+"""Maximum delay of a slot that still counts as on time, because a tick may have to wait."""
 MAX_DUE = 1_000
 """Maximum number of slots that one tick handles, the earliest first. The next tick handles the others."""
 HISTORY_KEPT = 50
@@ -42,12 +42,13 @@ class Schedule:
     """Time zone, by its IANA name."""
     model: str
     input: str | Sequence[str]
-    """One input or several. Like `model`, they may contain ``{slot:%Y-%m-%d}`` and ``{previous:...}``, in the
-    schedule's zone."""
+    """One or more inputs. Inputs and `model` may contain ``{slot:%Y-%m-%d}`` and ``{previous:...}``, in the schedule's
+    zone."""
     options: SubmitOptions = field(default_factory=SubmitOptions)
-    """Options of each job, without `job_id`, since each slot has its own; `output` may contain ``{slot:...}`` too."""
+    """Options of each job. They do not contain `job_id`, because each slot has its own job id. The option `output` may
+    contain ``{slot:...}``."""
     catch_up: CatchUp = "latest"
-    """The missed slots to run: ``none``, the ``latest``, or ``all``, one after another."""
+    """Which missed slots are run: ``none``, the ``latest``, or ``all``, one after another."""
     overlap: Overlap = "skip"
     """What to do if the previous run is still under way."""
     enabled: bool = True
@@ -109,7 +110,7 @@ class Past:
 
     slot: str
     state: str
-    """An outcome, or ``skipped``, ``missed``, ``superseded``, ``refused``."""
+    """The state of the job's outcome, or ``skipped``, ``missed``, ``superseded`` or ``refused``."""
     error: str = ""
 
 
@@ -139,9 +140,9 @@ class State:
     pending: tuple[str, ...] = ()
     """Slots that are due and waiting, in the order in which they will run."""
     asked: tuple[str, ...] = ()
-    """Slots that a person requested. They run when no other slot is due."""
+    """Slots that a user requested. Requested slots run when no other slot is due."""
     current: str | None = None
-    """The slot of the job in progress: the job was started, and its end has not been noted yet."""
+    """The slot whose job was started, and whose end has not been noted yet."""
     history: tuple[Past, ...] = ()
     numbers: Mapping[str, int] = field(default_factory=dict)
     """The number of the latest job of a slot, for slots that have been run again."""
@@ -182,7 +183,7 @@ class Step:
 
     state: State
     cancel: str | None = None
-    """The slot for which the job should be cancelled. It stays the current one until the job has ended."""
+    """The slot whose job should be cancelled. The slot stays the current slot until the job has ended."""
 
 
 def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) -> Step:

@@ -35,7 +35,7 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 log = logging.getLogger(__name__)
 
 UNREADABLE = "unreadable"
-"""The outcome in a row whose schedule has a document that cannot be read."""
+"""The outcome in the row of a schedule if one of its documents cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,11 @@ class Row:
     last: str = ""
     """The slot that ran last."""
     outcome: str = ""
-    """How it ended, ``running``, or `UNREADABLE`."""
+    """The outcome of the last slot, or ``running``, or `UNREADABLE`."""
     error: str = ""
     pending: int = 0
     job_id: str = ""
-    """The job of that slot; empty if there is none."""
+    """The id of the job of the last slot; empty if no slot has run."""
 
 
 class Scheduler:

@@ -22,7 +22,7 @@ from scoreline.tasks.job.documents import Status
 from scoreline.tasks.webhooks.exchange import post
 
 EXCHANGE_S = 30.0
-"""Seconds that a receiver may take for the whole exchange, however slowly it sends its answer."""
+"""Maximum seconds for the whole exchange with a receiver, even if the receiver answers slowly."""
 _TRY_AGAIN = frozenset({408, 425, 429})
 _PREFIX = "whsec_"
 

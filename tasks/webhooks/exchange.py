@@ -45,7 +45,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], deadline_s: float) -
 
 
 class _Exchange:
-    """One request, and the connection that it uses."""
+    """A request and its connection."""
 
     def __init__(self) -> None:
         self.status = 0

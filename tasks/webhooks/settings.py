@@ -16,11 +16,11 @@ class WebhookSettings:
     """The addresses that may be notified when jobs end, and the secret for signing."""
 
     url: str | None = field(default=None, repr=False)
-    """The default address, for jobs that do not name one. Its path may be a secret."""
+    """The address to notify if a job names no address. The path of the address may be a secret."""
     allowed: tuple[str, ...] = ()
-    """Addresses, or beginnings of addresses, that a job may name in addition to `url`."""
+    """Addresses, or prefixes of addresses, that a job may notify in addition to `url`."""
     secret: str = field(default="", repr=False)
-    """The secret that workers sign with."""
+    """The secret that workers use to sign notifications."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> WebhookSettings:

@@ -106,9 +106,9 @@ def demo(context: click.Context, rows: int, workers: int, here: bool, keep: bool
     Publishes the model, uploads the rows, submits a job, and compares the results with the known labels. Everything
     runs on embedded services, which need the packages of dev-requirements.txt.
 
-    With --here, use services and workers that are already running. This needs the same settings as the workers (R2_*,
-    REDIS_URL) and the packages of ml-requirements.txt. The job, its results and the model demo-breast-cancer stay in
-    the bucket.
+    With --here, use services and workers that are already running. The option --here needs the same settings as the
+    workers (R2_*, REDIS_URL) and the packages of ml-requirements.txt. The job, its results and the model
+    demo-breast-cancer stay in the bucket.
     """
     _exit_on_signals()
     if here:

@@ -20,8 +20,8 @@ from scoreline.worker.cli.help import Command
 from scoreline.worker.doctor import NAMES, SKIPPED, Finding, examine
 
 _OF_RUNNING = {"workers", "clock"}
-"""The checks of whether other processes run. At a release, they may not run yet; a health check consists of nothing
-else."""
+"""The checks that other processes are running. At a release, these processes may not be running yet. A health check
+consists only of such checks."""
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
@@ -40,11 +40,11 @@ def doctor(only: str | None, strict: bool, as_json: bool) -> None:
     """Check a deployment for common faults in production.
 
     Examines the settings, packages and services of this environment, and prints how to fix each fault. Run this command
-    before a deployment, or as Heroku's release command. It takes at most half a minute, and leaves no data in the
+    before a deployment, or as Heroku's release command. The checks take at most half a minute, and leave no data in the
     bucket or in Redis.
 
-    With --only workers, --only clock or both, this is a health check: the exit code is 1 if no worker answers, or if
-    the clock does not tick.
+    With --only workers, --only clock or both, this command is a health check. The exit code is then 1 if no worker
+    answers, or if no tick has run recently.
 
     \b
     Exit codes:

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 _LONGEST_OPTION = 30
-"""Maximum width of an option and its choices. If they are wider, the choices move into the text of the option."""
+"""Maximum width of an option and its choices. If this width is exceeded, the choices are moved into the help text of
+the option."""
 
 
 _UNBREAKABLE_HYPHEN = "\u2011"

@@ -223,9 +223,9 @@ def sign(refs: tuple[str, ...], sha256: str | None) -> None:
 
     Signs each of REFS (NAME@VERSION) with MODEL_SIGNING_KEY. Signatures by other keys are kept.
 
-    If a key in MODEL_VERIFY_KEYS has already signed a version, this command signs without a question. Otherwise, it
-    asks for the version and the SHA-256 of the manifest (or use --sha256). Take both from the person who published the
-    model, because anyone with write access to the bucket can put a model there.
+    If a key in MODEL_VERIFY_KEYS has already signed a version, this command signs without a question. Otherwise, this
+    command asks for the version and the SHA-256 of the manifest (or use --sha256). Take both from the person who
+    published the model, because anyone with write access to the bucket can put a model there.
     """
     if sha256 is not None and len(refs) > 1:
         raise click.UsageError("--sha256 belongs to one version: sign each with its own")

@@ -23,7 +23,7 @@ _ELLIPSIS = "…"
 _GAP_CHARS = 2
 """Characters between two columns of a table."""
 _FEWEST_CHARS = 12
-"""Width to which a column of a table shrinks at most."""
+"""Minimum width of a column that shrinks."""
 
 
 def terminal_width(*, stderr: bool = False) -> int | None:

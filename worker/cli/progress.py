@@ -20,7 +20,7 @@ from scoreline.worker.cli.output import echo, echo_field
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4}
 UNKNOWN = 6
-"""Exit code if the end of the job is not known. Exit code 1 would mean that the job failed."""
+"""Exit code if the outcome of the job is unknown. Exit code 1 would mean that the job failed."""
 OUTAGE_S = 120.0
 """Seconds to wait during an outage of Redis or of the bucket. A failover takes about a minute."""
 _BAR_COLUMNS = 20

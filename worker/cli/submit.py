@@ -57,7 +57,7 @@ def submit(
     failed, 3 partial (some rows were rejected), 4 cancelled, 6 not known (Redis or the bucket does not answer).
 
     With --dry-run, prints the planned parts with the reason for their size, the columns, a scored sample, and the
-    memory that a worker needs. A dry run fails with the same error as the job. It needs the packages of
+    memory that a worker needs. A dry run fails with the same error as the job, and needs the packages of
     ml-requirements.txt.
     """
     client = Client.from_env()

@@ -33,8 +33,8 @@ scoreline workers celery@$HOSTNAME --timeout 15  # as a health check
 def workers(name: str | None, timeout_s: float) -> None:
     """List the workers that answer.
 
-    With NAME (celery@host), query only that worker, as a health check. This takes a fifth of the time and memory of
-    `celery -A scoreline inspect ping`.
+    With NAME (celery@host), query only that worker, as a health check. Such a query takes a fifth of the time and
+    memory of `celery -A scoreline inspect ping`.
 
     The exit code is 1 if no worker answers, or if the worker NAME has no process.
     """

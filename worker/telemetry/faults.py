@@ -1,4 +1,4 @@
-"""Reports failed jobs and unexpected errors to Sentry if SENTRY_DSN is set. Each is reported once, without secrets.
+"""Reports failed jobs and unexpected errors to Sentry, once each and without secrets, if SENTRY_DSN is set.
 
 Errors that will be retried are not reported. Log records of level ERROR are not reported either, because each retry may
 log the same error again.
