@@ -107,7 +107,7 @@ class Client:
         input : str or sequence of str
             ``s3://bucket/key``, ``s3://bucket/prefix/`` or a glob; or several of these.
         **options
-            As described in `SubmitOptions`.
+            The options of the job (see `SubmitOptions`).
 
         Raises
         ------

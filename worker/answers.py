@@ -1,4 +1,4 @@
-"""Stores the answers to applications in Redis for an hour. After a failover, they are written to the new server."""
+"""Stores the answers to applications in Redis for an hour. After a failover, answers are written to the new server."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ STEP_ATTEMPTS = 3
 
 @contextlib.contextmanager
 def keep_renewed(renew: Callable[[], object], every_s: float) -> Iterator[None]:
-    """Call `renew` every `every_s` seconds while the block runs. A failed renewal does not stop later ones."""
+    """Call `renew` every `every_s` seconds while the block runs. A failed renewal does not stop later renewals."""
     end = threading.Event()
 
     def beat() -> None:

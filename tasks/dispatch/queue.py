@@ -245,8 +245,8 @@ class _Terse:
 def _close_idle(producer: Any) -> None:
     """Close the connection that a new Redis channel of kombu opens for a PING. Only consumers need this connection.
 
-    Small Redis plans allow 20 connections. Otherwise, every process that sends a message would keep this connection
-    open.
+    Small Redis plans allow 20 connections. Without this function, every process that sends a message would keep this
+    connection open.
     """
     pool = getattr(producer.channel, "_async_pool", None)
     if pool is not None:

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 _ORPHANED = timedelta(days=1)
 _THREADS = 16
 LIST_EVERY = 10
-"""In one of this many rounds, the markers are listed to find jobs that are missing in the watchlist. Each listing is
+"""Number of rounds between two listings of the markers. A listing finds jobs that are missing in the watchlist, and is
 billed."""
 SLICE_JOBS = 500
 """Number of jobs that are checked in one round trip to Redis."""

@@ -109,7 +109,7 @@ def _tls(name: str, scheme: str, options: dict[str, str], ca_file: str, fault: C
         if asked in ("optional", "required"):
             fault(f"{name} asks for a verified certificate, but redis:// does not use TLS: write rediss://")
         return {}
-    if asked == "optional":  # "optional" means the same here, because every TLS server has a certificate
+    if asked == "optional":  # like "required", because every TLS server has a certificate
         asked = "required"
     if (asked or ("required" if ca_file else "none")) != "required":
         return {"ssl_cert_reqs": ssl.CERT_NONE}

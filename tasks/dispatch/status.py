@@ -149,7 +149,7 @@ class StatusReader:
     def _status_or_fault(self, job_id: str) -> Status | None:
         try:
             return self.status(job_id)
-        except JobNotFound:  # deleted meanwhile
+        except JobNotFound:  # the job was deleted meanwhile
             return None
         except (DocumentCorrupt, LedgerCorrupt) as error:
             return Status(job_id=job_id, state="failed", model="", output="", error=describe(error))

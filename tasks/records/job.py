@@ -170,10 +170,11 @@ def submit_records(submission: Submission, model: str, records: Any, **options: 
     model : str
         ``name``, ``name@alias`` or ``name@version``.
     records : list of dict, dict of str to column, or DataFrame
-        See `table_of`. Columns that are not features are copied into the results. Records of more than 8 MiB as JSON
-        need pyarrow and pandas in this process.
+        The records, in a form that `table_of` accepts. Columns that are not features are copied into the results.
+        Records of more than 8 MiB as JSON need pyarrow and pandas in this process.
     **options
-        As described in `RecordsOptions`. Unless `max_rejected` is set, any number of records may be rejected.
+        The options of the job (see `RecordsOptions`). Unless `max_rejected` is set, any number of records may be
+        rejected.
 
     Raises
     ------

@@ -34,7 +34,7 @@ HISTORY_KEPT = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """One table of ``schedules.toml``."""
+    """A schedule, which is one table of ``schedules.toml``."""
 
     name: str
     cron: str
@@ -187,7 +187,7 @@ class Step:
 
 
 def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) -> Step:
-    """Decide what is due. The caller must write the new state before acting on it.
+    """Decide which slots are due. The caller must write the new state before it acts on the decision.
 
     Parameters
     ----------
