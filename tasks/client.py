@@ -1,4 +1,4 @@
-"""The client, with which an application submits and manages jobs. Works with `requirements.txt` alone."""
+"""The client, which an application uses to submit and manage jobs. Works with `requirements.txt` alone."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Client:
     Parameters
     ----------
     buckets : Buckets
-        Contain models, jobs and results.
+        The buckets that contain models, jobs and results.
     queue : MessageQueue
-        Receives the messages to workers.
+        The queue that carries messages to workers.
     ledger : Ledger
-        Keeps track of progress.
+        The ledger, which tracks the progress of jobs.
     webhooks : WebhookSettings, optional
-        Decide which addresses may be notified when jobs end.
+        The settings that say which addresses may be notified when jobs end.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Client:
         self.ledger = ledger
         self.webhooks = webhooks or WebhookSettings()
         self.send_webhook: Sender = delivery.send
-        """Delivers a notification that no worker sends, because it is about a job that was refused."""
+        """Delivers the notification of a refused job, which no worker sends."""
         self.submission = Submission(buckets, queue, ledger, self.webhooks)
         self._statuses = self.submission.statuses
         self._dispatcher = self.submission.dispatcher
@@ -80,7 +80,8 @@ class Client:
         Parameters
         ----------
         environ : mapping of str to str, optional
-            By default, the environment of this process. While a `stand_in` is active, its client is returned instead.
+            By default, the environment of this process. Inside a `stand_in` block, the default is to return the client
+            of the block.
         """
         if environ is None and (instead := stand_in_client()) is not None:
             return instead
@@ -106,7 +107,7 @@ class Client:
         input : str or sequence of str
             ``s3://bucket/key``, ``s3://bucket/prefix/`` or a glob; or several of these.
         **options
-            As described in `SubmitOptions`.
+            The options of the job (see `SubmitOptions`).
 
         Raises
         ------
@@ -127,19 +128,20 @@ class Client:
     ) -> Preflight:
         """Try out a job before `submit`: plan it and score a few of its rows in this process.
 
-        Nothing is written or sent, and Redis is not used. Needs ml-requirements.txt, as a worker does.
+        A trial writes nothing, sends no message and does not use Redis. Trials need the packages of
+        ml-requirements.txt.
 
         Parameters
         ----------
         model, input, **options
-            As for `submit`.
+            The same arguments as for `submit`.
         trust : ModelSettings, optional
-            The models that may be loaded; by default, as the environment of this process says.
+            Decides which models may be loaded; by default, the settings in the environment of this process.
 
         Raises
         ------
         ScorelineError
-            `submit` would raise this error, or the job would fail with it. The message is the same.
+            `submit` would raise the same error, or the job would fail with the same error.
         PackageMissing
             A package that a worker needs is not installed.
         """
@@ -151,7 +153,7 @@ class Client:
         self.submission.check(spec, options.get("webhook") or self.submission.webhooks.url)
         main = self.buckets.main
         trust = trust or ModelSettings.from_env(os.environ)
-        models = ModelStorageManager(main, cloud_only=True, use_r2=True, settings=trust)  # no copies on a disk
+        models = ModelStorageManager(main, cloud_only=True, use_r2=True, settings=trust)  # write no model to a disk
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         job = Job(spec=spec, model=self.registry.resolve(spec.model), submitted=now)
         with contextlib.suppress(JobNotFound):
@@ -163,12 +165,12 @@ class Client:
         return records_job.submit_records(self.submission, model, records, **options)
 
     def submit_spec(self, spec: JobSpec, *, webhook: str | None = None, schedule: str | None = None) -> Status:
-        """Submit a job, given its complete spec (see `submit`), and the schedule whose slot it is, if it is one."""
+        """Submit a job, given its complete spec (see `submit`). A job of a schedule also names its schedule."""
         return self.submission.submit(spec, webhook=webhook, schedule=schedule)
 
     @staticmethod
     def new_job_id() -> str:
-        """Make a job id from the time, for an application that stores the id before it submits the job."""
+        """Make a job id from the current time. An application can store the id before it submits the job."""
         return Submission.new_job_id()
 
     def default_output(self, model: str) -> str:
@@ -180,27 +182,27 @@ class Client:
         return self._statuses.status(job_id)
 
     def answer(self, status: Status) -> dict[str, Any]:
-        """Return the status of a job for an answer over the broker (see `StatusReader.answer`)."""
+        """Return the status of a job as a dict that may be sent over the broker (see `StatusReader.answer`)."""
         return self._statuses.answer(status)
 
     def watch(self, job_id: str, timeout_s: float | None = None) -> Iterator[Status]:
-        """Yield the status until the job has ended. Raise `TimeoutError` if that takes longer than `timeout_s`."""
+        """Yield the status until the job has ended. Raise `TimeoutError` if the job takes longer than `timeout_s`."""
         return self._statuses.watch(job_id, timeout_s, self.queue.pause)
 
     def jobs(self, limit: int | None = None) -> Iterator[Status]:
-        """Yield the status of every job in the order of their ids, or of the newest jobs, newest first.
+        """Yield the status of every job, ordered by job id. With `limit`, yield the newest jobs, newest first.
 
-        A job with a corrupt document is reported as failed, with that error, so that the other jobs are still listed.
+        If a document of a job is corrupt, the job is reported as failed, and the other jobs are still listed.
 
         Parameters
         ----------
         limit : int, optional
-            Number of jobs. Each one costs a few requests to the bucket.
+            Maximum number of jobs. Each job costs a few requests to the bucket.
         """
         return self._statuses.jobs(limit)
 
     def cancel(self, job_id: str) -> Status:
-        """End a job now and keep the results written so far. Parts under way stop within one record batch.
+        """End a job now and keep the results written so far. Running parts stop within one record batch.
 
         A job that has already ended keeps its outcome.
 
@@ -234,19 +236,19 @@ class Client:
         Parameters
         ----------
         job_id : str
-            The job to resume. Its results so far are kept, and only the rest is scored.
+            The job to resume. Existing results are kept, and only the missing parts are scored.
         max_rejected : str or int, optional
             A new reject budget, in case the job failed because it rejected too many rows.
 
         Raises
         ------
         NothingToResume
-            The job is under way, its results are complete, or a later job of its schedule, which scores each object
-            only once, has scored some of its objects.
+            The job is under way, or its results are complete, or a later job of a schedule with `only_new` has scored
+            some of its objects.
         JobNotFound, InvalidRequest
             Nothing was changed.
         PlanPending
-            Transient: another job of its schedule is being planned, and may be about to score its objects.
+            Transient: another job of the same schedule is being planned, and may score the same objects.
         """
         self.queue.ping()
         self.ledger.ping()
@@ -262,14 +264,15 @@ class Client:
     def rejected(self, job_id: str, *, examples: int = 3) -> RejectedRows:
         """Report why rows of a job were rejected. While the job is under way, only the completed parts are counted.
 
-        Memory use is limited, however many rows there are. Needs pyarrow, which is in ml-requirements.txt.
+        Memory use does not grow with the number of rejected rows. This method needs pyarrow, which is in
+        ml-requirements.txt.
 
         Parameters
         ----------
         job_id : str
             The job that rejected the rows.
         examples : int
-            Number of rows to return for each reason.
+            Number of example rows to return for each reason.
 
         Raises
         ------
@@ -299,17 +302,17 @@ class Client:
         Parameters
         ----------
         job_id : str
-            A job that has ended. Its results do not change; the results of the new job are written next to them.
+            A job that has ended. The results of this job do not change; the new job writes its results beside them.
         model : str, optional
-            The model for the new job; by default, the one that the job was submitted with, resolved again.
+            The model for the new job; by default, the model of the old job, whose alias is resolved again.
         max_rejected : str or int, optional
             The reject budget of the new job; by default, all rows may be rejected again.
 
         Returns
         -------
         Status
-            The status of the new job. Its id is ``<job_id>-rejected-<n>``. If `job_id` is too long for that, it is cut
-            and a digest added. A request that is repeated returns the same job.
+            The status of the new job, whose id is ``<job_id>-rejected-<n>``. A `job_id` that is too long for this form
+            is shortened, and a digest is added. A repeated request returns the same job.
 
         Raises
         ------
@@ -329,7 +332,7 @@ class Client:
         Returns
         -------
         dict of str to str
-            What was done, by job id.
+            What was done for each job, by job id.
         """
         self.queue.ping()
         return reconcile(self._dispatcher)
@@ -344,10 +347,10 @@ _stand_ins: list[Client] = []
 
 @contextlib.contextmanager
 def stand_in(client: Client) -> Iterator[None]:
-    """Use `client`, while the block runs, wherever a client would be made from the settings of this process. For tests.
+    """Replace the client of this process by `client` while the block runs, for example in tests.
 
-    In all threads, `Client.from_env` without an environment, the functions of this module, and
-    `scoreline.tasks.django.client` use it. Blocks may be nested; the innermost one applies.
+    In all threads, `client` is used by `Client.from_env` without an environment, by the functions of this module, and
+    by `scoreline.tasks.django.client`. Blocks may be nested; the innermost block applies.
     """
     _stand_ins.append(client)
     try:
@@ -357,7 +360,7 @@ def stand_in(client: Client) -> Iterator[None]:
 
 
 def stand_in_client() -> Client | None:
-    """Return the client of the innermost `stand_in` block; None outside of any."""
+    """Return the client of the innermost `stand_in` block; None outside of such blocks."""
     return _stand_ins[-1] if _stand_ins else None
 
 

@@ -1,9 +1,9 @@
 """A client for a Django project, made from its settings and the environment. No other module imports Django.
 
-A project may set any of `NAMES` in ``settings.py``; the others are read from the environment. Endpoint, bucket and
-credentials may also come from an ``S3Storage`` of django-storages: from ``STORAGES["default"]``, or from the entry that
-``SCORELINE_STORAGE`` names. Settings that begin with ``R2_`` override the storage, wherever they are set. Workers read
-only the environment.
+A project may define the settings in `NAMES` in its ``settings.py``. Missing settings are read from the environment.
+Endpoint, bucket and credentials may also come from an ``S3Storage`` of django-storages. The setting
+``SCORELINE_STORAGE`` names its entry in ``STORAGES``, which is ``default`` by default. Settings that begin with ``R2_``
+override the storage, in ``settings.py`` and in the environment. Workers read only the environment.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ NAMES = (
     "REDIS_CA_FILE",
     "CELERY_BROKER_URL",
 )
-"""The settings to read. ``ENVIRONMENT`` is not among them, because many projects use that name for something else."""
+"""The settings that are read from a project. ``ENVIRONMENT`` is not read, because many projects use this name for
+another purpose."""
 _OF_STORAGE = {
     "endpoint_url": "AWS_S3_ENDPOINT_URL",
     "bucket_name": "AWS_STORAGE_BUCKET_NAME",
@@ -50,7 +51,7 @@ client_lock = threading.Lock()
 
 
 def client() -> Client:
-    """Return the client of this process, which all its threads share. A forked process makes its own.
+    """Return the client of this process, which all its threads share. A forked process makes another client.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def client() -> Client:
 def forget() -> None:
     """Make the next call create another client, for example in a test that changes settings."""
     global client_lock
-    client_lock = threading.Lock()  # in a fork, nobody may release the old one
+    client_lock = threading.Lock()  # in a forked process, no thread would release the old lock
     _client.cache_clear()
 
 
@@ -84,7 +85,7 @@ def environ() -> dict[str, str]:
 
     given = {name: text for name in NAMES if (text := _text(getattr(settings, name, None)))} | _of_storage()
     if "REDIS_URL" in given:
-        given.setdefault("REDIS_TLS_URL", "")  # otherwise the one in the environment would override the setting
+        given.setdefault("REDIS_TLS_URL", "")  # otherwise REDIS_TLS_URL in the environment would override the setting
     return {**os.environ, **given}
 
 
@@ -110,7 +111,7 @@ def _of_storage() -> dict[str, str]:
 
 
 def _is_s3(storage: object) -> bool:
-    module = sys.modules.get("storages.backends.s3")  # loaded if any storage uses it; importing takes 0.4 s
+    module = sys.modules.get("storages.backends.s3")  # already imported if any storage uses it; an import takes 0.4 s
     return module is not None and isinstance(storage, module.S3Storage)
 
 

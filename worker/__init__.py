@@ -1,7 +1,8 @@
-"""The process: the Celery app, its tasks, the model cache, the command line and the doctor.
+"""Defines the processes of a deployment: the Celery app, its tasks, the model cache, the command line and the doctor.
 
-This package contains everything that a deployment starts, and the settings that only a worker reads. Jobs are defined
-in `scoreline.tasks`. This package may import `scoreline.tasks` and `scoreline.storage`, and neither imports it.
+This package contains all programs that a deployment runs, and the settings that only a worker reads. The package
+`scoreline.tasks` defines jobs. This package may import `scoreline.tasks` and `scoreline.storage`, which may not import
+this package.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Provide `app` for ``celery -A worker``, which deployed Procfiles use with the checkout on the path."""
+    """Provide `app` for ``celery -A worker``, the deprecated form of ``celery -A scoreline``."""
     if name == "app":
         from scoreline.worker.celery import app
 

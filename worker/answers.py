@@ -1,4 +1,4 @@
-"""Stores the answers to applications in Redis for an hour. After a failover, it finds the new server."""
+"""Stores the answers to applications in Redis for an hour. After a failover, answers are written to the new server."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from scoreline.storage.ledger import shared_connection
 
 
 class AnswerBackend(RedisBackend):
-    """Celery's backend, except that it opens new connections after a failover instead of writing to a replica.
+    """Celery's result backend for Redis. After a failover, it opens new connections instead of writing to a replica.
 
-    It uses the connection that the process shares, if there is one.
+    The backend uses the shared connection of the process, if the process has one.
     """
 
     def _get_pool(self, **options: Any) -> Any:
         return shared_connection.find(options) or super()._get_pool(**options)  # type: ignore[misc]
 
     def _set(self, *arguments: Any) -> Any:
-        """Write an answer. If the server is a replica now, open other connections for the next attempt."""
+        """Write an answer. If the server has become a replica, close its connections before the next attempt."""
         try:
             return super()._set(*arguments)  # type: ignore[misc]  # the stubs lack it
         except self.redis.ReadOnlyError as error:

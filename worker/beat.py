@@ -10,9 +10,9 @@ from scoreline.storage.ledger import shared_connection
 
 
 class Scheduler(beat.Scheduler):
-    """Celery's scheduler without its file. It closes its connection after each message."""
+    """Celery's scheduler, which writes no file here, and closes its connection after each message."""
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
-        """Send the message of an entry."""
+        """Send the message of an entry of the beat schedule."""
         super().apply_entry(entry, producer)
         shared_connection.close_idle(0)

@@ -1,4 +1,4 @@
-"""Keeps the models of one process in memory. Each is loaded once, and found by its version and manifest's digest."""
+"""Caches models in the memory of one process. A model is found by its name, version and manifest digest."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class _Entry:
 
 
 class ModelCache:
-    """A cache of bundles. It evicts the least recently used ones if it needs their memory to load another.
+    """A cache of loaded models (bundles), which evicts the least recently used bundles to make room.
 
-    It is thread-safe: a bundle is loaded once, however many threads request it, and a hit never waits while another
-    bundle is loaded. The key is the whole pin. The digest of the manifest covers every byte, so a stale bundle cannot
-    be returned. Name and version belong to the key because results name the version that was pinned. The registry
-    refuses a pin that combines a version with the digest of another one. Such a pin must not find the bundle of the
-    other version here.
+    The cache is thread-safe. If several threads request a bundle, it is loaded once. A cached bundle is returned at
+    once, even while another bundle is loaded. The key of the cache consists of name, version and manifest digest. The
+    manifest digest covers every byte of the bundle, so the cache never returns a stale bundle. Name and version are
+    part of the key because results name the version. The registry refuses a digest that belongs to another version, and
+    the cache must refuse such a digest, too.
 
     Parameters
     ----------
     models : ModelStorageManager
-        Loads the bundles.
+        The manager that loads bundles.
     max_bytes : int
-        Maximum memory of all bundles together. The size of each bundle was measured when it was published.
+        Maximum memory of all bundles together. The size of a bundle was measured when the model was published.
     preloaded : iterable of Bundle
-        Bundles that were loaded before the fork; the process shares their memory with its parent.
+        Bundles that the parent process loaded before the fork, and whose memory it shares.
     on_load : callable
-        Called with each bundle after this cache has loaded it.
+        Function that is called with each newly loaded bundle.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ModelCache:
         self._reserved: dict[PinnedModel, int] = {}
 
     def get(self, pinned: PinnedModel) -> Bundle:
-        """Return a bundle, and load it first if it is not in the cache.
+        """Return a bundle from the cache. Load the bundle first if the cache does not contain it.
 
         Raises
         ------
@@ -94,13 +94,13 @@ class ModelCache:
         return entry.bundle.manifest if entry else self._models.registry.manifest(pinned)
 
     def evict_all(self) -> None:
-        """Drop every bundle. The memory of a bundle in use is freed when the part that uses it has been scored."""
+        """Evict every bundle. The memory of a bundle in use is freed at the end of the part that uses it."""
         with self._lock:
             self._entries.clear()
         release_memory()
 
     def snapshot(self) -> list[dict[str, object]]:
-        """Describe every bundle for ``celery inspect models``, the least recently used one first."""
+        """Describe every bundle for ``celery inspect models``, in the order of their last use."""
         with self._lock:
             return [
                 {
@@ -123,7 +123,7 @@ class ModelCache:
         return entry.bundle
 
     def _reserve(self, pinned: PinnedModel, manifest: Manifest) -> None:
-        """Evict bundles until the new one fits, before it is loaded, so that they are never in memory together."""
+        """Evict old bundles before a new bundle is loaded, until the new bundle fits."""
         size = manifest.memory_bytes
         if size > self._max_bytes:
             raise ModelUnloadable(

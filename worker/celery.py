@@ -1,7 +1,7 @@
 """The Celery app: ``celery -A scoreline worker``, ``celery -A scoreline beat``, ``celery -A scoreline inspect models``.
 
-Only a worker imports the tasks and the packages that score. Beat and ``celery inspect`` do not import them, so that
-beat needs less than 60 MB.
+Only a worker imports the tasks and the packages for scoring. Beat and ``celery inspect`` import neither, so beat needs
+less than 60 MB.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _names = QueueNames.of(main_bucket(os.environ))
 
 app = Celery("scoreline", broker=_queue.broker_url)
 app.conf.update(
-    broker_read_url=_queue.broker_url,  # CELERY_BROKER_URL, which may have options, overrides only `broker`
+    broker_read_url=_queue.broker_url,  # CELERY_BROKER_URL may have options, and overrides only `broker`
     broker_write_url=_queue.broker_url,
     task_default_queue=_names.jobs,
     task_queues=[Queue(name) for name in _names.read],
@@ -41,8 +41,8 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     task_acks_on_failure=True,
     task_acks_on_timeout=True,
-    task_reject_on_worker_lost=False,  # if true, a part that kills its process is redelivered forever
-    task_retry_on_worker_lost=True,  # limited by the max_retries of each task, and for a part by its attempts
+    task_reject_on_worker_lost=False,  # if true, Celery would deliver a part that kills its process forever
+    task_retry_on_worker_lost=True,  # limited by max_retries of a task and by the attempts of a part
     worker_cancel_long_running_tasks_on_connection_loss=True,
     task_time_limit=TIME_LIMIT_S,
     task_soft_time_limit=SOFT_TIME_LIMIT_S,
@@ -50,8 +50,8 @@ app.conf.update(
         _queue.broker_url,
         _queue.broker_tls,
         redis={
-            "visibility_timeout": 2 * TIME_LIMIT_S,  # if it were shorter, a running part would be delivered twice
-            "unacked_restore_interval": 60,  # in seconds; an idle worker opens a connection each time
+            "visibility_timeout": 2 * TIME_LIMIT_S,  # with a shorter timeout, running parts would be delivered twice
+            "unacked_restore_interval": 60,  # in seconds; an idle worker opens a connection at each interval
             "unacked_restore_throttle": 1,
             "socket_timeout": 30,
             "socket_connect_timeout": 10,
@@ -60,13 +60,13 @@ app.conf.update(
         },
     ),
     worker_consumer="scoreline.worker.consumer:TaskConsumer",
-    worker_concurrency=_worker.concurrency,  # if None, `startup` sets it to the number that fits into memory
+    worker_concurrency=_worker.concurrency,  # if None, `startup` computes the number from the memory
     worker_soft_shutdown_timeout=_worker.soft_shutdown_s,
     broker_connection_retry_on_startup=True,
     broker_channel_error_retry=_queue.broker_url.startswith("redis"),  # Redis may be full, or read-only in a failover
-    broker_connection_max_retries=None,  # a worker that cannot reach its broker waits for it
-    broker_pool_limit=2,  # `inspect` needs two at once, and would wait forever with one; a worker shares its sockets
-    task_ignore_result=True,  # tasks that answer an application set it to False
+    broker_connection_max_retries=None,  # a worker retries forever if it cannot reach the broker
+    broker_pool_limit=2,  # `inspect` needs two connections at once; a worker shares one
+    task_ignore_result=True,  # tasks that answer an application override this
     result_backend=f"scoreline.worker.answers:AnswerBackend+{_queue.redis_url}",
     redis_backend_use_ssl=dict(_queue.redis_tls) or None,
     redis_socket_connect_timeout=10,
@@ -86,7 +86,7 @@ app.conf.update(
         name: {
             "task": f"scoreline.{name}",
             "schedule": float(every_s),
-            # They expire, so that messages do not pile up while no worker is running. No process reads a result.
+            # Messages expire, so that they do not pile up while no worker is running. No process reads their results.
             "options": {"expires": every_s, "ignore_result": True},
         }
         for name, every_s in (("reconcile", _worker.reconcile_s), ("tick", _worker.tick_s))
@@ -96,13 +96,13 @@ app.conf.update(
 
 @setup_logging.connect
 def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: Any) -> None:
-    """Replace Celery's logging by `logs`; write to the file of ``--logfile`` if it is given."""
+    """Set up logging by `logs` instead of Celery. With ``--logfile``, write to that file."""
     logs.set_up(os.environ, loglevel or logging.INFO, logfile)
 
 
 @beat_init.connect
 def _become_beat(**_: Any) -> None:
-    """Make beat use a single connection, which its scheduler closes after each message."""
+    """Make beat use a single connection, which the scheduler closes after each message."""
     from scoreline.worker.channel import use_channel
 
     share_connection(_queue, MAIN_PROCESS)
@@ -111,7 +111,7 @@ def _become_beat(**_: Any) -> None:
 
 @celeryd_init.connect
 def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
-    """Import the tasks and size the pool. This signal is the last one before Celery reads the settings of its pool."""
+    """Import the tasks and size the pool. Celery reads the settings of its pool after this signal."""
     allocator.use_one_heap(os.environ)
     if not _worker.remote_control:
         control.refuse_changes()
@@ -119,11 +119,11 @@ def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
 
     share_connection(_queue, MAIN_PROCESS)
     consumer.tolerate_foreign_messages()
-    app.loader.import_task_module("scoreline.worker.tasks")  # imported by name, because that module imports this one
+    app.loader.import_task_module("scoreline.worker.tasks")  # imported by name, because `tasks` imports this module
 
     try:
         startup.fit_into_memory(conf, options)
-    except InvalidSettings as error:  # Celery would only log this error, and then fail every message
+    except InvalidSettings as error:  # otherwise Celery would log the error and fail every message
         raise SystemExit(f"error: {error}") from None
-    except Exception as error:  # Celery would start a process for each core, whatever the memory
+    except Exception as error:  # otherwise Celery would start one process per core
         raise SystemExit(f"error: the worker cannot be sized: {describe(error)}") from error

@@ -1,8 +1,8 @@
-"""Kombu's channel to Redis, which shares the one connection of its process.
+"""Makes kombu's channels to Redis share one connection per process.
 
-Kombu gives each channel two pools of connections. A worker has three channels in its main process, for the queue, for
-remote control and for answers to it, and one in each process that sends messages. A connection that waits for a message
-or for a command cannot be shared. All others can.
+Kombu gives each channel two connection pools. The main process of a worker has three channels: for the queue, for
+remote control, and for the answers to remote control. Each other process that sends messages has one channel. Two
+connections cannot be shared: one waits for messages, and one waits for remote control commands.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scoreline.storage.ledger import shared_connection
 
 
 class SharingChannel(redis.Channel):
-    """Kombu's channel, whose commands use the connection that `scoreline.storage.ledger.shared_connection` shares."""
+    """A channel whose commands use the connection of `scoreline.storage.ledger.shared_connection`."""
 
     pool: Any
     _registered: bool  # the stubs lack these
@@ -25,12 +25,13 @@ class SharingChannel(redis.Channel):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._kept_client: Any = None
         super().__init__(*arguments, **options)
-        self.__dict__.pop("client", None)  # kombu made this pool for one PING
+        self.__dict__.pop("client", None)  # drop the client that kombu made for one PING
 
     def _create_client(self, asynchronous: bool = False) -> Any:
-        """Return a client. The first one, for the PING of a new channel, uses the shared connection too.
+        """Return a Redis client on the shared connection, also for the PING of a new channel.
 
-        Kombu asks for one with each message that it sends or acknowledges. Making it takes a third of a millisecond.
+        The client is cached, because kombu requests a client for each message that it sends or acknowledges. Making a
+        client takes a third of a millisecond.
         """
         if asynchronous and self._registered:
             return super()._create_client(True)  # type: ignore[misc]
@@ -45,10 +46,10 @@ class SharingChannel(redis.Channel):
         return options
 
     def _forget(self, connection: Any) -> None:
-        """Let the event loop wait for a connection no more."""
+        """Remove a connection from the event loop."""
         transport: Any = self.connection
         if self._registered and transport is not None and connection._sock is not None:
-            with contextlib.suppress(KeyError, OSError, ValueError):  # it does not wait for this one
+            with contextlib.suppress(KeyError, OSError, ValueError):  # the event loop does not have this connection
                 transport.cycle._unregister_from_poll(connection._sock.fileno())
 
     def _get_pool(self, asynchronous: bool = False) -> Any:
@@ -61,11 +62,11 @@ class SharingChannel(redis.Channel):
 
 
 def _forgotten_first(kind: type[Any], forget: Callable[[Any], None]) -> type[Any]:
-    """Return a class of connections that the event loop forgets before they are closed, not afterwards.
+    """Return a class of connections that are removed from the event loop before they are closed.
 
-    A process that was forked meanwhile has the socket, too. Once the socket is closed here, it cannot be removed from
-    epoll, which then reports it for ever under the number that the next connection gets. At each report, this process
-    would wait for a message of the next connection, and do nothing else meanwhile.
+    Kombu removes a connection from the event loop after closing it. A forked process may still have the socket open.
+    In this case, epoll cannot remove the closed socket, and reports its file descriptor forever. The next connection
+    gets the same descriptor. At each report, this process would block until the next connection receives a message.
     """
 
     class Connection(kind):  # type: ignore[misc]
@@ -77,5 +78,5 @@ def _forgotten_first(kind: type[Any], forget: Callable[[Any], None]) -> type[Any
 
 
 def use_channel(channel: type[redis.Channel] = SharingChannel) -> None:
-    """Make this process use a channel for all its connections to a Redis broker."""
+    """Make this process use a channel class for all its connections to a Redis broker."""
     redis.Transport.Channel = channel

@@ -1,8 +1,8 @@
-"""Reads the queue in the main process of a worker. No message can end this process.
+"""Reads the queue in the main process of a worker, and drops malformed messages.
 
-Celery expects the messages that Celery sends. Anyone who can reach the broker may put other bytes there. An exception
-while the worker reads them would end the worker, or make it connect again and again until the message is gone. Such a
-message is therefore dropped and logged, without its content.
+Celery expects messages that Celery has sent, but anyone with access to the broker can put other bytes into the queue.
+An exception while the worker reads a malformed message would end the worker, or make it reconnect again and again. A
+malformed message is therefore dropped, and logged without its content.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ log = logging.getLogger(__name__)
 
 
 class TaskConsumer(Consumer):
-    """Celery's consumer, which drops a message that it cannot handle, and closes connections that it does not need."""
+    """Celery's consumer, which also drops malformed messages and closes idle connections."""
 
     connection_errors: tuple[type[BaseException], ...]
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Register what the event loop does for this worker. Celery cancels it when the connection is lost."""
+        """Make the event loop close idle connections regularly. Celery cancels this when it loses the broker."""
         super().register_with_event_loop(hub)
         idle_s = WorkerSettings.from_env(os.environ).redis_idle_s
         hub.call_repeatedly(min(1.0, idle_s), shared_connection.close_idle, idle_s)
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
-        """Return the function that handles a message."""
+        """Return a function that handles a message, or drops a malformed one."""
         handle = super().create_task_handler(*arguments, **options)
 
         def handle_or_drop(message: Any) -> None:
@@ -55,14 +55,15 @@ class TaskConsumer(Consumer):
 
     def _drop(self, message: Any, fault: str) -> None:
         log.error("message.refused", extra={"error": fault})
-        with contextlib.suppress(message.MessageStateError):  # Celery has already acknowledged the message
+        with contextlib.suppress(message.MessageStateError):  # raised if Celery has already acknowledged the message
             message.ack_log_error(log, self.connection_errors)
 
 
 def fault_of(headers: Any, properties: Any) -> str:
     """Return what is wrong with the headers of a message; empty if a worker can handle them.
 
-    The limits and the number of retries are used long after the message was accepted, so they are checked before.
+    Time limits and the number of retries are checked here, because Celery uses them long after it has accepted the
+    message.
 
     >>> fault_of({"task": "scoreline.plan", "id": "1", "timelimit": ["x", None]}, {})
     'timelimit is not two numbers'
@@ -85,8 +86,8 @@ def fault_of(headers: Any, properties: Any) -> str:
 
 
 def _fault_of_body(message: Any) -> str:
-    """Return what is wrong with the arguments of a message; empty if nothing is, or if Celery will find it."""
-    if "task" not in message.headers:  # an older form of messages, which Celery checks itself
+    """Return what is wrong with the arguments of a message; empty if they are valid or if Celery checks them."""
+    if "task" not in message.headers:  # Celery checks messages of the older protocol itself
         return ""
     match message.payload:
         case [list(), dict(), dict() | None]:
@@ -99,12 +100,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_of_connection(error: Exception, errors: tuple[type[BaseException], ...]) -> bool:
-    """Return whether an error comes from the connection. A `KeyError` may come from a message, so it does not count."""
+    """Return whether an error comes from the connection. A `KeyError` may be caused by a message instead."""
     return isinstance(error, errors) and not isinstance(error, KeyError)
 
 
 class _TolerantChannel(SharingChannel):
-    """Kombu's channel to Redis, except that it drops messages that are malformed or that no consumer can take."""
+    """Kombu's channel to Redis, which also drops malformed messages and messages without a consumer."""
 
     connection_errors: tuple[type[BaseException], ...]
 

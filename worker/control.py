@@ -1,13 +1,13 @@
-"""Control commands, which Celery runs in the main process of a worker.
+"""Remote control commands, which Celery runs in the main process of a worker.
 
-``celery inspect`` and ``celery control`` import this module only for the names of the commands. Its functions therefore
-import the rest of the worker only when they run::
+``celery inspect`` and ``celery control`` import this module only for the names of its commands. The functions of this
+module therefore import other modules of the worker only when they run::
 
     celery -A scoreline inspect jobs
     celery -A scoreline inspect models
     celery -A scoreline control evict_models
 
-Anyone who can reach the broker may send a command. A worker therefore refuses every command that changes something,
+Anyone with access to the broker can send commands. A worker therefore refuses all commands that change something,
 unless REMOTE_CONTROL allows them.
 """
 
@@ -38,7 +38,8 @@ _READING = frozenset(
         "stats",
     }
 )
-"""Commands that change nothing. Celery's other commands change something, even some that it lists under ``inspect``."""
+"""Commands that change nothing. All other commands of Celery change something, even some commands of ``celery
+inspect``."""
 
 
 def refuse_changes() -> None:
@@ -48,7 +49,7 @@ def refuse_changes() -> None:
     hello = Panel.data["hello"]
 
     def greet(state: Any, from_node: Any = None, revoked: Any = None, **more: Any) -> Any:
-        """Answer a worker that starts, but do not accept ids of revoked tasks from it."""
+        """Answer a starting worker, but ignore the ids of revoked tasks that it sends."""
         return hello(state, from_node, None, **more)
 
     for name in Panel.data.keys() - kept:
@@ -62,7 +63,7 @@ def _refuse(state: Any, **arguments: Any) -> dict[str, str]:
 
 @inspect_command()
 def jobs(state: Any) -> list[dict[str, Any]]:
-    """Return the current task of each process: job, step, part, pid, seconds so far, try, and if it was redelivered."""
+    """Return the current task of each process: job, step, part, pid, elapsed seconds, attempt, and redelivery."""
     return sorted(
         (_describe_request(request) for request in list(working.active_requests)), key=lambda row: row["pid"] or 0
     )
@@ -70,7 +71,7 @@ def jobs(state: Any) -> list[dict[str, Any]]:
 
 @inspect_command()
 def models(state: Any) -> dict[str, Any]:
-    """Return the models in memory of each process of the pool: name, version, bytes, hits, load seconds."""
+    """Return the models that each pool process has in memory: name, version, bytes, hits, load seconds."""
     from scoreline.worker import lifecycle
 
     return {str(pid): held for pid, held in lifecycle.models_by_pid().items()}
@@ -78,7 +79,7 @@ def models(state: Any) -> dict[str, Any]:
 
 @inspect_command()
 def gauges(state: Any) -> dict[str, int | str]:
-    """Return the processes in the pool, the total bytes of their models, and the queue that names the deployment."""
+    """Return the number of pool processes, the total bytes of their models, and the name of the deployment's queue."""
     from scoreline.worker import lifecycle
 
     pool = state.consumer.pool.info
@@ -92,7 +93,7 @@ def gauges(state: Any) -> dict[str, int | str]:
 
 @control_command()
 def evict_models(state: Any) -> dict[str, str]:
-    """Make every process of the pool drop its models. The next part loads its model again."""
+    """Make every pool process evict its models. The next part loads its model again."""
     from scoreline.worker import lifecycle
 
     return {"ok": f"evicting the models of {lifecycle.evict_models()} processes"}
@@ -101,7 +102,7 @@ def evict_models(state: Any) -> dict[str, str]:
 def _describe_request(request: Any) -> dict[str, Any]:
     began = request.time_start
     return {
-        "job_id": request.kwargs.get("job_id"),  # None for the tasks that the clock asks for
+        "job_id": request.kwargs.get("job_id"),  # None for tasks that beat requests
         "step": request.name.removeprefix("scoreline."),
         "part": request.kwargs.get("part"),
         "pid": request.worker_pid,

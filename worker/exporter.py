@@ -23,18 +23,18 @@ _STOPS = {signal.SIGTERM, signal.SIGINT}
 
 
 def serve(deployment: Deployment, host: str, port: int, announce: Callable[[str], None]) -> None:
-    """Serve requests until SIGTERM or SIGINT, each in its own thread. Call it from the main thread.
+    """Serve requests until SIGTERM or SIGINT, each in its own thread. Call this function in the main thread.
 
     Parameters
     ----------
     deployment : Deployment
-        Collects the metrics for each response.
+        The deployment whose metrics are served.
     host : str
         Name or address to listen on.
     port : int
-        Port to listen on. With 0, the system chooses a free port.
+        Port to listen on. If it is 0, the system chooses a free port.
     announce : callable
-        Called with the URL as soon as the server listens.
+        Function that is called with the URL as soon as the server listens.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def serve(deployment: Deployment, host: str, port: int, announce: Callable[[str]
         raise InvalidRequest(
             f"cannot listen on {host}:{port}: {error}; choose another --serve port or --host"
         ) from error
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # before the first thread starts, so that all threads inherit this
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # set before the first thread starts: threads inherit it
     thread = threading.Thread(target=server.serve_forever, daemon=True, name="serve")
     thread.start()
     shown = f"[{host}]" if ":" in host else host
@@ -69,7 +69,7 @@ class _Server(socketserver.ThreadingTCPServer):
         super().__init__(address, handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.info("metrics.unanswered", exc_info=True)  # the scraper has closed its connection
+        log.info("metrics.unanswered", exc_info=True)  # for example, the scraper has closed its connection
 
 
 class _Handler(MetricsHandler):

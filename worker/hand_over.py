@@ -1,9 +1,9 @@
-"""Passes a message on to other workers if this one cannot load the model that it needs.
+"""Passes a message on to other workers if this worker cannot load the required model.
 
 A worker may have too little memory for a model, lack one of its modules, or have other verify keys. The job fails only
-if no worker can load the model. A process that has passed a message on pauses, so that it does not take the same
-message again while the others are busy. The parts of a job also wait for workers that are just being restarted, because
-the worker that planned the job has loaded the model.
+if no worker can load the model. After a process has passed a message on, it pauses. Otherwise, the process would
+receive the same message again while the other workers are busy. The parts of a job are sent again even without another
+worker: the worker that planned the job has loaded the model, and may be restarting.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from scoreline.worker import lifecycle
 log = logging.getLogger(__name__)
 
 HEADER = "scoreline_refused_by"
-"""A header of the message: which workers have passed it on, and how often they did."""
+"""Message header that contains the workers that have passed the message on, and how often they did."""
 MAX_TIMES = 30
-"""How often a part is sent again while other workers run. With pauses of up to `LONGEST_PAUSE_S`, it waits for a busy
-worker about as long as it would wait for a store that does not answer."""
+"""How often a part is sent again while other workers are running. With pauses of up to `LONGEST_PAUSE_S`, a part waits
+for a busy worker about as long as for an unreachable store."""
 RESTART_TIMES = 5
-"""How often a part is sent again if no other worker runs. The pauses add up to half a minute, in which a worker can
-restart. More pauses would hold up all other jobs if no worker can ever load the model."""
+"""How often a part is sent again if no other worker is running. The pauses add up to half a minute, in which a worker
+can restart. If no worker can load the model, more pauses would delay all other jobs."""
 LONGEST_PAUSE_S = 30.0
 _ANSWER_S = 1.0
 
 
 def may_pass_on(error: BaseException) -> TypeGuard[ModelError]:
-    """Return whether another worker may be able to do what this one cannot."""
+    """Return whether another worker may succeed where this worker has failed."""
     return isinstance(error, UNLOADABLE_HERE)
 
 
 def pass_on(
     task: Task[Any, Any], error: ModelError, queue: MessageQueue, *, was_loaded: bool = False, **changed: Any
 ) -> None:
-    """Send the message again for another worker, and pause. Return if there is no other worker that could try.
+    """Send the message again for another worker, and pause. Return if no other worker can try.
 
     Parameters
     ----------
     was_loaded : bool
-        Whether a worker has loaded the model for this job. Then the message is sent again a few times even if no other
-        worker runs.
+        Whether a worker has loaded the model for this job. In that case, the message is sent again a few times even if
+        no other worker is running.
     **changed
-        Arguments of the message that change.
+        New values for arguments of the message.
 
     Raises
     ------
     celery.exceptions.Retry
-        The message was sent again.
+        The message was sent again; Celery expects this exception.
     QueueUnavailable
         Transient: the broker does not answer.
     """
@@ -72,7 +72,7 @@ def pass_on(
         countdown=0,
         max_retries=request.retries + 1,
         throw=False,
-        queue=lifecycle.queue_names().of_task(task.name),  # not a shared queue, if it came from one
+        queue=lifecycle.queue_names().of_task(task.name),  # the deployment's own queue
         kwargs={**(request.kwargs or {}), **changed},
         headers=headers,
     )
@@ -81,18 +81,18 @@ def pass_on(
 
 
 def times_passed_on(task: Task[Any, Any]) -> int:
-    """Return how often the message was passed on. Celery has counted each time as a retry."""
+    """Return how often the message was passed on. Celery counts these as retries."""
     _, times = _earlier(_header(task))
     return min(times, MAX_TIMES, task.request.retries)
 
 
 def _header(task: Task[Any, Any]) -> Any:
-    """Return the header of the message. Celery keeps headers elsewhere if a task is called without a worker."""
+    """Return the value of `HEADER` in the message. Without a worker, Celery stores headers in ``request.headers``."""
     return task.request.get(HEADER) or (task.request.get("headers") or {}).get(HEADER)
 
 
 def _earlier(header: Any) -> tuple[set[str], int]:
-    """Return which workers have passed the message on, and how often. The header is not trusted.
+    """Return which workers have passed the message on, and how often. An invalid header counts as missing.
 
     >>> _earlier({"workers": ["celery@a"], "times": 2}), _earlier("x")
     (({'celery@a'}, 2), (set(), 0))

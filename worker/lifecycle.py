@@ -1,4 +1,4 @@
-"""The state of one worker process, from its first task to its end: engine, client, scheduler and models."""
+"""The state of one worker process: engine, client, scheduler and models."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _HOUSEKEEPING_S = 0.5
 
 @dataclass
 class Process:
-    """The state of this process. `startup` fills in the fields that children inherit.
+    """The state of this process. The module `startup` sets the fields that children inherit.
 
-    Every object with a connection is created after the fork, because processes cannot share a connection.
+    All objects with connections are created after the fork, because processes cannot share connections.
     """
 
     engine: Engine | None = None
@@ -53,7 +53,7 @@ class Process:
     sizing: Sizing | None = None
     preloaded: list[Bundle] = field(default_factory=list)
     store_error: StoreError | None = None
-    """The error because of which the sizes of the models in the bucket are not known, if any."""
+    """The error that made the sizes of the models in the bucket unknown; None without an error."""
 
 
 process = Process()
@@ -66,7 +66,7 @@ def open_models() -> ModelStorageManager:
 
 
 def engine(app: Celery) -> Engine:
-    """Return the engine of this process. The first call creates it."""
+    """Return the engine of this process. The first call creates the engine."""
     if process.engine is None:
         cache_bytes = process.sizing.cache_bytes if process.sizing else DEFAULT_CACHE_BYTES
         connections, settings = Connections(os.environ, WORKER), WorkerSettings.from_env(os.environ)
@@ -99,15 +99,15 @@ def engine(app: Celery) -> Engine:
 
 
 def client(app: Celery) -> Client:
-    """Return the client of this process. It submits jobs for schedules, and for applications that send messages.
+    """Return the client of this process, which submits jobs for schedules and for requests over the broker.
 
-    It shares the connections of the engine, because small Redis plans allow only a few.
+    The client uses the connections of the engine, because small Redis plans allow only a few connections.
     """
     if process.client is None:
         connections, webhooks = Connections(os.environ, CLIENT, app=app), WebhookSettings.from_env(os.environ)
         process.client = Client(connections.buckets, connections.queue, engine(app).ledger, webhooks)
         guard = partial(check_outside_schedules, connections.buckets.main)
-        process.client.submission.check_request = guard  # a request that comes over the broker is not trusted
+        process.client.submission.check_request = guard  # requests over the broker are not trusted
     return process.client
 
 
@@ -120,7 +120,7 @@ def scheduler(app: Celery) -> Scheduler:
 
 
 def count_processes(app: Celery) -> int:
-    """Count the processes of all workers of this deployment that answer on the broker within half a second."""
+    """Count the processes of this deployment's workers. Wait half a second for the workers to answer."""
     own = Connections(os.environ, WORKER, app=app).queue.own_gauges(timeout_s=0.5)
     return sum(int(gauges["processes"]) for gauges in own.values())
 
@@ -131,7 +131,7 @@ def queue_names() -> QueueNames:
 
 
 def share_models() -> None:
-    """Describe the models of this child in shared memory, where the main process reads the description."""
+    """Write a description of this child's models to shared memory, for the main process to read."""
     if process.board is not None and process.cache is not None:
         slot = getattr(current_process(), "index", None) or 0
         process.board.write(slot, os.getpid(), process.cache.snapshot())
@@ -145,7 +145,7 @@ def models_by_pid() -> dict[int, Any]:
 def cached_bytes(pids: Container[int]) -> int:
     """Return the memory of the models in the children `pids`. Only the main process calls this.
 
-    The preloaded models, which the children share, count once.
+    Preloaded models count once, because the children share them.
     """
     shared = sum(bundle.manifest.memory_bytes for bundle in process.preloaded)
     own = (model for pid, held in models_by_pid().items() if pid in pids for model in held if not model["preloaded"])
@@ -153,7 +153,7 @@ def cached_bytes(pids: Container[int]) -> int:
 
 
 def evict_models() -> int:
-    """Ask every child to drop its models, and drop the preloaded ones. Return the number of children with models."""
+    """Make every child evict its models, and evict preloaded models. Return the number of children with models."""
     holders = sum(bool(held) for held in models_by_pid().values())
     process.preloaded.clear()
     if process.board is not None:
@@ -162,7 +162,7 @@ def evict_models() -> int:
 
 
 def _keep_house(board: Board, cache: ModelCache, redis_idle_s: float) -> None:
-    """Empty the cache of a child whenever the main process asks for it, and close its connection while it is idle."""
+    """Evict the models of this child when the main process requests it, and close idle connections."""
     seen = board.evictions_requested()
     while True:
         time.sleep(_HOUSEKEEPING_S)

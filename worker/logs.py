@@ -1,6 +1,6 @@
-"""Sets up logging: readable lines for a terminal, or JSON for a log collector. Neither contains secrets.
+"""Sets up logging: readable lines for a terminal, or JSON for a log collector. Secrets are redacted in both.
 
-An event has a static name and fields: ``log.info("part.scored", extra={"job_id": ..., "part": 3})``.
+A log message is an event with a static name and fields: ``log.info("part.scored", extra={"job_id": ..., "part": 3})``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import celery  # celery imports its own modules only when they are used
+import celery  # fast, because celery loads its modules late
 from pythonjsonlogger.json import JsonFormatter
 
 from scoreline.storage.settings import Environment
@@ -33,16 +33,17 @@ _SECRETS = (
 )
 _HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 _CONTINUED = "| "
-"""Prefix of all lines of a message or a traceback except the first, so that no line can be mistaken for an event."""
+"""Prefix of all lines after the first line of a message or traceback, so that no line looks like an event."""
 _QUOTED = re.compile(r'[\s"\x00-\x1f]|^$')
 _SHORTEST_SECRET = 6
-"""Values that are shorter are not redacted. They are hardly secrets, and would match parts of ordinary words."""
+"""Minimum number of characters of a redacted secret. Shorter values would match parts of ordinary words."""
 _ORDINARY = frozenset({"scoreline", "postgres", "password", "default"})
-"""Passwords of development servers. If they were redacted, these words would be missing from every event."""
+"""Passwords of development servers, which are not redacted. Otherwise, these words would be missing from every
+event."""
 
 
 def set_up(environ: Mapping[str, str], level: int = logging.INFO, file: str | None = None) -> None:
-    """Send all logs to stderr or to `file`, as JSON on a dyno or if ``LOG_FORMAT=json``, and as lines otherwise."""
+    """Write all logs to stderr or to `file`, in the format that `form_from_env` returns."""
     form = form_from_env(environ)
     hidden = secrets_of(environ)
     handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler(sys.stderr)
@@ -55,7 +56,7 @@ def set_up(environ: Mapping[str, str], level: int = logging.INFO, file: str | No
 
 
 def form_from_env(environ: Mapping[str, str]) -> Literal["human", "json"]:
-    """Return the log format that ``LOG_FORMAT`` and ``DYNO`` select. Raises `InvalidSettings` if it is unknown."""
+    """Return the log format that ``LOG_FORMAT`` and ``DYNO`` select; raises `InvalidSettings` if it is unknown."""
     env = Environment(environ)
     form: Literal["human", "json"] = env.choice(
         "LOG_FORMAT", ("human", "json"), "json" if env.text("DYNO") else "human"
@@ -65,7 +66,7 @@ def form_from_env(environ: Mapping[str, str]) -> Literal["human", "json"]:
 
 
 def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the texts that must not be logged: keys, and passwords in URLs, in every form that a log may contain."""
+    """Return the secrets that must not be logged: keys, and passwords in URLs, in all spellings."""
     values = [environ.get(name, "") for name in _SECRETS]
     for name in _HEADERS:
         text = environ.get(name, "")
@@ -79,16 +80,16 @@ def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return the forms in which a secret may be logged: unchanged or quoted by Python, and each also quoted by JSON."""
+    """Return the spellings in which a secret may be logged: as it is, and with the escapes of Python and JSON."""
     plain = {secret, repr(secret)[1:-1]}
     return plain | {json.dumps(text, ensure_ascii=ascii)[1:-1] for text in plain for ascii in (True, False)}
 
 
 def _password(text: str) -> str:
-    """Return the password in a URL, or a user name without a password, which may be a token; empty if there is neither.
+    """Return the password in a URL. Without a password, return the user name, which may be a token.
 
-    A URL that cannot be parsed is returned whole, so that all of it is redacted. Any variable may contain a URL with a
-    password, for example that of a database, a proxy or an add-on.
+    If `text` is not a URL, return an empty text. If the URL cannot be parsed, return the whole URL, which is then
+    redacted. Any environment variable may contain a URL with a password, for example the URL of a database or a proxy.
     """
     if "://" not in text or any(map(str.isspace, text.strip())):
         return ""
@@ -101,13 +102,13 @@ def _password(text: str) -> str:
 
 
 def _below_host(url: str) -> str:
-    """Return the path and the query of a URL, which are the secret part of a webhook's address.
+    """Return the secret part of a webhook's address: the path and the query.
 
     >>> _below_host("https://example.org/hooks/T0"), _below_host("https://example.org/scoreline")
     ('hooks/T0', '/scoreline')
     """
     path = url.partition("://")[2].partition("/")[2]
-    return f"/{path}" if path.isidentifier() else path  # a single word may be part of ordinary events
+    return f"/{path}" if path.isidentifier() else path  # with the slash: events may contain the bare word
 
 
 class HumanLines(logging.Formatter):
@@ -118,7 +119,7 @@ class HumanLines(logging.Formatter):
         self._hidden = tuple(hidden)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, followed by the traceback if there is one."""
+        """Return the line of an event, and its traceback if it has one."""
         first, *rest = printable(super().format(record), keep="\n\t").split("\n")
         shown = " ".join(f"{name}={_format_value(value)}" for name, value in fields(record).items())
         lines = [f"{first} {shown}".rstrip(), *(f"{_CONTINUED}{line}" for line in rest if line)]
@@ -137,7 +138,7 @@ class JsonLines(JsonFormatter):
         self._hidden = tuple(hidden)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line of JSON."""
+        """Return an event as a line of JSON."""
         return redact(super().format(record), self._hidden)
 
 
@@ -165,7 +166,7 @@ def _add_task_id(record: logging.LogRecord) -> bool:
 
 
 def _format_value(value: Any) -> str:
-    """Return a value as one word: a text is quoted if it could be taken for several, or for the end of the line."""
+    """Return a value as one word. A text with spaces, quotes or control characters is quoted."""
     if not isinstance(value, str):
         return json.dumps(value, default=str)
     whole = json.dumps(value, ensure_ascii=False)

@@ -1,8 +1,8 @@
-"""Computes how many processes fit into the memory of this machine, and how much memory each may use.
+"""Computes how many worker processes fit into the memory of this machine, and how much memory each may use.
 
-A dyno that runs out of memory is killed, or swaps until it is useless. Before a worker forks, it therefore computes the
-number of processes from the memory limit, the memory of one process, and the measured memory of the models that it may
-load.
+A dyno that runs out of memory is killed, or slows down because it swaps. Before a worker forks, it therefore computes
+the number of processes. The number follows from the memory limit, the memory of one process, and the measured memory of
+the models.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ log = logging.getLogger(__name__)
 
 MIB = 1 << 20
 SHARED_BYTES = 230 * MIB
-"""Memory of the main process, most of which its children share. It was measured at 218 MiB on Linux x86-64."""
+"""Memory of the main process, most of which its children share. On Linux x86-64, 218 MiB were measured."""
 PROCESS_BYTES = 260 * MIB
-"""Unshared memory of a child, without models. It was measured at 241 to 262 MiB on 250,000 rows of 20 columns."""
+"""Unshared memory of a child, without models. On 250,000 rows of 20 columns, 241 to 262 MiB were measured."""
 USABLE = 0.95
-"""Share of the limit that processes may use. The rest is for the shell, page tables, and unmeasured memory."""
+"""Fraction of the memory limit that processes may use. The rest is for the shell, page tables, and unmeasured
+memory."""
 _MAX_MODELS_MEASURED = 100
 
 
@@ -51,23 +52,23 @@ def size(
     model_bytes: int = 0,
     cache_bytes: int | None = None,
 ) -> Sizing:
-    """Divide the memory among as many processes as fit: at least one, and at most one for each core.
+    """Divide the memory among as many processes as possible: at least one, and at most one for each core.
 
     Parameters
     ----------
     limit_bytes : int
         Memory of the machine or the container.
     cores : int
-        Cores that the worker may use; more processes would only compete for them.
+        Number of cores that the worker may use. More processes would only compete for the cores.
     asked : int, optional
-        The number of processes that the user has set. It is used even if they do not fit.
+        The number of processes that the user has set, which is used even if memory is short.
     preloaded_bytes : int
-        Size of the models that are loaded before the fork. All processes share them.
+        Size of the models that are loaded before the fork, which all processes share.
     model_bytes : int
         Size of the largest model that a process may have to load.
     cache_bytes : int, optional
-        Memory for the models of each process, if a setting fixes it. By default it is the memory that the process does
-        not need otherwise, up to 1 GiB.
+        Memory for the models of each process, if a setting fixes it. By default, models may use the rest of the memory,
+        up to 1 GiB.
 
     >>> size(limit_bytes=512 * MIB, cores=8).processes, size(limit_bytes=1024 * MIB, cores=8).processes
     (1, 2)
@@ -86,10 +87,10 @@ def size(
 
 
 def measure_models(registry: ModelRegistry, preload: Sequence[str]) -> tuple[int, int]:
-    """Return the total size of the models in `preload`, and the size of the largest model that a process may load.
+    """Return two sizes: of all models in `preload`, and of the largest model that a process may load.
 
-    The second is 0 if models are preloaded. Otherwise it is the size of the largest among the newest versions in the
-    bucket. A model counts as 0 bytes if its manifest cannot be read; loading the model will report why.
+    If models are preloaded, the second size is 0. Otherwise, the newest version of each model in the bucket is
+    measured. If the manifest of a model cannot be read, its size counts as 0; loading the model reports the error.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def measure_models(registry: ModelRegistry, preload: Sequence[str]) -> tuple[int
             return registry.show(ref).memory_bytes
         except ScorelineError:
             return 0
-        except Exception:  # an unexpected document must not hide the sizes of the other models
+        except Exception:  # other models must still be measured
             log.exception("models.unmeasured", extra={"model": ref})
             return 0
 
@@ -113,7 +114,7 @@ def measure_models(registry: ModelRegistry, preload: Sequence[str]) -> tuple[int
 
 
 def cores() -> int:
-    """Return how many cores this process may use, given its CPU affinity and the quota of its control group."""
-    from joblib import cpu_count  # imported late: `doctor` also runs where joblib is not installed
+    """Return how many cores this process may use, according to its CPU affinity and its cgroup quota."""
+    from joblib import cpu_count  # imported late, because `doctor` also works without joblib
 
     return int(cpu_count())

@@ -1,8 +1,8 @@
-"""Collects the metrics of a deployment for Prometheus, anew for each scrape.
+"""Collects the metrics of a deployment for Prometheus at each scrape.
 
-Redis counts what has happened (`scoreline.storage.ledger.counters`). The present state comes from Redis, the bucket,
-the broker and the workers, which are all asked at the same time. The metrics of a service that does not answer in time
-are left out, because a missing metric is less misleading than a zero.
+Redis stores the counters (`scoreline.storage.ledger.counters`). The current state comes from Redis, the bucket, the
+broker and the workers, which are queried in parallel. If a service does not answer in time, its metrics are left out,
+because a missing metric is less misleading than a zero.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ SERVICES = ("redis", "bucket", "broker")
 
 @dataclass(frozen=True, kw_only=True)
 class Redis:
-    """The figures of a deployment that come from Redis."""
+    """The metrics of a deployment that come from Redis."""
 
     totals: Totals
     memory_bytes: int
     limit_bytes: int
     """Memory limit of Redis; 0 if there is none."""
     last_tick: float | None
-    """Time of the last tick that a worker ran, in seconds since 1970; None if there was none within a day."""
+    """Time of the last tick that a worker ran, in seconds since 1970; None if no tick ran within a day."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """The figures of a deployment that come from the bucket."""
+    """The metrics of a deployment that come from the bucket."""
 
     jobs_active: int
     schedules: int
@@ -68,7 +68,7 @@ class Deployment(Collector):
     Parameters
     ----------
     client : Client
-        Reaches the services of the deployment.
+        The client, which has connections to the services of the deployment.
     deadline_s : float
         Seconds within which a service must answer.
     """
@@ -84,7 +84,7 @@ class Deployment(Collector):
         return registry
 
     def collect(self) -> Iterator[Metric]:
-        """Query every service and yield the metrics of those that answered."""
+        """Query all services, and yield the metrics of the services that answered."""
         answers = query_all(
             {
                 "redis": self._redis,
@@ -125,7 +125,7 @@ class Deployment(Collector):
 
 
 def query_all(probes: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Any]:
-    """Call all probes at the same time. Leave out those that fail or have not returned after `seconds`."""
+    """Call all probes in parallel. Leave out probes that fail or take longer than `seconds`."""
     answers: dict[str, Any] = {}
 
     def query(name: str, probe: Callable[[], Any]) -> None:

@@ -1,8 +1,8 @@
-"""Lets models start processes of their own, and ends these processes together with the one that started them.
+"""Lets models start child processes, and ends these children together with their parent.
 
-Celery marks the processes of its pool as daemons. Python forbids daemons to have children, because nothing would end
-the children if the daemon were killed. Some models do have children: encoders that split their work, or anything that
-uses a ``multiprocessing.Pool``. This module removes the mark, and makes the kernel end the children.
+Celery marks its pool processes as daemons. Python forbids daemons to have children, because the children would survive
+if the daemon were killed. Some models need children, for example encoders that use a ``multiprocessing.Pool``. This
+module removes the daemon mark, and makes the kernel end the children.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import signal
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
-"""The option of Linux's prctl that names a signal for when the parent dies (linux/prctl.h)."""
+"""The option of Linux's prctl for a signal that the process receives when its parent dies (linux/prctl.h)."""
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that Celery handles in the processes of its pool. Their children get the system's default handlers, because a
-pool expects that its processes end at once. A handler of Celery raises ``SystemExit``, which gets lost in a process
-that is just starting."""
+"""Signals that Celery handles in its pool processes. Children of pool processes get the default handlers of the system,
+because ``multiprocessing`` expects that its processes end at once. A handler of Celery raises ``SystemExit``, which
+gets lost in a starting process."""
 _JOIN_S = 1.0
 
 
 def allow_children(**_: Any) -> None:
-    """Let this process start children. If the system allows it, they are killed whenever this process ends.
+    """Let this process start children. On Linux, forked children are killed when this process ends.
 
-    Linux does so for every child that is forked. Pools whose processes are spawned end by themselves, because the
-    pipes to their parent close. Signals are blocked during a fork, so that none reaches a handler of the parent.
+    Spawned pool processes end by themselves, because the pipes to their parent close. Signals are blocked during a
+    fork, so that no signal reaches a handler of the parent in the child.
     """
     process: Any = multiprocessing.process.current_process()
     process._config["daemon"] = False
@@ -55,7 +55,7 @@ def allow_children(**_: Any) -> None:
 
 
 def end_children(**_: Any) -> None:
-    """End the processes that models have left running."""
+    """End the child processes that models have left running."""
     children = multiprocessing.active_children()
     for child in children:
         child.terminate()

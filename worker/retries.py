@@ -35,15 +35,16 @@ from scoreline.worker.settings import SOFT_TIME_LIMIT_S
 log = logging.getLogger(__name__)
 
 MAX_RETRIES = 30
-"""Retries after a transient error. With up to `LONGEST_RETRY_S` between them, no part fails because of an outage of a
-quarter of an hour."""
+"""Maximum number of retries after a transient error. With delays of up to `LONGEST_RETRY_S`, no part fails because of
+an outage of a quarter of an hour."""
 LONGEST_RETRY_S = 60
 MAX_UNKNOWN_RETRIES = 3
-"""Retries after an error that is not a `ScorelineError`. Without a limit, a bug would keep its job open forever."""
+"""Maximum number of retries after an error that is not a `ScorelineError`. Without this limit, a job would never end
+after a bug."""
 
 
 def drop_unless_job_id(job_id: str) -> None:
-    """Drop a message if its job id is invalid. Anyone who can reach the broker could have sent it."""
+    """Drop a message if its job id is invalid, because anyone with access to the broker can send messages."""
     try:
         check_name("job id", job_id)
     except InvalidRequest as error:
@@ -53,10 +54,10 @@ def drop_unless_job_id(job_id: str) -> None:
 
 @contextlib.contextmanager
 def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
-    """Retry the message if the block raises an error, or fail its job with the reason.
+    """If the block raises an error, retry the message, or fail the job with the error.
 
     After a transient error, the message is retried up to `MAX_RETRIES` times; after an unknown error, up to
-    `MAX_UNKNOWN_RETRIES` times. After any other error, it is not retried, unless another worker may succeed (see
+    `MAX_UNKNOWN_RETRIES` times. After any other error, the job fails, unless another worker may succeed (see
     `pass_on`). A message is dropped if its job does not exist.
     """
     drop_unless_job_id(job_id)
@@ -80,15 +81,15 @@ def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
             log.exception("task.broken", extra={"job_id": job_id})
         allowed = MAX_RETRIES if getattr(error, "transient", False) else 0 if known else MAX_UNKNOWN_RETRIES
         if retries_made(task) < allowed:
-            raise retry_later(task, error) from None  # a chain would be stored with the answer
+            raise retry_later(task, error) from None  # Celery would store the chained errors, too
         outcome.fail_job(lifecycle.engine(task.app), job_id, error)
 
 
 def answerable(error: Exception) -> Exception:
-    """Return an error that may be stored as an answer. Anyone who can reach Redis can read it.
+    """Return an error that may be stored in Redis as an answer, where others can read it.
 
-    An error of Scoreline keeps its class, and any other becomes `JobFailed`. The message of the returned error quotes
-    neither an input nor a document.
+    A `ScorelineError` keeps its class, and any other error becomes `JobFailed`. The returned error quotes neither
+    inputs nor documents.
     """
     if isinstance(error, ScorelineError):
         return type(error)(without_quotes(error)) if error.quotes else error
@@ -96,15 +97,15 @@ def answerable(error: Exception) -> Exception:
 
 
 def retries_made(task: Task[Any, Any]) -> int:
-    """Return the number of retries after errors, without the times that a worker passed the message on to others."""
+    """Return the number of retries after errors. Passing the message on to other workers does not count."""
     return task.request.retries - times_passed_on(task)
 
 
 def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseException:
-    """Return the exception that makes Celery send the message again, with some arguments changed.
+    """Return the exception that makes Celery send the message again, with the arguments in `changed`.
 
-    The message is sent to the deployment's own queue, even if it came from a queue that all deployments read. The delay
-    doubles with each retry and is jittered, so that the workers do not all retry at the same moment.
+    The message is sent to the deployment's own queue, even if the message came from a queue that all deployments share.
+    The delay doubles with each retry and is jittered, so that the workers do not all retry at the same time.
     """
     longest = min(LONGEST_RETRY_S, 2 ** (retries_made(task) + 1))
     return task.retry(
@@ -119,12 +120,12 @@ def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseE
 
 @contextlib.contextmanager
 def reconcile_if_lost(engine: Engine, job_id: str) -> Iterator[None]:
-    """Reconcile the job if the block finds that Redis has lost it, or that it has no plan yet.
+    """Reconcile the job if the block fails because the ledger is lost or the job has no plan yet.
 
-    Reconciling sends the messages of all steps and parts that are due, among them the work that the block could not do.
+    Reconciling sends the messages of all steps and parts that are due, including the failed one.
     """
     try:
         yield
     except (LedgerLost, LedgerFenced, ObjectNotFound):
-        with contextlib.suppress(SoftTimeLimitExceeded):  # the clock reconciles the job again
+        with contextlib.suppress(SoftTimeLimitExceeded):  # beat later requests that the job is reconciled
             reconcile.reconcile_job(engine, job_id)

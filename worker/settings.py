@@ -1,4 +1,4 @@
-"""The settings of workers and of beat, read once from the environment, and limits that all workers share."""
+"""The settings of workers and of beat, read once from the environment, and limits that apply to all workers."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ DEFAULT_RECONCILE_S = 60
 DEFAULT_TICK_S = 30
 DEFAULT_REDIS_IDLE_S = 10
 DEFAULT_SOFT_SHUTDOWN_S = 8
-"""Seconds of a dyno's 30 s that parts may use. A nearly finished part is written; others return to the queue."""
+"""Seconds that running parts have to finish when a dyno is stopped, of the dyno's 30 s. Unfinished parts return to the
+queue."""
 
 TIME_LIMIT_S = 600
 SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60
-"""Seconds after which a part or a step is interrupted. A minute later its process is killed."""
+"""Seconds after which a part or a step is interrupted. A minute later, the process of the part is killed."""
 PROCESSES_KNOWN_S = 600
-"""Seconds for which Redis keeps the number of worker processes. `reconcile` counts them."""
+"""Seconds for which Redis stores the number of worker processes, which the task `reconcile` counts."""
 BEAT_CONNECTIONS = 1
-"""Number of connections to Redis that beat opens, for the moment in which it sends a message."""
+"""Number of connections to Redis that beat opens while it sends a message."""
 CLIENT_CONNECTIONS = 2
 """Connections to Redis of each application that submits jobs, and of each command."""
 PASSING_CONNECTIONS = 2
-"""Number of connections that a worker opens for a moment: one to wait for answers when it counts the processes of all
-workers, and one to find the queue of a message that it puts back."""
+"""Number of connections that a worker opens for a moment. The first waits for answers when the worker counts the
+processes of all workers. The second finds the queue of a message that the worker returns to the queue."""
 
 
 def worker_connections(processes: int) -> int:
-    """Return how many connections to Redis a busy worker has: three in its main process, and one in each child.
+    """Return the number of Redis connections of a busy worker: three in the main process and one in each child.
 
-    The main process waits for messages on one, listens for remote control on another, and cannot use either for
-    commands meanwhile. Redis has no command that waits for both. The third one, and that of each child, is closed while
-    it is idle. ``tests/faults/test_procfile.py`` counts them on a server.
+    The main process waits for messages on the first connection, and for remote control on the second. Redis has no
+    command that waits for both, and a waiting connection cannot send commands. Commands use the third connection. The
+    third connection and the connections of the children are closed while they are idle.
+    ``tests/faults/test_procfile.py`` counts the connections on a server.
     """
     return 3 + processes
 
@@ -47,17 +49,17 @@ class WorkerSettings:
     """The settings of a worker, and of beat."""
 
     concurrency: int | None
-    """Number of processes in the pool; if None, memory and cores decide."""
+    """Number of processes in the pool; if None, the number is computed from memory and cores."""
     cache_bytes: int | None
-    """Memory for the models of each process; if None, the memory that the process does not need otherwise."""
+    """Memory for the models of each process; if None, the rest of the memory of the process."""
     preload: tuple[str, ...]
     """Models to load before the fork, as ``name``, ``name@alias`` or ``name@version``."""
     lease_s: float
-    """Seconds after which a part is taken from a process that has stopped renewing its lease."""
+    """Seconds after which a part is given to another process, unless its lease is renewed."""
     reconcile_s: float
-    """Seconds between two messages by which beat requests that all jobs under way are reconciled."""
+    """Seconds between two messages with which beat requests that jobs under way are reconciled."""
     tick_s: float
-    """Seconds between two messages by which beat requests that due schedules are run."""
+    """Seconds between two messages with which beat requests that due schedules are run."""
     soft_shutdown_s: float
     """Seconds that running parts have to finish when the worker stops. Celery sleeps this long if any part is
     running."""
@@ -66,13 +68,13 @@ class WorkerSettings:
     parts_per_process: int
     """Maximum number of parts of one job in the queue, for each worker process."""
     batch_bytes: int
-    """Memory that the rows scored together may take, with their features and results."""
+    """Maximum memory of the rows that are scored together, with their features and results."""
     remote_control: bool
-    """Whether ``celery control`` may change the worker. Anyone who can reach the broker can send its commands."""
+    """Whether ``celery control`` may change the worker. Anyone with access to the broker can send commands."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> WorkerSettings:
-        """Read the settings. Raises one `InvalidSettings` that names every fault."""
+        """Read the settings; raises `InvalidSettings` with a message that lists all faults."""
         env = Environment(environ)
         concurrency = env.number("WORKER_CONCURRENCY", 0, minimum=1) or None
         cache_bytes = (env.number("MODEL_CACHE_MB", 0, minimum=1) << 20) or None

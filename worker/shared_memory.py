@@ -1,7 +1,7 @@
-"""Memory that the main process of a worker shares with its children after the fork.
+"""Memory that the main process of a worker shares with its forked children.
 
-Control commands run in the main process, but the models are in the children. Anonymous shared memory carries data
-between them without a file and without Redis, and disappears with the worker.
+Remote control commands run in the main process, but the models are in the children. Shared memory passes data between
+them without a file or Redis. The memory is freed when the worker ends.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ SLOT_BYTES = 16_384
 
 
 class Board:
-    """One slot for each child, and a counter of evictions. The child writes its slot, and the main process reads it.
+    """A slot for each child, and a counter of evictions. Children write their slots, and the main process reads them.
 
     Parameters
     ----------
     slots : int
-        Number of slots: at least the number of processes in the pool.
+        Number of slots, which must be at least the number of processes in the pool.
     """
 
     def __init__(self, slots: int) -> None:
@@ -39,7 +39,7 @@ class Board:
         self._memory[start : start + _HEADER.size + len(text)] = _HEADER.pack(pid, len(text), zlib.crc32(text)) + text
 
     def read(self) -> dict[int, Any]:
-        """Return the value of each child, by pid. A value that is being written at this moment is left out."""
+        """Return the value of each child, by pid. A value that a child is just writing is left out."""
         found = {}
         for start in range(_EVICTIONS.size, _EVICTIONS.size + self._slots * SLOT_BYTES, SLOT_BYTES):
             pid, length, checksum = _HEADER.unpack_from(self._memory, start)
@@ -49,9 +49,9 @@ class Board:
         return found
 
     def request_eviction(self) -> None:
-        """Ask every child to drop its models. Only the main process calls this."""
+        """Request that every child evicts its models. Only the main process calls this."""
         _EVICTIONS.pack_into(self._memory, 0, self.evictions_requested() + 1)
 
     def evictions_requested(self) -> int:
-        """Return how many evictions were requested. A child that has seen fewer must drop its models."""
+        """Return the number of requested evictions. If the number has grown, a child must evict its models."""
         return int(_EVICTIONS.unpack_from(self._memory)[0])

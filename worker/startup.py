@@ -1,7 +1,7 @@
 """Prepares the main process of a worker before and after it forks its pool.
 
-It chooses the size of the pool, logs it, and loads `PRELOAD_MODELS` once for all children. When the worker is ready, it
-requests that all jobs under way are reconciled.
+Before the fork, this module computes and logs the size of the pool, and loads `PRELOAD_MODELS` once for all children.
+When the worker is ready, the module requests that jobs under way are reconciled.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def connect(app: Celery) -> None:
     """Register the functions that run at each stage of a worker's start."""
 
     def reconcile_jobs(**_: Any) -> None:
-        with app.connection_for_write() as connection:  # not kept, because this process never sends again
+        with app.connection_for_write() as connection:  # closed at once, because this process sends no other message
             app.send_task("scoreline.reconcile", expires=60, connection=connection, ignore_result=True)
         _count_preloaded()
 
@@ -61,18 +61,18 @@ def connect(app: Celery) -> None:
 
 
 def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
-    """Set the number of processes, unless a setting or an option fixes it, and the memory that each may use."""
+    """Set the number of processes and the memory of each. A setting or option may fix the number."""
     settings = WorkerSettings.from_env(os.environ)
     connections = Connections(os.environ)
     registry = connections.registry
     preloaded = largest = 0
     try:
-        next(connections.buckets.main.list(keys.MODELS), None)  # raises if there is no such bucket
+        next(connections.buckets.main.list(keys.MODELS), None)  # raises an error if the bucket does not exist
         preloaded, largest = memory.measure_models(registry, settings.preload)
     except StoreError as error:
         process.store_error = error
     asked = options.get("concurrency")
-    if not isinstance(asked, int) or asked < 1:  # "auto", which Celery would turn into the number of cores
+    if not isinstance(asked, int) or asked < 1:  # "auto" would be the number of cores
         asked = None
     sizing = memory.size(
         limit_bytes=limit_bytes(),
@@ -92,7 +92,7 @@ def _share_memory(**_: Any) -> None:
 
 
 def _share_connection(**_: Any) -> None:
-    """Give a child its own connection, with its own time limits."""
+    """Give a child its own connection, with the time limits of a child."""
     share_connection(QueueSettings.from_env(os.environ), WORKER)
 
 
@@ -121,10 +121,11 @@ def _log_sizing(**_: Any) -> None:
 
 
 def _preload(**_: Any) -> None:
-    """Load models before the pool forks, so that its processes share their memory.
+    """Load models before the pool forks, so that the children share the memory of the models.
 
-    The parent never predicts with them: the threads of OpenMP do not survive a fork, and a child would wait for them
-    forever. If a model cannot be loaded, the error is logged, and a job that needs the model fails with the reason.
+    The parent never predicts with these models. Otherwise, OpenMP would start threads in the parent. These threads do
+    not survive a fork, and a child would wait for them forever. If a model cannot be loaded, the error is logged, and a
+    job that needs the model fails with the reason.
     """
     settings = WorkerSettings.from_env(os.environ)
     if not settings.preload:
@@ -141,11 +142,11 @@ def _preload(**_: Any) -> None:
         log.info("models.preloaded", extra={"model": bundle.manifest.ref, "seconds": seconds})
     del models
     gc.collect()
-    gc.freeze()  # otherwise each child's garbage collector would write to every object, and copy every page
+    gc.freeze()  # otherwise garbage collection in a child would copy all shared pages
 
 
 def _count_preloaded() -> None:
-    """Add the models that the parent loaded to the metrics, over a connection that no child inherits."""
+    """Count the models that the parent has loaded in the metrics, after the fork."""
     if process.preloaded:
         ledger = Connections(os.environ, WORKER).ledger
         for bundle in process.preloaded:

@@ -1,4 +1,4 @@
-"""The Celery tasks of a worker. Each one sets its retries and limits, and calls a function of `scoreline.tasks`."""
+"""The Celery tasks of a worker. Each task sets its retries and limits, and calls a function of `scoreline.tasks`."""
 
 from __future__ import annotations
 
@@ -61,10 +61,9 @@ def _check_required(**required: Any) -> None:
     name="scoreline.submit", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S, ignore_result=False
 )
 def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **options: Any) -> dict[str, Any]:
-    """Submit a job for an application that does not have this package installed, and return the status of the job.
+    """Submit a job for an application without Scoreline, and return the status of the job.
 
-    If no job id is given, the id of the message is used, so that a message that is delivered or retried twice still
-    makes only one job.
+    The default job id is the id of the message. A message that is delivered twice therefore creates only one job.
     """
     options["job_id"] = options.get("job_id") or self.request.id
     try:
@@ -85,12 +84,12 @@ def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **opti
     max_retries=MAX_RETRIES,
     default_retry_delay=RETRY_DELAY_S,
     ignore_result=False,
-    resultrepr_maxsize=1,  # Celery logs the return value, and rows must not be logged
+    resultrepr_maxsize=1,  # Celery would otherwise log rows in the return value
 )
 def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = None, **options: Any) -> dict[str, Any]:
     """Score the records in a message, and return the status of their job with its results.
 
-    As in `submit`, the id of the message becomes the id of the job, unless a job id is given.
+    The default job id is the id of the message, as in `submit`.
     """
     job_id: Any = options.get("job_id") or self.request.id
     options["job_id"] = job_id
@@ -120,7 +119,7 @@ def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = Non
 
 @app.task(name="scoreline.score_staged", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def score_staged(self: Task[Any, Any], job_id: str) -> None:
-    """Score a job whose records are staged in the bucket."""
+    """Score a job whose records were written to the bucket."""
     engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
         inline.score_small(engine, job_id, str(self.request.id))
@@ -129,7 +128,7 @@ def score_staged(self: Task[Any, Any], job_id: str) -> None:
 
 @app.task(name="scoreline.status", ignore_result=False)
 def status(job_id: Any = None) -> dict[str, Any]:
-    """Return the status of a job to an application that does not have this package installed."""
+    """Return the status of a job to an application without Scoreline."""
     _check_required(job_id=job_id)
     try:
         client = lifecycle.client(app)
@@ -141,7 +140,7 @@ def status(job_id: Any = None) -> dict[str, Any]:
 
 @app.task(name="scoreline.plan", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def plan(self: Task[Any, Any], job_id: str) -> None:
-    """Cut a job into parts and dispatch the first of them."""
+    """Divide a job into parts, and dispatch the first parts."""
     with retry_or_fail(self, job_id):
         planner.plan_job(lifecycle.engine(app), job_id)
 
@@ -150,9 +149,9 @@ def plan(self: Task[Any, Any], job_id: str) -> None:
 def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -> dict[str, int] | None:
     """Score one part. If a transient error outlasts its retries, the part fails with that error.
 
-    `retried` is the number of the retry if a transient error caused it. Such a retry does not count as an attempt. A
-    retry after the death of a process does count. Celery then repeats the arguments of the previous message, so
-    `retried` differs from the number of the retry.
+    A retry after a transient error sets `retried` to the number of the retry, and does not count as an attempt. A retry
+    after the death of a process counts as an attempt. Celery then repeats the old arguments, so `retried` differs from
+    the number of the retry.
     """
     engine = lifecycle.engine(app)
     retries = self.request.retries
@@ -182,7 +181,7 @@ def _score_part(engine: Engine, job_id: str, part: int, holder: str, *, is_retry
 
 @app.task(name="scoreline.finalize", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def finalize(self: Task[Any, Any], job_id: str) -> None:
-    """Check and end a job after all its parts are done."""
+    """Check the results of a job whose parts are all done, and end the job."""
     with retry_or_fail(self, job_id):
         finalizing.finalize(lifecycle.engine(app), job_id)
 
@@ -204,7 +203,7 @@ def notify(self: Task[Any, Any], job_id: str) -> None:
 
 @app.task(name="scoreline.reconcile")
 def reconcile() -> None:
-    """Reconcile the jobs that are due. Beat requests this regularly, and each worker when it starts."""
+    """Reconcile the jobs that are due. Beat requests this regularly, and each starting worker requests it once."""
     engine = lifecycle.engine(app)
     if engine.ledger.once_in("count", PROCESSES_COUNTED_EVERY_S):
         engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)

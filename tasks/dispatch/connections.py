@@ -1,7 +1,7 @@
 """Opens the services that a process is configured to use: buckets, queue, ledger and registry.
 
-They are created nowhere else. Clients, workers, the doctor and the command line differ only in their `Patience`, which
-says how long they wait. Works with `requirements.txt` alone.
+No other module creates connections to these services. Clients, workers, the doctor and the command line differ only in
+their `Patience`, which says how long they wait. Works with `requirements.txt` alone.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class Patience:
     redis_connect_s: float
     redis_answer_s: float
     bucket_answer_s: float | None = None
-    """Upper limit of R2_TIMEOUT_SECONDS; None for no limit."""
+    """Maximum value of R2_TIMEOUT_SECONDS for this process; None for no maximum."""
 
 
 WORKER = Patience(outlasts_outages=True, redis_connect_s=5, redis_answer_s=10)
 MAIN_PROCESS = Patience(outlasts_outages=True, redis_connect_s=10, redis_answer_s=30)
-"""The main process of a worker cancels all tasks when it loses its broker, so it waits longer."""
+"""Longer time limits, because the main process of a worker cancels all tasks when it loses its broker."""
 CLIENT = Patience(outlasts_outages=False, redis_connect_s=4, redis_answer_s=5)
-"""A person at a terminal, or a web request, wants an answer within 10 s."""
+"""Short time limits, because a user or a web request needs an answer within 10 s."""
 
 
 def share_connection(settings: QueueSettings, patience: Patience) -> None:
-    """Make ledger, queue and answers of this process share one connection to a server (see `shared_connection`)."""
+    """Make ledger, queue and answers of this process share a single connection (see `shared_connection`)."""
     from scoreline.storage.ledger import shared_connection  # imports redis, which takes 0.1 s
 
     addresses = [(settings.broker_url, settings.broker_tls), (settings.redis_url, settings.redis_tls)]
@@ -51,18 +51,18 @@ def share_connection(settings: QueueSettings, patience: Patience) -> None:
 
 
 class Connections:
-    """The services of one process. Each is opened when it is first used, and then kept.
+    """The services of one process. Each service is opened at its first use, and then stays open.
 
-    Every property may raise `InvalidSettings`; the message lists all faults of the settings at once.
+    Every property may raise `InvalidSettings`; the error message lists all faults of the settings.
 
     Parameters
     ----------
     environ : mapping of str to str
         The environment variables that contain the settings.
     patience : Patience
-        How long to wait.
+        How long to wait for a service.
     app : celery.Celery, optional
-        The app of a worker. The queue then uses the app's connections to the broker; by default it makes its own.
+        The app of a worker, whose connections to the broker the queue uses; by default, the queue opens its own.
     """
 
     def __init__(self, environ: Mapping[str, str], patience: Patience = CLIENT, *, app: Any = None) -> None:
@@ -117,5 +117,5 @@ class Connections:
 
     @cached_property
     def registry(self) -> ModelRegistry:
-        """The models of the main bucket. It checks signatures if MODEL_VERIFY_KEYS is set."""
+        """The registry of the models in the main bucket. It checks signatures if MODEL_VERIFY_KEYS is set."""
         return ModelRegistry(self.buckets.main, verify_keys=self.model_settings.verify_keys)

@@ -1,7 +1,6 @@
-"""Moves jobs forward by means of their documents, the ledger and the queue, without loading a model or a table.
+"""Moves jobs forward with their documents, the ledger and the queue, without loading a model or a table.
 
-It works with `requirements.txt` alone, so that an application and the command line can cancel, resume and reconcile
-jobs.
+This module works with `requirements.txt` alone, so that an application can cancel, resume and reconcile jobs.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ MIN_WINDOW = 8
 MAX_WINDOW = 1_000
 """Maximum number of parts of one job that are in the queue at once: four for each of 250 processes."""
 BYTES_PER_PART = 560
-"""Memory of Redis for a part in the queue and in flight. `tests/integration/worker/doctor/test_redis_memory.py`
-measures it."""
+"""Memory that a part takes in Redis, in the queue and in flight. The number was measured by
+`tests/integration/worker/doctor/test_redis_memory.py`."""
 LEASE_S = 60.0
 """Duration of a lease, in seconds. A process that works on a part or a step renews its lease three times in that
 span."""
@@ -33,7 +32,7 @@ _DOCUMENTS_KEPT = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """A job and its plan. Parts need no other documents."""
+    """A job and its plan, which are all the documents that scoring a part needs."""
 
     job: Job
     plan: PlanFile
@@ -50,9 +49,9 @@ class Dispatcher:
     on_fault: Callable[..., None] = lambda error, **where: None
     """``on_fault(error, job_id=...)`` receives the error of a failed job, and any unexpected error."""
     parts_per_process: int = PARTS_PER_PROCESS
-    """Number of parts of one job that are in the queue at once, for each process that was counted."""
+    """Number of parts of one job that are in the queue at once, for each worker process."""
     lease_s: float = LEASE_S
-    """Seconds after which a part or a step is taken from a process that does not renew its lease."""
+    """Seconds after which a part or a step is given to another process, unless its lease is renewed."""
     reconcile_s: float = RECONCILE_S
     """Seconds between two rounds of the reconciler."""
     _documents: OrderedDict[str, Documents] = field(default_factory=OrderedDict)
@@ -63,8 +62,7 @@ class Dispatcher:
         Parameters
         ----------
         fresh : bool
-            Read them again, because someone may have deleted the documents by hand and submitted another job with the
-            same id.
+            Read the documents again. A user may have deleted them and submitted another job with the same id.
 
         Raises
         ------
@@ -83,7 +81,7 @@ class Dispatcher:
         return self._documents[job_id]
 
     def mark_active(self, job_id: str) -> None:
-        """Write the marker of a job under way, and let the reconciler know of the job without listing the bucket."""
+        """Write the marker of a job under way, and put the job on the reconciler's watchlist."""
         self.ledger.watchlist.add([job_id])
         mark_active(self.buckets.main, job_id)
 
@@ -93,20 +91,20 @@ class Dispatcher:
 
 
 def send_step(dispatcher: Dispatcher, step: str, job_id: str, task: str | None = None) -> bool:
-    """Send the message of a step, unless it was sent recently. Return whether it was sent.
+    """Send the message of a step, unless that message was sent recently. Return whether this call sent it.
 
     Parameters
     ----------
     step : str
-        ``plan``, ``finalize`` or ``events``, which sends the job's notification.
+        ``plan``, ``finalize`` or ``events``. The step ``events`` sends the job's notification.
     task : str, optional
-        The task to send; by default, the one with the name of the step.
+        The Celery task to send; by default, the task named after the step.
     """
     if not dispatcher.ledger.claim_step(job_id, step):
         return False
     try:
         dispatcher.send(task or f"scoreline.{step}", job_id=job_id)
-    except ScorelineError:  # otherwise the next attempt would have to wait until this claim expires
+    except ScorelineError:  # otherwise the next attempt would wait until the claim expires
         dispatcher.ledger.end_step(job_id, step)
         raise
     return True

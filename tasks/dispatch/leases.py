@@ -1,4 +1,4 @@
-"""Leases that a process holds, and renews, while it works on a part or a step of a job."""
+"""Holds and renews the lease of a process that works on a part or a step of a job."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 
 STEP_ATTEMPTS = 3
-"""Maximum number of attempts at a step. If the process dies in each of them, the job fails."""
+"""Maximum number of attempts at a step. If the process dies in every attempt, the job fails."""
 
 
 @contextlib.contextmanager
 def keep_renewed(renew: Callable[[], object], every_s: float) -> Iterator[None]:
-    """Call `renew` every `every_s` seconds while the block runs. A failed renewal does not stop later ones."""
+    """Call `renew` every `every_s` seconds while the block runs. A failed renewal does not stop later renewals."""
     end = threading.Event()
 
     def beat() -> None:
@@ -40,7 +40,7 @@ def hold_step(dispatcher: Dispatcher, job_id: str, name: str) -> Iterator[None]:
     Raises
     ------
     ProcessDied
-        No attempt is left, because the process died in every earlier one.
+        The process died in every earlier attempt, and no attempt is left.
     """
     ledger, lease_s = dispatcher.ledger, dispatcher.lease_s
     attempt = ledger.begin_step(job_id, name, lease_s)
@@ -55,5 +55,5 @@ def hold_step(dispatcher: Dispatcher, job_id: str, name: str) -> Iterator[None]:
     except BaseException:
         will_retry = True
         raise
-    finally:  # if the process dies, this line is not reached
+    finally:  # a process that dies does not reach this line
         ledger.end_step(job_id, name, will_retry=will_retry)

@@ -1,4 +1,4 @@
-"""A queue for tests. It is kept in the memory of one process, and that process handles the messages itself."""
+"""A queue for tests, in the memory of one process. The same process sends and handles the messages."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from scoreline.tasks.dispatch.queue_names import SHARED
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """A request to a worker."""
+    """A message that requests one task."""
 
     name: str
     kwargs: dict[str, Any]
     id: str = field(default_factory=lambda: secrets.token_hex(8))
-    """Identifies the message. It stays the same when the message is delivered again."""
+    """Identifies the message, and stays the same when the message is delivered again."""
 
 
 class MemoryQueue:
     """A queue whose messages are delivered in the process that sends them (see `MessageQueue`).
 
-    Messages are delivered one at a time and in order, even if several threads send. Deliveries are never nested: a
-    message that is sent during a delivery is delivered after it.
+    Messages are delivered one at a time and in order, even if several threads send messages. A message that is sent
+    during a delivery is delivered after that delivery has ended.
 
     Parameters
     ----------
     deliver : callable
-        Handles a message. If it raises, the message stays first in the queue.
+        Handles a message. If `deliver` raises an error, the message stays first in the queue.
     at_once : bool
-        Whether `send` returns only when the queue is empty; otherwise messages wait for `run` or `pause`.
+        Whether `send` delivers all messages before it returns; otherwise, messages wait for `run` or `pause`.
     """
 
     def __init__(self, deliver: Callable[[Message], None], *, at_once: bool) -> None:
@@ -48,25 +48,25 @@ class MemoryQueue:
         """Do nothing: this queue always answers (see `MessageQueue.ping`)."""
 
     def send(self, name: str, **kwargs: Any) -> None:
-        """Put a message into the queue. With `at_once`, deliver all messages in the queue."""
+        """Put a message into the queue. If `at_once` is set, deliver all messages in the queue."""
         self._messages.append(Message(name=name, kwargs=kwargs))
         if self._at_once:
             self.run()
 
     def run(self, at_most: int | None = None) -> int:
-        """Deliver the waiting messages, and those sent as a result. Return the number of messages delivered.
+        """Deliver all messages, including those that deliveries send. Return the number of messages delivered.
 
         Parameters
         ----------
         at_most : int, optional
-            Maximum number of messages to deliver; by default, all are delivered.
+            Maximum number of messages to deliver; by default, there is no maximum.
 
         Raises
         ------
         Exception
-            Any exception that a delivery raises. The next call delivers its message again.
+            Any exception that a delivery raises. The next call delivers the failed message again.
         """
-        if self._by_thread == threading.get_ident():  # sent during a delivery: the loop below will deliver it
+        if self._by_thread == threading.get_ident():  # called during a delivery: the loop below delivers the message
             return 0
         delivered = 0
         with self._delivering:
@@ -80,7 +80,7 @@ class MemoryQueue:
         return delivered
 
     def pause(self, seconds: float) -> bool:
-        """Deliver one message, since no worker would. Return whether there was one (see `MessageQueue.pause`)."""
+        """Deliver one message. Return False if the queue was empty (see `MessageQueue.pause`)."""
         return self.run(at_most=1) > 0
 
     def backlog(self) -> Backlog:
@@ -92,7 +92,7 @@ class MemoryQueue:
         return []
 
     def ask_workers(self, what: str, timeout_s: float = 1.0, name: str | None = None) -> dict[str, Any]:
-        """Return no answers, because no worker reads this queue (see `MessageQueue.ask_workers`)."""
+        """Return an empty dict, because no worker reads this queue (see `MessageQueue.ask_workers`)."""
         return {}
 
     def _deliver_next(self) -> None:

@@ -9,18 +9,18 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Backlog:
-    """The number of messages in a broker. A number that the broker cannot report is left out or None."""
+    """The number of messages in a broker. If the broker cannot report a number, that number is missing or None."""
 
     waiting: Mapping[str, int]
     """Number of messages that no worker has received yet, by queue."""
     unacked: int | None
-    """Number of messages that workers have received and not acknowledged. Only Redis reports it."""
+    """Number of messages that workers have received and not acknowledged. Only Redis reports this number."""
     oldest_unacked_s: float | None
     """Seconds since the oldest unacknowledged message was delivered; 0 if there is none."""
 
 
 class MessageQueue(Protocol):
-    """Sends messages, and asks about the messages and the workers of a queue.
+    """Sends messages to a queue, counts its messages, and queries its workers.
 
     Every method raises `QueueUnavailable` (transient) if the broker does not answer.
     """
@@ -35,14 +35,14 @@ class MessageQueue(Protocol):
         Parameters
         ----------
         name : str
-            A task of the worker, for example ``scoreline.plan``.
+            The name of a Celery task, for example ``scoreline.plan``.
         **kwargs
             The arguments of the task, as JSON values.
         """
         ...
 
     def pause(self, seconds: float) -> bool:
-        """Wait for `seconds` while the workers make progress. Return False if nothing is left for them to do."""
+        """Wait for `seconds` while the workers make progress. Return False if the workers have nothing left to do."""
         ...
 
     def backlog(self) -> Backlog:
@@ -60,13 +60,13 @@ class MessageQueue(Protocol):
         ...
 
     def ask_workers(self, what: str, timeout_s: float = 1.0, name: str | None = None) -> dict[str, Any]:
-        """Ask every worker on the broker. Return the answers that arrive, by worker.
+        """Ask every worker on the broker. Return the received answers, by worker.
 
         Parameters
         ----------
         what : str
-            A command of ``celery inspect``, or one of `scoreline.worker.control`.
+            A command of ``celery inspect``, or a command in `scoreline.worker.control`.
         name : str, optional
-            Ask this worker alone, as ``celery@host``; its answer ends the wait.
+            Ask only this worker, for example ``celery@host``; its answer ends the wait.
         """
         ...

@@ -1,4 +1,4 @@
-"""Ends jobs: writes the outcome to the bucket, closes the ledger and removes the marker of a job under way."""
+"""Ends jobs: writes the outcome to the bucket, closes the ledger, and removes the job's marker in ``jobs/active/``."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
     """End a job that cannot continue, and record the error."""
     if is_complete(dispatcher, job_id):
         log.error("job.complete", extra={"job_id": job_id, "error": describe(error)})
-        dispatcher.ledger.end_step(job_id, "finalize")  # attempts count from zero: no other end is possible
-        return  # the reconciler sends the finalizer again
+        dispatcher.ledger.end_step(job_id, "finalize")  # the job can only succeed: reset the count of attempts
+        return  # the reconciler sends the message ``finalize`` again
     run, _ = read_run(dispatcher.buckets.main, job_id)
     submitted = read_job(dispatcher.buckets.main, job_id).submitted
     outcome = Outcome(
@@ -61,16 +61,16 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
 
 
 def _reason(dispatcher: Dispatcher, job_id: str, error: BaseException) -> Reason:
-    """Return why a job fails: ``request`` if it has no plan, and another run would end with the same error."""
+    """Return why a job failed: ``request`` if it has no plan and another run would fail in the same way."""
     if isinstance(error, RejectBudgetExceeded):
         return "rejected"
-    elsewhere = BucketNotAllowed, InputNotFound, ProcessDied  # can be corrected without submitting another job
+    elsewhere = BucketNotAllowed, InputNotFound, ProcessDied  # a user can correct these without submitting another job
     asked = isinstance(error, InvalidRequest | InputError | ScoringError) and not isinstance(error, elsewhere)
     return "request" if asked and not exists(dispatcher.buckets.main, keys.plan(job_id)) else "error"
 
 
 def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
-    """Return whether ``_SUCCESS`` is written. Once it is, the job can neither fail nor be cancelled."""
+    """Return whether ``_SUCCESS`` is written. A job with ``_SUCCESS`` can neither fail nor be cancelled."""
     try:
         layout = ResultsLayout.of(dispatcher.buckets, read_job(dispatcher.buckets.main, job_id))
     except BucketNotAllowed:  # nothing was written there
@@ -79,15 +79,15 @@ def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
 
 
 def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: BaseException | None = None) -> None:
-    """End a job, unless another end was claimed first. In that case, complete that one.
+    """End a job with an outcome. If another outcome was claimed earlier, record the earlier outcome instead.
 
-    If the job's success was claimed, nothing is done: a finalizer is about to write it.
+    If the job's success was claimed earlier, record nothing, because a finalizer is about to write it.
     """
     decided = claim_end(dispatcher.buckets.main, job_id, outcome)
     if outcome.state not in COMPLETE and decided.state in COMPLETE:
         log.info("outcome.exists", extra={"job_id": job_id})
         if not clean_up_if_ended(dispatcher, job_id):
-            dispatcher.ledger.end_step(job_id, "finalize")  # attempts count from zero: no other end is possible
+            dispatcher.ledger.end_step(job_id, "finalize")  # the job can only succeed: reset the count of attempts
         return
     record_outcome(dispatcher, job_id, decided, cause=cause if decided == outcome else None)
 
@@ -95,9 +95,9 @@ def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: Bas
 def record_outcome(
     dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: BaseException | None = None
 ) -> None:
-    """Write the outcome that was claimed, unless it is already written, and close the job's ledger.
+    """Write the claimed outcome, unless an outcome is already written, and close the job's ledger.
 
-    The outcome of a later run replaces that of an earlier one, but never the reverse.
+    The outcome of a later run replaces the outcome of an earlier run, but never the reverse.
     """
     if not _write(dispatcher, job_id, outcome):
         log.info("outcome.exists", extra={"job_id": job_id})
@@ -112,7 +112,7 @@ def record_outcome(
 
 
 def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:
-    """Write the outcome, unless it is already written. Return whether this call wrote it."""
+    """Write the outcome, unless this run or a later run has one. Return whether this call wrote it."""
     main, key = dispatcher.buckets.main, keys.outcome(job_id)
     try:
         main.put(key, outcome.to_json(), mode=CREATE)
@@ -129,7 +129,7 @@ def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:
 
 
 def clean_up_if_ended(dispatcher: Dispatcher, job_id: str) -> bool:
-    """If the job has ended, remove its marker and close its ledger. Return whether it had ended."""
+    """If a job has ended, remove its marker and close its ledger. Return whether the job has ended."""
     outcome = read_outcome(dispatcher.buckets.main, job_id)
     if outcome is not None:
         _clear(dispatcher, job_id, outcome.run)
@@ -137,7 +137,7 @@ def clean_up_if_ended(dispatcher: Dispatcher, job_id: str) -> bool:
 
 
 def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
-    """Return whether the notification of a run's end is still to be delivered."""
+    """Return whether the end of a run must still be notified."""
     if job.webhook is None:
         return False
     notice = read_delivery(main, job.spec.job_id)
@@ -145,7 +145,7 @@ def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
 
 
 def _clear(dispatcher: Dispatcher, job_id: str, run: int) -> None:
-    """Close the ledger and remove the marker, unless another run has begun."""
+    """Close a job's ledger and remove its marker, unless another run has begun."""
     main = dispatcher.buckets.main
     if read_run(main, job_id)[0].number != run:
         return

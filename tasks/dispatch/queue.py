@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-import celery  # celery and kombu import their own modules only when they are used, so `--help` stays fast
+import celery  # fast, because celery and kombu load their modules late
 import kombu
 
 from scoreline.storage.errors import QueueUnavailable
@@ -20,7 +20,7 @@ from scoreline.tasks.dispatch.queue_names import QueueNames
 
 CONNECT_TIMEOUT_S = 4
 _LEAST_WAIT_S = 0.1
-"""Seconds to wait for answers of workers, however long it took to connect."""
+"""Minimum number of seconds to wait for answers of workers, even after a slow connection."""
 _MAY_MATTER = frozenset({"eta", "expires", "group", "group_index", "retries", "shadow", "stamped_headers", "stamps"})
 """Headers of Celery that can be left out if they have no value."""
 _UNREAD = _MAY_MATTER | {
@@ -43,13 +43,13 @@ class Queue:
     Parameters
     ----------
     broker_url : str
-        In the form that Celery accepts.
+        The URL of the broker, in the form that Celery accepts.
     names : QueueNames
         The names of the queues.
     tls : mapping of str to object, optional
         TLS options for a ``rediss://`` URL, under redis-py's names.
     app : Celery, optional
-        The worker's own app, whose connections are used; by default an app is made.
+        The worker's own app, whose connections the queue uses; by default, the queue makes an app.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Queue:
     def _make(broker_url: str, names: QueueNames, tls: Mapping[str, Any] | None) -> celery.Celery:
         app = celery.Celery("scoreline-client", broker=broker_url, set_as_current=False)
         app.conf.update(
-            broker_write_url=broker_url,  # CELERY_BROKER_URL overrides `broker`, but not this
+            broker_write_url=broker_url,  # Celery lets CELERY_BROKER_URL override `broker`, but not this setting
             task_default_queue=names.jobs,
             task_ignore_result=True,
             task_serializer="json",
@@ -98,7 +98,7 @@ class Queue:
             return Backlog(waiting=waiting, unacked=unacked, oldest_unacked_s=oldest_s)
 
     def workers(self, name: str | None = None, timeout_s: float = 2.0) -> list[str]:
-        """Return the names of the workers of this deployment that answer within `timeout_s` seconds.
+        """Return the names of this deployment's workers that answer within `timeout_s` seconds.
 
         Workers of other deployments and applications that share the broker are left out.
 
@@ -122,27 +122,27 @@ class Queue:
         send_message(self._app, name, kwargs, queue=self.names.of_task(name), address=self._address, retry=False)
 
     def pause(self, seconds: float) -> bool:
-        """Sleep (see `MessageQueue.pause`). The broker cannot tell whether the workers have anything left to do."""
+        """Sleep and return True, because other processes may still work (see `MessageQueue.pause`)."""
         time.sleep(seconds)
         return True
 
     def ask_workers(self, what: str, timeout_s: float = 1.0, name: str | None = None) -> dict[str, Any]:
-        """Ask every worker of every application on this broker; return the answers that arrived, by worker.
+        """Ask every worker of every application on this broker. Return the received answers, by worker.
 
         Parameters
         ----------
         what : str
             A command of ``celery inspect``: ``active_queues``, ``conf``, or one of `scoreline.worker.control`.
         timeout_s : float
-            How long to wait. With `name`, it is counted from the call. Without `name`, it is counted from when the
-            question is sent, and the call waits for all of it, because the number of workers is unknown.
+            Time limit. With `name`, the time starts with the call. Without `name`, the time starts when the question is
+            sent, and the call always waits for the whole time, because the number of workers is unknown.
         name : str, optional
             Ask only this worker, for example ``celery@host``; its answer ends the wait.
         """
         until = time.monotonic() + timeout_s
         with self._connected() as connection:
             asked = [name] if name else None
-            # Without a name, the caller counts workers, and must not take a slow connection for their absence
+            # Without a name, the caller counts workers, and a slow connection must not look like missing workers
             left_s = max(_LEAST_WAIT_S, until - time.monotonic()) if name else timeout_s
             answers = self._app.control.broadcast(
                 what, reply=True, destination=asked, timeout=left_s, connection=connection
@@ -176,19 +176,19 @@ def _waiting(connection: kombu.Connection, queue: str) -> int | None:
 
 
 def _errors(connection: kombu.Connection) -> tuple[type[BaseException], ...]:
-    """Return kombu's error types and those of the transport."""
+    """Return the error types of kombu and of the transport."""
     return (*_unreachable(), *connection.connection_errors, *connection.channel_errors)
 
 
 def _unreachable() -> tuple[type[BaseException], ...]:
-    """Return the errors of a broker that does not answer, whatever its transport."""
+    """Return the error types that every transport raises if the broker does not answer."""
     from kombu.exceptions import OperationalError
 
     return OperationalError, OSError
 
 
 def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: dict[str, Any]) -> dict[str, Any]:
-    """Return Celery's settings for a broker: the options `redis` for Redis, and confirmed publishing for AMQP."""
+    """Return Celery's settings for a broker: the options in `redis` for Redis, or confirmed publishing for AMQP."""
     scheme = broker_url.partition(":")[0]
     if scheme in ("amqp", "amqps", "pyamqp"):
         return {"broker_transport_options": {"confirm_publish": True}}
@@ -211,7 +211,7 @@ def send_message(
                 producer=cast(Any, _Terse(producer)),
                 retry=retry,
                 ignore_result=True,
-                argsrepr="",  # else Celery would format the arguments, and `_Terse` leave the text out
+                argsrepr="",  # otherwise Celery would format the arguments as text, which `_Terse` removes
                 kwargsrepr="",
             )
             _close_idle(producer)
@@ -220,9 +220,10 @@ def send_message(
 
 
 class _Terse:
-    """A producer that shortens messages to less than half their length: it leaves out everything that no worker reads.
+    """A producer that removes what no worker reads, so that messages have less than half their length.
 
-    In a small Redis, the queue takes by far the most memory. All other headers stay, such as the context of a trace.
+    In a small Redis, the queue takes most of the memory. All other headers stay in the message, such as the context of
+    a trace.
     """
 
     def __init__(self, producer: Any) -> None:
@@ -242,9 +243,10 @@ class _Terse:
 
 
 def _close_idle(producer: Any) -> None:
-    """Close the connection that kombu's Redis channel opens for a PING when it is created. Only consumers need it.
+    """Close the connection that a new Redis channel of kombu opens for a PING. Only consumers need this connection.
 
-    Small Redis plans allow 20 connections, and every sending process would otherwise keep this one open forever.
+    Small Redis plans allow 20 connections. Without this function, every process that sends a message would keep this
+    connection open.
     """
     pool = getattr(producer.channel, "_async_pool", None)
     if pool is not None:
@@ -252,9 +254,9 @@ def _close_idle(producer: Any) -> None:
 
 
 def _leave_connections_to_parent() -> None:
-    """Make a forked process open its own connections. Kombu's connection pools are global and survive a fork.
+    """Make a forked process open its own connections, because kombu's global connection pools survive a fork.
 
-    Kombu resets them when Celery's pool forks, but not when a web server loads the application before it forks.
+    Kombu resets the pools when Celery's pool forks, but not when a web server loads the application and then forks.
     """
     if pools := sys.modules.get("kombu.pools"):
         pools.producers.clear()

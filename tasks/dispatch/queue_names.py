@@ -1,4 +1,4 @@
-"""The names of a deployment's queues, which contain the name of its bucket."""
+"""The names of a deployment's queues. Each name contains the name of the deployment's bucket."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ CLOCK_TASKS = frozenset({"scoreline.reconcile", "scoreline.tick", "scoreline.sta
 
 @dataclass(frozen=True)
 class QueueNames:
-    """The queues of one deployment. Deployments that share a broker do not read each other's."""
+    """The names of a deployment's queues. Deployments that share a broker do not read each other's queues."""
 
     jobs: str
     """Queue for planning, scoring and finalizing jobs, and for the requests of applications."""
     clock: str
-    """Queue for the clock's messages, for webhooks, and for questions. They do not wait behind the parts of jobs."""
+    """Queue for messages that must not wait behind the parts of jobs: from beat, for webhooks, and for status
+    requests."""
 
     @classmethod
     def of(cls, bucket: str) -> QueueNames:
-        """Return the names for the main bucket of a deployment; the shared names if the bucket is not known.
+        """Return the queue names for the main bucket of a deployment. Without a bucket, return the shared names.
 
-        The two queues have different prefixes, so no name of a bucket can give them the same name.
+        The two queues have different prefixes, so their names differ for every bucket.
 
         >>> QueueNames.of("scores")
         QueueNames(jobs='scoreline.jobs.scores', clock='scoreline.clock.scores')
@@ -36,22 +37,23 @@ class QueueNames:
 
     @property
     def read(self) -> tuple[str, ...]:
-        """The queues that a worker reads: its own, and those that every deployment reads."""
+        """The queues that a worker reads: those of its deployment, and those that all deployments share."""
         return tuple(dict.fromkeys((self.jobs, self.clock, SHARED.jobs, SHARED.clock)))
 
     def are_read_by(self, queues: Collection[str]) -> bool:
         """Return whether a worker that reads `queues` belongs to this deployment.
 
-        A worker of a release that had only the shared queues may belong to any deployment, so it counts.
+        Release 0.1.0 had only shared queues. A worker of that release may belong to any deployment, so the result is
+        true.
         """
         owned = [name for name in queues if name.startswith((f"{SHARED.jobs}.jobs.", f"{SHARED.clock}."))]
         return self.jobs in queues or (SHARED.jobs in queues and not owned)
 
     def own_gauges(self, answers: Mapping[str, Any]) -> dict[str, Any]:
-        """Return, of all answers to the command ``gauges``, those of workers of this deployment.
+        """Return the answers to the command ``gauges`` that come from workers of this deployment.
 
-        Workers of other applications do not have the command, and answer with an error. Workers of release 0.1.0 do not
-        say which queue they read.
+        Workers of other applications do not have the command, and answer with an error. Answers from release 0.1.0 name
+        no queue, and are returned too.
         """
         return {
             worker: answer
@@ -61,4 +63,4 @@ class QueueNames:
 
 
 SHARED = QueueNames("scoreline", "scoreline.clock")
-"""The names in release 0.1.0, for every deployment. Applications may still send to them."""
+"""The queue names of release 0.1.0, which all deployments shared. Applications may still use these queues."""

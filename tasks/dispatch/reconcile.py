@@ -1,4 +1,4 @@
-"""Takes the next step of jobs that have stalled. It relies on the bucket, because Redis may have lost everything."""
+"""Takes the next step of stalled jobs. The reconciler relies on the bucket, because Redis may lose its data."""
 
 from __future__ import annotations
 
@@ -37,37 +37,38 @@ log = logging.getLogger(__name__)
 _ORPHANED = timedelta(days=1)
 _THREADS = 16
 LIST_EVERY = 10
-"""Number of rounds in which the markers are listed once, to find jobs that the watchlist lacks. A listing is billed."""
+"""Number of rounds between two listings of the markers. A listing finds jobs that are missing in the watchlist, and is
+billed."""
 SLICE_JOBS = 500
-"""Number of jobs that are looked at together, in one round trip to Redis."""
+"""Number of jobs that are checked in one round trip to Redis."""
 
 
 def reconcile(dispatcher: Dispatcher) -> dict[str, str]:
-    """Reconcile every job under way. If reconciling one job fails, the others are still reconciled.
+    """Reconcile every job under way. If one job cannot be reconciled, the other jobs are still reconciled.
 
     Returns
     -------
     dict of str to str
-        What was done, by job id.
+        What was done for each job, by job id.
     """
     return {job_id: _try_job(dispatcher, job_id) for job_id in _listed(dispatcher)}
 
 
 def reconcile_due(dispatcher: Dispatcher, clock: Callable[[], float] = time.monotonic) -> dict[str, str]:
-    """Do one round of the reconciler: reconcile the jobs that their ledgers say are due, and no others.
+    """Do one round of the reconciler: reconcile only the jobs that are due according to their ledgers.
 
-    Only one process does a round at a time. A round takes at most half of the time between two rounds, so that its
-    process is free for other tasks in between. The next round continues with the jobs that this one did not reach.
+    Only one process does a round at a time. A round takes at most half of the time between two rounds, so that the
+    process has time for other tasks. The next round continues with the jobs that this round did not reach.
 
     Parameters
     ----------
     clock : callable
-        Returns the time in seconds, from any origin.
+        Returns a time in seconds, like `time.monotonic`.
 
     Returns
     -------
     dict of str to str
-        What was done, by job id.
+        What was done for each job, by job id.
     """
     watchlist, holder = dispatcher.ledger.watchlist, secrets.token_hex(8)
     if not watchlist.lock("reconciler", holder, dispatcher.lease_s):
@@ -92,7 +93,7 @@ def _do_round(dispatcher: Dispatcher, clock: Callable[[], float], end_s: float) 
 
 
 def _watch_listed(dispatcher: Dispatcher) -> None:
-    """Add the jobs in the bucket to the watchlist, once in a while, and at once after Redis was emptied."""
+    """Add the jobs under way to the watchlist, every `LIST_EVERY` rounds and after Redis was emptied."""
     watchlist, holder = dispatcher.ledger.watchlist, secrets.token_hex(8)
     if not watchlist.lock("listing", holder, LIST_EVERY * dispatcher.reconcile_s):
         return
@@ -108,7 +109,7 @@ def _listed(dispatcher: Dispatcher) -> list[str]:
 
 
 def _try_job(dispatcher: Dispatcher, job_id: str) -> str:
-    """Reconcile a job and return what was done. A fault in one job must not hold up the others."""
+    """Reconcile a job and return what was done. An error in one job must not stop the others."""
     try:
         done = reconcile_job(dispatcher, job_id)
         dispatcher.ledger.watchlist.looked_at(job_id)
@@ -116,8 +117,8 @@ def _try_job(dispatcher: Dispatcher, job_id: str) -> str:
     except JobNotFound:
         _put_off(dispatcher, job_id)
         _drop_orphan(dispatcher, job_id)
-        return "submitting"  # the marker is written before the job
-    except LedgerCorrupt as error:  # the ledger of a step, or of a job that has ended, is damaged
+        return "submitting"  # the marker of a job is written before the job's document
+    except LedgerCorrupt as error:  # a step's ledger, or the ledger of an ended job, is corrupt
         dispatcher.ledger.forget(job_id)
         return f"failed: {describe(error)}"
     except ScorelineError as error:
@@ -135,12 +136,12 @@ def _try_job(dispatcher: Dispatcher, job_id: str) -> str:
 
 
 def _put_off(dispatcher: Dispatcher, job_id: str) -> None:
-    """Look at a job less often, because looking did not help and costs requests."""
+    """Reconcile a job less often, because the last attempt failed and each attempt costs requests."""
     dispatcher.ledger.watchlist.put_off(job_id, LIST_EVERY * dispatcher.reconcile_s)
 
 
 def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
-    """Take the next step of a job. This is safe at any time, and from any number of processes at once.
+    """Take the next step of a job. Any number of processes may call this at any time.
 
     Returns
     -------
@@ -157,11 +158,11 @@ def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
     if due is None or due.stopped == "closed":
         if clean_up_if_ended(dispatcher, job_id):  # the job ended meanwhile
             return "ended"
-        if due is not None:  # the ledger belongs to an earlier run
+        if due is not None:  # this ledger belongs to an earlier run of the job
             dispatcher.ledger.forget(job_id)
         open_ledger(dispatcher, documents, recover(dispatcher, documents))
         log.warning("ledger.rebuilt", extra={"job_id": job_id})
-        if clean_up_if_ended(dispatcher, job_id):  # the job was cancelled while the bucket was listed
+        if clean_up_if_ended(dispatcher, job_id):  # the job was cancelled while `recover` listed the bucket
             return "ended"
         due = dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
     for part in due.parts:
@@ -184,7 +185,7 @@ def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | Non
 
 
 def open_ledger(dispatcher: Dispatcher, documents: Documents, recovered: Recovered | None = None) -> None:
-    """Open a job's ledger, unless it is open already. If the plan is not new, start from what was recovered."""
+    """Open a job's ledger, unless it is already open. The ledger starts with the parts in `recovered`."""
     job_id, plan = documents.job.spec.job_id, documents.plan
     run, _ = read_run(dispatcher.buckets.main, job_id)
     budget = budget_rows(run.max_rejected or documents.job.spec.max_rejected, plan.rows)
@@ -196,11 +197,11 @@ def open_ledger(dispatcher: Dispatcher, documents: Documents, recovered: Recover
 
 
 def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int] = ()) -> Recovered:
-    """Find out from the results in the bucket which parts are done. The parts in `broken` count as not done.
+    """Find the parts that are done by their results in the bucket. Parts in `broken` count as not done.
 
-    This takes two listings, and one HEAD request for each part with rejected rows. The rows of a part are those of the
-    plan minus the rejected ones; the finalizer checks each part's own receipt. If the ``_SUCCESS`` of arranged results
-    exists, every part is done, even if its object has been deleted.
+    The requests are two listings, and one HEAD request for each part with rejected rows. The number of scored rows is
+    the planned number minus the rejected rows; the finalizer checks the receipt of each part. If arranged results have
+    their ``_SUCCESS``, all parts count as done, even if their objects have been deleted.
     """
     layout = ResultsLayout.of(dispatcher.buckets, documents.job)
     store, plan = layout.store, documents.plan
@@ -216,7 +217,7 @@ def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int
 
 
 def _rejected_of(store: ObjectStore, key: str) -> int:
-    """Return the number of rejected rows of a part; 0 if its object has no receipt, which the finalizer reports."""
+    """Return the number of rejected rows of a part. Return 0 if the receipt is missing, which the finalizer reports."""
     try:
         return Receipt.from_metadata(store.head(key).metadata, store.uri(key)).rejected
     except ScoringError:
@@ -224,7 +225,7 @@ def _rejected_of(store: ObjectStore, key: str) -> int:
 
 
 def _drop_orphan(dispatcher: Dispatcher, job_id: str) -> None:
-    """Remove an old marker without a job: its submitter died before it wrote the job, and no caller knows the job."""
+    """Remove an old marker of a job that was never written, because the submitting process died."""
     main, key = dispatcher.buckets.main, keys.active(job_id)
     try:
         marked = moment(main.get(key).data.decode(), "the marker")

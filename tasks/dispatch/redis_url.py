@@ -1,6 +1,6 @@
-"""Reads addresses of Redis as add-ons and deployments write them, and returns one form that every client can read.
+"""Reads Redis URLs as add-ons and deployments write them, and returns one form that every client library can read.
 
-redis-py, kombu and Celery each read their own options of an address, and fail on those of the others.
+redis-py, kombu and Celery each have their own options in a URL, and fail on options of the others.
 """
 
 from __future__ import annotations
@@ -37,35 +37,36 @@ _IGNORED = {
     "virtual_host",
     "visibility_timeout",
 }
-"""Options of redis-py and kombu that say how to use a connection. Scoreline decides that itself."""
+"""Options of redis-py and kombu for the use of a connection. Scoreline ignores these options in a URL."""
 
 
 def is_redis_url(url: str) -> bool:
-    """Return whether the scheme of a URL is that of Redis or Valkey."""
+    """Return whether a URL has a scheme of Redis or Valkey."""
     return url.partition("://")[0] in _SCHEMES
 
 
 def normalize(name: str, url: str, ca_file: str, fault: Callable[[str], None]) -> tuple[str, dict[str, Any]]:
-    """Split a Redis URL into an address without options, and TLS options under the names of redis-py and Celery.
+    """Split a Redis URL into a URL without options, and TLS options under the names of redis-py and Celery.
 
     Certificates are verified only if the URL has ``ssl_cert_reqs=required``, or if the settings name a CA bundle.
-    Heroku's certificates are self-signed, and there is no authority to verify them against.
+    Heroku's certificates are self-signed, so no authority can verify them.
 
     Parameters
     ----------
     name : str
-        The variable that contains the URL, for messages. They never quote the URL, which may contain a password.
+        The environment variable of the URL. Messages name the variable, and never quote the URL, which may contain a
+        password.
     url : str
         A URL for which `is_redis_url` is true.
     ca_file : str
-        The CA bundle of the settings; empty if there is none.
+        The CA bundle that the settings name; empty if they name none.
     fault : callable
-        Records a fault.
+        Function that records the message of a fault.
 
     Returns
     -------
     url, tls : str, dict of str to object
-        The address, and the TLS options, which are empty without TLS.
+        The URL without options, and the TLS options, which are empty without TLS.
     """
     parts = _split(url)
     if parts is None:
@@ -84,7 +85,7 @@ def normalize(name: str, url: str, ca_file: str, fault: Callable[[str], None]) -
 
 
 def _split(url: str) -> SplitResult | None:
-    """Split a URL; None if its host or port cannot be read, because an unescaped password cuts the URL in two."""
+    """Split a URL. Return None if an unescaped character in the password makes the host or port unreadable."""
     try:
         parts = urlsplit(url)
         return parts if parts.hostname is not None or (not parts.netloc and parts.port is None) else None
@@ -108,7 +109,7 @@ def _tls(name: str, scheme: str, options: dict[str, str], ca_file: str, fault: C
         if asked in ("optional", "required"):
             fault(f"{name} asks for a verified certificate, but redis:// does not use TLS: write rediss://")
         return {}
-    if asked == "optional":  # "optional" verifies a certificate if there is one, and every server has one
+    if asked == "optional":  # like "required", because every TLS server has a certificate
         asked = "required"
     if (asked or ("required" if ca_file else "none")) != "required":
         return {"ssl_cert_reqs": ssl.CERT_NONE}

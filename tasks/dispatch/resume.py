@@ -20,19 +20,19 @@ from scoreline.tasks.job.spec import JobSpec, check_budget
 def begin_run(
     dispatcher: Dispatcher, job_id: str, max_rejected: str | None = None, check: Callable[[Job], None] | None = None
 ) -> None:
-    """Begin another run of a job, so that its outcome no longer counts (see `Client.resume`).
+    """Begin another run of a job, which replaces the job's outcome (see `Client.resume`).
 
     Parameters
     ----------
     check : callable, optional
-        Raises an error if the job may not be resumed. It is called before the run begins, and once more when others can
-        see that it has begun. If it then raises, the run ends as the previous one did.
+        Raises an error if the job may not be resumed. The check is called before the run begins, and again after other
+        processes can see the run. If the second check fails, the run ends with the outcome of the previous run.
     """
     main = dispatcher.buckets.main
     job = read_job(main, job_id)
     if max_rejected is not None:
         check_budget(max_rejected)
-    run, etag = read_run(main, job_id)  # read before the outcome, so that a run that begins meanwhile is noticed
+    run, etag = read_run(main, job_id)  # read before the outcome, to notice a run that begins meanwhile
     outcome = _ended(main, job_id)
     if outcome.state in COMPLETE:
         raise NothingToResume(f"job {job_id} has all its results ({outcome.state}): there is nothing to resume")
@@ -40,12 +40,12 @@ def begin_run(
         check(job)
     later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
     dispatcher.mark_active(job_id)
-    dispatcher.ledger.forget(job_id)  # a late finalizer must not mistake this ledger for that of the new run
+    dispatcher.ledger.forget(job_id)  # a late finalizer must not take the old ledger for the ledger of the new run
     try:
-        # From here on, the outcome no longer counts. If this process dies now, the reconciler continues.
+        # After this write, the old outcome is void. If the process dies, the reconciler continues the run.
         main.put(keys.run(job_id), later.to_json(), mode=if_unchanged(etag))
     except PreconditionFailed:
-        if read_run(main, job_id)[0] != later:  # another process wrote it, not the repeated request of this one
+        if read_run(main, job_id)[0] != later:  # not written by an earlier attempt of this request
             raise NothingToResume(f"job {job_id} was just resumed by another process") from None
     if check is not None:
         try:
@@ -59,20 +59,20 @@ def begin_run(
 
 
 def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, model: str, max_rejected: str) -> JobSpec:
-    """Return the spec of a job that scores the rejected rows of another job (see `Client.resume_rejected`).
+    """Return the spec of a job that scores the rejected rows of `job_id` (see `Client.resume_rejected`).
 
-    If the last such job does the same, because the request was repeated after an error, its spec is returned.
-    Submitting it again makes no second job.
+    If the request is repeated after an error, the spec of the existing job is returned. Submitting the same spec again
+    creates no second job.
 
     Parameters
     ----------
     pinned : PinnedModel
-        The version that `model` names now.
+        The model version to which `model` resolves now.
 
     Raises
     ------
     NothingToResume
-        The job is under way, it rejected no rows, or these are being scored in another way.
+        The job is under way, or it rejected no rows, or another job with other options is scoring its rejected rows.
     """
     main = dispatcher.buckets.main
     old, ended = read_job(main, job_id).spec, _ended(main, job_id)
@@ -105,7 +105,7 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
 
 
 def _rejected_job_id(job_id: str, number: int) -> str:
-    """Return the id of a job that scores the rejected rows of another job. A long id is cut, and given a digest.
+    """Return the id of a job that scores the rejected rows of `job_id`. A long `job_id` is cut, and a digest is added.
 
     >>> _rejected_job_id("nightly", 2)
     'nightly-rejected-2'

@@ -1,4 +1,4 @@
-"""The addresses of the queue and the ledger, read once from the environment."""
+"""The URLs of the queue and the ledger, read once from the environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 
 @dataclass(frozen=True, kw_only=True)
 class QueueSettings:
-    """Addresses of Redis and of the broker."""
+    """The URLs of Redis and of the broker, with their options."""
 
     redis_url: str = field(repr=False)
     broker_url: str = field(repr=False)

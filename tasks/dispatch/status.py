@@ -1,4 +1,4 @@
-"""Reads the status of jobs from the ledger while they are under way, and from the outcome in the bucket afterwards."""
+"""Reads the status of jobs: from the ledger while a job is under way, and from its outcome in the bucket afterwards."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from scoreline.tasks.job.documents import Status, read_job, read_outcome, second
 from scoreline.tasks.job.plan_file import PlanFile
 
 _THREADS = 4
-"""Number of jobs that are read at once. Each thread may open a connection to Redis, of which small plans allow few."""
+"""Number of jobs that are read at once. Each thread may open a connection to Redis, and small plans allow only a
+few."""
 _FIRST_POLL_S = 0.02
 _LONGEST_POLL_S = 0.25
-"""`watch` polls often at first, so that it notices the end of a short job soon, and then less and less often."""
+"""`watch` polls often at first, to notice the end of a short job soon, and then less and less often."""
 
 
 class StatusReader:
@@ -28,9 +29,9 @@ class StatusReader:
     Parameters
     ----------
     main : ObjectStore
-        The bucket of the jobs' documents.
+        The bucket that contains the jobs' documents.
     ledger : Ledger
-        Asked only about jobs that have not ended.
+        The ledger, which is queried only for jobs that have not ended.
     """
 
     def __init__(self, main: ObjectStore, ledger: Ledger) -> None:
@@ -85,9 +86,9 @@ class StatusReader:
         )
 
     def answer(self, status: Status) -> dict[str, Any]:
-        """Return the status of a job as an answer over the broker. Anyone who can reach the broker can read it.
+        """Return the status of a job as a dict that may be sent over the broker.
 
-        Therefore it quotes neither an input nor a document.
+        The dict quotes neither inputs nor documents, because anyone with access to the broker can read it.
         """
         answer, job_id = status.to_dict(), status.job_id
         if status.error:
@@ -103,12 +104,12 @@ class StatusReader:
         Parameters
         ----------
         pause : callable
-            Waits between two polls (see `MessageQueue.pause`).
+            Function that waits between two polls (see `MessageQueue.pause`).
 
         Raises
         ------
         TimeoutError
-            The job takes longer than `timeout_s`, or no message is left that would end it.
+            The job takes longer than `timeout_s`, or the queue has no message left that would end the job.
         """
         begun, may_change = time.monotonic(), True
         while True:
@@ -126,10 +127,10 @@ class StatusReader:
             may_change = pause(min(_LONGEST_POLL_S, max(_FIRST_POLL_S, waited / 10)))
 
     def jobs(self, limit: int | None = None) -> Iterator[Status]:
-        """Yield the status of every job in the order of their ids, or of the `limit` newest, newest first.
+        """Yield the status of every job, ordered by job id. With `limit`, yield the newest jobs, newest first.
 
-        A job with a corrupt document is reported as failed, with that error, so that the other jobs are still listed.
-        Objects in a folder whose name cannot be a job id are left out.
+        If a document of a job is corrupt, the job is reported as failed, and the other jobs are still listed. A folder
+        whose name is not a valid job id is ignored.
         """
         if limit is None:
             yield from filter(None, map(self._status_or_fault, (job_id for _, job_id in self._submitted())))
@@ -139,7 +140,7 @@ class StatusReader:
             yield from filter(None, pool.map(self._status_or_fault, (job_id for _, job_id in newest)))
 
     def _submitted(self) -> Iterator[tuple[float, str]]:
-        """Yield the time at which each job was recorded, and its id, in the order of their ids."""
+        """Yield the time of recording and the id of each job, ordered by job id."""
         for info in self._main.list("jobs/"):
             match info.key.split("/"):
                 case ["jobs", job_id, "job.json"] if keys.is_name(job_id):
@@ -148,7 +149,7 @@ class StatusReader:
     def _status_or_fault(self, job_id: str) -> Status | None:
         try:
             return self.status(job_id)
-        except JobNotFound:  # deleted meanwhile
+        except JobNotFound:  # the job was deleted meanwhile
             return None
         except (DocumentCorrupt, LedgerCorrupt) as error:
             return Status(job_id=job_id, state="failed", model="", output="", error=describe(error))
@@ -163,5 +164,5 @@ class StatusReader:
 
 
 def nothing_ends(job_id: str) -> str:
-    """Return the message for a job that no longer makes progress, which says why waiting does not help."""
+    """Return the error message for a job that no longer makes progress, and would never end."""
     return f"job {job_id} has not ended, and no message is left that would end it: call reconcile(), then wait again"

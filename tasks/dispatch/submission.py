@@ -44,11 +44,11 @@ class WebhookPolicy(Protocol):
 
     @property
     def url(self) -> str | None:
-        """The default address, for jobs that do not name one."""
+        """The address to notify if a job names no address."""
         ...
 
     def check(self, webhook: str) -> str:
-        """Return the address unchanged if a job may name it; otherwise raise `InvalidRequest`."""
+        """Return `webhook` if a job may notify this address; otherwise raise `InvalidRequest`."""
         ...
 
 
@@ -58,13 +58,13 @@ class Submission:
     Parameters
     ----------
     buckets : Buckets
-        Contain models, jobs and results.
+        The buckets that contain models, jobs and results.
     queue : MessageQueue
-        Receives the messages to workers.
+        The queue that carries messages to workers.
     ledger : Ledger
-        Keeps track of progress.
+        The ledger, which tracks the progress of jobs.
     webhooks : WebhookPolicy
-        Decides which addresses a job may name.
+        Decides which addresses a job may notify.
     """
 
     def __init__(self, buckets: Buckets, queue: MessageQueue, ledger: Ledger, webhooks: WebhookPolicy) -> None:
@@ -73,7 +73,8 @@ class Submission:
         self.ledger = ledger
         self.webhooks = webhooks
         self.check_request: Callable[[JobSpec], None] = lambda spec: None
-        """Raises `InvalidRequest` for a job that a request may not ask for. Jobs of schedules are not passed to it."""
+        """Function that raises `InvalidRequest` if a requested job is not allowed. Jobs of schedules are not
+        checked."""
         self.statuses = StatusReader(buckets.main, ledger)
         self.dispatcher = Dispatcher(buckets=buckets, ledger=ledger, send=queue.send)
 
@@ -88,7 +89,7 @@ class Submission:
         return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
     def default_output(self, model: str) -> str:
-        """Return the default output of jobs that score with a model: a prefix of the main bucket.
+        """Return the default output of jobs with a model: a prefix in the main bucket.
 
         Parameters
         ----------
@@ -106,7 +107,7 @@ class Submission:
         return self.statuses.status(job_id)
 
     def submit(self, spec: JobSpec, *, webhook: str | None = None, schedule: str | None = None) -> Status:
-        """Record a job and enqueue its planning. Takes the same arguments, and raises the same errors, as `accept`."""
+        """Record a job and enqueue its planning. The arguments and errors are those of `accept`."""
         self.accept(spec, webhook=webhook, schedule=schedule)
         send_step(self.dispatcher, "plan", spec.job_id)
         return self.status(spec.job_id)
@@ -120,18 +121,18 @@ class Submission:
         before: Mapping[str, bytes] | None = None,
         schedule: str | None = None,
     ) -> None:
-        """Record a job without enqueueing it. If nothing else enqueues it, the reconciler does.
+        """Record a job without enqueueing it. If the caller does not enqueue the job, the reconciler does.
 
         Parameters
         ----------
         webhook : str, optional
-            Address to notify when the job ends; by default, that of the policy.
+            Address to notify when the job ends; by default, the address of the policy.
         pinned : PinnedModel, optional
             The version that the spec's model resolves to, if it is already known.
         before : mapping of str to bytes, optional
-            Objects to write before the job, by key. Each key identifies the content.
+            Objects to write before the job, by key. Each key contains a digest of the object.
         schedule : str, optional
-            The schedule whose slot the job is.
+            The name of the schedule, if a schedule submits the job.
 
         Raises
         ------
@@ -149,9 +150,9 @@ class Submission:
         self._record(Job(spec=spec, model=pinned, submitted=now, webhook=webhook, schedule=schedule), before or {})
 
     def score_inline(self, job_id: str) -> None:
-        """Send one message that makes a single process do all of a small job, unless its plan was sent recently.
+        """Send one message that makes a single process do a whole small job, unless the job was enqueued recently.
 
-        If this message gets lost, the reconciler sends the plan.
+        If this message gets lost, the reconciler enqueues the planning of the job.
         """
         send_step(self.dispatcher, "plan", job_id, task="scoreline.score_staged")
 
@@ -178,14 +179,15 @@ class Submission:
         self._refuse_if_used(pinned)
 
     def _record(self, job: Job, before: Mapping[str, bytes]) -> None:
-        """Write a job after the objects that it needs, unless the same job is already written.
+        """Write the objects that a job needs, and then the job, unless the same job is already written.
 
-        The marker is written first. If the submitter dies after that, either no job exists, or the reconciler plans it.
+        The job's marker is written first. If this process dies later, the reconciler finds the marker and plans the
+        job.
         """
         main, job_id = self.buckets.main, job.spec.job_id
         self.dispatcher.mark_active(job_id)
         for key, data in before.items():
-            with contextlib.suppress(PreconditionFailed):  # written by an earlier attempt that died
+            with contextlib.suppress(PreconditionFailed):  # an earlier attempt wrote this object
                 main.put(key, data, mode=CREATE)
         try:
             main.put(keys.job(job_id), job.to_json(), mode=CREATE)
@@ -201,7 +203,7 @@ class Submission:
                 job = read_job(self.buckets.main, job_id)
             except JobNotFound:
                 continue
-            except (DocumentCorrupt, InvalidRequest) as error:  # such a job cannot score with any model
+            except (DocumentCorrupt, InvalidRequest) as error:  # a corrupt job cannot score with any model
                 log.warning("job.unreadable", extra={"key": info.key, "error": describe(error)})
                 continue
             if job.model.ref == pinned.ref:
@@ -209,7 +211,7 @@ class Submission:
 
 
 def refuse_other_spec(existing: Job, spec: JobSpec) -> None:
-    """Raise `JobConflict` if a job id is taken by a job with another spec."""
+    """Raise `JobConflict` if the existing job with this id has another spec."""
     names = [field.name for field in fields(spec)]
     if differing := [name for name in names if getattr(spec, name) != getattr(existing.spec, name)]:
         raise JobConflict(

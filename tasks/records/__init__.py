@@ -1,5 +1,6 @@
-"""Scores records that an application passes to it: puts them into the bucket, and returns their scores.
+"""Scores records that an application has in memory: writes them to the bucket, and returns their scores.
 
-A record is one row that is not in an object yet. Once the records are staged, their job is like any other. This room
-imports `job`, `dispatch`, `inputs` and `rejects`. Its modules `job` and `table` work with `requirements.txt` alone.
+A record is one row in the memory of an application. Once the records are in the bucket, their job runs like any other
+job. This room imports `job`, `dispatch`, `inputs` and `rejects`. The modules `records.job` and `records.table` work
+with `requirements.txt` alone.
 """

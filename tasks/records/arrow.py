@@ -1,6 +1,6 @@
 """Converts records that are too large for JSON to a Parquet object for the bucket.
 
-The application needs pyarrow and pandas for this.
+An application that passes so many records needs pyarrow and pandas.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
     Parameters
     ----------
     records : DataFrame or Table
-        A DataFrame keeps its types.
+        The records. The columns of a DataFrame keep their types.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def as_parquet(job_id: str, records: Any) -> tuple[str, list[str], bytes]:
 
 
 def records_to_arrow(table: Table) -> pa.Table:
-    """Return records as an Arrow table; raises `pyarrow.ArrowException` or `OverflowError` for other values."""
+    """Return records as an Arrow table; raises `pyarrow.ArrowException` or `OverflowError` if a value does not fit."""
     import pyarrow as pa
 
     types = {

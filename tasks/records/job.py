@@ -1,9 +1,9 @@
-"""Runs jobs of records: rows from an application's memory are scored like any job, and the scores are returned to it.
+"""Runs jobs of records: scores rows from an application's memory, and returns the scores to the application.
 
-The records are written to the bucket before the job exists, and the message only contains the job's id. Accepted
-records therefore survive the loss of the message or of Redis, and their messages are as small as any other. Only an
-application that does not have Scoreline installed sends the records in the message itself, up to `MAX_MESSAGE_BYTES`;
-the worker that receives the message accepts them in the same way. Works with `requirements.txt` alone.
+The records are written to the bucket before the job exists, and the message contains only the job's id. Accepted
+records therefore survive the loss of the message or of Redis. Only an application without Scoreline sends the records
+in the message itself, up to `MAX_MESSAGE_BYTES`. The worker that receives the message then writes the records to the
+bucket. Works with `requirements.txt` alone.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ if TYPE_CHECKING:
 
 
 MAX_MESSAGE_BYTES = 256 << 10
-"""Maximum number of bytes of JSON for the records in a message, and for the results in the answer to it."""
+"""Maximum size of the records in a message, and of the results in its answer, in bytes of JSON."""
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.25
 _LOOK_EVERY_S = 1.0
-"""Maximum seconds between two requests to the bucket, which is authoritative. The ledger is cheaper, and is asked at
-every poll."""
+"""Maximum seconds between two requests to the bucket, which is authoritative. Every poll queries the ledger, which is
+cheaper."""
 
 
 class JobReader(Protocol):
@@ -92,17 +92,17 @@ class RecordsJob:
     Parameters
     ----------
     client : JobReader
-        A `Client` of the application.
+        The `Client` of the application.
     job_id : str
-        The job, which another process may have submitted.
+        The id of the job. Another process may have submitted the job.
     like : DataFrame, optional
-        The records. The results are then returned as a DataFrame with the same index.
+        The records, if they are a DataFrame. The results are then a DataFrame with the same index.
     """
 
     def __init__(self, client: JobReader, job_id: str, like: Any = None) -> None:
         self.job_id = job_id
         self.rejected: Mapping[int, str] = {}
-        """Why records were rejected, by their number from 0; filled in once `wait` has returned."""
+        """Why records were rejected, by record number (from 0). The method `wait` fills in this mapping."""
         self._client = client
         self._like = like
 
@@ -115,19 +115,19 @@ class RecordsJob:
 
         Returns
         -------
-        list of dict, or DataFrame if the records were one
+        list of dict, or DataFrame if the records were a DataFrame
             The kept columns and the scores of all records except those in `rejected`.
 
         Raises
         ------
         JobFailed
-            The job failed or was cancelled; the message gives its error.
+            The job failed or was cancelled. The error message contains the job's error.
         JobNotFound
             No job has that id.
         TimeoutError
-            The job has not ended yet. It continues, and `wait` can be called again.
+            The job has not ended yet. The job continues, and `wait` can be called again.
         InvalidRequest
-            The results are too large to be returned; the message says where they are.
+            The results are too large to be returned. The error message names their location.
         """
         outcome = _wait(self._client, self.job_id, timeout_s)
         if outcome.state not in ("succeeded", "partial"):
@@ -166,14 +166,15 @@ def submit_records(submission: Submission, model: str, records: Any, **options: 
     Parameters
     ----------
     submission : Submission
-        Accepts the job.
+        The `Submission` that accepts the job.
     model : str
         ``name``, ``name@alias`` or ``name@version``.
     records : list of dict, dict of str to column, or DataFrame
-        See `table_of`. Columns that are not features are copied into the results. If the records exceed 8 MiB as JSON,
-        this process needs pyarrow and pandas.
+        The records, in a form that `table_of` accepts. Columns that are not features are copied into the results.
+        Records of more than 8 MiB as JSON need pyarrow and pandas in this process.
     **options
-        As described in `RecordsOptions`. Unless `max_rejected` is set, any number of records may be rejected.
+        The options of the job (see `RecordsOptions`). Unless `max_rejected` is set, any number of records may be
+        rejected.
 
     Raises
     ------
@@ -203,10 +204,10 @@ def accept_records(submission: Submission, model: str, records: Any, **options: 
 
 
 def pack_records(job_id: str, records: Any) -> tuple[str, dict[str, bytes], list[str]]:
-    """Return the key of the job's input, the objects that must be written to the bucket, and the column names."""
+    """Return the key of the job's input, the objects to write to the bucket, and the column names."""
     if not (is_frame(records) and records.memory_usage(index=False).sum() > 8 * MAX_BYTES):
         table = table_of(records)
-        records = records if is_frame(records) else table  # a table has types, which pandas would have to guess
+        records = records if is_frame(records) else table  # a `Table` has types, which pandas would have to guess
         with contextlib.suppress(TooManyRecords):
             text = encode(table)
             sha256 = hashlib.sha256(text).hexdigest()
@@ -226,14 +227,14 @@ def check_message(records: Any) -> None:
 
 
 def read_results(client: JobReader, job_id: str) -> Table:
-    """Return the results of a successful job of records; raises `ObjectNotFound` if they were too large."""
+    """Return the results of a successful job of records; raises `ObjectNotFound` if they are too large for JSON."""
     main, key = client.buckets.main, keys.answer(job_id)
     with decoding(main, key):
         return decode(unpack(main.get(key).data))
 
 
 def answer(client: JobReader, job_id: str) -> dict[str, Any] | None:
-    """Return the answer to an application that sent records in a message; None if the job has not ended.
+    """Return the answer to an application that sent records in a message. Return None until the job has ended.
 
     ``results`` and ``rejected_records`` are left out if they would take more than `MAX_MESSAGE_BYTES`.
     """
@@ -292,12 +293,12 @@ def _closed(client: JobReader, job_id: str) -> bool:
 
 
 def read_parts(client: JobReader, job_id: str) -> tuple[pa.Table, dict[int, str]]:
-    """Return the results of a job of large records, and the reasons for rejected records, by record number.
+    """Return the results of a job with large records, and why records were rejected, by record number.
 
     Raises
     ------
     InvalidRequest
-        The job is not a job of large records.
+        The job does not have large records as its input.
     """
     job = read_job(client.buckets.main, job_id)
     if not keys.is_records_bulk(job_id, parse_uri(job.spec.inputs[0])[1]):

@@ -1,4 +1,4 @@
-"""Turns records into Parquet for their job to read, and the results into JSON for the application."""
+"""Converts the records of a job to Parquet, and the results of the job to JSON for the application."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 log = logging.getLogger(__name__)
 
 _MAX_ANSWER_CELLS = 2 << 20
-"""Maximum number of cells in an answer. With more, the scores alone exceed `MAX_RESULTS_BYTES`, and Python would need
-100 MB to find that out."""
+"""Maximum number of cells in an answer. With more cells, the scores alone exceed `MAX_RESULTS_BYTES`. This limit is
+checked first, because encoding the results would take 100 MB."""
 
 
 def stage_records(main: ObjectStore, job: Job) -> None:
-    """Write the Parquet input of a job of records, unless it is already written. Do nothing for any other job.
+    """Write the Parquet input of a job of records, unless it is already written. Ignore all other jobs.
 
     Raises
     ------
     InputNotFound
-        The records that the job was submitted with no longer exist.
+        The records of the job no longer exist in the bucket.
     DocumentCorrupt
-        The records are not those that the job was submitted with.
+        The records in the bucket differ from the submitted records.
     """
     sha256 = _records_of(main, job)
     if sha256 is None:
@@ -65,7 +65,7 @@ def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> No
     main, job = buckets.main, documents.job
     if outcome.state not in ("succeeded", "partial") or _records_of(main, job) is None:
         return
-    if job.spec.arranged and exists(main, keys.answer(job.spec.job_id)):  # the parts may have been deleted
+    if job.spec.arranged and exists(main, keys.answer(job.spec.job_id)):  # the parts may be deleted
         return
     try:
         table = _results(buckets, documents, with_rejected=bool(outcome.rejected))
@@ -77,7 +77,7 @@ def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> No
     except Exception as error:
         if getattr(error, "transient", False):
             raise
-        # the results are too large or unreadable, but the job is complete and must end
+        # the job is complete and must end, even if its results are too large or unreadable
         log.info("answer.not_written", extra={"job_id": job.spec.job_id, "why": describe(error)})
         return
     with contextlib.suppress(PreconditionFailed):
@@ -85,7 +85,7 @@ def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> No
 
 
 def _records_of(main: ObjectStore, job: Job) -> str | None:
-    """Return the digest of the records that a job was submitted with; None if it is not a job of records."""
+    """Return the digest of a job's records; None if the input of the job is not records."""
     bucket, key = parse_uri(job.spec.inputs[0])
     return keys.records_digest(job.spec.job_id, key) if bucket == main.bucket else None
 
@@ -98,7 +98,7 @@ def _to_arrow(table: Table) -> pa.Table:
 
 
 def _results(buckets: Buckets, documents: Documents, *, with_rejected: bool) -> Table | None:
-    """Return the results of all parts, and the reasons for rejected rows; None if they are too large."""
+    """Return the results of all parts, and why rows were rejected. Return None if this is too large."""
     layout = ResultsLayout.of(buckets, documents.job)
     store = layout.store
     columns: dict[str, list[Any]] = {}

@@ -1,8 +1,8 @@
-"""Represents records as typed columns, and encodes them as JSON. It needs neither pandas nor pyarrow.
+"""Represents records as typed columns, and encodes them as JSON. Needs neither pandas nor pyarrow.
 
-The JSON form consists of lines: a header with the name and type of each column, then blocks of rows, column by column.
-The writer determines the types, because it has all the rows, so that no reader has to guess. JSON has no infinite
-numbers; they are written as texts.
+The JSON form consists of lines. The first line is a header with the name and type of each column. The other lines
+contain blocks of rows, column by column. The writer has all rows and determines the types, so readers do not have to
+guess. Infinite numbers are written as strings, because JSON has no infinite numbers.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from uuid import UUID
 from scoreline.storage.errors import InvalidRequest
 
 MAX_BYTES = 8 << 20
-"""Maximum number of bytes of records as JSON. Python needs about ten times as much memory to read them. Larger records
-belong in Parquet."""
+"""Maximum size of records as JSON, in bytes. Python needs about ten times as much memory to decode JSON. Larger records
+are stored as Parquet."""
 MAX_RESULTS_BYTES = 4 * MAX_BYTES
-"""Maximum number of bytes of results as JSON. It is larger because scores have 17 digits, and a model may have many
-classes."""
+"""Maximum size of results as JSON, in bytes. Results may be larger than records, because scores have 17 digits and a
+model may have many classes."""
 _BLOCK_ROWS = 1_000
 _FORMAT = 1
 _MISSING = frozenset({"NAType", "NaTType"})  # pandas' missing values, recognised without importing pandas
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
 _TYPES: Mapping[frozenset[str], str] = {
-    frozenset(): "double",  # only nulls: a missing feature is treated as a missing number
+    frozenset(): "double",  # a column of nulls counts as missing numbers
     frozenset({"true or false"}): "bool",
     frozenset({"whole number"}): "int64",
     frozenset({"number"}): "double",
@@ -72,7 +72,8 @@ class Table:
     columns: Mapping[str, Sequence[Any]]
     """Plain Python values in the order of the rows, with None for missing values."""
     types: Mapping[str, str]
-    """``bool``, ``int64``, ``double``, ``string``, ``date32``, ``timestamp`` or ``timestamp_utc``, by column."""
+    """The type of each column: ``bool``, ``int64``, ``double``, ``string``, ``date32``, ``timestamp`` or
+    ``timestamp_utc``."""
     rows: int
     rejected: Mapping[int, str] = field(default_factory=dict)
     """In a table of results, the reasons for rejected records, by record number."""
@@ -85,14 +86,14 @@ class Table:
 def table_of(records: Any) -> Table:
     """Make a table of the records that an application passes.
 
-    Missing values (None, NaN, and those of pandas) become nulls. If any number in a column has a fraction, the whole
-    column becomes ``double``.
+    Missing values (None, NaN, NA and NaT) become nulls. If a column contains a float, the whole column becomes
+    ``double``.
 
     Parameters
     ----------
     records : list of dict, dict of str to column, or DataFrame
-        Values are numbers, texts, truth values, dates, times and None. NumPy's numbers and `Decimal` are numbers, and a
-        `UUID` is a text. The index of a DataFrame is not a column.
+        Values are numbers, strings, booleans, dates, times and None. NumPy's numbers and `Decimal` become numbers, and
+        a `UUID` becomes a string. The index of a DataFrame is dropped.
 
     Raises
     ------
@@ -117,7 +118,7 @@ def table_of(records: Any) -> Table:
 
 
 class TooManyRecords(InvalidRequest):
-    """Raised when records are too large to be carried as JSON."""
+    """The records are too large for the JSON form."""
 
 
 def is_frame(records: Any) -> bool:
@@ -126,14 +127,14 @@ def is_frame(records: Any) -> bool:
 
 
 def encode(table: Table, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the JSON form. Equal tables give equal bytes on every machine.
+    """Return the JSON form of a table. Equal tables give equal bytes on every machine.
 
     Raises
     ------
     TooManyRecords
         The JSON takes more than `max_bytes`.
     InvalidRequest
-        A text is not valid Unicode.
+        A string is not valid Unicode.
     """
     lines, size = [], 0
     for line in _lines(table):
@@ -173,7 +174,7 @@ def pack(text: bytes) -> bytes:
 
 
 def unpack(data: bytes) -> bytes:
-    """Decompress the JSON form; raises `ValueError` if it is larger than the maximum that is ever written."""
+    """Decompress the JSON form; raises `ValueError` if the text is larger than `MAX_RESULTS_BYTES`."""
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
         try:
             text = file.read(MAX_RESULTS_BYTES + 1)
@@ -303,7 +304,7 @@ def _to_python_scalar(value: Any) -> Any:
         return value
     if kind.__name__ in _MISSING:
         return None
-    if isinstance(value, date):  # a datetime is a date too
+    if isinstance(value, date):  # `datetime` is a subclass of `date`
         return value
     if kind.__name__ == "datetime64":
         return value.astype("datetime64[us]").item()

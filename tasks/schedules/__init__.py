@@ -1,5 +1,5 @@
 """Runs jobs at fixed times: reads the schedule file, finds the slots that are due, and submits their jobs.
 
-Code that depends on the time of day lives here. It imports `client`, which submits and cancels jobs, and works with
-`requirements.txt` alone.
+This package contains the code that depends on the time of day. The package imports `client`, which submits and cancels
+jobs, and works with `requirements.txt` alone.
 """

@@ -1,4 +1,4 @@
-"""Checks of schedules against the deployment: whether the models, aliases and buckets that they name are there now."""
+"""Checks schedules against the deployment: whether the models, aliases and buckets that they name exist."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from scoreline.tasks.schedules.schedule import Schedule
 def faults_now(
     schedule: Schedule, registry: ModelRegistry, buckets: Buckets, output: str
 ) -> Iterator[tuple[str, ScorelineError]]:
-    """Yield each key for which the next job of a schedule would be refused or would fail, and the error.
+    """Yield each key of a schedule that would make its next job fail or be refused, and the error.
 
     Parameters
     ----------
     registry : ModelRegistry
-        The models of the deployment. A model whose name contains the slot may be published later, and is not checked.
+        The models of the deployment. If the name of a model contains the slot, the model is not checked, because it may
+        be published later.
     buckets : Buckets
-        The buckets that jobs may use.
+        The buckets that jobs may read and write.
     output : str
-        Where results go if the schedule sets no output.
+        The output if the schedule sets none.
 
     Raises
     ------
     StoreUnavailable
-        Transient: the bucket cannot be asked now.
+        Transient: the bucket cannot be reached.
     """
     slot = schedule.following(datetime.now(UTC))
     places = [("input", uri) for uri in schedule.inputs] + [("output", schedule.options.get("output") or "")]
@@ -55,7 +56,7 @@ def faults_now(
         try:
             if place:
                 store = buckets[parse_uri(render(schedule, place, slot))[0]]
-                next(iter(store.list(keys.PROBES)), None)  # a prefix with few objects
+                next(iter(store.list(keys.PROBES)), None)  # fast: this prefix has few objects
         except ScorelineError as error:
             yield key, _lasting(error)
     try:
@@ -67,7 +68,7 @@ def faults_now(
 
 
 def deployment_faults(parsed: Parsed, text: str, client: Client) -> list[Fault]:
-    """Return what `faults_now` finds about the enabled schedules of a text, with the lines."""
+    """Check the enabled schedules of a text with `faults_now`. Return the faults with their lines."""
     faults = []
     for item in parsed.schedules:
         output = client.default_output(item.model)
@@ -79,7 +80,7 @@ def deployment_faults(parsed: Parsed, text: str, client: Client) -> list[Fault]:
 
 
 def _lasting(error: ScorelineError) -> ScorelineError:
-    """Return an error unchanged, or raise it if it may pass."""
+    """Return an error that is not transient. Raise a transient error."""
     if error.transient:
         raise error
     return error

@@ -33,11 +33,11 @@ _FORMS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
 }
 """A description of the values of a type in TOML, and a check for them."""
 _HINTS = {name: hint for name, hint in get_type_hints(SubmitOptions).items() if name != "job_id"}
-"""The types of each option. A slot has its own job id, so a schedule cannot set one."""
+"""The type hint of each option. A schedule cannot set `job_id`, because each slot has its own job id."""
 
 
 def _kind(hint: Any) -> tuple[str, Callable[[Any], bool]]:
-    """Return the description and the check for a value that may have any of the types in a hint."""
+    """Return a description of the types in a type hint, and a function that checks a value against them."""
     forms = [_FORMS[kind] for kind in get_args(hint) or (hint,) if kind is not type(None)]
     return " or ".join(what for what, _ in forms), lambda value: any(suits(value) for _, suits in forms)
 
@@ -56,15 +56,15 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 _REQUIRED = ("cron", "model", "input")
 _FIELD = re.compile(r"\{(?P<name>slot|previous)(?::(?P<form>[^{}]*))?\}")
 _MAX_NAME = 80
-"""Maximum number of characters in a name. Together with a slot, the name has to fit into a job id."""
+"""Maximum number of characters in the name of a schedule. A job id contains the name and a slot."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A fault in the schedules."""
+    """A fault in ``schedules.toml``."""
 
     line: int = 0
-    """Its line in the text; 0 if the text cannot be read."""
+    """The line of the fault in the text; 0 if the text cannot be read."""
     message: str
     schedule: str = ""
 
@@ -75,14 +75,15 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Parsed:
-    """The valid schedules, and the faults of the others."""
+    """The result of `parse`: the valid schedules, and the faults of the other schedules."""
 
     schedules: tuple[Schedule, ...] = ()
     faults: tuple[Fault, ...] = ()
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The tables of the valid schedules, by name."""
     names: tuple[str, ...] | None = None
-    """The names of all schedules, also of those with faults, as in the text; None if the text cannot be read."""
+    """The names of all schedules, in the order of the text, including schedules with faults. None if the text cannot be
+    read."""
 
 
 def decode(data: bytes, where: str) -> str:
@@ -99,7 +100,7 @@ def parse(text: str, webhooks: WebhookSettings | None = None) -> Parsed:
     Parameters
     ----------
     webhooks : WebhookSettings, optional
-        Decide which addresses a schedule may notify. By default, addresses are not checked.
+        The settings that say which addresses a schedule may notify. By default, addresses are not checked.
     """
     text = text.removeprefix("\ufeff")  # some editors write a byte order mark, which TOML does not allow
     try:
@@ -112,7 +113,7 @@ def parse(text: str, webhooks: WebhookSettings | None = None) -> Parsed:
 
 
 def parse_tables(tables: Mapping[str, Any], text: str = "", webhooks: WebhookSettings | None = None) -> Parsed:
-    """Check the tables of a text that is TOML (see `parse`). `text` is only used to find the lines of faults."""
+    """Check the parsed tables of a TOML text (see `parse`). `text` is only used to find the lines of faults."""
     schedules, faults = [], []
     for name, table in tables.items():
         if not isinstance(table, dict):
@@ -139,7 +140,7 @@ def parse_tables(tables: Mapping[str, Any], text: str = "", webhooks: WebhookSet
 
 
 def render(schedule: Schedule, template: str, slot: datetime) -> str:
-    """Fill in the slots of a template, with times in the schedule's zone.
+    """Replace the placeholders in a template by the times of the slot, in the schedule's zone.
 
     >>> nightly = Schedule(name="n", cron="0 2 * * *", zone="Europe/Berlin", model="m", input="s3://b/in/")
     >>> render(nightly, "s3://b/{previous:%d}-{slot}/", datetime(2026, 11, 25, 1, tzinfo=UTC))
@@ -154,7 +155,7 @@ def render(schedule: Schedule, template: str, slot: datetime) -> str:
 
 
 def slots_as_globs(template: str) -> str:
-    """Return a template with every slot replaced by ``*``.
+    """Return a template with every placeholder replaced by ``*``.
 
     >>> slots_as_globs("s3://b/in/{slot:%Y/%m}/{previous}.csv")
     's3://b/in/*/*.csv'
@@ -163,7 +164,7 @@ def slots_as_globs(template: str) -> str:
 
 
 def spec_of(schedule: Schedule, slot: datetime, output: str, number: int = 1) -> JobSpec:
-    """Return the spec of a slot's job (see `Schedule.job_id`). `output` is used if the schedule does not set one."""
+    """Return the spec of a slot's job (see `Schedule.job_id`). `output` is the default output."""
     options: dict[str, Any] = {name: value for name, value in schedule.options.items() if name != "webhook"}
     return spec_from(
         render(schedule, schedule.model, slot),
@@ -176,7 +177,7 @@ def spec_of(schedule: Schedule, slot: datetime, output: str, number: int = 1) ->
 
 
 def _schedule(name: str, table: Mapping[str, Any]) -> Schedule:
-    """Make a schedule from a table without faults."""
+    """Make a schedule from a valid table."""
     options = {key: value for key, value in table.items() if key in _HINTS}
     own = {key: value for key, value in table.items() if key not in _HINTS}
     return Schedule(name=name, options=cast(SubmitOptions, options), **own)
@@ -234,18 +235,18 @@ def _fault(key: str, value: Any) -> str:
 
 
 def _template_fault(text: str) -> str:
-    """Return what is wrong with the slots in a template; empty if nothing is."""
+    """Return what is wrong with the placeholders in a template; empty if they are valid."""
     if "{" in (rest := _FIELD.sub("", text)) or "}" in rest:
         return ": only {slot:FORMAT} and {previous:FORMAT} are filled in"
     for found in _FIELD.finditer(text):
         form = (found["form"] or "").replace("%%", "")
-        if "%" in datetime.now(UTC).strftime(form):  # strftime copies directives that it does not know
+        if "%" in datetime.now(UTC).strftime(form):  # strftime returns unknown directives unchanged
             return f": {found[0]} is not a format of strftime, such as {{{found['name']}:%Y-%m-%d}}"
     return ""
 
 
 def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Check the values that define a job, all together and then one at a time. Also check output against inputs."""
+    """Check the options of a job together, then each option alone, and then the output against the inputs."""
     times: dict[str, Any] = {"cron": "0 0 * * *", "model": "m", "input": "s3://bucket/in/"}
     times |= {key: sound[key] for key in ("cron", "zone") if key in sound}
     slot = _schedule("n", times).following(datetime.now(UTC))

@@ -1,7 +1,8 @@
-"""Keeps the results of requested jobs out of the inputs of schedules.
+"""Prevents jobs that are requested over the broker from writing results into the inputs of schedules.
 
-A request over the broker chooses the output of its job. Results in the input of a schedule would be scored by its
-next job. A schedule itself may read the results of another one.
+Any client of the broker can choose the output of its job. The next job of a schedule would score results that are
+written into the schedule's input. The jobs of schedules are not checked, so a schedule may read the results of another
+schedule.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from scoreline.tasks.schedules.in_force import read_in_force
 
 
 def check_outside_schedules(main: ObjectStore, spec: JobSpec) -> None:
-    """Raise `InvalidRequest` if the results of a job would be input of a schedule that is in force."""
+    """Raise `InvalidRequest` if a job would write its results into the input of a schedule in force."""
     bucket, prefix = parse_uri(spec.output)
     result = keys.result_part(keys.output_folder(prefix, spec.job_id), 0)
     for schedule, uri in _inputs(main):
@@ -31,7 +32,7 @@ def check_outside_schedules(main: ObjectStore, spec: JobSpec) -> None:
 
 
 def _inputs(main: ObjectStore) -> Iterator[tuple[str, str]]:
-    """Yield the name and each input of the schedules in force."""
+    """Yield the name and the URI of each input of each schedule in force."""
     found = read_in_force(main)
     for schedule in parse_tables(found.tables).schedules if found else ():
         for uri in schedule.inputs:

@@ -1,7 +1,7 @@
-"""Keeps the schedules that are in force, so that a mistake in ``schedules.toml`` stops none of them.
+"""Stores the schedules in force, so that a mistake in ``schedules.toml`` stops none of them.
 
-If the text cannot be read, every schedule stays as it was. If one schedule has a fault, that one stays as it was. A
-schedule that was removed from a readable text is not in force any more.
+If the text cannot be read, every schedule stays as it was. If one schedule has a fault, its last valid version stays in
+force. A schedule that is missing in a readable text is no longer in force.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from scoreline.tasks.schedules.schedule import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class InForce:
-    """What the latest tick found: the content of ``schedules/in-force.json``."""
+    """The schedules that the latest tick found: the content of ``schedules/in-force.json``."""
 
     source: str = ""
-    """Where the text of the schedules is."""
+    """The location of the text of the schedules."""
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The table of each schedule in force. If a later one has a fault, this is the last good one."""
+    """The table of each schedule in force, which is its last valid table."""
     faults: tuple[str, ...] = ()
-    """Every fault of the text."""
+    """All faults of the text."""
 
     def to_json(self) -> bytes:
         """Encode."""
@@ -43,24 +43,24 @@ class InForce:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The schedules in force, and the faults of their text."""
+    """The schedules in force, and the faults of the text in ``schedules.toml``."""
 
     source: str
     schedules: tuple[Schedule, ...]
     faults: tuple[Fault, ...]
     document: InForce
-    """What is to be stored."""
+    """The document to store."""
     kept: frozenset[str] = frozenset()
-    """The names of the schedules whose last good table is in force."""
+    """The names of schedules with a fault, whose last valid table is in force."""
 
 
 def put_in_force(source: str, parsed: Parsed, last: InForce) -> Reading:
-    """Replace the last schedules in force by those of a text, except where the text has a fault."""
+    """Replace the schedules in force by the schedules of a text, except those with a fault."""
     if parsed.names is None:
         kept = dict(last.tables)
     else:
         kept = {name: last.tables[name] for name in parsed.names if name in last.tables.keys() - parsed.tables}
-    former = parse_tables(kept)  # checked again, because another release may have written the document
+    former = parse_tables(kept)  # check again: another release may have written the document
     tables = {**parsed.tables, **former.tables}
     order = list(tables if parsed.names is None else parsed.names)
     return Reading(
@@ -73,9 +73,9 @@ def put_in_force(source: str, parsed: Parsed, last: InForce) -> Reading:
 
 
 def read_in_force(main: ObjectStore) -> InForce | None:
-    """Return what the latest tick stored; None if there is nothing, or nothing that can be read."""
+    """Return the document that the latest tick stored; None if it is missing or cannot be read."""
     try:
         with decoding(main, keys.SCHEDULES_IN_FORCE):
             return InForce.from_json(main.get(keys.SCHEDULES_IN_FORCE).data)
-    except (ObjectNotFound, DocumentCorrupt):  # the next tick writes it again
+    except (ObjectNotFound, DocumentCorrupt):  # the next tick writes the document again
         return None

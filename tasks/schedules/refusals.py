@@ -1,6 +1,6 @@
-"""Notifies other systems of slots whose job was refused.
+"""Notifies other systems if the job of a slot was refused.
 
-No document of the bucket contains such a job, so no worker would send its webhook.
+A refused job has no document in the bucket, so no worker would send its webhook.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from scoreline.tasks.webhooks.settings import WebhookSettings
 log = logging.getLogger(__name__)
 
 _PATIENCE = timedelta(hours=1)
-"""How long to try again, once at each tick, if a receiver does not answer."""
+"""If a receiver does not answer, each tick tries again for this long."""
 
 
 def status_of(refusal: Refusal) -> Status:
-    """Return the status that the job would have if it had been recorded."""
+    """Return the status of a refused job, which is not recorded."""
     return Status(
         job_id=refusal.job_id,
         state="failed",
@@ -35,9 +35,10 @@ def status_of(refusal: Refusal) -> Status:
 
 
 def settle(refusal: Refusal, webhooks: WebhookSettings, send: Sender, now: datetime) -> bool:
-    """Send the notification of a refusal. Return False if the receiver should be tried again.
+    """Send the notification of a refusal. Return False if it should be sent again later.
 
-    If the address of the schedule is not allowed, which may be why the job was refused, the default address is used.
+    If the webhook of the schedule is not allowed, the default webhook is used. The job may have been refused for this
+    reason.
     """
     url = refusal.webhook or webhooks.url
     if url is None:

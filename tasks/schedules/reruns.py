@@ -14,10 +14,10 @@ from scoreline.tasks.schedules.schedule import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class Latest:
-    """The latest job of a slot. A job does not count if someone else submitted it with an id of the slot."""
+    """The latest job of a slot. A job that another user submitted with an id of the slot does not count."""
 
     number: int = 0
-    """Which job of the slot it is (see `Schedule.job_id`); 0 if the slot has no job."""
+    """The number of the job within its slot (see `Schedule.job_id`); 0 if the slot has no job."""
     free: int = 1
     """The number that the next job of the slot gets."""
     job_id: str = ""
@@ -26,14 +26,14 @@ class Latest:
 
     @property
     def incomplete(self) -> bool:
-        """Whether the job ended without all its results."""
+        """Whether the job ended before all its rows were scored."""
         return self.outcome is not None and self.outcome.state in ("failed", "cancelled")
 
 
 def latest_job(main: ObjectStore, schedule: Schedule, slot: datetime, default_output: str) -> Latest:
-    """Return the latest job of a slot. Its jobs are numbered without gaps.
+    """Return the latest job of a slot. The jobs of a slot are numbered without gaps.
 
-    A job that cannot be read counts as a job of the slot, because it may have scored the slot.
+    A job with a corrupt document counts as a job of the slot, because it may have scored the slot.
     """
     latest = Latest()
     while True:
@@ -49,10 +49,11 @@ def latest_job(main: ObjectStore, schedule: Schedule, slot: datetime, default_ou
 
 
 def is_of_slot(job: Job, schedule: Schedule, slot: datetime, number: int, default_output: str) -> bool:
-    """Return whether a job with an id of a slot belongs to the slot. The schedule may have been edited since.
+    """Return whether a job with an id of a slot belongs to the slot, even if the schedule was edited since.
 
-    Jobs of earlier releases do not name their schedule. Such a job belongs to the slot, unless it was submitted before
-    the slot and differs from what the schedule asks for. In that case, someone has taken the id in advance.
+    Jobs of earlier releases do not name their schedule. A job without a schedule belongs to the slot if it was
+    submitted after the slot, or if it has the spec of the schedule. Any other job was submitted by a user who took the
+    id in advance.
     """
     if job.schedule is not None:
         return job.schedule == schedule.name
@@ -61,7 +62,7 @@ def is_of_slot(job: Job, schedule: Schedule, slot: datetime, number: int, defaul
 
 
 def check_rerun(schedule: Schedule, latest: Latest) -> None:
-    """Raise `InvalidRequest` if a slot cannot be run again. A slot without a job always can."""
+    """Raise `InvalidRequest` if a slot cannot be run again. A slot without a job can always be run."""
     if latest.number == 0:
         return
     if latest.outcome is None:

@@ -1,4 +1,4 @@
-"""Runs one schedule: records in its state what is due, and only then submits or cancels jobs."""
+"""Runs one schedule: first records in its state what is due, and then submits or cancels jobs."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from scoreline.tasks.schedules.schedule import Refusal, Schedule, State, decide
 log = logging.getLogger(__name__)
 
 _ROUNDS = 20
-"""Maximum number of times that one tick processes a schedule. Others may change its state meanwhile, and when a slot is
-refused, the next one follows."""
+"""Maximum number of times that one tick processes a schedule. A schedule is processed again if another process changes
+its state, or if the job of a slot is refused."""
 
 type OnFault = Callable[..., None]
 """``on_fault(error, job_id=...)`` receives the error for which a job was refused, and any unexpected error."""
 
 
 def ignore(error: BaseException, **where: object) -> None:
-    """Do nothing about a fault."""
+    """Ignore a fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ticked:
-    """What a tick did for a schedule."""
+    """The result of a tick for one schedule."""
 
     done: list[str]
     state: State
-    """The state of the schedule after it."""
+    """The state of the schedule after the tick."""
 
 
 class Runner:
@@ -56,9 +56,9 @@ class Runner:
     Parameters
     ----------
     client : Client
-        Submits and cancels.
+        The client, which submits and cancels jobs.
     on_fault : callable
-        See `OnFault`.
+        Receives errors (see `OnFault`).
     """
 
     def __init__(self, client: Client, on_fault: OnFault) -> None:
@@ -67,7 +67,7 @@ class Runner:
         self._main = client.buckets.main
 
     def tick(self, schedule: Schedule, now: datetime) -> Ticked:
-        """Do what is due for a schedule."""
+        """Submit and cancel the jobs that are due for a schedule."""
         done: list[str] = []
         tried: str | None = None
         for _ in range(_ROUNDS):
@@ -78,18 +78,18 @@ class Runner:
             if same and (step.cancel is None or step.cancel == tried):
                 break
             if not same and not self._swap(schedule, step.state, etag):
-                continue  # another tick was faster, so read its decision
+                continue  # another tick has changed the state: read its decision
             if refused is not None:
                 done.append(self._count_refused(seen.refusals[-1], refused))
             if step.cancel is not None and step.cancel != tried:
-                tried = step.cancel  # cancel at each tick, until the job has ended
+                tried = step.cancel  # each tick cancels again, until the job has ended
                 job_id = job_of(schedule, step.state, step.cancel)
                 if self._client.cancel(job_id).state == "cancelled":
                     done.append(f"cancelled {job_id}")
         return Ticked(done=done, state=state)
 
     def ask(self, schedule: Schedule, numbers: dict[str, int], now: datetime) -> None:
-        """Put slots that a person requested into the state, with the number of the job of each."""
+        """Add the slots that a user requested to the state, with the job number of each slot."""
         for _ in range(_ROUNDS):
             state, etag = self._state(schedule, now)
             known = (*state.pending, *state.asked, state.current)
@@ -99,7 +99,7 @@ class Runner:
                 return
 
     def settle(self, schedule: Schedule, now: datetime) -> None:
-        """Send the webhooks of refusals, and forget those that need not be tried again."""
+        """Send the webhooks of refused jobs, and remove the refusals that need no further attempt."""
         state, _ = self._state(schedule, now)
         client = self._client
         settled = {item.job_id for item in state.refusals if settle(item, client.webhooks, client.send_webhook, now)}
@@ -112,14 +112,14 @@ class Runner:
     def _follow_current(
         self, schedule: Schedule, state: State, now: datetime, done: list[str]
     ) -> tuple[State, ScorelineError | None]:
-        """Submit the job of the current slot, if it is not submitted yet, and note its outcome once it has ended.
+        """Submit the job of the current slot if it is not submitted yet. Note its outcome once it has ended.
 
         Returns
         -------
         state : State
-            The state that follows from the job.
+            The state of the schedule after this step.
         refused : ScorelineError or None
-            Why the job was refused, if it was.
+            The error if the job was refused.
         """
         if state.current is None:
             return state, None
@@ -127,13 +127,13 @@ class Runner:
         try:
             job = read_job(self._main, job_id)
             outcome = read_outcome(self._main, job_id)
-        except DocumentCorrupt as error:  # the job cannot go on, but the next slots can
+        except DocumentCorrupt as error:  # the job cannot continue, but the next slots can run
             log.error("schedule.job_unreadable", extra={"job_id": job_id, "error": describe(error)})
             return replace(state.noted([state.current], "failed", describe(error)), current=None), None
         except JobNotFound:
             try:
                 self._submit(schedule, state, state.current)
-            except JobConflict:  # another tick submitted it, perhaps from an earlier text; the next tick checks
+            except JobConflict:  # submitted by another tick, which the next tick checks
                 return state, None
             except ScorelineError as error:
                 if error.transient:
@@ -146,7 +146,7 @@ class Runner:
             return self._evade(schedule, state, state.current, done), None
         if outcome is None:
             return state, None
-        if schedule.only_new and outcome.state in COMPLETE:  # a worker of release 0.1.0 does not do this
+        if schedule.only_new and outcome.state in COMPLETE:  # a worker of release 0.1.0 does not record this
             remember_scored(self._main, schedule.name, job_id)
         return replace(state.noted([state.current], outcome.state, outcome.error), current=None), None
 
@@ -159,7 +159,7 @@ class Runner:
         self._client.submit_spec(spec, webhook=schedule.options.get("webhook"), schedule=schedule.name)
 
     def _evade(self, schedule: Schedule, state: State, slot: str, done: list[str]) -> State:
-        """Return the state in which a slot gets the next job id, because another job has taken its id."""
+        """Return the state with the next job id for a slot, because another job already has the slot's id."""
         taken = job_of(schedule, state, slot)
         evaded = replace(state, numbers={**state.numbers, slot: state.number(slot) + 1})
         log.error("schedule.id_taken", extra={"job_id": taken, "instead": job_of(schedule, evaded, slot)})
@@ -182,19 +182,19 @@ class Runner:
         return replace(noted, current=None, refusals=(*noted.refusals, refusal))
 
     def _count_refused(self, refusal: Refusal, error: ScorelineError) -> str:
-        """Report a slot whose job was refused as a failed slot."""
+        """Report a refused job as a failed job."""
         log.error("schedule.refused", extra={"job_id": refusal.job_id, "error": refusal.error})
         self._client.ledger.counters.count_job("failed")
         self._on_fault(error, job_id=refusal.job_id)
         return f"refused {refusal.job_id}: {refusal.error}"
 
     def _state(self, schedule: Schedule, now: datetime) -> tuple[State, str | None]:
-        """Return the state of a schedule. For a new schedule, slots are due from now on."""
+        """Return the state of a schedule. For a new schedule, only slots from now on are due."""
         state, etag = read_state(self._main, schedule)
         return state or State(through=(now - timedelta(microseconds=1)).isoformat()), etag
 
     def _swap(self, schedule: Schedule, state: State, etag: str | None) -> bool:
-        """Replace the state, unless it has changed since it was read. Return whether it was replaced."""
+        """Replace the state, unless it has changed since it was read. Return whether this call replaced it."""
         try:
             self._main.put(keys.schedule_state(schedule.name), state.to_json(), mode=if_unchanged(etag))
         except PreconditionFailed:
@@ -203,7 +203,7 @@ class Runner:
 
 
 def taken_by_another(job_id: str, instead: str) -> str:
-    """Say that a job of someone else has taken an id of a slot."""
+    """Return the message for a job id of a slot that belongs to another job."""
     return f"{job_id} is another job: the slot is run as {instead}"
 
 
@@ -213,12 +213,12 @@ def job_of(schedule: Schedule, state: State, slot: str) -> str:
 
 
 def read_state(main: ObjectStore, schedule: Schedule) -> tuple[State | None, str | None]:
-    """Return the state of a schedule and its ETag; None if it has never run.
+    """Return the state of a schedule and its ETag, or None twice if the schedule has never run.
 
     Raises
     ------
     DocumentCorrupt
-        The state cannot be read. A person has to decide, because a new state would run no slot that was missed.
+        The state cannot be read. A user must decide what to do, because a new state would skip all missed slots.
     """
     key = keys.schedule_state(schedule.name)
     try:

@@ -1,8 +1,9 @@
-"""Defines schedules, and decides when they are due and what to do then. All functions are pure and read no clock.
+"""Defines schedules, and decides when they are due and what is done. All functions are pure and read no clock.
 
-The slots are those of cron in the schedule's time zone, with Debian's rule for daylight saving time. When the clock
-jumps ahead, slots in the gap are due at its end. When the clock goes back, a fixed time is due once, at its first
-occurrence. An hourly (or more frequent) schedule follows elapsed time, so that it has 23 or 25 slots on such a day.
+A slot is a time at which a schedule is due. Cron computes the slots in the schedule's time zone, with Debian's rule for
+daylight saving time. When the clock jumps ahead, slots in the skipped hour are due at the end of that hour. When the
+clock goes back, a fixed time of day is due once, at its first occurrence. An hourly (or more frequent) schedule follows
+elapsed time: an hourly schedule has 23 slots when the clock jumps ahead, and 25 when it goes back.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CATCH_UP: tuple[CatchUp, ...] = ("none", "latest", "all")
 OVERLAP: tuple[Overlap, ...] = ("skip", "queue", "cancel_running")
 
 ON_TIME = timedelta(minutes=5)
-"""Maximum delay after which a slot still counts as on time, because a tick may have had to wait."""
+"""Maximum delay of a slot that still counts as on time, because a tick may have to wait."""
 MAX_DUE = 1_000
 """Maximum number of slots that one tick handles, the earliest first. The next tick handles the others."""
 HISTORY_KEPT = 50
@@ -33,7 +34,7 @@ HISTORY_KEPT = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """One table of ``schedules.toml``."""
+    """A schedule, which is one table of ``schedules.toml``."""
 
     name: str
     cron: str
@@ -41,12 +42,13 @@ class Schedule:
     """Time zone, by its IANA name."""
     model: str
     input: str | Sequence[str]
-    """One input or several. Like `model`, they may contain ``{slot:%Y-%m-%d}`` and ``{previous:...}``, in the
-    schedule's zone."""
+    """One or more inputs. Inputs and `model` may contain ``{slot:%Y-%m-%d}`` and ``{previous:...}``, in the schedule's
+    zone."""
     options: SubmitOptions = field(default_factory=SubmitOptions)
-    """Options of each job, without `job_id`, since each slot has its own; `output` may contain ``{slot:...}`` too."""
+    """Options of each job. They do not contain `job_id`, because each slot has its own job id. The option `output` may
+    contain ``{slot:...}``."""
     catch_up: CatchUp = "latest"
-    """The missed slots to run: ``none``, the ``latest``, or ``all``, one after another."""
+    """Which missed slots are run: ``none``, the ``latest``, or ``all``, one after another."""
     overlap: Overlap = "skip"
     """What to do if the previous run is still under way."""
     enabled: bool = True
@@ -77,20 +79,20 @@ class Schedule:
         return [slot for slot in found if slot >= first]
 
     def following(self, moment: datetime) -> datetime:
-        """Return the first slot after a moment, in the schedule's zone."""
+        """Return the first slot after `moment`, in the schedule's zone."""
         return next(CronSim(self.cron, moment.astimezone(ZoneInfo(self.zone))))
 
     def preceding(self, slot: datetime) -> datetime:
-        """Return the last slot before one, in the schedule's zone."""
+        """Return the slot before a given slot, in the schedule's zone."""
         return next(CronSim(self.cron, slot.astimezone(ZoneInfo(self.zone)), reverse=True))
 
     def job_id(self, slot: datetime, number: int = 1) -> str:
-        """Return the id of a slot's job. It is the same in every process that submits the job.
+        """Return the id of a slot's job, which is the same in every process.
 
         Parameters
         ----------
         number : int
-            Which job of the slot it is: 1, or more if the slot is run again.
+            The number of the job within the slot: 1, or more if the slot is run again.
 
         >>> nightly = Schedule(name="nightly", cron="0 2 * * *", model="m", input="s3://b/in/")
         >>> nightly.job_id(datetime(2026, 11, 25, 2, tzinfo=UTC))
@@ -104,17 +106,17 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """A past slot, with the state in which it ended."""
+    """A past slot and its final state."""
 
     slot: str
     state: str
-    """An outcome, or ``skipped``, ``missed``, ``superseded``, ``refused``."""
+    """The state of the job's outcome, or ``skipped``, ``missed``, ``superseded`` or ``refused``."""
     error: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A slot whose job was refused, until its webhook is settled. No document of the job contains any of this."""
+    """A slot whose job was refused. The state stores refusals until their webhook is settled."""
 
     job_id: str
     at: str
@@ -138,9 +140,9 @@ class State:
     pending: tuple[str, ...] = ()
     """Slots that are due and waiting, in the order in which they will run."""
     asked: tuple[str, ...] = ()
-    """Slots that a person requested. They run when no other slot is due."""
+    """Slots that a user requested. Requested slots run when no other slot is due."""
     current: str | None = None
-    """The slot of the job in progress: the job was started, and its end has not been noted yet."""
+    """The slot whose job was started, and whose end has not been noted yet."""
     history: tuple[Past, ...] = ()
     numbers: Mapping[str, int] = field(default_factory=dict)
     """The number of the latest job of a slot, for slots that have been run again."""
@@ -157,7 +159,7 @@ class State:
 
     @classmethod
     def from_json(cls, data: bytes) -> State:
-        """Decode and check; raises an error in `MALFORMED`."""
+        """Decode and check the document; raises one of the errors in `MALFORMED`."""
         state = build(cls, decode_object(data))
         slots = (*state.pending, *state.asked, *(past.slot for past in state.history))
         for slot in (state.through, *slots, *([] if state.current is None else [state.current])):
@@ -167,7 +169,7 @@ class State:
         return state
 
     def noted(self, slots: Sequence[str], state: str, error: str = "") -> State:
-        """Return the state with the end of the given slots added to its history."""
+        """Return a state whose history contains the given slots with their final state."""
         past = [Past(slot=slot, state=state, error=error) for slot in slots]
         history = (*self.history, *past)[-HISTORY_KEPT:]
         known = {*self.pending, *self.asked, self.current, *(item.slot for item in history)}
@@ -181,11 +183,11 @@ class Step:
 
     state: State
     cancel: str | None = None
-    """The slot for which the job should be cancelled. It stays the current one until the job has ended."""
+    """The slot whose job should be cancelled. The slot stays the current slot until the job has ended."""
 
 
 def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) -> Step:
-    """Decide what is due. The caller must write the new state before acting on it.
+    """Decide which slots are due. The caller must write the new state before it acts on the decision.
 
     Parameters
     ----------
@@ -195,7 +197,7 @@ def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) ->
     Returns
     -------
     Step
-        If `current` has changed in its state, the caller must submit the job of the new slot.
+        The decision. If its state has another `current` slot, the caller must submit the job of that slot.
     """
     due = schedule.slots(datetime.fromisoformat(state.through), now)
     if due:
@@ -210,7 +212,7 @@ def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) ->
         state = replace(state, pending=(*state.pending, *fresh))
     if schedule.overlap == "cancel_running" and state.pending:
         state = replace(state.noted(state.pending[:-1], "superseded"), pending=state.pending[-1:])
-        if running:  # the slot waits until that job has ended: it may be about to succeed
+        if running:  # wait for the end of the running job, which may still succeed
             return Step(state=state, cancel=state.current)
     if not running and state.pending:
         state = replace(state, current=state.pending[0], pending=state.pending[1:])

@@ -1,8 +1,7 @@
-"""Runs schedules: finds what is due, records the decision, and only then acts on it.
+"""Runs schedules: finds what is due, first records the decision, and then acts on it.
 
-The state of a schedule is one object that is changed by compare-and-swap, and the job of a slot has a fixed id. Each
-slot therefore gets exactly one job, even if there are two clocks, a clock was down, ten ticks run at once, or Redis was
-emptied.
+The state of a schedule is one object, which is changed by compare-and-swap, and the job of a slot has a fixed id. Each
+slot therefore gets exactly one job, even if two clocks send ticks, a clock was down, or Redis was emptied.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 log = logging.getLogger(__name__)
 
 UNREADABLE = "unreadable"
-"""The outcome in a row whose schedule has a document that cannot be read."""
+"""The outcome in the row of a schedule if one of its documents cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +48,11 @@ class Row:
     last: str = ""
     """The slot that ran last."""
     outcome: str = ""
-    """How it ended, ``running``, or `UNREADABLE`."""
+    """The outcome of the last slot, or ``running``, or `UNREADABLE`."""
     error: str = ""
     pending: int = 0
     job_id: str = ""
-    """The job of that slot; empty if there is none."""
+    """The id of the job of the last slot; empty if no slot has run."""
 
 
 class Scheduler:
@@ -62,14 +61,14 @@ class Scheduler:
     Parameters
     ----------
     client : Client
-        Submits and cancels.
+        The client, which submits and cancels jobs.
     file : Path
-        ``schedules.toml`` in the working directory. If it does not exist, the object of that name in the bucket is
-        read.
+        ``schedules.toml`` in the working directory. If this file does not exist, the object ``schedules.toml`` in the
+        bucket is read.
     required : bool
-        Whether it is a fault if the file does not exist.
+        Whether a missing file is a fault.
     on_fault : callable, optional
-        See `OnFault`.
+        Receives errors (see `OnFault`).
     """
 
     def __init__(self, client: Client, file: Path, *, required: bool = False, on_fault: OnFault = ignore) -> None:
@@ -82,16 +81,16 @@ class Scheduler:
 
     @classmethod
     def from_settings(cls, client: Client, settings: ScheduleSettings, on_fault: OnFault = ignore) -> Scheduler:
-        """Make a scheduler that reads the schedules where the settings say."""
+        """Make a scheduler with the location of the schedules that the settings name."""
         return cls(client, settings.file, required=settings.required, on_fault=on_fault)
 
     def source(self) -> tuple[str, str]:
-        """Return the location of the schedules and their text. The text is empty if there are no schedules.
+        """Return the location and the text of the schedules. Without schedules, the text is empty.
 
         Raises
         ------
         InvalidSettings
-            The file does not exist although a setting names it, or it cannot be read.
+            A setting names a file that does not exist, or the file cannot be read.
         DocumentCorrupt
             The text is not UTF-8.
         StoreError
@@ -110,11 +109,11 @@ class Scheduler:
             raise InvalidSettings(f"{where} cannot be read: {error.strerror}") from error
 
     def reading(self) -> Reading:
-        """Read the schedules. Those whose text has a fault stay in force as they were."""
+        """Read the schedules. A schedule with a fault stays in force as it was."""
         return self._reading(read_in_force(self._main) or InForce())
 
     def get(self, name: str) -> Schedule:
-        """Return one schedule as its text is now; raises `InvalidRequest` if it does not exist or has faults."""
+        """Return one schedule from the current text; raises `InvalidRequest` if it does not exist or has faults."""
         parsed = self._parsed()
         for schedule in parsed.schedules:
             if schedule.name == name:
@@ -125,12 +124,12 @@ class Scheduler:
         raise InvalidRequest(f"no schedule {name!r} in {self._where()}")
 
     def tick(self, now: datetime | None = None) -> dict[str, list[str]]:
-        """Do what is due for every schedule. If one schedule fails, the others are still processed.
+        """Submit and cancel the jobs that are due. If one schedule fails, the others are still processed.
 
         Returns
         -------
         dict of str to list of str
-            What was done, by schedule.
+            What was done for each schedule, by its name.
         """
         now = now or datetime.now(UTC)
         last = read_in_force(self._main)
@@ -153,7 +152,7 @@ class Scheduler:
 
         for schedule in reading.schedules:
             report[schedule.name] = self._guarded(schedule, run)
-        for schedule in unsettled:  # last, because a receiver may be slow
+        for schedule in unsettled:  # webhooks are sent last, because a receiver may be slow
             report[schedule.name] += self._guarded(schedule, settle)
         return report
 
@@ -164,23 +163,23 @@ class Scheduler:
     def ask(
         self, schedule: Schedule, slots: list[datetime], now: datetime | None = None, *, again: bool = False
     ) -> list[str]:
-        """Run each of the given slots once, on request, regardless of earlier runs. Return what was done.
+        """Run each of the given slots once, whether it is due or not. Return what was done.
 
         Parameters
         ----------
         again : bool
-            Run slots that have a job anew, with the model as it is now. By default, they are left out.
+            Whether to run a slot again if it already has a job. The new job resolves the model again. By default, such
+            slots are left out.
 
         Raises
         ------
         InvalidRequest
-            A slot is in the future, so that its input would not exist yet; or it cannot be run again (see
-            `check_rerun`).
+            A slot is in the future, and its input may not exist yet; or a slot cannot be run again (see `check_rerun`).
         """
         now = now or datetime.now(UTC)
         if early := [slot for slot in slots if slot > now]:
             raise InvalidRequest(f"{early[0].isoformat()} is still to come: {schedule.name!r} will run then by itself")
-        before = self._runner.tick(schedule, now).done if again else []  # a job may have ended since the latest tick
+        before = self._runner.tick(schedule, now).done if again else []  # a job may have ended since the last tick
         numbers: dict[str, int] = {}
         for slot in slots:
             latest = self.latest(schedule, slot)
@@ -208,7 +207,7 @@ class Scheduler:
         return [self._row(schedule, now) for schedule in self.reading().schedules]
 
     def _row(self, schedule: Schedule, now: datetime) -> Row:
-        """Return the row of one schedule. If one of its documents cannot be read, the outcome in the row says so."""
+        """Return the row of one schedule. The outcome is `UNREADABLE` if a document of the schedule cannot be read."""
         row = Row(schedule=schedule, next=schedule.following(now) if schedule.enabled else None)
         try:
             state, _ = read_state(self._main, schedule)
@@ -237,7 +236,7 @@ class Scheduler:
         return self._main.uri(keys.SCHEDULES) if in_bucket else str(self._file)
 
     def _parsed(self) -> Parsed:
-        """Read and parse the schedules. A text that cannot be read is a fault, unless the error is transient."""
+        """Read and parse the schedules. Raise transient errors, and report all other errors as faults."""
         try:
             return parse(self.source()[1])
         except ScorelineError as error:
@@ -249,7 +248,7 @@ class Scheduler:
         return put_in_force(self._where(), self._parsed(), last)
 
     def _guarded(self, schedule: Schedule, act: Callable[[Schedule], list[str]]) -> list[str]:
-        """Act on a schedule. Report any error instead of raising it, because other schedules follow."""
+        """Act on a schedule. Report an error instead of raising it, so that the other schedules still run."""
         try:
             return act(schedule)
         except SoftTimeLimitExceeded:

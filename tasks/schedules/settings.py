@@ -14,9 +14,10 @@ class ScheduleSettings:
     """The location of the schedules."""
 
     file: Path
-    """The file in the working directory. If it does not exist, the schedules are read from the bucket."""
+    """The schedule file in the working directory. If the file does not exist, the schedules are read from the
+    bucket."""
     required: bool = False
-    """Whether the file has to exist, because a setting names it."""
+    """Whether the file must exist, because a setting names the file."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ScheduleSettings:

@@ -1,8 +1,8 @@
 """Notifies another system that a job has ended, with one signed POST request as specified by Standard Webhooks.
 
-To verify it, the receiver computes HMAC-SHA256 over ``<webhook-id>.<webhook-timestamp>.<body>`` with the shared secret.
-The id stays the same when a notification is sent again, so that the receiver can drop duplicates.
-See https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+To verify the signature, the receiver computes HMAC-SHA256 over ``<webhook-id>.<webhook-timestamp>.<body>`` with the
+shared secret. The id stays the same when a notification is sent again, so that the receiver can drop duplicates. See
+https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
 from __future__ import annotations
@@ -22,38 +22,39 @@ from scoreline.tasks.job.documents import Status
 from scoreline.tasks.webhooks.exchange import post
 
 EXCHANGE_S = 30.0
-"""Seconds that a receiver may take for the whole exchange, however slowly it sends its answer."""
+"""Maximum seconds for the whole exchange with a receiver, even if the receiver answers slowly."""
 _TRY_AGAIN = frozenset({408, 425, 429})
 _PREFIX = "whsec_"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notification:
-    """A notification to send: an id, and a JSON body."""
+    """A notification, which consists of an id and a JSON body."""
 
     id: str
     body: bytes
 
 
 def notification_of(status: Status, run: int, ended: datetime) -> Notification:
-    """Return the notification for a job that has ended. Its type is ``job.`` and the state, as in ``job.succeeded``.
+    """Return the notification for a job that has ended. The type contains the state, as in ``job.succeeded``.
 
-    Its data are the fields of `Status`, which contain no input rows. Its id contains the job id and the run number.
+    The data of the notification are the fields of `Status`, which contain no input rows. The id of the notification
+    contains the job id and the run number.
     """
     body = {"type": f"job.{status.state}", "timestamp": ended.isoformat(timespec="seconds"), "data": status.to_dict()}
     return Notification(id=f"{status.job_id}.{run}", body=json.dumps(body, sort_keys=True, ensure_ascii=False).encode())
 
 
 def check_target(url: str, allowed: Iterable[str], also: str | None = None) -> str:
-    """Return an address unchanged if it lies within an allowed one; otherwise raise `InvalidRequest`.
+    """Return `url` if it lies below an allowed address; otherwise raise `InvalidRequest`.
 
-    Scheme, host and port must be equal, and the path must be the allowed path or lie below it. The error message
-    shows the requested address and the allowed ones, without user names and queries.
+    Scheme, host and port must be equal, and the path must be the allowed path or lie below it. The error message shows
+    `url` and the allowed addresses, without user names and queries.
 
     Parameters
     ----------
     also : str, optional
-        One more allowed address. The error message does not show it, because its path may be a secret.
+        One more allowed address. The error message does not show this address, because its path may be a secret.
 
     >>> check_target("https://example.org/hooks/scoreline", ["https://example.org/hooks"])
     'https://example.org/hooks/scoreline'
@@ -74,7 +75,7 @@ def check_target(url: str, allowed: Iterable[str], also: str | None = None) -> s
 
 
 def address_fault(url: str) -> str:
-    """Return why a URL cannot be the address of a webhook, without the URL; empty if it can."""
+    """Return why a URL cannot be the address of a webhook; empty if it can. The text does not quote the URL."""
     try:
         _parts(url)
     except ValueError as error:
@@ -96,7 +97,7 @@ def origin(url: str) -> str:
 
 
 def _shown(url: str) -> str:
-    """Return the scheme, host and path of an address, for messages. A text without a host may begin with a password.
+    """Return the scheme, host and path of an address. A text without a host may begin with a password.
 
     >>> _shown("https://user:hush@example.org/hooks?key=hush"), _shown("example.org/hooks"), _shown("user:hush@host")
     ('https://example.org/hooks', 'example.org/hooks', '(malformed)')
@@ -118,7 +119,7 @@ def sign(secret: str, event_id: str, timestamp: int, body: bytes) -> str:
     secret : str
         ``whsec_`` followed by a key in base64, or a plain key.
     timestamp : int
-        Seconds since 1970. Receivers refuse a timestamp that is off by minutes.
+        Seconds since 1970. Receivers refuse a timestamp that differs from their clock by minutes.
     """
     signed = b"%s.%d.%s" % (event_id.encode(), timestamp, body)
     return "v1," + base64.b64encode(hmac.new(_key(secret), signed, hashlib.sha256).digest()).decode()
@@ -130,11 +131,11 @@ def send(url: str, event: Notification, secret: str) -> None:
     Raises
     ------
     WebhookRefused
-        The receiver refuses the notification. A retry would not help.
+        The receiver refuses the notification, and would refuse a retry.
     WebhookUnavailable
         Transient: the receiver cannot be reached, is busy, or takes longer than `EXCHANGE_S`.
     """
-    import urllib3  # imported late, because a process that only submits does not need it
+    import urllib3  # imported late, because a process that only submits jobs does not need urllib3
 
     now = int(datetime.now(UTC).timestamp())
     headers = {
@@ -146,7 +147,7 @@ def send(url: str, event: Notification, secret: str) -> None:
     }
     try:
         status = post(url, event.body, headers, EXCHANGE_S)
-    except (TimeoutError, urllib3.exceptions.HTTPError) as error:  # its text contains the address, a secret
+    except (TimeoutError, urllib3.exceptions.HTTPError) as error:  # the error text contains the secret address
         raise WebhookUnavailable(f"cannot reach {origin(url)}: {type(error).__name__}") from None
     if 200 <= status < 300:
         return
@@ -156,7 +157,7 @@ def send(url: str, event: Notification, secret: str) -> None:
 
 
 def check_secret(secret: str) -> None:
-    """Raise `ValueError` if a secret cannot be used to sign."""
+    """Raise `ValueError` if a secret is unsuitable for signing."""
     if len(_key(secret)) < 16:
         raise ValueError("is shorter than 16 bytes")
 

@@ -1,7 +1,7 @@
-"""Makes one POST request to a server that is not trusted, with one deadline for the whole exchange.
+"""Sends one POST request to an untrusted server, with one deadline for the request and the answer.
 
-The timeout of a socket begins anew with each byte. A server that sends one byte now and then could therefore hold the
-process forever.
+The timeout of a socket starts again with each received byte. Without the deadline, a server that sends one byte from
+time to time could block the process forever.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ READ_TIMEOUT_S = 10
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], deadline_s: float) -> int:
-    """Send a POST request without following redirects, and return the status of the answer.
+    """Send a POST request without following redirects, and return the HTTP status of the answer.
 
     Parameters
     ----------
     deadline_s : float
-        Seconds for all of it, from the lookup of the host's name to the last header of the answer.
+        Seconds for the whole exchange, from the DNS lookup to the last header of the answer.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], deadline_s: float) -
         The server cannot be reached, or does not speak HTTP.
     """
     exchange = _Exchange()
-    # It runs in a thread of its own, because nothing can interrupt the lookup of a name.
+    # The exchange runs in a thread, because a DNS lookup cannot be interrupted.
     thread = threading.Thread(target=exchange.run, args=(url, body, headers), daemon=True, name="webhook")
     thread.start()
     thread.join(deadline_s)
@@ -45,7 +45,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], deadline_s: float) -
 
 
 class _Exchange:
-    """One request, and the connection that it uses."""
+    """A request and its connection."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -56,7 +56,7 @@ class _Exchange:
 
     def run(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
         """Send the request, and store the status of the answer or the error."""
-        import urllib3  # imported late, because a process that only submits does not need it
+        import urllib3  # imported late, because a process that only submits jobs does not need urllib3
 
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
         try:
@@ -73,7 +73,7 @@ class _Exchange:
                     redirect=False,
                     preload_content=False,
                 )
-                answer.close()  # the answer is not read, because it could be endless
+                answer.close()  # the body of the answer is not read, because it could be endless
                 self.status = answer.status
         except Exception as error:  # noqa: BLE001  # raised by the thread that waits
             self.error = error
@@ -84,7 +84,7 @@ class _Exchange:
                 self._sockets.clear()
 
     def cut(self) -> None:
-        """Shut the connection down, whatever it is waiting for, and refuse to open another."""
+        """Shut the connection down at once, and let `run` open no other connection."""
         with self._lock:
             self._is_cut = True
             for opened in self._sockets:
@@ -99,7 +99,7 @@ class _Exchange:
             def _new_conn(self) -> Any:
                 opened = super()._new_conn()
                 with exchange._lock:
-                    # A copy of the descriptor, because TLS takes the original away from its socket.
+                    # Keep a duplicate of the file descriptor, because TLS detaches the original from its socket.
                     exchange._sockets.append(opened.dup())
                     if exchange._is_cut:
                         opened.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,7 @@
-"""Sends the notification of a job's end, and records in the bucket whether it was delivered.
+"""Notifies a receiver that a job has ended, and records in the bucket whether the notification was delivered.
 
-Messages can get lost, but objects in the bucket cannot. Until the delivery is recorded, the job keeps its marker in
-``jobs/active/``, and the reconciler sends the message ``scoreline.events`` again.
+The message that requests a notification can get lost. Until the delivery is recorded, the job therefore keeps its
+marker in ``jobs/active/``, and the reconciler sends the message ``scoreline.events`` again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ type Sender = Callable[[str, delivery.Notification, str], None]
 
 
 def notify(dispatcher: Dispatcher, settings: WebhookSettings, job_id: str, send: Sender = delivery.send) -> None:
-    """Send a job's notification, if it has one that has not been delivered yet. This is safe to repeat.
+    """Send a job's notification, unless it was already delivered or the job has no webhook.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def give_up(dispatcher: Dispatcher, job_id: str, error: ScorelineError) -> None:
 def _send(
     dispatcher: Dispatcher, settings: WebhookSettings, job: Job, url: str, outcome: Outcome, send: Sender
 ) -> None:
-    """Send the notification. The address is checked again, because others may have written the job's document."""
+    """Send the notification. Check the address again, because another program may have written the job's document."""
     settings.check(url)
     if not settings.secret:
         raise InvalidSettings("WEBHOOK_SECRET is not set for the workers: nothing is sent unsigned")

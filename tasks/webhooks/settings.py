@@ -16,11 +16,11 @@ class WebhookSettings:
     """The addresses that may be notified when jobs end, and the secret for signing."""
 
     url: str | None = field(default=None, repr=False)
-    """The default address, for jobs that do not name one. Its path may be a secret."""
+    """The address to notify if a job names no address. The path of the address may be a secret."""
     allowed: tuple[str, ...] = ()
-    """Addresses, or beginnings of addresses, that a job may name in addition to `url`."""
+    """Addresses, or prefixes of addresses, that a job may notify in addition to `url`."""
     secret: str = field(default="", repr=False)
-    """The secret that workers sign with."""
+    """The secret that workers use to sign notifications."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> WebhookSettings:
@@ -28,7 +28,7 @@ class WebhookSettings:
         env = Environment(environ)
         url, secret = env.text("WEBHOOK_URL"), env.text("WEBHOOK_SECRET")
         listed = [item for item in re.split(r"[\s,]+", env.text("ALLOWED_WEBHOOKS")) if item]
-        if url and (fault := address_fault(url)):  # the address itself may be a secret
+        if url and (fault := address_fault(url)):  # do not quote the address, which may be a secret
             env.faults.append(f"WEBHOOK_URL: {fault}")
         for target in listed:
             try:
@@ -44,5 +44,5 @@ class WebhookSettings:
         return cls(url=url or None, allowed=tuple(listed), secret=secret)
 
     def check(self, webhook: str) -> str:
-        """Return the address unchanged if a job may name it; otherwise raise `InvalidRequest`."""
+        """Return `webhook` if a job may notify this address; otherwise raise `InvalidRequest`."""
         return check_target(webhook, self.allowed, self.url)

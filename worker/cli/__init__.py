@@ -1,6 +1,7 @@
 """The command line, ``scoreline``.
 
-Each module contains the commands of one subject. `main` puts them together, and `help` and `output` decide how all of
-them look. A module may import any other room, but must import packages that are not in `requirements.txt` late, inside
-functions. A command that neither loads a model nor reads a table must work with `requirements.txt` alone.
+Each module contains the commands of one subject. The module `main` combines the commands. The modules `help` and
+`output` format help pages and output. A module may import all other packages of Scoreline. Packages that are not in
+`requirements.txt` must be imported inside functions. Commands that load no model and read no table must work with
+`requirements.txt` alone.
 """

@@ -1,4 +1,4 @@
-"""``scoreline models convert``: models of another version of scikit-learn."""
+"""``scoreline models convert``: converts models of another version of scikit-learn."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ scoreline models convert old.joblib --sample rows.csv --output new.joblib \\
 def convert(model: Path, sample: Path, output: Path, extra: tuple[str, ...]) -> None:
     """Convert a model that another version of scikit-learn saved.
 
-    MODEL is loaded with the installed version, so its code runs. The sample is scored with both versions; uv makes an
-    environment for the old one. OUTPUT is written only if the results are equal.
+    MODEL is loaded with the installed version, which runs the code in the file. The sample is scored with both versions
+    of scikit-learn. For the old version, uv creates an environment. OUTPUT is written only if the results are equal.
 
-    If the model cannot be converted, the command says why.
+    If the model cannot be converted, the command prints the reason.
     """
     if missing := [path for path in (model, sample) if not path.is_file()]:
         raise InvalidRequest(f"{missing[0]} is not a file")

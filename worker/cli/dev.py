@@ -1,4 +1,4 @@
-"""``scoreline dev`` and ``scoreline demo``: run everything on embedded services, or the demo on existing ones."""
+"""``scoreline dev`` and ``scoreline demo``: run a command or a demo on embedded services."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def dev(workers: int, beat: bool, keep: bool, command: tuple[str, ...]) -> None:
     """Run a command on embedded services.
 
     Starts Valkey, an S3 server with a bucket, and a worker, and runs COMMAND with their addresses in its environment.
-    When COMMAND ends, everything is stopped and its data is gone. Without COMMAND, print the addresses and run until
-    Ctrl-C. This command needs the packages of dev-requirements.txt.
+    When COMMAND ends, the services are stopped and their data is deleted. Without COMMAND, print the addresses and run
+    until Ctrl-C. This command needs the packages of dev-requirements.txt.
 
-    With --keep, the objects in the bucket are stored at the end and are there again the next time. The folder of the
-    logs is printed.
+    With --keep, the objects in the bucket are stored at the end, and restored at the next start. The command prints the
+    folder of the logs.
 
-    The exit code is that of COMMAND.
+    The exit code is the exit code of COMMAND.
     """
     _exit_on_signals()
     with _stack(keep=keep) as stack:
@@ -106,9 +106,9 @@ def demo(context: click.Context, rows: int, workers: int, here: bool, keep: bool
     Publishes the model, uploads the rows, submits a job, and compares the results with the known labels. Everything
     runs on embedded services, which need the packages of dev-requirements.txt.
 
-    With --here, the services and workers must be running already. The environment must name them as it does for the
-    workers (R2_*, REDIS_URL), and the packages of ml-requirements.txt must be installed. The job, its results and the
-    model demo-breast-cancer stay in the bucket.
+    With --here, use services and workers that are already running. The option --here needs the same settings as the
+    workers (R2_*, REDIS_URL) and the packages of ml-requirements.txt. The job, its results and the model
+    demo-breast-cancer stay in the bucket.
     """
     _exit_on_signals()
     if here:
@@ -165,7 +165,7 @@ def _demonstrate(client: Client, environ: Mapping[str, str], rows: int, keep: bo
 
 
 def _shown(folder: Path) -> str:
-    """Return a path relative to the working directory if it is below it."""
+    """Return a path, relative to the working directory if possible."""
     here = Path.cwd()
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
@@ -189,7 +189,7 @@ def _stack(*, keep: bool = False) -> Stack:
 
 
 def _run(stack: Stack, command: list[str]) -> int:
-    """Run a command with the addresses of the services, and return its exit code."""
+    """Run a command with the addresses of the services in its environment. Return the exit code."""
     environ = {**os.environ, **stack.environ}
     environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + environ.get("PATH", "")
     guard = stack.run(command, None, environ)
@@ -199,7 +199,7 @@ def _run(stack: Stack, command: list[str]) -> int:
 def _wait_for_interrupt() -> int:
     try:
         while True:
-            time.sleep(0.2)  # short, because a signal may arrive just before this sleep, and is then handled after it
+            time.sleep(0.2)  # short, because a signal just before the sleep is handled after it
     except KeyboardInterrupt:
         return 0
 
@@ -212,7 +212,7 @@ def _exit_on_signals() -> None:
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes its background jobs ignore SIGINT
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
 
 
 __all__ = ["demo", "dev"]

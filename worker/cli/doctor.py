@@ -20,8 +20,8 @@ from scoreline.worker.cli.help import Command
 from scoreline.worker.doctor import NAMES, SKIPPED, Finding, examine
 
 _OF_RUNNING = {"workers", "clock"}
-"""The checks of whether other processes run. At a release, they may not run yet; a health check consists of nothing
-else."""
+"""The checks that other processes are running. At a release, these processes may not be running yet. A health check
+consists only of such checks."""
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
@@ -37,14 +37,14 @@ scoreline doctor --only workers  # as a health check of a worker
 @click.option("--strict", is_flag=True, help="Exit with 1 on warnings too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document.")
 def doctor(only: str | None, strict: bool, as_json: bool) -> None:
-    """Check a deployment for what goes wrong in production.
+    """Check a deployment for common faults in production.
 
-    Examines the settings, packages and services of this environment, and says how to fix what it finds. Run it before
-    a deployment, or as Heroku's release command. It takes at most half a minute and leaves nothing behind in the
+    Examines the settings, packages and services of this environment, and prints how to fix each fault. Run this command
+    before a deployment, or as Heroku's release command. The checks take at most half a minute, and leave no data in the
     bucket or in Redis.
 
-    With --only workers, --only clock or both, this is a health check: the exit code is 1 if no worker answers, or if
-    the clock does not tick.
+    With --only workers, --only clock or both, this command is a health check. The exit code is then 1 if no worker
+    answers, or if no tick has run recently.
 
     \b
     Exit codes:
@@ -53,7 +53,7 @@ def doctor(only: str | None, strict: bool, as_json: bool) -> None:
          --strict or as a health check
     """
     chosen = None if only is None else _names(only)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a probe then removes its objects
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # on exit, a probe removes its objects
     findings = examine(only=chosen)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
@@ -90,7 +90,7 @@ def _print(findings: Sequence[Finding]) -> None:
 
 
 def _merge_skipped(findings: Sequence[Finding]) -> Iterator[Finding]:
-    """Merge the checks that were skipped for the same reason into one finding, at the place of the first of them."""
+    """Merge checks that were skipped for the same reason into one finding, in the position of the first check."""
     skipped: dict[str, list[str]] = {}
     for finding in findings:
         if finding.message == SKIPPED:
@@ -115,7 +115,7 @@ def _lines(finding: Finding, width: int) -> list[str]:
 
 
 def _exit(code: int) -> None:
-    """Exit without waiting for the thread pools of checks that hang."""
+    """Exit at once, without waiting for the threads of checks that hang."""
     if any(thread.name.startswith("doctor-") for thread in threading.enumerate()):
         sys.stdout.flush()
         os._exit(code)

@@ -1,4 +1,4 @@
-"""Words for expected errors on the command line."""
+"""Formats expected errors for the command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
 
 
 def explain(error: ScorelineError) -> str:
-    """Return an error on one line. If Redis cannot be reached at the default address, say that no setting names one."""
+    """Return an error on one line. If the default address of Redis fails, add that REDIS_URL is not set."""
     if not isinstance(error, LedgerUnavailable | QueueUnavailable):
         return describe(error)
     settings = QueueSettings.from_env(os.environ)

@@ -1,4 +1,4 @@
-"""How help pages look: commands in sections, examples at the end, 80 columns."""
+"""Formats help pages: commands in sections, examples at the end, 80 columns wide."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 _LONGEST_OPTION = 30
-"""Maximum width of an option and its choices. If they are wider, the choices move into the text of the option."""
+"""Maximum width of an option and its choices. If this width is exceeded, the choices are moved into the help text of
+the option."""
 
 
 _UNBREAKABLE_HYPHEN = "\u2011"
@@ -32,12 +33,12 @@ class _Context(click.Context):
 
 
 class _Page(click.Command):
-    """The common base of the help pages of commands and groups."""
+    """The base class of commands and groups, which formats their help pages."""
 
     context_class = _Context
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, and after them the commands if there are any."""
+        """Write the options of a command or group, and then the commands of a group."""
         records = [_record(param, ctx) for param in self.get_params(ctx) if isinstance(param, click.Option)]
         with formatter.section("Options"):
             formatter.write_dl([record for record in records if record is not None])
@@ -56,12 +57,12 @@ class Command(_Page):
 
 
 class Group(_Page, click.Group):
-    """A group of commands whose epilog shows examples. Its commands may be listed in sections.
+    """A group of commands whose epilog shows examples. Its help page may list the commands in sections.
 
     Parameters
     ----------
     sections : mapping of str to sequence of str
-        The names of the commands of each section, keyed by its heading. By default all commands are in one section.
+        For each heading, the names of the commands in its section. By default, one section contains all commands.
     """
 
     command_class = Command
@@ -72,7 +73,7 @@ class Group(_Page, click.Group):
         self.sections = sections or {}
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each section with the summaries of its commands, in one column for all sections."""
+        """Write the summaries of the commands by section. All sections have the same column width."""
         column = max(map(len, self.commands))
         limit = formatter.width - column - 4
         for heading, names in (self.sections or {"Commands": sorted(self.commands)}).items():
@@ -82,7 +83,7 @@ class Group(_Page, click.Group):
 
 
 def _record(option: click.Option, ctx: click.Context) -> tuple[str, str] | None:
-    """Return an option as the help page shows it, or None if it is hidden."""
+    """Return the text of an option for the help page, or None if the option is hidden."""
     record = option.get_help_record(ctx)
     if record is None or not isinstance(option.type, click.Choice) or len(record[0]) <= _LONGEST_OPTION:
         return record

@@ -14,14 +14,15 @@ _ANSWER_S = 2.0
 
 
 class IdleHint:
-    """Asks for workers in a separate thread while a job makes no progress, so that watching never waits.
+    """Queries workers in a separate thread while a job makes no progress, so that watching does not block.
 
     Parameters
     ----------
     ask : callable
-        Function of the seconds to wait that returns the workers that answered. If it raises, no hint is given.
+        Function that waits a number of seconds and returns the workers that answered. If `ask` raises an error, no hint
+        is given.
     after_s : float
-        Seconds without progress before it asks for the first time, and then between two calls.
+        Seconds without progress before the first call of `ask`, and seconds between two calls.
     """
 
     def __init__(self, ask: Callable[[float], Collection[str]], after_s: float = IDLE_S) -> None:
@@ -34,7 +35,7 @@ class IdleHint:
         self._given = False
 
     def update(self, now: Status) -> str | None:
-        """Record a job's status. Return the hint, once, if no worker has answered since the last progress."""
+        """Record the status of a job. If no worker has answered since the last progress, return the hint once."""
         progress, moment = (now.state, now.parts_done, now.rows), time.monotonic()
         if progress != self._progress:
             self._progress, self._no_worker = progress, False

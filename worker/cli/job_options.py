@@ -11,7 +11,7 @@ from scoreline.tasks.job.submit_options import Option, described
 
 
 def job_options[F: Callable[..., Any]](options: type) -> Callable[[F], F]:
-    """Return a decorator that adds an option to a command for each of `options`. Options not given are None."""
+    """Return a decorator that adds the options in `options` to a command. Options without a value are None."""
 
     def decorate(command: F) -> F:
         for name, option in reversed(list(described(options).items())):

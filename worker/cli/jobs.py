@@ -29,8 +29,8 @@ scoreline status nightly-20261125T020000Z --json
 def status(job: str, as_json: bool) -> None:
     """Show the status of a job.
 
-    Prints how many parts and rows of JOB are done, where its results are, and what to do if it failed. JOB is the id
-    that `scoreline submit` printed.
+    Prints how many parts and rows of JOB are done, the location of its results, and what to do if it failed. JOB is the
+    job id that `scoreline submit` has printed.
 
     \b
     Exit codes:
@@ -56,8 +56,7 @@ def status(job: str, as_json: bool) -> None:
 def watch(job: str) -> None:
     """Show the progress of a job until it ends.
 
-    Ctrl-C stops watching; JOB itself goes on. If Redis or the bucket does not answer, this command waits for two
-    minutes.
+    Ctrl-C ends this command, but not JOB. If Redis or the bucket does not answer, this command retries for two minutes.
 
     \b
     Exit codes:
@@ -76,8 +75,8 @@ def watch(job: str) -> None:
 def cancel(job: str) -> None:
     """Cancel a job.
 
-    Parts that are running stop within one record batch. Results already written are kept, and `scoreline resume JOB`
-    scores the rest. A job that has ended keeps its outcome.
+    Running parts stop within one record batch. Existing results are kept, and `scoreline resume JOB` scores the rest.
+    If JOB has already ended, nothing changes.
     """
     client = Client.from_env()
     before = client.status(job)
@@ -114,12 +113,12 @@ scoreline resume nightly-20261125T020000Z --rejected --model churn@champion
 def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None, follow: bool) -> None:
     """Run the missing parts of a job that failed or was cancelled.
 
-    Results already written are kept and not scored again. JOB keeps its model version and its input objects: an
-    object that was unreachable may return, but one that was replaced needs a new job.
+    Existing results are kept, and only the missing parts are scored. JOB keeps its model version and its input objects.
+    If an input object was replaced, submit a new job instead.
 
-    With --rejected, score only the rows that were rejected, for example after correcting the model. They are read from
-    the same objects, so a broken row of a file is rejected again: correct the file and submit it as a new job. The
-    results of the new job are stored beside those of JOB, and its model is resolved again.
+    With --rejected, score only the rejected rows in a new job, for example after correcting the model. The rows are
+    read from the same objects, so malformed rows are rejected again. For malformed rows, correct the file and submit a
+    new job. The results of the new job are stored beside the results of JOB. The alias of the model is resolved again.
 
     With --watch, the exit codes are those of `scoreline watch`.
     """
@@ -150,9 +149,8 @@ def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None
 def reconcile() -> None:
     """Repair jobs that lost a message, a worker or their ledger.
 
-    For each job under way, rebuilds the ledger from the bucket if Redis lost it, dispatches parts whose message or
-    worker was lost, and finalizes the job if its parts are all done. Beat asks for the same every minute, and it never
-    does harm.
+    Checks each job under way. Rebuilds a lost ledger from the bucket, dispatches lost parts again, and finalizes jobs
+    whose parts are all done. Beat requests the same every minute. This command can be run safely at any time.
 
     The exit code is 1 if a job could not be reconciled.
     """
@@ -202,7 +200,7 @@ def jobs(limit: int, as_json: bool) -> None:
 
 
 def age(job: Status, now: datetime) -> str:
-    """Return the time since a job was submitted, in the largest unit that fits, or an empty text if it is unknown."""
+    """Return the time since a job was submitted, in the largest suitable unit. Return an empty text if unknown."""
     if not job.submitted:
         return ""
     seconds = max(0.0, (now - datetime.fromisoformat(job.submitted)).total_seconds())

@@ -1,4 +1,4 @@
-"""Puts the commands of ``scoreline`` together, and prints expected errors without a traceback."""
+"""Combines the commands of ``scoreline``, and prints expected errors without a traceback."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ scoreline submit churn@champion s3://bucket/in/ --watch
 )
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Score batches of rows with scikit-learn models that live in object storage.
+    """Score batches of rows with scikit-learn models from object storage.
 
-    Settings are environment variables: R2_BUCKET names the bucket, and REDIS_URL the Redis server. `scoreline demo`
-    needs none of them.
+    Settings are environment variables: R2_BUCKET is the name of the bucket, and REDIS_URL is the address of Redis.
+    `scoreline demo` needs no settings.
 
     \b
     Exit codes:
@@ -89,7 +89,7 @@ cli.add_command(dev.demo)
 
 
 def main() -> None:
-    """Run a command. An expected error prints one line and sets the exit code; it never prints a traceback."""
+    """Run a command. For an expected error, print one line instead of a traceback, and set the exit code."""
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:

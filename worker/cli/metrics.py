@@ -32,11 +32,11 @@ scoreline metrics --serve $PORT --host 0.0.0.0  # in a dyno
 def metrics(serve: int | None, host: str) -> None:
     """Print the metrics of the deployment, or serve them.
 
-    The format is that of Prometheus. One process serves the metrics of all workers, because workers count in Redis.
-    Counters start again at zero if Redis is emptied, which rate() and increase() allow for. If a service cannot be
-    reached, its scoreline_up is 0 and its metrics are missing.
+    The output has the text format of Prometheus. One process serves the metrics of all workers, because workers store
+    their counters in Redis. If Redis is emptied, counters restart at zero, which rate() and increase() handle. If a
+    service cannot be reached, its scoreline_up is 0, and its metrics are missing.
     """
-    from prometheus_client import generate_latest  # takes 0.1 s to import, so other commands do not import it
+    from prometheus_client import generate_latest  # this import takes 0.1 s
 
     from scoreline.worker.exporter import serve as serve_until_stopped
     from scoreline.worker.metrics import Deployment

@@ -1,4 +1,4 @@
-"""``scoreline models list | show | verify | alias | delete | keygen | sign``. `publish` and `convert` are elsewhere."""
+"""``scoreline models list | show | verify | alias | delete | keygen | sign``: manages models."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ scoreline models alias churn champion --rollback
 def models() -> None:
     """Publish models and manage their versions.
 
-    A model has versions, which never change, and aliases, each of which names one version. Other commands take a
-    version as NAME (the newest one), NAME@ALIAS or NAME@VERSION.
+    A model has versions and aliases. A version never changes, and an alias names one version. Other commands accept
+    NAME (the newest version), NAME@ALIAS or NAME@VERSION.
     """
 
 
@@ -84,8 +84,8 @@ scoreline models show churn@champion
 def show(ref: str) -> None:
     """Show the manifest of a version as JSON.
 
-    The manifest of REF (NAME, NAME@ALIAS or NAME@VERSION) names its artifacts, features, classes, outputs and library
-    versions, and how much memory it needs. The digests of single chunks are left out.
+    The manifest of REF (NAME, NAME@ALIAS or NAME@VERSION) contains its artifacts, features, classes, outputs, library
+    versions and memory. The digests of single chunks are left out.
     """
     shown = asdict(model_registry().show(ref))
     for artifact in shown["artifacts"]:
@@ -102,12 +102,12 @@ scoreline models verify --all
 @click.argument("refs", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Verify every version of every model.")
 def verify(refs: tuple[str, ...], everything: bool) -> None:
-    """Verify that versions are intact.
+    """Verify that versions of models are unchanged.
 
-    Reads every byte of REFS and compares it with the manifest, and verifies the signature if MODEL_VERIFY_KEYS is set.
-    Nothing is unpickled. This command needs the packages of ml-requirements.txt.
+    Reads all files of REFS and compares them with the digests in the manifest. If MODEL_VERIFY_KEYS is set, verifies
+    the signature too. Nothing is unpickled. This command needs the packages of ml-requirements.txt.
 
-    The exit code is 1 if anything is wrong.
+    The exit code is 1 if a version is not intact.
     """
     if not refs and not everything:
         raise click.UsageError("name the versions to verify, or use --all")
@@ -144,8 +144,8 @@ scoreline models alias churn champion
 def alias(name: str, alias: str, version: str | None, rollback: bool) -> None:
     """Move an alias to a version, or show its history.
 
-    Lets ALIAS of model NAME name VERSION. Jobs that were submitted before keep the version that they were submitted
-    with. Without VERSION, print every change of the alias, oldest first.
+    Moves ALIAS of model NAME to VERSION. Jobs that are already submitted keep their version. Without VERSION, print all
+    changes of the alias, oldest first.
     """
     registry = model_registry()
     if version is not None and rollback:
@@ -157,7 +157,7 @@ def alias(name: str, alias: str, version: str | None, rollback: bool) -> None:
     else:
         found = registry.find_alias(name, alias)
         if found is None:
-            registry.resolve(f"{name}@{alias}")  # this raises an error that lists the aliases of the model
+            registry.resolve(f"{name}@{alias}")  # raises an error that lists the aliases of the model
             return
         rows = []
         for change in found.history:
@@ -175,9 +175,9 @@ scoreline models delete churn@20261101T120000Z-0a1b2 --yes
 @click.argument("ref")
 @click.option("--yes", is_flag=True, help="Delete without asking for confirmation.")
 def delete(ref: str, yes: bool) -> None:
-    """Delete a version for good.
+    """Delete a version of a model permanently.
 
-    REF names the version as NAME@VERSION. It is not deleted while an alias names it, or while a job under way scores
+    REF has the form NAME@VERSION. A version cannot be deleted while an alias names it, or while a job under way scores
     with it.
     """
     client = Client.from_env(os.environ)
@@ -195,11 +195,11 @@ def delete(ref: str, yes: bool) -> None:
 def keygen() -> None:
     """Make a key pair for signing models.
 
-    Prints two lines for an environment file. MODEL_SIGNING_KEY is a secret, to be set only where models are published.
-    MODEL_VERIFY_KEYS is for the workers, which then load only models that are signed.
+    Prints two lines for an environment file. MODEL_SIGNING_KEY is a secret: set it only where models are published. Set
+    MODEL_VERIFY_KEYS for the workers, which then load only signed models.
 
-    To change keys, give the workers both verify keys, with a comma in between; sign the versions in use with the new
-    key by `scoreline models sign`; and then remove the old verify key.
+    To change keys, first set both verify keys for the workers, with a comma in between. Then sign the versions in use
+    with the new key (`scoreline models sign`). Finally, remove the old verify key.
     """
     signing, verifying = signatures.generate_keys()
     click.echo(f"MODEL_SIGNING_KEY={signing}\nMODEL_VERIFY_KEYS={verifying}")
@@ -219,13 +219,13 @@ scoreline models sign churn@20261101T120000Z-0a1b2 \\
     help="Sign only if the manifest of the version has this SHA-256, which `scoreline models publish` printed.",
 )
 def sign(refs: tuple[str, ...], sha256: str | None) -> None:
-    """Sign versions that are already published.
+    """Sign published versions of models.
 
-    Signs REFS, each NAME@VERSION, with MODEL_SIGNING_KEY. Signatures by other keys stay.
+    Signs each of REFS (NAME@VERSION) with MODEL_SIGNING_KEY. Signatures by other keys are kept.
 
-    A version that a key in MODEL_VERIFY_KEYS has signed is signed at once. For any other one, the version and the
-    SHA-256 of its manifest have to be typed or given by --sha256, because everyone who can write to the bucket can put
-    a model there. They must come from the person who published it.
+    If a key in MODEL_VERIFY_KEYS has already signed a version, this command signs without a question. Otherwise, this
+    command asks for the version and the SHA-256 of the manifest (or use --sha256). Take both from the person who
+    published the model, because anyone with write access to the bucket can put a model there.
     """
     if sha256 is not None and len(refs) > 1:
         raise click.UsageError("--sha256 belongs to one version: sign each with its own")
@@ -240,7 +240,7 @@ def sign(refs: tuple[str, ...], sha256: str | None) -> None:
 
 
 def _ask_for_digest(ref: str) -> str | None:
-    """Ask for the digest that a first signature needs. Return None without a terminal; signing then reports this."""
+    """Ask for the digest that a first signature requires. Return None without a terminal."""
     echo(f"no key in MODEL_VERIFY_KEYS has signed {ref}: workers will run its code once it is signed", err=True)
     try:
         version = click.prompt("its version", err=True)

@@ -1,4 +1,4 @@
-"""Formats output: lines fit the width of a terminal, and are kept whole in files and pipes."""
+"""Formats output: wraps or cuts lines in a terminal, and prints whole lines to files and pipes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _ELLIPSIS = "…"
 _GAP_CHARS = 2
 """Characters between two columns of a table."""
 _FEWEST_CHARS = 12
-"""Width to which a column of a table shrinks at most."""
+"""Minimum width of a column that shrinks."""
 
 
 def terminal_width(*, stderr: bool = False) -> int | None:
-    """Return the width of the terminal, in characters, or None if the output goes to a file or a pipe."""
+    """Return the width of the terminal in characters. Return None if the output is a file or a pipe."""
     stream = sys.stderr if stderr else sys.stdout
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
@@ -35,7 +35,8 @@ def terminal_width(*, stderr: bool = False) -> int | None:
 def echo(text: str, *, indent: int = 0, err: bool = False) -> None:
     """Print a line; in a terminal, wrap it between words and indent the lines that follow.
 
-    Like every function here, this escapes control characters, because names and messages come from outside.
+    Control characters are escaped here and in all functions of this module, because names and messages come from
+    outside.
     """
     text = printable(text)
     width = terminal_width(stderr=err)
@@ -47,7 +48,7 @@ def echo(text: str, *, indent: int = 0, err: bool = False) -> None:
 
 
 def echo_field(label: str, text: str) -> None:
-    """Print an indented label with a text beside it; in a terminal, wrap the text."""
+    """Print an indented label and a text; in a terminal, wrap the text."""
     column, width = 11, terminal_width()
     lines = [text := printable(text)]
     if width is not None:
@@ -57,18 +58,18 @@ def echo_field(label: str, text: str) -> None:
 
 
 def echo_cut(text: str) -> None:
-    """Print a line; in a terminal, cut it to the width."""
+    """Print a line; in a terminal, cut the line to the width of the terminal."""
     text = printable(text)
     click.echo(text if (width := terminal_width()) is None else cut(text, width))
 
 
 def echo_json(value: Any) -> None:
-    """Print a value as JSON. Characters outside ASCII stay readable, but no control character is left."""
+    """Print a value as JSON. Control characters are escaped, but other characters outside ASCII are not."""
     click.echo(printable(json.dumps(value, indent=1, ensure_ascii=False), keep="\n"))
 
 
 def cut(text: str, chars: int) -> str:
-    """Cut a text to a number of characters. The last character of a cut text is an ellipsis.
+    """Cut a text to a number of characters, the last of which is then an ellipsis.
 
     >>> cut("20261101T120000Z", 9), cut("short", 9)
     ('20261101…', 'short')
@@ -81,8 +82,8 @@ def print_table(
 ) -> None:
     """Print a table without borders.
 
-    If it is wider than the terminal, some columns shrink. No other column loses a character: if these alone are wider
-    than the terminal, it breaks their lines.
+    If the table is wider than the terminal, the columns in `wrapped` and `cut` shrink. The other columns keep their
+    width, so the terminal may break lines.
 
     Parameters
     ----------
@@ -91,8 +92,8 @@ def print_table(
     rows : iterable of sequence of str
         The cells.
     cut, wrapped : sequence of str
-        The headings of the columns that shrink. Those of `wrapped` shrink first, each list in its order. Cells in
-        `wrapped` columns are wrapped; cells in `cut` columns end with an ellipsis.
+        The headings of columns that may shrink: first those in `wrapped`, then those in `cut`. Cells in `wrapped`
+        columns are wrapped, and cells in `cut` columns are cut with an ellipsis.
     """
     cells, out = [[printable(cell, keep="\n") for cell in row] for row in rows], console()
     shown = [printable(name) for name in columns]
@@ -121,5 +122,5 @@ def table_widths(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[
 
 
 def console() -> Console:
-    """Return a console as wide as the terminal, or wide enough for whole tables in files and pipes."""
+    """Return a console as wide as the terminal. For files and pipes, it is wide enough for whole tables."""
     return Console() if sys.stdout.isatty() else Console(width=_WIDTH_ELSEWHERE)

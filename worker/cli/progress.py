@@ -20,7 +20,7 @@ from scoreline.worker.cli.output import echo, echo_field
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4}
 UNKNOWN = 6
-"""Exit code if the end of the job is not known. Exit code 1 would mean that the job failed."""
+"""Exit code if the outcome of the job is unknown. Exit code 1 would mean that the job failed."""
 OUTAGE_S = 120.0
 """Seconds to wait during an outage of Redis or of the bucket. A failover takes about a minute."""
 _BAR_COLUMNS = 20
@@ -30,23 +30,23 @@ _RETRY_S = 1.0
 def follow_job(client: Client, job_id: str, idle_s: float = IDLE_S, outage_s: float = OUTAGE_S) -> int:
     """Show the progress of a job until it ends, and return the exit code.
 
-    If a service cannot be reached, the job goes on, and this function continues as soon as the service answers.
+    If a service cannot be reached, this function waits for the service. The job itself continues.
 
     Parameters
     ----------
     client : Client
-        Reads the status of the job.
+        The client, which reads the status of the job.
     job_id : str
         The job to follow.
     idle_s : float
-        Seconds without progress after which workers are queried, and a hint is printed if none answers.
+        Seconds without progress after which workers are queried. If no worker answers, a hint is printed.
     outage_s : float
         Seconds without an answer after which the outcome counts as unknown.
 
     Raises
     ------
     InvalidRequest, InvalidSettings
-        There is no such job, or the settings cannot be used.
+        The job id is invalid or unknown, or the settings are invalid.
     """
     idle_hint = IdleHint(lambda timeout_s: client.queue.workers(timeout_s=timeout_s), idle_s)
     try:
@@ -61,7 +61,7 @@ def follow_job(client: Client, job_id: str, idle_s: float = IDLE_S, outage_s: fl
 
 
 def fail_unknown(job_id: str, error: ScorelineError) -> int:
-    """Print why the state of a job is not known, and return the exit code. Raise the error if the usage was wrong."""
+    """Print why the state of a job is unknown, and return the exit code. Raise errors that the user caused."""
     if isinstance(error, InvalidRequest | InvalidSettings):
         raise error
     echo(f"error: {explain(error)}", err=True)
@@ -70,7 +70,7 @@ def fail_unknown(job_id: str, error: ScorelineError) -> int:
 
 
 def _reconnecting(client: Client, job_id: str, outage_s: float) -> Iterator[Status]:
-    """Yield the status until the job has ended, and wait for services that do not answer for up to `outage_s`."""
+    """Yield the status until the job has ended. If a service does not answer, retry for up to `outage_s` seconds."""
     since: float | None = None
     while True:
         try:
@@ -90,7 +90,7 @@ def _reconnecting(client: Client, job_id: str, outage_s: float) -> Iterator[Stat
 
 
 class _RowsPerSecond(ProgressColumn):
-    """The speed that the progress bar shows."""
+    """The column of the progress bar that shows rows per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -98,7 +98,7 @@ class _RowsPerSecond(ProgressColumn):
 
 
 def _draw(updates: Iterator[Status], idle_hint: IdleHint) -> Status:
-    first = next(updates)  # before the bar is drawn, because the job may not exist
+    first = next(updates)  # read before the bar is drawn: the job may not exist
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(_BAR_COLUMNS),
@@ -133,7 +133,7 @@ def show_status(job: Status) -> None:
 
 
 def _hints(job: Status) -> Iterator[str]:
-    """Yield hints on what to do about rejected rows, or about a job that failed."""
+    """Yield hints on what to do about rejected rows or a failed job."""
     if job.state not in ("failed", "partial"):
         return
     if job.rejected:

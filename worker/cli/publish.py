@@ -84,14 +84,15 @@ def publish(
 ) -> None:
     """Publish a new version of a model.
 
-    Stores one or several estimators of model NAME, and what belongs to them, as one version: they are loaded together
-    or not at all. A fresh process first loads them for trial, and nothing is stored if that fails. Loading runs code,
-    so publish only files that you trust. On Linux with user namespaces, that process reaches no keys and no network.
-    Elsewhere, as in most containers, it can find both, and a warning says so.
+    Stores one or more estimators, with their preprocessors and label encoder, as one version of model NAME. All files
+    of a version are loaded together. Before they are stored, a new process loads them as a trial. If the trial fails,
+    nothing is stored. Loading runs code, so publish only files that you trust. On Linux with user namespaces, the trial
+    process has no access to keys or the network. Elsewhere, as in most containers, it has access, and a warning is
+    printed.
 
-    The version is signed if MODEL_SIGNING_KEY is set. Its reference, NAME@VERSION, is printed on standard output. The
-    role and name of each file, and the SHA-256 of the manifest, which is needed to sign it later, are printed on
-    standard error. This command needs the packages of ml-requirements.txt.
+    If MODEL_SIGNING_KEY is set, the version is signed. The reference NAME@VERSION is printed on standard output. The
+    role and name of each file are printed on standard error, with the SHA-256 of the manifest, which `scoreline models
+    sign` needs. This command needs the packages of ml-requirements.txt.
     """
     manager = model_manager()
     files = [*_from_files("model", "model", model), *_from_files("preprocessor", "preprocessor", preprocessor)]
@@ -114,12 +115,12 @@ def publish(
 
 
 def _check_digests(files: Sequence[NewArtifact], given: Iterable[str], required: Collection[str]) -> None:
-    """Compare files with the digests that a person gives; raises `InvalidRequest` if one differs or is missing.
+    """Compare files with the digests that the user gives; raises `InvalidRequest` if one differs or is missing.
 
     Parameters
     ----------
     required : collection of str
-        Names of the files that need a digest: those from a bucket, if what is published will be signed.
+        Names of the files that need a digest. Files from a bucket need a digest if the version will be signed.
     """
     digests = {}
     for text in given:
@@ -140,7 +141,7 @@ def _check_digests(files: Sequence[NewArtifact], given: Iterable[str], required:
 
 
 def _show_roles(files: Iterable[NewArtifact]) -> None:
-    """Print what each file was understood to be, in the order in which rows pass through them."""
+    """Print the role and name of each file, in the order in which the files process rows."""
     order: tuple[Role, ...] = ("preprocessor", "model", "label_encoder")
     for item in sorted(files, key=lambda item: order.index(item.role)):
         named = "" if item.role == "label_encoder" else f" {item.name!r}"
@@ -152,7 +153,7 @@ def _from_files(role: Role, default: str, items: Iterable[str]) -> list[NewArtif
     files = []
     for number, item in enumerate(items, 1):
         given, _, path = item.rpartition("=")
-        if given and Path(item).is_file():  # the name of the file contains an equals sign
+        if given and Path(item).is_file():  # the name of the file itself contains an equals sign
             given, path = "", item
         name = given or (default if number == 1 else f"{default}_{number}")
         try:

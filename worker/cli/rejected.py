@@ -48,13 +48,13 @@ scoreline rejected nightly-20261125T020000Z --json
 def rejected(job: str, examples: int, as_json: bool) -> None:
     """Show why rows of a job were rejected.
 
-    Prints how many rows of JOB were rejected for which reason, and examples. While the job is under way, only the rows
-    that were rejected so far are counted. Messages that differ only in a number or in quoted text count as one
-    reason. Rows are numbered from 0 within their object. The rows themselves are Parquet files, in the folder
-    _rejected/ of the results.
+    Prints each reason for which rows of JOB were rejected, with the number of rows and examples. While the job is under
+    way, only the completed parts are counted. Messages that differ only in a number or in quoted text count as one
+    reason. Rows are numbered from 0 within their object. The folder _rejected/ of the results contains all rejected
+    rows as Parquet files.
 
-    Once the cause is fixed, `scoreline resume JOB --rejected` scores the rows again. This command needs the packages
-    of ml-requirements.txt.
+    After you have fixed the cause, `scoreline resume JOB --rejected` scores the rows again. This command needs the
+    packages of ml-requirements.txt.
     """
     client = Client.from_env()
     found = client.rejected(job, examples=examples)

@@ -37,9 +37,9 @@ def schedule() -> None:
     """Check, list and run jobs on a schedule.
 
     Schedules are tables in the file schedules.toml of the working directory, or in the file that SCHEDULES_FILE names.
-    Without either file, they are read from the object schedules.toml of the bucket. They run while a worker and beat
-    are running. If a later text has a fault, the schedules that it concerns run as before. A table may have these keys,
-    of which cron, model and input are required:
+    If there is no file, the object schedules.toml in the bucket is read. Schedules run while a worker and beat are
+    running. If a later text has a fault in a schedule, the schedule runs as before. A table may have these keys; cron,
+    model and input are required:
 
     \b
     [nightly]
@@ -95,9 +95,9 @@ scoreline schedule list --json
 def list_(as_json: bool) -> None:
     """List all schedules.
 
-    Prints the next and the last slot of each schedule, and the outcome of the last. A slot is a time at which a
-    schedule is due. If the text of the schedules has faults, they are printed below, and the schedules that they
-    concern are listed as they were before, because they still run like that.
+    Prints the next and the last slot of each schedule, and the outcome of the last slot. A slot is a time at which a
+    schedule is due. Faults in the text of the schedules are printed below. A schedule with a fault is listed in its
+    last valid form, because this form is still in force.
 
     The exit code is 1 if there is a fault, or if the state of a schedule cannot be read.
     """
@@ -128,9 +128,9 @@ scoreline schedule check schedules.toml
 def check(file: Any) -> None:
     """Check the schedules for faults.
 
-    Reads FILE, or the schedules that are in use, and prints every fault with its line, and the next slot of every valid
-    schedule. The models, aliases and buckets of enabled schedules are looked up, unless no bucket is set. Webhooks are
-    compared with ALLOWED_WEBHOOKS, which should have the value that it has for the workers.
+    Reads FILE, or the schedules that are in use. Prints every fault with its line, and the next slot of every valid
+    schedule. If a bucket is set, checks that the models, aliases and buckets of enabled schedules exist. Webhooks are
+    compared with ALLOWED_WEBHOOKS, which should have the same value as for the workers.
 
     The exit code is 1 if there is a fault.
     """
@@ -149,7 +149,7 @@ def check(file: Any) -> None:
 
 
 def _faults_now(parsed: Parsed, text: str) -> list[Fault]:
-    """Return what the enabled schedules name, but the deployment lacks, as far as services can be reached."""
+    """Return the faults of enabled schedules that name missing models, aliases or buckets."""
     try:
         return deployment_faults(parsed, text, Client.from_env())
     except InvalidSettings as error:
@@ -163,8 +163,8 @@ def _faults_now(parsed: Parsed, text: str) -> list[Fault]:
 def tick() -> None:
     """Run the schedules that are due.
 
-    Beat asks a worker for the same every 30 seconds. Use this command with a clock of your own, such as Heroku
-    Scheduler. A slot runs once, however often this is called.
+    Beat requests the same every 30 seconds. Use this command if another clock, such as Heroku Scheduler, replaces beat.
+    A slot runs once, even if this command is called several times.
 
     The exit code is 1 if a job could not be submitted, or if the text of the schedules has a fault.
     """
@@ -198,9 +198,9 @@ scoreline schedule run nightly --at 2026-11-25T02:30 --again
 def run(name: str, at: str, again: bool) -> None:
     """Run a schedule for one past slot.
 
-    Submits the job of schedule NAME for that slot, whether the slot is due or not. A slot that has a job already keeps
-    it. With --again, it gets another one: its id ends with -2, then -3 and so on, and its results are written beside
-    those of the earlier job, which stay.
+    Submits the job of schedule NAME for the slot. If the slot already has a job, no job is submitted. With --again, the
+    slot gets another job, whose id ends with -2, then -3 and so on. The results of the earlier job are kept, and the
+    new results are written beside them.
 
     The exit code is 1 if the job was refused.
     """
@@ -248,8 +248,8 @@ scoreline schedule backfill nightly --from 2026-11-01 --to 2026-11-07 --again
 def backfill(name: str, start: str, stop: str, again: bool, dry_run: bool) -> None:
     """Run a schedule for all slots in a period.
 
-    The jobs of schedule NAME run one after another, the earliest first. Slots that have a job already are left out.
-    Times are in ISO 8601, and in the time zone of the schedule unless they have an offset.
+    The jobs of schedule NAME run one after another, the earliest first. Slots that already have a job are left out.
+    Times are in ISO 8601. A time without an offset is in the time zone of the schedule.
 
     The exit code is 1 if a job was refused.
     """
@@ -305,7 +305,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _echo_notes(row: Row) -> None:
-    """Print what does not fit into the line of a schedule: slots that wait, and why the last one failed."""
+    """Print notes below the line of a schedule: the number of waiting slots, and why the last slot failed."""
     name = row.schedule.name
     if row.pending:
         verb = "waits" if row.pending == 1 else "wait"

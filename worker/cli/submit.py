@@ -1,4 +1,4 @@
-"""``scoreline submit``: submits a job, or tries it without writing anything."""
+"""``scoreline submit``: submits a job, or tries a job without writing anything."""
 
 from __future__ import annotations
 
@@ -50,14 +50,15 @@ def submit(
     """Submit a job that scores objects with a model.
 
     MODEL is NAME, NAME@ALIAS or NAME@VERSION. INPUT is an object (s3://bucket/key), a prefix (s3://bucket/prefix/), a
-    quoted glob, or several of these. Objects are Parquet, CSV, JSON Lines or Arrow IPC, according to their names; CSV
-    and JSON Lines may be compressed (.gz, .zst, .bz2). Folders with names such as year=2026/ become columns.
+    quoted glob, or several of these. The name of an object determines its format: Parquet, CSV, JSON Lines or Arrow
+    IPC. CSV and JSON Lines may be compressed (.gz, .zst, .bz2). Folders with names such as year=2026/ become columns.
 
-    Prints the id of the job. With --watch, show its progress too; the exit code is then its outcome: 0 succeeded, 1
+    Prints the id of the job. With --watch, shows its progress too, and the exit code is the outcome: 0 succeeded, 1
     failed, 3 partial (some rows were rejected), 4 cancelled, 6 not known (Redis or the bucket does not answer).
 
-    With --dry-run, print the parts and the reason for them, the columns, a scored sample, and the memory that a worker
-    needs. It fails if the job would, with the same message, and needs the packages of ml-requirements.txt.
+    With --dry-run, prints the planned parts with the reason for their size, the columns, a scored sample, and the
+    memory that a worker needs. A dry run fails with the same error as the job, and needs the packages of
+    ml-requirements.txt.
     """
     client = Client.from_env()
     if dry_run:
@@ -93,7 +94,7 @@ def _show(found: Preflight) -> None:
 
 
 def _show_sample(sample: Sequence[Mapping[str, Any]]) -> None:
-    """Print the columns of scored rows that fit into the terminal, and say which do not."""
+    """Print the columns of scored rows that fit into the terminal, and the names of the hidden columns."""
     names = list(sample[0])
     headings = {name: cut(name, _CELL_CHARS) for name in names}
     cells = [[_cell(row[name]) for name in names] for row in sample]
@@ -105,7 +106,7 @@ def _show_sample(sample: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _fitting(names: Sequence[str], width: Mapping[str, int], terminal: int | None) -> list[str]:
-    """Return the columns that fit, in their order: as many of the first, which are kept columns, as of the last."""
+    """Return the columns that fit, in their order. Choose equally many of the first and of the last columns."""
     left = len(names) // 2
     by_turns = [name for pair in zip_longest(names[:left], reversed(names[left:])) for name in pair if name is not None]
     chosen: list[str] = []

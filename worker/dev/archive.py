@@ -1,6 +1,7 @@
 """Stores all objects of a bucket in one file, and writes them back into another bucket.
 
-The file is a tar archive. A member holds the bytes of an object, and its extended header the key and the metadata.
+The file is a tar archive with one member for each object. A member contains the bytes of an object. The extended header
+of the member contains the key and the metadata.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _KEY, _METADATA = "SCORELINE.key", "SCORELINE.metadata"
 
 
 def save(store: ObjectStore, path: Path) -> int:
-    """Write all objects of a store to a file, which is replaced only when it is complete. Return their number."""
+    """Write all objects of a store to a file. An existing file is replaced at the end. Return the number of objects."""
     new, count = path.with_suffix(".new"), 0
     with tarfile.open(new, "w", format=tarfile.PAX_FORMAT) as archive:
         for info in store.list(""):
@@ -32,7 +33,7 @@ def save(store: ObjectStore, path: Path) -> int:
 
 
 def restore(store: ObjectStore, path: Path) -> int:
-    """Write the objects in a file to a store, and return their number. Without the file, there are none."""
+    """Write the objects in a file to a store, and return their number, which is 0 without the file."""
     if not path.exists():
         return 0
     count = 0

@@ -25,12 +25,12 @@ FILES = 8
 ALIAS = "champion"
 NAME = "demo-breast-cancer"
 COLUMNS = ["id", "diagnosis", "prediction", "proba_benign", "proba_malignant"]
-"""The columns of the results that are read and shown."""
+"""The columns of the results that the demo reads and prints."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A summary of the results."""
+    """A summary of the results of the demo job."""
 
     rows: int
     ids: int
@@ -40,7 +40,7 @@ class Summary:
 
 
 def train_and_publish(models: ModelStorageManager) -> tuple[Manifest, pd.DataFrame]:
-    """Fit scaler, forest and label encoder on one half. Return the version, and the held-out half with labels."""
+    """Publish a model that is fitted on half of the data. Return its manifest and the other half with labels."""
     data = load_breast_cancer(as_frame=True)
     features = data.data
     labels = data.target.map(dict(enumerate(data.target_names)))
@@ -63,12 +63,12 @@ def train_and_publish(models: ModelStorageManager) -> tuple[Manifest, pd.DataFra
 
 
 def new_folder() -> str:
-    """Return a new prefix for the input of one demo, because a job scores every object below its prefix."""
+    """Return a new prefix for the input of a demo. A job scores all objects below a prefix, so demos share none."""
     return f"demo/{secrets.token_hex(4)}/"
 
 
 def upload(store: ObjectStore, held_out: pd.DataFrame, rows: int, folder: str) -> None:
-    """Resample the held-out half to `rows` rows with ids, and upload them as several Parquet files."""
+    """Draw `rows` rows from the held-out half, add ids, and upload the rows as several Parquet files."""
     picks = np.random.default_rng(SEED).integers(0, len(held_out), rows)
     bounds = np.linspace(0, rows, FILES + 1).astype(int)
     for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
@@ -86,7 +86,7 @@ def remove(store: ObjectStore, folder: str) -> None:
 
 
 def summarise(store: ObjectStore, folder: str) -> Summary:
-    """Read and summarise the results one file at a time, because a small machine could not hold all of them."""
+    """Summarise the results. Read one file at a time, because all results may not fit into memory."""
     ids, correct, head = [], 0, pd.DataFrame()
     for info in store.list(f"{folder}part-"):
         part = pq.read_table(io.BytesIO(store.get(info.key).data), columns=COLUMNS).to_pandas()

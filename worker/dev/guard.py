@@ -1,8 +1,8 @@
-"""Runs a command and ends it, with all its children, when the process that started the guard ends.
+"""A guard process, which runs a command. When the guard's parent ends, the guard ends the command and its children.
 
-``python -m scoreline.worker.dev.guard FD COMMAND...``: FD is the reading end of a pipe. Only the process that started
-the guard has the writing end open. When that process ends, even by SIGKILL, the kernel closes the pipe, and the guard
-ends the process group of the command.
+In ``python -m scoreline.worker.dev.guard FD COMMAND...``, FD is the reading end of a pipe. Only the parent of the guard
+has the writing end open. When the parent ends, even by SIGKILL, the kernel closes the pipe. The guard then ends the
+process group of the command.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def watch(child: subprocess.Popen[bytes], lifeline: int) -> int:
-    """Wait for the end of the command, or for that of the pipe, which ends it. Return its exit code."""
+    """Wait for the command, and return its exit code. If the pipe is closed, end the command."""
     try:
         while child.poll() is None:
             if select.select([lifeline], [], [], 0.1)[0]:
@@ -40,23 +40,23 @@ def watch(child: subprocess.Popen[bytes], lifeline: int) -> int:
     finally:
         _end(child, signal.SIGKILL)
     code = child.wait()
-    return 128 - code if code < 0 else code  # 128 plus the signal, as in a shell
+    return 128 - code if code < 0 else code  # after a signal: 128 plus its number, as in a shell
 
 
 def ignore_signals() -> None:
-    """Let only the closing of the pipe end the command."""
+    """Ignore signals, so that the guard ends only with its command or its pipe."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def default_signals() -> None:
-    """Let signals end the command itself."""
+    """Restore the default signal handlers in the command."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 
 
 def _end(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal the whole process group. After SIGTERM, give it `GRACE_S` seconds to end."""
+    """Send a signal to the whole process group. After SIGTERM, wait up to `GRACE_S` seconds for its end."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, number)
     deadline = time.monotonic() + GRACE_S

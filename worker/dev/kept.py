@@ -1,4 +1,4 @@
-"""Embedded services that keep their bucket and their logs for the next time."""
+"""Embedded services that keep their bucket and their logs in a folder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ FOLDER = Path(".scoreline/dev")
 
 
 class KeptStack(Stack):
-    """A stack that begins with the objects that the last stack has left in the folder, and leaves its logs there.
+    """A stack of embedded services that restores the objects of the last stack, and keeps its logs.
 
-    The objects are stored when the stack ends, after its workers and its command. Redis begins empty: jobs that were
-    under way are continued from the bucket. If the stack is killed, the objects stay as they were when it began.
+    The objects are stored after the workers and the command have ended. Redis starts empty, and jobs under way continue
+    from the bucket. If the stack is killed, the changes to its objects are lost.
 
     Parameters
     ----------
     folder : Path
-        The directory for the objects, and for the logs of each run in a directory of its own.
+        The directory that contains the stored objects, and a directory of logs for each run.
     """
 
     def __init__(self, folder: Path = FOLDER) -> None:

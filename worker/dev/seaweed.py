@@ -1,10 +1,10 @@
-"""The other embedded S3 server: SeaweedFS, which keeps objects on disk and checks signatures.
+"""The embedded S3 server on disk: SeaweedFS, which also checks the signatures of requests.
 
 ``python -m scoreline.worker.dev.seaweed PORT FOLDER`` serves the objects in FOLDER on a port of 127.0.0.1. The
-environment names the bucket that may be created and the credentials to accept, as it does for a client: ``R2_BUCKET``,
-``R2_ACCESS_KEY_ID`` and ``R2_SECRET_ACCESS_KEY``. A later server on the same folder has the same objects.
+environment variable ``R2_BUCKET`` names the bucket that may be created. ``R2_ACCESS_KEY_ID`` and
+``R2_SECRET_ACCESS_KEY`` are the accepted credentials. A later server with the same FOLDER has the same objects.
 
-docs/explanation/embedded-s3-servers.md says how this server differs from the one in `s3`.
+docs/explanation/embedded-s3-servers.md compares this server with the server in the module `s3`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from pathlib import Path
 from typing import Any
 
 _GRPC_OFFSET = 10_000
-"""SeaweedFS expects the gRPC port of its administration this far above the HTTP port."""
+"""Difference between the HTTP port and the gRPC port of SeaweedFS's administration."""
 _MEMORY = "512MiB"
-"""The memory limit from which Go collects garbage more often. It halves the memory, and costs a seventh more CPU
-time."""
+"""The soft memory limit of Go's garbage collector. This limit halves the memory, and takes a seventh more CPU time."""
 _FOREIGN = ("AWS_", "S3_", "WEED_")
-"""Variables that begin with these would change the server, for example the credentials that it accepts."""
+"""Prefixes of environment variables that would change the server, for example its accepted credentials."""
 
 
 def serve(port: int, folder: Path) -> int:
     """Serve until SIGTERM, and return the exit code.
 
-    The server is then killed, because it would wait half a minute for idle connections. This loses nothing: every write
-    that the server has acknowledged is in its files.
+    At SIGTERM, the server is killed, because it would otherwise wait half a minute for idle connections. No data is
+    lost, because every acknowledged write is in the server's files.
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,37 +51,37 @@ def serve(port: int, folder: Path) -> int:
         return max(0, server.wait())
     finally:
         server.kill()
-        for name, number in ports.items():  # SeaweedFS may leave these behind
+        for name, number in ports.items():  # SeaweedFS may leave these socket files behind
             Path(f"/tmp/seaweedfs-{name.partition('.')[0]}-grpc-{number}.sock").unlink(missing_ok=True)
 
 
 def _command(port: int, folder: Path, ports: Mapping[str, int]) -> list[str]:
-    """Return the command that serves on `port`. The parts of the server reach each other at `ports`."""
+    """Return the command that serves on `port`. The components of the server use `ports` among themselves."""
     return [
         str(Path(sysconfig.get_path("scripts")) / "weed"),
         "-logtostderr",
-        "mini",  # `weed server` has the same parts, but waits three seconds for them
+        "mini",  # `weed server` is the same, but waits three seconds at its start
         f"-dir={folder}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
         f"-s3.port={port}",
         *(f"-{name}={number}" for name, number in ports.items()),
         f"-s3.config={folder / 'credentials.json'}",
-        "-s3.localSocket=s3.sock",  # relative to the folder, because the path of a socket may have only 107 bytes
+        "-s3.localSocket=s3.sock",  # relative, because the path of a socket may have only 107 bytes
         "-filer.localSocket=filer.sock",
-        "-s3.autoCreateBucket=false",  # R2 reports a bucket that does not exist
+        "-s3.autoCreateBucket=false",  # as in R2, a missing bucket is an error
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-webdav=false",
         "-admin.ui=false",
-        "-master.telemetry=false",  # by default it reports statistics to its authors
+        "-master.telemetry=false",  # by default, SeaweedFS reports statistics to its authors
     ]
 
 
 def _free_ports() -> dict[str, int]:
-    """Return a free port of 127.0.0.1 for each part of the server, by the name of its option."""
+    """Return a free port of 127.0.0.1 for each component of the server, by the name of its option."""
     ports: dict[str, int] = {}
-    with contextlib.ExitStack() as held:  # all ports are held until the last one is found, so that they differ
+    with contextlib.ExitStack() as held:  # keeps all ports bound until the last one is found, so that they differ
 
         def hold(port: int = 0) -> int:
             probe = held.enter_context(socket.socket())
@@ -100,7 +99,7 @@ def _free_ports() -> dict[str, int]:
 
 
 def _identities(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the credentials to accept. A request without any may create the bucket, which `stack` does."""
+    """Return the accepted credentials. A request without credentials may create the bucket, as `stack` does."""
     key, secret = environ["R2_ACCESS_KEY_ID"], environ["R2_SECRET_ACCESS_KEY"]
     return {
         "identities": [
@@ -115,7 +114,7 @@ def _identities(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Serve on the port that the first argument names, and keep the objects in the folder that the second one names."""
+    """Serve on the port in the first command-line argument, with the folder in the second argument."""
     return serve(int(sys.argv[1]), Path(sys.argv[2]))
 
 

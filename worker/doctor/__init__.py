@@ -1,9 +1,9 @@
-"""Checks a deployment for common faults in production, and reports what each check found and how to repair it.
+"""Checks a deployment for common faults in production, and reports how to repair each fault.
 
-A check is a function in the module of its subject, and one line in `checks`. A fault that certainly breaks the
-deployment is an error. A fault that may be intended, or that depends on other processes, is a warning. Checks may
-import any other room except `scoreline.worker.cli`, but a check that needs a package of ml-requirements.txt must work
-without it.
+A check is a function in the module of its subject, and has one line in the module `checks`. A fault that certainly
+breaks the deployment is an error. A fault that may be intended, or that depends on other processes, is a warning.
+Checks may import all packages of Scoreline except `scoreline.worker.cli`. Every check must also work if the packages of
+ml-requirements.txt are not installed.
 """
 
 from scoreline.worker.doctor.check import Finding, Severity

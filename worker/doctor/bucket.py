@@ -1,4 +1,4 @@
-"""Checks that the bucket behaves as jobs need, by trying it on small objects that are removed afterwards."""
+"""Checks that the bucket supports all operations of jobs. The check writes small objects, and removes them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CREDENTIALS = "correct R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY"
 _ENDPOINT = "correct R2_ACCOUNT_ID or R2_ENDPOINT_URL, and check the proxy or firewall in between"
 _OTHER_STORE = "use a store that supports this: R2, S3, or another that documents conditional writes"
 _HOPELESS = StoreUnavailable, NotAnObjectStore, BucketNotFound, ObjectNotFound
-"""Faults with which every further step would fail too."""
+"""Faults that would also make every further step fail."""
 _READ_BY_BOTO3 = (
     "AWS_PROFILE",
     "AWS_CONFIG_FILE",
@@ -40,7 +40,7 @@ _READ_BY_BOTO3 = (
 
 
 def bucket(context: Context) -> Iterator[Finding]:
-    """Try the contract of an object store on the main bucket, and list the other buckets that jobs may name."""
+    """Try all operations that jobs need on the main bucket, and list the other buckets that jobs may use."""
     try:
         probe = Probe(context.store, context.leaving)
     except ScorelineError as fault:
@@ -112,7 +112,7 @@ def _listing_new_objects(probe: Probe) -> Iterator[Finding]:
 
 
 def _uploading_in_parts(probe: Probe) -> Iterator[Finding]:
-    """Upload an object in a single part, which may be small. With two parts, the first would have to be 5 MiB."""
+    """Try a multipart upload with a single part. With two parts, the first part must have at least 5 MiB."""
     if probe.in_parts is None:
         return
     try:
@@ -175,7 +175,7 @@ _STEPS: tuple[Callable[[Probe], Iterator[Finding]], ...] = (
 
 
 def _others(context: Context) -> Iterator[Finding]:
-    """List the other buckets. Nothing more is required of them, because they may contain only inputs."""
+    """List the other buckets. No other operation is tried, because these buckets may contain only inputs."""
     for name in sorted(context.storage.allowed_buckets - {context.storage.bucket_name}):
         try:
             next(iter(context.buckets[name].list(keys.PROBES)), None)

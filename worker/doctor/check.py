@@ -1,4 +1,4 @@
-"""A check, and its findings."""
+"""Defines a check and its findings."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Severity = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One result of a check."""
+    """A result of a check."""
 
     check: str = ""
-    """The name of the check, which `examine` fills in."""
+    """The name of the check, which the function `examine` sets."""
     severity: Severity
     message: str
     remedy: str = ""
-    """What to do about it; empty if the severity is ``ok``."""
+    """What to do about the fault; empty if the severity is ``ok``."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One subject that the doctor examines.
+    """A check of one subject of the doctor, for example Redis.
 
     Parameters
     ----------
@@ -34,7 +34,8 @@ class Check:
     find : callable
         Yields a finding for each fault, or one ``ok`` finding if there is none.
     needs : tuple of str
-        Checks that must succeed first. If one of them fails, this check would only repeat its error.
+        Checks that must succeed first. A check that needs a failed check is skipped, because it would only repeat the
+        error.
     """
 
     name: str
@@ -43,15 +44,15 @@ class Check:
 
 
 def ok(message: str) -> Finding:
-    """Return a finding that nothing is wrong."""
+    """Return a finding for a check without faults."""
     return Finding(severity="ok", message=message)
 
 
 def warning(message: str, remedy: str) -> Finding:
-    """Return a finding that something may go wrong."""
+    """Return a finding for a fault that may cause a failure."""
     return Finding(severity="warning", message=message, remedy=remedy)
 
 
 def error(message: str, remedy: str) -> Finding:
-    """Return a finding that something cannot work."""
+    """Return a finding for a fault that breaks the deployment."""
     return Finding(severity="error", message=message, remedy=remedy)

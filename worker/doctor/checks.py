@@ -1,4 +1,4 @@
-"""The list of checks, in the order in which they are shown. A check may depend only on checks before it."""
+"""The list of checks, in the order of the output. A check may depend only on earlier checks in the list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the checks examine: the environment, the working directory, and the services that they name."""
+"""The context of all checks: the environment, the working directory, and the services of the deployment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from scoreline.worker.settings import WorkerSettings
 
 CONNECT_S = 3
 ANSWER_S = 4
-"""Seconds to wait for an answer of Redis or the bucket, after which it counts as unreachable."""
+"""Seconds without an answer after which Redis or the bucket counts as unreachable."""
 PATIENCE = Patience(
     outlasts_outages=False, redis_connect_s=CONNECT_S, redis_answer_s=ANSWER_S, bucket_answer_s=ANSWER_S
 )
@@ -39,11 +39,11 @@ PATIENCE = Patience(
 
 @dataclass
 class Context:
-    """Reads settings and opens services when they are first used. Every property may raise `InvalidSettings`."""
+    """Reads settings and opens services at their first use. Every property may raise `InvalidSettings`."""
 
     environ: Mapping[str, str]
     now: Callable[[], float] = time.time
-    """This machine's clock."""
+    """Function that returns the time of this machine's clock."""
     folder: Path = field(default_factory=Path.cwd)
     """The directory that is searched for a Procfile."""
     leaving: Event = field(default_factory=Event)
@@ -96,12 +96,12 @@ class Context:
 
     @cached_property
     def registry(self) -> ModelRegistry:
-        """The models of the main bucket. Signatures are checked if the settings ask for it and `verifies` is true."""
+        """The model registry, which checks signatures if MODEL_VERIFY_KEYS is set and `verifies` is true."""
         return self.connections.registry if self.verifies else ModelRegistry(self.store)
 
     @property
     def verifies(self) -> bool:
-        """Whether signatures can be checked. The package cryptography must be installed for that."""
+        """Whether signatures can be checked, which requires the package cryptography."""
         return find_spec("cryptography") is not None
 
     @property
@@ -116,7 +116,7 @@ class Context:
 
     @cached_property
     def client(self) -> Client:
-        """The client with which schedules submit jobs."""
+        """The client that the scheduler uses to submit jobs."""
         return Client(self.buckets, self.broker, self.ledger, self.webhooks)
 
     @cached_property
@@ -142,7 +142,7 @@ class Context:
 
     @cached_property
     def worker_line(self) -> tuple[str, ...]:
-        """The words of the ``worker:`` line of the Procfile; empty if there is no such line."""
+        """The words of the ``worker:`` line in the Procfile; empty without such a line."""
         try:
             lines = (self.folder / "Procfile").read_text().splitlines()
         except (OSError, UnicodeDecodeError):
@@ -150,10 +150,10 @@ class Context:
         line = next((line.partition(":")[2] for line in lines if line.startswith("worker:")), "")
         try:
             return tuple(shlex.split(line))
-        except ValueError:  # a quotation mark is not closed
+        except ValueError:  # the line has an unclosed quotation mark
             return tuple(line.split())
 
     def worker_variable(self, name: str) -> str:
-        """Return an environment variable of the worker, which may be set only on its line in the Procfile."""
+        """Return an environment variable of the worker, from its line in the Procfile or from the environment."""
         on_line = dict(word.split("=", 1) for word in self.worker_line if "=" in word and word[0] != "-")
         return on_line.get(name, self.environ.get(name, "")).strip()

@@ -1,4 +1,4 @@
-"""Checks that workers and beat are running. They are other processes, so their absence is only a warning."""
+"""Checks that workers and beat are running. If they are not, the finding is only a warning."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from scoreline.worker.doctor.check import Finding, ok, warning
 from scoreline.worker.doctor.context import Context
 
 DEV = "SCORELINE_DEV"
-"""Variable that `scoreline dev` sets. Its services are new, so nothing has ticked there before."""
+"""Environment variable that `scoreline dev` sets. Embedded services are new, so no tick has run before."""
 _FIX_REDIS = "fix the check `redis` first"
 SHORTEST_SILENCE_S = 120.0
 """Seconds without a tick before a warning is possible. A tick may have to wait for a busy worker."""
 
 
 def workers(context: Context) -> Iterator[Finding]:
-    """Ask every worker on the broker which queues it reads, and wait one second for the answers."""
+    """Check that workers read the deployment's queues. Wait one second for the answers of workers."""
     try:
         answers = context.broker.ask_workers("active_queues")
     except QueueUnavailable as fault:
@@ -67,7 +67,7 @@ def clock(context: Context) -> Iterator[Finding]:
 
 
 def clock_silence(context: Context) -> str:
-    """Return a text that says for how long the clock has been silent, or an empty text if it ticks."""
+    """Return a message if no tick has run recently, or an empty text."""
     since_s = context.ledger.seconds_since_tick()
     if since_s is None:
         return "the clock has not ticked within a day"
@@ -77,5 +77,5 @@ def clock_silence(context: Context) -> str:
 
 
 def _queue_names(queues: object) -> set[str]:
-    """Return the names in a worker's answer, which is not a list if the worker failed to answer."""
+    """Return the names of the queues in a worker's answer. A failed answer is not a list, and has no names."""
     return {queue["name"] for queue in queues} if isinstance(queues, list) else set()

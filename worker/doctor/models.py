@@ -1,4 +1,4 @@
-"""Checks that models are protected by signatures, and that those in use exist and can be loaded."""
+"""Checks that models are protected by signatures, and that the models in use exist and can be loaded."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def model_keys(context: Context) -> Iterator[Finding]:
 
 
 def models(context: Context) -> Iterator[Finding]:
-    """Inspect the models to be preloaded, then those in use.
+    """Inspect the models to be preloaded, and then the models in use.
 
-    The versions in use are those that aliases name, or the newest version of a model without aliases.
+    The versions in use are all versions that have an alias. For a model without aliases, the newest version is in use.
     """
     inspection = _Inspection(context)
     for ref in context.worker.preload:
@@ -60,7 +60,7 @@ def models(context: Context) -> Iterator[Finding]:
 
 @dataclass
 class _Inspection:
-    """Inspects one model after another."""
+    """Inspects models one at a time, and collects the results."""
 
     context: Context
     installed: str | None = field(default_factory=lambda: installed_version("scikit-learn"))
@@ -99,7 +99,7 @@ class _Inspection:
             self._skewed[str(saved_by)].append(ref)
 
     def skewed(self) -> Iterator[Finding]:
-        """Yield a finding for each other version of scikit-learn with which models in use were saved."""
+        """Yield a finding for each version of scikit-learn that saved models in use and is not installed."""
         for saved_by, refs in sorted(self._skewed.items()):
             named = ", ".join(refs[:_MAX_NAMED]) + (f" and {len(refs) - _MAX_NAMED} more" if refs[_MAX_NAMED:] else "")
             yield self._wrong(
@@ -109,7 +109,7 @@ class _Inspection:
             )
 
     def summary(self, all_seen: bool) -> str:
-        """Return the message of the finding that nothing is wrong."""
+        """Return the message of the finding if all models are sound."""
         preload = self.context.worker.preload
         size = sum(self._seen[ref] for ref in preload)
         text = f"{len(self._seen) or 'none'} in use" + ("" if all_seen else "; there was no time to inspect the others")

@@ -1,6 +1,7 @@
-"""Checks that the installed packages are the versions with which this release is tested.
+"""Checks that the installed packages have the versions that this release was tested with.
 
-A checkout pins one version of each package in its requirement files. A wheel carries the ranges of pyproject.toml.
+A checkout pins one version of each package in its requirement files. A wheel contains the version ranges of
+pyproject.toml.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _FILES = ("requirements.txt", "ml-requirements.txt")
 
 
 def packages(_: Context) -> Iterator[Finding]:
-    """Compare the installed packages with the requirement files or, without these, the requirements of the wheel."""
+    """Compare the installed packages with the requirement files, or else with the requirements of the wheel."""
     base, ml = required()
     installed = {name: version for name in base | ml if (version := installed_version(name)) is not None}
     to_submit, to_work = _install_commands()
@@ -43,9 +44,9 @@ def packages(_: Context) -> Iterator[Finding]:
 
 
 def required(folder: Path = _ROOT) -> tuple[dict[str, SpecifierSet], dict[str, SpecifierSet]]:
-    """Return, by package, the versions that every process needs, and those that only a worker needs.
+    """Return the required versions by package: first for every process, and then for workers only.
 
-    They come from the requirement files in `folder`, or from the installed distribution if there are no such files.
+    The versions are read from the requirement files in `folder`, or else from the installed distribution.
     """
     if _has_files(folder):
         base, ml = (_read((folder / name).read_text().splitlines()) for name in _FILES)
@@ -63,7 +64,7 @@ def installed_version(name: str) -> str | None:
 
 
 def _install_commands() -> tuple[str, str]:
-    """Return the commands that install the packages of an application, and those of a worker."""
+    """Return the command that installs the packages of an application, and the command for a worker."""
     if not _has_files(_ROOT):
         return "pip install scoreline", "pip install 'scoreline[ml]'"
     return f"pip install -r {_FILES[0]}", f"pip install {' '.join(f'-r {name}' for name in _FILES)}"

@@ -1,4 +1,4 @@
-"""Small objects that are written to find out how a store behaves, and are always removed."""
+"""Writes small objects to test how a store behaves, and always removes them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _SAME_KEY_S = 1.05
 
 
 class Probe:
-    """The objects of one examination. Each examination has its own prefix.
+    """The test objects of one run of the doctor. Each run has its own prefix.
 
     Parameters
     ----------
     store : ObjectStore
         The store to examine.
     leaving : Event
-        Event that is set when the process must end, so that the probe stops waiting.
+        Event that is set when the process must end. The probe then stops waiting.
     """
 
     def __init__(self, store: ObjectStore, leaving: Event) -> None:
@@ -66,11 +66,11 @@ class Probe:
         return name in self._written
 
     def etag(self, name: str) -> str:
-        """Return the ETag that `put` received."""
+        """Return the ETag of an object that `put` has written."""
         return self._written[name].etag
 
     def accepts(self, attempt: Callable[[], Any]) -> bool:
-        """Return whether the store performs a request, rather than refusing it because its condition is not met."""
+        """Return whether the store accepts a conditional request. If its condition fails, the store refuses it."""
         try:
             attempt()
         except PreconditionFailed:
@@ -78,7 +78,7 @@ class Probe:
         return True
 
     def clean(self) -> list[str]:
-        """Remove all objects, and return the keys of those that cannot be removed."""
+        """Remove all objects, and return the keys of objects that cannot be removed."""
         left = []
         unreachable = False
         for key in self._begun:
@@ -107,7 +107,7 @@ class Probe:
 
 
 def _in_parts(store: ObjectStore) -> R2Store | None:
-    """Return a store that uploads every object in parts, or None if this kind of store never does."""
-    from scoreline.storage.objects.r2 import R2Store  # boto3 takes 0.2 s to import; a directory does not need it
+    """Return a store that uploads every object in parts, or None if the store has no multipart uploads."""
+    from scoreline.storage.objects.r2 import R2Store  # importing boto3 takes 0.2 s, and not all stores need it
 
     return store.always_multipart() if isinstance(store, R2Store) else None

@@ -36,7 +36,7 @@ def shutdown(context: Context) -> Iterator[Finding]:
 
 
 def threads(context: Context) -> Iterator[Finding]:
-    """Check that every process of a worker computes with one thread."""
+    """Check that every process of a worker uses a single thread for computation."""
     wrong = [name for name in _THREADS if context.worker_variable(name) != "1"]
     if context.worker_variable("MKL_NUM_THREADS") not in ("", "1"):
         wrong.append("MKL_NUM_THREADS")
@@ -77,7 +77,7 @@ def memory(context: Context) -> Iterator[Finding]:
 
 
 def _pool(words: tuple[str, ...]) -> str:
-    """Return the pool that the worker line of the Procfile selects, if any."""
+    """Return the pool in the worker line of the Procfile; empty if the line has no such option."""
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word in ("-P", "--pool"):
             return following

@@ -1,4 +1,4 @@
-"""Checks that Redis, as ledger and as broker, is reachable, keeps its data, and has room for more."""
+"""Checks that Redis, as ledger and broker, is reachable, keeps its data, and has free memory and connections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scoreline.worker.settings import BEAT_CONNECTIONS, CLIENT_CONNECTIONS, PASS
 OLDEST = (6, 2)
 FULL = 0.8
 SMALL_PLAN = 100
-"""Number of connections up to which the check says how many processes they are enough for."""
+"""If a server allows at most this many connections, the check prints how many processes it can serve."""
 _LOCAL = ("localhost", "127.0.0.1", "::1", None)
 _REMEDIES = (
     ("max number of clients", "close connections, start fewer processes, or use a larger plan"),
@@ -41,7 +41,7 @@ _DEFAULT_REMEDY = "set REDIS_URL to a server that is running; on Heroku: heroku 
 
 @dataclass(frozen=True)
 class _Target:
-    """One server, and its purpose."""
+    """A Redis server and its role."""
 
     role: str
     url: str
@@ -49,7 +49,7 @@ class _Target:
 
 
 def redis(context: Context) -> Iterator[Finding]:
-    """Examine the server of the ledger, and that of the broker if it is a different one."""
+    """Examine the server of the ledger, and the server of the broker if it is another server."""
     settings = context.queue
     targets = [_Target("ledger and broker", settings.redis_url, settings.redis_tls)]
     if host_and_port(settings.broker_url) != host_and_port(settings.redis_url):
@@ -93,7 +93,7 @@ def _remedy(message: str) -> str:
 
 
 def _eviction_faults(server: Server) -> Iterator[tuple[str, str]]:
-    """Find out whether the server may lose data, and whether its version is supported."""
+    """Yield a fault if the server may lose data, or if its version is not supported."""
     if server.policy is None:
         yield (
             "the server does not reveal what it does when its memory is full (maxmemory-policy)",
@@ -114,7 +114,7 @@ def _eviction_faults(server: Server) -> Iterator[tuple[str, str]]:
 
 
 def _capacity_faults(context: Context, server: Server) -> Iterator[tuple[str, str]]:
-    """Find out whether there is enough memory, and whether there are enough connections."""
+    """Yield a fault if the server has too little memory or too few connections."""
     if server.max_bytes and server.used_bytes is not None and server.used_bytes >= FULL * server.max_bytes:
         yield (
             f"{_mb(server.used_bytes)} of {_mb(server.max_bytes)} MB are in use; once it is full, nothing can be sent",
@@ -142,7 +142,7 @@ def _capacity_faults(context: Context, server: Server) -> Iterator[tuple[str, st
 
 
 def _transport_faults(context: Context, target: _Target) -> Iterator[tuple[str, str]]:
-    """Find out whether passwords and messages travel over the network unencrypted."""
+    """Yield a fault if passwords and messages are sent over the network without TLS."""
     if context.on_dyno and target.url.startswith("redis://") and urlsplit(target.url).hostname not in _LOCAL:
         yield (
             f"the connection to {host_and_port(target.url)} does not use TLS: others can read its password and all "
@@ -166,7 +166,7 @@ def _summary(server: Server, target: _Target) -> str:
 
 
 def _room(server: Server) -> Iterator[str]:
-    """Say how many processes and jobs a server of limited size has room for."""
+    """Yield how many processes and jobs a server of limited size can serve."""
     if server.max_clients is not None and server.max_clients <= SMALL_PLAN:
         others = BEAT_CONNECTIONS + CLIENT_CONNECTIONS + PASSING_CONNECTIONS
         free = server.max_clients - worker_connections(0) - others

@@ -1,4 +1,4 @@
-"""Runs the checks in parallel. A check that raises or hangs is reported as an error, and does not affect others."""
+"""Runs the checks in parallel. A check that fails or hangs is reported as an error, and does not affect others."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from scoreline.worker.doctor.checks import CHECKS
 from scoreline.worker.doctor.context import Context
 
 DEADLINE_S = 25.0
-"""Maximum seconds of all checks. A release command or health check must end, even if a service hangs."""
+"""Maximum seconds for all checks together. A release command or health check must end, even if a service hangs."""
 _CLEANUP_S = 10.0
 SKIPPED = "skipped"
-"""The message of a check that did not run because a check that it needs has failed."""
+"""The message of a check that was skipped because a needed check has failed."""
 
 
 def examine(
@@ -33,13 +33,13 @@ def examine(
     Parameters
     ----------
     environ : mapping of str to str, optional
-        The environment to examine; by default that of this process.
+        The environment to examine; by default, the environment of this process.
     only : collection of str, optional
-        The names of the checks to run; by default all.
+        The names of the checks to run; by default, all checks.
     now : callable
         Returns the time of this machine's clock in seconds since 1970.
     deadline_s : float
-        Seconds after which a check that has not ended is reported as hanging. Its thread ends with the process.
+        Seconds after which a running check is reported as hanging. The thread of this check ends with the process.
     """
     context = Context(os.environ if environ is None else environ, now=now)
     runs: dict[str, _Run] = {}
@@ -52,7 +52,7 @@ def examine(
             run.start()
         for run in runs.values():
             run.done.wait(max(0, deadline - time.monotonic()))
-    except BaseException:  # the process is stopping: let the probe of the bucket remove its objects
+    except BaseException:  # the process is stopping: the bucket's probe must remove its objects
         context.leaving.set()
         deadline = time.monotonic() + _CLEANUP_S
         for run in runs.values():
@@ -67,7 +67,7 @@ def examine(
 
 
 class _Run(Thread):
-    """The thread of one check."""
+    """The thread that runs one check."""
 
     def __init__(self, check: Check, context: Context, needed: Iterable[_Run]) -> None:
         super().__init__(name=f"doctor-{check.name}", daemon=True)
@@ -78,7 +78,7 @@ class _Run(Thread):
         self._found: list[Finding] = []
 
     def run(self) -> None:
-        """Wait for the checks that this one needs, then run it."""
+        """Wait for all needed checks, and then run this check."""
         try:
             for other in self._needed:
                 other.done.wait()
@@ -93,7 +93,7 @@ class _Run(Thread):
             self.done.set()
 
     def result(self, deadline_s: float) -> list[Finding]:
-        """Return the findings of the check, with an error if it has not ended, or a warning if it was skipped."""
+        """Return the findings of the check. Add an error if it hangs, or return a warning if it was skipped."""
         found = list(self._found)
         if (blocker := self._blocker()) is not None:
             found = [warning(SKIPPED, f"fix the check `{blocker}` first")]
@@ -104,7 +104,7 @@ class _Run(Thread):
         return [replace(finding, check=self._check.name) for finding in found]
 
     def _blocker(self) -> str | None:
-        """Return the name of a needed check that has failed or not ended, if there is one."""
+        """Return the name of a needed check that has failed or not ended; None if all have succeeded."""
         for other in self._needed:
             if not other.done.is_set() or any(finding.severity == "error" for finding in other._found):
                 return other._check.name

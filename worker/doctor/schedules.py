@@ -15,10 +15,10 @@ from scoreline.worker.doctor.liveness import clock_silence
 
 
 def schedules(context: Context) -> Iterator[Finding]:
-    """Read the schedules.
+    """Check the schedules.
 
-    A fault is an error: a schedule with a fault runs as it was before, or not at all. If a schedule names something
-    that the deployment lacks, that is a warning, because it may be published or allowed before the schedule runs.
+    A fault in a schedule is an error, because the schedule then runs in its last valid form, or not at all. A missing
+    model or bucket is a warning, because it may be added before the schedule runs.
     """
     try:
         where, text = context.scheduler.source()
@@ -37,7 +37,7 @@ def schedules(context: Context) -> Iterator[Finding]:
     enabled = [item for item in parsed.schedules if item.enabled]
     for item in enabled:
         wrong += [warning(f"{item.name}: {message}", remedy) for message, remedy in _faults_of(context, item)]
-    with contextlib.suppress(LedgerUnavailable):  # the check `redis` reports why
+    with contextlib.suppress(LedgerUnavailable):  # the check `redis` reports this error
         if enabled and (silent := clock_silence(context)):
             names = ", ".join(item.name for item in enabled)
             wrong.append(warning(f"{names} will not run: {silent}", "start the clock; see the check `clock`"))

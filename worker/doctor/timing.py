@@ -1,4 +1,4 @@
-"""Checks that clocks agree, and that the times in the settings are consistent."""
+"""Checks that clocks agree, and that the time limits in the settings are consistent."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from scoreline.worker.doctor.context import Context
 from scoreline.worker.settings import PROCESSES_KNOWN_S, TIME_LIMIT_S, WorkerSettings
 
 SKEW_S = 2.0
-"""Seconds by which clocks may differ before leases are noticeably longer or shorter than they should be."""
+"""Maximum difference of clocks in seconds. With a larger difference, leases are noticeably too long or too short."""
 LARGE_SKEW_S = 60.0
-"""A difference in seconds that is an error, because it is as long as a lease. From 15 minutes on, the bucket refuses
-signatures."""
+"""A difference of clocks in seconds that is an error, because it is as long as a lease. With a difference of 15
+minutes, the bucket refuses signatures."""
 DYNO_STOPS_S = 30
 LONGEST_SOFT_SHUTDOWN_S = 20
-"""A dyno has 30 s to stop. The rest is needed to return parts to the queue and to finish uploads."""
+"""Maximum of SOFT_SHUTDOWN_SECONDS. A dyno has 30 s to stop, and needs the rest to return parts to the queue and to
+finish uploads."""
 SHORTEST_LEASE_S = 10
-"""A lease is renewed three times before it would expire, each time by a request to Redis."""
+"""Minimum duration of a lease. A process renews a lease three times before it would expire, each time with a request to
+Redis."""
 DEFAULT_VISIBILITY_S = 3600
 """The default visibility timeout of kombu, for applications that do not set one."""
 READ_TRIES = 5
@@ -49,7 +51,7 @@ def clocks_agree(context: Context) -> Iterator[Finding]:
 
 
 def _bucket_offset(context: Context) -> tuple[str, float | None]:
-    from scoreline.storage.objects.r2 import R2Store  # boto3 takes 0.2 s to import; a directory does not need it
+    from scoreline.storage.objects.r2 import R2Store  # importing boto3 takes 0.2 s, and not all stores need it
 
     if not context.storage.use_r2:
         return "the bucket", None
@@ -58,7 +60,7 @@ def _bucket_offset(context: Context) -> tuple[str, float | None]:
         assert isinstance(store, R2Store)
         before = context.now()
         at = store.server_time().timestamp()
-    except ScorelineError:  # the check `bucket` reports why
+    except ScorelineError:  # the check `bucket` reports this error
         return "the bucket", None
     return "the bucket", _certain_offset(before, at, context.now(), 1.0)
 
@@ -67,13 +69,13 @@ def _redis_offset(context: Context) -> tuple[str, float | None]:
     before = context.now()
     try:
         at = context.ledger.server().now
-    except ScorelineError:  # the check `redis` reports why
+    except ScorelineError:  # the check `redis` reports this error
         return "Redis", None
     return "Redis", None if at is None else _certain_offset(before, at, context.now(), 0.0)
 
 
 def _certain_offset(before: float, at: float, after: float, resolution_s: float) -> float:
-    """Return the minimum number of seconds that this clock is off if a server read `at` between `before` and `after`.
+    """Return the minimum error of this clock in seconds. A server read `at` between `before` and `after`.
 
     >>> _certain_offset(100.0, 100.5, 101.0, 0.0)
     0.0
@@ -86,7 +88,7 @@ def _certain_offset(before: float, at: float, after: float, resolution_s: float)
 
 
 def timeouts(context: Context) -> Iterator[Finding]:
-    """Compare the times in the settings, in the Celery app and on the worker line of the Procfile."""
+    """Compare the time limits in the settings, in the Celery app and in the worker line of the Procfile."""
     wrong = [*_faults_of_settings(context, context.worker), *_faults_of_apps(context)]
     for message, remedy in wrong:
         yield warning(message, remedy)
@@ -133,16 +135,16 @@ def _faults_of_settings(context: Context, worker: WorkerSettings) -> Iterator[tu
 
 
 def _faults_of_apps(context: Context) -> Iterator[tuple[str, str]]:
-    """Compare this app with every worker on the broker, including those of other applications.
+    """Compare this app with all workers on the broker, including the workers of other applications.
 
-    They all share unacknowledged messages, so the shortest visibility timeout applies to every message.
+    All workers share the unacknowledged messages, so the shortest visibility timeout applies to every message.
     """
     confs: dict[str, Mapping[str, Any]] = {}
-    from scoreline.worker.celery import app  # imported late: it reads the settings, which may be invalid
+    from scoreline.worker.celery import app  # imported late, because it reads the settings, which may be invalid
 
     names = ("task_default_queue", "task_time_limit", "task_soft_time_limit", "broker_transport_options")
     confs["this app"] = {name: app.conf[name] for name in names} | _limits_on_line(context.worker_line)
-    with contextlib.suppress(QueueUnavailable):  # the check `redis` reports why
+    with contextlib.suppress(QueueUnavailable):  # the check `redis` reports this error
         confs |= {f"worker {name}": conf for name, conf in sorted(context.broker.ask_workers("conf").items())}
     ours = {
         who: conf
@@ -169,7 +171,7 @@ def _faults_of_apps(context: Context) -> Iterator[tuple[str, str]]:
 
 
 def _limits_on_line(words: Sequence[str]) -> dict[str, int]:
-    """Return the time limits that the worker line of the Procfile sets."""
+    """Return the time limits in the worker line of the Procfile."""
     found = {}
     for option, name in (("--time-limit", "task_time_limit"), ("--soft-time-limit", "task_soft_time_limit")):
         for word, following in zip_longest(words, words[1:], fillvalue=""):

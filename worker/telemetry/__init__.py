@@ -1,7 +1,7 @@
-"""Reports the errors of a worker to Sentry and its tasks to OpenTelemetry, if the environment asks for it.
+"""Reports the errors of a worker to Sentry and its tasks to OpenTelemetry, if their variables are set.
 
-Other services that receive reports may be added here if they are optional: a service is imported only if its variable
-is set, and if its package is missing, one warning says what to install. The package may import `logs`, `version`, the
+Other optional services may be added here. The package of a service is imported only if the service's variable is set.
+If the package is missing, one warning says what to install. The package `telemetry` may import `logs`, `version`, the
 errors of `scoreline.storage` and the signals of Celery.
 """
 
@@ -13,12 +13,12 @@ from scoreline.worker.telemetry import faults, traces
 
 
 def connect() -> None:
-    """Make each process of a worker set up the services that the environment selects."""
+    """Make each process of a worker set up the services whose variables are set."""
     faults.connect()
     traces.connect()
 
 
 def report(error: BaseException, **where: Any) -> None:
-    """Report a failed job or an unexpected error. `where` names the job and, if there is one, the part."""
+    """Report a failed job or an unexpected error. `where` contains the job id, and may contain the part."""
     faults.report(error, **where)
     traces.note(error)

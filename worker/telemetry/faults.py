@@ -1,7 +1,7 @@
-"""Reports failed jobs and unexpected errors to Sentry if SENTRY_DSN is set, once each and without secrets.
+"""Reports failed jobs and unexpected errors to Sentry, once each and without secrets, if SENTRY_DSN is set.
 
-An error that will be retried is not reported. Log records of level ERROR are not reported either, because many of them
-recur with each retry.
+Errors that will be retried are not reported. Log records of level ERROR are not reported either, because each retry may
+log the same error again.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ _reported: OrderedDict[tuple[Any, ...], None] = OrderedDict()
 
 
 def connect() -> None:
-    """Set up the main process, and each child again, because threads and connections do not survive a fork."""
+    """Set up the main process and each child. Threads and connections do not survive a fork."""
     celeryd_after_setup.connect(_in_parent, weak=False)
     worker_process_init.connect(_in_child, weak=False)
 
 
 def report(error: BaseException, **where: Any) -> None:
-    """Send an error, but only once per process and job. Never raises.
+    """Send an error once per process and job. This function never raises an error.
 
-    A transient error that is no longer retried is sent as `JobFailed`, because other transient errors are dropped.
+    Sentry's filter drops transient errors. A transient error that is no longer retried is therefore sent as
+    `JobFailed`.
     """
     if not _installed() or not _wanted():
         return
@@ -108,7 +109,7 @@ def _init() -> None:
 
     def before_send(event: Any, hint: Any) -> Any:
         error = (hint.get("exc_info") or (None, None))[1]
-        if getattr(error, "transient", False):  # retried, at the latest when beat requests that all jobs are reconciled
+        if getattr(error, "transient", False):  # will be retried, at the latest by the reconciler
             return None
         return scrub(event, hidden)
 
@@ -119,14 +120,14 @@ def _init() -> None:
             environment=os.environ.get("ENVIRONMENT") or "production",
             send_default_pii=False,
             include_local_variables=False,  # they may contain rows
-            default_integrations=False,  # they would send arguments, addresses and headers
+            default_integrations=False,  # the defaults send arguments, addresses and headers
             auto_enabling_integrations=False,
             integrations=[
                 AtexitIntegration(callback=lambda pending, timeout: None),
                 CeleryIntegration(propagate_traces=False),
                 DedupeIntegration(),
                 ExcepthookIntegration(),
-                LoggingIntegration(event_level=None, sentry_logs_level=None),  # log records are breadcrumbs only
+                LoggingIntegration(event_level=None, sentry_logs_level=None),  # send log records only as breadcrumbs
             ],
             auto_session_tracking=False,
             shutdown_timeout=_FLUSH_S,

@@ -1,8 +1,9 @@
 """Reports each task to OpenTelemetry as a span if OTEL_EXPORTER_OTLP_ENDPOINT is set. A job is one trace.
 
-The headers of the messages carry the context (W3C ``traceparent``). If an application sends ``scoreline.submit`` within
-its own span, the job appears in that trace; otherwise planning is the root of the trace. The parts and the end of a job
-are children of planning, although the completion of another part may have sent them.
+The trace context is sent in the headers of messages (W3C ``traceparent``). If an application sends ``scoreline.submit``
+within a span of its own, the job belongs to the application's trace. Otherwise, the planning of the job is the root of
+the trace. The spans of parts and of the end of a job are children of the planning span, even if another part has sent
+their messages.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Tracer:
     Parameters
     ----------
     provider : opentelemetry.sdk.trace.TracerProvider
-        Exports the spans.
+        The provider that exports the spans.
     """
 
     def __init__(self, provider: Any) -> None:
@@ -106,7 +107,7 @@ class Tracer:
         self._span, self._propagated = None, {}
 
     def close(self, **_: Any) -> None:
-        """Export the remaining spans for at most 2 s. The process ends by ``os._exit``, which waits for no thread."""
+        """Export the remaining spans, for at most 2 s. The process ends by ``os._exit``, which waits for no thread."""
         thread = threading.Thread(target=self._provider.shutdown, daemon=True, name="spans")
         thread.start()
         thread.join(_FLUSH_S)
@@ -116,7 +117,7 @@ _tracer: Tracer | None = None
 
 
 def connect() -> None:
-    """Set up each child after the fork, because the thread of the exporter does not survive one."""
+    """Set up each child after the fork, because the exporter's thread does not survive a fork."""
     celeryd_after_setup.connect(_in_parent, weak=False)
     worker_process_init.connect(_in_child, weak=False)
 
@@ -163,5 +164,5 @@ def _missing() -> list[str]:
 def _found(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # raised if the parent package is missing too
+    except ModuleNotFoundError:  # raised if the parent package is also missing
         return False
