@@ -1,7 +1,7 @@
 """Reads all models of a bucket with their versions and aliases. This takes one listing, and one request for each alias.
 
-A listing shows which aliases exist. The object of an alias contains the version that it names. Workers of different
-releases may change this object by compare-and-swap. A single document for all aliases would save requests, but could
+A listing shows which aliases exist. The object of an alias contains the version that it names. Several releases of
+Scoreline may change this object by compare-and-swap. A single document for all aliases would save requests, but could
 differ from the objects.
 """
 

@@ -94,7 +94,7 @@ def _leave_namespaces() -> str:
 def _continue_in_child(*, namespace: bool) -> None:
     """Fork, and return in the descendant.
 
-    The original process waits for the descendant, and ends with the same exit code.
+    The original process waits for the descendant, and ends with the same exit code or signal.
 
     When the first process of a namespace ends, the kernel kills all others. Without a namespace, the original process
     becomes the parent of all orphaned descendants, and kills them. A descendant could only prevent this by killing the

@@ -61,7 +61,7 @@ def convert(data: bytes, what: str, sample: Mapping[str, Sequence[Any]], extra: 
     Parameters
     ----------
     data : bytes
-        The file of the model. The file is unpickled, which runs its code.
+        The file of the model. Unpickling the file runs its code.
     what : str
         Description of the model, for error messages.
     sample : mapping of str to list

@@ -229,7 +229,7 @@ def parse_ref(ref: str) -> tuple[str, str | None]:
     Raises
     ------
     InvalidRequest
-        The reference does not have one of these forms.
+        The reference is malformed.
 
     Examples
     --------

@@ -235,7 +235,7 @@ class ModelRegistry:
         pinned : PinnedModel
             The version to delete.
         check_unused : callable
-            Raises `ModelInUse` if a job needs the version, or anything else except an alias. The function is called
+            Raises `ModelInUse` if anything other than an alias needs the version, such as a job. The function is called
             before and after the manifest is deleted, because a job may start to use the version in between.
 
         Raises

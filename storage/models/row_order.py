@@ -1,8 +1,8 @@
 """Finds out whether the steps of a bundle before the last process each row independently of the others.
 
-Estimators of scikit-learn process each row independently, and keep the order of rows. A custom step or function may mix
-rows. For example, it may average each row with the previous row. If a later step then fails, its traceback does not
-show the custom step.
+Estimators of scikit-learn do not mix the rows of a call, and keep their order. A custom step or function may mix rows.
+For example, it may average each row with the previous row. If a later step then fails, its traceback does not show the
+custom step.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _UNUSED = frozenset(
 
 
 def keeps_rows_apart(preprocessors: Iterable[Any], models: Iterable[Any], label_encoder: Any) -> bool:
-    """Return whether all steps before the last are known to process each row independently, and in order.
+    """Return whether all steps that pass results to other steps are known to process rows independently, and in order.
 
     The last step of a model may have any class, because the traceback of its error shows its code.
     """

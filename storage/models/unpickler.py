@@ -2,8 +2,8 @@
 
 An unpickler keeps every object until the end, because the stream may refer to it again. The state of a scikit-learn
 tree is a dict of arrays, and ``Tree.__setstate__`` copies these arrays into its own memory. If the dicts were kept, a
-forest would use twice its size in memory while it is loaded. Nothing outside of the pickle can refer to such a dict, so
-it is emptied as soon as the tree has copied the arrays.
+forest would use twice its size in memory while it is loaded. Nothing else refers to such a dict, so it is emptied as
+soon as the tree has copied the arrays.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def load(file: io.BufferedIOBase) -> Any:
     Parameters
     ----------
     file : buffered reader
-        The stream. The stream need not be seekable. When the function returns, its position is after the pickle.
+        The stream, which need not be seekable. When the function returns, its position is after the pickle.
 
     Raises
     ------

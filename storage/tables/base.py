@@ -96,7 +96,7 @@ class Span:
     """Whether `start` and `stop` are numbers of rows, so that any rows of the span can be read as a span, too. To read
     them, the rows before them must also be decoded."""
     point: SeekPoint | None = None
-    """The last place before `start` at which decompression can begin; None if it has to begin with the object."""
+    """The last seek point before `start`; None if decompression must begin at the start of the object."""
     wanted: range | None = None
     """Numbers of the rows that are needed; by default all. A format may leave out the others if that is faster."""
 

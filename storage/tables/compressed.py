@@ -36,7 +36,7 @@ _COMPRESSED_SHARE = 0.2
 """Bytes in the object for a byte of text, as long as nothing of it is read. It is rather small, because what is fetched
 beyond the end of a span may be of no use."""
 _WORTH_SEEKING = 1 << 20
-"""An open text is decompressed further unless a place to begin is more than this number of bytes ahead."""
+"""An open text is decompressed further unless a seek point is more than this number of bytes ahead."""
 
 
 class DecompressedFile:

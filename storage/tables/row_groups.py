@@ -34,7 +34,7 @@ while the next one is decoded."""
 _BATCHES = 12
 """A window has room for at least this number of batches. Their memory is free as soon as they are scored."""
 _SLACK = 20
-"""A window may be larger by one part of so many if a pass is saved by it."""
+"""A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
 _FETCH_BYTES = 16 << 20
 _REQUEST_BYTES = _FETCH_BYTES // 4
 _BLOCK_BYTES = 4 << 20

@@ -23,9 +23,10 @@ from typing import Any, Protocol
 from scoreline.storage.tables.base import SeekPoint
 
 SPACING = 16 << 20
-"""Least number of bytes of text between two places, which take 0.1 s to decompress."""
+"""Minimum number of bytes of text between two seek points. It takes 0.1 s to decompress them."""
 MAX_POINTS = 256
-"""Maximum number of places in an object. If there are more, every second one is dropped and the distance is doubled."""
+"""Maximum number of seek points in an object. If there are more, every second one is dropped, and `SPACING` is doubled
+for the object."""
 
 _WINDOW = 32 << 10
 _STEP = 16
