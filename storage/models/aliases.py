@@ -1,4 +1,4 @@
-"""Aliases: names for versions of a model. They are changed by compare-and-swap and record their history."""
+"""Aliases: names for versions of a model. Aliases are changed by compare-and-swap, and record their history."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Alias:
 
     @property
     def previous(self) -> Change | None:
-        """The change that the next rollback returns to, or None. Each rollback goes back one change further."""
+        """The change that the next rollback restores, or None. Each further rollback restores an earlier change."""
         effective = _effective_changes(self.history)
         return effective[-2] if len(effective) > 1 else None
 
@@ -98,7 +98,9 @@ def read(store: ObjectStore, name: str, alias: str) -> Alias | None:
 
 
 def read_all(store: ObjectStore, named: Sequence[tuple[str, str]]) -> list[tuple[str, Alias]]:
-    """Return aliases, each after the name of its model. Many are read at a time, because each is an object.
+    """Return pairs of a model name and an alias.
+
+    Aliases are read in parallel, because each alias is a separate object.
 
     Aliases that were deleted are left out. Aliases that cannot be read are left out with a warning.
     """
@@ -116,7 +118,7 @@ def read_all(store: ObjectStore, named: Sequence[tuple[str, str]]) -> list[tuple
 
 
 def name_of(file: str) -> str | None:
-    """Return the alias whose object has this name in the folder of aliases; None if it is not an alias."""
+    """Return the alias name for a file name in the folder of aliases; None if the file is not an alias."""
     alias = file.removesuffix(".json")
     return alias if alias != file and keys.is_name(alias) else None
 
@@ -129,17 +131,18 @@ def move(
     Parameters
     ----------
     choose : callable
-        Receives the current state, or None if the alias is new. Returns the version that the alias will name. It is
-        called again whenever another writer has changed the alias in the meantime.
+        Receives the current alias, or None if the alias is new. Returns the version that the alias will name. The
+        function is called again whenever another writer has changed the alias in the meantime.
     rollback : bool
         Whether the change returns to an earlier version.
 
     Raises
     ------
     InvalidRequest
-        At every attempt, another writer changed the alias first.
+        Other writers changed the alias during every attempt.
 
-    If the object cannot be read, it is replaced as if the alias were new, and its history is lost.
+    If the object of the alias is corrupt, it is replaced as if the alias were new. The history of the alias is lost
+    then.
     """
     token = secrets.token_hex(8)
     for _ in range(_ATTEMPTS):
@@ -165,7 +168,7 @@ def move(
 
 
 def _read_or_replace(store: ObjectStore, name: str, alias: str) -> tuple[Alias | None, str | None]:
-    """Return an alias and the ETag of its object. If the object cannot be read, return None and its ETag."""
+    """Return an alias and the ETag of its object. If the object is corrupt, return None and its ETag."""
     try:
         stored = store.get(keys.alias(name, alias))
     except ObjectNotFound:
@@ -201,7 +204,10 @@ def _effective_changes(history: tuple[Change, ...]) -> list[Change]:
 
 
 def with_change(history: tuple[Change, ...], change: Change) -> tuple[Change, ...]:
-    """Return the history with `change` appended. If it becomes too long, keep only the latest changes in effect."""
+    """Return the history with `change` appended.
+
+    If the history becomes too long, keep only the latest changes that no rollback has undone.
+    """
     history = (*history, change)
     if len(history) <= _MAX_HISTORY:
         return history

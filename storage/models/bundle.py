@@ -1,4 +1,4 @@
-"""Bundles: models in memory, with everything else that scoring with them needs."""
+"""Bundles: models in memory, with their preprocessors and label encoder."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Bundle:
         return self.preprocessors[0] if self.preprocessors else next(iter(self.models.values()))
 
     def categories(self, features: Sequence[str]) -> Mapping[str, Categories]:
-        """Return what the encoders of the first step know about the features, by name."""
+        """Return the categories that the encoders of the first step know, by feature name."""
         names = tuple(features)
         if names not in self._categories:
             self._categories[names] = known_categories(self.first_step, names)
@@ -67,12 +67,12 @@ class Bundle:
 
     @property
     def replaces_blanks(self) -> bool:
-        """Whether an underscore in the name of a feature may stand for a blank in the name of a column."""
+        """Whether an underscore in a feature name may match a blank in a column name."""
         return any(replaces_blanks(step) for step in self.preprocessors[:1] or tuple(self.models.values()))
 
     @cached_property
     def keeps_rows_apart(self) -> bool:
-        """Whether each step before the last is known to compute a row from this row alone, and to keep the order."""
+        """Whether every step before the last is known to process rows independently, and to keep their order."""
         return keeps_rows_apart(self.preprocessors, self.models.values(), self.label_encoder)
 
     def prepare(self, x: Any) -> Any:
@@ -91,9 +91,10 @@ class ModelLoader:
     store : ObjectStore
         The bucket that contains the models.
     local_cache : LocalCache, optional
-        Copies on disk. They are verified like objects in the store, and replaced from there if they are corrupt.
+        Copies on disk. Each copy is verified like an object in the store. A corrupt copy is replaced from the store.
     allow_version_skew : bool
-        Whether to load models that were saved with another version of scikit-learn. If so, there is a warning.
+        Whether to load models that were saved with another version of scikit-learn. The bundle of such a model has a
+        warning.
     """
 
     store: ObjectStore
@@ -106,7 +107,7 @@ class ModelLoader:
         Raises
         ------
         ModelCorrupt
-            Stored bytes differ from the manifest. None of the wrong bytes has reached the unpickler.
+            Stored bytes differ from the manifest. The unpickler has received no wrong bytes.
         ModelUnloadable
             The bytes are intact, but a module is missing or another version of scikit-learn is installed.
         """
@@ -175,12 +176,13 @@ def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = F
     Returns
     -------
     obj, saved_by : Any, str or None
-        The stored object, and the version of scikit-learn that saved it, or None if that is the installed version.
+        The stored object, and the version of scikit-learn that saved it. The version is None if it is the installed
+        one.
 
     Raises
     ------
     ModelUnloadable
-        The message names the missing module, or both versions of scikit-learn.
+        The object cannot be loaded. The message names the missing module, or both versions of scikit-learn.
     """
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -199,7 +201,7 @@ def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = F
 
 
 def _saved_by(caught: Iterable[warnings.WarningMessage]) -> str | None:
-    """Return the version of scikit-learn that the last warning about it names."""
+    """Return the version of scikit-learn in the last warning about inconsistent versions."""
     return next(
         (
             str(warning.message.original_sklearn_version)
@@ -211,7 +213,10 @@ def _saved_by(caught: Iterable[warnings.WarningMessage]) -> str | None:
 
 
 def dump(obj: Any) -> bytes:
-    """Encode an estimator with joblib. It is not compressed, so that only the network limits how fast it loads."""
+    """Encode an estimator with joblib.
+
+    The bytes are not compressed, so that only the network limits the speed of loading.
+    """
     buffer = io.BytesIO()
     joblib.dump(obj, buffer)
     return buffer.getvalue()

@@ -1,7 +1,8 @@
-"""All models of a bucket with their versions and aliases, from one listing and one request for each alias.
+"""Reads all models of a bucket with their versions and aliases. This takes one listing, and one request for each alias.
 
-A listing shows which aliases exist. The version that an alias names is in its object, which several releases may change
-by compare-and-swap. One document for all aliases would save requests, but could differ from the objects.
+A listing shows which aliases exist. The object of an alias contains the version that it names. Several releases of
+Scoreline may change this object by compare-and-swap. A single document for all aliases would save requests, but could
+differ from the objects.
 """
 
 from __future__ import annotations

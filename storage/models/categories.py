@@ -1,4 +1,4 @@
-"""What the encoders of a bundle know about its features: the categories on which each column was fitted."""
+"""Finds the categories that the encoders of a bundle know for each feature."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WRAPPED = ("best_estimator_", "estimator_", "regressor_", "classifier_", "estim
 
 @dataclass(frozen=True, kw_only=True)
 class Categories:
-    """The kinds of the categories that an encoder knows in one column."""
+    """The kinds of categories that an encoder knows for one column."""
 
     has_none: bool = False
     """Whether the encoder, or the imputer before it, represents a missing value by None rather than NaN."""
@@ -30,19 +30,20 @@ class Categories:
 
 
 def known_categories(first: Any, features: Sequence[str]) -> dict[str, Categories]:
-    """Return what the first step of a bundle knows about its features.
+    """Return the kinds of categories that the first step of a bundle knows, by feature.
 
     Parameters
     ----------
     first : estimator
         The estimator that receives the features.
     features : sequence of str
-        Their names, in the order of the columns.
+        Names of the features, in the order of the columns.
 
     Returns
     -------
     dict of str to Categories
-        The features that an encoder receives unchanged, such as a `OneHotEncoder` within a `ColumnTransformer`.
+        The features that an encoder receives unchanged. An example of an encoder is a `OneHotEncoder` in a
+        `ColumnTransformer`.
 
     Examples
     --------
@@ -68,7 +69,10 @@ def _describe(values: Sequence[Any]) -> Categories:
 
 
 def _categories(estimator: Any, names: tuple[str, ...], depth: int) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the names and categories of the columns that reach an encoder. `names` are those that reach `estimator`."""
+    """Yield the names and categories of the columns that reach an encoder.
+
+    `names` are the columns that `estimator` receives.
+    """
     if estimator is None or isinstance(estimator, str) or depth > 20:
         return
     known = read_attribute(estimator, "categories_")
@@ -92,7 +96,7 @@ def _categories(estimator: Any, names: tuple[str, ...], depth: int) -> Iterator[
             yield name, [*values, *missing]
     elif isinstance(read_attribute(estimator, "calibrated_classifiers_"), list):  # a CalibratedClassifierCV
         yield from _categories(estimator.calibrated_classifiers_[0], names, depth + 1)
-    elif isinstance(read_attribute(estimator, "estimators_"), list):  # a VotingClassifier and the like
+    elif isinstance(read_attribute(estimator, "estimators_"), list):  # for example, a VotingClassifier
         for inner in estimator.estimators_:
             yield from _categories(inner, names, depth + 1)
     else:

@@ -1,9 +1,9 @@
 """Confines the process of a trial load, because unpickling a file runs code that its author chose.
 
 The process gets a small environment without keys, and limits for its resources. On Linux, it also gets its own
-namespaces: it has no network, and can neither signal other processes nor read their environment or memory. Another
-process supervises it, and kills what it leaves behind. It can still read and write files of its user, except what the
-limits forbid. Root is an exception: it loses its right to the files of other users.
+namespaces: it has no network, and can neither signal other processes nor read their environment or memory. A supervisor
+process kills all processes that remain at the end. The confined process can still read and write the files of its user,
+within the limits. If the user is root, the process loses access to the files of other users.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def environment(environ: Mapping[str, str], also: str = "") -> dict[str, str]:
     Parameters
     ----------
     also : str
-        Regular expression for the names of more variables.
+        Regular expression for the names of additional variables to include.
 
     >>> environment({"PATH": "/bin", "LC_ALL": "C", "MODEL_SIGNING_KEY": "hush", "R2_SECRET_ACCESS_KEY": "hush"})
     {'PATH': '/bin', 'LC_ALL': 'C', 'PYTHONDONTWRITEBYTECODE': '1'}
@@ -53,15 +53,15 @@ def environment(environ: Mapping[str, str], also: str = "") -> dict[str, str]:
 
 
 def confine() -> str:
-    """Confine this process for good. Call this before anything is loaded, and while there is one thread.
+    """Confine this process permanently. Call this before anything is loaded, and while the process has a single thread.
 
-    On Linux, the call returns in a child of this process, which supervises the child until it ends. Send SIGTERM to
-    this process to kill both, and all processes that the child has started.
+    On Linux, the call returns in a child process, and the original process supervises the child until it ends. SIGTERM
+    to the original process kills both, and all processes that the child has started.
 
     Returns
     -------
     str
-        What the platform could not forbid the process to do; empty if there is nothing.
+        Description of the actions that the platform could not forbid; empty if it could forbid all.
     """
     _limit_resources()
     if sys.platform != "linux":
@@ -78,13 +78,13 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _leave_namespaces() -> str:
-    """Give this process namespaces of its own, and its children one of processes (see `confine`)."""
+    """Move this process to new namespaces for users and the network, and its children to a new one for processes."""
     user, group = os.getuid(), os.getgid()
     try:
         os.unshare(_NEW_USERS | _NEW_NETWORK | _NEW_PROCESSES)
     except OSError as error:
         return f"use the network and read the environment of other processes: no namespace ({error.strerror})"
-    with contextlib.suppress(OSError):  # if this fails, the process has no user name, which hardly matters
+    with contextlib.suppress(OSError):  # without these files, the process only lacks a user name
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
@@ -92,42 +92,45 @@ def _leave_namespaces() -> str:
 
 
 def _continue_in_child(*, namespace: bool) -> None:
-    """Return in a descendant of this process. This process waits for its end, and then ends in the same way.
+    """Fork, and return in the descendant.
 
-    In a namespace, the kernel kills all processes with the first one. Elsewhere, this process becomes the parent of all
-    descendants whose own parent has ended, so it finds them, unless they kill it first.
+    The original process waits for the descendant, and ends with the same exit code or signal.
+
+    When the first process of a namespace ends, the kernel kills all others. Without a namespace, the original process
+    becomes the parent of all orphaned descendants, and kills them. A descendant could only prevent this by killing the
+    original process.
     """
     _prctl(_SUBREAPER, 1)
     if child := os.fork():
         code = _supervise(child)
         _kill_children()
         _end(128 - code if namespace and code > 128 else code)
-    if namespace and (child := os.fork()):  # the first process of a namespace ignores signals that it sends to itself
+    if namespace and (child := os.fork()):  # the first process of a namespace cannot kill itself by a signal
         code = _supervise(child)
         os._exit(code if code >= 0 else 128 - code)
     _prctl(_DEATH_SIGNAL, int(signal.SIGKILL))
 
 
 def _supervise(child: int) -> int:
-    """Wait for the end of a child. Return its exit code, or the negative number of the signal that ended it."""
+    """Wait until a child ends. Return its exit code, or the negative number of the signal that ended the child."""
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
     _prctl(_DEATH_SIGNAL, int(signal.SIGTERM))
     _prctl(_DUMPABLE, 0)  # so that the child cannot change the memory of this process
-    os.close(0)  # so that a process that writes to the child notices its end
+    os.close(0)  # so that a writer to the pipe notices the end of the child
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _end(code: int) -> NoReturn:
-    """End this process with an exit code, or by the signal whose negative number it is."""
+    """End this process with an exit code. A negative code is the number of a signal to send instead."""
     if code < 0:
-        with contextlib.suppress(OSError):  # SIGKILL has no handler to reset
+        with contextlib.suppress(OSError):  # SIGKILL cannot have a handler
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
 
 
 def _kill_children() -> None:
-    """Kill all processes that this one or its descendants have started."""
+    """Kill all descendants of this process."""
     import psutil
 
     while children := psutil.Process().children(recursive=True):
@@ -139,9 +142,9 @@ def _kill_children() -> None:
 
 
 def explain_denied(error: BaseException) -> str:
-    """Return a sentence to add to an error that is caused by files that this process may not read; else nothing.
+    """Return a sentence to add to an error if unreadable files have caused it; otherwise an empty string.
 
-    Python skips folders that it cannot read, so an import fails as if the module did not exist.
+    Python skips unreadable folders, so an import fails as if the module did not exist.
     """
     causes = (error, error.__cause__)
     denied = [str(cause.filename) for cause in causes if isinstance(cause, PermissionError) and cause.filename]
@@ -173,7 +176,7 @@ def _limit_resources() -> None:
         resource.RLIMIT_CPU: _MAX_CPU_S * (os.cpu_count() or 1),
         resource.RLIMIT_FSIZE: _MAX_FILE_BYTES,
     }
-    if sys.platform == "linux":  # on other systems, it does not limit mapped memory
+    if sys.platform == "linux":  # only Linux applies RLIMIT_DATA to mapped memory
         limits[resource.RLIMIT_DATA] = max(_LEAST_MEMORY_BYTES, available_bytes())
     for kind, limit in limits.items():
         _, most = resource.getrlimit(kind)

@@ -1,8 +1,8 @@
 """Converts a model that another version of scikit-learn saved, and verifies that it still scores the same.
 
-The model is loaded with the installed version, and attributes that it lacks are filled in. The file does not show
-whether that is enough, so a sample is scored twice: with the installed version, and with the old version in an
-environment that uv makes for it. Only if the results are equal is the model saved again.
+The model is loaded with the installed version, and missing attributes are filled in. To verify the result, a sample is
+scored twice: with the installed version, and with the old version in an environment that uv creates. The model is saved
+again only if the results are equal.
 """
 
 from __future__ import annotations
@@ -61,18 +61,18 @@ def convert(data: bytes, what: str, sample: Mapping[str, Sequence[Any]], extra: 
     Parameters
     ----------
     data : bytes
-        The file of the model. It is unpickled, so its code runs.
+        The file of the model. Unpickling the file runs its code.
     what : str
         Description of the model, for error messages.
     sample : mapping of str to list
-        Rows to verify the model with, by column. Values are numbers, texts, booleans or None.
+        Columns of the rows that verify the model, by name. Values are numbers, texts, booleans or None.
     extra : sequence of str
         Requirements of further packages that the model needs, such as ``lightgbm==4.3.0``.
 
     Raises
     ------
     InvalidRequest
-        The model does not say which version saved it, or it was the installed one.
+        The file does not name the version that saved the model, or names the installed version.
     PackageMissing
         uv is not installed.
     ModelUnloadable
@@ -117,7 +117,7 @@ def convert(data: bytes, what: str, sample: Mapping[str, Sequence[Any]], extra: 
 def score_with_old_version(
     data: bytes, what: str, version: str, sample: Mapping[str, Sequence[Any]], extra: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the results of `reference_scores.score` in an environment that uv makes for a version of scikit-learn."""
+    """Run `reference_scores.score` with another version of scikit-learn, in an environment that uv creates."""
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     if uv is None:
         raise PackageMissing("models convert needs uv, which makes an environment for the old version: pip install uv")
@@ -153,7 +153,7 @@ def score_with_old_version(
 
 
 def _python(oldest: str, newest: str) -> str:
-    """Return the Python to ask uv for: the running one if the old version runs on it."""
+    """Return the Python version for uv. It is the running version if the old scikit-learn supports it."""
     running = (sys.version_info.major, sys.version_info.minor)
     bounds = [tuple(map(int, version.split("."))) for version in (oldest, newest)]
     if bounds[0] <= running <= bounds[1]:
@@ -162,13 +162,13 @@ def _python(oldest: str, newest: str) -> str:
 
 
 def _compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Return how two results of a method differ; empty if they are equal."""
+    """Return a description of how two results of a method differ; empty if they are equal."""
     if "error" in found:
         return f"fails now: {found['error']}"
     one, other = (item if isinstance(item, list) else [item] for item in (expected["values"], found["values"]))
     try:
         before, after = np.asarray(one), np.asarray(other)
-    except ValueError:  # one array for each target, of different widths
+    except ValueError:  # one array for each target, with different numbers of columns
         return "" if one == other else "gives other results now"
     if before.shape != after.shape:
         return f"gives results of shape {after.shape} rather than {before.shape} now"
@@ -180,7 +180,7 @@ def _compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 
 def _fill_in(model: Any) -> None:
-    """Give estimators the parameters that their class has gained since they were saved, with their default values."""
+    """Set parameters that newer versions have added to the class of an estimator. They get their default values."""
     for estimator in list(estimators_within(model)):
         if not type(estimator).__module__.startswith("sklearn."):
             continue
@@ -197,12 +197,12 @@ def _fill_in(model: Any) -> None:
 
 
 class _Columns(UserList[Any]):
-    """Replaces the class in which scikit-learn 1.5 and 1.6 keep a list of columns."""
+    """A replacement for the class in which scikit-learn 1.5 and 1.6 store a list of columns."""
 
 
 @contextmanager
 def _old_names() -> Iterator[None]:
-    """Provide names that pickles of earlier versions of scikit-learn refer to, while the block runs."""
+    """While the block runs, define names that pickles of earlier versions of scikit-learn refer to."""
     from sklearn.compose import _column_transformer as transformer
 
     own = hasattr(transformer, "_RemainderColsList")
@@ -225,5 +225,5 @@ def _old_names() -> Iterator[None]:
 
 
 def _new_loss(kind: type, *_: Any) -> Any:
-    """Replace the function that Cython generates to unpickle a loss without parameters."""
+    """Replace the function with which Cython unpickles a loss without parameters."""
     return kind()

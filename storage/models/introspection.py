@@ -24,7 +24,7 @@ names there too, ``0`` or ``Column_0`` for the first column."""
 def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, int | None]:
     """Return the names and the number of the columns that the first step of a bundle was fitted on.
 
-    Each is None if the step does not record it.
+    A value that the step does not record is None.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None,
     Raises
     ------
     InvalidRequest
-        The models were fitted on different columns, so they cannot score the same rows. Or their input is not a table.
+        The models were fitted on different columns, or the input of a model is not a table.
     """
     names, count, named_by = None, None, ""
     for label, estimator in first.items():
@@ -64,9 +64,12 @@ def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None,
 
 
 def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
-    """Describe the output of a fitted model for new rows. Its classes are the original labels, before encoding.
+    """Describe the output of a fitted model for new rows.
 
-    This inspects the model object, because many methods exist only after fitting or with certain parameters.
+    The described classes are the original labels, before encoding.
+
+    The function inspects the object rather than its class, because many methods exist only after fitting or with
+    certain parameters.
 
     Raises
     ------
@@ -101,13 +104,13 @@ def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
 def takes_one_column(estimator: Any) -> bool:
     """Return whether the input of an estimator is a one-dimensional array of values, as for text vectorizers.
 
-    Meta-estimators and pipelines do not report this, but their first step does.
+    Meta-estimators and pipelines do not report the shape of their input, so their first step is inspected.
     """
     return not getattr(_input_tags(_innermost(estimator)), "two_d_array", True)
 
 
 def replaces_blanks(estimator: Any) -> bool:
-    """Return whether the names of an estimator's features come from LightGBM, which writes underscores for blanks."""
+    """Return whether LightGBM recorded the feature names. LightGBM replaces blanks in names by underscores."""
     return type(_fitted_inside(estimator)).__module__.partition(".")[0] == "lightgbm"
 
 
@@ -122,7 +125,7 @@ def library_versions() -> dict[str, str]:
 
 
 def read_attribute(estimator: Any, name: str) -> Any:
-    """Return an attribute of an estimator, or None if it has none. A property of a library may raise anything."""
+    """Return an attribute of an estimator, or None if it has none. A property in a library may raise any exception."""
     try:
         return getattr(estimator, name, None)
     except Exception:  # noqa: BLE001
@@ -130,14 +133,14 @@ def read_attribute(estimator: Any, name: str) -> Any:
 
 
 def _recorded_features(estimator: Any) -> tuple[tuple[str, ...] | None, int | None]:
-    """Return the names and the number of the features of one estimator. Either is None if it is not recorded.
+    """Return the names and the number of the features of one estimator. A value that is not recorded is None.
 
-    CatBoost records names under another name, and once it is unpickled, it says that it has 0 features.
+    CatBoost stores feature names in another attribute. An unpickled CatBoost model reports 0 features.
     """
     number = read_attribute(estimator, "n_features_in_") or None
     names = read_attribute(estimator, "feature_names_in_")
     inner = _fitted_inside(estimator)
-    if names is None and hasattr(inner, "predict"):  # a transformer may name its output
+    if names is None and hasattr(inner, "predict"):  # a transformer may use this attribute for its output
         names = next((found for key in _OTHER_NAMES if (found := read_attribute(inner, key)) is not None), None)
         if names is not None and number not in (None, len(names)):
             names = None
@@ -150,7 +153,7 @@ def _recorded_features(estimator: Any) -> tuple[tuple[str, ...] | None, int | No
 
 
 def _fitted_inside(estimator: Any) -> Any:
-    """Return the fitted estimator that is the first to process the rows, inside the meta-estimators around it."""
+    """Return the fitted estimator that processes the rows first, without the meta-estimators around it."""
     while True:
         steps = read_attribute(estimator, "steps")
         fitted = read_attribute(estimator, "estimators_")
@@ -198,7 +201,10 @@ def _is_multi_output(classes: Any) -> bool:
 
 
 def _labels(classes: Any) -> tuple[Any, ...]:
-    """Return the labels as values that JSON supports. Other types become text, such as ``2026-11-25`` for a date."""
+    """Return the labels as values that JSON supports.
+
+    Labels of other types become text, such as ``2026-11-25`` for a date.
+    """
     array = numpy.asarray(classes)
     if array.dtype.kind == "M":
         return tuple(numpy.datetime_as_string(array, unit="auto").tolist())
@@ -226,7 +232,7 @@ def _input_tags(estimator: Any) -> Any:
 
 
 def _innermost(estimator: Any) -> Any:
-    """Return the estimator that is the first to process the rows, inside all pipelines and meta-estimators."""
+    """Return the estimator that processes the rows first, without the pipelines and meta-estimators around it."""
     while True:
         if (best := read_attribute(estimator, "best_estimator_")) is not None:
             estimator = best
@@ -252,7 +258,7 @@ def _named_steps(steps: list[Any]) -> list[tuple[str, Any]]:
 
 
 def _non_tabular_input(estimator: Any) -> str | None:
-    """Return a description of the input if the estimator does not accept a table, or None if it does."""
+    """Return None if the estimator accepts a table; otherwise a description of its input."""
     inner = _innermost(estimator)
     tags = _tags(inner)
     if tags is None or tags.input_tags.two_d_array:

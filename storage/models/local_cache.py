@@ -1,6 +1,6 @@
-"""The local cache: copies of models on disk, which save transfers and are used when R2 is down.
+"""The local cache: copies of models on disk. The copies save downloads, and replace R2 while it is down.
 
-It is useful on machines that keep their disk across restarts.
+The cache is useful on machines whose disk survives restarts.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class LocalCache:
     Parameters
     ----------
     folder : Path
-        Directory of the cache. It is created on the first write, and only its owner can read it.
+        Directory of the cache. The directory is created on the first write, and only its owner can read it.
     max_bytes : int
-        Maximum total size of the artifacts. The least recently used ones are deleted first. An artifact that is larger
-        than this is not cached.
+        Maximum total size of the artifacts. The least recently used artifacts are deleted first. An artifact larger
+        than `max_bytes` is not cached.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -52,16 +52,16 @@ class LocalCache:
         except OSError:
             return None
         with contextlib.suppress(OSError):
-            os.utime(path)  # marks it as recently used
+            os.utime(path)  # mark the copy as recently used
         return descriptor
 
     def path(self, artifact: Artifact) -> Path:
-        """Return the path for an artifact's copy, even if there is no copy.
+        """Return the path for the copy of an artifact, whether or not the copy exists.
 
         Raises
         ------
         ModelCorrupt
-            The digest does not have the form of one, so that the path could lead out of the cache.
+            The digest of the artifact is not a SHA-256, so the path could point outside of the cache.
         """
         if not is_sha256_hex(artifact.sha256):
             raise ModelCorrupt(f"the digest of {artifact.file} in the manifest is not a SHA-256")
@@ -76,7 +76,7 @@ class LocalCache:
     def writer(self, artifact: Artifact) -> Iterator[CacheWriter | None]:
         """Yield a writer for the verified chunks of an artifact, or None if the artifact is too large for the cache.
 
-        The copy appears at the end of the block if there was no error and all bytes were written.
+        At the end of the block, the copy is stored if there was no error and all bytes were written.
         """
         if artifact.size > self._max_bytes:
             log.warning(

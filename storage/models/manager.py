@@ -34,13 +34,13 @@ class ModelStorageManager:
     store : ObjectStore
         The bucket that contains the models.
     cloud_only : bool
-        If true, no byte of a model may be written to disk.
+        Whether models must never be written to disk.
     use_r2 : bool
         Whether the store is R2 rather than a directory.
     settings : ModelSettings, optional
         Settings for signatures, the local cache and version skew.
     buckets : Buckets, optional
-        Other buckets that files to publish may be read from.
+        Other buckets from which files to publish can be read.
     try_here : bool
         Whether the trial load before publishing runs in this process rather than in a fresh one. Only tests need this.
 
@@ -86,7 +86,7 @@ class ModelStorageManager:
         Raises
         ------
         InvalidSettings
-            A variable is missing or cannot be used. The message lists every fault.
+            An environment variable is missing or invalid. The message lists all faults.
         """
         environ = os.environ if environ is None else environ
         return cls.from_settings(StorageSettings.from_env(environ), ModelSettings.from_env(environ))
@@ -108,8 +108,8 @@ class ModelStorageManager:
     ) -> Manifest:
         """Store a new version of a bundle and return its manifest.
 
-        Before that, a fresh process loads the bundle. If workers could not load a version, it is not published. The
-        version exists only once it is complete.
+        Before the upload, a fresh process loads the bundle, so that no version is published that workers cannot load.
+        The version exists only when it is complete.
 
         Parameters
         ----------
@@ -118,9 +118,9 @@ class ModelStorageManager:
         model : estimator or mapping of str to estimator
             A fitted model, or several models that score the same rows, by name.
         preprocessor : transformer or sequence of transformer, optional
-            Fitted preprocessors. Their ``transform`` methods run before every model, in this order.
+            Fitted preprocessors. The ``transform`` methods of the preprocessors run before every model, in this order.
         label_encoder : LabelEncoder, optional
-            A fitted encoder. Its ``inverse_transform`` runs after every classifier.
+            A fitted encoder. The ``inverse_transform`` method of the encoder runs after every classifier.
         alias : str, optional
             Alias that will name the new version, such as ``champion``.
         metadata : mapping, optional
@@ -150,9 +150,9 @@ class ModelStorageManager:
         alias: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Manifest:
-        """Store joblib or pickle files as a new version (see `publish`). They are unpickled in another process."""
+        """Store joblib or pickle files as a new version (see `publish`). The files are unpickled in another process."""
         if alias is not None:
-            keys.alias(keys.check_name("model", name), alias)  # reports an invalid name before the upload
+            keys.alias(keys.check_name("model", name), alias)  # raise the error for an invalid name before the upload
         if self._try_here:
             self._wait_for_next_version(name)
         manifest = self._publisher.publish(name, files, metadata or {})
@@ -168,7 +168,7 @@ class ModelStorageManager:
 
     @property
     def signs(self) -> bool:
-        """Whether there is a signing key, so that what is published will be signed."""
+        """Whether there is a signing key. If so, published versions are signed."""
         return bool(self._signing_key)
 
     def fetch(self, key_or_uri: str) -> tuple[str, bytes]:
@@ -214,7 +214,10 @@ class ModelStorageManager:
         return self.load_manifest(self.registry.manifest(pinned), pinned.manifest_sha256)
 
     def load_manifest(self, manifest: Manifest, manifest_sha256: str) -> Bundle:
-        """Load the version that a manifest describes. The registry must have verified it (errors as in `load`)."""
+        """Load the version that a manifest describes.
+
+        The registry must have verified the manifest (errors as in `load`).
+        """
         return self._loader.load(manifest, manifest_sha256)
 
     def verify(self, ref: str) -> tuple[Manifest, str | None]:
@@ -223,12 +226,12 @@ class ModelStorageManager:
         Returns
         -------
         manifest, signer : Manifest, str or None
-            The manifest, and the id of the trusted key that signed it, or None if no verify keys are set.
+            The manifest, and the id of the trusted key that signed it. The id is None if no verify keys are set.
 
         Raises
         ------
         ModelNotFound, ModelCorrupt, ModelUntrusted
-            The message names the first problem.
+            The version is missing, corrupt or not signed. The message names the first problem.
         """
         pinned = self.registry.resolve(ref)
         manifest = self.registry.manifest(pinned)
@@ -263,25 +266,25 @@ class ModelStorageManager:
         return sha256
 
     def load_object(self, key: str, *, sha256: str | None = None) -> Any:
-        """Load an object that `save` stored. It is verified before it is unpickled.
+        """Load an object that `save` stored. The bytes are verified before they are unpickled.
 
         Parameters
         ----------
         key : str
             Key of the object.
         sha256 : str, optional
-            Digest that the bytes must match, by default the one that `save` recorded. With verify keys, the recorded
-            one counts only if a trusted key signed it, because it is stored beside the object.
+            Digest that the bytes must match; by default the digest that `save` recorded next to the object. If verify
+            keys are set, the recorded digest must be signed by a trusted key.
 
         Raises
         ------
         ObjectNotFound
             There is no such object.
         ModelUntrusted
-            There are verify keys, but none of them signed the recorded digest, and `sha256` is not given.
+            Verify keys are set, no trusted key signed the recorded digest, and `sha256` is not given.
         ModelCorrupt
-            The digest differs, or there is none to compare with. Unpickling runs code, so only verified bytes are
-            unpickled.
+            The digest of the bytes differs, or no digest was recorded. Only verified bytes are unpickled, because
+            unpickling runs code.
         """
         stored = self._store.get(key)
         expected = stored.info.metadata.get("sha256") if sha256 is None else sha256

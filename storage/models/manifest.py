@@ -72,9 +72,9 @@ class Artifact:
         )
 
     def check(self) -> None:
-        """Raise `ValueError` if a name or a digest does not have its form, or if the chunks do not make up the size.
+        """Raise `ValueError` if a name or digest is invalid, or if the number of chunks does not match the size.
 
-        The digests are parts of paths in the local cache, and the file is a part of a key.
+        The check matters because digests become paths in the local cache, and file names become object keys.
         """
         if not (is_name(self.name) and is_name(self.file)):
             raise ValueError("the name of an artifact is not valid")
@@ -101,7 +101,7 @@ class Outputs:
 
     @property
     def default_methods(self) -> tuple[str, ...]:
-        """The methods that a job uses if it names none. They depend on the kind of the model.
+        """The methods that a job uses by default. They depend on the kind of the model.
 
         >>> Outputs(kind="outlier_detector", methods=("predict", "decision_function"), classes=None).default_methods
         ('predict', 'decision_function')
@@ -110,7 +110,7 @@ class Outputs:
         return usual or tuple(method for method in _FALLBACKS if method in self.methods)[:1] or self.methods[:1]
 
     def with_tuples(self) -> Outputs:
-        """Return the outputs with tuples of labels in place of the arrays that JSON has."""
+        """Return the outputs with tuples of labels. JSON decodes labels as lists."""
         if self.classes is None:
             return self
         return replace(self, classes=tuple(tuple(c) if isinstance(c, list) else c for c in self.classes))
@@ -118,7 +118,7 @@ class Outputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The record of a model version."""
+    """The description of a model version."""
 
     name: str
     version: str
@@ -179,7 +179,7 @@ class Manifest:
                     f"the manifest of {ref} has format {raw['format']}, but this release reads format {FORMAT}: upgrade"
                 )
             raw["feature_names"] = raw["feature_names"] or None
-            raw["n_features"] = raw["n_features"] or None  # earlier releases took CatBoost's 0 for a number
+            raw["n_features"] = raw["n_features"] or None  # earlier releases stored 0 for CatBoost models
             manifest = build(cls, raw)
             outputs = {name: item.with_tuples() for name, item in manifest.outputs.items()}
             manifest = replace(manifest, outputs=outputs)
@@ -196,7 +196,7 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedModel:
-    """A version and the digest of its manifest. The digest ensures that nothing else is loaded in its place."""
+    """A version and the digest of its manifest. The digest ensures that no other version is loaded in its place."""
 
     name: str
     version: str
@@ -208,7 +208,7 @@ class PinnedModel:
         return f"{self.name}@{self.version}"
 
     def check(self) -> PinnedModel:
-        """Return the pinned model unchanged if name, version and digest have their forms; else raise `ValueError`."""
+        """Return the pinned model unchanged if its name, version and digest are valid; otherwise raise `ValueError`."""
         if not (is_name(self.name) and is_version(self.version) and is_sha256_hex(self.manifest_sha256)):
             raise ValueError("the model is not pinned by a name, a version and the SHA-256 of its manifest")
         return self
@@ -224,12 +224,12 @@ def content_sha256(artifacts: Iterable[Artifact], metadata: Mapping[str, Any]) -
 
 
 def parse_ref(ref: str) -> tuple[str, str | None]:
-    """Split ``name``, ``name@alias`` or ``name@version`` at the ``@``. The second part is None if there is none.
+    """Split ``name``, ``name@alias`` or ``name@version`` at the ``@``. The second part is None if there is no ``@``.
 
     Raises
     ------
     InvalidRequest
-        The reference has another form.
+        The reference is malformed.
 
     Examples
     --------

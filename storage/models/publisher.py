@@ -28,10 +28,11 @@ class Publisher:
     signing_key : str
         Key that signs every version; if empty, versions are not signed.
     allow_version_skew : bool
-        Whether models that were saved with another version of scikit-learn may be published. The manifest names that
+        Whether models that were saved with another version of scikit-learn may be published. The manifest records the
         version.
     try_here : bool
-        Whether the trial load runs in this process rather than in a fresh one. This saves seconds, for tests only.
+        Whether the trial load runs in this process rather than in a fresh one. Only tests use this, because it saves
+        seconds.
     """
 
     def __init__(
@@ -45,8 +46,8 @@ class Publisher:
     def publish(self, name: str, files: Sequence[NewArtifact], metadata: Mapping[str, Any]) -> Manifest:
         """Store a new version and return its manifest.
 
-        A fresh process loads the bundle. Then the files are uploaded, read back and compared. The manifest is written
-        last, so that the version exists only once it is complete.
+        First, a fresh process loads the bundle. Then the files are uploaded, read back and compared. The manifest is
+        written last, so that the version exists only once it is complete.
 
         Raises
         ------
@@ -115,7 +116,7 @@ class Publisher:
 
 
 def _check_files(files: Sequence[NewArtifact]) -> None:
-    """Check that the files form a bundle and that their names are valid and distinct; else raise `InvalidRequest`."""
+    """Raise `InvalidRequest` unless the files form a bundle and have valid, distinct names."""
     roles.check_names([(item.role, item.name) for item in files])
     names = set()
     for item in files:

@@ -1,6 +1,8 @@
-"""Scores a sample with a model. Also runs as a script in an environment with the libraries that saved the model.
+"""Scores a sample with a model.
 
-As a script it needs only joblib and pandas, and any Python from 3.8: ``reference_scores.py MODEL SAMPLE RESULTS``.
+The module also runs as a script in an environment with the libraries that saved the model.
+
+The script needs only Python 3.8 or newer, joblib and pandas: ``reference_scores.py MODEL SAMPLE RESULTS``.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function",
 
 
 def score(model: Any, columns: Any) -> Any:
-    """Return the results of every method of a model that succeeds, and the errors of the others.
+    """Return the result or the error of each method of a model.
 
     Parameters
     ----------
@@ -25,7 +27,7 @@ def score(model: Any, columns: Any) -> Any:
     Returns
     -------
     dict of str to dict
-        For each method, ``values`` as lists, or ``error``.
+        For each method, a dict with either ``values`` as lists or ``error``.
     """
     import pandas
 
@@ -43,7 +45,7 @@ def score(model: Any, columns: Any) -> Any:
         if callable(getattr(model, method, None)):
             try:
                 found[method] = {"values": _to_lists(getattr(model, method)(x))}
-            except Exception as error:  # noqa: BLE001  # it may depend on the version, which is what is found out
+            except Exception as error:  # noqa: BLE001  # the error may depend on the version
                 found[method] = {"error": "%s: %s" % (type(error).__name__, str(error)[:300])}  # noqa: UP031
     return found
 
@@ -58,7 +60,7 @@ def _to_lists(result: Any) -> Any:
 
 
 def main() -> None:
-    """Score the sample of the command line."""
+    """Score the sample that is named on the command line."""
     import joblib
 
     model, sample, results = sys.argv[1:]

@@ -1,6 +1,6 @@
 """The registry of model versions: it resolves, lists and deletes versions without loading models.
 
-It needs only the packages in `requirements.txt`.
+This module needs only the packages in `requirements.txt`.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class ModelRegistry:
     store : ObjectStore
         The bucket that contains ``models/``.
     verify_keys : sequence of str
-        Trusted keys. Every manifest must be signed with at least one of them. If empty, signatures are not checked.
+        Trusted keys. Every manifest must be signed with at least one trusted key. If empty, signatures are not checked.
     local_cache : LocalCache, optional
-        Cache for manifests, signatures and aliases. It is used when the store cannot be reached.
+        Cache for manifests, signatures and aliases. The cache is used when the store cannot be reached.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ModelRegistry:
         return sorted({name for name, _ in self._published(keys.MODELS)})
 
     def catalog(self) -> list[ListedModel]:
-        """Return all models with their versions and aliases. It asks once for all, and once for each alias."""
+        """Return all models with their versions and aliases. This takes one listing, and one request for each alias."""
         return catalog.read(self._store)
 
     def versions(self, name: str) -> list[str]:
@@ -67,7 +67,7 @@ class ModelRegistry:
         Raises
         ------
         ModelNotFound
-            There is no such model, alias or version. The message lists the existing ones.
+            There is no such model, alias or version. The message lists the existing models, aliases or versions.
         """
         name, which = parse_ref(ref)
         if which is not None and not keys.is_version(which):
@@ -86,23 +86,23 @@ class ModelRegistry:
         return PinnedModel(name=name, version=version, manifest_sha256=sha256_hex(data))
 
     def manifest(self, pinned: PinnedModel) -> Manifest:
-        """Read and verify the manifest of a pinned version. Every load starts with this.
+        """Read and verify the manifest of a pinned version. Every load of a model starts with this call.
 
         Raises
         ------
         ModelNotFound
             The version was deleted.
         ModelCorrupt
-            The stored manifest is not the one that was pinned.
+            The stored manifest differs from the pinned manifest.
         ModelUntrusted
-            There are verify keys, but the manifest is not signed with any of them.
+            Verify keys are set, but the manifest is not signed with one of them.
         """
         data = self._pinned_bytes(pinned)
         self._signer(pinned, data)
         return Manifest.from_json(data, pinned.ref)
 
     def signer(self, pinned: PinnedModel) -> str | None:
-        """Return the id of the trusted key that signed the manifest, or None if there are no verify keys.
+        """Return the id of the trusted key that signed the manifest, or None if no verify keys are set.
 
         The errors are the same as for `manifest`.
         """
@@ -127,30 +127,30 @@ class ModelRegistry:
     def sign(self, ref: str, signing_key: str, *, sha256: str | None = None) -> PinnedModel:
         """Add a signature to a published version, for example while a signing key is being replaced.
 
-        Anyone with write access to the bucket can publish a version there. So only a version that a trusted key has
-        signed is signed without further evidence.
+        Anyone with write access to the bucket can publish a version there. Therefore, a version without a trusted
+        signature is signed only if the caller passes its digest.
 
         Parameters
         ----------
         ref : str
             ``name@version``. An alias is not accepted, because it could be moved to another version meanwhile.
         sha256 : str, optional
-            Digest that the manifest must have. It is required for a version that no trusted key has signed, and has to
-            come from the person who published it, not from the bucket.
+            Expected digest of the manifest. It is required if no trusted key has signed the version. Get the digest
+            from the person who published the version, not from the bucket.
 
         Raises
         ------
         ModelNotFound, ModelCorrupt
             There is no such version, or its manifest cannot be read.
         ModelUntrusted
-            No trusted key has signed the version and no digest is given, or the digest is another one.
+            No trusted key has signed the version and no digest is given, or the given digest differs.
         """
         pinned = self._version_to_sign(ref)
         data = self._pinned_bytes(pinned)
         Manifest.from_json(data, pinned.ref)
         if sha256 is not None and sha256.strip().lower() != pinned.manifest_sha256:
             raise ModelUntrusted(f"the manifest of {pinned.ref} does not have this SHA-256: do not trust this version")
-        if sha256 is None and not self._is_trusted(pinned, data, signing_key):  # the very bytes that will be signed
+        if sha256 is None and not self._is_trusted(pinned, data, signing_key):  # the bytes that are signed below
             raise ModelUntrusted(
                 f"{pinned.ref} is not signed by a key in MODEL_VERIFY_KEYS. Its first signature needs the SHA-256 of "
                 "its manifest, which `scoreline models publish` printed: sign it with --sha256"
@@ -178,7 +178,7 @@ class ModelRegistry:
     def aliases(self, name: str) -> list[Alias]:
         """Return all aliases of a model, sorted by name.
 
-        Objects that are not aliases are left out. Aliases that cannot be read are left out with a warning.
+        Other objects in the folder are left out. Aliases that cannot be read are left out with a warning.
         """
         named = [(name, alias) for alias in self._alias_names(name)]
         return [alias for _, alias in aliases.read_all(self._store, named)]
@@ -204,7 +204,7 @@ class ModelRegistry:
         return self._move(name, alias, lambda _: pinned)
 
     def rollback(self, name: str, alias: str) -> Alias:
-        """Set `alias` back to its previous version. Each rollback goes back one version further.
+        """Set `alias` back to its previous version. Each further rollback goes back one more version.
 
         Raises
         ------
@@ -235,13 +235,13 @@ class ModelRegistry:
         pinned : PinnedModel
             The version to delete.
         check_unused : callable
-            Raises `ModelInUse` if a job or anything else except an alias needs the version. It is called both before
-            and after the manifest is deleted, because a job may start to use the version in between.
+            Raises `ModelInUse` if anything other than an alias needs the version, such as a job. The function is called
+            before and after the manifest is deleted, because a job may start to use the version in between.
 
         Raises
         ------
         ModelInUse
-            An alias names the version, or `check_unused` raises the error. The version is not deleted.
+            An alias names the version, or `check_unused` raised this error. The version is not deleted.
         """
 
         def check() -> None:
@@ -251,7 +251,7 @@ class ModelRegistry:
         check()
         key = keys.manifest(pinned.name, pinned.version)
         data = self._store.get(key).data
-        self._store.delete(key)  # deleted first, so that the version no longer exists from here on
+        self._store.delete(key)  # the version no longer exists from here on
         try:
             check()
         except ModelInUse:
@@ -308,7 +308,7 @@ class ModelRegistry:
         return signatures.verify(manifest, lines, trusted, pinned.ref)
 
     def _read_document(self, key: str) -> bytes:
-        """Read a small object. If the store cannot be reached, read the local copy instead."""
+        """Read a small object. If the store cannot be reached, read the copy in the local cache."""
         try:
             data = self._store.get(key).data
         except StoreUnavailable as error:

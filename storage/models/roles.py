@@ -1,4 +1,4 @@
-"""Find artifacts whose role is not the one that was meant: a misspelt role, or an object that fits another role."""
+"""Find artifacts with a wrong role: the role is misspelt, or the object fits another role."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ABBREVIATED: Mapping[str, Role] = {"preproc": "preprocessor", "labelenc": "labe
 
 
 def similar_role(name: str) -> Role | None:
-    """Return the role that `name` misspells or abbreviates, or None if it resembles none.
+    """Return the role that `name` misspells or abbreviates, or None if `name` resembles no role.
 
     Models may have almost any name, so a name that resembles the role ``model`` is not reported.
 
@@ -34,9 +34,9 @@ def similar_role(name: str) -> Role | None:
 
 
 def check_names(artifacts: Iterable[tuple[str, str]]) -> None:
-    """Check the role and the name of each artifact; raises `InvalidRequest` for a misspelt role.
+    """Check the role and the name of each artifact. Raise `InvalidRequest` for a misspelt role.
 
-    The names of models are checked too, because a role that is given as the name of a model would be adopted as one.
+    The names of models are checked, too. Otherwise, a misspelt role would become the name of a model.
     """
     for role, name in artifacts:
         if role not in ROLES:
@@ -49,10 +49,10 @@ def check_names(artifacts: Iterable[tuple[str, str]]) -> None:
 
 
 def check_objects(steps: Mapping[Role, Mapping[str, Any]]) -> None:
-    """Check that the loaded artifacts of a bundle fit their roles; raises `InvalidRequest` for the first that does not.
+    """Raise `InvalidRequest` for the first loaded artifact of a bundle that does not fit its role.
 
-    A transformer may be published as a model, but not together with models that predict. In that case it was meant to
-    transform their rows, and without it they would score raw values.
+    A transformer may be published as a model, but not together with models that predict. Such a transformer was
+    probably meant as a preprocessor, and the models would score raw values.
     """
     for name, step in steps["preprocessor"].items():
         what = f"preprocessor {name!r} is a {type(step).__name__}"

@@ -1,8 +1,8 @@
-"""Says whether what a bundle computes of a row, before its last step, depends on this row alone.
+"""Finds out whether the steps of a bundle before the last process each row independently of the others.
 
-Estimators of scikit-learn pass the rows of a call on in their order, and do not mix them. A step or a function of the
-user's own may do otherwise, for example average each row with the one before. It leaves no trace in the error of a
-later step.
+Estimators of scikit-learn do not mix the rows of a call, and keep their order. A custom step or function may mix rows.
+For example, it may average each row with the previous row. If a later step then fails, its traceback does not show the
+custom step.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _UNUSED = frozenset(
 
 
 def keeps_rows_apart(preprocessors: Iterable[Any], models: Iterable[Any], label_encoder: Any) -> bool:
-    """Return whether all steps whose results reach other steps are known to treat each row by itself, in order.
+    """Return whether all steps that pass results to other steps are known to process rows independently, and in order.
 
-    The last step of a model may be of any class. When it fails, its code is in the traceback.
+    The last step of a model may have any class, because the traceback of its error shows its code.
     """
     steps = [*preprocessors, *([] if label_encoder is None else [label_encoder])]
     for model in models:
@@ -55,7 +55,7 @@ def keeps_rows_apart(preprocessors: Iterable[Any], models: Iterable[Any], label_
 
 
 def _before_last(model: Any) -> Iterator[Any]:
-    """Yield the parts of a model whose results may reach other steps."""
+    """Yield the parts of a model whose results may become the input of other steps."""
     if type(model) is Pipeline and model.steps:
         yield from (step for _, step in model.steps[:-1])
         yield from _before_last(model.steps[-1][1])
@@ -66,7 +66,7 @@ def _before_last(model: Any) -> Iterator[Any]:
 
 
 def _owners(kind: type) -> Iterator[type]:
-    """Yield the classes that define the methods of a class with which rows are scored."""
+    """Yield the classes in which a class or its bases define the scoring methods."""
     for method in _METHODS:
         owner = next((base for base in kind.__mro__ if method in vars(base)), None)
         if owner is not None:
@@ -78,14 +78,14 @@ def _is_known(item: Any) -> bool:
 
 
 def _is_orderly(item: Any, seen: set[int]) -> bool:
-    """Return whether an object, and all that it holds, leaves rows apart."""
+    """Return whether an object, and all objects within it, process rows independently."""
     if item is None or isinstance(item, str | bytes | int | float | type) or id(item) in seen:
         return True
     seen.add(id(item))
     if isinstance(item, Mapping):
         return all(_is_orderly(value, seen) for value in item.values())
     if isinstance(item, list | tuple) or (isinstance(item, np.ndarray) and item.dtype == object):
-        # A function among them chooses the columns of a transformer when it is fitted.
+        # A function in a list only selects the columns of a transformer during fit.
         values: Any = item.ravel() if isinstance(item, np.ndarray) else item
         return all(_is_orderly(value, seen) for value in values if not _is_function(value))
     if _is_function(item):
@@ -105,7 +105,7 @@ def _is_function(item: Any) -> bool:
 
 
 def _treats_values(function: Any) -> bool:
-    """Return whether a function is known to compute each value of its result from one value, or from one row."""
+    """Return whether a function is known to compute each result from a single value, or from a single row."""
     if isinstance(function, np.ufunc):
         return function.signature is None
     package = str(getattr(function, "__module__", None) or "").partition(".")[0]

@@ -37,7 +37,7 @@ class ModelSettings:
         signing_key = env.text("MODEL_SIGNING_KEY")
         listed = env.text("MODEL_VERIFY_KEYS")
         verify_keys = tuple(key for key in re.split(r"[\s,]+", listed) if key)
-        if listed and not verify_keys:  # unset, it would turn the verification off
+        if listed and not verify_keys:  # an empty list would turn off verification
             env.faults.append("MODEL_VERIFY_KEYS contains no key: unset it if signatures are not to be checked")
         for name, kind, values in (
             ("MODEL_SIGNING_KEY", "signing", (signing_key,) if signing_key else ()),

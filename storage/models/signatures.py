@@ -1,8 +1,8 @@
 """Ed25519 signatures of manifests, so that workers load only models that were published with the signing key.
 
-Each line of ``manifest.sig`` has the form ``<key id> <signature in base64>``. It signs the bytes of ``manifest.json``,
-which contain the model's name, the version and the digest of every chunk. While one key replaces another, both can
-sign. Workers have only verify keys, so they can check signatures but not forge them.
+Each line of ``manifest.sig`` has the form ``<key id> <signature in base64>``. A signature covers the bytes of
+``manifest.json``, which contain the name of the model, the version and the digest of every chunk. Two keys can sign a
+manifest while one replaces the other. Workers have only verify keys, so they can check signatures but not forge them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def check_key(kind: str, key: str) -> bytes:
     Raises
     ------
     InvalidRequest
-        The text is not a key of this kind. The message never contains the text.
+        The text is not a key of this kind. The message does not contain the text, which may be secret.
     """
     other = "verify" if kind == "signing" else "signing"
     if key.startswith(_PREFIX[other]):
@@ -59,7 +59,7 @@ def verify_key_of(signing_key: str) -> str:
 
 
 def object_statement(key: str, sha256: str) -> bytes:
-    """Return the bytes that are signed for a single object: they cannot be mistaken for a manifest, which is JSON."""
+    """Return the bytes to sign for a single object. They are not JSON, so that they cannot pass as a manifest."""
     return f"scoreline object\n{key}\n{sha256}\n".encode()
 
 

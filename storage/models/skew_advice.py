@@ -1,4 +1,4 @@
-"""What can be done with a model that another version of scikit-learn has saved. It does not need scikit-learn."""
+"""Advice for models that another version of scikit-learn has saved. This module does not need scikit-learn."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SKEW_SETTING = "set ML_ALLOW_VERSION_SKEW=true to load it at your own risk"
 
 
 def advise(saved_by: str, installed: str) -> str:
-    """Return what can be done with a model.
+    """Return advice for a model that another version of scikit-learn has saved.
 
-    A version can be installed beside Scoreline only if it is a patch release of the same version, because a release of
-    Scoreline supports one version of scikit-learn.
+    A release of Scoreline supports one minor version of scikit-learn. Therefore, only other patch releases of this
+    version can be installed.
 
     >>> advise("1.5.2", "1.9.1")
     'fit the model again with scikit-learn 1.9.1, or try `scoreline models convert`'
@@ -41,7 +41,7 @@ def advise(saved_by: str, installed: str) -> str:
 
 
 def supported_pythons(version: str) -> tuple[str, str] | None:
-    """Return the oldest and the newest Python on which a version of scikit-learn runs; None if that is not known.
+    """Return the oldest and the newest Python that a version of scikit-learn supports; None if they are unknown.
 
     >>> supported_pythons("1.5.2"), supported_pythons("9.9")
     (('3.9', '3.12'), None)
@@ -50,7 +50,7 @@ def supported_pythons(version: str) -> tuple[str, str] | None:
 
 
 def numpy_bound(version: str) -> str:
-    """Return a requirement of NumPy with which a version of scikit-learn runs.
+    """Return the requirement for a NumPy that a version of scikit-learn supports.
 
     >>> numpy_bound("1.2.2"), numpy_bound("1.5.2")
     ('numpy<2', 'numpy<2.3')

@@ -28,12 +28,12 @@ class Source(Protocol):
     def read(self, start: int, stop: int) -> bytes:
         """Return the bytes ``start <= i < stop``, unverified.
 
-        The first call finishes before any other begins. Later calls come from several threads at once.
+        The first call finishes before any other call begins. Later calls come from several threads in parallel.
 
         Raises
         ------
         ModelCorrupt
-            The stored bytes cannot be this artifact.
+            The stored bytes are not those of the artifact.
         """
         ...
 
@@ -80,10 +80,10 @@ class FileSource:
 
 
 class VerifiedReader(io.RawIOBase):
-    """A raw stream that returns only verified bytes. It is meant to be wrapped in `io.BufferedReader`.
+    """A raw stream that returns only verified bytes. Wrap the stream in an `io.BufferedReader`.
 
-    A byte is returned only after the SHA-256 of its chunk was found to match the manifest. While earlier chunks are
-    unpickled, threads fetch and verify the next ones.
+    A byte is returned only if the SHA-256 of its chunk matches the manifest. Threads fetch and verify the next chunks
+    while earlier chunks are unpickled.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class VerifiedReader(io.RawIOBase):
         return left + sum(len(chunk) for chunk in self._chunks)
 
     def close(self) -> None:
-        """Cancel the chunks that are being fetched ahead."""
+        """Cancel the prefetch of chunks."""
         self._chunks.close()
         super().close()
 
@@ -146,7 +146,7 @@ class VerifiedReader(io.RawIOBase):
         count = len(self._artifact.chunks)
         if not count:
             raise ModelCorrupt(f"{self._source.uri} is empty: publish the model again")
-        data = self._verified(0)  # before all others, because it pins the object
+        data = self._verified(0)  # read the first chunk before all others, because this pins the object
         with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="model-read") as pool:
             ahead: deque[Future[bytes]] = deque()
             try:
@@ -156,7 +156,7 @@ class VerifiedReader(io.RawIOBase):
                     if self._tee is not None:
                         self._tee(data)
                     yield data
-                    data = b""  # frees the memory before waiting for the next chunk
+                    data = b""  # free the memory before the wait for the next chunk
                     if ahead:
                         data = ahead.popleft().result()
             finally:

@@ -11,11 +11,11 @@ _MAX_ITEMS = 10_000
 
 
 def limit_to_one_thread(estimator: Any) -> Any:
-    """Set every ``n_jobs`` of an estimator and of the estimators within it to 1, and return it.
+    """Set ``n_jobs`` to 1 in an estimator and in all estimators within it, and return the estimator.
 
-    Some estimators act on a change of their parameters, so these are set first. Other estimators cannot list their
-    parameters, because an attribute has another name than its parameter, or because an older release of a library lacks
-    a parameter. Fitted copies are not parameters. All of these are reached through attributes.
+    Parameters are set first, because some estimators react to a changed parameter. Then, attributes are set in all
+    estimators that attributes refer to. This covers fitted copies, which are not parameters, and estimators whose
+    parameters cannot be listed.
     """
     with contextlib.suppress(Exception):
         threads = {name: 1 for name in estimator.get_params() if name.rpartition("__")[2] == "n_jobs"}

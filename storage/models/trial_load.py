@@ -1,8 +1,8 @@
 """The trial load: before a version is published, a fresh process loads its files as a worker would.
 
 The bytes are sent to a new interpreter through a pipe. Nothing is written to disk or to the bucket before the files
-have been loaded successfully, and code in the pickles runs only in the new process, which `confinement` confines. The
-process reports the methods and outputs of the bundle and its memory use.
+have been loaded successfully. Code in the pickles runs only in the new process, which the module `confinement`
+confines. The process reports the methods, the outputs and the memory use of the bundle.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ def try_loading(name: str, files: Sequence[NewArtifact], *, allow_version_skew: 
 
 
 def _decode(code: int, out: bytes, err: bytes, name: str) -> TrialLoad:
-    """Return the result of the fresh process (see `_run`), or raise its error.
+    """Return the result of the fresh process (see `_run`), or raise the error that it reports.
 
-    Nothing in it is trusted, because the code in a file may have written it.
+    The result is not trusted, because code in a file may have written it.
     """
     try:
         report = decode_object(out)
@@ -122,7 +122,10 @@ def _decode(code: int, out: bytes, err: bytes, name: str) -> TrialLoad:
 
 
 def _run(header: bytes, files: Sequence[NewArtifact], name: str) -> tuple[int, bytes, bytes]:
-    """Run the fresh process on a header and files. Return its exit code, its report and the end of its errors."""
+    """Run the fresh process, and send it a header and files.
+
+    Return its exit code, its report and the end of its standard error.
+    """
     root = str(Path(__file__).resolve().parents[2])
     environ = environment(os.environ)
     child = subprocess.Popen(
@@ -147,11 +150,11 @@ def _run(header: bytes, files: Sequence[NewArtifact], name: str) -> tuple[int, b
     except subprocess.TimeoutExpired:
         raise ModelUnloadable(f"{name} did not load within {_TIMEOUT_S:.0f} s in a fresh process") from None
     finally:
-        child.terminate()  # the process then kills those it supervises (see `confine`)
+        child.terminate()  # SIGTERM makes the process kill its descendants (see `confine`)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(_END_PATIENCE_S)
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)  # also its children, which may hold the pipes open
+            os.killpg(child.pid, signal.SIGKILL)  # kill its children, too, because they may keep the pipes open
         child.wait()
     return child.returncode, out.result(), err.result()
 
@@ -161,7 +164,7 @@ def _wait(child: subprocess.Popen[bytes]) -> None:
 
 
 class _Reader(threading.Thread):
-    """Reads a pipe to its end, and keeps only its first or its last bytes."""
+    """Reads a pipe to its end, and stores only the first or the last bytes."""
 
     def __init__(self, pipe: IO[bytes], *, first: int = 0, last: int = 0) -> None:
         super().__init__(daemon=True, name="trial-read")
@@ -180,15 +183,19 @@ class _Reader(threading.Thread):
                     del self._data[: -self._last]
 
     def result(self) -> bytes:
-        """Return what was kept. If the pipe stays open after the process has ended, do not wait for it long."""
+        """Return the stored bytes.
+
+        If the pipe stays open after the process has ended, stop waiting after a short time.
+        """
         self.join(_PIPE_PATIENCE_S)
         return bytes(self._data)
 
 
 def try_loading_here(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> TrialLoad:
-    """Load a bundle in this process and return the result (see `try_loading`). This saves seconds in tests.
+    """Load a bundle in this process and return the result (see `try_loading`). Tests use this to save seconds.
 
-    It does not show whether another process can load the bundle. The size of the files is reported as the memory use.
+    The result does not show whether another process can load the bundle. The memory use in the result is the size of
+    the files.
     """
     blobs = [(item.role, item.name, item.data) for item in files]
     report = describe_bundle(*load_files(blobs, name, allow_version_skew=allow_version_skew))
@@ -219,7 +226,7 @@ def load_files(
     Returns
     -------
     steps, saved_by : dict of role to dict of name to estimator, str or None
-        The estimators, and the version of scikit-learn that saved them, or None if that is the installed version.
+        The estimators, and the version of scikit-learn that saved them. The version is None if it is the installed one.
     """
     from scoreline.storage.models.bundle import unpickle
     from scoreline.storage.models.thread_limits import limit_to_one_thread
@@ -246,7 +253,7 @@ def _is_pickle(data: bytes) -> bool:
     """Return whether the data begin like a pickle of protocol 2 or newer. Python writes such pickles by default.
 
     Unpickling other data gives misleading errors, because their first characters are read as pickle opcodes. For
-    example, the error for a table that begins with ``id,x`` would be that there is no module ``d,x``.
+    example, a table that begins with ``id,x`` would raise an error about a missing module ``d,x``.
     """
     from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
 
@@ -288,7 +295,7 @@ def describe_bundle(steps: dict[Role, Any], saved_by: str | None) -> dict[str, A
 
 
 def _private_bytes() -> int:
-    if sys.platform == "linux":  # psutil would look for the id that this process has in its own namespace
+    if sys.platform == "linux":  # psutil cannot find this process from inside its namespace
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
         return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
     import psutil
@@ -306,7 +313,7 @@ def main() -> None:
     name, skew = header["name"], header["allow_version_skew"]
     blobs = [(role, artifact, stream.read(size)) for role, artifact, size in header["artifacts"]]
     try:
-        # The first load also imports all modules that the bundle needs. Only the second measures the bundle alone.
+        # The first load also imports modules. Therefore, only the second load measures the memory of the bundle.
         steps, saved_by = load_files(blobs, name, allow_version_skew=skew, sources=header["sources"])
         report = describe_bundle(steps, saved_by)
         del steps
@@ -318,7 +325,7 @@ def main() -> None:
         del measured
     except ScorelineError as error:
         report = {"error": type(error).__name__, "message": f"{error}{explain_denied(error)}"}
-    except (ImportError, PermissionError) as error:  # raised by a package that loads models
+    except (ImportError, PermissionError) as error:  # packages may raise these errors while they load models
         report = {"error": "ModelUnloadable", "message": f"{errors.describe(error)}{explain_denied(error)}"}
     json.dump(report | ({"unconfined": unconfined} if unconfined else {}), report_file)
     report_file.flush()

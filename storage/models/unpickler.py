@@ -1,9 +1,9 @@
 """A variant of joblib's unpickler that does not keep a second copy of every tree.
 
-An unpickler keeps every object that it creates until the end, because the stream may refer to the object again. The
-state of a scikit-learn tree is a dict of arrays, and ``Tree.__setstate__`` copies these arrays into its own memory. If
-the dicts were kept, a forest would use twice its size in memory while it is loaded. Each dict exists only in the pickle
-and nothing else can refer to it, so it is emptied as soon as the tree has copied the arrays.
+An unpickler keeps every object until the end, because the stream may refer to it again. The state of a scikit-learn
+tree is a dict of arrays, and ``Tree.__setstate__`` copies these arrays into its own memory. If the dicts were kept, a
+forest would use twice its size in memory while it is loaded. Nothing else refers to such a dict, so it is emptied as
+soon as the tree has copied the arrays.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Unpickler(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
     dispatch = NumpyUnpickler.dispatch.copy()
 
     def load_build(self) -> None:
-        """Set the state of an object. If it is a tree, empty the state dict afterwards."""
+        """Set the state of an object. If the object is a tree, empty its state dict afterwards."""
         state = self.stack[-1]
         super().load_build()
         if type(self.stack[-1]) is Tree and type(state) is dict:
@@ -41,7 +41,7 @@ class LoadFailed(Exception):
     error : Exception
         The error of the unpickler.
     saved_by : str or None
-        The version of scikit-learn that the rest of the stream names, if any.
+        The version of scikit-learn that the rest of the stream names, or None.
     """
 
     def __init__(self, error: Exception, saved_by: str | None) -> None:
@@ -56,14 +56,14 @@ def load(file: io.BufferedIOBase) -> Any:
     Parameters
     ----------
     file : buffered reader
-        The stream. It need not be seekable. Its position is after the pickle when this function returns.
+        The stream, which need not be seekable. When the function returns, its position is after the pickle.
 
     Raises
     ------
     LoadFailed
         The stream is not a pickle, or it cannot be loaded here.
     ScorelineError
-        The stream raised it.
+        The stream raised this error.
     """
     try:
         with _validate_fileobject_and_memmap(file, "", None) as (stream, _):
@@ -86,16 +86,15 @@ _SEARCHED_BYTES = 1 << 20
 
 
 def find_version(data: bytes) -> str | None:
-    """Return the version of scikit-learn that a file of joblib or pickle names first; None if it names none."""
+    """Return the first version of scikit-learn that a joblib or pickle file names; None if it names no version."""
     with _validate_fileobject_and_memmap(io.BytesIO(data), "", None) as (stream, _):
         return _search_version(b"", stream)
 
 
 def _find_version(unpickler: _Unpickler, stream: Any) -> str | None:
-    """Return the version of scikit-learn that is named next in a stream that could not be loaded any further.
+    """Return the next version of scikit-learn that a stream names, after the unpickler has failed.
 
-    An estimator writes the version at the end of its state, so the version comes after the part that could not be
-    loaded.
+    An estimator writes the version at the end of its state, so the version follows the position of the failure.
     """
     frame = unpickler._unframer.current_frame
     return _search_version(frame.read() if frame is not None else b"", stream)

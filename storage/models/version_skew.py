@@ -1,4 +1,4 @@
-"""Says when a model was saved by other versions of its libraries than the installed ones, and what can be done then."""
+"""Explains errors of models that were saved with other versions of their libraries than the installed ones."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_version(ref: str, saved_with: Mapping[str, str], allow_skew: bool) -> 
 
 
 def refuse_skew(what: str, saved_by: str) -> ModelUnloadable:
-    """Return the error for a model that another version of scikit-learn saved, if the settings do not allow it."""
+    """Return the error for a model that another version of scikit-learn saved, for settings that do not allow this."""
     return ModelUnloadable(
         f"{describe_skew(what, saved_by)}: {advise(saved_by, sklearn.__version__)}, or {SKEW_SETTING}"
     )
@@ -106,7 +106,10 @@ def explain(what: str, error: BaseException, saved_by: str | None) -> ModelUnloa
 
 
 def _missing(error: BaseException) -> tuple[str, str]:
-    """Return the module that is missing, or the module and its attribute that is missing; empty for any other error."""
+    """Return the name of a missing module, or the names of a module and its missing attribute.
+
+    Return empty names for other errors.
+    """
     if isinstance(error, ModuleNotFoundError):
         return error.name or "", ""
     for pattern in (r"attribute '([^']+)' on <module '([^']+)'", r"attribute '([^']+)' from '([^']+)'"):
@@ -119,7 +122,7 @@ def _missing(error: BaseException) -> tuple[str, str]:
 
 
 def _raising_package(trace: TracebackType | None) -> str:
-    """Return the package whose code raised an error, not counting those that unpickle."""
+    """Return the package whose code raised an error. Packages that only unpickle, such as joblib, do not count."""
     package = ""
     while trace is not None:
         module = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
@@ -140,7 +143,7 @@ def _distribution(package: str) -> str:
 
 
 def _installed(package: str) -> str | None:
-    """Return the installed version of a package; None if it is not installed, or not from a distribution."""
+    """Return the installed version of a package; None if no installed distribution contains it."""
     try:
         return importlib.metadata.version(_distribution(package)) if package else None
     except importlib.metadata.PackageNotFoundError:

@@ -36,7 +36,10 @@ _BUFFER_BYTES = 4 << 20
 
 
 class ArrowFormat:
-    """Reads Arrow IPC. A span is a range of record batches. In a stream, all earlier batches must be read, too."""
+    """Reads Arrow IPC.
+
+    A span is a range of record batches. To read a batch of a stream, the reader must read all batches before it.
+    """
 
     def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:  # for text formats
         """Read every record batch, because Arrow does not store the number of rows (see `TableFormat.survey`)."""
@@ -53,7 +56,10 @@ class ArrowFormat:
         return Survey(schema=pa.schema(fields, schema.metadata), spans=tuple(spans))
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
-        """Yield the rows of a span in order (see `TableFormat.read`). It reads nothing else of large batches."""
+        """Yield the rows of a span in order (see `TableFormat.read`).
+
+        Of a large batch, only the needed rows are read.
+        """
         row = span.first_row
         reader = _Reader(source)
         number = span.start
@@ -80,7 +86,7 @@ class ArrowFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class _Surveyed:
-    """What a survey needs to know about a record batch."""
+    """The number of rows, the size and the null counts of a record batch, for a survey."""
 
     rows: int
     size: int
@@ -88,7 +94,10 @@ class _Surveyed:
 
 
 class _Bounded(io.BufferedReader):
-    """Never reads beyond the end of the object. Otherwise Arrow might allocate gigabytes if a length is damaged."""
+    """A file that never reads beyond the end of the object.
+
+    Without this limit, Arrow might allocate gigabytes for a damaged length.
+    """
 
     def __init__(self, raw: io.RawIOBase, size: int) -> None:
         super().__init__(raw, _BUFFER_BYTES)
@@ -101,7 +110,7 @@ class _Bounded(io.BufferedReader):
 
 
 class _Reader:
-    """Reads the record batches of an object, which are numbered from 0."""
+    """Reads the record batches of an object. Batches are numbered from 0."""
 
     def __init__(self, source: Pinned) -> None:
         self._source = source
@@ -137,7 +146,7 @@ class _Reader:
             number = stop
 
     def next_layout(self, number: int) -> int | None:
-        """Return the number of the next batch after `number` that has a layout; None if there is none."""
+        """Return the number of the first batch after `number` that has a layout; None if no later batch has one."""
         later = range(number + 1, len(self._places or ()))
         return next((other for other in later if self.layout(other) is not None), None)
 
@@ -148,7 +157,7 @@ class _Reader:
         return self._layouts[number]
 
     def whole(self, start: int, stop: int, names: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield batches, and the number of rows before each."""
+        """Yield each batch with the number of rows before it."""
         before = 0
         for batch in self.batches(start, stop, names):
             yield before, batch
@@ -157,7 +166,7 @@ class _Reader:
     def slices(
         self, number: int, layout: BatchLayout, names: list[str], low: int, high: int
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield the rows of a batch from `low` to `high` in slices, each with the number of the rows before it."""
+        """Yield the rows of a batch from `low` to `high` in slices, each with the number of its first row."""
         bytes_of_row = max(1, sum(length for _, length in layout.buffers) // max(layout.rows, 1))
         step = max(1, SLICE_BYTES // bytes_of_row)
 
@@ -167,14 +176,14 @@ class _Reader:
 
         with contextlib.closing(prefetched(read())) as found:
             for start, piece in found:
-                if piece is None:  # Arrow says what is wrong
+                if piece is None:  # the slice is damaged: Arrow raises an error that describes the damage
                     for batch in self.batches(number, number + 1, names):
                         yield start, batch.slice(start, high - start)
                     return
                 yield start, piece
 
     def _is_valid(self, layout: BatchLayout) -> bool:
-        """Return whether all values of a batch are valid, as far as can be decided without reading all of them."""
+        """Return whether a large batch is valid. Only columns that can be invalid are read."""
         names = [field.name for field in self.schema if needs_validation(field.type)]
         try:
             step = max(1, layout.rows * SLICE_BYTES // max(1, sum(length for _, length in layout.buffers)))
@@ -199,14 +208,14 @@ class _Reader:
         return layout_of(self._raw.fetch(start, start + metadata), start + metadata, body_bytes, self.schema)
 
     def _has_layouts(self, number: int) -> bool:
-        """Return whether the object has a batch with this number, and its metadata say where the values are."""
+        """Return whether the object has a batch with this number, and the schema allows reading single rows."""
         return number < len(self._batch_places()) and self._can_be_sliced
 
     def _batch_places(self) -> list[tuple[int, int, int]]:
         if self._places is None:
             self._places = []
             if self._seekable:
-                with contextlib.suppress(struct.error, IndexError):  # Arrow says what is wrong
+                with contextlib.suppress(struct.error, IndexError):  # Arrow reports a damaged footer later
                     footer = read_footer(self._raw, self._source.size)
                     places = record_batches(footer)
                     if all(start >= 0 and metadata > 0 and body >= 0 for start, metadata, body in places):
@@ -214,7 +223,7 @@ class _Reader:
         return self._places
 
     def _read_ahead(self, start: int, stop: int | None, columns: list[str] | None) -> None:
-        """Fetch batches ahead, unless Arrow leaves out some of their columns."""
+        """Prefetch batches, unless Arrow reads only some of their columns."""
         if columns is not None and not set(self.schema.names) <= set(columns):
             return
         if not self._seekable:
@@ -261,14 +270,14 @@ class _Reader:
             except StopIteration:
                 self._check_end(begun)
                 return None
-        for column in batch.columns:  # the data are not trusted, and an invalid offset would crash the process
+        for column in batch.columns:  # an invalid offset would crash the process
             _as_bytes(column).validate(full=True)
-        batch = without_views(batch)  # a dictionary of views cannot be cast
+        batch = without_views(batch)  # Arrow cannot cast a dictionary of string views
         wide = _with_wide_dictionaries(batch.schema)
         return batch if wide == batch.schema else batch.cast(wide)
 
     def _check_end(self, begun: int) -> None:
-        """Check that a stream ends with its marker and that nothing follows, given where the reader stopped."""
+        """Check that a stream ends with its end marker, and that no bytes follow the marker."""
         end = self._file.tell()
         if end == begun:
             raise UnreadableInput(
@@ -302,7 +311,7 @@ def _as_bytes(column: pa.Array) -> pa.Array:
 def _with_wide_dictionaries(schema: pa.Schema) -> pa.Schema:
     """Return the schema with 32-bit indices for dictionaries, as in Parquet.
 
-    For 100 categories, pandas writes 8-bit indices. These are too small when the categories of several such objects are
+    For 100 categories, pandas writes 8-bit indices. 8 bits are too few when the categories of several such objects are
     combined.
     """
     fields = []

@@ -1,8 +1,8 @@
 """Checks that everything in an Arrow IPC file belongs to the messages that its footer lists.
 
 The footer of a file contains the positions of its record batches, counted from the beginning of the file. If two files
-are joined to one object, Arrow finds the footer of the second, and reads the batches of the first if they have the same
-lengths. The layout of the footer is that of Arrow's File.fbs, encoded as a flatbuffer.
+are joined into one object, Arrow finds the footer of the second file. It would then read the batches of the first file
+if they have the same lengths. The footer is a flatbuffer, as defined by Arrow's File.fbs.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ def read_footer(file: io.RawIOBase | io.BufferedIOBase, size: int) -> bytes:
 
 
 def record_batches(footer: bytes) -> list[tuple[int, int, int]]:
-    """Return where each batch begins, the length of its metadata with its prefix, and the length of its body."""
+    """Return the position of each batch, the length of its metadata with the prefix, and the length of its body."""
     return list(_blocks(footer, _RECORD_BATCHES))
 
 
 def unlisted_bytes(file: io.RawIOBase | io.BufferedIOBase, size: int) -> int:
-    """Return the number of bytes of a file that are in no message of its footer, apart from padding and markers."""
+    """Return the number of bytes that belong to no message listed in the footer, apart from padding and markers."""
     footer = read_footer(file, size)
     footer_bytes = len(footer)
     footer_start = size - _TRAILER.size - footer_bytes
     unlisted, end = 0, _FIRST
-    allowed = footer_bytes + _ALIGNMENT  # the first message is the schema, which the footer contains, too
+    allowed = footer_bytes + _ALIGNMENT  # the schema message is shorter than the footer, which repeats it
     for start, metadata, body in sorted([*_blocks(footer, _DICTIONARIES), *_blocks(footer, _RECORD_BATCHES)]):
         unlisted += _beyond(allowed, start - end)
         end, allowed = max(end, start + metadata + body), _ALIGNMENT

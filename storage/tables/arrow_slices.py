@@ -1,7 +1,8 @@
-"""Reads some rows of a record batch in an Arrow IPC file, without the others.
+"""Reads some rows of a record batch in an Arrow IPC file, without reading the whole batch.
 
-Writers put all rows of a table into one batch, which may be larger than memory. If the batch is not compressed, and its
-columns are numbers, times, booleans or texts, its metadata say where the bytes of any rows are.
+Writers put all rows of a table into one batch, which may be larger than memory. The positions of the bytes of any row
+follow from the metadata of the batch. This requires that the batch is not compressed, and that its columns are numbers,
+times, booleans or texts.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchLayout:
-    """Where the values of a record batch are."""
+    """The positions of the values of a record batch."""
 
     rows: int
     body: int
@@ -47,7 +48,7 @@ class BatchLayout:
 
 
 def can_be_sliced(schema: pa.Schema, footer: bytes) -> bool:
-    """Return whether rows of every column can be read alone, given the schema and the footer of a file."""
+    """Return whether the types of all columns allow reading single rows, given the schema and the footer of a file."""
     try:
         stored = _table(footer, _field(footer, _table(footer, 0), 1))
         place = _field(footer, stored, 0)
@@ -59,7 +60,7 @@ def can_be_sliced(schema: pa.Schema, footer: bytes) -> bool:
 
 
 def needs_validation(kind: pa.DataType) -> bool:
-    """Return whether some sequences of bytes are not valid columns of a type."""
+    """Return whether a column of this type can contain invalid values, such as text that is not UTF-8."""
     return _width(kind) is None or bool(pa.types.is_decimal(kind))
 
 
@@ -69,7 +70,7 @@ def layout_of(message: bytes, body: int, body_bytes: int, schema: pa.Schema) -> 
     Parameters
     ----------
     message : bytes
-        The metadata with its prefix: eight bytes, of which the last four are its length.
+        The metadata, after a prefix of eight bytes. The last four bytes of the prefix are the length of the metadata.
     body, body_bytes : int
         Position of the body in the object, and its length.
     """
@@ -159,7 +160,7 @@ def _width(kind: pa.DataType) -> int | None:
 
 
 def _offset_type(kind: pa.DataType) -> Any:
-    """Return the type of the offsets of texts and bytes; None for other types."""
+    """Return the type of the offsets in a column of texts or bytes; None for other types."""
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return np.int32
     return np.int64 if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind) else None
@@ -170,7 +171,7 @@ def _table(flat: bytes, at: int) -> int:
 
 
 def _field(flat: bytes, table: int, number: int) -> int:
-    """Return the position of a field of a table; 0 if it is not there."""
+    """Return the position of a field in a flatbuffer table; 0 if the field is absent."""
     vtable = table - struct.unpack_from("<i", flat, table)[0]
     (size,) = struct.unpack_from("<H", flat, vtable)
     entry = 4 + 2 * number

@@ -20,7 +20,7 @@ MAX_RAW_CHARS = 1_024
 
 
 def align(rows: int) -> int:
-    """Return a number of rows, rounded down to a multiple of `ALIGNED_ROWS` unless it is smaller than that."""
+    """Round a number of rows down to a multiple of `ALIGNED_ROWS`. A smaller number is returned unchanged."""
     return rows - rows % ALIGNED_ROWS if rows >= ALIGNED_ROWS else rows
 
 
@@ -45,7 +45,7 @@ class Listed(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pinned:
-    """An object, fixed to the content that it had when it was listed."""
+    """An object whose content is pinned: reads fail if the object has changed since it was listed."""
 
     store: ObjectStore = field(repr=False)
     key: str
@@ -66,7 +66,7 @@ class Pinned:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SeekPoint:
-    """A place in a compressed object at which decompression can begin."""
+    """A position in a compressed object at which decompression can begin."""
 
     position: int
     """Number of bytes of text before it."""
@@ -96,7 +96,7 @@ class Span:
     """Whether `start` and `stop` are numbers of rows, so that any rows of the span can be read as a span, too. To read
     them, the rows before them must also be decoded."""
     point: SeekPoint | None = None
-    """The last place before `start` at which decompression can begin; None if it has to begin with the object."""
+    """The last seek point before `start`; None if decompression must begin at the start of the object."""
     wanted: range | None = None
     """Numbers of the rows that are needed; by default all. A format may leave out the others if that is faster."""
 
@@ -150,7 +150,8 @@ class TableFormat(Protocol):
         source : Pinned
             The object.
         features : collection of str
-            Columns that are known to be features. The survey need not find out how to copy them to the results.
+            Columns that are known to be features. The survey need not find out how to copy these columns to the
+            results.
 
         Raises
         ------
@@ -169,13 +170,14 @@ class TableFormat(Protocol):
         span : Span
             A span of the survey, or adjacent spans combined into one.
         schema : pyarrow.Schema
-            The columns to read. Values in text formats are converted to these types. Other formats keep their types.
+            The columns to read. Values in text formats are converted to the types of the schema. Columns of other
+            formats keep the types that they are stored in.
         batch_rows : int
             Maximum number of rows in a batch, including those that cannot be decoded.
 
         Raises
         ------
         UnreadableInput, InputChanged
-            As in `survey`.
+            The same errors as for `survey`.
         """
         ...

@@ -1,7 +1,7 @@
 r"""Find the boundaries of records in a text, exactly as Arrow's parsers do.
 
 A field is quoted only if its first character is a quotation mark. Inside a quoted field, a quotation mark is written
-twice, or behind an escape character if there is one, and line ends are part of the field. Outside of quoted fields,
+twice, or after an escape character. Line ends inside a quoted field belong to the field. Outside of quoted fields,
 ``\n``, ``\r\n`` and a lone ``\r`` end a record. An empty line is not a record.
 """
 
@@ -43,9 +43,10 @@ class RecordFinder:
     quote : str
         Quotation mark around fields. If empty, fields are not quoted.
     escape : str
-        Character before a quotation mark that belongs to its quoted field. If empty, there is none.
+        Character that escapes a quotation mark inside a quoted field. If empty, quotation marks cannot be escaped.
     json : bool
-        Whether the text is JSON Lines. If so, only ``\n`` ends a record, and a line of white space counts as empty.
+        Whether the text is JSON Lines. In JSON Lines, only ``\n`` ends a record, and a line of white space counts as
+        empty.
     """
 
     def __init__(self, delimiter: str = ",", quote: str = '"', escape: str = "", *, json: bool = False) -> None:
@@ -77,7 +78,7 @@ class RecordFinder:
         return Records(starts=starts[filled], ends=ends[filled], rest=rest)
 
     def _without_escapes(self, data: bytes) -> bytes:
-        """Return a text of the same length in which escaped quotation marks are written twice instead."""
+        """Replace escaped quotation marks by doubled ones. The length of the text stays the same."""
         if not self._escape or data.find(self._escape + self._quote) < 0:
             return data
         return rewrite_escapes(data, self._delimiter, self._quote, self._escape, escaped_escape=b"  ")
@@ -90,14 +91,17 @@ class RecordFinder:
         quotes = np.flatnonzero(array == self._quote[0])
         opening = quotes[0::2]
         before = self._before[array[opening - 1]] | (opening == 0)
-        before[1:] |= opening[1:] - 1 == quotes[1::2][: len(opening) - 1]  # written twice inside a field
+        before[1:] |= opening[1:] - 1 == quotes[1::2][: len(opening) - 1]  # a doubled quotation mark inside a field
         well_formed_until = len(data) if before.all() else int(opening[np.argmin(before)])
         inside = np.searchsorted(quotes, ends - 1) & 1
         ends = ends[(inside == 0) & (ends <= well_formed_until)]
         return ends if well_formed_until == len(data) else self._walk(data, ends, last)
 
     def _walk(self, data: bytes, ends: Any, last: bool) -> Any:
-        """Continue record by record. This is needed from the first field with a quotation mark in the middle."""
+        """Continue record by record.
+
+        The search continues in this way after the first unquoted field that contains a quotation mark.
+        """
         more = []
         position = int(ends[-1]) if len(ends) else 0
         while match := self._ended.match(data, position):
@@ -129,7 +133,7 @@ class RecordFinder:
 
 
 def rewrite_escapes(data: bytes, delimiter: bytes, quote: bytes, escape: bytes, *, escaped_escape: bytes) -> bytes:
-    """Write escaped quotation marks inside quoted fields twice. The last field may be unclosed.
+    """Replace escaped quotation marks inside quoted fields by doubled ones. The last field may lack its closing mark.
 
     Parameters
     ----------
@@ -138,7 +142,7 @@ def rewrite_escapes(data: bytes, delimiter: bytes, quote: bytes, escape: bytes, 
     delimiter, quote, escape : bytes
         One character each.
     escaped_escape : bytes
-        What to write for an escape character that is escaped itself.
+        Replacement for an escape character that is itself escaped.
     """
     d, q, e = (re.escape(character) for character in (delimiter, quote, escape))
     inside = rb"(?:[^" + q + e + rb"]|" + e + rb".|" + q + q + rb")*+"
@@ -158,7 +162,7 @@ def _line_ends(data: bytes, array: Any, *, lone: bool, last: bool) -> Any:
         return ends
     returns = np.flatnonzero(array == _CR)
     at_end = len(returns) > 0 and returns[-1] == len(data) - 1
-    if at_end and not last:  # the next block may begin with its \n
+    if at_end and not last:  # the next block may begin with the \n of this line end
         returns = returns[:-1]
     following = array[np.minimum(returns + 1, len(data) - 1)]
     alone = returns[(following != _LF) | (returns == len(data) - 1)] + 1

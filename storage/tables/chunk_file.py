@@ -1,4 +1,4 @@
-"""A file for Arrow that contains the column chunks of a row group, which were fetched in a few large requests."""
+"""A file from which Arrow reads the column chunks of a row group. The chunks are fetched in a few large requests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Piece:
         return self.data[begin + start : begin + min(stop, self.stop)]
 
     def discard_before(self, position: int) -> int:
-        """Free the memory before a position. Return the number of freed bytes, or 0 if they are too few yet."""
+        """Free the memory before a position. Return the number of freed bytes; 0 if there are too few to free."""
         read = min(position, self.stop) - self.start
         if read - self.discarded < _BLOCK_BYTES:
             return 0
@@ -54,7 +54,7 @@ class _Piece:
 
 
 class _Stream:
-    """The bytes of a chunk, which are read from beginning to end."""
+    """The bytes of one chunk, read from beginning to end."""
 
     __slots__ = ("chunk", "given", "instead", "left_out", "pieces", "requests")
 
@@ -71,29 +71,29 @@ class _Stream:
         self.instead = b""
 
     def first_used(self, position: int) -> int:
-        """Return the position before which no bytes are in use. `position` is that of the next read."""
+        """Return the position of the first byte that may still be in use. `position` is where the next read begins."""
         while self.given and self.given[0][0]() is None:
             self.given.popleft()
         return self.given[0][1] if self.given else position
 
 
 class ChunkFile(RangedFile):
-    """An object whose planned chunks are read from a fetcher, each from beginning to end.
+    """A file that reads the planned chunks of an object from a fetcher, each from beginning to end.
 
-    Anything else is read with a request of its own.
+    All other bytes are read with separate requests.
 
     Parameters
     ----------
     source : Pinned
         The object.
     planned : iterable of pairs of Request and sequence of Chunk
-        The requests, and the chunks that each is for (see `plan_requests`).
+        The requests, each with the chunks that it fetches (see `plan_requests`).
     gradual : bool
-        Whether Arrow reads the chunks bit by bit. Their bytes are then released bit by bit, too. Otherwise each chunk
-        is read at once, without a copy, and Arrow holds its bytes until `close`.
+        Whether Arrow reads each chunk in small pieces. Then the bytes are released piece by piece. Otherwise, Arrow
+        reads each chunk at once, without a copy, and the bytes stay in memory until `close`.
     skipped_rows : int
-        Number of rows, from the first of the group, whose values are not needed. Arrow is shown a page of nulls instead
-        of pages that contain only such rows, so that it need not decode them. The number of rows stays the same.
+        Number of rows at the beginning of the group whose values are not needed. Pages that contain only these rows are
+        replaced by a page of nulls, so that Arrow need not decode them. The number of rows stays the same.
     """
 
     def __init__(
@@ -121,7 +121,10 @@ class ChunkFile(RangedFile):
         self._streams = [streams[start] for start in self._starts]
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read up to `size` bytes. If possible, bytes of a planned chunk are a memoryview rather than a copy."""
+        """Read up to `size` bytes.
+
+        Bytes of a planned chunk are returned as a memoryview without a copy, if possible.
+        """
         number = bisect.bisect_right(self._starts, self._position) - 1
         if number >= 0 and size is not None and size > 0:
             stream = self._streams[number]
@@ -129,7 +132,7 @@ class ChunkFile(RangedFile):
             if self._position < stream.chunk.stop and not is_within:
                 if stream.left_out:
                     raise OSError("a read of a column goes beyond its bytes")
-                stream.left_out = 0  # from now on, its bytes are read as they are
+                stream.left_out = 0  # do not replace pages of this chunk
             elif is_within:
                 data = self._read_shown(stream, self._position, self._position + size)
                 if data is not None:
@@ -138,7 +141,10 @@ class ChunkFile(RangedFile):
         return super().read(size)
 
     def _read_shown(self, stream: _Stream, start: int, stop: int) -> memoryview | bytes | None:
-        """Read bytes of a chunk as Arrow is shown it, without skipped pages. They are fewer at its end."""
+        """Read bytes of a chunk in which a page of nulls replaces the skipped pages.
+
+        Return fewer bytes at the end of the chunk.
+        """
         if stream.left_out is None:
             self._skip_pages(stream)
         if not stream.left_out:
@@ -154,9 +160,9 @@ class ChunkFile(RangedFile):
         return b"".join((shown, data)) if shown else data
 
     def _skip_pages(self, stream: _Stream) -> None:
-        """Read past the pages of a chunk that have only skipped rows, up to a page that is not understood.
+        """Skip the pages of a chunk that contain only skipped rows. Stop at a page header that cannot be decoded.
 
-        Pages are left out only together with enough others that what stands for them is not longer than they are.
+        Pages are skipped only if together they are at least as long as the bytes that replace them.
         """
         chunk, stream.left_out = stream.chunk, 0
         if not self._skipped_rows or not chunk.can_be_null:
@@ -181,7 +187,7 @@ class ChunkFile(RangedFile):
         stream.instead = b"".join(shown)
 
     def _peek(self, stream: _Stream, start: int, size: int) -> bytes:
-        """Return bytes of a chunk, which can be read again; fewer at its end."""
+        """Return bytes of a chunk without consuming them. Return fewer bytes at the end of the chunk."""
         stop = min(start + size, stream.chunk.stop)
         while stream.requests and (not stream.pieces or stream.pieces[-1].stop < stop):
             stream.pieces.append(self._fetch(stream))
@@ -212,7 +218,7 @@ class ChunkFile(RangedFile):
                     return None
                 stream.pieces.append(self._fetch(stream))
             piece = stream.pieces[0]
-            if position < piece.start + piece.discarded:  # has been read before
+            if position < piece.start + piece.discarded:  # these bytes were already read and released
                 return None
             if self._gradual:
                 self._release(piece.discard_before(min(position, used)))
@@ -241,17 +247,17 @@ class ChunkFile(RangedFile):
         return _Piece(self._fetcher.take(request), start - request.start, stop - start, start)
 
     def release_taken(self) -> None:
-        """Count as released the bytes of all requests before the first one that Arrow has not read completely."""
+        """Release the leading requests that Arrow has read completely."""
         while self._counted < len(self._requests) and self._requests[self._counted].takers == 0:
             self._release(self._requests[self._counted].size)
             self._counted += 1
 
     def close(self) -> None:
-        """Count all bytes of the requests as released."""
+        """Tell the fetcher that all bytes of the requests are released."""
         if not self.closed:
             self._fetcher.release(sum(request.size for request in self._requests if request.is_sent) - self._released)
             for request in self._requests:
-                request.is_sent = True  # otherwise the fetcher would send it now
+                request.is_sent = True  # so that the fetcher does not send it any more
             self._streams.clear()
             self._starts.clear()
         super().close()

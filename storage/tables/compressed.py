@@ -1,10 +1,11 @@
 """Decompress objects while reading them.
 
-If an object contains several compressed streams in a row, they are read as one. Any other bytes after a stream are an
-error.
+If an object contains several compressed streams in a row, they are read as one. If other bytes follow a compressed
+stream, an error is raised.
 
-A survey notes places at which decompression can begin (see `seek_points`). There are none in zstd, and none inside a
-stream of bz2. A process that reads several parts of such an object, one after the other, continues where it stopped.
+A survey notes seek points, at which decompression can begin (see `seek_points`). Objects in zstd have no seek points,
+and those in bz2 have none inside a stream. A process that reads several parts of such an object in order continues
+where the previous part ended.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ _COMPRESSED_SHARE = 0.2
 """Bytes in the object for a byte of text, as long as nothing of it is read. It is rather small, because what is fetched
 beyond the end of a span may be of no use."""
 _WORTH_SEEKING = 1 << 20
-"""An open text is decompressed further unless a place to begin is more than this number of bytes ahead."""
+"""An open text is decompressed further unless a seek point is more than this number of bytes ahead."""
 
 
 class DecompressedFile:
-    """Reads a compressed object from the beginning, or from a place that a survey has noted.
+    """Reads a compressed object from its beginning, or from a seek point that a survey has noted.
 
     Parameters
     ----------
@@ -48,9 +49,9 @@ class DecompressedFile:
     point : SeekPoint, optional
         Where to begin.
     points : SeekPoints, optional
-        Collects places while all of the object is read.
+        Collects seek points while the whole object is read.
     buffer_bytes : int
-        Number of bytes to request at a time, except for what is fetched ahead (see `read_ahead`).
+        Number of bytes of a request. It does not apply to prefetched pieces (see `read_ahead`).
     """
 
     def __init__(
@@ -94,14 +95,15 @@ class DecompressedFile:
         return data
 
     def read_ahead(self, stop: int | None = None) -> None:
-        """Fetch several pieces of the object side by side, as far as they are needed for the text up to `stop`.
+        """Prefetch pieces of the object in parallel, for the decompressed text up to `stop`.
 
-        How far that is, is estimated from what has been read. By default, all of the object is needed.
+        The number of compressed bytes is estimated from the bytes read so far. By default, the whole object is
+        prefetched.
         """
         self._needed_until = stop
 
     def stop(self) -> None:
-        """Fetch nothing ahead any more, and forget what was fetched. The file can still be read."""
+        """Stop prefetching, and discard the prefetched bytes. The file can still be read."""
         self._needed_until, self._asked_until = self.position, 0
         self._raw.stop()
 
@@ -120,7 +122,7 @@ class DecompressedFile:
         self._raw.read_ahead(fetched, self._asked_until)
 
     def skip_to(self, position: int) -> None:
-        """Read on to a position in the text, or to its end."""
+        """Read and discard the text before a position. Stop at the end of the text."""
         while self.position < position and self.read(min(position - self.position, _SKIP_BYTES)):
             pass
 
@@ -151,9 +153,11 @@ def open_head(source: Pinned, compression: str) -> DecompressedFile:
 
 
 class TextFiles:
-    """Opens texts. Compressed ones stay open between parts, because the next part may begin where one ends.
+    """Opens texts.
 
-    It avoids locks, because a signal handler may raise an error at any moment.
+    A compressed text stays open between parts, because the next part may begin where the last one ended.
+
+    This class uses no locks, because a signal handler may raise an error at any moment.
     """
 
     def __init__(self) -> None:
@@ -163,7 +167,7 @@ class TextFiles:
     def to_survey(
         self, source: Pinned, compression: str | None, start: int, points: SeekPoints
     ) -> Iterator[RangedFile | DecompressedFile]:
-        """Open a text to read all of it from `start`, and note places at which decompression can begin."""
+        """Open a text to read all of it from `start`, and collect seek points."""
         if compression is None:
             with _open_ahead(source, start, source.size) as plain:
                 yield plain
@@ -214,8 +218,8 @@ def open_plain(source: Pinned, start: int = 0) -> RangedFile:
 class _Bz2:
     """Reads several bz2 streams in a row, as parallel compressors write them.
 
-    The reader in the standard library ignores all bytes after a stream that are not a valid stream themselves. If a
-    later stream were damaged, its rows and all further rows would be lost silently.
+    The reader in the standard library ignores bytes after a stream if they are not a valid stream. If a later stream
+    were damaged, its rows and all following rows would be lost silently.
     """
 
     def __init__(self, file: io.BufferedReader, points: SeekPoints | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Recognize what an object contains if it is not what its name says, so that errors can name it."""
+"""Recognize the real format of an object whose name suggests another one, so that errors can name the format."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_text(source: Pinned, head: bytes, compression: str | None) -> None:
     head : bytes
         The first bytes, after decompression.
     compression : str or None
-        The compression that the name of the object says, if any.
+        The compression according to the name of the object, if any.
     """
     for magic, (name, suffix) in _COMPRESSIONS.items():
         if head.startswith(magic) and _is_binary(head):
@@ -47,7 +47,10 @@ def check_text(source: Pinned, head: bytes, compression: str | None) -> None:
 
 
 def explain_parquet(source: Pinned, error: BaseException) -> UnreadableInput:
-    """Return the error for Parquet that Arrow cannot open: what the object is instead, or what is unusual about it."""
+    """Return the error for a Parquet object that Arrow cannot open.
+
+    The message says what the object is, or why it is unusual.
+    """
     text = one_line(error)
     if "crypt" in text:
         return UnreadableInput(f"{source.uri} {_ENCRYPTED}")
@@ -60,7 +63,10 @@ def explain_parquet(source: Pinned, error: BaseException) -> UnreadableInput:
 
 
 def explain_format(source: Pinned, expected: str, error: BaseException) -> UnreadableInput:
-    """Return the error for an object that is not what is expected, and say what it is if its first bytes show it."""
+    """Return the error for an object in an unexpected format.
+
+    The message names the format if the first bytes show it.
+    """
     head = source.store.get(source.key, byte_range=(0, min(64, source.size)), if_match=source.etag).data
     what = next((f"compressed with {name}" for magic, (name, _) in _COMPRESSIONS.items() if head.startswith(magic)), "")
     what = what or _recognize(head)
@@ -77,14 +83,17 @@ def explain_row_group(source: Pinned, number: int, error: BaseException) -> Unre
 
 
 def _recognize(head: bytes) -> str:
-    """Return the format that the first bytes show, or an empty string. By chance, a text may begin like a format."""
+    """Return the format that the first bytes show, or an empty string.
+
+    The guess may be wrong, because a text may begin with the same bytes by chance.
+    """
     lower = head.lstrip().lower()
     found = next((what for magic, what in _MARKUP.items() if lower.startswith(magic)), "")
     return found or next((what for magic, what in _MAGIC.items() if head.startswith(magic) and _is_binary(head)), "")
 
 
 def _is_binary(head: bytes) -> bool:
-    """Return whether bytes contain a control character that no text contains."""
+    """Return whether the bytes contain a control character that does not occur in text."""
     return (
         any(byte < 0x20 and byte not in b"\t\n\v\f\r\x1b\x1c\x1d\x1e\x1f" for byte in head[:64]) or head[:1] > b"\x7f"
     )

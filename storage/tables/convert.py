@@ -1,4 +1,4 @@
-"""Convert columns of strings to other types, and report each value that cannot be converted with its row."""
+"""Convert columns of strings to other types, and report the row of each value that cannot be converted."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def to_strings(column: pa.Array, errors: dict[int, str]) -> pa.Array:
 
 
 def reject_invalid_strings(rows: Rows, uri: str) -> Rows:
-    """Move the rows with strings that are not valid UTF-8 to the malformed rows.
+    """Move rows whose strings are not valid UTF-8 to the malformed rows.
 
     Parquet and Arrow files may contain any bytes in strings.
 
     Raises
     ------
     UnreadableInput
-        A column that does not contain strings is invalid.
+        A column of a type other than string is invalid.
     """
     with contextlib.suppress(pa.ArrowException):
-        rows.batch.validate(full=True)  # all columns at once: there may be thousands
+        rows.batch.validate(full=True)  # one call for all columns, because there may be thousands
         return rows
     errors: dict[int, tuple[str, str]] = {}
     damaged: set[str] = set()
@@ -118,7 +118,7 @@ def to_numbers(
     strict : bool
         Whether integers such as ``007`` are errors, because the leading zeros would be lost.
     notation : Notation, optional
-        How the numbers are written; by default as in Python.
+        The decimal and thousands separators of the numbers; by default as in Python.
     """
     column = pc.utf8_trim_whitespace(column)
     written = column
@@ -140,7 +140,10 @@ def to_numbers(
 
 
 def _convert_each(column: pa.Array, kind: pa.DataType, errors: dict[int, str], strict: bool) -> pa.Array:
-    """Convert strings to numbers. Convert unclear ones one by one, because the errors of Arrow name no row."""
+    """Convert strings to numbers.
+
+    Strings that Arrow may not convert are converted one by one, because Arrow's errors do not name the row.
+    """
     plain = pc.fill_null(pc.match_substring_regex(column, _PLAIN[kind]), True)
     numbers = pc.if_else(plain, column, pa.scalar(None, pa.string())).cast(kind)
     unclear = np.flatnonzero(~plain.to_numpy(zero_copy_only=False))
@@ -165,7 +168,7 @@ def to_booleans(column: pa.Array, nulls: Sequence[str], errors: dict[int, str]) 
 
 
 def is_time(kind: pa.DataType) -> bool:
-    """Return whether a type is one of the times and dates that a user may set for a column of text."""
+    """Return whether a type is a date or a timestamp."""
     return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
@@ -179,7 +182,7 @@ def to_times(column: pa.Array, kind: pa.DataType, nulls: Sequence[str], errors: 
     column : pyarrow.StringArray
         The strings, such as ``2026-01-31``, ``2026-01-31 08:30`` or ``2026-01-31T08:30:00.5+02:00``.
     kind : pyarrow.DataType
-        A date, a timestamp without a zone, which accepts no offset, or one in UTC, which needs an offset or ``Z``.
+        A date or a timestamp. A timestamp in UTC requires an offset or ``Z``; one without a time zone accepts neither.
     nulls : sequence of str
         Strings that stand for a missing value.
     errors : dict of int to str
@@ -210,7 +213,10 @@ def replace_nulls(column: pa.Array, nulls: Sequence[str]) -> pa.Array:
 
 
 def to_int64(column: pa.Array, *, strict: bool = True) -> pa.Array | None:
-    """Convert strings to int64, or return None unless all of them are integers; if `strict`, without leading zeros."""
+    """Convert strings to int64; return None if one of them is not an integer.
+
+    If `strict`, leading zeros are not accepted.
+    """
     if pc.all(pc.match_substring_regex(column, _INTEGER)).as_py() is False:
         if strict or pc.all(pc.match_substring_regex(column, _DIGITS)).as_py() is False:
             return None
@@ -240,10 +246,10 @@ def _number(row: int, value: str | None, kind: pa.DataType, errors: dict[int, st
 
 
 def shorten(value: str) -> str:
-    """Return a value in quotation marks. If it is too long for a message, cut it and add an ellipsis."""
+    """Return a value in quotation marks. A long value is cut, and an ellipsis is added."""
     return repr(value if len(value) <= _MAX_SHOWN else value[:_MAX_SHOWN] + "…")
 
 
 def batch_without_columns(rows: int) -> pa.RecordBatch:
     """Return a record batch that has rows but no columns."""
-    return pa.record_batch({"": pa.nulls(rows)}).select([])  # a batch that is created without columns has no rows
+    return pa.record_batch({"": pa.nulls(rows)}).select([])  # a batch without columns would have 0 rows

@@ -1,4 +1,4 @@
-"""Refuses CSV whose quotation marks can be read in two ways, because an unclosed field would swallow rows."""
+"""Refuses CSV with ambiguous quotation marks, because a quoted field without its closing mark would swallow rows."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def check_quotation_marks(uri: str, block: Block, dialect: Dialect, columns: int
     columns : int
         Number of columns in the header.
     escape : str, optional
-        The option of the user; None if it was not given.
+        The option `escape` of the user; None if the user did not set it.
 
     Raises
     ------
     UnreadableInput
-        A backslash might escape a quotation mark, or a row spans lines that are rows themselves.
+        A backslash might escape a quotation mark, or a row spans many lines that look like rows.
     """
     if not dialect.quote:
         return
@@ -49,7 +49,7 @@ def check_quotation_marks(uri: str, block: Block, dialect: Dialect, columns: int
 
 
 def _row_with_escape(block: Block, dialect: Dialect) -> int | None:
-    """Return the first row in which a backslash stands before a quotation mark that does not simply end its field."""
+    """Return the first row in which a backslash precedes a quotation mark in the middle of a quoted field."""
     quote, delimiter = dialect.quote.encode(), re.escape(dialect.delimiter.encode())
     if block.data.find(b"\\" + quote) < 0:
         return None
@@ -64,7 +64,7 @@ def _row_with_escape(block: Block, dialect: Dialect) -> int | None:
 
 
 def _swallowing_row(block: Block, dialect: Dialect, columns: int) -> tuple[int, int] | None:
-    """Return the first row whose lines mostly look like rows: they have its number of delimiters, and begin alike."""
+    """Return the first row that spans many lines, most of which look like rows, and the number of its lines."""
     if block.data.count(b"\n") < len(block.records) + _MIN_LINES - 1:
         return None
     line_ends = np.flatnonzero(np.frombuffer(block.data, dtype=np.uint8) == ord("\n"))
@@ -73,7 +73,7 @@ def _swallowing_row(block: Block, dialect: Dialect, columns: int) -> tuple[int, 
     for row in np.flatnonzero(spans >= _MIN_LINES):
         lines = block.data[block.records.starts[row] : block.records.ends[row]].splitlines()
         has_number = lines[0][:1].isdigit()
-        if columns == 2 and not has_number:  # a comma in each line is nothing special
+        if columns == 2 and not has_number:  # a text in quotation marks may have a comma in each line
             continue
         alike = sum(line.count(delimiter) == columns - 1 and line[:1].isdigit() == has_number for line in lines[1:])
         if alike >= _LIKE_ROWS * (len(lines) - 1):

@@ -43,7 +43,7 @@ def read_header(source: Pinned, compression: str | None, dialect: Dialect, colum
     Raises
     ------
     UnreadableInput
-        The first record is incomplete or too long, or its number of fields differs from that of `columns`.
+        The first record is incomplete or too long, or the number of its fields differs from the length of `columns`.
     """
     size = _FIRST_READ_BYTES
     while True:

@@ -31,11 +31,13 @@ class Dialect:
 
     @property
     def is_utf8(self) -> bool:
-        """Whether the encoding is UTF-8, so that the text need not be converted."""
+        """Whether the encoding is UTF-8. If it is, the text need not be converted."""
         return self.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig")
 
     def to_utf8(self, data: bytes, uri: str, start: int) -> bytes:
-        """Convert a text to UTF-8, with escaped quotation marks written twice. UTF-8 is returned without checking it.
+        """Convert a text to UTF-8, with doubled quotation marks in place of escaped ones.
+
+        A text in UTF-8 is not validated.
 
         Parameters
         ----------
@@ -89,7 +91,7 @@ def parse(
         Types of the columns to return.
     ragged : list
         List to which Arrow's description of each ragged record is added. A record is ragged if it has too many or too
-        few fields. Such records are skipped.
+        few fields. Ragged records are skipped.
     nulls : sequence of str
         Unquoted fields that become null.
 
@@ -101,9 +103,9 @@ def parse(
     if not data.strip(b"\r\n"):
         return pa.table({name: pa.array([], kind) for name, kind in types.items()})
 
-    if not data.endswith((b"\n", b"\r")):  # Arrow ignores a single record without a line end
+    if not data.endswith((b"\n", b"\r")):  # Arrow ignores the record if there is only one and it has no line end
         data += b"\n"
-    if data.startswith(BOM):  # Arrow drops a BOM wherever it starts to read, so add a second one
+    if data.startswith(BOM):  # Arrow removes a BOM at the start of the data, so add a second BOM
         data = BOM + data
 
     def keep(row: Any) -> str:
@@ -140,7 +142,7 @@ def parse_as_bytes(
     if not valid:
         # Arrow cannot describe a ragged record that is not UTF-8, so each byte is parsed as one character instead.
         data = data.decode("latin-1").encode()
-    types = {name: pa.binary() for name in columns or names[:1]}  # without a column, Arrow cannot count rows
+    types = {name: pa.binary() for name in columns or names[:1]}  # Arrow counts rows only if it parses a column
     table = parse(data, names, dialect, types, ragged).select(list(columns))
     if valid:
         return table
@@ -176,6 +178,9 @@ def is_number(text: str) -> bool:
 
 
 def printable(error: Exception) -> str:
-    """Return the message of an Arrow error on one line. It is escaped and shortened, because it may quote the input."""
+    """Return the message of an Arrow error on one line.
+
+    The message is escaped and shortened, because it may quote the input.
+    """
     text = ascii(one_line(error))[1:-1]
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

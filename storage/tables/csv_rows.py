@@ -1,4 +1,4 @@
-"""Combine the columns of a block of CSV to rows, and separate the malformed ones."""
+"""Combine the columns of a block of CSV into rows, and separate the malformed rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def to_rows(
     Parameters
     ----------
     ragged : sequence
-        Arrow's descriptions of the records with too many or too few fields. The columns do not contain these records.
+        Arrow's descriptions of the records with too many or too few fields. The columns do not contain the ragged
+        records.
     invalid : mapping of int to (str or None, str)
         Column and message for each value that could not be converted, by row of the columns.
     """

@@ -137,7 +137,7 @@ class DelimitedFormat:
         return header
 
     def _known_row(self, source: Pinned, columns: Sequence[DelimitedColumn]) -> str | None:
-        """Return the pattern of the rows that would tell nothing new; None if this is not known."""
+        """Return the regular expression of rows that cannot change the type of a column; None if it cannot be built."""
         dialect = self._dialect(source)
         ambiguous = any(is_number(text) or text.lower() in ("true", "false") for text in self._nulls)
         if ambiguous or dialect.escape or self._notation.thousands or not dialect.is_utf8:
@@ -147,12 +147,12 @@ class DelimitedFormat:
     def _parse_new(
         self, source: Pinned, header: Header, block: Block, columns: Sequence[DelimitedColumn], pattern: RowPattern
     ) -> Mapping[int, pa.ChunkedArray]:
-        """Parse the rows of a block that may tell something new (see `_parse_unsettled`)."""
+        """Parse only the rows of a block that may change the type of a column (see `_parse_unsettled`)."""
         others = pattern.others(block)
         if others is not None and not len(others):
             return {}
         if others is not None and len(others) <= _FEW * len(block.records):
-            with contextlib.suppress(UnreadableInput):  # raised below, with the position in the whole block
+            with contextlib.suppress(UnreadableInput):  # the call below raises the error with the right position
                 check_quotation_marks(source.uri, block, self._dialect(source), len(header.names), self._options.escape)
                 return self._parse_unsettled(source, header, pick_records(block, others), columns)
         return self._parse_unsettled(source, header, block, columns)
@@ -160,7 +160,7 @@ class DelimitedFormat:
     def _parse_unsettled(
         self, source: Pinned, header: Header, block: Block, columns: Sequence[DelimitedColumn]
     ) -> Mapping[int, pa.ChunkedArray]:
-        """Return the columns, by number, whose types the values of a block may change."""
+        """Parse the columns of a block whose types may still change. Return them by number."""
         check_quotation_marks(source.uri, block, self._dialect(source), len(header.names), self._options.escape)
         first = block.first_row == 0
         wanted = [number for number, column in enumerate(columns) if not column.is_settled]
@@ -177,11 +177,11 @@ class DelimitedFormat:
         return dict(zip(wanted, table.columns, strict=True))
 
     def _infer(self, parsed: Mapping[int, pa.ChunkedArray], columns: Sequence[DelimitedColumn]) -> None:
-        """Widen the types of the columns so that they fit the values of a block."""
+        """Widen the types of the columns to fit the values of a block."""
         for number, column in parsed.items():
             invalid: dict[int, str] = {}
             strings = to_strings(column.combine_chunks(), invalid)
-            if invalid:  # these rows will be rejected
+            if invalid:  # rows with invalid values will be rejected, so their values do not count
                 strings = strings.filter(pa.array([row not in invalid for row in range(len(strings))]))
             columns[number].add(self._notation.to_plain(strings), self._nulls)
 
@@ -208,14 +208,14 @@ class DelimitedFormat:
     def _convert_with_arrow(
         self, source: Pinned, header: Header, block: Block, wanted: Sequence[int], schema: pa.Schema, ragged: list[Any]
     ) -> list[pa.Array] | None:
-        """Let Arrow convert all values. Return None if it cannot convert one, because it does not report which one."""
+        """Let Arrow convert all values. Return None if it fails, because Arrow does not report the value at fault."""
         if (
             not wanted
             or not all(kind in _ARROW_CONVERTS or is_time(kind) for kind in schema.types)
             or any(map(is_number, self._nulls))
             or not self._notation.is_plain
         ):
-            return None  # if "-999" stands for a missing value, Arrow would still read a quoted -999 as a number
+            return None  # if "-999" stands for a missing value, Arrow would read a quoted -999 as a number
         dialect = self._dialect(source)
         data = dialect.to_utf8(block.data, source.uri, block.start)
         if not is_utf8(data):
@@ -240,16 +240,16 @@ class DelimitedFormat:
         *,
         words: bool,
     ) -> list[pa.Array] | None:
-        """Parse a block and convert its columns, given by number. Return None if Arrow cannot convert a value.
+        """Parse a block and convert some of its columns. Return None if Arrow cannot convert a value.
 
-        In columns of strings, only empty fields are missing values. In columns of numbers, certain words are, too. Most
-        blocks contain none of these `words`, and all their columns are parsed at once, which is faster. In other
-        blocks, the columns of strings are parsed separately.
+        In columns of strings, only empty fields are missing values. In columns of numbers, words such as ``n/a`` are
+        missing values, too. Most blocks contain no such `words`, and all their columns are parsed in one call, which is
+        faster. In other blocks, the columns of strings are parsed in a second call.
         """
         found: dict[str, pa.ChunkedArray] = {}
         try:
             for strings in (False, True) if words else (None,):
-                types = {  # Arrow would read 007 as an integer, and its times are not those of ISO 8601
+                types = {  # Arrow reads 007 as an integer, and its time formats differ from ISO 8601
                     number: pa.string() if field.type == pa.int64() or is_time(field.type) else field.type
                     for number, field in fields
                     if strings is None or (field.type == pa.string()) is strings
@@ -288,7 +288,10 @@ class DelimitedFormat:
             ) from error
 
     def _convert_values(self, column: pa.Array, kind: pa.DataType, errors: dict[int, str], *, strict: bool) -> pa.Array:
-        """Convert the values of a column one by one. This is slower but reports each value that cannot be converted."""
+        """Convert the values of a column one by one.
+
+        This is slower than Arrow, but reports each value that cannot be converted.
+        """
         strings = to_strings(column, errors)
         if kind in (pa.int64(), pa.float64()):
             numbers = to_numbers(strings, kind, self._nulls, errors, strict=strict, notation=self._notation)
@@ -300,11 +303,11 @@ class DelimitedFormat:
         return strings
 
     def _is_strict(self, field: pa.Field) -> bool:
-        """Return whether leading zeros make an integer malformed. Features may have them, as in pandas."""
+        """Return whether leading zeros make an integer malformed. Features may have leading zeros, as in pandas."""
         return field.name not in self._options.types and b"feature" not in (field.metadata or {})
 
     def _replace_nan(self, column: pa.Array) -> pa.Array:
-        """Replace NaN with null if it stands for a missing value, so that both conversion methods agree."""
+        """Replace NaN with null if ``nan`` is one of the null values, so that both conversion methods agree."""
         if pa.types.is_floating(column.type) and any(text.lower() == "nan" for text in self._nulls):
             missing = pc.is_nan(column)
             if pc.any(missing).as_py():
@@ -318,10 +321,12 @@ class DelimitedFormat:
 
 
 def _surveyed_names(header: Header, features: Collection[str]) -> tuple[str, ...]:
-    """Return the names of the columns: those of pandas where a feature needs them, or where a name occurs twice.
+    """Return the names of the columns.
 
-    If the name of a feature occurs twice, both columns keep it, and the job is refused, unless the name that pandas
-    gives to the second column is a feature as well.
+    A column has its pandas name if a feature needs it, or if the header name is a duplicate.
+
+    If the name of a feature occurs twice, both columns keep the name, and the job is refused. There is an exception:
+    the pandas name of the second column is also a feature.
     """
     names = []
     for number, (name, other) in enumerate(zip(header.names, header.pandas_names, strict=True)):

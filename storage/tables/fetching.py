@@ -1,4 +1,4 @@
-"""Fetches ranges of a pinned object in parallel, in the order in which they are needed, within a fixed memory."""
+"""Fetches ranges of a pinned object in parallel and in the order of need, with a fixed amount of memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ class Request:
 
 
 class _Shared:
-    """What the threads know of their fetcher. They do not refer to it, so an abandoned fetcher can be collected."""
+    """The state that a fetcher shares with its threads.
+
+    Threads do not refer to the fetcher, so that it can be garbage-collected.
+    """
 
     def __init__(self, get_into: Callable[[int, memoryview], None], allocate: Callable[[int], Any]) -> None:
         self.get_into = get_into
@@ -68,30 +71,30 @@ class _Shared:
 
 
 def discard(data: memoryview, start: int, stop: int) -> None:
-    """Give the memory of some of the bytes of a request back to the system. They must not be read again."""
+    """Return the memory of some bytes of a request to the system. These bytes must not be read again."""
     if isinstance(data.obj, mmap.mmap):
         give_back(data.obj, start, stop)
 
 
 class Fetcher:
-    """Fetches requests in parallel, and holds at most `budget_bytes` of fetched bytes that were not yet used.
+    """Fetches requests in parallel, and keeps at most `budget_bytes` of unused bytes in memory.
 
-    One consumer at a time uses it, not necessarily always in the same thread. As in
-    `scoreline.storage.prefetch.prefetched`, there are no locks, so that it can be closed at any moment by a signal
-    handler or the garbage collector.
+    Only one thread may use a fetcher at a time. A fetcher has no locks, as in `scoreline.storage.prefetch.prefetched`,
+    so that a signal handler or the garbage collector can close it at any moment.
 
     Parameters
     ----------
     get_into : callable
-        Fills memory with the bytes from a position on. It is called in several threads at once.
+        Fills a buffer with the bytes from a position on. Several threads call it in parallel.
     budget_bytes : int
-        Maximum number of bytes that are requested or held. Only a request that the consumer waits for may exceed it.
+        Maximum number of bytes that are requested or in memory. Only a request that the consumer waits for may exceed
+        it.
     requests : iterable of Request
-        Requests to fetch ahead, in the order in which they are needed. It is consumed when there is memory for more.
+        Requests to prefetch, in the order of need. The next one is taken from the iterable when there is memory for it.
     connections : int
         Maximum number of requests at a time.
     allocate : callable
-        Returns writable memory of a size for the bytes of a request. It is called in several threads at once.
+        Returns writable memory for the bytes of a request, given their number. Several threads call it in parallel.
     """
 
     def __init__(
@@ -116,14 +119,17 @@ class Fetcher:
         """Number of bytes that are requested or held now."""
 
     def fetch_until(self, row: int) -> None:
-        """Fetch ahead what the rows before `row` need; the rest only when the consumer waits for it."""
+        """Prefetch the requests that rows before `row` need.
+
+        Other requests are sent only when the consumer waits for them.
+        """
         self._stop_row = row
         self._fill()
 
     def take(self, request: Request) -> memoryview:
         """Return the bytes of a request, and wait for them if necessary. Raise the error of the request if it failed.
 
-        The bytes count as held until `release` is called for them.
+        The bytes count towards the budget until `release` is called.
         """
         if not request.is_sent:
             self._send(request)
@@ -141,20 +147,20 @@ class Fetcher:
             try:
                 raise error
             finally:
-                del error  # otherwise its traceback would refer to itself
+                del error  # break the reference cycle between the error and its traceback
         wait_for(self._shared.landed, self._threads)
         self._flying -= 1
 
     def release(self, size: int) -> None:
-        """Count bytes as no longer held, and fetch more."""
+        """Subtract released bytes from the memory in use, and fetch more."""
         self.held_bytes -= size
         self._fill()
 
     def close(self) -> None:
-        """Release the bytes that were not used, and end the threads. One with a request ends when the store responds.
+        """Release the unused bytes, and end the threads. A thread with a pending request ends when the store responds.
 
-        Without this call, the bytes would stay in memory until the garbage is collected, because the planned requests
-        may refer to this fetcher.
+        Without this call, the bytes would stay in memory until a garbage collection, because the planned requests may
+        refer to this fetcher.
         """
         self._shared.closed = True
         self._upcoming, self._next = iter(()), None

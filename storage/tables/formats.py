@@ -22,7 +22,7 @@ from scoreline.storage.tables.views import has_plain_types, schema_without_views
 class Tables:
     """Reads objects in any supported format.
 
-    It is thread-safe. It caches footers and headers, so a process should have only one instance.
+    It is thread-safe. Each instance caches footers and headers, so a process should have only one.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,10 @@ class Tables:
         """The schema of the last survey, and the same without views. Most objects of a job have the same columns."""
 
     def survey(self, source: Pinned, options: ReadOptions, features: Collection[str] = ()) -> Survey:
-        """Find the columns and spans of an object (see `TableFormat.survey`). An empty object has neither."""
+        """Find the columns and spans of an object (see `TableFormat.survey`).
+
+        An empty object has no columns and no spans.
+        """
         if source.size == 0:
             return Survey(schema=pa.schema([]), spans=())
         found = self._format(source, options).survey(source, features)
@@ -80,7 +83,7 @@ class Tables:
 
 
 def is_text(kind: str | None) -> bool:
-    """Return whether a format is text. If so, types are inferred, and single rows may be malformed."""
+    """Return whether a format is text. In text formats, types are inferred, and single rows may be malformed."""
     return kind in ("csv", "jsonl")
 
 

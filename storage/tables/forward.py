@@ -1,4 +1,4 @@
-"""Reads rows of a Parquet object forwards, across row groups, and stays where it ended."""
+"""Reads rows of a Parquet object in order, across row groups, and remembers the position for the next read."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ next one within a second."""
 
 
 class ForwardReader:
-    """Reads columns of a pinned object forwards.
+    """Reads the rows of some columns of a pinned object in order.
 
     Parameters
     ----------
     metadata : pyarrow.parquet.FileMetaData
         The footer of the object.
     open_file : callable
-        Opens a file with this footer. The number is that of bytes that Arrow buffers of each column, or 0.
+        Opens a file with this footer. Its second argument is the number of bytes that Arrow buffers for each column.
     memory_bytes : int, optional
         Memory for reading, by default `READ_BYTES`.
     """
@@ -82,14 +82,14 @@ class ForwardReader:
         self._group: RowGroupReader | None = None
 
     def can_continue(self, row: int) -> bool:
-        """Return whether a row is further on in the row group in which reading ended."""
+        """Return whether a row is in the current row group, and not before the current position."""
         if self._group is None:
             return False
         rows: int = self._metadata.row_group(self._number).num_rows
         return row < self._first_row + rows and self._group.can_reach(row)
 
     def skip_to(self, row: int, first_rows: Sequence[int]) -> None:
-        """Begin at the row group with a row, instead of looking at each group before it. `first_rows` is theirs."""
+        """Begin at the row group that contains a row. `first_rows` has the first row of each row group."""
         if self._group is None and first_rows and row > self._first_row:
             self._number = bisect.bisect_right(first_rows, row) - 1
             self._first_row = first_rows[self._number]
@@ -139,7 +139,7 @@ class ForwardReader:
                 numbers = np.arange(row + low, row + high, dtype=np.int64)
                 yield Rows(batch=batch.slice(low, high - low), numbers=numbers)
             del batch
-            if row + high == stop:  # before the next batch is decoded
+            if row + high == stop:  # stop before the next batch is decoded
                 return
 
     def _leave_group(self) -> None:
@@ -189,14 +189,14 @@ class ForwardReader:
         )
 
     def _plain_columns(self, number: int) -> list[str]:
-        """Return the columns of which rows of a group can be skipped, if there are any to skip."""
+        """Return the columns in which rows of a group can be skipped; none if no rows are to be skipped."""
         if not self._skipped_rows or number != self._number or _gives_small_sizes(self._metadata.created_by):
             return []
         schema = self._metadata.schema.to_arrow_schema()
         return [field.name for field in schema if not pa.types.is_dictionary(field.type)]
 
     def _requests(self, number: int, row: int) -> Iterator[Request]:
-        """Plan row group after row group, up to one that is wide."""
+        """Plan the requests of one row group after another. Stop at a row group that is too wide."""
         while number < self._metadata.num_row_groups:
             group = self._describe(number, row)
             if group.is_wide:
@@ -219,7 +219,7 @@ class ForwardReader:
 
 
 def _gives_small_sizes(created_by: str | None) -> bool:
-    """Return whether the sizes of chunks may be too small, as from parquet-mr before 1.2.9. Arrow then reads on.
+    """Return whether the chunk sizes in the metadata may be too small, as written by parquet-mr before 1.2.9.
 
     >>> [_gives_small_sizes(f"parquet-mr version {release}") for release in ("1.2.8", "1.12.3 (build abc)")]
     [True, False]
@@ -229,9 +229,10 @@ def _gives_small_sizes(created_by: str | None) -> bool:
 
 
 class KeptReader:
-    """Keeps the reader of the last slice, so that the next slice of the same row group continues where it ended.
+    """Keeps the reader of the last slice open, so that the next slice of the same row group can continue there.
 
-    It avoids locks (see `scoreline.storage.prefetch.prefetched`): single operations of a dict are atomic.
+    This class needs no locks (see `scoreline.storage.prefetch.prefetched`), because single operations of a dict are
+    atomic.
     """
 
     def __init__(self, kept_s: float = KEPT_S) -> None:
@@ -239,7 +240,7 @@ class KeptReader:
         self._readers: dict[int, tuple[ForwardReader, SimpleQueue[None]]] = {}
 
     def take(self, key: object = None, row: int = 0) -> ForwardReader | None:
-        """Return the kept reader if it has the key and can continue at a row. Otherwise, close it."""
+        """Return the kept reader if it has this key and can continue at this row. Otherwise, close it."""
         try:
             _, (reader, taken) = self._readers.popitem()
         except KeyError:

@@ -27,7 +27,7 @@ _MAX_TRIED = 10
 
 
 def decode_block(block: Block, schema: pa.Schema) -> Rows:
-    """Decode a block in one step if all its lines are valid. Otherwise find the malformed lines."""
+    """Decode a block in one step if all its lines are valid. Otherwise, find the malformed lines first."""
     every = list(range(len(block.records)))
     malformed: dict[int, Fault] = {}
     decoded: list[tuple[list[int], pa.Table]] = []
@@ -66,9 +66,9 @@ def decode_block(block: Block, schema: pa.Schema) -> Rows:
 def _separate(block: Block, schema: pa.Schema) -> tuple[list[list[int]], dict[int, Fault]]:
     """Return groups of lines for Arrow to parse, and the lines that are certainly malformed.
 
-    If malformed lines were found by bisection alone, each would take about 30 parses. A text in which one line in a
-    hundred is malformed would take a hundred times as long. If Python and Arrow may disagree about a line, Arrow parses
-    it alone, so that the result for a line never depends on its neighbours.
+    Bisection alone would parse about 30 times to find one malformed line. A text with 1% malformed lines would take a
+    hundred times as long. If Python and Arrow may disagree about a line, Arrow parses it alone, so that the result for
+    a line never depends on its neighbours.
     """
     certain: dict[int, Fault] = {}
     others = _unlike_first(block, schema)
@@ -86,10 +86,10 @@ def _separate(block: Block, schema: pa.Schema) -> tuple[list[list[int]], dict[in
 
 
 def _unlike_first(block: Block, schema: pa.Schema) -> Any:
-    """Return the numbers of the lines in which there may be a fault, as an ndarray.
+    """Return the numbers of the lines that may be malformed, as an ndarray.
 
-    The other lines have the keys of the first valid line, in the same order, and values that fit their columns. They
-    are recognized without looking at each of them in Python.
+    All other lines are valid: they have the keys of the first valid line, in the same order, and values that fit their
+    columns. Arrow recognizes these lines with a regular expression, which is faster than a loop in Python.
     """
     pattern = RowPattern()
     for number in range(min(len(block.records), _MAX_TRIED)):

@@ -1,4 +1,4 @@
-"""Parse lines of JSON with Arrow, and find out with Python what is wrong with a line."""
+"""Parse lines of JSON with Arrow, and describe the fault in a malformed line with Python."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ _TYPE_NAMES = {
 
 
 def parse_block(block: Block, schema: pa.Schema | None = None) -> pa.Table | None:
-    """Parse the lines of a block with Arrow. Return None if any line is malformed, or if a key has values of two kinds.
+    """Parse the lines of a block with Arrow.
+
+    Return None if a line is malformed, or if the values of a key have different kinds.
 
     Parameters
     ----------
@@ -62,13 +64,13 @@ def parse_block(block: Block, schema: pa.Schema | None = None) -> pa.Table | Non
         table.validate(full=True)  # Arrow does not check strings for valid UTF-8
     except (pa.ArrowException, ValueError):
         return None
-    if table.num_rows != len(records):  # a line contains several values
+    if table.num_rows != len(records):  # one line contains several values
         return None
     return table if schema is None else table.select(schema.names)
 
 
 def _depth(data: bytes) -> int:
-    """Return how deeply values are nested, at most. Brackets inside strings count as well."""
+    """Estimate how deeply values are nested. Brackets inside strings are counted, too."""
     steps = _BRACKETS[np.frombuffer(data, dtype=np.uint8)]
     return int(np.max(np.cumsum(steps, dtype=np.int64), initial=0))
 
@@ -76,9 +78,9 @@ def _depth(data: bytes) -> int:
 def _are_objects(block: Block) -> bool:
     """Return whether each line begins with { and ends with }.
 
-    Arrow reads objects across line ends. If one line contains two objects and another object is spread over two lines,
-    the number of objects still equals the number of lines. This check excludes that case, because a line end between }
-    and { cannot be inside an object. If it passes and the numbers are equal, each line is one object.
+    Arrow reads objects across line ends. If one line contains two objects and another object spans two lines, there are
+    still as many objects as lines. This check excludes that case, because a line end between } and { cannot be inside
+    an object. If the check passes and the two numbers are equal, each line is one object.
     """
     array = np.frombuffer(block.data, dtype=np.uint8)
     starts, stops = block.records.starts, block.records.ends
@@ -107,7 +109,7 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_unicode(value: Any) -> bool:
-    """Return whether all texts in a value can be encoded."""
+    """Return whether all texts in a value can be encoded as UTF-8."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -128,7 +130,7 @@ def parse_object(line: bytes) -> dict[str, Any]:
         raise InvalidLine("the line is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise InvalidLine(f"the line is not JSON: {error.msg} at character {error.pos}") from error
-    except ValueError:  # Python limits the digits of integers, because converting long ones takes minutes
+    except ValueError:  # Python limits the digits of integers, because conversion of a long one takes minutes
         raise InvalidLine(f"the line has an integer of more than {sys.get_int_max_str_digits():,} digits") from None
     if b"\\u" in line and not _is_unicode(value):
         raise InvalidLine("the line has half of a surrogate pair, which is no character")
@@ -164,9 +166,9 @@ def find_fault(line: bytes, schema: pa.Schema) -> Fault | None:
 
 
 def _has_other_kind(value: Any, kind: pa.DataType) -> bool:
-    """Return whether a value does not fit its column because of its kind, such as a string in a column of numbers.
+    """Return whether a value has another kind than its column, such as a string in a column of numbers.
 
-    Otherwise it is too large or wrongly nested.
+    A value of the right kind may still be too large, or nested differently.
     """
     number = type(value) in (int, float)
     if pa.types.is_string(kind) or pa.types.is_boolean(kind):

@@ -109,14 +109,14 @@ class _Keys:
         self._pattern = RowPattern()
 
     def schema(self, types: Mapping[str, str]) -> pa.Schema:
-        """Return the keys with their types. `types` has those that the user has set."""
+        """Return the keys with their types. `types` contains the types that the user has set."""
         return pa.schema([column.field(name, types) for name, column in self._columns.items()])
 
     def parse(self, block: Block) -> tuple[Block | None, pa.Table | None, int]:
-        """Let Arrow parse the lines of a block that may tell something new, and infer the types of their keys.
+        """Parse the lines of a block that may change the type of a key. Arrow parses them and infers types.
 
-        Returns the lines, which are None if there are none, the table, which is None if Arrow cannot parse them, and
-        the number of the other lines.
+        Returns a block of these lines, their table, and the number of the other lines. The block is None if there are
+        no such lines. The table is None if Arrow cannot parse them.
         """
         others = self._pattern.others(block)
         known = 0 if others is None else len(block.records) - len(others)
@@ -149,14 +149,17 @@ class _Keys:
             self._add_lines(block, unclear)
 
     def _add_lines(self, block: Block, names: Collection[str] | None) -> None:
-        """Add the values of some keys, or of all, line by line. Malformed lines do not count: they will be rejected."""
+        """Add the values of some keys, or of all, line by line.
+
+        Malformed lines are ignored, because they will be rejected.
+        """
         values: dict[str, list[Any]] = {}
         reason, count = "", 0
         for number in range(len(block.records)):
             try:
                 row = parse_object(line_of(block, number))
             except InvalidLine as error:
-                reason = reason or f"row {block.first_row + number}: {error}"  # all lines of the first block are here
+                reason = reason or f"row {block.first_row + number}: {error}"  # used only for the first block
                 continue
             for name, value in row.items():
                 if names is None or name in names:
@@ -172,14 +175,14 @@ class _Keys:
             self._rows += count
 
     def _column(self, name: str) -> JsonColumn:
-        """Return a column. A key that first occurs in a later row is missing in the earlier ones."""
+        """Return the column of a key. If the key is new, its values are missing in all earlier rows."""
         if name not in self._columns:
             self._columns[name] = JsonColumn(missing=self._rows > 0)
         return self._columns[name]
 
 
 def _decode(block: Block, schema: pa.Schema) -> Rows:
-    """Decode a block as `decode_block` does. Columns that are carried over as JSON are texts."""
+    """Decode a block with `decode_block`. Columns that are copied to the results as JSON become texts."""
     carried = [field.name for field in schema if (field.metadata or {}).get(CARRIED) == b"json"]
     times = {field.name: field.type for field in schema if is_time(field.type)}
     if not carried:
@@ -209,7 +212,7 @@ def _decode(block: Block, schema: pa.Schema) -> Rows:
 
 
 def _without(rows: Rows, faults: Mapping[int, MalformedRow]) -> Rows:
-    """Move rows, given by their place in the batch, to the malformed rows."""
+    """Move rows to the malformed rows. The rows are given by their position in the batch."""
     if not faults:
         return rows
     good = np.ones(rows.batch.num_rows, dtype=bool)
@@ -266,13 +269,13 @@ def _readable(line: bytes, schema: pa.Schema) -> dict[str, Any]:
 
 
 class _Digits(str):
-    """A number as it was written."""
+    """The digits of a number, exactly as in the input."""
 
     __slots__ = ()
 
 
 def _carried_text(value: Any) -> str | None:
-    """Return a value as it is carried over: a text as it is, and any other value as JSON."""
+    """Return a value as it is copied to the results: a text unchanged, and any other value as JSON."""
     if value is None or (isinstance(value, str) and not isinstance(value, _Digits)):
         return value
     return _to_json(value)

@@ -1,4 +1,4 @@
-"""How numbers are written in CSV: the character before the decimals, and the one between groups of three digits."""
+"""The notation of numbers in CSV: the decimal separator and the thousands separator."""
 
 from __future__ import annotations
 
@@ -28,11 +28,14 @@ class Notation:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the notation is that of Python, so that `to_plain` changes nothing."""
+        """Whether this is Python's notation. If so, `to_plain` changes nothing."""
         return self.decimal == "." and not self.thousands
 
     def to_plain(self, column: pa.StringArray) -> pa.StringArray:
-        """Return texts with all numbers in Python's notation. Other texts stay as they are, or get `NO_NUMBER`."""
+        """Rewrite numbers in Python's notation.
+
+        Other texts stay unchanged, or get the prefix `NO_NUMBER` if Python would read a number.
+        """
         if self.is_plain:
             return column
         decimal, thousands = re.escape(self.decimal), re.escape(self.thousands)

@@ -1,4 +1,4 @@
-"""Options for reading an input. By default, some of them depend on the names of its objects."""
+"""Options for reading an input. Some defaults depend on the names of the objects."""
 
 from __future__ import annotations
 
@@ -67,15 +67,16 @@ class ReadOptions:
     delimiter : str, optional
         Character between the fields of CSV; by default a tab if the name ends in ``.tsv``, else a comma.
     quote : str
-        Quotation mark around the fields of CSV. Inside a field it is written twice. If empty, fields are not quoted.
+        Quotation mark around the fields of CSV. Inside a quoted field, the mark is written twice. If empty, fields are
+        not quoted.
     escape : str, optional
-        Character that makes a quotation mark inside a quoted field an ordinary one, as a backslash does for Spark, Hive
-        and MySQL. If empty, there is none. By default there is none either, but an object in which a backslash may
-        escape a quotation mark is refused.
+        Character that escapes a quotation mark inside a quoted field. Spark, Hive and MySQL write a backslash. If
+        empty, no character escapes quotation marks. The default is the same, but refuses an object in which a backslash
+        may escape a quotation mark.
     decimal : str
-        Character before the decimals of numbers in CSV.
+        Decimal separator of numbers in CSV.
     thousands : str
-        Character between groups of three digits in numbers of CSV. If empty, there is none.
+        Thousands separator of numbers in CSV. If empty, numbers have no thousands separator.
     columns : tuple of str, optional
         Names of the columns, for CSV without a header.
     encoding : str
@@ -133,7 +134,7 @@ READ_OPTIONS = tuple(item.name for item in fields(ReadOptions))
 
 
 def read_options(given: Mapping[str, Any]) -> ReadOptions:
-    """Build options from values in JSON, in TOML or from a caller. Raise `InvalidRequest` if they are not valid."""
+    """Build options from values in JSON, in TOML or from a caller. Raise `InvalidRequest` if an option is not valid."""
     options = dict(given)
     for name in ("columns", "null_values"):
         if options.get(name) is not None:

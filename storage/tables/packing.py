@@ -1,4 +1,4 @@
-"""Keeps the rows of a window, which are decoded column by column, and returns them as record batches."""
+"""Stores the rows of a window, which are decoded column by column, and returns them as record batches."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ _ALIGNMENT = 64
 
 
 class PackedWindow:
-    """Consecutive rows in several batches, to which columns are added in any order.
+    """Consecutive rows in several batches. Columns can be added in any order.
 
-    All numbers and times are copied to memory that is mapped for the window, batch after batch. That of a batch goes
-    back to the system as soon as the batch is no longer used. Thousands of small arrays would leave gaps in the heap.
+    Numbers and times are copied to memory that is mapped for this window. The memory of each batch is contiguous, and
+    is returned to the system when the batch is no longer used. Thousands of small arrays would fragment the heap
+    instead.
 
     Parameters
     ----------
     schema : pyarrow.Schema
         The columns.
     sizes : sequence of int
-        The number of rows of each batch. All but the first and the last have equally many, and these do not have more.
+        The number of rows of each batch. All batches have the same number, except that the first and the last may have
+        fewer.
     """
 
     def __init__(self, schema: pa.Schema, sizes: Sequence[int]) -> None:
@@ -43,7 +45,7 @@ class PackedWindow:
             if (width := _byte_width(kind)) is not None:
                 values, size = size, size + _aligned(most * width)
                 self._places[name] = values, size, width
-                size += _aligned(-(-most // 8))  # whether each value is there; pages that are not used take no memory
+                size += _aligned(-(-most // 8))  # validity bits; pages of memory that are never written take no space
         self._batch_bytes = -(-max(size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
         memory = own_memory(self._batch_bytes * len(sizes))
         self._bytes = np.frombuffer(memory, np.uint8).reshape(len(sizes), self._batch_bytes)
@@ -68,7 +70,7 @@ class PackedWindow:
             self._null_counts[name] = self._add_validity(array, valid)
 
     def _copy(self, of_rows: Any, place: int, width: int) -> None:
-        """Copy bytes, `width` for each row, to a place in each batch."""
+        """Copy a column of fixed-width values to a position in each batch."""
         done = 0
         for first, count, rows in self._groups:
             size = rows * width
@@ -77,7 +79,7 @@ class PackedWindow:
             done += count * size
 
     def _add_validity(self, array: pa.Array, place: int) -> list[int]:
-        """Copy whether each value is there, and return the number of nulls of each batch."""
+        """Copy the validity bits of a column, and return the number of nulls in each batch."""
         bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
         bits = bits[array.offset : array.offset + len(array)]
         null_counts: list[int] = []
@@ -91,17 +93,17 @@ class PackedWindow:
         return null_counts
 
     def _divide(self, array: pa.Array) -> list[pa.Array]:
-        """Return the values of each batch in memory of its own."""
+        """Return the values of each batch, copied to separate memory."""
         starts = np.cumsum([0, *self._sizes]).tolist()
         return [copied([array.slice(start, rows)]) for start, rows in zip(starts, self._sizes, strict=False)]
 
     @property
     def rows_left(self) -> int:
-        """Number of rows of the batches that were not taken yet."""
+        """Number of rows in the batches that `take` has not yet returned."""
         return sum(self._sizes[self._taken :])
 
     def take(self) -> pa.RecordBatch:
-        """Return the next batch. Each column must have been added."""
+        """Return the next batch. All columns must have been added."""
         number, self._taken = self._taken, self._taken + 1
         region, rows = self._regions.popleft(), self._sizes[number]
         memory = pa.foreign_buffer(self._bytes[number].ctypes.data, self._batch_bytes, region)
@@ -119,7 +121,7 @@ class PackedWindow:
 
 
 class _Region:
-    """The memory of one batch. It goes back to the system with the last buffer that refers to it."""
+    """The memory of one batch. It is returned to the system when no buffer refers to it any more."""
 
     __slots__ = ("_memory", "_size", "_start")
 
@@ -133,12 +135,14 @@ class _Region:
 
 
 def copied(chunks: Sequence[pa.Array]) -> pa.Array:
-    """Return the values of one or more arrays of the same type, in memory of their own."""
-    return pa.concat_arrays([*chunks, chunks[0].slice(0, 0)])  # Arrow would return a single array as it is
+    """Copy arrays of the same type into one new array."""
+    return pa.concat_arrays([*chunks, chunks[0].slice(0, 0)])  # Arrow does not copy a single array, so add an empty one
 
 
 def _alike(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Return the first batch, the number of batches and their rows, of consecutive batches with equally many rows.
+    """Group consecutive batches of equal size.
+
+    Return the first batch, the number of batches and their size, for each group.
 
     >>> _alike([3, 8, 8, 8, 1])
     [(0, 1, 3), (1, 3, 8), (4, 1, 1)]

@@ -64,8 +64,9 @@ class ParquetFormat:
     Parameters
     ----------
     footer_bytes : int
-        Maximum total size of the cached footers, as encoded. The latest footer is always kept. Decoded footers use
-        about ten times as much memory. The limit ensures that this does not grow with the number of objects in a job.
+        Maximum total size of the cached footers, as encoded. The latest footer is always cached. Decoded footers use
+        about ten times as much memory. The limit bounds the memory for footers, whatever the number of objects in a
+        job.
     """
 
     def __init__(self, footer_bytes: int = 512 << 10) -> None:
@@ -84,7 +85,7 @@ class ParquetFormat:
     def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:  # for text formats
         """Read the footer (see `TableFormat.survey`).
 
-        If it does not say how many nulls an integer or boolean column has, that column is read, too.
+        If the footer does not have the null count of an integer or boolean column, this column is read, too.
         """
         raw = RangedFile(source.store, source.key, source.size, source.etag)
         data = held_bytes(source)
@@ -114,7 +115,10 @@ class ParquetFormat:
         return Survey(schema=found, spans=tuple(spans))
 
     def _without_nulls(self, source: Pinned, file: pq.ParquetFile, schema: pa.Schema) -> set[str]:
-        """Return the integer and boolean columns without a null, according to the statistics or to their values."""
+        """Return the integer and boolean columns without nulls.
+
+        Values are read only if the statistics do not have the null count.
+        """
         metadata = file.metadata
         known, places = self._counted
         if not known.equals(schema):
@@ -138,9 +142,9 @@ class ParquetFormat:
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span in order (see `TableFormat.read`).
 
-        The reader is kept if the span ends within a row group. If the next span of this row group is read next, with
-        the same columns and `batch_rows`, it continues there. Of the rows that are not wanted, those before and after
-        the others are left out.
+        If the span ends within a row group, the reader stays open. It continues if the next call reads a later span of
+        the row group with the same columns and `batch_rows`. Rows before the first and after the last needed row are
+        not returned.
         """
         if span.wanted is not None:
             span = replace(
@@ -164,11 +168,14 @@ class ParquetFormat:
                 reader.close()
 
     def release(self) -> None:
-        """Release the memory of the reader that is kept, because something else is read."""
+        """Release the memory of the open reader. Call this before another object is read."""
         self._kept.take()
 
     def _first_rows(self, source: Pinned) -> list[int]:
-        """Return the number of the first row of each row group. An object may have thousands, and as many parts."""
+        """Return the number of the first row of each row group.
+
+        The result is cached, because each part needs it.
+        """
         name = (source.uri, source.etag)
         known, first_rows = self._began
         if known != name:
@@ -205,14 +212,14 @@ class ParquetFormat:
 
 
 def _counted_columns(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, int]:
-    """Return the positions of the integer and boolean columns by name, without those inside nested columns."""
+    """Return the positions of the top-level integer and boolean columns, by name."""
     names = {name for name, kind in zip(schema.names, schema.types, strict=True) if kind.id in _COUNTED}
     paths = {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
     return {name: paths[name] for name in schema.names if name in names and name in paths}
 
 
 def _null_counts(metadata: pq.FileMetaData, column: int) -> Iterator[int | None]:
-    """Yield the number of nulls of a column in each row group; None if it is unknown."""
+    """Yield the null count of a column in each row group; None if the count is unknown."""
     if metadata.schema.column(column).max_definition_level == 0:  # the column is required
         return
     for number in range(metadata.num_row_groups):
@@ -222,7 +229,7 @@ def _null_counts(metadata: pq.FileMetaData, column: int) -> Iterator[int | None]
 
 def _schema(file: pq.ParquetFile, source: Pinned) -> pa.Schema:
     try:
-        return file.schema_arrow  # the schema in the metadata has INT96 in nanoseconds
+        return file.schema_arrow  # the schema from the metadata alone would read INT96 in nanoseconds
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableInput(f"the schema of {source.uri} cannot be read: {one_line(error)}") from error
 
@@ -273,7 +280,7 @@ def open_writer(sink: Any, schema: pa.Schema, dictionaries: Sequence[str]) -> pq
 
 
 def repetitive_columns(table: pa.Table) -> list[str]:
-    """Return the names of the columns whose first rows contain only a few, repeated values."""
+    """Return the names of the columns in whose first rows values often repeat."""
     sample = table.slice(0, _SAMPLE_ROWS)
     return [name for name in sample.column_names if _repeats(sample.column(name))]
 
@@ -297,7 +304,10 @@ def read_table(source: Pinned) -> pa.Table:
 
 
 def check_writable(schema: pa.Schema) -> None:
-    """Raise `UnreadableInput` if Parquet does not support the type of a column. The message names the first one."""
+    """Raise `UnreadableInput` if Parquet does not support the type of a column.
+
+    The message names the first such column.
+    """
     if _write_error(schema) is None:
         return
     for field in schema:

@@ -1,4 +1,4 @@
-"""Finds the column chunks of a row group, estimates the memory for decoding them, and plans the requests for them."""
+"""Finds the column chunks of a row group, estimates the memory to decode them, and plans the requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _GAP_SHARE = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
-    """The values of one column in one row group, as they are stored."""
+    """A column chunk: the stored values of one column in one row group."""
 
     name: str
     """The column of the table that it belongs to. A nested column has several chunks."""
@@ -60,22 +60,22 @@ class Chunk:
 
     @property
     def decoder_bytes(self) -> int:
-        """Estimated memory of a decoder that reads this chunk page by page: its dictionary and a page."""
+        """Estimated memory to decode this chunk page by page: the dictionary and one page."""
         ratio = max(self.encoded_bytes / max(self.size, 1), 1)
         dictionary = int(self.dictionary_bytes * ratio)
         return dictionary + min(max(self.encoded_bytes - dictionary, 0), _PAGE_BYTES)
 
     def position_of(self, share: float) -> int:
-        """Return where its values after a share of them begin, by their average size; 0 if none can be read past."""
+        """Return the estimated offset after a share of the values of the chunk; 0 if values cannot be skipped."""
         return self.dictionary_bytes + int(share * (self.size - self.dictionary_bytes)) if self.can_be_null else 0
 
     def position_after(self, share: float) -> int:
-        """Return how many of its bytes are needed for the first values, rounded up to whole pages.
+        """Return the number of bytes that the first values of the chunk take, rounded up to whole pages.
 
         Parameters
         ----------
         share : float
-            The number of the values, divided by that of all.
+            The number of these values, divided by the number of all values.
         """
         ratio = min(self.size / max(self.encoded_bytes, 1), 1.0)
         page = int(ratio * (_INDEX_BYTES if self.dictionary_bytes else _PAGE_BYTES)) + _HEADER_BYTES
@@ -89,7 +89,7 @@ _POINTER_BYTES = 8
 
 
 class Leaves:
-    """Finds the columns of a Parquet schema by the names of the columns of the table.
+    """Finds the leaf columns of a Parquet schema for the columns of a table.
 
     Parameters
     ----------
@@ -102,29 +102,29 @@ class Leaves:
         for number in range(metadata.num_columns):
             path = metadata.schema.column(number).path
             self._numbers[path].append(number)
-            while (dot := path.rfind(".")) > 0:  # a name may contain dots, and so may the path of a nested column
+            while (dot := path.rfind(".")) > 0:  # dots separate names in a path, and names may contain dots
                 path = path[:dot]
                 self._numbers[path].append(number)
 
     def of(self, names: Collection[str]) -> dict[int, str]:
-        """Return the numbers of the stored columns that belong to columns of the table, with the names of those."""
+        """Map the number of each leaf column to the name of its table column, for the given names."""
         return {number: name for name in names for number in self._numbers.get(name, ())}
 
 
 def find_chunks(
     metadata: pq.FileMetaData, group: int, leaves: dict[int, str], size: int, plain: Collection[str] = ()
 ) -> list[Chunk]:
-    """Return the chunks of some columns in a row group, in the order of their bytes.
+    """Return the chunks of some columns in a row group, in file order.
 
     Parameters
     ----------
     leaves : dict of int to str
         The columns (see `Leaves.of`).
     size : int
-        Size of the object. Chunks outside it, or within others, are left out: decoding them fails. Their bytes may
-        be read through others, of which no pages can then be skipped.
+        Size of the object. Chunks that are out of bounds or overlap are left out, because decoding fails on them. No
+        pages of the other chunks are skipped then.
     plain : collection of str
-        Columns whose values do not depend on those of other rows, unlike the codes of a dictionary.
+        Columns whose values do not depend on other rows. The codes of a dictionary column do.
     """
     row_group = metadata.row_group(group)
     chunks = []
@@ -167,24 +167,24 @@ def plan_requests(
     needed_rows: int | None = None,
     skipped_rows: int = 0,
 ) -> Iterator[tuple[Request, list[Chunk]]]:
-    """Plan the requests for the chunks of a row group, in the order of their bytes. Yield each with its chunks.
+    """Plan the requests for the chunks of a row group, in file order. Yield each request with its chunks.
 
-    Small neighbours are fetched with one request. A large chunk is divided.
+    Small adjacent chunks share a request. A large chunk is divided into several requests.
 
     Parameters
     ----------
     first_row, rows : int
-        The rows of the group. They tell for each request which row needs it first.
+        First row and number of rows of the group. They determine the first row that needs each request.
     budget_bytes : int, optional
-        Number of bytes that may be in memory at a time; by default all. Chunks are divided accordingly.
+        Number of bytes that may be in memory at a time; by default all. Chunks are divided to fit.
     request_bytes : int, optional
         Maximum number of bytes of a request for several chunks.
     needed_rows : int, optional
-        Number of rows, from the first of the group, that are needed now; by default all. What only later rows need is
-        requested apart.
+        Number of rows at the beginning of the group that are needed now; by default all. Bytes that only later rows
+        need get separate requests.
     skipped_rows : int
-        Number of rows before the first one to decode. They are requested column by column, because they are read past
-        in one go.
+        Number of rows before the first row to decode. Their bytes are requested column by column, because a reader
+        skips them at once.
     """
     share = 1.0 if needed_rows is None or not rows else needed_rows / rows
     needed = {chunk.start: chunk.size if share >= 1 else chunk.position_after(share) for chunk in chunks}
@@ -222,13 +222,13 @@ def plan_requests(
 def _divide(
     chunks: Sequence[Chunk], skipped: Mapping[int, int], needed: Mapping[int, int], budget: int | None
 ) -> dict[int, list[int]]:
-    """Return where the pieces of each chunk begin within it.
+    """Divide chunks into pieces. Return the offsets of the pieces in each chunk.
 
     Parameters
     ----------
     skipped, needed : mapping of int to int
-        The number of bytes of each chunk that are read past, and of those that are needed now, by the start of the
-        chunk. What is between them, and after them, is requested apart.
+        Offsets in each chunk, by the start of the chunk: the end of the skipped bytes, and the end of the bytes that
+        are needed now. Pieces do not cross these offsets.
     """
     high = _REQUEST_BYTES[1] if budget is None else min(_REQUEST_BYTES[1], max(budget // CONNECTIONS, 1))
     past = {chunk.start: min(skipped[chunk.start], needed[chunk.start]) for chunk in chunks}
@@ -245,16 +245,20 @@ def _divide(
 
 
 def _pieces(ranges: Sequence[tuple[int, int, int]], budget: int | None) -> list[list[int]]:
-    """Return where the pieces of each range of bytes begin, so that pieces of all of them fit into a budget.
+    """Divide ranges of bytes into pieces, so that the current pieces of all ranges fit into a budget.
 
-    If the ranges are only slightly too large, a few of them are cut in two, and the second pieces are fetched when the
-    budget allows it. Otherwise all ranges are divided into pieces of the same share. The first pieces have different
-    sizes, so that the pieces of different ranges end at different times. On average, half of each piece is in memory.
+    Return their positions.
+
+    If the ranges exceed the budget only slightly, a few ranges are cut in two, and their second pieces are fetched when
+    the budget allows it. Otherwise, all ranges are divided into about the same number of pieces. The first pieces have
+    different sizes, so that the pieces of different ranges end at different times. On average, half of each piece is in
+    memory.
 
     Parameters
     ----------
     ranges : sequence of tuple of int
-        The size of the dictionary, which cannot be divided, at the beginning of the range; its start and its end.
+        For each range, the size of the dictionary at its beginning, its start and its end. A dictionary cannot be
+        divided.
     """
     high = _REQUEST_BYTES[1]
     sizes = [stop - start for _, start, stop in ranges]

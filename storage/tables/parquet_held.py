@@ -1,4 +1,4 @@
-"""Read small Parquet objects from memory, where Arrow needs neither requests nor Python to seek in them."""
+"""Read small Parquet objects from memory. Arrow then seeks in them without requests and without calling Python."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def _read_group(
 
 
 def rows_between(batches: Iterator[pa.RecordBatch], row: int, start: int, stop: int) -> Iterator[Rows]:
-    """Yield the rows from `start` to `stop` of consecutive batches. `row` is the number of their first row."""
+    """Yield the rows from `start` to `stop` of consecutive batches.
+
+    `row` is the number of the first row of the first batch.
+    """
     for batch in batches:
         low, high = max(start - row, 0), min(stop - row, batch.num_rows)
         if low < high:

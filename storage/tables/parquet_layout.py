@@ -1,8 +1,8 @@
-"""Recognizes Parquet files that were joined to one object.
+"""Recognizes Parquet files that were joined into one object.
 
-Parquet is read from the footer at its end, which contains the positions of the columns, counted from the beginning of
-the file. If two files are joined, Arrow finds the footer of the second, and reads the columns of the first if they are
-as long.
+A Parquet file ends with a footer. The footer contains the positions of the columns, counted from the beginning of the
+file. If two files are joined, Arrow finds the footer of the second file. It would then read the columns of the first
+file if they have the same lengths.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ _CHUNK_BYTES = 1 << 20
 
 
 def is_joined(file: io.RawIOBase | io.BufferedIOBase, size: int, metadata: pq.FileMetaData) -> bool:
-    """Return whether a file contains the end of another one: the magic bytes of both stand side by side there.
+    """Return whether a file contains the end of another file. There, the magic bytes of both files are adjacent.
 
-    There are two places to look. One is between the last column and the footer, where only indexes and filters may be.
-    The other is found by assuming that the last file has none of these, which gives its length and so its beginning.
+    The function searches two places. The first is between the last column and the footer, where only indexes and
+    filters are allowed. The second is the beginning of the last file, which is computed as if that file had no indexes
+    or filters.
     """
     footer = size - len(_MAGIC) - 4 - metadata.serialized_size
     if _ends_with_last_column(metadata, footer):
@@ -40,7 +41,7 @@ def is_joined(file: io.RawIOBase | io.BufferedIOBase, size: int, metadata: pq.Fi
 
 
 def _ends_with_last_column(metadata: pq.FileMetaData, footer: int) -> bool:
-    """Return whether the last column of the last row group ends at the footer, as most writers place it."""
+    """Return whether the last column of the last row group ends at the footer, as in files of most writers."""
     if not metadata.num_row_groups or not metadata.num_columns:
         return False
     return _end(metadata.row_group(metadata.num_row_groups - 1).column(metadata.num_columns - 1)) >= footer
@@ -55,6 +56,6 @@ def _end_of_columns(metadata: pq.FileMetaData) -> int:
 
 
 def _end(column: pq.ColumnChunkMetaData) -> int:
-    """Return the position after a column; 0 for a column without a position."""
+    """Return the end of a column; 0 if the metadata has no position for the column."""
     start = min(filter(None, (column.dictionary_page_offset, column.data_page_offset)), default=None)
     return 0 if start is None else int(start + column.total_compressed_size)

@@ -1,4 +1,4 @@
-"""Opens Parquet files, wherever their bytes come from, and refuses those that Arrow must not look into."""
+"""Opens Parquet files from any source of bytes, and refuses files with encrypted columns."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def open_parquet(
     file : file or pyarrow.NativeFile
         The bytes of the object.
     metadata : pyarrow.parquet.FileMetaData, optional
-        The footer, if it is known. It is then not read again.
+        The footer, if it is known. A known footer is not read again.
     buffer_bytes : int
-        Number of bytes that Arrow buffers of each column; 0 if it reads each chunk at once.
+        Number of bytes that Arrow buffers for each column; 0 if Arrow reads each chunk at once.
     """
     try:
         return pq.ParquetFile(
             file,
             metadata=metadata,
-            pre_buffer=False,  # Arrow would send one request after another
+            pre_buffer=False,  # Arrow would send the requests one after another
             buffer_size=buffer_bytes,
             page_checksum_verification=True,
-            coerce_int96_timestamp_unit="us",  # nanoseconds of 64 bits end in 2262, but INT96 does not
+            coerce_int96_timestamp_unit="us",  # INT96 may have dates after 2262, too late for nanoseconds
         )
     except (pa.ArrowException, OSError, ValueError) as error:  # for example, if a column name is not UTF-8
         raise explain_parquet(source, error) from error
@@ -41,8 +41,8 @@ def open_parquet(
 def refuse_encrypted_columns(source: Pinned, file: pq.ParquetFile, end: bytes) -> None:
     """Raise `UnreadableInput` if columns are encrypted, although the footer is not.
 
-    Such a footer is followed by a signature. Arrow ends the process if anyone looks at the metadata of such a column,
-    but raises an error if it reads the column.
+    If only columns are encrypted, the footer is followed by a signature. Arrow raises an error if it reads an encrypted
+    column, but crashes if the metadata of the column is accessed.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Reads the headers of the pages of a column chunk, and makes a page of nulls that stands for pages to leave out."""
+"""Reads the page headers of a column chunk, and creates a page of nulls that can replace skipped pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_DEPTH = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """What the header of a page says."""
+    """The header of a page."""
 
     header_bytes: int
     body_bytes: int
@@ -25,12 +25,12 @@ class Page:
 
     @property
     def size(self) -> int:
-        """Number of bytes of the header and of what follows."""
+        """Number of bytes of the page, including its header."""
         return self.header_bytes + self.body_bytes
 
 
 def read_header(data: bytes) -> Page:
-    """Read the header with which some bytes begin, in the compact protocol of Thrift.
+    """Decode the page header at the beginning of the data. It is encoded in Thrift's compact protocol.
 
     Raises
     ------
@@ -55,13 +55,13 @@ def read_header(data: bytes) -> Page:
 
 
 def page_of_nulls(values: int) -> bytes:
-    """Return a data page of a column that is not nested and may have nulls. It has nothing but nulls.
+    """Return a data page that contains only nulls, for a nullable column that is not nested.
 
-    Arrow decodes it in no time, whatever the number of its values, and needs no codec for it.
+    Arrow decodes such a page very fast, whatever the number of values, and needs no codec.
     """
-    levels = _varint(values << 1) + b"\0"  # one run of definition level 0
+    levels = _varint(values << 1) + b"\0"  # a single run of definition level 0, which means null
     nulls = rows = values
-    own = (nulls, rows, 0, len(levels), 0)  # the third is the plain encoding, the last the size of repetition levels
+    own = (nulls, rows, 0, len(levels), 0)  # 0 is the plain encoding; the last 0 is the size of repetition levels
     inner = _i32(1, values) + b"".join(_i32(1, number) for number in own) + bytes([0x10 | _FALSE, 0])
     outer = _i32(1, _DATA_PAGE_V2) + _i32(1, len(levels)) + _i32(1, len(levels)) + bytes([0x50 | _STRUCT])
     return outer + inner + b"\0" + levels
@@ -76,12 +76,12 @@ def _varint(number: int) -> bytes:
 
 
 def _i32(step: int, number: int) -> bytes:
-    """Encode a field whose number is `step` more than that of the field before it."""
+    """Encode an i32 field. `step` is the difference from the number of the previous field."""
     return bytes([step << 4 | _I32]) + _varint(number << 1)
 
 
 class _Thrift:
-    """A reader of the compact protocol. Integers and structs are kept; other values are only read past."""
+    """A decoder of Thrift's compact protocol. It returns integers and structs, and skips other values."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -101,7 +101,7 @@ class _Thrift:
         if depth > _MAX_DEPTH:
             raise ValueError("the header of a page is nested too deeply")
         match kind:
-            case 1 | 2 | 3:  # a byte, as which the elements of lists of booleans are encoded, too
+            case 1 | 2 | 3:  # a byte, or a boolean in a list
                 return self._byte()
             case 4 | 5 | 6:
                 return self._zigzag()

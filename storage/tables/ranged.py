@@ -1,4 +1,4 @@
-"""Read an object as a seekable file with ranged GETs. All reads return bytes of the version in the plan."""
+"""Read an object as a seekable file with ranged GETs. All reads return bytes of the version that was planned."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class RangedFile(io.RawIOBase):
         return data
 
     def _read(self, start: int, stop: int) -> bytes:
-        """Return the bytes of a range, from memory if an earlier request brought them."""
+        """Return the bytes of a range. They come from memory if an earlier request fetched them."""
         if self._whole is not None:
             return self._whole[start:stop]
         known = self._size - len(self._tail)
@@ -95,7 +95,7 @@ class RangedFile(io.RawIOBase):
         """Return the bytes of a range with a single request. This is thread-safe."""
         with self._explained():
             data = self._store.get(self._key, byte_range=(start, stop), if_match=self._etag).data
-        if len(data) < min(stop, self._size) - start:  # what follows would be taken for the missing bytes
+        if len(data) < min(stop, self._size) - start:  # a short response would shift all later bytes
             raise changed(self._store.uri(self._key))
         return data
 
@@ -119,5 +119,5 @@ class RangedFile(io.RawIOBase):
 
 
 def changed(uri: str) -> InputChanged:
-    """Return the error for an object that is not the one that was planned."""
+    """Return the error for an object that has changed since it was planned."""
     return InputChanged(f"{uri} was replaced or deleted after the job was planned: submit a new job for the new object")

@@ -1,4 +1,4 @@
-"""A file for an object that is read from one place to another: the bytes ahead are fetched side by side."""
+"""A file for an object of which one range is read in order. The next bytes of the range are prefetched in parallel."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _CAREFUL = 4
 
 
 class ReadAheadFile(RangedFile):
-    """An object of which a range is read forwards. It holds at most ``(CONNECTIONS + 1) * PIECE_BYTES``.
+    """An object of which one range is read in order. At most ``(CONNECTIONS + 1) * PIECE_BYTES`` are in memory.
 
-    Reads outside of the range, or before what was read last, are requests of their own.
+    Reads outside of the range, or before the last read, send separate requests.
     """
 
     def __init__(self, source: Pinned) -> None:
@@ -34,7 +34,7 @@ class ReadAheadFile(RangedFile):
         self._range_stop = 0
 
     def read_ahead(self, start: int, stop: int) -> None:
-        """Fetch the bytes from `start` to `stop` ahead. They are read soon, in this order."""
+        """Prefetch the bytes from `start` to `stop`, which are read next and in order."""
         stop = min(stop, self._size)
         self.stop()
         if self._size <= self.WHOLE_BYTES or stop - start <= _LEAST_BYTES:
@@ -56,13 +56,13 @@ class ReadAheadFile(RangedFile):
         super().close()
 
     def stop(self) -> None:
-        """Fetch nothing ahead any more, and forget what was fetched. The file can still be read."""
+        """Stop prefetching, and discard the prefetched bytes. The file can still be read."""
         if self._pieces is not None:
             self._pieces.close()
         self._pieces, self._piece, self._range_stop = None, b"", 0
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer is wider
-        """Copy bytes into `buffer` piece after piece, so that a large read takes no memory of its size."""
+        """Copy bytes into `buffer` piece by piece, so that a large read takes little additional memory."""
         filled = 0
         while filled < len(buffer):
             size = len(buffer) - filled
@@ -89,11 +89,11 @@ class ReadAheadFile(RangedFile):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _go_on_to(self, position: int) -> bool:
-        """Wait for the piece with a position. Return False if there was an error before, which is raised again then."""
+        """Wait for the piece that contains a position. Return False if an earlier error has ended the prefetch."""
         assert self._pieces is not None
         while position >= self._piece_start + len(self._piece):
             self._piece_start += len(self._piece)
-            self._piece = b""  # before the next one is in memory
+            self._piece = b""  # free this piece before the next one is in memory
             self._piece = next(self._pieces, b"")
             if not self._piece:
                 return False

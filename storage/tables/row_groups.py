@@ -1,4 +1,4 @@
-"""Decodes the rows of a row group in batches, with a memory that depends neither on its rows nor on its columns."""
+"""Decodes a row group in batches. The memory use depends neither on the number of rows nor on the number of columns."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ while the next one is decoded."""
 _BATCHES = 12
 """A window has room for at least this number of batches. Their memory is free as soon as they are scored."""
 _SLACK = 20
-"""A window may be larger by one part of so many if a pass is saved by it."""
+"""A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
 _FETCH_BYTES = 16 << 20
 _REQUEST_BYTES = _FETCH_BYTES // 4
 _BLOCK_BYTES = 4 << 20
@@ -49,7 +49,7 @@ type Opener = Callable[[ChunkFile, int], pq.ParquetFile]
 
 @dataclass(frozen=True, kw_only=True)
 class RowGroup:
-    """A row group and its columns that are needed."""
+    """A row group with the chunks of the requested columns."""
 
     number: int
     first_row: int
@@ -58,7 +58,7 @@ class RowGroup:
 
     @functools.cached_property
     def size(self) -> int:
-        """Size of the chunks as stored."""
+        """Stored size of the chunks in bytes."""
         return sum(chunk.size for chunk in self.chunks)
 
     @functools.cached_property
@@ -68,30 +68,33 @@ class RowGroup:
 
     @functools.cached_property
     def decoder_bytes(self) -> int:
-        """Memory for decoding all columns side by side."""
+        """Memory for decoding all columns together."""
         return sum(chunk.decoder_bytes + BUFFER_BYTES for chunk in self.chunks)
 
     @functools.cached_property
     def window_bytes(self) -> int:
-        """How many bytes of rows to keep at a time if the columns are decoded one after another."""
+        """Number of bytes of decoded rows in memory at a time, if the columns are decoded one after another."""
         return max(WINDOW_BYTES, min(self.decoded_bytes // _MAX_PASSES, MAX_WINDOW_BYTES))
 
     @functools.cached_property
     def is_wide(self) -> bool:
-        """Whether the columns have to be decoded one after another, because there are too many."""
+        """Whether the columns must be decoded one after another, because decoding all at once takes too much memory."""
         return self.decoder_bytes > max(DECODER_BYTES, self.window_bytes)
 
 
 class RowGroupReader(Protocol):
-    """Reads batches of a row group forwards. They begin at multiples of their size, or where reading begins or ends."""
+    """Reads the batches of a row group in order.
+
+    A batch begins at a multiple of the batch size, or where reading begins or ends.
+    """
 
     row: int
     """Number of the first row of the next batch."""
 
     def peek(self, start: int, stop: int) -> pa.RecordBatch | None:
-        """Return the next batch, or None at the end. It remains the next one.
+        """Return the next batch without consuming it, or None at the end.
 
-        The rows from `start` to `stop` are needed now. Rows before them may be left out.
+        The rows from `start` to `stop` are needed now. Rows before `start` may be left out.
         """
         ...
 
@@ -100,7 +103,7 @@ class RowGroupReader(Protocol):
         ...
 
     def can_reach(self, row: int) -> bool:
-        """Return whether a row of the group can be read without beginning anew."""
+        """Return whether the reader can still reach a row of the group, without starting again."""
         ...
 
     def close(self) -> None:
@@ -109,7 +112,7 @@ class RowGroupReader(Protocol):
 
 
 class StreamingReader:
-    """Decodes all columns side by side, page by page.
+    """Decodes all columns together, page by page.
 
     Parameters
     ----------
@@ -147,7 +150,7 @@ class StreamingReader:
             self._batch = None
 
     def can_reach(self, row: int) -> bool:
-        """Return whether a row can be read (see `RowGroupReader.can_reach`): the rows before it are decoded."""
+        """Return whether a row can be read (see `RowGroupReader.can_reach`). All rows before it are decoded, too."""
         return self.row <= row
 
     def close(self) -> None:
@@ -158,9 +161,11 @@ class StreamingReader:
 
 
 class WideReader:
-    """Decodes the columns one after another, and keeps the rows of a window. Each window is a pass over the row group.
+    """Decodes the columns one after another, for the rows of one window at a time.
 
-    A decoder of pages needs the dictionary of its column all the time. With a thousand columns, the dictionaries are as
+    Each window takes a pass over the row group.
+
+    To decode a column page by page, its dictionary must stay in memory. For a thousand columns, the dictionaries are as
     large as the rows.
 
     Parameters
@@ -193,7 +198,7 @@ class WideReader:
         """Return the next batch (see `RowGroupReader.peek`)."""
         if self._batch is None and max(self.row, start) < self._group.first_row + self._group.rows:
             if self._window is None or not self._window.rows_left:
-                self._window = None  # before there is another one
+                self._window = None  # free this window before the next one is decoded
                 self.row = max(self.row, start)
                 self._window = self._decode(stop)
             self._batch = self._window.take()
@@ -216,7 +221,7 @@ class WideReader:
     def _decode(self, stop: int) -> PackedWindow:
         """Decode the next rows up to `stop`, or as many as fit into a window.
 
-        From the second slice on, a window is filled, because the slice after it may be read here, too.
+        From the second slice on, a full window is decoded, because this reader may read the next slice as well.
         """
         is_later_slice = self._stop not in (0, stop)
         self._stop = stop
@@ -243,10 +248,10 @@ class WideReader:
         return window
 
     def _edges(self, start: int, stop: int) -> list[int]:
-        """Return where the batches of the next window begin and end, counted from the beginning of the group.
+        """Return the edges of the batches of the next window, counted from the beginning of the group.
 
-        Batches begin at multiples of their size, except that the first one begins at `start`, and the last one may end
-        at `stop`. Where several windows are needed, they have about equally many rows.
+        The first batch begins at `start`, and all others at multiples of the batch size. The last batch may end at
+        `stop`. If several windows are needed, they have about the same number of rows.
         """
         size, rows, most = self._batch_rows, stop - start, self._most_rows
         end = stop
@@ -259,13 +264,13 @@ class WideReader:
 
 
 class _Slots:
-    """Memory for fetched bytes, which is used again for later ones."""
+    """Memory for fetched bytes. It is reused for later requests."""
 
     def __init__(self) -> None:
         self._memory = ReusedMemory()
 
     def allocate(self, size: int) -> Any:
-        """Return memory that can be allocated again as soon as nothing refers to it."""
+        """Return memory that is reused as soon as nothing refers to it."""
         return own_memory(size) if size > _REQUEST_BYTES else self._memory.array(size, _REQUEST_BYTES)
 
 
@@ -281,7 +286,7 @@ def _first_rows(opened: pq.ParquetFile, group: int, names: list[str], rows: int)
 
 
 def _blocks(names: list[str], chunks: Sequence[Chunk]) -> Iterator[list[str]]:
-    """Divide columns into blocks to decode at once, in the order of their bytes."""
+    """Divide columns into blocks that are decoded in one call, in file order."""
     sizes: dict[str, int] = {}
     for chunk in chunks:
         sizes[chunk.name] = sizes.get(chunk.name, 0) + max(chunk.decoded_bytes, chunk.size)

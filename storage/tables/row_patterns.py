@@ -1,9 +1,9 @@
-r"""Recognize rows that say nothing new about their columns, without converting their values.
+r"""Recognize rows that cannot change the inferred types of their columns, without converting their values.
 
-A survey of a text settles the type of each column from all values. After a few blocks nearly every row is like those
-before it: integers where integers were, texts where texts were. One regular expression describes all such rows of an
-object, and Arrow's engine checks rows against it several times as fast as it parses and converts them. It is strict: a
-row that matches adds nothing to what is known about its columns. All other rows are parsed.
+A survey of a text infers the type of each column from all values. After a few blocks, nearly every row has values of
+the types that are already known. One regular expression describes all such rows of an object. Arrow matches rows
+several times as fast as it parses and converts them. The expression is strict: a row that matches it cannot change a
+type. All rows that do not match are parsed.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ JSON_SCALAR = rf"(?:{_JSON_TEXT}|{_JSON_NUMBER}|true|false|null)"
 
 
 class RowPattern:
-    """Rows that tell nothing new. At first there are none."""
+    """A regular expression for rows that need not be parsed. It is not set at first."""
 
     def __init__(self) -> None:
         self._pattern: str | None = None
 
     def expect(self, row: str | None) -> None:
-        """Set the regular expression of a row without its line end; None if there are no such rows."""
+        """Set the regular expression of a row without its line end; None if all rows must be parsed."""
         self._pattern = None if row is None else rf"^(?:{row})(?:\r\n|\n|\r)?$"
 
     def others(self, block: Block) -> Any:
-        """Return the numbers of all records of a block that do not match, as an ndarray; None if all are unknown."""
+        """Return the numbers of the records that do not match, as an ndarray; None if the block cannot be matched."""
         pattern, records = self._pattern, block.records
         if pattern is None or not len(records) or len(block.data) != int((records.ends - records.starts).sum()):
-            return None  # an empty line is not a record, and belongs to none
+            return None  # the block has empty lines, which belong to no record
         places = np.append(records.starts, records.ends[-1]).astype(np.int32)
         buffers = [None, pa.py_buffer(places), pa.py_buffer(block.data)]
         rows = pa.BinaryArray.from_buffers(pa.binary(), len(records), buffers)
         try:
             known = pc.match_substring_regex(rows, pattern)
-        except pa.ArrowException:  # raised if the pattern is too large
+        except pa.ArrowException:  # the pattern is too large for the engine
             self._pattern = None
             return None
         return np.flatnonzero(~known.to_numpy(zero_copy_only=False))
@@ -67,16 +67,16 @@ class RowPattern:
 def delimited_row(
     columns: Sequence[DelimitedColumn], delimiter: str, quote: str, decimal: str, nulls: Collection[str]
 ) -> str | None:
-    """Return the pattern of rows that would not change the columns; None if there is none.
+    """Return the regular expression of rows that cannot change the type of a column; None if it cannot be built.
 
     Parameters
     ----------
     columns : sequence of DelimitedColumn
-        What is known about all columns of the text.
+        All columns of the text, with the types inferred so far.
     delimiter, quote, decimal : str
-        How the text is written. An empty `quote` means that fields are not quoted.
+        The dialect of the text. An empty `quote` means that fields are not quoted.
     nulls : collection of str
-        Fields that stand for a missing value. None of them may be a number or a boolean.
+        Fields that stand for a missing value. These fields must not be numbers or booleans.
     """
     if not 1 <= len(columns) <= MAX_COLUMNS or decimal == delimiter:
         return None
@@ -107,7 +107,7 @@ def _field(column: DelimitedColumn, delimiter: str, quote: str, decimal: str, nu
 
 
 def _value(column: DelimitedColumn, decimal: str, special: Collection[str], nulls: Collection[str]) -> str | None:
-    """Return the pattern of values that tell nothing new about a column; None if there are no such values."""
+    """Return the pattern of CSV values that cannot change the type of a column; None if it cannot be built."""
     kind = column.kind
     if pa.types.is_null(kind):
         return "" if column.missing else None
@@ -130,7 +130,7 @@ def _value(column: DelimitedColumn, decimal: str, special: Collection[str], null
 
 
 def _exact(decimal: str) -> str:
-    """Return the pattern of decimal numbers with so few characters that float64 distinguishes them."""
+    """Return the pattern of decimal numbers that are short enough for float64 to represent them distinctly."""
     return "|".join(
         f"{whole}{decimal}[0-9]{{1,{rest}}}"
         for whole, rest in (("0", 17), ("[1-9]", 16), ("[1-9][0-9]", 15), ("[1-9][0-9]{2,5}", 11))
@@ -138,7 +138,7 @@ def _exact(decimal: str) -> str:
 
 
 def _words(special: Collection[str], others: Iterable[str]) -> str:
-    """Return the pattern of words that begin with a letter and are none of the `others`."""
+    """Return the pattern of words that begin with a letter and are not in `others`."""
     known: dict[str, Any] = {}
     for word in others:
         node = known
@@ -150,9 +150,10 @@ def _words(special: Collection[str], others: Iterable[str]) -> str:
 
 
 def _unlike(node: Mapping[str, Any], rest: str, special: Collection[str], first: str) -> str:
-    """Return the pattern of endings with which a word differs from all words in a tree of letters.
+    """Return the pattern of the rest of a word that is not in a tree of letters.
 
-    After a whole word of the tree, only a letter or a digit may follow, because white space at the end is ignored.
+    If the word begins with a whole word of the tree, a letter or a digit must follow, because trailing white space is
+    ignored.
     """
     ways = []
     followers = {character for character in node if character}
@@ -186,7 +187,7 @@ def _none_of(characters: Collection[str], extra: str = "") -> str:
 
 
 def json_value(column: JsonColumn) -> str | None:
-    """Return the pattern of JSON values that would not change a column; None if there is none."""
+    """Return the pattern of JSON values that cannot change the type of a column; None if it cannot be built."""
     kind = column.kind
     if column.carried or pa.types.is_nested(kind):
         return None
@@ -197,20 +198,20 @@ def json_value(column: JsonColumn) -> str | None:
 
 
 def json_field(kind: pa.DataType) -> str | None:
-    """Return the pattern of JSON values that can be read as a type; None if that is not known."""
+    """Return the pattern of JSON values that can be read as a type; None if it cannot be built."""
     value = {pa.int64(): _CANONICAL, pa.float64(): _JSON_NUMBER, pa.string(): _JSON_TEXT, pa.bool_(): "true|false"}
     return f"(?:{value[kind]}|null)" if kind in value else None
 
 
 def json_row(values: Mapping[str, str | None], optional: Collection[str] = ()) -> str | None:
-    """Return the pattern of lines with an object that has these keys in this order; None if it cannot be written.
+    """Return the pattern of lines whose object has these keys in this order; None if it cannot be built.
 
     Parameters
     ----------
     values : mapping of str to str
         The pattern of the value of each key.
     optional : collection of str
-        Keys that may be missing, though not the first.
+        Keys that may be missing. The first key must always be present.
     """
     if not 1 <= len(values) <= MAX_COLUMNS:
         return None

@@ -13,7 +13,7 @@ def to_text(schema: pa.Schema) -> str:
     return base64.b64encode(schema.serialize().to_pybytes()).decode()
 
 
-@functools.lru_cache(maxsize=8)  # each part of a job asks for two of them several times
+@functools.lru_cache(maxsize=8)  # each part of a job decodes two schemas several times
 def from_text(text: str) -> pa.Schema:
-    """Decode a schema that `to_text` encoded. An empty text gives a schema without columns."""
+    """Decode a schema that `to_text` encoded. An empty text stands for a schema without columns."""
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) if text else pa.schema([])

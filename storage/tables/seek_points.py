@@ -1,13 +1,15 @@
-"""Places in a compressed object at which decompression can begin, so that a part need not start at the beginning.
+"""Seek points: positions in a compressed object at which decompression can begin.
 
-A survey decompresses all of an object anyway. Every `SPACING` bytes of text, it notes a place. That is the start of a
-compressed stream. Within a stream of gzip, it is the start of a block of deflate, together with the 32 KiB of text
-before it.
+A worker that scores a part need not decompress everything before it.
 
-zlib does not say where blocks start. But the header of a block gives no output. So if a few bytes of input give no
-output, a block starts at one of the bits nearby. Decoding is tried from each of these bits; from a wrong one, it fails
-or gives another text. Libraries that seek in gzip were measured: rapidgzip takes 190 MB and ends the process if a file
-is not closed, and indexed_gzip takes 280 MB and almost three times as long as zlib.
+A survey decompresses the whole object anyway, and adds a seek point about every `SPACING` bytes of text. A seek point
+is the start of a compressed stream, or the start of a deflate block inside a gzip stream. A seek point inside a stream
+includes the 32 KiB of text before it.
+
+zlib does not report where blocks start. However, the header of a block produces no output. Therefore, if a few bytes of
+input produce no output, a block probably starts within these bytes. The reader tries to decode from each bit. From a
+wrong bit, decoding fails or gives another text. Existing libraries were measured. rapidgzip takes 190 MB, and ends the
+process if a file is not closed. indexed_gzip takes 280 MB, and almost three times as long as zlib.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from typing import Any, Protocol
 from scoreline.storage.tables.base import SeekPoint
 
 SPACING = 16 << 20
-"""Least number of bytes of text between two places, which take 0.1 s to decompress."""
+"""Minimum number of bytes of text between two seek points. It takes 0.1 s to decompress them."""
 MAX_POINTS = 256
-"""Maximum number of places in an object. If there are more, every second one is dropped and the distance is doubled."""
+"""Maximum number of seek points in an object. If there are more, every second one is dropped, and `SPACING` is doubled
+for the object."""
 
 _WINDOW = 32 << 10
 _STEP = 16
@@ -39,18 +42,18 @@ _TRAILER = 8
 
 
 class SeekPoints:
-    """Collects places while an object is decompressed. Their number is bounded."""
+    """Collects seek points while an object is decompressed. Their number is limited."""
 
     def __init__(self, spacing: int = SPACING) -> None:
         self.found: list[SeekPoint] = []
         self._spacing = spacing
 
     def is_due(self, position: int) -> bool:
-        """Return whether a place at this position of the text would be far enough from the one before it."""
+        """Return whether a position of the text is far enough from the last seek point."""
         return position - (self.found[-1].position if self.found else 0) >= self._spacing
 
     def add(self, point: SeekPoint) -> None:
-        """Add a place."""
+        """Add a seek point."""
         self.found.append(point)
         if len(self.found) > MAX_POINTS:
             self.found = self.found[1::2]
@@ -58,7 +61,7 @@ class SeekPoints:
 
 
 class Readable(Protocol):
-    """What a decompressor reads from."""
+    """A source of compressed bytes for a decompressor."""
 
     def read(self, size: int, /) -> bytes:
         """Return up to `size` bytes, or empty bytes at the end."""
@@ -66,9 +69,9 @@ class Readable(Protocol):
 
 
 class GzipReader:
-    """Decompresses gzip from the beginning or from a place, and notes further places.
+    """Decompresses gzip from the beginning or from a seek point, and collects further seek points.
 
-    Checksums are verified, except in a stream that is not read from its beginning.
+    The checksum of a stream is verified only if the stream is read from its beginning.
 
     Parameters
     ----------
@@ -77,7 +80,7 @@ class GzipReader:
     point : SeekPoint, optional
         Where to begin.
     points : SeekPoints, optional
-        Collects places.
+        Collects seek points.
     """
 
     def __init__(self, file: Readable, point: SeekPoint | None = None, points: SeekPoints | None = None) -> None:
@@ -119,7 +122,7 @@ class GzipReader:
         if not first:
             raise EOFError("it ends before a place in it")
         self._decoder, self._buffer, self._drop = _decoder_at(zlib.decompress(point.window), first[0], point.bits)
-        self._offset += 1 - len(self._buffer)  # the buffer begins with some bytes that are not from the object
+        self._offset += 1 - len(self._buffer)  # the buffer begins with additional bytes
         self._trailer = _TRAILER
 
     def _next_stream(self) -> bool:
@@ -141,7 +144,7 @@ class GzipReader:
         self._trailer -= count if trailer else 0
 
     def _fill(self, size: int) -> bool:
-        """Read until there are `size` bytes in the buffer. Return whether there are."""
+        """Fill the buffer with at least `size` bytes. Return False if the object ends before."""
         while len(self._buffer) < size and (more := self._file.read(_CHUNK)):
             self._buffer += more
         return len(self._buffer) >= size
@@ -168,7 +171,7 @@ class GzipReader:
         return self._searched < _MAX_SEARCH
 
     def _search(self, size: int) -> bytes:
-        """Decompress in small steps, until a place is found or there are `size` bytes."""
+        """Decompress in small steps, until a seek point is found or there are `size` bytes."""
         pieces: list[bytes] = []
         length, quiet, last = 0, False, b""
         while length < size and self._searched < _MAX_SEARCH and not self._decoder.eof:
@@ -188,7 +191,7 @@ class GzipReader:
         return b"".join(pieces)
 
     def _place(self, passed: bytes, window: bytes, position: int) -> bool:
-        """Find the bit at which a block starts among the bytes passed last. Return whether it was found."""
+        """Search the last bytes for the bit at which a block starts. Return whether the search succeeded."""
         ahead = self._buffer[:_PROOF_IN]
         proof = self._decoder.copy().decompress(ahead, _PROOF_OUT)
         if len(proof) < _MIN_PROOF or len(window) < _WINDOW:
@@ -205,13 +208,13 @@ class GzipReader:
 
 
 def _may_start(data: bytes, bits: int) -> bool:
-    """Return whether a block with its own codes may start at a bit: it has type 2, and not too many codes."""
+    """Return whether a deflate block of type 2, which has its own Huffman codes, may start at a bit."""
     header = int.from_bytes(data, "little") >> bits
     return header >> 1 & 3 == 2 and header >> 3 & 31 <= 29 and header >> 8 & 31 <= 29
 
 
 def _proves(data: bytes, bits: int, window: bytes, proof: bytes) -> bool:
-    """Return whether decoding data from a bit of the first byte gives the text."""
+    """Return whether decoding from this bit of the first byte gives the expected text `proof`."""
     decoder, first, drop = _decoder_at(window, data[0], bits)
     try:
         out = decoder.decompress(first + data[1:], len(proof) + drop)[drop:]
@@ -226,17 +229,17 @@ def _decoder_at(window: bytes, first: int, bits: int) -> tuple[Any, bytes, int]:
     Returns
     -------
     decoder : zlib decompressor
-        Knows the text before.
+        The text before the block is its dictionary.
     data : bytes
-        Bytes to decompress in place of the first byte: empty blocks that end at this bit of a byte, and then the rest
-        of the byte.
+        Bytes to decompress instead of the first byte. They begin with empty blocks that end at this bit, and the
+        remaining bits of the byte follow.
     drop : int
         Number of bytes of output to ignore.
     """
-    if bits % 2 == 0:  # empty blocks with fixed codes take 10 bits: the type is 1, and the end is seven zeros
+    if bits % 2 == 0:  # an empty block with fixed codes takes 10 bits: a header of 3 bits and seven zeros
         prefix, length, count, drop = 0, 0, bits // 2, 0
         dictionary = window
-    else:  # before them a block that repeats the 3 bytes at the greatest distance, which takes 35 bits
+    else:  # a block of 35 bits, which outputs 3 bytes of the dictionary, comes first
         repeat = ((2, 3), (0b1000000, 7), (0b10111, 5), (8191, 13), (0, 7))
         prefix = length = 0
         for value, width in repeat:
@@ -253,14 +256,14 @@ def _decoder_at(window: bytes, first: int, bits: int) -> tuple[Any, bytes, int]:
 
 
 class CarefulGzip:
-    """Reads gzip with `GzipReader`, and with the standard library's reader where that finds a fault.
+    """Reads gzip with `GzipReader`. After an error, it continues with the standard library's reader.
 
     Parameters
     ----------
     open_raw : callable
         Opens the object at its beginning.
     points : SeekPoints
-        Collects places. It is emptied if there is a fault.
+        Collects seek points. The collection is emptied after an error.
     """
 
     def __init__(self, open_raw: Callable[[], io.BufferedReader], points: SeekPoints) -> None:
@@ -270,7 +273,7 @@ class CarefulGzip:
         self._position = 0
 
     def read(self, size: int) -> bytes:
-        """Return `size` bytes, or fewer at the end. The errors are those of the standard library."""
+        """Return `size` bytes, or fewer at the end. All errors come from the standard library's reader."""
         if isinstance(self._reader, GzipReader):
             pieces, left = [], size
             try:

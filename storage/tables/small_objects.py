@@ -1,4 +1,4 @@
-"""Read a small object with one request, however often its reader seeks in it."""
+"""Read a small object with a single request, even if the reader seeks in it many times."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEPT_BYTES = 4 << 20
 
 
 def hold(source: Pinned) -> Pinned:
-    """Read an object, and return it with a store that answers all further reads from memory.
+    """Read an object, and return it with a store that serves all further reads from memory.
 
     Raises
     ------
@@ -35,33 +35,33 @@ def hold(source: Pinned) -> Pinned:
 
 
 def held_bytes(source: Pinned) -> bytes | None:
-    """Return the bytes of an object that is held in memory; None if it is not."""
+    """Return the bytes of an object if `hold` has read it into memory; otherwise None."""
     stored = source.store.cached(source.key) if isinstance(source.store, CachingStore) else None
     return None if stored is None or stored.info.etag != source.etag else stored.data
 
 
 @dataclass
 class KeptObjects:
-    """Objects that one step reads several times. Only the first ones are kept, up to `_KEPT_BYTES`.
+    """Small objects that a planner keeps in memory, up to a total of `_KEPT_BYTES`.
 
-    They are the objects whose rows a planner tries after it has surveyed them.
+    After the survey, a planner may read an object again to score a sample of its rows.
     """
 
     _objects: dict[tuple[str, str], Pinned] = field(default_factory=dict, repr=False)
     _bytes: int = 0
 
     def reserve(self, source: Pinned) -> bool:
-        """Return whether there is room for an object. If so, reserve it."""
+        """Reserve memory for an object. Return whether there was enough."""
         fits = 0 < source.size <= min(SMALL_BYTES, _KEPT_BYTES - self._bytes)
         self._bytes += source.size if fits else 0
         return fits
 
     def add(self, held: Pinned) -> None:
-        """Keep an object that is held in memory. Room must have been reserved for it."""
+        """Keep an object that `hold` has read. Call `reserve` first."""
         self._objects[held.uri, held.etag] = held
 
     def find(self, source: Pinned) -> Pinned:
-        """Return the object as it is kept; otherwise `source` itself."""
+        """Return the object in memory if it is kept; otherwise `source`."""
         return self._objects.get((source.uri, source.etag), source)
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""Finds out which share of a Parquet object some of its columns take."""
+"""Computes the share of the stored bytes of a Parquet object that some of its columns take."""
 
 from __future__ import annotations
 

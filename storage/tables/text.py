@@ -67,7 +67,9 @@ def read_blocks(
     first_row: int,
     block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[Block]:
-    """Yield blocks with the records of a text between the bytes `start` and `stop`. Both must be record boundaries.
+    """Yield blocks with the records of a text between the bytes `start` and `stop`.
+
+    Both positions must be record boundaries.
 
     Parameters
     ----------
@@ -80,7 +82,7 @@ def read_blocks(
     start, stop : int, int or None
         Positions in the decompressed text. A `stop` of None is the end of the text.
     first_row : int
-        Number of the record at `start`.
+        Number of the record that begins at `start`.
     block_bytes : int
         Number of bytes to read at a time.
 
@@ -112,16 +114,16 @@ def read_blocks(
 def survey_blocks[T](
     blocks: Iterable[Block], parse: Callable[[Block], T], infer: Callable[[T], None]
 ) -> tuple[Span, ...]:
-    """Return the spans of a text, and find out about its columns.
+    """Return the spans of a text, and pass its blocks to functions that infer the types of columns.
 
     Parameters
     ----------
     blocks : iterable of Block
         All blocks of the text.
     parse : callable
-        Parses a block that has records. It is called in another thread, while the previous block is passed to `infer`.
+        Parses a block that has records. Another thread calls it, while the previous block is passed to `infer`.
     infer : callable
-        Takes what `parse` returned, in the order of the blocks.
+        Receives each result of `parse`, in the order of the blocks.
     """
     spans: list[Span] = []
 
@@ -133,7 +135,7 @@ def survey_blocks[T](
 
     results = parsed()
     for first in results:
-        infer(first)  # the first block is parsed before all others, because it shows what most rows are like
+        infer(first)  # infer the first block before others are parsed, because its types speed up parsing
         break
     with contextlib.closing(prefetched(results)) as others:
         for result in others:
@@ -142,7 +144,7 @@ def survey_blocks[T](
 
 
 def with_points(spans: Iterable[Span], points: Sequence[SeekPoint]) -> tuple[Span, ...]:
-    """Return spans, each with the last place before it at which decompression can begin."""
+    """Return the spans, each with the last seek point before it."""
     places = [point.position for point in points]
     found = ((span, bisect_right(places, span.start)) for span in spans)
     return tuple(replace(span, point=points[number - 1]) if number else span for span, number in found)
@@ -154,7 +156,7 @@ def split_blocks(blocks: Iterable[Block], source: Pinned, span: Span, max_record
     Parameters
     ----------
     noun : str
-        Word for a record in error messages.
+        Word for records in error messages, such as ``lines``.
 
     Raises
     ------
@@ -183,7 +185,7 @@ def _spans(block: Block) -> Iterator[Span]:
 
 
 def _divide(block: Block, max_records: int) -> Iterator[Block]:
-    """Divide a block into equal blocks of at most `max_records`. Empty lines at its end become part of the last one."""
+    """Divide a block into equal blocks of at most `max_records`. Empty lines at the end belong to the last block."""
     count = len(block.records)
     if count <= max_records:
         yield block
@@ -194,7 +196,7 @@ def _divide(block: Block, max_records: int) -> Iterator[Block]:
 
 
 def slice_block(block: Block, start: int, stop: int) -> Block:
-    """Return a block with the records of another block from number `start` up to, but not including, `stop`."""
+    """Return a block with the records from `start` to `stop` (exclusive) of another block."""
     records = block.records
     low = int(records.starts[start]) if start else 0
     high = int(records.starts[stop]) if stop < len(records) else len(block.data)
@@ -203,7 +205,7 @@ def slice_block(block: Block, start: int, stop: int) -> Block:
 
 
 def pick_records(block: Block, numbers: Sequence[int]) -> Block:
-    """Return a new block with only the given records of a block, at least one."""
+    """Return a block with some records of another block. At least one record must be given."""
     starts, ends = block.records.starts, block.records.ends
     texts = [block.data[starts[number] : ends[number]] for number in numbers]
     if not texts[-1].endswith((b"\n", b"\r")):

@@ -1,10 +1,9 @@
 """Infers the types of the columns of a text from all of its values.
 
-The type of a column must not depend on which rows are read together, so a survey passes every block of a text to one
-`DelimitedColumn` or `JsonColumn` a column. Each column has two types: the one in which it is scored, as
-``pandas.read_csv`` would read it, and the one in which it is carried over, in which no value changes. They differ where
-numbers would lose something: leading zeros, digits beyond those of int64 or float64, or the difference between the
-number 1 and the text "1".
+The type of a column must not depend on how the text is divided. Therefore, a survey passes all blocks of a text to the
+same `DelimitedColumn` or `JsonColumn` for each column. A column has two types. It is scored in the type that
+``pandas.read_csv`` would infer. It is copied to the results in a type that preserves every value. The two differ if the
+first would lose leading zeros, digits beyond int64 or float64, or the difference between the number 1 and the text "1".
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 @dataclass(kw_only=True)
 class _Column:
-    """What is known of a column from the values seen so far."""
+    """The type of a column, inferred from the values added so far."""
 
     kind: pa.DataType = field(default_factory=pa.null)
     """The type in which the values are scored."""
@@ -76,7 +75,7 @@ class _Column:
     """Whether some of the numbers have leading zeros."""
 
     def _note_large(self, integers: pa.Array | pa.ChunkedArray) -> None:
-        """Remember whether some of the integers are so large that float64 may not hold them."""
+        """Record whether some of the integers are too large for float64 to represent them exactly."""
         bounds = pc.min_max(integers)
         if bounds["min"].is_valid:
             self.large = self.large or max(-bounds["min"].as_py(), bounds["max"].as_py()) > _MAX_EXACT_INTEGER
@@ -89,7 +88,7 @@ class _Column:
         name : str
             Name of the column.
         types : mapping of str to str
-            The types that the user has set, by column. They take precedence over the inferred type.
+            The types that the user has set, by column. These types take precedence over the inferred type.
         """
         if name in types:
             return pa.field(name, ARROW_TYPES[types[name]], nullable=self.missing)
@@ -115,7 +114,10 @@ class DelimitedColumn(_Column):
 
     @property
     def is_settled(self) -> bool:
-        """Whether no other value can change the type. For a feature that is text, it matters whether it has numbers."""
+        """Whether no other value can change the type.
+
+        For a text feature, it must also be known whether some values are numbers.
+        """
         return pa.types.is_string(self.kind) and (not self.scored or (self.numbers and self.fractions))
 
     def add(self, values: pa.StringArray, nulls: Collection[str]) -> None:
@@ -154,7 +156,7 @@ class DelimitedColumn(_Column):
             self._add_words(present)
 
     def _add_as_before(self, values: pa.StringArray, nulls: Collection[str]) -> bool:
-        """Add values if they are of the kind seen before, and return whether they are. It takes a tenth of the time."""
+        """Add values if they have the type inferred so far. Return whether they do. This takes a tenth of the time."""
         try:
             if self.kind == pa.float64() and (self.scored or self.carried):
                 values.cast(pa.float64())
@@ -173,7 +175,7 @@ class DelimitedColumn(_Column):
         return True
 
     def _add_integers(self, present: pa.StringArray) -> bool:
-        """Add the values if all of them are integers of 64 bits. Return whether they are."""
+        """Add the values if all of them are 64-bit integers. Return whether they were added."""
         integers = to_int64(present)
         canonical = integers is not None
         if integers is None:
@@ -188,14 +190,14 @@ class DelimitedColumn(_Column):
         return True
 
     def _add_floats(self, present: pa.StringArray) -> None:
-        """Add values that are numbers, but not all of them integers of 64 bits."""
+        """Change the type of the column to float64, and add numbers."""
         self.kind, self.numbers, self.fractions = pa.float64(), True, True
         self.padded = self.padded or _any(present, _ZERO_PADDED)
         if self.padded or self.large or not (self.scored or self.carried or _are_float64(present)):
             self.carried = b"text"
 
     def _add_words(self, present: pa.StringArray) -> None:
-        """Add values that are not all numbers, or that are not all booleans."""
+        """Change the type of the column to text, and add the values."""
         numbers = present.filter(pc.match_substring_regex(present, _NUMBER))
         self.numbers = self.numbers or len(numbers) > 0
         self.words = self.words or len(numbers) < len(present)
@@ -214,8 +216,8 @@ class JsonColumn(_Column):
         Returns
         -------
         bool
-            Whether the type tells enough. If not, nothing was added: a column that Arrow reads as float64 may have
-            integers that float64 does not hold, so `add_values` has to look at each value.
+            Whether the values were added. A column that Arrow reads as float64 may have integers that float64 cannot
+            represent. If so, nothing is added, and the caller must pass each value to `add_values`.
         """
         if pa.types.is_floating(values.type):
             large = pc.greater_equal(pc.abs(values), float(_MAX_EXACT_INTEGER))
@@ -261,7 +263,7 @@ class JsonColumn(_Column):
             self._merge(pa.float64())
 
     def _merge(self, kind: pa.DataType | None) -> None:
-        """Widen the type so that it also fits `kind`; None if values of several kinds are nested in one another."""
+        """Widen the type so that it also fits `kind`. `kind` is None for nested values that have no common type."""
         if kind is not None and pa.types.is_null(kind):
             return
         number = kind in (pa.int64(), pa.float64())
@@ -294,7 +296,7 @@ class JsonColumn(_Column):
 
 
 def common_nested_type(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
-    """Return the type of objects or arrays that fits all types; None if there is none."""
+    """Return the nested type that fits values of all these types; None if there is no such type."""
     try:
         return pa.unify_schemas([pa.schema([("x", kind)]) for kind in kinds], promote_options="permissive")[0].type
     except pa.ArrowException:
@@ -302,7 +304,7 @@ def common_nested_type(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
 
 
 def _nested_type(values: Sequence[Any]) -> pa.DataType | None:
-    """Return the type of objects or arrays; None if Arrow has no type that fits all of them."""
+    """Return the type of JSON objects or arrays; None if no Arrow type fits all of them."""
     try:
         return _without_times(pa.array(values).type, _MAX_DEPTH)
     except (pa.ArrowException, OverflowError, RecursionError):
@@ -310,7 +312,10 @@ def _nested_type(values: Sequence[Any]) -> pa.DataType | None:
 
 
 def _without_times(kind: pa.DataType, depth: int) -> pa.DataType | None:
-    """Return a type in which times, which Arrow finds in texts, are texts; None if it is nested deeper than `depth`."""
+    """Replace timestamps by texts in a type, because Arrow infers them from texts.
+
+    Return None if the type is nested deeper than `depth`.
+    """
     if pa.types.is_timestamp(kind):
         return pa.string()
     if not pa.types.is_nested(kind):
@@ -334,7 +339,7 @@ def _any(values: pa.StringArray, pattern: str) -> bool:
 
 
 def _are_float64(numbers: pa.StringArray) -> bool:
-    """Return whether all numbers have so few digits that float64 holds them."""
+    """Return whether float64 represents all numbers without loss of digits."""
     long = numbers.filter(pc.greater(pc.binary_length(numbers), _SHORT))
     if not len(long):
         return True

@@ -1,8 +1,8 @@
-"""Replace Arrow's view types, in which polars and others write texts, by the types that all of Arrow supports.
+"""Replace Arrow's view types by types that all functions of Arrow support. Polars, for example, writes texts as views.
 
-Arrow can neither take single rows of a view, nor write a dictionary of views to Parquet, nor cast one to another type.
-The same is true of a few other types, which are replaced, too: run-end encoded values, and dictionaries of lists and
-structs or with a null among their values.
+Arrow cannot select single rows of a view column. It cannot cast a dictionary of views or write it to Parquet. A few
+other types have similar limits, and are replaced, too: run-end encoded values, dictionaries of lists or structs, and
+dictionaries with a null value.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def schema_without_views(schema: pa.Schema) -> pa.Schema:
 
 
 def has_plain_types(schema: pa.Schema) -> bool:
-    """Return whether `without_views` leaves all data of a schema as they are, whatever their values."""
+    """Return whether `without_views` leaves data of this schema unchanged, whatever the values."""
     return not any(pa.types.is_dictionary(kind) for kind in schema.types) and schema_without_views(schema) == schema
 
 
@@ -36,7 +36,7 @@ def without_views[T: (pa.RecordBatch, pa.Table)](data: T) -> T:
 def _type_without_views(kind: Any) -> pa.DataType:
     types = pa.types
     if types.is_string_view(kind):
-        return pa.large_string()  # because a batch of views may hold more than 2 GiB of text
+        return pa.large_string()  # large, because a batch of views may contain more than 2 GiB of text
     if types.is_binary_view(kind):
         return pa.large_binary()
     if types.is_run_end_encoded(kind):
@@ -84,7 +84,7 @@ def _column_without_views(column: Any) -> Any:
 
 
 def _from_list_view(column: Any) -> Any:
-    """Return a column of list views as lists. Arrow's cast gives invalid arrays."""
+    """Convert a column of list views to lists. Arrow's own cast gives invalid arrays."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     large = isinstance(column, pa.LargeListViewArray)
@@ -93,7 +93,7 @@ def _from_list_view(column: Any) -> Any:
 
 
 def _has_null_category(column: Any) -> bool:
-    """Return whether a dictionary has a null among its values. Arrow can neither write nor combine these."""
+    """Return whether a dictionary has a null value. Arrow can neither write nor combine such dictionaries."""
     if isinstance(column, pa.ChunkedArray):
         return any(_has_null_category(chunk) for chunk in column.chunks)
     return isinstance(column, pa.DictionaryArray) and column.dictionary.null_count > 0
