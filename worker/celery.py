@@ -79,7 +79,7 @@ app.conf.update(
     result_serializer="json",
     timezone="UTC",
     worker_send_task_events=False,
-    worker_max_tasks_per_child=200,
+    worker_max_tasks_per_child=2_000,  # of small parts a new process costs a tenth; memory has its own limit
     worker_proc_alive_timeout=60,
     beat_scheduler="scoreline.worker.beat:Scheduler",
     beat_schedule={
