@@ -25,7 +25,7 @@ LONGEST_PATIENCE_S = 3600.0
 """Maximum number of seconds to wait until a message is sent again if no worker has started its part. The delay doubles
 with each message."""
 TICK_KNOWN_S = 24 * 3600
-"""Seconds for which a tick of the clock is remembered."""
+"""Seconds for which the ledger remembers the last run of the task `scoreline.tick`."""
 MAX_FAILED_PARTS = 100
 """Number of failed parts at which a job stops, because so many failures have a common cause. The number also limits how
 many failure reasons are stored."""

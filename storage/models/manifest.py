@@ -36,7 +36,8 @@ _DEFAULTS = {
 _FALLBACKS = ("transform", "score_samples", "decision_function")
 
 _MOST_BYTES = 1 << 50
-"""Maximum memory of a model, more than any machine has. Workers divide their memory by the sizes of models."""
+"""Maximum memory of a model that a manifest may give, which is more than any machine has. Workers divide their memory
+by the sizes of models."""
 
 Role = Literal["model", "preprocessor", "label_encoder"]
 
