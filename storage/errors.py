@@ -65,7 +65,7 @@ class ScorelineError(Exception):
     transient: bool = False
     """Whether the same call may succeed later."""
     quotes: bool = False
-    """Whether the message may quote values or names of columns of an input, or the content of a document."""
+    """Whether the message may quote an input (its values or column names) or the content of a document."""
 
 
 class InvalidSettings(ScorelineError):
@@ -157,7 +157,7 @@ class ModelUnloadable(ModelError):
 
 
 UNLOADABLE_HERE = (ModelUnloadable, ModelUntrusted)
-"""The errors with which one worker cannot load a model that another one may load."""
+"""Errors of a model that one worker cannot load, although another worker may be able to load it."""
 
 
 class ScoringError(ScorelineError):

@@ -22,11 +22,11 @@ SCHEDULES = "schedules.toml"
 SCHEDULE_STATES = "schedules/"
 SCHEDULES_IN_FORCE = "schedules/in-force.json"
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
-"""Replaces a missing value in the folder names of partitioned results, as in Hive."""
+"""Name that stands for a missing value in the folder names of partitioned results, as in Hive."""
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{}\[\]^]")
 PROBES = "_scoreline-doctor-"
 """Prefix of the objects that ``scoreline doctor`` writes and deletes. It does not end with a slash, because a directory
-store would keep the empty folder."""
+store would then leave an empty folder behind."""
 
 
 def is_reserved(key: str) -> bool:

@@ -12,8 +12,8 @@ from typing import Any
 
 _POLL_S = 0.2
 _JOIN_TIMEOUT_S = 0.5
-"""Maximum number of seconds to wait for the thread to end. It may be waiting for a store that does not answer, and a
-stopping worker cannot wait for that."""
+"""Maximum number of seconds to wait for the thread to end. The thread may be waiting for a store that does not answer,
+and this must not delay a worker that stops."""
 _END = object()
 
 

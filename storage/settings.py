@@ -132,7 +132,8 @@ class StorageSettings:
     store_dir: Path
     r2: R2Settings | None
     allowed_outputs: tuple[str, ...] = ()
-    """Prefixes below which jobs may write, each ending in ``/``; if empty, any place in an allowed bucket."""
+    """Prefixes below which jobs may write, each ending in ``/``. If empty, jobs may write anywhere in an allowed
+    bucket."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> StorageSettings:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that end a line, command a terminal or change the direction of the text, and halves of surrogate pairs."""
+"""Characters that end a line, control a terminal or change the direction of the text, and single halves of surrogate
+pairs."""
 
 
 def plural(count: int, noun: str) -> str:

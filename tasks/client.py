@@ -68,7 +68,7 @@ class Client:
         self.ledger = ledger
         self.webhooks = webhooks or WebhookSettings()
         self.send_webhook: Sender = delivery.send
-        """Delivers the notification of a refused job, which no worker sends."""
+        """Function that delivers the notification of a refused job. No worker sends this notification."""
         self.submission = Submission(buckets, queue, ledger, self.webhooks)
         self._statuses = self.submission.statuses
         self._dispatcher = self.submission.dispatcher

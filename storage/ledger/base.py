@@ -22,12 +22,13 @@ bucket."""
 LIFE_AFTER_OUTCOME_S = 24 * 3600
 """Seconds for which a ledger is kept after the outcome is written."""
 LONGEST_PATIENCE_S = 3600.0
-"""Maximum number of seconds before an unanswered message is sent again. The delay doubles with each message."""
+"""Maximum number of seconds to wait until a message is sent again if no worker has started its part. The delay doubles
+with each message."""
 TICK_KNOWN_S = 24 * 3600
-"""Seconds for which a tick of the clock is remembered."""
+"""Seconds for which the ledger remembers the last run of the task `scoreline.tick`."""
 MAX_FAILED_PARTS = 100
-"""Number of failed parts at which a job stops, because so many failures cannot be caused by a single part. This also
-limits how many reasons are stored."""
+"""Number of failed parts at which a job stops, because so many failures have a common cause. The number also limits how
+many failure reasons are stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,11 @@ class PartLease:
 
     job_id: str
     plan_sha256: str
-    """Digest of the plan that contains the part. A ledger that belongs to another plan refuses the lease."""
+    """Digest of the plan that contains the part. If the ledger belongs to another plan, it refuses the lease."""
     part: int
     holder: str
-    """Identifier of the message. If the message is delivered again, it takes over the lease of its earlier delivery."""
+    """Identifier of the message. If the message is delivered again, the new delivery takes over the lease of the
+    earlier one."""
     lease_s: float
     """Seconds until the lease expires, unless it is renewed."""
 
@@ -59,7 +61,7 @@ class Started:
     """Number of the attempt, from 1."""
     all_done: bool
     result_may_exist: bool
-    """Whether the result may already have been written but not counted."""
+    """Whether the result of the part may already be written although the ledger has not counted the part."""
     budget: int
     """Number of rows that the job may reject."""
 
@@ -104,7 +106,7 @@ class Progress:
     rows_under_way: int = 0
     """Number of rows that parts in flight have scored so far, according to `Ledger.note_scored`."""
     uncounted: int = 0
-    """How many times the ledger was rebuilt because parts that it had counted were not complete in the bucket."""
+    """Number of times that the ledger was rebuilt because it had counted parts that were incomplete in the bucket."""
 
     @property
     def over(self) -> bool:

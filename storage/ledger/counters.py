@@ -12,8 +12,8 @@ MAX_MODELS = 100
 """Maximum number of models that are counted separately. Loads of any further models are counted as `OTHER_MODELS`."""
 OTHER_MODELS = "_other"
 MAX_PACES = 1_000
-"""Maximum number of paces that are remembered. There is one for each combination of model version and method. If there
-are more, all paces are dropped."""
+"""Maximum number of paces (rows per second) that are remembered: one for each combination of model version and method.
+If there are more, all earlier paces are dropped."""
 ENDS = ("succeeded", "partial", "failed", "cancelled")
 
 
@@ -35,7 +35,7 @@ class Totals:
     parts_scored: int
     parts_failed: int
     part_seconds: float
-    """Total duration of the parts in `part_buckets`."""
+    """Total duration in seconds of the parts that `part_buckets` counts."""
     part_buckets: tuple[tuple[float, int], ...]
     """Pairs of an upper bound in seconds and the number of parts that took at most that long. The last bound is
     infinity."""

@@ -13,7 +13,7 @@ class Flight:
     """A part that is in flight, from its dispatch to its completion."""
 
     until_s: float
-    """Time after which its message or its lease is considered lost."""
+    """Time after which the part's message or lease is considered lost."""
     attempts: int = 0
     sent: int = 1
     """Number of messages that were sent for the part."""
@@ -21,7 +21,7 @@ class Flight:
     rejected: int = 0
     """Number of rows that were rejected so far."""
     scored: int = 0
-    """Number of rows that were scored so far, according to the last note."""
+    """Number of rows that were scored so far, as last reported with `Ledger.note_scored`."""
 
 
 @dataclass(kw_only=True)

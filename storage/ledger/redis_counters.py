@@ -34,8 +34,8 @@ _SLOTS = (
     *(f"le_{bound}" for bound in PART_BUCKETS_S),
     "le_inf",
 )
-"""Names of the 64-bit numbers in a Redis string, in their order there. Only append names, because two releases may use
-the string at the same time."""
+"""Names of the 64-bit numbers in a Redis string, in the order in which the string stores them. New names must be
+appended at the end, because two releases may use the string at the same time."""
 
 
 class RedisCounters:

@@ -30,8 +30,8 @@ from scoreline.storage.ledger.redis_watchlist import RedisWatchlist
 from scoreline.storage.ledger.server import Server
 
 _CORRUPT = ("WRONGTYPE", "attempt to ", "is not an integer", "is not a valid float", "must be strings or integers")
-"""Parts of the errors that Redis reports if a key contains something else than the ledger. The commands and scripts
-themselves cause none of these errors."""
+"""Excerpts of the errors that Redis reports if a key contains something other than the ledger. With a correct ledger,
+the commands and scripts cause none of these errors."""
 _SCRIPTS = (
     *("begin", "dispatch", "start", "extend", "rejects", "scored", "complete", "close", "step"),
     *("lock", "take", "put_off", "due"),

@@ -12,7 +12,7 @@ from scoreline.storage.ledger.base import LIFE_S
 from scoreline.storage.ledger.watchlist import THOROUGH_S
 
 _BATCH = 1_000
-"""Number of jobs that one command adds, or one round trip looks at."""
+"""Number of jobs that are added with one command, or checked in one round trip."""
 
 
 class RedisWatchlist:

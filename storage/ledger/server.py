@@ -24,12 +24,12 @@ class Server:
     """Whether keys survive a restart of the server."""
     used_bytes: int | None
     max_bytes: int | None
-    """Memory limit; 0 means that there is none."""
+    """Memory limit in bytes; 0 means that there is no limit."""
     clients: int | None
     """Number of open connections, including our own."""
     max_clients: int | None
     now: float | None
-    """Clock of the server, in seconds since 1970."""
+    """Time on the server's clock, in seconds since 1970."""
 
     @classmethod
     def of(cls, info: Mapping[str, Any], config: Mapping[str, str], now: tuple[int, int] | None) -> Server:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 THOROUGH_S = 3600.0
-"""Seconds after which a job is due even if its ledger says otherwise, because only the bucket is authoritative."""
+"""Seconds after which a job is due for a check even if its ledger says otherwise, because only the bucket is
+authoritative."""
 
 
 class Watchlist(Protocol):

@@ -38,8 +38,8 @@ class Change:
     rollback: bool = False
     """Whether the change returned to an earlier version."""
     token: str = ""
-    """Random token that lets a writer recognize its own change. It is needed if the store retries a write that has
-    already succeeded and therefore reports a conflict."""
+    """Random token by which a writer recognizes its own change. A store may retry a write that has already succeeded,
+    and then report a conflict with the writer's own change."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,12 +25,13 @@ _KEPT = re.compile(
     r"|PYTHON(PATH|HOME|HASHSEED|UTF8|IOENCODING|NOUSERSITE|USERBASE|MALLOC|WARNINGS)|MALLOC_.*"
     r"|(OMP|OPENBLAS|MKL|NUMEXPR|BLIS)_.*|(JOBLIB|SKLEARN|NUMBA|CUDA)_.*"
 )
-"""Variables that say where Python and its packages are, and how they use the processor and memory. None is a secret."""
+"""Pattern of the environment variables that say where Python and its packages are, and how they use the processor and
+memory. None of these variables is a secret."""
 _MAX_FILE_BYTES = 1 << 30
-"""Size of the largest file that may be written. Some libraries unpickle by way of a temporary file."""
+"""Size in bytes of the largest file that the process may write. Some libraries need a temporary file for unpickling."""
 _LEAST_MEMORY_BYTES = 1 << 30
 _MAX_CPU_S = 600
-"""Seconds of each processor that the process and each of its children may use."""
+"""CPU time limit, in seconds per processor of the machine, for the process and for each of its children."""
 _DEATH_SIGNAL, _DUMPABLE, _SUBREAPER, _NEW_PRIVILEGES = 1, 4, 36, 38
 """PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER and PR_SET_NO_NEW_PRIVS of prctl(2)."""
 _NEW_USERS, _NEW_PROCESSES, _NEW_NETWORK = 0x10000000, 0x20000000, 0x40000000

@@ -37,9 +37,11 @@ from scoreline.storage.models.unpickler import find_version
 
 _TIMEOUT_S = 900.0
 _NEEDED_BY_UV = r"UV_.*|XDG_.*|SSL_CERT_.*|(?i:(https?|all|no)_proxy)|PIP_(INDEX_URL|CERT)"
-"""Variables that uv needs to download packages, besides those of every process that unpickles a file."""
+"""Pattern of the environment variables that uv needs to download packages, in addition to those of every process that
+unpickles a file."""
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
-"""Numbers are equal up to this difference. Other versions of NumPy round sums differently in the last bits."""
+"""Maximum relative and absolute difference between two numbers that count as equal. Other versions of NumPy round sums
+differently in the last bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +49,11 @@ class Conversion:
     """A converted model."""
 
     data: bytes
-    """The model, as joblib saves it with the installed version of scikit-learn."""
+    """The converted model, as joblib saves it with the installed version of scikit-learn."""
     saved_by: str
-    """The version of scikit-learn that had saved it."""
+    """The version of scikit-learn that saved the original model."""
     methods: tuple[str, ...]
-    """The methods whose results are equal."""
+    """The methods whose results are equal before and after the conversion."""
     rows: int
 
 

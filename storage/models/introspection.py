@@ -17,8 +17,8 @@ from scoreline.storage.models.manifest import METHODS, Outputs
 from scoreline.storage.wording import plural
 
 _OTHER_NAMES = ("feature_names_", "feature_name_")
-"""Attributes with the names of features, of CatBoost and of LightGBM before 4.5. Models that were fitted on arrays have
-names there too, ``0`` or ``Column_0`` for the first column."""
+"""Attributes in which CatBoost, and LightGBM before 4.5, store the names of features. In models that were fitted on
+arrays, these attributes contain generated names: ``0`` or ``Column_0`` for the first column."""
 
 
 def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, int | None]:

@@ -15,10 +15,11 @@ from scoreline.storage.typed_json import MALFORMED, build, convert, decode_objec
 
 FORMAT = 1
 CHUNK_BYTES = 4 << 20
-"""Number of bytes that are verified at a time. It is large enough that few requests are needed, and small enough that
-several chunks use little memory compared with a model."""
+"""Size in bytes of a chunk, which is verified as a whole. It is large enough that few requests are needed, and small
+enough that several chunks use little memory compared with a model."""
 _MAX_CHUNK_BYTES = 1 << 30
-"""Maximum size of a chunk that is read. Several are in memory at a time, whatever the manifest says."""
+"""Maximum size of a chunk that a manifest may give. It limits memory, because several chunks are in memory at a
+time."""
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")
 """Methods with which an estimator can score new rows."""
@@ -35,7 +36,8 @@ _DEFAULTS = {
 _FALLBACKS = ("transform", "score_samples", "decision_function")
 
 _MOST_BYTES = 1 << 50
-"""Maximum memory of a model, more than any machine has. Workers divide their memory by the sizes of models."""
+"""Maximum memory of a model that a manifest may give, which is more than any machine has. Workers divide their memory
+by the sizes of models."""
 
 Role = Literal["model", "preprocessor", "label_encoder"]
 
@@ -130,8 +132,8 @@ class Manifest:
     outputs: Mapping[str, Outputs]
     """Outputs of each model, by model name."""
     libraries: Mapping[str, str]
-    """Versions of ``python``, ``numpy`` and ``joblib`` when the version was published, and the version of
-    ``scikit-learn`` that saved the model."""
+    """Versions of ``python``, ``numpy`` and ``joblib`` at the time of publishing, and the version of ``scikit-learn``
+    that saved the model."""
     memory_bytes: int
     """Memory in bytes that the loaded bundle uses. It was measured in a fresh process before publishing."""
     metadata: Mapping[str, Any] = field(default_factory=dict)

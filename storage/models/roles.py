@@ -12,7 +12,8 @@ from scoreline.storage.models.manifest import Role
 
 ROLES: tuple[Role, ...] = get_args(Role)
 _SIMILAR = 0.84
-"""Minimum similarity, from 0 to 1, of a misspelt role. Roles with one or two wrong letters reach it."""
+"""Minimum similarity to a role, from 0 to 1, of a name that counts as its misspelling. Names with one or two wrong
+letters reach it."""
 _ABBREVIATED: Mapping[str, Role] = {"preproc": "preprocessor", "labelenc": "label_encoder"}
 
 

@@ -18,11 +18,12 @@ from sklearn.preprocessing import FunctionTransformer
 ORDERLY = frozenset(
     {"scoreline", "sklearn", "numpy", "scipy", "pandas", "joblib", "narwhals", "threadpoolctl", "contextlib"}
 )
-"""Packages whose estimators pass the rows of a call on in their order."""
+"""Packages whose estimators pass on the rows of each call in their original order."""
 
 _METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")
 _OF_VALUES: tuple[Any, ...] = (np.nan_to_num, np.clip, np.round, np.around)
-"""Functions of NumPy that treat each value by itself, besides its ufuncs. Others, such as ``np.cumsum``, do not."""
+"""NumPy functions, besides ufuncs, that process each value independently. Other functions, such as ``np.cumsum``, do
+not."""
 _UNUSED = frozenset(
     {
         "analyzer",
@@ -40,7 +41,7 @@ _UNUSED = frozenset(
         "vocabulary_",
     }
 )
-"""Attributes with functions that scikit-learn calls while fitting only, or for each document by itself."""
+"""Attributes whose functions scikit-learn calls only while fitting, or separately for each document."""
 
 
 def keeps_rows_apart(preprocessors: Iterable[Any], models: Iterable[Any], label_encoder: Any) -> bool:

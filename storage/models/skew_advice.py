@@ -19,7 +19,8 @@ _PYTHONS = {
     (1, 8): ("3.11", "3.14"),
     (1, 9): ("3.11", "3.14"),
 }
-"""The oldest and the newest Python for which every patch release of a scikit-learn has wheels on PyPI."""
+"""For each minor version of scikit-learn, the oldest and the newest Python for which PyPI has wheels of all its patch
+releases."""
 SKEW_SETTING = "set ML_ALLOW_VERSION_SKEW=true to load it at your own risk"
 
 

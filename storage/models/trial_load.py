@@ -59,7 +59,7 @@ class TrialLoad:
     outputs: Mapping[str, Outputs]
     libraries: Mapping[str, str]
     memory_bytes: int
-    """Private memory of the process that the loaded bundle uses, in bytes. It is at least the size of the files."""
+    """Private memory, in bytes, that the loaded bundle uses in the process. It is at least the size of the files."""
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> TrialLoad:

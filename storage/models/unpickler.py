@@ -81,7 +81,8 @@ def load(file: io.BufferedIOBase) -> Any:
 
 
 _VERSION = re.compile(rb"_sklearn_version(?:\x94|q.|r.{4})?(?:\x8c(.)|X(.{4}))", re.DOTALL)
-"""The key of the version in the state of an estimator, and the length of the text that follows, in any protocol."""
+"""Pattern of the version key in the state of an estimator, in any pickle protocol. It captures the length of the
+version that follows the key."""
 _SEARCHED_BYTES = 1 << 20
 
 

@@ -19,8 +19,8 @@ from scoreline.storage.models.skew_advice import SKEW_SETTING, advise
 log = logging.getLogger(__name__)
 
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "_loss": "scikit-learn"}
-"""Names of packages for pip, by the name of their module, where the two differ. In scikit-learn 1.1 to 1.6, a module
-called itself ``_loss``."""
+"""Names of packages for pip, by module name, where the two names differ. In scikit-learn 1.1 to 1.6, a module called
+itself ``_loss``."""
 
 
 def check_version(ref: str, saved_with: Mapping[str, str], allow_skew: bool) -> str | None:

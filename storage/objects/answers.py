@@ -16,7 +16,8 @@ _FIELDS = {
     "create_multipart_upload": "UploadId",
     "list_objects_v2": "IsTruncated",
 }
-"""A field that every S3 server sends, by method of the client. The page of another server has none of them."""
+"""For each method of the client, a field that every S3 server sends. A web page of another server contains none of
+these fields."""
 _UNPARSED = 500
 
 

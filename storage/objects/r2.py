@@ -48,8 +48,8 @@ _BODY_ERRORS = (BotoCoreError, OSError)  # botocore raises three types of errors
 _SAME_KEY_S = 1.0  # R2 accepts one write per second to each key and answers 429 to any more
 _THROTTLED_ATTEMPTS = 4
 _READ_BYTES = 1 << 20
-"""Bytes per read if a body goes into memory of the caller, or if it was cut short before. Little is lost if it is then
-cut short again. All other bodies are read at once, which takes half as much CPU time."""
+"""Number of bytes per read if a body is read into memory of the caller, or if an earlier read was cut short. If a read
+is cut short again, little is lost. All other bodies are read at once, which takes half as much CPU time."""
 _UPLOAD_GONE = "NoSuchUpload"
 
 

@@ -119,7 +119,7 @@ class _Reader:
         self._file = _Bounded(self._ahead, source.size)
         self._layouts: dict[int, BatchLayout | None] = {}
         self._places: list[tuple[int, int, int]] | None = None
-        """Where the batches of a file begin, and the lengths of their metadata and bodies."""
+        """For each batch of a file, its position and the lengths of its metadata and its body."""
         self._can_be_sliced = False
         self._seekable = self._file.read(len(_MAGIC)) == _MAGIC
         try:

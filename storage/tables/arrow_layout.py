@@ -12,15 +12,16 @@ import struct
 from collections.abc import Iterator
 
 _TRAILER = struct.Struct("<i6s")
-"""Length of the footer, and the magic bytes."""
+"""Format of the end of a file: the length of the footer, then the magic bytes."""
 _BLOCK = struct.Struct("<qi4xq")
-"""Where a message begins, the length of its metadata with its prefix, and the length of its body."""
+"""Format of a block in the footer: the position of a message, the length of its metadata including the prefix, and the
+length of its body."""
 _DICTIONARIES, _RECORD_BATCHES = 2, 3
 """Positions of the two lists of blocks among the fields of a footer."""
 _ALIGNMENT = 64
-"""Messages may be aligned to this many bytes, and a marker may follow the last one."""
+"""Messages may be aligned to multiples of this number of bytes, and an end marker may follow the last message."""
 _FIRST = 8
-"""Where the first message begins, after the magic bytes and padding."""
+"""Position of the first message, which follows the magic bytes and padding."""
 
 
 def read_footer(file: io.RawIOBase | io.BufferedIOBase, size: int) -> bytes:

@@ -21,17 +21,17 @@ from scoreline.storage.prefetch import map_ahead
 _RECORD_BATCH = 3
 """Type of a message with a record batch."""
 _PAIR = struct.Struct("<qq")
-"""Length and number of nulls of a column, or offset and length of a buffer."""
+"""Format of a pair: the length of a column and its number of nulls, or the offset of a buffer and its length."""
 MIN_BYTES = 32 << 20
-"""Batches with bodies up to this size are read whole, because each column of a slice takes a request."""
+"""Batches with bodies up to this size are read whole, because a slice takes at least one request per column."""
 SLICE_BYTES = 48 << 20
-"""Number of bytes of the rows that are read at a time. The next ones are read meanwhile."""
+"""Size in bytes of the rows that are read at a time. The next rows are prefetched."""
 
 COLUMNS_AT_ONCE = 8
-"""Number of columns of a slice that are read at a time, each with requests of its own."""
+"""Number of columns of a slice that are read in parallel, each with its own requests."""
 
 Read = Callable[[int, int], bytes]
-"""Returns the bytes of the object from one position to another. It is thread-safe."""
+"""Function that returns the bytes of the object from one position to another. It is thread-safe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class BatchLayout:
     nulls: tuple[int, ...]
     """Number of nulls in each column."""
     buffers: tuple[tuple[int, int], ...]
-    """Offset within the body and length of each buffer."""
+    """For each buffer, its offset within the body and its length."""
 
 
 def can_be_sliced(schema: pa.Schema, footer: bytes) -> bool:
@@ -128,7 +128,7 @@ def _column(
         return pa.py_buffer(read(body + offset + low, body + offset + high)) if high <= length else None
 
     first = start // 8 * 8
-    """The last row before `start` whose bit is the first one of a byte."""
+    """The last row, at or before `start`, whose bit is the first one of a byte."""
     valid = part(0, first // 8, -(-stop // 8)) if nulls else None
     if nulls and valid is None:
         return None

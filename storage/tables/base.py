@@ -12,11 +12,10 @@ if TYPE_CHECKING:  # an application that only submits jobs does not need pyarrow
     import pyarrow as pa
 
 ALIGNED_ROWS = 64
-"""Rows are divided at multiples of this number. Linear algebra computes rows in blocks, and computes the rows that are
-left over in another way, which may round differently. With these multiples, a row is rounded in the same way however
-large the batches are."""
+"""Rows are divided into batches at multiples of this number. Linear algebra computes rows in blocks, and may round the
+remaining rows differently. With these multiples, the rounding of a row does not depend on the size of the batches."""
 MAX_RAW_CHARS = 1_024
-"""Maximum number of characters that are kept for display if a record cannot be decoded."""
+"""Maximum number of characters of a record that are kept for display if the record cannot be decoded."""
 
 
 def align(rows: int) -> int:
@@ -69,13 +68,14 @@ class SeekPoint:
     """A position in a compressed object at which decompression can begin."""
 
     position: int
-    """Number of bytes of text before it."""
+    """Number of bytes of text before the seek point."""
     offset: int
-    """Position in the object of the byte with the first bit to decompress."""
+    """Position in the object of the byte that contains the first bit to decompress."""
     bits: int = 0
-    """Number of bits of this byte that belong to the text before."""
+    """Number of bits of the byte at `offset` that belong to the text before the seek point."""
     window: bytes = b""
-    """The last 32 KiB of text before it, compressed with zlib; empty at the start of a compressed stream."""
+    """The last 32 KiB of text before the seek point, compressed with zlib; empty at the start of a compressed
+    stream."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,12 +93,13 @@ class Span:
     size: int
     """Uncompressed size in bytes."""
     by_rows: bool = False
-    """Whether `start` and `stop` are numbers of rows, so that any rows of the span can be read as a span, too. To read
-    them, the rows before them must also be decoded."""
+    """Whether `start` and `stop` are numbers of rows. If so, any range of rows in the span can be read as a span of its
+    own, but all earlier rows of the span must be decoded, too."""
     point: SeekPoint | None = None
     """The last seek point before `start`; None if decompression must begin at the start of the object."""
     wanted: range | None = None
-    """Numbers of the rows that are needed; by default all. A format may leave out the others if that is faster."""
+    """Numbers of the rows that are needed; None for all rows. A format may leave out the other rows if that is
+    faster."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

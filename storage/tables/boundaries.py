@@ -27,7 +27,7 @@ class Records:
     ends: Any
     """Position after the line end of each record, as an ndarray of int64."""
     rest: int
-    """Position after the last complete record, where an incomplete one may begin."""
+    """Position after the last complete record. An incomplete record may begin there."""
 
     def __len__(self) -> int:
         return len(self.starts)

@@ -15,10 +15,10 @@ from scoreline.storage.tables.parquet_pages import page_of_nulls, read_header
 from scoreline.storage.tables.ranged import RangedFile
 
 _BLOCK_BYTES = 1 << 20
-"""The bytes of a request are released in steps of this size, while Arrow reads on."""
+"""The memory of a request is freed in steps of this many bytes, while Arrow reads the rest."""
 
 _HEADER_BYTES = 16 << 10
-"""Maximum size of the header of a page, as Arrow assumes at first, too."""
+"""Maximum size in bytes of the header of a page. Arrow assumes the same size at first."""
 
 
 class _Piece:
@@ -28,11 +28,11 @@ class _Piece:
 
     def __init__(self, data: memoryview, offset: int, size: int, start: int) -> None:
         self.data = data
-        """All bytes of the request."""
+        """All bytes of the request, not only those of the piece."""
         self.offset = offset
         self.size = size
         self.start = start
-        """Position in the object."""
+        """Position of the piece in the object."""
         self.discarded = 0
 
     @property
@@ -62,11 +62,11 @@ class _Stream:
         self.chunk = chunk
         self.requests: deque[Request] = deque()
         self.pieces: deque[_Piece] = deque()
-        """What was fetched and not yet read."""
+        """Pieces that were fetched but not read yet."""
         self.given: deque[tuple[weakref.ref[memoryview], int]] = deque()
-        """What was read and may still be in use, with positions."""
+        """References to memory that was read and may still be in use, each with a position."""
         self.left_out: int | None = None
-        """Number of bytes, from the beginning of the chunk, that are replaced by `instead`; None if it is not known
+        """Number of bytes at the beginning of the chunk that `instead` replaces; None if the number is not known
         yet."""
         self.instead = b""
 

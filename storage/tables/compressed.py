@@ -33,10 +33,11 @@ _SKIP_BYTES = 1 << 20
 _MAX_KEPT = 2
 """Number of objects that a process keeps open between parts. Each takes a buffer and up to 8 MiB for zstd."""
 _COMPRESSED_SHARE = 0.2
-"""Bytes in the object for a byte of text, as long as nothing of it is read. It is rather small, because what is fetched
-beyond the end of a span may be of no use."""
+"""Assumed number of compressed bytes per byte of text, until some text is read. It is a low estimate, because bytes
+that are fetched beyond the end of a span may be of no use."""
 _WORTH_SEEKING = 1 << 20
-"""An open text is decompressed further unless a seek point is more than this number of bytes ahead."""
+"""A seek point is used only if it is more than this number of bytes ahead. Otherwise, the open text is decompressed
+further."""
 
 
 class DecompressedFile:
@@ -68,9 +69,9 @@ class DecompressedFile:
         self._begun = (0, 0) if point is None else (point.position, point.offset)
         self._share = self._begun[1] / self._begun[0] if self._begun[0] else _COMPRESSED_SHARE
         self._needed_until: int | None = 0
-        """Position in the text up to which it is needed; None for all of it."""
+        """Position up to which the text is needed; None if all of it is needed."""
         self._asked_until = 0
-        """Position in the object up to which it is fetched ahead."""
+        """Position in the object up to which bytes are prefetched."""
         self._file = self._open(compression, point, points)
         self.position = self._begun[0]
         """Position in the text, in bytes."""

@@ -21,9 +21,9 @@ _PLAIN = {
     pa.int64(): r"^(0|-?[1-9][0-9]{0,17})$",
     pa.float64(): r"^-?[0-9]{1,40}(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$",
 }
-"""Pattern of the texts that Arrow and Python certainly convert to the same number, for each type."""
+"""For each type, the pattern of the texts that Arrow and Python certainly convert to the same number."""
 _MAX_SHOWN = 80
-"""Maximum number of characters of a value in a message."""
+"""Maximum number of characters of a value that a message shows."""
 
 
 def to_strings(column: pa.Array, errors: dict[int, str]) -> pa.Array:

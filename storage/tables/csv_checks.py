@@ -13,7 +13,7 @@ from scoreline.storage.tables.text import Block
 _MIN_LINES = 10
 """A row that spans at least this many lines is suspected of having swallowed other rows."""
 _LIKE_ROWS = 0.8
-"""Fraction of its lines that must look like rows for the suspicion to hold."""
+"""Minimum fraction of the lines of a suspected row that must look like rows to confirm the suspicion."""
 
 
 def check_quotation_marks(uri: str, block: Block, dialect: Dialect, columns: int, escape: str | None) -> None:

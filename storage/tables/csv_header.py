@@ -29,7 +29,7 @@ class Header:
     pandas_names: tuple[str, ...]
     """Names that ``pandas.read_csv`` gives to the columns: ``Unnamed: N``, and ``x.1`` for a second ``x``."""
     end: int
-    """Position of the first row, in bytes."""
+    """Position of the first row in the text, in bytes."""
 
 
 def read_header(source: Pinned, compression: str | None, dialect: Dialect, columns: tuple[str, ...] | None) -> Header:

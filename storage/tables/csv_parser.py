@@ -15,7 +15,7 @@ from scoreline.storage.tables.boundaries import rewrite_escapes
 from scoreline.storage.tables.text import BOM
 
 _MAX_SHOWN = 200
-"""Maximum number of characters of an Arrow error in a message."""
+"""Maximum number of characters of an Arrow error that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Dialect:
     """Quotation mark around fields, or an empty string if fields are not quoted."""
     encoding: str
     escape: str = ""
-    """Character before a quotation mark that belongs to its quoted field, or an empty string if there is none."""
+    """Character that escapes a quotation mark within a quoted field, or an empty string if there is none."""
 
     @property
     def is_utf8(self) -> bool:

@@ -51,7 +51,7 @@ _ARROW_CONVERTS = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 """Types to which Arrow can convert a whole column."""
 _CACHED_HEADERS = 256
 _FEW = 0.25
-"""If at most this fraction of the rows may tell something new, only these rows are parsed."""
+"""If at most this fraction of the rows may change the inferred types, only these rows are parsed."""
 
 
 class DelimitedFormat:

@@ -13,7 +13,8 @@ from scoreline.storage.prefetch import wait_for
 from scoreline.storage.process_memory import give_back, own_memory
 
 CONNECTIONS = 8
-"""Number of requests at a time. R2 sends 50 to 100 MB/s to each connection, so that 8 are enough for a fast network."""
+"""Number of requests at a time. R2 sends 50 to 100 MB/s per connection, so 8 connections are enough for a fast
+network."""
 
 
 class Request:
@@ -25,13 +26,13 @@ class Request:
         self.start = start
         self.stop = stop
         self.row = row
-        """The row, counted from the beginning of the object, that needs these bytes first."""
+        """The first row that needs these bytes, counted from the beginning of the object."""
         self.takers = takers
         """Number of times that the bytes will be taken."""
         self.is_sent = False
         self.data: memoryview | None = None
-        """The bytes, in memory that is mapped for them alone. The heap would keep it, because smaller allocations
-        prevent it from shrinking."""
+        """The bytes, in a memory mapping of their own. Memory on the heap could not be given back, because smaller
+        allocations prevent the heap from shrinking."""
         self.error: BaseException | None = None
 
     @property
@@ -110,13 +111,13 @@ class Fetcher:
         self._connections = connections
         self._threads: list[threading.Thread] = []
         self._waiting: set[Request] = set()
-        """Requests that are sent, and whose bytes were not yet taken by all that need them."""
+        """Requests that are sent, but whose bytes have not been taken by all chunks that need them."""
         self._upcoming: Iterator[Request] = iter(requests)
         self._next: Request | None = None
         self._flying = 0
         self._stop_row = 0
         self.held_bytes = 0
-        """Number of bytes that are requested or held now."""
+        """Number of bytes that are currently requested or in memory."""
 
     def fetch_until(self, row: int) -> None:
         """Prefetch the requests that rows before `row` need.

@@ -29,7 +29,8 @@ class Tables:
         self._formats: dict[str, TableFormat] = {}
         self._lock = threading.Lock()
         self._last_schema = (pa.schema([]), pa.schema([]))
-        """The schema of the last survey, and the same without views. Most objects of a job have the same columns."""
+        """The schema of the last survey, and the same schema without views. Both are cached, because most objects of a
+        job have the same columns."""
 
     def survey(self, source: Pinned, options: ReadOptions, features: Collection[str] = ()) -> Survey:
         """Find the columns and spans of an object (see `TableFormat.survey`).

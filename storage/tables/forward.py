@@ -28,13 +28,13 @@ from scoreline.storage.tables.row_groups import (
 )
 
 READ_BYTES = 88 << 20
-"""Memory for reading an object: for bytes as they are stored, and for the decoders of the columns."""
+"""Memory in bytes for reading an object. It covers the stored bytes and the decoders of the columns."""
 _WHOLE_BYTES = 16 << 20
-"""If a row group is larger, the memory of its bytes is given back page by page while it is decoded. Arrow holds the
-bytes of smaller ones until they are decoded."""
+"""If a row group is larger than this, the memory of its stored bytes is freed page by page while it is decoded. The
+bytes of a smaller row group stay in memory until it is decoded."""
 KEPT_S = 20.0
-"""Number of seconds for which a reader is kept. A process that has more parts of the same object to score begins the
-next one within a second."""
+"""Seconds for which an unused reader is kept. A process that has more parts of the same object to score begins the next
+one within a second."""
 
 
 class ForwardReader:

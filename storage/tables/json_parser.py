@@ -19,7 +19,8 @@ from scoreline.storage.tables.text import (
 )
 
 _MAX_INFERRED_DEPTH = 1_000
-"""Depth up to which Arrow infers types. It needs stack for each level, and crashes at some 100,000."""
+"""Maximum nesting depth for which Arrow infers types. Arrow needs stack memory for each level, and crashes at about
+100,000 levels."""
 
 
 _BRACKETS = np.zeros(256, dtype=np.int8)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 _PLAIN = r"^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$"
 NO_NUMBER = "\0"
-"""Prefix of a text that is a number in Python's notation, but not in that of the object."""
+"""Prefix of a text that is a number in Python's notation, but not in the notation of the object."""
 
 
 @dataclass(frozen=True)

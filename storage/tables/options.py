@@ -52,8 +52,8 @@ NULL_VALUES = (
     "nan",
     "null",
 )
-"""CSV fields that stand for a missing value in numeric columns, boolean columns and string features, as in pandas. All
-other string columns are kept unchanged, so only an empty unquoted field is a missing value there."""
+"""CSV fields that stand for a missing value in numeric columns, boolean columns and string features, as in pandas. In
+other string columns, which are kept unchanged, only an empty unquoted field is a missing value."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,27 +12,27 @@ import pyarrow.parquet as pq
 from scoreline.storage.tables.fetching import CONNECTIONS, Request
 
 _PAGE_BYTES = 1 << 20
-"""Size of a page and of a dictionary that pyarrow, parquet-mr and most other writers aim at, before compression."""
+"""Size before compression that pyarrow, parquet-mr and most other writers aim at for a page and for a dictionary."""
 _HEADER_BYTES = 16 << 10
-"""More than the header of a page."""
+"""Upper estimate for the size of the header of a page."""
 _REQUEST_BYTES = (4 << 20, 16 << 20)
 _REQUESTS = 10
 """Minimum and maximum size of a request for several chunks. Within these limits, a row group takes about `_REQUESTS`
 requests: enough to use all connections, and few enough that their latency does not matter."""
 _PIECE_BYTES = 1 << 20
-"""If a row group does not fit into the budget, its chunks are divided into pieces of at least this size if there is
-memory for it."""
+"""If a row group does not fit into the budget, its chunks are divided into pieces. A piece has at least this size if
+there is enough memory for it."""
 _HEAD_SHARE = 0.3
 _MAX_CUTS = 6
-"""If a row group is only slightly too large for the budget, at most `_MAX_CUTS` chunks are cut in two, at this share of
-their bytes. By the time that a first piece is decoded, enough of all other chunks is, too, to make room for the second
-piece."""
+"""If a row group is only slightly too large for the budget, at most `_MAX_CUTS` chunks are cut in two. The first piece
+has the share `_HEAD_SHARE` of the bytes. Once it is decoded, enough of the other chunks is decoded, too, to make room
+for the second piece."""
 _INDEX_BYTES = _PAGE_BYTES // 2
-"""Size of a page that refers to a dictionary; 131,072 values of 17 bits are half of it."""
+"""Size of a page of references to a dictionary; 131,072 references of 17 bits take half of it."""
 _LEAST_REST = 512 << 10
-"""A chunk is not divided at the last row that is needed if the rest is smaller than this."""
+"""A chunk is fetched to its end, not only up to the last row that is needed, if the rest is smaller than this."""
 _GAP_SHARE = 200
-"""Chunks are joined although other bytes lie between them if these are at most this fraction of the request."""
+"""Chunks are fetched with one request if the gaps between them are at most 1 / `_GAP_SHARE` of their size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,18 +40,18 @@ class Chunk:
     """A column chunk: the stored values of one column in one row group."""
 
     name: str
-    """The column of the table that it belongs to. A nested column has several chunks."""
+    """The column of the table that the chunk belongs to. A nested column has several chunks."""
     start: int
     stop: int
-    """Range of its bytes in the object."""
+    """Position in the object after the last byte of the chunk. `start` is the position of the first byte."""
     dictionary_bytes: int
-    """Size of its dictionary as stored; 0 without one."""
+    """Size of the dictionary as stored; 0 if there is no dictionary."""
     encoded_bytes: int
     """Size before compression, but after encoding."""
     decoded_bytes: int
     """Estimated size in memory."""
     can_be_null: bool = False
-    """Whether nulls can stand for the values of rows that are not needed, one for each row."""
+    """Whether nulls can replace the values of rows that are not needed, with one null for each row."""
 
     @property
     def size(self) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
 _VALUES_FIELDS = {_DATA_PAGE: 5, _DATA_PAGE_V2: 8}
-"""The fields of a page header with the header of each kind of data page, whose first field is the number of values."""
+"""For each kind of data page, the field of the page header that contains the header of that kind. The first field of
+this inner header is the number of values."""
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 _MAX_DEPTH = 8
 
@@ -20,7 +21,7 @@ class Page:
     header_bytes: int
     body_bytes: int
     values: int | None
-    """Number of values, nulls included; None if the page has no rows, such as a dictionary."""
+    """Number of values, including nulls; None for a page without rows, such as a dictionary."""
     is_dictionary: bool
 
     @property

@@ -44,7 +44,7 @@ class RangedFile(io.RawIOBase):
         self._position = 0
         self._whole: bytes | None = None
         self._tail = b""
-        """The bytes at the end of the object that the last read up to there brought."""
+        """Bytes at the end of the object, cached from the last read up to the end."""
         self.end = b""
         """The last 8 bytes of the object, once they have been read."""
 

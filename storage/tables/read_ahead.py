@@ -12,12 +12,12 @@ from scoreline.storage.tables.ranged import RangedFile
 PIECE_BYTES = 4 << 20
 """Number of bytes of a request."""
 CONNECTIONS = 5
-"""Number of requests at a time. R2 sends 50 to 100 MB/s to each connection, and a text of that size takes a second to
-parse."""
+"""Number of requests at a time. R2 sends 50 to 100 MB/s to each connection, and parsing so much text takes a second."""
 _LEAST_BYTES = 1 << 20
 """Minimum size of a request, so that a short range is divided, too."""
 _CAREFUL = 4
-"""Number of pieces of which only two are requested at a time. Planning reads only the first rows of some parts."""
+"""Of this many pieces at the beginning of a range, only two are requested at a time, because planning reads only the
+first rows of some parts."""
 
 
 class ReadAheadFile(RangedFile):

@@ -20,26 +20,30 @@ from scoreline.storage.tables.packing import PackedWindow
 from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
 
 BUFFER_BYTES = 16 << 10
-"""Number of bytes that Arrow buffers of each column that it reads page by page. It reads pages past the buffer."""
+"""Size in bytes of Arrow's buffer for each column that it reads page by page. The pages themselves bypass the
+buffer."""
 DECODER_BYTES = 96 << 20
-"""If the decoders of all columns would take more memory, the columns are decoded one after another."""
+"""If the decoders of all columns together would take more memory than this, the columns are decoded one after
+another."""
 WINDOW_BYTES = 192 << 20
-"""Maximum size of the rows that are then kept at a time."""
+"""Maximum size in bytes of a window: the rows that are in memory while columns are decoded one after another."""
 MAX_WINDOW_BYTES = 256 << 20
 _MAX_PASSES = 4
 """If a window of `WINDOW_BYTES` takes more passes than this, it is enlarged up to `MAX_WINDOW_BYTES`."""
 _SEVERAL = 0.7
-"""If several windows are needed, each has at most this share of the size, because the last batch of one is still scored
-while the next one is decoded."""
+"""If several windows are needed, each has at most this share of the maximum size. The reason is that the last batch of
+a window is still scored while the next window is decoded."""
 _BATCHES = 12
-"""A window has room for at least this number of batches. Their memory is free as soon as they are scored."""
+"""Minimum number of batches for which a window has room. The memory of a batch is freed as soon as the batch is
+scored."""
 _SLACK = 20
 """A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
 _FETCH_BYTES = 16 << 20
 _REQUEST_BYTES = _FETCH_BYTES // 4
 _BLOCK_BYTES = 4 << 20
 _BLOCK_COLUMNS = 32
-"""Number of columns that are decoded in one call, and the maximum of their size."""
+"""Maximum number of columns that are decoded in one call. Their total size is at most `_BLOCK_BYTES`, unless a single
+column is larger."""
 
 type Planned = list[tuple[Request, list[Chunk]]]
 """Requests in the order of their bytes, each with its chunks."""

@@ -20,22 +20,23 @@ from scoreline.storage.tables.text import Block
 from scoreline.storage.tables.type_inference import DelimitedColumn, JsonColumn
 
 MAX_COLUMNS = 500
-"""Maximum number of columns that a pattern describes. With many more, the engine would run out of its memory."""
+"""Maximum number of columns that a pattern describes. With many more, the engine for regular expressions would run out
+of memory."""
 
 _CANONICAL = "(?:0|-?[1-9][0-9]{0,14})"
-"""Pattern of an integer with so few digits that float64 holds it."""
+"""Pattern of an integer with so few digits that float64 represents it exactly."""
 _EXPONENT = "(?:[eE][-+]?[0-9]{1,2})?"
 _NUMBER_WORDS = ("inf", "infinity", "nan")
-"""Words that are numbers."""
+"""Words that are read as numbers."""
 _UTF8 = (
     r"[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]|"
     r"\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}"
 )
-"""A character outside of ASCII. Patterns see bytes."""
+"""Pattern of a character outside ASCII, in bytes of UTF-8, because patterns match bytes."""
 _JSON_TEXT = r'"(?:[ !#-\[\]-~]|' + _UTF8 + ')*"'
 _JSON_NUMBER = r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?" + _EXPONENT
 JSON_SCALAR = rf"(?:{_JSON_TEXT}|{_JSON_NUMBER}|true|false|null)"
-"""Any value of JSON that is not nested, if it is written plainly."""
+"""Pattern of a plainly written JSON value that is not nested."""
 
 
 class RowPattern:

@@ -23,22 +23,24 @@ from typing import Any, Protocol
 from scoreline.storage.tables.base import SeekPoint
 
 SPACING = 16 << 20
-"""Minimum number of bytes of text between two seek points. It takes 0.1 s to decompress them."""
+"""Minimum number of bytes of text between two seek points. Decompressing this many bytes takes 0.1 s."""
 MAX_POINTS = 256
 """Maximum number of seek points in an object. If there are more, every second one is dropped, and `SPACING` is doubled
 for the object."""
 
 _WINDOW = 32 << 10
 _STEP = 16
-"""Number of compressed bytes after which to check for output. The header of a block has at least 40 bytes."""
+"""Number of compressed bytes to decompress before checking whether they gave output. A step without output indicates
+the header of a block, which has at least 40 bytes."""
 _MAX_SEARCH = 512 << 10
-"""Number of compressed bytes to search for a block. They usually have 20 kB."""
+"""Maximum number of compressed bytes in which the start of a block is searched. A block usually has 20 kB."""
 _PROOF_IN, _PROOF_OUT = 4 << 10, 64 << 10
-"""Number of bytes to decode to confirm a place, and maximum number of decoded bytes to compare."""
+"""Number of compressed bytes to decode to confirm the start of a block, and maximum number of decoded bytes to
+compare."""
 _MIN_PROOF = 1 << 10
 _CHUNK = 64 << 10
 _TRAILER = 8
-"""Number of bytes after the last block of a stream of gzip: checksum and length."""
+"""Number of bytes after the last block of a gzip stream: checksum and length."""
 
 
 class SeekPoints:
@@ -90,7 +92,8 @@ class GzipReader:
         self._buffer = b""
         self._window = b""
         self._trailer = 0
-        """Number of bytes between the end of the current stream, as the decoder sees it, and the next one."""
+        """Number of bytes to skip after the current stream, because the decoder does not read the trailer of the
+        stream."""
         self._drop = 0
         """Number of decompressed bytes to drop, because they come before the wanted position."""
         self._searched = 0

@@ -10,11 +10,11 @@ from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.ranged import changed
 
 SMALL_BYTES = 1 << 20
-"""Maximum size of an object that is read whole. Up to here, a second request costs more time than the bytes that a
-reader may not need."""
+"""Maximum size in bytes of an object that is read whole. Up to this size, a second request takes more time than
+fetching bytes that the reader may not need."""
 OBJECTS_AT_ONCE = 32
-"""Number of small objects that a process fetches at a time. A store answers after 30 ms, and a process takes a
-millisecond for each object, so that fewer would let it wait. It is the size of the connection pool of a store."""
+"""Number of small objects that a process fetches at a time, which is the size of a store's connection pool. A store
+answers after 30 ms, but a process takes only a millisecond for each object, and would wait if it fetched fewer."""
 _KEPT_BYTES = 4 << 20
 
 

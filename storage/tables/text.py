@@ -19,7 +19,8 @@ from scoreline.storage.tables.ranged import RangedFile
 BLOCK_BYTES = 8 << 20
 """Number of bytes that are read, parsed and scored at a time. This is about 20,000 rows of 20 numbers."""
 SURVEY_BYTES = 4 << 20
-"""Number of bytes that are read at a time when records are only counted. Several objects may be read in parallel."""
+"""Number of bytes that are read at a time when records are only counted. It is smaller than `BLOCK_BYTES`, because
+several objects may be read in parallel."""
 MAX_RECORD_BYTES = 16 << 20
 """Maximum size of a record. A longer one is not collected in memory but reported as an unclosed quotation mark."""
 BOM = b"\xef\xbb\xbf"

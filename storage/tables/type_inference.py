@@ -30,14 +30,15 @@ ARROW_TYPES = {
 """Arrow types by the names that users can set for a column."""
 
 CARRIED = b"carried"
-"""Key in the metadata of a field whose values would change if they were copied to the results in the type of the field.
-The metadata value says what is copied instead: ``text`` for the text of CSV, ``json`` for that of JSON."""
+"""Metadata key of a field whose values would change if they were copied to the results in the field's type. The value
+of the key says what is copied instead: ``text`` for the text of CSV, ``json`` for that of JSON."""
 NUMBERS = b"numbers"
-"""Key in the metadata of a string field with numbers among its words. The value is ``int64`` or ``double``."""
+"""Metadata key of a string field that contains both words and numbers. The value of the key is the type of the numbers:
+``int64`` or ``double``."""
 LARGE = b"large"
-"""Key in the metadata of a field with integers that are too large for float64 to hold all of them."""
+"""Metadata key of a field with integers that are too large for float64 to represent all of them exactly."""
 PADDED = b"padded"
-"""Key in the metadata of a field of numbers, some of which have leading zeros."""
+"""Metadata key of a field of numbers, some of which have leading zeros."""
 
 _BOOLEANS = pa.array(["true", "True", "TRUE", "false", "False", "FALSE"])
 _DIGITS = r"^[-+]?[0-9]+$"
@@ -46,9 +47,9 @@ _ZERO_PADDED = r"^[-+]?0[0-9]"
 _NUMBER = r"^(?i:[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?inf(inity)?|nan)$"
 _MORE_THAN_17_DIGITS = r"^[-+]?[0.]*[1-9](\.?[0-9]){17}"
 _MAX_DEPTH = 100
-"""Number of levels up to which objects and arrays have a type. Deeper ones are carried over as JSON."""
+"""Maximum nesting depth at which objects and arrays have a type. Deeper ones are carried over as JSON."""
 _SHORT = 15
-"""float64 distinguishes all numbers with up to this number of characters."""
+"""Maximum number of characters with which float64 distinguishes all numbers."""
 _MAX_EXACT_INTEGER = 1 << 53
 _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 
@@ -70,7 +71,7 @@ class _Column:
     fractions: bool = False
     """Whether some of the numbers are not integers of 64 bits."""
     large: bool = False
-    """Whether float64 might not hold some of the integers."""
+    """Whether float64 might not represent some of the integers exactly."""
     padded: bool = False
     """Whether some of the numbers have leading zeros."""
 

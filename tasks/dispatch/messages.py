@@ -16,7 +16,7 @@ class Backlog:
     unacked: int | None
     """Number of messages that workers have received and not acknowledged. Only Redis reports this number."""
     oldest_unacked_s: float | None
-    """Seconds since the oldest unacknowledged message was delivered; 0 if there is none."""
+    """Seconds since the oldest unacknowledged message was delivered; 0 if every message is acknowledged."""
 
 
 class MessageQueue(Protocol):

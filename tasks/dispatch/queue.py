@@ -34,7 +34,7 @@ _UNREAD = _MAY_MATTER | {
     "timelimit",
 }
 _UNREAD_PROPERTIES = frozenset({"argsrepr", "correlation_id", "kwargsrepr", "reply_to"})
-"""Celery passes some headers on as properties, too."""
+"""Message properties that are never read. Celery passes some headers on as properties, too."""
 
 
 class Queue:

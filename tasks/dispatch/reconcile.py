@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 _ORPHANED = timedelta(days=1)
 _THREADS = 16
 LIST_EVERY = 10
-"""Number of rounds between two listings of the markers. A listing finds jobs that are missing in the watchlist, and is
-billed."""
+"""Number of rounds between two listings of the markers. A listing finds jobs that are missing in the watchlist, but
+costs money."""
 SLICE_JOBS = 500
 """Number of jobs that are checked in one round trip to Redis."""
 

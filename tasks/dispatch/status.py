@@ -16,11 +16,12 @@ from scoreline.tasks.job.documents import Status, read_job, read_outcome, second
 from scoreline.tasks.job.plan_file import PlanFile
 
 _THREADS = 4
-"""Number of jobs that are read at once. Each thread may open a connection to Redis, and small plans allow only a
-few."""
+"""Number of jobs that are read in parallel. Each thread may open a connection to Redis, and small plans of Redis
+providers allow only a few connections."""
 _FIRST_POLL_S = 0.02
 _LONGEST_POLL_S = 0.25
-"""`watch` polls often at first, to notice the end of a short job soon, and then less and less often."""
+"""Maximum number of seconds between two polls of `watch`. It polls often at first, to notice the end of a short job
+soon, and then less and less often."""
 
 
 class StatusReader:

@@ -29,21 +29,21 @@ class ColumnTypes:
     kept: bool
     """Whether the column is only copied into the results, not scored."""
     typed: pa.DataType | None = None
-    """Type that fits all objects whose format has types."""
+    """Type that fits all objects whose format stores types, such as Parquet."""
     typed_in: str = ""
-    """URI of the first of these objects."""
+    """URI of the first object whose format stores types."""
     inferred: dict[pa.DataType, str] = field(default_factory=dict)
-    """Types inferred from text, each with the URI of the first object in which it was inferred."""
+    """Types inferred from text. Each type has the URI of the first object in which it was inferred."""
     missing: bool = False
     """Whether some row has no value."""
     altered: bool = False
-    """Whether values of text would change in their inferred type (see `type_inference.CARRIED`)."""
+    """Whether some values of text would change in the inferred type (see `type_inference.CARRIED`)."""
     large: bool = False
-    """Whether float64 might not hold some of the integers in text."""
+    """Whether float64 might not represent some integers in text exactly."""
     json_types: set[pa.DataType] = field(default_factory=set)
     """Types inferred from JSON Lines."""
     number_types: set[pa.DataType] = field(default_factory=set)
-    """Types of numbers among words."""
+    """Types of the numbers that stand among words."""
     zero_padded: bool = False
 
     @property

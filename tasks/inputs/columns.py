@@ -37,8 +37,8 @@ class ResolvedColumns:
     zero_padded: tuple[str, ...]
     """Features in text that contain only numbers, some with leading zeros. They are read as numbers, as in pandas."""
     mixed: Mapping[str, pa.DataType]
-    """Features in text that are numbers in some rows but not in others, with the type of the numbers. The model decides
-    whether they are texts."""
+    """Features in text that are numbers in some rows but not in others, each with the type of its numbers. Whether such
+    a feature is read as text depends on the model."""
 
 
 def available_columns(surveyed: Sequence[SurveyedObject]) -> pa.Schema:

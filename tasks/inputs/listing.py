@@ -26,9 +26,9 @@ _AHEAD_BYTES = 16 << 20
 _LEAST_BYTES = 256 << 10
 _FOOTER_BYTES = 2 << 20
 _TEXT_BYTES = 8 << 20
-"""Surveys run side by side as long as they count as at most `_AHEAD_BYTES`. The survey of a small object counts as the
-size of the object, but as `_LEAST_BYTES` at least. A survey that reads a footer counts as `_FOOTER_BYTES`. One that
-reads the whole object counts as the size of the object, but as `_TEXT_BYTES` at most."""
+"""Surveys run in parallel if the sum of their costs is at most `_AHEAD_BYTES`. The cost of a small object is its size,
+but at least `_LEAST_BYTES`. The cost of reading a footer is `_FOOTER_BYTES`. The cost of reading a whole object is its
+size, but at most `_TEXT_BYTES`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ class SurveyedObject:
     file: InputFile
     schema: pa.Schema
     text: bool
-    """Whether the object is text. The types of its columns are then inferred."""
+    """Whether the object is text. If so, the types of its columns are inferred."""
     has_optional_columns: bool
     """Whether a row may leave a column out, as in JSON Lines."""
 

@@ -32,28 +32,30 @@ from scoreline.tasks.job.part_sizes import (
 from scoreline.tasks.job.plan import InputFile, Part
 
 RESULT_BYTES = 64 << 20
-"""Maximum number of bytes, before they are encoded, of the results of a part. The encoded results are in memory until
-they are written."""
+"""Maximum size in bytes of the results of a part before encoding. The encoded results are in memory until they are
+written."""
 WIDE_COLUMNS = 100
 WIDE_ROW_BYTES = 4 << 10
-"""Rows of at least so many columns and bytes are taken for those of a wide table. A process that reads any rows of a
-wide row group fetches all of it, so that the rows before its own cost nothing more, and equal shares end together."""
+"""A table counts as wide if its rows have at least `WIDE_COLUMNS` columns and `WIDE_ROW_BYTES` bytes. A process that
+reads some rows of a wide row group fetches all of it. Earlier rows therefore cost nothing more, and equal shares end at
+the same time."""
 _LEAST_GAIN = 0.05
-"""Row groups are shared only if the job then ends earlier by at least this fraction, because shared row groups are read
+"""Row groups are shared only if this shortens the job by at least this fraction, because shared row groups are read
 more than once."""
 _SHARED_PARTS = 32
-"""Row groups are shared only in jobs with at most this many parts for each process. In a job with more parts, processes
-wait at its end for less than a thirtieth of its time."""
+"""Row groups are shared only in jobs with at most this many parts for each process. In larger jobs, processes wait at
+the end for less than a thirtieth of the job's time."""
 _SUPPOSED_SHARING = 2
-"""Number of processes to share row groups among, if they have not been counted recently. The fewer share, the less is
-read twice."""
+"""Number of processes that are assumed to share row groups, if processes have not been counted recently. It is low,
+because fewer rows are read twice if fewer processes share them."""
 _FORECAST_PARTS = 20_000
 """Maximum number of parts to forecast. The rest of a job is like its beginning, and planning must not take minutes."""
 _SHARED_RUNS = 1_000
-"""Row groups are shared only in jobs with at most this many of them. In other jobs, each of them is small."""
+"""Row groups are shared only if there are at most this many of them. If there are more, each of them is small compared
+with the job."""
 _NEARLY = 1.02
-"""If the expected times of several cuts differ by less than this factor, the cut that reads the fewest rows is
-chosen."""
+"""Cuts count as equally fast if their expected times differ by less than this factor. The one that reads the fewest
+rows is then chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +69,11 @@ class Work:
     processes: int = 0
     """Number of processes that score parts; 0 if they have not been counted recently."""
     row_bytes: int = 0
-    """Average memory of the columns that are read, per row."""
+    """Average memory per row, in bytes, of the columns that are read."""
     columns: int = 0
     """Number of columns that are read."""
     result_bytes: int = 0
-    """Average memory of the results, per row."""
+    """Average memory per row, in bytes, of the results."""
 
     @property
     def costs(self) -> Costs:
@@ -103,7 +105,7 @@ class ChosenCut:
     reason: str
     """A sentence for people, without a full stop."""
     readings: float
-    """How often a row of the input is expected to be read and decoded, on average."""
+    """Expected number of times that a row of the input is read and decoded, on average."""
 
 
 def choose_cut(files: Sequence[InputFile], work: Work, part_rows: int | None = None) -> ChosenCut:

@@ -25,8 +25,8 @@ class Commit:
     rejects: ObjectInfo | None = None
     """The object with the rejected rows; None if no row was rejected, or if that object is missing."""
     fault: str = ""
-    """Why the commit does not account for every row of the part; empty if it does. If it does not, the part is scored
-    again."""
+    """Reason why the commit does not account for every row of the part; empty if the commit does. If there is a reason,
+    the part is scored again."""
 
 
 def read_commit(layout: ResultsLayout, plan_sha256: str, number: int, rows: int) -> Commit | None:

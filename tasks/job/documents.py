@@ -33,7 +33,8 @@ ENDED: frozenset[State] = COMPLETE | {"failed", "cancelled"}
 
 
 _OVER_BUDGET_BEFORE_REASONS = ("rows were rejected, allowed are", "that may be rejected")
-"""Parts of the error of a job over its reject budget, in documents written before they had a reason."""
+"""Excerpts of the error of a job that exceeded its reject budget. They show the reason in documents that were written
+before documents contained a reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,8 @@ class Job:
     submitted: str
     """Time of submission, in UTC and ISO 8601."""
     webhook: str | None = field(default=None, repr=False)
-    """Address to notify when the job ends, whose path may be a secret. It is not part of the spec: the first submission
-    of a job sets it."""
+    """Address to notify when the job ends. Its path may be a secret. The address is not part of the spec: the first
+    submission of a job sets it."""
     schedule: str | None = None
     """Name of the schedule whose slot this job is. No request of an application can set it."""
 
@@ -91,7 +92,7 @@ class Run:
 
     number: int = 1
     max_rejected: str | None = None
-    """Reject budget of this run, if it differs from the spec's."""
+    """Reject budget of this run, if it differs from the budget in the spec."""
 
     def to_json(self) -> bytes:
         """Encode."""
@@ -124,7 +125,7 @@ class Outcome:
     run: int = 1
     """Which run of the job ended this way. The outcome of an earlier run no longer counts."""
     summary: str = ""
-    """The error without anything that it quotes from an input or a document, for answers over the broker."""
+    """The error without anything that it quotes from an input or a document, so that it can be sent over the broker."""
 
     def to_json(self) -> bytes:
         """Encode. An empty `reason` or `summary` is left out, so that older releases can read the document."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 READ_S_PER_BYTE = 2.5e-9
-"""Seconds to fetch and decode one byte, measured in memory, of the columns that are read. Decoding
-takes 0.4 ns (numbers, Snappy) to 1.1 ns (numbers, zstd) and 4.7 ns (texts); fetching takes 5 ns at 200 MB/s."""
+"""Seconds to fetch and decode one byte of the columns that are read, as decoded in memory. Decoding takes 0.4 ns
+(numbers, Snappy), 1.1 ns (numbers, zstd) or 4.7 ns (texts). Fetching takes 5 ns at 200 MB/s."""
 PART_S = 0.009
 """Seconds that a part takes besides reading and scoring: messages, leases, and the requests for its objects."""
 LEAST_SECONDS = 0.1
@@ -27,7 +27,7 @@ class Costs:
     part_s: float = PART_S
     """Seconds that a part takes regardless of its size."""
     skip_share: float = field(default=1.0, repr=False)
-    """Cost of each earlier row of the span, which is read but not scored, as a share of `read_s`."""
+    """Cost of an earlier row of the span, as a share of `read_s`. Earlier rows are read but not scored."""
 
     @property
     def row_s(self) -> float:
@@ -43,7 +43,7 @@ class Run(NamedTuple):
     span: int
     """Number of the span in the file."""
     start: int
-    """Number of rows in the span before the run."""
+    """Number of rows that precede the run in the span."""
     rows: int
 
     @property
@@ -61,7 +61,7 @@ class Forecast:
     """The expected duration and reading of a job."""
 
     seconds: float
-    """Seconds from the first part to the end of the last."""
+    """Seconds from the start of the first part to the end of the last part."""
     rows_read: int
     """Number of rows that are read and decoded. Rows that two processes read count twice."""
 

@@ -19,7 +19,7 @@ class ResultsLayout:
     folder: str
     """Prefix of all objects that the job writes for readers; ends in ``/``."""
     parts_folder: str
-    """Prefix of the parts: `folder` itself, or a folder in it that is removed once the results are arranged."""
+    """Prefix of the parts: `folder` itself, or a folder in it that is removed after the results are arranged."""
 
     @classmethod
     def of(cls, buckets: Buckets, job: Job) -> ResultsLayout:

@@ -11,19 +11,21 @@ from scoreline.tasks.job.end_time import LEAST_SECONDS, Run
 from scoreline.tasks.job.plan import InputFile, Part, Slice
 
 PART_ROWS = 131_072
-"""Rows of a part if nothing is known about the model version yet: two batches of the size at which forests are fastest.
-A lost part then costs a second, and overhead stays below 5%."""
+"""Number of rows in a part if nothing is known about the model version yet. It is two batches of the size at which
+forests are fastest. The loss of a part then costs a second, and overhead stays below 5%."""
 PART_SECONDS = 20
 """Target seconds of work per part, if an earlier job has shown how fast the model version scores rows. A restart loses
-no more work than that, and the overhead of a part takes a thousandth of this time."""
+at most this much work, and the overhead of a part takes a thousandth of this time."""
 LEAST_PART_ROWS = 1_024
-"""Minimum target for the rows of a part, or a second's work if that is fewer rows."""
+"""Minimum target for the number of rows in a part. If so many rows take more than a second, the minimum is a second's
+work."""
 MOST_PART_ROWS = 524_288
-"""Maximum target for the rows of a part of several row groups, so that memory hardly grows with the size of a job. At
-three million rows a second, this many rows take 175 ms; the overhead is about 9 ms a part."""
+"""Maximum target for the number of rows in a part of several row groups. The limit ensures that memory hardly grows
+with the size of a job. At three million rows a second, this many rows take 175 ms, and the overhead of a part is about
+9 ms."""
 SHARES = (4, 16)
 """The minimum and the maximum number of parts for each process, if parts would otherwise have less than `PART_SECONDS`
-of work. There are enough parts that no process waits long for the last parts of others, and few enough to keep overhead
+of work. The minimum ensures that no process waits long for the last parts of others, and the maximum keeps overhead
 small."""
 SHARE_SECONDS = 0.5
 """Target seconds per part while each process gets between the minimum and the maximum number of parts."""
@@ -37,7 +39,7 @@ row group fit."""
 PART_BYTES = 512 << 20
 """Maximum number of uncompressed bytes in a part of several row groups. Decoding them takes a second or two."""
 PART_SLICES = 256
-"""Maximum number of slices in a part. Each slice costs a few requests, one after the other."""
+"""Maximum number of slices in a part. Each slice takes a few consecutive requests."""
 
 
 def target_part_rows(rows: int, rows_per_s: float | None, processes: int) -> int:

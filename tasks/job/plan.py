@@ -10,8 +10,8 @@ from scoreline.storage.tables.base import SeekPoint, Span
 BATCH_ROWS = 65_536
 """Maximum number of rows scored at once. Forests are fastest at this batch size."""
 BATCH_BYTES = 64 << 20
-"""Default for the memory that the rows scored at once may take (see `scoreline.tasks.scoring.batch_size`). 65,536 rows
-of 50 float64 columns take 52 MB."""
+"""Default limit in bytes for the memory of the rows that are scored at once (see `scoreline.tasks.scoring.batch_size`).
+65,536 rows of 50 float64 columns take 52 MB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,16 +34,17 @@ class Slice:
     size: int
     etag: str
     start: int
-    """Where the rows begin, in the unit of the format (see `Span`)."""
+    """Position of the first row, in the unit of the format (see `Span`)."""
     stop: int
     first_row: int
     """Number of the first row within the object, from 0."""
     rows: int
-    """How many rows there are from `start` to `stop`."""
+    """Number of rows from `start` to `stop`."""
     only: Sequence[int] | None = None
-    """Numbers, within the object, of the rows to score: a range or a sorted tuple. By default all rows are scored."""
+    """Numbers of the rows to score, counted within the object: a range or a sorted tuple. By default all rows are
+    scored."""
     point: SeekPoint | None = None
-    """The last place before `start` at which decompression of the object can begin; None for its beginning."""
+    """The last seek point before `start`; None if decompression must begin at the start of the object."""
 
     @property
     def count(self) -> int:
@@ -77,14 +78,15 @@ class Columns:
     schema: str
     """Output schema as Arrow IPC in base64; empty for an input without rows."""
     reads: str = ""
-    """Schema of the columns that are read, features first, in the same form. Text is decoded to these types."""
+    """Schema of the columns that are read, features first, as Arrow IPC in base64. Text is decoded to these types."""
     folders: tuple[str, ...] = ()
     """The columns that come from folder names, such as ``year=2026/``, rather than from the objects."""
 
     types: Mapping[str, str] = field(default_factory=dict)
     """The type in which the whole job scores each feature, for people to read."""
     frames: bool = False
-    """Whether a model gets numbers in a DataFrame, because it does not say what it accepts, and fails on an array."""
+    """Whether a model gets numbers in a DataFrame. This is needed if the model does not say what it accepts, and fails
+    on an array."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ _BLOCKS_KEPT = 4
 class _Block:
     first_part: int
     offset: int
-    """Bytes from the end of the header to the block."""
+    """Number of bytes between the end of the header and the block."""
     size: int
     sha256: str
 
@@ -96,7 +96,8 @@ class PlanFile:
         text, self._start = header
         self._first = data
         self.sha256 = sha256_hex(text)
-        """Digest of the header, which names the digest of every block. It fences the ledger and each part's receipt."""
+        """Digest of the header, which contains the digest of every block. The ledger and each part's receipt are valid
+        only for a plan with this digest."""
         try:
             raw = decode_object(text)
             self.columns = build(Columns, raw)

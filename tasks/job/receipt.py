@@ -25,8 +25,9 @@ class Receipt:
     sha256: str = ""
     """Hexadecimal digest of the object."""
     rejects_sha256: str = ""
-    """Hexadecimal digest of the object with the rejected rows, whose key contains the beginning of the digest. Empty if
-    no row was rejected, in the receipt of that object itself, and in receipts of earlier releases."""
+    """Hexadecimal digest of the object with the rejected rows. The key of this object contains the beginning of the
+    digest. The digest is empty if no row was rejected, in the receipt of this object itself, and in receipts of earlier
+    releases."""
     seconds: str = ""
     """Timings of the part, as `Timings.to_text` writes them; empty for rejected rows."""
 
