@@ -12,7 +12,7 @@ from benchmarks.measure import RESULTS, shown, verdict
 from scoreline.tasks.scoring.timings import TIMINGS
 
 _ROUNDS = 3
-"""Minimum number of rounds. If there were fewer, the table says how few."""
+"""Minimum number of rounds. With fewer rounds, the table states their number."""
 Runs = Sequence[Mapping[str, Any]]
 LIMITS: dict[tuple[str, str], dict[str, float | None]] = {
     ("scoreline", "limit"): {"forest": 1.10, "boosting": 1.10, "logistic": 1.5, "text": None},

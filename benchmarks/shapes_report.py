@@ -13,7 +13,8 @@ from benchmarks.work import PROCESSES
 Entry = dict[str, Any]
 Run = Mapping[str, Any]
 _GROUP_MB = 160.0
-"""Size of a row group to which the limit of requests refers. The requests of a larger one are scaled to this size."""
+"""Size of the row group for which the request limit is defined. The number of requests for a larger row group is scaled
+to this size."""
 _STORES = {"directory": "directory", "s3": "S3 server beside it", "slow": "S3 server, 30 ms a request"}
 _STAGES = ("plan", "decode", "align", "predict", "encode", "upload", "queue")
 _TIMES = (

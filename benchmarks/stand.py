@@ -29,10 +29,10 @@ from scoreline.worker.dev.stack import Stack
 WARM_ROWS = 1_000
 _WARM_PARTS = 8
 _POLL_S = {True: 0.01, False: 0.02}
-"""Seconds between two looks for the plan, by whether the store is a directory."""
+"""Seconds between two checks for the plan, by whether the store is a directory."""
 _LEDGER_POLL_S = 0.005
-"""Seconds between two looks for the ledger of a job. They cost a tenth of a request to the store, which would slow down
-the job that is measured."""
+"""Seconds between two checks for the ledger of a job. A check costs a tenth of a request to the store. More requests to
+the store would slow down the measured job."""
 
 
 class Stand:

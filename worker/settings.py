@@ -16,8 +16,8 @@ DEFAULT_RECONCILE_S = 60
 DEFAULT_TICK_S = 30
 DEFAULT_REDIS_IDLE_S = 10
 DEFAULT_SOFT_SHUTDOWN_S = 8
-"""Seconds that running parts have to finish when a dyno is stopped, of the dyno's 30 s. Unfinished parts return to the
-queue."""
+"""Seconds that running parts have to finish when a dyno is stopped. The dyno itself has 30 s. Unfinished parts return
+to the queue."""
 
 TIME_LIMIT_S = 600
 SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60

@@ -79,7 +79,7 @@ class JobSpec:
     partition_by: str | None = None
     """A kept column. Each of its values gets a folder of results, ``<column>=<value>/``, without that column."""
     gather: bool = False
-    """Whether the parts are gathered into fewer, larger files. With `partition_by`, they always are."""
+    """Whether the parts are gathered into fewer, larger files. With `partition_by`, parts are always gathered."""
 
     @property
     def arranged(self) -> bool:

@@ -93,9 +93,9 @@ def _as_text(column: pa.Table) -> pa.Table:
 
 
 REJECTION_FIELDS = ("source", "row", "stage", "column", "message", "record")
-"""Appended to each rejected row: its object, its number in the object from 0, the stage at which it failed, the column
-at fault if it is known, the reason, and the raw text of a row that could not be decoded. The own columns of such a row
-are null, except those that could be read."""
+"""Fields that are appended to each rejected row: its object, its number in the object from 0, the stage at which it
+failed, the column at fault if known, the reason, and the raw text if the row could not be decoded. The input columns of
+an undecodable row are null, except those that could be read."""
 
 
 def rejection_columns(own: Iterable[str]) -> dict[str, str]:

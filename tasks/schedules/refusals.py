@@ -18,7 +18,7 @@ from scoreline.tasks.webhooks.settings import WebhookSettings
 log = logging.getLogger(__name__)
 
 _PATIENCE = timedelta(hours=1)
-"""If a receiver does not answer, each tick tries again for this long."""
+"""How long ticks retry a notification if the receiver does not answer."""
 
 
 def status_of(refusal: Refusal) -> Status:

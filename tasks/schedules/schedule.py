@@ -142,7 +142,7 @@ class State:
     asked: tuple[str, ...] = ()
     """Slots that a user requested. Requested slots run when no other slot is due."""
     current: str | None = None
-    """The slot whose job was started, and whose end has not been noted yet."""
+    """The slot whose job was started and whose end is not recorded yet."""
     history: tuple[Past, ...] = ()
     numbers: Mapping[str, int] = field(default_factory=dict)
     """The number of the latest job of a slot, for slots that have been run again."""

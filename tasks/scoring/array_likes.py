@@ -16,8 +16,8 @@ import pandas as pd
 from scoreline.storage.errors import ScoringError
 
 MAX_DENSE_COLUMNS = 512
-"""Maximum number of columns in a sparse result. It is written densely, which takes 256 MiB of float64 for a batch of
-65,536 rows."""
+"""Maximum number of columns in a sparse result. The result is converted to a dense array, which takes up to 256 MiB of
+float64 for a batch of 65,536 rows."""
 _MAX_EXACT_INTEGER = 2**53
 
 

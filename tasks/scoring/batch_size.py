@@ -14,9 +14,9 @@ import pyarrow as pa
 from scoreline.storage.tables.base import Rows, align
 
 _ASSUMED_VALUE_BYTES = 32
-"""Bytes that a text or a nested value is assumed to take before any is read."""
+"""Assumed size of a text or a nested value, in bytes, until the first values are read."""
 _UNKNOWN_ROWS = 8_192
-"""Maximum number of rows to read at a time if the size of their values is not known before."""
+"""Maximum number of rows to read at a time while the size of their values is unknown."""
 
 
 class BatchSize:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _BEST_SHARE = 0.69
-"""Rows of a group, as a share of the mean distance between failing rows. Half of such groups fail (ln 2), so that each
-call tells as much as possible: finding a row takes a tenth more calls than information theory allows."""
+"""Number of rows in a group, as a share of the mean distance between failing rows. With ln 2, half of the groups fail,
+so that each call yields the most information. Finding a row then takes a tenth more calls than the minimum of
+information theory."""
 _WEIGHT = 0.1
-"""Weight of the last distance in the mean."""
+"""Weight of the last distance in the mean distance between failing rows."""
 _LONG = 4
-"""Multiple of the mean distance without a failing row after which groups grow, because the rows seem to have changed.
-It is also the factor by which groups grow again after several failing rows in a row."""
+"""If this multiple of the mean distance passes without a failing row, groups grow, because the rows seem to have
+changed. After several consecutive failing rows, groups grow again by this factor."""
 _FAR = 8
-"""A distance of more than this multiple of the mean distance counts for half of the new mean."""
+"""If a distance exceeds this multiple of the mean distance, its weight in the new mean is one half."""
 
 
 @dataclass(kw_only=True)

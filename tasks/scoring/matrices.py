@@ -13,9 +13,9 @@ import numpy as np
 from scoreline.storage.reused_memory import ReusedMemory
 
 LEAST_BYTES = 1 << 20
-"""Smaller matrices are left to NumPy."""
+"""Minimum size, in bytes, of a matrix that gets reused memory. NumPy allocates smaller matrices."""
 MEMORY = ReusedMemory(most_blocks=1)
-"""The memory of the last matrix."""
+"""The memory of the last matrix, for reuse by the next one."""
 
 
 def empty_matrix(rows: int, columns: int, dtype: Any, order: Literal["C", "F"]) -> Any:

@@ -10,7 +10,7 @@ from scoreline.storage.errors import ScorelineError
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded, is_terminating
 
 _NOT_THE_ROWS = (ScorelineError, SoftTimeLimitExceeded, MemoryError, ImportError, BrokenExecutor)
-"""Exceptions that are not due to the rows. The same rows might be scored on another machine, or at another time."""
+"""Exceptions that are not caused by the rows. On another machine or at another time, the same rows might be scored."""
 
 
 class ModelExit(Exception):

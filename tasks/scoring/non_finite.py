@@ -39,7 +39,7 @@ class Trials:
     batch: pa.RecordBatch
     features: Sequence[str]
     scored: int | None = None
-    """Number of a row that is known to be scored, if any."""
+    """Number of a row that is known to be scored; None if no such row is known."""
     _reasons: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @cached_property

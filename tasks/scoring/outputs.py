@@ -37,7 +37,7 @@ from scoreline.tasks.scoring.array_likes import AmbiguousShape, to_rows
 from scoreline.tasks.scoring.shared_computation import computed_once, last_step
 
 MAX_COLUMNS = 10_000
-"""Maximum number of columns in a transformer's result. With more, it is not usable as a table."""
+"""Maximum number of columns in a transformer's result. A result with more columns is not usable as a table."""
 
 _COLUMN_NAMES = {
     "predict": "prediction",

@@ -21,15 +21,17 @@ import pyarrow.compute as pc
 from scoreline.tasks.scoring.features import Rejection
 
 _MIN_ROWS = 2_048
-"""Number of rows from which rows are tried first. A call with fewer takes hardly longer than one with a single row."""
+"""Minimum number of rows in a batch for which refusals are expected. A call with fewer rows takes hardly longer than a
+call with a single row."""
 _MAX_VALUES = 1_000
-"""Maximum number of different values to remember of a column."""
+"""Maximum number of distinct values of a column to remember."""
 _MAX_VALUE_BYTES = 1 << 20
 """Maximum memory for the remembered values of a column."""
 _MAX_FEATURES = 32
 """Maximum number of features that are looked at if the column at fault is not known."""
 _MAX_WRONG = 3
-"""Number of batches in a row that were not as expected, or taught nothing, after which nothing is expected any more."""
+"""After this many consecutive batches that were not as expected, or taught nothing, no refusals are expected any
+more."""
 _MAX_MODELS = 64
 """Maximum number of models for which a process remembers values."""
 
@@ -48,7 +50,7 @@ class _Expectation:
     sound: pa.Array | None = None
     """The accepted values, if these are few. All other values are expected to be refused."""
     refused: pa.Array | None = None
-    """The refused values, if these are few but the accepted ones are many."""
+    """The refused values, if they are few and the accepted values are many."""
 
     def mask(self, column: pa.Array) -> Any:
         """Return a mask of the values that are expected to be refused, shape (n_rows,)."""

@@ -25,7 +25,7 @@ _SHARED_METHODS: dict[type, str] = {
     SGDClassifier: "decision_function",
 }
 """The method that both `predict` and `predict_proba` of an estimator call first. If another version of scikit-learn
-calls something else, nothing is saved, and the results stay correct."""
+calls a different method, no time is saved, but the results stay correct."""
 
 
 def last_step(model: Any, x: Any) -> tuple[Any, Any]:

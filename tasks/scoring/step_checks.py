@@ -34,7 +34,7 @@ class Cells:
     values: Sequence[Any] = ()
     """The columns that were checked, each of shape (n_rows,); empty if they are not known."""
     first: int = 0
-    """Position of the first checked column among those of the step."""
+    """Position of the first checked column among the columns of the step."""
     say: Callable[[int], str] | None = None
     """Returns the error message of the step for a single row, if the message depends on the row's values."""
     says_first: bool = False

@@ -21,7 +21,8 @@ from scoreline.tasks.scoring.model_calls import first_line
 from scoreline.tasks.scoring.non_finite import Trials
 
 _MAX_LESSONS = 32
-"""Maximum number of failing rows of a batch to learn from. Each costs a few calls, and sorting the rows."""
+"""Maximum number of failing rows of a batch to learn from. Each of these rows costs a few calls and one sort of the
+rows."""
 
 
 @dataclass(kw_only=True)

@@ -116,7 +116,7 @@ class PartHistory:
     """Records when a process wrote its last part of each job, and how long its upload took."""
 
     _parts: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
-    """Time of the write and seconds of the upload, by job id."""
+    """When the last part was written, and the seconds that its upload took, by job id."""
 
     def begin(self, job_id: str) -> Timings:
         """Return new timings for a part that begins now, with the `queue` and `upload` of the previous part."""

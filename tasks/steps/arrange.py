@@ -32,7 +32,8 @@ from scoreline.tasks.steps.result_files import File, ResultFiles
 
 MAX_BYTES = 6 << 30
 """Maximum number of bytes in all parts together. One process arranges 40 MiB a second into 50 folders and 75 MiB a
-second into one (measured with a directory store). It has nine minutes, part of which it waits for the store."""
+second into one (measured with a directory store). The process has nine minutes, and waits for the store during part of
+them."""
 _BATCH_ROWS = 16_384
 _PENDING_BYTES = 16 << 20
 """Uncompressed bytes of rows to collect before distributing all of them to their files."""

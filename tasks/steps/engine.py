@@ -55,7 +55,7 @@ class Engine(Dispatcher):
     kept: KeptObjects = field(default_factory=KeptObjects)
     """Small objects that the current step has read before."""
     _sized: tuple[Columns, BatchSize] | None = field(default=None, repr=False)
-    """The columns of the job whose part was scored last, with the limits of its batches."""
+    """The columns and the batch limits of the job whose part was scored last."""
 
     def batch_size(self, columns: Columns) -> BatchSize:
         """Return the limits of a batch of a job. The columns of the results need not be known yet."""

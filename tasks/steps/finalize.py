@@ -48,11 +48,12 @@ log = logging.getLogger(__name__)
 _PACE_MIN_ROWS = 1_000
 _PACE_MIN_S = 0.01
 _PACE_ALWAYS_S = 1.0
-"""A job's pace is recorded if its parts have, on average, at least `_PACE_MIN_ROWS` rows and `_PACE_MIN_S` seconds, or
-at least `_PACE_ALWAYS_S` seconds. In shorter parts, overhead dominates."""
+"""The pace of a job is recorded if its average part takes at least `_PACE_ALWAYS_S` seconds. It is also recorded if the
+average part has at least `_PACE_MIN_ROWS` rows and takes at least `_PACE_MIN_S` seconds. In shorter parts, overhead
+dominates."""
 _MAX_UNCOUNTED = 3
-"""Maximum number of times that parts which are counted, but not complete, are scored again. If that does not help,
-another program keeps deleting objects of the job."""
+"""Maximum number of times that counted but incomplete parts are scored again. If parts are still incomplete, another
+program keeps deleting objects of the job."""
 
 
 def finalize(engine: Engine, job_id: str) -> None:

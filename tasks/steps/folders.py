@@ -17,13 +17,13 @@ from scoreline.tasks.steps.parquet_buffer import ParquetBuffer
 
 FILE_BYTES = 64 << 20
 FILE_ROWS = 1 << 21
-"""A file is closed when it reaches about this size or this number of rows; it may exceed either by a batch."""
+"""A file is closed when it has about `FILE_BYTES` bytes or `FILE_ROWS` rows. It may exceed either limit by a batch."""
 HELD_BYTES = 32 << 20
-"""Maximum number of bytes in all open files of a partitioned job, estimated from the compressed size of the parts.
-Beyond that, the largest files are closed until half is left. Files are therefore smaller if there are many values in no
-particular order. With this limit and `arrange._PENDING_BYTES`, a process was measured to need 160 to 270 MiB more
-memory while it arranges. This depends neither on the number of folders, from five to a thousand, nor on the size of the
-results."""
+"""Maximum number of bytes in all open files of a partitioned job, estimated from the compressed size of the parts. If
+the limit is exceeded, the largest files are closed until half is left. Files are therefore smaller if there are many
+values in no particular order. With this limit and `arrange._PENDING_BYTES`, arranging was measured to take 160 to 270
+MiB of additional memory. This amount depends neither on the number of folders (five to a thousand) nor on the size of
+the results."""
 MAX_VALUES = 1_000
 """Maximum number of values in the column. More folders would not help a reader, and their files would be tiny."""
 _FOLDER_BYTES = 1_000

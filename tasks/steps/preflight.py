@@ -35,7 +35,7 @@ from scoreline.tasks.steps.sampling import SAMPLE_ROWS, Draft, beginning, first_
 SHOWN_ROWS = 5
 """Number of results to show."""
 OBJECTS_TRIED = 20
-"""Number of objects of which to score the first rows, in addition to the rows that the plan samples."""
+"""Number of objects whose first rows are scored, in addition to the rows that the plan samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Preflight:
     read_bytes: int
     """Bytes that the parts are expected to read."""
     requests: int
-    """Number of requests that are expected for them."""
+    """Expected number of requests to read `read_bytes`."""
     features: tuple[str, ...]
     types: Mapping[str, str]
     """The type in which the whole job scores each feature."""

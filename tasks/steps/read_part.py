@@ -47,7 +47,7 @@ class Batch:
 
     rows: pa.RecordBatch
     pieces: tuple[Piece, ...]
-    """Where the rows come from, in order. All rows of a piece may be rows that could not be decoded."""
+    """Sources of the rows, in order. A piece may consist only of rows that could not be decoded."""
 
     def describe(self, row: int) -> str:
         """Return a text for messages that says from which object and row a row of the batch comes."""

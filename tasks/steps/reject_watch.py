@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from scoreline.storage.errors import LedgerUnavailable
 
 REJECTED_SHOWN = 1_000
-"""Number of rejected rows up to which parts are written even if the job allows fewer, so that users can read the
+"""Up to this number of rejected rows, parts are written even if the job allows fewer, so that users can read the
 reasons."""
 NOTE_S = 0.5
-"""Seconds between two notes in the ledger. Most parts take less time, and leave no note."""
+"""Seconds between two notes in the ledger. Most parts take less time, and write no note."""
 PATIENCE_S = 2.0
-"""If the job is over its budget, but has at most `REJECTED_SHOWN` rejected rows, the part goes on for this many seconds
-to find more of them. With a slow model, finding all of them would take long, and it cannot save the job."""
+"""If the job is over its budget, but has at most `REJECTED_SHOWN` rejected rows, the part continues for this many
+seconds to find more of them. With a slow model, finding all rejected rows would take long, and the job fails anyway."""
 
 
 @dataclass(kw_only=True)

@@ -36,8 +36,8 @@ SAMPLE_ROWS = 64
 """Number of rows that are scored to learn the output schema."""
 TRIAL_ROWS = 8_192
 TRIAL_S = 0.25
-"""To learn the pace of a model, at most `TRIAL_ROWS` rows are scored, or as many as are expected to take `TRIAL_S`
-seconds."""
+"""To learn the pace of a model, the rows that are expected to take `TRIAL_S` seconds are scored, but at most
+`TRIAL_ROWS`."""
 SAMPLED_PARTS = 8
 """Number of parts to sample if the first rows cannot be scored."""
 
@@ -59,7 +59,7 @@ class Draft:
     rejected: int = 0
     """Number of tried rows that could not be scored."""
     reason: str = ""
-    """Reason why the first of these rows could not be scored."""
+    """Reason why the first rejected row could not be scored."""
     rows_per_s: float | None = None
     """Rows scored per second on the sample, without the time that finding rejected rows took. This is an underestimate,
     because with 64 rows a call is mostly overhead."""

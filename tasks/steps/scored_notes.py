@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from scoreline.storage.errors import LedgerError
 
 NOTE_S = 2.0
-"""Seconds between two notes in the ledger. A part that takes less time leaves none."""
+"""Seconds between two notes in the ledger. A part that takes less time writes no note."""
 
 
 @dataclass(kw_only=True)

@@ -29,7 +29,7 @@ FOLDER = "documents/out/job_id={}/"
 OF_SLOTS = {"schedule"}
 """Fields that only the job of a schedule's slot has."""
 LEFT_OUT = {"reason", "summary"}
-"""Fields that a job which did not fail leaves out."""
+"""Fields that are absent unless the job failed."""
 
 
 def section(heading: str) -> str:

@@ -59,7 +59,7 @@ JOBS: dict[str, tuple[tuple[str, ...], set[int]]] = {
 """Jobs that had not ended, each with the objects that it reads and the customers that its version of the model
 rejects."""
 WITHOUT_REDIS = ("under-way", "arranging", "submitted", "resumed", "records-staged", "ledgers-20230101T020000Z")
-"""Those of the jobs that can be continued from the bucket alone."""
+"""The jobs that can be continued from the bucket alone."""
 
 
 class Successor:
@@ -87,7 +87,7 @@ class Successor:
         self.before: dict[str, Any] = {}
         """What the command line prints before a worker is started."""
         self.ended: dict[str, Any] = {}
-        """The status of each job that it prints once all jobs have ended."""
+        """The status of each job, as the command line prints it once all jobs have ended."""
         self.messages: dict[str, Any] = {}
         """Headers, by id, of the messages that waited in a queue or that a dead worker held."""
 

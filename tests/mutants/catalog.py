@@ -33,7 +33,7 @@ class Mutant:
     why: str
     """What the fault would do to a user."""
     survives: str = ""
-    """Why no test can see the fault; empty if one must."""
+    """Why no test can detect the fault; empty if a test must detect it."""
 
     def apply(self, root: Path) -> str:
         """Change the file below `root`, and return what it contained before."""

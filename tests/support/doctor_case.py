@@ -88,7 +88,7 @@ class Case:
     stack: Stack
     valkey: Valkey
     broken: str
-    """URL of a store that has the faults which the key id names."""
+    """URL of a store with the faults that the key id names."""
     folder: Path
     """The working directory."""
     patch: pytest.MonkeyPatch

@@ -22,7 +22,7 @@ from scoreline.worker.cli.main import cli
 X = pd.DataFrame({"x": [0.0, 1.0]})
 JOBS = 30
 NEWEST = [f"job-{(7 * n) % JOBS:02}" for n in range(JOBS)][::-1]
-"""The ids, in an order that is not that of their names."""
+"""The ids, newest first. This order differs from the alphabetical order."""
 
 
 @pytest.fixture

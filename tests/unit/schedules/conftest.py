@@ -22,7 +22,7 @@ from scoreline.worker.cli.main import cli
 X = pd.DataFrame({"x": [0.0, 1.0]})
 GOOD = LinearRegression().fit(X, [1.0, 3.0])
 BAD = LinearRegression().fit(X.assign(tenure=[1.0, 5.0]), [1.0, 3.0])
-"""A model that needs a column which the input lacks."""
+"""A model that needs a column that is missing from the input."""
 NIGHTLY = """
 [nightly]
 cron = "30 2 * * *"
@@ -38,7 +38,7 @@ def at(text: str) -> datetime:
 
 
 BEFORE, SLOT, MORNING = at("2026-11-25T00:30"), at("2026-11-25T01:30"), at("2026-11-25T08:00")
-"""A slot of `NIGHTLY`, which is at half past two in Berlin, and times before and after it."""
+"""A slot of `NIGHTLY` (half past two in Berlin), and a time before and a time after it."""
 JOB = "nightly-20261125T013000Z"
 
 

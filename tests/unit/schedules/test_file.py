@@ -149,7 +149,7 @@ VALUES: dict[str, list[tuple[Any, Any]]] = {
     "null_values": [(["-"], ("-",))],
     "types": [({"a": "string"}, {"a": "string"})],
 }
-"""For each option of a job, values in a schedule, and what the job then has."""
+"""For each option of a job: values in a schedule, and the resulting values of the job."""
 
 
 def toml(value: Any) -> str:

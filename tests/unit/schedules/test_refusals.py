@@ -22,7 +22,7 @@ REFUSALS = {
     "results within the input": (NIGHTLY.replace("/in/", "/results/"), "lies within input"),
     "a webhook that is not allowed": (NIGHTLY + 'webhook = "https://elsewhere.example/"\n', "ALLOWED_WEBHOOKS"),
 }
-"""Texts without a fault whose jobs are refused, and the reason."""
+"""Valid schedules whose jobs are refused, and the reason for each refusal."""
 refused = pytest.mark.parametrize(("text", "reason"), REFUSALS.values(), ids=REFUSALS)
 
 

@@ -24,7 +24,7 @@ from scoreline.tasks.steps.planner import draft
 from tests.support.one_model import Models
 
 BIG = 9_007_199_254_740_993
-"""An integer that float64 cannot hold."""
+"""An integer that float64 cannot represent exactly."""
 
 
 @pytest.fixture
