@@ -1,6 +1,6 @@
 """Measure the time from submit to the first scored part, for 1,000 rows and a worker that has loaded the model.
 
-Claim: the part's object is in the bucket after at most 150 ms.
+Claim: the part's object is in the bucket at most 150 ms after the job is submitted.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def calls_for_each(random: np.random.Generator, share: float, *, of_one_value: b
 
 
 def damage(rows: pd.DataFrame, column: str, value: Any, share: float) -> pa.Table:
-    """Put a value into a share of the rows. If the value is None, each of these rows gets a different text."""
+    """Put a value into a fraction of the rows. If the value is None, each of these rows gets a different text."""
     bad = np.random.default_rng(5).random(len(rows)) < share
     if value is None:
         others = pd.Series([f"place {number}" for number in range(len(rows))], dtype=object)

@@ -1,4 +1,4 @@
-"""Runs Scoreline with warm workers that are ready for jobs. Several benchmarks share this stand."""
+"""Runs Scoreline with warm workers that are ready for jobs. Several benchmarks use this module."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ class Client:
         return self._statuses.jobs(limit)
 
     def cancel(self, job_id: str) -> Status:
-        """End a job now and keep the results written so far. Running parts stop within one record batch.
+        """End a job now and keep the results written so far. Running parts stop before their next batch of rows.
 
         A job that has already ended keeps its outcome.
 

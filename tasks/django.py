@@ -2,8 +2,8 @@
 
 A project may define the settings in `NAMES` in its ``settings.py``. Missing settings are read from the environment.
 Endpoint, bucket and credentials may also come from an ``S3Storage`` of django-storages. The setting
-``SCORELINE_STORAGE`` names its entry in ``STORAGES``, which is ``default`` by default. Settings that begin with ``R2_``
-override the storage, in ``settings.py`` and in the environment. Workers read only the environment.
+``SCORELINE_STORAGE`` is the name of its entry in ``STORAGES``; the default is ``default``. Settings that begin with
+``R2_`` override the storage, in ``settings.py`` and in the environment. Workers read only the environment.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def models_by_pid() -> dict[int, Any]:
 def cached_bytes(pids: Container[int]) -> int:
     """Return the memory of the models in the children `pids`. Only the main process calls this.
 
-    Preloaded models count once, because the children share them.
+    Preloaded models are counted once, because the children share them.
     """
     shared = sum(bundle.manifest.memory_bytes for bundle in process.preloaded)
     own = (model for pid, held in models_by_pid().items() if pid in pids for model in held if not model["preloaded"])

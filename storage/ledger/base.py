@@ -228,7 +228,7 @@ class Ledger(Protocol):
     def complete(
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
     ) -> Completed:
-        """Count a part exactly once. A second call for the same part changes nothing and returns no next part.
+        """Count a part as done, exactly once. A second call for the same part changes nothing and returns no next part.
 
         The caller needs no lease. A process without a lease also counts parts: those whose result it finds in the
         bucket, and those that it gives up.

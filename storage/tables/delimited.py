@@ -55,7 +55,7 @@ _FEW = 0.25
 
 
 class DelimitedFormat:
-    """Reads CSV. A span is a range of bytes in the text.
+    """Reads CSV. A span, which can be read without the rest of the object, is a range of bytes in the text.
 
     The header of an object is read only once. The format is thread-safe, but the iterators that it returns are not.
     """

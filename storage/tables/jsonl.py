@@ -46,7 +46,7 @@ from scoreline.storage.tables.type_inference import CARRIED, JsonColumn
 
 
 class JsonLinesFormat:
-    """Reads JSON Lines. A span is a range of bytes in the text.
+    """Reads JSON Lines. A span, which can be read without the rest of the object, is a range of bytes in the text.
 
     A missing key is null. The numbers ``NaN``, ``Infinity`` and ``-Infinity``, which Python writes, are accepted. The
     format is thread-safe, but the iterators that it returns are not.

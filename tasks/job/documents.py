@@ -206,7 +206,7 @@ _MALFORMED = (*MALFORMED_GZIP, InvalidRequest)
 
 @contextlib.contextmanager
 def decoding(store: ObjectStore, key: str, remedy: str = "") -> Iterator[None]:
-    """Turn errors from malformed content in the block into `DocumentCorrupt`, which names the object."""
+    """Raise `DocumentCorrupt`, with the name of the object, for errors from malformed content in the block."""
     try:
         yield
     except _MALFORMED as error:
@@ -250,7 +250,7 @@ def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
 
 
 def claim_end(store: ObjectStore, job_id: str, outcome: Outcome) -> Outcome:
-    """Claim how a run ends, and return the outcome that was claimed first, because only this one counts.
+    """Claim how a run ends, and return the outcome that was claimed first, because only this one is valid.
 
     A success is claimed before ``_SUCCESS`` is written, and any other end before ``outcome.json`` is written. A job
     therefore never has both ``_SUCCESS`` and a failed or cancelled outcome.

@@ -70,7 +70,7 @@ class Probe:
         return self._written[name].etag
 
     def accepts(self, attempt: Callable[[], Any]) -> bool:
-        """Return whether the store accepts a conditional request. If its condition fails, the store refuses it."""
+        """Return whether the store accepts a conditional request; it must refuse a request whose condition fails."""
         try:
             attempt()
         except PreconditionFailed:
