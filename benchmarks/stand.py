@@ -171,7 +171,7 @@ class Stand:
         return sum(sum(item.cpu_times()[:2]) for item in [mine, *mine.children(recursive=True)])
 
     def pool(self) -> list[psutil.Process]:
-        """Return the pool processes of the worker, which score."""
+        """Return the pool processes of the worker, which do the scoring."""
         return self.parent().children()
 
     def parent(self) -> psutil.Process:

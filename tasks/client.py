@@ -165,7 +165,7 @@ class Client:
         return records_job.submit_records(self.submission, model, records, **options)
 
     def submit_spec(self, spec: JobSpec, *, webhook: str | None = None, schedule: str | None = None) -> Status:
-        """Submit a job, given its complete spec (see `submit`). A job of a schedule also names its schedule."""
+        """Submit a job with a complete spec (see `submit`). A job of a schedule also names its schedule."""
         return self.submission.submit(spec, webhook=webhook, schedule=schedule)
 
     @staticmethod

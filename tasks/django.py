@@ -51,7 +51,7 @@ client_lock = threading.Lock()
 
 
 def client() -> Client:
-    """Return the client of this process, which all its threads share. A forked process makes another client.
+    """Return the client that all threads of this process share. A forked process makes another client.
 
     Raises
     ------

@@ -99,7 +99,7 @@ def engine(app: Celery) -> Engine:
 
 
 def client(app: Celery) -> Client:
-    """Return the client of this process, which submits jobs for schedules and for requests over the broker.
+    """Return the client with which this process submits jobs, for schedules and for requests over the broker.
 
     The client uses the connections of the engine, because small Redis plans allow only a few connections.
     """
@@ -112,7 +112,7 @@ def client(app: Celery) -> Client:
 
 
 def scheduler(app: Celery) -> Scheduler:
-    """Return the scheduler of this process, which submits jobs through `client`."""
+    """Return the scheduler of this process; the scheduler submits jobs through `client`."""
     if process.scheduler is None:
         settings = ScheduleSettings.from_env(os.environ)
         process.scheduler = Scheduler.from_settings(client(app), settings, telemetry.report)

@@ -277,7 +277,8 @@ class Ledger(Protocol):
     def end_step(self, job_id: str, step: str, *, will_retry: bool = False) -> None:
         """Record that a step is done.
 
-        With `will_retry`, record instead that the step will be retried. The failed attempt is then not counted.
+        With `will_retry`, record that the step will be retried, and not that it is done. The failed attempt is then not
+        counted.
         """
         ...
 

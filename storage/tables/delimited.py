@@ -243,8 +243,8 @@ class DelimitedFormat:
         """Parse a block and convert some of its columns. Return None if Arrow cannot convert a value.
 
         In columns of strings, only empty fields are missing values. In columns of numbers, words such as ``n/a`` are
-        missing values, too. Most blocks contain no such `words`, and all their columns are parsed in one call, which is
-        faster. In other blocks, the columns of strings are parsed in a second call.
+        missing values, too. Most blocks contain no such `words`, and it is faster to parse all their columns in one
+        call. In other blocks, the columns of strings are parsed in a second call.
         """
         found: dict[str, pa.ChunkedArray] = {}
         try:

@@ -212,7 +212,7 @@ def _decode(block: Block, schema: pa.Schema) -> Rows:
 
 
 def _without(rows: Rows, faults: Mapping[int, MalformedRow]) -> Rows:
-    """Move rows to the malformed rows. The rows are given by their position in the batch."""
+    """Move rows to the malformed rows. The rows are identified by their position in the batch."""
     if not faults:
         return rows
     good = np.ones(rows.batch.num_rows, dtype=bool)

@@ -57,7 +57,7 @@ class Job:
 
     @property
     def scoring_work(self) -> str:
-        """Key of the job's pace without fetching and decoding, whose time differs from input to input."""
+        """Key of the job's pace without the time for fetching and decoding, because this time depends on the input."""
         return f"{self.work} scoring"
 
     def to_json(self) -> bytes:
@@ -291,12 +291,12 @@ def read_delivery(store: ObjectStore, job_id: str) -> Delivery | None:
 
 
 def mark_active(store: ObjectStore, job_id: str) -> None:
-    """Write the marker of a job under way, which contains the current time."""
+    """Write the marker of a job under way; the marker contains the current time."""
     with contextlib.suppress(PreconditionFailed):
         now = datetime.now(UTC).isoformat(timespec="seconds")
         store.put(keys.active(job_id), now.encode(), mode=CREATE)
 
 
 def seconds_since(moment: str) -> float:
-    """Return the number of seconds since a time, given in ISO 8601."""
+    """Return the number of seconds since a time in ISO 8601."""
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()

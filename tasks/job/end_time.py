@@ -1,4 +1,4 @@
-"""Predicts when a job ends, given its parts, and divides rows so that all processes end at the same time."""
+"""Predicts from its parts when a job ends, and divides rows so that all processes end at the same time."""
 
 from __future__ import annotations
 
