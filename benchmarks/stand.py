@@ -133,7 +133,7 @@ class Stand:
         return last
 
     def warm(self, name: str, table: pa.Table, features: Sequence[str]) -> None:
-        """Score a few rows in enough parts that each process loads the model. So few rows do not show its pace."""
+        """Score a few rows, too few to show the pace of a model, in enough parts that each process loads it."""
         for number in range(_WARM_PARTS):
             self.put(f"warm/{name}/{number}.parquet", table.slice(0, WARM_ROWS))
         for _ in range(2):

@@ -36,7 +36,10 @@ class Costs:
 
 
 class Run(NamedTuple):
-    """Consecutive rows of a span. To read a run, a process must also decode all earlier rows of the span."""
+    """Consecutive rows of a span, which is a piece of an object that can be read without the rest.
+
+    To read a run, a process must also decode all earlier rows of the span.
+    """
 
     file: int
     """Number of the file."""
