@@ -1,7 +1,7 @@
 """Count the connections to Redis of a worker and of beat: idle, under work, and idle again.
 
 The table has one line for each number of pool processes and each of these three states. The connections of ``CLIENT
-LIST`` are counted by the process that opened them. ``--list`` prints each connection with its last command.
+LIST`` are grouped by the process that opened them. ``--list`` prints each connection with its last command.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Measure the time from submit to the first scored part, for 1,000 rows and a worker that has loaded the model.
+"""Measure the time between submitting a job and its first scored part, with 1,000 rows and a model in memory.
 
-Claim: the part's object is in the bucket after at most 150 ms.
+Claim: the part's object is in the bucket at most 150 ms after the job is submitted.
 """
 
 from __future__ import annotations

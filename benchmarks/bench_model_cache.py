@@ -2,7 +2,7 @@
 
 The private memory of a process is its USS after it has scored with the model, minus its USS with a model that has a
 hundredth of the trees. For comparison, each process of a second pool loads the model itself.
-Target: at most 20% of the model's size in each process.
+Target: the private memory of each process is at most 20% of the model's size.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Compare Scoreline with Dask, Ray Data and Spark on two typical inputs: pandas' row groups, and small files.
 
 The contenders run as in `benchmarks.bench_throughput`: all of them read the same files from the same disk, are warm,
-and must have equal results. The inputs are two shapes of `benchmarks.shapes`. The model is a logistic regression, which
-scores so fast that differences in reading show.
+and must have equal results. The inputs are two of the typical inputs in `benchmarks.shapes`. The model is a logistic
+regression, which scores so fast that differences in reading show.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LEGEND = (
 
 
 def prepared(name: str, share: float) -> Path:
-    """Return a folder with the files of a shape and the model that scores them."""
+    """Return a folder with the files of a typical input and the model that scores them."""
     folder = work.DATA / f"peers-{share:g}"
     (folder / "models").mkdir(parents=True, exist_ok=True)
     joblib.dump(fitted(SHAPES[name], "linear"), folder / "models" / f"{name}.joblib")

@@ -1,6 +1,7 @@
 """Measure how fast one process reads Parquet from a store with 30 ms per request and 60 MB/s per connection.
 
-The file is one that pandas would write: it has 18 columns, and row groups of 1,048,576 rows. Claim: at least 200 MB/s.
+The file is one that pandas would write: it has 18 columns, and row groups of 1,048,576 rows. Claim: the process reads
+at least 200 MB/s.
 """
 
 from __future__ import annotations

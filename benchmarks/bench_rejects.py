@@ -4,7 +4,7 @@ Claims: If a step of scikit-learn refuses 5% of the rows of a job, the job takes
 without such rows. This holds for each kind of refused value, even if the processes remember no refused values of the
 model; each run therefore uses a new version of the model. A model of the user's own is called at most 10 times for each
 rejected row if 1% of the rows are rejected, and 3 times if 20% are rejected. If a job rejects more rows than
-`max_rejected` allows, it fails within 5 s.
+`max_rejected` allows, it fails within 5 s after it is submitted.
 
 CPU time means that of all processes of the worker, because other load on the machine hardly affects it. For each kind
 of refused value, two more figures are recorded without a limit: the CPU time of a second job with the same version, and
@@ -170,7 +170,7 @@ def calls_for_each(random: np.random.Generator, share: float, *, of_one_value: b
 
 
 def damage(rows: pd.DataFrame, column: str, value: Any, share: float) -> pa.Table:
-    """Put a value into a share of the rows. If the value is None, each of these rows gets a different text."""
+    """Put a value into a fraction of the rows. If the value is None, each of these rows gets a different text."""
     bad = np.random.default_rng(5).random(len(rows)) < share
     if value is None:
         others = pd.Series([f"place {number}" for number in range(len(rows))], dtype=object)

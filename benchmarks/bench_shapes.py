@@ -5,7 +5,7 @@ loop uses the fastest way to divide the work (see `benchmarks.byhand`). Requests
 run, because the relay that counts them takes time. The results of job and loop are compared once. Claims: the limits of
 `benchmarks.shapes.SHAPES`.
 
-New figures are added to the figures that earlier runs stored for other shapes. Each figure is stored with the commit,
+New figures are added to the figures that earlier runs stored for other inputs. Each figure is stored with the commit,
 the machine, and the load of the machine.
 """
 
@@ -61,7 +61,7 @@ def counts(name: str, share: float) -> Entry:
 
 
 def chosen(asked: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
-    """Yield each shape, model and store to measure: only those with a limit, or all of them."""
+    """Yield each input, model and store to measure: only the combinations with a limit, or all of them."""
     for name in asked.shapes:
         # If there is only a limit of memory, the store is a directory, because moto joins 3 GB too slowly.
         limited = list(SHAPES[name].limits) or [("directory", "linear")]

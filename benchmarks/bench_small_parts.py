@@ -1,6 +1,6 @@
 """Measure what a small part costs, in a job of 1,000 parts of 1,000 rows with a logistic regression and two processes.
 
-Claim: a part takes at most 15 ms of a worker process, including the scoring of its rows.
+Claim: a part takes at most 15 ms of the time of a worker process, including the scoring of its rows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Measure how long ``scoreline --help`` takes, and how long an application takes to import the client.
 
-Claim: at most 0.25 s each.
+Claim: the help and the import take at most 0.25 s each.
 """
 
 from __future__ import annotations

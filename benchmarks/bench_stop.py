@@ -1,7 +1,7 @@
 """Measure how long a dyno takes to stop while each of its processes scores a part that does not end.
 
-The benchmark sends SIGTERM to every process at once, as Heroku does. Claim: all processes have ended within 25 s,
-because Heroku kills a dyno 30 s after SIGTERM. Afterwards, all parts of the worker must be back in the queue.
+The benchmark sends SIGTERM to every process at once, as Heroku does. Claim: all processes have ended 25 s after
+SIGTERM, because Heroku kills a dyno 30 s after SIGTERM. Afterwards, all parts of the worker must be back in the queue.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The handwritten loop that jobs are compared with: two warm processes that fetch objects and read them with pyarrow.
 
 Each process copies the features of a batch into one matrix, column by column, and writes all its scores as one object.
-There are several ways to divide the work between the processes. `ways` names the ways that make sense for an input, and
-a job is compared with the fastest of them:
+There are several ways to divide the work between the processes. `ways` returns those ways to divide the work that make
+sense for an input, and a job is compared with the fastest of them:
 
 ``units``
     Each process takes every second object or row group, and otherwise fetches only footers. A batch may contain rows of
@@ -79,7 +79,9 @@ class Order:
 
 
 def ways(kind: str, objects: int, groups: int) -> tuple[str, ...]:
-    """Return the ways to divide an input. `groups` is the number of row groups of the first of its objects.
+    """Return the ways to divide an input between processes.
+
+    `groups` is the number of row groups of the first object of the input.
 
     >>> ways("parquet", 1, 3)
     ('units', 'whole')
@@ -161,7 +163,7 @@ def _serve(environ: Mapping[str, str], pipe: Connection) -> None:
 
 
 def score(store: ObjectStore, order: Order) -> None:
-    """Score the share of one process, and write its results."""
+    """Score the rows of one process, and write the results."""
     scored = [_predict(order, table) for table in _tables(store, order)]
     sink = io.BytesIO()
     pq.write_table(pa.concat_tables(scored), sink, compression="zstd", use_dictionary=False)

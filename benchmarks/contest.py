@@ -41,7 +41,7 @@ class Contest:
         self._relay = relay
 
     def bring(self, name: str, model: str, share: float) -> None:
-        """Publish a model, and put the objects of a shape into the store."""
+        """Publish a model, and put the objects of a typical input into the store."""
         self._name, self._model = name, f"{name}-{model}".replace(".", "-")
         self._shape = SHAPES[name].scaled(share)
         self._fitted = fitted(self._shape, model)
@@ -54,9 +54,9 @@ class Contest:
             list(pool.map(lambda key, file: self._stand.store.put(key, file.read_bytes()), self._found, files))
 
     def rehearse(self, way: str | None = None) -> str:
-        """Let the job and the loop score twice, compare their results, and return the fastest way of the loop.
+        """Let job and loop score twice, compare their results, and return the fastest way to divide the loop's work.
 
-        If a shape has only a limit of memory, the loop does not score it, and the answer is an empty text. Its two
+        If an input has only a limit of memory, the loop does not score it, and the answer is an empty text. Its two
         processes would each fetch and decode 3 GB, which takes more memory than the machine has.
         """
         if not self._shape.limits:
@@ -65,7 +65,7 @@ class Contest:
         groups = len(next(iter(self.layout.groups.values()), ()))
         possible = [way] if way else ways(self._shape.kind, len(self._found), groups)
         if self._model.endswith("forest"):
-            possible = possible[:1]  # the way ``alone`` would take twice as long with a slow model
+            possible = possible[:1]  # with a slow model, one process alone would take twice as long
         took = {each: min(self.by_hand(each)["work"] for _ in range(_REHEARSALS)) for each in possible}
         best = min(took, key=lambda each: took[each])
         if len(took) > 1:
@@ -122,7 +122,7 @@ class Contest:
 
 @contextlib.contextmanager
 def contest(store: str) -> Iterator[Contest]:
-    """Start a stand and a handwritten loop."""
+    """Start Scoreline (a `Stand`) and a handwritten loop."""
     with contextlib.ExitStack() as stack:
         stand = Stand(Path(".scoreline"), directory=store == "directory")
         if store == "slow":
@@ -134,7 +134,7 @@ def contest(store: str) -> Iterator[Contest]:
 
 @contextlib.contextmanager
 def counted() -> Iterator[Contest]:
-    """Start a stand whose requests to the S3 server are recorded, without a handwritten loop."""
+    """Start Scoreline (a `Stand`) without a handwritten loop, and record its requests to the S3 server."""
     with CountingRelay() as relay:
         stand = Stand(Path(".scoreline"), directory=False)
         stand.relay = relay

@@ -1,4 +1,4 @@
-"""A relay in front of an S3 server, which records each request and the number of bytes that the server sends for it."""
+"""A relay in front of an S3 server. It records each request, and the number of bytes that the server sends for it."""
 
 from __future__ import annotations
 

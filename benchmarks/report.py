@@ -118,7 +118,7 @@ def _explained(run: Mapping[str, Any]) -> float:
 
 
 def _stages(took: Mapping[str, Mapping[str, Runs]]) -> Iterator[str]:
-    """Yield a table of the last run: milliseconds per part by timing, and the share of the job's time."""
+    """Yield a table of the last run: milliseconds per part by timing, and the used fraction of the processes' time."""
     yield "| ms a part, by timing, last round | parts | " + " | ".join(TIMINGS) + " | share of the 2 processes' time |"
     yield "|" + "---|" * (len(TIMINGS) + 3)
     for name in ("scoreline", "scoreline_s3"):
@@ -135,7 +135,7 @@ def _stages(took: Mapping[str, Mapping[str, Runs]]) -> Iterator[str]:
 def _busy(stages: Mapping[str, float]) -> float:
     """Return the seconds of all timings together.
 
-    Rows are decoded while other rows are aligned and predicted, so only the longer of these two times counts.
+    Rows are decoded while other rows are aligned and predicted, so only the longer of these two times is included.
     """
     beside = max(stages["decode"], stages["align"] + stages["predict"])
     return beside + stages["encode"] + stages["upload"] + stages["queue"]

@@ -1,7 +1,7 @@
 """Typical inputs: row groups as pandas and pyarrow write them, wide tables, many small files, and texts.
 
-`made` writes the objects of a shape from a fixed seed, unless they exist. ``python -m benchmarks.shapes`` makes the
-objects of all shapes.
+`made` writes the objects of such an input (a `Shape`) from a fixed seed, unless they exist. ``python -m
+benchmarks.shapes`` makes the objects of all inputs in `SHAPES`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Shape:
         return f"{self.rows:,} rows x {self.features:,}{' float32' * (self.dtype == 'float32')}, {layout}"
 
     def scaled(self, share: float) -> Shape:
-        """Return the shape with a share of its rows, in row groups and files of the same size."""
+        """Return the layout with only a fraction of its rows, in row groups and files of the same size."""
         rows = max(int(self.rows * share), 1_000)
         return Shape(**{**self.__dict__, "rows": rows})
 
@@ -107,7 +107,7 @@ SHAPES = {
 
 
 def made(name: str, share: float = 1.0) -> Path:
-    """Return the folder of a shape's objects, and write the objects unless the current version of them exists."""
+    """Return the folder with the objects of a typical input, and write them unless their current version exists."""
     folder = DATA / "shapes" / f"{name}-{share:g}"
     done, recipe = folder.parent / f"{name}-{share:g}.done", _recipe(SHAPES[name].scaled(share))
     if done.exists() and done.read_text() == recipe:
@@ -125,7 +125,7 @@ def _recipe(shape: Shape) -> str:
 
 
 def fitted(shape: Shape, model: str) -> Any:
-    """Fit a model on noise, for the columns of a shape."""
+    """Fit a model on noise, with as many features as the input `shape` has."""
     random = np.random.default_rng(11)
     x = random.normal(size=(_FITTED_ROWS, shape.features)).astype(shape.dtype)
     y = (x[:, 0] + random.normal(size=_FITTED_ROWS) > 0).astype(int)
@@ -135,7 +135,7 @@ def fitted(shape: Shape, model: str) -> Any:
 
 
 def blocks(shape: Shape, rows: int = _BLOCK_ROWS) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a shape: an id, and features of noise."""
+    """Yield the rows of the input `shape`: an id, and features of noise."""
     random = np.random.default_rng(7)
     for first in range(0, shape.rows, rows):
         count = min(rows, shape.rows - first)
@@ -147,7 +147,7 @@ def blocks(shape: Shape, rows: int = _BLOCK_ROWS) -> Iterator[pa.RecordBatch]:
 
 
 def write(shape: Shape, folder: Path) -> None:
-    """Write the objects of a shape into a folder."""
+    """Write the objects of the input `shape` into a folder."""
     if shape.file_rows is not None:
         for number, block in enumerate(blocks(shape, shape.file_rows)):
             pq.write_table(pa.Table.from_batches([block]), folder / f"{number:06}.parquet")
@@ -174,7 +174,7 @@ def write(shape: Shape, folder: Path) -> None:
 
 
 def main() -> None:
-    """Make the objects of all shapes in advance, so that benchmarks do not have to."""
+    """Make the objects of all inputs in `SHAPES` in advance, so that benchmarks do not have to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--share", type=float, default=1.0)

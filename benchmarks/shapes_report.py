@@ -64,7 +64,7 @@ def tables(took: Mapping[str, Entry]) -> str:
 
 
 def short(took: Mapping[str, Entry]) -> str:
-    """Return a table for the documentation: the jobs with a linear model, for each shape."""
+    """Return a table for the documentation: the jobs with a linear model, for each typical input."""
     lines = _head(("input", "store", "job", "loop by hand", "its way", "job / loop", "memory of a process", "commit"))
     for key, entry in _in_order(took, "job"):
         name, model, store = key.split()
@@ -160,7 +160,7 @@ def _counts(took: Mapping[str, Entry]) -> Iterator[str]:
 
 
 def requests(entry: Entry) -> tuple[str, float]:
-    """Return what the limit of requests of a shape refers to, and the number of requests that were counted."""
+    """Return what the limit of requests of a typical input refers to, and the number of requests that were counted."""
     found = entry["traffic"]
     if entry["objects"] > 1:
         return "a file", (found["read_requests"] + found["plan_requests"]) / entry["objects"]
@@ -175,7 +175,7 @@ def _limited(value: float, limit: float | None) -> tuple[str, str]:
 
 
 def _in_order(took: Mapping[str, Entry], has: str) -> Iterator[tuple[str, Entry]]:
-    """Yield the entries with one kind of figures, in the order of the shapes and not of their measurement."""
+    """Yield the entries with one kind of figures, in the order of `SHAPES` and not in the order of measurement."""
     names = list(SHAPES)
     found = [(key, entry) for key, entry in took.items() if has in entry and key.split()[0] in names]
     yield from sorted(found, key=lambda item: (names.index(item[0].split()[0]), item[0]))

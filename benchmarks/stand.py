@@ -1,4 +1,4 @@
-"""Runs Scoreline with warm workers that are ready for jobs. Several benchmarks share this stand."""
+"""Runs Scoreline with warm workers that are ready for jobs. Several benchmarks use this module."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Stand:
         return last
 
     def warm(self, name: str, table: pa.Table, features: Sequence[str]) -> None:
-        """Score a few rows in enough parts that each process loads the model. So few rows do not show its pace."""
+        """Score a few rows, too few to show the pace of a model, in enough parts that each process loads it."""
         for number in range(_WARM_PARTS):
             self.put(f"warm/{name}/{number}.parquet", table.slice(0, WARM_ROWS))
         for _ in range(2):
@@ -171,7 +171,7 @@ class Stand:
         return sum(sum(item.cpu_times()[:2]) for item in [mine, *mine.children(recursive=True)])
 
     def pool(self) -> list[psutil.Process]:
-        """Return the pool processes of the worker, which score."""
+        """Return the pool processes of the worker, which do the scoring."""
         return self.parent().children()
 
     def parent(self) -> psutil.Process:

@@ -16,7 +16,7 @@ from benchmarks.counting_relay import Request
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where the columns are in the input objects. A job needs all of them."""
+    """Where the columns are in the input objects. A job needs all these columns."""
 
     needed: int
     """Bytes of the columns, or of objects that have no columns."""

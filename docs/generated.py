@@ -213,7 +213,7 @@ def settings() -> Mapping[str, Setting]:
             for read in (*(kind.from_env for kind in _settings_classes()), logs.form_from_env):
                 with contextlib.suppress(errors.InvalidSettings):
                     read(environ)
-    for owner in ("AWS_S3", "AWS"):  # the code reads these names only if one of the pair is set
+    for owner in ("AWS_S3", "AWS"):  # the code reads the key id and the secret only if one of them is set
         for half in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
             note(f"{owner}_{half}", "", None)
     return found
@@ -275,7 +275,7 @@ def _events_table(table: str) -> str:
 
 
 def fields_of(path: str) -> Mapping[str, tuple[str, str]]:
-    """Return the type and the default of each field of a dataclass, which `path` names as ``module.Class``."""
+    """Return the type and the default of each field of the dataclass with the path ``module.Class``."""
     kind = _import(path)
     return {
         field.name: (f"`{field.type}`".replace("|", r"\|"), _default_of(field)) for field in dataclasses.fields(kind)

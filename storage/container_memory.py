@@ -15,7 +15,7 @@ _V2_FILES = ("memory.max", "memory.current", "inactive_file")
 def limit_bytes(root: Path = Path("/")) -> int:
     """Return the memory limit of this container in bytes, or the memory of the machine if no limit is set.
 
-    A process can be in several nested control groups (versions 1 and 2 of cgroups). The lowest of their limits counts.
+    A process can be in several nested control groups (versions 1 and 2 of cgroups). The lowest of their limits applies.
 
     Parameters
     ----------

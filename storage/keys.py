@@ -194,7 +194,7 @@ def delivery(job_id: str) -> str:
 
 
 def active(job_id: str) -> str:
-    """Return the key of a job's marker, which is deleted after the outcome is written and the webhook is settled.
+    """Return the key of a job's marker; the marker is deleted after the outcome is written and the webhook is settled.
 
     A webhook is settled when it has been delivered or will not be sent again.
     """
@@ -253,7 +253,7 @@ def rejected_folder(folder: str) -> str:
 
 
 def rejected_part(folder: str, part: int, sha256: str) -> str:
-    """Return the key of a part's rejected rows, which contains the beginning of their digest.
+    """Return the key of a part's rejected rows; the key contains the beginning of their digest.
 
     Two attempts at a part may reject different rows. The digest keeps one attempt from overwriting the rows that
     another attempt has committed.

@@ -1,4 +1,4 @@
-"""Defines jobs, from their documents in the bucket to the client that submits jobs.
+"""Defines jobs: their documents in the bucket, the steps that plan, score and finalize them, and the client.
 
 The code is divided into rooms: packages on several floors. From the bottom up, the floors are: `job` and `scoring`;
 `inputs` and `dispatch`; `rejects` and `webhooks`; `records`; `steps`; the module `client`; and at the top `schedules`

@@ -165,7 +165,7 @@ class Client:
         return records_job.submit_records(self.submission, model, records, **options)
 
     def submit_spec(self, spec: JobSpec, *, webhook: str | None = None, schedule: str | None = None) -> Status:
-        """Submit a job, given its complete spec (see `submit`). A job of a schedule also names its schedule."""
+        """Submit a job with a complete spec (see `submit`). A job of a schedule also names its schedule."""
         return self.submission.submit(spec, webhook=webhook, schedule=schedule)
 
     @staticmethod
@@ -202,7 +202,7 @@ class Client:
         return self._statuses.jobs(limit)
 
     def cancel(self, job_id: str) -> Status:
-        """End a job now and keep the results written so far. Running parts stop within one record batch.
+        """End a job now and keep the results written so far. Running parts stop before their next batch of rows.
 
         A job that has already ended keeps its outcome.
 

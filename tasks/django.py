@@ -2,8 +2,8 @@
 
 A project may define the settings in `NAMES` in its ``settings.py``. Missing settings are read from the environment.
 Endpoint, bucket and credentials may also come from an ``S3Storage`` of django-storages. The setting
-``SCORELINE_STORAGE`` names its entry in ``STORAGES``, which is ``default`` by default. Settings that begin with ``R2_``
-override the storage, in ``settings.py`` and in the environment. Workers read only the environment.
+``SCORELINE_STORAGE`` is the name of its entry in ``STORAGES``; the default is ``default``. Settings that begin with
+``R2_`` override the storage, in ``settings.py`` and in the environment. Workers read only the environment.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ client_lock = threading.Lock()
 
 
 def client() -> Client:
-    """Return the client of this process, which all its threads share. A forked process makes another client.
+    """Return the client that all threads of this process share. A forked process makes another client.
 
     Raises
     ------

@@ -90,7 +90,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Stack]:
-    """Start services for a single test, which sets the settings of its own workers."""
+    """Start services for a single test; the test sets the settings of its own workers."""
     with killed_at_end(Stack(tmp_path)) as running:
         yield running
 

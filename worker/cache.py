@@ -28,8 +28,8 @@ class ModelCache:
     The cache is thread-safe. If several threads request a bundle, it is loaded once. A cached bundle is returned at
     once, even while another bundle is loaded. The key of the cache consists of name, version and manifest digest. The
     manifest digest covers every byte of the bundle, so the cache never returns a stale bundle. Name and version are
-    part of the key because results name the version. The registry refuses a digest that belongs to another version, and
-    the cache must refuse such a digest, too.
+    part of the key because results contain the version. The registry refuses a digest that belongs to another version,
+    and the cache must refuse such a digest, too.
 
     Parameters
     ----------

@@ -65,7 +65,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_channel_error_retry=_queue.broker_url.startswith("redis"),  # Redis may be full, or read-only in a failover
     broker_connection_max_retries=None,  # a worker retries forever if it cannot reach the broker
-    broker_pool_limit=2,  # `inspect` needs two connections at once; a worker shares one
+    broker_pool_limit=2,  # `inspect` needs two connections at once; all code of a worker shares one
     task_ignore_result=True,  # tasks that answer an application override this
     result_backend=f"scoreline.worker.answers:AnswerBackend+{_queue.redis_url}",
     redis_backend_use_ssl=dict(_queue.redis_tls) or None,
@@ -102,7 +102,7 @@ def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: A
 
 @beat_init.connect
 def _become_beat(**_: Any) -> None:
-    """Make beat use a single connection, which the scheduler closes after each message."""
+    """Make beat use a single connection; the scheduler closes the connection after each message."""
     from scoreline.worker.channel import use_channel
 
     share_connection(_queue, MAIN_PROCESS)

@@ -100,7 +100,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_of_connection(error: Exception, errors: tuple[type[BaseException], ...]) -> bool:
-    """Return whether an error comes from the connection. A `KeyError` may be caused by a message instead."""
+    """Return whether an error certainly comes from the connection. A `KeyError` may come from a message."""
     return isinstance(error, errors) and not isinstance(error, KeyError)
 
 

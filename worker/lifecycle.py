@@ -99,7 +99,7 @@ def engine(app: Celery) -> Engine:
 
 
 def client(app: Celery) -> Client:
-    """Return the client of this process, which submits jobs for schedules and for requests over the broker.
+    """Return the client with which this process submits jobs, for schedules and for requests over the broker.
 
     The client uses the connections of the engine, because small Redis plans allow only a few connections.
     """
@@ -112,7 +112,7 @@ def client(app: Celery) -> Client:
 
 
 def scheduler(app: Celery) -> Scheduler:
-    """Return the scheduler of this process, which submits jobs through `client`."""
+    """Return the scheduler of this process; the scheduler submits jobs through `client`."""
     if process.scheduler is None:
         settings = ScheduleSettings.from_env(os.environ)
         process.scheduler = Scheduler.from_settings(client(app), settings, telemetry.report)
@@ -145,7 +145,7 @@ def models_by_pid() -> dict[int, Any]:
 def cached_bytes(pids: Container[int]) -> int:
     """Return the memory of the models in the children `pids`. Only the main process calls this.
 
-    Preloaded models count once, because the children share them.
+    Preloaded models are counted once, because the children share them.
     """
     shared = sum(bundle.manifest.memory_bytes for bundle in process.preloaded)
     own = (model for pid, held in models_by_pid().items() if pid in pids for model in held if not model["preloaded"])

@@ -1,8 +1,8 @@
 """Collects the metrics of a deployment for Prometheus at each scrape.
 
 Redis stores the counters (`scoreline.storage.ledger.counters`). The current state comes from Redis, the bucket, the
-broker and the workers, which are queried in parallel. If a service does not answer in time, its metrics are left out,
-because a missing metric is less misleading than a zero.
+broker and the workers; all of them are queried in parallel. If a service does not answer in time, its metrics are left
+out, because a missing metric is less misleading than a zero.
 """
 
 from __future__ import annotations

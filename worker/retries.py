@@ -97,7 +97,7 @@ def answerable(error: Exception) -> Exception:
 
 
 def retries_made(task: Task[Any, Any]) -> int:
-    """Return the number of retries after errors. Passing the message on to other workers does not count."""
+    """Return the number of retries after errors. Passing the message on to other workers is not counted as a retry."""
     return task.request.retries - times_passed_on(task)
 
 

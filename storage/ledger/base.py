@@ -230,7 +230,7 @@ class Ledger(Protocol):
     def complete(
         self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
     ) -> Completed:
-        """Count a part exactly once. A second call for the same part changes nothing and returns no next part.
+        """Count a part as done, exactly once. A second call for the same part changes nothing and returns no next part.
 
         The caller needs no lease. A process without a lease also counts parts: those whose result it finds in the
         bucket, and those that it gives up.
@@ -279,7 +279,8 @@ class Ledger(Protocol):
     def end_step(self, job_id: str, step: str, *, will_retry: bool = False) -> None:
         """Record that a step is done.
 
-        With `will_retry`, record instead that the step will be retried. The failed attempt is then not counted.
+        With `will_retry`, record that the step will be retried, and not that it is done. The failed attempt is then not
+        counted.
         """
         ...
 

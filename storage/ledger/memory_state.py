@@ -138,7 +138,7 @@ class Steps:
 
 
 def reason_to_stop(job: Job) -> Stopped:
-    """Return why a job dispatches no more parts, or an empty string."""
+    """Return why a job dispatches no more parts; the result is empty if the job still dispatches parts."""
     if job.rejected > job.budget:
         return "budget"
     return "failures" if len(job.failures) >= MAX_FAILED_PARTS else ""

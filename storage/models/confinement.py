@@ -122,7 +122,7 @@ def _supervise(child: int) -> int:
 
 
 def _end(code: int) -> NoReturn:
-    """End this process with an exit code. A negative code is the number of a signal to send instead."""
+    """End this process with an exit code; if the code is negative, end this process by the signal with this number."""
     if code < 0:
         with contextlib.suppress(OSError):  # SIGKILL cannot have a handler
             signal.signal(-code, signal.SIG_DFL)

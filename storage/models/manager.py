@@ -172,7 +172,7 @@ class ModelStorageManager:
         return bool(self._signing_key)
 
     def fetch(self, key_or_uri: str) -> tuple[str, bytes]:
-        """Read a joblib or pickle file for publishing, given its key or ``s3://`` URI.
+        """Read a joblib or pickle file for publishing from a key or an ``s3://`` URI.
 
         Returns
         -------

@@ -116,7 +116,10 @@ def verify(manifest: bytes, signatures: bytes | None, verify_keys: Sequence[str]
 
 
 def key_id(public: bytes) -> str:
-    """Return the id of a verify key for messages and signatures: the first 8 hexadecimal digits of its SHA-256."""
+    """Return the id by which messages and signatures name a verify key.
+
+    The id is the first 8 hexadecimal digits of the SHA-256 of the key.
+    """
     return sha256_hex(public)[:8]
 
 

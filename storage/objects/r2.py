@@ -93,7 +93,7 @@ class R2Store:
             tcp_keepalive=True,
             max_pool_connections=connections,
             s3={"addressing_style": "path"},
-            # By default boto3 sends aws-chunked trailers over https, which R2 refuses.
+            # By default boto3 sends aws-chunked trailers over https, and R2 refuses these trailers.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )

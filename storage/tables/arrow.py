@@ -38,7 +38,8 @@ _BUFFER_BYTES = 4 << 20
 class ArrowFormat:
     """Reads Arrow IPC.
 
-    A span is a range of record batches. To read a batch of a stream, the reader must read all batches before it.
+    A span, which can be read without the rest of the object, is a range of record batches. To read a batch of a stream,
+    the reader must read all batches before it.
     """
 
     def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:  # for text formats

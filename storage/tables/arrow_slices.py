@@ -48,7 +48,7 @@ class BatchLayout:
 
 
 def can_be_sliced(schema: pa.Schema, footer: bytes) -> bool:
-    """Return whether the types of all columns allow reading single rows, given the schema and the footer of a file."""
+    """Return whether the types of all columns allow reading single rows of a file with this schema and footer."""
     try:
         stored = _table(footer, _field(footer, _table(footer, 0), 1))
         place = _field(footer, stored, 0)
@@ -65,7 +65,7 @@ def needs_validation(kind: pa.DataType) -> bool:
 
 
 def layout_of(message: bytes, body: int, body_bytes: int, schema: pa.Schema) -> BatchLayout | None:
-    """Return the layout of a batch, given its message; None if it is compressed or otherwise unusual.
+    """Return the layout of the batch that a message describes; None if the batch is compressed or otherwise unusual.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ def explain_row_group(source: Pinned, number: int, error: BaseException) -> Unre
 
 
 def _recognize(head: bytes) -> str:
-    """Return the format that the first bytes show, or an empty string.
+    """Return the format that the first bytes show; the result is empty if they show none.
 
     The guess may be wrong, because a text may begin with the same bytes by chance.
     """

@@ -31,7 +31,7 @@ def check_quotation_marks(uri: str, block: Block, dialect: Dialect, columns: int
     Raises
     ------
     UnreadableInput
-        A backslash might escape a quotation mark, or a row spans many lines that look like rows.
+        A backslash might escape a quotation mark, or a row consists of many lines that look like rows.
     """
     if not dialect.quote:
         return
@@ -64,7 +64,7 @@ def _row_with_escape(block: Block, dialect: Dialect) -> int | None:
 
 
 def _swallowing_row(block: Block, dialect: Dialect, columns: int) -> tuple[int, int] | None:
-    """Return the first row that spans many lines, most of which look like rows, and the number of its lines."""
+    """Return the first row that consists of many lines, most of which look like rows, and the number of its lines."""
     if block.data.count(b"\n") < len(block.records) + _MIN_LINES - 1:
         return None
     line_ends = np.flatnonzero(np.frombuffer(block.data, dtype=np.uint8) == ord("\n"))

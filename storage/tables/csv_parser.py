@@ -140,7 +140,7 @@ def parse_as_bytes(
     """Parse records into binary columns, even if the text is not valid UTF-8 (see `parse`)."""
     valid = is_utf8(data)
     if not valid:
-        # Arrow cannot describe a ragged record that is not UTF-8, so each byte is parsed as one character instead.
+        # Arrow cannot describe a ragged record that is not UTF-8, so each byte is parsed as one character.
         data = data.decode("latin-1").encode()
     types = {name: pa.binary() for name in columns or names[:1]}  # Arrow counts rows only if it parses a column
     table = parse(data, names, dialect, types, ragged).select(list(columns))

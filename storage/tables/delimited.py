@@ -55,7 +55,7 @@ _FEW = 0.25
 
 
 class DelimitedFormat:
-    """Reads CSV. A span is a range of bytes in the text.
+    """Reads CSV. A span, which can be read without the rest of the object, is a range of bytes in the text.
 
     The header of an object is read only once. The format is thread-safe, but the iterators that it returns are not.
     """
@@ -243,8 +243,8 @@ class DelimitedFormat:
         """Parse a block and convert some of its columns. Return None if Arrow cannot convert a value.
 
         In columns of strings, only empty fields are missing values. In columns of numbers, words such as ``n/a`` are
-        missing values, too. Most blocks contain no such `words`, and all their columns are parsed in one call, which is
-        faster. In other blocks, the columns of strings are parsed in a second call.
+        missing values, too. Most blocks contain no such `words`, and it is faster to parse all their columns in one
+        call. In other blocks, the columns of strings are parsed in a second call.
         """
         found: dict[str, pa.ChunkedArray] = {}
         try:

@@ -89,7 +89,7 @@ def _unlike_first(block: Block, schema: pa.Schema) -> Any:
     """Return the numbers of the lines that may be malformed, as an ndarray.
 
     All other lines are valid: they have the keys of the first valid line, in the same order, and values that fit their
-    columns. Arrow recognizes these lines with a regular expression, which is faster than a loop in Python.
+    columns. Arrow recognizes these lines with a regular expression, because a loop in Python would be slower.
     """
     pattern = RowPattern()
     for number in range(min(len(block.records), _MAX_TRIED)):

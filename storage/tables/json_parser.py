@@ -79,7 +79,7 @@ def _depth(data: bytes) -> int:
 def _are_objects(block: Block) -> bool:
     """Return whether each line begins with { and ends with }.
 
-    Arrow reads objects across line ends. If one line contains two objects and another object spans two lines, there are
+    Arrow reads objects across line ends. If one line contains two objects and another object takes two lines, there are
     still as many objects as lines. This check excludes that case, because a line end between } and { cannot be inside
     an object. If the check passes and the two numbers are equal, each line is one object.
     """

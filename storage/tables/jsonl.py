@@ -46,7 +46,7 @@ from scoreline.storage.tables.type_inference import CARRIED, JsonColumn
 
 
 class JsonLinesFormat:
-    """Reads JSON Lines. A span is a range of bytes in the text.
+    """Reads JSON Lines. A span, which can be read without the rest of the object, is a range of bytes in the text.
 
     A missing key is null. The numbers ``NaN``, ``Infinity`` and ``-Infinity``, which Python writes, are accepted. The
     format is thread-safe, but the iterators that it returns are not.
@@ -212,7 +212,7 @@ def _decode(block: Block, schema: pa.Schema) -> Rows:
 
 
 def _without(rows: Rows, faults: Mapping[int, MalformedRow]) -> Rows:
-    """Move rows to the malformed rows. The rows are given by their position in the batch."""
+    """Move rows to the malformed rows. The rows are identified by their position in the batch."""
     if not faults:
         return rows
     good = np.ones(rows.batch.num_rows, dtype=bool)

@@ -1,4 +1,4 @@
-"""Stores the rows of a window, which are decoded column by column, and returns them as record batches."""
+"""Stores the rows of a window while they are decoded column by column, and returns them as record batches."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class PackedWindow:
     """Consecutive rows in several batches. Columns can be added in any order.
 
     Numbers and times are copied to memory that is mapped for this window. The memory of each batch is contiguous, and
-    is returned to the system when the batch is no longer used. Thousands of small arrays would fragment the heap
-    instead.
+    is returned to the system when the batch is no longer used. Thousands of small arrays in the heap would fragment the
+    heap.
 
     Parameters
     ----------

@@ -66,7 +66,7 @@ class Chunk:
         return dictionary + min(max(self.encoded_bytes - dictionary, 0), _PAGE_BYTES)
 
     def position_of(self, share: float) -> int:
-        """Return the estimated offset after a share of the values of the chunk; 0 if values cannot be skipped."""
+        """Return the estimated offset after a fraction of the values of the chunk; 0 if values cannot be skipped."""
         return self.dictionary_bytes + int(share * (self.size - self.dictionary_bytes)) if self.can_be_null else 0
 
     def position_after(self, share: float) -> int:
@@ -124,7 +124,7 @@ def find_chunks(
         Size of the object. Chunks that are out of bounds or overlap are left out, because decoding fails on them. No
         pages of the other chunks are skipped then.
     plain : collection of str
-        Columns whose values do not depend on other rows. The codes of a dictionary column do.
+        Columns whose values do not depend on other rows. The codes of a dictionary column depend on other rows.
     """
     row_group = metadata.row_group(group)
     chunks = []

@@ -18,9 +18,9 @@ _CHUNK_BYTES = 1 << 20
 def is_joined(file: io.RawIOBase | io.BufferedIOBase, size: int, metadata: pq.FileMetaData) -> bool:
     """Return whether a file contains the end of another file. There, the magic bytes of both files are adjacent.
 
-    The function searches two places. The first is between the last column and the footer, where only indexes and
-    filters are allowed. The second is the beginning of the last file, which is computed as if that file had no indexes
-    or filters.
+    The function searches two places. The first place is between the last column and the footer, where only indexes and
+    filters are allowed. The second place is the beginning of the last file, which is computed as if that file had no
+    indexes or filters.
     """
     footer = size - len(_MAGIC) - 4 - metadata.serialized_size
     if _ends_with_last_column(metadata, footer):

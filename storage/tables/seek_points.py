@@ -147,7 +147,7 @@ class GzipReader:
         self._trailer -= count if trailer else 0
 
     def _fill(self, size: int) -> bool:
-        """Fill the buffer with at least `size` bytes. Return False if the object ends before."""
+        """Fill the buffer with at least `size` bytes. Return False if the object has fewer bytes left."""
         while len(self._buffer) < size and (more := self._file.read(_CHUNK)):
             self._buffer += more
         return len(self._buffer) >= size

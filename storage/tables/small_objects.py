@@ -51,7 +51,7 @@ class KeptObjects:
     _bytes: int = 0
 
     def reserve(self, source: Pinned) -> bool:
-        """Reserve memory for an object. Return whether there was enough."""
+        """Reserve memory for an object. Return whether there was enough memory."""
         fits = 0 < source.size <= min(SMALL_BYTES, _KEPT_BYTES - self._bytes)
         self._bytes += source.size if fits else 0
         return fits

@@ -1,4 +1,4 @@
-"""Computes the share of the stored bytes of a Parquet object that some of its columns take."""
+"""Computes which fraction of the stored bytes of a Parquet object belongs to some of its columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scoreline.storage.tables.ranged import RangedFile
 
 
 def stored_share(source: Pinned, columns: Collection[str]) -> float:
-    """Return the share of the first row group's stored bytes that these columns take; 1 if there is no row group.
+    """Return the fraction of the first row group's stored bytes that these columns take; 1 if there is no row group.
 
     Raises
     ------

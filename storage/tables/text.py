@@ -49,7 +49,7 @@ class Block:
     """Number of the first record, counted from 0."""
 
     def lines(self, number: int) -> int:
-        """Return the number of lines that a record spans."""
+        """Return the number of lines of which a record consists."""
         return self.data[self.records.starts[number] : self.records.ends[number]].rstrip(b"\r\n").count(b"\n") + 1
 
     def text(self, number: int, encoding: str = "utf-8") -> str:
@@ -115,7 +115,7 @@ def read_blocks(
 def survey_blocks[T](
     blocks: Iterable[Block], parse: Callable[[Block], T], infer: Callable[[T], None]
 ) -> tuple[Span, ...]:
-    """Return the spans of a text, and pass its blocks to functions that infer the types of columns.
+    """Return the spans of a text (separately readable ranges), and pass its blocks to functions that infer types.
 
     Parameters
     ----------

@@ -79,7 +79,7 @@ def is_complete(dispatcher: Dispatcher, job_id: str) -> bool:
 
 
 def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: BaseException | None = None) -> None:
-    """End a job with an outcome. If another outcome was claimed earlier, record the earlier outcome instead.
+    """End a job with an outcome. If another outcome was claimed earlier, record the earlier outcome and not this one.
 
     If the job's success was claimed earlier, record nothing, because a finalizer is about to write it.
     """
@@ -137,7 +137,7 @@ def clean_up_if_ended(dispatcher: Dispatcher, job_id: str) -> bool:
 
 
 def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
-    """Return whether the end of a run must still be notified."""
+    """Return whether the receiver of the webhook must still be notified of the end of a run."""
     if job.webhook is None:
         return False
     notice = read_delivery(main, job.spec.job_id)

@@ -134,8 +134,9 @@ class Queue:
         what : str
             A command of ``celery inspect``: ``active_queues``, ``conf``, or one of `scoreline.worker.control`.
         timeout_s : float
-            Time limit. With `name`, the time starts with the call. Without `name`, the time starts when the question is
-            sent, and the call always waits for the whole time, because the number of workers is unknown.
+            Time limit. With `name`, the time limit is measured from the call. Without `name`, the time limit is
+            measured from the moment at which the question is sent, and the call always waits for the whole time,
+            because the number of workers is unknown.
         name : str, optional
             Ask only this worker, for example ``celery@host``; its answer ends the wait.
         """
@@ -220,7 +221,7 @@ def send_message(
 
 
 class _Terse:
-    """A producer that removes what no worker reads, so that messages have less than half their length.
+    """A producer that removes from messages what no worker reads, so that messages are less than half as long.
 
     In a small Redis, the queue takes most of the memory. All other headers stay in the message, such as the context of
     a trace.

@@ -217,7 +217,7 @@ def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int
 
 
 def _rejected_of(store: ObjectStore, key: str) -> int:
-    """Return the number of rejected rows of a part. Return 0 if the receipt is missing, which the finalizer reports."""
+    """Return the number of rejected rows of a part. Return 0 without a receipt; the finalizer reports this."""
     try:
         return Receipt.from_metadata(store.head(key).metadata, store.uri(key)).rejected
     except ScoringError:

@@ -20,7 +20,7 @@ from scoreline.tasks.job.spec import JobSpec, check_budget
 def begin_run(
     dispatcher: Dispatcher, job_id: str, max_rejected: str | None = None, check: Callable[[Job], None] | None = None
 ) -> None:
-    """Begin another run of a job, which replaces the job's outcome (see `Client.resume`).
+    """Begin another run of a job; the new run replaces the job's outcome (see `Client.resume`).
 
     Parameters
     ----------

@@ -256,12 +256,12 @@ def _is_numeric(kind: pa.DataType) -> bool:
 
 
 def read_as_numbers(reads: pa.Schema, types: Mapping[str, pa.DataType]) -> pa.Schema:
-    """Return the schema with the types of the named columns replaced by the given number types."""
+    """Return the schema with a number type, taken from `types`, for each column that is a key of `types`."""
     return pa.schema([f.with_type(types[f.name]) if f.name in types else f for f in reads])
 
 
 def rows_with_words(batch: pa.RecordBatch, names: Collection[str], most: int) -> pa.Array:
-    """Return the numbers of the first `most` rows in which any of the named columns has a text that is not a number."""
+    """Return the numbers of the first `most` rows in which a column in `names` has a text that is not a number."""
     words = pa.array([False] * batch.num_rows, pa.bool_())  # pa.array([]) has no type unless one is given
     for name in names:
         column = batch.column(name)

@@ -201,7 +201,7 @@ def _joined(runs: Iterable[Run]) -> list[Run]:
 
 
 def _limited(shares: Iterable[Sequence[Run]], limit: int) -> Iterator[list[Run]]:
-    """Convert the share of each process into parts of at most `limit` rows."""
+    """Cut the rows that each process is to score into parts of at most `limit` rows."""
     for share_ in shares:
         part: list[Run] = []
         for run in (piece for one in share_ for piece in divide(one, -(-one.rows // limit))):

@@ -58,7 +58,7 @@ class Job:
 
     @property
     def scoring_work(self) -> str:
-        """Key of the job's pace without fetching and decoding, whose time differs from input to input."""
+        """Key of the job's pace without the time for fetching and decoding, because this time depends on the input."""
         return f"{self.work} scoring"
 
     def to_json(self) -> bytes:
@@ -207,7 +207,7 @@ _MALFORMED = (*MALFORMED_GZIP, InvalidRequest)
 
 @contextlib.contextmanager
 def decoding(store: ObjectStore, key: str, remedy: str = "") -> Iterator[None]:
-    """Turn errors from malformed content in the block into `DocumentCorrupt`, which names the object."""
+    """Raise `DocumentCorrupt`, with the name of the object, for errors from malformed content in the block."""
     try:
         yield
     except _MALFORMED as error:
@@ -251,7 +251,7 @@ def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
 
 
 def claim_end(store: ObjectStore, job_id: str, outcome: Outcome) -> Outcome:
-    """Claim how a run ends, and return the outcome that was claimed first, because only this one counts.
+    """Claim how a run ends, and return the outcome that was claimed first, because only this one is valid.
 
     A success is claimed before ``_SUCCESS`` is written, and any other end before ``outcome.json`` is written. A job
     therefore never has both ``_SUCCESS`` and a failed or cancelled outcome.
@@ -292,12 +292,12 @@ def read_delivery(store: ObjectStore, job_id: str) -> Delivery | None:
 
 
 def mark_active(store: ObjectStore, job_id: str) -> None:
-    """Write the marker of a job under way, which contains the current time."""
+    """Write the marker of a job under way; the marker contains the current time."""
     with contextlib.suppress(PreconditionFailed):
         now = datetime.now(UTC).isoformat(timespec="seconds")
         store.put(keys.active(job_id), now.encode(), mode=CREATE)
 
 
 def seconds_since(moment: str) -> float:
-    """Return the number of seconds since a time, given in ISO 8601."""
+    """Return the number of seconds since a time in ISO 8601."""
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()

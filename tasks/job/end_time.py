@@ -1,4 +1,4 @@
-"""Predicts when a job ends, given its parts, and divides rows so that all processes end at the same time."""
+"""Predicts from its parts when a job ends, and divides rows so that all processes end at the same time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ class Costs:
 
 
 class Run(NamedTuple):
-    """Consecutive rows of a span. To read a run, a process must also decode all earlier rows of the span."""
+    """Consecutive rows of a span, which is a piece of an object that can be read without the rest.
+
+    To read a run, a process must also decode all earlier rows of the span.
+    """
 
     file: int
     """Number of the file."""

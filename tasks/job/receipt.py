@@ -1,4 +1,4 @@
-"""The receipt of a part, which the store keeps as metadata of the part's object."""
+"""The receipt of a part. The store keeps the receipt as metadata of the part's object."""
 
 from __future__ import annotations
 

@@ -18,10 +18,12 @@ _BUDGET = re.compile(r"\d{1,15}|\d{1,15}(\.\d{1,15})?%")
 
 
 def kept_names(keep: str) -> tuple[str, ...]:
-    """Return the column names listed in `JobSpec.keep`; empty if it is ``all`` or ``none``.
+    """Return the column names that `JobSpec.keep` lists; the words ``all`` and ``none`` list no names.
 
-    >>> kept_names("id, name"), kept_names("all")
-    (('id', 'name'), ())
+    >>> kept_names("id, name")
+    ('id', 'name')
+    >>> kept_names("all")  # a word and not a list of names
+    ()
     """
     return () if keep in ("all", "none") else tuple(dict.fromkeys(name.strip() for name in keep.split(",")))
 

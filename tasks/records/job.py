@@ -87,7 +87,7 @@ class JobReader(Protocol):
 
 
 class RecordsJob:
-    """A job of records, which returns its results to the application.
+    """A job that scores records and returns their results to the application.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ _PATIENCE = timedelta(hours=1)
 
 
 def status_of(refusal: Refusal) -> Status:
-    """Return the status of a refused job, which is not recorded."""
+    """Return the status of a refused job; the job itself is not recorded."""
     return Status(
         job_id=refusal.job_id,
         state="failed",

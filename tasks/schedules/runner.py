@@ -112,7 +112,7 @@ class Runner:
     def _follow_current(
         self, schedule: Schedule, state: State, now: datetime, done: list[str]
     ) -> tuple[State, ScorelineError | None]:
-        """Submit the job of the current slot if it is not submitted yet. Note its outcome once it has ended.
+        """Submit the current slot's job if it is not submitted yet. Record the job's outcome once the job has ended.
 
         Returns
         -------

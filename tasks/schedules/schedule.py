@@ -87,7 +87,7 @@ class Schedule:
         return next(CronSim(self.cron, slot.astimezone(ZoneInfo(self.zone)), reverse=True))
 
     def job_id(self, slot: datetime, number: int = 1) -> str:
-        """Return the id of a slot's job, which is the same in every process.
+        """Return the id of a slot's job; every process computes the same id.
 
         Parameters
         ----------

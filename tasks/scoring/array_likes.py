@@ -1,4 +1,4 @@
-"""Converts the result of a model, which may not be an array, to an array with one row per scored row.
+"""Converts the result of a model to an array with one row per scored row, even if the result is not an array.
 
 Models of scikit-learn return arrays. Other models return lists, tuples, Series, DataFrames, sparse matrices, or a
 mapping of names to columns. A list may contain one item per row, or one array per target. The lengths of the list and

@@ -19,7 +19,7 @@ _FAR = 8
 
 @dataclass(kw_only=True)
 class GroupSize:
-    """Chooses the size of the next group, given the results of the groups before.
+    """Chooses the size of the next group, based on the results of the groups before.
 
     Examples
     --------

@@ -27,7 +27,7 @@ def call_model[T](function: Callable[[], T]) -> T:
     ------
     ModelExit
         The function raised an exception that is not a subclass of ``Exception``. If the worker is terminating, or if
-        the user has pressed Ctrl-C, the original exception is raised instead.
+        the user has pressed Ctrl-C, the original exception is raised unchanged.
     Exception
         Any other exception of the function.
     """

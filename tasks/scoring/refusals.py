@@ -1,9 +1,9 @@
 """Finds all rows whose values a fitted step of scikit-learn refuses, from the error of a single call.
 
-Most steps check their whole input before they compute anything. They refuse all of it for a single value, such as an
-unknown category, NaN or a negative number. The error message says little about the rows, but its traceback contains the
-failed check and the checked array. Pipelines, searches and stacks of models pass rows on to their steps in the same
-order. Therefore the same check can be applied to all rows at once.
+Most steps check their whole input before they compute anything. Such a step refuses all of its input for a single
+value, such as an unknown category, NaN or a negative number. The error message says little about the rows, but its
+traceback contains the failed check and the checked array. Pipelines, searches and stacks of models pass rows on to
+their steps in the same order. Therefore the same check can be applied to all rows at once.
 
 The result of a check is a guess until a call has confirmed it (see `Search`). Only checks of scikit-learn are used,
 because custom code may reorder rows, or refuse a row because of other rows. The traceback does not show a custom step

@@ -1,9 +1,10 @@
 """Finds the rows of a batch that a model cannot score, with few calls of the model.
 
-If a step of scikit-learn refuses rows for their values, its check is applied to all rows at once. The result counts
-only if a call with one of the refused rows fails in the same check of the same step. Rows with values that were refused
-in earlier batches are tried first. If no other row is refused, a single call scores the rest. Otherwise the batch is
-scored again without this knowledge, so that the knowledge affects only the time, not the results.
+If a step of scikit-learn refuses rows for their values, its check is applied to all rows at once. The result of the
+check is used only if a call with one of the refused rows fails in the same check of the same step. Rows with values
+that were refused in earlier batches are tried first. If no other row is refused, a single call scores the rest.
+Otherwise the batch is scored again without this knowledge, so that the knowledge affects only the time, not the
+results.
 
 Any other row is rejected only if a call with this row alone fails. Each rejected row therefore needs one call, and the
 search tries to make few other calls. It sorts the rows so that rows that are likely to fail are next to each other, and
@@ -36,7 +37,7 @@ class Order(Protocol):
         ...
 
     def learn(self, failed: int, error: Exception, scored: int | None) -> bool:
-        """Learn from a failed row, given a row that was scored. Return whether the order of the rows changes."""
+        """Learn from a failed row, compared with a scored row. Return whether the order of the rows changes."""
         ...
 
     def sort(self, rows: Any) -> Any:

@@ -2,8 +2,8 @@
 
 The function in which scikit-learn raises the error determines the check, which reads the local variables of this
 function. A check returns the refused values by kind, because all rows with the same kind of value fail with the same
-error. If a check raises an exception or returns nothing, smaller groups of rows are scored instead to find the failing
-rows.
+error. If a check raises an exception or returns nothing, the failing rows are found by scoring smaller and smaller
+groups of rows.
 """
 
 from __future__ import annotations

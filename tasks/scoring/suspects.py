@@ -99,10 +99,11 @@ class Suspects:
 
 
 def _rank(column: pa.Array, failed: list[int]) -> Any | None:
-    """Return a rank for each row, given rows that failed; None for a type without an order. Low ranks are tried first.
+    """Return a rank for each row, by which rows like the failed ones come first; None for a type without an order.
 
-    Rows with the same value as a failed row come first. Other numbers and times follow in order, from the end of the
-    range that is closer to the last failed row. Values of other types follow by frequency, the rarest first.
+    Low ranks are tried first. Rows with the same value as a failed row have the lowest ranks. Other numbers and times
+    follow in order, from the end of the range that is closer to the last failed row. Values of other types follow by
+    frequency, the rarest first.
     """
     column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
     try:

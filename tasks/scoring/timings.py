@@ -84,7 +84,7 @@ class Timings:
 
     @property
     def work(self) -> float:
-        """Seconds that processes spent on the parts. Concurrent work counts once; waiting does not count."""
+        """Seconds that processes spent on the parts. Concurrent work is counted once, and waiting is not counted."""
         return self.wall + self.seconds["upload"]
 
     @property

@@ -29,8 +29,8 @@ class ExpectedReads:
 def expect_reads(buckets: Buckets, made: Draft) -> ExpectedReads:
     """Estimate the bytes that the parts of a job read, and the number of requests.
 
-    The share of the needed columns in the bytes is measured on the first object only. Bytes that planning reads do not
-    count.
+    The fraction of the bytes that belongs to the needed columns is measured on the first object only. Bytes that
+    planning reads are not included.
 
     Raises
     ------

@@ -59,7 +59,7 @@ program keeps deleting objects of the job."""
 def finalize(engine: Engine, job_id: str) -> None:
     """Check every part, then write the manifest, ``_SUCCESS`` and the outcome. Repeated calls do no harm.
 
-    If the job has already ended, or is still being scored according to the ledger, it is reconciled instead.
+    If the job has already ended, or is still being scored according to the ledger, it is reconciled and not finalized.
     """
     main = engine.buckets.main
     run, _ = read_run(main, job_id)

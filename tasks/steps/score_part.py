@@ -1,4 +1,4 @@
-"""Scores one part of a job: takes a lease on it, commits it and counts it."""
+"""Scores one part of a job: takes a lease on the part, commits it, and records its end in the ledger."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def count_part(
     summary: str = "",
     seconds: float | None = None,
 ) -> None:
-    """Count a part in the ledger, then dispatch the next part or the finalizer, whichever is due.
+    """Record the end of a part in the ledger, then dispatch the next part or the finalizer, whichever is due.
 
     Parameters
     ----------

@@ -74,19 +74,19 @@ def test_an_unknown_check_is_a_usage_error_that_lists_all_checks(cli: Cli) -> No
 
 
 def test_a_clock_whose_ticks_a_worker_runs_is_healthy(stack: Stack, worker: Stack, client: Client) -> None:
-    # Given the time of the last tick
+    # Given the time at which `scoreline.tick` last ran
     redis = client.ledger
     before = redis.seconds_since_tick()
-    # When beat asks for a tick
+    # When the task `scoreline.tick` is requested, as beat does
     client.queue.send("scoreline.tick")
-    # Then a worker runs the tick, and the check passes
+    # Then a worker runs the task, and the check `clock` of the doctor passes
     stack.wait("the tick", lambda: (since := redis.seconds_since_tick()) is not None and since < (before or 1e9))
     (found,) = examine(stack.environ, only=["clock"])
     assert (found.severity, found.remedy) == ("ok", "")
 
 
 def test_a_doctor_that_is_stopped_removes_what_it_wrote(stack: Stack, store: ObjectStore) -> None:
-    # Given a doctor that examines the bucket
+    # Given a running `scoreline doctor --only bucket`, which has written test objects
     doctor = subprocess.Popen(
         [SCORELINE, "doctor", "--only", "bucket"], env={"PATH": "/usr/bin:/bin"} | stack.environ, stdout=subprocess.PIPE
     )

@@ -99,7 +99,7 @@ def test_a_job_scores_every_row_once_in_order_bit_for_bit(
         scored_by = json.loads(footer[b"scoreline.libraries"])
         assert (scored_by["scikit-learn"], scored_by["pyarrow"]) == (sklearn.__version__, pa.__version__)
         assert footer[b"scoreline.job_id"] == done.job_id.encode()
-    # And the manifest counts each row, and lists only files that exist
+    # And the numbers of rows in the manifest include each row, and the manifest lists only files that exist
     folder = parse_uri(done.output)[1]
     listed = json.loads(store.get(keys.results_manifest(folder)).data)
     assert set(listed["seconds"]) == set(TIMINGS)

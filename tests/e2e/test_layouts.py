@@ -41,7 +41,7 @@ COLUMNS = ["id", "at", "note", "region", "prediction"]
 
 
 def rows(count: int = ROWS) -> pa.Table:
-    """Return an input with columns of several types, whose rows are not sorted by region."""
+    """Return an input with columns of several types; the rows are not sorted by region."""
     ids = np.arange(count, dtype=np.int64) + (1 << 60)
     return pa.table(
         {

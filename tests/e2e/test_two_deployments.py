@@ -17,7 +17,7 @@ from tests.support.waiting import HANG_S
 def test_a_worker_leaves_the_messages_of_another_deployment_alone(
     worker: Stack, client: Client, models: ModelStorageManager, put_table: Callable[..., str], tmp_path: Path
 ) -> None:
-    # Given a job of another deployment, which uses the same Redis and has no worker
+    # Given a second deployment on the same Redis, with a job but without a worker
     environ = worker.environ | {"ENVIRONMENT": "development", "STORE_DIR": str(tmp_path), "R2_BUCKET": "others"}
     others = Client.from_env(environ)
     model = LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0, 2])

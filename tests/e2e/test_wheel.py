@@ -143,7 +143,7 @@ def test_the_wheel_has_each_file_of_the_packages_once_and_nothing_else(installed
 def test_an_application_with_packages_of_the_same_names_scores_a_job(
     installed: Installed, own: Stack, tmp_path: Path
 ) -> None:
-    # Given a model and rows, and a project that has its own tasks, storage and worker
+    # Given a model and rows, and a project with packages of its own named tasks, storage and worker
     models = ModelStorageManager.from_env(own.environ)
     models.publish("doubled", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]), alias="champion")
     sink = io.BytesIO()

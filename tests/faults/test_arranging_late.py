@@ -83,7 +83,7 @@ def idle(rig: Rig) -> None:
 def test_a_finalizer_does_not_fail_the_job_when_another_has_deleted_the_parts(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a finalizer that reads the parts
+    # Given a finalizer that is reading the parts of a job
     rig.chaos(hold="_parts/part-00003.parquet? GET")
     job = submit(rig)
     rig.wait(rig.held, "a part about to be read")

@@ -86,7 +86,7 @@ def test_a_worker_of_four_processes_and_beat_fit_into_the_smallest_redis_plan(ri
     def connections() -> int:
         return len(rig.redis.client_list()) - own
 
-    # Given the number of connections that the test itself holds
+    # Given the number of Redis connections that the test itself holds
     rig.publish(seconds=0.2)
     rig.client.status(rig.submit(1).job_id)
     own = len(rig.redis.client_list())

@@ -105,7 +105,7 @@ def test_a_cancelled_job_stops_within_one_record_batch_and_can_be_resumed(rig_at
 def test_a_job_over_its_reject_budget_stops_early_and_resumes_with_a_larger_one(rig_at_work: Rig) -> None:
     rig = rig_at_work
     rig.publish(seconds=0.05, refuses_from=9_990.0)
-    # Given a job with 10 rows that the model refuses, twice the budget
+    # Given a job with 10 rows that the model refuses, twice as many as the budget allows
     rig.put_table("in/0.parquet", np.arange(9_985, 10_000), 15)
     rig.put_table("in/1.parquet", np.arange(9_985), 100)
     rig.rows = 10_000

@@ -22,7 +22,7 @@ class CuttingProxy:
     times : int
         Connections to cut.
     answers : callable
-        Takes bytes of an answer, and returns the bytes to pass on instead.
+        Takes bytes of an answer, and returns the bytes to pass on in their place.
     """
 
     def __init__(self, port: int, after: int = 0, times: int = 0, answers: Callable[[bytes], bytes] = bytes) -> None:

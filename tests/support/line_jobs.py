@@ -30,7 +30,7 @@ class Desk:
     """The messages that the engine has sent, in order."""
 
     def submit(self, rows: int = 40, broken: tuple[int, ...] = (), **options: Any) -> str:
-        """Submit a job over one object, whose `broken` rows lack a value, and return its id."""
+        """Submit a job over one object in which the `broken` rows lack a value, and return the id of the job."""
         x = np.arange(rows, dtype=float)
         x[list(broken)] = np.nan
         uri = self.client.put("in/a.parquet", pd.DataFrame({"id": range(rows), "x": x}))

@@ -86,7 +86,7 @@ class OneJob:
         self.messages.send("scoreline.plan", job_id="j")
 
     def worker(self, *refused: float) -> Engine:
-        """Return the engine of another worker, whose model refuses different values."""
+        """Return the engine of another worker. The model of that worker refuses the values in `refused`."""
         models = Models(Refuses(*refused))
         return Engine(buckets=self.buckets, ledger=self.ledger, send=self.messages.send, models=models)
 
@@ -115,7 +115,7 @@ class OneJob:
         return [info.key for info in self.store.list(prefix)]
 
     def copy(self, key: str, to: str, **metadata: str | None) -> None:
-        """Copy an object with some values of its receipt changed, or removed where None; both keys may be the same."""
+        """Copy an object, also onto itself, and change its receipt: replace values, or remove those that are None."""
         stored = self.store.get(key)
         receipt = {**stored.info.metadata, **metadata}
         self.store.put(to, stored.data, metadata={name: value for name, value in receipt.items() if value is not None})

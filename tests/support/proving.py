@@ -1,4 +1,4 @@
-"""Lets tests publish without loading each model in a fresh process, which would take seconds for each model."""
+"""Lets tests publish without loading each model in a fresh process, because loading takes seconds for each model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the object with the rejected rows of a part, whose name contains a digest."""
+"""Finds the object with the rejected rows of a part; the name of the object contains a digest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A TLS endpoint in front of Redis, like that of managed services, which passes all bytes on.
+"""A TLS endpoint in front of Redis, like that of managed services. The endpoint passes all bytes on.
 
 ::
 

@@ -84,7 +84,7 @@ def run_scoreline(
 def run_script(
     script: str, *arguments: str, environ: Mapping[str, str], folder: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script in Python, given its absolute path, and wait for its end."""
+    """Run the Python script at an absolute path, and wait for its end."""
     command = [script, *arguments]
     if not _FORKS:
         return subprocess.run(

@@ -12,7 +12,7 @@ import scoreline
 
 
 def modules() -> list[str]:
-    """Return the name of every module of the package, whose links to three folders are subpackages."""
+    """Return the name of every module of the package; the links of the package to three folders are subpackages."""
     return ["scoreline", *(found.name for found in pkgutil.walk_packages(scoreline.__path__, "scoreline."))]
 
 

@@ -355,7 +355,7 @@ def test_the_counters_of_eager_jobs_can_be_read(tmp_path: Path) -> None:
     assert found.loads["line"].count == 1  # the model stays loaded from job to job
 
 
-# Tests of the eager client in place of the client that settings define
+# Tests in which the eager client replaces the client that the settings define
 
 
 def test_the_functions_of_the_package_use_the_eager_client(client: EagerClient) -> None:

@@ -37,8 +37,9 @@ scoreline models convert old.joblib --sample rows.csv --output new.joblib \\
 def convert(model: Path, sample: Path, output: Path, extra: tuple[str, ...]) -> None:
     """Convert a model that another version of scikit-learn saved.
 
-    MODEL is loaded with the installed version, which runs the code in the file. The sample is scored with both versions
-    of scikit-learn. For the old version, uv creates an environment. OUTPUT is written only if the results are equal.
+    MODEL is loaded with the installed version. Loading MODEL runs the code in the file. The sample is scored with both
+    versions of scikit-learn. For the old version, uv creates an environment. OUTPUT is written only if the results are
+    equal.
 
     If the model cannot be converted, the command prints the reason.
     """

@@ -33,7 +33,7 @@ class _Context(click.Context):
 
 
 class _Page(click.Command):
-    """The base class of commands and groups, which formats their help pages."""
+    """The base class of commands and groups. It formats their help pages."""
 
     context_class = _Context
 

@@ -75,8 +75,8 @@ def watch(job: str) -> None:
 def cancel(job: str) -> None:
     """Cancel a job.
 
-    Running parts stop within one record batch. Existing results are kept, and `scoreline resume JOB` scores the rest.
-    If JOB has already ended, nothing changes.
+    Running parts stop before their next batch of rows. Existing results are kept, and `scoreline resume JOB` scores the
+    rest. If JOB has already ended, nothing changes.
     """
     client = Client.from_env()
     before = client.status(job)
@@ -114,7 +114,7 @@ def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None
     """Run the missing parts of a job that failed or was cancelled.
 
     Existing results are kept, and only the missing parts are scored. JOB keeps its model version and its input objects.
-    If an input object was replaced, submit a new job instead.
+    If an input object was replaced, submit a new job and do not resume JOB.
 
     With --rejected, score only the rejected rows in a new job, for example after correcting the model. The rows are
     read from the same objects, so malformed rows are rejected again. For malformed rows, correct the file and submit a

@@ -33,7 +33,7 @@ def metrics(serve: int | None, host: str) -> None:
     """Print the metrics of the deployment, or serve them.
 
     The output has the text format of Prometheus. One process serves the metrics of all workers, because workers store
-    their counters in Redis. If Redis is emptied, counters restart at zero, which rate() and increase() handle. If a
+    their counters in Redis. If Redis is emptied, counters restart at zero; rate() and increase() account for that. If a
     service cannot be reached, its scoreline_up is 0, and its metrics are missing.
     """
     from prometheus_client import generate_latest  # this import takes 0.1 s

@@ -91,8 +91,8 @@ def publish(
     printed.
 
     If MODEL_SIGNING_KEY is set, the version is signed. The reference NAME@VERSION is printed on standard output. The
-    role and name of each file are printed on standard error, with the SHA-256 of the manifest, which `scoreline models
-    sign` needs. This command needs the packages of ml-requirements.txt.
+    role and name of each file are printed on standard error, with the SHA-256 of the manifest: `scoreline models sign`
+    needs this SHA-256. This command needs the packages of ml-requirements.txt.
     """
     manager = model_manager()
     files = [*_from_files("model", "model", model), *_from_files("preprocessor", "preprocessor", preprocessor)]

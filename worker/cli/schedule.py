@@ -130,7 +130,7 @@ def check(file: Any) -> None:
 
     Reads FILE, or the schedules that are in use. Prints every fault with its line, and the next slot of every valid
     schedule. If a bucket is set, checks that the models, aliases and buckets of enabled schedules exist. Webhooks are
-    compared with ALLOWED_WEBHOOKS, which should have the same value as for the workers.
+    compared with ALLOWED_WEBHOOKS, so set this variable to the same value as for the workers.
 
     The exit code is 1 if there is a fault.
     """

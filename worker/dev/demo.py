@@ -63,7 +63,10 @@ def train_and_publish(models: ModelStorageManager) -> tuple[Manifest, pd.DataFra
 
 
 def new_folder() -> str:
-    """Return a new prefix for the input of a demo. A job scores all objects below a prefix, so demos share none."""
+    """Return a new prefix for the input of a demo.
+
+    Each demo has a prefix of its own, because a job scores all objects below a prefix.
+    """
     return f"demo/{secrets.token_hex(4)}/"
 
 

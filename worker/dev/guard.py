@@ -1,8 +1,8 @@
 """A guard process, which runs a command. When the guard's parent ends, the guard ends the command and its children.
 
 In ``python -m scoreline.worker.dev.guard FD COMMAND...``, FD is the reading end of a pipe. Only the parent of the guard
-has the writing end open. When the parent ends, even by SIGKILL, the kernel closes the pipe. The guard then ends the
-process group of the command.
+has the writing end of the pipe open. When the parent ends, even by SIGKILL, the kernel closes the pipe. The guard then
+ends the process group of the command.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def watch(child: subprocess.Popen[bytes], lifeline: int) -> int:
 
 
 def ignore_signals() -> None:
-    """Ignore signals, so that the guard ends only with its command or its pipe."""
+    """Ignore signals, so that the guard ends only when its command ends or its pipe is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -56,7 +56,7 @@ def default_signals() -> None:
 
 
 def _end(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to the whole process group. After SIGTERM, wait up to `GRACE_S` seconds for its end."""
+    """Send a signal to the whole process group. After SIGTERM, wait up to `GRACE_S` seconds for the group to end."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, number)
     deadline = time.monotonic() + GRACE_S

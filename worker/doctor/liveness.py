@@ -67,7 +67,7 @@ def clock(context: Context) -> Iterator[Finding]:
 
 
 def clock_silence(context: Context) -> str:
-    """Return a message if no tick has run recently, or an empty text."""
+    """Return a message if no tick has run recently; otherwise return an empty text."""
     since_s = context.ledger.seconds_since_tick()
     if since_s is None:
         return "the clock has not ticked within a day"

@@ -70,7 +70,7 @@ class Probe:
         return self._written[name].etag
 
     def accepts(self, attempt: Callable[[], Any]) -> bool:
-        """Return whether the store accepts a conditional request. If its condition fails, the store refuses it."""
+        """Return True if the store accepts a conditional request, and False if the condition of the request fails."""
         try:
             attempt()
         except PreconditionFailed:

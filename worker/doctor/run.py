@@ -39,7 +39,7 @@ def examine(
     now : callable
         Returns the time of this machine's clock in seconds since 1970.
     deadline_s : float
-        Seconds after which a running check is reported as hanging. The thread of this check ends with the process.
+        Seconds after which a running check is reported as hanging. The thread of this check ends when the process ends.
     """
     context = Context(os.environ if environ is None else environ, now=now)
     runs: dict[str, _Run] = {}

@@ -75,7 +75,9 @@ def _redis_offset(context: Context) -> tuple[str, float | None]:
 
 
 def _certain_offset(before: float, at: float, after: float, resolution_s: float) -> float:
-    """Return the minimum error of this clock in seconds. A server read `at` between `before` and `after`.
+    """Return the minimum error of this clock in seconds.
+
+    The clock of a server showed the time `at` at a moment between `before` and `after`.
 
     >>> _certain_offset(100.0, 100.5, 101.0, 0.0)
     0.0

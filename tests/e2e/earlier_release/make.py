@@ -36,7 +36,7 @@ The state contains these unfinished and finished jobs:
 - ``yearly-20250101T020000Z``: a slot of a schedule, which has recorded its end;
 - ``ledgers-20230101T020000Z``: a slot that is under way, while a second slot waits and a third was requested.
 
-The alias ``champion`` was moved after ``under-way`` and other jobs had begun, which therefore use the previous version.
+The alias ``champion`` was moved after ``under-way`` and other jobs had begun, so these jobs use the previous version.
 Both versions are signed with a key that was deleted afterwards.
 """
 

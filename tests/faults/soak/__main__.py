@@ -1,6 +1,6 @@
 """Run random jobs through random faults: ``python -m tests.faults.soak [MINUTES [SEED]]``, or ``make soak MINUTES=n``.
 
-Each round draws a kind of job and some faults from its seed, which it prints, and checks every invariant at its end.
+Each round prints its seed, draws a kind of job and some faults from the seed, and checks every invariant at its end.
 After the last round, the script prints the number of rounds of each kind. The script stops with status 1 at the first
 invariant that does not hold, and keeps the logs. ``SEED`` is the seed of the first round, so a round can be repeated.
 """

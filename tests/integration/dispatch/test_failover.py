@@ -76,7 +76,7 @@ def test_a_client_writes_to_the_new_server_after_at_most_one_transient_error(tmp
         }
         for call in calls.values():
             call()
-        # When the server of these connections becomes a replica, and the address leads to another server
+        # When the Redis server becomes a replica, and its address leads to another server
         first.replicaof("127.0.0.1", 1)
         proxy.target = port_of(second)
         # Then each kind of call fails at most once

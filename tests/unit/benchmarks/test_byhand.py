@@ -19,7 +19,7 @@ ROWS = 5_001
 
 
 def scored(tmp_path: Path, way: str, **options: Any) -> pa.Table:
-    """Score a small input in one way, and return all results by id."""
+    """Score a small input with one way to divide the work, and return all results by id."""
     shape = Shape(rows=ROWS, features=3, limits={}, **options)
     (tmp_path / "in").mkdir()
     write(shape, tmp_path / "in")

@@ -1,4 +1,4 @@
-"""The tables of shapes say whether limits are reached, and compare stages with those of another commit."""
+"""The tables of typical inputs say whether limits are reached, and compare timings with those of another commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A broken document or object is named, skipped and counted, and all other work continues."""
+"""A broken document or object is reported, skipped and counted, and all other work continues."""
 
 from __future__ import annotations
 

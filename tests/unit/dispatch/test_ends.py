@@ -1,4 +1,5 @@
-"""A job ends in exactly one way, even if processes run at the same time, and only the end of its latest run counts."""
+"""A job ends in exactly one way, even if processes run at the same time, and only the end of its latest run is
+valid."""
 
 from __future__ import annotations
 

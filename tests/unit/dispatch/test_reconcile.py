@@ -277,7 +277,7 @@ def test_a_round_that_takes_too_long_ends_and_the_next_one_continues(
 def test_a_job_that_a_round_does_not_reach_is_looked_at_in_the_next_one(
     client: EagerClient, dispatcher: Dispatcher, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given jobs that are due for their hourly comparison with the bucket, which takes eight seconds for each job
+    # Given jobs that are due for their hourly comparison with the bucket; each comparison takes eight seconds
     jobs = submit(client, 10)
     score_for_ever(client, clock, jobs)
     reconcile_due(dispatcher)

@@ -61,7 +61,7 @@ def test_a_request_that_is_repeated_after_an_error_makes_no_second_job(
     def unreachable(name: str, **_: Any) -> None:
         raise QueueUnavailable("no answer")
 
-    # Given a request to score rejected rows, whose message does not reach the queue
+    # Given a request to score rejected rows, and a queue that the message of this request does not reach
     with monkeypatch.context() as patch:
         patch.setattr(client.submission.dispatcher, "send", unreachable)
         with pytest.raises(QueueUnavailable):
@@ -86,7 +86,7 @@ def test_another_model_scores_the_rows_in_a_further_job_after_the_first(client: 
     with pytest.raises(NothingToResume, match=r"job j-rejected-1 scores the rejected rows of job j already, in anot"):
         client.resume_rejected(job)
     client.run()
-    # Given a new version under the same alias, which can score the rejected rows
+    # Given a new version that has the same alias and can score the rejected rows
     Moody.refused = set()
     again = client.resume_rejected(job)
     client.run()

@@ -57,7 +57,7 @@ def test_processes_share_a_wide_row_group_equally(row_bytes: int) -> None:
     assert rows(choose_cut([file(60_000)], replace(wide, processes=3))) == [20_000, 20_000, 20_000]
     # But processes do not share a row group of small rows equally
     assert rows(choose_cut([file(60_000)], replace(wide, row_bytes=2_000))) != [30_000, 30_000]
-    # Nor a row group with few columns of long texts, which are decoded page by page
+    # And they do not share equally a row group with few columns of long texts, which are decoded page by page
     assert rows(choose_cut([file(60_000)], replace(wide, columns=2))) != [30_000, 30_000]
 
 

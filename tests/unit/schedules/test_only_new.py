@@ -187,7 +187,7 @@ def scored(night: Night) -> dict[str, int]:
 def test_a_job_is_not_resumed_while_a_later_one_is_being_planned(
     failed: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a later job whose planner has found the new objects, but has not written the plan yet
+    # Given a failed first job, and a later job whose planner has found the new objects but has not written the plan yet
     refused: list[PlanPending] = []
 
     def resume() -> None:
@@ -216,7 +216,8 @@ def test_a_resume_is_taken_back_if_a_later_job_began_meanwhile(
         if planned:
             deliver(failed, "plan", 2)
 
-    # Given a later job that begins after the checks of a resume, but before the resume is recorded
+    # Given a failed first job, and a later job that begins after the checks of a resume but before the resume is
+    # recorded
     during(failed, monkeypatch, keys.run(job(1)), begin)
     with pytest.raises((NothingToResume, PlanPending), match=job(2)):
         failed.client.resume(job(1), max_rejected="50%")

@@ -140,7 +140,7 @@ def test_a_refused_slot_runs_once_what_it_names_is_there(night: Night) -> None:
     assert f"submitted {JOB}" in said.stdout
 
 
-# Tests of `scoreline schedules check`, which reports a refusal in advance
+# Tests of `scoreline schedule check`, which reports a refusal in advance
 
 
 @refused

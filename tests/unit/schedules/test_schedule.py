@@ -26,7 +26,7 @@ def local(schedule: Schedule, after: str, until: str) -> list[str]:
     [
         # Berlin, spring: 02:00 to 03:00 does not exist on 29 March, so 02:30 is due at 03:00 (01:00 UTC)
         ("Europe/Berlin", "30 2 * * *", "2026-03-28T00:00", "2026-03-30T23:00", ["28 01:30", "29 01:00", "30 00:30"]),
-        # Berlin, autumn: 02:30 occurs twice on 25 October, and the first one counts (00:30 UTC)
+        # Berlin, autumn: 02:30 occurs twice on 25 October, and the slot is at the first one (00:30 UTC)
         ("Europe/Berlin", "30 2 * * *", "2026-10-24T00:00", "2026-10-26T23:00", ["24 00:30", "25 00:30", "26 01:30"]),
         # hourly: on these days, 23 and 25 hours pass, and each hour has one slot
         ("Europe/Berlin", "0 * * * *", "2026-03-28T23:59", "2026-03-29T02:30", ["29 00:00", "29 01:00", "29 02:00"]),

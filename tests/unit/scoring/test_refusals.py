@@ -312,7 +312,7 @@ def test_rows_within_a_model_of_the_users_own_are_found_by_calls_alone() -> None
 
 
 def test_an_answer_counts_only_if_a_call_confirms_it(monkeypatch: pytest.MonkeyPatch, calls: list[int]) -> None:
-    # Given a check that also reports sound rows
+    # Given a check of refused values that also reports sound rows
     real: Callable[..., Any] = refusals.ask
 
     def ask(error: Exception, n_rows: int) -> Any:

@@ -142,7 +142,7 @@ def test_no_sound_row_is_rejected_where_a_step_changes_the_order_of_rows() -> No
     turned = make_pipeline(FunctionTransformer(reverse), encoder, FunctionTransformer(reverse), LogisticRegression())
     turned.fit(frame(300, seed=1), frame(300, seed=1)["x"] > 0.5)
     before = RefusedBefore()
-    # Given a first batch whose refused rows are the same when it is reversed, and which lacks one of the categories
+    # Given a first batch that lacks one of the known categories, and has the same refused rows when it is reversed
     first = frame().replace({"town": {"town 3": "town 4"}})
     first.loc[[5, 100, ROWS - 101, ROWS - 6], "town"] = NEW
     score(turned, first, before)
@@ -426,7 +426,7 @@ def test_no_call_has_no_rows_where_all_rows_are_refused_or_unconverted() -> None
 
 
 def test_sound_rows_that_were_expected_to_be_refused_are_not_expected_again() -> None:
-    # Given a first batch that lacks most of the categories
+    # Given a first batch that lacks most of the known categories
     first = damaged("town", [NEW], share=0.01).replace({"town": {f"town {number}": "town 0" for number in range(4)}})
     before = RefusedBefore()
     score(MODEL, first, before)

@@ -71,7 +71,7 @@ def test_work_counts_concurrent_timings_once(lasts: Pass) -> None:
             yield batch
 
     part, job = Timings(), Timings()
-    # Given two seconds for the upload of the previous part, and 50 seconds for loading the model
+    # Given a previous part whose upload took two seconds, and a model that took 50 seconds to load
     with part("upload"):
         lasts(2)
     lasts(50)

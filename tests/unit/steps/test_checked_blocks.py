@@ -32,7 +32,7 @@ def part(number: int) -> Entry:
 
 
 class Check:
-    """A fake check of a job's parts, which takes a second for each part."""
+    """A fake check of a job's parts. The check takes a second for each part."""
 
     def __init__(self, parts: int, faults: tuple[int, ...] = ()) -> None:
         self.parts = parts

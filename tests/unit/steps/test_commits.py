@@ -381,7 +381,7 @@ def test_a_process_that_knows_the_plan_of_a_deleted_job_with_the_same_id_scores_
     old.run()
     for key in old.listed(""):
         old.store.delete(key)
-    # When a new job has the same id, and the process gets a part of this job, which another process has planned
+    # When another process has planned a new job with the same id, and this process gets a part of the new job
     new = OneJob(tmp_path, rows=6, part_rows=6)
     new.run(1)
     new.engine = old.engine

@@ -1,4 +1,4 @@
-"""A job stores the pace of its model, with and without reading, which the planner of the next job uses."""
+"""A job stores the pace of its model, with and without reading, for the planner of the next job."""
 
 from __future__ import annotations
 

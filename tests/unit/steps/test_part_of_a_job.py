@@ -1,4 +1,5 @@
-"""A process scores a part, counts it, and sends the next message, or ends the job with the reason of a failure."""
+"""A process scores a part, records its end, and sends the next message, or ends the job with the reason of a
+failure."""
 
 from __future__ import annotations
 

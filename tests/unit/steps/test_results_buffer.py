@@ -55,7 +55,7 @@ def test_wide_rows_are_encoded_before_they_fill_the_memory(monkeypatch: pytest.M
 
 
 def test_waiting_rows_do_not_keep_the_memory_of_their_batch() -> None:
-    # Given rows of a wide table, whose columns share one block of memory
+    # Given rows of a wide table in which the columns share one block of memory
     window = PackedWindow(pa.schema([("id", pa.int64()), ("text", pa.string()), ("x", pa.float64())]), [4_000])
     window.add("id", pa.chunked_array([np.arange(4_000)]))
     window.add("text", pa.chunked_array([["a"] * 4_000]))

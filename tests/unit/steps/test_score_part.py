@@ -256,7 +256,7 @@ def test_an_arrow_text_that_is_not_utf8_rejects_its_row_only_if_the_column_is_re
 
 
 def test_arrow_objects_with_different_categories_share_a_part(engine: Engine) -> None:
-    # Given two objects of pandas with different categories, whose codes have 8 bits
+    # Given two objects of pandas with different categories and codes of 8 bits
     texts = [[f"{letter}{number}" for number in range(100)] for letter in "ab"]
     for number, names in enumerate(texts):
         sink = io.BytesIO()

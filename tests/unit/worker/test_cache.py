@@ -85,7 +85,7 @@ def test_models_with_different_digests_are_different_entries(models: Models) -> 
 
 
 def test_a_version_with_the_digest_of_another_one_does_not_get_its_bundle(models: Models) -> None:
-    # Given a version in the cache, loaded or preloaded
+    # Given a model version in the cache of a worker, loaded or preloaded
     one = pin("a-40", "digest")
     preloaded = models.load_manifest(models.manifest(one), "digest")
     for cache in (ModelCache(models, 100), ModelCache(models, 100, [preloaded])):  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""A worker that cannot load a model passes its messages to others. The job fails only if no worker can load it."""
+"""A worker that cannot load a model passes its messages to others. The job fails only if no worker can load the
+model."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def test_a_message_that_another_worker_passed_on_has_all_its_retries_left(
     }[name]
     job_id = "records" if name == "score_records" else at.submit() if name == "plan" else at.plan()
     monkeypatch.setattr(owner, function, Alternating(getattr(owner, function), raised))
-    # When the maximum number of retries follows
+    # When the task is retried the maximum number of times
     if name == "plan":
         tasks.plan.apply(kwargs={"job_id": job_id})
         assert at.names_sent() == ["score_part"] * 4

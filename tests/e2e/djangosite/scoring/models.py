@@ -16,7 +16,7 @@ UNSENT = "not sent"
 
 
 class Scoring(models.Model):
-    """A requested job and its last known status, which is no longer refreshed once the job has ended."""
+    """A requested job and its last known status. The status is no longer refreshed once the job has ended."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     model = models.CharField(max_length=200, help_text="name, name@alias or name@version")

@@ -183,7 +183,7 @@ def test_a_job_is_counted_by_the_process_that_writes_its_outcome(ledger: Ledger,
     end_job(dispatcher, job, Outcome(state="cancelled", failures={}))
     end_job(dispatcher, job, Outcome(state="failed", error="too late", failures={}))
     assert (since(), reported) == ({"cancelled": 1}, [])
-    # And the outcome of a later run counts separately
+    # And the outcome of a later run is counted separately
     end_job(dispatcher, job, Outcome(state="failed", error="why", failures={}, run=2))
     end_job(dispatcher, job, Outcome(state="failed", error="why", failures={}, run=2))
     assert (since(), reported) == ({"cancelled": 1, "failed": 1}, [(job, "why")])

@@ -651,7 +651,7 @@ def test_a_job_keeps_one_slot_of_a_cluster_and_fades_after_its_outcome(
 def test_workers_of_the_release_before_can_read_what_this_one_writes(
     stack: Stack, redis_ledger: RedisLedger, job: str
 ) -> None:
-    # Given parts and steps in every state
+    # Given a ledger with parts and steps in every state
     redis_ledger.begin(job, "p", 9, budget=0)
     redis_ledger.dispatch(job, "p", window=4)
     for part in (0, 1, 2):

@@ -125,7 +125,7 @@ def test_sending_a_message_makes_no_client_and_formats_no_arguments(
         made.append(self)
         make(self, *arguments, **options)
 
-    # When it sends more messages, then it creates no further client, which would take longer than the command
+    # When it sends more messages, then it creates no further client, because creating one takes longer than the command
     monkeypatch.setattr(redis.Redis, "__init__", counted)
     for _ in range(3):
         send_message(app, "scoreline.plan", {"n": Noting(1)}, queue="q", address="here")

@@ -153,7 +153,7 @@ def test_development_reads_a_directory(tmp_path: Path) -> None:
     shutil.which("strace") is None, reason="the kernel's limit above shows it where strace is not there"
 )
 def test_a_load_opens_no_file_for_writing(stack: Stack, published: Manifest, tmp_path: Path) -> None:
-    """Trace every open of every thread with strace; files below /dev and /proc do not count."""
+    """Trace every open of every thread with strace; files below /dev and /proc are left out."""
 
     def opened_for_writing(**environ: str) -> list[str]:
         trace = tmp_path / "trace"

@@ -54,7 +54,7 @@ def served(folder: Path) -> Iterator[tuple[psutil.Popen, R2Store]]:
 
 def test_objects_outlive_the_server_and_nothing_else_does(tmp_path: Path) -> None:
     folder = tmp_path / "s3"
-    # Given a server that was killed right after it had acknowledged two writes
+    # Given a SeaweedFS server that was killed right after it had acknowledged two writes
     with served(folder) as (_, store):
         small, large = store.put("a/small", b"1", metadata={"rows": "3"}), store.always_multipart().put("large", b"22")
     # When another server starts on the same folder

@@ -28,7 +28,7 @@ SAMPLE: dict[str, list[Any]] = {"b": [1.0, 2.0, None], "a": [0.5, None, 2.5]}
 
 @pytest.fixture
 def old(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """Return a pipeline as if saved by scikit-learn 1.5.2, which lacks a parameter of LinearRegression."""
+    """Return a pipeline without a parameter of LinearRegression, as if saved by scikit-learn 1.5.2, which lacks it."""
     model = make_pipeline(SimpleImputer(), LinearRegression()).fit(FRAME, [1.0, 2.0, 3.0, 4.0])
     del model.steps[1][1].tol
     with monkeypatch.context() as patched:
@@ -38,7 +38,7 @@ def old(monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 @pytest.fixture
 def uv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Put a fake `uv` on the path, which runs the script with this Python and records its arguments."""
+    """Put a fake `uv` on the path. The fake runs the script with this Python and records its arguments."""
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "uv"

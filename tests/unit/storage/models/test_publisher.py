@@ -1,4 +1,4 @@
-"""A version exists as soon as its manifest exists, which is written after all its files have been verified."""
+"""A version exists as soon as its manifest exists, and the manifest is written after all files have been verified."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_nothing_is_decoded_after_the_end_of_a_span() -> None:
 
 
 def test_a_damaged_page_is_reported_even_if_it_can_be_decoded(tmp_path: Path) -> None:
-    # Given a number with one changed bit, which a decoder does not detect
+    # Given a Parquet file with one changed number, which only a checksum reveals
     store = DirectoryStore(tmp_path, "bucket")
     sink = io.BytesIO()
     pq.write_table(

@@ -114,7 +114,8 @@ def test_the_rows_are_the_same_whichever_pages_are_left_out(
         assert read(source, start, stop, table.schema, formats).equals(table.slice(start, stop - start))
     assert read(source, ROWS - 1, ROWS, table.schema).equals(table.slice(ROWS - 1))
     assert {"float", "text", "missing", "price"} <= set(skipped)
-    # These pages are read: lists may span pages, categories need other rows, and a required column has no nulls
+    # These pages are read: a list may continue on the next page, categories need other rows, and a required column has
+    # no nulls
     assert not {"list", "pair", "category", "required"} & set(skipped)
 
 
