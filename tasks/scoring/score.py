@@ -144,7 +144,7 @@ def score_batch(
         expected=expected,
         confirmed=single_calls.confirmed,
     )
-    with timings("predict"):
+    with timings.predicting(compiled=bool(bundle.compiled)), bundle.compiled.in_use():
         rejects.check_budget()
         search.run(rows)
         with timings.searching():
