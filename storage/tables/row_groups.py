@@ -26,18 +26,18 @@ DECODER_BYTES = 96 << 20
 """If the decoders of all columns together would take more memory than this, the columns are decoded one after
 another."""
 WINDOW_BYTES = 192 << 20
-"""Maximum size in bytes of a window: the rows that are in memory while columns are decoded one after another."""
+"""Maximum size in bytes of a block of rows. A block is in memory while its columns are decoded one after another."""
 MAX_WINDOW_BYTES = 256 << 20
 _MAX_PASSES = 4
-"""If a window of `WINDOW_BYTES` takes more passes than this, it is enlarged up to `MAX_WINDOW_BYTES`."""
+"""If blocks of `WINDOW_BYTES` take more passes than this, they are enlarged up to `MAX_WINDOW_BYTES`."""
 _SEVERAL = 0.7
-"""If several windows are needed, each has at most this share of the maximum size. The reason is that the last batch of
-a window is still scored while the next window is decoded."""
+"""If several blocks of rows are needed, each has at most this share of the maximum size. The reason is that the last
+batch of a block is still scored while the next block is decoded."""
 _BATCHES = 12
-"""Minimum number of batches for which a window has room. The memory of a batch is freed as soon as the batch is
+"""Minimum number of batches for which a block of rows has room. The memory of a batch is freed as soon as the batch is
 scored."""
 _SLACK = 20
-"""A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
+"""A block of rows may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
 _FETCH_BYTES = 16 << 20
 _REQUEST_BYTES = _FETCH_BYTES // 4
 _BLOCK_BYTES = 4 << 20
@@ -165,9 +165,9 @@ class StreamingReader:
 
 
 class WideReader:
-    """Decodes the columns one after another, for the rows of one window at a time.
+    """Decodes the columns one after another, for one block of rows at a time.
 
-    Each window takes a pass over the row group.
+    Each block takes a pass over the row group.
 
     To decode a column page by page, its dictionary must stay in memory. For a thousand columns, the dictionaries are as
     large as the rows.
@@ -202,7 +202,7 @@ class WideReader:
         """Return the next batch (see `RowGroupReader.peek`)."""
         if self._batch is None and max(self.row, start) < self._group.first_row + self._group.rows:
             if self._window is None or not self._window.rows_left:
-                self._window = None  # free this window before the next one is decoded
+                self._window = None  # free this block of rows before the next one is decoded
                 self.row = max(self.row, start)
                 self._window = self._decode(stop)
             self._batch = self._window.take()
@@ -223,9 +223,9 @@ class WideReader:
         self._window = self._batch = None
 
     def _decode(self, stop: int) -> PackedWindow:
-        """Decode the next rows up to `stop`, or as many as fit into a window.
+        """Decode the next rows up to `stop`, or as many as fit into a block.
 
-        From the second slice on, a full window is decoded, because this reader may read the next slice as well.
+        From the second slice on, a full block is decoded, because this reader may read the next slice as well.
         """
         is_later_slice = self._stop not in (0, stop)
         self._stop = stop
@@ -252,10 +252,10 @@ class WideReader:
         return window
 
     def _edges(self, start: int, stop: int) -> list[int]:
-        """Return the edges of the batches of the next window, counted from the beginning of the group.
+        """Return the edges of the batches of the next block of rows, counted from the beginning of the group.
 
         The first batch begins at `start`, and all others at multiples of the batch size. The last batch may end at
-        `stop`. If several windows are needed, they have about the same number of rows.
+        `stop`. If several blocks are needed, they have about the same number of rows.
         """
         size, rows, most = self._batch_rows, stop - start, self._most_rows
         end = stop
@@ -268,7 +268,7 @@ class WideReader:
 
 
 class _Slots:
-    """Memory for fetched bytes. It is reused for later requests."""
+    """Memory for fetched bytes, which is reused for later requests."""
 
     def __init__(self) -> None:
         self._memory = ReusedMemory()
