@@ -7,9 +7,9 @@ is the start of a compressed stream, or the start of a deflate block inside a gz
 includes the 32 KiB of text before it.
 
 zlib does not report where blocks start. However, the header of a block produces no output. Therefore, if a few bytes of
-input produce no output, a block probably starts within these bytes. The reader tries to decode from each bit. From a
-wrong bit, decoding fails or gives another text. Existing libraries were measured. rapidgzip takes 190 MB, and ends the
-process if a file is not closed. indexed_gzip takes 280 MB, and almost three times as long as zlib.
+input produce no output, a block probably starts within these bytes. The reader tries to decode from each bit. If
+decoding begins at a wrong bit, it fails or gives another text. Existing libraries were measured. rapidgzip takes 190
+MB, and ends the process if a file is not closed. indexed_gzip takes 280 MB, and almost three times as long as zlib.
 """
 
 from __future__ import annotations
